@@ -1,0 +1,74 @@
+"""`Batch`: the features of some rows, their targets, and which rows of the file they are. A whole split is one too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from runner.ragged import IntArray, Ragged, Rows, choose
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows of a split, ready for a model.
+
+    Attributes:
+        features: name -> integer ids; all share one `Rows`.
+        target: (B,) one answer a row, or a `Ragged` of one answer a token.
+        index: (B,) on the host: the row numbers in the file's order, so that nothing is ever unsorted.
+        continues: the rows go on where those of the batch before it ended (streams), so a state is carried.
+    """
+
+    features: dict[str, Ragged]
+    target: Tensor | Ragged
+    index: IntArray
+    continues: bool = False
+
+    @property
+    def rows(self) -> Rows:
+        return next(iter(self.features.values())).rows
+
+    @property
+    def real_tokens(self) -> int:
+        return self.rows.n_tokens
+
+    @property
+    def padded_tokens(self) -> int:
+        """Padding in memory: 0 when packed."""
+        first = next(iter(self.features.values()))
+        return 0 if first.layout == "packed" else self.rows.n_rows * self.rows.width - self.rows.n_tokens
+
+    def select(self, chosen: IntArray, width: int | None = None, continues: bool = False) -> Batch:
+        """The chosen rows, packed, by index arithmetic; `width` is kept for a later `pad`."""
+        rows, tokens = choose(self.rows, chosen, width)
+        features = {name: feature.select_by(rows, tokens) for name, feature in self.features.items()}
+        if isinstance(self.target, Ragged):
+            target: Tensor | Ragged = self.target.select_by(rows, tokens)
+        else:
+            target = self.target.index_select(0, rows._send(np.ascontiguousarray(chosen)))
+        return Batch(features, target, self.index[chosen], continues)
+
+    def pad(self) -> Batch:
+        """Features in the padded layout; id 0 (`<pad>`) stands in the padding."""
+        return replace(self, features={name: feature.pad() for name, feature in self.features.items()})
+
+    def unmasked(self) -> Batch:
+        """The known-wrong layout: padded, and every row claims to be as long as the widest. Targets stay right."""
+        full = Rows(np.full(self.rows.n_rows, self.rows.width, dtype=np.int64), self.rows.device, self.rows.width)
+        padded = self.pad().features
+        return replace(self, features={name: Ragged(f.values, full, "padded") for name, f in padded.items()})
+
+    def to(self, device: torch.device) -> Batch:
+        if self.rows.device == device:
+            return self
+        rows = self.rows.to(device)
+
+        def move(feature: Ragged) -> Ragged:
+            return Ragged(feature.values.to(device, non_blocking=True), rows, feature.layout)
+
+        features = {name: move(feature) for name, feature in self.features.items()}
+        target = move(self.target) if isinstance(self.target, Ragged) else self.target.to(device, non_blocking=True)
+        return replace(self, features=features, target=target)

@@ -1,0 +1,22 @@
+"""Errors that a user can mend: one line, saying what was got, what is allowed, and where."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class HydromelError(Exception):
+    """Bad input. Commands print its message as one line and exit with code 1, without a traceback."""
+
+
+def did_you_mean(got: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'lstm'?` for the closest of `allowed`, or nothing when none is close."""
+    close = difflib.get_close_matches(got, list(allowed), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def unknown(what: str, got: str, allowed: Iterable[str], where: str) -> HydromelError:
+    """The error for a name that is not one of `allowed`: `encoder 'rn' is unknown (...); did you mean 'rnn'? ...`."""
+    options = sorted(allowed)
+    return HydromelError(
+        f"{what} '{got}' is unknown ({where}){did_you_mean(got, options)} Allowed: {', '.join(options) or 'none'}"
+    )

@@ -1,0 +1,242 @@
+"""`Ragged`: rows of different lengths in one tensor, packed (no padding) or padded, and the maps between the two.
+
+Shapes: B rows, N tokens in all, T the padded width, `*` any trailing dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Layout = Literal["packed", "padded"]
+IntArray = npt.NDArray[np.int64]
+
+
+class Rows:
+    """Where the rows of a batch begin and end. One per batch, shared by all of its features and layers.
+
+    The lengths are known on the host, so no index map ever waits for the device; each map is made once, when
+    it is first asked for.
+
+    Args:
+        lengths: (B,) number of tokens of each row, at least 0.
+        device: where the index maps are to lie.
+        width: T of the padded layout; at least the longest length (default: exactly that, and at least 1).
+
+    Raises:
+        ValueError: a negative length, or a width smaller than the longest row.
+    """
+
+    def __init__(self, lengths: IntArray, device: torch.device, width: int | None = None) -> None:
+        self.host_lengths = np.ascontiguousarray(lengths, dtype=np.int64)
+        self.device = device
+        self.n_rows = len(self.host_lengths)
+        self.n_tokens = int(self.host_lengths.sum())
+        self.max_len = int(self.host_lengths.max(initial=0))
+        self.width = max(1, self.max_len) if width is None else width
+        if self.n_rows and int(self.host_lengths.min()) < 0:
+            raise ValueError(f"a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
+        if self.width < max(1, self.max_len):
+            raise ValueError(f"width {self.width} is less than the longest row ({self.max_len})")
+
+    def _send(self, array: npt.NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
+
+    @cached_property
+    def host_offsets(self) -> IntArray:
+        """(B+1,) where each row begins among the N tokens; the last entry is N."""
+        return np.concatenate(([0], np.cumsum(self.host_lengths)))
+
+    @cached_property
+    def offsets(self) -> Tensor:
+        """(B+1,) `host_offsets` on the device."""
+        return self._send(self.host_offsets)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """(B,) on the device."""
+        return self._send(self.host_lengths)
+
+    @cached_property
+    def row(self) -> Tensor:
+        """(N,) the row that each token belongs to."""
+        return self._send(np.repeat(np.arange(self.n_rows), self.host_lengths))
+
+    @cached_property
+    def _host_position(self) -> IntArray:
+        return np.arange(self.n_tokens) - np.repeat(self.host_offsets[:-1], self.host_lengths)
+
+    @cached_property
+    def position(self) -> Tensor:
+        """(N,) the place of each token in its row, from 0."""
+        return self._send(self._host_position)
+
+    @cached_property
+    def flat(self) -> Tensor:
+        """(N,) where each token lies in the flattened (B*T) padded layout."""
+        starts = np.arange(self.n_rows) * self.width
+        return self._send(np.repeat(starts, self.host_lengths) + self._host_position)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """(B, T) true at real tokens."""
+        return torch.arange(self.width, device=self.device) < self.lengths[:, None]
+
+    @cached_property
+    def packed_reversal(self) -> Tensor:
+        """(N,) reads each row from its own end; an involution."""
+        ends = np.repeat(self.host_offsets[1:], self.host_lengths)
+        return self._send(ends - 1 - self._host_position)
+
+    @cached_property
+    def padded_reversal(self) -> Tensor:
+        """(B, T) column indices that reverse each row within its own length and leave padding in place."""
+        step = torch.arange(self.width, device=self.device)
+        return torch.where(self.mask, self.lengths[:, None] - 1 - step, step)
+
+    @cached_property
+    def time_major(self) -> TimeMajor:
+        """The order in which `torch.nn.utils.rnn.PackedSequence` wants the N tokens."""
+        return TimeMajor.of(self)
+
+    def to(self, device: torch.device) -> Rows:
+        return self if device == self.device else Rows(self.host_lengths, device, self.width)
+
+
+@dataclass(frozen=True)
+class TimeMajor:
+    """Rows sorted from long to short and read across: first every row's first token, then every second token, ...
+
+    Attributes:
+        tokens: (N,) packed token index for each place of the time-major order.
+        inverse: (N,) the way back.
+        batch_sizes: (T',) on the host: how many rows are still running at each step; empty rows never run.
+        row_order: (R,) the rows of at least one token, longest first.
+    """
+
+    tokens: Tensor
+    inverse: Tensor
+    batch_sizes: Tensor
+    row_order: Tensor
+
+    @classmethod
+    def of(cls, rows: Rows) -> TimeMajor:
+        lengths = rows.host_lengths
+        order = np.argsort(-lengths, kind="stable")
+        order = order[lengths[order] > 0]
+        rank = np.empty(rows.n_rows, dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        token_rank = np.repeat(rank, lengths)
+        tokens = np.lexsort((token_rank, rows._host_position))
+        inverse = np.empty_like(tokens)
+        inverse[tokens] = np.arange(len(tokens))
+        # at step t run the rows longer than t: count lengths from the long end
+        running = np.cumsum(np.bincount(lengths, minlength=rows.max_len + 1)[::-1])[::-1][1:]
+        return cls(
+            tokens=rows._send(tokens),
+            inverse=rows._send(inverse),
+            batch_sizes=torch.from_numpy(np.ascontiguousarray(running, dtype=np.int64)),
+            row_order=rows._send(order),
+        )
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Values for each token of each row.
+
+    Attributes:
+        values: (N, *) if packed, (B, T, *) if padded. What stands in padded places means nothing.
+        rows: where rows begin and end; shared with all that has the same rows.
+        layout: which of the two.
+    """
+
+    values: Tensor
+    rows: Rows
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        head = (self.rows.n_tokens,) if self.layout == "packed" else (self.rows.n_rows, self.rows.width)
+        if tuple(self.values.shape[: len(head)]) != head:
+            raise ValueError(f"{self.layout} values have shape {tuple(self.values.shape)}; their rows need {head}")
+
+    @classmethod
+    def from_lists(cls, lists: Sequence[Sequence[float]], dtype: torch.dtype = torch.float64) -> Ragged:
+        """Packed, on the CPU, from one list of numbers a row (for tests and examples)."""
+        rows = Rows(np.array([len(one) for one in lists], dtype=np.int64), torch.device("cpu"))
+        return cls(torch.tensor([value for one in lists for value in one], dtype=dtype), rows, "packed")
+
+    @property
+    def offsets(self) -> Tensor:
+        return self.rows.offsets
+
+    @property
+    def lengths(self) -> Tensor:
+        return self.rows.lengths
+
+    @property
+    def max_len(self) -> int:
+        return self.rows.max_len
+
+    def mask(self) -> Tensor:
+        """(B, T) true at real tokens, or all true (N,) when packed."""
+        return self.rows.mask if self.layout == "padded" else self.rows.mask.new_ones(self.rows.n_tokens)
+
+    def with_values(self, values: Tensor) -> Ragged:
+        """Other values for the same rows in the same layout."""
+        return Ragged(values, self.rows, self.layout)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Ragged:
+        """Apply a function that works on each token by itself; it need not know the layout."""
+        return self.with_values(function(self.values))
+
+    def tokens(self) -> Tensor:
+        """(N, *) the values of real tokens, whichever the layout."""
+        if self.layout == "packed":
+            return self.values
+        return self.values.flatten(0, 1).index_select(0, self.rows.flat)
+
+    def pack(self) -> Ragged:
+        """The packed layout: (N, *)."""
+        return self if self.layout == "packed" else Ragged(self.tokens(), self.rows, "packed")
+
+    def pad(self, fill: float = 0.0) -> Ragged:
+        """The padded layout: (B, T, *), `fill` in the padding."""
+        if self.layout == "padded":
+            return self.with_values(self.filled(fill))
+        trailing = self.values.shape[1:]
+        padded = self.values.new_full((self.rows.n_rows * self.rows.width, *trailing), fill)
+        padded = padded.index_copy(0, self.rows.flat, self.values)
+        return Ragged(padded.view(self.rows.n_rows, self.rows.width, *trailing), self.rows, "padded")
+
+    def filled(self, fill: float) -> Tensor:
+        """The values with `fill` selected (never multiplied) into padded places: no value or gradient leaks."""
+        if self.layout == "packed":
+            return self.values
+        mask = self.rows.mask.view(*self.rows.mask.shape, *[1] * (self.values.dim() - 2))
+        return self.values.masked_fill(~mask, fill)
+
+    def select(self, chosen: IntArray, width: int | None = None) -> Ragged:
+        """The chosen rows, in that order, packed: index arithmetic only, no loop over rows or tokens."""
+        return self.pack().select_by(*choose(self.rows, chosen, width))
+
+    def select_by(self, rows: Rows, tokens: Tensor) -> Ragged:
+        """`select` with the result of `choose`, which features with the same rows share."""
+        return Ragged(self.values.index_select(0, tokens), rows, "packed")
+
+    def to(self, device: torch.device) -> Ragged:
+        return Ragged(self.values.to(device, non_blocking=True), self.rows.to(device), self.layout)
+
+
+def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
+    """The `Rows` of the chosen rows, and the packed index of each of their tokens."""
+    lengths = rows.host_lengths[chosen]
+    selected = Rows(lengths, rows.device, width)
+    shift = np.repeat(rows.host_offsets[chosen] - selected.host_offsets[:-1], lengths)
+    return selected, selected._send(shift + np.arange(selected.n_tokens))

@@ -1,0 +1,90 @@
+"""What the runner asks of a task, a model's parts and a corpus. `tasks/` holds the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+from torch import Tensor, nn
+
+from runner.batch import Batch
+from runner.ragged import Ragged
+from runner.vocab import Vocab
+
+State = Any  # what a recurrent encoder carries from one window of a stream to the next; None at the start
+
+
+class Loss(NamedTuple):
+    """A sum and what it counts (rows or tokens). Division happens once per update, over all of its micro-batches."""
+
+    total: Tensor
+    count: int
+
+
+class Corpus(Protocol):
+    """Text as published: one Arrow table a split (`train`, `valid`, `test`).
+
+    Columns: `tokens` list<string>; `label` string (classify); `tags` list<string> (tag); any others of the file;
+    optionally `line` int64, the line of the file on which each row begins. The schema's metadata may hold `path`.
+    """
+
+    name: str
+
+    def fingerprint(self) -> str:
+        """A hash of the files' contents and of how they are read; cheap beside reading them."""
+        ...
+
+    def read(self) -> dict[str, pa.Table]: ...
+
+
+class Encoder(Protocol):
+    """Token vectors -> token vectors (or one vector a row: `per_token` is then false, its rows have length 1)."""
+
+    output_size: int
+    per_token: bool
+
+    def __call__(self, x: Ragged, state: State) -> tuple[Ragged, State]: ...
+
+
+class Head(Protocol):
+    """Token vectors -> scores, loss and predictions. Scores are (B, C), or (N, C) for the real tokens alone."""
+
+    def __call__(self, encoded: Ragged, batch: Batch) -> Tensor: ...
+
+    def loss(self, scores: Tensor, batch: Batch) -> Loss:
+        """Summed over rows or real tokens, with their number."""
+        ...
+
+
+class Metric(Protocol):
+    """Gathers predictions on the device, without synchronising, and computes once at the end."""
+
+    def update(self, scores: Tensor, batch: Batch) -> None: ...
+
+    def compute(self) -> dict[str, Any]:
+        """Named figures (floats, documented units) and, by name, tables of detail (nested dicts and lists)."""
+        ...
+
+
+class Task(Protocol):
+    """What an answer is: its targets, its head, its metric."""
+
+    name: str
+    quality: str  # the metric by which runs are compared and the best checkpoint is chosen
+
+    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+        """The possible answers, from train alone."""
+        ...
+
+    def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
+        """A whole split as a `Batch`: packed features, and targets by `vocabs['target']`."""
+        ...
+
+    def count(self, batch: Batch) -> int:
+        """How many answers of `batch` are supervised, from what the host knows."""
+        ...
+
+    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> Head: ...
+
+    def metric(self, vocabs: Mapping[str, Vocab]) -> Metric: ...

@@ -1,0 +1,92 @@
+"""Vocabularies: from train alone, frozen, encoded by Arrow without a loop over tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.types import NonNegativeInt, PositiveInt
+
+PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"
+
+
+@dataclass(frozen=True)
+class Vocab:
+    """Strings and their ids, which are their places in `tokens`.
+
+    Attributes:
+        tokens: distinct strings; `<pad>` has id 0 where there is one.
+        unk: the id of strings that are not in `tokens`, or None where there can be none (labels).
+    """
+
+    tokens: tuple[str, ...]
+    unk: int | None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @cached_property
+    def _values(self) -> pa.Array:
+        return pa.array(self.tokens, pa.string())
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {token: place for place, token in enumerate(self.tokens)}
+
+    def encode(self, strings: pa.Array) -> npt.NDArray[np.int32]:
+        """(N,) ids; -1 for a string that is unknown where there is no `unk` (the caller says where it stands)."""
+        places = pc.index_in(strings, value_set=self._values)
+        missing = -1 if self.unk is None else self.unk
+        ids: npt.NDArray[np.int32] = pc.fill_null(places, missing).to_numpy(zero_copy_only=False)
+        return ids.astype(np.int32, copy=False)
+
+    def decode(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
+        return [self.tokens[place] for place in ids]
+
+    @classmethod
+    def labels(cls, strings: pa.Array) -> Vocab:
+        """Every distinct string, in alphabetical order, without `<pad>` or `<unk>`."""
+        return cls(tuple(sorted(pc.unique(strings).to_pylist())), unk=None)
+
+    @classmethod
+    def words(cls, strings: pa.Array, min_count: int, max_size: int | None, specials: Sequence[str] = ()) -> Vocab:
+        """`<pad>`, `<unk>`, `specials`, then strings by falling count (ties in alphabetical order)."""
+        counted = pc.value_counts(strings)
+        table = pa.table({"token": counted.field("values"), "count": counted.field("counts")})
+        table = table.filter(pc.greater_equal(table["count"], min_count))
+        table = table.sort_by([("count", "descending"), ("token", "ascending")])
+        first = dict.fromkeys((PAD, UNK, *specials))
+        found = [token for token in table["token"].to_pylist() if token not in first][:max_size]
+        return cls((*first, *found), unk=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """One integer column for each token: which column of the corpus, and how its vocabulary is made.
+
+    Args:
+        column: name of a list<string> column of the corpus.
+        lowercase: map to lower case first.
+        min_count: strings seen less often in train become `<unk>`.
+        max_size: at most so many strings, besides the special ones (null: all).
+    """
+
+    column: str
+    lowercase: bool
+    min_count: PositiveInt
+    max_size: NonNegativeInt | None
+
+    def strings(self, table: pa.Table) -> pa.Array:
+        """(N,) the normalised strings of all rows, one after another."""
+        flat = pc.list_flatten(table[self.column].combine_chunks())
+        flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+        return pc.utf8_lower(flat) if self.lowercase else flat
+
+    def vocab(self, train: pa.Table) -> Vocab:
+        return Vocab.words(self.strings(train), self.min_count, self.max_size, specials=(EOS,))
