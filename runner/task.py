@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyarrow as pa
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from runner.vocab import Vocab
 State = Any  # what a recurrent encoder carries from one window of a stream to the next; None at the start
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """A sum and what it counts (rows or tokens). Division happens once per update, over all of its micro-batches."""
 
     total: Tensor

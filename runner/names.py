@@ -1,0 +1,58 @@
+"""Names that stay stable, since scripts and reports rely on them: a run's files, and the keys of its records.
+
+Percentages (accuracy, F1) are 0-100 everywhere: in `result.json`, in MLflow, in reports.
+"""
+
+# files in a run's folder
+RUN = "run.json"  # {run_id, created (unix s), sweep_id, experiment, status, ...}; written first, status kept current
+RESOLVED = "resolved.yaml"  # the whole config, nothing left to interpolate
+METRICS = "metrics.jsonl"  # one JSON object a line: {"time": unix s, "step": update, "epoch": n, "metrics": {...}}
+RESULT = "result.json"  # written last, atomically: a run with a result is finished
+CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
+PLOTS = "plots"
+
+# values of run.json's status
+RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
+
+# top-level keys of result.json
+RESULT_KEYS = (
+    "run_id",
+    "name",
+    "task",
+    "dataset",
+    "embedding",
+    "encoder",
+    "batching",
+    "seed",
+    "sweep_id",
+    "experiment",
+    "quality",  # {"metric": "f1", "higher_is_better": true}
+    "metrics",  # {"valid": {...}, "test": {...}}: of the best checkpoint; floats, and tables of detail by name
+    "majority",  # what always answering the most frequent label of train gets on test (same keys as metrics.test)
+    "speed",
+    "tokens",
+    "padding",
+    "seconds",
+    "memory",
+    "kernel",
+    "updates",  # {"count", "epochs", "digest", "dropout"}: equal digests = the same rows in every update
+    "model",  # {"parameters": n}
+    "vocab",  # {"size": {...}, "oov_rate": {split: {feature: share 0..1}}}
+    "provenance",
+)
+SPEED_KEYS = ("real_tokens_per_s", "examples_per_s", "updates_per_s", "timed_updates", "warmup_updates")
+TOKEN_KEYS = ("real", "padded", "supervised", "truncated")
+PADDING_CAUSES = ("spread", "last_batch", "rounding")
+SECONDS_KEYS = ("data", "forward", "backward", "optimizer", "evaluation", "tracking", "startup", "total")
+MEMORY_KEYS = ("peak_bytes", "before_training_bytes", "source")
+
+LOWER_IS_BETTER = frozenset({"perplexity", "nll", "loss", "bits_per_character"})
+
+# tags of an MLflow run
+TAG_RUN_ID = "hydromel.run_id"
+TAG_SWEEP = "sweep.id"
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of `metric` (with or without a `valid/` or `test/` before it) is better."""
+    return metric.rsplit("/", 1)[-1] not in LOWER_IS_BETTER
