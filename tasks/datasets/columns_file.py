@@ -1,0 +1,146 @@
+"""Column files (CoNLL): a token a line, its fields in columns, a blank line between sentences."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.errors import HydromelError
+from tasks.datasets.arrays import (
+    IntArray,
+    example_table,
+    first_true,
+    is_empty,
+    lengths_of,
+    list_column,
+    mask_of,
+    split_on_spaces,
+)
+from tasks.datasets.files import TextFile
+from tasks.datasets.local import LocalCorpus
+from tasks.datasets.tags import SpanScheme, check_tags
+
+Separator = Literal["tab", "space"]
+DOCSTART = "-DOCSTART-"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The token lines of a column file.
+
+    Attributes:
+        file: where they were read.
+        fields: (N,) lists of `width` strings.
+        width: number of columns, the same on every line.
+        line: (N,) 1-based line numbers.
+        sentence: (N,) a number for each sentence; never falls.
+    """
+
+    file: TextFile
+    fields: pa.ListArray
+    width: int
+    line: IntArray
+    sentence: IntArray
+
+    @classmethod
+    def of(cls, file: TextFile, separator: Separator, comment_prefix: str | None, skip_docstart: bool) -> "Cells":
+        """Split a file into cells.
+
+        Blank lines (white space alone) and document marks end a sentence; comments do not.
+
+        Raises:
+            HydromelError: a line has another number of columns than most, or an empty column.
+        """
+        blank = is_empty(pc.ascii_trim_whitespace(file.lines))
+        if skip_docstart:
+            blank |= mask_of(pc.starts_with(file.lines, DOCSTART))
+        kept = ~blank
+        if comment_prefix is not None:
+            kept &= ~mask_of(pc.starts_with(file.lines, comment_prefix))
+        lines = file.lines.filter(pa.array(kept))
+        fields = split_on_spaces(lines) if separator == "space" else pc.split_pattern(lines, "\t")
+        line = file.numbers[kept]
+        width = _common_width(file, fields, line, separator)
+        empty = first_true(is_empty(fields.flatten()))
+        if empty is not None:
+            raise HydromelError(f"{file.at(line[empty // width])}: column {empty % width} is empty")
+        return cls(file, fields, width, line, np.cumsum(blank, dtype=np.int64)[kept])
+
+    def column(self, place: int) -> pa.StringArray:
+        """(N,) one column; negative places count from the right.
+
+        Raises:
+            HydromelError: there is no such column.
+        """
+        if not -self.width <= place < self.width:
+            raise HydromelError(
+                f"{self.file.path}: column {place} was asked for, but the file has {self.width} columns"
+            )
+        return pc.list_element(self.fields, place % self.width)
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> "Cells":
+        """Some of the lines."""
+        return Cells(self.file, self.fields.filter(pa.array(mask)), self.width, self.line[mask], self.sentence[mask])
+
+    def offsets(self) -> IntArray:
+        """(B+1,) where sentences begin among the N lines."""
+        begins = np.flatnonzero(np.diff(self.sentence, prepend=-1))
+        return np.append(begins, len(self.line))
+
+    def table(self, columns: dict[str, int], span_scheme: SpanScheme | None, strict_tags: bool) -> pa.Table:
+        """A row a sentence, with one list column for each of `columns` (name -> place)."""
+        offsets = self.offsets()
+        values = {name: self.column(place) for name, place in columns.items()}
+        if "tags" in values:
+            check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
+        lists = {name: list_column(value, offsets) for name, value in values.items()}
+        return example_table(lists, self.line[offsets[:-1]], self.file.path)
+
+
+def _common_width(file: TextFile, fields: pa.ListArray, line: IntArray, separator: Separator) -> int:
+    """The number of columns of all lines; an error at the first line that differs from most."""
+    widths = lengths_of(fields)
+    if not len(widths):
+        return 1
+    common = int(np.bincount(widths).argmax())
+    odd = first_true(widths != common)
+    if odd is not None:
+        raise HydromelError(
+            f"{file.at(line[odd])}: {widths[odd]} {separator}-separated columns; the file's other lines have {common}"
+        )
+    return common
+
+
+@dataclass(kw_only=True)
+class ColumnsFile(LocalCorpus):
+    """Tagged text in columns.
+
+    Args:
+        separator: between columns: one `tab`, or `space` for any run of spaces.
+        columns: name -> place from 0, negative from the right; `tokens` is needed, and `tags` for tagging.
+        span_scheme: of the column `tags` (null: plain tags, such as parts of speech).
+        strict_tags: an illegal tag is an error (true), or is kept and counted in the log (false).
+        skip_docstart: leave out lines that begin with `-DOCSTART-`.
+        comment_prefix: leave out lines that begin so (null: none).
+    """
+
+    separator: Separator
+    columns: dict[str, int]
+    span_scheme: SpanScheme | None
+    strict_tags: bool
+    skip_docstart: bool
+    comment_prefix: str | None
+
+    def __post_init__(self) -> None:
+        if "tokens" not in self.columns or {"line", "label"} & set(self.columns):
+            raise HydromelError(
+                f"dataset.columns names {', '.join(self.columns) or 'nothing'}; "
+                "it must name tokens, and neither line nor label"
+            )
+
+    def parse(self, file: TextFile, split: str) -> pa.Table:
+        cells = Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)
+        return cells.table(self.columns, self.span_scheme, self.strict_tags)

@@ -1,0 +1,127 @@
+"""TSV and CSV: one example a row, its label and its text in columns given by name or by place."""
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+from pydantic import Field
+
+from runner.errors import HydromelError, unknown
+from tasks.datasets.arrays import IntArray, array, example_table, first_true, is_empty, lengths_of, split_on_spaces
+from tasks.datasets.files import TextFile
+from tasks.datasets.local import LocalCorpus
+
+Column = int | str
+
+
+def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
+    """Columns and 1-based lines of rows without quoting: a row a line; quotes are characters like any other."""
+    fields = pc.split_pattern(file.lines, delimiter)
+    widths = lengths_of(fields)
+    width = int(widths[0])
+    odd = first_true(widths != width)
+    if odd is not None:
+        raise wrong_width(file, odd + 1, int(widths[odd]), width)
+    return [pc.list_element(fields, place) for place in range(width)], file.numbers
+
+
+def quoted_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
+    """Columns and 1-based first lines of rows whose fields may stand in double quotes (doubled inside).
+
+    Quoted fields may hold delimiters and line ends.
+    """
+    data = file.text.encode()
+    width = len(next(csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter)))
+    strings = {f"f{place}": pa.string() for place in range(width)}
+    try:
+        table = arrow_csv.read_csv(
+            pa.py_buffer(data),
+            # one block, since a row may be of any length
+            read_options=arrow_csv.ReadOptions(
+                use_threads=False, block_size=len(data) + 1, autogenerate_column_names=True
+            ),
+            parse_options=arrow_csv.ParseOptions(
+                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False
+            ),
+            convert_options=arrow_csv.ConvertOptions(column_types=strings, strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid as error:
+        raise explain(file, delimiter, error) from error
+    columns = [array(column) for column in table.columns]
+    taken = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
+    return columns, 1 + np.cumsum(taken) - taken
+
+
+def explain(file: TextFile, delimiter: str, error: pa.ArrowInvalid) -> HydromelError:
+    """The line at which a quoted file goes wrong, found row by row, as Arrow does not know it."""
+    reader = csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter, strict=True)
+    width, line = 0, 1
+    try:
+        for row in reader:
+            width = width or len(row)
+            if len(row) != width:
+                return wrong_width(file, line, len(row), width)
+            line = reader.line_num + 1
+    except csv.Error as reason:
+        return HydromelError(f"{file.at(line)}: {reason}; fields in quotes double the quotes they hold")
+    return HydromelError(f"{file.path}: {' '.join(str(error).split())[:200]}")
+
+
+def wrong_width(file: TextFile, line: int, got: int, width: int) -> HydromelError:
+    return HydromelError(f"{file.at(line)}: {got} columns; the file's first line has {width}")
+
+
+@dataclass(kw_only=True)
+class Delimited(LocalCorpus):
+    """Classified text in columns.
+
+    Args:
+        delimiter: one character between columns.
+        quoting: fields may stand in double quotes, as spreadsheets write them; otherwise a quote is a character.
+        header: the first row names the columns.
+        text_columns: by name or by place from 0; several are joined by a space.
+        label_column: by name or by place from 0 (null: none, for language models).
+    """
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)]
+    quoting: bool
+    header: bool
+    text_columns: list[Column]
+    label_column: Column | None
+
+    def parse(self, file: TextFile, split: str) -> pa.Table:
+        file = file.body()
+        columns, line = quoted_rows(file, self.delimiter) if self.quoting else split_rows(file, self.delimiter)
+        names = None
+        if self.header:
+            names = [column[0].as_py() for column in columns]
+            columns, line = [column[1:] for column in columns], line[1:]
+        texts = [
+            columns[self._place(column, file, names, len(columns), "text_columns")] for column in self.text_columns
+        ]
+        table = {"tokens": split_on_spaces(pc.binary_join_element_wise(*texts, " "))}
+        if self.label_column is not None:
+            table["label"] = columns[self._place(self.label_column, file, names, len(columns), "label_column")]
+            empty = first_true(is_empty(table["label"]))
+            if empty is not None:
+                raise HydromelError(f"{file.at(line[empty])}: the label is empty")
+        return example_table(table, line, file.path)
+
+    def _place(self, wanted: Column, file: TextFile, names: list[str] | None, width: int, key: str) -> int:
+        """The column that a name or a place means."""
+        if isinstance(wanted, int):
+            if -width <= wanted < width:
+                return wanted
+            raise HydromelError(f"{file.at(1)}: dataset.{key} asks for column {wanted}; the file has {width} columns")
+        if names is None:
+            raise HydromelError(
+                f"dataset.{key}: '{wanted}' is a name, but dataset.header=false; give a place such as 0"
+            )
+        if wanted not in names:
+            raise unknown("column", wanted, names, f"dataset.{key}; {file.at(1)}")
+        return names.index(wanted)

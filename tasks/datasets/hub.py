@@ -1,0 +1,188 @@
+"""Data sets of the Hugging Face Hub by id, or of a local folder laid out as there, through `datasets`."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.errors import HydromelError, unknown
+from runner.types import Fraction
+from tasks.datasets.arrays import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
+from tasks.datasets.split import SPLITS, Cut, cut_missing
+from tasks.datasets.tags import SpanScheme, check_tags
+
+
+@dataclass(kw_only=True)
+class HubDataset:
+    """A `runner.task.Corpus` from `datasets.load_dataset`.
+
+    Args:
+        name: of the data set here, for messages and records.
+        path: id on the Hub (`owner/name`), or a folder laid out as on the Hub.
+        config: the data set's configuration, such as `en_ewt` (null: its only or default one).
+        revision: branch, tag or commit on the Hub (null: main).
+        splits: train, valid and test -> the name of the data set's own split (null: cut from train).
+        columns: `tokens`, `label`, `tags` or any other name -> the data set's own column. A column of strings that
+            becomes `tokens` is split on spaces; lists are taken as they are; class numbers become class names.
+        span_scheme: of the tags (null: plain tags, or none).
+        strict_tags: an illegal tag is an error (true), or is kept and counted in the log (false).
+        cut: how missing splits are cut from train, as for local files.
+        valid_fraction: share of train that becomes valid where it is null.
+        test_fraction: share of train that becomes test where it is null.
+    """
+
+    name: str
+    path: str
+    config: str | None
+    revision: str | None
+    splits: dict[str, str | None]
+    columns: dict[str, str]
+    span_scheme: SpanScheme | None
+    strict_tags: bool
+    cut: Cut
+    valid_fraction: Fraction
+    test_fraction: Fraction
+    _loaded: dict[str, Any] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for split in self.splits:
+            if split not in SPLITS:
+                raise unknown("split", split, SPLITS, "dataset.splits")
+        if self.splits.get("train") is None:
+            raise HydromelError(f"dataset={self.name}: dataset.splits.train names no split of {self.path}")
+        if "tokens" not in self.columns:
+            raise HydromelError(f"dataset={self.name}: dataset.columns must name the column that holds tokens")
+
+    def load(self) -> dict[str, Any]:
+        """The wanted splits as `datasets.Dataset`, loaded once.
+
+        Raises:
+            HydromelError: `datasets` cannot load it (its own first line says why), or it has no such split.
+        """
+        if self._loaded is not None:
+            return self._loaded
+        # these take seconds to import, and few runs need them
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+
+        try:
+            found = load_dataset(self.path, self.config, revision=self.revision)
+        # RuntimeError: a data set that is a script; ValueError: an unknown configuration
+        except (DatasetsError, OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise HydromelError(
+                f"dataset={self.name}: cannot load {self.path}: {reason} "
+                "(a Hub id needs the network or an earlier download; stdlib_* and local files need neither)"
+            ) from error
+        wanted = {split: own for split in SPLITS if (own := self.splits.get(split)) is not None}
+        for split, own in wanted.items():
+            if own not in found:
+                raise unknown("split", own, found, f"dataset.splits.{split}, {self.path}")
+        self._loaded = {split: found[own] for split, own in wanted.items()}
+        return self._loaded
+
+    def fingerprint(self) -> str:
+        """sha256 of the used columns' contents and of how they are read; the same wherever they were downloaded."""
+        arguments = [
+            self.columns,
+            self.span_scheme,
+            self.strict_tags,
+            self.cut,
+            self.valid_fraction,
+            self.test_fraction,
+        ]
+        digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
+        for split, data in self.load().items():
+            digest.update(split.encode())
+            for name, own in sorted(self.columns.items()):
+                digest.update(f"{name} {data.features.get(own)}".encode())
+                _digest_column(self._column(data, own), digest)
+        return digest.hexdigest()
+
+    def read(self) -> dict[str, pa.Table]:
+        """One table a split.
+
+        Raises:
+            HydromelError: as `load`; a column that is missing or of a type of no use; an illegal tag.
+        """
+        tables = {split: self._table(data, split) for split, data in self.load().items()}
+        return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
+
+    def _table(self, data: Any, split: str) -> pa.Table:
+        where = f"{self.path}:{self.splits[split]}"
+        columns = {}
+        for name, own in self.columns.items():
+            column = _names(self._column(data, own), data.features[own], f"{where}, column {own}")
+            columns[name] = split_on_spaces(column) if name == "tokens" and pa.types.is_string(column.type) else column
+        if "tags" in columns:
+            self._check(columns["tokens"], columns["tags"], where)
+        return pa.table(columns).replace_schema_metadata({b"path": where.encode()})
+
+    def _column(self, data: Any, own: str) -> pa.Array:
+        if own not in data.column_names:
+            raise unknown("column", own, data.column_names, f"dataset.columns, {self.path}")
+        # whole from Arrow: no Python object per row
+        return array(data.select_columns([own]).with_format("arrow")[:][own])
+
+    def _check(self, tokens: pa.ListArray, tags: pa.Array, where: str) -> None:
+        """One tag a token, and each where it may stand."""
+        if not pa.types.is_list(tags.type):
+            raise HydromelError(f"{where}: column {self.columns['tags']} holds {tags.type}; tags are a list a row")
+        counts, wanted = lengths_of(tags), lengths_of(tokens)
+        odd = first_true(counts != wanted)
+        if odd is not None:
+            raise HydromelError(f"{where}, row {odd}: {counts[odd]} tags for {wanted[odd]} tokens")
+        offsets = offsets_of(tags)
+        check_tags(
+            tags.flatten(),
+            offsets,
+            self.span_scheme,
+            self.strict_tags,
+            lambda place: f"{where}, row {offsets.searchsorted(place, side='right') - 1}",
+        )
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _names(column: pa.Array, feature: Any, where: str) -> pa.Array:
+    """A column as string or list<string>: class numbers become names, other numbers their digits.
+
+    Args:
+        column: (B,) of one value or one list a row.
+        feature: what `datasets` says it is; a `ClassLabel`, or a list of one, has the names.
+        where: for messages.
+
+    Raises:
+        HydromelError: a missing value, or a class number without a name (hidden labels are often -1).
+    """
+    if _is_list(column.type):
+        inner = feature.feature if hasattr(feature, "feature") else feature[0]
+        return list_column(_names(column.flatten(), inner, where), offsets_of(column))
+    if column.null_count:
+        raise HydromelError(f"{where}: {column.null_count} missing values")
+    names = getattr(feature, "names", None)
+    if names is None:
+        return column.cast(pa.string())
+    outside = pc.invert(pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names))))
+    if pc.any(outside).as_py():
+        odd = column.filter(outside)[0].as_py()
+        raise HydromelError(
+            f"{where}: class {odd} has no name; classes are 0 to {len(names) - 1} (-1: labels are hidden)"
+        )
+    return pa.array(names, pa.string()).take(column)
+
+
+def _digest_column(column: pa.Array, digest: Any) -> None:
+    """Add a column's contents, however its buffers lie."""
+    if _is_list(column.type):
+        digest.update(offsets_of(column).tobytes())
+        _digest_column(column.flatten(), digest)
+    else:
+        data, offsets = utf8_bytes(column.cast(pa.string()))
+        digest.update(offsets.tobytes())
+        digest.update(data)

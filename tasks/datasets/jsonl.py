@@ -1,0 +1,140 @@
+"""JSON Lines: an object a line, with a text or a list of tokens, and a label or a list of tags."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyarrow import json as arrow_json
+
+from runner.errors import HydromelError, did_you_mean
+from tasks.datasets.arrays import array, example_table, first_true, lengths_of, offsets_of, split_on_spaces
+from tasks.datasets.files import TextFile
+from tasks.datasets.local import LocalCorpus
+from tasks.datasets.tags import SpanScheme, check_tags
+
+STRINGS = pa.list_(pa.string())
+# a label may be any of these, the same on every line; Python's bool is an int, so it comes first
+LABEL_TYPES = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}
+
+
+@dataclass(kw_only=True)
+class Jsonl(LocalCorpus):
+    """Text as JSON objects; fields that are not named here are ignored.
+
+    Args:
+        text_field: a string, split on spaces (null: there is `tokens_field`).
+        tokens_field: a list of strings (null: there is `text_field`).
+        label_field: a string, integer or boolean (null: none).
+        tags_field: a list of strings, one a token (null: none).
+        span_scheme: of the tags (null: plain tags, such as parts of speech).
+        strict_tags: an illegal tag is an error (true), or is kept and counted in the log (false).
+    """
+
+    text_field: str | None
+    tokens_field: str | None
+    label_field: str | None
+    tags_field: str | None
+    span_scheme: SpanScheme | None
+    strict_tags: bool
+
+    def __post_init__(self) -> None:
+        if (self.text_field is None) == (self.tokens_field is None):
+            raise HydromelError(
+                f"dataset.text_field={self.text_field} and dataset.tokens_field={self.tokens_field}; name exactly one"
+            )
+
+    def parse(self, file: TextFile, split: str) -> pa.Table:
+        file = file.body()
+        fields = self._fields(file)
+        found = _read(file, fields)
+        columns = {}
+        if self.text_field is not None:
+            columns["tokens"] = split_on_spaces(found[self.text_field])
+        if self.tokens_field is not None:
+            columns["tokens"] = found[self.tokens_field]
+        if self.label_field is not None:
+            columns["label"] = found[self.label_field].cast(pa.string())
+        if self.tags_field is not None:
+            columns["tags"] = found[self.tags_field]
+            self._check(file, columns["tokens"], columns["tags"])
+        return example_table(columns, file.numbers, file.path)
+
+    def _fields(self, file: TextFile) -> dict[str, pa.DataType]:
+        """The Arrow type of each named field; a label's is that of the first line."""
+        fields = {self.text_field: pa.string(), self.tokens_field: STRINGS, self.tags_field: STRINGS}
+        if self.label_field is not None:
+            first = _object(file, 1).get(self.label_field)
+            fields[self.label_field] = LABEL_TYPES.get(type(first), pa.string())
+        return {name: kind for name, kind in fields.items() if name is not None}
+
+    def _check(self, file: TextFile, tokens: pa.ListArray, tags: pa.ListArray) -> None:
+        counts, wanted = lengths_of(tags), lengths_of(tokens)
+        odd = first_true(counts != wanted)
+        if odd is not None:
+            raise HydromelError(f"{file.at(odd + 1)}: {counts[odd]} tags for {wanted[odd]} tokens")
+        offsets = offsets_of(tags)
+        # the row of a flat position is the last that begins at or before it
+        check_tags(
+            tags.flatten(),
+            offsets,
+            self.span_scheme,
+            self.strict_tags,
+            lambda place: file.at(int(offsets.searchsorted(place, side="right"))),
+        )
+
+
+def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]:
+    """The named fields of all lines.
+
+    Raises:
+        HydromelError: a line is no object, or a field is missing, null or of another type there.
+    """
+    data = file.text.encode()
+    try:
+        table = arrow_json.read_json(
+            pa.py_buffer(data),
+            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=arrow_json.ParseOptions(
+                explicit_schema=pa.schema(list(fields.items())), unexpected_field_behavior="ignore"
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _explain(file, fields, str(error)) from error
+    columns = {name: array(table[name]) for name in fields}
+    nulls = sum(column.null_count for column in columns.values())
+    nulls += sum(column.flatten().null_count for column in columns.values() if column.type == STRINGS)
+    if nulls or table.num_rows != len(file.lines):
+        raise _explain(file, fields, f"{table.num_rows} objects on {len(file.lines)} lines")
+    return columns
+
+
+def _object(file: TextFile, line: int) -> dict[str, Any]:
+    try:
+        value = json.loads(file.lines[line - 1].as_py())
+    except json.JSONDecodeError as error:
+        raise HydromelError(f"{file.at(line)}: not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(value, dict):
+        raise HydromelError(f"{file.at(line)}: a JSON {type(value).__name__}; each line must hold one object")
+    return value
+
+
+def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> HydromelError:
+    """The first line that does not fit, found line by line, as Arrow does not know it."""
+    for line in range(1, len(file.lines) + 1):
+        record = _object(file, line)
+        for name, kind in fields.items():
+            if record.get(name) is None:
+                names = ", ".join(sorted(record)) or "none"
+                return HydromelError(
+                    f"{file.at(line)}: no field '{name}'; the object's fields: {names}{did_you_mean(name, record)}"
+                )
+            if not _fits(record[name], kind):
+                return HydromelError(f"{file.at(line)}: field '{name}' is {record[name]!r:.60}; expected {kind}")
+    return HydromelError(f"{file.path}: {' '.join(reason.split())[:200]}")
+
+
+def _fits(value: object, kind: pa.DataType) -> bool:
+    if kind == STRINGS:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    return bool(LABEL_TYPES.get(type(value)) == kind)

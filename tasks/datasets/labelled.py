@@ -1,0 +1,49 @@
+"""`LABEL text`: one example a line, the label before the first space."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.errors import HydromelError
+from tasks.datasets.arrays import IntArray, example_table, first_true, is_empty, mask_of, split_on_spaces
+from tasks.datasets.files import TextFile
+from tasks.datasets.local import LocalCorpus
+
+
+@dataclass(kw_only=True)
+class Labelled(LocalCorpus):
+    """Text with a label before it. A label alone is an example of length 0.
+
+    Args:
+        label_part: `whole` label; of labels such as TREC's `NUM:dist`, the `coarse` part before the colon (NUM), or
+            the `fine` label, which is all of it, since a subtype's name means something under its own type alone.
+    """
+
+    label_part: Literal["whole", "coarse", "fine"]
+
+    def parse(self, file: TextFile, split: str) -> pa.Table:
+        file = file.body()
+        numbers = file.numbers
+        # the added space gives a label without a text an empty one, and no text a token more
+        parts = pc.split_pattern(pc.binary_join_element_wise(file.lines, "", " "), " ", max_splits=1)
+        label, text = pc.list_element(parts, 0), pc.list_element(parts, 1)
+        empty = first_true(is_empty(label))
+        if empty is not None:
+            raise HydromelError(
+                f"{file.at(numbers[empty])}: no label at the beginning of the line; LABEL text was expected"
+            )
+        label = self._part(label, file, numbers)
+        return example_table({"tokens": split_on_spaces(text), "label": label}, numbers, file.path)
+
+    def _part(self, label: pa.Array, file: TextFile, numbers: IntArray) -> pa.Array:
+        if self.label_part == "whole":
+            return label
+        odd = first_true(~mask_of(pc.match_substring_regex(label, "^[^:]+:.")))
+        if odd is not None:
+            raise HydromelError(
+                f"{file.at(numbers[odd])}: label '{label[odd].as_py()}' is not COARSE:fine, "
+                f"which dataset.label_part={self.label_part} needs"
+            )
+        return label if self.label_part == "fine" else pc.list_element(pc.split_pattern(label, ":", max_splits=1), 0)

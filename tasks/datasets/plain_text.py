@@ -1,0 +1,28 @@
+"""Plain text for language models: a line an example."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from tasks.datasets.arrays import example_table, lengths_of, split_characters, split_on_spaces
+from tasks.datasets.files import TextFile
+from tasks.datasets.local import LocalCorpus
+
+
+@dataclass(kw_only=True)
+class PlainText(LocalCorpus):
+    """Lines of text. A line's end is no token here: task=lm adds it as `<eos>`.
+
+    Args:
+        unit: `word` splits lines on spaces; `char` makes every character of a line, spaces too, a token.
+        blank_lines: `keep` lines without tokens as examples of length 0, or `drop` them.
+    """
+
+    unit: Literal["word", "char"]
+    blank_lines: Literal["keep", "drop"]
+
+    def parse(self, file: TextFile, split: str) -> pa.Table:
+        tokens = split_on_spaces(file.lines) if self.unit == "word" else split_characters(file.lines)
+        table = example_table({"tokens": tokens}, file.numbers, file.path)
+        return table if self.blank_lines == "keep" else table.filter(pa.array(lengths_of(tokens) > 0))
