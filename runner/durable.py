@@ -1,0 +1,78 @@
+"""Writes that a crash or a full disk cannot leave half done."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runner.errors import HydromelError
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace `path` atomically: after a crash it is the old file or the new one, never a mixture.
+
+    Raises:
+        HydromelError: no space, no permission, ...
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(finite(content), file, indent=2, allow_nan=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def append(path: Path, content: bytes) -> None:
+    """Append `content` for good, whole or not at all (a disk that fills up halfway leaves the file as it was)."""
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            written = 0
+            while written < len(content):
+                written += file.write(content[written:])
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def cut_torn_line(path: Path) -> None:
+    """Drop a last line without its end: the process that wrote it was killed in the middle."""
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        keep, block = size, 1 << 16
+        while keep > 0:
+            start = max(0, keep - block)
+            file.seek(start)
+            newline = file.read(keep - start).rfind(b"\n")
+            if newline >= 0:
+                keep = start + newline + 1
+                break
+            keep = start
+        if keep < size:
+            file.truncate(keep)
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for the floats that JSON cannot hold: NaN and the infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def cannot_write(path: Path, error: OSError) -> HydromelError:
+    """The error, in one line, for a full disk, a missing permission, ..."""
+    return HydromelError(f"cannot write {path}: {error.strerror or error}")
