@@ -52,7 +52,7 @@ class Cells:
         Blank lines (white space alone) and document marks end a sentence; comments do not.
 
         Raises:
-            HydromelError: a line has another number of columns than most, or an empty column.
+            HydromelError: no token line; a line has another number of columns than most, or an empty column.
         """
         blank = is_empty(pc.ascii_trim_whitespace(file.lines))
         if skip_docstart:
@@ -60,6 +60,8 @@ class Cells:
         kept = ~blank
         if comment_prefix is not None:
             kept &= ~mask_of(pc.starts_with(file.lines, comment_prefix))
+        if not kept.any():
+            raise HydromelError(f"{file.path}: no examples in the file")
         lines = file.lines.filter(pa.array(kept))
         fields = split_on_spaces(lines) if separator == "space" else pc.split_pattern(lines, "\t")
         line = file.numbers[kept]
@@ -103,8 +105,6 @@ class Cells:
 def _common_width(file: TextFile, fields: pa.ListArray, line: IntArray, separator: Separator) -> int:
     """The number of columns of all lines; an error at the first line that differs from most."""
     widths = lengths_of(fields)
-    if not len(widths):
-        return 1
     common = int(np.bincount(widths).argmax())
     odd = first_true(widths != common)
     if odd is not None:

@@ -29,9 +29,9 @@ class Conllu(LocalCorpus):
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         cells = Cells.of(file, "tab", "#", skip_docstart=False)
-        if len(cells.line) and cells.width != WIDTH:
+        if cells.width != WIDTH:
             raise HydromelError(f"{file.at(cells.line[0])}: {cells.width} columns; CoNLL-U has {WIDTH}")
-        ids = cells.column(0) if len(cells.line) else pa.array([], pa.string())
+        ids = cells.column(0)
         odd = first_true(~mask_of(pc.match_substring_regex(ids, r"^[0-9]+([-.][0-9]+)?$")))
         if odd is not None:
             raise HydromelError(

@@ -88,7 +88,7 @@ def read_text(path: Path, encoding: str) -> TextFile:
     """A file as text.
 
     Raises:
-        HydromelError: as `read_bytes`; an unknown encoding; bytes that are not of that encoding.
+        HydromelError: as `read_bytes`; an unknown encoding; bytes that are not of that encoding; no text.
     """
     data = read_bytes(path)
     try:
@@ -103,7 +103,10 @@ def read_text(path: Path, encoding: str) -> TextFile:
             f"{path}:{line}: byte {error.start} (0x{data[error.start]:02x}) is not {encoding}: {error.reason}; "
             "name the file's own encoding with dataset.encoding=..."
         ) from error
-    return TextFile(path, text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n"))
+    text = text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
+    if not text.strip():
+        raise HydromelError(f"{path}: no examples, the file holds white space alone")
+    return TextFile(path, text)
 
 
 def sha256(path: Path) -> str:

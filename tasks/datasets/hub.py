@@ -160,11 +160,11 @@ def _names(column: pa.Array, feature: Any, where: str) -> pa.Array:
     Raises:
         HydromelError: a missing value, or a class number without a name (hidden labels are often -1).
     """
+    if column.null_count:
+        raise HydromelError(f"{where}: {column.null_count} missing values")
     if _is_list(column.type):
         inner = feature.feature if hasattr(feature, "feature") else feature[0]
         return list_column(_names(column.flatten(), inner, where), offsets_of(column))
-    if column.null_count:
-        raise HydromelError(f"{where}: {column.null_count} missing values")
     names = getattr(feature, "names", None)
     if names is None:
         return column.cast(pa.string())

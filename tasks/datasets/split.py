@@ -15,6 +15,7 @@ SPLITS = ("train", "valid", "test")
 
 BLOCK_ROWS = 20_000  # rows hashed at a time; bounds the memory of `content_hash`, not its result
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so its powers never become 0 modulo 2**64
+COUNT_MULTIPLIER = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
 def cut_missing(
@@ -94,7 +95,7 @@ def _hash_block(tokens: pa.ListArray) -> npt.NDArray[np.uint64]:
     position = np.arange(len(data)) - np.repeat(starts[:-1], lengths)
     powers = np.cumprod(np.full(max(1, int(lengths.max(initial=0))), MULTIPLIER, np.uint64))
     total = np.concatenate((np.zeros(1, np.uint64), np.cumsum((data + np.uint64(1)) * powers[position])))
-    mixed = total[starts[1:]] - total[starts[:-1]] + MULTIPLIER * lengths_of(tokens).astype(np.uint64)
+    mixed = total[starts[1:]] - total[starts[:-1]] + COUNT_MULTIPLIER * (lengths_of(tokens) + 1).astype(np.uint64)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     hashes: npt.NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))

@@ -1,0 +1,35 @@
+"""Corpora as the configs describe them."""
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "dataset"
+
+
+@pytest.fixture
+def corpus() -> Callable[..., Any]:
+    """`corpus(name, data_dir, **overrides)`: the reader of configs/dataset/`name`.yaml."""
+
+    def build(name: str, data_dir: Path | None, /, **overrides: object) -> Any:
+        root = OmegaConf.create({"data_dir": None if data_dir is None else str(data_dir)})
+        root = OmegaConf.merge(root, {"dataset": OmegaConf.load(CONFIGS / f"{name}.yaml")})
+        arguments = OmegaConf.to_container(root.dataset, resolve=True, throw_on_missing=False) | overrides
+        module, _, reader = arguments.pop("_target_").rpartition(".")
+        return getattr(importlib.import_module(module), reader)(**arguments)
+
+    return build
+
+
+@pytest.fixture
+def published() -> Path:
+    """The folder of published data sets."""
+    folder = os.environ.get("HYDROMEL_DATA")
+    if folder is None:
+        pytest.skip("HYDROMEL_DATA names no folder of published data sets")
+    return Path(folder)

@@ -1,0 +1,450 @@
+"""Every reader on small files: what it reads, and the line it names when a file is wrong."""
+
+import gzip
+import inspect
+import json
+import logging
+import random
+import typing
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runner.errors import HydromelError
+
+UNCUT = {"valid_fraction": 0.0, "test_fraction": 0.0}
+LOCAL = ("columns_file", "labelled", "conllu", "tsv", "csv", "jsonl", "text", "sst_trees")
+
+
+@pytest.fixture
+def read(corpus, tmp_path):
+    """`read(config, text, **overrides)`: the rows of a file that holds `text`."""
+
+    def from_text(config, text, **overrides):
+        (tmp_path / "file").write_text(text, encoding="utf-8", newline="")
+        files = {"train": "file", "valid": None, "test": None}
+        return corpus(config, tmp_path, **(UNCUT | files | overrides)).read()["train"]
+
+    return from_text
+
+
+@pytest.fixture
+def fails(read, tmp_path):
+    """`fails(config, text, **overrides)`: the one-line message, with the file's path written as FILE."""
+
+    def from_text(config, text, **overrides):
+        with pytest.raises(HydromelError) as caught:
+            read(config, text, **overrides)
+        assert "\n" not in str(caught.value)
+        return str(caught.value).replace(str(tmp_path / "file"), "FILE")
+
+    return from_text
+
+
+def rows(table):
+    return table.drop_columns("line").to_pylist()
+
+
+def lines(table):
+    return table["line"].to_pylist()
+
+
+# column files
+
+
+def test_columns_blank_lines_documents_and_comments(read, tmp_path):
+    text = "-DOCSTART- -X- O\n\n\n#c x x\nA B  O\nC D I-X\n \t \n\n-DOCSTART- -X- O\n# x\nE F B-X\n#c y y\nG H I-X\n\n"
+    table = read(
+        "columns_file",
+        text,
+        separator="space",
+        columns={"tokens": 0, "pos": 1, "tags": -1},
+        skip_docstart=True,
+        comment_prefix="#",
+        span_scheme="IOB2",
+        strict_tags=False,
+    )
+    assert rows(table) == [
+        {"tokens": ["A", "C"], "pos": ["B", "D"], "tags": ["O", "I-X"]},
+        {"tokens": ["E", "G"], "pos": ["F", "H"], "tags": ["B-X", "I-X"]},
+    ]
+    assert lines(table) == [5, 11]
+    assert table.schema.metadata == {b"path": str(tmp_path / "file").encode()}
+
+
+def test_columns_without_options_are_read_as_they_stand(read):
+    table = read("columns_file", "-DOCSTART-\tX\n#tag\tY\n\na\xa0b\tZ")
+    assert rows(table) == [
+        {"tokens": ["-DOCSTART-", "#tag"], "tags": ["X", "Y"]},
+        {"tokens": ["a\xa0b"], "tags": ["Z"]},
+    ]
+    assert lines(table) == [1, 4]
+
+
+@given(
+    sentences=st.lists(st.lists(st.tuples(st.sampled_from("ab\xa0é#"), st.sampled_from("XY")), min_size=1), min_size=1)
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+def test_columns_round_trip(read, sentences):
+    gaps = random.Random(len(sentences))
+    text, begins, line = "", [], 1
+    for sentence in sentences:
+        begins.append(line)
+        blank = gaps.randint(1, 3)
+        text += "".join(f"{token}\t{tag}\n" for token, tag in sentence) + "\n" * blank
+        line += len(sentence) + blank
+    table = read("columns_file", text)
+    assert table["tokens"].to_pylist() == [[token for token, _ in sentence] for sentence in sentences]
+    assert table["tags"].to_pylist() == [[tag for _, tag in sentence] for sentence in sentences]
+    assert lines(table) == begins
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("a\tX\nb\tY\n\nc\nd\tX\n", {}, "FILE:4: 1 tab-separated columns; the file's other lines have 2"),
+        ("a\tX\tY\nb\tY\n\nc\tX\n", {}, "FILE:1: 3 tab-separated columns; the file's other lines have 2"),
+        ("a X\nb  Y Z\n c X \n", {"separator": "space"}, "FILE:2: 3 space-separated columns"),
+        ("a\tX\n\n\tY\n", {}, "FILE:3: column 0 is empty"),
+        ("a\tX\nb\t\n", {}, "FILE:2: column 1 is empty"),
+        ("a\tX\n", {"columns": {"tokens": 0, "tags": 2}}, "FILE: column 2 was asked for, but the file has 2 columns"),
+        ("a\tX\n", {"columns": {"tokens": 0, "tags": -3}}, "FILE: column -3 was asked for"),
+        ("# only\n#\n", {"comment_prefix": "#"}, "FILE: no examples in the file"),
+        ("a\tX\n", {"columns": {"words": 0}}, "dataset.columns names words; it must name tokens"),
+        ("a\tX\n", {"columns": {"tokens": 0, "line": 1}}, "dataset.columns names tokens, line; it must name tokens"),
+    ],
+)
+def test_wrong_columns(fails, text, overrides, message):
+    assert fails("columns_file", text, **overrides).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("tags", "line", "tag"),
+    [
+        ("O I-X", 2, "I-X"),
+        ("B-X I-Y", 2, "I-Y"),
+        ("B-X / I-X", 3, "I-X"),
+        ("I-X", 1, "I-X"),
+        ("O B-X E-X", 3, "E-X"),
+        ("O / B-", 3, "B-"),
+        ("O X", 2, "X"),
+    ],
+)
+def test_illegal_tags_name_their_line(fails, tags, line, tag):
+    text = "".join("\n" if tag == "/" else f"word\t{tag}\n" for tag in tags.split())
+    message = fails("columns_file", text, span_scheme="IOB2")
+    assert message.startswith(f"FILE:{line}: tag '{tag}' ")
+    assert "is illegal in IOB2 (1 such in the file)" in message
+
+
+def test_illegal_tags_are_kept_and_counted_by_option(read, caplog):
+    text = "a\tI-X\nb\tO\nc\tI-X\n"
+    with caplog.at_level(logging.WARNING):
+        table = read("columns_file", text, span_scheme="IOB2", strict_tags=False)
+    assert table["tags"].to_pylist() == [["I-X", "O", "I-X"]]
+    assert "2 such tags are kept" in caplog.text
+    assert read("columns_file", text, span_scheme="IOB1").num_rows == 1, "the same tags are legal in IOB1"
+
+
+# CoNLL-U
+
+WORD = "{}\t{}\tlemma\tNOUN\tNN\t_\t0\troot\t_\t_\n"
+
+
+def test_conllu_leaves_out_comments_ranges_and_empty_nodes(read):
+    text = (
+        "# newdoc\n# text = can't go\n"
+        + WORD.format("1-2", "can't")
+        + WORD.format("1", "ca")
+        + WORD.format("2", "n't")
+        + WORD.format("2.1", "ghost")
+        + WORD.format("3", "#go")
+        + "\n# next\n"
+        + WORD.format("0.1", "ghost")
+        + WORD.format("1", "a b")
+        + "\n"
+    )
+    table = read("conllu", text)
+    assert table["tokens"].to_pylist() == [["ca", "n't", "#go"], ["a b"]]
+    assert table["tags"].to_pylist() == [["NOUN"] * 3, ["NOUN"]]
+    assert table["xpos"].to_pylist() == [["NN"] * 3, ["NN"]]
+    assert table["lemma"].to_pylist() == [["lemma"] * 3, ["lemma"]]
+    assert lines(table) == [4, 11]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (WORD.format(1, "a") + "2\tb\n" + WORD.format(3, "c"), "FILE:2: 2 tab-separated columns; the file's other"),
+        ("# c\n1\ta\tNOUN\n2\tb\tNOUN\n", "FILE:2: 3 columns; CoNLL-U has 10"),
+        (WORD.format(1, "a") + WORD.format("x", "b"), "FILE:2: id 'x'; CoNLL-U has 8, 8-9"),
+        ("# only comments\n\n", "FILE: no examples in the file"),
+    ],
+)
+def test_wrong_conllu(fails, text, message):
+    assert fails("conllu", text).startswith(message)
+
+
+# LABEL text
+
+
+def test_labelled(read):
+    table = read("labelled", "1 a  b \n0\n0 \n1 \xa0c\td\n1 x 2 y\n\n\n")
+    assert rows(table) == [
+        {"tokens": ["a", "b"], "label": "1"},
+        {"tokens": [], "label": "0"},
+        {"tokens": [], "label": "0"},
+        {"tokens": ["\xa0c\td"], "label": "1"},
+        {"tokens": ["x", "2", "y"], "label": "1"},
+    ]
+    assert lines(table) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("part", "label"), [("whole", "NUM:d:e"), ("coarse", "NUM"), ("fine", "NUM:d:e")])
+def test_label_parts(read, part, label):
+    assert rows(read("labelled", "NUM:d:e How : far ?\n", label_part=part)) == [
+        {"tokens": ["How", ":", "far", "?"], "label": label}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "message"),
+    [
+        ("1 a\n a\n", "whole", "FILE:2: no label at the beginning of the line"),
+        ("1 a\n\n1 b\n", "whole", "FILE:2: no label at the beginning of the line"),
+        ("A:b x\nA y\n", "coarse", "FILE:2: label 'A' is not COARSE:fine, which dataset.label_part=coarse needs"),
+        ("A:b x\nA: y\n", "fine", "FILE:2: label 'A:' is not COARSE:fine"),
+    ],
+)
+def test_wrong_labels(fails, text, part, message):
+    assert fails("labelled", text, label_part=part).startswith(message)
+
+
+# TSV and CSV
+
+
+def test_tsv_takes_quotes_as_they_are(read):
+    table = read("tsv", 'label\tid\ttext\npos\t1\t"a b\nneg\t2\t\n\n', text_columns=["text"])
+    assert rows(table) == [{"tokens": ['"a', "b"], "label": "pos"}, {"tokens": [], "label": "neg"}]
+    assert lines(table) == [2, 3]
+
+
+def test_csv_quotes_hold_commas_quotes_and_lines(read):
+    text = 'text,label\r\n"a, ""b""\r\nc  d",1\r\n"2020-01-01",true\r\nNA,\xa0null\r\n,"0"\r\n'
+    table = read("csv", text)
+    assert rows(table) == [
+        {"tokens": ["a,", '"b"\nc', "d"], "label": "1"},
+        {"tokens": ["2020-01-01"], "label": "true"},
+        {"tokens": ["NA"], "label": "\xa0null"},
+        {"tokens": [], "label": "0"},
+    ]
+    assert lines(table) == [2, 4, 5, 6]
+
+
+def test_csv_by_place_joined_and_without_label(read):
+    table = read("csv", '3,"Title","a b"\n1,T,c\n', header=False, text_columns=[1, -1], label_column=0)
+    assert rows(table) == [{"tokens": ["Title", "a", "b"], "label": "3"}, {"tokens": ["T", "c"], "label": "1"}]
+    assert rows(read("csv", "a b\n", header=False, text_columns=[0], label_column=None)) == [{"tokens": ["a", "b"]}]
+
+
+def test_csv_documents_of_any_length(read):
+    words = ["word"] * 300_000
+    table = read("csv", f'text,label\n"{" ".join(words)}",1\n')
+    assert table["tokens"].to_pylist() == [words]
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "overrides", "message"),
+    [
+        ("tsv", "text\tlabel\na\t1\nb\n", {}, "FILE:3: 1 columns; the file's first line has 2"),
+        ("tsv", "text\tlabel\na\t1\n\nb\t1\n", {}, "FILE:3: 1 columns; the file's first line has 2"),
+        ("csv", 'text,label\n"a\nb",1\nc\n', {}, "FILE:4: 1 columns; the file's first line has 2"),
+        ("csv", 'text,label\na,1\n"b,1\nc,1\n', {}, "FILE:3: unexpected end of data"),
+        ("csv", "text,label\na,1\n\nb,1\n", {}, "FILE:3: "),
+        ("csv", "text,label\na,1\nb,\n", {}, "FILE:3: the label is empty"),
+        (
+            "csv",
+            "text,lable\na,1\n",
+            {},
+            "column 'label' is unknown (dataset.label_column; FILE:1); did you mean 'lable'",
+        ),
+        ("csv", "a,1\n", {"header": False}, "dataset.text_columns: 'text' is a name, but dataset.header=false"),
+        (
+            "tsv",
+            "a\t1\n",
+            {"header": False, "text_columns": [2]},
+            "FILE:1: dataset.text_columns asks for column 2; the",
+        ),
+        ("tsv", "text\tlabel\n", {}, "FILE: no examples in the file"),
+        ("csv", "text,label\n", {}, "FILE: no examples in the file"),
+    ],
+)
+def test_wrong_tables(fails, config, text, overrides, message):
+    assert fails(config, text, **overrides).startswith(message)
+
+
+# JSON Lines
+
+TAGGED = {"text_field": None, "tokens_field": "tokens", "label_field": None, "tags_field": "tags"}
+
+
+def test_jsonl_text_and_label(read):
+    text = '{"text": "a  b \\u00e9\\n", "label": "x", "more": {"k": [1]}}\n{"label": "2020-01-01", "text": ""}\n\n'
+    table = read("jsonl", text)
+    assert rows(table) == [{"tokens": ["a", "b", "é\n"], "label": "x"}, {"tokens": [], "label": "2020-01-01"}]
+    assert lines(table) == [1, 2]
+
+
+@pytest.mark.parametrize(("values", "labels"), [((1, -2), ["1", "-2"]), ((True, False), ["true", "false"])])
+def test_jsonl_labels_need_not_be_strings(read, values, labels):
+    text = "".join(json.dumps({"text": "a", "label": value}) + "\n" for value in values)
+    assert read("jsonl", text)["label"].to_pylist() == labels
+
+
+def test_jsonl_tokens_and_tags(read):
+    text = '{"tokens": ["a b", "c"], "tags": ["B-X", "I-X"]}\n{"tokens": [], "tags": []}\n'
+    assert rows(read("jsonl", text, span_scheme="IOB2", **TAGGED)) == [
+        {"tokens": ["a b", "c"], "tags": ["B-X", "I-X"]},
+        {"tokens": [], "tags": []},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ('{"text": "a", "label": 1}\n{"text": "a", "label": 1\n', {}, "FILE:2: not JSON ("),
+        ('{"text": "a", "label": 1}\n[1]\n', {}, "FILE:2: a JSON list; each line must hold one object"),
+        ('{"text": "a", "label": 1}\n\n{"text": "a", "label": 1}\n', {}, "FILE:2: not JSON ("),
+        ('{"text": "a", "label": 1} {"text": "b", "label": 1}\n', {}, "FILE:1: not JSON (Extra data"),
+        (
+            '{"text": "a", "label": 1}\n{"txt": "a", "label": 1}\n',
+            {},
+            "FILE:2: no field 'text'; the object's fields: label, txt",
+        ),
+        ('{"text": "a", "label": 1}\n{"text": "a", "label": null}\n', {}, "FILE:2: no field 'label'"),
+        (
+            '{"text": "a", "label": 1}\n{"text": "a", "label": "x"}\n',
+            {},
+            "FILE:2: field 'label' is 'x'; expected int64",
+        ),
+        ('{"text": 7, "label": 1}\n', {}, "FILE:1: field 'text' is 7; expected string"),
+        ('{"text": "a", "label": 1.5}\n', {}, "FILE:1: field 'label' is 1.5; expected"),
+        ('{"tokens": ["a"], "tags": ["X", "Y"]}\n', TAGGED, "FILE:1: 2 tags for 1 tokens"),
+        (
+            '{"tokens": ["a"], "tags": ["X"]}\n{"tokens": ["a", null], "tags": ["X", "X"]}\n',
+            TAGGED,
+            "FILE:2: field 'tokens'",
+        ),
+        (
+            '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": [], "tags": []}\n{"tokens": ["a"], "tags": ["I-X"]}\n',
+            TAGGED | {"span_scheme": "IOB2"},
+            "FILE:3: tag 'I-X' at the beginning of a sentence is illegal in IOB2",
+        ),
+        (
+            '{"text": "a"}\n',
+            {"tokens_field": "tokens"},
+            "dataset.text_field=text and dataset.tokens_field=tokens; name",
+        ),
+        (
+            '{"text": "a"}\n',
+            {"text_field": None},
+            "dataset.text_field=None and dataset.tokens_field=None; name exactly",
+        ),
+    ],
+)
+def test_wrong_jsonl(fails, text, overrides, message):
+    assert fails("jsonl", text, **overrides).startswith(message)
+
+
+# plain text and trees
+
+
+def test_plain_text(read):
+    text = " a  b \n\n \nc\td"
+    assert read("text", text)["tokens"].to_pylist() == [["a", "b"], [], [], ["c\td"]]
+    written = read("text", text, blank_lines="drop")
+    assert written["tokens"].to_pylist() == [["a", "b"], ["c\td"]]
+    assert lines(written) == [1, 4]
+    characters = read("text", text, unit="char", blank_lines="drop")
+    assert characters["tokens"].to_pylist() == [list(" a  b "), [" "], list("c\td")]
+    assert lines(characters) == [1, 3, 4]
+
+
+def test_trees(read):
+    text = "(3 (2 Good) (1 (2 -LRB-) (0 film)))\n(1 Bad)\n"
+    table = read("sst_trees", text)
+    assert rows(table) == [
+        {"tokens": ["Good", "-LRB-", "film"], "label": "3"},
+        {"tokens": ["Good"], "label": "2"},
+        {"tokens": ["-LRB-", "film"], "label": "1"},
+        {"tokens": ["-LRB-"], "label": "2"},
+        {"tokens": ["film"], "label": "0"},
+        {"tokens": ["Bad"], "label": "1"},
+    ]
+    assert lines(table) == [1, 1, 1, 1, 1, 2]
+    assert read("sst_trees", text, phrases="none")["tokens"].to_pylist() == [["Good", "-LRB-", "film"], ["Bad"]]
+
+
+@pytest.mark.parametrize("tree", ["(3 (2 a)", "(3 a))", "a (3 b)", "(3 a) (2 b)", "(3 a) b", "", ")"])
+def test_wrong_trees(fails, tree):
+    assert fails("sst_trees", f"(1 fine)\n{tree}\n(1 fine)\n").startswith("FILE:2: ")
+
+
+# what all of them share
+
+
+@pytest.mark.parametrize("config", LOCAL)
+def test_annotations_are_types_that_a_config_can_be_checked_against(config, corpus, tmp_path):
+    reader = type(corpus(config, tmp_path))
+    hints = typing.get_type_hints(reader.__init__, include_extras=True)
+    parameters = inspect.signature(reader).parameters
+    assert {"name", "data_dir", "train", "encoding", "valid_fraction"} < set(parameters) <= set(hints)
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+    assert all(parameter.default is parameter.empty for parameter in parameters.values())
+    assert not any(isinstance(hint, str) for hint in hints.values())
+
+
+def test_one_file_for_two_splits_is_an_error(corpus, tmp_path):
+    (tmp_path / "file").write_text("1 a\n")
+    twice = corpus("labelled", tmp_path, train="file", test="./file")
+    with pytest.raises(HydromelError) as caught:
+        twice.read()
+    assert str(caught.value) == f"dataset=labelled: train and test name the same file, {tmp_path / 'file'}"
+
+
+def test_missing_data_dir_and_file(corpus, tmp_path):
+    with pytest.raises(HydromelError, match="dataset=wnut17 reads local files: give data_dir=FOLDER, a folder that "):
+        corpus("wnut17", None).read()
+    with pytest.raises(HydromelError, match=r"dataset=wnut17: no file .*wnut17train\.conll"):
+        corpus("wnut17", tmp_path).fingerprint()
+
+
+def test_fingerprint_is_of_contents_and_arguments_not_of_places(corpus, tmp_path):
+    prints = {}
+
+    def note(key, folder, data=b"1 a\n0 b\n", **overrides):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "file").write_bytes(data)
+        prints[key] = corpus("labelled", tmp_path / folder, train="file", **overrides).fingerprint()
+
+    note("one", "one")
+    note("elsewhere", "two")
+    note("renamed", "one", name="mine")
+    note("changed", "one", b"1 a\n0 c\n")
+    note("fraction", "one", valid_fraction=0.2)
+    note("encoding", "one", encoding="cp1252")
+    assert prints["one"] == prints["elsewhere"] == prints["renamed"]
+    assert len(set(prints.values())) == 4
+
+
+def test_gzip_and_plain_are_read_alike(corpus, tmp_path):
+    text = "".join(f"{number % 2} word{number}\n" for number in range(200))
+    (tmp_path / "plain").write_text(text)
+    (tmp_path / "zipped").write_bytes(gzip.compress(text.encode()))
+    plain, zipped = (corpus("labelled", tmp_path, train=name).read() for name in ("plain", "zipped"))
+    assert list(plain) == list(zipped) == ["train", "valid", "test"]
+    assert all(plain[split].equals(zipped[split]) for split in plain)
+    assert sum(table.num_rows for table in plain.values()) == 200
+    for table in plain.values():
+        assert [f"word{line - 1}" for line in lines(table)] == [row[0] for row in table["tokens"].to_pylist()]
