@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -75,7 +76,7 @@ class MlflowTracker:
         if not final and time.monotonic() < self._silent_until:
             return
         try:
-            with lock(folder):
+            with lock(folder), warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
                 self._send(folder)
         except Exception as error:  # whatever mlflow, a driver or a cloud's library raises: training must not end by it
             self._failures += 1

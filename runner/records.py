@@ -104,8 +104,9 @@ class RunFolder:
     def set_status(self, status: str, error: str | None = None) -> None:
         """Keep `run.json` current; any status but running ends the run now. `error`: the one line that says why."""
         ended = None if status == names.RUNNING else time.time()
-        self.run = self.run | {"status": status, "ended": ended, "error": error}
-        write_json(self.path / names.RUN, self.run)
+        run = self.run | {"status": status, "ended": ended, "error": error}
+        write_json(self.path / names.RUN, run)
+        self.run = run
 
     def close(self) -> None:
         """Write what is buffered and let go of the folder."""
