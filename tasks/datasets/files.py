@@ -56,7 +56,7 @@ def find(relative: str, data_dir: str | None, dataset: str) -> Path:
         raise HydromelError(
             f"dataset={dataset} reads local files: give data_dir=FOLDER, a folder that holds {relative}"
         )
-    folder = Path(data_dir or "/")
+    folder = Path(data_dir or "/").expanduser()
     for candidate in (folder / relative, folder / Path(relative).name):
         if candidate.is_file():
             return candidate

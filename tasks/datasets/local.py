@@ -11,7 +11,7 @@ import pyarrow as pa
 from runner.errors import HydromelError
 from runner.types import Fraction
 from tasks.datasets.files import TextFile, find, read_text, sha256
-from tasks.datasets.split import SPLITS, Cut, cut_missing
+from tasks.datasets.split import Cut, cut_missing
 
 RULES_VERSION = 1  # raise it when the same bytes come to be read differently: it enters the fingerprint
 # what these say is in the fingerprint as the files' contents
@@ -78,7 +78,7 @@ class LocalCorpus(ABC):
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def read(self) -> dict[str, pa.Table]:
-        """One table a split, in the order of `SPLITS`.
+        """One table a split, in the order train, valid, test.
 
         Raises:
             HydromelError: anything wrong with a file, with its path and, where there is one, its line.
@@ -88,5 +88,4 @@ class LocalCorpus(ABC):
             tables[split] = self.parse(read_text(path, self.encoding), split)
             if tables[split].num_rows == 0:
                 raise HydromelError(f"{path}: no examples in the file")
-        tables = {split: tables[split] for split in SPLITS if split in tables}
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)

@@ -175,9 +175,9 @@ def test_without_network_one_line_says_so():
     """In a fresh process, as `HF_HUB_OFFLINE` is read on import."""
     program = (
         "from tasks.datasets.hub import HubDataset\nfrom runner.errors import HydromelError\n"
-        "try:\n    HubDataset(name='d', path='lhoestq/conll2003', config=None, revision=None,"
-        " splits={'train': 'train'}, columns={'tokens': 'tokens'}, span_scheme=None, strict_tags=True, cut='hash', valid_fraction=0.0,"
-        " test_fraction=0.0).read()\nexcept HydromelError as error:\n    print(error)\n"
+        "data = HubDataset(name='d', path='lhoestq/conll2003', config=None, revision=None, splits={'train': 'train'},"
+        " columns={'tokens': 'tokens'}, span_scheme=None, strict_tags=True, cut='hash', valid_fraction=0.0,"
+        " test_fraction=0.0)\ntry:\n    data.read()\nexcept HydromelError as error:\n    print(error)\n"
     )
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": "/nonexistent", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     run = subprocess.run(
