@@ -26,6 +26,7 @@ from runner.durable import append, cannot_write, cut_torn_line, finite, write_js
 from runner.errors import HydromelError
 
 LOCK = "run.lock"
+_PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
 
 
 class RunFolder:
@@ -55,7 +56,7 @@ class RunFolder:
         path = path.absolute()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path / LOCK, timeout=0)
+            lock = FileLock(path / LOCK, timeout=_PROBE_SECONDS)
             lock.acquire()
         except Timeout:
             raise HydromelError(f"{path} is being written by another process; wait for it or end it") from None
@@ -180,36 +181,13 @@ def mark_dead(folder: Path) -> dict[str, Any]:
 
     A run of another machine is left as it is: its lock may not be visible from here.
     """
-    run = read_run(folder)
-    if run["status"] == names.RUNNING and run.get("host") == host() and not is_alive(folder):
-        last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])
-        run |= {"status": names.INTERRUPTED, "ended": last, "error": "its process died"}
-        write_json(folder / names.RUN, run)
-    return run
-
-
-def _repaired(path: Path) -> dict[int, set[str]]:
-    """Mend the records' file and say what is in it: names of metrics by step."""
-    logged: dict[int, set[str]] = {}
-    if path.exists():
-        cut_torn_line(path)
-        for record, _ in read_metrics(path.parent):
-            logged.setdefault(record["step"], set()).update(record["metrics"])
-    return logged
-
-
-def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return _parsed(path.read_bytes(), str(path))
-    except FileNotFoundError as error:
-        raise HydromelError(f"{path.parent} is no run's folder: it has no {path.name}") from error
-
-
-def _parsed(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise HydromelError(f"{where}: damaged, no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise HydromelError(f"{where}: a JSON object is expected, not {type(content).__name__}")
-    return content
+        with FileLock(folder / LOCK, timeout=0):  # held, so that nobody resumes the run meanwhile
+            run = read_run(folder)
+            if run["status"] == names.RUNNING and run.get("host") == host():
+                last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])
+                run |= {"status": names.INTERRUPTED, "ended": last, "error": "its process died"}
+                write_json(folder / names.RUN, run)
+            return run
+    except Timeout:
+        return read_run(folder)

@@ -76,10 +76,10 @@ def deliver_pending(root: Path, tracker: Tracker) -> int:
     Raises:
         DeliveryError: the store is away (again).
     """
-    count = 0
+    count, trackers = 0, dict[str, Tracker]()
     for folder in run_folders(root):
         try:
-            same = _tracker_of(folder, {}).target(folder) == tracker.target(folder)
+            same = _tracker_of(folder, trackers).target(folder) == tracker.target(folder)
             count += same and sync_run(folder, tracker) == "delivered"
         except DeliveryError:
             raise

@@ -63,7 +63,9 @@ def test_nothing_is_recorded_twice_after_a_resume(tmp_path: Path) -> None:
     assert again.run["status"] == names.RUNNING
 
 
-@pytest.mark.parametrize("torn", ['{"time": 1, "st', "\0\0", '{"time": 1.0, "step": 6, "epoch": 2, "metrics": {"a": 1}}'])
+@pytest.mark.parametrize(
+    "torn", ['{"time": 1, "st', "\0\0", '{"time": 1.0, "step": 6, "epoch": 2, "metrics": {"a": 1}}']
+)
 def test_a_torn_last_line_is_not_there(tmp_path: Path, torn: str) -> None:
     with start(tmp_path) as run:
         log_epoch(run, 1)
@@ -178,5 +180,5 @@ def test_a_run_with_a_result_is_finished(tmp_path: Path) -> None:
 
 def test_the_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(HydromelError, match="cannot write .*file/run: Not a directory"):
+    with pytest.raises(HydromelError, match=r"cannot write .*file/run: Not a directory"):
         RunFolder.start(tmp_path / "file" / "run", name="x", experiment=None, sweep_id=None, tags={})

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from run_folders import finish, finished, log_epoch, start
 
 from runner import names, tracker
+from runner.build import build
 from runner.errors import HydromelError
 from runner.records import read_metrics, write_json
 from runner.tracker import DELIVERED, DeliveryError, JsonlTracker, NoTracker, is_delivered
@@ -92,7 +94,13 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, name: str, call: int, when: str) ->
     ],
 )
 def test_being_killed_at_any_point_loses_and_doubles_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: int, when: str, delivered_before: bool, others: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    call: int,
+    when: str,
+    delivered_before: bool,
+    others: bool,
 ) -> None:
     shared = JsonlTracker(path=str(tmp_path / "runs.jsonl"))
     run = start(tmp_path / "a")
@@ -135,6 +143,13 @@ def test_what_cannot_be_delivered_is_one_line(tmp_path: Path) -> None:
     (folder / DELIVERED).write_text("[]")
     with pytest.raises(HydromelError, match=r"delivered\.json is damaged; remove it"):
         JsonlTracker(path=str(tmp_path / "runs.jsonl")).deliver(folder)
+
+
+def test_every_config_builds_a_tracker() -> None:
+    configs = sorted((Path(__file__).parents[2] / "configs" / "tracker").glob("*.yaml"))
+    assert [path.stem for path in configs] == ["jsonl", "mlflow", "none"]
+    for path in configs:
+        build(yaml.safe_load(path.read_text()), "tracker", {}).check()
 
 
 @pytest.mark.parametrize("change", ["status", "metrics", "result", "plot"])
