@@ -1,0 +1,66 @@
+"""The comparison on the console, 80 columns or wider; plain text without control codes when it is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from reporting import report, tables
+from reporting.report import Report
+from reporting.tables import Cell, Table
+
+NARROWEST = 80
+
+
+def show(made: Report) -> None:
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a console that lacks ± still shows the figures
+    console = Console(markup=False, highlight=False, emoji=False, soft_wrap=False)
+    if console.width < NARROWEST:
+        console = Console(markup=False, highlight=False, emoji=False, width=NARROWEST)
+    for group in made.groups:
+        console.print()
+        console.print(Text(tables.heading(group), style="bold"))
+        for table in tables.tables(group, made.confidence):
+            console.print(_table(table))
+        for line in group.sentences:
+            console.print(_bullet(line))
+        for line in tables.notes(group):
+            console.print(_bullet(line, "dim"))
+        for line in group.caveats:
+            console.print(_bullet(f"Beware: {line}", "yellow"))
+    console.print()
+    for line in report.left_out(made):
+        console.print(Text(line, style="yellow"))
+
+
+def _table(table: Table) -> RichTable:
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for column in table.columns:
+        shown.add_column(
+            _stacked(Cell(column.header, column.unit)),
+            justify="left" if column.is_text else "right",
+            no_wrap=column.header != "kernel",
+            overflow="fold",
+        )
+    for row in table.rows:
+        shown.add_row(*[_stacked(cell) for cell in row])
+    return shown
+
+
+def _stacked(cell: Cell) -> Text:
+    text = Text(cell.main)
+    return text.append(f"\n{cell.detail}", style="dim") if cell.detail else text
+
+
+def _bullet(line: str, style: str = "") -> RichTable:
+    """A line that wraps under itself, not under its dash."""
+    grid = RichTable.grid(padding=(0, 1))
+    grid.add_column(width=1)
+    grid.add_column()
+    grid.add_row("-", Text(line, style=style))
+    return grid

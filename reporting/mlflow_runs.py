@@ -1,0 +1,59 @@
+"""Runs that were logged to MLflow: their records are artifacts, and are downloaded to be read as folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from reporting.runs import Found, read
+from runner.errors import HydromelError, unknown
+from runner.names import METRICS, RESOLVED, RESULT, RUN, TAG_RUN_ID
+
+PREFIX = "mlflow:"
+PAGE = 200  # runs asked for at a time
+
+
+def download(experiment: str, tracking_uri: str | None, into: Path) -> list[Found]:
+    """The runs of an MLflow experiment, their records downloaded below `into`.
+
+    Raises HydromelError when the server does not answer, or has no such experiment, or no runs of ours in it.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a wrong address should say so soon
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client = MlflowClient(tracking_uri=tracking_uri)
+        known = client.get_experiment_by_name(experiment)
+        if known is None:
+            names = [each.name for each in client.search_experiments()]
+            raise unknown("MLflow experiment", experiment, names, f"--tracking-uri {tracking_uri}")
+        found = [_fetch(client, run_id, status, into) for run_id, status in _runs(client, known.experiment_id)]
+    except MlflowException as error:
+        raise HydromelError(f"MLflow at {tracking_uri}: {str(error).splitlines()[0]}") from error
+    if not found:
+        raise HydromelError(f"no run of Hydromel in the MLflow experiment '{experiment}' ({tracking_uri})")
+    return found
+
+
+def _runs(client, experiment_id: str) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]  # MlflowClient is untyped
+    """(id, status) of every run that Hydromel trained; a sweep's report is a run too, but not one of them."""
+    runs: list[tuple[str, str]] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
+        runs += [(run.info.run_id, run.info.status.lower()) for run in page if TAG_RUN_ID in run.data.tags]
+        token = page.token
+        if not token:
+            return runs
+
+
+def _fetch(client, run_id: str, status: str, into: Path) -> Found:  # type: ignore[no-untyped-def]
+    folder = into / run_id
+    folder.mkdir(parents=True)
+    for artifact in client.list_artifacts(run_id):
+        if artifact.path in (RUN, RESULT, METRICS, RESOLVED):
+            client.download_artifacts(run_id, artifact.path, str(folder))
+    found = read(folder)
+    return found if found.status != "unknown" else Found(Path(PREFIX + run_id), None, None, status)

@@ -1,0 +1,84 @@
+"""A whole comparison, and what all of its views say: groups, runs left out, and the JSON that holds every figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from reporting import tables
+from reporting.runs import Found
+from reporting.summary import Group, groups
+
+LEFT_OUT_SHOWN = 8  # folders of unfinished runs named in the one line on them
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was asked for, and what was found. `unfinished` is folder -> status; `damaged` holds one line a run."""
+
+    what: list[str]
+    runs: int
+    confidence: float
+    groups: list[Group]
+    unfinished: dict[str, str]
+    damaged: list[str]
+
+
+def make(what: list[str], found: list[Found], target: float | None, confidence: float) -> Report:
+    runs = [item.run for item in found if item.run]
+    return Report(
+        what=what,
+        runs=len(runs),
+        confidence=confidence,
+        groups=groups(runs, target, confidence),
+        unfinished={str(item.folder): item.status for item in found if not item.run and not item.problem},
+        damaged=[item.problem for item in found if item.problem],
+    )
+
+
+def title(report: Report) -> str:
+    return f"Batching strategies compared: {', '.join(report.what) or 'all runs'}"
+
+
+def left_out(report: Report) -> list[str]:
+    """A line on the unfinished runs, and one on each damaged one."""
+    lines = []
+    if report.unfinished:
+        named = [f"{folder} ({status})" for folder, status in report.unfinished.items()]
+        more = f" and {len(named) - LEFT_OUT_SHOWN} more" if len(named) > LEFT_OUT_SHOWN else ""
+        lines.append(f"Not finished, so left out: {', '.join(named[:LEFT_OUT_SHOWN])}{more}.")
+    return lines + [f"Left out: {problem}." for problem in report.damaged]
+
+
+def to_json(report: Report) -> str:
+    """Every figure that is shown, unrounded. Figures that are not finite are null, as JSON has no NaN."""
+    return json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_markdown(report: Report, images: list[list[str]]) -> str:
+    """`images`: for each group the lines of Markdown that show its plots."""
+    parts = [f"# {tables.escape(title(report))}"]
+    for group, shown in zip(report.groups, images, strict=True):
+        parts.append(f"## {tables.escape(tables.heading(group))}")
+        parts += [tables.markdown(table) for table in tables.tables(group, report.confidence)]
+        said = [*group.sentences, *tables.notes(group), *(f"Beware: {caveat}" for caveat in group.caveats)]
+        parts.append("\n".join(f"- {tables.escape(line)}" for line in said))
+        parts += shown
+    parts.append("\n".join(f"- {tables.escape(line)}" for line in left_out(report)))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Path):
+        return str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

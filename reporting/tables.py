@@ -1,0 +1,151 @@
+"""The comparison as tables of text: made once for the console, Markdown and HTML. Figures are rounded here alone."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from reporting.statistics import Mean, Spread
+from reporting.summary import Group, Strategy
+from runner.names import LOWER_IS_BETTER
+
+NONE = "—"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, and below it, smaller, how sure it is."""
+
+    main: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    header: str
+    unit: str
+    cell: Callable[[Strategy], Cell]
+    is_text: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: list[Column]
+    rows: list[list[Cell]]
+
+
+def tables(group: Group, confidence: float) -> list[Table]:
+    """Quality, then cost; a row a strategy, in the group's order."""
+    return [
+        Table(columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
+        for columns in (_quality_columns(group, confidence), _cost_columns())
+    ]
+
+
+def notes(group: Group) -> list[str]:
+    """What a reader needs to read the tables: baseline, target, how memory was measured."""
+    said = []
+    if group.majority:
+        named = ", ".join(f"{name} {decimal(value, name)}" for name, value in group.majority.items())
+        said.append(f"Always answering the most frequent label of train gets on test: {named}.")
+    aim = group.target.quality
+    if aim is not None:
+        why = (
+            "given with --target" if group.target.given else "the worst of the runs' best, so that every run gets there"
+        )
+        said.append(
+            f"Target: {group.metric} {decimal(aim, group.metric)} on valid ({why}). "
+            "Seconds are of training, evaluation and tracking left out, at the first evaluation that reached it."
+        )
+    sources = sorted({source for strategy in group.strategies for source in strategy.memory_sources})
+    if sources:
+        said.append(f"Peak memory: {', '.join(sources)}.")
+    return said
+
+
+def heading(group: Group) -> str:
+    """`tag · wnut17 · word · rnn (train.epochs=3)`."""
+    settings = ", ".join(f"{name.lstrip('~')}={value}" for name, value in group.settings.items())
+    return f"{group.title} ({settings})" if settings else group.title
+
+
+def markdown(table: Table) -> str:
+    """A table of GitHub-flavoured Markdown; whatever a name holds, it stays text."""
+    heads = [escape(f"{column.header} ({column.unit})" if column.unit else column.header) for column in table.columns]
+    lines = [heads, ["---" if column.is_text else "---:" for column in table.columns]]
+    lines += [
+        [escape(f"{cell.main} ({cell.detail})" if cell.detail else cell.main) for cell in row] for row in table.rows
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def decimal(value: float, metric: str) -> str:
+    """Percentages to 0.01; losses and perplexities to 0.001."""
+    return f"{value:,.{3 if metric in LOWER_IS_BETTER else 2}f}"
+
+
+def _quality_columns(group: Group, confidence: float) -> list[Column]:
+    def mean(value: Mean | None, sign: str) -> Cell:
+        if value is None:
+            return Cell(NONE)
+        main = ("+" if sign and value.mean >= 0 else "") + decimal(value.mean, group.metric)
+        if value.low is None or value.high is None:
+            return Cell(main, "one seed")
+        return Cell(main, f"± {decimal((value.high - value.low) / 2, group.metric)}")
+
+    interval = f"± {100 * confidence:g} %"
+    return [
+        Column("strategy", "", _name, is_text=True),
+        Column("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
+        Column(f"test {group.metric}", interval, lambda strategy: mean(strategy.quality, "")),
+        Column("minus padmask", interval, lambda strategy: mean(strategy.difference_to_padmask, "+")),
+        Column("to target", "s", _to_target),
+        Column("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True),
+    ]
+
+
+def _cost_columns() -> list[Column]:
+    return [
+        Column("strategy", "", _name, is_text=True),
+        Column("speed", "real tokens/s", lambda strategy: _spread(strategy.real_tokens_per_s, lambda v: f"{v:,.0f}")),
+        Column("vs size1", "times", lambda strategy: _spread(strategy.speedup_over_size1, _times)),
+        Column("vs padmask", "times", lambda strategy: _spread(strategy.speedup_over_padmask, _times)),
+        Column("padding", "% of memory", lambda strategy: Cell(_percent(strategy.padding_share))),
+        Column(
+            "peak memory", "MiB", lambda strategy: _spread(strategy.peak_memory_bytes, lambda v: f"{v / 2**20:,.0f}")
+        ),
+    ]
+
+
+def _name(strategy: Strategy) -> Cell:
+    return Cell(strategy.name, "known wrong" if strategy.known_wrong else "")
+
+
+def _to_target(strategy: Strategy) -> Cell:
+    when = strategy.seconds_to_target
+    some = f"{when.reached} of {when.n} runs" if when.reached < when.n else ""
+    if when.median is None or when.low is None or when.high is None:
+        return Cell(NONE, some)
+    return Cell(f"{when.median:,.1f}", some or _range(when.n, when.low, when.high, lambda v: f"{v:,.1f}"))
+
+
+def _spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
+    return Cell(NONE) if value is None else Cell(text(value.median), _range(value.n, value.low, value.high, text))
+
+
+def _range(n: int, low: float, high: float, text: Callable[[float], str]) -> str:
+    return f"{text(low)}–{text(high)}" if n > 1 else ""
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return NONE if share is None else f"{100 * share:.1f}"
+
+
+def escape(text: str) -> str:
+    """`text` as one line of Markdown that shows it as it is."""
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "\\`")

@@ -1,0 +1,100 @@
+"""Which strategies made the same updates: equal digests saw the same rows in every update. Said in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+KNOWN_WRONG = "unmasked"  # the neighbours' padding leaks into its answers: the same rows give other gradients
+
+
+@dataclass(frozen=True)
+class Made:
+    """What one strategy did, by seed: the number of updates and the digest of their rows; and its quality on test."""
+
+    updates: Mapping[int, tuple[int, str]]
+    quality: Mapping[int, float]
+    dropout: bool
+
+
+def sentences(strategies: Mapping[str, Made]) -> list[str]:
+    """What may be concluded from the quality of these strategies, given whose updates were the same."""
+    right = {name: made for name, made in strategies.items() if name != KNOWN_WRONG}
+    classes = same_updates(right)
+    said = [_equal(names, right) for names in classes if len(names) > 1]
+    partly = [(a, b) for a, b in combinations(right, 2) if all(_shared(right[a], right[b]))]
+    said += [_partly(a, b, *_shared(right[a], right[b])) for a, b in partly]
+    told = {name for names in classes if len(names) > 1 for name in names} | {name for each in partly for name in each}
+    left = [name for name in right if name not in told]
+    lonely = [a for a in left if len(right) > 1 and not any(any(_shared(right[a], right[b])) for b in right if b != a)]
+    other = [name for name in left if name not in lonely]
+    if other:
+        said.append(f"{_listed(other)} {'each ' if other[1:] else ''}made other updates: compare quality over seeds.")
+    if lonely:
+        said.append(f"{_listed(lonely)}: no seed in common with another strategy, so nothing says if updates agree.")
+    if KNOWN_WRONG in strategies:
+        said.append(
+            f"{KNOWN_WRONG} is known to be wrong: it ignores the mask, so an example's answer depends on the padding "
+            "that its neighbours bring. Its figures are no reference, whichever rows its updates saw."
+        )
+    return said
+
+
+def same_updates(strategies: Mapping[str, Made]) -> list[list[str]]:
+    """The strategies in classes, in their order: each shares seeds, and all of those seeds' updates, with its class."""
+    classes: list[list[str]] = []
+    for name, made in strategies.items():
+        for members in classes:
+            pairs = [_shared(strategies[member], made) for member in members]
+            if all(same and not other for same, other in pairs):
+                members.append(name)
+                break
+        else:
+            classes.append([name])
+    return classes
+
+
+def _shared(a: Made, b: Made) -> tuple[list[int], list[int]]:
+    """The seeds that both have: for the first of them both made the same updates, for the second they did not."""
+    seeds = sorted(a.updates.keys() & b.updates.keys())
+    same = [seed for seed in seeds if a.updates[seed] == b.updates[seed]]
+    return same, [seed for seed in seeds if seed not in same]
+
+
+def _equal(names: list[str], strategies: Mapping[str, Made]) -> str:
+    members = [strategies[name] for name in names]
+    counts = sorted({count for made in members for count, _ in made.updates.values()})
+    count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    masks = " and by dropout masks, since dropout is on" if any(made.dropout for made in members) else ""
+    said = (
+        f"{_listed(names)} made the same {count} updates (the same rows in each{_seeds(members)}), "
+        f"so their quality may differ by rounding only{masks}"
+    )
+    gaps = [
+        max(qualities) - min(qualities)
+        for seed in sorted({seed for made in members for seed in made.quality})
+        if len(qualities := [made.quality[seed] for made in members if seed in made.quality]) > 1
+    ]
+    return f"{said}; on test they differ by {max(gaps):.3g} at most." if gaps else f"{said}."
+
+
+def _seeds(members: list[Made]) -> str:
+    seeds = {seed for made in members for seed in made.updates}
+    return f", for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
+
+
+def _partly(a: str, b: str, same: list[int], other: list[int]) -> str:
+    return (
+        f"{a} and {b} made the same updates for {_named(same)}, but not for {_named(other)}: "
+        "compare quality over seeds, and find out why they parted."
+    )
+
+
+def _named(seeds: list[int]) -> str:
+    return f"seed{'s' if seeds[1:] else ''} {_listed([str(seed) for seed in seeds])}"
+
+
+def _listed(names: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
