@@ -155,7 +155,9 @@ def data_profile(result: Mapping[str, Any]) -> str:
 def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
     """Files that a finished run hands over, each with its folder among the artifacts."""
     named = [
-        (folder / name, None) for name in (names.RESOLVED, names.RESULT, names.METRICS) if (folder / name).exists()
+        (folder / name, None)
+        for name in (names.RUN, names.RESOLVED, names.RESULT, names.METRICS)
+        if (folder / name).exists()
     ]
     plots = [path for path in sorted((folder / names.PLOTS).rglob("*")) if path.is_file()]
     return [*named, *((path, path.parent.relative_to(folder).as_posix()) for path in plots)]

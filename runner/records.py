@@ -191,3 +191,30 @@ def mark_dead(folder: Path) -> dict[str, Any]:
             return run
     except Timeout:
         return read_run(folder)
+
+
+def _repaired(path: Path) -> dict[int, set[str]]:
+    """Mend the records' file and say what is in it: names of metrics by step."""
+    logged: dict[int, set[str]] = {}
+    if path.exists():
+        cut_torn_line(path)
+        for record, _ in read_metrics(path.parent):
+            logged.setdefault(record["step"], set()).update(record["metrics"])
+    return logged
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return _parsed(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise HydromelError(f"{path.parent} is no run's folder: it has no {path.name}") from error
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise HydromelError(f"{where}: damaged, no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise HydromelError(f"{where}: a JSON object is expected, not {type(content).__name__}")
+    return content

@@ -101,6 +101,7 @@ def test_a_run_is_all_there(tmp_path: Path, uri: str) -> None:
     assert "best/perplexity" not in latest
     assert there["inputs"] == [("wnut17", "d" * 36)]
     assert {path for path, _ in there["artifacts"]} == {
+        names.RUN,
         names.RESOLVED,
         names.RESULT,
         names.METRICS,

@@ -212,5 +212,5 @@ def test_a_server_that_goes_away_and_comes_back_gets_everything_once(tmp_path: P
         for there in found.values():
             assert there.info.status == "FINISHED"
             assert [m.step for m in client.get_metric_history(there.info.run_id, "train/loss")] == list(range(1, 11))
-            assert len(client.list_artifacts(there.info.run_id)) == 4
+            assert len(client.list_artifacts(there.info.run_id)) == 5
             assert there.data.metrics["test/f1"] == 18.5
