@@ -212,7 +212,7 @@ class Ragged:
             return self.with_values(self.filled(fill))
         trailing = self.values.shape[1:]
         padded = self.values.new_full((self.rows.n_rows * self.rows.width, *trailing), fill)
-        padded = padded.index_copy(0, self.rows.flat, self.values)
+        padded.index_copy_(0, self.rows.flat, self.values)
         return Ragged(padded.view(self.rows.n_rows, self.rows.width, *trailing), self.rows, "padded")
 
     def filled(self, fill: float) -> Tensor:
@@ -236,7 +236,11 @@ class Ragged:
 
 def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
     """The `Rows` of the chosen rows, and the packed index of each of their tokens."""
-    lengths = rows.host_lengths[chosen]
-    selected = Rows(lengths, rows.device, width)
-    shift = np.repeat(rows.host_offsets[chosen] - selected.host_offsets[:-1], lengths)
-    return selected, selected._send(shift + np.arange(selected.n_tokens))
+    return spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
+
+
+def spans(starts: IntArray, lengths: IntArray, device: torch.device, width: int | None = None) -> tuple[Rows, Tensor]:
+    """The `Rows` of runs of `lengths` (B,) packed tokens that begin at `starts` (B,), and the index of each token."""
+    rows = Rows(lengths, device, width)
+    shift = np.repeat(starts - rows.host_offsets[:-1], lengths)
+    return rows, rows._send(shift + np.arange(rows.n_tokens))

@@ -1,0 +1,42 @@
+"""How much padding updates hold in memory, by cause. Host integers only: nothing waits for the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from runner.batching.plan import IntArray
+from runner.names import PADDING_CAUSES
+
+
+def padding_by_cause(
+    lengths: IntArray, sizes: IntArray, is_last: npt.NDArray[np.bool_], width_multiple: int
+) -> dict[str, int]:
+    """Padded tokens of some micro-batches.
+
+    Args:
+        lengths: (R,) the length of each row, micro-batch after micro-batch.
+        sizes: (M,) rows of each micro-batch, at least 1.
+        is_last: (M,) whether it belongs to an update that is smaller than the others.
+        width_multiple: padded widths are rounded up to a multiple of it.
+
+    Returns:
+        `spread`: up to the longest row of the micro-batch (at least 1); `last_batch`: the same, where `is_last`;
+        `rounding`: from there to the multiple.
+    """
+    if not len(sizes):
+        return no_padding()
+    starts = np.cumsum(sizes) - sizes
+    longest = np.maximum(1, np.maximum.reduceat(lengths, starts))
+    spread = longest * sizes - np.add.reduceat(lengths, starts)
+    rounding = -longest % width_multiple * sizes
+    causes = (spread[~is_last].sum(), spread[is_last].sum(), rounding.sum())
+    return {cause: int(tokens) for cause, tokens in zip(PADDING_CAUSES, causes, strict=True)}
+
+
+def no_padding() -> dict[str, int]:
+    return dict.fromkeys(PADDING_CAUSES, 0)
+
+
+def round_up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
