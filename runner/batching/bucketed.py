@@ -64,7 +64,8 @@ def boundaries(lengths: IntArray, buckets: int) -> IntArray:
     for cut in reversed(last_before):
         if ends[-1] > 0:
             ends.append(int(cut[ends[-1] - 1]))
-    return distinct[np.unique([end for end in ends if end > 0]) - 1]
+    used = np.unique([end for end in ends if end > 0])
+    return np.take(distinct, used - 1)
 
 
 def row_minima(area: IntArray, distinct: IntArray, counts: IntArray) -> IntArray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 
 
+@runtime_checkable  # so that a config value which is no plan is refused by name
 class Plan(Protocol):
     """Pure: the same lengths and the same random state give the same updates."""
 

@@ -89,10 +89,10 @@ class Stream:
         return False
 
     def _windows(self, split: Batch, stream_lengths: IntArray, stride: int) -> Batch:
-        """Rows as `arrange` says, by one gather a column. Stream s has `stream_lengths[s]` tokens from s * stride on."""
+        """Rows as `arrange` says, by one gather a column. Stream s: `stream_lengths[s]` tokens from s * stride on."""
         if split.rows.n_rows != 1 or not isinstance(split.target, Ragged):
             raise HydromelError(
-                f"batching={self.name}: streams are cut from one text with an answer a token (task=lm with unit=stream); "
+                f"batching={self.name}: streams are cut from one text with an answer a token (task=lm, unit=stream); "
                 f"got {split.rows.n_rows} rows"
             )
         first = np.arange(0, stride, self.window)[:, None]

@@ -1,0 +1,147 @@
+"""How time and memory grow with the corpus: writing a file, planning an epoch, selecting its batches.
+
+    python benchmarks/growth.py --sizes 10000 100000 1000000 --json growth.json
+
+Sentences are synthetic: words by Zipf's law, lengths log-normal about 20. Each size runs in a fresh process, so that
+its peak memory is its own. Seconds are of one pass over all rows (an epoch), on one thread. `peak_before_plans` is what
+making and writing the corpus took; where `peak` is no higher, planning and selecting fitted into what that had freed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from runner.batch import Batch
+from runner.batching.bucketed import Bucketed
+from runner.batching.loader import Batching
+from runner.batching.plan import Plan
+from runner.batching.same_length import SameLength
+from runner.batching.shuffled import Shuffled
+from runner.batching.token_budget import TokenBudget
+from runner.ragged import Ragged, Rows
+
+IntArray = npt.NDArray[np.int64]
+BATCH_SIZE, VOCABULARY, CLASSES = 32, 50_000, 5
+PLANS: dict[str, Plan] = {
+    "shuffled": Shuffled(batch_size=BATCH_SIZE),
+    "same_length": SameLength(batch_size=BATCH_SIZE),
+    "bucketed": Bucketed(batch_size=BATCH_SIZE, buckets=10),
+    "token_budget": TokenBudget(max_tokens=1024, batch_size=None, buckets=10),
+}
+
+
+def synthetic(n_sentences: int) -> tuple[IntArray, IntArray, IntArray]:
+    """Lengths (B,), word ids (N,) from 1, and classes (B,)."""
+    rng = np.random.default_rng(1)
+    lengths = np.clip(rng.lognormal(2.85, 0.55, n_sentences), 1, 400).astype(np.int64)
+    share = np.cumsum(1 / np.arange(1, VOCABULARY + 1))
+    words = np.searchsorted(share / share[-1], rng.random(int(lengths.sum()))) + 1
+    return lengths, words, rng.integers(0, CLASSES, n_sentences)
+
+
+def write(path: Path, lengths: IntArray, words: IntArray, classes: IntArray) -> None:
+    """A `LABEL text` file, as published corpora have it: one sentence a line."""
+    spelled = pa.DictionaryArray.from_arrays(words - 1, [f"w{word}" for word in range(VOCABULARY)]).cast(pa.string())
+    offsets = pa.array(np.concatenate(([0], np.cumsum(lengths))), pa.int32())
+    text = pc.binary_join(pa.ListArray.from_arrays(offsets, spelled), " ")
+    lines = pc.binary_join_element_wise(pa.array(classes).cast(pa.string()), text, " ")
+    path.write_text("\n".join(lines.to_pylist()) + "\n", encoding="utf-8")
+
+
+def as_split(lengths: IntArray, words: IntArray, classes: IntArray) -> Batch:
+    """The numericalised corpus: two features, one class a row."""
+    rows = Rows(lengths, torch.device("cpu"))
+    ids = torch.from_numpy(words.astype(np.int32))
+    features = {"word": Ragged(ids, rows, "packed"), "shape": Ragged(ids % 64, rows, "packed")}
+    return Batch(features, torch.from_numpy(classes), np.arange(len(lengths)))
+
+
+def select_all(batching: Batching, split: Batch, updates: list[IntArray]) -> None:
+    for update in updates:
+        for _ in batching.micro_batches(split, update):
+            pass
+
+
+def seconds(action: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def measure(n_sentences: int) -> dict[str, float]:
+    """Seconds of each phase, and the peak memory of this process in bytes."""
+    torch.set_num_threads(1)
+    lengths, words, classes = synthetic(n_sentences)
+    found: dict[str, float] = {"sentences": n_sentences, "tokens": len(words)}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "corpus.txt"
+        found["write_seconds"] = seconds(partial(write, path, lengths, words, classes))
+        found["file_bytes"] = path.stat().st_size
+    found["peak_before_plans_bytes"] = peak_resident_bytes()
+    for name, plan in PLANS.items():
+        found[f"plan_{name}_seconds"] = seconds(partial(plan, lengths, np.random.default_rng([1, 0])))
+    split = as_split(lengths, words, classes)
+    updates = PLANS["shuffled"](lengths, np.random.default_rng([1, 0]))
+    for layout in ("packed", "padded"):
+        batching = Batching(
+            name=layout,
+            batch_size=BATCH_SIZE,
+            plan=PLANS["shuffled"],
+            micro_batch=None,
+            layout=layout,
+            width_multiple=1,
+        )
+        found[f"select_{layout}_seconds"] = seconds(partial(select_all, batching, split, updates))
+        found[f"select_{layout}_batch_microseconds"] = 1e6 * found[f"select_{layout}_seconds"] / len(updates)
+    found["peak_bytes"] = peak_resident_bytes()
+    return found
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has held until now (Linux counts it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sentences")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    figures = []
+    for size in options.sizes:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+            figures.append(fresh.submit(measure, size).result())
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    show(figures)
+
+
+def show(figures: list[dict[str, float]]) -> None:
+    table = Table("sentences", *(f"{one['sentences']:,}" for one in figures), title="Growth with the corpus")
+    for name in list(figures[0])[1:]:
+        shown = [one[name] for one in figures]
+        scale, digits = (2**20, 0) if name.endswith("_bytes") else (1, 0 if isinstance(shown[0], int) else 4)
+        label = name.replace("_bytes", " MiB").replace("_", " ")
+        table.add_row(label, *(f"{value / scale:,.{digits}f}" for value in shown))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

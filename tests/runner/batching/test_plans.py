@@ -1,0 +1,195 @@
+"""Plans: every row once, the same from the same seed, boundaries as good as trying them all."""
+
+import ast
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.batching import plan as plan_module
+from runner.batching.bucketed import Bucketed, boundaries, row_minima
+from runner.batching.plan import by_length, digest, fill_rate
+from runner.batching.same_length import SameLength
+from runner.batching.shuffled import Shuffled
+from runner.batching.token_budget import TokenBudget
+
+PLANS = {
+    "shuffled": Shuffled(batch_size=4),
+    "same_length": SameLength(batch_size=4),
+    "bucketed": Bucketed(batch_size=4, buckets=3),
+    "token_budget": TokenBudget(max_tokens=24, batch_size=None, buckets=3),
+    "token_budget_of_rows": TokenBudget(max_tokens=24, batch_size=3, buckets=3),
+}
+LENGTHS = st.lists(st.integers(0, 30), max_size=60).map(lambda lengths: np.array(lengths, dtype=np.int64))
+MANY = np.random.default_rng(5).integers(0, 30, 400)
+BY_NAME = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+
+
+@BY_NAME
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, seed=st.integers(0, 9))
+def test_each_row_exactly_once_and_no_empty_update(plan, lengths, seed):
+    updates = plan(lengths, np.random.default_rng(seed))
+    assert sorted(row for update in updates for row in update.tolist()) == list(range(len(lengths)))
+    assert all(len(update) > 0 for update in updates)
+    assert plan.batch_size is None or all(len(update) <= plan.batch_size for update in updates)
+
+
+@BY_NAME
+def test_the_random_state_alone_decides(plan):
+    def as_lists(seed):
+        return [update.tolist() for update in plan(MANY, np.random.default_rng(seed))]
+
+    assert as_lists([1, 0]) == as_lists([1, 0])
+    assert as_lists([1, 0]) != as_lists([1, 1])
+    assert as_lists([1, 0]) != as_lists([2, 0])
+
+
+@BY_NAME
+def test_plans_leave_the_lengths_alone(plan):
+    lengths = MANY.copy()
+    plan(lengths, np.random.default_rng(0))
+    np.testing.assert_array_equal(lengths, MANY)
+
+
+def test_shuffled_fills_all_updates_but_the_last():
+    updates = Shuffled(batch_size=32)(MANY, np.random.default_rng(0))
+    assert [len(update) for update in updates] == [32] * 12 + [16]
+
+
+def test_same_length_holds_one_length_an_update_and_is_as_full_as_can_be():
+    updates = SameLength(batch_size=4)(MANY, np.random.default_rng(0))
+    assert all(len(set(MANY[update])) == 1 for update in updates)
+    assert len(updates) == sum(-(-int(count) // 4) for count in np.bincount(MANY))
+    lengths = [int(MANY[update[0]]) for update in updates]
+    assert lengths != sorted(lengths), "updates of different lengths must be shuffled"
+
+
+def test_bucketed_never_mixes_buckets_and_shuffles_within_and_across():
+    bounds = boundaries(MANY, 3)
+    updates = Bucketed(batch_size=16, buckets=3)(MANY, np.random.default_rng(0))
+    buckets = [np.unique(np.searchsorted(bounds, MANY[update])).tolist() for update in updates]
+    assert all(len(bucket) == 1 for bucket in buckets)
+    assert buckets != sorted(buckets)
+    assert any(len(set(MANY[update])) > 1 and (np.diff(MANY[update]) < 0).any() for update in updates)
+    other = Bucketed(batch_size=16, buckets=3)(MANY, np.random.default_rng(1))
+    assert {frozenset(update.tolist()) for update in updates} != {frozenset(update.tolist()) for update in other}
+
+
+def area(lengths, bounds):
+    """The slow way: each row is as long as the first boundary that holds it."""
+    return sum(min(bound for bound in bounds if bound >= length) - length for length in lengths)
+
+
+def least_area(lengths, buckets):
+    """The slow way: every choice of boundaries among the lengths."""
+    distinct = sorted(set(lengths))
+    choices = itertools.chain.from_iterable(itertools.combinations(distinct, k) for k in range(1, buckets + 1))
+    return min(area(lengths, bounds) for bounds in choices if bounds[-1] == distinct[-1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(lengths=st.lists(st.integers(0, 14), min_size=1, max_size=40), buckets=st.integers(1, 5))
+def test_boundaries_are_the_best_there_are(lengths, buckets):
+    bounds = boundaries(np.array(lengths), buckets)
+    assert 1 <= len(bounds) <= buckets
+    assert (np.diff(bounds) > 0).all()
+    assert area(lengths, bounds.tolist()) == least_area(lengths, buckets)
+
+
+@pytest.mark.parametrize("n_distinct", [1, 2, 3, 7, 8, 9, 300])
+def test_row_minima_equal_a_search_of_the_whole_matrix(n_distinct):
+    rng = np.random.default_rng(n_distinct)
+    distinct = np.cumsum(rng.integers(1, 5, n_distinct))
+    counts = np.concatenate(([0], np.cumsum(rng.integers(1, 50, n_distinct))))
+    areas = np.concatenate(([0], distinct * counts[1:]))
+    for _ in range(4):
+        matrix = areas[None, :] - distinct[:, None] * counts[None, :]
+        found = row_minima(areas, distinct, counts)
+        np.testing.assert_array_equal(found, matrix.argmin(1))
+        areas = np.concatenate(([0], matrix.min(1) + distinct * counts[1:]))
+
+
+def test_boundaries_of_few_lengths_and_of_none():
+    assert boundaries(np.array([3, 3, 9]), 5).tolist() == [3, 9]
+    assert boundaries(np.array([], dtype=np.int64), 5).tolist() == []
+
+
+def test_more_buckets_never_cost_area():
+    costs = [area(MANY.tolist(), boundaries(MANY, buckets).tolist()) for buckets in range(1, 31)]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[-1] == 0
+
+
+def grown_slowly(widths, max_tokens, batch_size):
+    """The slow way: one row after another joins the update while it fits."""
+    sizes, inside = [], []
+    for width in widths:
+        longer = [*inside, width]
+        if inside and (len(longer) * max(longer) > max_tokens or len(longer) > (batch_size or len(longer))):
+            sizes.append(len(inside))
+            inside = [width]
+        else:
+            inside = longer
+    return [*sizes, len(inside)] if inside else sizes
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    widths=st.lists(st.integers(1, 40), max_size=50), max_tokens=st.integers(1, 60), cap=st.none() | st.integers(1, 6)
+)
+def test_budget_grows_updates_as_far_as_they_go(widths, max_tokens, cap):
+    plan = TokenBudget(max_tokens=max_tokens, batch_size=cap, buckets=1)
+    starts = plan._grow(np.array(widths, dtype=np.int64), 100)
+    sizes = np.diff([*starts, 100 + len(widths)]).tolist()
+    assert sizes == grown_slowly(widths, max_tokens, cap)
+
+
+@settings(max_examples=60, deadline=None)
+@given(lengths=LENGTHS, max_tokens=st.integers(1, 60))
+def test_budget_is_kept_and_longer_rows_stand_alone(lengths, max_tokens):
+    for update in TokenBudget(max_tokens=max_tokens, batch_size=None, buckets=3)(lengths, np.random.default_rng(0)):
+        cells = len(update) * max(1, lengths[update].max())
+        assert cells <= max_tokens or len(update) == 1
+
+
+def test_by_length_is_stable():
+    lengths = np.array([5, 1, 5, 0, 1])
+    assert [update.tolist() for update in by_length(lengths, 2)] == [[3, 1], [4, 0], [2]]
+    assert by_length(lengths[:0], 2) == []
+
+
+@pytest.mark.parametrize("longest", [10, 2**16 - 1, 2**16, 2**17])
+def test_stable_order_whatever_the_keys(longest):
+    keys = np.random.default_rng(0).integers(0, longest + 1, 200) // 7 * 7
+    keys[3] = longest
+    assert plan_module.stable_order(keys).tolist() == sorted(range(200), key=lambda place: int(keys[place]))
+
+
+def test_fill_rate():
+    assert fill_rate([np.arange(4), np.arange(2)], 4) == 0.75
+    assert fill_rate([], 4) == 1.0
+
+
+def test_digest_counts_the_rows_of_each_update_and_goes_on():
+    first, second = [np.array([3, 1]), np.array([0, 2])], [np.array([2, 3]), np.array([0, 1])]
+    assert digest(first) == digest([np.array([1, 3]), np.array([2, 0])]), "order within an update does not count"
+    assert digest(first) != digest(first[::-1])
+    assert digest(first) != digest([np.array([3, 1, 0, 2])])
+    assert digest(first + second) == digest(second, before=digest(first))
+    assert digest([]) == ""
+    assert len(digest(first)) == 64
+
+
+@pytest.mark.parametrize("name", ["plan", "shuffled", "bucketed", "same_length", "token_budget", "padding"])
+def test_plans_do_not_import_torch(name):
+    tree = ast.parse((Path(plan_module.__file__).parent / f"{name}.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    ours = {module for module in imported if module.startswith("runner")}
+    assert "numpy" in imported
+    assert not any(module.startswith("torch") for module in imported)
+    assert all(module.startswith(("runner.batching.", "runner.types", "runner.names")) for module in ours)

@@ -1,0 +1,117 @@
+"""Streams against a slow cutting of the text, token by token."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.batch import Batch
+from runner.batching.stream import Stream
+from runner.errors import HydromelError
+from runner.names import PADDING_CAUSES
+from runner.ragged import Ragged, Rows
+
+
+def text(n_tokens):
+    """Token t has the feature 10 + t and the target 1010 + t."""
+    rows = Rows(np.array([n_tokens]), torch.device("cpu"))
+    ids = torch.arange(10, 10 + n_tokens, dtype=torch.int32)
+    return Batch({"word": Ragged(ids, rows, "packed")}, Ragged(ids + 1000, rows, "packed"), np.arange(1))
+
+
+def stream(batch_size=3, window=4, evaluation_streams=2, layout="packed"):
+    return Stream(
+        name="stream", batch_size=batch_size, window=window, evaluation_streams=evaluation_streams, layout=layout
+    )
+
+
+def read(batches, n_streams):
+    """What each stream has read when all batches are done, checking layout, targets and state on the way."""
+    streams = [[] for _ in range(n_streams)]
+    for number, batch in enumerate(batches):
+        assert batch.continues == (number > 0)
+        assert len(batch.index) == n_streams
+        packed, target = batch.features["word"].pack(), batch.target.pack()
+        assert target.values.tolist() == (packed.values + 1000).tolist()
+        values = iter(packed.values.tolist())
+        for own, length in zip(streams, batch.rows.host_lengths.tolist(), strict=True):
+            own.extend(next(values) for _ in range(length))
+    return streams
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n_tokens=st.integers(1, 80),
+    n_streams=st.integers(1, 6),
+    window=st.integers(1, 9),
+    layout=st.sampled_from(["packed", "padded"]),
+)
+def test_training_reads_equal_streams_in_order(n_tokens, n_streams, window, layout):
+    one = stream(n_streams, window, layout=layout)
+    split = text(n_tokens)
+    if n_tokens < n_streams:
+        with pytest.raises(HydromelError, match=f"batching.batch_size={n_streams}: a text of {n_tokens} tokens"):
+            one.arrange(split)
+        return
+    arranged = one.arrange(split)
+    updates = one.updates(arranged.rows.host_lengths, seed=1, epoch=0)
+    batches = [batch for update in updates for batch in one.micro_batches(arranged, update)]
+    each = n_tokens // n_streams
+    assert read(batches, n_streams) == [[10 + s * each + t for t in range(each)] for s in range(n_streams)]
+    assert [len(batch.rows.host_lengths) for batch in batches] == [n_streams] * -(-each // window)
+    assert all(set(batch.rows.host_lengths.tolist()) == {window} for batch in batches[:-1])
+    assert one.dropped_tokens(split) == n_tokens - each * n_streams
+    assert sum(batch.real_tokens for batch in batches) + one.dropped_tokens(split) == n_tokens
+    assert sum(batch.padded_tokens for batch in batches) == 0
+    assert one.padding_of_epoch(arranged.rows.host_lengths, updates) == dict.fromkeys(PADDING_CAUSES, 0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n_tokens=st.integers(0, 80),
+    n_streams=st.integers(1, 6),
+    window=st.integers(1, 9),
+    layout=st.sampled_from(["packed", "padded"]),
+)
+def test_evaluation_reads_each_token_once_in_order(n_tokens, n_streams, window, layout):
+    one = stream(2, window, n_streams, layout)
+    streams = read(list(one.evaluation(text(n_tokens), batch_size=99)), n_streams)
+    assert [token for own in streams for token in own] == list(range(10, 10 + n_tokens))
+    each = -(-n_tokens // n_streams)
+    assert all(len(own) == each for own in streams[: n_tokens // each if each else 0])
+    assert all(len(own) <= each for own in streams)
+
+
+def test_evaluation_padding_lies_in_memory_as_counted():
+    one = stream(2, 4, 3, "padded")
+    batches = list(one.evaluation(text(13), batch_size=1))
+    assert [batch.rows.host_lengths.tolist() for batch in batches] == [[4, 4, 3], [1, 1, 0]]
+    assert [sum(one.padding(batch.rows.host_lengths, False).values()) for batch in batches] == [1, 1]
+    assert [batch.padded_tokens for batch in batches] == [1, 1]
+    assert not any(stream(2, 4, 3, "packed").padding(np.array([4, 3]), False).values())
+
+
+def test_row_numbers_are_window_times_streams_plus_stream():
+    arranged = stream(batch_size=3, window=4).arrange(text(32))  # 10 tokens a stream: windows of 4, 4, 2
+    assert arranged.rows.host_lengths.tolist() == [4] * 6 + [2] * 3
+    first_tokens = arranged.features["word"].values[arranged.rows.offsets[:-1]] - 10
+    assert first_tokens.tolist() == [0, 10, 20, 4, 14, 24, 8, 18, 28]
+    assert arranged.index.tolist() == list(range(9))
+
+
+def test_updates_do_not_depend_on_seed_or_epoch():
+    lengths = np.array([4] * 6 + [2] * 3)
+    updates = [
+        [update.tolist() for update in stream().updates(lengths, seed, epoch)] for seed, epoch in ((1, 0), (2, 5))
+    ]
+    assert updates[0] == updates[1] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+
+
+def test_rows_that_are_not_one_text_are_refused():
+    rows = Rows(np.array([4, 5]), torch.device("cpu"))
+    two = Ragged(torch.arange(9), rows, "packed")
+    with pytest.raises(HydromelError, match=r"unit=stream.*got 2 rows"):
+        stream().arrange(Batch({"word": two}, two, np.arange(2)))
+    with pytest.raises(HydromelError, match="an answer a token"):
+        stream().arrange(Batch(text(9).features, torch.zeros(1), np.arange(1)))
