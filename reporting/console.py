@@ -19,9 +19,8 @@ NARROWEST = 80
 def show(made: Report) -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a console that lacks ± still shows the figures
-    console = Console(markup=False, highlight=False, emoji=False, soft_wrap=False)
-    if console.width < NARROWEST:
-        console = Console(markup=False, highlight=False, emoji=False, width=NARROWEST)
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.width = max(console.width, NARROWEST)
     for group in made.groups:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
@@ -35,11 +34,11 @@ def show(made: Report) -> None:
             console.print(_bullet(f"Beware: {line}", "yellow"))
     console.print()
     for line in report.left_out(made):
-        console.print(Text(line, style="yellow"))
+        console.print(Text(line, style="yellow"), soft_wrap=True)  # a path is copied whole
 
 
 def _table(table: Table) -> RichTable:
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in table.columns:
         shown.add_column(
             _stacked(Cell(column.header, column.unit)),

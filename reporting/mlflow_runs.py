@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from reporting.runs import Found, read
@@ -20,6 +21,7 @@ def download(experiment: str, tracking_uri: str | None, into: Path) -> list[Foun
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a wrong address should say so soon
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
@@ -55,5 +57,10 @@ def _fetch(client, run_id: str, status: str, into: Path) -> Found:  # type: igno
     for artifact in client.list_artifacts(run_id):
         if artifact.path in (RUN, RESULT, METRICS, RESOLVED):
             client.download_artifacts(run_id, artifact.path, str(folder))
-    found = read(folder)
-    return found if found.status != "unknown" else Found(Path(PREFIX + run_id), None, None, status)
+    found, name = read(folder), PREFIX + run_id
+    return replace(
+        found,
+        folder=Path(name),
+        status=status if found.status == "unknown" else found.status,
+        problem=found.problem and found.problem.replace(str(folder), name),
+    )

@@ -57,7 +57,7 @@ def plots(group: Group) -> list[Plot]:
     drawn = []
     with matplotlib.rc_context(SETTINGS):
         if any(points for strategy in group.strategies for points in strategy.evaluations.values()):
-            caption = f"{group.metric} on valid over seconds of training; thin: each seed, thick: mean, band: range."
+            caption = f"{group.metric} on valid over seconds of training; line: mean, band: range over seeds."
             drawn.append(_plot("quality", caption, _quality(group)))
         if any(strategy.real_tokens_per_s for strategy in group.strategies):
             caption = "Real tokens (padding not counted) trained on per second; bar: median, line: range over runs."
@@ -102,6 +102,8 @@ def _legend(figure: Any) -> None:
 
 
 def _quality(group: Group) -> Any:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure, axes = _axes(4.2)
     for strategy in group.strategies:
         colour, marker, line = _style(strategy, group.strategies)
@@ -110,8 +112,6 @@ def _quality(group: Group) -> Any:
             continue
         mean = mean_curve(curves)
         if len(curves) > 1:
-            for points in curves:
-                axes.plot([p.seconds for p in points], [p.quality for p in points], color=colour, lw=0.7, alpha=0.4)
             at = list(zip(*curves, strict=False))
             low, high = [min(p.quality for p in each) for each in at], [max(p.quality for p in each) for each in at]
             axes.fill_between([x for x, _ in mean], low, high, color=colour, alpha=0.15, lw=0)
@@ -122,7 +122,10 @@ def _quality(group: Group) -> Any:
     if group.target.quality is not None:
         axes.axhline(group.target.quality, color=INK, lw=0.8, ls=(0, (4, 4)), label="target")
     if _spans_decades([s for each in group.strategies for points in each.evaluations.values() for s in points]):
-        axes.set_xscale("log")
+        axes.set_xscale("log", subs=(2, 3, 4, 6, 8))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     unit = "" if group.metric in LOWER_IS_BETTER else " (%)"
     axes.set_xlabel("training time (s)", color=INK)
     axes.set_ylabel(f"{group.metric} on valid{unit}", color=INK)

@@ -101,10 +101,10 @@ def find(whats: list[str], runs: Path) -> list[Found]:
 
 
 def unique(found: list[Found]) -> list[Found]:
-    """Each run once: a copy of it (an MLflow artifact, say) has its id, and does not count again."""
+    """Each run once: a copy (an MLflow artifact, say) has the same record, run_id and all, and does not count again."""
     first: dict[object, Found] = {}
     for item in found:
-        first.setdefault(item.run.text("run_id") if item.run else item.folder.resolve(), item)
+        first.setdefault(json.dumps(item.run.result, sort_keys=True) if item.run else item.folder.resolve(), item)
     return list(first.values())
 
 
@@ -193,14 +193,13 @@ def _read_evaluations(path: Path, key: str) -> tuple[Evaluation, ...]:
             continue
         try:
             record = json.loads(line)
-            step, metrics = int(record["step"]), record["metrics"]
-            point = Evaluation(step, float(metrics["train/seconds"]), float(metrics[key]))
+            step, seconds, quality = int(record["step"]), record["metrics"]["train/seconds"], record["metrics"][key]
         except (ValueError, KeyError, TypeError) as error:
             raise HydromelError(f"{path}:{number} is damaged: no step, train/seconds and {key} in it") from error
         while evaluations and evaluations[-1].step >= step:
             evaluations.pop()
-        if math.isfinite(point.seconds) and math.isfinite(point.quality):
-            evaluations.append(point)
+        if (at := _finite(seconds)) is not None and (value := _finite(quality)) is not None:  # null: not finite
+            evaluations.append(Evaluation(step, at, value))
     return tuple(evaluations)
 
 

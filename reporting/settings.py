@@ -14,6 +14,7 @@ from runner.names import RESOLVED
 APART_FROM = frozenset(
     {"batching", "seed", "tracker", "hydra", "data_dir", "cache_dir", "sweep_id", "experiment", "resume"}
 )
+MISSING = "—"
 SHOWN = 6  # settings; more would drown the title
 
 Key = tuple[str, ...]
@@ -29,29 +30,27 @@ def apart(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str, str]]:
         titles.setdefault(key[0], []).append(key)
     settings: dict[Key, dict[str, str]] = {}
     for keys in titles.values():
-        configs = {key: _settings(first_runs[key]) for key in keys} if len(keys) > 1 else {key: {} for key in keys}
+        if len(keys) == 1:
+            settings[keys[0]] = {}
+            continue
+        configs = {key: _settings(first_runs[key]) for key in keys}
         names = sorted({name for config in configs.values() for name in config})
-        differing = [name for name in names if len({config.get(name, "-") for config in configs.values()}) > 1]
-        for key, config in configs.items():
-            settings[key] = {name: config.get(name, "-") for name in differing[:SHOWN]}
+        differing = [name for name in names if len({config.get(name, MISSING) for config in configs.values()}) > 1]
+        for key in keys:
+            shown = {name: configs[key].get(name, MISSING) for name in differing[:SHOWN]}
+            settings[key] = shown or {"config": first_runs[key].text("provenance.comparison_hash")[:8]}
     return settings
 
 
 def _settings(run: Run) -> dict[str, str]:
-    """The run's config as `train.epochs` -> `3`, and what the data were; a missing or damaged config adds nothing."""
+    """The run's config as `train.epochs` -> `3`, and which data it saw; a missing or damaged config adds nothing."""
     try:
-        config = yaml.load(
-            (run.folder / RESOLVED).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
+        text = (run.folder / RESOLVED).read_text(encoding="utf-8")
+        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
-        config = {}
+        config = None
     chosen = {key: value for key, value in config.items() if key not in APART_FROM} if isinstance(config, dict) else {}
-    # the hash is there for what the config does not show; it sorts last and is cut when enough else differs
-    hashes = {
-        "data": run.text("provenance.data_fingerprint")[:8],
-        "~config": run.text("provenance.comparison_hash")[:8],
-    }
-    return dict(_flat(chosen, "")) | hashes
+    return {**dict(_flat(chosen, "")), "data": run.text("provenance.data_fingerprint")[:8]}
 
 
 def _flat(config: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:

@@ -66,7 +66,7 @@ def notes(group: Group) -> list[str]:
 
 def heading(group: Group) -> str:
     """`tag · wnut17 · word · rnn (train.epochs=3)`."""
-    settings = ", ".join(f"{name.lstrip('~')}={value}" for name, value in group.settings.items())
+    settings = ", ".join(f"{name}={value}" for name, value in group.settings.items())
     return f"{group.title} ({settings})" if settings else group.title
 
 
@@ -111,10 +111,8 @@ def _cost_columns() -> list[Column]:
         Column("speed", "real tokens/s", lambda strategy: _spread(strategy.real_tokens_per_s, lambda v: f"{v:,.0f}")),
         Column("vs size1", "times", lambda strategy: _spread(strategy.speedup_over_size1, _times)),
         Column("vs padmask", "times", lambda strategy: _spread(strategy.speedup_over_padmask, _times)),
-        Column("padding", "% of memory", lambda strategy: Cell(_percent(strategy.padding_share))),
-        Column(
-            "peak memory", "MiB", lambda strategy: _spread(strategy.peak_memory_bytes, lambda v: f"{v / 2**20:,.0f}")
-        ),
+        Column("padding", "% memory", lambda strategy: Cell(_percent(strategy.padding_share))),
+        Column("peak", "MiB", lambda strategy: _spread(strategy.peak_memory_bytes, lambda v: f"{v / 2**20:,.0f}")),
     ]
 
 
@@ -135,11 +133,11 @@ def _spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
 
 
 def _range(n: int, low: float, high: float, text: Callable[[float], str]) -> str:
-    return f"{text(low)}–{text(high)}" if n > 1 else ""
+    return f"{text(low)}–{text(high)}" if n > 1 and low < high else ""
 
 
 def _times(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.2f}" if value < 10 else f"{value:,.1f}"
 
 
 def _percent(share: float | None) -> str:

@@ -21,18 +21,21 @@ class Made:
 def sentences(strategies: Mapping[str, Made]) -> list[str]:
     """What may be concluded from the quality of these strategies, given whose updates were the same."""
     right = {name: made for name, made in strategies.items() if name != KNOWN_WRONG}
-    classes = same_updates(right)
-    said = [_equal(names, right) for names in classes if len(names) > 1]
-    partly = [(a, b) for a, b in combinations(right, 2) if all(_shared(right[a], right[b]))]
-    said += [_partly(a, b, *_shared(right[a], right[b])) for a, b in partly]
-    told = {name for names in classes if len(names) > 1 for name in names} | {name for each in partly for name in each}
-    left = [name for name in right if name not in told]
-    lonely = [a for a in left if len(right) > 1 and not any(any(_shared(right[a], right[b])) for b in right if b != a)]
-    other = [name for name in left if name not in lonely]
+    classes = [names for names in same_updates(right) if len(names) > 1]
+    pairs = {pair: _shared(right[pair[0]], right[pair[1]]) for pair in combinations(right, 2)}
+    partly = [
+        pair for pair, (same, _) in pairs.items() if same and not any(set(pair) <= set(names) for names in classes)
+    ]
+    told = {name for names in (*classes, *partly) for name in names}
+    paired = {name for pair, seeds in pairs.items() if any(seeds) for name in pair}
+    other = [name for name in right if name in paired - told]
+    alone = [name for name in right if name not in paired and len(right) > 1]
+
+    said = [_equal(names, right) for names in classes] + [_partly(*pair, *pairs[pair]) for pair in partly]
     if other:
         said.append(f"{_listed(other)} {'each ' if other[1:] else ''}made other updates: compare quality over seeds.")
-    if lonely:
-        said.append(f"{_listed(lonely)}: no seed in common with another strategy, so nothing says if updates agree.")
+    if alone:
+        said.append(f"{_listed(alone)}: no seed in common with another strategy, so nothing says if updates agree.")
     if KNOWN_WRONG in strategies:
         said.append(
             f"{KNOWN_WRONG} is known to be wrong: it ignores the mask, so an example's answer depends on the padding "
@@ -85,10 +88,10 @@ def _seeds(members: list[Made]) -> str:
 
 
 def _partly(a: str, b: str, same: list[int], other: list[int]) -> str:
-    return (
-        f"{a} and {b} made the same updates for {_named(same)}, but not for {_named(other)}: "
-        "compare quality over seeds, and find out why they parted."
-    )
+    said = f"{a} and {b} made the same updates for {_named(same)}"
+    if not other:
+        return f"{said}."
+    return f"{said}, but not for {_named(other)}: compare quality over seeds, and find out why they parted."
 
 
 def _named(seeds: list[int]) -> str:

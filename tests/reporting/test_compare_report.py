@@ -1,0 +1,252 @@
+"""The comparison itself: figures by hand, groups apart, and every view saying the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scipy.stats
+
+from reporting import compare
+
+
+def compared(arguments: list[str], out: Path) -> dict[str, Any]:
+    assert compare.main([*arguments, "--out", str(out), "--json", str(out / "copy" / "figures.json")]) == 0
+    assert (out / "report.json").read_bytes() == (out / "copy" / "figures.json").read_bytes()
+    report: dict[str, Any] = json.loads(
+        (out / "report.json").read_text(), parse_constant=lambda name: pytest.fail(name)
+    )
+    return report
+
+
+def strategies(group: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in group["strategies"]}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def test_figures_by_hand(sweep: Path, write_run: Any, out: Path) -> None:
+    write_run(sweep / "night" / "auto-2", "auto", 2, f1=50.0)
+    report = compared(["night", "--runs", str(sweep)], out)
+    (group,) = report["groups"]
+    assert [each["name"] for each in group["strategies"]] == [
+        "size1",
+        "bucketed",
+        "padmask",
+        "packed",
+        "unmasked",
+        "auto",
+    ]
+    assert [each["known_wrong"] for each in group["strategies"]] == [False, False, False, False, True, False]
+    packed, auto = strategies(group)["packed"], strategies(group)["auto"]
+    low, high = scipy.stats.t.interval(0.95, 2, 42.0, scipy.stats.sem([41.0, 42.0, 43.0]))
+    expected = {"n": 3, "mean": 42.0, "low": pytest.approx(low), "high": pytest.approx(high)}
+    assert packed["quality"] == expected
+    assert packed["difference_to_padmask"] == {"n": 3, "mean": 0.0, "low": 0.0, "high": 0.0}
+    assert strategies(group)["padmask"]["difference_to_padmask"] is None
+    assert auto["difference_to_padmask"] == {"n": 1, "mean": 8.0, "low": None, "high": None}
+    assert packed["real_tokens_per_s"] == pytest.approx({"n": 3, "median": 11440, "low": 11220, "high": 11660})
+    assert packed["speedup_over_size1"] == pytest.approx({"n": 3, "median": 11, "low": 11, "high": 11})
+    assert packed["speedup_over_padmask"] == pytest.approx({"n": 3, "median": 1.375, "low": 1.375, "high": 1.375})
+    assert auto["speedup_over_padmask"] == pytest.approx({"n": 1, "median": 0.625, "low": 0.625, "high": 0.625})
+    assert strategies(group)["padmask"]["padding_share"] == 0.25
+    assert strategies(group)["padmask"]["padding_by_cause"] == pytest.approx(
+        {"spread": 0.2, "last_batch": 0.0125, "rounding": 0.0375}
+    )
+    assert group["majority"] == {"accuracy": 88.125, "f1": 0.0}
+    assert "do not have the same seeds" in " ".join(group["caveats"])
+
+
+@pytest.mark.parametrize(("higher", "sign"), [(True, 1), (False, -1)])
+def test_seconds_to_target(tmp_path: Path, write_run: Any, out: Path, higher: bool, sign: int) -> None:
+    curves = {
+        "padmask": [(1.0, 10.0), (2.0, 30.0), (3.0, 25.0)],
+        "packed": [(1.0, 5.0), (1.5, 40.0)],
+        "bucketed": [(9.0, 29.9)],
+    }
+    for name, curve in curves.items():
+        change = {"quality.higher_is_better": higher}
+        write_run(tmp_path / "r" / name, name, 1, valid=[(s, sign * q) for s, q in curve], change=change)
+
+    def when(arguments: list[str]) -> dict[str, Any]:
+        (group,) = compared([str(tmp_path / "r"), *arguments], out)["groups"]
+        return {"target": group["target"]["quality"]} | {
+            name: each["seconds_to_target"]["median"] for name, each in strategies(group).items()
+        }
+
+    assert when([]) == {"target": sign * 29.9, "bucketed": 9.0, "padmask": 2.0, "packed": 1.5}
+    assert when([f"--target={sign * 35}"]) == {"target": sign * 35, "bucketed": None, "padmask": None, "packed": 1.5}
+
+
+def test_groups_are_never_pooled(sweep: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another configuration, and the same one on data that changed, stand apart; what differs is told."""
+    for seed in (1, 2, 3):
+        folder = write_run(sweep / f"b{seed}", "packed", seed, f1=99.0, change={"provenance.comparison_hash": "hash2"})
+        (folder / "resolved.yaml").write_text("batching: {name: packed}\ntrain: {epochs: 9}\n")
+        write_run(sweep / f"c{seed}", "packed", seed, f1=9.0, change={"provenance.data_fingerprint": "changed"})
+    report = compared(["--runs", str(sweep)], out)
+    means = {
+        (each["comparison_hash"], each["data_fingerprint"]): strategies(each)["packed"]["quality"]["mean"]
+        for each in report["groups"]
+    }
+    assert means == {("hash", "data"): 42.0, ("hash2", "data"): 99.0, ("hash", "changed"): 9.0}
+    assert [each["settings"].get("train.epochs") for each in report["groups"]] == ["6", "6", "9"]
+    assert "train.epochs=9" in capsys.readouterr().out
+
+
+def test_the_newest_of_repeated_runs_counts(tmp_path: Path, write_run: Any, out: Path) -> None:
+    for name, f1 in (("old", 1.0), ("new", 2.0), ("older", 3.0)):
+        folder = write_run(tmp_path / "r" / name, "packed", 1, f1=f1)
+        created = {"old": 5.0, "new": 9.0, "older": 1.0}[name]
+        run = json.loads((folder / "run.json").read_text())
+        (folder / "run.json").write_text(json.dumps(run | {"created": created}))
+    (group,) = compared([str(tmp_path / "r")], out)["groups"]
+    assert strategies(group)["packed"]["quality_by_seed"] == {"1": 2.0}
+    assert "2 older runs of the same strategy and seed left out: the newest counts." in group["caveats"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("provenance.host", "two", "Times and memory are not comparable: these runs differ in host (one, two)."),
+        ("provenance.cpu", "EPYC", "Times and memory are not comparable: these runs differ in cpu (EPYC, Xeon)."),
+        ("provenance.device", None, "not comparable: these runs differ in device (not recorded, cpu)."),
+        ("provenance.git_commit", "def", "made by different code: they differ in git_commit (abc, def)."),
+        ("metrics.test.f1", float("nan"), "No finite f1 on test, so left out of it: packed seed 1."),
+    ],
+)
+def test_caveats(tmp_path: Path, write_run: Any, out: Path, key: str, value: object, told: str) -> None:
+    write_run(tmp_path / "r" / "a", "padmask", 1)
+    write_run(tmp_path / "r" / "b", "packed", 1, change={key: value})
+    (group,) = compared([str(tmp_path / "r")], out)["groups"]
+    assert told in " ".join(group["caveats"])
+    assert "One seed only: no interval can be given" in " ".join(group["caveats"])
+
+
+def test_comparable_runs_have_no_caveat(sweep: Path, out: Path) -> None:
+    (group,) = compared(["night", "--runs", str(sweep)], out)["groups"]
+    assert group["caveats"] == []
+
+
+def test_views_agree(
+    sweep: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the console, Markdown and HTML show are the figures of the JSON, rounded."""
+    monkeypatch.setenv("COLUMNS", "120")
+    (group,) = compared(["night", "--runs", str(sweep)], out)["groups"]
+    console = capsys.readouterr().out
+    views = {"console": console, **{name: (out / name).read_text() for name in ("report.md", "index.html")}}
+    assert "\x1b" not in console
+    assert max(len(line) for line in console.splitlines()) <= 120
+    assert str(out / "index.html") in console.replace("\n", "")
+    for name, view in views.items():
+        for each in group["strategies"]:
+            for figure in (
+                f"{each['quality']['mean']:.2f}",
+                f"± {each['quality']['high'] - each['quality']['mean']:.2f}",
+                f"{each['seconds_to_target']['median']:,.1f}",
+                f"{each['real_tokens_per_s']['median']:,.0f}",
+                f"{each['real_tokens_per_s']['low']:,.0f}–{each['real_tokens_per_s']['high']:,.0f}",
+                f"{each['speedup_over_padmask']['median']:.2f}",
+                f"{100 * each['padding_share']:.1f}",
+                f"{each['peak_memory_bytes']['median'] / 2**20:.0f}",
+                each["kernels"][0],
+            ):
+                assert figure in view, (name, each["name"], figure)
+        flat = " ".join(re.sub(r"\s+", " ", view).split())
+        assert "made the same 312 updates" in flat
+        assert "accuracy 88.12, f1 0.00" in flat
+        assert "known wrong" in flat
+
+
+def test_eighty_columns_cut_nothing(
+    sweep: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # narrower than can be read: 80 are taken
+    compared(["night", "--runs", str(sweep)], out)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= 80 or str(out) in lines[-1]
+    assert any("bucketed" in line and "13,000" in line for line in lines)
+    assert any("12,750–13,250" in line for line in lines)
+
+
+def test_one_seed_has_a_value_and_says_that_it_has_no_interval(
+    tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "r" / "a", "padmask", 1, f1=40.0)
+    compared([str(tmp_path / "r")], out)
+    shown = capsys.readouterr().out
+    assert "40.00" in shown
+    assert "one seed" in shown
+    assert "±" not in shown.replace("± 95 %", "")
+
+
+EVIL = "<script>alert(1)</script>|`[red]$x$"
+
+
+def test_names_are_text_in_every_view(
+    tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change = {"dataset": EVIL, "kernel": EVIL, "memory.source": EVIL, "name": EVIL}
+    write_run(tmp_path / "r" / "a", EVIL, 1, change=change)
+    write_run(tmp_path / "r" / "b", "padmask", 1, change=change)
+    compared([str(tmp_path / "r")], out)
+    assert EVIL in capsys.readouterr().out
+    for name in ("index.html", "report.md"):
+        text = (out / name).read_text()
+        assert "<script>alert" not in text
+        assert "&lt;script&gt;alert(1)" in text
+    assert "|`" not in (out / "report.md").read_text()
+    assert all(path.parent == out for path in out.glob("**/*.png"))
+
+
+def test_missing_measurements_are_dashes(
+    tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = dict.fromkeys(("speed", "tokens", "padding", "memory", "majority", "kernel", "metrics", "seconds"))
+    folder = write_run(tmp_path / "r" / "a", "padmask", 1, change=nothing)
+    (folder / "metrics.jsonl").unlink()
+    (folder / "resolved.yaml").unlink()
+    (group,) = compared([str(tmp_path / "r")], out)["groups"]
+    (padmask,) = group["strategies"]
+    assert (padmask["quality"], padmask["real_tokens_per_s"], padmask["padding_share"]) == (None, None, None)
+    assert capsys.readouterr().out.count("—") >= 7
+
+
+def test_a_report_is_written_again(sweep: Path, out: Path) -> None:
+    assert compared(["night", "--runs", str(sweep)], out) == compared(["night", "--runs", str(sweep)], out)
+    assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
+        *(f"1-tag-wnut17-word-rnn-{plot}.png" for plot in ("padding", "quality", "throughput")),
+        "index.html",
+        "report.json",
+        "report.md",
+    ]
+    assert "](1-tag-wnut17-word-rnn-quality.png)" in (out / "report.md").read_text()
+
+
+def test_default_folder_stays_below_reports(sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compare.main(["runs/../runs/night", "--runs", "runs"]) == 0
+    assert [path.name for path in (tmp_path / "reports").iterdir()] == ["runs---runs-night"]
+
+
+def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any) -> None:
+    """A tenth of a thousand runs in a tenth of the time allowed for a thousand (30 s), plots included."""
+    for seed in range(20):
+        for batching in ("size1", "bucketed", "padmask", "packed", "unmasked"):
+            write_run(
+                tmp_path / "r" / f"{batching}-{seed}",
+                batching,
+                seed,
+                change={"provenance.comparison_hash": f"{seed % 4}"},
+            )
+    start = time.perf_counter()
+    assert compare.main([str(tmp_path / "r"), "--out", str(tmp_path / "out")]) == 0
+    assert time.perf_counter() - start < 30
