@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from reporting.runs import Found, read
 from runner.errors import HydromelError, unknown
@@ -14,7 +16,7 @@ PREFIX = "mlflow:"
 PAGE = 200  # runs asked for at a time
 
 
-def download(experiment: str, tracking_uri: str | None, into: Path) -> list[Found]:
+def download(experiment: str, tracking_uri: str, into: Path) -> list[Found]:
     """The runs of an MLflow experiment, their records downloaded below `into`.
 
     Raises HydromelError when the server does not answer, or has no such experiment, or no runs of ours in it.
@@ -30,16 +32,21 @@ def download(experiment: str, tracking_uri: str | None, into: Path) -> list[Foun
         known = client.get_experiment_by_name(experiment)
         if known is None:
             names = [each.name for each in client.search_experiments()]
-            raise unknown("MLflow experiment", experiment, names, f"--tracking-uri {tracking_uri}")
+            raise unknown("MLflow experiment", experiment, names, f"--tracking-uri {_public(tracking_uri)}")
         found = [_fetch(client, run_id, status, into) for run_id, status in _runs(client, known.experiment_id)]
     except MlflowException as error:
-        raise HydromelError(f"MLflow at {tracking_uri}: {str(error).splitlines()[0]}") from error
+        raise HydromelError(_public(f"MLflow at {tracking_uri}: {str(error).splitlines()[0]}")) from error
     if not found:
-        raise HydromelError(f"no run of Hydromel in the MLflow experiment '{experiment}' ({tracking_uri})")
+        raise HydromelError(f"no run of Hydromel in the MLflow experiment '{experiment}' ({_public(tracking_uri)})")
     return found
 
 
-def _runs(client, experiment_id: str) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]  # MlflowClient is untyped
+def _public(text: str) -> str:
+    """`text` without the user and password of an address in it."""
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def _runs(client: Any, experiment_id: str) -> list[tuple[str, str]]:
     """(id, status) of every run that Hydromel trained; a sweep's report is a run too, but not one of them."""
     runs: list[tuple[str, str]] = []
     token = None
@@ -51,7 +58,7 @@ def _runs(client, experiment_id: str) -> list[tuple[str, str]]:  # type: ignore[
             return runs
 
 
-def _fetch(client, run_id: str, status: str, into: Path) -> Found:  # type: ignore[no-untyped-def]
+def _fetch(client: Any, run_id: str, status: str, into: Path) -> Found:
     folder = into / run_id
     folder.mkdir(parents=True)
     for artifact in client.list_artifacts(run_id):

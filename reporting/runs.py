@@ -119,10 +119,10 @@ def read(folder: Path) -> Found:
         about = _read_object(folder / RUN) if (folder / RUN).exists() else {}
     except HydromelError as error:
         return Found(folder, None, None, "damaged", problem=str(error))
-    sweep_id, experiment, status = about.get("sweep_id"), about.get("experiment"), str(about.get("status", "unknown"))
+    sweep_id, experiment = _text(about, "sweep_id"), _text(about, "experiment")
     path = folder / RESULT
     if not path.exists():
-        return Found(folder, sweep_id, experiment, status)
+        return Found(folder, sweep_id, experiment, _text(about, "status") or "unknown")
     try:
         result = _read_object(path)
         _check(result, path)
@@ -131,7 +131,8 @@ def read(folder: Path) -> Found:
         return Found(folder, sweep_id, experiment, "damaged", problem=str(error))
     created = _finite(about.get("created"))
     run = Run(folder, path.stat().st_mtime if created is None else created, result, evaluations)
-    return Found(folder, result.get("sweep_id", sweep_id), result.get("experiment", experiment), "finished", run)
+    names = _text(result, "sweep_id") or sweep_id, _text(result, "experiment") or experiment
+    return Found(folder, *names, "finished", run)
 
 
 def _select(what: str, runs: Path) -> list[Found]:
@@ -208,6 +209,11 @@ def _at(record: Mapping[str, Any], path: str) -> Any:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def _text(record: Mapping[str, Any], key: str) -> str | None:
+    value = record.get(key)
+    return None if value is None else str(value)
 
 
 def _finite(value: object) -> float | None:

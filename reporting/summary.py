@@ -64,6 +64,7 @@ class Group:
     settings: dict[str, str]  # what sets this group apart from others of the same title
     target: Target
     strategies: list[Strategy]
+    machines: list[str]  # host, CPU, threads and device of the runs
     majority: dict[str, float]  # what always answering train's most frequent label gets on test
     sentences: list[str]  # on equal updates
     caveats: list[str]
@@ -112,6 +113,7 @@ def _group(runs: list[Run], settings: dict[str, str], target: float | None, conf
         settings=settings,
         target=aim,
         strategies=[_strategy(name, by_strategy, aim, higher, confidence) for name in by_strategy],
+        machines=sorted({_machine(run) for run in chosen}),
         majority=_majority(first),
         sentences=sentences({name: _made(seeds) for name, seeds in by_strategy.items()}),
         caveats=caveats(by_strategy, repeats),
@@ -152,6 +154,11 @@ def _strategy(
 def _made(seeds: Mapping[int, Run]) -> Made:
     updates = {seed: run.updates for seed, run in seeds.items()}
     return Made(updates, _by_seed(seeds, _quality), any(run.value("updates.dropout") for run in seeds.values()))
+
+
+def _machine(run: Run) -> str:
+    host, cpu, threads, device = (run.text(f"provenance.{key}") or "?" for key in ("host", "cpu", "threads", "device"))
+    return f"{host}: {cpu}, {threads} thread{'' if threads == '1' else 's'}, device {device}"
 
 
 def _majority(run: Run) -> dict[str, float]:

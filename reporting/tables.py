@@ -44,7 +44,7 @@ def tables(group: Group, confidence: float) -> list[Table]:
 
 
 def notes(group: Group) -> list[str]:
-    """What a reader needs to read the tables: baseline, target, how memory was measured."""
+    """What a reader needs to read the tables: baseline, target, how memory was measured, on what."""
     said = []
     if group.majority:
         named = ", ".join(f"{name} {decimal(value, name)}" for name, value in group.majority.items())
@@ -61,6 +61,7 @@ def notes(group: Group) -> list[str]:
     sources = sorted({source for strategy in group.strategies for source in strategy.memory_sources})
     if sources:
         said.append(f"Peak memory: {', '.join(sources)}.")
+    said.append(f"Ran on {'; '.join(group.machines)}.")
     return said
 
 

@@ -1,0 +1,63 @@
+"""Runs that come from MLflow: the same figures as from their folders, and one line when there is nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reporting import compare
+from runner import names
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own dependencies
+
+
+@pytest.fixture
+def store(sweep: Path, tmp_path: Path) -> str:
+    """A sqlite store with the sweep's runs, one that failed, and a sweep's report, which is none of them."""
+    with warnings.catch_warnings(action="ignore"):
+        from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("demo", artifact_location=str(tmp_path / "artifacts"))
+    for folder in sorted((sweep / "night").iterdir()):
+        run = client.create_run(experiment, tags={names.TAG_RUN_ID: f"{folder.name}-id"}).info.run_id
+        for name in (names.RUN, names.RESULT, names.METRICS, names.RESOLVED):
+            client.log_artifact(run, str(folder / name))
+        client.set_terminated(run)
+    client.set_terminated(client.create_run(experiment, tags={names.TAG_RUN_ID: "lost"}).info.run_id, "FAILED")
+    client.create_run(experiment)
+    return uri
+
+
+def test_mlflow(store: str, sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr("reporting.mlflow_runs.PAGE", 7)  # so that there are several
+    local, remote = tmp_path / "local", tmp_path / "remote"
+    assert compare.main(["night", "--runs", str(sweep), "--out", str(local)]) == 0
+    shutil.rmtree(sweep)
+    assert compare.main(["mlflow:demo", "--tracking-uri", store, "--out", str(remote)]) == 0
+    shown = capsys.readouterr().out
+    reports = [json.loads((out / "report.json").read_text()) for out in (local, remote)]
+    assert reports[0]["groups"] == reports[1]["groups"]
+    assert [(name[:7], status) for name, status in reports[1]["unfinished"].items()] == [("mlflow:", "failed")]
+    assert "Not finished, so left out: mlflow:" in shown
+
+    assert compare.main(["mlflow:demos", "--tracking-uri", store]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "MLflow experiment 'demos' is unknown" in error
+    assert "did you mean 'demo'?" in error
+
+
+def test_a_store_that_does_not_answer_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert compare.main(["mlflow:demo", "--tracking-uri", "http://me:secret@127.0.0.1:9"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("hydromel-compare: MLflow at http://127.0.0.1:9: ")
+    assert "secret" not in error
+    assert error.count("\n") == 1
