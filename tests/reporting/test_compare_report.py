@@ -238,7 +238,7 @@ def test_default_folder_stays_below_reports(sweep: Path, tmp_path: Path, monkeyp
 
 
 def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any) -> None:
-    """A tenth of a thousand runs in a tenth of the time allowed for a thousand (30 s), plots included."""
+    """A hundred runs in four groups, plots included: some 1.5 s on one idle core, with room for a busy one."""
     for seed in range(20):
         for batching in ("size1", "bucketed", "padmask", "packed", "unmasked"):
             write_run(
@@ -249,4 +249,4 @@ def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any) -> None:
             )
     start = time.perf_counter()
     assert compare.main([str(tmp_path / "r"), "--out", str(tmp_path / "out")]) == 0
-    assert time.perf_counter() - start < 30
+    assert time.perf_counter() - start < 10
