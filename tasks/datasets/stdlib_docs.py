@@ -4,8 +4,6 @@ import ast
 import re
 from collections.abc import Iterator
 
-from tasks.datasets.stdlib_source import SourceFile
-
 # a word, with an inner apostrophe (`doesn't`); a run of characters that rule lines or prompt (`-----`, `>>>`); else
 # one character that is neither word nor space
 TOKEN = re.compile(r"\w+(?:'\w+)?|[-=*~`.>#]{2,}|[^\w\s]")
@@ -16,9 +14,10 @@ TOPICS = "pydoc_data/topics.py"
 THEMES = {
     "concurrency": "asyncio concurrent contextvars multiprocessing queue sched selectors signal subprocess threading "
     "_threading_local",
-    "data_types": "_collections_abc _pydatetime _strptime _weakrefset bisect calendar collections copy copyreg dataclasses "
-    "datetime enum functools graphlib heapq operator pprint reprlib types weakref zoneinfo",
-    "development": "bdb cProfile doctest logging pdb profile pstats timeit trace traceback tracemalloc unittest warnings",
+    "data_types": "_collections_abc _pydatetime _strptime _weakrefset bisect calendar collections copy copyreg "
+    "dataclasses datetime enum functools graphlib heapq operator pprint reprlib types weakref zoneinfo",
+    "development": "bdb cProfile doctest logging pdb profile pstats timeit trace traceback tracemalloc unittest "
+    "warnings",
     "files": "_compression _pyio bz2 dbm filecmp fileinput fnmatch genericpath glob gzip io linecache lzma mimetypes "
     "ntpath nturl2path os pathlib pickle posixpath pty shelve shutil sqlite3 stat tarfile tempfile zipapp zipfile",
     "graphics": "curses tkinter tty turtle",
@@ -50,12 +49,12 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[str, int]]:
             waiting.extend(getattr(node, field, ()))
 
 
-def topics(file: SourceFile) -> Iterator[tuple[str, str]]:
-    """(topic, paragraph) of the help texts that `help('FOR')` shows, from `pydoc_data/topics.py`."""
-    if file.tree is None:
-        return
-    for statement in file.tree.body:
+def topics(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
+    """(topic, paragraph, line of the topic) of the help texts that `help('FOR')` shows, from the syntax of `TOPICS`."""
+    for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            for topic, text in ast.literal_eval(statement.value).items():
-                for paragraph in re.split(r"\n\s*\n", text):
-                    yield topic, paragraph
+            for key, value in zip(statement.value.keys, statement.value.values, strict=True):
+                if key is not None:
+                    topic, text = ast.literal_eval(key), ast.literal_eval(value)
+                    for paragraph in re.split(r"\n\s*\n", text):
+                        yield topic, paragraph, key.lineno

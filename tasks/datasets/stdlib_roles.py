@@ -20,19 +20,12 @@ Where roles nest, the outermost wins. Names that are just read, literals, keywor
 """
 
 import ast
-import io
-import tokenize
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-MAX_STRING = 14  # characters of a string literal, with quotes; a longer one is shortened
-NOT_TOKENS = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-# since Python 3.12 (t-strings: 3.14) `tokenize` takes these apart
-STRING_STARTS = {getattr(tokenize, name) for name in ("FSTRING_START", "TSTRING_START") if hasattr(tokenize, name)}
-STRING_ENDS = {getattr(tokenize, name) for name in ("FSTRING_END", "TSTRING_END") if hasattr(tokenize, name)}
-
-Position = tuple[int, int]  # line from 1, byte of its UTF-8 from 0, as `ast` counts
+from tasks.datasets.stdlib_source import parse
+from tasks.datasets.stdlib_tokens import Source
 
 
 class LogicalLine(NamedTuple):
@@ -43,112 +36,19 @@ class LogicalLine(NamedTuple):
     line: int
 
 
-class Source:
-    """The tokens of a file, and the roles claimed on them.
-
-    Attributes:
-        tokens: (N,) strings.
-        tags: (N,) IOB2.
-        first: where a token begins -> its index.
-        last: where a token ends -> its index.
-        rows: (index of the first token, line of the file) of each logical line.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.tokens: list[str] = []
-        self.first: dict[Position, int] = {}
-        self.last: dict[Position, int] = {}
-        self.rows: list[tuple[int, int]] = []
-        lines = [] if text.isascii() else text.split("\n")
-        begins_row = True
-        for kind, string, start, end in whole_strings(text):
-            if kind == tokenize.NEWLINE:
-                begins_row = True
-                continue
-            if begins_row:
-                self.rows.append((len(self.tokens), start[0]))
-                begins_row = False
-            self.first[in_bytes(start, lines)] = self.last[in_bytes(end, lines)] = len(self.tokens)
-            self.tokens.append(string)
-        self.tags = ["O"] * len(self.tokens)
-
-    def begin(self, node: Any) -> int:
-        """Index of the first token of a syntax node."""
-        return self.first[node.lineno, node.col_offset]
-
-    def end(self, node: Any) -> int:
-        """Index of the last token of a syntax node."""
-        return self.last[node.end_lineno, node.end_col_offset]
-
-    def behind(self, word: str, index: int) -> int:
-        """Index of the token behind the first `word` at or after `index`."""
-        return self.tokens.index(word, index) + 1
-
-    def claim(self, role: str, first: int, last: int) -> None:
-        """Give the tokens first..last a role, unless an outer node has claimed them."""
-        if self.tags[first] == "O":
-            self.tags[first : last + 1] = [f"B-{role}"] + [f"I-{role}"] * (last - first)
-
-    def claim_node(self, role: str, node: ast.AST) -> None:
-        self.claim(role, self.begin(node), self.end(node))
-
-    def claim_name(self, role: str, node: ast.AST) -> None:
-        """A dotted name as one span; behind any other expression (`f(x).name`) the last name alone."""
-        if is_dotted(node):
-            self.claim_node(role, node)
-        elif isinstance(node, ast.Attribute):
-            self.claim(role, self.end(node), self.end(node))
-
-
 def logical_lines(text: str) -> Iterator[LogicalLine]:
     """The logical lines of a module's source.
 
     Raises:
         SyntaxError: the text is no Python of the running version.
     """
-    tree = ast.parse(text)
+    tree = parse(text)
     source = Source(text)
     for node in outermost_first(tree):
         if claim := ROLES.get(type(node)):
             claim(source, node)
     for (first, line), (end, _) in pairwise([*source.rows, (len(source.tokens), 0)]):
         yield LogicalLine(source.tokens[first:end], source.tags[first:end], line)
-
-
-def whole_strings(text: str) -> Iterator[tuple[int, str, Position, Position]]:
-    """(kind, string, start, end) of each token, `NEWLINE` among them; string literals are whole, and short.
-
-    A literal of more than `MAX_STRING` characters, or with fields to fill in, keeps its prefix and its quotes around
-    `...`: `"..."`, `rb"..."`, `f"..."`. So an f-string is the same token in every version of Python.
-    """
-    opened: list[tuple[str, Position]] = []  # f-strings may nest
-    for kind, string, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
-        if kind in STRING_STARTS:
-            opened.append((string, start))
-        elif kind in STRING_ENDS:
-            opening, start = opened.pop()
-            if not opened:
-                yield tokenize.STRING, shortened(opening), start, end
-        elif kind == tokenize.STRING and not opened:
-            yield kind, shortened(string), start, end
-        elif kind not in NOT_TOKENS and not opened:
-            yield kind, string, start, end
-
-
-def shortened(literal: str) -> str:
-    """A string literal, or the opening of an f-string, by the rule of `whole_strings`."""
-    body = literal.lstrip("rRbBuUfFtT")
-    prefix = literal[: len(literal) - len(body)]
-    if len(literal) <= MAX_STRING and "\n" not in literal and not set(prefix) & set("fFtT"):
-        return literal
-    quotes = body[:3] if body[:3] in ('"""', "'''") else body[:1]
-    return f"{prefix}{quotes}...{quotes}"
-
-
-def in_bytes(position: Position, lines: list[str]) -> Position:
-    """`tokenize` counts characters, `ast` bytes; `lines` is empty where that is the same."""
-    line, character = position
-    return (line, len(lines[line - 1][:character].encode())) if lines else position
 
 
 def outermost_first(tree: ast.AST) -> Iterator[ast.AST]:
@@ -158,13 +58,6 @@ def outermost_first(tree: ast.AST) -> Iterator[ast.AST]:
         yield from level
         inner = (node for node in level if type(node).__name__ not in ("JoinedStr", "TemplateStr"))
         level = [child for node in inner for child in ast.iter_child_nodes(node)]
-
-
-def is_dotted(node: ast.AST) -> bool:
-    """Whether an expression is names and dots alone."""
-    while isinstance(node, ast.Attribute):
-        node = node.value
-    return isinstance(node, ast.Name)
 
 
 def function(source: Source, node: Any) -> None:
@@ -247,6 +140,23 @@ def capture(source: Source, node: Any) -> None:
         source.claim("target", end, end)
 
 
+def match_class(source: Source, node: Any) -> None:
+    source.claim_name("callee", node.cls)
+
+
+def call(source: Source, node: Any) -> None:
+    source.claim_name("callee", node.func)
+
+
+def annotated(source: Source, node: Any) -> None:
+    source.claim_node("annotation", node.annotation)
+
+
+def keyword(source: Source, node: Any) -> None:
+    if node.arg is not None:
+        source.claim("keyword", source.begin(node), source.begin(node))
+
+
 ROLES: dict[type[ast.AST], Callable[[Source, Any], None]] = {
     ast.FunctionDef: function,
     ast.AsyncFunctionDef: function,
@@ -264,8 +174,8 @@ ROLES: dict[type[ast.AST], Callable[[Source, Any], None]] = {
     ast.MatchAs: capture,
     ast.MatchStar: capture,
     ast.MatchMapping: capture,
-    ast.MatchClass: lambda source, node: source.claim_name("callee", node.cls),
-    ast.Call: lambda source, node: source.claim_name("callee", node.func),
-    ast.AnnAssign: lambda source, node: source.claim_node("annotation", node.annotation),
-    ast.keyword: lambda source, node: node.arg and source.claim("keyword", source.begin(node), source.begin(node)),
+    ast.MatchClass: match_class,
+    ast.Call: call,
+    ast.AnnAssign: annotated,
+    ast.keyword: keyword,
 }

@@ -12,21 +12,20 @@ import tokenize
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from runner.errors import HydromelError
+from tasks.datasets.split import SPLITS
 
 RULES_VERSION = 1  # raise it when the same files come to be read differently: it enters the fingerprint
-LEFT_OUT = frozenset(
-    # what is no part of the library, its tests and demos, and tables of characters
-    "site-packages dist-packages __pycache__ test tests idle_test idlelib lib2to3 turtledemo encodings".split()
-)
+# folders that are no part of the library; its tests and demos; tables of characters
+LEFT_OUT = frozenset({"site-packages", "dist-packages", "__pycache__", "encodings", "lib2to3", "turtledemo"})
+LEFT_OUT |= {"test", "tests", "idle_test", "idlelib"}
 GENERATED = re.compile(rb"auto-?generated|(automatically|file is|configuration) generated", re.IGNORECASE)
 HEAD_BYTES = 500  # of a file, in which it says whether it is generated
 # Of many tried, the salt under which CPython 3.11, 3.12 and 3.13 are cut into the fairest splits: a few large files
 # hold much of the library, and each theme of `stdlib_modules` should occur in each split of each size.
-SALT = "0"
+SALT = "373367"
 VALID_SHARE = TEST_SHARE = 0.1  # of the files
 
 
@@ -43,33 +42,37 @@ class SourceFile:
     content: bytes
 
     @property
-    def split(self) -> str:
-        return split_of(self.name)
-
-    @property
     def module(self) -> str:
         """The top-level module or package: `json`."""
         return self.name.partition("/")[0].removesuffix(".py")
 
-    @cached_property
-    def text(self) -> str | None:
-        """Its text, or None if it is not in the encoding that it names."""
-        try:
-            encoding, _ = tokenize.detect_encoding(io.BytesIO(self.content).readline)
-            return self.content.decode(encoding).replace("\r\n", "\n")
-        except (SyntaxError, UnicodeDecodeError):
-            return None
+    def text(self) -> str:
+        """Line ends are LF.
 
-    @cached_property
-    def tree(self) -> ast.Module | None:
-        """Its syntax, or None if it is no Python of the running version."""
+        Raises:
+            SyntaxError: the file is not in the encoding that it names.
+        """
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(self.content).readline)
         try:
-            return None if self.text is None else parse(self.text)
-        except SyntaxError:
-            return None
+            return self.content.decode(encoding).replace("\r\n", "\n")
+        except UnicodeDecodeError as error:
+            raise SyntaxError(f"{self.name}: {error}") from error
+
+
+@dataclass(frozen=True)
+class Size:
+    """Which files a size takes: a share of them by hash, none larger than `max_bytes`."""
+
+    share: float
+    max_bytes: float
 
 
 def parse(text: str) -> ast.Module:
+    """The syntax of a module.
+
+    Raises:
+        SyntaxError: the text is no Python of the running version.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # escapes and literals that later versions frown upon
         return ast.parse(text)
@@ -91,39 +94,38 @@ def library() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def source_files(share: float) -> list[SourceFile]:
-    """About `share` of the library's files by a hash of their names, in order of names; more share, same files and more.
+def source_files(size: Size) -> list[SourceFile]:
+    """The files of a size, in order of names. Sizes nest: a larger share and limit give the same files and more.
 
     Left out: tests, demos, installed packages, `encodings`, and files that say that they are generated.
 
     Raises:
-        HydromelError: the library has no source here, or a file cannot be read.
+        HydromelError: the library has too little source here, or a file cannot be read.
     """
     folder = library()
-    names = sorted(name for name in walk(folder) if place("size", name) < share)
-    try:
-        found = [SourceFile(name, (folder / name).read_bytes()) for name in names]
-    except OSError as error:
-        raise HydromelError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    found = [file for file in found if not GENERATED.search(file.content[:HEAD_BYTES])]
-    missing = {"train", "valid", "test"} - {file.split for file in found}
-    if missing:
-        raise no_source(folder)
+    names = sorted(name for name in walk(folder) if place("size", name) < size.share)
+    found = [file for file in map(read, names) if not GENERATED.search(file.content[:HEAD_BYTES])]
+    found = [file for file in found if len(file.content) <= size.max_bytes]
+    if {split_of(file.name) for file in found} < set(SPLITS):
+        raise HydromelError(
+            f"{folder}: {len(found)} files of Python source, too few for the built-in corpora (stdlib_*): the standard "
+            "library is zipped, stripped or missing; use a full CPython, or another dataset with data_dir=FOLDER"
+        )
     return found
 
 
-def no_source(folder: Path) -> HydromelError:
-    return HydromelError(
-        f"{folder}: too little Python source for the built-in corpora (stdlib_*): this Python's standard library is "
-        "zipped, stripped or missing; use a full CPython, or a data set of local files (data_dir=FOLDER)"
-    )
+def read(name: str) -> SourceFile:
+    try:
+        return SourceFile(name, (library() / name).read_bytes())
+    except OSError as error:
+        raise HydromelError(f"{library() / name}: cannot be read ({error.strerror})") from error
 
 
 def walk(folder: Path) -> list[str]:
     """Names of the `.py` files under `folder`; `LEFT_OUT` folders are not entered."""
     names = []
     for here, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name not in LEFT_OUT]
+        folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith("config-")]
         inside = Path(here).relative_to(folder)
         names += [(inside / name).as_posix() for name in files if name.endswith(".py")]
     return names
