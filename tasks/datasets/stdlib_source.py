@@ -75,7 +75,10 @@ def parse(text: str) -> ast.Module:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # escapes and literals that later versions frown upon
-        return ast.parse(text)
+        try:
+            return ast.parse(text)
+        except ValueError as error:  # a NUL character, before Python 3.11.4
+            raise SyntaxError(str(error)) from error
 
 
 def place(purpose: str, name: str) -> float:
