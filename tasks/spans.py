@@ -1,4 +1,4 @@
-"""Spans of tags: which tags are illegal, and which spans a sequence of tags means. Numpy over flat ids; no loop over tokens.
+"""Spans of tags: which tags are illegal, and which spans a sequence of tags means. Numpy over flat ids, no loops.
 
 Shapes: B rows, N tokens in all, K spans. A tag is `O` or `PREFIX-TYPE` with a prefix of B, I, E, S; anything else is
 malformed and means the same as `O`.
@@ -112,24 +112,26 @@ def illegal(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
 
 
 def spans(
-    prefix: SmallIntArray, kind: IntArray, offsets: IntArray, scheme: Scheme, mode: Mode
+    ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode
 ) -> tuple[IntArray, IntArray, IntArray]:
-    """Spans of tags that are given by prefix and type, in order: starts, ends (exclusive) and types, (K,) each.
+    """The spans, in order: starts, ends (exclusive) and types (places in `tags.types`), (K,) each.
 
     `default` takes every run of tags as a span that can be one, as conlleval and seqeval's default do, whatever the
-    scheme. `strict` takes only what `scheme` allows, as seqeval's `mode="strict"`: in IOB2 a span begins with B, in IOBES
-    it is S or B..E; in IOB1 it begins with I, or with B right after its own type.
+    scheme. `strict` takes only what `scheme` allows, as seqeval's `mode="strict"`: in IOB2 a span begins with B, in
+    IOBES it is S or B..E; in IOB1 it begins with I, or with B right after its own type.
 
     In IOB1 seqeval also drops a span of one B before a B of another type (scheme.py, `IOB1.end_patterns` lack it); so
     does this, to give the same figures.
 
     Args:
-        prefix: (N,) of `SpanTags.prefix`.
-        kind: (N,) of `SpanTags.kind`.
+        ids: (N,) places of tags in the vocabulary that `tags` was made from.
         offsets: (B+1,) where rows begin.
+        tags: what each tag of the vocabulary says.
         scheme: what the tags mean; `default` reads any.
         mode: default or strict.
     """
+    said = tags if mode == "default" else tags.within(scheme)
+    prefix, kind = said.prefix[ids], said.kind[ids]
     after_open, same_type = _neighbours(prefix, kind, offsets)
     goes_on = after_open & same_type & ((prefix == INSIDE) | (prefix == END))
     begin = prefix == BEGIN
@@ -166,7 +168,8 @@ def _neighbours(prefix: SmallIntArray, kind: IntArray, offsets: IntArray) -> tup
 
 
 def _is_open(prefix: SmallIntArray) -> BoolArray:
-    return (prefix == BEGIN) | (prefix == INSIDE)
+    is_open: BoolArray = (prefix == BEGIN) | (prefix == INSIDE)
+    return is_open
 
 
 def _shift(mask: BoolArray) -> BoolArray:

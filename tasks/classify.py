@@ -1,0 +1,86 @@
+"""Classification: one label for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor, nn
+
+from runner.batch import Batch
+from runner.layers.pooling import pooling
+from runner.ragged import Ragged
+from runner.task import Loss
+from runner.types import Fraction
+from runner.vocab import Vocab
+from tasks.answers import answer_ids, column, majority_scores, place, summed_cross_entropy
+from tasks.metrics import LabelMetric
+
+Pooling = Literal["mean", "max", "min", "sum", "last", "first", "attention"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify:
+    """One label for each row, from the column `label`.
+
+    Args:
+        name: for messages and records.
+        quality: the metric by which runs are compared.
+        pooling: how the token vectors of a row become one. Rows without tokens pool to zeros.
+        dropout: probability, on the pooled vectors.
+    """
+
+    name: str
+    quality: Literal["accuracy", "macro_f1"]
+    pooling: Pooling
+    dropout: Fraction
+
+    causal: ClassVar[bool] = False
+
+    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+        return Vocab.labels(column(train, "label", self.name))
+
+    def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
+        """The split, with a target of (B,) ids.
+
+        Raises:
+            HydromelError: a label that train lacks.
+        """
+        labels = column(table, "label", self.name)
+        target = answer_ids(labels, vocabs["target"], lambda row: place(table, row), "label")
+        return Batch(features, target, np.arange(len(labels)))
+
+    def count(self, batch: Batch) -> int:
+        return len(batch.index)
+
+    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> ClassifyHead:
+        return ClassifyHead(input_size, len(vocabs["target"]), self.pooling, self.dropout)
+
+    def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:
+        return LabelMetric(labels=vocabs["target"].tokens)
+
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
+        """The metrics on `test` of always answering train's most frequent label."""
+        metric = self.metric(vocabs)
+        metric.update(majority_scores(train, test, len(vocabs["target"])), test)
+        return metric.compute()
+
+
+class ClassifyHead(nn.Module):
+    """Pool, drop out, score: token vectors (D) -> (B, C)."""
+
+    def __init__(self, input_size: int, n_labels: int, pool: Pooling, dropout: float) -> None:
+        super().__init__()
+        self.pool = pooling(pool, input_size)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(input_size, n_labels)
+
+    def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
+        scores: Tensor = self.linear(self.dropout(self.pool(encoded)))
+        return scores
+
+    def loss(self, scores: Tensor, batch: Batch) -> Loss:
+        return summed_cross_entropy(scores, batch)

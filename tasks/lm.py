@@ -1,0 +1,147 @@
+"""Language modelling: at each token, what the next one is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.batch import Batch
+from runner.errors import HydromelError, unknown
+from runner.ragged import Ragged, Rows
+from runner.task import Loss
+from runner.types import Fraction
+from runner.vocab import EOS, PAD, UNK, Vocab
+from tasks.answers import answer_rows, answers, summed_cross_entropy, token_vectors
+from tasks.metrics import PerplexityMetric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lm:
+    """The next token at each token; a row's end is the token `<eos>`, which begins the next row's context too.
+
+    Args:
+        name: for messages and records.
+        quality: the metric by which runs are compared: a monotone function of nll either way.
+        unit: `line`: rows are independent, and each begins from `<eos>`. `stream`: the split is one row, its text in
+            order, for batching=stream.
+        feature: which feature is predicted; its vocabulary is that of the answers.
+        tie_weights: score with the embedding's own vectors (Press and Wolf 2017).
+        dropout: probability, on the encoder's output.
+    """
+
+    name: str
+    quality: Literal["perplexity", "nll"]
+    unit: Literal["line", "stream"]
+    feature: str
+    tie_weights: bool
+    dropout: Fraction
+
+    causal: ClassVar[bool] = True
+
+    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+        """The predicted feature's own.
+
+        Raises:
+            HydromelError: no feature of that name.
+        """
+        if self.feature not in vocabs:
+            raise unknown("feature", self.feature, set(vocabs) - {"target"}, "task.feature")
+        return vocabs[self.feature]
+
+    def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
+        """Inputs and what follows each of them: a row of n tokens t1..tn becomes `<eos>` t1..tn -> t1..tn `<eos>`.
+
+        So every token, and every row's end, is predicted once, and a blank line is a row of length 1. One after another
+        these rows are also the stream and its next tokens; it is the same values as one row.
+        """
+        rows = next(iter(features.values())).rows
+        lengths = rows.host_lengths + 1
+        wide = Rows(lengths if self.unit == "line" else lengths.sum(keepdims=True), rows.device)
+        # tokens in front of which so many rows have begun move on by as many places
+        slots = torch.arange(rows.n_tokens, device=rows.device) + rows.row
+
+        def with_ends(feature: Ragged, end: int, slots: Tensor) -> Ragged:
+            values = feature.values.new_full((wide.n_tokens,), end)
+            return Ragged(values.index_copy_(0, slots, feature.values), wide, "packed")
+
+        inputs = {name: with_ends(feature, vocabs[name].ids[EOS], slots + 1) for name, feature in features.items()}
+        target = with_ends(features[self.feature], vocabs["target"].ids[EOS], slots)
+        return Batch(inputs, target.map(Tensor.long), np.arange(wide.n_rows))
+
+    def count(self, batch: Batch) -> int:
+        return answer_rows(batch).n_tokens
+
+    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> LmHead:
+        """
+        Raises:
+            HydromelError: weights to be tied that do not fit.
+        """
+        tied = _tied_weight(input_size, len(vocabs["target"]), embedding) if self.tie_weights else None
+        return LmHead(input_size, vocabs["target"], self.dropout, tied)
+
+    def metric(self, vocabs: Mapping[str, Vocab]) -> PerplexityMetric:
+        """Bits per character too, where every string of the vocabulary is one character (`<eos>` is the line end)."""
+        strings = set(vocabs["target"].tokens) - {PAD, UNK, EOS}
+        return PerplexityMetric(per_character=all(len(string) == 1 for string in strings))
+
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
+        """The metrics on `test` of train's token frequencies (a unigram model), not smoothed.
+
+        `<unk>` counts as seen once where train has none, lest one unknown token of test make all infinite.
+        """
+        vocab = vocabs["target"]
+        counts = torch.bincount(answers(train), minlength=len(vocab)).double()
+        if vocab.unk is not None:
+            counts[vocab.unk].clamp_(min=1)
+        metric = self.metric(vocabs)
+        metric.add((counts.sum().log() - counts.log()).index_select(0, answers(test)))
+        return metric.compute()
+
+
+class LmHead(nn.Module):
+    """Drop out, score: token vectors (D) -> (N, V) for the real tokens alone. `<pad>` is no answer: it scores -inf.
+
+    Args:
+        input_size: D.
+        vocab: V possible answers.
+        dropout: probability.
+        tied: (V, D) weight shared with the embedding, or None for one of its own.
+    """
+
+    def __init__(self, input_size: int, vocab: Vocab, dropout: float, tied: nn.Parameter | None) -> None:
+        super().__init__()
+        own = nn.Linear(input_size, len(vocab))
+        self.dropout = nn.Dropout(dropout)
+        self.weight = own.weight if tied is None else tied
+        self.bias = own.bias
+        # added to the bias, not to the scores: (V,) costs nothing beside (N, V)
+        never = torch.zeros(len(vocab))
+        never[vocab.ids[PAD]] = -torch.inf
+        self.register_buffer("never", never, persistent=False)
+        self.never: Tensor
+
+    def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
+        vectors = self.dropout(token_vectors(encoded, batch, "lm"))
+        return F.linear(vectors, self.weight, self.bias + self.never)
+
+    def loss(self, scores: Tensor, batch: Batch) -> Loss:
+        return summed_cross_entropy(scores, batch)
+
+
+def _tied_weight(input_size: int, n_tokens: int, embedding: nn.Module) -> nn.Parameter:
+    weight = getattr(embedding, "weight", None)
+    if not isinstance(weight, nn.Parameter) or weight.shape[0] != n_tokens:
+        raise HydromelError("task.tie_weights=true needs embedding=word over the predicted feature (task.feature)")
+    if weight.shape[1] != input_size:
+        raise HydromelError(
+            f"task.tie_weights=true: embedding.size={weight.shape[1]}, but the encoder gives {input_size}; "
+            "make them equal or use task.tie_weights=false"
+        )
+    return weight

@@ -1,0 +1,139 @@
+"""Tagging: one tag for each token, plain or forming spans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from torch import Tensor, nn
+
+from runner.batch import Batch
+from runner.errors import HydromelError
+from runner.ragged import IntArray, Ragged
+from runner.task import Loss
+from runner.types import Fraction
+from runner.vocab import Vocab
+from tasks.answers import (
+    answer_ids,
+    answer_rows,
+    column,
+    majority_scores,
+    place,
+    summed_cross_entropy,
+    token_vectors,
+)
+from tasks.metrics import LabelMetric, SpanMetric
+from tasks.spans import SpanTags, all_tags, as_scheme
+
+
+class Tag:
+    """One tag for each token, from the column `tags`.
+
+    Args:
+        name: for messages and records.
+        quality: the metric by which runs are compared; null: `f1` of spans where tags form them, else `accuracy`.
+        span_scheme: how tags form spans (IOB1, IOB2, IOBES), or null for plain tags, such as parts of speech.
+        dropout: probability, on the encoder's output.
+
+    Raises:
+        HydromelError: an unknown scheme, or a quality that such tags do not have.
+    """
+
+    causal: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        quality: Literal["accuracy", "macro_f1", "f1"] | None,
+        span_scheme: str | None,
+        dropout: Fraction,
+    ) -> None:
+        self.name = name
+        self.scheme = None if span_scheme is None else as_scheme(span_scheme)
+        self.dropout = dropout
+        possible = ("accuracy", "macro_f1") if self.scheme is None else ("f1", "accuracy")
+        self.quality: str = quality or possible[0]
+        if self.quality not in possible:
+            scheme = self.scheme or "null"
+            raise HydromelError(f"task.quality={quality}; with task.span_scheme={scheme} use {' or '.join(possible)}")
+
+    def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
+        """Train's tags; with a scheme also every other prefix of the types seen, which valid or test may have.
+
+        Raises:
+            HydromelError: tags that should form spans, none of which does.
+        """
+        plain = Vocab.labels(_flat(column(train, "tags", self.name))[0])
+        if self.scheme is None:
+            return plain
+        types = SpanTags.of(plain.tokens).types
+        if not types:
+            raise HydromelError(
+                f"task.span_scheme={self.scheme}: no tag of train is a span's ({', '.join(plain.tokens[:5])}, ...); "
+                "use task.span_scheme=null for plain tags"
+            )
+        # dict.fromkeys: malformed tags that the reader was told to keep come last
+        return Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
+
+    def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
+        """The split, with a packed target of (N,) ids over the features' own rows.
+
+        Raises:
+            HydromelError: a tag that train lacks, or a row with more or fewer tags than tokens.
+        """
+        tags, offsets = _flat(column(table, "tags", self.name))
+        rows = next(iter(features.values())).rows
+        uneven = np.flatnonzero(np.diff(offsets) != rows.host_lengths)
+        if len(uneven):
+            row = int(uneven[0])
+            n_tags, n_tokens = offsets[row + 1] - offsets[row], rows.host_lengths[row]
+            raise HydromelError(f"{place(table, row)}: {n_tags} tags for {n_tokens} tokens")
+
+        def at(token: int) -> str:
+            row = int(np.searchsorted(offsets, token, side="right")) - 1
+            return f"{place(table, row)}, token {token - offsets[row] + 1}"
+
+        target = answer_ids(tags, vocabs["target"], at, "tag")
+        return Batch(features, Ragged(target.to(rows.device), rows, "packed"), np.arange(rows.n_rows))
+
+    def count(self, batch: Batch) -> int:
+        return answer_rows(batch).n_tokens
+
+    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> TagHead:
+        return TagHead(input_size, len(vocabs["target"]), self.dropout)
+
+    def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric | SpanMetric:
+        tags = vocabs["target"].tokens
+        return LabelMetric(labels=tags) if self.scheme is None else SpanMetric(tags=tags, scheme=self.scheme)
+
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
+        """The metrics on `test` of always answering train's most frequent tag."""
+        metric = self.metric(vocabs)
+        metric.update(majority_scores(train, test, len(vocabs["target"])), test)
+        return metric.compute()
+
+
+class TagHead(nn.Module):
+    """Drop out, score: token vectors (D) -> (N, C) for the real tokens alone."""
+
+    def __init__(self, input_size: int, n_tags: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(input_size, n_tags)
+
+    def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
+        scores: Tensor = self.linear(self.dropout(token_vectors(encoded, batch, "tag")))
+        return scores
+
+    def loss(self, scores: Tensor, batch: Batch) -> Loss:
+        return summed_cross_entropy(scores, batch)
+
+
+def _flat(tags: pa.ListArray) -> tuple[pa.Array, IntArray]:
+    """(N,) the tags of all rows, and (B+1,) where rows begin."""
+    offsets: IntArray = tags.offsets.to_numpy().astype(np.int64)
+    return pc.list_flatten(tags), offsets - offsets[0]

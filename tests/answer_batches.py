@@ -1,0 +1,39 @@
+"""Splits of a task as `Batch`es, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from runner.batch import Batch
+from runner.ragged import Ragged, Rows
+
+
+def rows_of(lengths: Sequence[int]) -> Rows:
+    return Rows(np.array(lengths, dtype=np.int64), torch.device("cpu"))
+
+
+def words(lists: Sequence[Sequence[int]]) -> dict[str, Ragged]:
+    """The feature `words` of some rows of ids, packed."""
+    ids = torch.tensor([one for row in lists for one in row], dtype=torch.int32)
+    return {"words": Ragged(ids, rows_of([len(row) for row in lists]), "packed")}
+
+
+def labelled(labels: Sequence[int], lengths: Sequence[int] | None = None) -> Batch:
+    """Rows with one answer each."""
+    features = words([[1] * n for n in (lengths or [2] * len(labels))])
+    return Batch(features, torch.tensor(labels, dtype=torch.int64), np.arange(len(labels)))
+
+
+def tagged(rows: Sequence[Sequence[int]]) -> Batch:
+    """Rows with one answer a token."""
+    features = words([[1] * len(row) for row in rows])
+    target = torch.tensor([one for row in rows for one in row], dtype=torch.int64)
+    return Batch(features, Ragged(target, features["words"].rows, "packed"), np.arange(len(rows)))
+
+
+def one_hot(predicted: Sequence[int], n_labels: int) -> torch.Tensor:
+    """Scores of which the largest is the predicted one's."""
+    return torch.nn.functional.one_hot(torch.tensor(predicted, dtype=torch.int64), n_labels).double()
