@@ -1,0 +1,89 @@
+"""Optimisers, all from torch, with the options that configs/optimizer/ shows; and the clipping of gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn, optim
+
+from runner.types import Fraction, NonNegativeFloat, PositiveFloat
+
+Parameters = Iterable[nn.Parameter]
+
+
+def sgd(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    momentum: Fraction,
+    nesterov: bool,
+    weight_decay: NonNegativeFloat,
+    fused: bool,
+) -> optim.Optimizer:
+    """Stochastic gradient descent; with momentum as in Sutskever et al. 2013."""
+    return optim.SGD(params, lr, momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
+
+
+def adam(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    betas: list[Fraction],
+    eps: PositiveFloat,
+    weight_decay: NonNegativeFloat,
+    fused: bool,
+) -> optim.Optimizer:
+    """Adam (Kingma and Ba 2015); weight decay as an L2 term in the gradient."""
+    return optim.Adam(params, lr, _pair(betas), eps, weight_decay, fused=fused)
+
+
+def adamw(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    betas: list[Fraction],
+    eps: PositiveFloat,
+    weight_decay: NonNegativeFloat,
+    fused: bool,
+) -> optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    return optim.AdamW(params, lr, _pair(betas), eps, weight_decay, fused=fused)
+
+
+def adadelta(
+    *, params: Parameters, lr: PositiveFloat, rho: Fraction, eps: PositiveFloat, weight_decay: NonNegativeFloat
+) -> optim.Optimizer:
+    """Adadelta (Zeiler 2012)."""
+    return optim.Adadelta(params, lr, rho, eps, weight_decay)
+
+
+def rmsprop(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    alpha: Fraction,
+    eps: PositiveFloat,
+    momentum: Fraction,
+    weight_decay: NonNegativeFloat,
+) -> optim.Optimizer:
+    """RMSprop (Tieleman and Hinton 2012)."""
+    return optim.RMSprop(params, lr, alpha, eps, weight_decay, momentum)
+
+
+def asgd(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    lambd: NonNegativeFloat,
+    alpha: PositiveFloat,
+    t0: NonNegativeFloat,
+    weight_decay: NonNegativeFloat,
+) -> optim.Optimizer:
+    """Averaged SGD (Polyak and Juditsky 1992); averaging begins at update t0."""
+    return optim.ASGD(params, lr, lambd, alpha, t0, weight_decay)
+
+
+def _pair(betas: list[float]) -> tuple[float, float]:
+    if len(betas) != 2:
+        raise ValueError(f"betas={betas}: two numbers are needed, for example [0.9, 0.999]")
+    return betas[0], betas[1]
