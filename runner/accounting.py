@@ -1,0 +1,173 @@
+"""What a run costs: seconds by phase, tokens real and padded, memory, and the kernels that really ran."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from runner.names import PADDING_CAUSES, SECONDS_KEYS
+
+Mark = float | torch.cuda.Event
+
+
+class Clock:
+    """Seconds by phase, without waiting for the device.
+
+    On a GPU a phase's time is what passes on the device between two recorded events; they are read in `settle`,
+    which waits for the device, between timed regions.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = dict.fromkeys(SECONDS_KEYS, 0.0)
+        self._last = self._mark()
+        self._pending: list[tuple[str, Mark, Mark]] = []
+
+    def start(self) -> None:
+        """What passed since the last phase belongs to none."""
+        self._last = self._mark()
+
+    def lap(self, phase: str) -> None:
+        """What passed since the last mark belongs to `phase`."""
+        now = self._mark()
+        if isinstance(now, float) and isinstance(self._last, float):
+            self.seconds[phase] += now - self._last
+        else:
+            self._pending.append((phase, self._last, now))
+        self._last = now
+
+    def settle(self) -> float:
+        """Wait for the device, add up what is pending, and give the host's clock."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            for phase, begin, end in self._pending:
+                assert isinstance(begin, torch.cuda.Event)
+                self.seconds[phase] += begin.elapsed_time(end) / 1000
+            self._pending.clear()
+        return time.perf_counter()
+
+    def _mark(self) -> Mark:
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+
+@dataclass
+class Account:
+    """Host-side counts over all training updates; part of every checkpoint, so a resumed run's figures are whole."""
+
+    real_tokens: int = 0
+    padded_tokens: int = 0
+    supervised: int = 0
+    examples: int = 0
+    updates: int = 0
+    training_seconds: float = 0.0
+    timed_tokens: int = 0
+    timed_examples: int = 0
+    timed_updates: int = 0
+    timed_seconds: float = 0.0
+    padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
+
+    def add_padding(self, causes: dict[str, int]) -> None:
+        for cause, tokens in causes.items():
+            self.padding[cause] += tokens
+
+    def state(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def speed(self, warmup_updates: int) -> dict[str, float | int]:
+        """The `speed` section of result.json: rates over the timed updates."""
+        seconds = self.timed_seconds or float("nan")
+        return {
+            "real_tokens_per_s": self.timed_tokens / seconds,
+            "examples_per_s": self.timed_examples / seconds,
+            "updates_per_s": self.timed_updates / seconds,
+            "timed_updates": self.timed_updates,
+            "warmup_updates": warmup_updates,
+        }
+
+
+class Memory:
+    """Peak memory of training: the allocator's on a GPU, the process's resident set on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.source = "cuda allocator" if device.type == "cuda" else "resident set of the process"
+        if device.type == "cuda":
+            self.before = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            self.before = _resident_bytes()
+            _reset_resident_peak()
+
+    def state(self) -> dict[str, int | str]:
+        """The `memory` section of result.json."""
+        cuda = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) if cuda else _resident_peak_bytes()
+        return {"peak_bytes": peak, "before_training_bytes": self.before, "source": self.source}
+
+
+def _status_bytes(key: str) -> int | None:
+    """A line of /proc/self/status (Linux), in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _resident_bytes() -> int:
+    return _status_bytes("VmRSS:") or _resident_peak_bytes()
+
+
+def _resident_peak_bytes() -> int:
+    return _status_bytes("VmHWM:") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _reset_resident_peak() -> None:
+    """Linux forgets a process's peak when 5 is written here; elsewhere the peak is that of the whole process."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+_KERNELS = {
+    "mkldnn_rnn_layer": "oneDNN RNN",
+    "_cudnn_rnn": "cuDNN RNN",
+    "_thnn_fused_lstm_cell": "ATen LSTM cells",
+    "_thnn_fused_gru_cell": "ATen GRU cells",
+    "_scaled_dot_product_flash_attention_for_cpu": "flash attention (CPU)",
+    "_scaled_dot_product_flash_attention": "flash attention",
+    "_scaled_dot_product_efficient_attention": "memory-efficient attention",
+    "_scaled_dot_product_cudnn_attention": "cuDNN attention",
+    "_scaled_dot_product_attention_math": "attention by matrix products",
+    "convolution": "convolution",
+    "sigmoid": "",
+}
+
+
+class KernelWatch(TorchDispatchMode):
+    """Notes which of torch's kernels run while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+    def describe(self, layout: str) -> str:
+        """What ran, for `kernel` in result.json: `oneDNN RNN, padded`."""
+        named = [text for name, text in _KERNELS.items() if name in self.seen and text]
+        return ", ".join([*(named or ["matrix products"]), layout])

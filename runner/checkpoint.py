@@ -1,0 +1,92 @@
+"""Checkpoints: one safetensors file, written atomically. No pickle: opening one runs nothing.
+
+Tensors are stored by path (`model.encoder.layers.0.weight`); what is no tensor is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from runner.columns import write_atomically
+from runner.errors import HydromelError
+
+_META = "hydromel"
+_TENSOR = "__tensor__"
+
+
+def save_checkpoint(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
+    """Write the model's parameters and buffers (tied ones once) and `state`, nested dicts and lists with tensors."""
+    tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
+    meta = _take_tensors(state, "state", tensors)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, {_META: json.dumps(meta)}))
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Copy a checkpoint's parameters into `model`, and give its state.
+
+    Raises:
+        HydromelError: no such file, a damaged one, or one that does not fit the model.
+    """
+    if not path.is_file():
+        raise HydromelError(f"{path}: there is no checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            meta = json.loads((file.metadata() or {})[_META])
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
+    _fill(path, model, tensors)
+    state = _put_tensors(meta, tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    own = _named_tensors(model)
+    saved = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    for name in own.keys() | saved.keys():
+        have = tuple(own[name].shape) if name in own else "nothing"
+        got = tuple(saved[name].shape) if name in saved else "nothing"
+        if have != got:
+            raise HydromelError(f"{path} does not fit this config: {name} is {got} there, the model has {have}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+
+
+def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON, its tensors moved into `tensors` under their paths."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().clone()
+        return {_TENSOR: path}
+    if isinstance(value, dict):
+        pairs = [[key, _take_tensors(item, f"{path}.{key}", tensors)] for key, item in value.items()]
+        return {"__dict__": pairs}  # pairs, so that whole numbers stay keys
+    if isinstance(value, list | tuple):
+        items = [_take_tensors(item, f"{path}.{place}", tensors) for place, item in enumerate(value)]
+        return {"__tuple__": items} if isinstance(value, tuple) else items
+    return value
+
+
+def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_put_tensors(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if "__tuple__" in value:
+        return tuple(_put_tensors(item, tensors) for item in value["__tuple__"])
+    return {key: _put_tensors(item, tensors) for key, item in value["__dict__"]}

@@ -1,0 +1,47 @@
+"""A model: features -> embedding -> encoder -> head."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from runner.batch import Batch
+from runner.build import build
+from runner.task import Head, State, Task
+from runner.vocab import Vocab
+
+
+class Model(nn.Module):
+    """Scores for a batch.
+
+    Attributes:
+        embedding: ids of each feature -> one vector a token.
+        encoder: token vectors -> token vectors, in their context.
+        head: token vectors -> the task's scores, loss and predictions.
+    """
+
+    def __init__(self, embedding: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.embedding, self.encoder, self.head = embedding, encoder, head
+
+    def forward(self, batch: Batch, state: State) -> tuple[Tensor, State]:
+        """Scores, (B, C) or (N, C) for real tokens; and the encoder's state at the end of each row."""
+        encoded, state = self.encoder(self.embedding(batch.features), state)
+        return self.head(encoded, batch), state
+
+
+def build_model(config: Mapping[str, Any], task: Task, vocabs: Mapping[str, Vocab], plugins: list[str]) -> Model:
+    """The model that `config` (its nodes `embedding` and `encoder`) and the task describe, on the CPU in float32."""
+    embedding = build(config["embedding"], "embedding", {"vocabs": vocabs}, plugins)
+    sizes = {"input_size": embedding.output_size, "causal": task.causal}
+    encoder = build(config["encoder"], "encoder", sizes, plugins)
+    head: Head = task.head(encoder, vocabs, embedding)
+    assert isinstance(head, nn.Module)
+    return Model(embedding, encoder, head)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Numbers that are trained; tied weights count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
