@@ -114,6 +114,7 @@ def summed_cross_entropy(scores: Tensor, batch: Batch) -> Loss:
 
 def majority_scores(train: Batch, test: Batch, n_labels: int) -> Tensor:
     """(N, C) scores of always giving train's most frequent answer (of equal ones the first) for all of `test`."""
-    scores = torch.zeros(n_labels)
-    scores[torch.bincount(answers(train), minlength=n_labels).argmax()] = 1.0
+    counts = torch.bincount(answers(train), minlength=n_labels)
+    scores = torch.zeros(n_labels, device=counts.device)
+    scores[counts.argmax()] = 1.0
     return scores.expand(len(answers(test)), -1)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,6 @@ from tasks.metrics import LabelMetric
 Pooling = Literal["mean", "max", "min", "sum", "last", "first", "attention"]
 
 
-@dataclass(frozen=True, kw_only=True)
 class Classify:
     """One label for each row, from the column `label`.
 
@@ -33,12 +31,15 @@ class Classify:
         dropout: probability, on the pooled vectors.
     """
 
-    name: str
-    quality: Literal["accuracy", "macro_f1"]
-    pooling: Pooling
-    dropout: Fraction
+    causal: bool = False
 
-    causal: ClassVar[bool] = False
+    def __init__(
+        self, *, name: str, quality: Literal["accuracy", "macro_f1"], pooling: Pooling, dropout: Fraction
+    ) -> None:
+        self.name = name
+        self.quality: str = quality
+        self.pooling = pooling
+        self.dropout = dropout
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         return Vocab.labels(column(train, "label", self.name))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,6 @@ from tasks.answers import answer_rows, answers, summed_cross_entropy, token_vect
 from tasks.metrics import PerplexityMetric
 
 
-@dataclass(frozen=True, kw_only=True)
 class Lm:
     """The next token at each token; a row's end is the token `<eos>`, which begins the next row's context too.
 
@@ -36,14 +34,24 @@ class Lm:
         dropout: probability, on the encoder's output.
     """
 
-    name: str
-    quality: Literal["perplexity", "nll"]
-    unit: Literal["line", "stream"]
-    feature: str
-    tie_weights: bool
-    dropout: Fraction
+    causal: bool = True
 
-    causal: ClassVar[bool] = True
+    def __init__(
+        self,
+        *,
+        name: str,
+        quality: Literal["perplexity", "nll"],
+        unit: Literal["line", "stream"],
+        feature: str,
+        tie_weights: bool,
+        dropout: Fraction,
+    ) -> None:
+        self.name = name
+        self.quality: str = quality
+        self.unit = unit
+        self.feature = feature
+        self.tie_weights = tie_weights
+        self.dropout = dropout
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """The predicted feature's own.
@@ -79,7 +87,8 @@ class Lm:
         return answer_rows(batch).n_tokens
 
     def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> LmHead:
-        """
+        """Scores of every string of the vocabulary, by weights of its own or by the embedding's.
+
         Raises:
             HydromelError: weights to be tied that do not fit.
         """

@@ -143,7 +143,7 @@ class PerplexityMetric:
 
     def add(self, nll: Tensor) -> None:
         """(N,) nats of N further tokens."""
-        total = nll.sum(dtype=torch.float64)
+        total = nll.detach().sum(dtype=torch.float64)
         self._total = total if self._total is None else self._total + total
         self._count += len(nll)
 

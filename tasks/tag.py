@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,7 @@ class Tag:
         HydromelError: an unknown scheme, or a quality that such tags do not have.
     """
 
-    causal: ClassVar[bool] = False
+    causal: bool = False
 
     def __init__(
         self,

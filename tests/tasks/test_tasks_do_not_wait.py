@@ -1,0 +1,87 @@
+"""Heads, losses and metrics never wait for the device: on a GPU each wait costs more than the work of a small batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from answer_batches import labelled, tagged, words
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from runner.batch import Batch
+from runner.ragged import Ragged
+from runner.vocab import EOS, PAD, UNK, Vocab
+from tasks.classify import Classify
+from tasks.lm import Lm
+from tasks.tag import Tag
+
+# what reads a value on the host, or has a shape that depends on values
+WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "is_nonzero", "equal")
+
+
+class NoWaiting(TorchDispatchMode):
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        boolean_index = name in ("index", "index_put", "index_put_") and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if name in WAITING or boolean_index:
+            raise AssertionError(f"{name} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+VOCAB = Vocab((PAD, UNK, EOS, "a"), unk=1)
+LABELS = {"words": VOCAB, "target": Vocab(("O", "B-A", "I-A", "B-B"), unk=None)}
+
+
+def lm_batch(task: Any) -> Batch:
+    batch: Batch = task.encode(words([[3, 3], [], [3]]), None, {"words": VOCAB, "target": VOCAB})
+    return batch
+
+
+TAG = {"name": "tag", "quality": None, "dropout": 0.1}
+CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
+    "classify": (
+        Classify(name="classify", quality="accuracy", pooling="max", dropout=0.1),
+        lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]),
+        LABELS,
+    ),
+    "tag": (Tag(**TAG, span_scheme=None), lambda task: tagged([[0, 1], [], [3]]), LABELS),
+    "spans": (Tag(**TAG, span_scheme="IOB2"), lambda task: tagged([[0, 1], [], [3]]), LABELS),
+    "lm": (
+        Lm(name="lm", quality="nll", unit="line", feature="words", tie_weights=False, dropout=0.1),
+        lm_batch,
+        {"words": VOCAB, "target": VOCAB},
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded", "unmasked"])
+@pytest.mark.parametrize("case", CASES)
+def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None:
+    task, make, vocabs = CASES[case]
+    packed = make(task)
+    batch = {"packed": packed, "padded": packed.pad(), "unmasked": packed.unmasked()}[layout]
+    head, metric = task.head(5, vocabs, nn.Identity()), task.metric(vocabs)
+    tokens = torch.zeros(*batch.features["words"].values.shape, 5, requires_grad=True)
+    encoded = Ragged(tokens, batch.rows, batch.features["words"].layout)
+    with NoWaiting():
+        scores = head(encoded, batch)
+        loss = head.loss(scores, batch)
+        loss.total.backward()
+        metric.update(scores.detach(), batch)
+    assert loss.count == task.count(batch)
+    assert metric.compute()
+
+
+def test_the_check_can_fail() -> None:
+    with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+        torch.arange(3)[torch.tensor([True, False, True])]
+    with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+        torch.tensor(np.float64(1.0)).item()
