@@ -55,7 +55,12 @@ class Data:
 
 
 def load(
-    corpus: Corpus, features: Mapping[str, Feature], task: Task, task_key: str, max_length: int | None, cache: Path | None
+    corpus: Corpus,
+    features: Mapping[str, Feature],
+    task: Task,
+    task_key: str,
+    max_length: int | None,
+    cache: Path | None,
 ) -> Data:
     """The corpus as integers, from the cache where it has this very content.
 
@@ -177,9 +182,7 @@ def _read(path: Path) -> Data | None:
         header = json.loads(arrays["header"].tobytes())
         splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
     vocabs = {name: Vocab(tuple(v["tokens"]), v["unk"]) for name, v in header["vocabs"].items()}
-    return Data(
-        splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True
-    )
+    return Data(splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True)
 
 
 def _batch(arrays: Mapping[str, npt.NDArray[Any]], split: str, names: list[str]) -> Batch:
@@ -211,4 +214,6 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise HydromelError(f"{path} could not be written ({error.strerror}); what stood there before is kept") from error
+        raise HydromelError(
+            f"{path} could not be written ({error.strerror}); what stood there before is kept"
+        ) from error

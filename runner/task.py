@@ -74,6 +74,7 @@ class Task(Protocol):
 
     name: str
     quality: str  # the metric by which runs are compared and the best checkpoint is chosen
+    causal: bool  # whether a token's vector may depend on the tokens before it alone
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """The possible answers, from train alone."""
@@ -87,6 +88,12 @@ class Task(Protocol):
         """How many answers of `batch` are supervised, from what the host knows."""
         ...
 
-    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> Head: ...
+    def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> Head:
+        """The head for what `encoder` gives; an error where a task for tokens gets an encoder of rows."""
+        ...
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> Metric: ...
+
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
+        """The metric on `test` of the most frequent answer of `train` (or of answers' frequencies alone)."""
+        ...

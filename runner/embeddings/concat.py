@@ -1,0 +1,35 @@
+"""Several embeddings of a token, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from runner.embeddings.word import Word
+from runner.ragged import Ragged
+from runner.types import Fraction
+
+
+class Concat(nn.Module):
+    """The vectors of all parts, concatenated.
+
+    Args:
+        parts: name -> embedding.
+        dropout: probability of dropping a number of the whole vector.
+    """
+
+    def __init__(self, *, parts: dict[str, Word], dropout: Fraction) -> None:
+        super().__init__()
+        if not parts:
+            raise ValueError("parts={}: at least one embedding is needed")
+        self.parts = nn.ModuleDict(parts)
+        self.output_size = sum(part.output_size for part in parts.values())
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Ids -> rows of (length, sum of the parts' sizes)."""
+        embedded: list[Ragged] = [part(features) for part in self.parts.values()]
+        values = torch.cat([one.values for one in embedded], dim=-1)
+        return embedded[0].with_values(values).map(self.dropout)

@@ -1,0 +1,56 @@
+"""A bag of words: each row pooled to one vector, without order, and optionally transformed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from torch import nn
+
+from runner.errors import HydromelError
+from runner.layers.pooling import pooling
+from runner.ragged import Ragged, Rows
+from runner.task import State
+from runner.types import Fraction, PositiveInt
+
+
+class Bow(nn.Module):
+    """Pool, then hidden layers with ReLU (a deep averaging network, Iyyer et al. 2015, when pool is mean).
+
+    Args:
+        input_size: D.
+        causal: must be false: a bag knows no order.
+        pool: mean, max, min or sum over the row.
+        hidden: sizes of the hidden layers; [] for none.
+        dropout: probability, on the pooled vector and behind each hidden layer.
+    """
+
+    per_token = False
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        causal: bool,
+        pool: Literal["mean", "max", "min", "sum"],
+        hidden: list[PositiveInt],
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        if causal:
+            raise HydromelError(
+                "encoder=bow gives one vector a row, so it cannot predict each next token; use encoder=rnn"
+            )
+        self.pool = pooling(pool, input_size)
+        sizes = [input_size, *hidden]
+        layers: list[nn.Module] = [nn.Dropout(dropout)]
+        for before, after in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.transform = nn.Sequential(*layers)
+        self.output_size = sizes[-1]
+
+    def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
+        """Rows of (length, D) -> rows of one vector each."""
+        vectors = self.transform(self.pool(x))
+        single = Rows(np.ones(x.rows.n_rows, dtype=np.int64), x.rows.device)
+        return Ragged(vectors if x.layout == "packed" else vectors[:, None], single, x.layout), None

@@ -1,0 +1,74 @@
+"""Stacked recurrent layers in one or both directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from runner.errors import HydromelError
+from runner.layers.recurrence import Carried, Cell, Recurrence
+from runner.ragged import Ragged
+from runner.types import Fraction, PositiveInt
+
+Layers = list[Carried]  # one a layer; what a stream carries from window to window
+
+
+class Rnn(nn.Module):
+    """Recurrent layers, each over the outputs of the one before it.
+
+    Args:
+        input_size: D.
+        causal: only forward (language models).
+        cell: rnn, gru or lstm.
+        hidden: H, a direction.
+        layers: how many, one upon another.
+        bidirectional: also from each row's own end; null: wherever the task is not causal.
+        dropout: probability, on the output of every layer.
+
+    Raises:
+        HydromelError: bidirectional, and causal.
+    """
+
+    per_token = True
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        causal: bool,
+        cell: Cell,
+        hidden: PositiveInt,
+        layers: PositiveInt,
+        bidirectional: bool | None,
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        if causal and bidirectional:
+            raise HydromelError("encoder.bidirectional=true would see the next token that task=lm predicts; use false")
+        both = not causal if bidirectional is None else bidirectional
+        self.output_size = hidden * (2 if both else 1)
+        sizes = [input_size] + [self.output_size] * (layers - 1)
+        self.forwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=False) for size in sizes)
+        self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=True) for size in sizes if both)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Ragged, state: Layers | None) -> tuple[Ragged, Layers]:
+        """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's end."""
+        rows_may_end = state is not None and x.rows.host_lengths.min(initial=x.rows.width) < x.rows.width
+        layout = x.layout
+        if rows_may_end:  # a carried cell must be that of each row's own end
+            x = x.pack()
+        ends: Layers = []
+        for place, one in enumerate(self.forwards):
+            output, end = one(x, None if state is None else state[place])
+            ends.append(end)
+            if self.backwards:
+                backward: Ragged = self.backwards[place](x, None)[0]
+                output = output.with_values(torch.cat([output.values, backward.values], dim=-1))
+            x = output.map(self.dropout)
+        return (x.pad() if layout == "padded" and rows_may_end else x), ends
+
+
+def detach(state: Layers | None) -> Layers | None:
+    """The state without its history: gradients do not flow into the window before."""
+    return None if state is None else [tuple(map(Tensor.detach, layer)) for layer in state]

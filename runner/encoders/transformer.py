@@ -1,0 +1,104 @@
+"""A pre-norm transformer encoder, with a causal mask for language models."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from runner.errors import HydromelError
+from runner.layers.attention import SelfAttention
+from runner.ragged import Ragged
+from runner.task import State
+from runner.types import Fraction, PositiveInt
+
+
+class Transformer(nn.Module):
+    """x + Attention(Norm(x)), then x + FeedForward(Norm(x)), `layers` times (Vaswani et al. 2017; Xiong et al. 2020).
+
+    Args:
+        input_size: D; projected to `size` where they differ.
+        causal: each token sees those up to itself.
+        size: of the vectors within, a multiple of `heads`.
+        heads: of attention.
+        layers: how many.
+        feedforward: size of the hidden layer between.
+        positions: sinusoidal (any length), learned (up to max_positions), or none.
+        max_positions: longest row for learned positions.
+        dropout: probability, on the input, the attention weights and both branches.
+    """
+
+    per_token = True
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        causal: bool,
+        size: PositiveInt,
+        heads: PositiveInt,
+        layers: PositiveInt,
+        feedforward: PositiveInt,
+        positions: Literal["sinusoidal", "learned", "none"],
+        max_positions: PositiveInt,
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        if size % heads or size % 2:
+            raise ValueError(f"size={size} must be even and a multiple of heads={heads}")
+        self.size, self.positions, self.max_positions, self.output_size = size, positions, max_positions, size
+        self.input = nn.Identity() if input_size == size else nn.Linear(input_size, size)
+        self.table = nn.Embedding(max_positions, size) if positions == "learned" else None
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(_Layer(size, heads, feedforward, causal, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(size)
+
+    def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
+        """Rows of (length, D) -> rows of (length, size)."""
+        x = x.with_values(x.filled(0.0)).map(self.input)
+        if self.positions != "none":
+            x = x.with_values(x.values * math.sqrt(self.size) + self._encoded(x))
+        x = x.map(self.dropout)
+        for layer in self.layers:
+            x = layer(x)
+        return x.map(self.norm), None
+
+    def _encoded(self, x: Ragged) -> Tensor:
+        """The positions' vectors, counted from each row's first token."""
+        count = x.rows.width if x.layout == "padded" else max(1, x.rows.max_len)
+        if self.table is None:
+            vectors = sinusoids(count, self.size, x.values)
+        elif x.rows.max_len > self.max_positions:
+            raise HydromelError(
+                f"encoder.max_positions={self.max_positions}, but a row has {x.rows.max_len} tokens; "
+                "raise it, cut rows by max_length, or use encoder.positions=sinusoidal"
+            )
+        else:
+            places = torch.arange(count, device=x.values.device).clamp(max=self.max_positions - 1)
+            vectors = self.table(places)
+        return vectors if x.layout == "padded" else vectors.index_select(0, x.rows.position)
+
+
+class _Layer(nn.Module):
+    def __init__(self, size: int, heads: int, feedforward: int, causal: bool, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm, self.feedforward_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.attention = SelfAttention(size, heads, causal, dropout)
+        self.feedforward = nn.Sequential(
+            nn.Linear(size, feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feedforward, size)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Ragged) -> Ragged:
+        attended: Ragged = self.attention(x.map(self.attention_norm))
+        x = x.with_values(x.values + self.dropout(attended.values))
+        return x.map(lambda values: values + self.dropout(self.feedforward(self.feedforward_norm(values))))
+
+
+def sinusoids(count: int, size: int, like: Tensor) -> Tensor:
+    """(count, size) sines and cosines of growing wavelength (Vaswani et al. 2017, section 3.5)."""
+    position = torch.arange(count, device=like.device, dtype=like.dtype)[:, None]
+    rate = torch.exp(torch.arange(0, size, 2, device=like.device, dtype=like.dtype) * (-math.log(10_000.0) / size))
+    return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=-1).flatten(1)

@@ -1,0 +1,119 @@
+"""Rows of token vectors -> one vector a row: rows of (length, D) -> (B, D). Empty rows give 0, whatever the layout.
+
+What stands in padding is selected away before it is read, so no value and no gradient comes from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from runner.ragged import Ragged
+
+Pooling = Literal["mean", "max", "min", "sum", "last", "first", "attention"]
+
+
+def sum_pool(x: Ragged) -> Tensor:
+    """Sum of each feature over each row."""
+    if x.layout == "padded":
+        return x.filled(0.0).sum(dim=1)
+    zeros = x.values.new_zeros(x.rows.n_rows, *x.values.shape[1:])
+    return zeros.index_add(0, x.rows.row, x.values)
+
+
+def mean_pool(x: Ragged) -> Tensor:
+    """Mean of each feature over each row."""
+    lengths = x.lengths.clamp(min=1).to(x.values.dtype)
+    return sum_pool(x) / lengths[:, None]
+
+
+def max_pool(x: Ragged) -> Tensor:
+    """Largest value of each feature over each row; equal largest values share the gradient."""
+    return _extreme(x, -torch.inf)
+
+
+def min_pool(x: Ragged) -> Tensor:
+    """Smallest value of each feature over each row; equal smallest values share the gradient."""
+    return _extreme(x, torch.inf)
+
+
+def _extreme(x: Ragged, worst: float) -> Tensor:
+    reduce = "amax" if worst < 0 else "amin"
+    if x.layout == "padded":
+        filled = x.filled(worst)
+        pooled = filled.amax(dim=1) if worst < 0 else filled.amin(dim=1)
+    else:
+        start = x.values.new_full((x.rows.n_rows, *x.values.shape[1:]), worst)
+        index = x.rows.row[:, None].expand_as(x.values)
+        pooled = start.scatter_reduce(0, index, x.values, reduce, include_self=False)
+    return pooled.masked_fill((x.lengths == 0)[:, None], 0.0)
+
+
+def first_pool(x: Ragged) -> Tensor:
+    """The first token of each row."""
+    return _pick(x, torch.zeros_like(x.lengths))
+
+
+def last_pool(x: Ragged) -> Tensor:
+    """The last real token of each row, never the padded end."""
+    return _pick(x, x.lengths - 1)
+
+
+def _pick(x: Ragged, position: Tensor) -> Tensor:
+    """The token at `position` (B,) of each row; (a place that exists is read for empty rows, and its value dropped)."""
+    empty = (x.lengths == 0)[:, None]
+    n_places = x.values.shape[0] if x.layout == "packed" else x.rows.n_rows * x.rows.width
+    if n_places == 0:
+        return x.values.new_zeros(x.rows.n_rows, *x.values.shape[1:])
+    if x.layout == "packed":
+        starts, values = x.offsets[:-1], x.values
+    else:
+        starts, values = torch.arange(x.rows.n_rows, device=x.values.device) * x.rows.width, x.filled(0.0).flatten(0, 1)
+    places = (starts + position).clamp(0, n_places - 1)
+    return values.index_select(0, places).masked_fill(empty, 0.0)
+
+
+class AttentionPool(nn.Module):
+    """Mean of each row's tokens weighted by softmax(v . tanh(W x)) within the row (Yang et al. 2016, eq. 5-7).
+
+    Args:
+        size: D, of the tokens and of the hidden layer.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(size, size)
+        self.query = nn.Linear(size, 1, bias=False)
+
+    def forward(self, x: Ragged) -> Tensor:
+        """Rows of (length, D) -> (B, D)."""
+        x = x.with_values(x.filled(0.0))
+        scores = x.map(lambda values: self.query(torch.tanh(self.hidden(values))))
+        # a shift within each row changes no weight and keeps exp in range
+        highest = max_pool(scores.map(Tensor.detach))
+        shift = highest.index_select(0, x.rows.row) if x.layout == "packed" else highest[:, None, :]
+        weights = scores.with_values((scores.values - shift).masked_fill(~_real(x), -torch.inf).exp())
+        total = sum_pool(weights).masked_fill((x.lengths == 0)[:, None], 1.0)
+        return sum_pool(x.with_values(x.values * weights.values)) / total
+
+
+def _real(x: Ragged) -> Tensor:
+    return x.mask().unsqueeze(-1)
+
+
+_FUNCTIONS: dict[str, Callable[[Ragged], Tensor]] = {
+    "mean": mean_pool,
+    "max": max_pool,
+    "min": min_pool,
+    "sum": sum_pool,
+    "last": last_pool,
+    "first": first_pool,
+}
+
+
+def pooling(name: Pooling, size: int) -> Callable[[Ragged], Tensor]:
+    """The pooling of that name for token vectors of `size`; `attention` is a module with parameters."""
+    return AttentionPool(size) if name == "attention" else _FUNCTIONS[name]
