@@ -16,7 +16,7 @@ from torch import Tensor
 from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.ragged import Ragged, Rows
-from runner.task import Loss
+from runner.task import Encoder, Loss
 from runner.vocab import Vocab
 
 SHOWN_LABELS = 12  # of the known ones in an error
@@ -82,18 +82,22 @@ def answer_rows(batch: Batch) -> Rows:
     return batch.target.rows
 
 
-def token_vectors(encoded: Ragged, batch: Batch, task: str) -> Tensor:
-    """(N, D) encoder outputs at the tokens that have an answer, and no others.
+def require_tokens(encoder: Encoder, task: str) -> None:
+    """Let pass only encoders that give a vector for each token.
 
     Raises:
-        HydromelError: the encoder gave one vector a row.
+        HydromelError: this one gives one for each row.
     """
-    rows = answer_rows(batch)
-    if encoded.rows.width != rows.width:
+    if not encoder.per_token:
         raise HydromelError(
             f"task={task} needs a vector for each token, but this encoder gives one for each row; "
             "use encoder=conv, rnn or transformer"
         )
+
+
+def token_vectors(encoded: Ragged, batch: Batch) -> Tensor:
+    """(N, D) encoder outputs at the tokens that have an answer, and no others."""
+    rows = answer_rows(batch)
     if encoded.layout == "packed" and encoded.rows.n_tokens == rows.n_tokens:
         return encoded.values
     # by the target's own rows: in the unmasked layout the features' rows reach into the padding

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.layers.pooling import pooling
 from runner.ragged import Ragged
-from runner.task import Loss
+from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import Vocab
 from tasks.answers import answer_ids, column, majority_scores, place, summed_cross_entropy
@@ -57,8 +57,8 @@ class Classify:
     def count(self, batch: Batch) -> int:
         return len(batch.index)
 
-    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> ClassifyHead:
-        return ClassifyHead(input_size, len(vocabs["target"]), self.pooling, self.dropout)
+    def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> ClassifyHead:
+        return ClassifyHead(encoder.output_size, len(vocabs["target"]), self.pooling, self.dropout)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:
         return LabelMetric(labels=vocabs["target"].tokens)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.errors import HydromelError, unknown
 from runner.ragged import Ragged, Rows
-from runner.task import Loss
+from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import EOS, PAD, UNK, Vocab
-from tasks.answers import answer_rows, answers, summed_cross_entropy, token_vectors
+from tasks.answers import answer_rows, answers, require_tokens, summed_cross_entropy, token_vectors
 from tasks.metrics import PerplexityMetric
 
 
@@ -86,14 +86,16 @@ class Lm:
     def count(self, batch: Batch) -> int:
         return answer_rows(batch).n_tokens
 
-    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> LmHead:
+    def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> LmHead:
         """Scores of every string of the vocabulary, by weights of its own or by the embedding's.
 
         Raises:
-            HydromelError: weights to be tied that do not fit.
+            HydromelError: an encoder of one vector a row, or weights to be tied that do not fit.
         """
-        tied = _tied_weight(input_size, len(vocabs["target"]), embedding) if self.tie_weights else None
-        return LmHead(input_size, vocabs["target"], self.dropout, tied)
+        require_tokens(encoder, self.name)
+        size = encoder.output_size
+        tied = _tied_weight(size, len(vocabs["target"]), embedding) if self.tie_weights else None
+        return LmHead(size, vocabs["target"], self.dropout, tied)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> PerplexityMetric:
         """Bits per character too, where every string of the vocabulary is one character (`<eos>` is the line end)."""
@@ -137,7 +139,7 @@ class LmHead(nn.Module):
         self.never: Tensor
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        vectors = self.dropout(token_vectors(encoded, batch, "lm"))
+        vectors = self.dropout(token_vectors(encoded, batch))
         return F.linear(vectors, self.weight, self.bias + self.never)
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.ragged import IntArray, Ragged
-from runner.task import Loss
+from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import Vocab
 from tasks.answers import (
@@ -22,6 +22,7 @@ from tasks.answers import (
     column,
     majority_scores,
     place,
+    require_tokens,
     summed_cross_entropy,
     token_vectors,
 )
@@ -103,8 +104,14 @@ class Tag:
     def count(self, batch: Batch) -> int:
         return answer_rows(batch).n_tokens
 
-    def head(self, input_size: int, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> TagHead:
-        return TagHead(input_size, len(vocabs["target"]), self.dropout)
+    def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> TagHead:
+        """Scores of every tag.
+
+        Raises:
+            HydromelError: an encoder of one vector a row.
+        """
+        require_tokens(encoder, self.name)
+        return TagHead(encoder.output_size, len(vocabs["target"]), self.dropout)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric | SpanMetric:
         tags = vocabs["target"].tokens
@@ -126,7 +133,7 @@ class TagHead(nn.Module):
         self.linear = nn.Linear(input_size, n_tags)
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        scores: Tensor = self.linear(self.dropout(token_vectors(encoded, batch, "tag")))
+        scores: Tensor = self.linear(self.dropout(token_vectors(encoded, batch)))
         return scores
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:

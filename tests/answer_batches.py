@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,6 +33,14 @@ def tagged(rows: Sequence[Sequence[int]]) -> Batch:
     features = words([[1] * len(row) for row in rows])
     target = torch.tensor([one for row in rows for one in row], dtype=torch.int64)
     return Batch(features, Ragged(target, features["words"].rows, "packed"), np.arange(len(rows)))
+
+
+@dataclass(frozen=True)
+class EncoderOf:
+    """An encoder as a head's constructor sees it."""
+
+    output_size: int
+    per_token: bool = True
 
 
 def one_hot(predicted: Sequence[int], n_labels: int) -> torch.Tensor:

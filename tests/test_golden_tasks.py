@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from answer_batches import labelled, tagged
+from answer_batches import EncoderOf, labelled, tagged
 from torch import nn
 
 from runner.ragged import Ragged
@@ -21,7 +21,9 @@ TWO = {"target": Vocab(("right", "wrong"), unk=None)}
 
 def test_batched_scores() -> None:
     batch = labelled([0, 1], lengths=[1, 1])
-    head = Classify(name="classify", quality="accuracy", pooling="sum", dropout=0.0).head(4, TWO, nn.Identity())
+    head = Classify(name="classify", quality="accuracy", pooling="sum", dropout=0.0).head(
+        EncoderOf(4), TWO, nn.Identity()
+    )
     with torch.no_grad():
         head.linear.weight.copy_(torch.tensor([[5.0, 6, 7, 8], [9, 10, 11, 12]]))
         head.linear.bias.zero_()
@@ -37,7 +39,7 @@ def test_masked_token_loss(layout: str) -> None:
     batch = split.pad() if layout == "padded" else split.unmasked()
     values = torch.zeros(2, 5, 1, dtype=torch.float64)
     values[0, :, 0] = torch.tensor(picked, dtype=torch.float64)
-    head = Tag(name="tag", quality=None, span_scheme=None, dropout=0.0).head(1, TWO, nn.Identity()).double()
+    head = Tag(name="tag", quality=None, span_scheme=None, dropout=0.0).head(EncoderOf(1), TWO, nn.Identity()).double()
     with torch.no_grad():
         head.linear.weight.copy_(torch.tensor([[1.0], [0.0]]))
         head.linear.bias.zero_()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import labelled, rows_of, words
+from answer_batches import EncoderOf, labelled, rows_of, words
 
 from runner.errors import HydromelError
 from runner.ragged import Ragged
@@ -69,7 +69,7 @@ def test_loss_is_the_sum_over_rows() -> None:
     task, vocabs = classify(), {"target": Vocab(("a", "b", "c"), unk=None)}
     batch = labelled([2, 0, 1], lengths=[3, 0, 1])
     encoded = Ragged(torch.randn(4, 5, dtype=torch.float64), batch.rows, "packed")
-    head = task.head(5, vocabs, torch.nn.Identity()).double()
+    head = task.head(EncoderOf(5), vocabs, torch.nn.Identity()).double()
     loss = head.loss(head(encoded, batch), batch)
     rows = [encoded.values[:3].amax(0), torch.zeros(5, dtype=torch.float64), encoded.values[3]]
     each = [
@@ -83,7 +83,7 @@ def test_loss_is_the_sum_over_rows() -> None:
 def test_an_encoder_of_one_vector_a_row_will_do() -> None:
     """A bag of words gives rows of length one; pooling them changes nothing."""
     task, batch = classify(pooling="mean"), labelled([0, 1], lengths=[5, 0])
-    head = task.head(3, {"target": Vocab(("a", "b"), unk=None)}, torch.nn.Identity())
+    head = task.head(EncoderOf(3), {"target": Vocab(("a", "b"), unk=None)}, torch.nn.Identity())
     vectors = torch.randn(2, 3)
     torch.testing.assert_close(head(Ragged(vectors, rows_of([1, 1]), "packed"), batch), head.linear(vectors))
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import rows_of, words
+from answer_batches import EncoderOf, words
 from torch import nn
 
 from runner.batch import Batch
@@ -90,7 +90,7 @@ def test_loss_is_over_real_tokens_and_never_gives_pad_a_share() -> None:
     torch.manual_seed(2)
     batch = encode(TEXT)
     vectors = torch.randn(11, 8, dtype=torch.float64)
-    head = lm().head(8, VOCABS, nn.Identity()).double()
+    head = lm().head(EncoderOf(8), VOCABS, nn.Identity()).double()
     scores = head(Ragged(vectors, batch.rows, "packed"), batch)
     loss = head.loss(scores, batch)
     by_hand = 0.0
@@ -109,7 +109,7 @@ def test_loss_is_over_real_tokens_and_never_gives_pad_a_share() -> None:
 
 def test_tied_weights_are_the_embedding_and_leave_its_padding_at_zero() -> None:
     embedding = nn.Embedding(6, 4, padding_idx=0)
-    head = lm(tie_weights=True).head(4, VOCABS, embedding)
+    head = lm(tie_weights=True).head(EncoderOf(4), VOCABS, embedding)
     assert head.weight is embedding.weight
     assert head.state_dict().keys() == {"weight", "bias"}
     batch = encode(TEXT)
@@ -132,13 +132,12 @@ def test_tied_weights_are_the_embedding_and_leave_its_padding_at_zero() -> None:
 )
 def test_weights_that_cannot_be_tied(embedding: nn.Module, size: int, message: str) -> None:
     with pytest.raises(HydromelError, match=message):
-        lm(tie_weights=True).head(size, VOCABS, embedding)
+        lm(tie_weights=True).head(EncoderOf(size), VOCABS, embedding)
 
 
 def test_one_vector_a_row_is_not_enough() -> None:
-    batch = encode(TEXT)
     with pytest.raises(HydromelError, match=r"^task=lm needs a vector for each token"):
-        lm().head(4, VOCABS, nn.Identity())(Ragged(torch.zeros(4, 4), rows_of([1] * 4), "packed"), batch)
+        lm().head(EncoderOf(4, per_token=False), VOCABS, nn.Identity())
 
 
 def test_bits_per_character_where_tokens_are_characters() -> None:

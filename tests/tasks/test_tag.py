@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import rows_of, tagged, words
+from answer_batches import EncoderOf, tagged, words
 from torch import nn
 
 from runner.batch import Batch
@@ -113,7 +113,7 @@ def loss_and_gradients(batch: Batch, tokens: torch.Tensor, head: Any) -> tuple[f
 
 def test_loss_is_over_real_tokens_alone_in_every_layout() -> None:
     torch.manual_seed(1)
-    head = tag().head(4, ABC, nn.Identity()).double()
+    head = tag().head(EncoderOf(4), ABC, nn.Identity()).double()
     split = tagged([[0, 2, 1], [], [1], [2, 2]])
     tokens = torch.randn(6, 4, dtype=torch.float64)
     by_hand = -sum(
@@ -134,12 +134,12 @@ def test_unmasked_features_that_an_encoder_packed() -> None:
     """All of the rectangle lies packed, since the rows claim to fill it."""
     split = tagged([[0, 2, 1], [1]])
     batch, tokens = split.unmasked(), torch.randn(4, 4)
-    head = tag().head(4, ABC, nn.Identity())
+    head = tag().head(EncoderOf(4), ABC, nn.Identity())
     torch.testing.assert_close(head(encoded_like(batch, tokens).pack(), batch), head.linear(tokens))
 
 
 def test_a_batch_of_empty_rows_has_no_loss() -> None:
-    head = tag().head(4, ABC, nn.Identity())
+    head = tag().head(EncoderOf(4), ABC, nn.Identity())
     batch = tagged([[], []])
     loss = head.loss(head(Ragged(torch.zeros(0, 4), batch.rows, "packed"), batch), batch)
     loss.total.backward()
@@ -148,11 +148,9 @@ def test_a_batch_of_empty_rows_has_no_loss() -> None:
 
 
 def test_one_vector_a_row_is_not_enough() -> None:
-    batch = tagged([[0, 1], [2]])
-    head = tag().head(4, ABC, nn.Identity())
     expected = "^task=tag needs a vector for each token, but this encoder gives one for each row; use encoder=conv, rnn"
     with pytest.raises(HydromelError, match=expected):
-        head(Ragged(torch.zeros(2, 4), rows_of([1, 1]), "packed"), batch)
+        tag().head(EncoderOf(4, per_token=False), ABC, nn.Identity())
 
 
 def test_majority() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from answer_batches import labelled, tagged, words
+from answer_batches import EncoderOf, labelled, tagged, words
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -68,7 +68,7 @@ def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None
     task, make, vocabs = CASES[case]
     packed = make(task)
     batch = {"packed": packed, "padded": packed.pad(), "unmasked": packed.unmasked()}[layout]
-    head, metric = task.head(5, vocabs, nn.Identity()), task.metric(vocabs)
+    head, metric = task.head(EncoderOf(5), vocabs, nn.Identity()), task.metric(vocabs)
     tokens = torch.zeros(*batch.features["words"].values.shape, 5, requires_grad=True)
     encoded = Ragged(tokens, batch.rows, batch.features["words"].layout)
     with NoWaiting():
