@@ -48,6 +48,7 @@ class Clock:
             torch.cuda.synchronize(self.device)
             for phase, begin, end in self._pending:
                 assert isinstance(begin, torch.cuda.Event)
+                assert isinstance(end, torch.cuda.Event)
                 self.seconds[phase] += begin.elapsed_time(end) / 1000
             self._pending.clear()
         return time.perf_counter()
@@ -55,7 +56,7 @@ class Clock:
     def _mark(self) -> Mark:
         if self.device.type != "cuda":
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -65,7 +66,6 @@ class Account:
     """Host-side counts over all training updates; part of every checkpoint, so a resumed run's figures are whole."""
 
     real_tokens: int = 0
-    padded_tokens: int = 0
     supervised: int = 0
     examples: int = 0
     updates: int = 0
@@ -76,9 +76,34 @@ class Account:
     timed_seconds: float = 0.0
     padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
 
-    def add_padding(self, causes: dict[str, int]) -> None:
-        for cause, tokens in causes.items():
-            self.padding[cause] += tokens
+    def add(
+        self,
+        *,
+        tokens: int,
+        examples: int,
+        updates: int,
+        supervised: int,
+        seconds: float,
+        timed: bool,
+        padding: dict[str, int],
+    ) -> None:
+        """What some updates took; `padding` in tokens by cause, `timed` if they are no warm-up."""
+        self.real_tokens += tokens
+        self.examples += examples
+        self.updates += updates
+        self.supervised += supervised
+        self.training_seconds += seconds
+        for cause, padded in padding.items():
+            self.padding[cause] += padded
+        if timed:
+            self.timed_tokens += tokens
+            self.timed_examples += examples
+            self.timed_updates += updates
+            self.timed_seconds += seconds
+
+    @property
+    def padded_tokens(self) -> int:
+        return sum(self.padding.values())
 
     def state(self) -> dict[str, Any]:
         return asdict(self)
@@ -152,15 +177,14 @@ _KERNELS = {
     "_scaled_dot_product_cudnn_attention": "cuDNN attention",
     "_scaled_dot_product_attention_math": "attention by matrix products",
     "convolution": "convolution",
-    "sigmoid": "",
 }
 
 
-class KernelWatch(TorchDispatchMode):
+class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which of torch's kernels run while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -169,5 +193,5 @@ class KernelWatch(TorchDispatchMode):
 
     def describe(self, layout: str) -> str:
         """What ran, for `kernel` in result.json: `oneDNN RNN, padded`."""
-        named = [text for name, text in _KERNELS.items() if name in self.seen and text]
+        named = [text for name, text in _KERNELS.items() if name in self.seen]
         return ", ".join([*(named or ["matrix products"]), layout])

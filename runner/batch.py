@@ -64,9 +64,10 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         if self.rows.device == device:
             return self
-        rows = self.rows.to(device)
+        moved = {id(self.rows): self.rows.to(device)}  # rows that were shared stay shared
 
         def move(feature: Ragged) -> Ragged:
+            rows = moved.setdefault(id(feature.rows), feature.rows.to(device))
             return Ragged(feature.values.to(device, non_blocking=True), rows, feature.layout)
 
         features = {name: move(feature) for name, feature in self.features.items()}

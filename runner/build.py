@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
 
 from runner.errors import HydromelError, did_you_mean
 
@@ -72,7 +73,7 @@ def check_options(
 def _check_value(value: Any, annotation: Any, where: str) -> None:
     try:
         adapter = TypeAdapter[Any](annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticSchemaGenerationError as error:
+    except (PydanticSchemaGenerationError, SchemaError) as error:
         raise HydromelError(f"{where}={value!r}: this option takes a node with _target_, not a value") from error
     try:
         adapter.validate_python(value, strict=True)
@@ -108,7 +109,7 @@ def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Call
     allowed = (*ALLOWED, *(f"{plugin.rstrip('.')}." for plugin in plugins))
     if not path.startswith(allowed):
         raise HydromelError(
-            f"{where}._target_={path}: not allowed; it must begin with {', '.join(allowed)} (or a module in plugins=[...])"
+            f"{where}._target_={path}: not allowed; it must begin with {', '.join(allowed)} (see the option plugins)"
         )
     module_name, _, name = path.rpartition(".")
     try:

@@ -98,13 +98,15 @@ def numericalise(
             )
     vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
     vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
-    splits, oov_rate, truncated = {}, {}, {}
+    splits: dict[str, Batch] = {}
+    oov_rate: dict[str, dict[str, float]] = {}
+    truncated: dict[str, int] = {}
     for split in SPLITS:
         if split not in tables:
             continue
-        columns = _columns(tables[split], features, vocabs)
-        oov_rate[split] = {name: _oov_rate(columns[name].values, vocabs[name]) for name in columns}
-        whole = task.encode(columns, tables[split], vocabs)
+        ids_of = _columns(tables[split], features, vocabs)
+        oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
+        whole = task.encode(ids_of, tables[split], vocabs)
         splits[split] = whole if max_length is None else truncate(whole, max_length)
         truncated[split] = whole.real_tokens - splits[split].real_tokens
     return Data(splits, vocabs, oov_rate, truncated, fingerprint, cached=False)
@@ -142,7 +144,7 @@ def _columns(table: pa.Table, features: Mapping[str, Feature], vocabs: Mapping[s
 
 
 def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
-    return float((ids == vocab.unk).double().mean()) if len(ids) else 0.0
+    return float(torch.eq(ids, vocab.unk or 0).double().mean()) if len(ids) else 0.0
 
 
 # --- the cache file -------------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import subprocess
@@ -14,30 +12,9 @@ from typing import Any
 
 import torch
 
+from runner.provenance_hash import comparison_hash, config_hash
+
 _PACKAGES = ("torch", "numpy", "pyarrow", "hydra-core", "mlflow", "datasets", "seqeval", "hydromel")
-_NO_RESULT = ("tracker", "sweep", "resume", "cache_dir", "data_dir", "runs_dir", "plugins", "choices")
-_NO_COMPARISON = ("batching", "seed")
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Hash of all that decides a run's result; the same in every folder and with every tracker."""
-    return _hash(_without(config, _NO_RESULT))
-
-
-def comparison_hash(config: Mapping[str, Any]) -> str:
-    """Hash of all but batching and seed: runs that agree in it may be compared across strategies."""
-    return _hash(_without(config, (*_NO_RESULT, *_NO_COMPARISON)))
-
-
-def _without(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    kept = {key: value for key, value in config.items() if key not in names}
-    if isinstance(dataset := kept.get("dataset"), Mapping):  # where the files lie; the fingerprint says what they hold
-        kept["dataset"] = {key: value for key, value in dataset.items() if key != "data_dir"}
-    return kept
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def provenance(config: Mapping[str, Any], device: torch.device, data_fingerprint: str) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Vocab:
         places = pc.index_in(strings, value_set=self._values)
         missing = -1 if self.unk is None else self.unk
         ids: npt.NDArray[np.int32] = pc.fill_null(places, missing).to_numpy(zero_copy_only=False)
-        return ids.astype(np.int32, copy=False)
+        return ids.astype(np.int32)  # a copy: Arrow's memory is read-only
 
     def decode(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
         return [self.tokens[place] for place in ids]

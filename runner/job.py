@@ -1,0 +1,78 @@
+"""A run in a process of its own: `python -m runner.job FOLDER` runs the config that lies in FOLDER/resolved.yaml.
+
+Memory, allocator and caches of one run then say nothing about another. A signal to end (SIGINT, SIGTERM) keeps what
+was done; exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.errors import HydromelError
+from runner.names import RESOLVED
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def process_start() -> float:
+    """Unix time at which this process began, so that start-up counts the imports too (Linux; elsewhere: now)."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return time.time()
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def run_job(folder: Path, started: float) -> int:
+    """Run FOLDER's config; the exit code."""
+    from runner.experiment import run_experiment  # imports torch: seconds that a mistyped command need not wait for
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        config: dict[str, Any] = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8"))
+        result = run_experiment(config, folder, started, say)
+    except HydromelError as error:
+        return failed(str(error))
+    except KeyboardInterrupt:
+        print(f"interrupted; what was done is kept: hydromel resume={folder}", file=sys.stderr)
+        return 130
+    say(summary(result, folder))
+    return 0
+
+
+def failed(line: str) -> int:
+    """Print one line of error, or with HYDRA_FULL_ERROR=1 where it came from; the exit code."""
+    if os.environ.get(FULL_ERROR) == "1":
+        traceback.print_exc()
+    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    return 1
+
+
+def summary(result: dict[str, Any], folder: Path) -> str:
+    """The last line of a run."""
+    quality = result["quality"]["metric"]
+    split = "test" if "test" in result["metrics"] else "valid"
+    speed = result["speed"]["real_tokens_per_s"]
+    rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
+    return f"{result['name']}: {split} {quality} {result['metrics'][split][quality]:.2f}, {rate} -> {folder}"
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(Path(sys.argv[1]), process_start()))

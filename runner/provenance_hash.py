@@ -1,0 +1,32 @@
+"""Hashes of a resolved config: which runs are the same, and which may be compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_NO_RESULT = ("tracker", "sweep", "resume", "cache_dir", "data_dir", "runs_dir", "plugins", "choices")
+_NO_COMPARISON = ("batching", "seed")
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Hash of all that decides a run's result; the same in every folder and with every tracker."""
+    return _hash(_without(config, _NO_RESULT))
+
+
+def comparison_hash(config: Mapping[str, Any]) -> str:
+    """Hash of all but batching and seed: runs that agree in it may be compared across strategies."""
+    return _hash(_without(config, (*_NO_RESULT, *_NO_COMPARISON)))
+
+
+def _without(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    kept = {key: value for key, value in config.items() if key not in names}
+    if isinstance(dataset := kept.get("dataset"), Mapping):  # where the files lie; the fingerprint says what they hold
+        kept["dataset"] = {key: value for key, value in dataset.items() if key != "data_dir"}
+    return kept
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -1,0 +1,266 @@
+"""Training and evaluation: one plain loop for all tasks, strategies and devices.
+
+An epoch is run in segments (up to the end of the warm-up, to the next checkpoint, to its own end). Inside a segment
+nothing is logged, counted or waited for; all bookkeeping stands between segments.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from runner.accounting import Account, Clock
+from runner.batch import Batch
+from runner.batching.loader import Batching
+from runner.batching.plan import digest
+from runner.batching.stream import Stream
+from runner.errors import HydromelError
+from runner.model import Model
+from runner.names import higher_is_better
+from runner.ragged import IntArray
+from runner.records import RunFolder
+from runner.schedule import Schedule
+from runner.task import Head, Metric, State, Task
+from runner.types import NonNegativeInt, PositiveFloat, PositiveInt
+
+_SHOWN_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The `train` section of the config; configs/train.yaml says what each option does."""
+
+    epochs: PositiveInt
+    max_updates: PositiveInt | None
+    clip_norm: PositiveFloat | None
+    metric: str | None
+    patience: PositiveInt | None
+    checkpoint_every: PositiveInt | None
+    log_every: PositiveInt
+    warmup_updates: NonNegativeInt
+    eval_batch_size: PositiveInt
+
+
+@dataclass
+class Progress:
+    """How far training has come; with (epoch, update) any plan can be taken up where it was left."""
+
+    epoch: int = 0
+    update: int = 0  # within the epoch
+    updates: int = 0  # in all
+    digest: str = ""  # of the rows of every update so far
+    best: float | None = None  # of the chosen metric on valid, larger is better
+    best_metrics: dict[str, Any] = field(default_factory=dict)
+    waited: int = 0  # evaluations since then
+    carried: State = None  # of a stream
+
+
+@dataclass
+class Training:
+    """All that one run trains with."""
+
+    model: Model
+    head: Head
+    task: Task
+    metric: Callable[[], Metric]
+    metric_name: str
+    batching: Batching | Stream
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    train: Batch  # as `batching.arrange` gave it
+    valid: Batch
+    settings: Settings
+    seed: int
+    bf16: bool
+    run: RunFolder
+    clock: Clock
+    save: Callable[[str], None]  # a checkpoint of that name
+    after_evaluation: Callable[[dict[str, Any], float], None]  # metrics of valid, mean loss of the epoch
+    account: Account = field(default_factory=Account)
+    progress: Progress = field(default_factory=Progress)
+
+
+def fit(t: Training) -> None:
+    """Train until the epochs, the updates or the patience are used up.
+
+    Raises:
+        HydromelError: a loss that is not finite.
+    """
+    while t.progress.epoch < t.settings.epochs and not _used_up(t):
+        updates = t.batching.updates(t.train.rows.host_lengths, t.seed, t.progress.epoch)
+        losses: list[float] = []
+        while t.progress.update < len(updates) and not _used_up(t):
+            end = _segment_end(t, len(updates))
+            losses += _train_segment(t, updates[t.progress.update : end])
+            if t.progress.update < len(updates) and not _used_up(t):
+                t.clock.start()
+                t.save("last")
+                t.clock.lap("tracking")
+        if t.progress.update == len(updates):
+            t.progress.epoch, t.progress.update, t.progress.carried = t.progress.epoch + 1, 0, None
+        _evaluate_and_keep(t, float(np.mean(losses)) if losses else math.nan)
+
+
+def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool) -> dict[str, Any]:
+    """The metric over all batches; a state is carried from batch to batch where they continue one another."""
+    model.eval()
+    state: State = None
+    with torch.inference_mode(), torch.autocast(_device(model).type, torch.bfloat16, enabled=bf16):
+        for batch in batches:
+            scores, state = model(batch, state if batch.continues else None)
+            metric.update(scores, batch)
+        return metric.compute()
+
+
+def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
+    """Run updates one after another, then account for them: the mean loss of each."""
+    t.model.train()
+    begin = t.clock.settle()
+    t.clock.start()
+    losses, supervised = [], 0
+    for rows in updates:
+        _set_rate(t)
+        loss, count = _backward(t, rows)
+        if t.settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
+        if loss.device.type == "cpu":  # costs nothing here; elsewhere it would wait for the device
+            _check_finite(t, [loss.item()], [rows])
+        t.optimizer.step()
+        t.optimizer.zero_grad()
+        t.clock.lap("optimizer")
+        losses.append(loss)
+        supervised += count
+        t.progress.updates += 1
+    seconds = t.clock.settle() - begin
+    values: list[float] = torch.stack(losses).tolist()
+    _check_finite(t, values, updates)
+    _account(t, updates, supervised, seconds)
+    _log(t, values)
+    t.progress.update += len(updates)
+    return values
+
+
+def _backward(t: Training, rows: IntArray) -> tuple[Tensor, int]:
+    """Gradients of one update's mean loss, added up over its micro-batches; the loss, and how many answers it has."""
+    micro_batches = list(t.batching.micro_batches(t.train, rows))
+    count = sum(t.task.count(batch) for batch in micro_batches)
+    t.clock.lap("data")
+    total: Tensor | None = None
+    for batch in micro_batches:
+        with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=t.bf16):
+            scores, state = t.model(batch, t.progress.carried if batch.continues else None)
+            loss = t.head.loss(scores, batch).total / max(1, count)
+        t.clock.lap("forward")
+        loss.backward()  # type: ignore[no-untyped-call]
+        t.clock.lap("backward")
+        total = loss.detach() if total is None else total + loss.detach()
+        t.progress.carried = detached(state) if isinstance(t.batching, Stream) else None
+    assert total is not None
+    return total, count
+
+
+def detached(state: State) -> State:
+    """The state without its history: no gradient flows into the window before."""
+    if isinstance(state, Tensor):
+        return state.detach()
+    if isinstance(state, list | tuple):
+        return type(state)(detached(one) for one in state)
+    return state
+
+
+def _set_rate(t: Training) -> None:
+    factor = t.schedule.factor(t.progress.updates)
+    for group in t.optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _used_up(t: Training) -> bool:
+    limit, patience = t.settings.max_updates, t.settings.patience
+    enough = limit is not None and t.progress.updates >= limit
+    return enough or (patience is not None and t.progress.waited >= patience)
+
+
+def _segment_end(t: Training, n_updates: int) -> int:
+    """The update of this epoch before which the next bookkeeping is due."""
+    done, here = t.progress.updates, t.progress.update
+    ahead = [n_updates - here]
+    if done < t.settings.warmup_updates:
+        ahead.append(t.settings.warmup_updates - done)
+    if t.settings.max_updates is not None:
+        ahead.append(t.settings.max_updates - done)
+    if t.settings.checkpoint_every is not None:
+        ahead.append(t.settings.checkpoint_every - done % t.settings.checkpoint_every)
+    return here + min(ahead)
+
+
+def _account(t: Training, updates: list[IntArray], supervised: int, seconds: float) -> None:
+    lengths = t.train.rows.host_lengths
+    tokens = int(lengths[np.concatenate(updates)].sum())
+    examples = sum(map(len, updates))
+    t.account.add(
+        tokens=tokens,
+        examples=examples,
+        updates=len(updates),
+        supervised=supervised,
+        seconds=seconds,
+        timed=t.progress.updates > t.settings.warmup_updates,
+        padding=t.batching.padding_of_epoch(lengths, updates),
+    )
+    t.progress.digest = digest(updates, t.progress.digest)
+
+
+def _log(t: Training, losses: list[float]) -> None:
+    """A record for each `log_every` updates, and one for what is left over."""
+    first = t.progress.updates - len(losses)
+    rate = t.optimizer.param_groups[0]["lr"]
+    for start in range(0, len(losses), t.settings.log_every):
+        some = losses[start : start + t.settings.log_every]
+        step = first + start + len(some)
+        t.run.log(step, t.progress.epoch + 1, {"train/loss": float(np.mean(some)), "train/lr": rate})
+
+
+def _check_finite(t: Training, losses: list[float], updates: list[IntArray]) -> None:
+    for place, loss in enumerate(losses):
+        if math.isfinite(loss):
+            continue
+        number = t.progress.updates + 1 if len(losses) == 1 else t.progress.updates - len(losses) + place + 1
+        rows = updates[place]
+        shown = ", ".join(str(row) for row in rows[:_SHOWN_ROWS]) + (", ..." if len(rows) > _SHOWN_ROWS else "")
+        lengths = ", ".join(str(n) for n in t.train.rows.host_lengths[rows[:_SHOWN_ROWS]])
+        raise HydromelError(
+            f"the loss is {loss} at update {number} (epoch {t.progress.epoch + 1}; {len(rows)} rows of train, counted "
+            f"from 0: {shown}; lengths {lengths}); lower optimizer.lr or train.clip_norm"
+        )
+
+
+def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
+    """Evaluate on valid, keep the best and the last checkpoint, and tell the schedule."""
+    t.clock.settle()
+    t.clock.start()
+    batches = t.batching.evaluation(t.valid, t.settings.eval_batch_size)
+    metrics = evaluate(t.model, t.metric(), batches, t.bf16)
+    t.clock.lap("evaluation")
+    if not isinstance(metrics.get(t.metric_name), float):
+        figures = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
+        raise HydromelError(f"train.metric={t.metric_name}: this task has no such figure; it has {figures}")
+    value = metrics[t.metric_name] * (1 if higher_is_better(t.metric_name) else -1)
+    t.schedule.observe(value)
+    t.progress.waited += 1
+    if t.progress.best is None or value > t.progress.best:
+        t.progress.best, t.progress.best_metrics, t.progress.waited = value, metrics, 0
+        t.save("best")
+    t.save("last")
+    t.after_evaluation(metrics, mean_loss)
+    t.clock.settle()
+    t.clock.lap("tracking")
+    t.clock.settle()
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
