@@ -56,7 +56,7 @@ def check_root(
     task: dict[str, Any],
     train: dict[str, Any],
     sweep: dict[str, Any],
-    run_plots: dict[str, Any],
+    run_plots: dict[str, Any] | None,
     choices: dict[str, str | None],
 ) -> None:
     """The top level of a config: its signature is the schema, and calling it does nothing."""
@@ -89,7 +89,7 @@ def run_experiment(config: Config, folder: Path, started: float, say: Say) -> di
     check_options(check_root, config, "")
     tracker: Tracker = build(config["tracker"], "tracker", {}, config["plugins"])
     tracker.check()
-    plots = build(config["run_plots"], "run_plots", {}, config["plugins"])
+    plots = None if config["run_plots"] is None else build(config["run_plots"], "run_plots", {}, config["plugins"])
     with start_folder(config, folder) as run:
         try:
             experiment = prepare(config, run, tracker, say)
@@ -105,7 +105,8 @@ def run_experiment(config: Config, folder: Path, started: float, say: Say) -> di
             raise
         run.flush()
         run.write_result(result)
-        plots.draw(run.path)
+        if plots is not None:
+            plots.draw(run.path)
         run.set_status(names.FINISHED)
         deliver(tracker, run, say, final=True)
     _deliver_earlier(tracker, Path(config["runs_dir"]), say)

@@ -142,7 +142,7 @@ class TimeMajor:
         return cls(
             tokens=rows._send(tokens),
             inverse=rows._send(inverse),
-            batch_sizes=torch.from_numpy(np.ascontiguousarray(running, dtype=np.int64)),
+            batch_sizes=torch.from_numpy(running.astype(np.int64).copy()),
             row_order=rows._send(order),
         )
 
