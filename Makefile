@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench ui clean
+
+setup: $(READY)  ## install, nothing else
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)  ## one tagger under four batching strategies on the built-in corpus, then the comparison
+	$(BIN)/hydromel experiment=demo
+	$(BIN)/hydromel-compare runs/demo
+	@echo 'Open the runs in MLflow: make ui'
+
+ui: $(READY)  ## the MLflow page, at http://127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	$(BIN)/mlflow server --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
+
+test: $(READY)  ## all tests; HYDROMEL_DATA=FOLDER adds those on published data
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+
+check: $(READY)  ## format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+
+bench: $(READY)  ## seconds and memory as the corpus grows; the file is written under benchmarks/results/
+	$(BIN)/python benchmarks/growth.py --json benchmarks/results/growth.json
+
+clean:
+	rm -rf $(VENV)
