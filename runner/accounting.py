@@ -171,6 +171,7 @@ _KERNELS = {
     "_cudnn_rnn": "cuDNN RNN",
     "_thnn_fused_lstm_cell": "ATen LSTM cells",
     "_thnn_fused_gru_cell": "ATen GRU cells",
+    "sigmoid_": "RNN cells step by step",
     "_scaled_dot_product_flash_attention_for_cpu": "flash attention (CPU)",
     "_scaled_dot_product_flash_attention": "flash attention",
     "_scaled_dot_product_efficient_attention": "memory-efficient attention",
