@@ -162,8 +162,8 @@ def _machine(run: Run) -> str:
 
 
 def _majority(run: Run) -> dict[str, float]:
-    values = run.value("majority")
-    names = list(values) if isinstance(values, Mapping) else []
+    """Figures of the baseline: the quality and, beside it, accuracy."""
+    names = dict.fromkeys((run.metric, "accuracy"))
     return {name: value for name in names if (value := run.number(f"majority.{name}")) is not None}
 
 

@@ -162,7 +162,7 @@ def test_views_agree(
                 assert figure in view, (name, each["name"], figure)
         flat = " ".join(re.sub(r"\s+", " ", view).split())
         assert "made the same 312 updates" in flat
-        assert "accuracy 88.12, f1 0.00" in flat
+        assert "f1 0.00, accuracy 88.12" in flat
         assert "known wrong" in flat
 
 
