@@ -291,12 +291,13 @@ def _record_epoch(t: Training, tracker: Tracker, say: Say, metrics: dict[str, An
     account, progress = t.account, t.progress
     figures = {f"valid/{name}": value for name, value in metrics.items() if isinstance(value, float)}
     cost = {"train/seconds": account.training_seconds, "train/tokens": float(account.real_tokens)}
-    t.run.log(progress.updates, progress.epoch, figures | cost)
+    epoch = progress.epoch + (progress.update > 0)  # counted from 1; one that was cut short counts
+    t.run.log(progress.updates, epoch, figures | cost)
     t.run.flush()
     tokens_per_s = account.real_tokens / max(account.training_seconds, 1e-9)
     positions = account.real_tokens + account.padded_tokens
     say(
-        f"epoch {progress.epoch:3d}  updates {progress.updates:6,d}  loss {loss:8.4f}  "
+        f"epoch {epoch:3d}  updates {progress.updates:6,d}  loss {loss:8.4f}  "
         f"valid {t.metric_name} {metrics[t.metric_name]:8.2f}  {tokens_per_s:9,.0f} tok/s  "
         f"padding {100 * account.padded_tokens / max(1, positions):4.1f} %  {account.training_seconds:7.1f} s"
     )
