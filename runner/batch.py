@@ -19,7 +19,7 @@ class Batch:
         features: name -> integer ids; all share one `Rows`.
         target: (B,) one answer a row, or a `Ragged` of one answer a token.
         index: (B,) on the host: the row numbers in the file's order, so that nothing is ever unsorted.
-        continues: the rows go on where those of the batch before it ended (streams), so a state is carried.
+        continues: the rows are windows of texts (streams), so a state is carried from batch to batch.
     """
 
     features: dict[str, Ragged]

@@ -13,7 +13,8 @@ from runner.batch import Batch
 from runner.ragged import Ragged
 from runner.vocab import Vocab
 
-State = Any  # what a recurrent encoder carries from one window of a stream to the next; None at the start
+State = Any  # what a recurrent encoder carries from one window of a text to the next; None: rows by themselves
+START: State = ()  # the state at the begin of a text that is read in windows
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from runner.names import higher_is_better
 from runner.ragged import IntArray
 from runner.records import RunFolder
 from runner.schedule import Schedule
-from runner.task import Head, Metric, State, Task
+from runner.task import START, Head, Metric, State, Task
 from runner.types import NonNegativeInt, PositiveFloat, PositiveInt
 
 _SHOWN_ROWS = 8
@@ -58,7 +58,7 @@ class Progress:
     best: float | None = None  # of the chosen metric on valid, larger is better
     best_metrics: dict[str, Any] = field(default_factory=dict)
     waited: int = 0  # evaluations since then
-    carried: State = None  # of a stream
+    carried: State = START  # of a stream
 
 
 @dataclass
@@ -103,14 +103,14 @@ def fit(t: Training) -> None:
                 t.save("last")
                 t.clock.lap("tracking")
         if t.progress.update == len(updates):
-            t.progress.epoch, t.progress.update, t.progress.carried = t.progress.epoch + 1, 0, None
+            t.progress.epoch, t.progress.update, t.progress.carried = t.progress.epoch + 1, 0, START
         _evaluate_and_keep(t, float(np.mean(losses)) if losses else math.nan)
 
 
 def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool) -> dict[str, Any]:
     """The metric over all batches; a state is carried from batch to batch where they continue one another."""
     model.eval()
-    state: State = None
+    state = START
     with torch.inference_mode(), torch.autocast(_device(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, state = model(batch, state if batch.continues else None)
@@ -160,7 +160,7 @@ def _backward(t: Training, rows: IntArray) -> tuple[Tensor, int]:
         loss.backward()  # type: ignore[no-untyped-call]
         t.clock.lap("backward")
         total = loss.detach() if total is None else total + loss.detach()
-        t.progress.carried = detached(state) if isinstance(t.batching, Stream) else None
+        t.progress.carried = detached(state) if batch.continues else START
     assert total is not None
     return total, count
 

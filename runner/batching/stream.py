@@ -61,7 +61,7 @@ class Stream:
 
     def micro_batches(self, split: Batch, chosen: IntArray) -> Iterator[Batch]:
         """One update (a state is carried for each stream, so none is cut); it continues the one before it."""
-        yield self._lay_out(split, chosen, continues=bool(chosen[0] >= self.batch_size))
+        yield self._lay_out(split, chosen, continues=True)
 
     def evaluation(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Every token of a split (one row, not arranged) once, in `evaluation_streams`, window after window.
@@ -72,7 +72,7 @@ class Stream:
         starts = np.minimum(np.arange(self.evaluation_streams + 1) * per_stream, split.real_tokens)
         arranged = self._windows(split, np.diff(starts), per_stream)
         for rows in cut(np.arange(arranged.rows.n_rows), self.evaluation_streams):
-            yield self._lay_out(arranged, rows, continues=bool(rows[0] > 0))
+            yield self._lay_out(arranged, rows, continues=True)
 
     def padding(self, lengths: IntArray, is_last: bool) -> dict[str, int]:
         """Padded tokens of one batch of windows of `lengths` (B,), by cause: none in training."""

@@ -36,7 +36,9 @@ class Word(nn.Module):
     @property
     def weight(self) -> nn.Parameter:
         """(V, D), for heads that tie their weights to it."""
-        return self.table.weight
+        weight = self.table.weight
+        assert isinstance(weight, nn.Parameter)
+        return weight
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, D)."""

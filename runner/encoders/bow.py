@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ class Bow(nn.Module):
         self.pool = pooling(pool, input_size)
         sizes = [input_size, *hidden]
         layers: list[nn.Module] = [nn.Dropout(dropout)]
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.transform = nn.Sequential(*layers)
         self.output_size = sizes[-1]

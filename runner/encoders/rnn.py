@@ -52,15 +52,18 @@ class Rnn(nn.Module):
         self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=True) for size in sizes if both)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Ragged, state: Layers | None) -> tuple[Ragged, Layers]:
-        """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's end."""
+    def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers]:
+        """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's end.
+
+        The state that comes out is exact if one went in (`START` at the begin of a text): only then is it carried on.
+        """
         rows_may_end = state is not None and x.rows.host_lengths.min(initial=x.rows.width) < x.rows.width
         layout = x.layout
         if rows_may_end:  # a carried cell must be that of each row's own end
             x = x.pack()
         ends: Layers = []
         for place, one in enumerate(self.forwards):
-            output, end = one(x, None if state is None else state[place])
+            output, end = one(x, state[place] if state else None)
             ends.append(end)
             if self.backwards:
                 backward: Ragged = self.backwards[place](x, None)[0]

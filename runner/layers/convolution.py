@@ -1,4 +1,4 @@
-"""One-dimensional convolution over the tokens of each row, zeros beyond its edges; it never sees a neighbour's tokens."""
+"""One-dimensional convolution over the tokens of each row, zeros beyond its edges; neighbours are not seen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Convolution(nn.Module):
 
     def _convolve(self, rectangle: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, filters) with zero edges."""
-        return self.convolution(F.pad(rectangle.transpose(1, 2), (self.left, self.right))).transpose(1, 2)
+        scores: Tensor = self.convolution(F.pad(rectangle.transpose(1, 2), (self.left, self.right)))
+        return scores.transpose(1, 2)
 
     def _packed(self, x: Ragged) -> Tensor:
         """One long row in which enough zeros part the rows that no output sees two of them."""

@@ -6,6 +6,7 @@ kernels for rectangles (torch's own `bidirectional=True` reads padding first).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ from runner.ragged import Ragged
 
 Cell = Literal["rnn", "gru", "lstm"]
 Carried = tuple[Tensor, ...]  # (B, H) hidden, and (B, H) cell of an LSTM
-_MODULES: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+_MODULES: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class Recurrence(nn.Module):
@@ -38,8 +39,8 @@ class Recurrence(nn.Module):
     def forward(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried]:
         """Rows of (length, D), state at their begin (B, H) -> rows of (length, H), state at each row's own end.
 
-        An empty row keeps its state. Rows of unequal lengths end at different steps of a rectangle, where the fused
-        kernels do not show an LSTM's cell; so a state that is carried on (`state` given) is computed packed then.
+        An empty row keeps its state. In a rectangle rows of unequal lengths end at different steps, where the fused
+        kernels do not show an LSTM's cell: its end is right only if packed or all rows are equally long.
         """
         if state is None:
             zeros = x.values.new_zeros(x.rows.n_rows, self.hidden)

@@ -30,7 +30,7 @@ def read(batches, n_streams):
     """What each stream has read when all batches are done, checking layout, targets and state on the way."""
     streams = [[] for _ in range(n_streams)]
     for number, batch in enumerate(batches):
-        assert batch.continues == (number > 0)
+        assert batch.continues
         assert len(batch.index) == n_streams
         packed, target = batch.features["word"].pack(), batch.target.pack()
         assert target.values.tolist() == (packed.values + 1000).tolist()
