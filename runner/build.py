@@ -37,9 +37,9 @@ def build(node: Mapping[str, Any], where: str, runtime: Mapping[str, Any], plugi
     """
     target = _locate(node, where, plugins)
     options = {key: value for key, value in node.items() if key != _TARGET}
+    check_options(target, options, where, given=runtime)
     nested = partial(_build_nested, runtime=runtime, plugins=plugins)
     built = {key: nested(value, f"{where}.{key}") for key, value in options.items()}
-    check_options(target, built, where, given=runtime)
     accepted = inspect.signature(target).parameters
     arguments = {name: value for name, value in runtime.items() if name in accepted} | built
     try:
@@ -83,9 +83,9 @@ def _check_value(value: Any, annotation: Any, where: str) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value came from YAML as it is, so that its annotation can be checked."""
+    """Whether a value holds no node that is yet to be built, so that its annotation can be checked."""
     if isinstance(value, Mapping):
-        return all(_is_plain(item) for item in value.values())
+        return _TARGET not in value and all(_is_plain(item) for item in value.values())
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
     return value is None or isinstance(value, bool | int | float | str)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -16,6 +16,8 @@ def explain(error: BaseException) -> str:
     cause = error.__cause__
     if isinstance(error, MissingConfigException):
         return _unknown_config(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not of the form key=value ({' '.join(error.message.split()).partition(' See ')[0]})"
     if isinstance(error, MissingMandatoryValue) or isinstance(cause, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
         return f"{key} is missing; give {key}=VALUE"

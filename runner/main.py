@@ -106,7 +106,10 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
 
 def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
     """The config as plain values, nothing left to interpolate, with the names that were chosen for its groups."""
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise HydromelError(explain(error)) from error
     assert isinstance(plain, dict)
     chosen = {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
     return {str(key): value for key, value in plain.items()} | {"choices": chosen}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from runner.errors import HydromelError
 from runner.layers.recurrence import Carried, Cell, Recurrence
@@ -52,26 +52,19 @@ class Rnn(nn.Module):
         self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=True) for size in sizes if both)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers]:
-        """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's end.
+    def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers | None]:
+        """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's own end.
 
-        The state that comes out is exact if one went in (`START` at the begin of a text): only then is it carried on.
+        The state is `START` at the begin of texts that are read in windows; None, and then None comes out, where rows
+        stand by themselves.
         """
-        rows_may_end = state is not None and x.rows.host_lengths.min(initial=x.rows.width) < x.rows.width
-        layout = x.layout
-        if rows_may_end:  # a carried cell must be that of each row's own end
-            x = x.pack()
         ends: Layers = []
         for place, one in enumerate(self.forwards):
-            output, end = one(x, state[place] if state else None)
-            ends.append(end)
+            output, end = one(x, state[place] if state else state)
+            if end is not None:
+                ends.append(end)
             if self.backwards:
                 backward: Ragged = self.backwards[place](x, None)[0]
                 output = output.with_values(torch.cat([output.values, backward.values], dim=-1))
             x = output.map(self.dropout)
-        return (x.pad() if layout == "padded" and rows_may_end else x), ends
-
-
-def detach(state: Layers | None) -> Layers | None:
-    """The state without its history: gradients do not flow into the window before."""
-    return None if state is None else [tuple(map(Tensor.detach, layer)) for layer in state]
+        return x, None if state is None else ends

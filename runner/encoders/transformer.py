@@ -46,8 +46,10 @@ class Transformer(nn.Module):
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        if size % heads or size % 2:
-            raise ValueError(f"size={size} must be even and a multiple of heads={heads}")
+        if size % heads:
+            raise ValueError(f"size={size} must be a multiple of heads={heads}")
+        if positions == "sinusoidal" and size % 2:
+            raise ValueError(f"size={size} must be even for positions=sinusoidal")
         self.size, self.positions, self.max_positions, self.output_size = size, positions, max_positions, size
         self.input = nn.Identity() if input_size == size else nn.Linear(input_size, size)
         self.table = nn.Embedding(max_positions, size) if positions == "learned" else None

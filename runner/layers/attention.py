@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,19 +37,20 @@ class SelfAttention(nn.Module):
         # (3, B, heads, T, d)
         split = projected.values.view(n_rows, width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         queries, keys, values = split.unbind(0)
-        dropout = self.dropout if self.training else 0.0
-        mask = _visible(projected.rows, self.causal)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, dropout_p=dropout)
+        attended = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=None if self.causal else _visible(projected.rows),
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=self.causal,  # no mask besides: what stands before a real token is real
+        )
         return attended.transpose(1, 2).reshape(n_rows, width, -1)
 
 
-def _visible(rows: Rows, causal: bool) -> Tensor:
-    """(B, 1, T or 1, T): which keys a query sees. Every query sees the first key, so that none has nothing to weigh:
-
-    a real one does anyway, and what a padded one says is never read.
-    """
-    visible = rows.mask[:, None, None, :].clone()
-    visible[..., 0] = True
-    if causal:
-        visible = visible & torch.ones(rows.width, rows.width, dtype=torch.bool, device=rows.device).tril()
-    return visible
+def _visible(rows: Rows) -> Tensor | None:
+    """(B, 1, 1, T): the keys that each row sees, or None where all are real, so that kernels without mask can run."""
+    if rows.n_tokens == rows.n_rows * rows.width:
+        return None
+    # an empty row sees its padding: a softmax over nothing would be NaN, and what it says is never read
+    return (rows.mask | (rows.lengths == 0)[:, None])[:, None, None, :]

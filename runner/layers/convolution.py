@@ -39,8 +39,11 @@ class Convolution(nn.Module):
         return scores.transpose(1, 2)
 
     def _packed(self, x: Ragged) -> Tensor:
-        """One long row in which enough zeros part the rows that no output sees two of them."""
-        gap = self.left + self.right
+        """One long row in which enough zeros part the rows that no output sees two of them.
+
+        max(left, right) zeros do: they are the right edge of one row and the left edge of the next.
+        """
+        gap = max(self.left, self.right)
         places = torch.arange(x.rows.n_tokens, device=x.values.device) + x.rows.row * gap
         line = x.values.new_zeros(x.rows.n_tokens + x.rows.n_rows * gap, x.values.shape[-1])
         line = line.index_copy(0, places, x.values)

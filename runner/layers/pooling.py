@@ -17,17 +17,17 @@ Pooling = Literal["mean", "max", "min", "sum", "last", "first", "attention"]
 
 
 def sum_pool(x: Ragged) -> Tensor:
-    """Sum of each feature over each row."""
+    """Sum of each feature over each row, in float32 at least: `index_add` would round to bf16 at every token."""
+    wide = torch.promote_types(x.values.dtype, torch.float32)
     if x.layout == "padded":
-        return x.filled(0.0).sum(dim=1)
-    zeros = x.values.new_zeros(x.rows.n_rows, *x.values.shape[1:])
-    return zeros.index_add(0, x.rows.row, x.values)
+        return x.filled(0.0).sum(dim=1, dtype=wide)
+    zeros = x.values.new_zeros(x.rows.n_rows, *x.values.shape[1:], dtype=wide)
+    return zeros.index_add(0, x.rows.row, x.values.to(wide))
 
 
 def mean_pool(x: Ragged) -> Tensor:
-    """Mean of each feature over each row."""
-    lengths = x.lengths.clamp(min=1).to(x.values.dtype)
-    return sum_pool(x) / lengths[:, None]
+    """Mean of each feature over each row, in float32 at least."""
+    return sum_pool(x) / x.lengths.clamp(min=1)[:, None]
 
 
 def max_pool(x: Ragged) -> Tensor:

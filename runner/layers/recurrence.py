@@ -7,9 +7,8 @@ kernels for rectangles (torch's own `bidirectional=True` reads padding first).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -17,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from runner.ragged import Ragged
 
 Cell = Literal["rnn", "gru", "lstm"]
-Carried = tuple[Tensor, ...]  # (B, H) hidden, and (B, H) cell of an LSTM
+Carried = tuple[Tensor, ...]  # (B, H) hidden, and (B, H) cell of an LSTM; (): zeros, at the begin of a text
 _MODULES: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
@@ -36,62 +35,79 @@ class Recurrence(nn.Module):
         self.cell = _MODULES[cell](input_size, hidden, batch_first=True)
         self.hidden, self.reverse, self.is_lstm = hidden, reverse, cell == "lstm"
 
-    def forward(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried]:
-        """Rows of (length, D), state at their begin (B, H) -> rows of (length, H), state at each row's own end.
+    def forward(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
+        """Rows of (length, D), state at their begin -> rows of (length, H), state at each row's own end.
 
-        An empty row keeps its state. In a rectangle rows of unequal lengths end at different steps, where the fused
-        kernels do not show an LSTM's cell: its end is right only if packed or all rows are equally long.
+        An empty row keeps its state. Without a state (None) rows stand by themselves, and none comes out.
         """
-        if state is None:
-            zeros = x.values.new_zeros(x.rows.n_rows, self.hidden)
-            state = (zeros, zeros) if self.is_lstm else (zeros,)
-        if x.rows.n_tokens == 0:
-            return x.with_values(x.values.new_zeros(*x.values.shape[:-1], self.hidden)), state
+        if not self.reverse:
+            return self._run(x, state)
+        output, end = self._run(reversed_rows(x), state)
+        return reversed_rows(output), end
+
+    def _run(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
+        rows = x.rows
+        width = rows.max_len if x.layout == "packed" else rows.width
+        if rows.n_tokens == 0:
+            nothing = x.values.new_zeros(*x.values.shape[:-1], self.hidden)
+            return x.with_values(nothing), None if state is None else self._begin(x, state)
+        if rows.n_tokens == rows.n_rows * width:  # equally long: a rectangle, whichever the layout
+            output, end = self._call(x.values.reshape(rows.n_rows, width, -1), self._begin(x, state))
+            return x.with_values(output.reshape(*x.values.shape[:-1], self.hidden)), None if state is None else end
         if x.layout == "packed":
-            return self._packed(x, state)
-        return self._padded(x, state)
+            output, end = self._packed(x, self._begin(x, state))
+            return x.with_values(output), None if state is None else end
+        if state is None:  # padding comes behind each row, so no real token hears of it
+            return x.with_values(self._call(x.filled(0.0), self._begin(x, state))[0]), None
+        # a rectangle's kernel shows no LSTM's cell at a row's own end
+        carried, end = self._packed(x.pack(), self._begin(x, state))
+        return Ragged(carried, rows, "packed").pad(), end
 
-    def _padded(self, x: Ragged, state: Carried) -> tuple[Ragged, Carried]:
-        values = x.filled(0.0)
-        if self.reverse:
-            values = _reversed(x, values)
-        output, end = self.cell(values, self._torch_state(state))
-        if self.reverse:
-            output = _reversed(x, output)
-        lengths = x.rows.host_lengths
-        if np.all(lengths == x.rows.width):
-            return x.with_values(output), self._own_state(end)
-        return x.with_values(output), self._end_by_row(x, output, state)
+    def _begin(self, x: Ragged, state: Carried | None) -> Carried:
+        """The state given, or zeros for each row."""
+        zeros = x.values.new_zeros(x.rows.n_rows, self.hidden)
+        return state or ((zeros, zeros) if self.is_lstm else (zeros,))
 
-    def _end_by_row(self, x: Ragged, output: Tensor, state: Carried) -> Carried:
-        """Hidden state at each row's own end. An LSTM's cell is not to be had there: `Rnn` never carries it on."""
-        last = torch.zeros_like(x.lengths) if self.reverse else (x.lengths - 1).clamp(min=0)
-        index = last[:, None, None].expand(-1, 1, self.hidden)
-        hidden = output.gather(1, index)[:, 0]
-        hidden = torch.where((x.lengths == 0)[:, None], state[0], hidden)
-        return (hidden, *state[1:])
-
-    def _packed(self, x: Ragged, state: Carried) -> tuple[Ragged, Carried]:
+    def _packed(self, x: Ragged, state: Carried) -> tuple[Tensor, Carried]:
+        """(N, D), state -> (N, H), state; as a `PackedSequence`, in which empty rows do not run."""
         time = x.rows.time_major
-        tokens = time.tokens
-        if self.reverse:
-            tokens = x.rows.packed_reversal.index_select(0, tokens)
-        sequence = PackedSequence(x.values.index_select(0, tokens), time.batch_sizes)
-        begin = tuple(one.index_select(0, time.row_order) for one in state)
-        output, end = self.cell(sequence, self._torch_state(begin))
-        back = time.inverse
-        if self.reverse:
-            back = back.index_select(0, x.rows.packed_reversal)
-        ends = self._own_state(end)
-        kept = tuple(old.index_copy(0, time.row_order, new) for old, new in zip(state, ends, strict=True))
-        return x.with_values(output.data.index_select(0, back)), kept
+        sequence = PackedSequence(permuted(x.values, time.tokens, time.inverse), time.batch_sizes)
+        output, end = self._call(sequence, tuple(one.index_select(0, time.row_order) for one in state))
+        kept = tuple(old.to(new.dtype).index_copy(0, time.row_order, new) for old, new in zip(state, end, strict=True))
+        return permuted(output.data, time.inverse, time.tokens), kept
 
-    def _torch_state(self, state: Carried) -> Tensor | tuple[Tensor, Tensor]:
-        return (state[0][None], state[1][None]) if self.is_lstm else state[0][None]
-
-    def _own_state(self, end: Tensor | tuple[Tensor, Tensor]) -> Carried:
-        return (end[0][0], end[1][0]) if isinstance(end, tuple) else (end[0],)
+    def _call(self, inputs: Any, state: Carried) -> tuple[Any, Carried]:
+        """Torch's module, whose states have a first dimension for layers and no tuple for one part."""
+        parts = tuple(one[None] for one in state)
+        output, end = self.cell(inputs, parts if self.is_lstm else parts[0])
+        return output, (end[0][0], end[1][0]) if self.is_lstm else (end[0],)
 
 
-def _reversed(x: Ragged, values: Tensor) -> Tensor:
-    return values.gather(1, x.rows.padded_reversal[:, :, None].expand_as(values))
+def reversed_rows(x: Ragged) -> Ragged:
+    """Each row read from its own end; padding stays in place. Twice gives `x` again."""
+    if x.layout == "packed":
+        return x.with_values(permuted(x.values, x.rows.packed_reversal, x.rows.packed_reversal))
+    starts = torch.arange(x.rows.n_rows, device=x.values.device)[:, None] * x.rows.width
+    order = (starts + x.rows.padded_reversal).flatten()
+    return x.with_values(permuted(x.values.flatten(0, 1), order, order).view(x.values.shape))
+
+
+def permuted(values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    """`values[order]` for a permutation and its inverse: (N, *) -> (N, *).
+
+    The gradient of a permutation is a read by its inverse; that of `index_select` is a scattered sum, slower by far.
+    """
+    result: Tensor = _Permuted.apply(values, order, inverse)
+    return result
+
+
+class _Permuted(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse)
+        return values.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grads[0].index_select(0, inverse), None, None

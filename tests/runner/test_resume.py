@@ -1,0 +1,115 @@
+"""A run that was killed in the middle of an epoch goes on to the very same parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from composed import run, tag_files
+from safetensors.torch import load_file
+
+from runner import names
+from runner.records import RunFolder
+
+HYDROMEL = [sys.executable, "-c", "from runner.main import main; main()"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+OPTIONS = [
+    *("encoder=rnn", "encoder.hidden=8", "encoder.dropout=0.3", "embedding.size=8", "schedule=plateau"),
+    *("batching.batch_size=2", "train.epochs=4", "train.checkpoint_every=7", "tracker=none", "run_plots=null"),
+    *("cache_dir=null", "device=cpu", "train.warmup_updates=3"),
+]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / names.CHECKPOINTS / "last.safetensors")
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / names.RESULT).read_text(encoding="utf-8"))
+    return content
+
+
+def end_in_the_middle(folder: Path, arguments: list[str], number: signal.Signals) -> tuple[int, str]:
+    """Start a run and send it a signal when it has kept a checkpoint within its second epoch; exit code and stderr."""
+    process = subprocess.Popen([*HYDROMEL, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    metrics, last = folder / names.METRICS, folder / names.CHECKPOINTS / "last.safetensors"
+    while not (metrics.exists() and last.exists() and last.stat().st_mtime > metrics.stat().st_mtime + 0.001):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    return process.returncode, error
+
+
+def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
+    data = tag_files(tmp_path, rows=240)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    subprocess.run([*HYDROMEL, *data, *OPTIONS, f"hydra.run.dir={whole}"], env=ENVIRONMENT, check=True)
+    code, _ = end_in_the_middle(cut, [*data, *OPTIONS, f"hydra.run.dir={cut}"], signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert not (cut / names.RESULT).exists()
+    subprocess.run([*HYDROMEL, f"resume={cut}"], env=ENVIRONMENT, check=True)
+
+    for name, tensor in tensors(whole).items():
+        assert torch.equal(tensor, tensors(cut)[name]), name
+    for key in ("metrics", "tokens", "padding", "updates"):
+        assert result(whole)[key] == result(cut)[key], key
+    recorded = []
+    for line in (cut / names.METRICS).read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        recorded += [(record["step"], name) for name in record["metrics"]]
+    assert len(recorded) == len(set(recorded)), "a step was recorded twice"
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    data = tag_files(tmp_path, rows=240)
+    code, said = end_in_the_middle(
+        folder, [*data, *OPTIONS, "train.epochs=200", f"hydra.run.dir={folder}"], signal.SIGINT
+    )
+    assert code == 130
+    assert f"hydromel resume={folder}" in said
+    assert "Traceback" not in said
+    assert json.loads((folder / names.RUN).read_text())["status"] == names.INTERRUPTED
+    subprocess.run([*HYDROMEL, f"resume={folder}", "train.epochs=2"], env=ENVIRONMENT, check=True)
+    assert result(folder)["updates"]["epochs"] >= 2
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_stream_goes_on_with_the_state_that_it_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "\n".join("the cat sat on the mat . " * (1 + number % 5) for number in range(60))
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.txt").write_text(text + "\n", encoding="utf-8")
+    options = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "dataset.train=train.txt", "dataset.valid=valid.txt"]
+    options += ["encoder=lstm", "encoder.hidden=8", "encoder.dropout=0.2", "task.unit=stream", "batching=stream"]
+    options += ["batching.batch_size=4", "batching.window=5", "train.epochs=2", "train.checkpoint_every=4"]
+    run(tmp_path / "whole", *options)
+
+    log = RunFolder.log
+
+    def log_until(self: RunFolder, step: int, *rest: Any) -> None:
+        if step > 20:
+            raise Killed
+        log(self, step, *rest)
+
+    monkeypatch.setattr(RunFolder, "log", log_until)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", *options)
+    monkeypatch.undo()
+    assert any("carried" in name for name in tensors(tmp_path / "cut"))
+    run(tmp_path / "cut", *options)
+    for name, tensor in tensors(tmp_path / "whole").items():
+        assert torch.equal(tensor, tensors(tmp_path / "cut")[name]), name
