@@ -97,7 +97,7 @@ def permuted(values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
 
     The gradient of a permutation is a read by its inverse; that of `index_select` is a scattered sum, slower by far.
     """
-    result: Tensor = _Permuted.apply(values, order, inverse)
+    result: Tensor = _Permuted.apply(values, order, inverse)  # type: ignore[no-untyped-call]
     return result
 
 

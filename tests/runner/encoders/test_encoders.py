@@ -1,7 +1,8 @@
-"""Every encoder and embedding keeps the contract; causal encoders see no later token; streams carry on exactly."""
+"""Every encoder keeps the contract; causal encoders see no later token; streams carry on exactly."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from contract import check_contract, rows_of
+from contract import NoWaiting, check_contract, rows_of
 from torch import nn
 
+from runner.batch import Batch
 from runner.build import build
+from runner.encoders.transformer import sinusoids
 from runner.errors import HydromelError
 from runner.ragged import Ragged, Rows
 from runner.task import START
-from runner.vocab import Vocab
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SMALL = {"hidden": 5, "filters": 3, "size": 8, "heads": 2, "feedforward": 12, "layers": 2}
@@ -42,6 +44,34 @@ def test_there_are_encoders() -> None:
 def test_every_encoder_keeps_the_contract(name: str) -> None:
     module = encoder(name, causal=False)
     check_contract(lambda x: module(x, None), SIZE, list(module.parameters()))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_no_encoder_waits_for_the_device(name: str, layout: str) -> None:
+    module = encoder(name, causal=False)
+    values = torch.randn(9, SIZE, dtype=torch.float64, requires_grad=True)
+    for lengths in ((5, 0, 4), (3, 3, 3)):
+        rows = rows_of(lengths)
+        with NoWaiting(on_host=[rows.time_major.batch_sizes]):
+            x = Ragged(values, rows, "packed")
+            module(x if layout == "packed" else x.pad(), None)[0].values.sum().backward()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_known_wrong_layout_runs_and_is_wrong(name: str) -> None:
+    """`unmasked` lets short rows hear of padding, so the answers of rows of full length alone stay right."""
+    module = encoder(name, causal=False)
+    table = torch.randn(4, SIZE, dtype=torch.float64)
+    ids = {"words": Ragged(torch.tensor([1, 2, 3, 2, 1]), rows_of((4, 1)), "packed")}
+    batch = Batch(ids, torch.zeros(2, dtype=torch.int64), np.arange(2))
+    right, wrong = (
+        module(one.features["words"].map(table.__getitem__), None)[0].values for one in (batch.pad(), batch.unmasked())
+    )
+    torch.testing.assert_close(wrong[0], right[0])
+    # a forward recurrence alone has read nothing but the row when it comes to its end
+    forward_only = name in ("lstm", "gru")
+    assert torch.allclose(wrong[1, 0], right[1, 0]) == forward_only
 
 
 @pytest.mark.parametrize("changed", [{"positions": "learned"}, {"positions": "none"}])
@@ -99,26 +129,46 @@ def test_windows_that_carry_a_state_equal_the_whole_rows(name: str, layout: str,
         torch.testing.assert_close(torch.cat(got[row]), expected)
 
 
-def test_embeddings_are_looked_up_alike_in_both_layouts() -> None:
-    vocabs = {"words": Vocab(("<pad>", "<unk>", "a", "b"), 1), "pos": Vocab(("<pad>", "<unk>", "N"), 1)}
-    found = sorted((CONFIGS / "embedding").glob("*.yaml"))
-    assert found
-    for path in found:
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-        module = build(node, "embedding", {"vocabs": vocabs}).double()
-        rows = rows_of((3, 0, 1), widen=2)
-        ids = {
-            "words": torch.tensor([1, 2, 3, 2], dtype=torch.int32),
-            "pos": torch.tensor([2, 2, 1, 2], dtype=torch.int32),
-        }
-        packed = module({name: Ragged(value, rows, "packed") for name, value in ids.items()})
-        padded = module({name: Ragged(value, rows, "packed").pad() for name, value in ids.items()})
-        assert packed.values.shape == (4, module.output_size)
-        torch.testing.assert_close(padded.tokens(), packed.values, rtol=0, atol=0)
-        assert padded.values[~rows.mask].abs().sum() == 0  # <pad> is the zero vector
+def test_the_state_of_a_window_carries_its_gradient_and_none_comes_without_one() -> None:
+    module = encoder("lstm", causal=True)
+    x = Ragged(torch.randn(5, SIZE, dtype=torch.float64), rows_of((3, 2)), "packed")
+    assert module(x, None)[1] is None
+    padded, packed = (module(one, START)[1] for one in (x.pad(), x))
+    for mine, theirs in zip(padded, packed, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
-def test_an_unknown_feature_is_named() -> None:
-    node = yaml.safe_load((CONFIGS / "embedding" / "word.yaml").read_text(encoding="utf-8"))
-    with pytest.raises(HydromelError, match=r"feature 'wrods' is unknown .* did you mean 'words'"):
-        build(node | {"feature": "wrods"}, "embedding", {"vocabs": {"words": Vocab(("<pad>", "<unk>"), 1)}})
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_transformer_equals_torchs_pre_norm_layer(causal: bool) -> None:
+    module = encoder("transformer", causal, layers=1, positions="none", size=SIZE)
+    peer = nn.TransformerEncoderLayer(SIZE, 2, 12, dropout=0.0, batch_first=True, norm_first=True).double()
+    names = {
+        "attention.queries_keys_values.weight": "self_attn.in_proj_weight",
+        "attention.queries_keys_values.bias": "self_attn.in_proj_bias",
+        "attention.output": "self_attn.out_proj",
+        "attention_norm": "norm1",
+        "feedforward_norm": "norm2",
+        "feedforward.0": "linear1",
+        "feedforward.3": "linear2",
+    }
+    state = {}
+    for name, value in module.layers[0].state_dict().items():  # type: ignore[index,union-attr]
+        ours = next(prefix for prefix in names if name.startswith(prefix))
+        state[names[ours] + name.removeprefix(ours)] = torch.randn_like(value)
+        value.copy_(state[names[ours] + name.removeprefix(ours)])
+    peer.load_state_dict(state)
+    lengths = [4, 1, 6]
+    tokens = torch.randn(sum(lengths), SIZE, dtype=torch.float64)
+    got = module(Ragged(tokens, rows_of(lengths), "packed").pad(), None)[0].tokens().split(lengths)
+    for row, mine in zip(tokens.split(lengths), got, strict=True):
+        hidden = torch.ones(len(row), len(row), dtype=torch.bool).triu(1) if causal else None
+        torch.testing.assert_close(mine, module.norm(peer(row[None], src_mask=hidden))[0])  # type: ignore[operator]
+
+
+def test_sinusoids_are_those_of_the_paper() -> None:
+    got = sinusoids(5, 6, torch.zeros(0, dtype=torch.float64))
+    for position in range(5):
+        for place in range(6):
+            angle = position / 10_000 ** (2 * (place // 2) / 6)
+            expected = math.sin(angle) if place % 2 == 0 else math.cos(angle)
+            assert got[position, place].item() == pytest.approx(expected, abs=1e-12)

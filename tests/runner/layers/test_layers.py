@@ -1,24 +1,24 @@
-"""Every layer keeps the contract, equals a slow reference or torch's own module, and gives the literature's cases."""
+"""Every layer keeps the contract, equals a slow reference or torch's own module, and never waits for the device."""
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from contract import check_contract, rows_of
+from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.layers.attention import SelfAttention
 from runner.layers.convolution import Convolution
 from runner.layers.pooling import pooling
 from runner.layers.recurrence import Cell, Recurrence
 from runner.ragged import Ragged
+from runner.task import START
 
 POOLS = ("mean", "max", "min", "sum", "last", "first", "attention")
 CELLS: tuple[Cell, ...] = ("rnn", "gru", "lstm")
@@ -41,6 +41,28 @@ def test_pooling_keeps_the_contract(name: Any) -> None:
     if isinstance(pool, nn.Module):
         pool.double()
     check_contract(pool, 6, weights(pool))
+
+
+def by_definition(name: str, pool: Any, row: Tensor) -> Tensor:
+    """(length, D) -> (D,), slowly."""
+    if name == "attention":
+        scores = torch.stack([pool.query(torch.tanh(pool.hidden(token))) for token in row]).detach()
+        total = sum(math.exp(score) for score in scores)
+        return sum((math.exp(score) / total * token for score, token in zip(scores, row, strict=True)), torch.zeros(6))
+    if name in ("first", "last"):
+        return row[0 if name == "first" else len(row) - 1]
+    columns = {"mean": lambda c: sum(c) / len(c), "max": max, "min": min, "sum": sum}
+    return torch.stack([columns[name](list(column)) for column in row.T])
+
+
+@pytest.mark.parametrize("name", POOLS)
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_pooling_is_what_its_name_says(name: Any, layout: Any) -> None:
+    pool = pooling(name, 6)
+    if isinstance(pool, nn.Module):
+        pool.double()
+    expected = [by_definition(name, pool, row) for row in ragged().values.split(list(LENGTHS))]
+    torch.testing.assert_close(pool(ragged(layout=layout, widen=2)), torch.stack(expected), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -97,18 +119,23 @@ def test_two_directions_equal_torchs_packed_bidirectional_module(cell: str, layo
     expected = pad_packed_sequence(output, batch_first=True)[0]
     hidden = end[0] if isinstance(end, tuple) else end
     for place, layer in enumerate(ours):
-        got, state = layer(x, None)
+        got, state = layer(x, START)
         mine = got.pack().pad().values[:, : max(LENGTHS)]
         torch.testing.assert_close(mine, expected[..., place * 5 : place * 5 + 5])
         torch.testing.assert_close(state[0], hidden[place])  # at each row's own end, not at the padded one
 
 
-def test_the_last_state_of_the_literature_is_that_of_each_rows_own_end() -> None:
-    layer = Recurrence("lstm", 6, 5, reverse=False).double()
-    x = ragged((4, 2, 8), layout="padded")
-    output, state = layer(x, None)
-    for row, length in enumerate((4, 2, 8)):
-        torch.testing.assert_close(state[0][row], output.values[row, length - 1])
+@pytest.mark.parametrize("cell", CELLS)
+def test_rows_by_themselves_carry_nothing_and_empty_rows_keep_their_state(cell: Any) -> None:
+    layer = Recurrence(cell, 6, 5, reverse=False).double()
+    assert layer(ragged(), None)[1] is None
+    _, before = layer(ragged((2, 1, 3)), START)
+    for layout in ("packed", "padded"):
+        for lengths in ((4, 0, 2), (0, 0, 0)):
+            _, after = layer(ragged(lengths, layout=layout), before)
+            for old, new in zip(before, after, strict=True):
+                assert torch.equal(old[1], new[1])
+                assert torch.equal(old[0], new[0]) == (lengths[0] == 0)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -127,70 +154,42 @@ def test_attention_keeps_the_contract_and_equals_torchs(causal: bool) -> None:
         torch.testing.assert_close(mine, peer(row[None], row[None], row[None], attn_mask=hidden)[0][0])
 
 
-class Unsynchronised(TorchDispatchMode):
-    """Raises where a GPU would be waited for."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        waits = ("_local_scalar_dense", "nonzero", "masked_select", "item")
-        assert func.overloadpacket.__name__ not in waits, func
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_no_layer_waits_for_the_device(layout: Any) -> None:
     layers: list[Any] = [pooling(name, 6) for name in POOLS]
-    layers += [Convolution(6, 4, 3, causal=False), SelfAttention(6, 2, causal=True, dropout=0.1)]
-    if layout == "padded":  # packed, torch reads how many rows run at each step from the host, where that list is
-        layers += [partial(Recurrence(cell, 6, 5, reverse=True), state=None) for cell in CELLS]
+    layers += [Convolution(6, 4, 3, causal=False), *(SelfAttention(6, 2, causal, 0.1) for causal in (False, True))]
+    layers += [
+        partial(Recurrence(cell, 6, 5, reverse), state=state)
+        for cell in CELLS
+        for reverse in (False, True)
+        for state in (None, START)
+    ]
     values = torch.randn(sum(LENGTHS), 6, requires_grad=True)
     for layer in layers:
-        with Unsynchronised():
-            x = Ragged(values, rows_of(LENGTHS), "packed")
+        rows = rows_of(LENGTHS, widen=2)
+        with NoWaiting(on_host=[rows.time_major.batch_sizes]):
+            x = Ragged(values, rows, "packed")
             output = layer(x if layout == "packed" else x.pad())
             output = output[0] if isinstance(output, tuple) else output
             (output.values if isinstance(output, Ragged) else output).sum().backward()
 
 
-# --- worked cases from the literature -------------------------------------------------------------------------------
-
-
-def one_feature(*rows: list[float], layout: Any, widen: int = 2) -> Ragged:
-    x = Ragged.from_lists(list(rows))
-    values = Ragged(x.values[:, None], rows_of([len(row) for row in rows], widen), "packed")
-    return values if layout == "packed" else values.pad(0.0)
-
-
-@pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_pools_of_the_literature(layout: Any) -> None:
-    rows = one_feature([1, 10, 8, 17, 13, 17], [22, 24, 9, 13], layout=layout)
-    assert pooling("mean", 1)(rows).flatten().tolist() == [11.0, 17.0]  # 11.33 over the padded width
-    assert pooling("max", 1)(one_feature([-3, -1, -4, -3, -2], layout=layout)).item() == -1  # 0 with zeros as padding
-    assert pooling("min", 1)(one_feature([3, 1, 4, 3, 2], layout=layout)).item() == 1
-    rows = one_feature([1, 2, 3, 4], [5, 6], [7], [], layout=layout)
-    summed = F.normalize(pooling("sum", 1)(rows), dim=1)
-    assert summed.flatten().tolist() == [1.0, 1.0, 1.0, 0.0]  # unit norm, and an empty row stays finite
-
-
-def test_mask_of_the_literature() -> None:
-    assert rows_of((5, 3, 4)).mask.int().tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+def test_half_precision_sums_do_not_round_at_each_token() -> None:
+    x = Ragged(torch.ones(1000, 1, dtype=torch.bfloat16), rows_of((1000,)), "packed")
+    for layout in (x, x.pad()):  # added one by one, bf16 stops at 256
+        assert pooling("sum", 1)(layout).item() == 1000
+        assert pooling("mean", 1)(layout).item() == 1
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_convolutions_of_the_literature(layout: Any) -> None:
-    layer = Convolution(1, 1, 3, causal=False).double()
-    layer.convolution.weight.data.copy_(torch.tensor([[[1.0, 2.0, 3.0]]]))
-    layer.convolution.bias.data.zero_()  # type: ignore[union-attr]
-    rows = one_feature([4, 5, 6, 7, 8], [6, 14, 7], layout=layout, widen=1)
-    assert layer(rows).pack().values.flatten().tolist() == [23, 32, 38, 44, 23, 54, 55, 28]
-
-
-def test_batched_scores_and_attention_weights_of_the_literature() -> None:
-    features = torch.tensor([[1.0, 2, 3, 4], [13, 14, 15, 16]])
-    weight = torch.tensor([[5.0, 9], [6, 10], [7, 11], [8, 12]])
-    x = Ragged(features, rows_of((2,)), "packed").map(lambda values: values @ weight)
-    assert x.values.tolist() == [[70, 110], [382, 614]]
-    rows = rows_of((3,), widen=1)
-    scores = torch.tensor([[0.5, 0.2, -1.0, 0.0, 0.0]])
-    wide = type(rows)(np.array([3]), rows.device, width=5)
-    weights_ = scores.masked_fill(~wide.mask, -torch.inf).softmax(dim=1)
-    assert [round(value, 4) for value in weights_[0].tolist()] == [0.5092, 0.3772, 0.1136, 0, 0]
+@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4), (3, 0)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrence_runs_in_mixed_precision_and_carries_on(cell: Any, lengths: Any, layout: Any) -> None:
+    layer, linear = Recurrence(cell, 6, 5, reverse=False), nn.Linear(6, 6)
+    packed = Ragged(torch.randn(sum(lengths), 6), rows_of(lengths), "packed")
+    x = packed if layout == "packed" else packed.pad()
+    exact = layer(x.map(linear), START)[0].tokens()
+    with torch.autocast("cpu", torch.bfloat16):
+        output, end = layer(x.map(linear), START)
+        layer(x.map(linear), end)
+    torch.testing.assert_close(output.tokens().float(), exact, rtol=0.05, atol=0.05)

@@ -1,0 +1,65 @@
+"""Every embedding looks up the same vectors, and passes the same gradients, in both layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from contract import rows_of
+
+from runner.build import build
+from runner.errors import HydromelError
+from runner.ragged import Ragged
+from runner.vocab import Vocab
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "embedding"
+EMBEDDINGS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+VOCABS = {"words": Vocab(("<pad>", "<unk>", "a", "b"), 1), "pos": Vocab(("<pad>", "<unk>", "N"), 1)}
+IDS = {"words": [1, 2, 3, 2], "pos": [2, 2, 1, 2]}
+
+
+def test_there_are_embeddings() -> None:
+    assert {"word", "word_pos"} <= set(EMBEDDINGS)
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_embeddings_are_looked_up_alike_in_both_layouts(name: str) -> None:
+    module = build(
+        yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")), "embedding", {"vocabs": VOCABS}
+    )
+    rows = rows_of((3, 0, 1), widen=2)
+    ids = {key: Ragged(torch.tensor(value, dtype=torch.int32), rows, "packed") for key, value in IDS.items()}
+    packed, padded = (module(one) for one in (ids, {key: value.pad() for key, value in ids.items()}))
+    assert packed.values.shape == (4, module.output_size)
+    assert torch.equal(padded.tokens(), packed.values)
+    assert padded.values[~rows.mask].abs().sum() == 0  # <pad> is the zero vector
+    upstream = torch.randn_like(packed.values)
+    mine, theirs = (
+        torch.autograd.grad((one.tokens() * upstream).sum(), [*module.parameters()]) for one in (packed, padded)
+    )
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.equal(a, b)
+        assert a[0].abs().sum() == 0 < a[2].abs().sum()
+
+
+def test_parts_stand_side_by_side() -> None:
+    module = build(
+        yaml.safe_load((CONFIGS / "word_pos.yaml").read_text(encoding="utf-8")), "embedding", {"vocabs": VOCABS}
+    )
+    ids = {key: Ragged(torch.tensor(value), rows_of((4,)), "packed") for key, value in IDS.items()}
+    words, pos = module.parts["words"].weight, module.parts["pos"].weight
+    assert torch.equal(module(ids).values, torch.cat([words[IDS["words"]], pos[IDS["pos"]]], dim=1))
+
+
+def test_an_unknown_feature_is_named() -> None:
+    node = yaml.safe_load((CONFIGS / "word.yaml").read_text(encoding="utf-8"))
+    with pytest.raises(HydromelError, match=r"feature 'wrods' is unknown .* did you mean 'words'"):
+        build(node | {"feature": "wrods"}, "embedding", {"vocabs": VOCABS})
+
+
+def test_an_embedding_of_nothing_is_an_error() -> None:
+    node = yaml.safe_load((CONFIGS / "word_pos.yaml").read_text(encoding="utf-8"))
+    with pytest.raises(HydromelError, match="at least one embedding"):
+        build(node | {"parts": {}}, "embedding", {"vocabs": VOCABS})
