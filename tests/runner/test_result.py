@@ -1,0 +1,181 @@
+"""A run's result: its keys are the documented ones, and its figures are what really happened."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from composed import config, label_files, run, tag_files
+
+from runner import names
+from runner.batching.loader import Batching
+from runner.build import build
+from runner.errors import HydromelError
+from runner.experiment import load_data
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("encoder=rnn", "encoder.hidden=4", "embedding.size=4", "train.epochs=2", "batching.batch_size=16")
+OPTIMIZERS = sorted(path.stem for path in (ROOT / "configs" / "optimizer").glob("*.yaml"))
+SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*.yaml"))
+
+
+def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
+    run(tmp_path / "run", *tag_files(tmp_path), *SMALL)
+    result = json.loads((tmp_path / "run" / names.RESULT).read_text(encoding="utf-8"))
+    documented = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert set(result) == set(names.RESULT_KEYS)
+    sections = {
+        "speed": names.SPEED_KEYS,
+        "tokens": names.TOKEN_KEYS,
+        "padding": names.PADDING_CAUSES,
+        "seconds": names.SECONDS_KEYS,
+        "memory": names.MEMORY_KEYS,
+    }
+    for section, keys in sections.items():
+        assert set(result[section]) == set(keys)
+        assert all(f"`{section}.{key}`" in documented for key in keys), section
+    assert all(f"`{key}`" in documented or f"`{key}." in documented for key in names.RESULT_KEYS)
+
+
+@pytest.mark.parametrize("strategy", ["padmask", "bucketed", "packed", "size1", "same_length", "token_budget"])
+def test_tokens_are_those_that_lay_in_memory(tmp_path: Path, strategy: str) -> None:
+    options = [*tag_files(tmp_path), *SMALL[:-1], f"batching={strategy}"]
+    options += ["batching.plan.max_tokens=64"] if strategy == "token_budget" else ["batching.batch_size=16"]
+    result = run(tmp_path / "run", *options)
+    plain = config(*options, "cache_dir=null")
+    batching: Batching = build(plain["batching"], "batching", {})
+    train = load_data(plain, build(plain["task"], "task", {})).splits["train"]
+    real = padded = updates = 0
+    for epoch in range(2):
+        for rows in batching.updates(train.rows.host_lengths, plain["seed"], epoch):
+            updates += 1
+            for batch in batching.micro_batches(train, rows):
+                real, padded = real + batch.real_tokens, padded + batch.padded_tokens
+    assert result["tokens"]["real"] == result["tokens"]["supervised"] == real == 2 * train.real_tokens
+    assert result["tokens"]["padded"] == sum(result["padding"].values()) == padded
+    assert result["updates"]["count"] == updates
+    if strategy in ("packed", "size1", "same_length"):
+        assert padded == 0
+    if strategy == "padmask":
+        assert padded > real
+    assert sum(result["seconds"][phase] for phase in names.SECONDS_KEYS if phase != "total") > 0
+
+
+def test_truncation_is_counted(tmp_path: Path) -> None:
+    data = tag_files(tmp_path)
+    whole = run(tmp_path / "whole", *data, *SMALL)
+    cut = run(tmp_path / "cut", *data, *SMALL, "max_length=5")
+    assert cut["tokens"]["truncated"] == (whole["tokens"]["real"] - cut["tokens"]["real"]) / 2 > 0
+
+
+def test_oov_rate_and_majority(tmp_path: Path) -> None:
+    for split, lines in {"train": "1 a a b\n1 a b\n0 b c\n", "valid": "1 a z\n", "test": "1 a b z z\n0 c\n"}.items():
+        (tmp_path / f"{split}.txt").write_text(lines, encoding="utf-8")
+    data = [
+        "task=classify",
+        "dataset=sst2",
+        f"data_dir={tmp_path}",
+        *(f"dataset.{split}={split}.txt" for split in ("train", "valid", "test")),
+    ]
+    result = run(tmp_path / "run", *data, *SMALL)  # c is seen once only: unknown
+    assert result["vocab"]["oov_rate"] == {
+        "train": {"words": pytest.approx(1 / 7)},
+        "valid": {"words": 0.5},
+        "test": {"words": 3 / 5},
+    }
+    assert result["majority"]["accuracy"] == 50.0
+
+
+def test_rows_of_length_zero_are_kept(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", *label_files(tmp_path), *SMALL)  # the first line of each file has no text
+    counts = result["metrics"]["test"]["confusion"]["counts"]
+    assert np.sum(counts) == 40
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path: Path) -> None:
+    options = ("optimizer=sgd", "optimizer.lr=1e30", "train.clip_norm=null", "task.pooling=sum", "encoder=conv")
+    with pytest.raises(HydromelError, match=r"the loss is (nan|inf) at update \d+ \(epoch \d; \d+ rows .* lengths \d+"):
+        run(tmp_path / "run", *label_files(tmp_path), *SMALL[2:], *options)
+    status = json.loads((tmp_path / "run" / names.RUN).read_text(encoding="utf-8"))
+    assert status["status"] == names.FAILED
+    assert "the loss is" in status["error"]
+    assert not (tmp_path / "run" / names.RESULT).exists()
+
+
+def test_patience_and_limits_end_the_training(tmp_path: Path) -> None:
+    data = tag_files(tmp_path)
+    still = run(tmp_path / "still", *data, *SMALL, "optimizer.lr=1e-30", "train.epochs=9", "train.patience=2")
+    assert still["updates"]["epochs"] == 3  # the first is the best, then two without improvement
+    cut = run(tmp_path / "cut", *data, *SMALL, "train.max_updates=11")
+    assert cut["updates"]["count"] == 11
+    assert cut["metrics"]["valid"]["accuracy"] > 0
+
+
+def test_there_are_optimizers_and_schedules() -> None:
+    assert {"sgd", "adam", "adamw", "adadelta", "rmsprop", "asgd"} == set(OPTIMIZERS)
+    assert {"constant", "linear", "cosine", "step", "plateau"} == set(SCHEDULES)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_learns(tmp_path: Path, optimizer: str) -> None:
+    run(tmp_path / "run", *label_files(tmp_path), "encoder=bow", f"optimizer={optimizer}", "train.epochs=3")
+    lines = (tmp_path / "run" / names.METRICS).read_text(encoding="utf-8").splitlines()
+    losses = [record["train/loss"] for line in lines if "train/loss" in (record := json.loads(line)["metrics"])]
+    assert losses[-1] < losses[0]
+
+
+def test_schedules_by_hand() -> None:
+    counts = {"total_updates": 10, "updates_per_epoch": 4}
+
+    def schedule(name: str, **changed: float) -> object:
+        node = config(f"schedule={name}")["schedule"] | changed
+        return build(node, "schedule", counts)
+
+    def factors(name: str, **changed: float) -> list[float]:
+        made = schedule(name, **changed)
+        return [round(made.factor(update), 6) for update in range(10)]  # type: ignore[attr-defined]
+
+    assert factors("constant") == [1.0] * 10
+    assert factors("linear", warmup=2) == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert factors("cosine") == [round((1 + math.cos(math.pi * n / 10)) / 2, 6) for n in range(10)]
+    assert factors("step", gamma=0.5) == [1.0] * 4 + [0.5] * 4 + [0.25] * 2
+    plateau = schedule("plateau", patience=1)
+    seen = []
+    for quality in (1.0, 2.0, 2.0, 1.5, 1.0, 3.0):
+        plateau.observe(quality)  # type: ignore[attr-defined]
+        seen.append(plateau.factor(0))  # type: ignore[attr-defined]
+    assert seen == [1.0, 1.0, 1.0, 0.5, 0.5, 0.5]
+
+
+def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
+    options = [*tag_files(tmp_path), f"cache_dir={tmp_path / 'cache'}"]
+
+    def data() -> tuple[bool, list[int]]:
+        plain = config(*options)
+        loaded = load_data(plain, build(plain["task"], "task", {}))
+        return loaded.cached, loaded.splits["train"].features["words"].values.tolist()
+
+    cached, ids = data()
+    assert not cached
+    assert data() == (True, ids)
+    (file,) = (tmp_path / "cache").glob("*.columns")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert data() == (False, ids)
+    file.write_bytes(file.read_bytes()[:-9])
+    assert data() == (False, ids)
+    (tmp_path / "train.conll").write_text("new\tO\n", encoding="utf-8")
+    with pytest.raises(HydromelError, match="no tag of train"):  # read anew: other content, other key
+        data()
+
+
+def test_bf16_and_threads(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    result = run(tmp_path / "run", *tag_files(tmp_path), *SMALL, "precision=bf16", "train.epochs=8", f"threads={before}")
+    assert result["provenance"]["threads"] == before
+    assert result["metrics"]["test"]["accuracy"] > 60
