@@ -4,7 +4,7 @@
 
 Sentences are synthetic: words by Zipf's law, lengths log-normal about 20. Each size runs in a fresh process, so that
 its peak memory is its own. Seconds are of one pass over all rows (an epoch), on one thread. `peak_before_plans` is what
-making and writing the corpus took; where `peak` is no higher, planning and selecting fitted into what that had freed.
+making, writing and numericalising the corpus took; where `peak` is no higher, planning and selecting fitted into what that had freed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ from runner.batching.plan import Plan
 from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
 from runner.batching.token_budget import TokenBudget
+from runner.columns import load
 from runner.ragged import Ragged, Rows
+from runner.vocab import Feature
+from tasks.classify import Classify
+from tasks.datasets.labelled import Labelled
 
 IntArray = npt.NDArray[np.int64]
 BATCH_SIZE, VOCABULARY, CLASSES = 32, 50_000, 5
@@ -63,6 +67,25 @@ def write(path: Path, lengths: IntArray, words: IntArray, classes: IntArray) -> 
     text = pc.binary_join(pa.ListArray.from_arrays(offsets, spelled), " ")
     lines = pc.binary_join_element_wise(pa.array(classes).cast(pa.string()), text, " ")
     path.write_text("\n".join(lines.to_pylist()) + "\n", encoding="utf-8")
+
+
+def numericalise(folder: Path) -> None:
+    """Read the file, cut valid from it, make the vocabulary and the integer columns, cache them (or take the cache)."""
+    corpus = Labelled(
+        name="synthetic",
+        data_dir=str(folder),
+        train="corpus.txt",
+        valid=None,
+        test=None,
+        encoding="utf-8",
+        cut="hash",
+        valid_fraction=0.01,
+        test_fraction=0.0,
+        label_part="whole",
+    )
+    features = {"words": Feature(column="tokens", lowercase=False, min_count=2, max_size=None)}
+    task = Classify(name="classify", quality="accuracy", pooling="mean", dropout=0.0)
+    load(corpus, features, task, "", None, folder / "cache")
 
 
 def as_split(lengths: IntArray, words: IntArray, classes: IntArray) -> Batch:
@@ -94,6 +117,8 @@ def measure(n_sentences: int) -> dict[str, float]:
         path = Path(folder) / "corpus.txt"
         found["write_seconds"] = seconds(partial(write, path, lengths, words, classes))
         found["file_bytes"] = path.stat().st_size
+        for name in ("numericalise", "from_cache"):
+            found[f"{name}_seconds"] = seconds(partial(numericalise, Path(folder)))
     found["peak_before_plans_bytes"] = peak_resident_bytes()
     for name, plan in PLANS.items():
         found[f"plan_{name}_seconds"] = seconds(partial(plan, lengths, np.random.default_rng([1, 0])))

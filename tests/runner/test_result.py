@@ -176,6 +176,14 @@ def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
 
 def test_bf16_and_threads(tmp_path: Path) -> None:
     before = torch.get_num_threads()
-    result = run(tmp_path / "run", *tag_files(tmp_path), *SMALL, "precision=bf16", "train.epochs=8", f"threads={before}")
+    result = run(
+        tmp_path / "run",
+        *tag_files(tmp_path),
+        *SMALL,
+        "precision=bf16",
+        "train.epochs=8",
+        "batching.batch_size=4",
+        f"threads={before}",
+    )
     assert result["provenance"]["threads"] == before
     assert result["metrics"]["test"]["accuracy"] > 60
