@@ -61,7 +61,8 @@ class Transformer(nn.Module):
         """Rows of (length, D) -> rows of (length, size)."""
         x = x.with_values(x.filled(0.0)).map(self.input)
         if self.positions != "none":
-            x = x.with_values(x.values * math.sqrt(self.size) + self._encoded(x))
+            # not times sqrt(size), which is meant for embeddings of unit length: ours would drown the positions
+            x = x.with_values(x.values + self._encoded(x))
         x = x.map(self.dropout)
         for layer in self.layers:
             x = layer(x)

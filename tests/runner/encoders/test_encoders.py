@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from contract import NoWaiting, check_contract, rows_of
 from torch import nn
@@ -72,6 +73,39 @@ def test_the_known_wrong_layout_runs_and_is_wrong(name: str) -> None:
     # a forward recurrence alone has read nothing but the row when it comes to its end
     forward_only = name in ("lstm", "gru")
     assert torch.allclose(wrong[1, 0], right[1, 0]) == forward_only
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_dropout_acts_in_training_alone(name: str) -> None:
+    module = encoder(name, causal=False, dropout=0.5)
+    x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
+    first, again = (module(x, None)[0].values for _ in range(2))
+    assert not torch.equal(first, again)
+    module.eval()
+    assert torch.equal(*(module(x, None)[0].values for _ in range(2)))
+
+
+def test_recurrent_outputs_are_dropped_behind_every_layer() -> None:
+    module = encoder("lstm", causal=True, layers=1, dropout=0.5)
+    x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
+    assert (module(x, None)[0].values == 0).any()
+
+
+@pytest.mark.parametrize(("name", "function"), [("relu", F.relu), ("tanh", torch.tanh), ("gelu", F.gelu)])
+def test_convolutions_are_side_by_side_and_activated(name: str, function: Any) -> None:
+    module = encoder("conv", causal=False, activation=name)
+    x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
+    expected = torch.cat([function(one(x).values) for one in module.convolutions], dim=1)  # type: ignore[operator,union-attr]
+    torch.testing.assert_close(module(x, None)[0].values, expected)
+
+
+def test_a_bag_of_words_is_a_mean_and_then_hidden_layers() -> None:
+    module = encoder("bow", causal=False, hidden=[5, 3])
+    tokens = torch.randn(9, SIZE, dtype=torch.float64)
+    _, first, _, _, second, *_ = module.transform  # type: ignore[misc]
+    mean = torch.stack([tokens[:5].mean(0), tokens[5:].mean(0)])
+    expected = F.relu(second(F.relu(first(mean))))
+    torch.testing.assert_close(module(Ragged(tokens, rows_of((5, 4)), "packed"), None)[0].values, expected)
 
 
 @pytest.mark.parametrize("changed", [{"positions": "learned"}, {"positions": "none"}])
@@ -139,9 +173,8 @@ def test_the_state_of_a_window_carries_its_gradient_and_none_comes_without_one()
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_the_transformer_equals_torchs_pre_norm_layer(causal: bool) -> None:
-    module = encoder("transformer", causal, layers=1, positions="none", size=SIZE)
-    peer = nn.TransformerEncoderLayer(SIZE, 2, 12, dropout=0.0, batch_first=True, norm_first=True).double()
+def test_the_transformer_equals_torchs_pre_norm_layers(causal: bool) -> None:
+    module = encoder("transformer", causal, layers=2, positions="none", size=SIZE)
     names = {
         "attention.queries_keys_values.weight": "self_attn.in_proj_weight",
         "attention.queries_keys_values.bias": "self_attn.in_proj_bias",
@@ -151,18 +184,23 @@ def test_the_transformer_equals_torchs_pre_norm_layer(causal: bool) -> None:
         "feedforward.0": "linear1",
         "feedforward.3": "linear2",
     }
-    state = {}
-    for name, value in module.layers[0].state_dict().items():  # type: ignore[index,union-attr]
-        ours = next(prefix for prefix in names if name.startswith(prefix))
-        state[names[ours] + name.removeprefix(ours)] = torch.randn_like(value)
-        value.copy_(state[names[ours] + name.removeprefix(ours)])
-    peer.load_state_dict(state)
+    peers = []
+    for layer in module.layers:  # type: ignore[union-attr]
+        peer = nn.TransformerEncoderLayer(SIZE, 2, 12, dropout=0.0, batch_first=True, norm_first=True).double()
+        for ours, theirs in names.items():
+            for name, value in peer.state_dict().items():
+                if name.startswith(theirs):
+                    value.copy_(layer.state_dict()[ours + name.removeprefix(theirs)].normal_())
+        peers.append(peer)
     lengths = [4, 1, 6]
     tokens = torch.randn(sum(lengths), SIZE, dtype=torch.float64)
     got = module(Ragged(tokens, rows_of(lengths), "packed").pad(), None)[0].tokens().split(lengths)
     for row, mine in zip(tokens.split(lengths), got, strict=True):
         hidden = torch.ones(len(row), len(row), dtype=torch.bool).triu(1) if causal else None
-        torch.testing.assert_close(mine, module.norm(peer(row[None], src_mask=hidden))[0])  # type: ignore[operator]
+        expected = row[None]
+        for peer in peers:
+            expected = peer(expected, src_mask=hidden)
+        torch.testing.assert_close(mine, module.norm(expected)[0])  # type: ignore[operator]
 
 
 def test_sinusoids_are_those_of_the_paper() -> None:

@@ -179,6 +179,7 @@ def test_half_precision_sums_do_not_round_at_each_token() -> None:
     for layout in (x, x.pad()):  # added one by one, bf16 stops at 256
         assert pooling("sum", 1)(layout).item() == 1000
         assert pooling("mean", 1)(layout).item() == 1
+        assert pooling("sum", 1)(layout).dtype is pooling("mean", 1)(layout).dtype is torch.float32
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
