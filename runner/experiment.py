@@ -122,7 +122,8 @@ def start_folder(config: Config, folder: Path) -> RunFolder:
         name: str(choices.get(name) or name_of(config, name)) for name in ("task", "dataset", "embedding", "encoder")
     }
     tags |= {"batching": config["batching"]["name"], "seed": str(config["seed"])}
-    name = "-".join([tags["task"], tags["dataset"], tags["encoder"], tags["batching"], f"s{config['seed']}"])
+    # what differs within a sweep comes first: MLflow cuts long names
+    name = "-".join([tags["batching"], f"s{config['seed']}", tags["task"], tags["dataset"], tags["encoder"]])
     sweep_id = config["sweep"]["id"]
     return RunFolder.start(folder, name=name, experiment=choices.get("experiment"), sweep_id=sweep_id, tags=tags)
 

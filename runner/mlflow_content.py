@@ -85,12 +85,16 @@ def _cut(value: Any) -> str:
 
 
 def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """One value a run, for bars and tables. Missing and non-finite values are left out."""
+    """One value a run, for bars and tables. Missing and non-finite values are left out.
+
+    Of the baseline and of valid only the quality, and of F1 only the headline: each name becomes a chart.
+    """
+    quality = result.get("quality", {}).get("metric", "")
     metrics, tokens, memory = result.get("metrics", {}), result.get("tokens", {}), result.get("memory", {})
     sections = {
-        "best": metrics.get("valid", {}),
-        "test": metrics.get("test", {}),
-        "majority": result.get("majority", {}),
+        "best": {quality: metrics.get("valid", {}).get(quality)},
+        "test": {key: value for key, value in metrics.get("test", {}).items() if not key.endswith(_VARIANTS)},
+        "majority": {quality: (result.get("majority") or {}).get(quality)},
         "speed": {_SHORT.get(key, key): value for key, value in result.get("speed", {}).items()},
         "tokens": tokens,
         "pad": {"fraction": padding_share(tokens), **result.get("padding", {})},
@@ -110,6 +114,9 @@ def padding_share(tokens: Mapping[str, Any]) -> float | None:
     """Pads as a share of all positions in memory, 0..1."""
     real, padded = tokens.get("real"), tokens.get("padded")
     return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
+
+
+_VARIANTS = ("_default", "_strict")  # of a figure that stands beside them under its plain name
 
 
 def _gib(size_bytes: float | None) -> float | None:

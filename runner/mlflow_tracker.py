@@ -180,8 +180,8 @@ def _send_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
 def _send_summary(client: MlflowClient, run_id: str, result: dict[str, Any], time_ms: int) -> None:
     from mlflow.entities import Metric
 
-    step = int(result.get("updates", {}).get("count") or 0)
-    metrics = [Metric(name, value, time_ms, step) for name, value in content.summary(result).items()]
+    # at step 0 for every run: MLflow draws such figures as bars, and figures of different steps as lone points
+    metrics = [Metric(name, value, time_ms, 0) for name, value in content.summary(result).items()]
     for batch in _chunks(metrics, _METRICS_A_CALL):
         client.log_batch(run_id, metrics=batch)
 

@@ -29,7 +29,7 @@ def stream(batch_size=3, window=4, evaluation_streams=2, layout="packed"):
 def read(batches, n_streams):
     """What each stream has read when all batches are done, checking layout, targets and state on the way."""
     streams = [[] for _ in range(n_streams)]
-    for number, batch in enumerate(batches):
+    for batch in batches:
         assert batch.continues
         assert len(batch.index) == n_streams
         packed, target = batch.features["word"].pack(), batch.target.pack()
