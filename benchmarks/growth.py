@@ -4,7 +4,8 @@
 
 Sentences are synthetic: words by Zipf's law, lengths log-normal about 20. Each size runs in a fresh process, so that
 its peak memory is its own. Seconds are of one pass over all rows (an epoch), on one thread. `peak_before_plans` is what
-making, writing and numericalising the corpus took; where `peak` is no higher, planning and selecting fitted into what that had freed.
+making, writing and numericalising the corpus took; where `peak` is no higher, planning and selecting fitted into what
+that had freed.
 """
 
 from __future__ import annotations
