@@ -119,7 +119,7 @@ def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Call
             raise
         raise HydromelError(f"{where}._target_={path}: no module {error.name}") from error
     target = vars(module).get(name)
-    if not callable(target):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
+        public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
         raise HydromelError(f"{where}._target_={path}: {module_name} has no {name}{did_you_mean(name, public)}")
     return target  # type: ignore[no-any-return]

@@ -56,7 +56,7 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
 def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
     own = _named_tensors(model)
     saved = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
-    for name in own.keys() | saved.keys():
+    for name in sorted(own.keys() | saved.keys()):
         have = tuple(own[name].shape) if name in own else "nothing"
         got = tuple(saved[name].shape) if name in saved else "nothing"
         if have != got:

@@ -178,6 +178,8 @@ def _read(path: Path) -> Data | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise HydromelError(f"{path} could not be read ({error.strerror}); cache_dir=null uses no cache") from error
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:

@@ -19,11 +19,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         HydromelError: no space, no permission, ...
     """
+    write_text(path, json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` atomically, in UTF-8.
+
+    Raises:
+        HydromelError: no space, no permission, ...
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump(finite(content), file, indent=2, allow_nan=False)
-            file.write("\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -38,10 +38,10 @@ def process_start() -> float:
 
 def run_job(folder: Path, started: float) -> int:
     """Run FOLDER's config; the exit code."""
-    from runner.experiment import run_experiment  # imports torch: seconds that a mistyped command need not wait for
-
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
+        from runner.experiment import run_experiment  # imports torch: a mistyped command need not wait for that
+
         config: dict[str, Any] = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8"))
         result = run_experiment(config, folder, started, say)
     except HydromelError as error:
@@ -70,7 +70,8 @@ def summary(result: dict[str, Any], folder: Path) -> str:
     return f"{result['name']}: {split} {quality} {result['metrics'][split][quality]:.2f}, {rate} -> {folder}"
 
 
-def _interrupt(number: int, frame: object) -> None:
+def interrupt(number: int, frame: object) -> None:
+    """A signal's handler: to be ended is to be interrupted."""
     raise KeyboardInterrupt
 
 

@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that help, completion and the message for a m
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,10 +22,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.complaint import explain
+from runner.durable import cannot_write, write_text
 from runner.errors import HydromelError
-from runner.job import FULL_ERROR, failed, process_start, run_job, say
-from runner.names import RESOLVED, RESULT
-from runner.provenance_hash import config_hash
+from runner.job import FULL_ERROR, failed, interrupt, process_start, run_job, say
+from runner.names import RESOLVED, RESULT, RUN
+from runner.provenance_hash import job_hash
 
 _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
@@ -44,6 +46,7 @@ def main() -> None:
     """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
+    signal.signal(signal.SIGTERM, interrupt)
     jobs = Jobs()
 
     def job(config: DictConfig) -> None:
@@ -52,7 +55,7 @@ def main() -> None:
 
     try:
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")(job)()
-    except (HydraException, OmegaConfBaseException, HydromelError) as error:
+    except (HydraException, OmegaConfBaseException, HydromelError, OSError) as error:
         _restore(wanted)
         sys.exit(failed(explain(error)))
     except KeyboardInterrupt:
@@ -84,24 +87,31 @@ def _tell_sweep(jobs: Jobs) -> None:
 
 def _one_job(config: DictConfig, jobs: Jobs) -> None:
     hydra_config = HydraConfig.get()
+    output = Path(hydra_config.runtime.output_dir)
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        jobs.sweep = output
+        _sweep_job(config, jobs, hydra_config)
+        return
     try:
         plain = resolve(config, dict(hydra_config.runtime.choices))
-        if plain["resume"] is not None:
-            plain, folder = resumed(plain, list(hydra_config.overrides.task))
+        if plain["resume"] is None:
+            folder = output
+            if (folder / RUN).exists():
+                raise HydromelError(
+                    f"{folder} holds a run; go on with it by resume={folder}, or give another hydra.run.dir"
+                )
+            plain["sweep"] = {"id": None}
         else:
-            folder = Path(hydra_config.runtime.output_dir)
+            plain, folder = resumed(plain, overrides)
+        _write(plain, folder)
     except HydromelError as error:
-        if hydra_config.mode == RunMode.MULTIRUN:
-            raise
         jobs.code = failed(str(error))
         return
-    if hydra_config.mode == RunMode.MULTIRUN:
-        jobs.sweep = folder
-        _sweep_job(plain, folder, jobs, hydra_config)
-    else:
-        plain["sweep"] = {"id": None} if plain["resume"] is None else plain["sweep"]
-        _write(plain, folder)
-        jobs.code = run_job(folder, process_start())
+    finally:
+        with contextlib.suppress(OSError):  # Hydra made it; it is left where something lies in it
+            output.rmdir()
+    jobs.code = run_job(folder, process_start())
 
 
 def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
@@ -126,11 +136,14 @@ def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
         raise HydromelError(f"resume={folder}: that is no run's folder (it has no {RESOLVED})")
     if (folder / RESULT).exists():
         raise HydromelError(f"resume={folder}: that run is finished")
-    saved = OmegaConf.load(folder / RESOLVED)
+    try:
+        saved = OmegaConf.load(folder / RESOLVED)
+    except yaml.YAMLError as error:
+        raise HydromelError(f"{folder / RESOLVED}: damaged, no YAML ({error})") from error
     OmegaConf.set_struct(saved, True)
     for override in overrides:
         key, _, _ = override.lstrip("+~").partition("=")
-        if key == "resume":
+        if key in ("resume", "plugins"):
             continue
         if OmegaConf.is_config(OmegaConf.select(saved, key, default=None)) or override[0] in "+~":
             raise HydromelError(f"{override}: resume goes on with the run's own config; only values can be changed")
@@ -138,31 +151,40 @@ def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
         OmegaConf.update(saved, key, value)
     config = OmegaConf.to_container(saved, resolve=True)
     assert isinstance(config, dict)
-    return {str(key): value for key, value in config.items()} | {"resume": str(folder)}, folder
+    here = {"resume": str(folder), "plugins": plain["plugins"]}  # no file may say which modules are trusted
+    return {str(key): value for key, value in config.items()} | here, folder
 
 
-def _sweep_job(plain: dict[str, Any], sweep: Path, jobs: Jobs, hydra_config: Any) -> None:
-    """Run one job in a fresh process, or skip it if this sweep has it finished."""
-    name = f"{plain['batching']['name']}-s{plain['seed']}-{config_hash(plain)[:8]}"
-    folder = sweep / name
-    if (folder / RESULT).exists():
-        say(f"{name}: finished earlier, skipped")
-        jobs.done += 1
-        return
-    say(f"--- {name}: {' '.join(hydra_config.overrides.task)}")
-    _write(plain, folder)
-    code = _in_fresh_process(folder)
+def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: Any) -> None:
+    """Run one job in a fresh process, or skip it if this sweep has it finished; a failure is noted, not raised."""
+    overrides = " ".join(hydra_config.overrides.task)
+    try:
+        plain = resolve(config, dict(hydra_config.runtime.choices))
+        if plain["resume"] is not None:
+            raise HydromelError(f"resume={plain['resume']}: a sweep goes on with sweep.id=ID, one run without -m")
+        name = f"{plain['batching']['name']}-s{plain['seed']}-{job_hash(plain)[:8]}"
+        folder = Path(hydra_config.runtime.output_dir) / name
+        if (folder / RESULT).exists():
+            say(f"{name}: finished earlier, skipped")
+            jobs.done += 1
+            return
+        say(f"--- {name}: {overrides}")
+        _write(plain, folder)
+    except HydromelError as error:
+        name, code = overrides, failed(str(error))
+    else:
+        code = _in_fresh_process(folder)
     if code == 130:
         raise KeyboardInterrupt
-    if code:
-        jobs.failed.append(name)
-        jobs.code = 1
-        if code != 1:
-            print(f"error: {name} ended with code {code}", file=sys.stderr)
-        if hydra_config.launcher.get("_target_") != _BASIC_LAUNCHER:  # this process's list is not seen by the command
-            raise HydromelError(f"{name} failed")
-    else:
+    if code == 0:
         jobs.done += 1
+        return
+    jobs.failed.append(name)
+    jobs.code = 1
+    if code != 1:
+        print(f"error: {name} ended with code {code}", file=sys.stderr)
+    if hydra_config.launcher.get("_target_") != _BASIC_LAUNCHER:  # this process's list is not seen by the command
+        raise HydromelError(f"{name} failed")
 
 
 def _in_fresh_process(folder: Path) -> int:
@@ -174,15 +196,17 @@ def _in_fresh_process(folder: Path) -> int:
         try:  # a terminal's Ctrl-C has reached the job as well; a signal to this process alone has not
             process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=_PATIENCE_SECONDS)
+            process.terminate()
+            try:
+                process.wait(timeout=_PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
         raise
 
 
 def _write(plain: dict[str, Any], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        (folder / RESOLVED).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise HydromelError(f"{folder} could not be written: {error.strerror}") from error
+        raise cannot_write(folder, error) from error
+    write_text(folder / RESOLVED, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))

@@ -7,13 +7,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_NO_RESULT = ("tracker", "sweep", "resume", "cache_dir", "data_dir", "runs_dir", "plugins", "choices")
+_NO_RECORD = ("tracker", "sweep", "resume", "cache_dir", "runs_dir", "run_plots", "plugins", "choices")
+_NO_RESULT = (*_NO_RECORD, "data_dir")
 _NO_COMPARISON = ("batching", "seed")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Hash of all that decides a run's result; the same in every folder and with every tracker."""
     return _hash(_without(config, _NO_RESULT))
+
+
+def job_hash(config: Mapping[str, Any]) -> str:
+    """`config_hash` with the place of the data: the jobs of a sweep may differ in that alone."""
+    return _hash({key: value for key, value in config.items() if key not in _NO_RECORD})
 
 
 def comparison_hash(config: Mapping[str, Any]) -> str:

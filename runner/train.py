@@ -100,6 +100,7 @@ def fit(t: Training) -> None:
             losses += _train_segment(t, updates[t.progress.update : end])
             if t.progress.update < len(updates) and not _used_up(t):
                 t.clock.start()
+                t.run.flush()  # before the checkpoint: what lies behind it is not trained, so not logged, again
                 t.save("last")
                 t.clock.lap("tracking")
         if t.progress.update == len(updates):
@@ -130,7 +131,7 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         if t.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
         if loss.device.type == "cpu":  # costs nothing here; elsewhere it would wait for the device
-            _check_finite(t, [loss.item()], [rows])
+            _check_finite(t, t.progress.updates + 1, [loss.item()], [rows])
         t.optimizer.step()
         t.optimizer.zero_grad()
         t.clock.lap("optimizer")
@@ -139,7 +140,7 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         t.progress.updates += 1
     seconds = t.clock.settle() - begin
     values: list[float] = torch.stack(losses).tolist()
-    _check_finite(t, values, updates)
+    _check_finite(t, t.progress.updates - len(values) + 1, values, updates)
     _account(t, updates, supervised, seconds)
     _log(t, values)
     t.progress.update += len(updates)
@@ -218,24 +219,25 @@ def _account(t: Training, updates: list[IntArray], supervised: int, seconds: flo
 def _log(t: Training, losses: list[float]) -> None:
     """A record for each `log_every` updates, and one for what is left over."""
     first = t.progress.updates - len(losses)
-    rate = t.optimizer.param_groups[0]["lr"]
+    full_rate = t.optimizer.param_groups[0]["initial_lr"]
     for start in range(0, len(losses), t.settings.log_every):
         some = losses[start : start + t.settings.log_every]
         step = first + start + len(some)
+        rate = full_rate * t.schedule.factor(step - 1)  # of the last update of these; schedules count from 0
         t.run.log(step, t.progress.epoch + 1, {"train/loss": float(np.mean(some)), "train/lr": rate})
 
 
-def _check_finite(t: Training, losses: list[float], updates: list[IntArray]) -> None:
+def _check_finite(t: Training, first: int, losses: list[float], updates: list[IntArray]) -> None:
+    """Stop at a loss that is not finite; the first of these updates is number `first`, counted from 1."""
     for place, loss in enumerate(losses):
         if math.isfinite(loss):
             continue
-        number = t.progress.updates + 1 if len(losses) == 1 else t.progress.updates - len(losses) + place + 1
         rows = updates[place]
         shown = ", ".join(str(row) for row in rows[:_SHOWN_ROWS]) + (", ..." if len(rows) > _SHOWN_ROWS else "")
         lengths = ", ".join(str(n) for n in t.train.rows.host_lengths[rows[:_SHOWN_ROWS]])
         raise HydromelError(
-            f"the loss is {loss} at update {number} (epoch {t.progress.epoch + 1}; {len(rows)} rows of train, counted "
-            f"from 0: {shown}; lengths {lengths}); lower optimizer.lr or train.clip_norm"
+            f"the loss is {loss} at update {first + place} (epoch {t.progress.epoch + 1}; {len(rows)} rows of train, "
+            f"counted from 0: {shown}; lengths {lengths}); lower optimizer.lr or train.clip_norm"
         )
 
 
