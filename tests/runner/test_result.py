@@ -14,8 +14,8 @@ from composed import config, label_files, run, tag_files
 from runner import names
 from runner.batching.loader import Batching
 from runner.build import build
+from runner.data import load_data
 from runner.errors import HydromelError
-from runner.experiment import load_data
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("encoder=rnn", "encoder.hidden=4", "embedding.size=4", "train.epochs=2", "batching.batch_size=16")

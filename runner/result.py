@@ -1,0 +1,87 @@
+"""What `result.json` holds: a finished run's figures."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from runner import names
+from runner.accounting import KernelWatch
+from runner.checkpoint import load_checkpoint
+from runner.columns import Data
+from runner.model import parameter_count
+from runner.provenance import provenance
+from runner.snapshot import checkpoint_path
+from runner.train import Training, evaluate
+
+Config = dict[str, Any]
+
+
+def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str], started: float) -> dict[str, Any]:
+    """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
+    metrics, majority = {"valid": t.progress.best_metrics}, None
+    if "test" in data.splits:
+        metrics["test"] = test(t, data)
+        majority = t.task.majority(data.splits["train"], data.splits["test"], data.vocabs)
+    tags = t.run.run["tags"]
+    return {
+        "run_id": t.run.run_id,
+        "name": t.run.run["name"],
+        **{key: tags[key] for key in ("task", "dataset", "embedding", "encoder", "batching")},
+        "seed": config["seed"],
+        "sweep_id": t.run.run["sweep_id"],
+        "experiment": t.run.run["experiment"],
+        "quality": {"metric": t.task.quality, "higher_is_better": names.higher_is_better(t.task.quality)},
+        "metrics": metrics,
+        "majority": majority,
+        "speed": t.account.speed(t.settings.warmup_updates),
+        "tokens": {
+            "real": t.account.real_tokens,
+            "padded": t.account.padded_tokens,
+            "supervised": t.account.supervised,
+            "truncated": data.truncated_tokens["train"] + t.batching.dropped_tokens(data.splits["train"]),
+        },
+        "padding": t.account.padding,
+        "seconds": t.clock.seconds | {"total": time.time() - started},
+        "memory": memory,
+        "kernel": kernel(t),
+        "updates": {
+            "count": t.progress.updates,
+            "epochs": t.progress.epoch,
+            "digest": t.progress.digest,
+            "dropout": uses_dropout(t.model),
+        },
+        "model": {"parameters": parameter_count(t.model)},
+        "vocab": {"size": {name: len(vocab) for name, vocab in data.vocabs.items()}, "oov_rate": data.oov_rate},
+        "provenance": provenance(config, t.clock.device, data.fingerprint),
+    }
+
+
+def test(t: Training, data: Data) -> dict[str, Any]:
+    """The metrics of the best checkpoint on test."""
+    load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
+    t.clock.start()
+    batches = t.batching.evaluation(data.splits["test"].to(t.clock.device), t.settings.eval_batch_size)
+    metrics = evaluate(t.model, t.metric(), batches, t.bf16)
+    t.clock.lap("evaluation")
+    t.clock.settle()
+    return metrics
+
+
+def kernel(t: Training) -> str:
+    """What really runs for a training batch of this strategy: torch's own operations, watched for one forward pass."""
+    rows = t.batching.updates(t.train.rows.host_lengths, t.seed, 0)[0]
+    batch = next(t.batching.micro_batches(t.train, rows))
+    t.model.train()
+    with KernelWatch() as watch, torch.autocast(t.clock.device.type, torch.bfloat16, enabled=t.bf16):
+        t.model(batch, None)
+    text: str = watch.describe(t.batching.layout)
+    return text
+
+
+def uses_dropout(model: torch.nn.Module) -> bool:
+    """Whether any probability of dropping is above 0, so that equal updates draw different masks."""
+    rates = (getattr(module, "p", getattr(module, "dropout", 0.0)) for module in model.modules())
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)

@@ -1,0 +1,44 @@
+"""All that a resumed run needs besides the parameters: out of a training, and into one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner import names
+from runner.accounting import Account
+from runner.train import Progress, Training
+
+
+def checkpoint_path(folder: Path, name: str) -> Path:
+    return folder / names.CHECKPOINTS / f"{name}.safetensors"
+
+
+def snapshot(t: Training) -> dict[str, Any]:
+    """All that a resumed run needs besides the parameters."""
+    cuda = t.clock.device.type == "cuda"
+    return {
+        "optimizer": t.optimizer.state_dict(),
+        "schedule": t.schedule.state(),
+        "progress": asdict(t.progress) | {"carried": t.progress.carried},
+        "account": t.account.state(),
+        "seconds": dict(t.clock.seconds),
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
+    }
+
+
+def restore(t: Training, state: Mapping[str, Any]) -> None:
+    """Take training up where a checkpoint left it."""
+    t.optimizer.load_state_dict(state["optimizer"])
+    t.schedule.restore(state["schedule"])
+    t.progress = Progress(**state["progress"])
+    t.account = Account(**state["account"])
+    t.clock.seconds.update(state["seconds"])
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)

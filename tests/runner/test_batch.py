@@ -1,0 +1,56 @@
+"""Batches: what is selected, how it is laid out, and what the known-wrong layout does."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from runner.batch import Batch
+from runner.ragged import Ragged, Rows
+
+LENGTHS = np.array([2, 0, 3, 1])
+
+
+def split(per_token: bool) -> Batch:
+    rows = Rows(LENGTHS, torch.device("cpu"))
+    words = Ragged(torch.arange(1, 7), rows, "packed")
+    tags = Ragged(torch.arange(11, 17), rows, "packed")
+    return Batch({"words": words, "pos": tags}, tags if per_token else torch.arange(4), np.arange(10, 14))
+
+
+def test_select_takes_features_targets_and_the_places_in_the_file() -> None:
+    batch = split(per_token=True).select(np.array([2, 0]))
+    assert batch.features["words"].values.tolist() == [3, 4, 5, 1, 2]
+    assert batch.features["pos"].values.tolist() == [13, 14, 15, 11, 12]
+    assert batch.features["words"].rows is batch.features["pos"].rows is batch.rows
+    assert isinstance(batch.target, Ragged)
+    assert batch.target.values.tolist() == [13, 14, 15, 11, 12]
+    assert batch.index.tolist() == [12, 10]
+    a_row_each = split(per_token=False).select(np.array([2, 0]))
+    assert isinstance(a_row_each.target, torch.Tensor)
+    assert a_row_each.target.tolist() == [2, 0]
+
+
+def test_padding_is_what_lies_in_memory() -> None:
+    batch = split(per_token=True).select(np.array([2, 1, 3]), width=4)
+    assert (batch.real_tokens, batch.padded_tokens) == (4, 0)
+    padded = batch.pad()
+    assert padded.features["words"].values.tolist() == [[3, 4, 5, 0], [0] * 4, [6, 0, 0, 0]]
+    assert (padded.real_tokens, padded.padded_tokens) == (4, 8)
+
+
+def test_unmasked_takes_padding_for_text_in_the_features_alone() -> None:
+    wrong = split(per_token=True).select(np.array([2, 3])).unmasked()
+    assert wrong.features["words"].values.tolist() == [[3, 4, 5], [6, 0, 0]]
+    assert wrong.rows.host_lengths.tolist() == [3, 3]
+    assert isinstance(wrong.target, Ragged)
+    assert wrong.target.rows.host_lengths.tolist() == [3, 1]
+
+
+def test_moving_keeps_shared_rows_shared() -> None:
+    batch = split(per_token=True)
+    assert batch.to(torch.device("cpu")) is batch
+    moved = batch.to(torch.device("meta"))
+    assert isinstance(moved.target, Ragged)
+    assert moved.features["words"].rows is moved.features["pos"].rows is moved.target.rows
+    assert moved.features["words"].values.device.type == "meta"
