@@ -21,10 +21,14 @@ class Clock:
 
     On a GPU a phase's time is what passes on the device between two recorded events; they are read in `settle`,
     which waits for the device, between timed regions.
+
+    Args:
+        device: whose time is measured.
+        started: unix time at which the program started, for `total`.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, started: float) -> None:
+        self.device, self.started = device, started
         self.seconds = dict.fromkeys(SECONDS_KEYS, 0.0)
         self._last = self._mark()
         self._pending: list[tuple[str, Mark, Mark]] = []
@@ -52,6 +56,10 @@ class Clock:
                 self.seconds[phase] += begin.elapsed_time(end) / 1000
             self._pending.clear()
         return time.perf_counter()
+
+    def total(self) -> float:
+        """Seconds since the program started, and those of earlier programs whose run this one took up."""
+        return self.seconds["total"] + time.time() - self.started
 
     def _mark(self) -> Mark:
         if self.device.type != "cuda":

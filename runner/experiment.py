@@ -80,12 +80,11 @@ def run_experiment(config: Config, folder: Path, started: float, say: Say) -> di
     plots = None if config["run_plots"] is None else build(config["run_plots"], "run_plots", {}, config["plugins"])
     with start_folder(config, folder) as run:
         try:
-            training, data = prepare(config, run, tracker, say)
+            training, data = prepare(config, run, started, tracker, say)
             memory = Memory(training.clock.device)
-            startup = time.time() - started
+            training.clock.seconds["startup"] += time.time() - started
             fit(training)
-            training.clock.seconds["startup"] += startup
-            result = finish(training, data, config, memory.state(), started)
+            result = finish(training, data, config, memory.state())
         except BaseException as error:
             status = names.INTERRUPTED if isinstance(error, KeyboardInterrupt) else names.FAILED
             run.flush()
@@ -117,7 +116,7 @@ def start_folder(config: Config, folder: Path) -> RunFolder:
     return RunFolder.start(folder, name=name, experiment=choices.get("experiment"), sweep_id=sweep_id, tags=tags)
 
 
-def prepare(config: Config, run: RunFolder, tracker: Tracker, say: Say) -> tuple[Training, Data]:
+def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, say: Say) -> tuple[Training, Data]:
     """Build everything, and take up an earlier checkpoint of this folder if there is one."""
     plugins = config["plugins"]
     check_options(Settings, config["train"], "train")
@@ -150,9 +149,9 @@ def prepare(config: Config, run: RunFolder, tracker: Tracker, say: Say) -> tuple
         seed=config["seed"],
         bf16=config["precision"] == "bf16",
         run=run,
-        clock=Clock(device),
+        clock=Clock(device, started),
         save=lambda name: save_checkpoint(checkpoint_path(run.path, name), model, snapshot(training)),
-        after_evaluation=lambda metrics, loss: _record_epoch(training, tracker, say, metrics, loss),
+        after_evaluation=lambda metrics, loss: _tell_epoch(training, tracker, say, metrics, loss),
     )
     last = checkpoint_path(run.path, "last")
     if last.exists():
@@ -209,18 +208,13 @@ def _deliver_earlier(tracker: Tracker, root: Path, say: Say) -> None:
         say(f"warning: {error}")
 
 
-def _record_epoch(t: Training, tracker: Tracker, say: Say, metrics: dict[str, Any], loss: float) -> None:
-    """One line, one record, one delivery after an evaluation."""
+def _tell_epoch(t: Training, tracker: Tracker, say: Say, metrics: dict[str, Any], loss: float) -> None:
+    """One line and one delivery after an evaluation."""
     account, progress = t.account, t.progress
-    figures = {f"valid/{name}": value for name, value in metrics.items() if isinstance(value, float)}
-    cost = {"train/seconds": account.training_seconds, "train/tokens": float(account.real_tokens)}
-    epoch = progress.epoch + (progress.update > 0)  # counted from 1; one that was cut short counts
-    t.run.log(progress.updates, epoch, figures | cost)
-    t.run.flush()
     tokens_per_s = account.real_tokens / max(account.training_seconds, 1e-9)
     positions = account.real_tokens + account.padded_tokens
     say(
-        f"epoch {epoch:3d}  updates {progress.updates:6,d}  loss {loss:8.4f}  "
+        f"epoch {progress.last_epoch:3d}  updates {progress.updates:6,d}  loss {loss:8.4f}  "
         f"valid {t.metric_name} {metrics[t.metric_name]:8.2f}  {tokens_per_s:9,.0f} tok/s  "
         f"padding {100 * account.padded_tokens / max(1, positions):4.1f} %  {account.training_seconds:7.1f} s"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from runner.train import Training, evaluate
 Config = dict[str, Any]
 
 
-def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str], started: float) -> dict[str, Any]:
+def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]) -> dict[str, Any]:
     """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
     metrics, majority = {"valid": t.progress.best_metrics}, None
     if "test" in data.splits:
@@ -44,7 +43,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
             "truncated": data.truncated_tokens["train"] + t.batching.dropped_tokens(data.splits["train"]),
         },
         "padding": t.account.padding,
-        "seconds": t.clock.seconds | {"total": time.time() - started},
+        "seconds": t.clock.seconds | {"total": t.clock.total()},
         "memory": memory,
         "kernel": kernel(t),
         "updates": {

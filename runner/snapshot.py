@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from runner import names
 from runner.accounting import Account
+from runner.task import State
 from runner.train import Progress, Training
 
 
@@ -26,19 +28,32 @@ def snapshot(t: Training) -> dict[str, Any]:
         "schedule": t.schedule.state(),
         "progress": asdict(t.progress) | {"carried": t.progress.carried},
         "account": t.account.state(),
-        "seconds": dict(t.clock.seconds),
+        "seconds": t.clock.seconds | {"total": t.clock.total()},
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
     }
 
 
 def restore(t: Training, state: Mapping[str, Any]) -> None:
-    """Take training up where a checkpoint left it."""
+    """Take training up where a checkpoint left it; options of the optimiser are those of the config, not the file's."""
+    options = [{key: value for key, value in group.items() if key != "params"} for group in t.optimizer.param_groups]
     t.optimizer.load_state_dict(state["optimizer"])
+    for group, configured in zip(t.optimizer.param_groups, options, strict=True):
+        group.update(configured)
     t.schedule.restore(state["schedule"])
     t.progress = Progress(**state["progress"])
+    t.progress.carried = moved(t.progress.carried, t.clock.device)
     t.account = Account(**state["account"])
     t.clock.seconds.update(state["seconds"])
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)
+
+
+def moved(state: State, device: torch.device) -> State:
+    """What a stream carries, on `device`: checkpoints are read on the CPU."""
+    if isinstance(state, Tensor):
+        return state.to(device)
+    if isinstance(state, list | tuple):
+        return type(state)(moved(one, device) for one in state)
+    return state

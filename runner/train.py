@@ -60,6 +60,11 @@ class Progress:
     waited: int = 0  # evaluations since then
     carried: State = START  # of a stream
 
+    @property
+    def last_epoch(self) -> int:
+        """The epoch of the last update, counted from 1; one that was cut short counts."""
+        return self.epoch + (self.update > 0)
+
 
 @dataclass
 class Training:
@@ -257,11 +262,20 @@ def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
     if t.progress.best is None or value > t.progress.best:
         t.progress.best, t.progress.best_metrics, t.progress.waited = value, metrics, 0
         t.save("best")
+    _log_evaluation(t, metrics)
     t.save("last")
     t.after_evaluation(metrics, mean_loss)
     t.clock.settle()
     t.clock.lap("tracking")
     t.clock.settle()
+
+
+def _log_evaluation(t: Training, metrics: dict[str, Any]) -> None:
+    """Figures of valid and what training took so far, on disk before the checkpoint that lies behind them."""
+    figures = {f"valid/{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    cost = {"train/seconds": t.account.training_seconds, "train/tokens": float(t.account.real_tokens)}
+    t.run.log(t.progress.updates, t.progress.last_epoch, figures | cost)
+    t.run.flush()
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -238,7 +238,7 @@ def test_batch_size_limits_every_update(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, "batching.plan.batch_size=0"),
+        ({"batch_size": 0}, "batching.batch_size=0"),
         ({"layout": "pakced"}, "batching.layout='pakced'"),
         ({"micro_batch": 0}, "batching.micro_batch=0"),
         ({"width_multiple": 1.5}, "batching.width_multiple=1.5"),
