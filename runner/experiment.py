@@ -24,7 +24,8 @@ from runner.snapshot import checkpoint_path, restore, snapshot
 from runner.sync import deliver_pending
 from runner.task import Head
 from runner.tracker import DeliveryError, Tracker
-from runner.train import Settings, Training, fit
+from runner.train import fit
+from runner.training import Settings, Training
 from runner.types import PositiveInt
 
 Config = dict[str, Any]

@@ -13,7 +13,8 @@ from runner.columns import Data
 from runner.model import parameter_count
 from runner.provenance import provenance
 from runner.snapshot import checkpoint_path
-from runner.train import Training, evaluate
+from runner.train import evaluate
+from runner.training import Training
 
 Config = dict[str, Any]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from runner import names
 from runner.accounting import Account
 from runner.task import State
-from runner.train import Progress, Training
+from runner.training import Progress, Training
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:

@@ -7,88 +7,23 @@ nothing is logged, counted or waited for; all bookkeeping stands between segment
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.accounting import Account, Clock
 from runner.batch import Batch
-from runner.batching.loader import Batching
 from runner.batching.plan import digest
-from runner.batching.stream import Stream
 from runner.errors import HydromelError
 from runner.model import Model
 from runner.names import higher_is_better
 from runner.ragged import IntArray
-from runner.records import RunFolder
-from runner.schedule import Schedule
-from runner.task import START, Head, Metric, State, Task
-from runner.types import NonNegativeInt, PositiveFloat, PositiveInt
+from runner.task import START, Metric, State
+from runner.training import Training
 
 _SHOWN_ROWS = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The `train` section of the config; configs/train.yaml says what each option does."""
-
-    epochs: PositiveInt
-    max_updates: PositiveInt | None
-    clip_norm: PositiveFloat | None
-    metric: str | None
-    patience: PositiveInt | None
-    checkpoint_every: PositiveInt | None
-    log_every: PositiveInt
-    warmup_updates: NonNegativeInt
-    eval_batch_size: PositiveInt
-
-
-@dataclass
-class Progress:
-    """How far training has come; with (epoch, update) any plan can be taken up where it was left."""
-
-    epoch: int = 0
-    update: int = 0  # within the epoch
-    updates: int = 0  # in all
-    digest: str = ""  # of the rows of every update so far
-    best: float | None = None  # of the chosen metric on valid, larger is better
-    best_metrics: dict[str, Any] = field(default_factory=dict)
-    waited: int = 0  # evaluations since then
-    carried: State = START  # of a stream
-
-    @property
-    def last_epoch(self) -> int:
-        """The epoch of the last update, counted from 1; one that was cut short counts."""
-        return self.epoch + (self.update > 0)
-
-
-@dataclass
-class Training:
-    """All that one run trains with."""
-
-    model: Model
-    head: Head
-    task: Task
-    metric: Callable[[], Metric]
-    metric_name: str
-    batching: Batching | Stream
-    optimizer: torch.optim.Optimizer
-    schedule: Schedule
-    train: Batch  # as `batching.arrange` gave it
-    valid: Batch
-    settings: Settings
-    seed: int
-    bf16: bool
-    run: RunFolder
-    clock: Clock
-    save: Callable[[str], None]  # a checkpoint of that name
-    after_evaluation: Callable[[dict[str, Any], float], None]  # metrics of valid, mean loss of the epoch
-    account: Account = field(default_factory=Account)
-    progress: Progress = field(default_factory=Progress)
 
 
 def fit(t: Training) -> None:
