@@ -6,13 +6,14 @@ from collections.abc import Mapping
 
 from reporting.runs import Run
 
+COMPANY = 0.5  # load average beyond the run's own threads that says that others were at work
 MACHINE = ("host", "device", "cpu", "threads")  # keys of provenance: what makes times comparable
 
 
 def caveats(by_strategy: Mapping[str, Mapping[int, Run]], repeats: int) -> list[str]:
     """`by_strategy` is strategy -> seed -> run; `repeats` are older runs of the same strategy and seed, left out."""
     runs = [run for seeds in by_strategy.values() for run in seeds.values()]
-    told = [_machines(runs), _code(runs), _repeats(repeats), _seeds(by_strategy), _no_quality(runs)]
+    told = [_machines(runs), _busy(runs), _code(runs), _repeats(repeats), _seeds(by_strategy), _no_quality(runs)]
     return [sentence for sentence in told if sentence]
 
 
@@ -20,6 +21,18 @@ def _machines(runs: list[Run]) -> str:
     parts = [_differing(runs, f"provenance.{key}", key) for key in MACHINE]
     differing = "; ".join(part for part in parts if part)
     return f"Times and memory are not comparable: these runs differ in {differing}." if differing else ""
+
+
+def _busy(runs: list[Run]) -> str:
+    """Runs during which more processes wanted to run than the run itself has threads."""
+    loads = [(run.number("provenance.load_average"), run.number("provenance.threads")) for run in runs]
+    busy = [load for load, threads in loads if load is not None and threads is not None and load > threads + COMPANY]
+    if not busy:
+        return ""
+    return (
+        f"The machine was busy with other work in {len(busy)} of {len(runs)} runs (load up to {max(busy):.1f}): "
+        "their times are too long, and ratios of them unsure."
+    )
 
 
 def _code(runs: list[Run]) -> str:

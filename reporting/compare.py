@@ -40,11 +40,11 @@ def compare(options: argparse.Namespace) -> None:
         made = report.make(options.what, found, options.target, options.confidence)
     if not made.groups:
         raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
-    console.show(made)
     page = write(made, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(report.to_json(made), encoding="utf-8")
+    console.show(made)  # last: whoever reads only its first lines (`| head`) has the report all the same
     print(f"Report: {page}")
 
 

@@ -115,6 +115,7 @@ def test_the_newest_of_repeated_runs_counts(tmp_path: Path, write_run: Any, out:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
+        ("provenance.load_average", 9.5, "The machine was busy with other work in 1 of 2 runs (load up to 9.5)"),
         ("provenance.host", "two", "Times and memory are not comparable: these runs differ in host (one, two)."),
         ("provenance.cpu", "EPYC", "Times and memory are not comparable: these runs differ in cpu (EPYC, Xeon)."),
         ("provenance.device", None, "not comparable: these runs differ in device (not recorded, cpu)."),
