@@ -1,0 +1,96 @@
+"""Seconds by phase, counts, memory and kernels."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from runner.accounting import Account, Clock, KernelWatch, Memory
+
+CPU = torch.device("cpu")
+NO_PADDING = {"spread": 0, "last_batch": 0, "rounding": 0}
+
+
+def test_a_lap_belongs_to_its_phase_and_a_start_to_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 10.0, 11.0, 13.0, 20.0, 24.0, 99.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    clock = Clock(CPU, 0.0)  # 0
+    clock.start()  # 10: what was before belongs to no phase
+    clock.lap("data")  # 11
+    clock.lap("forward")  # 13
+    clock.start()  # 20
+    clock.lap("data")  # 24
+    clock.settle()
+    assert {phase: seconds for phase, seconds in clock.seconds.items() if seconds} == {"data": 5.0, "forward": 2.0}
+
+
+def test_total_counts_the_programs_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 107.0)
+    clock = Clock(CPU, started=100.0)
+    assert clock.total() == 7.0
+    clock.seconds["total"] = 30.0  # of a run that was taken up
+    assert clock.total() == 37.0
+
+
+def test_warm_up_is_counted_but_not_timed() -> None:
+    account = Account()
+    padding = {"spread": 3, "last_batch": 0, "rounding": 1}
+    common = {"supervised": 7, "padding": padding}
+    account.add(tokens=100, examples=4, updates=2, seconds=9.0, timed=False, **common)  # type: ignore[arg-type]
+    account.add(tokens=60, examples=3, updates=1, seconds=2.0, timed=True, **common)  # type: ignore[arg-type]
+    assert (account.real_tokens, account.examples, account.updates, account.supervised) == (160, 7, 3, 14)
+    assert account.training_seconds == 11.0
+    assert account.padded_tokens == 8
+    assert account.speed(2) == {
+        "real_tokens_per_s": 30.0,
+        "examples_per_s": 1.5,
+        "updates_per_s": 0.5,
+        "timed_updates": 1,
+        "warmup_updates": 2,
+    }
+    assert Account(**account.state()) == account
+
+
+def test_no_timed_update_has_no_speed() -> None:
+    assert math.isnan(Account().speed(10)["real_tokens_per_s"])
+
+
+def test_peak_memory_is_that_of_what_came_after() -> None:
+    big = np.ones(16_000_000)  # 128 MB
+    del big
+    memory = Memory(CPU)
+    if memory.state()["peak_bytes"] - memory.before > 50_000_000:  # type: ignore[operator]
+        pytest.skip("this system does not forget a process's peak")
+    held = np.ones(16_000_000)
+    peak = memory.state()["peak_bytes"]
+    assert isinstance(peak, int)
+    assert 100_000_000 < peak - memory.before < 250_000_000
+    assert held.sum() == 16_000_000
+
+
+@pytest.mark.parametrize(
+    ("module", "kernel"),
+    [(nn.Linear(4, 4), "matrix products, padded"), (nn.Conv1d(4, 4, 1), "convolution, padded")],
+)
+def test_the_kernel_is_what_ran(module: nn.Module, kernel: str) -> None:
+    with KernelWatch() as watch:
+        module(torch.zeros(2, 4, 4))
+    assert watch.describe("padded") == kernel
+
+
+def test_recurrent_kernels_are_told_apart() -> None:
+    x = torch.zeros(3, 2, 4)
+    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 1]))
+    seen = {}
+    for name, given in {"padded": x, "packed": packed}.items():
+        lstm = nn.LSTM(4, 4)
+        with KernelWatch() as watch:
+            lstm(given)
+        seen[name] = watch.describe(name)
+    assert seen["padded"].removesuffix("padded") != seen["packed"].removesuffix("packed")
+    assert seen["packed"] == "RNN cells step by step, packed"

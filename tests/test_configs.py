@@ -1,0 +1,126 @@
+"""Every file under configs/ composes, is documented line by line, and builds where that needs no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from composed import config
+from torch import nn
+
+from runner.build import build, check_options
+from runner.experiment import check_root
+from runner.model import build_model
+from runner.training import Settings
+from runner.vocab import EOS, PAD, UNK, Vocab
+
+ROOT = Path(__file__).parents[1] / "configs"
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))
+CHOICES = [str(path.with_suffix("")).replace("/", "=") for path in FILES if path.name != "train.yaml"]
+WORDS = Vocab((PAD, UNK, EOS, *"abcdefgh"), unk=1)
+
+
+def options(group: str) -> list[str]:
+    found = sorted(choice for choice in CHOICES if choice.startswith(f"{group}="))
+    assert found, group
+    return found
+
+
+def composed(choice: str) -> dict[str, Any]:
+    """A data set that leaves its files to the user gets some names; nothing is read here."""
+    text = (ROOT / f"{choice.replace('=', '/')}.yaml").read_text(encoding="utf-8")
+    return config(choice, *(f"dataset.{split}=FILE" for split in ("train", "valid", "test") if f"{split}: ???" in text))
+
+
+def test_there_are_configs() -> None:
+    assert len(CHOICES) > 50
+    groups = {choice.partition("=")[0] for choice in CHOICES}
+    expected = {"task", "dataset", "embedding", "encoder", "batching", "optimizer", "schedule", "tracker", "features"}
+    assert groups == expected | {"experiment"}
+    for group in ("task", "encoder", "batching"):
+        assert len(options(group)) >= 3
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_it_composes_and_every_option_is_one_of_the_constructor(choice: str) -> None:
+    plain = composed(choice)
+    assert plain["choices"][choice.partition("=")[0]] == choice.partition("=")[2]
+    check_options(check_root, plain, "")
+    check_options(Settings, plain["train"], "train")
+    for key, node in plain.items():
+        _check_nodes(node, key)
+
+
+def _check_nodes(node: Any, where: str) -> None:
+    """Names and values of every node, without building it."""
+    if not isinstance(node, Mapping):
+        return
+    for key, value in node.items():
+        _check_nodes(value, f"{where}.{key}")
+    if "_target_" in node:
+        module, _, name = node["_target_"].rpartition(".")
+        target = getattr(__import__(module, fromlist=[name]), name)
+        given = dict.fromkeys(("params", "total_updates", "updates_per_epoch", "input_size", "causal", "vocabs"))
+        check_options(target, {key: value for key, value in node.items() if key != "_target_"}, where, given)
+
+
+@pytest.mark.parametrize("optimizer", options("optimizer"))
+@pytest.mark.parametrize("schedule", options("schedule"))
+def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str) -> None:
+    plain = config(optimizer, schedule)
+    layer = nn.Linear(3, 1)
+    made = build(plain["optimizer"], "optimizer", {"params": layer.parameters()})
+    rates = build(plain["schedule"], "schedule", {"total_updates": 3, "updates_per_epoch": 2})
+    before = layer.weight.detach().clone()
+    for update in range(3):
+        for group in made.param_groups:
+            group["lr"] = plain["optimizer"]["lr"] * rates.factor(update)
+            assert 0 < group["lr"] <= plain["optimizer"]["lr"]
+        layer(torch.ones(2, 3)).square().mean().backward()
+        made.step()
+        made.zero_grad()
+        rates.observe(float(update))
+    assert layer.weight.isfinite().all()
+    assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("encoder", options("encoder"))
+@pytest.mark.parametrize("embedding", options("embedding"))
+def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str) -> None:
+    plain = config(encoder, embedding)
+    task = build(plain["task"], "task", {})
+    vocabs = {"words": WORDS, "pos": WORDS, "target": Vocab(("no", "yes"), unk=None)}
+    model = build_model(plain, task, vocabs, [])
+    assert sum(parameter.numel() for parameter in model.parameters()) > 0
+
+
+@pytest.mark.parametrize("batching", [one for one in options("batching") if one != "batching=stream"])
+def test_every_strategy_plans_each_row_once(batching: str) -> None:
+    made = build(config(batching)["batching"], "batching", {})
+    lengths = np.random.default_rng(1).integers(0, 40, 300)
+    updates = made.updates(lengths, 1, 0)
+    assert sorted(np.concatenate(updates)) == list(range(300))
+    assert all(len(update) for update in updates)
+
+
+@pytest.mark.parametrize("choice", [one for one in CHOICES if not one.startswith("experiment=")])
+def test_every_option_has_a_comment_on_its_line(choice: str) -> None:
+    """Or the list or mapping has one that it lies in; names of classes and of the choice itself need none."""
+    path = ROOT / f"{choice.replace('=', '/')}.yaml"
+    bare, told = [], None  # `told`: the depth of a commented line that opens a list or mapping
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        stripped, depth = line.strip(), len(line) - len(line.lstrip())
+        if not stripped or stripped.startswith("#"):
+            continue
+        told = None if told is not None and depth <= told else told
+        key, _, value = stripped.partition(":")
+        opens = not value.partition("#")[0].strip()
+        if "#" in stripped:
+            told = depth if opens and told is None else told
+        elif not opens and key not in ("_target_", "name", "- _self_") and told is None:
+            bare.append(f"{path}:{number}: {stripped}")
+    assert not bare, "\n".join(bare)
