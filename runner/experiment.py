@@ -99,6 +99,7 @@ def run_experiment(config: Config, folder: Path, started: float, say: Say) -> di
         run.set_status(names.FINISHED)
         deliver(tracker, run, say, final=True)
     _deliver_earlier(tracker, Path(config["runs_dir"]), say)
+    say(tracker.describe())
     return result
 
 
