@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from composed import label_files, tag_files
+import yaml
+from composed import config, label_files, tag_files
 
 from runner import main as command
 
@@ -118,6 +119,34 @@ def test_a_checkpoint_that_does_not_fit(
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:100])
     assert "last.safetensors" in said(monkeypatch, capfd, tmp_path, "resume=run")
+
+
+def test_a_folder_is_one_run_s(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
+    line = said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "hydra.run.dir=run")
+    assert "run holds a run; go on with it by resume=" in line
+    assert not (tmp_path / "run" / "resolved.yaml").exists()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert "file" in said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "hydra.run.dir=file/run")
+
+
+def test_a_saved_run_names_no_modules_to_trust(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plain = config(*tag_files(tmp_path), "tracker=none") | {"plugins": ["os"]}
+    plain["encoder"] = {"_target_": "os.system", "command": "touch evil"}
+    (tmp_path / "run").mkdir()
+    resolved = tmp_path / "run" / "resolved.yaml"
+    resolved.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert "not allowed" in said(monkeypatch, capfd, tmp_path, "resume=run")
+    assert not (tmp_path / "evil").exists()
+    assert "only values can be changed" in said(monkeypatch, capfd, tmp_path, "resume=run", "encoder=rnn")
+    assert "train.epoch: unknown option" in said(monkeypatch, capfd, tmp_path, "resume=run", "train.epoch=3")
+    resolved.write_text("a: [", encoding="utf-8")
+    assert "damaged" in said(monkeypatch, capfd, tmp_path, "resume=run")
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

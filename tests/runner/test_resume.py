@@ -16,7 +16,7 @@ import torch
 from composed import run, tag_files
 from safetensors.torch import load_file
 
-from runner import names
+from runner import experiment, names
 from runner.records import RunFolder
 
 HYDROMEL = [sys.executable, "-c", "from runner.main import main; main()"]
@@ -37,12 +37,22 @@ def result(folder: Path) -> dict[str, Any]:
     return content
 
 
+def records(folder: Path) -> list[tuple[int, int, str, float | None]]:
+    """(step, epoch, name, value) of all records; of what depends on the clock, no value."""
+    found = []
+    for line in (folder / names.METRICS).read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        for name, value in record["metrics"].items():
+            found.append((record["step"], record["epoch"], name, None if "seconds" in name else value))
+    return found
+
+
 def end_in_the_middle(folder: Path, arguments: list[str], number: signal.Signals) -> tuple[int, str]:
-    """Start a run and send it a signal when it has kept a checkpoint within its second epoch; exit code and stderr."""
+    """Start a run and send it a signal when it is within its second epoch; exit code and stderr."""
     process = subprocess.Popen([*HYDROMEL, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
-    metrics, last = folder / names.METRICS, folder / names.CHECKPOINTS / "last.safetensors"
-    while not (metrics.exists() and last.exists() and last.stat().st_mtime > metrics.stat().st_mtime + 0.001):
+    metrics = folder / names.METRICS  # gets records within an epoch just before a checkpoint is kept
+    while not (metrics.exists() and '"epoch": 2' in metrics.read_text(encoding="utf-8")):
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -64,11 +74,11 @@ def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
         assert torch.equal(tensor, tensors(cut)[name]), name
     for key in ("metrics", "tokens", "padding", "updates"):
         assert result(whole)[key] == result(cut)[key], key
-    recorded = []
-    for line in (cut / names.METRICS).read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        recorded += [(record["step"], name) for name in record["metrics"]]
+    recorded = records(cut)
     assert len(recorded) == len(set(recorded)), "a step was recorded twice"
+    assert set(recorded) == set(records(whole)), "a record was lost, or another one made"
+    seconds = result(cut)["seconds"]
+    assert seconds["total"] > sum(seconds[phase] for phase in names.SECONDS_KEYS if phase != "total")
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
@@ -81,12 +91,30 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert f"hydromel resume={folder}" in said
     assert "Traceback" not in said
     assert json.loads((folder / names.RUN).read_text())["status"] == names.INTERRUPTED
-    subprocess.run([*HYDROMEL, f"resume={folder}", "train.epochs=2"], env=ENVIRONMENT, check=True)
+    (folder / "elsewhere").mkdir()
+    command = [*HYDROMEL, f"resume={folder}", "train.epochs=2", "optimizer.lr=0.0005"]
+    subprocess.run(command, env=ENVIRONMENT, check=True, cwd=folder / "elsewhere")
     assert result(folder)["updates"]["epochs"] >= 2
+    assert not list((folder / "elsewhere").glob("runs/*/*")), "the folder that Hydra makes is left empty"
 
 
 class Killed(Exception):
     pass
+
+
+def killed(*arguments: object) -> None:
+    raise Killed
+
+
+def test_options_of_the_command_count_in_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*tag_files(tmp_path), *OPTIONS, "schedule=constant", "train.epochs=2"]
+    monkeypatch.setattr(experiment, "finish", killed)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", *options, "optimizer.lr=0.001")
+    monkeypatch.undo()
+    run(tmp_path / "cut", *options, "train.epochs=3", "optimizer.lr=0.25")
+    rates = {(epoch, value) for _, epoch, name, value in records(tmp_path / "cut") if name == "train/lr"}
+    assert rates == {(1, 0.001), (2, 0.001), (3, 0.25)}
 
 
 def test_a_stream_goes_on_with_the_state_that_it_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from composed import tag_files
 
 from runner import names
@@ -50,7 +51,27 @@ def test_a_failing_job_stops_no_other_and_finished_ones_are_skipped(tmp_path: Pa
     assert {name: after[name] for name in before} == before
 
 
-def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
+def test_jobs_may_differ_in_the_place_of_their_data_alone(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        tag_files(tmp_path / name, rows=30)
+    done = sweep(tmp_path, "data_dir=one,two", "train.max_updates=1", "dataset.train=train.conll,nowhere.conll")
+    assert done.returncode == 1
+    assert len(runs(tmp_path, names.RESULT)) == 2
+    assert "2 of 4 jobs failed" in done.stderr
+    assert done.stderr.count("error: ") == 3
+
+
+def test_a_job_that_does_not_resolve_stops_no_other(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "dataset.valid=valid.conll,???", "train.max_updates=1", "batching=padmask")
+    assert done.returncode == 1
+    assert "dataset.valid is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(runs(tmp_path, names.RESULT)) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_keeps_what_is_finished(tmp_path: Path, number: signal.Signals) -> None:
     arguments = [*tag_files(tmp_path), *OPTIONS, "sweep.id=s", "train.epochs=1,500", "batching=padmask"]
     process = subprocess.Popen(
         [*HYDROMEL, "-m", *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
@@ -60,7 +81,7 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)  # to the command alone: it passes it on
+    process.send_signal(number)  # to the command alone: it passes it on
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert "Traceback" not in error
