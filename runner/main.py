@@ -25,7 +25,7 @@ from runner.complaint import explain
 from runner.durable import cannot_write, write_text
 from runner.errors import HydromelError
 from runner.job import FULL_ERROR, failed, interrupt, process_start, run_job, say
-from runner.names import RESOLVED, RESULT, RUN
+from runner.names import CHECKPOINTS, RESOLVED, RESULT
 from runner.provenance_hash import job_hash
 
 _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -97,7 +97,7 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
         plain = resolve(config, dict(hydra_config.runtime.choices))
         if plain["resume"] is None:
             folder = output
-            if (folder / RUN).exists():
+            if (folder / CHECKPOINTS).exists():  # one that came to nothing may be begun anew
                 raise HydromelError(
                     f"{folder} holds a run; go on with it by resume={folder}, or give another hydra.run.dir"
                 )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from composed import config, label_files, tag_files
 
@@ -121,11 +122,15 @@ def test_a_checkpoint_that_does_not_fit(
     assert "last.safetensors" in said(monkeypatch, capfd, tmp_path, "resume=run")
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "torch sees no GPU" in said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "device=cuda")
+
+
 def test_a_folder_is_one_run_s(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     line = said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "hydra.run.dir=run")
     assert "run holds a run; go on with it by resume=" in line
     assert not (tmp_path / "run" / "resolved.yaml").exists()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from composed import config, label_files, run, tag_files
+from safetensors.torch import load_file
 
 from runner import names
 from runner.batching.loader import Batching
@@ -113,6 +114,28 @@ def test_patience_and_limits_end_the_training(tmp_path: Path) -> None:
     cut = run(tmp_path / "cut", *data, *SMALL, "train.max_updates=11")
     assert cut["updates"]["count"] == 11
     assert cut["metrics"]["valid"]["accuracy"] > 0
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
+    options = (*tag_files(tmp_path), *SMALL, "optimizer=sgd", "optimizer.lr=1.0", "train.max_updates=1")
+    options = (*options, "optimizer.momentum=0.0", "optimizer.weight_decay=0.0", "dtype=float64")
+    run(tmp_path / "still", *options, "optimizer.lr=1e-30")
+    moved = {}
+    for norm in ("null", "0.01"):
+        run(tmp_path / norm, *options, f"train.clip_norm={norm}")
+        old, new = (load_file(tmp_path / name / "checkpoints" / "last.safetensors") for name in ("still", norm))
+        steps = [(new[name] - old[name]).square().sum() for name in old if name.startswith("model.")]
+        moved[norm] = math.sqrt(sum(steps))
+    assert moved["null"] > 0.02
+    assert moved["0.01"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_recorded_rate_is_that_of_the_update(tmp_path: Path) -> None:
+    options = ("schedule=linear", "schedule.warmup=0", "optimizer.lr=1.0", "train.log_every=1", "train.max_updates=10")
+    run(tmp_path / "run", *label_files(tmp_path), "encoder=bow", "batching.batch_size=8", *options)
+    lines = (tmp_path / "run" / names.METRICS).read_text(encoding="utf-8").splitlines()
+    rates = [record["train/lr"] for line in lines if "train/lr" in (record := json.loads(line)["metrics"])]
+    assert rates == pytest.approx([1 - step / 10 for step in range(10)])
 
 
 def test_there_are_optimizers_and_schedules() -> None:
