@@ -106,6 +106,25 @@ def killed(*arguments: object) -> None:
     raise Killed
 
 
+def test_records_are_on_disk_before_the_checkpoint_that_lies_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, lost, kept = experiment.save_checkpoint, [], []
+
+    def checked(path: Path, model: torch.nn.Module, state: dict[str, Any]) -> None:
+        save(path, model, state)
+        if path.stem == "last":
+            updates, within = state["progress"]["updates"], state["progress"]["update"]
+            due = {"train/loss"} if within else {"train/loss", "valid/f1"}
+            lost.extend(due - {name for step, _, name, _ in records(tmp_path / "run") if step == updates})
+            kept.append(bool(within))
+
+    monkeypatch.setattr(experiment, "save_checkpoint", checked)
+    run(tmp_path / "run", *tag_files(tmp_path), *OPTIONS, "train.epochs=2")
+    assert not lost
+    assert set(kept) == {True, False}
+
+
 def test_options_of_the_command_count_in_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = [*tag_files(tmp_path), *OPTIONS, "schedule=constant", "train.epochs=2"]
     monkeypatch.setattr(experiment, "finish", killed)
