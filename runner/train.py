@@ -7,7 +7,7 @@ nothing is logged, counted or waited for; all bookkeeping stands between segment
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from runner.errors import HydromelError
 from runner.model import Model
 from runner.names import higher_is_better
 from runner.ragged import IntArray
-from runner.task import START, Metric, State
+from runner.task import START, Head, Metric, State
 from runner.training import Training
 
 _SHOWN_ROWS = 8
@@ -88,22 +88,45 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
 
 
 def _backward(t: Training, rows: IntArray) -> tuple[Tensor, int]:
-    """Gradients of one update's mean loss, added up over its micro-batches; the loss, and how many answers it has."""
+    """Gradients of one update's mean loss; the loss, and how many answers it has."""
     micro_batches = list(t.batching.micro_batches(t.train, rows))
     count = sum(t.task.count(batch) for batch in micro_batches)
     t.clock.lap("data")
+    loss, t.progress.carried = backward(t.model, t.head, micro_batches, count, t.progress.carried, t.bf16, t.clock.lap)
+    return loss, count
+
+
+def backward(
+    model: Model,
+    head: Head,
+    micro_batches: list[Batch],
+    count: int,
+    carried: State,
+    bf16: bool,
+    lap: Callable[[str], None],
+) -> tuple[Tensor, State]:
+    """Add the gradients of one update's mean loss, over its micro-batches.
+
+    Args:
+        count: answers of the whole update, by which every micro-batch's sum is divided.
+        carried: the state at the begin of the windows of a stream.
+        lap: told when a `forward` and a `backward` is done.
+
+    Returns:
+        The mean loss, (), and the state at the windows' end.
+    """
     total: Tensor | None = None
     for batch in micro_batches:
-        with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=t.bf16):
-            scores, state = t.model(batch, t.progress.carried if batch.continues else None)
-            loss = t.head.loss(scores, batch).total / max(1, count)
-        t.clock.lap("forward")
+        with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=bf16):
+            scores, state = model(batch, carried if batch.continues else None)
+            loss = head.loss(scores, batch).total / max(1, count)
+        lap("forward")
         loss.backward()  # type: ignore[no-untyped-call]
-        t.clock.lap("backward")
+        lap("backward")
         total = loss.detach() if total is None else total + loss.detach()
-        t.progress.carried = detached(state) if batch.continues else START
+        carried = detached(state) if batch.continues else START
     assert total is not None
-    return total, count
+    return total, carried
 
 
 def detached(state: State) -> State:

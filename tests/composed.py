@@ -6,19 +6,15 @@ import random
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
-
+from runner.compose import compose_config
 from runner.experiment import run_experiment
-from runner.main import resolve
 
 QUIET = ("tracker=none", "cache_dir=null", "train.warmup_updates=0", "run_plots=null")
 
 
 def config(*overrides: str) -> dict[str, Any]:
     """The config that `hydromel OVERRIDES` composes."""
-    with initialize_config_module("configs", version_base="1.3"):
-        choices = dict(compose("train", list(overrides), return_hydra_config=True).hydra.runtime.choices)
-        return resolve(compose("train", list(overrides)), choices)
+    return compose_config(overrides)
 
 
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
