@@ -1,0 +1,126 @@
+"""The command `hydromel-plan`: what each batching strategy would do with a data set, without training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from runner.compose import compose_config
+from runner.errors import HydromelError
+from runner.job import failed
+
+Config = dict[str, Any]
+_GROUP = "batching="
+_EXAMPLES = """examples:
+  hydromel-plan                                                  every strategy on the built-in corpus
+  hydromel-plan task=tag dataset=wnut17 data_dir=DATA            on a published one
+  hydromel-plan batching=bucketed --batch-sizes 16,32,64         one strategy, three sizes
+  hydromel-plan batching=bucketed,padmask encoder=transformer --json plan.json
+  hydromel-plan task=lm task.unit=stream batching.window=70      language models that carry their state
+
+docs/plan.md says what each figure is."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Exit codes: 0, 1 (one line says what is wrong)."""
+    try:
+        options = parser().parse_intermixed_args(arguments)
+        if options.config_dir is not None and not options.config_dir.is_dir():
+            raise HydromelError(f"--config-dir {options.config_dir}: no such folder")
+        sizes = _sizes(options.batch_sizes, options.overrides)
+        configs, left_out = compose_all(options.overrides, sizes, options.config_dir)
+        # imports torch: help and a mistyped name need not wait for that
+        from runner import plan_tables
+        from runner.planning import as_json, plan
+
+        report = plan(configs, left_out, options.epochs)
+        if options.json is not None:
+            as_json(report, options.json)
+        plan_tables.show(report)
+    except HydromelError as error:
+        return failed(str(error))
+    return 0
+
+
+def compose_all(
+    overrides: Sequence[str], sizes: Sequence[int], config_dir: Path | None
+) -> tuple[list[Config], dict[str, str]]:
+    """A config for each strategy that the overrides name, or for every one there is, and for each batch size.
+
+    Returns:
+        The configs, and by name why others do not compose.
+
+    Raises:
+        HydromelError: none composes.
+    """
+    named = [one.removeprefix(_GROUP).split(",") for one in overrides if one.startswith(_GROUP)]
+    others = [one for one in overrides if not one.startswith(_GROUP)]
+    of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
+    configs, left_out = [], {}
+    for name in named[-1] if named else strategies(config_dir):
+        for of_size in of_sizes:
+            try:
+                configs.append(compose_config([*others, _GROUP + name, *of_size], config_dir))
+            except HydromelError as error:
+                left_out[name] = str(error)
+    if not configs:
+        raise HydromelError(next(iter(left_out.values())))
+    return configs, left_out
+
+
+def strategies(config_dir: Path | None) -> list[str]:
+    """Names of all configs of the group `batching`."""
+    groups = [files("configs").joinpath("batching")]
+    if config_dir is not None and (config_dir / "batching").is_dir():
+        groups.append(config_dir / "batching")
+    return sorted({Path(one.name).stem for group in groups for one in group.iterdir() if one.name.endswith(".yaml")})
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, like every command here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise HydromelError(f"{message}; see hydromel-plan --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = _Parser(
+        prog="hydromel-plan",
+        description="What each batching strategy would do with a data set: padding, updates, memory, and how well it "
+        "shuffles. Nothing is trained, and no run's folder is made.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    which = "GROUP=NAME or key=value, as for hydromel; all strategies that fit the task are shown unless batching=NAME"
+    made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=f"{which} (or NAME,NAME) is among them")
+    made.add_argument("--batch-sizes", metavar="N,N", help="a line for each batching.batch_size")
+    made.add_argument("--epochs", type=_positive, default=5, metavar="N", help="epochs to plan (default: %(default)s)")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
+    made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    return made
+
+
+def _sizes(text: str | None, overrides: Sequence[str]) -> list[int]:
+    if text is None:
+        return []
+    if any(one.startswith("batching.batch_size=") for one in overrides):
+        raise HydromelError("--batch-sizes and batching.batch_size=N are two ways to say the same; give one of them")
+    try:
+        return [_positive(one) for one in text.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise HydromelError(f"--batch-sizes {text}: {error}; for example 16,32,64") from error
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""What `hydromel-plan` finds out: the figures of each strategy on a data set, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from runner.batch import Batch
+from runner.batching.loader import Batching
+from runner.batching.plan import digest
+from runner.batching.quality import (
+    FloatArray,
+    Quality,
+    Shapes,
+    Share,
+    Updates,
+    answer_shares,
+    correlation,
+    measure,
+    shapes_of,
+)
+from runner.batching.stream import Stream
+from runner.build import build, check_options
+from runner.columns import TARGET, Data
+from runner.data import arrange, describe_data, load_data
+from runner.durable import write_json
+from runner.errors import HydromelError
+from runner.experiment import build_optimizer, check_root
+from runner.memory_estimate import Memory, MemoryEstimate
+from runner.model import build_model
+from runner.ragged import Ragged
+from runner.task import Task
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one strategy would do.
+
+    Attributes:
+        name: what reports call it.
+        batch_size: examples of an update, or None.
+        layout: of its batches.
+        digest: of the updates of all epochs planned; equal digests, equal updates.
+        quality: of its plan.
+        padding: by cause, the share (0 to 1) of all places in memory.
+        memory: at the peak of training, estimated.
+    """
+
+    name: str
+    batch_size: int | None
+    layout: str
+    digest: str
+    quality: Quality
+    padding: dict[str, float]
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        choices: the names chosen for the config's groups.
+        data: one line about the data set.
+        lengths: of training rows as published: how many, mean, longest.
+        length_tells_answer: `quality.correlation` over all training rows.
+        epochs: how many were planned.
+        planned: of each strategy.
+        left_out: name -> why it does not fit.
+    """
+
+    choices: dict[str, str | None]
+    data: str
+    lengths: dict[str, float]
+    length_tells_answer: float | None
+    epochs: int
+    planned: list[Planned]
+    left_out: dict[str, str]
+
+
+def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) -> Report:
+    """Read the data, build the model, and plan so many epochs under every config.
+
+    Args:
+        configs: one or more that differ in `batching` alone.
+        left_out: strategies that are to be named as not fitting, and why.
+
+    Raises:
+        HydromelError: bad input, or no strategy fits.
+    """
+    config, unfit = configs[0], dict(left_out)
+    check_options(check_root, config, "")
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    task: Task = build(config["task"], "task", {}, config["plugins"])
+    data = load_data(config, task)
+    train = data.splits["train"]
+    answers = row_answers(data, train)
+    memory = _memory(config, task, data)
+    planned = []
+    for one in configs:
+        try:
+            batching = _batching(one)
+            arranged = arrange(one, batching, train)
+        except HydromelError as error:
+            unfit[one["choices"]["batching"]] = str(error)
+            continue
+        of_rows = answers if arranged is train else None
+        planned.append(plan_one(batching, arranged, data.splits["valid"], of_rows, one["seed"], epochs, memory))
+    if not planned:
+        raise HydromelError(next(iter(unfit.values())))
+    lengths = train.rows.host_lengths
+    return Report(
+        choices={name: chosen for name, chosen in config["choices"].items() if name != "batching"},
+        data=describe_data(config, data),
+        lengths={"rows": len(lengths), "mean": float(lengths.mean()), "longest": int(lengths.max())},
+        length_tells_answer=None if answers is None else correlation(lengths, answers, None),
+        epochs=epochs,
+        planned=planned,
+        left_out=unfit,
+    )
+
+
+def plan_one(
+    batching: Batching | Stream,
+    train: Batch,
+    valid: Batch,
+    answers: FloatArray | None,
+    seed: int,
+    epochs: int,
+    memory: MemoryEstimate,
+) -> Planned:
+    """The figures of one strategy.
+
+    Args:
+        train: as `batching.arrange` gave it.
+        answers: (B, C) of its rows, or None.
+    """
+    lengths = train.rows.host_lengths
+    updates = [batching.updates(lengths, seed, epoch) for epoch in range(epochs)]
+    together = [update for epoch in updates for update in epoch]
+    padded = batching.padding_of_epoch(lengths, together)
+    places = epochs * int(lengths.sum()) + sum(padded.values())
+    return Planned(
+        name=batching.name,
+        batch_size=batching.batch_size,
+        layout=batching.layout,
+        digest=digest(together),
+        quality=measure(updates, lengths, answers, batching.batch_size),
+        padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
+        memory=memory.of(batching, train, valid, micro_batches(batching, together, train)),
+    )
+
+
+def micro_batches(batching: Batching | Stream, updates: Updates, train: Batch) -> Shapes:
+    """The shapes of what goes through the model at once."""
+    if isinstance(batching, Stream):
+        return shapes_of(updates, train.rows.host_lengths)
+    return shapes_of(updates, train.rows.host_lengths, batching.micro_batch, batching.width_multiple)
+
+
+def row_answers(data: Data, train: Batch) -> FloatArray | None:
+    """(B, C) the shares of each answer in a row of train; None where the answers are the text itself (task=lm)."""
+    vocab = data.vocabs[TARGET]
+    if any(vocab.tokens == other.tokens for name, other in data.vocabs.items() if name != TARGET):
+        return None
+    if isinstance(train.target, Ragged):
+        return answer_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, len(vocab))
+    return answer_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), len(vocab))
+
+
+def as_json(report: Report, path: Path) -> None:
+    """Write the report, with shares beside what chance gives and with totals.
+
+    Raises:
+        HydromelError: it could not be written.
+    """
+    if not path.parent.is_dir():
+        raise HydromelError(f"--json {path}: there is no folder {path.parent}")
+    content = asdict(report)
+    for one, shown in zip(report.planned, content["planned"], strict=True):
+        shown["memory"]["total_bytes"] = one.memory.total_bytes
+        for name, figure in vars(one.quality).items():
+            if isinstance(figure, Share):
+                shown["quality"][name]["times_chance"] = figure.times_chance
+    write_json(path, content)
+
+
+def _batching(config: Config) -> Batching | Stream:
+    batching = build(config["batching"], "batching", {}, config["plugins"])
+    if not isinstance(batching, Batching | Stream):
+        raise HydromelError(f"batching={config['choices']['batching']}: {type(batching).__name__} makes no plan itself")
+    return batching
+
+
+def _memory(config: Mapping[str, Any], task: Task, data: Data) -> MemoryEstimate:
+    dtype = torch.float64 if config["dtype"] == "float64" else torch.float32
+    model = build_model(config, task, data.vocabs, config["plugins"]).to(dtype=dtype)
+    return MemoryEstimate(model, task, build_optimizer(dict(config), model), bf16=config["precision"] == "bf16")
