@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,11 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
             return resolve(compose("train", [*overrides, *search]), choices)
     except (HydraException, OmegaConfBaseException) as error:
         raise HydromelError(explain(error)) from error
+
+
+def strategies(config_dir: Path | None) -> list[str]:
+    """Names of all configs of the group `batching`."""
+    groups = [files("configs").joinpath("batching")]
+    if config_dir is not None and (config_dir / "batching").is_dir():
+        groups.append(config_dir / "batching")
+    return sorted({Path(one.name).stem for group in groups for one in group.iterdir() if one.name.endswith(".yaml")})

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
-from runner.compose import compose_config
+from runner.compose import compose_config, strategies
 from runner.errors import HydromelError
 from runner.job import failed
 
@@ -70,14 +69,6 @@ def compose_all(
     if not configs:
         raise HydromelError(next(iter(left_out.values())))
     return configs, left_out
-
-
-def strategies(config_dir: Path | None) -> list[str]:
-    """Names of all configs of the group `batching`."""
-    groups = [files("configs").joinpath("batching")]
-    if config_dir is not None and (config_dir / "batching").is_dir():
-        groups.append(config_dir / "batching")
-    return sorted({Path(one.name).stem for group in groups for one in group.iterdir() if one.name.endswith(".yaml")})
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,0 +1,6 @@
+"""The audit: does what a model says about an example depend on what stands beside it?"""
+
+from runner.audit.module import Padding, audit_module
+from runner.audit.verdict import Report
+
+__all__ = ["Padding", "Report", "audit_module"]

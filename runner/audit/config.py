@@ -1,0 +1,182 @@
+"""The audit of a configured model under the batching strategies that fit its task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner.audit.compare import Alone
+from runner.audit.engine import DTYPES, Arithmetic, Auditor, Mode, arithmetic_verdict, dropout_verdict, in_mode
+from runner.audit.metric import metric_verdict
+from runner.audit.model import ModelSubject
+from runner.audit.sample import sample, streams, with_random_ids
+from runner.audit.stream import StreamSubject
+from runner.audit.update import update_verdict
+from runner.audit.verdict import Report, Verdict
+from runner.batching.stream import Stream
+from runner.build import build
+from runner.checkpoint import load_checkpoint
+from runner.columns import Data
+from runner.data import arrange, load_data, name_of
+from runner.model import Model, build_model, parameter_count
+from runner.task import Task
+
+Config = dict[str, Any]
+Strategy = ModelSubject | StreamSubject
+STREAMS, WINDOWS = 4, 3  # of a text that is read in streams
+UPDATE_ROWS = 8  # rows of an update, so that a sample makes several
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command's flags say.
+
+    Attributes:
+        rows: examples, at least 8.
+        longest: tokens; longer rows are cut.
+        random: random ids in place of the corpus's.
+        modes: of the module.
+        arithmetics: besides float64.
+        weights: a checkpoint whose weights are audited; None: fresh ones.
+    """
+
+    rows: int = 20
+    longest: int = 60
+    random: bool = False
+    modes: tuple[Mode, ...] = ("eval", "train")
+    arithmetics: tuple[Arithmetic, ...] = ("float32", "bf16")
+    weights: Path | None = None
+
+
+def audit_config(config: Config, strategies: Sequence[Config], options: Options) -> Report:
+    """Audit a config's model under some strategies; those that ignore the mask are controls beside others.
+
+    Args:
+        config: resolved.
+        strategies: nodes of `batching`, resolved.
+
+    Raises:
+        HydromelError: bad input, or a strategy that does not fit the task.
+    """
+    started = time.perf_counter()
+    torch.manual_seed(config["seed"])
+    task: Task = build(config["task"], "task", {}, config["plugins"])
+    data = load_data(config, task)
+    model = build_model(config, task, data.vocabs, config["plugins"])
+    if options.weights is not None:
+        load_checkpoint(options.weights, model)
+    model.double()
+    subjects = [_subject(config, node, task, data, model, options) for node in strategies]
+    report = Report(f"task={task.name} dataset={name_of(config, 'dataset')} encoder={_chosen(config)}")
+    wrong = tuple(one.name for one in subjects if _ignores_mask(one))
+    report.controls = wrong if len(wrong) < len(subjects) else ()
+    _audit(report, subjects, options, config["seed"])
+    report.facts = {
+        "examples": len(subjects[0].lengths),
+        "lengths": sorted(int(one) for one in subjects[0].lengths),
+        "parameters": parameter_count(model),
+        "weights": "fresh" if options.weights is None else str(options.weights),
+        "content": "random ids" if options.random else "the corpus",
+        "arithmetics": ["float64", *options.arithmetics],
+        "torch": torch.__version__,
+        "seconds": time.perf_counter() - started,
+    }
+    return report
+
+
+def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed: int) -> None:
+    """All modes and arithmetics; the examples alone are run once, and so is each layout, for all strategies."""
+    model = subjects[0].module
+    for mode in options.modes:
+        layouts: dict[Any, list[Verdict]] = {}
+        with in_mode(model, mode):
+            truth = Alone(_reference(subjects[0]), torch.float64)
+            for subject in subjects:
+                auditor = Auditor(subject, mode, truth.of(subject), seed)
+                key = _layout(subject)
+                if key not in layouts:
+                    layouts[key] = list(auditor.verdicts())
+                report.verdicts += [replace(one, subject=subject.name) for one in layouts[key]]
+                report.verdicts += _own(auditor, subject, mode, seed)
+                if mode == "eval":
+                    report.heats.append(auditor.heat(subject.tokens))
+        for arithmetic in options.arithmetics:
+            report.verdicts += _coarse(subjects, truth, arithmetic, mode, seed)
+    model.train()
+    row = int(subjects[0].lengths.argmax())
+    report.verdicts += [dropout_verdict(subject, row) for subject in subjects]
+
+
+def _own(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator[Verdict]:
+    """Verdicts on what a strategy does besides laying examples out."""
+    batches = subject.batches(seed)
+    yield auditor.batches(batches)
+    if mode == "train":
+        yield update_verdict(subject, auditor.alone, batches)
+    else:
+        rows = auditor.alone.comparable(range(len(subject.lengths)))
+        yield metric_verdict(subject.name, subject.figures, list(rows))
+
+
+def _layout(subject: Strategy) -> Any:
+    """Strategies that agree in this lay the same examples out alike."""
+    batching = subject.batching
+    if isinstance(batching, Stream):
+        return batching
+    return batching.layout, batching.micro_batch, batching.width_multiple
+
+
+def _coarse(
+    subjects: Sequence[Strategy], truth: Alone, arithmetic: Arithmetic, mode: Mode, seed: int
+) -> Iterator[Verdict]:
+    first = _reference(subjects[0]).cast(arithmetic)
+    with in_mode(first.module, mode):
+        alone = Alone(first, DTYPES[arithmetic], exact=truth)
+        layouts: dict[Any, Verdict] = {}
+        for subject in subjects:
+            cast = replace(subject, module=first.module, bf16=first.bf16)
+            if (key := _layout(subject)) not in layouts:
+                layouts[key] = arithmetic_verdict(cast, alone.of(cast), arithmetic, mode, seed)
+            yield replace(layouts[key], subject=subject.name)
+
+
+def _subject(config: Config, node: Config, task: Task, data: Data, model: Model, options: Options) -> Strategy:
+    """A strategy over a sample of the training split; its updates are small, so that there are several."""
+    batching = build(_small(node), "batching", {}, config["plugins"])
+    train = data.splits["train"]
+    arrange({**config, "batching": node}, batching, train)  # tells a strategy that does not fit the task
+    if isinstance(batching, Stream):
+        text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
+        text = with_random_ids(text, data.vocabs, config["seed"]) if options.random else text
+        return StreamSubject(batching.name, model, text, batching, task, data.vocabs)
+    examples = sample(train, options.rows, options.longest, config["seed"])
+    examples = with_random_ids(examples, data.vocabs, config["seed"]) if options.random else examples
+    return ModelSubject(batching.name, model, examples, batching, task, data.vocabs)
+
+
+def _small(node: Config) -> Config:
+    size = node.get("batch_size")
+    if size is None:
+        return node
+    small = {**node, "batch_size": min(size, UPDATE_ROWS)}
+    return small | {"plan": {**node["plan"], "batch_size": small["batch_size"]}} if "plan" in node else small
+
+
+def _reference(subject: Strategy) -> Strategy:
+    """One example at a time, packed: no padding, no neighbours."""
+    if isinstance(subject, StreamSubject):
+        return subject
+    return replace(subject, batching=replace(subject.batching, layout="packed", micro_batch=None))
+
+
+def _ignores_mask(subject: Strategy) -> bool:
+    return isinstance(subject, ModelSubject) and subject.batching.layout == "unmasked"
+
+
+def _chosen(config: Config) -> str:
+    return str(config["choices"].get("encoder") or name_of(config, "encoder"))

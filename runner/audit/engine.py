@@ -1,0 +1,214 @@
+"""All checks of one subject in one mode: verdicts, and where values differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from runner.audit import verdict as kinds
+from runner.audit.align import differences, worst_difference
+from runner.audit.cause import cause, failure
+from runner.audit.checks import Company, companies
+from runner.audit.compare import Alone, Difference, compare, compare_loss, first_line, not_finite
+from runner.audit.locate import Locator, Step, first_changed, first_not_finite, first_shared, named
+from runner.audit.observe import Observation, Setting, Subject, observe, unchanged, without_dropout
+from runner.audit.verdict import Finding, Heat, Verdict
+
+Mode = Literal["eval", "train"]
+Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+NO_EQUAL = "no two examples are equally long"
+NO_PADDING = "this layout holds no padding"
+
+
+@dataclass
+class Auditor:
+    """Runs checks of one subject in one mode; the reference is shared by all of them.
+
+    Attributes:
+        alone: each example by itself, in float64.
+        seed: of the groups.
+        failed: the run in which each failed check failed.
+    """
+
+    subject: Subject
+    mode: Mode
+    alone: Alone
+    seed: int
+    failed: dict[str, Company] = field(default_factory=dict)
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """Of all checks that are made of runs, and of the loss."""
+        yield self._repeat()
+        bad = list(not_finite(self.alone))
+        made = companies(self.subject.lengths, self.subject.has_padding, self.seed)
+        for check, runs in made.items():
+            extra = bad if check == "extremes" else []
+            yield self.verdict(check, self.differences(runs, extra), runs or extra)
+        if any(run.loss is not None for run in self.alone.runs):
+            yield self.verdict("loss", self._loss_differences(made["company"]), made["company"])
+
+    def batches(self, batches: Sequence[Company]) -> Verdict:
+        """The batches that a strategy makes."""
+        return self.verdict("batches", self.differences(batches, []), batches)
+
+    def differences(self, runs: Iterable[Company], extra: list[Difference]) -> Iterator[Difference]:
+        yield from extra
+        for company in runs:
+            good = self._comparable(company)
+            if not good.rows:
+                continue
+            base = None if good.against is None else observe(self.subject, good.against.rows, good.against.setting)
+            yield from compare(self.alone, good, observe(self.subject, good.rows, good.setting), base)
+
+    def _comparable(self, company: Company) -> Company:
+        """Without the examples that have no answer even alone: `extremes` tells of them."""
+        rows = self.alone.comparable(company.rows)
+        against = None if company.against is None else self._comparable(company.against)
+        return replace(company, rows=rows, against=against)
+
+    def _loss_differences(self, runs: Iterable[Company]) -> Iterator[Difference]:
+        for company in runs:
+            rows = self.alone.comparable(company.rows)
+            if rows:
+                yield from compare_loss(self.alone, Company(rows), observe(self.subject, rows, Setting(), loss=True))
+
+    def verdict(self, check: str, found: Iterator[Difference], runs: Sequence[object]) -> Verdict:
+        if not runs:
+            reason = NO_EQUAL if check == "neighbours" else NO_PADDING
+            return Verdict(self.subject.name, check, self.mode, None, reason=reason)
+        worst = 0.0
+        for one in found:
+            worst = max(worst, one.share)
+            if one.share > 1.0:
+                self.failed[check] = one.company
+                return Verdict(self.subject.name, check, self.mode, False, one.share, self.finding(one))
+        return Verdict(self.subject.name, check, self.mode, True, worst)
+
+    def finding(self, one: Difference) -> Finding:
+        """Where and why."""
+        if one.note.startswith("alone") and one.quantity != "error":
+            module = first_not_finite(self.subject, one)
+            return self._found(one, module, kinds.NOT_FINITE, f"{one.quantity} is NaN {one.note}")
+        if one.quantity == "error":
+            module = observe(self.subject, one.company.rows, one.company.setting).failed_in
+            why = failure(one)
+            return self._found(one, module, why.kind, why.detail)
+        locator = Locator(self.alone)
+        found = locator.module_of(one)
+        why = cause(self.alone, one, found, locator.witnesses())
+        return self._found(one, found, why.kind, why.detail)
+
+    def _found(self, one: Difference, module: str | None, kind: str, detail: str) -> Finding:
+        name = "loss" if module is None else named(self.subject, module)
+        return Finding(name, kind, one.quantity, one.rows, one.size, one.allowed, detail)
+
+    def _repeat(self) -> Verdict:
+        """The same run on a module as it was, and on one that has just seen other rows."""
+        rows = [row for row, _ in self.alone.finite()]
+        if not rows:
+            return Verdict(self.subject.name, "repeat", self.mode, None, reason="no example has an answer in numbers")
+        company, other = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
+        with unchanged(self.subject.module):
+            first = observe(self.subject, company.rows, company.setting, keep_state=True)
+            observe(self.subject, other.rows, other.setting, keep_state=True)
+            again = observe(self.subject, company.rows, company.setting, keep_state=True)
+        size = max(map(worst_difference, first.outputs, again.outputs), default=0.0)
+        if again.error is not None or size > self.alone.allowed():
+            detail = "The same rows get another answer after a batch of others" + (
+                f": {first_line(again.error)}." if again.error is not None else "."
+            )
+            one = Difference("output", company.rows, size, self.alone.allowed(), company)
+            found = self._found(one, first_changed(self.subject, company, other), kinds.STATE, detail)
+            return Verdict(self.subject.name, "repeat", self.mode, False, one.share, found)
+        return Verdict(self.subject.name, "repeat", self.mode, True, size / self.alone.allowed())
+
+    def heat(self, tokens: Callable[[int], Sequence[str]]) -> Heat:
+        """Where an example differs, module by module: in the run that failed first, or the one of all examples.
+
+        Args:
+            tokens: of an example, by its number.
+        """
+        check, company = next(iter(self.failed.items()), ("", None))
+        if company is None:
+            made = companies(self.subject.lengths, self.subject.has_padding, self.seed)
+            check, company = next((name, made[name][-1]) for name in ("huge", "company") if made[name])
+        company = self._comparable(company)
+        steps = Locator(self.alone).steps(company)
+        place = _hottest(steps, [len(tokens(row)) for row in company.rows])
+        row = company.rows[place]
+        length = int(self.subject.lengths[row])
+        shares = [_by_position(step.together[place], step.alone[place], length, step.allowed) for step in steps]
+        names = [named(self.subject, step.record.module) for step in steps]
+        return Heat(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
+
+
+def arithmetic_verdict(subject: Subject, alone: Alone, check: str, mode: Mode, seed: int) -> Verdict:
+    """Companies in coarser arithmetic against float64, with what the examples alone lose there as the measure.
+
+    Args:
+        subject: cast to the arithmetic.
+        alone: the examples alone in that arithmetic, with their truth in float64.
+        check: the arithmetic's name.
+    """
+    coarse = Auditor(subject, mode, alone, seed)
+    made = companies(subject.lengths, subject.has_padding, seed)
+    runs = [*made["company"], *made["extremes"]]
+    return coarse.verdict(check, coarse.differences(runs, list(not_finite(alone))), runs)
+
+
+def dropout_verdict(subject: Subject, row: int) -> Verdict:
+    """Copies of one example in one batch, with dropout on: each must draw for itself."""
+    company = Company((row, row, row))
+    first, second = (_seeded(subject, company, seed) for seed in (1, 2))
+    if first.error is not None or all(map(torch.equal, first.outputs, second.outputs)):
+        return Verdict(subject.name, "dropout", "train", None, reason="no dropout is on")
+    if any(not torch.equal(one, first.outputs[0]) for one in first.outputs[1:]):
+        return Verdict(subject.name, "dropout", "train", True)
+    detail = "Copies of an example in one batch lose the same values, and others in the next run."
+    one = Difference("output", company.rows, 0.0, 0.0, company)
+    module = named(subject, first_shared(subject, company))
+    found = Finding(module, kinds.SHARED_DROPOUT, one.quantity, one.rows, 0.0, 0.0, detail)
+    return Verdict(subject.name, "dropout", "train", False, torch.inf, found)
+
+
+@contextmanager
+def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
+    """Train or eval mode, without dropout; afterwards as it was."""
+    before = {one: one.training for one in module.modules()}
+    module.train(mode == "train")
+    try:
+        with without_dropout(module):
+            yield
+    finally:
+        for one, training in before.items():
+            one.training = training
+
+
+def _seeded(subject: Subject, company: Company, seed: int) -> Observation:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return observe(subject, company.rows, company.setting)
+
+
+def _hottest(steps: Sequence[Step], lengths: Sequence[int]) -> int:
+    """The place of the example that differs most at the end; the longest of equals."""
+    if not steps:
+        return 0
+    last = steps[-1]
+    sizes = [worst_difference(a, b) for a, b in zip(last.together, last.alone, strict=True)]
+    sizes = [size if size > last.allowed else 0.0 for size in sizes]
+    return max(range(len(sizes)), key=lambda place: (sizes[place], lengths[place]))
+
+
+def _by_position(mine: Tensor, theirs: Tensor, length: int, allowed: float) -> list[float]:
+    """(length,) shares of what is allowed, or one number for values without position."""
+    found = differences(mine, theirs) / max(allowed, 1e-300)
+    if found.dim() and len(found) == length and length > 0:
+        return [float(one) for one in found.reshape(length, -1).amax(dim=1)] if found.numel() else [0.0] * length
+    return [float(found.max())] if found.numel() else [0.0]

@@ -1,0 +1,192 @@
+"""Known bugs: the audit must catch each, name its module and its kind, and let the mended twin pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from runner.audit import verdict as kinds
+from runner.audit.engine import Arithmetic
+from runner.audit.gallery import layers, sequences, training
+from runner.audit.module import Collate, Padding, audit_module
+from runner.audit.verdict import Report
+from runner.task import Loss
+
+LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One of the gallery.
+
+    Attributes:
+        name: what goes wrong.
+        make: right or wrong -> the module.
+        module: where the audit must find it (a dotted name, or `loss`, `metric`).
+        kind: as what.
+        check: which check shows it, in the mode `mode`.
+        empty: whether an example without tokens is among them.
+        left: padding stands before the tokens.
+        loss, metric: right or wrong -> what `audit_module` takes.
+        arithmetics: besides float64.
+    """
+
+    name: str
+    make: Callable[[bool], nn.Module]
+    module: str
+    kind: str
+    check: str = "company"
+    mode: str = "eval"
+    empty: bool = True
+    left: bool = False
+    characters: bool = False
+    loss: Callable[[bool], Callable[[Any, Sequence[Any]], Tensor | Loss]] | None = None
+    metric: Callable[[bool], Callable[[], Any]] | None = None
+    arithmetics: tuple[Arithmetic, ...] = ()
+
+    def audit(self, right: bool) -> Report:
+        """The audit of the wrong module, or of its mended twin."""
+        torch.manual_seed(0)
+        module = self.make(right)
+        lengths = (*LENGTHS, 0) if self.empty else LENGTHS
+        examples = [_word(length) for length in lengths] if self.characters else [torch.randn(n, 4) for n in lengths]
+        collate: Collate = _characters if self.characters else _vectors
+        return audit_module(
+            module,
+            examples,
+            collate,
+            left_padding=self.left,
+            loss=None if self.loss is None else self.loss(right),
+            metric=None if self.metric is None else self.metric(right),
+            arithmetics=self.arithmetics,
+            name=self.name,
+        )
+
+    def caught(self, report: Report) -> tuple[str, str] | None:
+        """Module and kind of the finding of `check`, if it failed."""
+        for one in report.of(self.name, self.check):
+            if one.passed is False and one.mode == self.mode and one.finding is not None:
+                return one.finding.module.split(" ")[0], one.finding.kind
+        return None
+
+
+def _vectors(rows: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
+    return padding.stack(rows), padding.mask([len(row) for row in rows])
+
+
+def _characters(rows: Sequence[Sequence[Tensor]], padding: Padding) -> tuple[Tensor, Tensor]:
+    """Words of characters: (B, T, W) and the characters of each word (B, T)."""
+    longest = max((len(word) for row in rows for word in row), default=0)
+    words = [torch.stack([_padded(word, padding.width(longest)) for word in row]) for row in rows if len(row)]
+    blank = torch.zeros(0, padding.width(longest), dtype=torch.int64)
+    filled = iter(words)
+    counts = [torch.tensor([len(word) for word in row], dtype=torch.int64) for row in rows]
+    neutral = Padding(padding.widen)
+    return padding.stack([next(filled) if len(row) else blank for row in rows]), neutral.stack(counts)
+
+
+def _padded(word: Tensor, width: int) -> Tensor:
+    return torch.cat([word, word.new_zeros(width - len(word))])
+
+
+def _word(length: int) -> list[Tensor]:
+    return [torch.randint(1, 20, (int(torch.randint(1, 8, ())),)) for _ in range(length)]
+
+
+def _net(name: str, layer: Callable[[bool], nn.Module], size: int = 6) -> Callable[[bool], nn.Module]:
+    return lambda right: layers.Net(name, layer(right), size)
+
+
+def _loss(right: bool) -> Callable[[Any, Sequence[Any]], Tensor | Loss]:
+    return training.counted_loss if right else training.mean_loss
+
+
+def _metric(right: bool) -> Callable[[], Any]:
+    return training.TokenPerplexity if right else training.BatchPerplexity
+
+
+def _attention(masks: Callable[[bool], layers.MaskedAttention]) -> Callable[[bool], nn.Module]:
+    return _net("attention", masks)
+
+
+BUGS = (
+    Bug("mean over the padded width", _net("pool", layers.MeanPool), "pool", kinds.WIDTH),
+    Bug("max with zeros as padding", _net("pool", lambda right: layers.ExtremePool(right, True)), "pool", kinds.WIDTH),
+    Bug("min with zeros as padding", _net("pool", lambda right: layers.ExtremePool(right, False)), "pool", kinds.WIDTH),
+    Bug("convolution bleed", _net("conv", layers.ConvPair), "conv.second", kinds.VALUE_LEAK),
+    Bug("softmax masked after", _net("pool", layers.SoftmaxPool), "pool", kinds.VALUE_LEAK),
+    Bug("causal mask alone", _net("attention", layers.CausalAttention), "attention", kinds.VALUE_LEAK, left=True),
+    Bug("backward RNN over padding", _net("encoder", sequences.BackwardOverPadding), "encoder.lstm", kinds.VALUE_LEAK),
+    Bug("state at the padded end", _net("encoder", sequences.LastState), "encoder", kinds.VALUE_LEAK),
+    Bug("CRF overwrites alpha", _net("crf", sequences.LogPartition), "crf", kinds.VALUE_LEAK),
+    Bug("CRF steps into padding", _net("crf", sequences.PathScore, 1), "crf", kinds.WIDTH),
+    Bug(
+        "loss averaged per micro-batch",
+        lambda right: training.Tagger(),
+        "loss",
+        kinds.LOSS,
+        check="loss",
+        empty=False,
+        loss=_loss,
+    ),
+    Bug("batch norm over padding", _net("norm", layers.BatchNorm), "norm.norm", kinds.VALUE_LEAK, mode="train"),
+    Bug(
+        "positions from the padded side", _net("positions", layers.Positions), "positions.table", kinds.WIDTH, left=True
+    ),
+    Bug("rows sorted, labels not", _net("encoder", sequences.SortedRows), "encoder", kinds.ORDER),
+    Bug("state kept between batches", _net("encoder", sequences.KeptState), "encoder.gru", kinds.STATE, check="repeat"),
+    Bug(
+        "one dropout mask for all rows",
+        training.Dropped,
+        "dropout",
+        kinds.SHARED_DROPOUT,
+        check="dropout",
+        mode="train",
+    ),
+    Bug(
+        "-1e9 in half precision",
+        _attention(lambda right: layers.MaskedAttention(-torch.inf if right else -1e9, True)),
+        "attention",
+        kinds.OVERFLOW,
+        check="fp16",
+        arithmetics=("fp16",),
+    ),
+    Bug("character padding", sequences.Characters, "characters", kinds.WIDTH, characters=True),
+    Bug(
+        "attention NaN on empty rows",
+        _attention(lambda right: layers.MaskedAttention(-torch.inf, right)),
+        "attention",
+        kinds.NOT_FINITE,
+        check="extremes",
+    ),
+    Bug(
+        "perplexity averaged per batch",
+        lambda right: training.Tagger(),
+        "metric",
+        kinds.METRIC,
+        check="metric",
+        metric=_metric,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Catch:
+    """What came of one bug: where and as what it was found (None: missed), and whether its mended twin passed."""
+
+    bug: Bug
+    found: tuple[str, str] | None
+    twin_passed: bool
+
+    @property
+    def named(self) -> bool:
+        return self.found == (self.bug.module, self.bug.kind)
+
+
+def run_gallery() -> list[Catch]:
+    """Audit every bug and its mended twin."""
+    return [Catch(bug, bug.caught(bug.audit(right=False)), bug.audit(right=True).passed) for bug in BUGS]

@@ -1,0 +1,160 @@
+"""Layers as they are often written, wrong, and mended. Each takes vectors (B, T, D) and a mask (B, T)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Net(nn.Module):
+    """A projection, then the layer in question under its own name, then scores.
+
+    Args:
+        name: what the layer is called.
+        layer: takes vectors and mask.
+        size: of its outputs.
+    """
+
+    def __init__(self, name: str, layer: nn.Module, size: int = 6) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 6)
+        self.name = name
+        self.add_module(name, layer)
+        self.score = nn.Linear(size, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        layer: nn.Module = self.get_submodule(self.name)
+        scores: Tensor = self.score(layer(torch.tanh(self.project(x.masked_fill(~mask[:, :, None], 0.0))), mask))
+        return scores
+
+
+class MeanPool(nn.Module):
+    """Wrong: the sum over real tokens is divided by the padded width."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        total = x.masked_fill(~mask[:, :, None], 0.0).sum(1)
+        return total / (mask.sum(1)[:, None].clamp(min=1) if self.right else x.shape[1])
+
+
+class ExtremePool(nn.Module):
+    """Wrong: zeros in padding are taken for values, and win over what is negative (max) or positive (min)."""
+
+    def __init__(self, right: bool, largest: bool) -> None:
+        super().__init__()
+        self.right, self.worst = right, -torch.inf if largest else torch.inf
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        filled = x.masked_fill(~mask[:, :, None], self.worst if self.right else 0.0)
+        pooled = filled.amax(1) if self.worst < 0 else filled.amin(1)
+        return pooled.masked_fill(~mask.any(1)[:, None], 0.0)
+
+
+class ConvPair(nn.Module):
+    """Wrong: the second convolution reads what the first one wrote into the padding."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.first = nn.Conv1d(6, 6, 3, padding=1)
+        self.second = nn.Conv1d(6, 6, 3, padding=1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        gone = ~mask[:, None, :]
+        hidden = self.first(x.transpose(1, 2).masked_fill(gone, 0.0)).relu()
+        if self.right:
+            hidden = hidden.masked_fill(gone, 0.0)
+        convolved: Tensor = self.second(hidden)
+        return convolved.transpose(1, 2)
+
+
+class SoftmaxPool(nn.Module):
+    """Wrong: weights are masked after the softmax, so they do not add up to one (golden case: they add up to .618)."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.query = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        scores = self.query(x).squeeze(-1)
+        if self.right:
+            blind = ~mask.any(1)[:, None]
+            weights = scores.masked_fill(~(mask | blind), -torch.inf).softmax(1).masked_fill(~mask, 0.0)
+        else:
+            weights = scores.softmax(1).masked_fill(~mask, 0.0)
+        mean: Tensor = (weights[:, :, None] * x).sum(1)
+        return mean
+
+
+class CausalAttention(nn.Module):
+    """Wrong: only a causal mask, where padding stands before the tokens, so that it is seen by all of them."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.projections = nn.Linear(6, 18)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        queries, keys, values = self.projections(x).chunk(3, dim=-1)
+        width = x.shape[1]
+        visible = torch.ones(width, width, dtype=torch.bool, device=x.device).tril()[None]
+        if self.right:
+            visible = visible & (mask[:, None, :] | torch.eye(width, dtype=torch.bool, device=x.device))
+        attended: Tensor = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
+        return attended
+
+
+class Positions(nn.Module):
+    """Wrong: places are counted from the padded side."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.table = nn.Embedding(64, 6)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        counted = (mask.long().cumsum(1) - 1).clamp(min=0)
+        encoded: Tensor = self.table(counted if self.right else torch.arange(x.shape[1], device=x.device))
+        return x + encoded
+
+
+class BatchNorm(nn.Module):
+    """Wrong: padding counts in mean and variance. Mended: normalised within each token, which needs no batch."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(6) if right else nn.BatchNorm1d(6)
+        self.right = right
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        normed: Tensor = self.norm(x) if self.right else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        return normed
+
+
+class MaskedAttention(nn.Module):
+    """Attention over the tokens of a row, with the mask in one of several ways.
+
+    Args:
+        mask_value: what masked scores become; -1e9 has no half-precision value.
+        blind: whether a row without tokens sees its padding; otherwise its softmax is 0 / 0.
+    """
+
+    def __init__(self, mask_value: float, blind: bool) -> None:
+        super().__init__()
+        self.mask_value, self.blind = mask_value, blind
+        self.projections = nn.Linear(6, 18)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        queries, keys, values = self.projections(x).chunk(3, dim=-1)
+        visible = mask | ~mask.any(1)[:, None] if self.blind else mask
+        scores = queries @ keys.transpose(1, 2) / math.sqrt(6)
+        weights = scores.masked_fill(~visible[:, None, :], self.mask_value).softmax(-1)
+        attended: Tensor = weights @ values
+        return attended.masked_fill(~mask[:, :, None], 0.0).sum(1)

@@ -1,0 +1,147 @@
+"""Recurrent layers, conditional random fields and characters as they are often written, wrong, and mended."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+class BackwardOverPadding(nn.Module):
+    """Wrong: a bidirectional LSTM reads the padding first, in its backward direction."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.lstm = nn.LSTM(6, 3, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if not self.right:
+            output: Tensor = self.lstm(x)[0]
+            return output
+        lengths = mask.sum(1).clamp(min=1)
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0]
+
+
+class LastState(nn.Module):
+    """Wrong: the state at the padded end is taken for the state at the row's own."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.gru = nn.GRU(6, 6, batch_first=True)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        output: Tensor = self.gru(x)[0]
+        if not self.right:
+            return output[:, -1]
+        last = (mask.sum(1) - 1).clamp(min=0)
+        return output.gather(1, last[:, None, None].expand(-1, 1, output.shape[-1]))[:, 0]
+
+
+class SortedRows(nn.Module):
+    """Wrong: rows are sorted by length for packing, and come back sorted, while labels do not."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.gru = nn.GRU(6, 6, batch_first=True)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        lengths, order = mask.sum(1).clamp(min=1).sort(descending=True, stable=True)
+        packed = pack_padded_sequence(x[order], lengths.cpu(), batch_first=True)
+        last: Tensor = self.gru(packed)[1][0]
+        return last[order.argsort()] if self.right else last
+
+
+class KeptState(nn.Module):
+    """Wrong: the hidden state stays in the module, so a batch begins where the one before it ended."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.gru = nn.GRU(6, 6, batch_first=True)
+        self.state: Tensor | None = None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        known = self.state is not None and self.state.shape[1] == len(x)
+        output, end = self.gru(x, self.state if known and not self.right else None)
+        self.state = end.detach()
+        kept: Tensor = output
+        return kept
+
+
+class LogPartition(nn.Module):
+    """The CRF's forward recursion, log sum over paths of exp(score) (Lafferty et al. 2001): (B, T, C) -> (B, C) alpha.
+
+    Wrong: alpha is overwritten in padding (golden case "CRF forward past a row's end").
+    """
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.transitions = nn.Parameter(torch.randn(6, 6))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        alpha = x[:, 0]
+        for step in range(1, x.shape[1]):
+            new = torch.logsumexp(alpha[:, :, None] + self.transitions, dim=1) + x[:, step]
+            alpha = torch.where(mask[:, step, None], new, alpha) if self.right else new
+        return alpha
+
+
+class PathScore(nn.Module):
+    """The score of the path 0, 1, 2, 0, ... : emissions and transitions, (B, T, C) -> (B, 1).
+
+    Wrong: emissions are masked, but the transition into each padded step is counted.
+    """
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.transitions = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        tags = (torch.arange(x.shape[1], device=x.device) % 3).expand(len(x), -1)
+        emissions = x.gather(2, tags[:, :, None]).squeeze(2).masked_fill(~mask, 0.0).sum(1)
+        steps = self.transitions[tags[:, :-1], tags[:, 1:]]
+        if self.right:
+            steps = steps.masked_fill(~mask[:, 1:], 0.0)
+        return (emissions + steps.sum(1))[:, None]
+
+
+class CharacterPool(nn.Module):
+    """Words of characters (B, T, W) -> (B, T, 6): embed, convolve, largest over the word.
+
+    Wrong: the largest is looked for in the word's padding too, which grows with the longest word beside it.
+    """
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+        self.embed = nn.Embedding(20, 4, padding_idx=0)
+        self.convolve = nn.Conv1d(4, 6, 3, padding=1)
+
+    def forward(self, characters: Tensor, counts: Tensor) -> Tensor:
+        n_rows, width, longest = characters.shape
+        real = torch.arange(longest, device=characters.device) < counts[:, :, None]
+        embedded = self.embed(characters.masked_fill(~real, 0)).view(n_rows * width, longest, 4)
+        scores = self.convolve(embedded.transpose(1, 2)).view(n_rows, width, 6, longest)
+        if self.right:
+            scores = scores.masked_fill(~real[:, :, None, :], -torch.inf)
+        pooled: Tensor = scores.amax(-1).masked_fill((counts == 0)[:, :, None], 0.0)
+        return pooled
+
+
+class Characters(nn.Module):
+    """Word vectors from characters, then scores a word."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.characters = CharacterPool(right)
+        self.score = nn.Linear(6, 3)
+
+    def forward(self, characters: Tensor, counts: Tensor) -> Tensor:
+        scores: Tensor = self.score(self.characters(characters, counts))
+        return scores

@@ -1,0 +1,93 @@
+"""Losses, metrics and dropout as they are often written, wrong, and mended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.task import Loss
+
+
+class Tagger(nn.Module):
+    """Three scores a token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.score = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        scores: Tensor = self.score(x.masked_fill(~mask[:, :, None], 0.0))
+        return scores, mask
+
+
+def token_nll(output: tuple[Tensor, Tensor]) -> Tensor:
+    """(N,) negative log likelihoods of class 0 at the real tokens."""
+    scores, mask = output
+    return -scores[mask].log_softmax(-1)[:, 0]
+
+
+def mean_loss(output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> Tensor:
+    """Wrong: a mean over this micro-batch's tokens. An update of two micro-batches averages means of unequal counts."""
+    return token_nll(output).sum() / max(1, sum(map(len, examples)))
+
+
+def counted_loss(output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> Loss:
+    return Loss(token_nll(output).sum(), sum(map(len, examples)))
+
+
+class BatchPerplexity:
+    """Wrong: the mean of the batches' perplexities."""
+
+    def __init__(self) -> None:
+        self.perplexities: list[float] = []
+
+    def update(self, output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> None:
+        if sum(map(len, examples)):
+            self.perplexities.append(math.exp(float(token_nll(output).mean())))
+
+    def compute(self) -> dict[str, float]:
+        return {"perplexity": sum(self.perplexities) / len(self.perplexities)}
+
+
+class TokenPerplexity:
+    """Mended: one sum over all tokens."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def update(self, output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> None:
+        nll = token_nll(output)
+        self.total, self.count = self.total + float(nll.sum()), self.count + len(nll)
+
+    def compute(self) -> dict[str, float]:
+        return {"perplexity": math.exp(self.total / self.count)}
+
+
+class LockedDropout(nn.Module):
+    """One mask for all steps of a row (Gal and Ghahramani 2016). Wrong: also for all rows of the batch."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right, self.p = right, 0.5
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        rows = len(x) if self.right else 1
+        kept = F.dropout(x.new_ones(rows, 1, x.shape[-1]), self.p, self.training)
+        return x * kept
+
+
+class Dropped(nn.Module):
+    """Vectors through `LockedDropout`."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.dropout = LockedDropout(right)
+        self.score = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        scores: Tensor = self.score(self.dropout(x.masked_fill(~mask[:, :, None], 0.0), mask))
+        return scores

@@ -1,0 +1,224 @@
+"""The first module at which values in valid positions differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from runner.audit.align import Geometry, possible, reading, split, worst_difference
+from runner.audit.checks import Company
+from runner.audit.compare import Alone, Difference
+from runner.audit.observe import Record, Setting, Subject, observe, trace, unchanged
+from runner.audit.patch import is_used
+from runner.ragged import Ragged
+
+Key = tuple[str, int, int]
+_GRADIENT = "gradient of "
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a module's output that can be compared: one tensor an example, together and alone."""
+
+    record: Record
+    together: list[Tensor]
+    alone: list[Tensor]
+    allowed: float
+    by_length: list[list[Tensor]]  # `together`, were the rows sorted from long to short, or from short to long
+
+    def rows(self) -> list[int]:
+        """Places in the company whose values differ."""
+        pairs = enumerate(zip(self.together, self.alone, strict=True))
+        return [place for place, (mine, theirs) in pairs if worst_difference(mine, theirs) > self.allowed]
+
+    def is_permuted(self) -> bool:
+        """Whether the same examples came out in another order, as within modules that sort and unsort."""
+        return any(self._is_matched(together) for together in (self.together, *self.by_length))
+
+    def _is_matched(self, together: list[Tensor]) -> bool:
+        left = list(self.alone)
+        for mine in together:
+            match = next((place for place, one in enumerate(left) if worst_difference(mine, one) <= self.allowed), None)
+            if match is None:
+                return False
+            del left[match]
+        return True
+
+
+class Locator:
+    """Traces of the examples alone, against which traces of companies are laid.
+
+    Args:
+        alone: the reference in the same mode and arithmetic.
+    """
+
+    def __init__(self, alone: Alone) -> None:
+        self.alone = alone
+        self.subject: Subject = alone.subject
+        self._traces: dict[int, dict[Key, Record]] = {}
+
+    def module_of(self, difference: Difference) -> str | None:
+        """The dotted name of the module at which a difference arises; None where only the loss has it."""
+        company = difference.company
+        if "loss" in difference.quantity:
+            return None
+        if difference.quantity.startswith(_GRADIENT):
+            return difference.quantity.removeprefix(_GRADIENT).rpartition(".")[0]
+        permuted = []
+        for step in self.steps(company):
+            if not step.rows() or not is_used(self.subject, company.rows, company.setting, step.record):
+                continue
+            if not step.is_permuted():
+                return step.record.module
+            permuted.append(step.record.module)
+        return sorter(permuted) if permuted else self._unwatched(company)
+
+    def witnesses(self) -> tuple[int, ...]:
+        """Up to three examples of other lengths, to tell axes apart."""
+        by_length = {int(self.subject.lengths[row]): row for row, _ in self.alone.finite()}
+        return tuple(list(by_length.values())[-3:])
+
+    def steps(self, company: Company) -> list[Step]:
+        """Every comparable part of every module's output, in the order in which they were returned."""
+        together = trace(self.subject, company.rows, company.setting)
+        geometry = self.subject.geometry(company.rows, company.setting)
+        others = self._others(company)
+        alone = {row: self._alone(row) for row in set(company.rows)}
+        found = []
+        for record in together:
+            sighted = [(record.value, geometry)]
+            sighted += [(seen[record.key].value, shape) for seen, shape in others if record.key in seen]
+            step = self._step(record, reading(sighted), geometry, company.rows, alone)
+            if step is not None:
+                found.append(step)
+        return found
+
+    def _step(
+        self,
+        record: Record,
+        how: str | None,
+        geometry: Geometry,
+        rows: Sequence[int],
+        alone: dict[int, dict[Key, Record]],
+    ) -> Step | None:
+        if how is None or any(record.key not in one for one in alone.values()):
+            return None
+        sighted = {row: self._alone(row) for row in self.witnesses()} | alone
+        how_alone = reading(
+            (one[record.key].value, self._shape(row)) for row, one in sighted.items() if record.key in one
+        )
+        if how_alone is None:
+            return None
+        mine = split(record.value, how, geometry)
+        values = {row: split(one[record.key].value, how_alone, self._shape(row))[0] for row, one in alone.items()}
+        theirs = [values[row] for row in rows]
+        if len(mine) != len(theirs) or any(a.shape != b.shape for a, b in zip(mine, theirs, strict=True)):
+            return None  # such as characters of words, padded to the longest word of the batch
+        scale = max((_size(one) for one in theirs), default=0.0)
+        orders = [sorted_by(geometry, sign) for sign in (-1, 1)]
+        by_length = [split(record.value, how, one) for one in orders if how in possible(record.value, one)]
+        return Step(record, mine, theirs, self.alone.tolerance.of(scale, self.alone.measured), by_length)
+
+    def _others(self, company: Company) -> list[tuple[dict[Key, Record], Geometry]]:
+        """Further runs in the same setting, with other numbers of rows and widths, to tell axes apart."""
+        groups = [self.witnesses(), self.witnesses()[:2]]
+        setting = Setting(company.setting.widen, company.setting.fill)
+        return [
+            ({one.key: one for one in trace(self.subject, g, setting)}, self.subject.geometry(g, setting))
+            for g in groups
+        ]
+
+    def _alone(self, row: int) -> dict[Key, Record]:
+        if row not in self._traces:
+            self._traces[row] = {one.key: one for one in trace(self.subject, [row], Setting())}
+        return self._traces[row]
+
+    def _shape(self, row: int) -> Geometry:
+        return self.subject.geometry([row], Setting())
+
+    def _unwatched(self, company: Company) -> str:
+        """Where nothing differs while all are watched: in a fused path, which torch leaves when hooks look on."""
+        for name, _ in self.subject.module.named_modules():
+            records = trace(self.subject, company.rows, company.setting, only=name)
+            single = {
+                row: {one.key: one for one in trace(self.subject, [row], Setting(), only=name)}
+                for row in set(company.rows)
+            }
+            geometry = self.subject.geometry(company.rows, company.setting)
+            for record in records:
+                step = self._step(record, reading([(record.value, geometry)]), geometry, company.rows, single)
+                if step is not None and step.rows() and name:
+                    return str(name)
+        return ""
+
+
+def sorted_by(geometry: Geometry, sign: int) -> Geometry:
+    """The same rows by rising (1) or falling (-1) length."""
+    return replace(geometry, lengths=tuple(sorted(geometry.lengths, key=lambda length: sign * length)))
+
+
+def sorter(permuted: Sequence[str]) -> str:
+    """The module that sorted: the first in which another one got its rows in wrong order; or the first of all."""
+    for name in permuted:
+        prefix = f"{name}." if name else ""
+        if any(other != name and other.startswith(prefix) for other in permuted):
+            return name
+    return permuted[0]
+
+
+def first_not_finite(subject: Subject, difference: Difference) -> str:
+    """The first module that returned a NaN, or for a gradient that is NaN, the one through which it came."""
+    company = difference.company
+    records = trace(subject, company.rows, company.setting)
+    for record in records:
+        if bool(_tensor(record).isnan().any()):
+            return record.module
+    # a NaN that forward leaves out comes back in backward: it arose right behind the last module that has it
+    gradients = observe(subject, company.rows, company.setting).gradients
+    touched = {name.rpartition(".")[0] for name, grad in gradients.items() if bool(grad.isnan().any())}
+    last = max((place for place, record in enumerate(records) if record.module in touched), default=-1)
+    return records[last + 1].module if 0 <= last < len(records) - 1 else ""
+
+
+def first_changed(subject: Subject, company: Company, other: Company) -> str:
+    """The first module that says something else of a company after it has seen another one."""
+    with unchanged(subject.module):
+        first = {one.key: one for one in trace(subject, company.rows, company.setting, keep_state=True)}
+        trace(subject, other.rows, other.setting, keep_state=True)
+        again = trace(subject, company.rows, company.setting, keep_state=True)
+    for record in again:
+        if record.key in first and worst_difference(_tensor(record), _tensor(first[record.key])) > 0:
+            return record.module
+    return ""
+
+
+def first_shared(subject: Subject, company: Company) -> str:
+    """The first module that draws other numbers in each run, but the same for all rows of a company of copies."""
+    runs = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            runs.append({one.key: one for one in trace(subject, company.rows, company.setting)})
+    for key, record in runs[0].items():
+        if key in runs[1] and worst_difference(_tensor(record), _tensor(runs[1][key])) > 0:
+            return record.module
+    return ""
+
+
+def _tensor(record: Record) -> Tensor:
+    part = record.value
+    return part if isinstance(part, Tensor) else part.values if isinstance(part, Ragged) else part.data
+
+
+def named(subject: Subject, module: str) -> str:
+    """`encoder.forwards.0 (Recurrence)`; the whole is called by its class."""
+    kind = type(subject.module.get_submodule(module)).__name__
+    return f"{module} ({kind})" if module else kind
+
+
+def _size(values: Tensor) -> float:
+    finite = values.detach().double().nan_to_num(0.0, 0.0, 0.0).abs()
+    return float(finite.max()) if finite.numel() else 0.0

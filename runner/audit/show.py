@@ -1,0 +1,177 @@
+"""A report on the console and as one self-contained page."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner.audit.checks import CHECKS
+from runner.audit.verdict import Finding, Heat, Report, Verdict, worst_of
+
+WIDEST = 1000  # columns; a table takes what it needs
+SHADES = 10  # of the heat map, one a power of ten beyond what rounding allows
+MARKS = {True: ("ok", "green"), False: ("FAIL", "bold red"), None: ("-", "dim")}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Failed verdicts that have module and kind in common.
+
+    Attributes:
+        finding: the one that differs most.
+        subjects, checks, modes: where it was seen.
+    """
+
+    finding: Finding
+    subjects: list[str]
+    checks: list[str]
+    modes: list[str]
+
+
+def faults(failed: Sequence[Verdict]) -> list[Fault]:
+    """Failed verdicts put together by module and kind, in the order in which they were found."""
+    groups: dict[tuple[str, str], list[Verdict]] = {}
+    for one in failed:
+        if one.finding is not None:
+            groups.setdefault((one.finding.module, one.finding.kind), []).append(one)
+    return [_fault(group) for group in groups.values()]
+
+
+def console(report: Report) -> None:
+    """The verdicts as a table, then each fault."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    out = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
+    out.print(Text(report.title, style="bold"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("check")
+    for subject in report.subjects():
+        table.add_column(subject)
+    table.add_column("varied", style="dim")
+    for check in report.checks():
+        table.add_row(check, *[_mark(report, subject, check) for subject in report.subjects()], CHECKS[check])
+    out.print(table)
+    for fault in faults(report.failures(controls=True)):
+        only_control = all(subject in report.controls for subject in fault.subjects)
+        out.print(Text(_fault_line(fault), style="yellow" if only_control else "red"), soft_wrap=True)
+        out.print(f"  {fault.finding.detail}", soft_wrap=True)
+        out.print(f"  {_sentence(fault.finding.hint)}", soft_wrap=True)
+    for line in closing(report):
+        out.print(line, soft_wrap=True)
+
+
+def closing(report: Report) -> list[str]:
+    """What the verdicts come to, in a sentence or two."""
+    lines = []
+    for control in report.controls:
+        failed = [one.check for one in report.failures(controls=True) if one.subject == control]
+        lines.append(
+            f"Control: {control} ignores the mask and fails {len(set(failed))} checks, so this audit can fail."
+            if failed
+            else f"Control: {control} ignores the mask, and yet nothing differs: this model never reads padding."
+        )
+    subjects = [one for one in report.subjects() if one not in report.controls]
+    seconds = f" ({report.facts['seconds']:.0f} s)" if "seconds" in report.facts else ""
+    if report.passed:
+        lines.append(f"Batch-invariant under {', '.join(subjects)}{seconds}.")
+    else:
+        guilty = list(dict.fromkeys(one.subject for one in report.failures()))
+        lines.append(f"NOT batch-invariant: {', '.join(guilty)}{seconds}.")
+    return lines
+
+
+def page(report: Report) -> str:
+    """The report as HTML: nothing is fetched, all names are escaped."""
+    environment = Environment(
+        loader=PackageLoader("runner.audit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("audit.html").render(
+        report=report,
+        rows=[
+            (check, CHECKS[check], [_cell(report, one, check) for one in report.subjects()])
+            for check in report.checks()
+        ],
+        faults=[(_fault_line(one), one.finding.detail, _sentence(one.finding.hint)) for one in _all_faults(report)],
+        closing=closing(report),
+        heats=[_heat(one) for one in report.heats if one.modules],
+        shades=list(range(SHADES + 1)),
+    )
+
+
+def _all_faults(report: Report) -> list[Fault]:
+    return faults(report.failures(controls=True))
+
+
+def _fault(group: list[Verdict]) -> Fault:
+    worst = max(group, key=lambda one: one.worst)
+    assert worst.finding is not None
+    names = [list(dict.fromkeys(getattr(one, key) for one in group)) for key in ("subject", "check", "mode")]
+    return Fault(worst.finding, *names)
+
+
+def _fault_line(fault: Fault) -> str:
+    found = fault.finding
+    rows = ", ".join(map(str, found.rows[:6])) + (", ..." if len(found.rows) > 6 else "")
+    size = (
+        "is an error"
+        if found.quantity == "error"
+        else f"differs by {found.size:.3g}, rounding allows {found.allowed:.1g}"
+    )
+    return (
+        f"{', '.join(fault.subjects)}: {found.kind} at {found.module}: {found.quantity} {size} (rows {rows}; "
+        f"checks {', '.join(fault.checks)}; {' and '.join(fault.modes)} mode)"
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _mark(report: Report, subject: str, check: str) -> Text:
+    verdicts = report.of(subject, check)
+    text, style = MARKS[worst_of(verdicts)]
+    failed = [one.mode for one in verdicts if one.passed is False]
+    return Text(f"{text} ({failed[0]})" if len(failed) == 1 < len(verdicts) else text, style)
+
+
+def _cell(report: Report, subject: str, check: str) -> dict[str, str]:
+    verdicts = report.of(subject, check)
+    state = {True: "ok", False: "fail", None: "none"}[worst_of(verdicts)]
+    share = max((one.worst for one in verdicts), default=0.0)
+    told = (
+        next((one.reason for one in verdicts if one.reason), "")
+        or f"largest difference: {share:.2g} of what rounding allows"
+    )
+    return {"state": state, "text": _mark(report, subject, check).plain, "told": told}
+
+
+def _heat(heat: Heat) -> dict[str, object]:
+    """Rows of cells with a shade 0 (within rounding) to `SHADES`."""
+    width = max(len(heat.tokens), 1)
+    rows = []
+    for name, shares in zip(heat.modules, heat.shares, strict=True):
+        spread = shares if len(shares) == width else [max(shares, default=0.0)] * width
+        rows.append((name, [(_shade(share), _told(share)) for share in spread]))
+    return {"heat": heat, "rows": rows, "tokens": heat.tokens or ["(no token)"]}
+
+
+def _shade(share: float) -> int:
+    if share <= 1.0:
+        return 0
+    return SHADES if math.isinf(share) else min(SHADES, 1 + int(math.log10(share)))
+
+
+def _told(share: float) -> str:
+    return "beyond all bounds" if math.isinf(share) else f"{share:.2g} of what rounding allows"

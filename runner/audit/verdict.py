@@ -1,0 +1,182 @@
+"""What the audit says: a verdict for each check, and for one that failed, where, how much, why, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+VALUE_LEAK = "value leak through padding"
+WIDTH = "width dependence"
+ORDER = "order dependence"
+NEIGHBOURS = "neighbour dependence"
+STATE = "state carried over"
+LOSS = "loss normalisation"
+METRIC = "metric computed per batch"
+SHARED_DROPOUT = "randomness shared by rows"
+NOT_FINITE = "not finite"
+OVERFLOW = "numeric overflow"
+ERROR = "error"
+
+HINTS = {
+    VALUE_LEAK: "what stands in padding reaches real tokens: select before you mix, x.masked_fill(~mask, 0) for sums "
+    "and convolutions, -inf for maxima and softmax; run backwards from each row's own end; or pack the rows",
+    WIDTH: "the amount of padding is counted in: divide by lengths, count positions from the row's own begin, take the "
+    "state at length - 1, and stop recursions where the row ends",
+    ORDER: "answers come back in another order than the rows went in: undo the sort, or sort labels and lengths too",
+    NEIGHBOURS: "rows of one batch are mixed though there is no padding: statistics over the batch (batch norm), a "
+    "convolution across the joint of two rows, or a wrong axis",
+    STATE: "something is kept from one batch to the next: begin each batch from zeros, and keep no tensors in self",
+    LOSS: "the loss is averaged in parts: give its sum and its count, and divide once an update",
+    METRIC: "figures are averaged over batches: gather counts or sums, and compute once at the end",
+    SHARED_DROPOUT: "one mask serves all rows: draw (rows, 1, size), not (1, 1, size) or (1, width, size)",
+    NOT_FINITE: "a row of nothing, or one masked altogether, gives NaN: divide by max(length, 1), and let such rows "
+    "see one place whose answer is not used",
+    OVERFLOW: "a constant such as -1e9 has no half-precision value: mask with -inf, or torch.finfo(x.dtype).min",
+    ERROR: "the module cannot take such examples: answer them, or say which it takes",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Why a check failed.
+
+    Attributes:
+        module: the first at which values in valid positions differ, by dotted name and class; or `loss`, `metric`.
+        kind: one of those above.
+        quantity: what differed: `output`, `prediction`, `gradient of NAME`, `loss`, ...
+        rows: examples that are touched.
+        size: largest |difference|; `allowed`: what rounding could explain.
+        detail: one sentence on how it was seen.
+    """
+
+    module: str
+    kind: str
+    quantity: str
+    rows: tuple[int, ...]
+    size: float
+    allowed: float
+    detail: str
+
+    @property
+    def hint(self) -> str:
+        return HINTS[self.kind]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check of one subject in one mode.
+
+    Attributes:
+        passed: None where the check does not apply; `reason` then says why.
+        worst: largest difference as a share of what is allowed; above 1 it fails.
+    """
+
+    subject: str
+    check: str
+    mode: str
+    passed: bool | None
+    worst: float = 0.0
+    finding: Finding | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Where values differ: for one example, modules (in the order in which they ran) x its positions.
+
+    Attributes:
+        subject, check, mode: of what.
+        row: the example.
+        modules: names, first to last.
+        tokens: the example's tokens, or positions.
+        shares: (modules, positions) |difference| as a share of what is allowed; one number for values without position.
+    """
+
+    subject: str
+    check: str
+    mode: str
+    row: int
+    modules: list[str]
+    tokens: list[str]
+    shares: list[list[float]]
+
+
+@dataclass
+class Report:
+    """All verdicts of an audit.
+
+    Attributes:
+        title: what was audited.
+        controls: subjects that are known to be wrong; they do not count, but show that the audit can fail.
+        facts: further lines for the reader (rows, parameters, seconds, ...).
+    """
+
+    title: str
+    verdicts: list[Verdict] = field(default_factory=list)
+    heats: list[Heat] = field(default_factory=list)
+    controls: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed, controls apart."""
+        return not self.failures()
+
+    def failures(self, controls: bool = False) -> list[Verdict]:
+        """Failed verdicts, in the order in which checks are made; those of controls only on request."""
+        return [one for one in self.verdicts if one.passed is False and (controls or one.subject not in self.controls)]
+
+    def subjects(self) -> list[str]:
+        return list(dict.fromkeys(one.subject for one in self.verdicts))
+
+    def checks(self) -> list[str]:
+        return list(dict.fromkeys(one.check for one in self.verdicts))
+
+    def of(self, subject: str, check: str) -> list[Verdict]:
+        """The verdicts of a check, one a mode."""
+        return [one for one in self.verdicts if (one.subject, one.check) == (subject, check)]
+
+    def raise_if_failed(self) -> None:
+        """For tests.
+
+        Raises:
+            AssertionError: a check failed; the message names module, kind and hint of each.
+        """
+        if not self.passed:
+            raise AssertionError(f"{self.title}: not batch-invariant\n" + "\n".join(map(line, self.failures())))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` writes them."""
+        verdicts = []
+        for one in self.verdicts:
+            plain = asdict(one)
+            if one.finding is not None:
+                plain["finding"]["hint"] = one.finding.hint
+            verdicts.append(plain)
+        return {
+            "title": self.title,
+            "passed": self.passed,
+            "controls": list(self.controls),
+            "facts": self.facts,
+            "verdicts": verdicts,
+            "heats": [asdict(one) for one in self.heats],
+        }
+
+
+def line(verdict: Verdict) -> str:
+    """A failed verdict as one line."""
+    found = verdict.finding
+    assert found is not None
+    rows = ", ".join(map(str, found.rows[:6])) + (", ..." if len(found.rows) > 6 else "")
+    return (
+        f"{verdict.subject} / {verdict.check} / {verdict.mode}: {found.kind} at {found.module}: {found.quantity} "
+        f"differs by {found.size:.3g} (rounding allows {found.allowed:.1g}), rows {rows}. {found.detail} "
+        f"{found.hint[0].upper()}{found.hint[1:]}."
+    )
+
+
+def worst_of(verdicts: Sequence[Verdict]) -> bool | None:
+    """The verdict of several modes together: failed if one is, none if none applies."""
+    known = [one.passed for one in verdicts if one.passed is not None]
+    return all(known) if known else None
