@@ -17,6 +17,7 @@ from runner.audit.checks import Company, companies
 from runner.audit.compare import Alone, Difference, compare, compare_loss, first_line, not_finite
 from runner.audit.locate import Locator, Step, first_changed, first_not_finite, first_shared, named
 from runner.audit.observe import Observation, Setting, Subject, observe, unchanged, without_dropout
+from runner.audit.patch import is_used
 from runner.audit.verdict import Finding, Heat, Verdict
 
 Mode = Literal["eval", "train"]
@@ -139,13 +140,17 @@ class Auditor:
             made = companies(self.subject.lengths, self.subject.has_padding, self.seed)
             check, company = next((name, made[name][-1]) for name in ("huge", "company") if made[name])
         company = self._comparable(company)
-        steps = Locator(self.alone).steps(company)
+        steps = [one for one in Locator(self.alone).steps(company) if self._is_shown(one, company)]
         place = _hottest(steps, [len(tokens(row)) for row in company.rows])
         row = company.rows[place]
         length = int(self.subject.lengths[row])
         shares = [_by_position(step.together[place], step.alone[place], length, step.allowed) for step in steps]
         names = [named(self.subject, step.record.module) for step in steps]
         return Heat(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
+
+    def _is_shown(self, step: Step, company: Company) -> bool:
+        """Whether it is right, or is used: the state of an RNN behind its padding, which no one reads, is neither."""
+        return not step.rows() or is_used(self.subject, company.rows, company.setting, step.record)
 
 
 def arithmetic_verdict(subject: Subject, alone: Alone, check: str, mode: Mode, seed: int) -> Verdict:

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich import box
@@ -18,6 +19,8 @@ from runner.audit.verdict import Finding, Heat, Report, Verdict, worst_of
 
 WIDEST = 1000  # columns; a table takes what it needs
 SHADES = 10  # of the heat map, one a power of ten beyond what rounding allows
+FOLLOWS = ("loss", "metric")
+ASPECTS = ("subject", "check", "mode")
 MARKS = {True: ("ok", "green"), False: ("FAIL", "bold red"), None: ("-", "dim")}
 
 
@@ -28,21 +31,33 @@ class Fault:
     Attributes:
         finding: the one that differs most.
         subjects, checks, modes: where it was seen.
+        after: checks of loss and metric that fail too, as they must where a module is wrong.
     """
 
     finding: Finding
     subjects: list[str]
     checks: list[str]
     modes: list[str]
+    after: list[str]
 
 
 def faults(failed: Sequence[Verdict]) -> list[Fault]:
-    """Failed verdicts put together by module and kind, in the order in which they were found."""
+    """Failed verdicts put together by module and kind, in the order in which they were found.
+
+    Loss and metric of a subject that has a fault in a module are not told apart from it: they follow from it, and if
+    they have a fault of their own it shows once that one is mended.
+    """
     groups: dict[tuple[str, str], list[Verdict]] = {}
+    at_modules = {one.subject for one in failed if one.finding and one.finding.module not in FOLLOWS}
+    after: dict[str, list[str]] = {}
     for one in failed:
-        if one.finding is not None:
+        if one.finding is None:
+            continue
+        if one.finding.module in FOLLOWS and one.subject in at_modules:
+            after.setdefault(one.subject, []).append(one.check)
+        else:
             groups.setdefault((one.finding.module, one.finding.kind), []).append(one)
-    return [_fault(group) for group in groups.values()]
+    return [_fault(group, after) for group in groups.values()]
 
 
 def console(report: Report) -> None:
@@ -105,7 +120,7 @@ def page(report: Report) -> str:
         ],
         faults=[(_fault_line(one), one.finding.detail, _sentence(one.finding.hint)) for one in _all_faults(report)],
         closing=closing(report),
-        heats=[_heat(one) for one in report.heats if one.modules],
+        heats=sorted((_heat(one) for one in report.heats if one.modules), key=lambda one: not one["differs"]),
         shades=list(range(SHADES + 1)),
     )
 
@@ -114,11 +129,12 @@ def _all_faults(report: Report) -> list[Fault]:
     return faults(report.failures(controls=True))
 
 
-def _fault(group: list[Verdict]) -> Fault:
+def _fault(group: list[Verdict], after: dict[str, list[str]]) -> Fault:
     worst = max(group, key=lambda one: one.worst)
     assert worst.finding is not None
-    names = [list(dict.fromkeys(getattr(one, key) for one in group)) for key in ("subject", "check", "mode")]
-    return Fault(worst.finding, *names)
+    subjects, checks, modes = (list(dict.fromkeys(getattr(one, key) for one in group)) for key in ASPECTS)
+    follows = [check for subject in subjects for check in after.get(subject, [])]
+    return Fault(worst.finding, subjects, checks, modes, list(dict.fromkeys(follows)))
 
 
 def _fault_line(fault: Fault) -> str:
@@ -132,6 +148,7 @@ def _fault_line(fault: Fault) -> str:
     return (
         f"{', '.join(fault.subjects)}: {found.kind} at {found.module}: {found.quantity} {size} (rows {rows}; "
         f"checks {', '.join(fault.checks)}; {' and '.join(fault.modes)} mode)"
+        + (f"; {', '.join(fault.after)} fail with it" if fault.after else "")
     )
 
 
@@ -157,14 +174,15 @@ def _cell(report: Report, subject: str, check: str) -> dict[str, str]:
     return {"state": state, "text": _mark(report, subject, check).plain, "told": told}
 
 
-def _heat(heat: Heat) -> dict[str, object]:
+def _heat(heat: Heat) -> dict[str, Any]:
     """Rows of cells with a shade 0 (within rounding) to `SHADES`."""
     width = max(len(heat.tokens), 1)
     rows = []
     for name, shares in zip(heat.modules, heat.shares, strict=True):
         spread = shares if len(shares) == width else [max(shares, default=0.0)] * width
         rows.append((name, [(_shade(share), _told(share)) for share in spread]))
-    return {"heat": heat, "rows": rows, "tokens": heat.tokens or ["(no token)"]}
+    differs = any(share > 1.0 for shares in heat.shares for share in shares)
+    return {"heat": heat, "rows": rows, "tokens": heat.tokens or ["(no token)"], "differs": differs}
 
 
 def _shade(share: float) -> int:
