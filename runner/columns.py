@@ -40,7 +40,7 @@ class Data:
     Attributes:
         splits: train, valid and, where there is one, test.
         vocabs: one for each feature, and `target`.
-        oov_rate: split -> feature -> share (0 to 1) of tokens that are `<unk>`.
+        oov_rate: split -> feature -> share (0 to 1) of tokens that training does not know: `<unk>` and `Vocab.extra`.
         truncated_tokens: split -> tokens cut off by max_length.
         fingerprint: hash of the corpus (files and how they are read).
         cached: whether it came from the cache.
@@ -98,6 +98,9 @@ def numericalise(
             )
     vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
     vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
+    for name, feature in features.items():
+        if feature.extend:
+            vocabs[name] = vocabs[name].extended([feature.strings(table) for table in tables.values()])
     splits: dict[str, Batch] = {}
     oov_rate: dict[str, dict[str, float]] = {}
     truncated: dict[str, int] = {}
@@ -144,7 +147,8 @@ def _columns(table: pa.Table, features: Mapping[str, Feature], vocabs: Mapping[s
 
 
 def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
-    return float(torch.eq(ids, vocab.unk or 0).double().mean()) if len(ids) else 0.0
+    unknown = torch.eq(ids, vocab.unk or 0) | (ids >= vocab.known)
+    return float(unknown.double().mean()) if len(ids) else 0.0
 
 
 # --- the cache file -------------------------------------------------------------------------------------------------
@@ -152,7 +156,10 @@ def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
 
 def _to_bytes(data: Data) -> bytes:
     header = {
-        "vocabs": {name: {"tokens": vocab.tokens, "unk": vocab.unk} for name, vocab in data.vocabs.items()},
+        "vocabs": {
+            name: {"tokens": vocab.tokens, "unk": vocab.unk, "extra": vocab.extra}
+            for name, vocab in data.vocabs.items()
+        },
         "oov_rate": data.oov_rate,
         "truncated_tokens": data.truncated_tokens,
         "fingerprint": data.fingerprint,
@@ -185,7 +192,7 @@ def _read(path: Path) -> Data | None:
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
-    vocabs = {name: Vocab(tuple(v["tokens"]), v["unk"]) for name, v in header["vocabs"].items()}
+    vocabs = {name: Vocab(tuple(v["tokens"]), v["unk"], v["extra"]) for name, v in header["vocabs"].items()}
     return Data(splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True)
 
 

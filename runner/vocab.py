@@ -23,13 +23,21 @@ class Vocab:
     Attributes:
         tokens: distinct strings; `<pad>` has id 0 where there is one.
         unk: the id of strings that are not in `tokens`, or None where there can be none (labels).
+        extra: how many tokens, the last ones, are of the data but not learned (`Feature.extend`): they can be looked up
+            elsewhere, as embedding=vectors does in its file; to all else they are `<unk>`.
     """
 
     tokens: tuple[str, ...]
     unk: int | None
+    extra: int = 0
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @property
+    def known(self) -> int:
+        """How many tokens are learned; ids from here on are of `extra` ones."""
+        return len(self.tokens) - self.extra
 
     @cached_property
     def _values(self) -> pa.Array:
@@ -65,6 +73,12 @@ class Vocab:
         found = [token for token in table["token"].to_pylist() if token not in first][:max_size]
         return cls((*first, *found), unk=1)
 
+    def extended(self, strings: Sequence[pa.Array]) -> Vocab:
+        """With every other string that occurs, in alphabetical order, as `extra`."""
+        found = pa.chunked_array([pc.unique(one) for one in strings], pa.string()).unique()
+        new = found.filter(pc.invert(pc.is_in(found, value_set=self._values)))
+        return Vocab((*self.tokens, *sorted(new.to_pylist())), self.unk, extra=len(new))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
@@ -75,12 +89,16 @@ class Feature:
         lowercase: map to lower case first.
         min_count: strings seen less often in train become `<unk>`.
         max_size: at most so many strings, besides the special ones (null: all).
+        extend: give ids to all other strings of the data too, those of valid and test among them, so that pretrained
+            vectors can be looked up for them. Nothing is learned from them: it is what looking words up in the file
+            when predicting comes to. To embeddings without a file they are `<unk>`.
     """
 
     column: str
     lowercase: bool
     min_count: PositiveInt
     max_size: NonNegativeInt | None
+    extend: bool
 
     def strings(self, table: pa.Table) -> pa.Array:
         """(N,) the normalised strings of all rows, one after another."""

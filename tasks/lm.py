@@ -69,6 +69,10 @@ class Lm:
         So every token, and every row's end, is predicted once, and a blank line is a row of length 1. One after another
         these rows are also the stream and its next tokens; it is the same values as one row.
         """
+        if vocabs[self.feature].extra:
+            raise HydromelError(
+                f"features.{self.feature}.extend=true: task=lm predicts words of train alone; use extend=false"
+            )
         rows = next(iter(features.values())).rows
         lengths = rows.host_lengths + 1
         wide = Rows(lengths if self.unit == "line" else lengths.sum(keepdims=True), rows.device)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from composed import config
 from torch import nn
 
@@ -31,9 +32,21 @@ def options(group: str) -> list[str]:
 
 
 def composed(choice: str) -> dict[str, Any]:
-    """A data set that leaves its files to the user gets some names; nothing is read here."""
+    """Files that a config leaves to the user get some name; nothing is read here."""
+    return config(choice, *(f"{key}=FILE" for key in left_to_the_user(choice)))
+
+
+def left_to_the_user(choice: str) -> list[str]:
+    """`dataset.train`, ...: keys whose value is ???."""
+    group = choice.partition("=")[0]
+
+    def missing(node: Any, where: str) -> list[str]:
+        if isinstance(node, Mapping):
+            return [found for key, value in node.items() for found in missing(value, f"{where}.{key}")]
+        return [where] if node == "???" else []
+
     text = (ROOT / f"{choice.replace('=', '/')}.yaml").read_text(encoding="utf-8")
-    return config(choice, *(f"dataset.{split}=FILE" for split in ("train", "valid", "test") if f"{split}: ???" in text))
+    return missing(yaml.safe_load(text), group) if group in ("dataset", "embedding") else []
 
 
 def test_there_are_configs() -> None:
@@ -90,8 +103,10 @@ def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str
 
 @pytest.mark.parametrize("encoder", options("encoder"))
 @pytest.mark.parametrize("embedding", options("embedding"))
-def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str) -> None:
-    plain = config(encoder, embedding)
+def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, tmp_path: Path) -> None:
+    vectors = tmp_path / "vectors.txt"
+    vectors.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
+    plain = config(encoder, embedding, *(f"{key}={vectors}" for key in left_to_the_user(embedding)))
     task = build(plain["task"], "task", {})
     vocabs = {"words": WORDS, "pos": WORDS, "target": Vocab(("no", "yes"), unk=None)}
     model = build_model(plain, task, vocabs, [])

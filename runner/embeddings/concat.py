@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol, cast
 
 import torch
 from torch import nn
 
-from runner.embeddings.word import Word
 from runner.ragged import Ragged
 from runner.types import Fraction
+
+
+class Embedding(Protocol):
+    """Ids of features -> one vector a token."""
+
+    output_size: int
+
+    def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
 
 
 class Concat(nn.Module):
@@ -20,12 +28,12 @@ class Concat(nn.Module):
         dropout: probability of dropping a number of the whole vector.
     """
 
-    def __init__(self, *, parts: dict[str, Word], dropout: Fraction) -> None:
+    def __init__(self, *, parts: dict[str, nn.Module], dropout: Fraction) -> None:
         super().__init__()
         if not parts:
             raise ValueError("parts={}: at least one embedding is needed")
         self.parts = nn.ModuleDict(parts)
-        self.output_size = sum(part.output_size for part in parts.values())
+        self.output_size = sum(cast(Embedding, part).output_size for part in parts.values())
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:

@@ -13,7 +13,8 @@ from runner.vocab import Vocab
 
 
 class Word(nn.Module):
-    """Look up a vector for each token; `<pad>` (id 0) is the zero vector and stays so.
+    """Look up a vector for each token; `<pad>` (id 0) is the zero vector and stays so, what training does not know
+    (`Vocab.extra`) has the vector of `<unk>`.
 
     Args:
         vocabs: of all features.
@@ -30,7 +31,9 @@ class Word(nn.Module):
         if feature not in vocabs or feature == "target":
             raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
         self.feature, self.output_size = feature, size
-        self.table = nn.Embedding(len(vocabs[feature]), size, padding_idx=0)
+        vocab = vocabs[feature]
+        self.table = nn.Embedding(vocab.known, size, padding_idx=0)
+        self.extra, self.unk = vocab.extra, vocab.unk or 0
         self.dropout = nn.Dropout(dropout)
 
     @property
@@ -42,4 +45,7 @@ class Word(nn.Module):
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, D)."""
-        return features[self.feature].map(self.table).map(self.dropout)
+        ids = features[self.feature]
+        if self.extra:
+            ids = ids.map(lambda values: values.masked_fill(values >= self.table.num_embeddings, self.unk))
+        return ids.map(self.table).map(self.dropout)

@@ -22,7 +22,7 @@ TEXT = {
     "valid": [("neg", "c z"), ("pos", "b")],
     "test": [("pos", "")],
 }
-WORDS = Feature(column="tokens", lowercase=False, min_count=2, max_size=None)
+WORDS = Feature(column="tokens", lowercase=False, min_count=2, max_size=None, extend=False)
 
 
 @dataclass
@@ -100,7 +100,7 @@ def test_other_content_or_options_are_another_cache(tmp_path: Path) -> None:
     changed = TEXT | {"test": [("pos", "a")]}
     assert not loaded(Texts(changed), tmp_path).cached
     assert not loaded(Texts(), tmp_path, max_length=2).cached
-    other = Feature(column="tokens", lowercase=False, min_count=1, max_size=None)
+    other = Feature(column="tokens", lowercase=False, min_count=1, max_size=None, extend=False)
     assert not loaded(Texts(), tmp_path, feature=other).cached
     assert len(list(tmp_path.iterdir())) == 4
     assert loaded(Texts(), tmp_path).cached

@@ -15,7 +15,7 @@ WORDS = ["b", "a", "B", "c", "a", "b", "d", "é", UNK]
 
 
 def feature(**changed: object) -> Feature:
-    options = {"column": "tokens", "lowercase": False, "min_count": 1, "max_size": None} | changed
+    options = {"column": "tokens", "lowercase": False, "min_count": 1, "max_size": None, "extend": False} | changed
     return Feature(**options)  # type: ignore[arg-type]
 
 

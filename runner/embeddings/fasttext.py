@@ -1,0 +1,158 @@
+"""fastText's `.bin` models: header, dictionary, and the input matrix, plain or product-quantised (Joulin et al. 2016).
+
+A word's vector is the mean of its own row and those of its n-grams; a word that the model lacks has those of its
+n-grams alone. The layout is that of `FastText::saveModel` (versions 11 and 12), all little endian; rows are read where
+they lie.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runner.embeddings.quantised import Dense, Quantised
+from runner.embeddings.subwords import ngram_hashes
+from runner.embeddings.vector_table import Found, IntArray, Table
+from runner.errors import HydromelError
+
+_MAGIC = struct.pack("<i", 793712314)
+_SUPERVISED = 3
+_END_OF_SENTENCE = b"</s>"  # has no n-grams
+_WORDS_AT_ONCE = 2048
+
+
+def is_fasttext(head: bytes) -> bool:
+    return head.startswith(_MAGIC)
+
+
+def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found:
+    """Vectors of words: by `forms` if the model has it, else by `lowered` if it has that, else by n-grams of `forms`.
+
+    Raises:
+        HydromelError: the file is cut off, not of this kind, or holds a number that is not finite.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        model = Model(Cursor(path, data), {*forms, *lowered})
+        pairs = zip(forms, lowered, strict=True)
+        used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
+        place = {word: index for index, word in enumerate(dict.fromkeys(used))}
+        table, there = model.vectors(list(place))
+        name, known, n_words = model.name, model.ids.keys(), model.n_words
+        del model  # a map that is still seen cannot be closed
+    row_of_form = np.where(there, np.cumsum(there) - 1, -1)
+    row_of_word = row_of_form[[place[word] for word in used]]
+    composed = sum(row >= 0 and word not in known for word, row in zip(used, row_of_word, strict=True))
+    return Found(name, table, row_of_word, n_words, composed)
+
+
+class Cursor:
+    """Reads a mapped file from its beginning on."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path, self.data, self.at = path, data, 0
+
+    def values(self, form: str, what: str) -> tuple[Any, ...]:
+        """Numbers of one kind each, as `struct` names them."""
+        begin = self._advance(struct.calcsize(f"<{form}"), what)
+        return struct.unpack_from(f"<{form}", self.data, begin)
+
+    def array(self, dtype: str, count: int, what: str) -> npt.NDArray[Any]:
+        """(count,) a view of the file."""
+        begin = self._advance(np.dtype(dtype).itemsize * count, what)
+        return np.frombuffer(self.data, dtype, count, begin)
+
+    def _advance(self, n_bytes: int, what: str) -> int:
+        begin, self.at = self.at, self.at + n_bytes
+        if n_bytes < 0 or self.at > len(self.data):
+            raise HydromelError(
+                f"{self.path}: cut off, or damaged: {what} should end at byte {self.at:,}, "
+                f"the file has {len(self.data):,}"
+            )
+        return begin
+
+
+class Model:
+    """What of a fastText model its vectors need.
+
+    Args:
+        file: at its beginning.
+        wanted: the words whose row numbers are kept.
+    """
+
+    def __init__(self, file: Cursor, wanted: set[bytes]) -> None:
+        _, version = file.values("ii", "the header")
+        if version not in (11, 12):
+            raise HydromelError(f"{file.path}: fastText model of version {version}; versions 11 and 12 can be read")
+        options = file.values("12id", "the header")
+        self.size, self._buckets = options[0], options[8]
+        self._shortest, self._longest = options[9], options[10]
+        if version == 11 and options[7] == _SUPERVISED:
+            self._longest = 0  # such models had no n-grams, whatever their options say
+        n_entries, self.n_words, _, _, n_pruned = file.values("3i2q", "the header")
+        self.ids = self._read_dictionary(file, n_entries, wanted)
+        self._kept = file.array("<i4", 2 * max(n_pruned, 0), "the list of kept n-grams").reshape(-1, 2)
+        self._all_kept = n_pruned < 0
+        quantised = file.values("?", "the kind of matrix")[0]
+        self.name = "fastText .bin, quantised" if quantised else "fastText .bin"
+        self._matrix = Quantised(file) if quantised else Dense(file)
+        if self._matrix.size != self.size:
+            raise HydromelError(
+                f"{file.path}: damaged: a matrix of {self._matrix.size} columns in a model of {self.size}"
+            )
+
+    def vectors(self, words: list[bytes]) -> tuple[Table, npt.NDArray[np.bool_]]:
+        """(R, D) of the words that have any row, and which those are, (W,)."""
+        table = np.empty((len(words), self.size), dtype=np.float32)
+        there, count = np.zeros(len(words), dtype=bool), 0
+        for begin in range(0, len(words), _WORDS_AT_ONCE):
+            some = words[begin : begin + _WORDS_AT_ONCE]
+            rows, owner = self._rows_of(some)
+            has, first, n_rows = np.unique(owner, return_index=True, return_counts=True)
+            if not len(has):
+                continue
+            means = np.add.reduceat(self._matrix.rows(rows), first) / n_rows[:, None].astype(np.float32)
+            table[count : count + len(has)] = means
+            there[begin + has] = True
+            count += len(has)
+        return table[:count], there
+
+    def _rows_of(self, words: list[bytes]) -> tuple[IntArray, IntArray]:
+        """Rows of the matrix for each word, and the word that each is for, rising."""
+        own = np.array([self.ids.get(word, -1) for word in words], dtype=np.int64)
+        hashes, owner = ngram_hashes(words, self._shortest, self._longest)
+        bucket = hashes.astype(np.int64) % max(1, self._buckets)
+        ends = np.array([word == _END_OF_SENTENCE for word in words], dtype=bool)
+        kept = ~ends[owner]
+        if not self._all_kept:
+            bucket, has = self._renumbered(bucket)
+            kept &= has
+        in_model = np.flatnonzero(own >= 0)
+        rows = np.concatenate([own[in_model], self.n_words + bucket[kept]])
+        owners = np.concatenate([in_model, owner[kept]])
+        order = np.argsort(owners, kind="stable")
+        return rows[order], owners[order]
+
+    def _renumbered(self, bucket: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """The places of n-grams among those that quantising kept, and which were kept."""
+        old, new = self._kept[np.argsort(self._kept[:, 0])].T.astype(np.int64)
+        at = np.searchsorted(old, bucket)
+        has = np.append(old, -1)[at] == bucket
+        return np.append(new, 0)[at], has
+
+    def _read_dictionary(self, file: Cursor, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
+        """Rows of wanted words. One step a word: where an entry begins is known from the one before alone."""
+        ids, data, at = {}, file.data, file.at
+        for row in range(n_entries):
+            end = data.find(b"\0", at)
+            if end < 0 or end + 10 > len(data):
+                raise HydromelError(f"{file.path}: cut off, or damaged, in word {row + 1:,} of {n_entries:,}")
+            if row < self.n_words and (word := data[at:end]) in wanted:  # labels come after the words
+                ids[word] = row
+            at = end + 10  # the zero, a count of 8 bytes, a kind of 1
+        file.at = at
+        return ids

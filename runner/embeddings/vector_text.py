@@ -1,0 +1,192 @@
+"""Vectors as text: a line is a word and its numbers. GloVe's files begin with the first word; those of word2vec and
+fastText (.vec) with a line of two numbers, how many words and how many numbers a word.
+
+Lines are parted in blocks of bytes, by where fields end, and numbers are parsed for wanted words alone: the cost of a
+line that is not wanted is that of reading it. The last D fields are the numbers, so that words may hold spaces (as in
+GloVe 840B); only bytes up to 32 part fields, so that they may be other white space of Unicode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.embeddings.vector_table import IntArray, Table, Wanted
+from runner.errors import HydromelError
+
+_BLOCK_BYTES = 2**23
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """A text of vectors.
+
+    Attributes:
+        name: of the format.
+        size: D, numbers a word.
+        words_in_header: how many words the file says that it has, or None.
+        skip: bytes before the first word.
+    """
+
+    name: str
+    size: int
+    words_in_header: int | None
+    skip: int
+
+    @property
+    def first_line(self) -> int:
+        """The number of the line of the first word."""
+        return 1 if self.words_in_header is None else 2
+
+
+def text_format(path: Path, head: bytes) -> TextFormat:
+    """What the beginning of a file says.
+
+    Raises:
+        HydromelError: it is no text of vectors.
+    """
+    mark = len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0
+    first = head[mark:].partition(b"\n")[0]
+    if (header := header_of(first)) is not None:
+        return TextFormat("word2vec text", header[1], header[0], mark + len(first) + 1)
+    fields = first.split()
+    numbers = next((place for place, field in enumerate(reversed(fields)) if not _is_number(field)), len(fields) - 1)
+    if numbers < 1:
+        shown = first[:40].decode(errors="replace").strip()
+        raise HydromelError(
+            f"{path}:1: '{shown}' is no word with its numbers; use GloVe or word2vec text, word2vec binary, "
+            "fastText .vec or .bin"
+        )
+    return TextFormat("GloVe text", numbers, None, mark)
+
+
+def header_of(line: bytes) -> tuple[int, int] | None:
+    """(words, numbers a word) of a line that says so."""
+    fields = line.split()
+    return (int(fields[0]), int(fields[1])) if len(fields) == 2 and all(field.isdigit() for field in fields) else None
+
+
+def read_text(path: Path, layout: TextFormat, words: list[bytes]) -> tuple[Table, IntArray, int]:
+    """Table (R, D), the row of each of `words` (-1: none), and how many words the file has.
+
+    Raises:
+        HydromelError: a line with too few or too many numbers, a word that is there twice, a number that is none or not
+            finite, or fewer words than the header says.
+    """
+    wanted = Wanted(path, words, layout.size, "line")
+    values = pa.array(words, pa.binary())
+    line, count = layout.first_line, 0
+    with path.open("rb") as file:
+        file.seek(layout.skip)
+        for block in _whole_lines(file):
+            lines = _Lines(path, block, line, layout)
+            keys = pc.fill_null(pc.index_in(lines.words(), value_set=values), -1).to_numpy(zero_copy_only=False)
+            some = np.flatnonzero(keys >= 0)
+            wanted.add(keys[some].astype(np.int64), lines.numbers[some], lines.vectors(some))
+            line, count = line + block.count(b"\n"), count + len(keys)
+    if layout.words_in_header not in (None, count):
+        raise HydromelError(f"{path}:1: the first line says {layout.words_in_header:,} words, the file has {count:,}")
+    return wanted.table, wanted.row_of_word, count
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Blocks that end with a line; the last line may lack its end."""
+    rest = b""
+    while chunk := file.read(_BLOCK_BYTES):
+        body, end, rest_of_chunk = chunk.rpartition(b"\n")
+        if end:
+            yield rest + body + end
+            rest = rest_of_chunk
+        else:
+            rest += chunk
+    if rest:
+        yield rest + b"\n"
+
+
+class _Lines:
+    """The lines of a block, parted into words and numbers.
+
+    Args:
+        block: bytes of whole lines.
+        first: the number of the first of them.
+    """
+
+    def __init__(self, path: Path, block: bytes, first: int, layout: TextFormat) -> None:
+        self.path, self.layout, self._block = path, layout, block
+        data = np.frombuffer(block, dtype=np.uint8)
+        space = data <= 32
+        field_ends = np.flatnonzero(space[1:] & ~space[:-1]) + 1
+        line_ends = np.flatnonzero(data == ord("\n"))
+        up_to = np.searchsorted(field_ends, line_ends, side="right")
+        n_fields = np.diff(up_to, prepend=0)
+        full = np.flatnonzero(n_fields)  # lines of nothing but spaces are none
+        starts = np.concatenate(([0], line_ends[:-1] + 1))[full]
+        n_fields, self.numbers = n_fields[full], first + full
+        word_ends = field_ends[np.maximum(up_to[full] - layout.size - 1, 0)]
+        nameless = (n_fields == layout.size) & space[starts]  # the word is a space, or nothing
+        self._check(starts, word_ends, n_fields, nameless)
+        bounds = np.empty(2 * len(full) + 1, dtype=np.int32)  # word, numbers, word, numbers, ...
+        bounds[:-1:2], bounds[1::2] = starts, np.where(nameless, starts, word_ends)
+        bounds[-1] = len(block)
+        buffers = [None, pa.py_buffer(bounds), pa.py_buffer(block)]
+        self._pieces = pa.Array.from_buffers(pa.binary(), 2 * len(full), buffers)
+
+    def words(self) -> pa.Array:
+        """(L,) as bytes: a word that is no UTF-8 harms no other."""
+        return self._pieces.take(pa.array(np.arange(0, len(self._pieces), 2)))
+
+    def vectors(self, chosen: npt.NDArray[np.intp]) -> Table:
+        """(k, D) the numbers of the chosen lines."""
+        pieces = self._pieces.take(pa.array(2 * chosen + 1))
+        try:
+            text = pc.ascii_trim_whitespace(pieces.cast(pa.string()))
+            values: Table = pc.cast(pc.ascii_split_whitespace(text).flatten(), pa.float32()).to_numpy()
+            return values.reshape(len(chosen), self.layout.size)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise self._no_number(pieces.to_pylist(), chosen) from error
+
+    def _check(
+        self, starts: IntArray, word_ends: IntArray, n_fields: IntArray, nameless: npt.NDArray[np.bool_]
+    ) -> None:
+        """Too few fields; or too many, where what lies between word and numbers looks like numbers too."""
+        size = self.layout.size
+        short = (n_fields <= size) & ~nameless
+        if short.any():
+            at = int(short.argmax())
+            raise self._wrong_size(at, int(n_fields[at]) - 1)
+        for at in np.flatnonzero(n_fields > size + 1).tolist():  # a few dozen of 2 million lines in GloVe 840B
+            between = self._block[starts[at] : word_ends[at]].split()[1:]
+            if all(_DECIMAL.fullmatch(field) for field in between):
+                raise self._wrong_size(at, int(n_fields[at]) - 1)
+
+    def _wrong_size(self, at: int, got: int) -> HydromelError:
+        said = "line 1 has" if self.layout.words_in_header is None else "the first line says"
+        return HydromelError(f"{self.path}:{self.numbers[at]}: {got} numbers; {said} {self.layout.size}")
+
+    def _no_number(self, pieces: list[bytes], chosen: npt.NDArray[np.intp]) -> HydromelError:
+        for piece, at in zip(pieces, chosen, strict=True):
+            for field in piece.split():
+                if not _is_number(field):
+                    shown = field.decode(errors="replace")
+                    return HydromelError(f"{self.path}:{self.numbers[at]}: '{shown}' is no number")
+        return HydromelError(
+            f"{self.path}: numbers cannot be read between lines {self.numbers[0]} and {self.numbers[-1]}"
+        )
+
+
+def _is_number(field: bytes) -> bool:
+    try:
+        pa.scalar(field.decode("ascii")).cast(pa.float32())
+    except (pa.ArrowInvalid, UnicodeDecodeError):
+        return False
+    return True

@@ -1,0 +1,162 @@
+"""Pretrained vectors of a file beside learned ones for the words that it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.embeddings.vector_files import find_vectors, fingerprint
+from runner.embeddings.vector_table import Found
+from runner.errors import HydromelError, unknown
+from runner.ragged import Ragged
+from runner.types import Fraction, NonNegativeFloat
+from runner.vocab import EOS, PAD, UNK, Vocab
+
+Splits = Mapping[str, Mapping[str, Ragged]]
+
+
+class Vectors(nn.Module):
+    """Look up a vector for each token: the file's where it has the word, else one that is learned.
+
+    Two tables: rows of the file, at a learning rate of their own, and rows for `<unk>`, `<eos>` and words of train that
+    the file lacks, which always learn at the full rate; they begin with the mean and the spread (standard deviation, by
+    dimension) of the file's rows. `<pad>` (id 0) is the zero vector and stays so. Both tables are part of a checkpoint.
+
+    Args:
+        vocabs: of all features.
+        feature: which one to embed. With `extend`, words of the data that training does not know are looked up too.
+        data_dir: folder that `path` is relative to (null: it must be absolute).
+        path: of the file; its content tells the format (`runner.embeddings.vector_files`).
+        lowercase_if_missing: a word that the file lacks gets the vector of the word in lower case, and shares its row.
+        rate: of learning, for the file's rows, times the optimiser's: 0 frozen, 1 fine-tuned, between: more slowly.
+        storage: of the file's rows; float16 halves their memory, for frozen ones.
+        dropout: probability of dropping a number of a vector.
+
+    Raises:
+        HydromelError: no feature of that name; a file that is missing, malformed, or without any word of the feature.
+        ValueError: float16 rows that are to be trained.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabs: Mapping[str, Vocab],
+        feature: str,
+        data_dir: str | None,
+        path: str,
+        lowercase_if_missing: bool,
+        rate: NonNegativeFloat,
+        storage: Literal["float32", "float16"],
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        if feature not in vocabs or feature == "target":
+            raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
+        if rate and storage == "float16":
+            raise ValueError(f"storage=float16 is for frozen vectors; use rate=0 or storage=float32 (rate={rate})")
+        self.feature, self.path = feature, _resolve(path, data_dir)
+        vocab = vocabs[feature]
+        words = [word for word in vocab.tokens if word not in (PAD, UNK, EOS)]
+        found = find_vectors(self.path, words, lowercase_if_missing)
+        if not len(found.table):
+            raise HydromelError(
+                f"{self.path}: none of the {len(words):,} words of features.{feature} is in this file "
+                f"({found.format}); is it of this language and casing? (embedding.lowercase_if_missing)"
+            )
+        self.file = {"fingerprint": fingerprint(self.path), "format": found.format, "words": found.words_in_file}
+        self.composed = found.composed
+        place, self.n_own = _places(vocab, found)
+        self.register_buffer("place", torch.from_numpy(place))
+        self.place: Tensor
+        rows = torch.from_numpy(found.table)
+        self.own = nn.Parameter(_drawn(self.n_own, rows))
+        if rate:
+            self.rows: Tensor = nn.Parameter(rows)
+        else:
+            self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
+        self.rates = {"rows": rate}  # of this module's parameters that do not learn at the full rate
+        self.output_size = rows.shape[1]
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Ids -> rows of (length, D)."""
+        return features[self.feature].map(self._look_up).map(self.dropout)
+
+    def _look_up(self, ids: Tensor) -> Tensor:
+        place = F.embedding(ids, self.place)[..., 0]
+        in_file = place >= self.n_own
+        rows = F.embedding((place - self.n_own).clamp(min=0), self.rows)
+        if rows.dtype == torch.int16:
+            rows = rows.view(torch.float16).to(self.own.dtype)
+        own = F.embedding(place.masked_fill(in_file, 0), self.own, padding_idx=0)
+        return torch.where(in_file[..., None], rows, own)
+
+    def describe(self, splits: Splits) -> dict[str, Any]:
+        """What `result.json` says of these vectors; waits for the device.
+
+        Args:
+            splits: name -> features of a whole split.
+        """
+        covered = (self.place >= self.n_own)[:, 0].cpu()
+        return {
+            "path": str(self.path),
+            **self.file,
+            "size": self.output_size,
+            "rows": len(self.rows),
+            "covered_words": int(covered.sum()),
+            "composed_words": self.composed,
+            "coverage": {name: _share(covered, features[self.feature]) for name, features in splits.items()},
+        }
+
+
+def _places(vocab: Vocab, found: Found) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+    """(V, 1) the row of each id among own rows, then the file's; and how many own rows there are.
+
+    Words that training does not know (`Vocab.extra`) and that the file lacks are `<unk>`.
+    """
+    special = [place for place, word in enumerate(vocab.tokens) if word in (PAD, UNK, EOS)]
+    in_file = np.full(len(vocab), -1, dtype=np.int64)
+    in_file[np.setdiff1d(np.arange(len(vocab)), special)] = found.row_of_word
+    own = (in_file < 0) & (np.arange(len(vocab)) < vocab.known)
+    n_own = int(own.sum())
+    place = np.where(own, np.cumsum(own) - 1, n_own + in_file)
+    assert vocab.tokens[0] == PAD
+    lost = (in_file < 0) & ~own
+    place[lost] = place[vocab.unk]
+    return place[:, None], n_own
+
+
+def _drawn(n: int, rows: Tensor) -> Tensor:
+    """(n, D) of the mean and spread of `rows` (R, D); the first, of `<pad>`, is zero."""
+    variance, mean = torch.var_mean(rows, dim=0, correction=0)
+    drawn = mean + variance.sqrt() * torch.randn(n, rows.shape[1])
+    drawn[0] = 0
+    return drawn
+
+
+def _bits(rows: Tensor, path: Path) -> Tensor:
+    """float16 numbers as the int16 of their bits: `Module.to(dtype)` would widen floats."""
+    half = rows.half()
+    if not half.isfinite().all():
+        raise HydromelError(f"{path}: holds numbers that float16 cannot; use embedding.storage=float32")
+    return half.view(torch.int16)
+
+
+def _share(covered: Tensor, ids: Ragged) -> float:
+    """Of running tokens, 0 to 1."""
+    tokens = ids.tokens().cpu()
+    return float(covered[tokens].double().mean()) if len(tokens) else 0.0
+
+
+def _resolve(path: str, data_dir: str | None) -> Path:
+    """`path` in the folder of data, unless it is absolute."""
+    file = Path(path).expanduser()
+    if not file.is_absolute() and data_dir is None:
+        raise HydromelError(f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER, or a whole path")
+    return file if file.is_absolute() else Path(str(data_dir)).expanduser() / file
