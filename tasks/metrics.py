@@ -19,6 +19,7 @@ from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.ragged import IntArray
 from tasks.answers import answer_rows, answers, cross_entropy
+from tasks.span_schemes import Conversion
 from tasks.spans import Mode, Scheme, SpanTags, spans
 
 FloatArray = npt.NDArray[np.float64]
@@ -81,11 +82,13 @@ class SpanMetric:
         tags: (C,) the possible tags.
         scheme: how tags form spans. The headline figures are strict for IOBES, where the default reading calls some
             wrong answers right, and default (that of conlleval and of published figures) for IOB1 and IOB2.
+        to_own: from the tags that a model learns and predicts to `tags`; None where they are the same.
     """
 
-    def __init__(self, *, tags: Sequence[str], scheme: Scheme) -> None:
+    def __init__(self, *, tags: Sequence[str], scheme: Scheme, to_own: Conversion | None = None) -> None:
         self.tags = SpanTags.of(tags)
         self.scheme = scheme
+        self.to_own = to_own
         self.mode: Mode = "strict" if scheme == "IOBES" else "default"
         self._gold: list[Tensor] = []
         self._predicted: list[Tensor] = []
@@ -102,6 +105,8 @@ class SpanMetric:
         """
         gold, predicted = _join(self._gold), _join(self._predicted)
         offsets = np.concatenate([[0], *self._lengths]).cumsum()
+        if self.to_own is not None:
+            gold, predicted = self.to_own(gold, offsets), self.to_own(predicted, offsets)
         figures: dict[str, Any] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}
         for mode in get_args(Mode):
             counts = self._counts(gold, predicted, offsets, mode)

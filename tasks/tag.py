@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import Tensor, nn
 
 from runner.batch import Batch
@@ -27,7 +28,8 @@ from tasks.answers import (
     token_vectors,
 )
 from tasks.metrics import LabelMetric, SpanMetric
-from tasks.spans import SpanTags, all_tags, as_scheme
+from tasks.span_schemes import Conversion
+from tasks.spans import Scheme, SpanTags, all_tags, as_scheme
 
 
 class Tag:
@@ -37,10 +39,16 @@ class Tag:
         name: for messages and records.
         quality: the metric by which runs are compared; null: `f1` of spans where tags form them, else `accuracy`.
         span_scheme: how tags form spans (IOB1, IOB2, IOBES), or null for plain tags, such as parts of speech.
+        train_scheme: the scheme of the tags that are learned and predicted (null: `span_scheme`). Predictions are
+            converted to `span_scheme` before they are measured or written, so figures compare whatever was learned.
         dropout: probability, on the encoder's output.
 
     Raises:
-        HydromelError: an unknown scheme, or a quality that such tags do not have.
+        HydromelError: an unknown scheme, a train_scheme for plain tags, or a quality that such tags do not have.
+
+    Attributes:
+        scheme: of the data set's tags.
+        learned_scheme: of the target vocabulary's tags.
     """
 
     causal: bool = False
@@ -51,10 +59,14 @@ class Tag:
         name: str,
         quality: Literal["accuracy", "macro_f1", "f1"] | None,
         span_scheme: str | None,
+        train_scheme: Scheme | None,
         dropout: Fraction,
     ) -> None:
         self.name = name
         self.scheme = None if span_scheme is None else as_scheme(span_scheme)
+        if train_scheme is not None and self.scheme is None:
+            raise HydromelError(f"task.train_scheme={train_scheme} needs spans, but task.span_scheme=null: plain tags")
+        self.learned_scheme = train_scheme or self.scheme
         self.dropout = dropout
         possible = ("accuracy", "macro_f1") if self.scheme is None else ("f1", "accuracy")
         self.quality: str = quality or possible[0]
@@ -66,7 +78,7 @@ class Tag:
         """Train's tags; with a scheme also every other prefix of the types seen, which valid or test may have.
 
         Raises:
-            HydromelError: tags that should form spans, none of which does.
+            HydromelError: tags that should form spans, none of which does; malformed ones that are to be converted.
         """
         plain = Vocab.labels(_flat(column(train, "tags", self.name))[0])
         if self.scheme is None:
@@ -78,10 +90,30 @@ class Tag:
                 "use task.span_scheme=null for plain tags"
             )
         # dict.fromkeys: malformed tags that the reader was told to keep come last
-        return Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
+        own = tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens]))
+        if self.learned_scheme in (None, self.scheme):
+            return Vocab(own, unk=None)
+        if malformed := own[len(all_tags(types, self.scheme)) :]:
+            raise HydromelError(
+                f"task.train_scheme={self.learned_scheme}: '{malformed[0]}' of train is no tag of {self.scheme}, so it "
+                "cannot be converted; use task.train_scheme=null"
+            )
+        return Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
+
+    def own_tags(self, learned: Vocab) -> tuple[str, ...]:
+        """The data set's tags, from those that are learned."""
+        if self.scheme is None or self.learned_scheme == self.scheme:
+            return learned.tokens
+        return tuple(all_tags(SpanTags.of(learned.tokens).types, self.scheme))
+
+    def to_own(self, learned: Vocab) -> Conversion | None:
+        """From learned tags to the data set's; None where they are the same."""
+        if self.scheme is None or self.learned_scheme == self.scheme:
+            return None
+        return Conversion.of(learned.tokens, self.scheme)
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """The split, with a packed target of (N,) ids over the features' own rows.
+        """The split, with a packed target of (N,) ids, of learned tags, over the features' own rows.
 
         Raises:
             HydromelError: a tag that train lacks, or a row with more or fewer tags than tokens.
@@ -98,7 +130,10 @@ class Tag:
             row = int(np.searchsorted(offsets, token, side="right")) - 1
             return f"{place(table, row)}, token {token - offsets[row] + 1}"
 
-        target = answer_ids(tags, vocabs["target"], at, "tag")
+        own = Vocab(self.own_tags(vocabs["target"]), unk=None)
+        target = answer_ids(tags, own, at, "tag")
+        if self.learned_scheme is not None and self.learned_scheme != self.scheme:
+            target = torch.from_numpy(Conversion.of(own.tokens, self.learned_scheme)(target.numpy(), offsets))
         return Batch(features, Ragged(target.to(rows.device), rows, "packed"), np.arange(rows.n_rows))
 
     def count(self, batch: Batch) -> int:
@@ -114,8 +149,10 @@ class Tag:
         return TagHead(encoder.output_size, len(vocabs["target"]), self.dropout)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric | SpanMetric:
-        tags = vocabs["target"].tokens
-        return LabelMetric(labels=tags) if self.scheme is None else SpanMetric(tags=tags, scheme=self.scheme)
+        tags = self.own_tags(vocabs["target"])
+        if self.scheme is None:
+            return LabelMetric(labels=tags)
+        return SpanMetric(tags=tags, scheme=self.scheme, to_own=self.to_own(vocabs["target"]))
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of always answering train's most frequent tag."""

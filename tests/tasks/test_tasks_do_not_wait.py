@@ -45,7 +45,7 @@ def lm_batch(task: Any) -> Batch:
     return batch
 
 
-TAG = {"name": "tag", "quality": None, "dropout": 0.1}
+TAG = {"name": "tag", "quality": None, "train_scheme": None, "dropout": 0.1}
 CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
     "classify": (
         Classify(name="classify", quality="accuracy", pooling="max", dropout=0.1),
