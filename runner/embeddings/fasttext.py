@@ -7,14 +7,13 @@ they lie.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from runner.embeddings.cursor import Cursor, mapped
 from runner.embeddings.quantised import Dense, Quantised
 from runner.embeddings.subwords import ngram_hashes
 from runner.embeddings.vector_table import Found, IntArray, Table
@@ -34,46 +33,17 @@ def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found
     """Vectors of words: by `forms` if the model has it, else by `lowered` if it has that, else by n-grams of `forms`.
 
     Raises:
-        HydromelError: the file is cut off, not of this kind, or holds a number that is not finite.
+        HydromelError: the file is cut off, damaged, of another version, or holds a number that is not finite.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        model = Model(Cursor(path, data), {*forms, *lowered})
-        pairs = zip(forms, lowered, strict=True)
-        used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
-        place = {word: index for index, word in enumerate(dict.fromkeys(used))}
-        table, there = model.vectors(list(place))
-        name, known, n_words = model.name, model.ids.keys(), model.n_words
-        del model  # a map that is still seen cannot be closed
+    model = Model(Cursor(path, mapped(path)), {*forms, *lowered})
+    pairs = zip(forms, lowered, strict=True)
+    used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
+    place = {word: index for index, word in enumerate(dict.fromkeys(used))}
+    table, there = model.vectors(list(place))
     row_of_form = np.where(there, np.cumsum(there) - 1, -1)
     row_of_word = row_of_form[[place[word] for word in used]]
-    composed = sum(row >= 0 and word not in known for word, row in zip(used, row_of_word, strict=True))
-    return Found(name, table, row_of_word, n_words, composed)
-
-
-class Cursor:
-    """Reads a mapped file from its beginning on."""
-
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
-        self.path, self.data, self.at = path, data, 0
-
-    def values(self, form: str, what: str) -> tuple[Any, ...]:
-        """Numbers of one kind each, as `struct` names them."""
-        begin = self._advance(struct.calcsize(f"<{form}"), what)
-        return struct.unpack_from(f"<{form}", self.data, begin)
-
-    def array(self, dtype: str, count: int, what: str) -> npt.NDArray[Any]:
-        """(count,) a view of the file."""
-        begin = self._advance(np.dtype(dtype).itemsize * count, what)
-        return np.frombuffer(self.data, dtype, count, begin)
-
-    def _advance(self, n_bytes: int, what: str) -> int:
-        begin, self.at = self.at, self.at + n_bytes
-        if n_bytes < 0 or self.at > len(self.data):
-            raise HydromelError(
-                f"{self.path}: cut off, or damaged: {what} should end at byte {self.at:,}, "
-                f"the file has {len(self.data):,}"
-            )
-        return begin
+    composed = sum(row >= 0 and word not in model.ids for word, row in zip(used, row_of_word, strict=True))
+    return Found(model.name, table, row_of_word, model.n_words, composed)
 
 
 class Model:
@@ -85,6 +55,7 @@ class Model:
     """
 
     def __init__(self, file: Cursor, wanted: set[bytes]) -> None:
+        self._path = file.path
         _, version = file.values("ii", "the header")
         if version not in (11, 12):
             raise HydromelError(f"{file.path}: fastText model of version {version}; versions 11 and 12 can be read")
@@ -100,13 +71,30 @@ class Model:
         quantised = file.values("?", "the kind of matrix")[0]
         self.name = "fastText .bin, quantised" if quantised else "fastText .bin"
         self._matrix = Quantised(file) if quantised else Dense(file)
-        if self._matrix.size != self.size:
-            raise HydromelError(
-                f"{file.path}: damaged: a matrix of {self._matrix.size} columns in a model of {self.size}"
+        output_quantised = file.values("?", "the kind of the output matrix")[0]
+        _ = Quantised(file) if quantised and output_quantised else Dense(file)  # not needed, but is it all there?
+        self._check(file)
+
+    def _check(self, file: Cursor) -> None:
+        """Whether every row that a word or an n-gram can ask for is there."""
+        n_rows, size = self._matrix.shape
+        n_ngrams = 0 if self._longest < 1 else self._buckets
+        if n_ngrams and not self._all_kept:
+            n_ngrams = int(self._kept[:, 1].max(initial=-1)) + 1
+        if size != self.size or n_rows < self.n_words + n_ngrams or self._kept.min(initial=0) < 0:
+            raise file.damaged(
+                f"a matrix of {n_rows:,} rows of {size} numbers for {self.n_words:,} words and {n_ngrams:,} n-grams of "
+                f"{self.size} numbers"
             )
+        if self._longest > 0 and self._buckets < 1:
+            raise file.damaged(f"n-grams of up to {self._longest} characters and {self._buckets} buckets")
 
     def vectors(self, words: list[bytes]) -> tuple[Table, npt.NDArray[np.bool_]]:
-        """(R, D) of the words that have any row, and which those are, (W,)."""
+        """(R, D) of the words that have any row, and which those are, (W,).
+
+        Raises:
+            HydromelError: a number that is not finite.
+        """
         table = np.empty((len(words), self.size), dtype=np.float32)
         there, count = np.zeros(len(words), dtype=bool), 0
         for begin in range(0, len(words), _WORDS_AT_ONCE):
@@ -116,6 +104,10 @@ class Model:
             if not len(has):
                 continue
             means = np.add.reduceat(self._matrix.rows(rows), first) / n_rows[:, None].astype(np.float32)
+            wrong = ~np.isfinite(means).all(axis=1)
+            if wrong.any():
+                word = some[int(has[wrong.argmax()])].decode(errors="replace")
+                raise HydromelError(f"{self._path}: the vector of '{word}' holds a number that is not finite")
             table[count : count + len(has)] = means
             there[begin + has] = True
             count += len(has)
@@ -150,7 +142,7 @@ class Model:
         for row in range(n_entries):
             end = data.find(b"\0", at)
             if end < 0 or end + 10 > len(data):
-                raise HydromelError(f"{file.path}: cut off, or damaged, in word {row + 1:,} of {n_entries:,}")
+                raise file.damaged(f"the file ends in word {row + 1:,} of {n_entries:,}")
             if row < self.n_words and (word := data[at:end]) in wanted:  # labels come after the words
                 ids[word] = row
             at = end + 10  # the zero, a count of 8 bytes, a kind of 1

@@ -32,13 +32,14 @@ def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -
     lowered = [word.lower().encode() for word in words] if lowercase_if_missing else forms
     if is_fasttext(head):
         return read_fasttext(path, forms, lowered)
-    wanted = list(dict.fromkeys([*forms, *lowered]))
+    places = {form: place for place, form in enumerate(dict.fromkeys([*forms, *lowered]))}
     layout = word2vec_format(path, head) or text_format(path, head)
-    reader = read_text(path, layout, wanted) if isinstance(layout, TextFormat) else read_word2vec(path, layout, wanted)
-    table, row_of_form, words_in_file = reader
-    place = {form: index for index, form in enumerate(wanted)}
-    exact = row_of_form[[place[form] for form in forms]]
-    other = row_of_form[[place[form] for form in lowered]]
+    if isinstance(layout, TextFormat):
+        table, row_of_form, words_in_file = read_text(path, layout, places)
+    else:
+        table, row_of_form, words_in_file = read_word2vec(path, layout, places)
+    exact = row_of_form[[places[form] for form in forms]]
+    other = row_of_form[[places[form] for form in lowered]]
     row_of_word = np.where(exact >= 0, exact, other)
     return Found(layout.name, *_only_used(table, row_of_word), words_in_file, composed=0)
 

@@ -2,8 +2,8 @@
 fastText (.vec) with a line of two numbers, how many words and how many numbers a word.
 
 Lines are parted in blocks of bytes, by where fields end, and numbers are parsed for wanted words alone: the cost of a
-line that is not wanted is that of reading it. The last D fields are the numbers, so that words may hold spaces (as in
-GloVe 840B); only bytes up to 32 part fields, so that they may be other white space of Unicode.
+line that is not wanted is that of finding its word. The last D fields are the numbers, so that words may hold spaces
+(as in GloVe 840B); only ASCII's white space parts fields, so that they may be that of Unicode.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 from runner.embeddings.vector_table import IntArray, Table, Wanted
 from runner.errors import HydromelError
 
-_BLOCK_BYTES = 2**23
+_BLOCK_BYTES = 2**18  # small enough to stay in a core's cache
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
 
@@ -76,23 +76,22 @@ def header_of(line: bytes) -> tuple[int, int] | None:
     return (int(fields[0]), int(fields[1])) if len(fields) == 2 and all(field.isdigit() for field in fields) else None
 
 
-def read_text(path: Path, layout: TextFormat, words: list[bytes]) -> tuple[Table, IntArray, int]:
-    """Table (R, D), the row of each of `words` (-1: none), and how many words the file has.
+def read_text(path: Path, layout: TextFormat, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
+    """Table (R, D), the row of each word of `places`, by its place (-1: none), and how many words the file has.
 
     Raises:
         HydromelError: a line with too few or too many numbers, a word that is there twice, a number that is none or not
             finite, or fewer words than the header says.
     """
-    wanted = Wanted(path, words, layout.size, "line")
-    values = pa.array(words, pa.binary())
+    wanted = Wanted(path, list(places), layout.size, "line")
     line, count = layout.first_line, 0
     with path.open("rb") as file:
         file.seek(layout.skip)
         for block in _whole_lines(file):
             lines = _Lines(path, block, line, layout)
-            keys = pc.fill_null(pc.index_in(lines.words(), value_set=values), -1).to_numpy(zero_copy_only=False)
+            keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
             some = np.flatnonzero(keys >= 0)
-            wanted.add(keys[some].astype(np.int64), lines.numbers[some], lines.vectors(some))
+            wanted.add(keys[some], lines.numbers[some], lines.vectors(some))
             line, count = line + block.count(b"\n"), count + len(keys)
     if layout.words_in_header not in (None, count):
         raise HydromelError(f"{path}:1: the first line says {layout.words_in_header:,} words, the file has {count:,}")
@@ -124,7 +123,7 @@ class _Lines:
     def __init__(self, path: Path, block: bytes, first: int, layout: TextFormat) -> None:
         self.path, self.layout, self._block = path, layout, block
         data = np.frombuffer(block, dtype=np.uint8)
-        space = data <= 32
+        space = (data == ord(" ")) | (data - 9 < 5)  # tab to carriage return; bytes wrap around
         field_ends = np.flatnonzero(space[1:] & ~space[:-1]) + 1
         line_ends = np.flatnonzero(data == ord("\n"))
         up_to = np.searchsorted(field_ends, line_ends, side="right")
@@ -135,19 +134,19 @@ class _Lines:
         word_ends = field_ends[np.maximum(up_to[full] - layout.size - 1, 0)]
         nameless = (n_fields == layout.size) & space[starts]  # the word is a space, or nothing
         self._check(starts, word_ends, n_fields, nameless)
-        bounds = np.empty(2 * len(full) + 1, dtype=np.int32)  # word, numbers, word, numbers, ...
-        bounds[:-1:2], bounds[1::2] = starts, np.where(nameless, starts, word_ends)
-        bounds[-1] = len(block)
-        buffers = [None, pa.py_buffer(bounds), pa.py_buffer(block)]
-        self._pieces = pa.Array.from_buffers(pa.binary(), 2 * len(full), buffers)
+        self._begins, self._ends = starts, np.where(nameless, starts, word_ends)  # of words
 
-    def words(self) -> pa.Array:
-        """(L,) as bytes: a word that is no UTF-8 harms no other."""
-        return self._pieces.take(pa.array(np.arange(0, len(self._pieces), 2)))
+    def words(self) -> list[bytes]:
+        """As bytes: a word that is no UTF-8 harms no other."""
+        spans = zip(self._begins.tolist(), self._ends.tolist(), strict=True)
+        return [self._block[begin:end] for begin, end in spans]
 
     def vectors(self, chosen: npt.NDArray[np.intp]) -> Table:
         """(k, D) the numbers of the chosen lines."""
-        pieces = self._pieces.take(pa.array(2 * chosen + 1))
+        bounds = np.empty(2 * len(self._begins) + 1, dtype=np.int32)  # word, numbers, word, numbers, ...
+        bounds[:-1:2], bounds[1::2], bounds[-1] = self._begins, self._ends, len(self._block)
+        buffers = [None, pa.py_buffer(bounds), pa.py_buffer(self._block)]
+        pieces = pa.Array.from_buffers(pa.binary(), len(bounds) - 1, buffers).take(pa.array(2 * chosen + 1))
         try:
             text = pc.ascii_trim_whitespace(pieces.cast(pa.string()))
             values: Table = pc.cast(pc.ascii_split_whitespace(text).flatten(), pa.float32()).to_numpy()

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from runner.embeddings.cursor import mapped
 from runner.embeddings.vector_table import IntArray, Table, Wanted
 from runner.embeddings.vector_text import header_of
 from runner.errors import HydromelError
 
 _OF_NUMBERS = frozenset(b"0123456789+-.eEnaifNAIF \t\r")
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -53,34 +54,32 @@ def word2vec_format(path: Path, head: bytes) -> Word2vecFormat | None:
     return None if is_text else Word2vecFormat(n_words, size, len(first) + 1)
 
 
-def read_word2vec(path: Path, layout: Word2vecFormat, words: list[bytes]) -> tuple[Table, IntArray, int]:
-    """Table (R, D), the row of each of `words` (-1: none), and how many words the file has.
+def read_word2vec(path: Path, layout: Word2vecFormat, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
+    """Table (R, D), the row of each word of `places`, by its place (-1: none), and how many words the file has.
 
     Raises:
         HydromelError: the file ends early or goes on after its last word, a word is there twice, or a number is not
             finite.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        keys, numbers, starts = _locate(path, data, layout, words)
-        wanted = Wanted(path, words, layout.size, "word")
-        span = np.arange(4 * layout.size)
-        memory = np.frombuffer(data, dtype=np.uint8)
-        for begin in range(0, len(keys), _ROWS_AT_ONCE):
-            some = slice(begin, begin + _ROWS_AT_ONCE)
-            rows = memory[starts[some, None] + span].view("<f4").astype(np.float32, copy=False)
-            wanted.add(keys[some], numbers[some], rows)
-        del memory  # a map that is still seen cannot be closed
+    data = mapped(path)
+    keys, numbers, starts = _locate(path, data, layout, places)
+    wanted = Wanted(path, list(places), layout.size, "word")
+    span = np.arange(4 * layout.size)
+    memory = np.frombuffer(data, dtype=np.uint8)
+    for begin in range(0, len(keys), _ROWS_AT_ONCE):
+        some = slice(begin, begin + _ROWS_AT_ONCE)
+        rows = memory[starts[some, None] + span].view("<f4").astype(np.float32, copy=False)
+        wanted.add(keys[some], numbers[some], rows)
     return wanted.table, wanted.row_of_word, layout.n_words
 
 
 def _locate(
-    path: Path, data: mmap.mmap, layout: Word2vecFormat, words: list[bytes]
+    path: Path, data: mmap.mmap, layout: Word2vecFormat, places: dict[bytes, int]
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Of the wanted words that are there: which, the how manieth of the file (from 1), and the byte of their numbers.
 
     One step a word: where a word begins is known from the one before alone.
     """
-    places = {word: place for place, word in enumerate(words)}
     found: list[tuple[int, int, int]] = []
     row_bytes, at, end = 4 * layout.size, layout.skip, len(data)
     for number in range(1, layout.n_words + 1):
