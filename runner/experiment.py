@@ -43,6 +43,7 @@ def check_root(
     data_dir: str | None,
     cache_dir: str | None,
     max_length: PositiveInt | None,
+    predictions: bool,
     runs_dir: str,
     resume: str | None,
     plugins: list[str],

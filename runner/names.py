@@ -10,6 +10,7 @@ METRICS = "metrics.jsonl"  # one JSON object a line: {"time": unix s, "step": up
 RESULT = "result.json"  # written last, atomically: a run with a result is finished
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 PLOTS = "plots"
+PREDICTIONS = "predictions"  # of test, in the data set's own format
 
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"

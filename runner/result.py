@@ -11,6 +11,7 @@ from runner.accounting import KernelWatch
 from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.model import parameter_count
+from runner.predictions import inspect
 from runner.provenance import provenance
 from runner.snapshot import checkpoint_path
 from runner.train import evaluate
@@ -22,9 +23,12 @@ Config = dict[str, Any]
 def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]) -> dict[str, Any]:
     """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
     metrics, majority = {"valid": t.progress.best_metrics}, None
+    load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
     if "test" in data.splits:
         metrics["test"] = test(t, data)
         majority = t.task.majority(data.splits["train"], data.splits["test"], data.vocabs)
+    last = "test" if "test" in data.splits else "valid"
+    metrics[last] = metrics[last] | inspect(t, data, last, config)
     tags = t.run.run["tags"]
     return {
         "run_id": t.run.run_id,
@@ -60,8 +64,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
 
 
 def test(t: Training, data: Data) -> dict[str, Any]:
-    """The metrics of the best checkpoint on test."""
-    load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
+    """The metrics of the model, as it is, on test."""
     t.clock.start()
     batches = t.batching.evaluation(data.splits["test"].to(t.clock.device), t.settings.eval_batch_size)
     metrics = evaluate(t.model, t.metric(), batches, t.bf16)

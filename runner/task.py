@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor, nn
 
@@ -23,6 +26,19 @@ class Loss:
 
     total: Tensor
     count: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model answers, for every row or real token of a split in the split's own order, on the host.
+
+    Attributes:
+        answers: (N,) int64 ids.
+        probability: (N,) float32 of that answer, 0 to 1.
+    """
+
+    answers: npt.NDArray[np.int64]
+    probability: npt.NDArray[np.float32]
 
 
 class Corpus(Protocol):
@@ -70,6 +86,25 @@ class Metric(Protocol):
         ...
 
 
+class Inspector(Protocol):
+    """Looks into a finished run's predictions."""
+
+    def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
+        """Tables of detail by name (nested dicts and lists), which join the split's metrics."""
+        ...
+
+    def write(
+        self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
+    ) -> None:
+        """Write files to `folder` that hold gold and predicted answers beside the text.
+
+        Args:
+            split: the `name` (test, valid) of `corpus`, as integers.
+            table: the same as read from `corpus`.
+        """
+        ...
+
+
 class Task(Protocol):
     """What an answer is: its targets, its head, its metric."""
 
@@ -94,6 +129,10 @@ class Task(Protocol):
         ...
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> Metric: ...
+
+    def inspector(self, vocabs: Mapping[str, Vocab]) -> Inspector | None:
+        """What looks into predictions; None where there is nothing to be looked into (language models)."""
+        ...
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metric on `test` of the most frequent answer of `train` (or of answers' frequencies alone)."""

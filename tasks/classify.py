@@ -17,6 +17,7 @@ from runner.types import Fraction
 from runner.vocab import Vocab
 from tasks.answers import answer_ids, column, majority_scores, place, summed_cross_entropy
 from tasks.metrics import LabelMetric
+from tasks.predictions import LabelInspector
 
 Pooling = Literal["mean", "max", "min", "sum", "last", "first", "attention"]
 
@@ -62,6 +63,9 @@ class Classify:
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:
         return LabelMetric(labels=vocabs["target"].tokens)
+
+    def inspector(self, vocabs: Mapping[str, Vocab]) -> LabelInspector:
+        return LabelInspector(vocabs["target"].tokens)
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of always answering train's most frequent label."""

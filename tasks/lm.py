@@ -106,6 +106,9 @@ class Lm:
         strings = set(vocabs["target"].tokens) - {PAD, UNK, EOS}
         return PerplexityMetric(per_character=all(len(string) == 1 for string in strings))
 
+    def inspector(self, vocabs: Mapping[str, Vocab]) -> None:
+        """Nothing: a probability of each word says more than the likeliest word."""
+
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of train's token frequencies (a unigram model), not smoothed.
 

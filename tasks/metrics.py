@@ -20,7 +20,7 @@ from runner.errors import HydromelError
 from runner.ragged import IntArray
 from tasks.answers import answer_rows, answers, cross_entropy
 from tasks.span_schemes import Conversion
-from tasks.spans import Mode, Scheme, SpanTags, spans
+from tasks.spans import Mode, Scheme, SpanTags, headline_mode, spans
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -80,8 +80,7 @@ class SpanMetric:
 
     Args:
         tags: (C,) the possible tags.
-        scheme: how tags form spans. The headline figures are strict for IOBES, where the default reading calls some
-            wrong answers right, and default (that of conlleval and of published figures) for IOB1 and IOB2.
+        scheme: how tags form spans; `headline_mode` says how they are read for the headline figures.
         to_own: from the tags that a model learns and predicts to `tags`; None where they are the same.
     """
 
@@ -89,7 +88,7 @@ class SpanMetric:
         self.tags = SpanTags.of(tags)
         self.scheme = scheme
         self.to_own = to_own
-        self.mode: Mode = "strict" if scheme == "IOBES" else "default"
+        self.mode = headline_mode(scheme)
         self._gold: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._lengths: list[IntArray] = []

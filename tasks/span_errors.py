@@ -5,8 +5,8 @@ Shapes: G gold spans, P predicted spans, M matches, K span types.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,27 +79,45 @@ def _one_to_one(gold: IntArray, predicted: IntArray, order: IntArray) -> list[in
     return chosen
 
 
-def figures(matches: Matches, gold: SpanArrays, predicted: SpanArrays, types: Sequence[str]) -> dict[str, Any]:
-    """`errors`: the `counts` of each kind, and of each kind `per_type` (of gold; of spurious spans, the predicted one).
+@dataclass(frozen=True)
+class Comparison:
+    """Gold spans beside predicted ones; each side is starts, ends (exclusive) and types, in order, none overlapping.
 
-    `type_confusion`: gold types as rows, predicted ones as columns, `(none)` last: missed and spurious spans.
+    Attributes:
+        gold: (G,) each.
+        predicted: (P,) each.
+        types: the names of the span types.
     """
-    none = len(types)
-    # a place of -1 reads what is appended
-    gold_type = np.append(gold[2], none)[matches.gold]
-    predicted_type = np.append(predicted[2], none)[matches.predicted]
-    confusion = np.zeros((none + 1, none + 1), dtype=np.int64)
-    np.add.at(confusion, (gold_type, predicted_type), 1)
-    per_type = np.zeros((none, len(KINDS)), dtype=np.int64)
-    np.add.at(per_type, (np.where(gold_type == none, predicted_type, gold_type), matches.kind), 1)
 
-    def by_kind(counts: IntArray) -> dict[str, int]:
-        return dict(zip(KINDS, counts.tolist(), strict=True))
+    gold: SpanArrays
+    predicted: SpanArrays
+    types: tuple[str, ...]
 
-    return {
-        "errors": {
-            "counts": by_kind(per_type.sum(axis=0)),
-            "per_type": {name: by_kind(counts) for name, counts in zip(types, per_type, strict=True)},
-        },
-        "type_confusion": {"labels": [*types, NONE], "counts": confusion.tolist()},
-    }
+    @cached_property
+    def matches(self) -> Matches:
+        return match(self.gold, self.predicted)
+
+    def tables(self) -> dict[str, Any]:
+        """`errors`: the `counts` of each kind, and of each kind `per_type` (of gold; of spurious spans, the predicted).
+
+        `type_confusion`: gold types as rows, predicted ones as columns, `(none)` last: missed and spurious spans.
+        """
+        none = len(self.types)
+        # a place of -1 reads what is appended
+        gold_type = np.append(self.gold[2], none)[self.matches.gold]
+        predicted_type = np.append(self.predicted[2], none)[self.matches.predicted]
+        confusion = np.zeros((none + 1, none + 1), dtype=np.int64)
+        np.add.at(confusion, (gold_type, predicted_type), 1)
+        per_type = np.zeros((none, len(KINDS)), dtype=np.int64)
+        np.add.at(per_type, (np.where(gold_type == none, predicted_type, gold_type), self.matches.kind), 1)
+        return {
+            "errors": {
+                "counts": by_kind(per_type.sum(axis=0)),
+                "per_type": {name: by_kind(counts) for name, counts in zip(self.types, per_type, strict=True)},
+            },
+            "type_confusion": {"labels": [*self.types, NONE], "counts": confusion.tolist()},
+        }
+
+
+def by_kind(counts: IntArray) -> dict[str, int]:
+    return dict(zip(KINDS, counts.tolist(), strict=True))

@@ -40,6 +40,13 @@ def as_scheme(scheme: str) -> Scheme:
     raise HydromelError(f"span_scheme='{scheme}'; use one of {', '.join(ALLOWED)} or null (configs/task/tag.yaml)")
 
 
+def headline_mode(scheme: Scheme) -> Mode:
+    """How spans are read for the figures that stand first: strict for IOBES, where the default reading calls some wrong
+    answers right, and default (that of conlleval and of published figures) for IOB1 and IOB2.
+    """
+    return "strict" if scheme == "IOBES" else "default"
+
+
 @dataclass(frozen=True)
 class SpanTags:
     """What each of C tags says.

@@ -28,6 +28,7 @@ from tasks.answers import (
     token_vectors,
 )
 from tasks.metrics import LabelMetric, SpanMetric
+from tasks.predictions import TagInspector
 from tasks.span_schemes import Conversion
 from tasks.spans import Scheme, SpanTags, all_tags, as_scheme
 
@@ -153,6 +154,9 @@ class Tag:
         if self.scheme is None:
             return LabelMetric(labels=tags)
         return SpanMetric(tags=tags, scheme=self.scheme, to_own=self.to_own(vocabs["target"]))
+
+    def inspector(self, vocabs: Mapping[str, Vocab]) -> TagInspector:
+        return TagInspector(self.own_tags(vocabs["target"]), self.scheme, self.to_own(vocabs["target"]))
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of always answering train's most frequent tag."""

@@ -19,8 +19,9 @@ from tasks.datasets.arrays import (
     mask_of,
     split_on_spaces,
 )
-from tasks.datasets.files import TextFile
+from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.local import LocalCorpus
+from tasks.datasets.split import path_of
 from tasks.datasets.tags import SpanScheme, check_tags
 
 Separator = Literal["tab", "space"]
@@ -87,6 +88,21 @@ class Cells:
         """Some of the lines."""
         return Cells(self.file, self.fields.filter(pa.array(mask)), self.width, self.line[mask], self.sentence[mask])
 
+    def lines_of(self, table: pa.Table) -> pa.ListArray:
+        """The file's own lines, as they stand there, of the sentences of a table that was read from it.
+
+        Raises:
+            HydromelError: no sentence begins where one of the table does: the file is not what it was.
+        """
+        offsets = self.offsets()
+        begins, wanted = self.line[offsets[:-1]], table["line"].to_numpy()
+        rows = np.searchsorted(begins, wanted).clip(max=len(begins) - 1)
+        gone = first_true(begins[rows] != wanted)
+        if gone is not None:
+            raise HydromelError(f"{self.file.at(wanted[gone])}: no sentence begins here any more")
+        lines = self.file.lines.take(pa.array(self.line - 1))
+        return list_column(lines, offsets).take(pa.array(rows))
+
     def offsets(self) -> IntArray:
         """(B+1,) where sentences begin among the N lines."""
         begins = np.flatnonzero(np.diff(self.sentence, prepend=-1))
@@ -142,5 +158,16 @@ class ColumnsFile(LocalCorpus):
             )
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
-        cells = Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)
-        return cells.table(self.columns, self.span_scheme, self.strict_tags)
+        return self._cells(file).table(self.columns, self.span_scheme, self.strict_tags)
+
+    def token_lines(self, table: pa.Table) -> tuple[pa.ListArray, str]:
+        """The file's own line of each token of a table that `read` gave, and what separates columns there.
+
+        Raises:
+            HydromelError: the file is not what it was.
+        """
+        lines = self._cells(read_text(path_of(table), self.encoding)).lines_of(table)
+        return lines, "\t" if self.separator == "tab" else " "
+
+    def _cells(self, file: TextFile) -> Cells:
+        return Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)

@@ -8,8 +8,9 @@ import pyarrow.compute as pc
 from runner.errors import HydromelError
 from tasks.datasets.arrays import first_true, mask_of
 from tasks.datasets.columns_file import Cells
-from tasks.datasets.files import TextFile
+from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.local import LocalCorpus
+from tasks.datasets.split import path_of
 
 WIDTH = 10
 COLUMNS = {"tokens": 1, "lemma": 2, "tags": 3, "xpos": 4}  # FORM, LEMMA, UPOS, XPOS
@@ -28,6 +29,18 @@ class Conllu(LocalCorpus):
     span_scheme: None
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
+        return self._words(file).table(COLUMNS, None, strict_tags=True)
+
+    def token_lines(self, table: pa.Table) -> tuple[pa.ListArray, str]:
+        """The file's own line of each word of a table that `read` gave, and what separates columns there.
+
+        Raises:
+            HydromelError: the file is not what it was.
+        """
+        return self._words(read_text(path_of(table), self.encoding)).lines_of(table), "\t"
+
+    @staticmethod
+    def _words(file: TextFile) -> Cells:
         cells = Cells.of(file, "tab", "#", skip_docstart=False)
         if cells.width != WIDTH:
             raise HydromelError(f"{file.at(cells.line[0])}: {cells.width} columns; CoNLL-U has {WIDTH}")
@@ -38,5 +51,4 @@ class Conllu(LocalCorpus):
                 f"{file.at(cells.line[odd])}: id '{ids[odd].as_py()}'; "
                 "CoNLL-U has 8, 8-9 for a range or 8.1 for an empty node"
             )
-        words = cells.keep(mask_of(pc.ascii_is_decimal(ids)))
-        return words.table(COLUMNS, None, strict_tags=True)
+        return cells.keep(mask_of(pc.ascii_is_decimal(ids)))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.span_errors import KINDS, NONE, figures, match
+from tasks.span_errors import KINDS, NONE, Comparison, match
 
 TYPES = ("LOC", "PER")
 Span = tuple[int, int, int]
@@ -87,8 +87,7 @@ def test_each_span_is_counted_once_and_as_defined(gold: list[Span], predicted: l
 @given(gold=rows, predicted=rows)
 @settings(max_examples=100, deadline=None)
 def test_counts_add_up(gold: list[Span], predicted: list[Span]) -> None:
-    found = match(arrays(gold), arrays(predicted))
-    tables = figures(found, arrays(gold), arrays(predicted), TYPES)
+    tables = Comparison(arrays(gold), arrays(predicted), TYPES).tables()
     counts = tables["errors"]["counts"]
     matched = sum(counts[kind] for kind in ("right", "boundary", "type", "both"))
     assert (matched + counts["missed"], matched + counts["spurious"]) == (len(gold), len(predicted))
@@ -106,7 +105,7 @@ def test_counts_add_up(gold: list[Span], predicted: list[Span]) -> None:
 
 def test_per_type_by_hand() -> None:
     gold, predicted = [(0, 2, 0), (4, 5, 1)], [(0, 2, 1), (7, 8, 0)]
-    tables = figures(match(arrays(gold), arrays(predicted)), arrays(gold), arrays(predicted), TYPES)
+    tables = Comparison(arrays(gold), arrays(predicted), TYPES).tables()
     nothing = dict.fromkeys(KINDS, 0)
     assert tables["errors"]["per_type"] == {
         "LOC": {**nothing, "type": 1, "spurious": 1},

@@ -1,0 +1,145 @@
+"""A finished run's answers: tables of detail, and files in the data set's own format with gold and predicted columns.
+
+Shapes: B rows, N answers (of rows, or of real tokens).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.batch import Batch
+from runner.durable import write_text
+from runner.ragged import Rows
+from runner.task import Corpus, Predictions
+from tasks.answers import answer_rows, answers, place
+from tasks.calibration import calibration
+from tasks.datasets.arrays import array, lengths_of, list_column, offsets_of
+from tasks.datasets.columns_file import ColumnsFile
+from tasks.datasets.conllu import Conllu
+from tasks.span_errors import Comparison
+from tasks.span_listing import Listing
+from tasks.span_schemes import Conversion
+from tasks.spans import OUTSIDE, IntArray, Scheme, SpanTags, headline_mode, spans
+
+ESCAPED = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+@dataclass(frozen=True)
+class LabelInspector:
+    """One answer a row.
+
+    Attributes:
+        labels: (C,) the names of the possible answers.
+    """
+
+    labels: tuple[str, ...]
+
+    def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
+        """`calibration` of the answers."""
+        return {"calibration": calibration(predictions.probability, predictions.answers == answers(split).numpy())}
+
+    def write(
+        self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
+    ) -> None:
+        """`NAME.tsv`: gold, predicted, its probability, and where the row stands; in the split's own order."""
+        columns = (answers(split).tolist(), predictions.answers.tolist(), predictions.probability.tolist())
+        lines = ["gold\tpredicted\tscore\tplace"]
+        for row, (gold, predicted, score) in enumerate(zip(*columns, strict=True)):
+            lines.append(f"{self.labels[gold]}\t{self.labels[predicted]}\t{score:.6f}\t{place(table, row)}")
+        write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True)
+class TagInspector:
+    """One answer a token.
+
+    Attributes:
+        tags: (C,) the data set's tags.
+        scheme: how they form spans; None: plain tags.
+        to_own: from learned tags to these; None where they are the same.
+    """
+
+    tags: tuple[str, ...]
+    scheme: Scheme | None
+    to_own: Conversion | None
+
+    def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
+        """`calibration` of all tokens; of spans also `calibration_in_spans` (tokens that are predicted to be in one),
+        `errors` and `type_confusion`.
+        """
+        right = predictions.answers == answers(split).numpy()
+        found = {"calibration": calibration(predictions.probability, right)}
+        if self.scheme is None:
+            return found
+        _, predicted = self._own_ids(predictions, split)
+        inside = SpanTags.of(self.tags).prefix[predicted] != OUTSIDE
+        found["calibration_in_spans"] = calibration(predictions.probability[inside], right[inside])
+        return found | self._compare(predictions, split, self.scheme).tables()
+
+    def write(
+        self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
+    ) -> None:
+        """`NAME.conll`: every column of the data, then gold, then predicted, a blank line after each sentence; of spans
+        also `errors.txt`. Tokens that max_length cut are left out, as they are from all figures.
+
+        Raises:
+            HydromelError: a file cannot be written, or is not what was read when the run began.
+        """
+        rows = answer_rows(split)
+        texts, separator = token_texts(corpus, table)
+        names = pa.array(self.tags, pa.string())
+        answered = (names.take(pa.array(ids)) for ids in self._own_ids(predictions, split))
+        lines = pc.binary_join_element_wise(first_tokens(texts, rows), *answered, separator)
+        sentences = pc.binary_join(list_column(lines, rows.host_offsets), "\n").to_pylist()
+        write_text(folder / f"{name}.conll", "\n\n".join(sentences) + "\n\n")
+        if self.scheme is not None:
+            compared = self._compare(predictions, split, self.scheme)
+            write_text(folder / "errors.txt", Listing(compared, rows.host_offsets, table).text())
+
+    def _own_ids(self, predictions: Predictions, split: Batch) -> tuple[IntArray, IntArray]:
+        """(N,) gold and (N,) predicted, in the data set's tags."""
+        gold, predicted = answers(split).numpy(), predictions.answers
+        if self.to_own is None:
+            return gold, predicted
+        offsets = answer_rows(split).host_offsets
+        return self.to_own(gold, offsets), self.to_own(predicted, offsets)
+
+    def _compare(self, predictions: Predictions, split: Batch, scheme: Scheme) -> Comparison:
+        said, offsets = SpanTags.of(self.tags), answer_rows(split).host_offsets
+        gold, predicted = (
+            spans(ids, offsets, said, scheme, headline_mode(scheme)) for ids in self._own_ids(predictions, split)
+        )
+        return Comparison(gold, predicted, said.types)
+
+
+def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
+    """The columns of each token as one string, and what separates them.
+
+    Of a column file its own lines; of other data the columns that hold one string a token, separated by tabs, with
+    tabs, line ends and backslashes in them written as in Python.
+    """
+    if isinstance(corpus, ColumnsFile | Conllu):
+        return corpus.token_lines(table)
+    tokens = array(table["tokens"])
+    columns = [tokens.flatten()]
+    for name in table.column_names:
+        column = array(table[name])
+        if name in ("tokens", "tags") or column.type != pa.list_(pa.string()):
+            continue
+        if np.array_equal(lengths_of(column), lengths_of(tokens)):
+            columns.append(column.flatten())
+    for special, written in ESCAPED.items():
+        columns = [pc.replace_substring(column, special, written) for column in columns]
+    return list_column(pc.binary_join_element_wise(*columns, "\t"), offsets_of(tokens)), "\t"
+
+
+def first_tokens(texts: pa.ListArray, rows: Rows) -> pa.Array:
+    """(N,) of each row as many strings as `rows` has tokens there."""
+    places = np.repeat(offsets_of(texts)[:-1] - rows.host_offsets[:-1], rows.host_lengths) + np.arange(rows.n_tokens)
+    return texts.flatten().take(pa.array(places))
