@@ -11,7 +11,8 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
@@ -68,6 +69,32 @@ def check_options(
     for name, value in options.items():
         if name in hints and _is_plain(value):
             _check_value(value, hints[name], f"{prefix}{name}")
+
+
+def alternatives(node: Mapping[str, Any], where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[Any, ...]]:
+    """For each option of a node that is one of a few values: those that it does not have now.
+
+    Raises:
+        HydromelError: a target that is not allowed or not there.
+    """
+    target = _locate(node, where, plugins)
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    few = {name: _few_values(hints[name]) for name in node if name in hints}
+    return {name: tuple(v for v in values if v != node[name]) for name, values in few.items() if values}
+
+
+def _few_values(annotation: Any) -> tuple[Any, ...]:
+    """Those of a Literal, a bool, or a union of such and None."""
+    if annotation is bool:
+        return (False, True)
+    if annotation is type(None):
+        return (None,)
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        each = [_few_values(one) for one in get_args(annotation)]
+        return tuple(value for values in each for value in values) if all(each) else ()
+    return ()
 
 
 def _check_value(value: Any, annotation: Any, where: str) -> None:

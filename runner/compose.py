@@ -15,8 +15,11 @@ from runner.complaint import explain
 from runner.errors import HydromelError
 from runner.main import resolve
 
+Config = dict[str, Any]
+_GROUP = "batching="
 
-def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> dict[str, Any]:
+
+def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
     """The plain config, nothing left to interpolate.
 
     Args:
@@ -36,9 +39,35 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
         raise HydromelError(explain(error)) from error
 
 
-def strategies(config_dir: Path | None) -> list[str]:
-    """Names of all configs of the group `batching`."""
-    groups = [files("configs").joinpath("batching")]
-    if config_dir is not None and (config_dir / "batching").is_dir():
-        groups.append(config_dir / "batching")
-    return sorted({Path(one.name).stem for group in groups for one in group.iterdir() if one.name.endswith(".yaml")})
+def compose_strategies(
+    overrides: Sequence[str], config_dir: Path | None, sizes: Sequence[int] = ()
+) -> tuple[list[Config], dict[str, str]]:
+    """A config for each strategy that the overrides name (`batching=a,b`), or for every one, and for each batch size.
+
+    Returns:
+        The configs, and by name why others do not compose.
+
+    Raises:
+        HydromelError: none composes.
+    """
+    named = [one.removeprefix(_GROUP).split(",") for one in overrides if one.startswith(_GROUP)]
+    others = [one for one in overrides if not one.startswith(_GROUP)]
+    of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
+    configs, left_out = [], {}
+    for name in named[-1] if named else names_of("batching", config_dir):
+        for of_size in of_sizes:
+            try:
+                configs.append(compose_config([*others, _GROUP + name, *of_size], config_dir))
+            except HydromelError as error:
+                left_out[name] = str(error)
+    if not configs:
+        raise HydromelError(next(iter(left_out.values())))
+    return configs, left_out
+
+
+def names_of(group: str, config_dir: Path | None = None) -> list[str]:
+    """Names of all configs of a group, such as `batching`."""
+    groups = [files("configs").joinpath(group)]
+    if config_dir is not None and (config_dir / group).is_dir():
+        groups.append(config_dir / group)
+    return sorted({Path(one.name).stem for folder in groups for one in folder.iterdir() if one.name.endswith(".yaml")})

@@ -6,14 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from runner.compose import compose_config, strategies
+from runner.compose import compose_strategies
 from runner.errors import HydromelError
 from runner.job import failed
 
-Config = dict[str, Any]
-_GROUP = "batching="
 _EXAMPLES = """examples:
   hydromel-plan                                                  every strategy on the built-in corpus
   hydromel-plan task=tag dataset=wnut17 data_dir=DATA            on a published one
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.config_dir is not None and not options.config_dir.is_dir():
             raise HydromelError(f"--config-dir {options.config_dir}: no such folder")
         sizes = _sizes(options.batch_sizes, options.overrides)
-        configs, left_out = compose_all(options.overrides, sizes, options.config_dir)
+        configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)
         # imports torch: help and a mistyped name need not wait for that
         from runner import plan_tables
         from runner.planning import as_json, plan
@@ -43,32 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HydromelError as error:
         return failed(str(error))
     return 0
-
-
-def compose_all(
-    overrides: Sequence[str], sizes: Sequence[int], config_dir: Path | None
-) -> tuple[list[Config], dict[str, str]]:
-    """A config for each strategy that the overrides name, or for every one there is, and for each batch size.
-
-    Returns:
-        The configs, and by name why others do not compose.
-
-    Raises:
-        HydromelError: none composes.
-    """
-    named = [one.removeprefix(_GROUP).split(",") for one in overrides if one.startswith(_GROUP)]
-    others = [one for one in overrides if not one.startswith(_GROUP)]
-    of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
-    configs, left_out = [], {}
-    for name in named[-1] if named else strategies(config_dir):
-        for of_size in of_sizes:
-            try:
-                configs.append(compose_config([*others, _GROUP + name, *of_size], config_dir))
-            except HydromelError as error:
-                left_out[name] = str(error)
-    if not configs:
-        raise HydromelError(next(iter(left_out.values())))
-    return configs, left_out
 
 
 class _Parser(argparse.ArgumentParser):

@@ -140,4 +140,4 @@ def differences(mine: Tensor, theirs: Tensor) -> Tensor:
     """|difference| in float64, elementwise, with the same rule; a NaN difference becomes inf."""
     mine, theirs = mine.detach().double(), theirs.detach().double()
     same = (mine == theirs) | (mine.isnan() & theirs.isnan())
-    return (mine - theirs).abs().nan_to_num(nan=torch.inf).masked_fill(same, 0.0)
+    return (mine - theirs).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(same, 0.0)

@@ -11,18 +11,18 @@ from typing import Any, NoReturn
 
 import yaml
 
-from runner.compose import compose_config, strategies
+from runner.compose import compose_strategies
 from runner.errors import HydromelError
 from runner.job import failed
 from runner.names import RESOLVED
 
 Config = dict[str, Any]
-_GROUP = "batching="
 _EXAMPLES = """examples:
   hydromel-audit                                         the default model under every strategy that fits
   hydromel-audit task=tag encoder=rnn                    another one
   hydromel-audit task=classify encoder=conv batching=unmasked --html audit.html
   hydromel-audit --run runs/2026-11-21/101500-tag        a trained model, its own weights
+  hydromel-audit --every task=classify                   all encoders and poolings, small, a line each
   hydromel-audit --gallery                               known bugs: is each caught, and named?
 
 exit codes: 0 all checks pass, 1 one fails (or the input is bad). docs/audit.md explains checks and kinds."""
@@ -34,29 +34,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_intermixed_args(arguments)
         if options.gallery:
             return _gallery(options)
+        if options.every:
+            return _every(options)
         return _audit(options)
     except HydromelError as error:
         return failed(str(error))
 
 
 def _audit(options: argparse.Namespace) -> int:
-    config, nodes = configs(options)
+    configs, left_out = _configs(options)
     # imports torch: help and a mistyped name need not wait for that
     import torch
 
     from runner.audit import show
     from runner.audit.config import Options, audit_config
 
-    torch.set_num_threads(config["threads"] or 1)  # small batches: more threads only wait for each other
+    torch.set_num_threads(configs[0]["threads"] or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
     wanted = Options(rows=options.rows, longest=options.longest, random=options.random, weights=weights)
-    report = audit_config(config, nodes, wanted)
+    report = audit_config(configs, left_out, wanted)
     _write(options.json, json.dumps(report.as_dict(), indent=1) + "\n")
     _write(options.html, show.page(report))
     show.console(report)
     if options.html is not None:
         print(f"Page: {options.html}")
     return 0 if report.passed else 1
+
+
+def _every(options: argparse.Namespace) -> int:
+    if options.run or options.html or options.gallery:
+        raise HydromelError("--every audits configs, one line each; it takes no --run, --gallery or --html")
+    import torch
+
+    from runner.audit import show
+    from runner.audit.space import audit_space
+
+    torch.set_num_threads(1)
+    audited = []
+    for one in audit_space(options.overrides, options.config_dir):
+        print("\n".join(show.combination(one)), flush=True)
+        audited.append(one)
+    _write(options.json, json.dumps([one.as_dict() for one in audited], indent=1) + "\n")
+    reports = [one.report for one in audited if one.report is not None]
+    passed = sum(one.passed for one in reports)
+    print(f"{passed} of {len(reports)} models pass; {len(audited) - len(reports)} combinations are no model (-)")
+    return 0 if reports and passed == len(reports) else 1
 
 
 def _gallery(options: argparse.Namespace) -> int:
@@ -69,20 +91,13 @@ def _gallery(options: argparse.Namespace) -> int:
     return 0 if all(one.named and one.twin_passed for one in catches) else 1
 
 
-def configs(options: argparse.Namespace) -> tuple[Config, list[Config]]:
-    """The config, and the node of every strategy to be audited: the one that is named, or all that there are."""
-    overrides, named = list(options.overrides), [one for one in options.overrides if one.startswith(_GROUP)]
-    if options.run is not None:
-        if overrides:
-            raise HydromelError(f"--run takes its config from {options.run / RESOLVED}; give no {overrides[0]}")
-        config = _of_run(options.run)
-        return config, [config["batching"]]
-    config = compose_config(overrides, options.config_dir)
-    if named or config["task"].get("unit") == "stream":
-        return config, [config["batching"]]
-    others = [one for one in overrides if not one.startswith(_GROUP)]
-    fitting = [name for name in strategies(options.config_dir) if name not in ("stream", "auto")]
-    return config, [compose_config([*others, _GROUP + name], options.config_dir)["batching"] for name in fitting]
+def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]:
+    """A config for each strategy to be audited: those that are named, or all; and why others do not compose."""
+    if options.run is None:
+        return compose_strategies(options.overrides, options.config_dir)
+    if options.overrides:
+        raise HydromelError(f"--run takes its config from {options.run / RESOLVED}; give no {options.overrides[0]}")
+    return [_of_run(options.run)], {}
 
 
 def _of_run(folder: Path) -> Config:
@@ -130,6 +145,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--random", action="store_true", help="random words instead of the corpus's")
     made.add_argument("--gallery", action="store_true", help="audit known bugs instead: is each caught and named?")
+    made.add_argument("--every", action="store_true", help="every task, encoder and option of configs/, small, in turn")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts and findings here")
     made.add_argument("--html", type=Path, metavar="FILE", help="write a page with a heat map, position x module")
     made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from runner.audit.stream import StreamSubject
 from runner.audit.update import update_verdict
 from runner.audit.verdict import Report, Verdict
 from runner.batching.stream import Stream
-from runner.build import build
+from runner.build import build, check_options
 from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.data import arrange, load_data, name_of
+from runner.errors import HydromelError
+from runner.experiment import check_root
 from runner.model import Model, build_model, parameter_count
 from runner.task import Task
 
@@ -53,17 +55,19 @@ class Options:
     weights: Path | None = None
 
 
-def audit_config(config: Config, strategies: Sequence[Config], options: Options) -> Report:
-    """Audit a config's model under some strategies; those that ignore the mask are controls beside others.
+def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options: Options) -> Report:
+    """Audit one model under some strategies; those that ignore the mask are controls beside others.
 
     Args:
-        config: resolved.
-        strategies: nodes of `batching`, resolved.
+        configs: one or more that differ in `batching` alone.
+        left_out: strategies that are to be named as not fitting, and why.
 
     Raises:
-        HydromelError: bad input, or a strategy that does not fit the task.
+        HydromelError: bad input, or no strategy fits.
     """
     started = time.perf_counter()
+    config = configs[0]
+    check_options(check_root, config, "")
     torch.manual_seed(config["seed"])
     task: Task = build(config["task"], "task", {}, config["plugins"])
     data = load_data(config, task)
@@ -71,7 +75,7 @@ def audit_config(config: Config, strategies: Sequence[Config], options: Options)
     if options.weights is not None:
         load_checkpoint(options.weights, model)
     model.double()
-    subjects = [_subject(config, node, task, data, model, options) for node in strategies]
+    subjects, unfit = _subjects(configs, left_out, task, data, model, options)
     report = Report(f"task={task.name} dataset={name_of(config, 'dataset')} encoder={_chosen(config)}")
     wrong = tuple(one.name for one in subjects if _ignores_mask(one))
     report.controls = wrong if len(wrong) < len(subjects) else ()
@@ -83,6 +87,7 @@ def audit_config(config: Config, strategies: Sequence[Config], options: Options)
         "weights": "fresh" if options.weights is None else str(options.weights),
         "content": "random ids" if options.random else "the corpus",
         "arithmetics": ["float64", *options.arithmetics],
+        "left out": unfit,
         "torch": torch.__version__,
         "seconds": time.perf_counter() - started,
     }
@@ -145,11 +150,26 @@ def _coarse(
             yield replace(layouts[key], subject=subject.name)
 
 
-def _subject(config: Config, node: Config, task: Task, data: Data, model: Model, options: Options) -> Strategy:
+def _subjects(
+    configs: Sequence[Config], left_out: Mapping[str, str], task: Task, data: Data, model: Model, options: Options
+) -> tuple[list[Strategy], dict[str, str]]:
+    """Those that fit the task, and why the others do not."""
+    fitting, unfit = [], dict(left_out)
+    for config in configs:
+        try:
+            fitting.append(_subject(config, task, data, model, options))
+        except HydromelError as error:
+            unfit[config["choices"]["batching"]] = str(error)
+    if not fitting:
+        raise HydromelError(next(iter(unfit.values())))
+    return fitting, unfit
+
+
+def _subject(config: Config, task: Task, data: Data, model: Model, options: Options) -> Strategy:
     """A strategy over a sample of the training split; its updates are small, so that there are several."""
-    batching = build(_small(node), "batching", {}, config["plugins"])
+    batching = build(_small(config["batching"]), "batching", {}, config["plugins"])
     train = data.splits["train"]
-    arrange({**config, "batching": node}, batching, train)  # tells a strategy that does not fit the task
+    arrange(config, batching, train)  # tells a strategy that does not fit the task
     if isinstance(batching, Stream):
         text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
         text = with_random_ids(text, data.vocabs, config["seed"]) if options.random else text

@@ -34,6 +34,7 @@ class Auditor:
     Attributes:
         alone: each example by itself, in float64.
         seed: of the groups.
+        nan_gradients: where padding holds NaN, gradients are compared too.
         failed: the run in which each failed check failed.
     """
 
@@ -41,6 +42,7 @@ class Auditor:
     mode: Mode
     alone: Alone
     seed: int
+    nan_gradients: bool = True
     failed: dict[str, Company] = field(default_factory=dict)
 
     def verdicts(self) -> Iterator[Verdict]:
@@ -65,7 +67,10 @@ class Auditor:
             if not good.rows:
                 continue
             base = None if good.against is None else observe(self.subject, good.against.rows, good.against.setting)
-            yield from compare(self.alone, good, observe(self.subject, good.rows, good.setting), base)
+            seen = observe(self.subject, good.rows, good.setting)
+            if good.setting.fill == "nan" and not self.nan_gradients:
+                seen.gradients = {}
+            yield from compare(self.alone, good, seen, base)
 
     def _comparable(self, company: Company) -> Company:
         """Without the examples that have no answer even alone: `extremes` tells of them."""

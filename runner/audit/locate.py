@@ -11,7 +11,7 @@ from torch import Tensor
 from runner.audit.align import Geometry, possible, reading, split, worst_difference
 from runner.audit.checks import Company
 from runner.audit.compare import Alone, Difference
-from runner.audit.observe import Record, Setting, Subject, observe, trace, unchanged
+from runner.audit.observe import Record, Setting, Side, Subject, observe, trace, unchanged
 from runner.audit.patch import is_used
 from runner.ragged import Ragged
 
@@ -58,7 +58,7 @@ class Locator:
     def __init__(self, alone: Alone) -> None:
         self.alone = alone
         self.subject: Subject = alone.subject
-        self._traces: dict[int, dict[Key, Record]] = {}
+        self._traces: dict[tuple[int, str | None, Side], dict[Key, Record]] = {}
 
     def module_of(self, difference: Difference) -> str | None:
         """The dotted name of the module at which a difference arises; None where only the loss has it."""
@@ -72,7 +72,7 @@ class Locator:
             if not step.rows() or not is_used(self.subject, company.rows, company.setting, step.record):
                 continue
             if not step.is_permuted():
-                return step.record.module
+                return self._between(company, step.record.module)
             permuted.append(step.record.module)
         return sorter(permuted) if permuted else self._unwatched(company)
 
@@ -81,12 +81,12 @@ class Locator:
         by_length = {int(self.subject.lengths[row]): row for row, _ in self.alone.finite()}
         return tuple(list(by_length.values())[-3:])
 
-    def steps(self, company: Company) -> list[Step]:
-        """Every comparable part of every module's output, in the order in which they were returned."""
-        together = trace(self.subject, company.rows, company.setting)
+    def steps(self, company: Company, only: str | None = None, of: Side = "outputs") -> list[Step]:
+        """Every comparable part of what every module (or `only` one) returned or was given, in that order."""
+        together = trace(self.subject, company.rows, company.setting, only, of)
         geometry = self.subject.geometry(company.rows, company.setting)
-        others = self._others(company)
-        alone = {row: self._alone(row) for row in set(company.rows)}
+        alone = {row: self._alone(row, only, of) for row in set(company.rows) | set(self.witnesses())}
+        others = self._others(company, only, of)
         found = []
         for record in together:
             sighted = [(record.value, geometry)]
@@ -96,6 +96,12 @@ class Locator:
                 found.append(step)
         return found
 
+    def _between(self, company: Company, module: str) -> str:
+        """The module itself; or where what it was given differs already, the one whose own code made that."""
+        given = self.steps(company, module, "inputs") if module else []
+        differs = any(step.rows() and not step.is_permuted() for step in given)
+        return module.rpartition(".")[0] if differs else module
+
     def _step(
         self,
         record: Record,
@@ -104,17 +110,14 @@ class Locator:
         rows: Sequence[int],
         alone: dict[int, dict[Key, Record]],
     ) -> Step | None:
-        if how is None or any(record.key not in one for one in alone.values()):
+        if how is None or any(record.key not in alone[row] for row in rows):
             return None
-        sighted = {row: self._alone(row) for row in self.witnesses()} | alone
-        how_alone = reading(
-            (one[record.key].value, self._shape(row)) for row, one in sighted.items() if record.key in one
-        )
+        sighted = ((one[record.key].value, self._shape(row)) for row, one in alone.items() if record.key in one)
+        how_alone = reading(sighted)
         if how_alone is None:
             return None
         mine = split(record.value, how, geometry)
-        values = {row: split(one[record.key].value, how_alone, self._shape(row))[0] for row, one in alone.items()}
-        theirs = [values[row] for row in rows]
+        theirs = [split(alone[row][record.key].value, how_alone, self._shape(row))[0] for row in rows]
         if len(mine) != len(theirs) or any(a.shape != b.shape for a, b in zip(mine, theirs, strict=True)):
             return None  # such as characters of words, padded to the longest word of the batch
         scale = max((_size(one) for one in theirs), default=0.0)
@@ -122,19 +125,22 @@ class Locator:
         by_length = [split(record.value, how, one) for one in orders if how in possible(record.value, one)]
         return Step(record, mine, theirs, self.alone.tolerance.of(scale, self.alone.measured), by_length)
 
-    def _others(self, company: Company) -> list[tuple[dict[Key, Record], Geometry]]:
+    def _others(self, company: Company, only: str | None, of: Side) -> list[tuple[dict[Key, Record], Geometry]]:
         """Further runs in the same setting, with other numbers of rows and widths, to tell axes apart."""
         groups = [self.witnesses(), self.witnesses()[:2]]
-        setting = Setting(company.setting.widen, company.setting.fill)
         return [
-            ({one.key: one for one in trace(self.subject, g, setting)}, self.subject.geometry(g, setting))
-            for g in groups
+            (
+                {one.key: one for one in trace(self.subject, group, company.setting, only, of)},
+                self.subject.geometry(group, company.setting),
+            )
+            for group in groups
         ]
 
-    def _alone(self, row: int) -> dict[Key, Record]:
-        if row not in self._traces:
-            self._traces[row] = {one.key: one for one in trace(self.subject, [row], Setting())}
-        return self._traces[row]
+    def _alone(self, row: int, only: str | None, of: Side) -> dict[Key, Record]:
+        key = row, only, of
+        if key not in self._traces:
+            self._traces[key] = {one.key: one for one in trace(self.subject, [row], Setting(), only, of)}
+        return self._traces[key]
 
     def _shape(self, row: int) -> Geometry:
         return self.subject.geometry([row], Setting())
@@ -142,16 +148,8 @@ class Locator:
     def _unwatched(self, company: Company) -> str:
         """Where nothing differs while all are watched: in a fused path, which torch leaves when hooks look on."""
         for name, _ in self.subject.module.named_modules():
-            records = trace(self.subject, company.rows, company.setting, only=name)
-            single = {
-                row: {one.key: one for one in trace(self.subject, [row], Setting(), only=name)}
-                for row in set(company.rows)
-            }
-            geometry = self.subject.geometry(company.rows, company.setting)
-            for record in records:
-                step = self._step(record, reading([(record.value, geometry)]), geometry, company.rows, single)
-                if step is not None and step.rows() and name:
-                    return str(name)
+            if name and any(step.rows() for step in self.steps(company, only=name)):
+                return str(name)
         return ""
 
 

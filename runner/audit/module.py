@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,8 @@ from runner.audit.align import Geometry, parts, reading, split
 from runner.audit.compare import Alone
 from runner.audit.engine import DTYPES, Arithmetic, Auditor, Mode, arithmetic_verdict, dropout_verdict, in_mode
 from runner.audit.metric import Figures, metric_verdict
-from runner.audit.observe import HUGE, Answers, Fill, Setting
-from runner.audit.verdict import Report
+from runner.audit.observe import HUGE, AdapterError, Answers, Fill, Setting
+from runner.audit.verdict import Report, Verdict
 from runner.errors import HydromelError
 from runner.task import Loss
 
@@ -119,7 +119,7 @@ class ModuleSubject:
         lengths = [int(self.lengths[row]) for row in rows]
         outputs = list(self._answers(output, lengths)) if self._answers else self._split(output, rows, setting)
         if len(outputs) != len(rows):
-            raise HydromelError(f"answers gave {len(outputs)} tensors for {len(rows)} examples")
+            raise AdapterError(f"answers gave {len(outputs)} tensors for {len(rows)} examples")
         found = self._loss(output, examples) if self._loss else None
         loss = Loss(found, 0) if isinstance(found, Tensor) else found
         return Answers(outputs, loss, list(self._decode(output, lengths)) if self._decode else None)
@@ -143,7 +143,7 @@ class ModuleSubject:
         """How the output is meant, from groups of other numbers and widths.
 
         Raises:
-            HydromelError: no reading fits all of them.
+            AdapterError: no reading fits all of them.
         """
         order = [int(row) for row in np.argsort(-self.lengths, kind="stable") if self.lengths[row] > 0]
         sighted = []
@@ -157,7 +157,7 @@ class ModuleSubject:
         how = reading(sighted) if sighted else None
         if how is None:
             shapes = [tuple(getattr(part, "shape", ())) for part, _ in sighted]
-            raise HydromelError(
+            raise AdapterError(
                 f"cannot tell which part of the output belongs to which example (shapes {shapes}); give answers="
             )
         return how
@@ -189,6 +189,7 @@ def audit_module(
     metric: Callable[[], Any] | None = None,
     modes: Sequence[Mode] = ("eval", "train"),
     arithmetics: Sequence[Arithmetic] = ("float32",),
+    nan_gradients: bool = False,
     name: str | None = None,
     seed: int = 1,
 ) -> Report:
@@ -209,6 +210,8 @@ def audit_module(
             how the examples are cut into batches.
         modes: torch's own modules change kernels between them.
         arithmetics: besides float64: float32, bf16, fp16. Their tolerance is what the examples alone lose in them.
+        nan_gradients: gradients too must be numbers where padding holds NaN. They are not in most right modules: the
+            gradient of a weight is 0 times the NaN that came in. A module that fills padding before each weight passes.
         seed: of the groups.
 
     Returns:
@@ -233,20 +236,33 @@ def audit_module(
     )
     exact = subject.cast("float64")
     report = Report(title)
-    for mode in modes:
-        with in_mode(exact.module, mode):
-            alone = Alone(exact, torch.float64)
-            report.verdicts += Auditor(exact, mode, alone, seed).verdicts()
-            for arithmetic in arithmetics:
-                with in_mode((coarse := subject.cast(arithmetic)).module, mode):
-                    there = Alone(coarse, DTYPES[arithmetic], exact=alone)
-                    report.verdicts.append(arithmetic_verdict(coarse, there, arithmetic, mode, seed))
-    if metric is not None:
-        with in_mode(exact.module, "eval"):
-            report.verdicts.append(metric_verdict(title, exact.figures(metric), range(len(examples))))
-    exact.module.train()
-    report.verdicts.append(dropout_verdict(exact, int(np.argmax(exact.lengths))))
+    with torch.random.fork_rng(devices=[]):  # dropout draws in train mode, though it drops nothing
+        for mode in modes:
+            report.verdicts += _in_mode(subject, exact, mode, arithmetics, seed, nan_gradients)
+        if metric is not None:
+            with in_mode(exact.module, "eval"):
+                report.verdicts.append(metric_verdict(title, exact.figures(metric), range(len(examples))))
+        exact.module.train()
+        report.verdicts.append(dropout_verdict(exact, int(np.argmax(exact.lengths))))
     return report
+
+
+def _in_mode(
+    subject: ModuleSubject,
+    exact: ModuleSubject,
+    mode: Mode,
+    arithmetics: Sequence[Arithmetic],
+    seed: int,
+    nan_gradients: bool,
+) -> Iterator[Verdict]:
+    """All checks in float64, and the coarser arithmetics against it."""
+    with in_mode(exact.module, mode):
+        alone = Alone(exact, torch.float64)
+        yield from Auditor(exact, mode, alone, seed, nan_gradients).verdicts()
+        for arithmetic in arithmetics:
+            with in_mode((coarse := subject.cast(arithmetic)).module, mode):
+                there = Alone(coarse, DTYPES[arithmetic], exact=alone)
+                yield arithmetic_verdict(coarse, there, arithmetic, mode, seed)
 
 
 def _in_dtype(value: Any, dtype: torch.dtype) -> Any:

@@ -9,13 +9,20 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from runner.audit.align import Geometry, Part, parts
+from runner.errors import HydromelError
 from runner.ragged import IntArray, Ragged
 from runner.task import Loss
 
 Fill = Literal["neutral", "other", "huge", "nan"]
+Side = Literal["outputs", "inputs"]
 HUGE = 1e30  # finite, and its square is too in float64
+
+
+class AdapterError(HydromelError):
+    """What the module's user gave to the audit does not fit: no finding about the module."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Record:
-    """A part of what a module returned: the `call`-th call of `module`, its `part`-th tensor."""
+    """A part of what a module returned (or was given): the `call`-th call of `module`, its `part`-th tensor."""
 
     module: str
     call: int
@@ -119,27 +126,38 @@ def observe(
     with nullcontext() if keep_state else unchanged(subject.module):
         try:
             return _observed(subject.module, subject.answer(rows, setting), loss)
+        except AdapterError:
+            raise
         except Exception as error:  # whatever a module raises for such rows is what the audit has to tell
             return Observation(error=error, failed_in=_innermost(error, subject.module))
 
 
 def trace(
-    subject: Subject, rows: Sequence[int], setting: Setting, only: str | None = None, keep_state: bool = False
+    subject: Subject,
+    rows: Sequence[int],
+    setting: Setting,
+    only: str | None = None,
+    of: Side = "outputs",
+    keep_state: bool = False,
 ) -> list[Record]:
-    """What every module (or `only` one) returned, in the order in which they did; up to an error, if there is one."""
+    """What every module (or `only` one) returned, or was given; in that order; up to an error, if there is one."""
     records: list[Record] = []
     calls: dict[str, int] = {}
 
-    def keep(name: str, output: Any) -> None:
+    def keep(name: str, value: Any) -> None:
         call = calls[name] = calls.get(name, -1) + 1
-        records.extend(Record(name, call, place, _kept(part)) for place, part in enumerate(parts(output)))
+        records.extend(Record(name, call, place, _kept(part)) for place, part in enumerate(parts(value)))
+
+    def watch(name: str, module: nn.Module) -> RemovableHandle:
+        if of == "outputs":
+            return module.register_forward_hook(lambda _, __, output: keep(name, output))
+        return module.register_forward_pre_hook(lambda _, args, kwargs: keep(name, (args, kwargs)), with_kwargs=True)
 
     with nullcontext() if keep_state else unchanged(subject.module), ExitStack() as hooks, torch.no_grad():
         for name, module in subject.module.named_modules():
             if only is None or name == only:
-                handle = module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
-                hooks.callback(handle.remove)
-        with suppress(Exception):  # `observe` has told it already
+                hooks.callback(watch(name, module).remove)
+        with suppress(Exception):  # `observe` has told it
             subject.answer(rows, setting)
     return records
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.audit.checks import CHECKS
+from runner.audit.space import Audited
 from runner.audit.verdict import Finding, Heat, Report, Verdict, worst_of
 
 WIDEST = 1000  # columns; a table takes what it needs
@@ -83,16 +84,31 @@ def console(report: Report) -> None:
         out.print(line, soft_wrap=True)
 
 
+def combination(audited: Audited) -> list[str]:
+    """One of a whole space of configs, in a line, and its faults."""
+    report = audited.report
+    if report is None:
+        return [f"-     {audited.choice}: {audited.unfit}"]
+    named = ", ".join(one for one in report.subjects() if one not in report.controls)
+    mark = "ok  " if report.passed else "FAIL"
+    lines = [f"{mark}  {audited.choice}: {named} ({report.facts['seconds']:.1f} s)"]
+    return lines + [f"      {_fault_line(fault)}" for fault in faults(report.failures())]
+
+
 def closing(report: Report) -> list[str]:
     """What the verdicts come to, in a sentence or two."""
     lines = []
     for control in report.controls:
         failed = [one.check for one in report.failures(controls=True) if one.subject == control]
         lines.append(
-            f"Control: {control} ignores the mask and fails {len(set(failed))} checks, so this audit can fail."
+            f"Control: {control} ignores the mask and fails {_count(len(set(failed)))}, so this audit can fail."
             if failed
             else f"Control: {control} ignores the mask, and yet nothing differs: this model never reads padding."
         )
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.facts.get("left out", {}).items():
+        reasons.setdefault(reason.partition("; got")[0], []).append(name)
+    lines += [f"Left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     subjects = [one for one in report.subjects() if one not in report.controls]
     seconds = f" ({report.facts['seconds']:.0f} s)" if "seconds" in report.facts else ""
     if report.passed:
@@ -101,6 +117,10 @@ def closing(report: Report) -> list[str]:
         guilty = list(dict.fromkeys(one.subject for one in report.failures()))
         lines.append(f"NOT batch-invariant: {', '.join(guilty)}{seconds}.")
     return lines
+
+
+def _count(checks: int) -> str:
+    return "1 check" if checks == 1 else f"{checks} checks"
 
 
 def page(report: Report) -> str:
@@ -120,6 +140,7 @@ def page(report: Report) -> str:
         ],
         faults=[(_fault_line(one), one.finding.detail, _sentence(one.finding.hint)) for one in _all_faults(report)],
         closing=closing(report),
+        facts={name: value for name, value in report.facts.items() if name != "left out"},
         heats=sorted((_heat(one) for one in report.heats if one.modules), key=lambda one: not one["differs"]),
         shades=list(range(SHADES + 1)),
     )

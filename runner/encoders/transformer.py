@@ -66,7 +66,7 @@ class Transformer(nn.Module):
         x = x.map(self.dropout)
         for layer in self.layers:
             x = layer(x)
-        return x.map(self.norm), None
+        return x.with_values(x.filled(0.0)).map(self.norm), None
 
     def _encoded(self, x: Ragged) -> Tensor:
         """The positions' vectors, counted from each row's first token."""
@@ -95,8 +95,9 @@ class _Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Ragged) -> Ragged:
+        x = x.with_values(x.filled(0.0))  # in padding too, the gradient of a weight is 0 times its input
         attended: Ragged = self.attention(x.map(self.attention_norm))
-        x = x.with_values(x.values + self.dropout(attended.values))
+        x = x.with_values(x.values + self.dropout(attended.filled(0.0)))
         return x.map(lambda values: values + self.dropout(self.feedforward(self.feedforward_norm(values))))
 
 

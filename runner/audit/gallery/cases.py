@@ -134,9 +134,7 @@ BUGS = (
         loss=_loss,
     ),
     Bug("batch norm over padding", _net("norm", layers.BatchNorm), "norm.norm", kinds.VALUE_LEAK, mode="train"),
-    Bug(
-        "positions from the padded side", _net("positions", layers.Positions), "positions.table", kinds.WIDTH, left=True
-    ),
+    Bug("positions from the padded side", _net("positions", layers.Positions), "positions", kinds.WIDTH, left=True),
     Bug("rows sorted, labels not", _net("encoder", sequences.SortedRows), "encoder", kinds.ORDER),
     Bug("state kept between batches", _net("encoder", sequences.KeptState), "encoder.gru", kinds.STATE, check="repeat"),
     Bug(

@@ -1,0 +1,230 @@
+"""`audit_module`, as other people's tests use it: adapters, errors, what is compared, what is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.audit import Padding, Report, audit_module
+from runner.audit import verdict as kinds
+from runner.errors import HydromelError
+from runner.task import Loss
+
+LENGTHS = (4, 2, 7, 2, 1, 5, 0)
+
+
+def examples(lengths: Sequence[int] = LENGTHS) -> list[Tensor]:
+    torch.manual_seed(1)
+    return [torch.randn(length, 3) for length in lengths]
+
+
+def collate(rows: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
+    return padding.stack(rows), padding.mask([len(row) for row in rows])
+
+
+class Pool(nn.Module):
+    """Mean over real tokens; `leak` adds that much of the padding."""
+
+    def __init__(self, leak: float = 0.0) -> None:
+        super().__init__()
+        self.leak = leak
+        self.score = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        clean = x.masked_fill(~mask[:, :, None], self.leak)
+        scores: Tensor = self.score(clean.sum(1) / mask.sum(1)[:, None].clamp(min=1))
+        return scores
+
+
+def findings(report: Report) -> set[tuple[str, str, str]]:
+    return {
+        (one.check, one.finding.module.split(" ")[0], one.finding.kind)
+        for one in report.failures()
+        if one.finding is not None
+    }
+
+
+def test_a_right_module_passes_every_check_in_both_modes() -> None:
+    report = audit_module(Pool(), examples(), collate)
+    report.raise_if_failed()
+    assert report.passed
+    told = {(one.check, one.mode) for one in report.verdicts if one.passed}
+    made = ("repeat", "neighbours", "order", "duplicates", "company", "extremes", "width", "content", "huge", "nan")
+    assert told >= {(check, mode) for check in (*made, "float32") for mode in ("eval", "train")}
+    assert next(one for one in report.verdicts if one.check == "dropout").passed is None  # it has none
+
+
+@pytest.mark.parametrize("leak", [1e-9, 1e-3, 1.0])
+def test_a_leak_of_any_size_is_found(leak: float) -> None:
+    report = audit_module(Pool(leak), examples(), collate)
+    assert ("width", "Pool", kinds.WIDTH) in findings(report)
+    worst = max(one.finding.size for one in report.failures() if one.finding and one.check == "width")
+    assert leak / 100 < worst < leak * 100
+
+
+def test_gradients_are_compared_where_outputs_agree() -> None:
+    class Detached(nn.Module):
+        """Right answers; but a row passes its gradient on only where it is as long as the widest."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            scores: Tensor = self.score(x.masked_fill(~mask[:, :, None], 0.0).sum(1))
+            return torch.where(mask.all(1)[:, None], scores, scores.detach())
+
+    report = audit_module(Detached(), examples(), collate)
+    assert not report.passed
+    assert {one.finding.quantity for one in report.failures() if one.finding} <= {
+        "gradient of score.weight",
+        "gradient of score.bias",
+    }
+
+
+def test_the_module_is_left_as_it_was() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
+    module[2].eval()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    some = examples()
+    state = torch.random.get_rng_state()
+    audit_module(module, some, lambda rows, padding: padding.stack(rows))
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert [one.training for one in module] == [True, True, False]
+    assert module[1].p == 0.5
+    assert all(one.grad is None and one.dtype == torch.float32 for one in module.parameters())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_arguments_by_name_and_padding_on_the_left() -> None:
+    class LastToken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = nn.Linear(3, 2)
+
+        def forward(self, *, vectors: Tensor, mask: Tensor) -> Tensor:
+            scores: Tensor = self.score(vectors[:, -1])
+            return scores
+
+    def by_name(rows: Sequence[Tensor], padding: Padding) -> dict[str, Tensor]:
+        return {"vectors": padding.stack(rows), "mask": padding.mask([len(row) for row in rows])}
+
+    some = examples((4, 2, 7, 2, 1))
+    audit_module(LastToken(), some, by_name, left_padding=True).raise_if_failed()
+    assert not audit_module(LastToken(), some, by_name).passed  # the last place is padding there
+
+
+def test_loss_decode_and_metric() -> None:
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+            return self.score(x), mask
+
+    def losses(output: Any, rows: Sequence[Tensor]) -> Tensor:
+        scores, mask = output
+        return F.cross_entropy(scores[mask], torch.ones(int(mask.sum()), dtype=torch.int64), reduction="none")
+
+    def summed(output: Any, rows: Sequence[Tensor]) -> Loss:
+        each = losses(output, rows)
+        return Loss(each.sum(), len(each))
+
+    def decode(output: Any, lengths: Sequence[int]) -> list[Tensor]:
+        return [scores[:length].argmax(-1) for scores, length in zip(output[0], lengths, strict=True)]
+
+    class Accuracy:
+        def __init__(self, mean_of_batches: bool) -> None:
+            self.mean_of_batches, self.right, self.counts = mean_of_batches, [0.0], [0]
+
+        def update(self, output: Any, rows: Sequence[Tensor]) -> None:
+            self.right.append(float(output[0][output[1]].argmax(-1).sum()))
+            self.counts.append(sum(map(len, rows)))
+
+        def compute(self) -> dict[str, float]:
+            if self.mean_of_batches:
+                shares = [a / n for a, n in zip(self.right, self.counts, strict=True) if n]
+                return {"accuracy": sum(shares) / len(shares)}
+            return {"accuracy": sum(self.right) / sum(self.counts)}
+
+    right = audit_module(
+        Tagger(), examples(), collate, loss=summed, decode=decode, metric=lambda: Accuracy(mean_of_batches=False)
+    )
+    right.raise_if_failed()
+    assert {"loss", "metric"} <= set(right.checks())
+    strict = audit_module(Tagger(), examples(), collate, nan_gradients=True)  # 0 times NaN, in the weight's gradient
+    assert findings(strict) == {("nan", "score", kinds.VALUE_LEAK)}
+    wrong = audit_module(
+        Tagger(),
+        examples(),
+        collate,
+        loss=lambda output, rows: losses(output, rows).sum() / max(1, sum(map(len, rows))),
+        decode=lambda output, lengths: [one[: max(lengths)].argmax(-1)[: len(one)] for one in output[0]],
+        metric=lambda: Accuracy(mean_of_batches=True),
+    )
+    found = findings(wrong)
+    assert ("metric", "metric", kinds.METRIC) in found
+    assert ("loss", "loss", kinds.LOSS) in found
+    assert any(one.finding.quantity == "prediction" for one in wrong.failures() if one.finding)
+
+
+def test_what_a_module_cannot_take_is_a_finding_not_a_crash() -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            if len(x) == 1 and x.shape[1] > 4:
+                raise RuntimeError("no long\nsingle rows")
+            scores: Tensor = self.inner(x.masked_fill(~mask[:, :, None], 0.0))
+            return scores
+
+    report = audit_module(Picky(), examples(), collate)
+    failed = [one for one in report.failures() if one.finding]
+    assert failed
+    assert all(one.finding is not None and one.finding.kind == kinds.ERROR for one in failed)
+    assert any("no long single rows" in one.finding.detail for one in failed if one.finding)
+
+
+def test_errors_of_the_adapter() -> None:
+    with pytest.raises(HydromelError, match="at least two examples, got 1"):
+        audit_module(Pool(), examples((3,)), collate)
+    with pytest.raises(HydromelError, match=r"cannot tell which part of the output .*shapes .*; give answers="):
+        audit_module(nn.Flatten(0), examples(), lambda rows, padding: padding.stack(rows))
+    with pytest.raises(HydromelError, match="answers gave 1 tensors for"):
+        audit_module(Pool(), examples(), collate, answers=lambda output, lengths: [output])
+
+
+def test_padding_stacks_what_collate_functions_need() -> None:
+    rows = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])]
+    assert Padding().stack(rows).tolist() == [[[1, 2], [0, 0]], [[3, 4], [5, 6]]]
+    assert Padding(left=True).stack(rows).tolist() == [[[0, 0], [1, 2]], [[3, 4], [5, 6]]]
+    assert Padding(widen=2).stack(rows).shape == (2, 4, 2)
+    assert Padding(fill="nan").stack(rows)[0, 1].isnan().all()
+    assert Padding(fill="huge").stack(rows)[0, 1].tolist() == pytest.approx([1e30, 1e30])
+    assert Padding().mask([1, 2]).tolist() == [[True, False], [True, True]]
+    assert Padding(left=True).mask([1, 2]).tolist() == [[False, True], [True, True]]
+    ids = [torch.tensor([7]), torch.tensor([8, 9])]
+    assert Padding().stack(ids).tolist() == [[7, 0], [8, 9]]
+    filled = Padding(fill="nan").stack(ids)  # integers have no NaN: other ids
+    assert filled[0, 0] == 7
+    assert int(filled[0, 1]) in (7, 8, 9)
+    characters = [torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5, 6], [7, 8, 9]])]
+    assert Padding(widen=2).stack(characters).shape == (2, 4, 6)  # lengths in two dimensions
+
+
+def test_a_report_as_plain_values() -> None:
+    report = audit_module(Pool(1.0), examples(), collate, name="pool")
+    plain = report.as_dict()
+    assert plain["title"] == "pool"
+    assert plain["passed"] is False
+    failed = [one for one in plain["verdicts"] if one["passed"] is False]
+    assert {one["check"] for one in failed} >= {"width", "company"}
+    assert failed[0]["finding"]["hint"] == kinds.HINTS[failed[0]["finding"]["kind"]]

@@ -1,0 +1,52 @@
+"""Every task x encoder x option x strategy of configs/: found by glob, audited small, all batch-invariant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from runner.audit.space import audit_space, combinations
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+TASKS = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
+ENCODERS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml"))
+STRATEGIES = {path.stem for path in (CONFIGS / "batching").glob("*.yaml")}
+PER_ROW = {"bow"}  # encoders of one vector a row
+REASONS = (
+    "so it cannot predict each next token",
+    "task=tag needs a vector for each token",
+    "would see the next token that task=lm predicts",
+    "make them equal or use task.tie_weights=false",
+    "span_scheme",  # plain tags have no other scheme
+)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_combination_is_batch_invariant(task: str, encoder: str) -> None:
+    torch.set_num_threads(1)
+    reports = []
+    for one in audit_space([f"task={task}", f"encoder={encoder}"]):
+        if one.report is None:
+            assert any(reason in one.unfit for reason in REASONS), f"{one.choice}: {one.unfit}"
+            continue
+        one.report.raise_if_failed()
+        streams = "task.unit=stream" in one.choice
+        assert set(one.report.subjects()) == ({"stream"} if streams else STRATEGIES - {"stream"})
+        assert one.report.controls == (() if streams else ("unmasked",))
+        assert streams or one.report.failures(controls=True), f"{one.choice}: the control passes"
+        reports.append(one.report)
+    assert bool(reports) == (encoder not in PER_ROW or task == "classify")
+
+
+def test_combinations_hold_each_pooling_and_unit_once() -> None:
+    found = combinations(["task=classify", "encoder=conv"])
+    pools = {one for chosen in found for one in chosen if one.startswith("task.pooling=")}
+    assert pools == {f"task.pooling={one}" for one in ("mean", "min", "sum", "last", "first", "attention")}  # and max
+    assert found[0] == ("task=classify", "encoder=conv")
+    assert len(found) == len(set(found))
+    assert ("task=lm", "encoder=gru", "task.unit=stream") in combinations(["task=lm"])
+    chosen = combinations(["task=classify", "encoder=conv", "task.pooling=min"])
+    assert not any("task.pooling" in one for options in chosen for one in options)  # what is given stays
