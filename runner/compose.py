@@ -48,17 +48,20 @@ def compose_strategies(
         The configs, and by name why others do not compose.
 
     Raises:
-        HydromelError: none composes.
+        HydromelError: a name that there is not, or none composes.
     """
     named = [one.removeprefix(_GROUP).split(",") for one in overrides if one.startswith(_GROUP)]
     others = [one for one in overrides if not one.startswith(_GROUP)]
     of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
+    there_are = names_of("batching", config_dir)
     configs, left_out = [], {}
-    for name in named[-1] if named else names_of("batching", config_dir):
+    for name in named[-1] if named else there_are:
         for of_size in of_sizes:
             try:
                 configs.append(compose_config([*others, _GROUP + name, *of_size], config_dir))
             except HydromelError as error:
+                if name not in there_are:  # mistyped
+                    raise
                 left_out[name] = str(error)
     if not configs:
         raise HydromelError(next(iter(left_out.values())))

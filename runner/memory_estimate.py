@@ -25,7 +25,8 @@ from torch.utils._pytree import tree_leaves
 
 from runner.batch import Batch
 from runner.batching.loader import Batching
-from runner.batching.quality import FloatArray, Shapes
+from runner.batching.quality import FloatArray
+from runner.batching.shapes import Shapes
 from runner.batching.stream import Stream
 from runner.columns import truncate
 from runner.model import Model

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_intermixed_args(arguments)
         if options.config_dir is not None and not options.config_dir.is_dir():
             raise HydromelError(f"--config-dir {options.config_dir}: no such folder")
+        _prepare(options.json)
         sizes = _sizes(options.batch_sizes, options.overrides)
         configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)
         # imports torch: help and a mistyped name need not wait for that
@@ -41,6 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HydromelError as error:
         return failed(str(error))
     return 0
+
+
+def _prepare(file: Path | None) -> None:
+    """Complain before the work about a file that cannot be written after it."""
+    if file is None:
+        return
+    if file.is_dir():
+        raise HydromelError(f"--json {file}: that is a folder; name a file")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HydromelError(f"--json {file}: {error.strerror} ({error.filename})") from error
 
 
 class _Parser(argparse.ArgumentParser):

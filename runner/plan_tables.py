@@ -45,7 +45,7 @@ def show(report: Report) -> None:
         sys.stdout.reconfigure(errors="replace")
     console = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
     mean, longest = report.lengths["mean"], report.lengths["longest"]
-    console.print(f"{report.data}; {mean:.1f} tokens a row, longest {longest:,}", soft_wrap=True)
+    console.print(f"{report.data}; {mean:,.1f} tokens a row, longest {longest:,}", soft_wrap=True)
     console.print(_table("What it takes", COST, report.planned))
     console.print(_table("How well it shuffles", SHUFFLE, report.planned))
     for line in [*_same(report.planned), *_notes(report), *_left_out(report.left_out)]:
@@ -66,9 +66,10 @@ def _table(title: str, columns: Sequence[Column], planned: Sequence[Planned]) ->
 
 def _same(planned: Sequence[Planned]) -> list[str]:
     """Which strategies make the same updates."""
+    sizes_differ = len({one.batch_size for one in planned} - {None}) > 1
     by_digest: dict[str, list[str]] = {}
     for one in planned:
-        size = "" if len({other.batch_size for other in planned}) == 1 else f" ({one.batch_size})"
+        size = f" ({one.batch_size})" if sizes_differ else ""
         by_digest.setdefault(one.digest, []).append(one.name + size)
     return [f"same updates: {', '.join(names)}" for names in by_digest.values() if len(names) > 1]
 

@@ -13,17 +13,8 @@ import torch
 from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.batching.plan import digest
-from runner.batching.quality import (
-    FloatArray,
-    Quality,
-    Shapes,
-    Share,
-    Updates,
-    answer_shares,
-    correlation,
-    measure,
-    shapes_of,
-)
+from runner.batching.quality import FloatArray, Quality, Share, answer_shares, correlation, measure
+from runner.batching.shapes import Shapes, Updates, shapes_of
 from runner.batching.stream import Stream
 from runner.build import build, check_options
 from runner.columns import TARGET, Data
@@ -97,12 +88,14 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
     """
     config, unfit = configs[0], dict(left_out)
     check_options(check_root, config, "")
+    if config["resume"] is not None:
+        raise HydromelError(f"resume={config['resume']}: a plan is made from options, not from a run; leave it out")
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     task: Task = build(config["task"], "task", {}, config["plugins"])
     data = load_data(config, task)
     train = data.splits["train"]
-    answers = row_answers(data, train)
+    answers = row_answers(task, data, train)
     memory = _memory(config, task, data)
     planned = []
     for one in configs:
@@ -161,19 +154,21 @@ def plan_one(
 
 def micro_batches(batching: Batching | Stream, updates: Updates, train: Batch) -> Shapes:
     """The shapes of what goes through the model at once."""
+    lengths = train.rows.host_lengths
     if isinstance(batching, Stream):
-        return shapes_of(updates, train.rows.host_lengths)
-    return shapes_of(updates, train.rows.host_lengths, batching.micro_batch, batching.width_multiple)
+        return shapes_of(updates, lengths)
+    multiple = 1 if batching.layout == "packed" else batching.width_multiple
+    return shapes_of(updates, lengths, batching.micro_batch, multiple)
 
 
-def row_answers(data: Data, train: Batch) -> FloatArray | None:
-    """(B, C) the shares of each answer in a row of train; None where the answers are the text itself (task=lm)."""
-    vocab = data.vocabs[TARGET]
-    if any(vocab.tokens == other.tokens for name, other in data.vocabs.items() if name != TARGET):
+def row_answers(task: Task, data: Data, train: Batch) -> FloatArray | None:
+    """(B, C) the shares of each answer in a row of train; None for language models."""
+    if task.causal:
         return None
+    n_answers = len(data.vocabs[TARGET])
     if isinstance(train.target, Ragged):
-        return answer_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, len(vocab))
-    return answer_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), len(vocab))
+        return answer_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, n_answers)
+    return answer_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_answers)
 
 
 def as_json(report: Report, path: Path) -> None:
@@ -182,8 +177,6 @@ def as_json(report: Report, path: Path) -> None:
     Raises:
         HydromelError: it could not be written.
     """
-    if not path.parent.is_dir():
-        raise HydromelError(f"--json {path}: there is no folder {path.parent}")
     content = asdict(report)
     for one, shown in zip(report.planned, content["planned"], strict=True):
         shown["memory"]["total_bytes"] = one.memory.total_bytes

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 BASICS = {"runner.errors", "runner.types"}
-PLANS = {"plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "quality"}
+PLANS = {"plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "quality", "shapes"}
 
 
 def name_of(path: Path) -> str:

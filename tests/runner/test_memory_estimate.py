@@ -12,7 +12,7 @@ from composed import config, label_files, tag_files
 from torch.profiler import ProfilerActivity, profile
 
 from runner.batch import Batch
-from runner.batching.quality import shapes_of
+from runner.batching.shapes import shapes_of
 from runner.build import build
 from runner.data import arrange, load_data
 from runner.experiment import build_optimizer

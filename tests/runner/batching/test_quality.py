@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.batching.bucketed import Bucketed
-from runner.batching.padding import padding_by_cause
 from runner.batching.plan import cut
 from runner.batching.quality import (
     answer_shares,
@@ -20,7 +19,6 @@ from runner.batching.quality import (
     measure,
     membership,
     repeated_pairs,
-    shapes_of,
     spread,
 )
 from runner.batching.same_length import SameLength
@@ -181,28 +179,6 @@ def test_membership_wants_each_row_once():
     for updates in (arrays([0, 0], [1]), arrays([0], [1]), arrays([0, 1, 2, 3])):
         with pytest.raises(ValueError, match="each row exactly once"):
             membership(updates, 3)
-
-
-@MANY
-@given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=8),
-    micro_batch=st.none() | st.integers(1, 5),
-    multiple=st.integers(1, 8),
-    seed=st.integers(0, 99),
-)
-def test_shapes_are_those_of_the_pieces(sizes, micro_batch, multiple, seed):
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(0, 20, sum(sizes))
-    updates = np.split(rng.permutation(len(lengths)), np.cumsum(sizes)[:-1])
-    shapes = shapes_of(updates, lengths, micro_batch, multiple)
-    pieces = [piece for update in updates for piece in (cut(update, micro_batch) if micro_batch else [update])]
-    assert shapes.rows.tolist() == [len(piece) for piece in pieces]
-    assert shapes.tokens.tolist() == [lengths[piece].sum() for piece in pieces]
-    assert shapes.widths.tolist() == [-(-max(1, lengths[piece].max()) // multiple) * multiple for piece in pieces]
-    padding = padding_by_cause(
-        lengths[np.concatenate(updates)], shapes.rows, np.zeros(len(pieces), dtype=bool), multiple
-    )
-    assert sum(padding.values()) == (shapes.cells - shapes.tokens).sum()
 
 
 # --- whole plans
