@@ -65,6 +65,8 @@ class Model:
         if version == 11 and options[7] == _SUPERVISED:
             self._longest = 0  # such models had no n-grams, whatever their options say
         n_entries, self.n_words, _, _, n_pruned = file.values("3i2q", "the header")
+        if not 0 <= self.n_words <= n_entries or self._buckets < (self._longest > 0):
+            raise file.damaged(f"{self.n_words:,} words of {n_entries:,} entries, {self._buckets:,} buckets of n-grams")
         self.ids = self._read_dictionary(file, n_entries, wanted)
         self._kept = file.array("<i4", 2 * max(n_pruned, 0), "the list of kept n-grams").reshape(-1, 2)
         self._all_kept = n_pruned < 0
@@ -86,8 +88,6 @@ class Model:
                 f"a matrix of {n_rows:,} rows of {size} numbers for {self.n_words:,} words and {n_ngrams:,} n-grams of "
                 f"{self.size} numbers"
             )
-        if self._longest > 0 and self._buckets < 1:
-            raise file.damaged(f"n-grams of up to {self._longest} characters and {self._buckets} buckets")
 
     def vectors(self, words: list[bytes]) -> tuple[Table, npt.NDArray[np.bool_]]:
         """(R, D) of the words that have any row, and which those are, (W,).

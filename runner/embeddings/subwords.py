@@ -36,6 +36,8 @@ def ngram_hashes(words: list[bytes], shortest: int, longest: int) -> tuple[npt.N
     for n in range(1, longest + 1):
         here = np.arange(len(chars) - n + 1)
         here = here[word_of[here] == word_of[here + n - 1]]  # n-grams within a word
+        if not len(here):
+            break
         hashes[here] = _with_character(hashes[here], signed, chars[here + n - 1], sizes[here + n - 1])
         if n >= shortest:
             here = here[~(first | last)[here]] if n == 1 else here
