@@ -1,4 +1,4 @@
-"""Plots of one finished run, drawn into its folder: curves, seconds by phase, confusion, F1 by class or type."""
+"""Plots of one finished run, drawn into its folder: curves, seconds by phase, F1 by class or type, what went wrong."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reporting.error_plots import error_kinds, reliability
 from reporting.plots import DPI, SETTINGS
 from runner import names
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LABELS = 40  # a confusion matrix of more cannot be read
+CALIBRATIONS = {"calibration": "all answers", "calibration_in_spans": "answers in spans"}
 BLUE, ORANGE = "#0072B2", "#D55E00"
 PHASES = {
     "startup": "#BBBBBB",
@@ -58,12 +60,17 @@ def figures(result: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[st
     split = "test" if "test" in result["metrics"] else "valid"
     metrics = result["metrics"][split]
     drawn = {"curves": curves(result, records), "seconds": seconds(result)}
-    confusion_table = metrics.get("confusion")
-    if confusion_table and len(confusion_table["labels"]) <= MOST_LABELS:
-        drawn["confusion"] = confusion(confusion_table, split)
+    for name in ("confusion", "type_confusion"):
+        if (table := metrics.get(name)) and len(table["labels"]) <= MOST_LABELS:
+            drawn[name] = confusion(table, split)
     scores = metrics.get("per_class") or metrics.get("per_type")
     if scores and len(scores) <= MOST_LABELS:
         drawn["f1_by_class"] = f1_by_class(scores, split)
+    if (errors := metrics.get("errors")) and len(errors["per_type"]) <= MOST_LABELS:
+        drawn["errors"] = error_kinds(errors, split)
+    calibrations = {title: metrics[name] for name, title in CALIBRATIONS.items() if metrics.get(name, {}).get("bins")}
+    if calibrations:
+        drawn["calibration"] = reliability(calibrations, split)
     return drawn
 
 

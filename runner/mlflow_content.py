@@ -166,5 +166,5 @@ def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
         for name in (names.RUN, names.RESOLVED, names.RESULT, names.METRICS)
         if (folder / name).exists()
     ]
-    plots = [path for path in sorted((folder / names.PLOTS).rglob("*")) if path.is_file()]
-    return [*named, *((path, path.parent.relative_to(folder).as_posix()) for path in plots)]
+    inside = [path for name in (names.PLOTS, names.PREDICTIONS) for path in sorted((folder / name).rglob("*"))]
+    return [*named, *((path, path.parent.relative_to(folder).as_posix()) for path in inside if path.is_file())]
