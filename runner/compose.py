@@ -27,8 +27,10 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
         config_dir: a folder with further configs (`--config-dir`).
 
     Raises:
-        HydromelError: an unknown group, name or key, or a value that is not of the form key=value.
+        HydromelError: an unknown group, name or key, a value that is not of the form key=value, or no such folder.
     """
+    if config_dir is not None and not config_dir.is_dir():
+        raise HydromelError(f"--config-dir {config_dir}: no such folder")
     search = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
     try:
         with initialize_config_module("configs", version_base="1.3"):

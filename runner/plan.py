@@ -26,8 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0, 1 (one line says what is wrong)."""
     try:
         options = parser().parse_intermixed_args(arguments)
-        if options.config_dir is not None and not options.config_dir.is_dir():
-            raise HydromelError(f"--config-dir {options.config_dir}: no such folder")
         _prepare(options.json)
         sizes = _sizes(options.batch_sizes, options.overrides)
         configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)

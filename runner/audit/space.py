@@ -82,18 +82,16 @@ def _audited(
 ) -> Audited:
     """One combination, at small sizes, under strategies that were composed once for all."""
     config = _small(compose_config([*overrides, *SMALL_DATA], config_dir))
-    configs = [
-        {
-            **config,
-            "batching": one["batching"],
-            "choices": {**config["choices"], "batching": one["choices"]["batching"]},
-        }
-        for one in strategies
-    ]
+    choice = " ".join(dict.fromkeys(overrides))
     try:
-        return Audited(" ".join(overrides), audit_config(configs, left_out, SMALL_SAMPLE))
+        return Audited(choice, audit_config([_under(config, one) for one in strategies], left_out, SMALL_SAMPLE))
     except HydromelError as error:
-        return Audited(" ".join(overrides), None, str(error))
+        return Audited(choice, None, str(error))
+
+
+def _under(config: Config, strategy: Config) -> Config:
+    choices = {**config["choices"], "batching": strategy["choices"]["batching"]}
+    return {**config, "batching": strategy["batching"], "choices": choices}
 
 
 def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from runner.build import build, check_options
+from runner.build import alternatives, build, check_options
 from runner.errors import HydromelError
 from runner.schedule import Step, WarmupLinear
 from runner.types import Fraction, PositiveInt
@@ -114,3 +114,8 @@ def test_options_of_functions() -> None:
 def test_whole_numbers_pass_for_fractions() -> None:
     node = {"_target_": "runner.schedule.Step", "every_epochs": 1, "gamma": 0}
     assert isinstance(build(node, "schedule", {"updates_per_epoch": 3}), Step)
+
+
+def test_alternatives_are_the_other_values_of_options_with_few() -> None:
+    node = {"_target_": "runner.encoders.rnn.Rnn", "cell": "gru", "hidden": 4, "bidirectional": None, "dropout": 0.0}
+    assert alternatives(node, "encoder") == {"cell": ("rnn", "lstm"), "bidirectional": (False, True)}
