@@ -15,8 +15,10 @@ from runner.build import build, check_options
 from runner.checkpoint import load_checkpoint, save_checkpoint
 from runner.columns import Data
 from runner.data import arrange, describe_data, load_data, name_of
+from runner.embeddings.vectors import describe_vectors, line_of
 from runner.errors import HydromelError
 from runner.model import build_model
+from runner.optim import parameters_by_rate
 from runner.records import RunFolder
 from runner.result import finish
 from runner.schedule import Schedule
@@ -135,6 +137,8 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
     say(describe_data(config, data))
     train = arrange(config, batching, data.splits["train"].to(device))
     model = build_model(config, task, data.vocabs, plugins).to(device=device, dtype=_DTYPES[config["dtype"]])
+    for described in describe_vectors(model, data.splits):
+        say(line_of(described))
     updates_per_epoch = len(batching.updates(train.rows.host_lengths, config["seed"], 0))
 
     training = Training(
@@ -164,10 +168,11 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
 
 
 def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The configured one; the schedule multiplies its `initial_lr`."""
-    parameters = {"params": model.parameters()}
+    """The configured one, with a group for each rate of learning; the schedule multiplies a group's `initial_lr`."""
+    parameters = {"params": parameters_by_rate(model)}
     optimizer: torch.optim.Optimizer = build(config["optimizer"], "optimizer", parameters, config["plugins"])
     for group in optimizer.param_groups:
+        group["lr"] *= group["rate"]
         group["initial_lr"] = group["lr"]
     return optimizer
 

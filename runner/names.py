@@ -38,7 +38,7 @@ RESULT_KEYS = (
     "kernel",
     "updates",  # {"count", "epochs", "digest", "dropout"}: equal digests = the same rows in every update
     "model",  # {"parameters": n}
-    "vocab",  # {"size": {...}, "oov_rate": {split: {feature: share 0..1}}}
+    "vocab",  # {"size": {...}, "oov_rate": {split: {feature: share 0..1}}, "vectors": [{"path": ..., "coverage": ...}]}
     "provenance",
 )
 SPEED_KEYS = ("real_tokens_per_s", "examples_per_s", "updates_per_s", "timed_updates", "warmup_updates")

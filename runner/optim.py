@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn, optim
 
 from runner.types import Fraction, NonNegativeFloat, PositiveFloat
 
-Parameters = Iterable[nn.Parameter]
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+
+
+def parameters_by_rate(model: nn.Module) -> list[dict[str, Any]]:
+    """Groups of `params` and their `rate`, the optimiser's own (1.0) first.
+
+    A module may name parameters of its own that learn at another rate, in a dict `rates` (`Vectors`).
+    """
+    rates = {
+        id(getattr(module, name)): rate
+        for module in model.modules()
+        for name, rate in getattr(module, "rates", {}).items()
+    }
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in model.parameters():
+        groups.setdefault(rates.get(id(parameter), 1.0), []).append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
 
 
 def sgd(

@@ -10,6 +10,7 @@ from runner import names
 from runner.accounting import KernelWatch
 from runner.checkpoint import load_checkpoint
 from runner.columns import Data
+from runner.embeddings.vectors import describe_vectors
 from runner.model import parameter_count
 from runner.predictions import inspect
 from runner.provenance import provenance
@@ -58,7 +59,11 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
             "dropout": uses_dropout(t.model),
         },
         "model": {"parameters": parameter_count(t.model)},
-        "vocab": {"size": {name: len(vocab) for name, vocab in data.vocabs.items()}, "oov_rate": data.oov_rate},
+        "vocab": {
+            "size": {name: len(vocab) for name, vocab in data.vocabs.items()},
+            "oov_rate": data.oov_rate,
+            "vectors": describe_vectors(t.model, data.splits),
+        },
         "provenance": provenance(config, t.clock.device, data.fingerprint),
     }
 

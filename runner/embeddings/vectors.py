@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,15 @@ from runner.ragged import Ragged
 from runner.types import Fraction, NonNegativeFloat
 from runner.vocab import EOS, PAD, UNK, Vocab
 
-Splits = Mapping[str, Mapping[str, Ragged]]
+
+class Split(Protocol):
+    """A whole split: ids of each feature."""
+
+    @property
+    def features(self) -> Mapping[str, Ragged]: ...
+
+
+Splits = Mapping[str, Split]
 
 
 class Vectors(nn.Module):
@@ -70,7 +78,7 @@ class Vectors(nn.Module):
                 f"({found.format}); is it of this language and casing? (embedding.lowercase_if_missing)"
             )
         self.file = {"fingerprint": fingerprint(self.path), "format": found.format, "words": found.words_in_file}
-        self.composed = found.composed
+        self.asked, self.composed = len(words), found.composed
         place, self.n_own = _places(vocab, found)
         self.register_buffer("place", torch.from_numpy(place))
         self.place: Tensor
@@ -80,7 +88,7 @@ class Vectors(nn.Module):
             self.rows: Tensor = nn.Parameter(rows)
         else:
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
-        self.rates = {"rows": rate}  # of this module's parameters that do not learn at the full rate
+        self.rates = {"rows": rate} if rate else {}  # see `optim.parameters_by_rate`
         self.output_size = rows.shape[1]
         self.dropout = nn.Dropout(dropout)
 
@@ -98,21 +106,32 @@ class Vectors(nn.Module):
         return torch.where(in_file[..., None], rows, own)
 
     def describe(self, splits: Splits) -> dict[str, Any]:
-        """What `result.json` says of these vectors; waits for the device.
-
-        Args:
-            splits: name -> features of a whole split.
-        """
+        """What `result.json` says of these vectors; waits for the device."""
         covered = (self.place >= self.n_own)[:, 0].cpu()
         return {
             "path": str(self.path),
             **self.file,
             "size": self.output_size,
             "rows": len(self.rows),
+            "asked_words": self.asked,
             "covered_words": int(covered.sum()),
             "composed_words": self.composed,
-            "coverage": {name: _share(covered, features[self.feature]) for name, features in splits.items()},
+            "coverage": {name: _share(covered, split.features[self.feature]) for name, split in splits.items()},
         }
+
+
+def describe_vectors(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
+    """What `result.json` says of each file of vectors in the model."""
+    return [module.describe(splits) for module in model.modules() if isinstance(module, Vectors)]
+
+
+def line_of(described: Mapping[str, Any]) -> str:
+    """What the console says of a file of vectors."""
+    shares = ", ".join(f"{split} {100 * share:.1f} %" for split, share in described["coverage"].items())
+    return (
+        f"{described['path']} ({described['format']}, {described['words']:,} words of {described['size']} numbers): "
+        f"{described['covered_words']:,} of {described['asked_words']:,} words found; tokens of {shares}"
+    )
 
 
 def _places(vocab: Vocab, found: Found) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
