@@ -27,7 +27,7 @@ from tasks.span_listing import Listing
 from tasks.span_schemes import Conversion
 from tasks.spans import OUTSIDE, IntArray, Scheme, SpanTags, headline_mode, spans
 
-ESCAPED = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,10 @@ class LabelInspector:
     ) -> None:
         """`NAME.tsv`: gold, predicted, its probability, and where the row stands; in the split's own order."""
         columns = (answers(split).tolist(), predictions.answers.tolist(), predictions.probability.tolist())
+        labels = escaped(pa.array(self.labels, pa.string())).to_pylist()
         lines = ["gold\tpredicted\tscore\tplace"]
         for row, (gold, predicted, score) in enumerate(zip(*columns, strict=True)):
-            lines.append(f"{self.labels[gold]}\t{self.labels[predicted]}\t{score:.6f}\t{place(table, row)}")
+            lines.append(f"{labels[gold]}\t{labels[predicted]}\t{score:.6f}\t{place(table, row)}")
         write_text(folder / f"{name}.tsv", "\n".join(lines) + "\n")
 
 
@@ -93,7 +94,7 @@ class TagInspector:
         """
         rows = answer_rows(split)
         texts, separator = token_texts(corpus, table)
-        names = pa.array(self.tags, pa.string())
+        names = escaped(pa.array(self.tags, pa.string()))
         answered = (names.take(pa.array(ids)) for ids in self._own_ids(predictions, split))
         lines = pc.binary_join_element_wise(first_tokens(texts, rows), *answered, separator)
         sentences = pc.binary_join(list_column(lines, rows.host_offsets), "\n").to_pylist()
@@ -121,8 +122,7 @@ class TagInspector:
 def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
     """The columns of each token as one string, and what separates them.
 
-    Of a column file its own lines; of other data the columns that hold one string a token, separated by tabs, with
-    tabs, line ends and backslashes in them written as in Python.
+    Of a column file its own lines; of other data the columns that hold one string a token, `escaped`, and tabs.
     """
     if isinstance(corpus, ColumnsFile | Conllu):
         return corpus.token_lines(table)
@@ -134,9 +134,15 @@ def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
             continue
         if np.array_equal(lengths_of(column), lengths_of(tokens)):
             columns.append(column.flatten())
+    lines = pc.binary_join_element_wise(*map(escaped, columns), "\t")
+    return list_column(lines, offsets_of(tokens)), "\t"
+
+
+def escaped(strings: pa.Array) -> pa.Array:
+    """(N,) strings that fit into a cell: tabs and line ends in them are written `\\t`, `\\n`, `\\r`."""
     for special, written in ESCAPED.items():
-        columns = [pc.replace_substring(column, special, written) for column in columns]
-    return list_column(pc.binary_join_element_wise(*columns, "\t"), offsets_of(tokens)), "\t"
+        strings = pc.replace_substring(strings, special, written)
+    return strings
 
 
 def first_tokens(texts: pa.ListArray, rows: Rows) -> pa.Array:

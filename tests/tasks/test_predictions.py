@@ -239,7 +239,7 @@ def test_data_that_is_no_column_file_becomes_one() -> None:
         }
     )
     texts, separator = token_texts(SimpleNamespace(), table)  # type: ignore[arg-type]
-    assert texts.to_pylist() == [["a\\tb\tX", "c\\\\\tY", "d\\ne\tZ"], []]
+    assert texts.to_pylist() == [["a\\tb\tX", "c\\\tY", "d\\ne\tZ"], []]
     assert separator == "\t"
 
 
