@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,8 +59,29 @@ class Batch:
     def unmasked(self) -> Batch:
         """The known-wrong layout: padded, and every row claims to be as long as the widest. Targets stay right."""
         full = Rows(np.full(self.rows.n_rows, self.rows.width, dtype=np.int64), self.rows.device, self.rows.width)
+        full = full.with_seeds(self.rows.seeds)
         padded = self.pad().features
         return replace(self, features={name: Ragged(f.values, full, "padded") for name, f in padded.items()})
+
+    def with_seeds(self, seeds: Tensor | None) -> Batch:
+        """Each row draws its dropout from its own seed, (B,) int64: then it loses the same values in any company."""
+        return self._with_rows(lambda rows: rows.with_seeds(seeds))
+
+    def step_by_step(self) -> Batch:
+        """Recurrent layers step their cells through time instead of calling a fused kernel."""
+        return self._with_rows(Rows.step_by_step)
+
+    def _with_rows(self, change: Callable[[Rows], Rows]) -> Batch:
+        changed: dict[int, Rows] = {}  # rows that were shared stay shared
+
+        def put(feature: Ragged) -> Ragged:
+            if id(feature.rows) not in changed:
+                changed[id(feature.rows)] = change(feature.rows)
+            return replace(feature, rows=changed[id(feature.rows)])
+
+        features = {name: put(feature) for name, feature in self.features.items()}
+        target = put(self.target) if isinstance(self.target, Ragged) else self.target
+        return replace(self, features=features, target=target)
 
     def to(self, device: torch.device) -> Batch:
         if self.rows.device == device:

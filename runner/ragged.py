@@ -5,6 +5,7 @@ Shapes: B rows, N tokens in all, T the padded width, `*` any trailing dimensions
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,10 @@ class Rows:
         device: where the index maps are to lie.
         width: T of the padded layout; at least the longest length (default: exactly that, and at least 1).
 
+    Attributes:
+        seeds: (B,) int64 from which each row draws its own dropout, or None: rows draw from one generator.
+        stepped: recurrent layers are to step their cells through time instead of calling a fused kernel.
+
     Raises:
         ValueError: a negative length, or a width smaller than the longest row.
     """
@@ -41,6 +46,8 @@ class Rows:
         self.n_tokens = int(self.host_lengths.sum())
         self.max_len = int(self.host_lengths.max(initial=0))
         self.width = max(1, self.max_len) if width is None else width
+        self.seeds: Tensor | None = None
+        self.stepped = False
         if self.n_rows and int(self.host_lengths.min()) < 0:
             raise ValueError(f"a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
         if self.width < max(1, self.max_len):
@@ -106,8 +113,36 @@ class Rows:
         """The order in which `torch.nn.utils.rnn.PackedSequence` wants the N tokens."""
         return TimeMajor.of(self)
 
+    @cached_property
+    def single(self) -> Rows:
+        """One place a row, for what is pooled from it."""
+        return Rows(np.ones(self.n_rows, dtype=np.int64), self.device).with_seeds(self.seeds)
+
+    def with_seeds(self, seeds: Tensor | None) -> Rows:
+        """The same rows, of which each draws its dropout from its own seed, (B,) int64.
+
+        Raises:
+            ValueError: not one int64 a row.
+        """
+        if seeds is not None and (seeds.shape != (self.n_rows,) or seeds.dtype != torch.int64):
+            raise ValueError(f"seeds are {tuple(seeds.shape)} of {seeds.dtype}; need ({self.n_rows},) of int64")
+        rows = copy.copy(self)
+        rows.__dict__.pop("single", None)
+        rows.seeds = seeds
+        return rows
+
+    def step_by_step(self) -> Rows:
+        """The same rows, `stepped`."""
+        rows = copy.copy(self)
+        rows.stepped = True
+        return rows
+
     def to(self, device: torch.device) -> Rows:
-        return self if device == self.device else Rows(self.host_lengths, device, self.width)
+        if device == self.device:
+            return self
+        rows = Rows(self.host_lengths, device, self.width)
+        rows.seeds, rows.stepped = None if self.seeds is None else self.seeds.to(device), self.stepped
+        return rows
 
 
 @dataclass(frozen=True)
@@ -235,8 +270,11 @@ class Ragged:
 
 
 def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
-    """The `Rows` of the chosen rows, and the packed index of each of their tokens."""
-    return spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
+    """The `Rows` of the chosen rows, with their seeds, and the packed index of each of their tokens."""
+    selected, tokens = spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
+    if rows.seeds is not None:
+        selected.seeds = rows.seeds.index_select(0, rows._send(np.ascontiguousarray(chosen)))
+    return selected, tokens
 
 
 def spans(starts: IntArray, lengths: IntArray, device: torch.device, width: int | None = None) -> tuple[Rows, Tensor]:

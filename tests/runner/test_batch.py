@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from runner.batch import Batch
@@ -54,3 +55,30 @@ def test_moving_keeps_shared_rows_shared() -> None:
     assert isinstance(moved.target, Ragged)
     assert moved.features["words"].rows is moved.features["pos"].rows is moved.target.rows
     assert moved.features["words"].values.device.type == "meta"
+
+
+def test_seeds_follow_their_rows() -> None:
+    batch = split(per_token=True).with_seeds(torch.tensor([5, 6, 7, 8]))
+    assert isinstance(batch.target, Ragged)
+    assert batch.features["words"].rows is batch.features["pos"].rows is batch.target.rows
+    chosen = batch.select(np.array([2, 0])).pad()
+    for rows in (chosen.rows, chosen.rows.single, chosen.unmasked().rows):
+        assert rows.seeds is not None
+        assert rows.seeds.tolist() == [7, 5]
+    assert batch.with_seeds(None).select(np.array([2, 0])).rows.seeds is None
+
+
+def test_seeds_are_one_a_row() -> None:
+    for seeds in (torch.arange(3), torch.zeros(4), torch.zeros(4, 1, dtype=torch.int64)):
+        with pytest.raises(ValueError, match=r"need \(4,\) of int64"):
+            split(per_token=True).with_seeds(seeds)
+
+
+def test_rows_to_be_stepped_keep_their_seeds_and_stay_shared() -> None:
+    batch = split(per_token=True).with_seeds(torch.arange(4)).step_by_step()
+    moved = batch.to(torch.device("meta"))
+    for one in (batch, batch.pad(), moved):
+        assert one.rows.stepped
+        assert one.rows.seeds is not None
+        assert one.features["words"].rows is one.features["pos"].rows
+    assert not split(per_token=True).rows.stepped
