@@ -21,11 +21,12 @@ from runner.columns import TARGET, Data
 from runner.data import arrange, describe_data, load_data
 from runner.durable import write_json
 from runner.errors import HydromelError
-from runner.experiment import build_optimizer, check_root
+from runner.experiment import build_optimizer, check_root, choose_device
 from runner.memory_estimate import Memory, MemoryEstimate
 from runner.model import build_model
 from runner.ragged import Ragged
 from runner.task import Task
+from runner.training import Settings
 
 Config = dict[str, Any]
 
@@ -88,6 +89,8 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
     """
     config, unfit = configs[0], dict(left_out)
     check_options(check_root, config, "")
+    check_options(Settings, config["train"], "train")
+    choose_device({**config, "device": "cpu"})  # complains of arithmetic that does not fit; a GPU need not be here
     if config["resume"] is not None:
         raise HydromelError(f"resume={config['resume']}: a plan is made from options, not from a run; leave it out")
     if config["threads"] is not None:
