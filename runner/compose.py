@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
+from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.complaint import explain
@@ -36,7 +37,9 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
         with initialize_config_module("configs", version_base="1.3"):
             composed = compose("train", [*overrides, *search], return_hydra_config=True)
             choices = dict(composed.hydra.runtime.choices)
-            return resolve(compose("train", [*overrides, *search]), choices)
+            with open_dict(composed):
+                del composed["hydra"]
+            return resolve(composed, choices)
     except (HydraException, OmegaConfBaseException) as error:
         raise HydromelError(explain(error)) from error
 
