@@ -4,8 +4,8 @@
 
 Files of 400,000 words of 100 random numbers, as GloVe text (5 decimals) and as word2vec binary. Each reading runs in a
 fresh process, readers take turns, and the best of the repeats counts; memory is what the process held at most beyond
-what it held before reading, pages of a mapped file among it, which the system may take back. Gensim always reads the whole file; we read the rows of a vocabulary, here of all words and
-of every twentieth.
+what it held before reading, pages of a mapped file among it, which the system may take back. Gensim always reads the
+whole file; we read the rows of a vocabulary, here of all words and of every twentieth.
 """
 
 from __future__ import annotations
