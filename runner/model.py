@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.build import build
+from runner.layers.dropout import numbered
 from runner.task import Head, State, Task
 from runner.vocab import Vocab
 
@@ -25,6 +26,7 @@ class Model(nn.Module):
     def __init__(self, embedding: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.embedding, self.encoder, self.head = embedding, encoder, head
+        numbered(self)
 
     def forward(self, batch: Batch, state: State) -> tuple[Tensor, State]:
         """Scores, (B, C) or (N, C) for real tokens; and the encoder's state at the end of each row."""

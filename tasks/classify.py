@@ -10,6 +10,7 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from runner.batch import Batch
+from runner.layers.dropout import Dropout
 from runner.layers.pooling import pooling
 from runner.ragged import Ragged
 from runner.task import Encoder, Loss
@@ -80,11 +81,12 @@ class ClassifyHead(nn.Module):
     def __init__(self, input_size: int, n_labels: int, pool: Pooling, dropout: float) -> None:
         super().__init__()
         self.pool = pooling(pool, input_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear = nn.Linear(input_size, n_labels)
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        scores: Tensor = self.linear(self.dropout(self.pool(encoded)))
+        pooled = self.dropout(self.pool(encoded), encoded.rows.single, "packed")
+        scores: Tensor = self.linear(pooled)
         return scores
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.errors import HydromelError, unknown
+from runner.layers.dropout import Dropout
 from runner.ragged import Ragged, Rows
 from runner.task import Encoder, Loss
 from runner.types import Fraction
@@ -136,7 +137,7 @@ class LmHead(nn.Module):
     def __init__(self, input_size: int, vocab: Vocab, dropout: float, tied: nn.Parameter | None) -> None:
         super().__init__()
         own = nn.Linear(input_size, len(vocab))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.weight = own.weight if tied is None else tied
         self.bias = own.bias
         # added to the bias, not to the scores: (V,) costs nothing beside (N, V)
@@ -146,7 +147,7 @@ class LmHead(nn.Module):
         self.never: Tensor
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        vectors = self.dropout(token_vectors(encoded, batch))
+        vectors = self.dropout(token_vectors(encoded, batch), answer_rows(batch), "packed")
         return F.linear(vectors, self.weight, self.bias + self.never)
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.errors import HydromelError
+from runner.layers.dropout import Dropout
 from runner.ragged import IntArray, Ragged
 from runner.task import Encoder, Loss
 from runner.types import Fraction
@@ -170,11 +171,12 @@ class TagHead(nn.Module):
 
     def __init__(self, input_size: int, n_tags: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.linear = nn.Linear(input_size, n_tags)
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        scores: Tensor = self.linear(self.dropout(token_vectors(encoded, batch)))
+        vectors = self.dropout(token_vectors(encoded, batch), answer_rows(batch), "packed")
+        scores: Tensor = self.linear(vectors)
         return scores
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:

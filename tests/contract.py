@@ -1,7 +1,8 @@
 """The contract of every layer: packed = padded = one at a time, outputs and gradients, whatever stands in padding.
 
-`check_contract` runs a layer in float64 on random rows (empty ones, of one token, and long ones among them). The slow,
-obvious reference is each row by itself; gradients of the parameters are summed over rows.
+`check_contract` runs a layer in float64 on random rows (empty ones, of one token, and long ones among them), which
+bring seeds for their dropout. The slow, obvious reference is each row by itself; gradients of the parameters are
+summed over rows.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ def rows_of(lengths: Sequence[int], widen: int = 1) -> Rows:
     return Rows(np.array(lengths, dtype=np.int64), CPU, width=max(1, max(lengths)) * widen)
 
 
-def lay_out(tokens: Tensor, lengths: Sequence[int], layout: Layout, poison: float, widen: int) -> Ragged:
-    """(N, D) as Ragged; `poison` stands in every padded place."""
-    packed = Ragged(tokens, rows_of(lengths, widen), "packed")
+def lay_out(
+    tokens: Tensor, lengths: Sequence[int], layout: Layout, poison: float, widen: int, first: int = 0
+) -> Ragged:
+    """(N, D) as Ragged; `poison` stands in every padded place, and rows bring seeds, that of the first one `first`."""
+    rows = rows_of(lengths, widen).with_seeds(torch.arange(first, first + len(lengths)))
+    packed = Ragged(tokens, rows, "packed")
     return packed if layout == "packed" else packed.pad(poison)
 
 
@@ -80,7 +84,8 @@ def check_contract(layer: Layer, size: int, parameters: Sequence[Tensor] = (), a
         torch.manual_seed(number)
         tokens = torch.randn(sum(lengths), size, dtype=torch.float64)
         alone = tokens.split(list(lengths))
-        reference = outcome(layer, weights, [lay_out(one, [len(one)], "packed", 0.0, 1) for one in alone])
+        one_by_one = [lay_out(one, [len(one)], "packed", 0.0, 1, place) for place, one in enumerate(alone)]
+        reference = outcome(layer, weights, one_by_one)
         cases: list[tuple[Layout, float, int]] = [("packed", 0.0, 1)]
         cases += [("padded", poison, widen) for poison in POISON for widen in (1, 4)]
         for case in cases:

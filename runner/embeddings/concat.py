@@ -8,6 +8,7 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
+from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.types import Fraction
 
@@ -34,10 +35,10 @@ class Concat(nn.Module):
             raise ValueError("parts={}: at least one embedding is needed")
         self.parts = nn.ModuleDict(parts)
         self.output_size = sum(cast(Embedding, part).output_size for part in parts.values())
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, sum of the parts' sizes)."""
         embedded: list[Ragged] = [part(features) for part in self.parts.values()]
         values = torch.cat([one.values for one in embedded], dim=-1)
-        return embedded[0].with_values(values).map(self.dropout)
+        return self.dropout.of(embedded[0].with_values(values))

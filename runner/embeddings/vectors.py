@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from runner.embeddings.vector_files import find_vectors, fingerprint
 from runner.embeddings.vector_table import Found
 from runner.errors import HydromelError, unknown
+from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.types import Fraction, NonNegativeFloat
 from runner.vocab import EOS, PAD, UNK, Vocab
@@ -90,11 +91,11 @@ class Vectors(nn.Module):
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
         self.rates = {"rows": rate} if rate else {}  # see `optim.parameters_by_rate`
         self.output_size = rows.shape[1]
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, D)."""
-        return features[self.feature].map(self._look_up).map(self.dropout)
+        return self.dropout.of(features[self.feature].map(self._look_up))
 
     def _look_up(self, ids: Tensor) -> Tensor:
         place = F.embedding(ids, self.place)[..., 0]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from torch import nn
 
 from runner.errors import unknown
+from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.types import Fraction, PositiveInt
 from runner.vocab import Vocab
@@ -34,7 +35,7 @@ class Word(nn.Module):
         vocab = vocabs[feature]
         self.table = nn.Embedding(vocab.known, size, padding_idx=0)
         self.extra, self.unk = vocab.extra, vocab.unk or 0
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     @property
     def weight(self) -> nn.Parameter:
@@ -48,4 +49,4 @@ class Word(nn.Module):
         ids = features[self.feature]
         if self.extra:
             ids = ids.map(lambda values: values.masked_fill(values >= self.table.num_embeddings, self.unk))
-        return ids.map(self.table).map(self.dropout)
+        return self.dropout.of(ids.map(self.table))

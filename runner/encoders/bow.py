@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-import numpy as np
+import torch
 from torch import nn
 
 from runner.errors import HydromelError
+from runner.layers.dropout import Dropout
 from runner.layers.pooling import pooling
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
 from runner.task import State
 from runner.types import Fraction, PositiveInt
 
@@ -44,14 +45,15 @@ class Bow(nn.Module):
             )
         self.pool = pooling(pool, input_size)
         sizes = [input_size, *hidden]
-        layers: list[nn.Module] = [nn.Dropout(dropout)]
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
-        self.transform = nn.Sequential(*layers)
+        self.hidden = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
         self.output_size = sizes[-1]
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
         """Rows of (length, D) -> rows of one vector each."""
-        vectors = self.transform(self.pool(x))
-        single = Rows(np.ones(x.rows.n_rows, dtype=np.int64), x.rows.device)
+        single = x.rows.single
+        first, *others = self.dropouts
+        vectors = first(self.pool(x), single, "packed")
+        for linear, dropout in zip(self.hidden, others, strict=True):
+            vectors = dropout(torch.relu(linear(vectors)), single, "packed")
         return Ragged(vectors if x.layout == "packed" else vectors[:, None], single, x.layout), None

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from runner.layers.convolution import Convolution
+from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.task import State
 from runner.types import Fraction, PositiveInt
@@ -43,11 +44,11 @@ class Conv(nn.Module):
         if not widths:
             raise ValueError("widths=[]: at least one width is needed, for example [3, 4, 5]")
         self.convolutions = nn.ModuleList(Convolution(input_size, filters, width, causal) for width in widths)
-        self.activation = nn.Sequential(_ACTIVATIONS[activation](), nn.Dropout(dropout))
+        self.activation, self.dropout = _ACTIVATIONS[activation](), Dropout(dropout)
         self.output_size = filters * len(widths)
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
         """Rows of (length, D) -> rows of (length, filters * number of widths)."""
         parallel: list[Ragged] = [convolution(x) for convolution in self.convolutions]
         joined = torch.cat([one.values for one in parallel], dim=-1)
-        return x.with_values(joined).map(self.activation), None
+        return self.dropout.of(x.with_values(joined).map(self.activation)), None

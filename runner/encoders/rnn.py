@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from runner.errors import HydromelError
+from runner.layers.dropout import Dropout
 from runner.layers.recurrence import Carried, Cell, Recurrence
 from runner.ragged import Ragged
 from runner.types import Fraction, PositiveInt
@@ -50,7 +51,7 @@ class Rnn(nn.Module):
         sizes = [input_size] + [self.output_size] * (layers - 1)
         self.forwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=False) for size in sizes)
         self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=True) for size in sizes if both)
-        self.dropout = nn.Dropout(dropout)
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
 
     def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers | None]:
         """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's own end.
@@ -66,5 +67,5 @@ class Rnn(nn.Module):
             if self.backwards:
                 backward: Ragged = self.backwards[place](x, None)[0]
                 output = output.with_values(torch.cat([output.values, backward.values], dim=-1))
-            x = output.map(self.dropout)
+            x = self.dropouts[place].of(output)  # type: ignore[operator]
         return x, None if state is None else ends

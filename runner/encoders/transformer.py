@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from runner.errors import HydromelError
-from runner.layers.attention import SelfAttention
+from runner.layers.attention import Score, SelfAttention
+from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.task import State
 from runner.types import Fraction, PositiveInt
@@ -25,6 +27,7 @@ class Transformer(nn.Module):
         heads: of attention.
         layers: how many.
         feedforward: size of the hidden layer between.
+        score: of attention: dot, scaled_dot or additive (see `runner.layers.attention`).
         positions: sinusoidal (any length), learned (up to max_positions), or none.
         max_positions: longest row for learned positions.
         dropout: probability, on the input, the attention weights and both branches.
@@ -41,6 +44,7 @@ class Transformer(nn.Module):
         heads: PositiveInt,
         layers: PositiveInt,
         feedforward: PositiveInt,
+        score: Score,
         positions: Literal["sinusoidal", "learned", "none"],
         max_positions: PositiveInt,
         dropout: Fraction,
@@ -53,8 +57,8 @@ class Transformer(nn.Module):
         self.size, self.positions, self.max_positions, self.output_size = size, positions, max_positions, size
         self.input = nn.Identity() if input_size == size else nn.Linear(input_size, size)
         self.table = nn.Embedding(max_positions, size) if positions == "learned" else None
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(_Layer(size, heads, feedforward, causal, dropout) for _ in range(layers))
+        self.dropout = Dropout(dropout)
+        self.layers = nn.ModuleList(_Layer(size, heads, feedforward, causal, score, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(size)
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
@@ -63,7 +67,7 @@ class Transformer(nn.Module):
         if self.positions != "none":
             # not times sqrt(size), which is meant for embeddings of unit length: ours would drown the positions
             x = x.with_values(x.values + self._encoded(x))
-        x = x.map(self.dropout)
+        x = self.dropout.of(x)
         for layer in self.layers:
             x = layer(x)
         return x.with_values(x.filled(0.0)).map(self.norm), None
@@ -85,20 +89,20 @@ class Transformer(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, size: int, heads: int, feedforward: int, causal: bool, dropout: float) -> None:
+    def __init__(self, size: int, heads: int, feedforward: int, causal: bool, score: Score, dropout: float) -> None:
         super().__init__()
         self.attention_norm, self.feedforward_norm = nn.LayerNorm(size), nn.LayerNorm(size)
-        self.attention = SelfAttention(size, heads, causal, dropout)
-        self.feedforward = nn.Sequential(
-            nn.Linear(size, feedforward), nn.ReLU(), nn.Dropout(dropout), nn.Linear(feedforward, size)
-        )
-        self.dropout = nn.Dropout(dropout)
+        self.attention = SelfAttention(size, heads, causal, score, dropout)
+        self.widen, self.narrow = nn.Linear(size, feedforward), nn.Linear(feedforward, size)
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(3))
 
     def forward(self, x: Ragged) -> Ragged:
         x = x.with_values(x.filled(0.0))  # in padding too, the gradient of a weight is 0 times its input
+        behind_attention, within, behind = (partial(one, rows=x.rows, layout=x.layout) for one in self.dropouts)
         attended: Ragged = self.attention(x.map(self.attention_norm))
-        x = x.with_values(x.values + self.dropout(attended.filled(0.0)))
-        return x.map(lambda values: values + self.dropout(self.feedforward(self.feedforward_norm(values))))
+        values = x.values + behind_attention(attended.filled(0.0))
+        hidden = within(torch.relu(self.widen(self.feedforward_norm(values))))
+        return x.with_values(values + behind(self.narrow(hidden)))
 
 
 def sinusoids(count: int, size: int, like: Tensor) -> Tensor:

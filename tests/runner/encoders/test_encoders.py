@@ -42,8 +42,9 @@ def test_there_are_encoders() -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_encoder_keeps_the_contract(name: str) -> None:
-    module = encoder(name, causal=False)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_every_encoder_keeps_the_contract_and_its_dropout_too_where_rows_bring_seeds(name: str, dropout: float) -> None:
+    module = encoder(name, causal=False, dropout=dropout)
     check_contract(lambda x: module(x, None), SIZE, list(module.parameters()))
 
 
@@ -102,7 +103,7 @@ def test_convolutions_are_side_by_side_and_activated(name: str, function: Any) -
 def test_a_bag_of_words_is_a_mean_and_then_hidden_layers() -> None:
     module = encoder("bow", causal=False, hidden=[5, 3])
     tokens = torch.randn(9, SIZE, dtype=torch.float64)
-    _, first, _, _, second, *_ = module.transform  # type: ignore[misc]
+    first, second = module.hidden  # type: ignore[misc]
     mean = torch.stack([tokens[:5].mean(0), tokens[5:].mean(0)])
     expected = F.relu(second(F.relu(first(mean))))
     torch.testing.assert_close(module(Ragged(tokens, rows_of((5, 4)), "packed"), None)[0].values, expected)
@@ -181,8 +182,8 @@ def test_the_transformer_equals_torchs_pre_norm_layers(causal: bool) -> None:
         "attention.output": "self_attn.out_proj",
         "attention_norm": "norm1",
         "feedforward_norm": "norm2",
-        "feedforward.0": "linear1",
-        "feedforward.3": "linear2",
+        "widen": "linear1",
+        "narrow": "linear2",
     }
     peers = []
     for layer in module.layers:  # type: ignore[union-attr]

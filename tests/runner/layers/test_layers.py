@@ -140,7 +140,7 @@ def test_rows_by_themselves_carry_nothing_and_empty_rows_keep_their_state(cell: 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_keeps_the_contract_and_equals_torchs(causal: bool) -> None:
-    layer = SelfAttention(6, 2, causal, dropout=0.0).double()
+    layer = SelfAttention(6, 2, causal, "scaled_dot", dropout=0.0).double()
     check_contract(layer, 6, weights(layer))
     peer = nn.MultiheadAttention(6, 2, batch_first=True).double()
     assert peer.in_proj_weight is not None
@@ -157,7 +157,10 @@ def test_attention_keeps_the_contract_and_equals_torchs(causal: bool) -> None:
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_no_layer_waits_for_the_device(layout: Any) -> None:
     layers: list[Any] = [pooling(name, 6) for name in POOLS]
-    layers += [Convolution(6, 4, 3, causal=False), *(SelfAttention(6, 2, causal, 0.1) for causal in (False, True))]
+    layers += [
+        Convolution(6, 4, 3, causal=False),
+        *(SelfAttention(6, 2, causal, "scaled_dot", 0.1) for causal in (False, True)),
+    ]
     layers += [
         partial(Recurrence(cell, 6, 5, reverse), state=state)
         for cell in CELLS

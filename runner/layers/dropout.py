@@ -1,0 +1,87 @@
+"""Dropout (Srivastava et al. 2014) that can be told, row by row, what to drop.
+
+As a rule the numbers to be dropped are drawn from torch's one generator, so what a row loses depends on who stands
+beside it. Where rows bring seeds (`Batch.with_seeds`), what a row loses is a function of its seed, the layer's number,
+the position and the feature alone: the same in every layout, width and company.
+
+The function is SplitMix64 (Steele, Lea and Flood 2014): a counter times an odd constant, mixed so that each bit of the
+input flips each bit of the output with probability 1/2. int64 wraps around like the paper's unsigned numbers.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.ragged import Layout, Ragged, Rows
+
+
+def _signed(bits: int) -> int:
+    """The int64 of these 64 bits."""
+    return bits - 2**64 if bits >= 2**63 else bits
+
+
+_STEP, _FIRST, _SECOND = map(_signed, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_LARGEST = 2**63 - 1
+
+
+class Dropout(nn.Module):
+    """Drop each number with probability `p` in training, and divide the others by 1 - p.
+
+    Args:
+        p: 0 to below 1.
+
+    Attributes:
+        number: tells this layer from the others of a model where rows bring seeds; see `numbered`.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p, self.number = p, 0
+
+    def forward(self, values: Tensor, rows: Rows, layout: Layout) -> Tensor:
+        """(N, *) if packed, (B, T, *) if padded -> the same. For one vector a row: `rows.single`, packed."""
+        if not self.training or self.p == 0.0:
+            return values
+        if rows.seeds is None:
+            return F.dropout(values, self.p)
+        keys = self._keys(rows, rows.seeds, layout)
+        for size in values.shape[keys.dim() :]:
+            keys = drawn(keys[..., None], torch.arange(size, device=keys.device))
+        dropped = (keys & _LARGEST) < int(self.p * 2**63)  # 63 random bits as a fraction of 2**63
+        return values.masked_fill(dropped, 0.0) / (1.0 - self.p)
+
+    def of(self, x: Ragged) -> Ragged:
+        """Rows of (length, *) -> the same."""
+        dropped: Tensor = self(x.values, x.rows, x.layout)
+        return x.with_values(dropped)
+
+    def _keys(self, rows: Rows, seeds: Tensor, layout: Layout) -> Tensor:
+        """(N,) or (B, T) int64, one a place."""
+        of_row = drawn(seeds, torch.full_like(seeds, self.number))
+        if layout == "packed":
+            return drawn(of_row.index_select(0, rows.row), rows.position)
+        return drawn(of_row[:, None], torch.arange(rows.width, device=of_row.device))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def drawn(keys: Tensor, counter: Tensor) -> Tensor:
+    """The `counter`-th number that SplitMix64 draws from the seed `keys`; both int64, broadcast against each other."""
+    bits = keys + (counter + 1) * _STEP
+    bits = (bits ^ _shifted(bits, 30)) * _FIRST
+    bits = (bits ^ _shifted(bits, 27)) * _SECOND
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, by: int) -> Tensor:
+    """To the right, zeros moving in (torch's own shift copies the sign)."""
+    return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+def numbered(model: nn.Module) -> None:
+    """Number the dropout layers of a model, so that each of them draws by itself from a row's seed."""
+    for number, layer in enumerate(one for one in model.modules() if isinstance(one, Dropout)):
+        layer.number = number

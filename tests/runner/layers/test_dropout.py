@@ -1,0 +1,121 @@
+"""Dropout by seeds: drawn well, and by row, position and feature alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from contract import NoWaiting, check_contract, rows_of
+from torch import Tensor, nn
+
+from runner.layers.attention import SelfAttention
+from runner.layers.dropout import Dropout, drawn, numbered
+from runner.layers.pooling import pooling
+from runner.ragged import Ragged
+
+MASK = 2**64 - 1
+
+
+def splitmix64(state: int) -> int:
+    """The next number of the paper's generator, in Python's own integers."""
+    z = state
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & MASK
+    return z ^ (z >> 31)
+
+
+def test_the_numbers_are_splitmix64s() -> None:
+    """The first ones from seed 1234567, as published with the generator's reference code, and from others."""
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    got = drawn(torch.tensor(1234567), torch.arange(4))
+    assert [int(number) & MASK for number in got] == published
+    for seed in (0, -1, 2**63 - 1, -(2**63)):
+        expected = [splitmix64((seed + (place + 1) * 0x9E3779B97F4A7C15) & MASK) for place in range(50)]
+        assert [int(number) & MASK for number in drawn(torch.tensor(seed), torch.arange(50))] == expected
+
+
+def dropped(p: float, lengths: list[int], size: int, number: int = 0, first_seed: int = 0) -> Tensor:
+    """(N, D) 1.0 where a number is lost."""
+    layer = Dropout(p)
+    layer.number = number
+    rows = rows_of(lengths).with_seeds(torch.arange(first_seed, first_seed + len(lengths)))
+    values = torch.ones(sum(lengths), size, dtype=torch.float64)
+    kept: Tensor = layer(values, rows, "packed")
+    assert set(kept.unique().tolist()) <= {0.0, 1.0 / (1.0 - p)}
+    return (kept == 0).double()
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_as_many_are_dropped_as_p_says_for_each_row_position_and_feature(p: float) -> None:
+    lost = dropped(p, [50] * 200, 30).view(200, 50, 30)
+    for dimensions in ((0, 1, 2), (1, 2), (0, 2), (0, 1)):  # in all, by row, by position, by feature
+        shares = lost.mean(dim=dimensions)
+        each = lost.numel() / shares.numel()
+        z = (shares - p) / (p * (1 - p) / each) ** 0.5
+        assert z.abs().max() < 4.5
+        if z.dim():
+            assert 0.6 < z.var() < 1.5  # as many outliers as chance gives, not fewer
+
+
+def test_what_is_lost_is_not_correlated() -> None:
+    """Between neighbours in each direction, and between layers and seeds that differ by 1."""
+    lost = dropped(0.5, [50] * 100, 40).view(100, 50, 40) - 0.5
+    shifted = [(lost[1:], lost[:-1]), (lost[:, 1:], lost[:, :-1]), (lost[..., 1:], lost[..., :-1])]
+    shifted += [(lost[..., 2:], lost[..., :-2]), (lost[1:, 1:], lost[:-1, :-1]), (lost[1:, :-1], lost[:-1, 1:])]
+    shifted += [(lost, dropped(0.5, [50] * 100, 40, **other).view_as(lost) - 0.5) for other in OTHERS]
+    for one, other in shifted:
+        assert abs((one * other).mean() / 0.25) < 4.5 / one.numel() ** 0.5
+
+
+OTHERS: list[dict[str, int]] = [{"number": 1}, {"number": 2}, {"first_seed": 1000}]
+
+
+def test_rows_of_the_same_seed_lose_the_same_and_layers_of_a_model_do_not() -> None:
+    rows = rows_of([7, 7]).with_seeds(torch.tensor([3, 3]))
+    model = nn.ModuleList([Dropout(0.5), nn.Linear(2, 2), nn.ModuleList([Dropout(0.5)])])
+    numbered(model)
+    values = torch.ones(14, 9)
+    first, second = (one(values, rows, "packed") for one in model.modules() if isinstance(one, Dropout))
+    assert torch.equal(first[:7], first[7:])
+    assert not torch.equal(first, second)
+    assert torch.equal(first, next(model.children())(values, rows, "packed"))  # and the same in the next pass
+
+
+def test_dropout_keeps_the_contract() -> None:
+    layer = Dropout(0.4)
+    check_contract(layer.of, 6)
+    check_contract(lambda x: layer.of(x.map(lambda v: v.unflatten(-1, (2, 3)))).map(lambda v: v.flatten(-2)), 6)
+    check_contract(lambda x: layer(pooling("sum", 6)(x), x.rows.single, "packed"), 6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("score", ["dot", "scaled_dot", "additive"])
+def test_attention_weights_keep_the_contract_where_rows_bring_seeds(causal: bool, score: Any) -> None:
+    layer = SelfAttention(6, 2, causal, score, dropout=0.4).double()
+    check_contract(layer, 6, list(layer.parameters()))
+
+
+def test_without_seeds_torchs_generator_draws() -> None:
+    torch.manual_seed(0)
+    expected = nn.functional.dropout(torch.ones(9, 4), 0.3)
+    torch.manual_seed(0)
+    assert torch.equal(Dropout(0.3)(torch.ones(9, 4), rows_of([5, 4]), "packed"), expected)
+
+
+def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
+    rows = rows_of([5, 4]).with_seeds(torch.arange(2))
+    values = torch.ones(9, 4)
+    assert Dropout(0.5).eval()(values, rows, "packed") is values
+    assert Dropout(0.0)(values, rows, "packed") is values
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_seeds_never_wait_for_the_device(layout: Any) -> None:
+    rows = rows_of([5, 0, 4], widen=2).with_seeds(torch.arange(3))
+    x = Ragged(torch.randn(9, 6, requires_grad=True), rows, "packed")
+    layers: list[Any] = [Dropout(0.5).of, *(SelfAttention(6, 2, False, s, 0.5) for s in ("dot", "additive"))]  # type: ignore[arg-type]
+    for layer in map(partial, layers):
+        with NoWaiting():
+            layer(x if layout == "packed" else x.pad()).values.sum().backward()
