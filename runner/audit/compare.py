@@ -52,6 +52,8 @@ class Alone:
         self.subject = subject
         self.runs = [observe(subject, [row], Setting(), loss=True) for row in range(len(subject.lengths))]
         self._good = {row for row, run in enumerate(self.runs) if run.error is None and not _bad(run)}
+        if exact is not None:
+            self._good &= exact._good
         longest = int(subject.lengths.max(initial=1))
         self.tolerance = Tolerance(roundoff(dtype), operations(subject.module, longest))
         self.truth = self.runs if exact is None else exact.runs

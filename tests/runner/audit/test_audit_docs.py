@@ -1,0 +1,71 @@
+"""docs/audit.md tells what the audit does and found: tables against the code, and its example runs."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.audit_others import cases, told
+from runner.audit.checks import CHECKS
+from runner.audit.gallery.cases import BUGS
+from runner.audit.verdict import HINTS
+
+ROOT = Path(__file__).parents[3]
+DOCS = (ROOT / "docs/audit.md").read_text(encoding="utf-8")
+TESTED = dict(re.findall(r"(torch|pytorch-crf|transformers) (\d+\.\d+\.\d+)", DOCS))
+
+
+def rows_of(heading: str) -> list[list[str]]:
+    """The cells of the table that begins with `heading`."""
+    lines = DOCS[DOCS.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def installed(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def test_checks_kinds_and_gallery_are_told_as_they_are() -> None:
+    assert dict(rows_of("Check")) == {f"`{name}`": varied for name, varied in CHECKS.items()}
+    assert [kind for kind, _ in rows_of("Kind")] == list(HINTS)
+    gallery = [(name, module.strip("`"), kind, check.strip("`")) for name, module, kind, check in rows_of("Bug")]
+    assert gallery == [(bug.name, bug.module, bug.kind, bug.check) for bug in BUGS]
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+def test_what_it_says_of_the_modules_of_others() -> None:
+    """A fresh audit of each gives the docs' line."""
+    assert set(TESTED) == {"torch", "pytorch-crf", "transformers"}
+    for package, tested in TESTED.items():
+        if installed(package) != tested:
+            pytest.skip(f"the docs' table is of {package} {tested}; here it is {installed(package)}")
+    torch.set_num_threads(1)
+    found = [list(told(case, case.audit()).values()) for case in cases()]
+    assert found == rows_of("Module")
+    marks = {(row[0], row[1]): row[2:4] for row in found}
+    assert marks["`nn.LSTM`", "bidirectional, padded, no lengths"] == ["leaks", "leaks"]
+    assert marks["`nn.LSTM`", "bidirectional, `pack_padded_sequence`"] == ["passes", "passes"]
+    assert marks["`nn.BatchNorm1d`", "over padded `(B, C, T)`"] == ["passes", "leaks"]
+
+
+def test_the_example_passes_and_without_lengths_it_fails() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", DOCS, re.S)
+    names: dict[str, Any] = {}
+    exec(compile(example, "docs/audit.md", "exec"), names)
+    names["test_the_tagger_is_batch_invariant"]()
+    packed = [line for line in example.splitlines() if "pack" in line and "self" not in line]
+    wrong = example.replace(f"{packed[0]}\n", "")
+    wrong = re.sub(r"states, _ = nn\.utils.*", "states, _ = self.lstm(vectors)", wrong)
+    exec(compile(wrong, "docs/audit.md", "exec"), names)
+    message = re.search(r"fails with:\n\n```\n(.*) \.\.\.\n```", DOCS)
+    assert message is not None
+    with pytest.raises(AssertionError, match=re.escape(message[1])):
+        names["test_the_tagger_is_batch_invariant"]()
