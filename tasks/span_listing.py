@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.answers import place
+from tasks.metrics import by_name
 from tasks.span_errors import KINDS, RIGHT, Comparison
 from tasks.spans import IntArray
 
@@ -38,14 +39,31 @@ class Listing:
     table: pa.Table
 
     def text(self) -> str:
-        """The counts, then each kind of error with at most `SHOWN` cases."""
+        """A table by type, then each kind of error with at most `SHOWN` cases."""
         counts = np.bincount(self.compared.matches.kind, minlength=len(KINDS))
         gold, predicted = len(self.compared.gold[0]), len(self.compared.predicted[0])
-        parts = [f"{gold:,} gold spans, {predicted:,} predicted, {counts[RIGHT]:,} right"]
+        head = f"{gold:,} gold spans, {predicted:,} predicted, {counts[RIGHT]:,} right"
+        parts = [head, "", *self._table()]
         for kind, name in enumerate(KINDS):
             if kind != RIGHT:
                 parts += self._cases(kind, name)
         return "\n".join(parts) + "\n"
+
+    def _table(self) -> list[str]:
+        """Of each type precision, recall and F1 (percent), spans, and what became of them."""
+        types = self.compared.types
+        per_type = self.compared.tables()["errors"]["per_type"]
+        right = np.array([per_type[name]["right"] for name in types], dtype=np.int64)
+        predicted, gold = (
+            np.bincount(side[2], minlength=len(types)) for side in (self.compared.predicted, self.compared.gold)
+        )
+        width = max(map(len, types), default=0)
+        lines = ["".join(f"{name:>11}" for name in ("precision", "recall", "F1", "predicted", "gold", *KINDS))]
+        for number, (name, scores) in enumerate(by_name(types, right, predicted, gold).items()):
+            shares = "".join(f"{scores[key]:11.2f}" for key in ("precision", "recall", "f1"))
+            counts = (int(predicted[number]), int(gold[number]), *per_type[name].values())
+            lines.append(name.ljust(width) + shares + "".join(f"{count:11,}" for count in counts))
+        return [" " * width + lines[0], *lines[1:]]
 
     def _cases(self, kind: int, name: str) -> list[str]:
         found = np.flatnonzero(self.compared.matches.kind == kind)

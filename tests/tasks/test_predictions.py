@@ -295,7 +295,15 @@ def test_the_listing_by_hand() -> None:
     long = [f"w{number}" for number in range(30)]
     text = listing([(1, 3, 1), (18, 19, 0)], [(1, 2, 1)], [["a", "Ann", "Bo", "c"], [], long])
     assert text == (
-        "2 gold spans, 1 predicted, 0 right\n"
+        "2 gold spans, 1 predicted, 0 right\n\n"
+        "     precision     recall         F1  predicted       gold"
+        "      right   boundary       type       both     missed   spurious\n"
+        "LOC       0.00       0.00       0.00          0          1"
+        "          0          0          0          0          1          0\n"
+        "PER       0.00       0.00       0.00          1          1"
+        "          0          1          0          0          0          0\n"
+        "a-b       0.00       0.00       0.00          0          0"
+        "          0          0          0          0          0          0\n"
         "\n== boundary: 1 (the right type, other ends) ==\n"
         "\nrow 1\n  gold       PER: Ann Bo\n  predicted  PER: Ann\n  text       a «Ann Bo» c\n"
         "\n== type: 0 (the right ends, another type) ==\n"
