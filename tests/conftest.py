@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
@@ -14,6 +15,9 @@ from selenium.webdriver.chrome.service import Service
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore SIGINT: heed it again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine is no fault of a test
+hypothesis.settings.load_profile("no deadline")
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (

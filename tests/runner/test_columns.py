@@ -81,6 +81,17 @@ def test_ids_are_places_in_the_vocabulary_of_train() -> None:
     assert data.oov_rate == {"train": {"words": 1 / 6}, "valid": {"words": 2 / 3}, "test": {"words": 0.0}}
 
 
+def test_an_extended_vocabulary_has_ids_for_all_words_and_calls_the_same_ones_unknown(tmp_path: Path) -> None:
+    extend = Feature(column="tokens", lowercase=False, min_count=2, max_size=None, extend=True)
+    data, plain = loaded(Texts(), tmp_path, feature=extend), loaded(Texts())
+    vocab, learned = data.vocabs["words"], plain.vocabs["words"]
+    assert (vocab.tokens, vocab.extra) == ((*learned.tokens, "c", "z"), 2)  # c is seen once in train, z in valid alone
+    assert ids(data, "valid") == [[5, 6], [4]]
+    assert data.oov_rate == plain.oov_rate
+    again = loaded(Texts(), tmp_path, feature=extend)
+    assert (again.cached, again.vocabs) == (True, data.vocabs)
+
+
 def test_rows_are_cut_and_the_cut_tokens_counted() -> None:
     whole, cut = loaded(Texts()), loaded(Texts(), max_length=1)
     assert {split: ids(cut, split) for split in TEXT} == {s: [row[:1] for row in ids(whole, s)] for s in TEXT}

@@ -64,3 +64,13 @@ def test_encoded_ids_can_be_written_to() -> None:
 def test_a_frozen_vocabulary() -> None:
     with pytest.raises(AttributeError):
         Vocab(("a",), unk=None).unk = 1  # type: ignore[misc]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=20), st.lists(st.sampled_from(["z", *WORDS]), max_size=20))
+def test_an_extended_vocabulary_knows_every_string_and_has_learned_the_same(train: list[str], other: list[str]) -> None:
+    texts = [pa.array(words, pa.string()) for words in (train, other)]
+    vocab = Vocab.words(texts[0], 2, None)
+    extended = vocab.extended(texts)
+    assert extended.tokens == (*vocab.tokens, *sorted({*train, *other} - {*vocab.tokens}))
+    assert (extended.known, extended.unk) == (len(vocab), 1)
+    assert extended.decode(extended.encode(texts[1])) == other

@@ -86,6 +86,14 @@ def test_an_unknown_feature() -> None:
         lm(feature="word").target_vocab(EMPTY, {"words": VOCAB})
 
 
+def test_words_of_valid_and_test_are_not_predicted() -> None:
+    vocab = Vocab((PAD, UNK, EOS, "a", "b"), unk=1, extra=1)
+    table = pa.table({"tokens": pa.array([["a"]], pa.list_(pa.string()))})
+    features = {"words": Ragged.from_lists([[3]], torch.int32)}
+    with pytest.raises(HydromelError, match=r"features\.words\.extend=true: task=lm predicts words of train alone"):
+        lm().encode(features, table, {"words": vocab, "target": vocab})
+
+
 def test_loss_is_over_real_tokens_and_never_gives_pad_a_share() -> None:
     torch.manual_seed(2)
     batch = encode(TEXT)
