@@ -30,15 +30,17 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
         return torch.zeros(0, dtype=torch.int64, device=scores.device), best
     time, chain = rows.time_major, chain.to(best.dtype)
     running = time.batch_sizes.numpy().tolist()
-    steps = scores.to(best.dtype).index_select(0, time.tokens).split(running)
-    reached, pointers = [steps[0] + chain.start], []
+    # tags are channels, as pooling wants it: (n, C, 1, 1)
+    steps = scores.to(best.dtype).index_select(0, time.tokens)[:, :, None, None].split(running)
+    moves = chain.transitions[:, None, :]
+    reached, pointers = [steps[0] + chain.start[:, None, None]], []
     for n, own in zip(running[1:], steps[1:], strict=True):
-        highest, pointer = _best_previous(reached[-1][:n].unsqueeze(2) + chain.transitions)
+        highest, pointer = _best_previous(reached[-1].narrow(0, 0, n) + moves)
         reached.append(highest + own)
         pointers.append(pointer)
     last = time.inverse.index_select(0, ends(rows)[1])
-    highest, tags = (torch.cat(reached).index_select(0, last) + chain.end).max(1)
-    found = _trace(tags[:, None], pointers, running).squeeze(1)
+    highest, tags = (torch.cat(reached).flatten(1).index_select(0, last) + chain.end).max(1)
+    found = _trace(tags[:, None, None, None], pointers, running).flatten()
     return found.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)
 
 
@@ -76,26 +78,28 @@ def k_best(scores: Tensor, chain: Chain, rows: Rows, k: int) -> tuple[Tensor, Te
 
 
 def _best_previous(ways: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, C) the largest over the previous tag (of equal ones the first), and (n, C) which: ways are (n, from, to).
+    """(n, to, 1, 1) the largest over the previous tag, and which (of equal ones the first); ways are (n, from, 1, to).
 
-    On a CPU pooling with the tags as channels does the same as `Tensor.max` in a fifth of its time at 50 tags.
+    On a CPU pooling over channels that lie last does the same as `Tensor.max`, at 50 tags in a fifth of its time.
     """
+    channels_last = ways.permute(0, 3, 1, 2)
     if ways.device.type != "cpu":
-        return ways.max(1)
-    highest, which = F.max_pool2d(ways.transpose(1, 2).unsqueeze(3), (ways.shape[1], 1), return_indices=True)
-    return highest.flatten(1), which.flatten(1)
+        return channels_last.max(2, keepdim=True)
+    return F.max_pool2d_with_indices(channels_last, (ways.shape[1], 1))
 
 
 def _trace(places: Tensor, pointers: list[Tensor], running: list[int]) -> Tensor:
-    """(N, K) time-major: the places that paths went through.
+    """(N, K, ...) time-major: the places that paths went through.
 
     Args:
-        places: (R, K) the last place of each of K paths, longest row first.
-        pointers: for each step but the first (n, places): where the best path to each place came from.
+        places: (R, K, ...) the last place of each of K paths, longest row first.
+        pointers: for each step but the first (n, places, ...): where the best path to each place came from.
         running: rows that are still running at each step.
     """
-    found = places.repeat(len(running), 1, 1)
-    for step in range(len(running) - 1, 0, -1):
-        n = running[step]
-        torch.gather(pointers[step - 1], 1, found[step, :n], out=found[step - 1, :n])
-    return torch.cat([found[step, :n] for step, n in enumerate(running)])
+    ending = [n - following for n, following in zip(running, [*running[1:], 0], strict=True)]
+    last = places.split(ending[::-1])[::-1]  # by the step at which rows end
+    found = [last[-1]]
+    for step in range(len(running) - 2, -1, -1):
+        here = pointers[step].gather(1, found[-1])
+        found.append(torch.cat([here, last[step]]) if ending[step] else here)
+    return torch.cat(found[::-1])

@@ -115,7 +115,7 @@ def _sweep(own: Tensor, first: Tensor, moves: Tensor, running: list[int]) -> tup
     for step in range(1, len(running)):
         n = running[step]
         if n < running[step - 1]:
-            after = after[:, :n]
+            after = after.narrow(1, 0, n)
         before = torch.bmm(after, moves)
         after = before * steps[step]
         if step % SCALE_EVERY == 0:
