@@ -18,14 +18,14 @@ from runner.columns import Data
 from runner.errors import HydromelError
 from runner.model import Model
 from runner.ragged import IntArray, Ragged, Rows, choose
-from runner.task import Corpus, Inspector, Predictions
+from runner.task import Corpus, Head, Inspector, Predictions
 from runner.training import Training
 
 Config = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
+def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> Predictions:
     """The answers of a split to rows that come in any order, in the split's own order."""
     answers: list[Tensor] = []
     probability: list[Tensor] = []
@@ -34,9 +34,9 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
     with torch.inference_mode(), torch.autocast(_device(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, _ = model(batch, None)
-            answer, certain = answered(scores)
+            answer = head.predict(scores, batch)
             answers.append(answer)
-            probability.append(certain)
+            probability.append(head.probabilities(scores, batch).gather(1, answer[:, None]).squeeze(1).float())
             index.append(batch.index)
             lengths.append(answers_a_row(batch))
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
@@ -52,12 +52,6 @@ def answers_a_row(batch: Batch) -> IntArray:
     return np.ones(len(batch.index), dtype=np.int64)
 
 
-def answered(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) the likeliest answers by scores (N, C), and (N,) float32 the probability of each: of softmax."""
-    best = scores.argmax(dim=1)
-    return best, scores.float().softmax(dim=1).gather(1, best[:, None]).squeeze(1)
-
-
 def inspect(t: Training, data: Data, name: str, config: Config) -> dict[str, Any]:
     """Tables of detail of split `name` by the model as it is; its predictions are written to the run's folder.
 
@@ -69,7 +63,7 @@ def inspect(t: Training, data: Data, name: str, config: Config) -> dict[str, Any
     t.clock.start()
     split = data.splits[name]
     batches = t.batching.evaluation(split.to(t.clock.device), t.settings.eval_batch_size)
-    predictions = predict(t.model, batches, t.bf16)
+    predictions = predict(t.model, t.head, batches, t.bf16)
     t.clock.lap("evaluation")
     tables = inspector.tables(predictions, split)
     try:

@@ -75,6 +75,14 @@ class Head(Protocol):
         """Summed over rows or real tokens, with their number."""
         ...
 
+    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
+        """(B,) or (N,) int64: the answers."""
+        ...
+
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
+        """(B, C) or (N, C), in float32 at least: of every possible answer by itself."""
+        ...
+
 
 class Metric(Protocol):
     """Gathers predictions on the device, without synchronising, and computes once at the end."""

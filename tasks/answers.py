@@ -111,6 +111,11 @@ def cross_entropy(scores: Tensor, right: Tensor) -> Tensor:
     return F.cross_entropy(exact, right, reduction="none")
 
 
+def softmax(scores: Tensor) -> Tensor:
+    """(N, C) of scores (N, C), in float32 at least."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(dim=1)
+
+
 def summed_cross_entropy(scores: Tensor, batch: Batch) -> Loss:
     """Over all answers of the batch, with their number, which the shape of `scores` (N, C) tells."""
     return Loss(cross_entropy(scores, answers(batch)).sum(), scores.shape[0])

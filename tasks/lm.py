@@ -18,7 +18,7 @@ from runner.ragged import Ragged, Rows
 from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import EOS, PAD, UNK, Vocab
-from tasks.answers import answer_rows, answers, require_tokens, summed_cross_entropy, token_vectors
+from tasks.answers import answer_rows, answers, require_tokens, softmax, summed_cross_entropy, token_vectors
 from tasks.metrics import PerplexityMetric
 
 
@@ -152,6 +152,12 @@ class LmHead(nn.Module):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         return summed_cross_entropy(scores, batch)
+
+    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
+        return scores.argmax(dim=1)
+
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
+        return softmax(scores)
 
 
 def _tied_weight(input_size: int, n_tokens: int, embedding: nn.Module) -> nn.Parameter:

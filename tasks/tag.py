@@ -25,6 +25,7 @@ from tasks.answers import (
     majority_scores,
     place,
     require_tokens,
+    softmax,
     summed_cross_entropy,
     token_vectors,
 )
@@ -181,6 +182,12 @@ class TagHead(nn.Module):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         return summed_cross_entropy(scores, batch)
+
+    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
+        return scores.argmax(dim=1)
+
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
+        return softmax(scores)
 
 
 def _flat(tags: pa.ListArray) -> tuple[pa.Array, IntArray]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from answer_batches import labelled, one_hot, tagged
+from answer_batches import EncoderOf, labelled, one_hot, tagged
 from composed import config, label_files, run, tag_files
 from conlleval import conlleval
 from hypothesis import given, settings
@@ -20,16 +20,19 @@ from hypothesis import strategies as st
 from runner import names
 from runner.build import build
 from runner.errors import HydromelError
-from runner.predictions import answered, predict
+from runner.predictions import predict
 from runner.task import Predictions
+from runner.vocab import Vocab
 from tasks.metrics import SpanMetric
 from tasks.predictions import LabelInspector, TagInspector, token_texts
 from tasks.span_errors import Comparison
 from tasks.span_listing import SHOWN, Listing
 from tasks.spans import all_tags
+from tasks.tag import Tag
 
 SMALL = ("encoder=rnn", "encoder.hidden=8", "train.epochs=3", "batching.batch_size=8", "optimizer.lr=0.01")
 TYPES = ("LOC", "PER", "a-b")
+VOCABS = {"target": Vocab(("a", "b", "c", "d"), unk=None)}
 
 
 def sentences(path: Path) -> list[list[str]]:
@@ -262,15 +265,11 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
             places = [np.arange(*split.rows.host_offsets[row : row + 2]) for row in batch.index]
             return wanted[np.concatenate(places).astype(int)], state
 
-    found = predict(Given(), batches, bf16=False)  # type: ignore[arg-type]
+    task = Tag(name="tag", quality=None, span_scheme=None, train_scheme=None, dropout=0.0)
+    head = task.head(EncoderOf(1), VOCABS, torch.nn.Identity())
+    found = predict(Given(), head, batches, bf16=False)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.answers, wanted.argmax(1).numpy())
     np.testing.assert_allclose(found.probability, wanted.softmax(1).max(1).values.numpy(), rtol=1e-6)
-
-
-def test_the_probability_is_that_of_the_answer() -> None:
-    best, probability = answered(torch.tensor([[0.0, 0.0, 2.0], [3.0, 0.0, 0.0]]).log_softmax(1))
-    assert best.tolist() == [2, 0]
-    assert probability.tolist() == pytest.approx([np.e**2 / (np.e**2 + 2), np.e**3 / (np.e**3 + 2)])
 
 
 def test_calibration_of_labels_and_tags() -> None:
