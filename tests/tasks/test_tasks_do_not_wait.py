@@ -76,8 +76,11 @@ def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None
         loss = head.loss(scores, batch)
         loss.total.backward()
         metric.update(scores.detach(), batch)
+        answers, probabilities = head.predict(scores, batch), head.probabilities(scores.detach(), batch)
     assert loss.count == task.count(batch)
     assert metric.compute()
+    assert answers.shape == scores.shape[:1]
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(len(answers)))
 
 
 def test_the_check_can_fail() -> None:
