@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from runner.errors import HydromelError
 from runner.layers.attention import Score, SelfAttention
 from runner.layers.dropout import Dropout
+from runner.layers.norm import Norm, normalisation
 from runner.ragged import Ragged
 from runner.task import State
 from runner.types import Fraction, PositiveInt
@@ -28,6 +29,7 @@ class Transformer(nn.Module):
         layers: how many.
         feedforward: size of the hidden layer between.
         score: of attention: dot, scaled_dot or additive (see `runner.layers.attention`).
+        norm: layer, or batch, whose answers depend on the batch in training (see `runner.layers.norm`).
         positions: sinusoidal (any length), learned (up to max_positions), or none.
         max_positions: longest row for learned positions.
         dropout: probability, on the input, the attention weights and both branches.
@@ -45,6 +47,7 @@ class Transformer(nn.Module):
         layers: PositiveInt,
         feedforward: PositiveInt,
         score: Score,
+        norm: Norm,
         positions: Literal["sinusoidal", "learned", "none"],
         max_positions: PositiveInt,
         dropout: Fraction,
@@ -58,8 +61,10 @@ class Transformer(nn.Module):
         self.input = nn.Identity() if input_size == size else nn.Linear(input_size, size)
         self.table = nn.Embedding(max_positions, size) if positions == "learned" else None
         self.dropout = Dropout(dropout)
-        self.layers = nn.ModuleList(_Layer(size, heads, feedforward, causal, score, dropout) for _ in range(layers))
-        self.norm = nn.LayerNorm(size)
+        self.layers = nn.ModuleList(
+            _Layer(size, heads, feedforward, causal, score, norm, dropout) for _ in range(layers)
+        )
+        self.norm = normalisation(norm, size)
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
         """Rows of (length, D) -> rows of (length, size)."""
@@ -70,7 +75,7 @@ class Transformer(nn.Module):
         x = self.dropout.of(x)
         for layer in self.layers:
             x = layer(x)
-        return x.with_values(x.filled(0.0)).map(self.norm), None
+        return x.with_values(self.norm(x.filled(0.0), x.rows, x.layout)), None
 
     def _encoded(self, x: Ragged) -> Tensor:
         """The positions' vectors, counted from each row's first token."""
@@ -89,20 +94,24 @@ class Transformer(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, size: int, heads: int, feedforward: int, causal: bool, score: Score, dropout: float) -> None:
+    def __init__(
+        self, size: int, heads: int, feedforward: int, causal: bool, score: Score, norm: Norm, dropout: float
+    ) -> None:
         super().__init__()
-        self.attention_norm, self.feedforward_norm = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.norms = nn.ModuleList(normalisation(norm, size) for _ in range(2))
         self.attention = SelfAttention(size, heads, causal, score, dropout)
         self.widen, self.narrow = nn.Linear(size, feedforward), nn.Linear(feedforward, size)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(3))
 
     def forward(self, x: Ragged) -> Ragged:
         x = x.with_values(x.filled(0.0))  # in padding too, the gradient of a weight is 0 times its input
-        behind_attention, within, behind = (partial(one, rows=x.rows, layout=x.layout) for one in self.dropouts)
-        attended: Ragged = self.attention(x.map(self.attention_norm))
-        values = x.values + behind_attention(attended.filled(0.0))
-        hidden = within(torch.relu(self.widen(self.feedforward_norm(values))))
-        return x.with_values(values + behind(self.narrow(hidden)))
+        there = {"rows": x.rows, "layout": x.layout}
+        first_norm, second_norm = (partial(one, **there) for one in self.norms)
+        drop_attended, drop_hidden, drop_output = (partial(one, **there) for one in self.dropouts)
+        attended: Ragged = self.attention(x.map(first_norm))
+        values = x.values + drop_attended(attended.filled(0.0))
+        hidden = drop_hidden(torch.relu(self.widen(second_norm(values))))
+        return x.with_values(values + drop_output(self.narrow(hidden)))
 
 
 def sinusoids(count: int, size: int, like: Tensor) -> Tensor:

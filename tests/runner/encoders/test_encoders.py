@@ -109,9 +109,18 @@ def test_a_bag_of_words_is_a_mean_and_then_hidden_layers() -> None:
     torch.testing.assert_close(module(Ragged(tokens, rows_of((5, 4)), "packed"), None)[0].values, expected)
 
 
-@pytest.mark.parametrize("changed", [{"positions": "learned"}, {"positions": "none"}])
-def test_other_positions_keep_the_contract(changed: dict[str, Any]) -> None:
+OTHERS: list[dict[str, Any]] = [
+    {"positions": "learned"},
+    {"positions": "none"},
+    {"score": "dot"},
+    {"score": "additive"},
+]
+
+
+@pytest.mark.parametrize("changed", [*OTHERS, {"norm": "batch"}])
+def test_other_transformers_keep_the_contract(changed: dict[str, Any]) -> None:
     module = encoder("transformer", causal=True, **changed)
+    module.train(changed.get("norm") != "batch")  # in training it looks at the batch, as its name says
     check_contract(lambda x: module(x, None), SIZE, list(module.parameters()))
 
 
@@ -180,8 +189,8 @@ def test_the_transformer_equals_torchs_pre_norm_layers(causal: bool) -> None:
         "attention.queries_keys_values.weight": "self_attn.in_proj_weight",
         "attention.queries_keys_values.bias": "self_attn.in_proj_bias",
         "attention.output": "self_attn.out_proj",
-        "attention_norm": "norm1",
-        "feedforward_norm": "norm2",
+        "norms.0.norm": "norm1",
+        "norms.1.norm": "norm2",
         "widen": "linear1",
         "narrow": "linear2",
     }
@@ -201,7 +210,7 @@ def test_the_transformer_equals_torchs_pre_norm_layers(causal: bool) -> None:
         expected = row[None]
         for peer in peers:
             expected = peer(expected, src_mask=hidden)
-        torch.testing.assert_close(mine, module.norm(expected)[0])  # type: ignore[operator]
+        torch.testing.assert_close(mine, module.norm.norm(expected)[0])  # type: ignore[operator]
 
 
 def test_sinusoids_are_those_of_the_paper() -> None:

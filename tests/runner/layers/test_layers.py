@@ -13,7 +13,6 @@ from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from runner.layers.attention import SelfAttention
 from runner.layers.convolution import Convolution
 from runner.layers.pooling import pooling
 from runner.layers.recurrence import Cell, Recurrence
@@ -138,29 +137,10 @@ def test_rows_by_themselves_carry_nothing_and_empty_rows_keep_their_state(cell: 
                 assert torch.equal(old[0], new[0]) == (lengths[0] == 0)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention_keeps_the_contract_and_equals_torchs(causal: bool) -> None:
-    layer = SelfAttention(6, 2, causal, "scaled_dot", dropout=0.0).double()
-    check_contract(layer, 6, weights(layer))
-    peer = nn.MultiheadAttention(6, 2, batch_first=True).double()
-    assert peer.in_proj_weight is not None
-    peer.in_proj_weight.data.copy_(layer.queries_keys_values.weight.data)
-    peer.in_proj_bias.data.copy_(layer.queries_keys_values.bias.data)
-    peer.out_proj.weight.data.copy_(layer.output.weight.data)
-    peer.out_proj.bias.data.copy_(layer.output.bias.data)
-    x = ragged()
-    for row, mine in zip(x.values.split(list(LENGTHS)), layer(x).values.split(list(LENGTHS)), strict=True):
-        hidden = torch.ones(len(row), len(row), dtype=torch.bool).triu(1) if causal else None
-        torch.testing.assert_close(mine, peer(row[None], row[None], row[None], attn_mask=hidden)[0][0])
-
-
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_no_layer_waits_for_the_device(layout: Any) -> None:
     layers: list[Any] = [pooling(name, 6) for name in POOLS]
-    layers += [
-        Convolution(6, 4, 3, causal=False),
-        *(SelfAttention(6, 2, causal, "scaled_dot", 0.1) for causal in (False, True)),
-    ]
+    layers.append(Convolution(6, 4, 3, causal=False))
     layers += [
         partial(Recurrence(cell, 6, 5, reverse), state=state)
         for cell in CELLS
