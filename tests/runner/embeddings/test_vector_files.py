@@ -7,8 +7,9 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.embeddings import vector_text
@@ -112,6 +113,21 @@ def test_blocks_of_any_size_read_the_same(
         patch.setattr(vector_text, "_BLOCK_BYTES", block)
         found = found_in(path, f"{len(rows)} 3\n{text_of(rows)}".encode(), *rows)
     assert found.table[found.row_of_word].tolist() == np.float32(list(rows.values())).tolist()
+
+
+@given(st.text("0123456789.-+eEnaif", max_size=7))
+@example("+1")
+@example("-inf")
+@example("Infinity")
+@example("NaN")
+@example("1e+5")
+def test_a_number_is_what_arrow_reads_as_one(field: str) -> None:
+    try:
+        pa.array([field]).cast(pa.float32())
+        read = True
+    except pa.ArrowInvalid:
+        read = False
+    assert vector_text.is_number(field.encode()) == read
 
 
 WRONG = {
