@@ -52,7 +52,7 @@ def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool)
     """The metric over all batches; a state is carried from batch to batch where they continue one another."""
     model.eval()
     state = START
-    with torch.inference_mode(), torch.autocast(_device(model).type, torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, state = model(batch, state if batch.continues else None)
             metric.update(scores, batch)
@@ -236,5 +236,6 @@ def _log_evaluation(t: Training, metrics: dict[str, Any]) -> None:
     t.run.flush()
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Where its parameters lie."""
     return next(model.parameters()).device

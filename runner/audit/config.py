@@ -24,9 +24,10 @@ from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.data import arrange, load_data, name_of
 from runner.errors import HydromelError
-from runner.experiment import check_root
+from runner.experiment import check_root, choose_device
 from runner.model import Model, build_model, parameter_count
 from runner.task import Task
+from runner.train import device_of
 
 Config = dict[str, Any]
 Strategy = ModelSubject | StreamSubject
@@ -74,7 +75,7 @@ def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options
     model = build_model(config, task, data.vocabs, config["plugins"])
     if options.weights is not None:
         load_checkpoint(options.weights, model)
-    model.double()
+    model.to(device=choose_device(config), dtype=torch.float64)
     subjects, unfit = _subjects(configs, left_out, task, data, model, options)
     report = Report(f"task={task.name} dataset={name_of(config, 'dataset')} encoder={_chosen(config)}")
     wrong = tuple(one.name for one in subjects if _ignores_mask(one))
@@ -89,6 +90,7 @@ def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options
         "arithmetics": ["float64", *options.arithmetics],
         "left out": unfit,
         "torch": torch.__version__,
+        "device": str(device_of(model)),
         "seconds": time.perf_counter() - started,
     }
     return report
@@ -173,10 +175,10 @@ def _subject(config: Config, task: Task, data: Data, model: Model, options: Opti
     if isinstance(batching, Stream):
         text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
         text = with_random_ids(text, data.vocabs, config["seed"]) if options.random else text
-        return StreamSubject(batching.name, model, text, batching, task, data.vocabs)
+        return StreamSubject(batching.name, model, text.to(device_of(model)), batching, task, data.vocabs)
     examples = sample(train, options.rows, options.longest, config["seed"])
     examples = with_random_ids(examples, data.vocabs, config["seed"]) if options.random else examples
-    return ModelSubject(batching.name, model, examples, batching, task, data.vocabs)
+    return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, task, data.vocabs)
 
 
 def _small(node: Config) -> Config:

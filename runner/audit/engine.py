@@ -16,7 +16,7 @@ from runner.audit.cause import cause, failure
 from runner.audit.checks import Company, companies
 from runner.audit.compare import Alone, Difference, compare, compare_loss, first_line, not_finite
 from runner.audit.locate import Locator, Step, first_changed, first_not_finite, first_shared, named
-from runner.audit.observe import Observation, Setting, Subject, observe, unchanged, without_dropout
+from runner.audit.observe import Observation, Setting, Subject, observe, seeded, unchanged, without_dropout
 from runner.audit.patch import is_used
 from runner.audit.verdict import Finding, Heat, Verdict
 
@@ -201,8 +201,7 @@ def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
 
 
 def _seeded(subject: Subject, company: Company, seed: int) -> Observation:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         return observe(subject, company.rows, company.setting)
 
 

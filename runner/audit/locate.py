@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from runner.audit.align import Geometry, possible, reading, split, worst_difference
 from runner.audit.checks import Company
 from runner.audit.compare import Alone, Difference
-from runner.audit.observe import Record, Setting, Side, Subject, observe, trace, unchanged
+from runner.audit.observe import Record, Setting, Side, Subject, observe, seeded, trace, unchanged
 from runner.audit.patch import is_used
 from runner.ragged import Ragged
 
@@ -197,8 +196,7 @@ def first_shared(subject: Subject, company: Company) -> str:
     """The first module that draws other numbers in each run, but the same for all rows of a company of copies."""
     runs = []
     for seed in (1, 2):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             runs.append({one.key: one for one in trace(subject, company.rows, company.setting)})
     for key, record in runs[0].items():
         if key in runs[1] and worst_difference(_tensor(record), _tensor(runs[1][key])) > 0:

@@ -54,7 +54,7 @@ class ModelSubject:
 
     @property
     def has_padding(self) -> bool:
-        return self.batching.layout != "packed" and self.batching.micro_batch != 1
+        return self.batching.pads and self.batching.micro_batch != 1
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
         lengths = tuple(int(self.lengths[row]) for row in rows)
@@ -76,7 +76,7 @@ class ModelSubject:
         predictions: list[Tensor] = []
         totals, count = [], 0
         for batch in self.micro_batches(rows, setting):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16), ExitStack() as hooks:
+            with torch.autocast(self.sample.rows.device.type, torch.bfloat16, enabled=self.bf16), ExitStack() as hooks:
                 self._poison(hooks, batch, setting)
                 scores, _ = self.module(batch, None)
                 loss: Loss = self.module.head.loss(scores, batch)  # type: ignore[operator]
@@ -119,14 +119,14 @@ class ModelSubject:
         """Put a value into the padding of whatever a module returns."""
         if setting.fill not in POISON or not self.has_padding:
             return
-        value, lengths = POISON[setting.fill], torch.from_numpy(self.lengths[batch.index])
+        value, lengths = POISON[setting.fill], torch.from_numpy(self.lengths[batch.index]).to(batch.rows.device)
 
         def poisoned(module: Any, inputs: Any, output: Any) -> Any:
             if isinstance(output, tuple):
                 return (poisoned(module, inputs, output[0]), *output[1:])
             if not isinstance(output, Ragged) or output.layout == "packed" or output.rows.width != batch.rows.width:
                 return output
-            real = torch.arange(output.rows.width) < lengths[:, None]
+            real = torch.arange(output.rows.width, device=lengths.device) < lengths[:, None]
             return output.with_values(output.values.masked_fill(~real[:, :, None], value))
 
         for module in self.module.modules():
@@ -149,7 +149,7 @@ def _with_ids_in_padding(batch: Batch, mask: Tensor) -> Batch:
         pool = feature.values[mask]
         if not len(pool):
             return feature
-        drawn = pool[torch.randint(len(pool), mask.shape, generator=generator)]
+        drawn = pool[torch.randint(len(pool), mask.shape, generator=generator).to(pool.device)]
         return feature.with_values(torch.where(mask, feature.values, drawn))
 
     return replace(batch, features={name: fill(feature) for name, feature in batch.features.items()})

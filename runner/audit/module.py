@@ -15,7 +15,7 @@ from runner.audit.align import Geometry, parts, reading, split
 from runner.audit.compare import Alone
 from runner.audit.engine import DTYPES, Arithmetic, Auditor, Mode, arithmetic_verdict, dropout_verdict, in_mode
 from runner.audit.metric import Figures, metric_verdict
-from runner.audit.observe import HUGE, AdapterError, Answers, Fill, Setting
+from runner.audit.observe import HUGE, AdapterError, Answers, Fill, Setting, seeded
 from runner.audit.verdict import Report, Verdict
 from runner.errors import HydromelError
 from runner.task import Loss
@@ -127,10 +127,11 @@ class ModuleSubject:
     def output(self, examples: Sequence[Any], setting: Setting) -> Any:
         """What the module returns for a batch of these."""
         batch = self.collate(examples, Padding(setting.widen, setting.fill, self.left))
-        dtype = next((one.dtype for one in self.module.parameters() if one.is_floating_point()), torch.float64)
+        numbers = (one for one in self.module.parameters() if one.is_floating_point())
+        like = next(numbers, torch.zeros(0, dtype=torch.float64))
         if isinstance(batch, Mapping):
-            return self.module(**{name: _in_dtype(one, dtype) for name, one in batch.items()})
-        return self.module(*(_in_dtype(one, dtype) for one in (batch if isinstance(batch, tuple) else (batch,))))
+            return self.module(**{name: _like(one, like) for name, one in batch.items()})
+        return self.module(*(_like(one, like) for one in (batch if isinstance(batch, tuple) else (batch,))))
 
     def _split(self, output: Any, rows: Sequence[int], setting: Setting) -> list[Tensor]:
         """One tensor an example, of the first part of the output."""
@@ -236,7 +237,7 @@ def audit_module(
     )
     exact = subject.cast("float64")
     report = Report(title)
-    with torch.random.fork_rng(devices=[]):  # dropout draws in train mode, though it drops nothing
+    with seeded(seed):  # dropout draws in train mode, though it drops nothing
         for mode in modes:
             report.verdicts += _in_mode(subject, exact, mode, arithmetics, seed, nan_gradients)
         if metric is not None:
@@ -265,5 +266,8 @@ def _in_mode(
                 yield arithmetic_verdict(coarse, there, arithmetic, mode, seed)
 
 
-def _in_dtype(value: Any, dtype: torch.dtype) -> Any:
-    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+def _like(value: Any, like: Tensor) -> Any:
+    """A tensor where `like` lies; numbers in its arithmetic."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(like) if value.is_floating_point() else value.to(like.device)

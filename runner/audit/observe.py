@@ -18,6 +18,7 @@ from runner.task import Loss
 
 Fill = Literal["neutral", "other", "huge", "nan"]
 Side = Literal["outputs", "inputs"]
+NO_GRADIENT = "cudnn RNN backward can only be called in training mode"  # on GPUs, in eval mode: outputs alone then
 HUGE = 1e30  # finite, and its square is too in float64
 
 
@@ -200,6 +201,14 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
             setattr(one, name, value)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Random numbers from a seed; afterwards all generators are as they were."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
 def weights_like(output: Tensor) -> Tensor:
     """(…) 1 to 2, rising, so that gradients cannot agree by symmetry."""
     return torch.linspace(1.0, 2.0, max(1, output.numel()), dtype=torch.float64)[: output.numel()].view(output.shape)
@@ -227,7 +236,12 @@ def _observed(module: nn.Module, answers: Answers, loss: bool) -> Observation:
 def _gradients(total: Tensor, named: dict[str, nn.Parameter], keep: bool) -> dict[str, Tensor]:
     if not named or not total.requires_grad:  # nothing depends on a parameter, as where all rows are empty
         return {name: torch.zeros_like(one) for name, one in named.items()}
-    found = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=keep)
+    try:
+        found = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=keep)
+    except RuntimeError as error:
+        if NO_GRADIENT not in str(error):
+            raise
+        return {}
     return {
         name: torch.zeros_like(one) if grad is None else grad.detach()
         for (name, one), grad in zip(named.items(), found, strict=True)

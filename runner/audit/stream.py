@@ -62,7 +62,7 @@ class StreamSubject:
         scores: list[list[Tensor]] = [[] for _ in rows]
         totals, count = [], 0
         for batch in self._windows(rows):
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            with torch.autocast(self.streams.rows.device.type, torch.bfloat16, enabled=self.bf16):
                 found, state = self.module(batch, state)
                 loss: Loss = self.module.head.loss(found, batch)  # type: ignore[operator]
             state = detached(state)
