@@ -28,6 +28,10 @@ class Crf(nn.Module):
             (decode), in both, or nowhere.
     """
 
+    may_start: Tensor
+    may_follow: Tensor
+    may_end: Tensor
+
     def __init__(self, n_tags: int, allowed: Allowed, constrain: Constrain) -> None:
         super().__init__()
         self.start = nn.Parameter(torch.empty(n_tags))

@@ -31,7 +31,7 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
     time, chain = rows.time_major, chain.to(best.dtype)
     running = time.batch_sizes.numpy().tolist()
     # tags are channels, as pooling wants it: (n, C, 1, 1)
-    steps = scores.to(best.dtype).index_select(0, time.tokens)[:, :, None, None].split(running)
+    steps = torch.split(scores.to(best.dtype).index_select(0, time.tokens)[:, :, None, None], running)
     moves = chain.transitions[:, None, :]
     reached, pointers = [steps[0] + chain.start[:, None, None]], []
     for n, own in zip(running[1:], steps[1:], strict=True):
@@ -63,7 +63,7 @@ def k_best(scores: Tensor, chain: Chain, rows: Rows, k: int) -> tuple[Tensor, Te
         return torch.zeros(0, k, dtype=torch.int64, device=scores.device), best
     time, chain = rows.time_major, chain.to(best.dtype)
     running, n_tags = time.batch_sizes.numpy().tolist(), scores.shape[1]
-    steps = scores.to(best.dtype).index_select(0, time.tokens).split(running)
+    steps = torch.split(scores.to(best.dtype).index_select(0, time.tokens), running)
     first = (steps[0] + chain.start)[:, None, :]
     reached, pointers = [F.pad(first, (0, 0, 0, k - 1), value=-torch.inf)], []  # (n, K, C)
     for n, own in zip(running[1:], steps[1:], strict=True):
@@ -97,7 +97,7 @@ def _trace(places: Tensor, pointers: list[Tensor], running: list[int]) -> Tensor
         running: rows that are still running at each step.
     """
     ending = [n - following for n, following in zip(running, [*running[1:], 0], strict=True)]
-    last = places.split(ending[::-1])[::-1]  # by the step at which rows end
+    last = torch.split(places, ending[::-1])[::-1]  # by the step at which rows end
     found = [last[-1]]
     for step in range(len(running) - 2, -1, -1):
         here = pointers[step].gather(1, found[-1])

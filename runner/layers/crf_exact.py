@@ -1,4 +1,4 @@
-"""Sums over all paths in the domain of logarithms: right for every gap between scores, and without a look at any number.
+"""Sums over all paths in the domain of logarithms: right for every gap between scores, without a look at any number.
 
 Used where `crf_scaled` would have to wait for the device to know whether it may be trusted, and where it may not. Its
 time is C times that of a matrix product.
@@ -69,7 +69,7 @@ class LogSums:
         # no path goes from the last token of a row to the first of the next
         back = (self.after[1] - self._of_token()[:, None]).masked_fill((self.rows.position == 0)[:, None], -torch.inf)
         parts = (self.after[0][:-1], back[1:], weights[1:])
-        for ahead, behind, weight in zip(*(part.split(size) for part in parts), strict=True):
+        for ahead, behind, weight in zip(*(torch.split(part, size) for part in parts), strict=True):
             likely = (ahead[:, :, None] + self.transitions + behind[:, None, :]).exp_()
             total += (likely * weight[:, None, None]).sum(0)
         return total
@@ -84,7 +84,7 @@ def _sweep(own: Tensor, first: Tensor, moves: Tensor, running: list[int]) -> tup
         moves: (D, C, C) to a tag from each.
         running: rows that are still running at each step.
     """
-    steps = own.split(running, dim=1)
+    steps = torch.split(own, running, dim=1)
     befores = [first[:, None, :].expand_as(steps[0])]
     afters = [befores[0] + steps[0]]
     for n, step in zip(running[1:], steps[1:], strict=True):

@@ -18,7 +18,7 @@ from runner.layers.crf_chain import Chain, ends
 from runner.ragged import Rows
 
 SCALE_EVERY = 8  # steps; float64 holds 700 nats, and a step takes some tens at most from what matters
-# Of factors in 0..1 whatever is lost to underflow is below 1e-307, so sums above this miss nothing that they would show.
+# What underflow takes from a sum of products of numbers in 0..1 is below 1e-307: sums above this do not show it.
 LEAST = 1e-280
 
 
@@ -107,7 +107,7 @@ def _sweep(own: Tensor, first: Tensor, moves: Tensor, running: list[int]) -> tup
         moves: (D, C, C).
         running: rows that are still running at each step.
     """
-    steps = own.split(running, dim=1)
+    steps = torch.split(own, running, dim=1)
     before = first[:, None, :].expand_as(steps[0])
     after = before * steps[0]
     befores, afters = [before], [after]
@@ -128,7 +128,7 @@ def _sweep(own: Tensor, first: Tensor, moves: Tensor, running: list[int]) -> tup
 
 
 def _possible(chain: Chain, n_directions: int, n_steps: int) -> npt.NDArray[np.bool_]:
-    """(D, K, C) which tags any path reaches at each step from either end of a row; the last of K holds for all later."""
+    """(D, K, C) which tags any path reaches at each step from a row's either end; the last of K holds for all later."""
     allowed = chain.transitions.numpy() > -np.inf
     both = np.stack([allowed, allowed.T])[:n_directions]
     reached = [np.stack([chain.start.numpy(), chain.end.numpy()])[:n_directions] > -np.inf]

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from runner.layers.crf_chain import Chain, ends
 from runner.layers.crf_exact import LogSums
@@ -21,12 +20,15 @@ from runner.ragged import Rows
 def log_partition(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
     """(B,) float64: log of the sum of exp(score) over all paths of each row; 0 for empty rows, which have one of none.
 
-    Once differentiable: a second derivative raises RuntimeError.
+    Differentiable once.
 
     Args:
         scores: (N, C) packed.
         chain: of the same C tags.
         rows: where rows begin and end.
+
+    Raises:
+        RuntimeError: a second derivative is asked for, by `create_graph=True`.
     """
     result: Tensor = _LogPartition.apply(scores, chain.start, chain.transitions, chain.end, rows)  # type: ignore[no-untyped-call]
     return result
@@ -63,8 +65,9 @@ class _LogPartition(torch.autograd.Function):
         return result.index_copy_(0, rows.time_major.row_order, ctx.sums.log_z)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the gradient of a CRF's likelihood cannot be differentiated: leave create_graph=False")
         rows: Rows = ctx.rows
         if rows.n_tokens == 0:
             return (*(torch.zeros(shape, dtype=dtype, device=grad.device) for shape, dtype in ctx.kinds), None)
