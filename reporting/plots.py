@@ -19,6 +19,7 @@ STYLES = {
     "bucketed": ("#009E73", "D", "-"),
     "padmask": ("#0072B2", "o", "-"),
     "packed": ("#D55E00", "v", "-"),
+    "timestep": ("#332288", "*", "-"),
     "token_budget": ("#56B4E9", "P", "-"),
     "stream": ("#999933", "X", "-"),
     "unmasked": ("#8C8C8C", "x", ":"),

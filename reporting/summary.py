@@ -16,7 +16,7 @@ from reporting.statistics import Mean, Reached, Spread
 from reporting.updates import KNOWN_WRONG, Made, sentences
 from runner.names import PADDING_CAUSES
 
-ORDER = ("size1", "same_length", "bucketed", "padmask", "packed", "token_budget", "stream", KNOWN_WRONG)
+ORDER = ("size1", "same_length", "bucketed", "padmask", "packed", "timestep", "token_budget", "stream", KNOWN_WRONG)
 REFERENCE = "padmask"  # quality is compared with it, since it is the standard
 SLOWEST = "size1"
 

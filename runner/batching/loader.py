@@ -24,7 +24,8 @@ class Batching:
         batch_size: examples of an update; None where the plan has another limit.
         plan: which rows form one update; its batch size is this one.
         micro_batch: rows that go through the model at once, their gradients being added up (None: the whole update).
-        layout: `packed`, `padded` with a mask, or `unmasked`: padded, with the padding taken for text (known wrong).
+        layout: `packed`; `timestep`: packed, and recurrent layers step through time; `padded` with a mask; or
+            `unmasked`: padded, with the padding taken for text (known wrong).
         width_multiple: padded widths are rounded up to a multiple of it.
 
     Raises:
@@ -35,12 +36,17 @@ class Batching:
     batch_size: PositiveInt | None
     plan: Plan
     micro_batch: PositiveInt | None
-    layout: Literal["packed", "padded", "unmasked"]
+    layout: Literal["packed", "timestep", "padded", "unmasked"]
     width_multiple: PositiveInt
 
     def __post_init__(self) -> None:
         if self.plan.batch_size != self.batch_size:
             raise ValueError(f"plan.batch_size={self.plan.batch_size} but batch_size={self.batch_size}; set the latter")
+
+    @property
+    def pads(self) -> bool:
+        """Whether batches hold padding."""
+        return self.layout in ("padded", "unmasked")
 
     def arrange(self, split: Batch) -> Batch:
         """The rows of training: here, those of the split."""
@@ -71,13 +77,13 @@ class Batching:
             lengths: (B,) of its rows.
             is_last: whether it belongs to an update for which `is_short` holds.
         """
-        if self.layout == "packed" or not len(lengths):
+        if not self.pads or not len(lengths):
             return no_padding()
         return padding_by_cause(lengths, np.array([len(lengths)]), np.array([is_last]), self.width_multiple)
 
     def padding_of_epoch(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
         """Padded tokens of whole updates, by cause, for a split of `lengths` (B,)."""
-        if self.layout == "packed" or not updates:
+        if not self.pads or not updates:
             return no_padding()
         pieces = [(len(rows), self.is_short(update)) for update in updates for rows in self._cut(update)]
         sizes, is_last = (np.array(column) for column in zip(*pieces, strict=True))
@@ -93,8 +99,9 @@ class Batching:
         return [update] if self.micro_batch is None else cut(update, self.micro_batch)
 
     def _lay_out(self, split: Batch, rows: IntArray) -> Batch:
-        if self.layout == "packed":
-            return split.select(rows)
+        if not self.pads:
+            packed = split.select(rows)
+            return packed.step_by_step() if self.layout == "timestep" else packed
         longest = int(split.rows.host_lengths[rows].max())
         batch = split.select(rows, width=round_up(max(1, longest), self.width_multiple))
         return batch.pad() if self.layout == "padded" else batch.unmasked()

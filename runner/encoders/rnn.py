@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from runner.errors import HydromelError
+from runner.layers.cells import Carried
 from runner.layers.dropout import Dropout
-from runner.layers.recurrence import Carried, Cell, Recurrence
+from runner.layers.recurrence import Cell, Recurrence
 from runner.ragged import Ragged
 from runner.types import Fraction, PositiveInt
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from runner.layers.cells import Carried, stepped
 from runner.ragged import Ragged
 
 Cell = Literal["rnn", "gru", "lstm"]
-Carried = tuple[Tensor, ...]  # (B, H) hidden, and (B, H) cell of an LSTM; (): zeros, at the begin of a text
 _MODULES: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
@@ -38,6 +38,8 @@ class Recurrence(nn.Module):
     def forward(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
         """Rows of (length, D), state at their begin -> rows of (length, H), state at each row's own end.
 
+        A state is (B, H) hidden, and (B, H) cell of an LSTM; () is zeros, at the begin of a text.
+
         An empty row keeps its state. Without a state (None) rows stand by themselves, and none comes out.
         """
         if not self.reverse:
@@ -51,6 +53,10 @@ class Recurrence(nn.Module):
         if rows.n_tokens == 0:
             nothing = x.values.new_zeros(*x.values.shape[:-1], self.hidden)
             return x.with_values(nothing), None if state is None else self._begin(x, state)
+        if rows.stepped:
+            output, end = self._packed(x.pack(), self._begin(x, state))
+            packed = Ragged(output, rows, "packed")
+            return packed.pad() if x.layout == "padded" else packed, None if state is None else end
         if rows.n_tokens == rows.n_rows * width:  # equally long: a rectangle, whichever the layout
             output, end = self._call(x.values.reshape(rows.n_rows, width, -1), self._begin(x, state))
             return x.with_values(output.reshape(*x.values.shape[:-1], self.hidden)), None if state is None else end
@@ -71,10 +77,15 @@ class Recurrence(nn.Module):
     def _packed(self, x: Ragged, state: Carried) -> tuple[Tensor, Carried]:
         """(N, D), state -> (N, H), state; as a `PackedSequence`, in which empty rows do not run."""
         time = x.rows.time_major
-        sequence = PackedSequence(permuted(x.values, time.tokens, time.inverse), time.batch_sizes)
-        output, end = self._call(sequence, tuple(one.index_select(0, time.row_order) for one in state))
+        inputs = permuted(x.values, time.tokens, time.inverse)
+        begin = tuple(one.index_select(0, time.row_order) for one in state)
+        if x.rows.stepped:
+            output, end = stepped(self.cell, inputs, time.batch_sizes.tolist(), begin)
+        else:
+            sequence, end = self._call(PackedSequence(inputs, time.batch_sizes), begin)
+            output = sequence.data
         kept = tuple(old.to(new.dtype).index_copy(0, time.row_order, new) for old, new in zip(state, end, strict=True))
-        return permuted(output.data, time.inverse, time.tokens), kept
+        return permuted(output, time.inverse, time.tokens), kept
 
     def _call(self, inputs: Any, state: Carried) -> tuple[Any, Carried]:
         """Torch's module, whose states have a first dimension for layers and no tuple for one part."""

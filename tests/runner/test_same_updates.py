@@ -28,15 +28,15 @@ MODELS = {
 
 @pytest.mark.parametrize("files", [tag_files, label_files], ids=["tag", "classify"])
 @pytest.mark.parametrize("model", MODELS)
-def test_size1_padmask_and_packed_reach_the_same_parameters(tmp_path: Path, files: Any, model: str) -> None:
+def test_size1_padmask_packed_and_timestep_reach_the_same_parameters(tmp_path: Path, files: Any, model: str) -> None:
     data = files(tmp_path)
     results, reached = {}, {}
-    for strategy in ("size1", "padmask", "packed"):
+    for strategy in ("size1", "padmask", "packed", "timestep"):
         folder = tmp_path / "runs" / strategy
         results[strategy] = run(folder, *data, *MODELS[model], *EXACT, f"batching={strategy}")
         reached[strategy] = parameters(folder)
         assert results[strategy]["updates"]["count"] == 50
-    for strategy in ("size1", "packed"):
+    for strategy in ("size1", "packed", "timestep"):
         assert results[strategy]["updates"]["digest"] == results["padmask"]["updates"]["digest"]
         for name, tensor in reached["padmask"].items():
             torch.testing.assert_close(reached[strategy][name], tensor, rtol=0, atol=1e-9, msg=f"{strategy}: {name}")

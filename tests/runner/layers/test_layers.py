@@ -13,6 +13,7 @@ from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from runner.accounting import KernelWatch
 from runner.layers.convolution import Convolution
 from runner.layers.pooling import pooling
 from runner.layers.recurrence import Cell, Recurrence
@@ -122,6 +123,44 @@ def test_two_directions_equal_torchs_packed_bidirectional_module(cell: str, layo
         mine = got.pack().pad().values[:, : max(LENGTHS)]
         torch.testing.assert_close(mine, expected[..., place * 5 : place * 5 + 5])
         torch.testing.assert_close(state[0], hidden[place])  # at each row's own end, not at the padded one
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("reverse", [False, True])
+def test_stepped_recurrence_keeps_the_contract(cell: Any, reverse: bool) -> None:
+    layer = Recurrence(cell, 6, 5, reverse).double()
+    check_contract(lambda x: layer(Ragged(x.values, x.rows.step_by_step(), x.layout), None), 6, weights(layer))
+
+
+@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4, 4), (0, 2, 0, 5), (1,), (0, 0)])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_steps_equal_the_kernel_in_outputs_states_and_gradients(cell: Any, layout: str, lengths: Any) -> None:
+    layer = Recurrence(cell, 6, 5, reverse=False).double()
+    _, state = layer(ragged((3,) * len(lengths)), START)
+    found = []
+    for stepped in (False, True):
+        x, begin = ragged(lengths), tuple(one.detach().requires_grad_() for one in state)
+        values = x.values.requires_grad_()
+        rows = x.rows.step_by_step() if stepped else x.rows
+        x = Ragged(values, rows, "packed")
+        output, end = layer(x if layout == "packed" else x.pad(), begin)
+        assert output.layout == layout
+        parts = [output.tokens(), *end]
+        total = sum((one * torch.linspace(1, 2, one.numel()).view_as(one)).sum() for one in parts)
+        asked = [values, *begin, *layer.parameters()]
+        grads = torch.autograd.grad(total, asked, allow_unused=True, materialize_grads=True)
+        found.append([*parts, *grads])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_steps_run_no_fused_kernel(cell: Any) -> None:
+    layer, x = Recurrence(cell, 6, 5, reverse=False), ragged().map(Tensor.float)
+    with KernelWatch() as watch:
+        layer(Ragged(x.values, x.rows.step_by_step(), "packed"), None)
+    assert watch.describe("timestep") == "matrix products, timestep"
 
 
 @pytest.mark.parametrize("cell", CELLS)
