@@ -11,28 +11,27 @@ what an allocator keeps in reserve, nor the program itself.
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from runner.batch import Batch
 from runner.batching.loader import Batching
+from runner.batching.passes import evaluation_batches, micro_batches
 from runner.batching.quality import FloatArray
-from runner.batching.shapes import Shapes
+from runner.batching.shapes import Shapes, Updates
 from runner.batching.stream import Stream
 from runner.columns import truncate
+from runner.live_bytes import LiveBytes
 from runner.model import Model
 from runner.ragged import IntArray, Ragged
-from runner.task import START, Head, Task
-from runner.train import backward
+from runner.task import START, Head, Metric, Task
+from runner.train import backward, evaluate
 
 PROBE_CELLS = 512  # places of the largest probe: some milliseconds of most models
 PROBE_WIDTH = 128  # tokens of its longest row
@@ -40,16 +39,18 @@ PROBE_WIDTH = 128  # tokens of its longest row
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of training at its peak.
+    """Bytes of a run, each at its peak.
 
     Attributes:
         parameter_bytes: of the model, its buffers too.
         gradient_bytes: of all parameters.
         optimizer_bytes: what the optimiser keeps between updates.
-        data_bytes: the columns of train and valid, which lie on the device as a whole.
-        activation_bytes: the most that the neediest batch has alive besides, forward and backward.
-        early_gradient_bytes: what gradients there are already while that is alive.
-        rows, width, tokens: of that batch; tokens are real ones.
+        data_bytes: the columns of all splits, which lie on the device as a whole.
+        activation_bytes: the most that the neediest micro-batch has alive besides those, forward and backward.
+        update_bytes: the most that activations and gradients take together: gradients come while activations go, but
+            from an update's second micro-batch on all gradients are there.
+        scoring_bytes: the most that the neediest batch of evaluation has alive; there are no gradients then.
+        rows, width, tokens: of the neediest micro-batch; tokens are real ones.
     """
 
     parameter_bytes: int
@@ -57,16 +58,23 @@ class Memory:
     optimizer_bytes: int
     data_bytes: int
     activation_bytes: int
-    early_gradient_bytes: int
+    update_bytes: int
+    scoring_bytes: int
     rows: int
     width: int
     tokens: int
 
     @property
-    def total_bytes(self) -> int:
-        """Activations go as gradients come, so the two are not added up."""
-        of_update = max(self.gradient_bytes, self.early_gradient_bytes + self.activation_bytes)
-        return self.parameter_bytes + self.optimizer_bytes + self.data_bytes + of_update
+    def staying_bytes(self) -> int:
+        return self.parameter_bytes + self.optimizer_bytes + self.data_bytes
+
+    @property
+    def training_bytes(self) -> int:
+        return self.staying_bytes + self.update_bytes
+
+    @property
+    def evaluation_bytes(self) -> int:
+        return self.staying_bytes + self.scoring_bytes
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,20 @@ class Law:
 
     Attributes:
         weights: (4,) a, b, c, d in bytes.
-        early_gradient_bytes: those of the neediest probe.
+        early_gradient_bytes: gradients that are there already when the neediest probe needs most.
+        added_bytes: what the smallest probe needs where gradients are there already: mostly new ones, before they are
+            added to those.
     """
 
     weights: FloatArray
     early_gradient_bytes: int
+    added_bytes: int
+
+    def of(self, shapes: Shapes) -> tuple[int, int]:
+        """Bytes of the neediest of some batches, and which one that is."""
+        needs = _terms(shapes.tokens, shapes.rows, shapes.widths) @ self.weights
+        most = int(needs.argmax())
+        return round(needs[most]), most
 
 
 class MemoryEstimate:
@@ -88,36 +105,50 @@ class MemoryEstimate:
     Args:
         model: on the CPU, in the dtype of training.
         task: whose answers are learned.
+        metric: makes the one that evaluation updates.
         optimizer: over the model's parameters.
         bf16: whether arithmetic is in bfloat16.
+        eval_batch_size: rows of an evaluation batch.
     """
 
-    def __init__(self, model: Model, task: Task, optimizer: torch.optim.Optimizer, bf16: bool) -> None:
-        self.model, self.task, self.optimizer, self.bf16 = model.train(), task, optimizer, bf16
-        self._laws: dict[tuple[type, str, bool], Law] = {}
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        metric: Callable[[], Metric],
+        optimizer: torch.optim.Optimizer,
+        bf16: bool,
+        eval_batch_size: int,
+    ) -> None:
+        self.model, self.task, self.metric, self.optimizer = model, task, metric, optimizer
+        self.bf16, self.eval_batch_size = bf16, eval_batch_size
+        self._laws: dict[tuple[type, str, bool, bool], Law] = {}
 
-    def of(self, batching: Batching | Stream, train: Batch, valid: Batch, shapes: Shapes) -> Memory:
+    def of(self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates) -> Memory:
         """The estimate for one strategy.
 
         Args:
             train: as `batching.arrange` gave it.
-            valid: the other split that lies on the device.
-            shapes: of the micro-batches.
+            others: the splits that are evaluated.
+            updates: of all epochs that are planned.
         """
-        one_by_one = int(shapes.rows.max()) == 1
-        key = (type(batching), batching.layout, one_by_one)
-        if key not in self._laws:
-            self._laws[key] = self._law(batching, probe_rows(train, one_by_one))
-        law = self._laws[key]
-        needs = _terms(shapes.tokens, shapes.rows, shapes.widths) @ law.weights
-        most = int(needs.argmax())
+        shapes = micro_batches(batching, updates, train)
+        law = self._law(batching, train, shapes, training=True)
+        activation_bytes, most = law.of(shapes)
+        gradient_bytes = _bytes_of(self._gradients())
+        update_bytes = activation_bytes + law.early_gradient_bytes
+        if len(shapes.rows) > len(updates):  # several micro-batches an update
+            update_bytes = gradient_bytes + max(update_bytes, law.added_bytes)
+        in_evaluation = evaluation_batches(batching, others, self.eval_batch_size)
+        scoring_bytes, _ = self._law(batching, train, in_evaluation, training=False).of(in_evaluation)
         return Memory(
             parameter_bytes=_bytes_of((*self.model.parameters(), *self.model.buffers())),
-            gradient_bytes=_bytes_of(self._gradients()),
+            gradient_bytes=gradient_bytes,
             optimizer_bytes=self._optimizer_bytes(),
-            data_bytes=_bytes_of(column for split in (train, valid) for column in _columns(split)),
-            activation_bytes=round(needs[most]),
-            early_gradient_bytes=law.early_gradient_bytes,
+            data_bytes=_bytes_of(column for split in (train, *others) for column in _columns(split)),
+            activation_bytes=activation_bytes,
+            update_bytes=max(update_bytes, gradient_bytes),
+            scoring_bytes=scoring_bytes,
             rows=int(shapes.rows[most]),
             width=int(shapes.widths[most]),
             tokens=int(shapes.tokens[most]),
@@ -125,26 +156,50 @@ class MemoryEstimate:
 
     def measure(self, batch: Batch) -> tuple[int, int]:
         """Run one batch forward and backward: the most bytes alive besides gradients, and gradients at that moment."""
-        self.model.zero_grad()
-        known = [*self.model.parameters(), *self.model.buffers(), *_columns(batch)]
-        live = LiveBytes(known)
+        self.model.train().zero_grad()
+        return self._run(batch).peak_besides(self._gradients())
+
+    def measure_added(self, batch: Batch) -> int:
+        """Run one batch on top of another's gradients: the most bytes alive besides those."""
+        return self._run(batch).peak_besides([])[0]
+
+    def measure_scoring(self, batch: Batch) -> tuple[int, int]:
+        """Evaluate one batch: the most bytes alive, and 0 of gradients."""
+        live = LiveBytes(self._known(batch))
+        with live:
+            evaluate(self.model, self.metric(), [batch], self.bf16)
+        return live.peak_besides([])
+
+    def _run(self, batch: Batch) -> LiveBytes:
+        live = LiveBytes(self._known(batch))
         with live:
             head = cast(Head, self.model.head)
             backward(self.model, head, [batch], self.task.count(batch), START, self.bf16, _no_clock)
-        return live.peak_besides(self._gradients())
+        return live
+
+    def _known(self, batch: Batch) -> list[Tensor]:
+        return [*self.model.parameters(), *self.model.buffers(), *self._gradients(), *_columns(batch)]
 
     def _gradients(self) -> list[Tensor]:
         return [one.grad for one in self.model.parameters() if one.grad is not None]
 
-    def _law(self, batching: Batching | Stream, some: list[Batch]) -> Law:
-        """Of this strategy's layout, by least squares over some small splits."""
-        whole = batching if isinstance(batching, Stream) else replace(batching, micro_batch=None)
-        probes = [next(iter(whole.micro_batches(one, np.arange(one.rows.n_rows)))) for one in some]
-        peaks, gradients = np.array([self.measure(probe) for probe in probes]).T
-        tokens = np.array([one.rows.n_tokens for one in some])  # an unmasked batch claims to have more
-        terms = _terms(tokens, *np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T)
-        scale = terms.max(axis=0).clip(min=1.0)
-        return Law(nnls(terms / scale, peaks)[0] / scale, int(gradients[peaks.argmax()]))
+    def _law(self, batching: Batching | Stream, train: Batch, shapes: Shapes, training: bool) -> Law:
+        """Of this strategy's layout, by least squares over some small batches."""
+        one_by_one = int(shapes.rows.max()) == 1
+        key = (type(batching), batching.layout, one_by_one, training)
+        if key not in self._laws:
+            whole = batching if isinstance(batching, Stream) else replace(batching, micro_batch=None)
+            some = probe_rows(train, one_by_one)
+            probes = [next(iter(whole.micro_batches(one, np.arange(one.rows.n_rows)))) for one in some]
+            peaks, gradients = np.array(
+                [self.measure(probe) if training else self.measure_scoring(probe) for probe in probes]
+            ).T
+            added = self.measure_added(probes[-1]) if training else 0
+            tokens = np.array([one.rows.n_tokens for one in some])  # an unmasked batch claims to have more
+            terms = _terms(tokens, *np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T)
+            scale = terms.max(axis=0).clip(min=1.0)
+            self._laws[key] = Law(nnls(terms / scale, peaks)[0] / scale, int(gradients[peaks.argmax()]), added)
+        return self._laws[key]
 
     def _optimizer_bytes(self) -> int:
         """After one update, by whatever gradients the probes left."""
@@ -172,45 +227,6 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
         (all_sorts, max(1, width // 4)),
     ]
     return [truncate(train.select(rows), longest) for rows, longest in chosen]
-
-
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the memory of tensors that are made while it is entered, from their making until the last is gone.
-
-    Args:
-        known: tensors that were there before; neither they nor views of them count.
-    """
-
-    def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._storages = {one.untyped_storage()._cdata: 0 for one in known}  # address -> number; 0: does not count
-        self._events: list[tuple[int, int]] = [(0, 0)]  # number of a storage, bytes that came (or, negative, went)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for one in tree_leaves(result):
-            if isinstance(one, Tensor) and (storage := one.untyped_storage())._cdata not in self._storages:
-                self._follow(storage)
-        return result
-
-    def peak_besides(self, kept: Iterable[Tensor]) -> tuple[int, int]:
-        """The most bytes alive at once that are not `kept`'s, and how many of those were there at that moment."""
-        theirs = [self._storages.get(one.untyped_storage()._cdata, 0) for one in kept]
-        numbers, sizes = np.array(self._events).T
-        alive_kept = np.cumsum(np.where(np.isin(numbers, theirs), sizes, 0))
-        alive = np.cumsum(sizes) - alive_kept
-        most = int(alive.argmax())
-        return int(alive[most]), int(alive_kept[most])
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        number = len(self._events)
-        self._storages[storage._cdata] = number
-        self._events.append((number, storage.nbytes()))
-        weakref.finalize(storage, self._forget, storage._cdata, number, storage.nbytes())
-
-    def _forget(self, address: int, number: int, n_bytes: int) -> None:
-        del self._storages[address]
-        self._events.append((number, -n_bytes))
 
 
 def _terms(tokens: IntArray, rows: IntArray, widths: IntArray) -> FloatArray:

@@ -25,7 +25,8 @@ COST: list[Column] = [
     ("largest\nbatch", lambda one: f"{one.memory.rows} x {one.memory.width:,}"),
     ("its\ntokens", lambda one: f"{one.memory.tokens:,}"),
     ("active\nMiB", lambda one: _mebibytes(one.memory.activation_bytes)),
-    ("memory\nMiB", lambda one: _mebibytes(one.memory.total_bytes)),
+    ("training\nMiB", lambda one: _mebibytes(one.memory.training_bytes)),
+    ("evaluation\nMiB", lambda one: _mebibytes(one.memory.evaluation_bytes)),
 ]
 SHUFFLE: list[Column] = [
     ("tokens an\nupdate", lambda one: f"{one.quality.tokens.mean:,.0f}"),

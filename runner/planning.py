@@ -14,7 +14,6 @@ from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.batching.plan import digest
 from runner.batching.quality import FloatArray, Quality, Share, answer_shares, correlation, measure
-from runner.batching.shapes import Shapes, Updates, shapes_of
 from runner.batching.stream import Stream
 from runner.build import build, check_options
 from runner.columns import TARGET, Data
@@ -100,6 +99,7 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
     train = data.splits["train"]
     answers = row_answers(task, data, train)
     memory = _memory(config, task, data)
+    others = [split for name, split in data.splits.items() if name != "train"]
     planned = []
     for one in configs:
         try:
@@ -109,7 +109,7 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
             unfit[one["choices"]["batching"]] = str(error)
             continue
         of_rows = answers if arranged is train else None
-        planned.append(plan_one(batching, arranged, data.splits["valid"], of_rows, one["seed"], epochs, memory))
+        planned.append(plan_one(batching, arranged, others, of_rows, one["seed"], epochs, memory))
     if not planned:
         raise HydromelError(next(iter(unfit.values())))
     lengths = train.rows.host_lengths
@@ -127,7 +127,7 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
 def plan_one(
     batching: Batching | Stream,
     train: Batch,
-    valid: Batch,
+    others: list[Batch],
     answers: FloatArray | None,
     seed: int,
     epochs: int,
@@ -137,6 +137,7 @@ def plan_one(
 
     Args:
         train: as `batching.arrange` gave it.
+        others: the splits that are evaluated.
         answers: (B, C) of its rows, or None.
     """
     lengths = train.rows.host_lengths
@@ -151,17 +152,8 @@ def plan_one(
         digest=digest(together),
         quality=measure(updates, lengths, answers, batching.batch_size),
         padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
-        memory=memory.of(batching, train, valid, micro_batches(batching, together, train)),
+        memory=memory.of(batching, train, others, together),
     )
-
-
-def micro_batches(batching: Batching | Stream, updates: Updates, train: Batch) -> Shapes:
-    """The shapes of what goes through the model at once."""
-    lengths = train.rows.host_lengths
-    if isinstance(batching, Stream):
-        return shapes_of(updates, lengths)
-    multiple = 1 if batching.layout == "packed" else batching.width_multiple
-    return shapes_of(updates, lengths, batching.micro_batch, multiple)
 
 
 def row_answers(task: Task, data: Data, train: Batch) -> FloatArray | None:
@@ -182,7 +174,7 @@ def as_json(report: Report, path: Path) -> None:
     """
     content = asdict(report)
     for one, shown in zip(report.planned, content["planned"], strict=True):
-        shown["memory"]["total_bytes"] = one.memory.total_bytes
+        shown["memory"] |= {name: getattr(one.memory, name) for name in ("training_bytes", "evaluation_bytes")}
         for name, figure in vars(one.quality).items():
             if isinstance(figure, Share):
                 shown["quality"][name]["times_chance"] = figure.times_chance
@@ -199,4 +191,11 @@ def _batching(config: Config) -> Batching | Stream:
 def _memory(config: Mapping[str, Any], task: Task, data: Data) -> MemoryEstimate:
     dtype = torch.float64 if config["dtype"] == "float64" else torch.float32
     model = build_model(config, task, data.vocabs, config["plugins"]).to(dtype=dtype)
-    return MemoryEstimate(model, task, build_optimizer(dict(config), model), bf16=config["precision"] == "bf16")
+    return MemoryEstimate(
+        model,
+        task,
+        metric=lambda: task.metric(data.vocabs),
+        optimizer=build_optimizer(dict(config), model),
+        bf16=config["precision"] == "bf16",
+        eval_batch_size=config["train"]["eval_batch_size"],
+    )

@@ -1,0 +1,56 @@
+"""How many bytes of tensors are alive at once while some code runs, on any device and without its allocator's help."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows the memory of tensors that are made while it is entered, from their making until the last is gone.
+
+    Args:
+        known: tensors that were there before; neither they nor views of them count.
+    """
+
+    def __init__(self, known: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._storages = {one.untyped_storage()._cdata: 0 for one in known}  # address -> number; 0: does not count
+        self._events: list[tuple[int, int]] = [(0, 0)]  # number of a storage, bytes that came (or, negative, went)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        with self:  # in inference mode whole recurrences come here as one function; their parts are to be seen
+            result = func.decompose(*args, **(kwargs or {}))
+        if result is not NotImplemented:
+            return result
+        result = func(*args, **(kwargs or {}))
+        for one in tree_leaves(result):
+            if isinstance(one, Tensor) and (storage := one.untyped_storage())._cdata not in self._storages:
+                self._follow(storage)
+        return result
+
+    def peak_besides(self, kept: Iterable[Tensor]) -> tuple[int, int]:
+        """The most bytes alive at once that are not `kept`'s, and how many of those were there at that moment."""
+        theirs = [self._storages.get(one.untyped_storage()._cdata, 0) for one in kept]
+        numbers, sizes = np.array(self._events).T
+        alive_kept = np.cumsum(np.where(np.isin(numbers, theirs), sizes, 0))
+        alive = np.cumsum(sizes) - alive_kept
+        most = int(alive.argmax())
+        return int(alive[most]), int(alive_kept[most])
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        number = len(self._events)
+        self._storages[storage._cdata] = number
+        self._events.append((number, storage.nbytes()))
+        weakref.finalize(storage, self._forget, storage._cdata, number, storage.nbytes())
+
+    def _forget(self, address: int, number: int, n_bytes: int) -> None:
+        del self._storages[address]
+        self._events.append((number, -n_bytes))
