@@ -19,6 +19,7 @@ from runner.errors import HydromelError
 from runner.model import Model
 from runner.ragged import IntArray, Ragged, Rows, choose
 from runner.task import Corpus, Head, Inspector, Predictions
+from runner.train import device_of
 from runner.training import Training
 
 Config = dict[str, Any]
@@ -31,7 +32,7 @@ def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> P
     probability: list[Tensor] = []
     index, lengths = [], []
     model.eval()
-    with torch.inference_mode(), torch.autocast(_device(model).type, torch.bfloat16, enabled=bf16):
+    with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, _ = model(batch, None)
             answer = head.predict(scores, batch)
@@ -78,7 +79,3 @@ def inspect(t: Training, data: Data, name: str, config: Config) -> dict[str, Any
     t.clock.lap("tracking")
     t.clock.settle()
     return tables
-
-
-def _device(model: torch.nn.Module) -> torch.device:
-    return next(model.parameters()).device
