@@ -75,6 +75,10 @@ class Head(Protocol):
         """Summed over rows or real tokens, with their number."""
         ...
 
+    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
+        """The terms of that sum: (B,) one a row, or a packed `Ragged` of one a real token (see `per_row`)."""
+        ...
+
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         """(B,) or (N,) int64: the answers."""
         ...

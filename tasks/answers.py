@@ -15,6 +15,7 @@ from torch import Tensor
 
 from runner.batch import Batch
 from runner.errors import HydromelError
+from runner.layers.pooling import sum_pool
 from runner.ragged import Ragged, Rows
 from runner.task import Encoder, Loss
 from runner.vocab import Vocab
@@ -119,6 +120,17 @@ def softmax(scores: Tensor) -> Tensor:
 def summed_cross_entropy(scores: Tensor, batch: Batch) -> Loss:
     """Over all answers of the batch, with their number, which the shape of `scores` (N, C) tells."""
     return Loss(cross_entropy(scores, answers(batch)).sum(), scores.shape[0])
+
+
+def cross_entropies(scores: Tensor, batch: Batch) -> Tensor | Ragged:
+    """The terms of `summed_cross_entropy`: (B,) one a row, or a packed `Ragged` of one a real token."""
+    losses = cross_entropy(scores, answers(batch))
+    return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
+
+
+def per_row(losses: Tensor | Ragged) -> Tensor:
+    """(B,) what each row adds to the loss, from a head's `losses`; rows without tokens add 0."""
+    return sum_pool(losses) if isinstance(losses, Ragged) else losses
 
 
 def majority_scores(train: Batch, test: Batch, n_labels: int) -> Tensor:

@@ -16,7 +16,7 @@ from runner.ragged import Ragged
 from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import Vocab
-from tasks.answers import answer_ids, column, majority_scores, place, softmax, summed_cross_entropy
+from tasks.answers import answer_ids, column, cross_entropies, majority_scores, place, softmax, summed_cross_entropy
 from tasks.metrics import LabelMetric
 from tasks.predictions import LabelInspector
 
@@ -91,6 +91,9 @@ class ClassifyHead(nn.Module):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         return summed_cross_entropy(scores, batch)
+
+    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
+        return cross_entropies(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return scores.argmax(dim=1)

@@ -18,7 +18,15 @@ from runner.ragged import Ragged, Rows
 from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import EOS, PAD, UNK, Vocab
-from tasks.answers import answer_rows, answers, require_tokens, softmax, summed_cross_entropy, token_vectors
+from tasks.answers import (
+    answer_rows,
+    answers,
+    cross_entropies,
+    require_tokens,
+    softmax,
+    summed_cross_entropy,
+    token_vectors,
+)
 from tasks.metrics import PerplexityMetric
 
 
@@ -152,6 +160,9 @@ class LmHead(nn.Module):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         return summed_cross_entropy(scores, batch)
+
+    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
+        return cross_entropies(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return scores.argmax(dim=1)

@@ -22,6 +22,7 @@ from tasks.answers import (
     answer_ids,
     answer_rows,
     column,
+    cross_entropies,
     majority_scores,
     place,
     require_tokens,
@@ -182,6 +183,9 @@ class TagHead(nn.Module):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         return summed_cross_entropy(scores, batch)
+
+    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
+        return cross_entropies(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return scores.argmax(dim=1)

@@ -215,4 +215,7 @@ def test_recurrence_runs_in_mixed_precision_and_carries_on(cell: Any, lengths: A
     with torch.autocast("cpu", torch.bfloat16):
         output, end = layer(x.map(linear), START)
         layer(x.map(linear), end)
+        mixed = x.map(linear)
+        by_steps = layer(Ragged(mixed.values, mixed.rows.step_by_step(), layout), end)[0]
+        torch.testing.assert_close(by_steps.tokens().float(), layer(mixed, end)[0].tokens().float(), rtol=0.1, atol=0.1)
     torch.testing.assert_close(output.tokens().float(), exact, rtol=0.05, atol=0.05)
