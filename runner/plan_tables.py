@@ -78,9 +78,9 @@ def _same(planned: Sequence[Planned]) -> list[str]:
 def _notes(report: Report) -> list[str]:
     memory = report.planned[0].memory
     return [
-        "memory is an estimate from small batches run here, without the program itself and kernels' workspaces; of it "
-        f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, optimiser "
-        f"{_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and active: the rest of an update",
+        "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
+        f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
+        f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active",
         f"over all rows, length tells the answer with r {_number(report.length_tells_answer)}",
         f"{report.epochs} epochs planned; docs/plan.md says what each figure is",
     ]
