@@ -91,7 +91,9 @@ class Head(Protocol):
 class Metric(Protocol):
     """Gathers predictions on the device, without synchronising, and computes once at the end."""
 
-    def update(self, scores: Tensor, batch: Batch) -> None: ...
+    of_answers: bool  # whether it takes what the head predicts, (B,) or (N,), or the head's scores
+
+    def update(self, said: Tensor, batch: Batch) -> None: ...
 
     def compute(self) -> dict[str, Any]:
         """Named figures (floats, documented units) and, by name, tables of detail (nested dicts and lists)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,11 +51,11 @@ def fit(t: Training) -> None:
 def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool) -> dict[str, Any]:
     """The metric over all batches; a state is carried from batch to batch where they continue one another."""
     model.eval()
-    state = START
+    state, head = START, cast(Head, model.head)
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, state = model(batch, state if batch.continues else None)
-            metric.update(scores, batch)
+            metric.update(head.predict(scores, batch) if metric.of_answers else scores, batch)
         return metric.compute()
 
 

@@ -133,9 +133,6 @@ def per_row(losses: Tensor | Ragged) -> Tensor:
     return sum_pool(losses) if isinstance(losses, Ragged) else losses
 
 
-def majority_scores(train: Batch, test: Batch, n_labels: int) -> Tensor:
-    """(N, C) scores of always giving train's most frequent answer (of equal ones the first) for all of `test`."""
-    counts = torch.bincount(answers(train), minlength=n_labels)
-    scores = torch.zeros(n_labels, device=counts.device)
-    scores[counts.argmax()] = 1.0
-    return scores.expand(len(answers(test)), -1)
+def majority_answers(train: Batch, test: Batch, n_labels: int) -> Tensor:
+    """(N,) train's most frequent answer (of equal ones the first), for all of `test`."""
+    return torch.bincount(answers(train), minlength=n_labels).argmax().expand(len(answers(test)))

@@ -16,7 +16,7 @@ from runner.ragged import Ragged
 from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import Vocab
-from tasks.answers import answer_ids, column, cross_entropies, majority_scores, place, softmax, summed_cross_entropy
+from tasks.answers import answer_ids, column, cross_entropies, majority_answers, place, softmax, summed_cross_entropy
 from tasks.metrics import LabelMetric
 from tasks.predictions import LabelInspector
 
@@ -71,7 +71,7 @@ class Classify:
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of always answering train's most frequent label."""
         metric = self.metric(vocabs)
-        metric.update(majority_scores(train, test, len(vocabs["target"])), test)
+        metric.update(majority_answers(train, test, len(vocabs["target"])), test)
         return metric.compute()
 
 

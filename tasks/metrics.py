@@ -46,15 +46,17 @@ class LabelMetric:
         labels: (C,) the names of the possible answers.
     """
 
+    of_answers = True
+
     def __init__(self, *, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
         self._counts: Tensor | None = None  # (C*C,) gold-major
 
-    def update(self, scores: Tensor, batch: Batch) -> None:
+    def update(self, said: Tensor, batch: Batch) -> None:
         if self._counts is None:
-            self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64, device=scores.device)
+            self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64, device=said.device)
         # bincount would wait for the device
-        cells = answers(batch) * len(self.labels) + scores.argmax(dim=1)
+        cells = answers(batch) * len(self.labels) + said
         self._counts.index_add_(0, cells, torch.ones_like(cells))
 
     def compute(self) -> dict[str, Any]:
@@ -84,6 +86,8 @@ class SpanMetric:
         to_own: from the tags that a model learns and predicts to `tags`; None where they are the same.
     """
 
+    of_answers = True
+
     def __init__(self, *, tags: Sequence[str], scheme: Scheme, to_own: Conversion | None = None) -> None:
         self.tags = SpanTags.of(tags)
         self.scheme = scheme
@@ -93,9 +97,9 @@ class SpanMetric:
         self._predicted: list[Tensor] = []
         self._lengths: list[IntArray] = []
 
-    def update(self, scores: Tensor, batch: Batch) -> None:
+    def update(self, said: Tensor, batch: Batch) -> None:
         self._gold.append(answers(batch))
-        self._predicted.append(scores.argmax(dim=1))
+        self._predicted.append(said)
         self._lengths.append(answer_rows(batch).host_lengths)
 
     def compute(self) -> dict[str, Any]:
@@ -137,13 +141,15 @@ class PerplexityMetric:
         per_character: tokens are characters, so that bits per token are bits per character.
     """
 
+    of_answers = False
+
     def __init__(self, *, per_character: bool) -> None:
         self.per_character = per_character
         self._total: Tensor | None = None  # nats, float64: its rounding does not depend on the batches
         self._count = 0
 
-    def update(self, scores: Tensor, batch: Batch) -> None:
-        self.add(cross_entropy(scores, answers(batch)))
+    def update(self, said: Tensor, batch: Batch) -> None:
+        self.add(cross_entropy(said, answers(batch)))
 
     def add(self, nll: Tensor) -> None:
         """(N,) nats of N further tokens."""

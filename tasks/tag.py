@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from runner.batch import Batch
 from runner.errors import HydromelError
-from runner.layers.dropout import Dropout
+from runner.layers.crf import Constrain
+from runner.layers.crf_chain import Allowed
 from runner.ragged import IntArray, Ragged
-from runner.task import Encoder, Loss
+from runner.task import Encoder
 from runner.types import Fraction
 from runner.vocab import Vocab
 from tasks.answers import (
     answer_ids,
     answer_rows,
     column,
-    cross_entropies,
-    majority_scores,
+    majority_answers,
     place,
     require_tokens,
-    softmax,
-    summed_cross_entropy,
-    token_vectors,
 )
 from tasks.metrics import LabelMetric, SpanMetric
 from tasks.predictions import TagInspector
+from tasks.span_constraints import allowed_by
 from tasks.span_schemes import Conversion
-from tasks.spans import Scheme, SpanTags, all_tags, as_scheme
+from tasks.spans import Scheme, SpanTags, all_tags, as_scheme, illegal
+from tasks.tag_heads import CrfOutput, HeadKind, SoftmaxOutput, TagHead
 
 
 class Tag:
@@ -45,10 +45,14 @@ class Tag:
         span_scheme: how tags form spans (IOB1, IOB2, IOBES), or null for plain tags, such as parts of speech.
         train_scheme: the scheme of the tags that are learned and predicted (null: `span_scheme`). Predictions are
             converted to `span_scheme` before they are measured or written, so figures compare whatever was learned.
+        head: softmax (each token by itself) or crf (all tags of a row at once).
+        constraints: where tags that the scheme does not let follow one another are forbidden: in decoding, in a crf's
+            training, in both, or nowhere.
         dropout: probability, on the encoder's output.
 
     Raises:
-        HydromelError: an unknown scheme, a train_scheme for plain tags, or a quality that such tags do not have.
+        HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, constraints on the training of a
+            softmax, or a quality that such tags do not have.
 
     Attributes:
         scheme: of the data set's tags.
@@ -64,6 +68,8 @@ class Tag:
         quality: Literal["accuracy", "macro_f1", "f1"] | None,
         span_scheme: str | None,
         train_scheme: Scheme | None,
+        head: HeadKind,
+        constraints: Constrain,
         dropout: Fraction,
     ) -> None:
         self.name = name
@@ -71,6 +77,14 @@ class Tag:
         if train_scheme is not None and self.scheme is None:
             raise HydromelError(f"task.train_scheme={train_scheme} needs spans, but task.span_scheme=null: plain tags")
         self.learned_scheme = train_scheme or self.scheme
+        self.head_kind, self.constraints = head, constraints
+        if constraints != "none" and self.scheme is None:
+            raise HydromelError(f"task.constraints={constraints} needs spans, but task.span_scheme=null: plain tags")
+        if constraints in ("train", "both") and head == "softmax":
+            raise HydromelError(
+                f"task.constraints={constraints}: training a softmax has no transitions to constrain; use decode or "
+                "none, or task.head=crf"
+            )
         self.dropout = dropout
         possible = ("accuracy", "macro_f1") if self.scheme is None else ("f1", "accuracy")
         self.quality: str = quality or possible[0]
@@ -82,9 +96,11 @@ class Tag:
         """Train's tags; with a scheme also every other prefix of the types seen, which valid or test may have.
 
         Raises:
-            HydromelError: tags that should form spans, none of which does; malformed ones that are to be converted.
+            HydromelError: tags that should form spans, none of which does; malformed ones that are to be converted;
+                illegal ones, where training is constrained.
         """
-        plain = Vocab.labels(_flat(column(train, "tags", self.name))[0])
+        tags, offsets = _flat(column(train, "tags", self.name))
+        plain = Vocab.labels(tags)
         if self.scheme is None:
             return plain
         types = SpanTags.of(plain.tokens).types
@@ -96,6 +112,8 @@ class Tag:
         # dict.fromkeys: malformed tags that the reader was told to keep come last
         own = tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens]))
         if self.learned_scheme in (None, self.scheme):
+            if self.constraints in ("train", "both"):
+                self._require_legal(train, tags, offsets, self.scheme)
             return Vocab(own, unk=None)
         if malformed := own[len(all_tags(types, self.scheme)) :]:
             raise HydromelError(
@@ -103,6 +121,15 @@ class Tag:
                 "cannot be converted; use task.train_scheme=null"
             )
         return Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
+
+    def _require_legal(self, train: pa.Table, tags: pa.Array, offsets: IntArray, scheme: Scheme) -> None:
+        wrong = illegal(tags, offsets, scheme)
+        if len(wrong):
+            first = int(wrong[0])
+            raise HydromelError(
+                f"{_at(train, offsets, first)}: '{tags[first].as_py()}' may not stand there in {scheme}; a crf whose "
+                "training is constrained gives it no probability: use task.constraints=decode or none"
+            )
 
     def own_tags(self, learned: Vocab) -> tuple[str, ...]:
         """The data set's tags, from those that are learned."""
@@ -130,12 +157,8 @@ class Tag:
             n_tags, n_tokens = offsets[row + 1] - offsets[row], rows.host_lengths[row]
             raise HydromelError(f"{place(table, row)}: {n_tags} tags for {n_tokens} tokens")
 
-        def at(token: int) -> str:
-            row = int(np.searchsorted(offsets, token, side="right")) - 1
-            return f"{place(table, row)}, token {token - offsets[row] + 1}"
-
         own = Vocab(self.own_tags(vocabs["target"]), unk=None)
-        target = answer_ids(tags, own, at, "tag")
+        target = answer_ids(tags, own, partial(_at, table, offsets), "tag")
         if self.learned_scheme is not None and self.learned_scheme != self.scheme:
             target = torch.from_numpy(Conversion.of(own.tokens, self.learned_scheme)(target.numpy(), offsets))
         return Batch(features, Ragged(target.to(rows.device), rows, "packed"), np.arange(rows.n_rows))
@@ -150,7 +173,13 @@ class Tag:
             HydromelError: an encoder of one vector a row.
         """
         require_tokens(encoder, self.name)
-        return TagHead(encoder.output_size, len(vocabs["target"]), self.dropout)
+        tags = vocabs["target"].tokens
+        scheme = self.learned_scheme
+        allowed = Allowed.everything(len(tags)) if scheme is None else allowed_by(scheme, tags)
+        output: SoftmaxOutput | CrfOutput = SoftmaxOutput(allowed, self.constraints == "decode")
+        if self.head_kind == "crf":
+            output = CrfOutput(len(tags), allowed, self.constraints)
+        return TagHead(encoder.output_size, len(tags), self.dropout, output)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric | SpanMetric:
         tags = self.own_tags(vocabs["target"])
@@ -164,37 +193,17 @@ class Tag:
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of always answering train's most frequent tag."""
         metric = self.metric(vocabs)
-        metric.update(majority_scores(train, test, len(vocabs["target"])), test)
+        metric.update(majority_answers(train, test, len(vocabs["target"])), test)
         return metric.compute()
-
-
-class TagHead(nn.Module):
-    """Drop out, score: token vectors (D) -> (N, C) for the real tokens alone."""
-
-    def __init__(self, input_size: int, n_tags: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = Dropout(dropout)
-        self.linear = nn.Linear(input_size, n_tags)
-
-    def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        vectors = self.dropout(token_vectors(encoded, batch), answer_rows(batch), "packed")
-        scores: Tensor = self.linear(vectors)
-        return scores
-
-    def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        return summed_cross_entropy(scores, batch)
-
-    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return cross_entropies(scores, batch)
-
-    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        return scores.argmax(dim=1)
-
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        return softmax(scores)
 
 
 def _flat(tags: pa.ListArray) -> tuple[pa.Array, IntArray]:
     """(N,) the tags of all rows, and (B+1,) where rows begin."""
     offsets: IntArray = tags.offsets.to_numpy().astype(np.int64)
     return pc.list_flatten(tags), offsets - offsets[0]
+
+
+def _at(table: pa.Table, offsets: IntArray, token: int) -> str:
+    """Where the n-th token stands."""
+    row = int(np.searchsorted(offsets, token, side="right")) - 1
+    return f"{place(table, row)}, token {token - offsets[row] + 1}"

@@ -43,6 +43,6 @@ class EncoderOf:
     per_token: bool = True
 
 
-def one_hot(predicted: Sequence[int], n_labels: int) -> torch.Tensor:
-    """Scores of which the largest is the predicted one's."""
-    return torch.nn.functional.one_hot(torch.tensor(predicted, dtype=torch.int64), n_labels).double()
+def ids(predicted: Sequence[int]) -> torch.Tensor:
+    """Answers as a head predicts them."""
+    return torch.tensor(predicted, dtype=torch.int64)

@@ -39,7 +39,9 @@ def test_masked_token_loss(layout: str) -> None:
     batch = split.pad() if layout == "padded" else split.unmasked()
     values = torch.zeros(2, 5, 1, dtype=torch.float64)
     values[0, :, 0] = torch.tensor(picked, dtype=torch.float64)
-    task = Tag(name="tag", quality=None, span_scheme=None, train_scheme=None, dropout=0.0)
+    task = Tag(
+        name="tag", quality=None, span_scheme=None, train_scheme=None, head="softmax", constraints="none", dropout=0.0
+    )
     head = task.head(EncoderOf(1), TWO, nn.Identity()).double()
     with torch.no_grad():
         head.linear.weight.copy_(torch.tensor([[1.0], [0.0]]))

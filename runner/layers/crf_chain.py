@@ -45,6 +45,11 @@ class Allowed:
     transitions: Tensor
     end: Tensor
 
+    @classmethod
+    def everything(cls, n_tags: int) -> Allowed:
+        one = torch.ones(n_tags, dtype=torch.bool)
+        return cls(one, one.expand(n_tags, -1), one)
+
     def restrict(self, chain: Chain) -> Chain:
         """The same scores with -inf for what is not allowed."""
         pairs = ((chain.start, self.start), (chain.transitions, self.transitions), (chain.end, self.end))

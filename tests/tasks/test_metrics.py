@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from answer_batches import labelled, one_hot, tagged
+from answer_batches import ids, labelled, tagged
 from seqeval.metrics import accuracy_score, classification_report
 from seqeval.scheme import IOB1, IOB2, IOBES
 
@@ -31,7 +31,8 @@ def measure(metric: Any, scores: torch.Tensor, split: Batch, order: np.ndarray, 
         chosen = order[start : start + batch_size]
         own = [np.arange(split.rows.host_offsets[row], split.rows.host_offsets[row + 1]) for row in chosen]
         places = np.concatenate(own).astype(np.int64) if by_token else chosen
-        metric.update(scores[torch.from_numpy(places)], split.select(chosen))
+        some = scores[torch.from_numpy(places)]
+        metric.update(some.argmax(1) if metric.of_answers else some, split.select(chosen))
     return metric.compute()
 
 
@@ -89,7 +90,7 @@ def test_default_calls_a_wrong_iobes_answer_right() -> None:
     names = all_tags(["PER"], "IOBES")
     metric = SpanMetric(tags=names, scheme="IOBES")
     gold = [names.index(tag) for tag in ("B-PER", "E-PER", "O")]
-    metric.update(one_hot([names.index(tag) for tag in ("B-PER", "I-PER", "O")], len(names)), tagged([gold]))
+    metric.update(ids([names.index(tag) for tag in ("B-PER", "I-PER", "O")]), tagged([gold]))
     figures = metric.compute()
     assert (figures["f1_default"], figures["f1_strict"], figures["f1"]) == (100.0, 0.0, 0.0)
 
@@ -113,14 +114,14 @@ def test_figures_of_nothing_are_zero() -> None:
     names = all_tags(["PER"], "IOB2")
     for metric in (SpanMetric(tags=names, scheme="IOB2"), LabelMetric(labels=names)):
         assert metric.compute()["accuracy"] == 0.0
-        metric.update(torch.zeros(0, len(names)), tagged([[], []]))
+        metric.update(ids([]), tagged([[], []]))
         assert metric.compute()["accuracy"] == 0.0
 
 
 def test_labels_by_hand() -> None:
     """a: 2 of 3 found, and 1 of b called a; c is never gold nor predicted, so no part of the mean."""
     metric = LabelMetric(labels=["a", "b", "c"])
-    metric.update(one_hot([0, 0, 1, 0, 1], 3), labelled([0, 0, 0, 1, 1]))
+    metric.update(ids([0, 0, 1, 0, 1]), labelled([0, 0, 0, 1, 1]))
     figures = metric.compute()
     assert figures["accuracy"] == pytest.approx(60.0)
     assert figures["confusion"] == {"labels": ["a", "b", "c"], "counts": [[2, 1, 0], [1, 1, 0], [0, 0, 0]]}
@@ -140,7 +141,7 @@ def test_labels_against_plain_loops() -> None:
     rng = np.random.default_rng(5)
     gold, predicted = rng.integers(0, 6, 500).tolist(), rng.integers(0, 7, 500).tolist()
     metric = LabelMetric(labels=list("abcdefg"))
-    metric.update(one_hot(predicted, 7), labelled(gold))
+    metric.update(ids(predicted), labelled(gold))
     figures = metric.compute()
     pairs = list(zip(gold, predicted, strict=True))
     f1 = []
@@ -214,7 +215,7 @@ def test_real_tags_and_predictions_of_wnut17() -> None:
     predicted = [[best.get(token.lower(), "O") for token, _ in row] for row in test]
     metric = SpanMetric(tags=names, scheme="IOB2")
     flat = [names.index(tag) for row in predicted for tag in row]
-    metric.update(one_hot(flat, len(names)), tagged([[names.index(tag) for tag in row] for row in gold]))
+    metric.update(ids(flat), tagged([[names.index(tag) for tag in row] for row in gold]))
     figures = metric.compute()
     for mode in ("default", "strict"):
         expected = report(gold, predicted, "IOB2", mode)["micro avg"]

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from answer_batches import EncoderOf, labelled, one_hot, tagged
+from answer_batches import EncoderOf, ids, labelled, tagged
 from composed import config, label_files, run, tag_files
 from conlleval import conlleval
 from hypothesis import given, settings
@@ -56,9 +56,7 @@ def test_figures_are_those_of_conlleval(scheme: str, data: st.DataObject) -> Non
     pair = st.tuples(*[st.integers(0, len(tags) - 1)] * 2)
     rows = data.draw(st.lists(st.lists(pair, max_size=7), min_size=1, max_size=6))
     metric = SpanMetric(tags=tags, scheme=scheme)  # type: ignore[arg-type]
-    metric.update(
-        one_hot([p for row in rows for _, p in row], len(tags)), tagged([[g for g, _ in row] for row in rows])
-    )
+    metric.update(ids([p for row in rows for _, p in row]), tagged([[g for g, _ in row] for row in rows]))
     text = "\n\n".join("\n".join(f"w {tags[g]} {tags[p]}" for g, p in row) for row in rows)
     figures, counted = metric.compute(), conlleval(text, " ")
     for name in ("accuracy", "precision", "recall", "f1"):
@@ -265,7 +263,9 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
             places = [np.arange(*split.rows.host_offsets[row : row + 2]) for row in batch.index]
             return wanted[np.concatenate(places).astype(int)], state
 
-    task = Tag(name="tag", quality=None, span_scheme=None, train_scheme=None, dropout=0.0)
+    task = Tag(
+        name="tag", quality=None, span_scheme=None, train_scheme=None, head="softmax", constraints="none", dropout=0.0
+    )
     head = task.head(EncoderOf(1), VOCABS, torch.nn.Identity())
     found = predict(Given(), head, batches, bf16=False)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.answers, wanted.argmax(1).numpy())

@@ -22,7 +22,8 @@ ABC = {"target": Vocab(("a", "b", "c"), unk=None)}
 
 
 def tag(**changes: Any) -> Tag:
-    return Tag(**{"name": "tag", "quality": None, "span_scheme": None, "train_scheme": None, "dropout": 0.0, **changes})
+    plain = {"quality": None, "span_scheme": None, "train_scheme": None, "head": "softmax", "constraints": "none"}
+    return Tag(**{"name": "tag", **plain, "dropout": 0.0, **changes})
 
 
 def table(tags: list[list[str]], **columns: Any) -> pa.Table:

@@ -46,14 +46,25 @@ def lm_batch(task: Any) -> Batch:
 
 
 TAG = {"name": "tag", "quality": None, "train_scheme": None, "dropout": 0.1}
+SOFTMAX: dict[str, Any] = {**TAG, "head": "softmax", "constraints": "none"}
 CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
     "classify": (
         Classify(name="classify", quality="accuracy", pooling="max", dropout=0.1),
         lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]),
         LABELS,
     ),
-    "tag": (Tag(**TAG, span_scheme=None), lambda task: tagged([[0, 1], [], [3]]), LABELS),
-    "spans": (Tag(**TAG, span_scheme="IOB2"), lambda task: tagged([[0, 1], [], [3]]), LABELS),
+    "tag": (Tag(**SOFTMAX, span_scheme=None), lambda task: tagged([[0, 1], [], [3]]), LABELS),
+    "spans": (Tag(**SOFTMAX, span_scheme="IOB2"), lambda task: tagged([[0, 1], [], [3]]), LABELS),
+    "constrained": (
+        Tag(**TAG, head="softmax", constraints="decode", span_scheme="IOB2"),
+        lambda task: tagged([[0, 1], [], [3]]),
+        LABELS,
+    ),
+    "crf": (
+        Tag(**TAG, head="crf", constraints="both", span_scheme="IOB2"),
+        lambda task: tagged([[0, 1], [], [3]]),
+        LABELS,
+    ),
     "lm": (
         Lm(name="lm", quality="nll", unit="line", feature="words", tie_weights=False, dropout=0.1),
         lm_batch,
@@ -75,8 +86,8 @@ def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None
         scores = head(encoded, batch)
         loss = head.loss(scores, batch)
         loss.total.backward()
-        metric.update(scores.detach(), batch)
-        answers, probabilities = head.predict(scores, batch), head.probabilities(scores.detach(), batch)
+        answers, probabilities = head.predict(scores.detach(), batch), head.probabilities(scores.detach(), batch)
+        metric.update(answers if metric.of_answers else scores.detach(), batch)
     assert loss.count == task.count(batch)
     assert metric.compute()
     assert answers.shape == scores.shape[:1]

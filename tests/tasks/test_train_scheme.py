@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from answer_batches import one_hot, words
+from answer_batches import ids, words
 from composed import run, tag_files
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
@@ -25,7 +25,15 @@ TYPES = ("LOC", "PER")
 
 
 def tag(span_scheme: str | None, train_scheme: str | None) -> Tag:
-    return Tag(name="tag", quality=None, span_scheme=span_scheme, train_scheme=train_scheme, dropout=0.0)  # type: ignore[arg-type]
+    return Tag(
+        name="tag",
+        quality=None,
+        span_scheme=span_scheme,
+        train_scheme=train_scheme,
+        head="softmax",
+        constraints="none",
+        dropout=0.0,
+    )  # type: ignore[arg-type]
 
 
 def table(rows: list[list[str]]) -> pa.Table:
@@ -67,7 +75,7 @@ def test_figures_are_those_of_the_converted_predictions(own: str, learned: str) 
     assert vocab.tokens == tuple(all_tags(TYPES, learned))
     batch = task.encode(words([[1] * len(row) for row in gold]), table(gold), {"target": vocab})
     metric = task.metric({"target": vocab})
-    metric.update(one_hot([vocab.ids[one] for row in answers for one in row], len(vocab)), batch)
+    metric.update(ids([vocab.ids[one] for row in answers for one in row]), batch)
     figures: dict[str, Any] = metric.compute()
     back = [row if learned == own else retagged(row, own) for row in answers]
     assert 0 < f1_score(gold, back) < 1
