@@ -11,9 +11,19 @@ from typing import Any
 import torch
 
 from runner.audit.compare import Alone
-from runner.audit.engine import DTYPES, Arithmetic, Auditor, Mode, arithmetic_verdict, dropout_verdict, in_mode
+from runner.audit.engine import (
+    DTYPES,
+    Arithmetic,
+    Auditor,
+    Mode,
+    arithmetic_verdict,
+    dropout_verdict,
+    in_mode,
+    own_dropout_verdict,
+)
 from runner.audit.metric import metric_verdict
 from runner.audit.model import ModelSubject
+from runner.audit.observe import with_dropout
 from runner.audit.sample import sample, streams, with_random_ids
 from runner.audit.stream import StreamSubject
 from runner.audit.update import update_verdict
@@ -32,6 +42,7 @@ from runner.train import device_of
 Config = dict[str, Any]
 Strategy = ModelSubject | StreamSubject
 STREAMS, WINDOWS = 4, 3  # of a text that is read in streams
+DROPOUT = 0.5  # rate of all layers where it is on
 UPDATE_ROWS = 8  # rows of an update, so that a sample makes several
 
 
@@ -115,8 +126,24 @@ def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed:
         for arithmetic in options.arithmetics:
             report.verdicts += _coarse(subjects, truth, arithmetic, mode, seed)
     model.train()
+    with with_dropout(model, DROPOUT):
+        report.verdicts += _dropout(subjects, seed)
+
+
+def _dropout(subjects: Sequence[Strategy], seed: int) -> Iterator[Verdict]:
+    """Copies of an example lose different values; from seeds of its own, an example loses the same in any company."""
     row = int(subjects[0].lengths.argmax())
-    report.verdicts += [dropout_verdict(subject, row) for subject in subjects]
+    layouts: dict[Any, Verdict] = {}
+    alone: Alone | None = None
+    for subject in subjects:
+        if (key := _layout(subject)) not in layouts:
+            verdict = dropout_verdict(subject, row)
+            if verdict.passed and isinstance(subject, ModelSubject):  # windows of a stream bring no seeds
+                alone = alone or Alone(_reference(subject.with_seeds()), torch.float64)
+                with_seeds = subject.with_seeds()
+                verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed)
+            layouts[key] = verdict
+        yield replace(layouts[key], subject=subject.name)
 
 
 def _own(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator[Verdict]:

@@ -187,6 +187,14 @@ def dropout_verdict(subject: Subject, row: int) -> Verdict:
     return Verdict(subject.name, "dropout", "train", False, torch.inf, found)
 
 
+def own_dropout_verdict(subject: Subject, alone: Alone, seed: int) -> Verdict:
+    """With dropout on, and examples that bring seeds for it: each loses in company what it loses alone."""
+    auditor = Auditor(subject, "train", alone, seed)
+    made = companies(subject.lengths, subject.has_padding, seed)
+    runs = [run for check in ("order", "duplicates", "company", "extremes", "width") for run in made[check]]
+    return auditor.verdict("dropout", auditor.differences(runs, []), runs)
+
+
 @contextmanager
 def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
     """Train or eval mode, without dropout; afterwards as it was."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from runner.audit.align import Geometry, possible, reading, split, worst_difference
 from runner.audit.checks import Company
@@ -99,7 +99,13 @@ class Locator:
         """The module itself; or where what it was given differs already, the one whose own code made that."""
         given = self.steps(company, module, "inputs") if module else []
         differs = any(step.rows() and not step.is_permuted() for step in given)
-        return module.rpartition(".")[0] if differs else module
+        return self._owner(module) if differs else module
+
+    def _owner(self, module: str) -> str:
+        """The module whose code calls this one: the next outside that is no mere list."""
+        outside = module.rpartition(".")[0]
+        is_list = isinstance(self.subject.module.get_submodule(outside), nn.ModuleList | nn.ModuleDict)
+        return self._owner(outside) if is_list else outside
 
     def _step(
         self,

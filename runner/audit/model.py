@@ -67,6 +67,10 @@ class ModelSubject:
         dtype = torch.float32 if arithmetic == "bf16" else DTYPES[arithmetic]
         return replace(self, module=copy.deepcopy(self.module).to(dtype), bf16=arithmetic == "bf16")
 
+    def with_seeds(self) -> ModelSubject:
+        """The same examples, each of which draws its dropout from its own number."""
+        return replace(self, sample=self.sample.with_seeds(torch.arange(len(self.lengths)).to(self.sample.rows.device)))
+
     def tokens(self, row: int) -> Sequence[str]:
         return words(self.sample, self.vocabs, row)
 

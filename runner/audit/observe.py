@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from runner.audit.align import Geometry, Part, parts
 from runner.errors import HydromelError
+from runner.layers.dropout import Dropout
 from runner.ragged import IntArray, Ragged
 from runner.task import Loss
 
@@ -199,6 +200,20 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
     finally:
         for one, name, value in changed:
             setattr(one, name, value)
+
+
+@contextmanager
+def with_dropout(module: nn.Module, rate: float) -> Iterator[None]:
+    """All dropout layers of ours at one rate above 0; afterwards as they were."""
+    layers = [one for one in module.modules() if isinstance(one, Dropout)]
+    before = [one.p for one in layers]
+    for one in layers:
+        one.p = rate
+    try:
+        yield
+    finally:
+        for one, p in zip(layers, before, strict=True):
+            one.p = p
 
 
 @contextmanager

@@ -87,6 +87,20 @@ def test_gradients_are_compared_where_outputs_agree() -> None:
     }
 
 
+def test_code_between_modules_is_that_of_the_module_that_calls_and_not_of_a_list() -> None:
+    class Averaging(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(3, 2)])
+
+        def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+            scores: Tensor = self.layers[0](x.masked_fill(~mask[:, :, None], 0.0).mean(1))
+            return scores
+
+    report = audit_module(Averaging(), examples(), collate)
+    assert ("width", "Averaging", kinds.WIDTH) in findings(report)
+
+
 def test_the_module_is_left_as_it_was() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
     module[2].eval()

@@ -1,0 +1,63 @@
+"""The audit's check of dropout: on in every layer, and each example's own by its seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from runner.audit.config import Options, audit_config
+from runner.audit.observe import with_dropout
+from runner.audit.verdict import Verdict
+from runner.compose import compose_strategies
+from runner.layers.dropout import Dropout
+from runner.ragged import Layout, Rows
+
+SMALL = ("task=classify", "features.words.max_size=30", "embedding.size=6", "threads=1")
+CONV = ("encoder=conv", "encoder.filters=4", "batching=padmask")
+QUICK = Options(rows=8, longest=9, modes=(), arithmetics=())  # nothing but the check of dropout
+
+
+def verdicts(*overrides: str) -> dict[str, Verdict]:
+    configs, left_out = compose_strategies([*SMALL, *overrides], None)
+    report = audit_config(configs, left_out, QUICK)
+    assert {one.check for one in report.verdicts} == {"dropout"}
+    return {one.subject: one for one in report.verdicts}
+
+
+def test_every_strategy_but_the_known_wrong_one_passes_though_dropout_is_off_in_the_config() -> None:
+    found = verdicts("encoder=transformer", "encoder.size=8", "encoder.feedforward=8")
+    assert {name for name, one in found.items() if one.passed is False} == {"unmasked"}
+    assert {"padmask", "packed", "size1", "timestep"} <= {name for name, one in found.items() if one.passed}
+
+
+def by_place(self: Dropout, rows: Rows, seeds: torch.Tensor, layout: Layout) -> Any:
+    """As if a row's seed were its place in the batch."""
+    return HONEST(self, rows, torch.arange(rows.n_rows), layout)
+
+
+HONEST = Dropout._keys
+
+
+def test_dropout_by_the_place_in_the_batch_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dropout, "_keys", by_place)
+    one = verdicts(*CONV)["padmask"]
+    assert one.passed is False
+    assert one.finding is not None
+    assert one.finding.module == "embedding.dropout (Dropout)"
+
+
+def test_a_model_without_dropout_has_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dropout, "forward", lambda self, values, rows, layout: values)
+    one = verdicts(*CONV)["padmask"]
+    assert (one.passed, one.reason) == (None, "no dropout is on")
+
+
+def test_rates_are_afterwards_as_they_were() -> None:
+    model = nn.ModuleList([Dropout(0.0), nn.ModuleList([Dropout(0.2)])])
+    layers = [one for one in model.modules() if isinstance(one, Dropout)]
+    with with_dropout(model, 0.5):
+        assert [one.p for one in layers] == [0.5, 0.5]
+    assert [one.p for one in layers] == [0.0, 0.2]
