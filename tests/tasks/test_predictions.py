@@ -66,9 +66,13 @@ def test_figures_are_those_of_conlleval(scheme: str, data: st.DataObject) -> Non
     }
 
 
-@pytest.mark.parametrize("scheme", ["null", "IOBES"])
-def test_a_runs_file_is_the_datas_with_two_columns_more(tmp_path: Path, scheme: str) -> None:
-    options = (*tag_files(tmp_path), *SMALL, f"task.train_scheme={scheme}", "train.max_updates=6")
+@pytest.mark.parametrize(
+    "options",
+    [["task.train_scheme=null"], ["task.train_scheme=IOBES"], ["task.train_scheme=IOBES", "task.head=crf"]],
+    ids=["own", "iobes", "crf"],
+)
+def test_a_runs_file_is_the_datas_with_two_columns_more(tmp_path: Path, options: list[str]) -> None:
+    options = [*tag_files(tmp_path), *SMALL, *options, "train.max_updates=6"]
     figures = run(tmp_path / "run", *options)["metrics"]["test"]
     path = tmp_path / "run" / names.PREDICTIONS / "test.conll"
     same_as_conlleval(path, "\t", figures)
