@@ -9,9 +9,9 @@ class HydromelError(Exception):
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
-    """`; did you mean 'lstm'?` for the closest of `allowed`, or nothing when none is close."""
+    """`; did you mean 'lstm'?` for the closest of `allowed`, or `.` when none is close."""
     close = difflib.get_close_matches(got, list(allowed), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    return f"; did you mean '{close[0]}'?" if close else "."
 
 
 def unknown(what: str, got: str, allowed: Iterable[str], where: str) -> HydromelError:

@@ -66,14 +66,17 @@ class Memory:
 
     @property
     def staying_bytes(self) -> int:
+        """There all the time."""
         return self.parameter_bytes + self.optimizer_bytes + self.data_bytes
 
     @property
     def training_bytes(self) -> int:
+        """The most while training."""
         return self.staying_bytes + self.update_bytes
 
     @property
     def evaluation_bytes(self) -> int:
+        """The most while evaluating."""
         return self.staying_bytes + self.scoring_bytes
 
 

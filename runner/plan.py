@@ -26,9 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0, 1 (one line says what is wrong)."""
     try:
         options = parser().parse_intermixed_args(arguments)
-        _prepare(options.json)
         sizes = _sizes(options.batch_sizes, options.overrides)
         configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)
+        _prepare(options.json)
         # imports torch: help and a mistyped name need not wait for that
         from runner import plan_tables
         from runner.planning import as_json, plan

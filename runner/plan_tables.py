@@ -82,7 +82,7 @@ def _notes(report: Report) -> list[str]:
         f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
         f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active",
         f"over all rows, length tells the answer with r {_number(report.length_tells_answer)}",
-        f"{report.epochs} epochs planned; docs/plan.md says what each figure is",
+        f"epochs planned: {report.epochs}; docs/plan.md says what each figure is",
     ]
 
 

@@ -87,11 +87,7 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
         HydromelError: bad input, or no strategy fits.
     """
     config, unfit = configs[0], dict(left_out)
-    check_options(check_root, config, "")
-    check_options(Settings, config["train"], "train")
-    choose_device({**config, "device": "cpu"})  # complains of arithmetic that does not fit; a GPU need not be here
-    if config["resume"] is not None:
-        raise HydromelError(f"resume={config['resume']}: a plan is made from options, not from a run; leave it out")
+    _check(config)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     task: Task = build(config["task"], "task", {}, config["plugins"])
@@ -179,6 +175,14 @@ def as_json(report: Report, path: Path) -> None:
             if isinstance(figure, Share):
                 shown["quality"][name]["times_chance"] = figure.times_chance
     write_json(path, content)
+
+
+def _check(config: Config) -> None:
+    check_options(check_root, config, "")
+    check_options(Settings, config["train"], "train")
+    choose_device({**config, "device": "cpu"})  # complains of arithmetic that does not fit; a GPU need not be here
+    if config["resume"] is not None:
+        raise HydromelError(f"resume={config['resume']}: a plan is made from options, not from a run; leave it out")
 
 
 def _batching(config: Config) -> Batching | Stream:

@@ -49,7 +49,7 @@ def test_a_run_then_does_what_was_planned(strategy: str, tmp_path: Path) -> None
     assert one["digest"] == result["updates"]["digest"]
     assert 2 * one["quality"]["updates"] == result["updates"]["count"]
     assert one["padding"] == pytest.approx({cause: n / places for cause, n in result["padding"].items()})
-    assert one["memory"]["parameter_bytes"] == 4 * result["model"]["parameters"]
+    assert one["memory"]["gradient_bytes"] == 4 * result["model"]["parameters"]
     tokens = one["quality"]["tokens"]
     assert tokens["mean"] * result["updates"]["count"] == pytest.approx(result["tokens"]["real"])
 

@@ -114,7 +114,7 @@ def fails(reader) -> str:
         ({"splits": {"train": "training"}}, "split 'training' is unknown (dataset.splits.train, "),
         (
             {"splits": {"train": "train", "dev": "test"}},
-            "split 'dev' is unknown (dataset.splits) Allowed: test, train, valid",
+            "split 'dev' is unknown (dataset.splits). Allowed: test, train, valid",
         ),
         ({"splits": {"train": None, "test": "test"}}, "dataset=ag_news_hub: dataset.splits.train names no split of "),
         ({"columns": {"tokens": "txt"}}, "column 'txt' is unknown (dataset.columns, "),
