@@ -75,10 +75,10 @@ def _every(options: argparse.Namespace) -> int:
         print("\n".join(show.combination(one)), flush=True)
         audited.append(one)
     _write(options.json, json.dumps([one.as_dict() for one in audited], indent=1) + "\n")
-    reports = [one.report for one in audited if one.report is not None]
-    passed = sum(one.passed for one in reports)
-    print(f"{passed} of {len(reports)} models pass; {len(audited) - len(reports)} combinations are no model (-)")
-    return 0 if reports and passed == len(reports) else 1
+    models = [one for one in audited if one.report is not None]
+    passed = sum(one.passed for one in models)
+    print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are no model (-)")
+    return 0 if models and passed == len(models) else 1
 
 
 def _gallery(options: argparse.Namespace) -> int:

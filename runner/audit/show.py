@@ -90,8 +90,10 @@ def combination(audited: Audited) -> list[str]:
     if report is None:
         return [f"-     {audited.choice}: {audited.unfit}"]
     named = ", ".join(one for one in report.subjects() if one not in report.controls)
-    mark = "ok  " if report.passed else "FAIL"
+    mark = "ok  " if audited.passed else "FAIL"
     lines = [f"{mark}  {audited.choice}: {named} ({report.facts['seconds']:.1f} s)"]
+    if audited.is_control:
+        return [f"{lines[0]}; a control: it must {'and does ' if audited.passed else ''}fail"]
     return lines + [f"      {_fault_line(fault)}" for fault in faults(report.failures())]
 
 

@@ -18,6 +18,7 @@ SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # numbers a vect
 SMALL_DATA = ("features.words.max_size=30", "threads=1")
 SMALL_SAMPLE = Options(rows=10, longest=9, arithmetics=("float32",))
 GROUPS = ("task", "encoder")
+CONTROLS = ("encoder.norm=batch",)  # answers depend on the batch by nature, in training: the audit must see it
 LEFT = ("name", "quality")  # options of a task that no model sees
 
 
@@ -29,6 +30,16 @@ class Audited:
     report: Report | None
     unfit: str = ""
 
+    @property
+    def is_control(self) -> bool:
+        """Whether the audit has to fail it."""
+        return any(one in CONTROLS for one in self.choice.split())
+
+    @property
+    def passed(self) -> bool:
+        """It is batch-invariant; or is none by nature, and the audit says so."""
+        return self.report is not None and self.report.passed is not self.is_control
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values: each strategy's failed checks."""
         if self.report is None:
@@ -39,7 +50,8 @@ class Audited:
         }
         return {
             "choice": self.choice,
-            "passed": self.report.passed,
+            "passed": self.passed,
+            "control": self.is_control,
             "failed": failed,
             "controls": list(self.report.controls),
             "facts": self.report.facts,
