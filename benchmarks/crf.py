@@ -1,0 +1,217 @@
+"""The CRF beside pytorch-crf: negative log-likelihood, its gradients, and decoding, on the same tensors in one run.
+
+    python benchmarks/crf.py --threads 1 2 --json benchmarks/results/crf.json
+
+One piece of work: the loss of a batch, its gradients to the tags' scores and to the transitions, and the best paths.
+Repeats of the two are interleaved; a ratio is that of medians, or of the fastest repeats, which say more on a machine
+that others use. `uneven` lengths are log-normal about T/2, one row of T, as in a shuffled batch; in `equal` all rows
+have length T, and packing saves nothing. pytorch-crf takes padded scores and a mask. Ours are timed from both layouts,
+with the rows' index maps, which a recurrent encoder would have made already, made anew each time. Scores are float32.
+`--clock cpu` with one thread measures on a machine that others keep busy; it says nothing about two threads.
+`apart` is the largest relative difference of the two losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torchcrf
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from runner.layers.crf import Crf
+from runner.layers.crf_chain import Allowed
+from runner.ragged import IntArray, Layout, Ragged, Rows
+
+CPU = torch.device("cpu")
+BATCHES, WIDTHS, TAGS = (32, 128), (25, 50), (9, 17, 50)
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+PARTS = ("loss", "gradients", "paths")
+THEIRS, OURS = "pytorch-crf", ("packed", "padded")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One size of batch: B rows, the longest of T tokens, C tags."""
+
+    batch: int
+    width: int
+    tags: int
+    lengths: str
+    threads: int
+    clock: str
+
+
+class Work:
+    """The same scores, answers and transitions for both."""
+
+    def __init__(self, case: Case) -> None:
+        torch.manual_seed(1)
+        self.clock = case.clock
+        self.lengths = lengths_of(case)
+        self.ours = Crf(case.tags, Allowed.everything(case.tags), "none")
+        self.theirs = torchcrf.CRF(case.tags, batch_first=True)
+        pairs = zip(
+            (self.theirs.start_transitions, self.theirs.transitions, self.theirs.end_transitions),
+            (self.ours.start, self.ours.transitions, self.ours.end),
+            strict=True,
+        )
+        for their, our in pairs:
+            their.data.copy_(our.data.normal_())
+        self.packed = 2 * torch.randn(int(self.lengths.sum()), case.tags)
+        self.answers = torch.randint(case.tags, (len(self.packed),))
+        rows = Rows(self.lengths, CPU)
+        self.padded = Ragged(self.packed, rows, "packed").pad().values
+        self.padded_answers = Ragged(self.answers, rows, "packed").pad().values
+        self.mask = rows.mask
+
+    def run_ours(self, layout: Layout) -> tuple[list[float], Tensor]:
+        """Seconds of each part, and the loss."""
+        start = CLOCKS[self.clock]()
+        values = (self.packed if layout == "packed" else self.padded).detach().requires_grad_()
+        scores = Ragged(values, Rows(self.lengths, CPU), layout)
+        loss = self.ours.negative_log_likelihood(scores, self.answers).sum()
+        return self._rest(start, loss, self.ours, lambda: self.ours.decode(scores))
+
+    def run_theirs(self) -> tuple[list[float], Tensor]:
+        start = CLOCKS[self.clock]()
+        scores = self.padded.detach().requires_grad_()
+        loss = -self.theirs(scores, self.padded_answers, mask=self.mask, reduction="sum")
+        return self._rest(start, loss, self.theirs, lambda: self.theirs.decode(scores, mask=self.mask))
+
+    def _rest(
+        self, start: float, loss: Tensor, module: torch.nn.Module, decode: Callable[[], object]
+    ) -> tuple[list[float], Tensor]:
+        now = CLOCKS[self.clock]
+        forward = now()
+        module.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        backward = now()
+        with torch.no_grad():
+            decode()
+        return [forward - start, backward - forward, now() - backward], loss.detach()
+
+
+def lengths_of(case: Case) -> IntArray:
+    if case.lengths == "equal":
+        return np.full(case.batch, case.width)
+    drawn = np.random.default_rng(1).lognormal(np.log(case.width / 2), 0.5, case.batch)
+    lengths = np.clip(drawn, 1, case.width).astype(np.int64)
+    lengths[0] = case.width
+    return lengths
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """Milliseconds of each part, by implementation, and how many times as fast ours are."""
+    torch.set_num_threads(case.threads)
+    work = Work(case)
+    ways = {
+        THEIRS: work.run_theirs,
+        "packed": lambda: work.run_ours("packed"),
+        "padded": lambda: work.run_ours("padded"),
+    }
+    seconds: dict[str, list[list[float]]] = {name: [] for name in ways}
+    apart = 0.0
+    for repeat in range(repeats + 2):  # two for warming up
+        losses = {}
+        for name, run in ways.items():
+            parts, losses[name] = run()
+            if repeat >= 2:
+                seconds[name].append([*parts, sum(parts)])
+        apart = max(apart, *(abs(float(losses[name] / losses[THEIRS]) - 1) for name in ways))
+
+    def summary(choose: Callable[[Iterable[float]], float]) -> dict[str, dict[str, float]]:
+        return {
+            name: {
+                part: 1e3 * choose(column)
+                for part, column in zip((*PARTS, "all"), zip(*rows, strict=True), strict=True)
+            }
+            for name, rows in seconds.items()
+        }
+
+    medians, best = summary(median), summary(min)
+    ratios = {
+        name: {"median": medians[THEIRS]["all"] / medians[name]["all"], "best": best[THEIRS]["all"] / best[name]["all"]}
+        for name in OURS
+    }
+    real = float(work.lengths.sum() / (case.batch * case.width))
+    return asdict(case) | {
+        "real_share": real,
+        "median_milliseconds": medians,
+        "best_milliseconds": best,
+        "times_as_fast": ratios,
+        "apart": apart,
+    }
+
+
+def machine() -> dict[str, object]:
+    model = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return {
+        "cpu": model[0] if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "load_average_1_min": os.getloadavg()[0],
+        "torch": torch.__version__,
+        "pytorch-crf": version("pytorch-crf"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--lengths", nargs="+", choices=("uneven", "equal"), default=["uneven", "equal"])
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: this process's own time, of all threads")
+    parser.add_argument("--repeats", type=int, default=21, help="of each, interleaved")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    found: dict[str, object] = {"before": machine()}
+    cases = [
+        Case(*size, lengths, threads, options.clock)
+        for threads, lengths, size in product(options.threads, options.lengths, list(product(BATCHES, WIDTHS, TAGS)))
+    ]
+    figures = [measure(case, options.repeats) for case in cases]
+    found |= {"after": machine(), "repeats": options.repeats, "cases": figures}
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    show(figures, found["before"])
+
+
+def show(figures: list[dict[str, Any]], where: object) -> None:
+    console = Console()
+    console.print(where)
+    columns = ("threads", "lengths", "B", "T", "C", "real", f"{THEIRS} ms", "packed ms", "packed", "padded", "apart")
+    table = Table(*columns, title="loss / gradients / best paths, medians; times as fast by medians (by the fastest)")
+    for one in figures:
+        milliseconds = (one["median_milliseconds"][name] for name in (THEIRS, "packed"))
+        shown = (" / ".join(f"{each[part]:.2f}" for part in PARTS) for each in milliseconds)
+        fast = (one["times_as_fast"][name] for name in OURS)
+        table.add_row(
+            *(str(one[key]) for key in ("threads", "lengths", "batch", "width", "tags")),
+            f"{one['real_share']:.2f}",
+            *shown,
+            *(f"{ratio['median']:.1f} ({ratio['best']:.1f})" for ratio in fast),
+            f"{one['apart']:.0e}",
+        )
+    console.print(table)
+    for name, by in product(OURS, ("median", "best")):
+        ratios = [one["times_as_fast"][name][by] for one in figures]
+        console.print(f"{name}, by {by}: {min(ratios):.1f} times as fast at least, {median(ratios):.1f} in the middle")
+
+
+if __name__ == "__main__":
+    main()
