@@ -84,7 +84,11 @@ def numericalise(folder: Path) -> None:
         test_fraction=0.0,
         label_part="whole",
     )
-    features = {"words": Feature(column="tokens", lowercase=False, min_count=2, max_size=None, extend=False)}
+    features = {
+        "words": Feature(
+            column="tokens", lowercase=False, digits_to_zero=False, min_count=2, max_size=None, extend=False
+        )
+    }
     task = Classify(name="classify", quality="accuracy", pooling="mean", dropout=0.0)
     load(corpus, features, task, "", None, folder / "cache")
 

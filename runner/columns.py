@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.ragged import Ragged, Rows
 from runner.task import Corpus, Task
-from runner.vocab import Feature, Vocab
+from runner.features import TokenFeature
+from runner.vocab import Vocab
 
-RULES = 1  # raise it when numericalising changes, so that old caches are not used
+RULES = 2  # raise it when numericalising changes, so that old caches are not used
 TARGET = "target"
 SPLITS = ("train", "valid", "test")
 Arrays = dict[str, npt.NDArray[Any]]
@@ -56,7 +57,7 @@ class Data:
 
 def load(
     corpus: Corpus,
-    features: Mapping[str, Feature],
+    features: Mapping[str, TokenFeature],
     task: Task,
     task_key: str,
     max_length: int | None,
@@ -70,7 +71,7 @@ def load(
         cache: folder of cache files (None: no cache).
     """
     fingerprint = corpus.fingerprint()
-    options = {name: asdict(feature) for name, feature in features.items()}
+    options = {name: repr(feature) for name, feature in features.items()}
     key = json.dumps([RULES, fingerprint, options, task_key, max_length], sort_keys=True)
     if cache is None:
         return numericalise(corpus, features, task, max_length, fingerprint)
@@ -83,7 +84,7 @@ def load(
 
 
 def numericalise(
-    corpus: Corpus, features: Mapping[str, Feature], task: Task, max_length: int | None, fingerprint: str
+    corpus: Corpus, features: Mapping[str, TokenFeature], task: Task, max_length: int | None, fingerprint: str
 ) -> Data:
     """Read every split and map its strings to integers, by vocabularies from train alone."""
     tables = corpus.read()
@@ -127,7 +128,7 @@ def truncate(batch: Batch, max_length: int) -> Batch:
     return Batch(features, target, batch.index)
 
 
-def _columns(table: pa.Table, features: Mapping[str, Feature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
+def _columns(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
     """Packed integer columns; all share the rows of the first, whose lengths the others must have."""
     columns: dict[str, Ragged] = {}
     rows: Rows | None = None
@@ -156,10 +157,7 @@ def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
 
 def _to_bytes(data: Data) -> bytes:
     header = {
-        "vocabs": {
-            name: {"tokens": vocab.tokens, "unk": vocab.unk, "extra": vocab.extra}
-            for name, vocab in data.vocabs.items()
-        },
+        "vocabs": {name: vocab.as_plain() for name, vocab in data.vocabs.items()},
         "oov_rate": data.oov_rate,
         "truncated_tokens": data.truncated_tokens,
         "fingerprint": data.fingerprint,
@@ -192,7 +190,7 @@ def _read(path: Path) -> Data | None:
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
-    vocabs = {name: Vocab(tuple(v["tokens"]), v["unk"], v["extra"]) for name, v in header["vocabs"].items()}
+    vocabs = {name: Vocab.of_plain(plain) for name, plain in header["vocabs"].items()}
     return Data(splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,11 +26,14 @@ class Vocab:
         unk: the id of strings that are not in `tokens`, or None where there can be none (labels).
         extra: how many tokens, the last ones, are of the data but not learned (`Feature.extend`): they can be looked up
             elsewhere, as embedding=vectors does in its file; to all else they are `<unk>`.
+        alphabet: the characters that are learned, in the order of their code points, where tokens are composed of their
+            characters (`runner.features.Characters`); else empty.
     """
 
     tokens: tuple[str, ...]
     unk: int | None
     extra: int = 0
+    alphabet: str = ""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -74,10 +78,18 @@ class Vocab:
         return cls((*first, *found), unk=1)
 
     def extended(self, strings: Sequence[pa.Array]) -> Vocab:
-        """With every other string that occurs, in alphabetical order, as `extra`."""
+        """With every other string that occurs, in alphabetical order, as `extra`; ids stay what they are."""
         found = pa.chunked_array([pc.unique(one) for one in strings], pa.string()).unique()
         new = found.filter(pc.invert(pc.is_in(found, value_set=self._values)))
-        return Vocab((*self.tokens, *sorted(new.to_pylist())), self.unk, extra=len(new))
+        return replace(self, tokens=(*self.tokens, *sorted(new.to_pylist())), extra=self.extra + len(new))
+
+    def as_plain(self) -> dict[str, Any]:
+        """For JSON; `of_plain` takes it back."""
+        return {"tokens": list(self.tokens), "unk": self.unk, "extra": self.extra, "alphabet": self.alphabet}
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> Vocab:
+        return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +99,7 @@ class Feature:
     Args:
         column: name of a list<string> column of the corpus.
         lowercase: map to lower case first.
+        digits_to_zero: and every decimal digit to 0.
         min_count: strings seen less often in train become `<unk>`.
         max_size: at most so many strings, besides the special ones (null: all).
         extend: give ids to all other strings of the data too, those of valid and test among them, so that pretrained
@@ -96,15 +109,22 @@ class Feature:
 
     column: str
     lowercase: bool
+    digits_to_zero: bool
     min_count: PositiveInt
     max_size: NonNegativeInt | None
     extend: bool
 
     def strings(self, table: pa.Table) -> pa.Array:
         """(N,) the normalised strings of all rows, one after another."""
-        flat = pc.list_flatten(table[self.column].combine_chunks())
-        flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
-        return pc.utf8_lower(flat) if self.lowercase else flat
+        return normalised(table, self.column, self.lowercase, self.digits_to_zero)
 
     def vocab(self, train: pa.Table) -> Vocab:
         return Vocab.words(self.strings(train), self.min_count, self.max_size, specials=(EOS,))
+
+
+def normalised(table: pa.Table, column: str, lowercase: bool, digits_to_zero: bool) -> pa.Array:
+    """(N,) the strings of all rows of a list<string> column, one after another, mapped as asked."""
+    flat = pc.list_flatten(table[column].combine_chunks())
+    flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
+    flat = pc.utf8_lower(flat) if lowercase else flat
+    return pc.replace_substring_regex(flat, r"\p{Nd}", "0") if digits_to_zero else flat

@@ -22,7 +22,7 @@ TEXT = {
     "valid": [("neg", "c z"), ("pos", "b")],
     "test": [("pos", "")],
 }
-WORDS = Feature(column="tokens", lowercase=False, min_count=2, max_size=None, extend=False)
+WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=2, max_size=None, extend=False)
 
 
 @dataclass
@@ -82,7 +82,7 @@ def test_ids_are_places_in_the_vocabulary_of_train() -> None:
 
 
 def test_an_extended_vocabulary_has_ids_for_all_words_and_calls_the_same_ones_unknown(tmp_path: Path) -> None:
-    extend = Feature(column="tokens", lowercase=False, min_count=2, max_size=None, extend=True)
+    extend = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=2, max_size=None, extend=True)
     data, plain = loaded(Texts(), tmp_path, feature=extend), loaded(Texts())
     vocab, learned = data.vocabs["words"], plain.vocabs["words"]
     assert (vocab.tokens, vocab.extra) == ((*learned.tokens, "c", "z"), 2)  # c is seen once in train, z in valid alone
@@ -111,7 +111,7 @@ def test_other_content_or_options_are_another_cache(tmp_path: Path) -> None:
     changed = TEXT | {"test": [("pos", "a")]}
     assert not loaded(Texts(changed), tmp_path).cached
     assert not loaded(Texts(), tmp_path, max_length=2).cached
-    other = Feature(column="tokens", lowercase=False, min_count=1, max_size=None, extend=False)
+    other = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
     assert not loaded(Texts(), tmp_path, feature=other).cached
     assert len(list(tmp_path.iterdir())) == 4
     assert loaded(Texts(), tmp_path).cached

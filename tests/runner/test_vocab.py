@@ -15,8 +15,8 @@ WORDS = ["b", "a", "B", "c", "a", "b", "d", "é", UNK]
 
 
 def feature(**changed: object) -> Feature:
-    options = {"column": "tokens", "lowercase": False, "min_count": 1, "max_size": None, "extend": False} | changed
-    return Feature(**options)  # type: ignore[arg-type]
+    options = {"column": "tokens", "lowercase": False, "digits_to_zero": False, "min_count": 1, "max_size": None}
+    return Feature(**options | {"extend": False} | changed)  # type: ignore[arg-type]
 
 
 def table(*rows: list[str]) -> pa.Table:
