@@ -128,7 +128,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     apart = 0.0
     for repeat in range(repeats + 2):  # two for warming up
         losses = {}
-        for name, run in ways.items():
+        for name, run in rotated(ways, repeat).items():  # each comes after each other, with the other's caches
             parts, losses[name] = run()
             if repeat >= 2:
                 seconds[name].append([*parts, sum(parts)])
@@ -156,6 +156,11 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         "times_as_fast": ratios,
         "apart": apart,
     }
+
+
+def rotated(ways: dict[str, Any], by: int) -> dict[str, Any]:
+    names = list(ways)
+    return {name: ways[name] for name in names[by % len(names) :] + names[: by % len(names)]}
 
 
 def machine() -> dict[str, object]:

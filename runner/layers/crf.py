@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from runner.layers.crf_chain import Allowed, Chain, path_scores
+from runner.layers.crf_chain import Allowed, Chain
 from runner.layers.crf_decode import k_best, viterbi
-from runner.layers.crf_sums import log_partition, token_marginals
+from runner.layers.crf_sums import log_partition, negative_log_likelihood, token_marginals
 from runner.ragged import Ragged
 
 Constrain = Literal["none", "train", "decode", "both"]
@@ -58,8 +58,7 @@ class Crf(nn.Module):
             scores: rows of (length, C).
             tags: (N,) int64 ids of the real tokens.
         """
-        tokens, chain = scores.tokens(), self.chain("train")
-        return log_partition(tokens, chain, scores.rows) - path_scores(tokens, tags, chain, scores.rows)
+        return negative_log_likelihood(scores.tokens(), tags, self.chain("train"), scores.rows)
 
     def decode(self, scores: Ragged) -> Tensor:
         """(N,) int64: the tags of each row's best path."""
@@ -69,7 +68,7 @@ class Crf(nn.Module):
         """(N, K) the tags of each row's K best paths, and (B, K) their log probabilities; -inf: there are no more."""
         tokens, chain = scores.tokens(), self.chain("decode")
         tags, found = k_best(tokens, chain, scores.rows, k)
-        return tags, found - log_partition(tokens.detach(), chain.detach(), scores.rows)[:, None]
+        return tags, found - log_partition(tokens, chain, scores.rows)[:, None]
 
     def marginals(self, scores: Ragged) -> Tensor:
         """(N, C) float64: the probability of each tag of each token. No gradient flows."""

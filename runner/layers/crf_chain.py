@@ -30,9 +30,6 @@ class Chain:
     transitions: Tensor
     end: Tensor
 
-    def detach(self) -> Chain:
-        return Chain(self.start.detach(), self.transitions.detach(), self.end.detach())
-
     def to(self, dtype: torch.dtype) -> Chain:
         return Chain(self.start.to(dtype), self.transitions.to(dtype), self.end.to(dtype))
 
@@ -68,7 +65,7 @@ def ends(rows: Rows) -> tuple[Tensor, Tensor]:
 
 
 def path_scores(scores: Tensor, tags: Tensor, chain: Chain, rows: Rows) -> Tensor:
-    """(B,) float64: of one path a row; 0 for empty rows. Differentiable.
+    """(B,) float64: of one path a row; 0 for empty rows.
 
     Args:
         scores: (N, C) packed.

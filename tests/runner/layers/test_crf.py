@@ -20,7 +20,7 @@ from runner.layers.crf_chain import Allowed, Chain, path_scores
 from runner.layers.crf_decode import k_best, viterbi
 from runner.layers.crf_exact import LogSums
 from runner.layers.crf_scaled import ScaledSums
-from runner.layers.crf_sums import log_partition, token_marginals
+from runner.layers.crf_sums import log_partition, negative_log_likelihood, token_marginals
 from runner.ragged import Ragged
 
 ROWS = (4, 0, 1, 5, 2)
@@ -140,7 +140,7 @@ def test_gradients_are_those_of_finite_differences(domain: str, forbid: bool) ->
 
     def loss(scores: Tensor, *parts: Tensor) -> Tensor:
         chain = like_iob(N_TAGS).restrict(Chain(*parts)) if forbid else Chain(*parts)
-        return log_partition(scores, chain, rows) - path_scores(scores, tags, chain, rows)
+        return negative_log_likelihood(scores, tags, chain, rows)
 
     inputs = [random_scores(), *(one.detach() for one in (crf.start, crf.transitions, crf.end))]
     assert torch.autograd.gradcheck(loss, [one.requires_grad_() for one in inputs])
@@ -148,7 +148,8 @@ def test_gradients_are_those_of_finite_differences(domain: str, forbid: bool) ->
 
 def test_there_is_no_second_derivative() -> None:
     scores = random_scores().requires_grad_()
-    total = log_partition(scores, random_chain(), rows_of(ROWS)).sum()
+    tags = torch.zeros(sum(ROWS), dtype=torch.int64)
+    total = negative_log_likelihood(scores, tags, random_chain(), rows_of(ROWS)).sum()
     with pytest.raises(RuntimeError, match="cannot be differentiated: leave create_graph=False"):
         torch.autograd.grad(total, scores, create_graph=True)
 
@@ -201,7 +202,7 @@ def test_extreme_gaps_underflow_nowhere(gap: float, dtype: torch.dtype) -> None:
         signs = torch.randint(-1, 2, (sum(ROWS), N_TAGS), generator=generator).double()
         scores = (gap * signs + random_scores()).to(dtype).requires_grad_()
         narrow = chain.to(dtype)
-        loss = log_partition(scores, narrow, rows) - path_scores(scores, tags, narrow, rows)
+        loss = negative_log_likelihood(scores, tags, narrow, rows)
         (grad,) = torch.autograd.grad(loss.sum(), scores)
         exact = scores.detach().double()
         rounded = narrow.to(torch.float64)
