@@ -60,8 +60,7 @@ class Batch:
         """The known-wrong layout: padded, and every row claims to be as long as the widest. Targets stay right."""
         full = Rows(np.full(self.rows.n_rows, self.rows.width, dtype=np.int64), self.rows.device, self.rows.width)
         full = full.with_seeds(self.rows.seeds)
-        padded = self.pad().features
-        return replace(self, features={name: Ragged(f.values, full, "padded") for name, f in padded.items()})
+        return replace(self, features={name: _claiming(feature.pad(), full) for name, feature in self.features.items()})
 
     def with_seeds(self, seeds: Tensor | None) -> Batch:
         """Each row draws its dropout from its own seed, (B,) int64: then it loses the same values in any company."""
@@ -89,9 +88,17 @@ class Batch:
         moved = {id(self.rows): self.rows.to(device)}  # rows that were shared stay shared
 
         def move(feature: Ragged) -> Ragged:
-            rows = moved.setdefault(id(feature.rows), feature.rows.to(device))
-            return Ragged(feature.values.to(device, non_blocking=True), rows, feature.layout)
+            return feature.to(device, moved.setdefault(id(feature.rows), feature.rows.to(device)))
 
         features = {name: move(feature) for name, feature in self.features.items()}
         target = move(self.target) if isinstance(self.target, Ragged) else self.target.to(device, non_blocking=True)
         return replace(self, features=features, target=target)
+
+
+def _claiming(padded: Ragged, full: Rows) -> Ragged:
+    """The same places under rows that claim to be full; the padding counts as ids on the host, too."""
+    if padded.host is None:
+        return Ragged(padded.values, full, "padded")
+    host = np.zeros(full.n_tokens, dtype=padded.host.dtype)
+    host[padded.rows.host_flat] = padded.host
+    return Ragged(padded.values, full, "padded", host)

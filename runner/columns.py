@@ -23,9 +23,9 @@ import torch
 
 from runner.batch import Batch
 from runner.errors import HydromelError
+from runner.features import TokenFeature
 from runner.ragged import Ragged, Rows
 from runner.task import Corpus, Task
-from runner.features import TokenFeature
 from runner.vocab import Vocab
 
 RULES = 2  # raise it when numericalising changes, so that old caches are not used

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -33,6 +33,7 @@ class Rows:
 
     Attributes:
         seeds: (B,) int64 from which each row draws its own dropout, or None: rows draw from one generator.
+        source: (N,) on the host: which token of the rows that these were selected from (`spans`) each one is, or None.
         stepped: recurrent layers are to step their cells through time instead of calling a fused kernel.
 
     Raises:
@@ -47,6 +48,7 @@ class Rows:
         self.max_len = int(self.host_lengths.max(initial=0))
         self.width = max(1, self.max_len) if width is None else width
         self.seeds: Tensor | None = None
+        self.source: IntArray | None = None
         self.stepped = False
         if self.n_rows and int(self.host_lengths.min()) < 0:
             raise ValueError(f"a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
@@ -88,8 +90,13 @@ class Rows:
     @cached_property
     def flat(self) -> Tensor:
         """(N,) where each token lies in the flattened (B*T) padded layout."""
+        return self._send(self.host_flat)
+
+    @cached_property
+    def host_flat(self) -> IntArray:
+        """(N,) `flat` on the host."""
         starts = np.arange(self.n_rows) * self.width
-        return self._send(np.repeat(starts, self.host_lengths) + self._host_position)
+        return np.repeat(starts, self.host_lengths) + self._host_position
 
     @cached_property
     def mask(self) -> Tensor:
@@ -190,11 +197,13 @@ class Ragged:
         values: (N, *) if packed, (B, T, *) if padded. What stands in padded places means nothing.
         rows: where rows begin and end; shared with all that has the same rows.
         layout: which of the two.
+        host: (N,) the same ids on the host too, where they were sent from there (`to`) and selected since; else None.
     """
 
     values: Tensor
     rows: Rows
     layout: Layout
+    host: npt.NDArray[np.integer] | None = None
 
     def __post_init__(self) -> None:
         head = (self.rows.n_tokens,) if self.layout == "packed" else (self.rows.n_rows, self.rows.width)
@@ -237,18 +246,30 @@ class Ragged:
             return self.values
         return self.values.flatten(0, 1).index_select(0, self.rows.flat)
 
+    def on_host(self) -> npt.NDArray[np.integer]:
+        """(N,) the ids of real tokens, without waiting for a device.
+
+        Raises:
+            ValueError: they lie on a device alone.
+        """
+        if self.host is not None:
+            return self.host
+        if self.values.device.type != "cpu":
+            raise ValueError(f"these ids lie on {self.values.device} alone; the host has no copy of them")
+        return self.tokens().numpy()
+
     def pack(self) -> Ragged:
         """The packed layout: (N, *)."""
-        return self if self.layout == "packed" else Ragged(self.tokens(), self.rows, "packed")
+        return self if self.layout == "packed" else Ragged(self.tokens(), self.rows, "packed", self.host)
 
     def pad(self, fill: float = 0.0) -> Ragged:
         """The padded layout: (B, T, *), `fill` in the padding."""
         if self.layout == "padded":
-            return self.with_values(self.filled(fill))
+            return replace(self, values=self.filled(fill))
         trailing = self.values.shape[1:]
         padded = self.values.new_full((self.rows.n_rows * self.rows.width, *trailing), fill)
         padded.index_copy_(0, self.rows.flat, self.values)
-        return Ragged(padded.view(self.rows.n_rows, self.rows.width, *trailing), self.rows, "padded")
+        return Ragged(padded.view(self.rows.n_rows, self.rows.width, *trailing), self.rows, "padded", self.host)
 
     def filled(self, fill: float) -> Tensor:
         """The values with `fill` selected (never multiplied) into padded places: no value or gradient leaks."""
@@ -263,10 +284,14 @@ class Ragged:
 
     def select_by(self, rows: Rows, tokens: Tensor) -> Ragged:
         """`select` with the result of `choose`, which features with the same rows share."""
-        return Ragged(self.values.index_select(0, tokens), rows, "packed")
+        host = None if self.host is None or rows.source is None else self.host[rows.source]
+        return Ragged(self.values.index_select(0, tokens), rows, "packed", host)
 
-    def to(self, device: torch.device) -> Ragged:
-        return Ragged(self.values.to(device, non_blocking=True), self.rows.to(device), self.layout)
+    def to(self, device: torch.device, rows: Rows | None = None) -> Ragged:
+        """On `device`, with `rows` where those are shared; of ids that leave the host, it keeps a copy there."""
+        leaves = self.values.device.type == "cpu" and device.type != "cpu" and not self.values.is_floating_point()
+        host = self.on_host() if leaves else self.host
+        return Ragged(self.values.to(device, non_blocking=True), rows or self.rows.to(device), self.layout, host)
 
 
 def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
@@ -280,5 +305,5 @@ def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows
 def spans(starts: IntArray, lengths: IntArray, device: torch.device, width: int | None = None) -> tuple[Rows, Tensor]:
     """The `Rows` of runs of `lengths` (B,) packed tokens that begin at `starts` (B,), and the index of each token."""
     rows = Rows(lengths, device, width)
-    shift = np.repeat(starts - rows.host_offsets[:-1], lengths)
-    return rows, rows._send(shift + np.arange(rows.n_tokens))
+    rows.source = np.repeat(starts - rows.host_offsets[:-1], lengths) + np.arange(rows.n_tokens)
+    return rows, rows._send(rows.source)

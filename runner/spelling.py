@@ -1,7 +1,7 @@
 """How words are spelt, as symbols: the form -> symbols table of a vocabulary, made without a loop over characters.
 
-A symbol is UNKNOWN (a character that is not in the alphabet), BEGIN or END (of a word), or FIRST + the character's place
-in the alphabet. `<pad>` has no symbols, `<eos>` is a word without characters, `<unk>` one of an unknown character.
+A symbol is UNKNOWN (a character that is not in the alphabet), BEGIN or END (of a word), or FIRST + its place in the
+alphabet. `<pad>` has no symbols, `<eos>` is a word without characters, `<unk>` one of an unknown character.
 """
 
 from __future__ import annotations

@@ -62,6 +62,10 @@ class ModelSubject:
         needed = -(-max(1, *lengths, 1) // multiple) * multiple
         return Geometry(lengths, needed * (setting.widen if self.has_padding else 1))
 
+    def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """Its micro-batches."""
+        return [list(batch.index) for batch in self.update(rows)]
+
     def cast(self, arithmetic: Arithmetic) -> ModelSubject:
         """A copy in other arithmetic; bf16 is autocast over float32, as in training."""
         dtype = torch.float32 if arithmetic == "bf16" else DTYPES[arithmetic]
@@ -154,6 +158,6 @@ def _with_ids_in_padding(batch: Batch, mask: Tensor) -> Batch:
         if not len(pool):
             return feature
         drawn = pool[torch.randint(len(pool), mask.shape, generator=generator).to(pool.device)]
-        return feature.with_values(torch.where(mask, feature.values, drawn))
+        return replace(feature, values=torch.where(mask, feature.values, drawn))
 
     return replace(batch, features={name: fill(feature) for name, feature in batch.features.items()})

@@ -57,6 +57,28 @@ def test_moving_keeps_shared_rows_shared() -> None:
     assert moved.features["words"].values.device.type == "meta"
 
 
+def test_ids_on_a_device_are_known_on_the_host_too() -> None:
+    """Without waiting: the device has no numbers here."""
+    there = split(per_token=True).to(torch.device("meta"))
+    chosen = np.array([2, 1, 3])
+    for batch, laid_out in [(there.select(chosen), lambda one: one), (there.select(chosen, width=4), Batch.pad)]:
+        seeded = laid_out(batch.with_seeds(torch.arange(3, device="meta")).step_by_step())
+        assert seeded.features["words"].on_host().tolist() == [3, 4, 5, 6]
+        assert seeded.features["words"].pack().on_host().tolist() == [3, 4, 5, 6]
+    again = there.select(np.array([0, 2])).select(np.array([1]))
+    assert again.features["pos"].on_host().tolist() == [13, 14, 15]
+    wrong = there.select(chosen, width=4).unmasked().features["words"]
+    assert wrong.on_host().reshape(3, 4).tolist() == [[3, 4, 5, 0], [0] * 4, [6, 0, 0, 0]]
+    with pytest.raises(ValueError, match="these ids lie on meta alone"):
+        there.features["words"].map(lambda ids: ids + 1).on_host()
+
+
+def test_ids_on_the_host_are_those_of_the_values() -> None:
+    for layout in (lambda one: one, Batch.pad, Batch.unmasked):
+        batch = layout(split(per_token=True).select(np.array([2, 1, 3]), width=4))
+        assert batch.features["words"].on_host().tolist() == batch.features["words"].tokens().tolist()
+
+
 def test_seeds_follow_their_rows() -> None:
     batch = split(per_token=True).with_seeds(torch.tensor([5, 6, 7, 8]))
     assert isinstance(batch.target, Ragged)
