@@ -22,7 +22,7 @@ class Bow(nn.Module):
     Args:
         input_size: D.
         causal: must be false: a bag knows no order.
-        pool: mean, max, min or sum over the row.
+        pool: mean, max, min or sum over the row; sqrt: sum over the root of its length; unit_sum: sum scaled to norm 1.
         hidden: sizes of the hidden layers; [] for none.
         dropout: probability, on the pooled vector and behind each hidden layer.
     """
@@ -34,7 +34,7 @@ class Bow(nn.Module):
         *,
         input_size: int,
         causal: bool,
-        pool: Literal["mean", "max", "min", "sum"],
+        pool: Literal["mean", "max", "min", "sum", "sqrt", "unit_sum"],
         hidden: list[PositiveInt],
         dropout: Fraction,
     ) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from runner.ragged import Ragged
 
-Pooling = Literal["mean", "max", "min", "sum", "last", "first", "attention"]
+Pooling = Literal["mean", "max", "min", "sum", "sqrt", "unit_sum", "last", "first", "attention"]
 
 
 def sum_pool(x: Ragged) -> Tensor:
@@ -28,6 +28,18 @@ def sum_pool(x: Ragged) -> Tensor:
 def mean_pool(x: Ragged) -> Tensor:
     """Mean of each feature over each row, in float32 at least."""
     return sum_pool(x) / x.lengths.clamp(min=1)[:, None]
+
+
+def sqrt_pool(x: Ragged) -> Tensor:
+    """Sum of each feature over the root of the row's length: of about the same size whatever the length."""
+    return sum_pool(x) / x.lengths.clamp(min=1).sqrt()[:, None]
+
+
+def unit_sum_pool(x: Ragged) -> Tensor:
+    """Sum of each feature, then the row's vector scaled to norm 1; a sum of zero stays zero."""
+    summed = sum_pool(x)
+    norm: Tensor = torch.linalg.vector_norm(summed, dim=1, keepdim=True)
+    return summed / norm.masked_fill(norm == 0, 1.0)
 
 
 def max_pool(x: Ragged) -> Tensor:
@@ -109,6 +121,8 @@ _FUNCTIONS: dict[str, Callable[[Ragged], Tensor]] = {
     "max": max_pool,
     "min": min_pool,
     "sum": sum_pool,
+    "sqrt": sqrt_pool,
+    "unit_sum": unit_sum_pool,
     "last": last_pool,
     "first": first_pool,
 }

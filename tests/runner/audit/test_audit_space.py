@@ -15,12 +15,14 @@ TASKS = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
 ENCODERS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml"))
 STRATEGIES = {path.stem for path in (CONFIGS / "batching").glob("*.yaml")}
 PER_ROW = {"bow"}  # encoders of one vector a row
+NO_CONTEXT = {"none"}  # encoders to which padding is nothing, whether it is known or not
 REASONS = (
     "so it cannot predict each next token",
     "task=tag needs a vector for each token",
     "would see the next token that task=lm predicts",
     "make them equal or use task.tie_weights=false",
     "span_scheme",  # plain tags have no other scheme
+    "no transitions to constrain",  # a softmax in training
 )
 
 
@@ -49,7 +51,8 @@ def test_every_combination_is_batch_invariant(task: str, encoder: str) -> None:
         streams = "task.unit=stream" in one.choice
         assert set(one.report.subjects()) == ({"stream"} if streams else STRATEGIES - {"stream"})
         assert one.report.controls == (() if streams else ("unmasked",))
-        assert streams or one.report.failures(controls=True), f"{one.choice}: the control passes"
+        harmless = encoder in NO_CONTEXT and (task != "classify" or "task.pooling=first" in one.choice)
+        assert streams or harmless or one.report.failures(controls=True), f"{one.choice}: the control passes"
         reports.append(one.report)
     assert bool(reports) == (encoder not in PER_ROW or task == "classify")
 

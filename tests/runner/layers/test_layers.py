@@ -20,7 +20,7 @@ from runner.layers.recurrence import Cell, Recurrence
 from runner.ragged import Ragged
 from runner.task import START
 
-POOLS = ("mean", "max", "min", "sum", "last", "first", "attention")
+POOLS = ("mean", "max", "min", "sum", "sqrt", "unit_sum", "last", "first", "attention")
 CELLS: tuple[Cell, ...] = ("rnn", "gru", "lstm")
 LENGTHS = (5, 1, 8, 3)
 
@@ -51,8 +51,10 @@ def by_definition(name: str, pool: Any, row: Tensor) -> Tensor:
         return sum((math.exp(score) / total * token for score, token in zip(scores, row, strict=True)), torch.zeros(6))
     if name in ("first", "last"):
         return row[0 if name == "first" else len(row) - 1]
-    columns = {"mean": lambda c: sum(c) / len(c), "max": max, "min": min, "sum": sum}
-    return torch.stack([columns[name](list(column)) for column in row.T])
+    columns = {"mean": lambda c: sum(c) / len(c), "max": max, "min": min, "sum": sum, "unit_sum": sum}
+    columns["sqrt"] = lambda c: sum(c) / math.sqrt(len(c))
+    pooled = torch.stack([columns[name](list(column)) for column in row.T])
+    return pooled / math.sqrt(sum(one**2 for one in pooled)) if name == "unit_sum" else pooled
 
 
 @pytest.mark.parametrize("name", POOLS)

@@ -1,0 +1,73 @@
+"""A vector for each n-gram of ids that ends at a token: words by their vocabulary, longer ones by hashing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from runner.errors import unknown
+from runner.layers.dropout import Dropout
+from runner.layers.ngrams import ngram_buckets
+from runner.ragged import Ragged
+from runner.types import Fraction, PositiveInt
+from runner.vocab import Vocab
+
+
+class Ngrams(nn.Module):
+    """The sum of the vectors of the n-grams that end at each token, as in fastText's classifier (Joulin et al. 2017).
+
+    With one number for each label it is a linear model of a bag of n-grams: pooled by a sum, its vectors are scores.
+
+    Args:
+        vocabs: of all features, and of the task's answers.
+        feature: which one to take n-grams of.
+        lengths: of the n-grams, in tokens; []: none, all vectors are zeros.
+        buckets: rows of the table that n-grams of two tokens and more share.
+        size: D, numbers a vector; None: one for each label, and all begin at zero.
+        dropout: probability of dropping a number of a vector.
+
+    Raises:
+        HydromelError: no feature of that name.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabs: Mapping[str, Vocab],
+        feature: str,
+        lengths: list[PositiveInt],
+        buckets: PositiveInt,
+        size: PositiveInt | None,
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        if feature not in vocabs or feature == "target":
+            raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
+        if len(set(lengths)) < len(lengths):
+            raise ValueError(f"lengths={lengths}: each length once")
+        vocab = vocabs[feature]
+        self.feature, self.lengths, self.buckets = feature, lengths, buckets
+        self.known, self.extra, self.unk = vocab.known, vocab.extra, vocab.unk or 0
+        self.output_size = len(vocabs["target"]) if size is None else size
+        hashed = buckets if max(lengths, default=0) > 1 else 0
+        self.table = nn.Embedding(self.known + hashed, self.output_size, padding_idx=0)
+        if size is None:
+            nn.init.zeros_(self.table.weight)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Ids -> rows of (length, D)."""
+        ids = features[self.feature]
+        if self.extra:
+            ids = ids.map(lambda values: values.masked_fill(values >= self.known, self.unk))
+        summed = self.table(ids.values if 1 in self.lengths else ids.values.new_zeros(()).expand(ids.values.shape))
+        for length in self.lengths:
+            if length > 1:
+                summed = summed + self.table(self._rows(ids, length))
+        return self.dropout.of(ids.with_values(summed))
+
+    def _rows(self, ids: Ragged, length: int) -> Tensor:
+        """Rows of the table; 0, which is zeros, where there is no such n-gram."""
+        buckets = ngram_buckets(ids, length, self.buckets).values
+        return (buckets + (self.known - 1)).masked_fill(buckets == 0, 0)

@@ -1,0 +1,28 @@
+"""N-grams of a row's ids, hashed into buckets (Weinberger et al. 2009): in both layouts, without a loop over tokens."""
+
+from __future__ import annotations
+
+import torch
+
+from runner.ragged import Ragged
+
+# of a polynomial hash (Karp and Rabin 1987), whose values are then scattered; products stay below 2**63
+PRIME, BASE, SCATTER = 2**31 - 1, 16_777_619, 739_982_445
+
+
+def ngram_buckets(ids: Ragged, length: int, buckets: int) -> Ragged:
+    """Ids of tokens -> the bucket of the n-gram of `length` tokens that ends at each, int64, 1 to `buckets`.
+
+    It is 0 where the row has not had so many tokens yet, and in padding.
+    """
+    values = ids.filled(0).long()
+    hashed = torch.full_like(values, length)
+    for back in range(length - 1, -1, -1):
+        hashed = (hashed * BASE + values.roll(back, dims=-1)) % PRIME  # what rolls in from elsewhere is left out below
+    hashed = (hashed ^ (hashed >> 15)) * SCATTER % PRIME
+    hashed = hashed ^ (hashed >> 12)
+    if ids.layout == "packed":
+        complete = ids.rows.position >= length - 1
+    else:
+        complete = ids.rows.mask & (torch.arange(ids.rows.width, device=values.device) >= length - 1)
+    return ids.with_values((hashed % buckets + 1).masked_fill(~complete, 0))
