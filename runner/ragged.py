@@ -121,6 +121,12 @@ class Rows:
         return TimeMajor.of(self)
 
     @cached_property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """(R,) packed indices of the first and of the last token of each row that is not empty, longest row first."""
+        order = self.time_major.row_order
+        return self.offsets.index_select(0, order), self.offsets.index_select(0, order + 1) - 1
+
+    @cached_property
     def single(self) -> Rows:
         """One place a row, for what is pooled from it."""
         return Rows(np.ones(self.n_rows, dtype=np.int64), self.device).with_seeds(self.seeds)

@@ -58,12 +58,6 @@ def wide(values: Tensor) -> torch.dtype:
     return torch.promote_types(values.dtype, torch.float32)
 
 
-def ends(rows: Rows) -> tuple[Tensor, Tensor]:
-    """(R,) packed indices of the first and of the last token of each row that is not empty, longest row first."""
-    order = rows.time_major.row_order
-    return rows.offsets.index_select(0, order), rows.offsets.index_select(0, order + 1) - 1
-
-
 def path_scores(scores: Tensor, tags: Tensor, chain: Chain, rows: Rows) -> Tensor:
     """(B,) float64: of one path a row; 0 for empty rows.
 
@@ -78,7 +72,7 @@ def path_scores(scores: Tensor, tags: Tensor, chain: Chain, rows: Rows) -> Tenso
     came_from = torch.where(rows.position == 0, n_tags, tags.roll(1))  # start lies behind the last row of transitions
     steps = table.index_select(0, came_from * n_tags + tags)
     own = scores.gather(1, tags[:, None]).squeeze(1)
-    last = tags.index_select(0, ends(rows)[1]) + n_tags * (n_tags + 1)
+    last = tags.index_select(0, rows.ends[1]) + n_tags * (n_tags + 1)
     total = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)
     total = total.index_add(0, rows.row, own.double() + steps.double())
     return total.index_add(0, rows.time_major.row_order, table.index_select(0, last).double())

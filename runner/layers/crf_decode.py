@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.layers.crf_chain import Chain, ends, wide
+from runner.layers.crf_chain import Chain, wide
 from runner.ragged import Rows
 
 
@@ -38,7 +38,7 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
         highest, pointer = _best_previous(reached[-1].narrow(0, 0, n) + moves)
         reached.append(highest + own)
         pointers.append(pointer)
-    last = time.inverse.index_select(0, ends(rows)[1])
+    last = time.inverse.index_select(0, rows.ends[1])
     highest, tags = (torch.cat(reached).flatten(1).index_select(0, last) + chain.end).max(1)
     found = _trace(tags[:, None, None, None], pointers, running).flatten()
     return found.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)
@@ -71,7 +71,7 @@ def k_best(scores: Tensor, chain: Chain, rows: Rows, k: int) -> tuple[Tensor, Te
         highest, pointer = ways.flatten(1, 2).topk(k, dim=1)
         reached.append(highest + own[:, None, :])
         pointers.append(pointer.flatten(1))
-    last = time.inverse.index_select(0, ends(rows)[1])
+    last = time.inverse.index_select(0, rows.ends[1])
     highest, places = (torch.cat(reached).index_select(0, last) + chain.end).flatten(1).topk(k, dim=1)
     found = _trace(places, pointers, running) % n_tags
     return found.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)

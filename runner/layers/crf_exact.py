@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.layers.crf_chain import Chain, ends
+from runner.layers.crf_chain import Chain
 from runner.ragged import Rows
 
 PAIRS_AT_ONCE = 2**22  # numbers of (tokens, C, C) in memory at a time
@@ -50,7 +50,7 @@ class LogSums:
         back = torch.stack([time.inverse, time.inverse.index_select(0, rows.packed_reversal)])[:n_directions]
         index = back[:, :, None].expand_as(before)
         before, after = before.gather(1, index), after.gather(1, index)
-        log_z = (after[0].index_select(0, ends(rows)[1]) + chain.end).logsumexp(1)
+        log_z = (after[0].index_select(0, rows.ends[1]) + chain.end).logsumexp(1)
         return cls(log_z, before, after, chain.transitions, rows)
 
     def _of_token(self) -> Tensor:

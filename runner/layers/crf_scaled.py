@@ -14,12 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from runner.layers.crf_chain import Chain, ends
+from runner.layers.crf_chain import Chain
 from runner.ragged import Rows
 
-SCALE_EVERY = 8  # steps; float64 holds 700 nats, and a step takes some tens at most from what matters
-# What underflow takes from a sum of products of numbers in 0..1 is below 1e-307: sums above this do not show it.
-LEAST = 1e-280
+SCALE_EVERY = 8  # steps; float64 holds 700 nats either way, and a step takes some tens at most
+# What underflow takes is below 1e-307, and no start, step or end makes it larger than LARGEST times that: sums of LEAST
+# and more do not show it.
+LEAST, MOST, LARGEST = 1e-280, 1e280, 1e20
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class ScaledSums:
         before: (D, N, C) time-major: over the paths that lead to a token and a tag, without the tag's own score. D
             directions: forward, and backward (there the n-th step is the n-th token from the row's end).
         after: (D, N, C) the same with the tag's own score.
-        moves: (C, C) exp(transitions), the largest 1.
+        edges: (2, C) exp of the scores of starts and ends.
+        moves: (C, C) exp of transitions.
         rows: where rows begin and end.
     """
 
@@ -40,6 +42,7 @@ class ScaledSums:
     of_rows: Tensor
     before: Tensor
     after: Tensor
+    edges: Tensor
     moves: Tensor
     rows: Rows
 
@@ -47,22 +50,15 @@ class ScaledSums:
     def of(cls, scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSums:
         """Of at least one token's scores (N, C), packed: forward sums alone, or both."""
         time, n_directions = rows.time_major, 1 + both
-        scores, chain = scores.double(), chain.to(torch.float64)
-        highest = scores.amax(1, keepdim=True)
         tokens = torch.cat([time.tokens, rows.packed_reversal.index_select(0, time.tokens)]) if both else time.tokens
-        own = (scores - highest).exp_().index_select(0, tokens).view(n_directions, *scores.shape)
-        edges = torch.stack([chain.start, chain.end])
-        edge_shift = edges.amax(1, keepdim=True)
-        edges = (edges - edge_shift).exp_()
-        move_shift = chain.transitions.max()
-        moves = (chain.transitions - move_shift).exp_()
+        own = scores.double().exp().index_select(0, tokens).view(n_directions, *scores.shape)
+        edges = torch.stack([chain.start, chain.end]).double().exp_()
+        moves = chain.transitions.double().exp()
         both_moves = torch.stack([moves, moves.t()])[:n_directions]
         before, after, log_factor = _sweep(own, edges[:n_directions], both_moves, time.batch_sizes.numpy().tolist())
-        last = after[0].index_select(0, time.inverse.index_select(0, ends(rows)[1]))
-        shifts = (move_shift * (rows.lengths - 1)).index_add(0, rows.row, highest.squeeze(1))
+        last = after[0].index_select(0, time.inverse.index_select(0, rows.ends[1]))
         of_rows = last @ edges[1]
-        log_z = of_rows.log() + log_factor + shifts.index_select(0, time.row_order) + edge_shift.sum()
-        return cls(log_z, of_rows, before, after, moves, rows)
+        return cls(of_rows.log() + log_factor, of_rows, before, after, edges, moves, rows)
 
     @cached_property
     def _around(self) -> tuple[Tensor, Tensor]:
@@ -95,7 +91,11 @@ class ScaledSums:
             possible = _possible(chain, len(sums), self.rows.max_len)
             least = sums.min(initial=1.0, where=possible[:, np.minimum(step, possible.shape[1] - 1)])
         totals = [self.of_rows, self._total] if len(sums) == 2 else [self.of_rows]
-        return all(one >= LEAST for one in (least, *(total.numpy().min() for total in totals)))  # nan is not
+        lows = (least, *(total.numpy().min() for total in totals))
+        highs = (sums.max(), *(total.numpy().max() for total in totals))
+        shared = (self.edges.numpy().max(), self.moves.numpy().max())
+        # nan is neither
+        return all(low >= LEAST for low in lows) and all(high <= MOST for high in highs) and max(shared) <= LARGEST
 
 
 def _sweep(own: Tensor, first: Tensor, moves: Tensor, running: list[int]) -> tuple[Tensor, Tensor, Tensor]:

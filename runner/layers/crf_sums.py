@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.layers.crf_chain import Chain, ends, path_scores
+from runner.layers.crf_chain import Chain, path_scores
 from runner.layers.crf_exact import LogSums
 from runner.layers.crf_scaled import ScaledSums
 from runner.ragged import Rows
@@ -98,6 +98,6 @@ class _Likelihood(torch.autograd.Function):
         of_pairs = ctx.sums.pair_sums(inner)
         steps = ctx.tags.roll(1) * of_tokens.shape[1] + ctx.tags
         of_pairs.view(-1).index_add_(0, steps, inner, alpha=-1)
-        of_start, of_end = (of_tokens.index_select(0, places).sum(0) for places in ends(rows))
+        of_start, of_end = (of_tokens.index_select(0, places).sum(0) for places in rows.ends)
         grads = (of_tokens, of_start, of_pairs, of_end)
         return (*(one.to(dtype) for one, (_, dtype) in zip(grads, ctx.kinds, strict=True)), None, None)

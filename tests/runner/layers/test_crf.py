@@ -240,6 +240,19 @@ def test_probabilities_suffice_for_what_occurs(forbid: bool, both: bool) -> None
     )
 
 
+@pytest.mark.parametrize("which", ["scores", "start", "transitions", "end"])
+@pytest.mark.parametrize("offset", [200.0, -200.0, 900.0, -900.0])
+def test_large_numbers_are_seen(which: str, offset: float) -> None:
+    rows, scores, chain = rows_of((20, 3)), random_scores((20, 3)), random_chain()
+    parts = {"scores": scores, **vars(chain)}
+    parts[which] = parts[which] + offset
+    scores = parts.pop("scores")
+    chain = Chain(**parts)
+    expected = LogSums.of(scores, chain, rows, both=True)
+    torch.testing.assert_close(log_partition(scores, chain, rows), expected.log_z, rtol=1e-13, atol=0)
+    torch.testing.assert_close(token_marginals(scores, chain, rows), expected.token_marginals(), rtol=1e-9, atol=1e-11)
+
+
 def test_what_is_not_a_number_stays_so() -> None:
     scores = random_scores((2, 2))
     scores[0, 0] = torch.nan
