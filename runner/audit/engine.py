@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from runner.audit import verdict as kinds
 from runner.audit.align import differences, worst_difference
@@ -146,11 +146,10 @@ class Auditor:
             check, company = next((name, made[name][-1]) for name in ("huge", "company") if made[name])
         company = self._comparable(company)
         steps = [one for one in Locator(self.alone).steps(company) if self._is_shown(one, company)]
-        place = _hottest(steps, [len(tokens(row)) for row in company.rows])
-        row = company.rows[place]
-        length = int(self.subject.lengths[row])
-        shares = [_by_position(step.together[place], step.alone[place], length, step.allowed) for step in steps]
-        names = [named(self.subject, step.record.module) for step in steps]
+        row = _hottest(steps, {row: len(tokens(row)) for row in company.rows})
+        mine = [step for step in steps if row in step.members]
+        shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in mine]
+        names = [named(self.subject, step.record.module) for step in mine]
         return Heat(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
 
     def _is_shown(self, step: Step, company: Company) -> bool:
@@ -213,19 +212,20 @@ def _seeded(subject: Subject, company: Company, seed: int) -> Observation:
         return observe(subject, company.rows, company.setting)
 
 
-def _hottest(steps: Sequence[Step], lengths: Sequence[int]) -> int:
-    """The place of the example that differs most at the end; the longest of equals."""
-    if not steps:
-        return 0
-    last = steps[-1]
-    sizes = [worst_difference(a, b) for a, b in zip(last.together, last.alone, strict=True)]
-    sizes = [size if size > last.allowed else 0.0 for size in sizes]
-    return max(range(len(sizes)), key=lambda place: (sizes[place], lengths[place]))
+def _hottest(steps: Sequence[Step], lengths: Mapping[int, int]) -> int:
+    """The example that differs most at the end; the longest of equals."""
+    sizes = dict.fromkeys(lengths, 0.0)
+    for step in steps:  # the last one of each example stays
+        for row, mine, theirs in zip(step.members, step.together, step.alone, strict=True):
+            size = worst_difference(mine, theirs)
+            sizes[row] = size if size > step.allowed else 0.0
+    return max(sizes, key=lambda row: (sizes[row], lengths[row]))
 
 
-def _by_position(mine: Tensor, theirs: Tensor, length: int, allowed: float) -> list[float]:
+def _by_position(step: Step, row: int, length: int) -> list[float]:
     """(length,) shares of what is allowed, or one number for values without position."""
-    found = differences(mine, theirs) / max(allowed, 1e-300)
+    place = step.members.index(row)
+    found = differences(step.together[place], step.alone[place]) / max(step.allowed, 1e-300)
     if found.dim() and len(found) == length and length > 0:
         return [float(one) for one in found.reshape(length, -1).amax(dim=1)] if found.numel() else [0.0] * length
     return [float(found.max())] if found.numel() else [0.0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
@@ -11,25 +11,26 @@ from runner.audit.align import Geometry, possible, reading, split, worst_differe
 from runner.audit.checks import Company
 from runner.audit.compare import Alone, Difference
 from runner.audit.observe import Record, Setting, Side, Subject, observe, seeded, trace, unchanged
+from runner.audit.passes import Key, Pass, passes
 from runner.audit.patch import is_used
 from runner.ragged import Ragged
 
-Key = tuple[str, int, int]
 _GRADIENT = "gradient of "
 
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a module's output that can be compared: one tensor an example, together and alone."""
+    """A part of a module's output that can be compared: one tensor for each of its `members`, together and alone."""
 
     record: Record
+    members: tuple[int, ...]
     together: list[Tensor]
     alone: list[Tensor]
     allowed: float
     by_length: list[list[Tensor]]  # `together`, were the rows sorted from long to short, or from short to long
 
     def rows(self) -> list[int]:
-        """Places in the company whose values differ."""
+        """Places among the members whose values differ."""
         pairs = enumerate(zip(self.together, self.alone, strict=True))
         return [place for place, (mine, theirs) in pairs if worst_difference(mine, theirs) > self.allowed]
 
@@ -57,7 +58,7 @@ class Locator:
     def __init__(self, alone: Alone) -> None:
         self.alone = alone
         self.subject: Subject = alone.subject
-        self._traces: dict[tuple[int, str | None, Side], dict[Key, Record]] = {}
+        self._passes: dict[tuple[int, str | None, Side], Pass] = {}
 
     def module_of(self, difference: Difference) -> str | None:
         """The dotted name of the module at which a difference arises; None where only the loss has it."""
@@ -66,6 +67,12 @@ class Locator:
             return None
         if difference.quantity.startswith(_GRADIENT):
             return difference.quantity.removeprefix(_GRADIENT).rpartition(".")[0]
+        runs = [company, company.against] if company.against else [company]
+        found = (self._first(run) for run in runs)
+        return next((one for one in found if one is not None), None) or self._unwatched(company)
+
+    def _first(self, company: Company) -> str | None:
+        """The module at which a run first leaves the examples alone, among those that are used."""
         permuted = []
         for step in self.steps(company):
             if not step.rows() or not is_used(self.subject, company.rows, company.setting, step.record):
@@ -73,7 +80,7 @@ class Locator:
             if not step.is_permuted():
                 return self._between(company, step.record.module)
             permuted.append(step.record.module)
-        return sorter(permuted) if permuted else self._unwatched(company)
+        return sorter(permuted) if permuted else None
 
     def witnesses(self) -> tuple[int, ...]:
         """Up to three examples of other lengths, to tell axes apart."""
@@ -82,17 +89,15 @@ class Locator:
 
     def steps(self, company: Company, only: str | None = None, of: Side = "outputs") -> list[Step]:
         """Every comparable part of what every module (or `only` one) returned or was given, in that order."""
-        together = trace(self.subject, company.rows, company.setting, only, of)
-        geometry = self.subject.geometry(company.rows, company.setting)
-        alone = {row: self._alone(row, only, of) for row in set(company.rows) | set(self.witnesses())}
-        others = self._others(company, only, of)
+        groups = [self.witnesses(), self.witnesses()[:2]]  # of other numbers and widths, to tell axes apart
+        others = [one for group in groups for one in passes(self.subject, group, company.setting, only, of)]
+        alone = {row: self._alone(row, only, of) for row in {*company.rows, *self.witnesses()}}
         found = []
-        for record in together:
-            sighted = [(record.value, geometry)]
-            sighted += [(seen[record.key].value, shape) for seen, shape in others if record.key in seen]
-            step = self._step(record, reading(sighted), geometry, company.rows, alone)
-            if step is not None:
-                found.append(step)
+        for one in passes(self.subject, company.rows, company.setting, only, of):
+            for key in one.records:
+                step = self._step(key, one, others, alone)
+                if step is not None:
+                    found.append(step)
         return found
 
     def _between(self, company: Company, module: str) -> str:
@@ -107,48 +112,27 @@ class Locator:
         is_list = isinstance(self.subject.module.get_submodule(outside), nn.ModuleList | nn.ModuleDict)
         return self._owner(outside) if is_list else outside
 
-    def _step(
-        self,
-        record: Record,
-        how: str | None,
-        geometry: Geometry,
-        rows: Sequence[int],
-        alone: dict[int, dict[Key, Record]],
-    ) -> Step | None:
-        if how is None or any(record.key not in alone[row] for row in rows):
+    def _step(self, key: Key, one: Pass, others: Sequence[Pass], alone: Mapping[int, Pass]) -> Step | None:
+        how = _reading(key, [one, *others])
+        how_alone = _reading(key, list(alone.values()))
+        if how is None or how_alone is None or any(key not in alone[row].records for row in one.rows):
             return None
-        sighted = ((one[record.key].value, self._shape(row)) for row, one in alone.items() if record.key in one)
-        how_alone = reading(sighted)
-        if how_alone is None:
-            return None
-        mine = split(record.value, how, geometry)
-        theirs = [split(alone[row][record.key].value, how_alone, self._shape(row))[0] for row in rows]
+        value = one.records[key].value
+        mine = split(value, how, one.geometry)
+        theirs = [split(alone[row].records[key].value, how_alone, alone[row].geometry)[0] for row in one.rows]
         if len(mine) != len(theirs) or any(a.shape != b.shape for a, b in zip(mine, theirs, strict=True)):
             return None  # such as characters of words, padded to the longest word of the batch
         scale = max((_size(one) for one in theirs), default=0.0)
-        orders = [sorted_by(geometry, sign) for sign in (-1, 1)]
-        by_length = [split(record.value, how, one) for one in orders if how in possible(record.value, one)]
-        return Step(record, mine, theirs, self.alone.tolerance.of(scale, self.alone.measured), by_length)
+        orders = [sorted_by(one.geometry, sign) for sign in (-1, 1)]
+        by_length = [split(value, how, order) for order in orders if how in possible(value, order)]
+        allowed = self.alone.tolerance.of(scale, self.alone.measured)
+        return Step(one.records[key], one.rows, mine, theirs, allowed, by_length)
 
-    def _others(self, company: Company, only: str | None, of: Side) -> list[tuple[dict[Key, Record], Geometry]]:
-        """Further runs in the same setting, with other numbers of rows and widths, to tell axes apart."""
-        groups = [self.witnesses(), self.witnesses()[:2]]
-        return [
-            (
-                {one.key: one for one in trace(self.subject, group, company.setting, only, of)},
-                self.subject.geometry(group, company.setting),
-            )
-            for group in groups
-        ]
-
-    def _alone(self, row: int, only: str | None, of: Side) -> dict[Key, Record]:
+    def _alone(self, row: int, only: str | None, of: Side) -> Pass:
         key = row, only, of
-        if key not in self._traces:
-            self._traces[key] = {one.key: one for one in trace(self.subject, [row], Setting(), only, of)}
-        return self._traces[key]
-
-    def _shape(self, row: int) -> Geometry:
-        return self.subject.geometry([row], Setting())
+        if key not in self._passes:
+            (self._passes[key],) = passes(self.subject, [row], Setting(), only, of)
+        return self._passes[key]
 
     def _unwatched(self, company: Company) -> str:
         """Where nothing differs while all are watched: in a fused path, which torch leaves when hooks look on."""
@@ -156,6 +140,11 @@ class Locator:
             if name and any(step.rows() for step in self.steps(company, only=name)):
                 return str(name)
         return ""
+
+
+def _reading(key: Key, seen: Sequence[Pass]) -> str | None:
+    """How a part is meant, by all passes that have it."""
+    return reading((one.records[key].value, one.geometry) for one in seen if key in one.records)
 
 
 def sorted_by(geometry: Geometry, sign: int) -> Geometry:

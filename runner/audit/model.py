@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.model import Model
 from runner.ragged import IntArray, Ragged
-from runner.task import Loss, Task
+from runner.task import Head, Loss, Task
 from runner.train import evaluate
 from runner.vocab import Vocab
 
@@ -83,14 +83,15 @@ class ModelSubject:
         outputs: list[Tensor] = []
         predictions: list[Tensor] = []
         totals, count = [], 0
+        head = cast(Head, self.module.head)
         for batch in self.micro_batches(rows, setting):
             with torch.autocast(self.sample.rows.device.type, torch.bfloat16, enabled=self.bf16), ExitStack() as hooks:
                 self._poison(hooks, batch, setting)
                 scores, _ = self.module(batch, None)
-                loss: Loss = self.module.head.loss(scores, batch)  # type: ignore[operator]
+                loss = head.loss(scores, batch)
             sizes = _answers_of(batch)
             outputs += scores.split(sizes)
-            predictions += scores.argmax(dim=1).split(sizes)
+            predictions += torch.split(head.predict(scores, batch), sizes)
             totals.append(loss.total)
             count += loss.count
         return Answers(outputs, Loss(torch.stack(totals).sum(), count), predictions)

@@ -107,6 +107,9 @@ class ModuleSubject:
         lengths = tuple(int(self.lengths[row]) for row in rows)
         return Geometry(lengths, Padding(setting.widen).width(max(lengths, default=0)), self.left)
 
+    def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        return [rows]
+
     def cast(self, arithmetic: Arithmetic) -> ModuleSubject:
         """The same with a copy of the module in another arithmetic; half precisions are cast, not autocast."""
         other = copy.copy(self)

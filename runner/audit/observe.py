@@ -76,6 +76,10 @@ class Subject(Protocol):
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry: ...
 
+    def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """The forward passes that `answer` makes of them, in order."""
+        ...
+
     def answer(self, rows: Sequence[int], setting: Setting) -> Answers:
         """One forward pass, with the graph that gradients need."""
         ...

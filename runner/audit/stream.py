@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from runner.batch import Batch
 from runner.batching.stream import Stream
 from runner.model import Model
 from runner.ragged import IntArray, spans
-from runner.task import START, Loss, State, Task
+from runner.task import START, Head, Loss, State, Task
 from runner.train import detached, evaluate
 from runner.vocab import Vocab
 
@@ -50,6 +50,9 @@ class StreamSubject:
         lengths = tuple(int(self.lengths[row]) for row in rows)
         return Geometry(lengths, max(lengths))
 
+    def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        return [rows]
+
     def cast(self, arithmetic: Arithmetic) -> StreamSubject:
         dtype = torch.float32 if arithmetic == "bf16" else DTYPES[arithmetic]
         return replace(self, module=copy.deepcopy(self.module).to(dtype), bf16=arithmetic == "bf16")
@@ -61,10 +64,11 @@ class StreamSubject:
         state: State = START
         scores: list[list[Tensor]] = [[] for _ in rows]
         totals, count = [], 0
+        head = cast(Head, self.module.head)
         for batch in self._windows(rows):
             with torch.autocast(self.streams.rows.device.type, torch.bfloat16, enabled=self.bf16):
                 found, state = self.module(batch, state)
-                loss: Loss = self.module.head.loss(found, batch)  # type: ignore[operator]
+                loss = head.loss(found, batch)
             state = detached(state)
             totals.append(loss.total)
             count += loss.count

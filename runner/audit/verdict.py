@@ -23,7 +23,8 @@ HINTS = {
     "and convolutions, -inf for maxima and softmax; run backwards from each row's own end; or pack the rows",
     WIDTH: "the amount of padding is counted in: divide by lengths, count positions from the row's own begin, take the "
     "state at length - 1, and stop recursions where the row ends",
-    ORDER: "answers come back in another order than the rows went in: undo the sort, or sort labels and lengths too",
+    ORDER: "answers come back in another order than the rows went in: undo the sort, or sort labels and lengths too; "
+    "or one row leaves something behind for the next",
     NEIGHBOURS: "rows of one batch are mixed though there is no padding: statistics over the batch (batch norm), a "
     "convolution across the joint of two rows, or a wrong axis",
     STATE: "something is kept from one batch to the next: begin each batch from zeros, and keep no tensors in self",

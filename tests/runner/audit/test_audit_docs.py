@@ -35,7 +35,7 @@ def installed(package: str) -> str:
 
 def test_checks_kinds_and_gallery_are_told_as_they_are() -> None:
     assert dict(rows_of("Check")) == {f"`{name}`": varied for name, varied in CHECKS.items()}
-    assert [kind for kind, _ in rows_of("Kind")] == list(HINTS)
+    assert dict(rows_of("Kind")) == {kind: f"{hint[:1].upper()}{hint[1:]}." for kind, hint in HINTS.items()}
     gallery = [(name, module.strip("`"), kind, check.strip("`")) for name, module, kind, check in rows_of("Bug")]
     assert gallery == [(bug.name, bug.module, bug.kind, bug.check) for bug in BUGS]
 

@@ -23,6 +23,7 @@ REASONS = (
     "make them equal or use task.tie_weights=false",
     "span_scheme",  # plain tags have no other scheme
     "no transitions to constrain",  # a softmax in training
+    "scores that are given need one number for each",  # of task.scores=given and task.head=count
 )
 
 
