@@ -11,6 +11,7 @@ from contract import rows_of
 
 from runner.build import build
 from runner.errors import HydromelError
+from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.vocab import Vocab
 
@@ -25,12 +26,15 @@ def test_there_are_embeddings() -> None:
 
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
-def test_embeddings_are_looked_up_alike_in_both_layouts(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_embeddings_are_looked_up_alike_in_both_layouts(name: str, dropout: float, tmp_path: Path) -> None:
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("a 0.5 0.25\n", encoding="utf-8")
     text = (CONFIGS / f"{name}.yaml").read_text(encoding="utf-8")
     module = build(yaml.safe_load(text.replace("???", str(vectors))), "embedding", {"vocabs": VOCABS})
-    rows = rows_of((3, 0, 1), widen=2)
+    for layer in (one for one in module.modules() if isinstance(one, Dropout)):
+        layer.p = dropout
+    rows = rows_of((3, 0, 1), widen=2).with_seeds(torch.arange(3))
     ids = {key: Ragged(torch.tensor(value, dtype=torch.int32), rows, "packed") for key, value in IDS.items()}
     packed, padded = (module(one) for one in (ids, {key: value.pad() for key, value in ids.items()}))
     assert packed.values.shape == (4, module.output_size)
