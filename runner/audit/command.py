@@ -51,7 +51,13 @@ def _audit(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(configs[0]["threads"] or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
-    wanted = Options(rows=options.rows, longest=options.longest, random=options.random, weights=weights)
+    wanted = Options(
+        rows=options.rows,
+        longest=options.longest,
+        random=options.random,
+        heat=options.html is not None,
+        weights=weights,
+    )
     report = audit_config(configs, left_out, wanted)
     _write(options.json, json.dumps(report.as_dict(), indent=1) + "\n")
     _write(options.html, show.page(report))

@@ -56,6 +56,7 @@ class Options:
         random: random ids in place of the corpus's.
         modes: of the module.
         arithmetics: besides float64.
+        heat: whether the report shows module by position.
         weights: a checkpoint whose weights are audited; None: fresh ones.
     """
 
@@ -64,6 +65,7 @@ class Options:
     random: bool = False
     modes: tuple[Mode, ...] = ("eval", "train")
     arithmetics: tuple[Arithmetic, ...] = ("float32", "bf16")
+    heat: bool = True
     weights: Path | None = None
 
 
@@ -121,7 +123,7 @@ def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed:
                     layouts[key] = list(auditor.verdicts())
                 report.verdicts += [replace(one, subject=subject.name) for one in layouts[key]]
                 report.verdicts += _own(auditor, subject, mode, seed)
-                if mode == "eval":
+                if mode == "eval" and options.heat:
                     report.heats.append(auditor.heat(subject.tokens))
         for arithmetic in options.arithmetics:
             report.verdicts += _coarse(subjects, truth, arithmetic, mode, seed)
