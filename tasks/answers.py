@@ -17,7 +17,7 @@ from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.layers.pooling import sum_pool
 from runner.ragged import Ragged, Rows
-from runner.task import Encoder, Loss
+from runner.task import Encoder
 from runner.vocab import Vocab
 
 SHOWN_LABELS = 12  # of the known ones in an error
@@ -115,17 +115,6 @@ def cross_entropy(scores: Tensor, right: Tensor) -> Tensor:
 def softmax(scores: Tensor) -> Tensor:
     """(N, C) of scores (N, C), in float32 at least."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(dim=1)
-
-
-def summed_cross_entropy(scores: Tensor, batch: Batch) -> Loss:
-    """Over all answers of the batch, with their number, which the shape of `scores` (N, C) tells."""
-    return Loss(cross_entropy(scores, answers(batch)).sum(), scores.shape[0])
-
-
-def cross_entropies(scores: Tensor, batch: Batch) -> Tensor | Ragged:
-    """The terms of `summed_cross_entropy`: (B,) one a row, or a packed `Ragged` of one a real token."""
-    losses = cross_entropy(scores, answers(batch))
-    return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
 
 
 def per_row(losses: Tensor | Ragged) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -11,16 +11,15 @@ from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.layers.dropout import Dropout
-from runner.layers.pooling import pooling
+from runner.layers.pooling import Pooling, pooling
 from runner.ragged import Ragged
 from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import Vocab
-from tasks.answers import answer_ids, column, cross_entropies, majority_answers, place, softmax, summed_cross_entropy
+from tasks.answers import answer_ids, column, majority_answers, place
 from tasks.metrics import LabelMetric
 from tasks.predictions import LabelInspector
-
-Pooling = Literal["mean", "max", "min", "sum", "last", "first", "attention"]
+from tasks.scores import OUTPUTS, Output, OutputKind, scorer
 
 
 class Classify:
@@ -30,17 +29,28 @@ class Classify:
         name: for messages and records.
         quality: the metric by which runs are compared.
         pooling: how the token vectors of a row become one. Rows without tokens pool to zeros.
+        head: what scores mean: softmax (cross entropy), hinge (margins, as of a support vector machine), or count
+            (frequencies, learned in one step; it takes scores as they are given).
+        scores: by a linear layer from the pooled vectors, or given: those vectors are scores.
         dropout: probability, on the pooled vectors.
     """
 
     causal: bool = False
 
     def __init__(
-        self, *, name: str, quality: Literal["accuracy", "macro_f1"], pooling: Pooling, dropout: Fraction
+        self,
+        *,
+        name: str,
+        quality: Literal["accuracy", "macro_f1"],
+        pooling: Pooling,
+        head: OutputKind,
+        scores: Literal["linear", "given"],
+        dropout: Fraction,
     ) -> None:
         self.name = name
         self.quality: str = quality
         self.pooling = pooling
+        self.output_kind, self.given = head, scores == "given" or head == "count"
         self.dropout = dropout
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
@@ -60,7 +70,13 @@ class Classify:
         return len(batch.index)
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> ClassifyHead:
-        return ClassifyHead(encoder.output_size, len(vocabs["target"]), self.pooling, self.dropout)
+        """The head for vectors of the encoder's size.
+
+        Raises:
+            HydromelError: scores are to be given, by vectors that cannot be scores.
+        """
+        linear = scorer(self.given, encoder.output_size, len(vocabs["target"]), self.output_kind)
+        return ClassifyHead(pooling(self.pooling, encoder.output_size), self.dropout, linear, OUTPUTS[self.output_kind])
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:
         return LabelMetric(labels=vocabs["target"].tokens)
@@ -76,13 +92,21 @@ class Classify:
 
 
 class ClassifyHead(nn.Module):
-    """Pool, drop out, score: token vectors (D) -> (B, C)."""
+    """Pool, drop out, score: token vectors (D) -> (B, C).
 
-    def __init__(self, input_size: int, n_labels: int, pool: Pooling, dropout: float) -> None:
+    Args:
+        pool: rows of (length, D) -> (B, D).
+        dropout: probability.
+        linear: (B, D) -> (B, C).
+        output: what scores mean.
+    """
+
+    def __init__(self, pool: Callable[[Ragged], Tensor], dropout: float, linear: nn.Module, output: Output) -> None:
         super().__init__()
-        self.pool = pooling(pool, input_size)
+        self.pool = pool
         self.dropout = Dropout(dropout)
-        self.linear = nn.Linear(input_size, n_labels)
+        self.linear = linear
+        self.output = output
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
         pooled = self.dropout(self.pool(encoded), encoded.rows.single, "packed")
@@ -90,13 +114,13 @@ class ClassifyHead(nn.Module):
         return scores
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        return summed_cross_entropy(scores, batch)
+        return self.output.loss(scores, batch)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return cross_entropies(scores, batch)
+        return self.output.losses(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        return scores.argmax(dim=1)
+        return self.output.predict(scores, batch)
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        return softmax(scores)
+        return self.output.probabilities(scores, batch)

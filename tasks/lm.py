@@ -18,16 +18,9 @@ from runner.ragged import Ragged, Rows
 from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import EOS, PAD, UNK, Vocab
-from tasks.answers import (
-    answer_rows,
-    answers,
-    cross_entropies,
-    require_tokens,
-    softmax,
-    summed_cross_entropy,
-    token_vectors,
-)
+from tasks.answers import answer_rows, answers, require_tokens, softmax, token_vectors
 from tasks.metrics import PerplexityMetric
+from tasks.scores import OUTPUTS
 
 
 class Lm:
@@ -159,10 +152,10 @@ class LmHead(nn.Module):
         return F.linear(vectors, self.weight, self.bias + self.never)
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        return summed_cross_entropy(scores, batch)
+        return OUTPUTS["softmax"].loss(scores, batch)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return cross_entropies(scores, batch)
+        return OUTPUTS["softmax"].losses(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return scores.argmax(dim=1)

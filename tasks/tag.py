@@ -30,6 +30,7 @@ from tasks.answers import (
 )
 from tasks.metrics import LabelMetric, SpanMetric
 from tasks.predictions import TagInspector
+from tasks.scores import OUTPUTS, Output, scorer
 from tasks.span_constraints import allowed_by
 from tasks.span_schemes import Conversion
 from tasks.spans import Scheme, SpanTags, all_tags, as_scheme, illegal
@@ -45,7 +46,8 @@ class Tag:
         span_scheme: how tags form spans (IOB1, IOB2, IOBES), or null for plain tags, such as parts of speech.
         train_scheme: the scheme of the tags that are learned and predicted (null: `span_scheme`). Predictions are
             converted to `span_scheme` before they are measured or written, so figures compare whatever was learned.
-        head: softmax (each token by itself) or crf (all tags of a row at once).
+        head: softmax (each token by itself), crf (all tags of a row at once), or count (frequencies, learned in one
+            step from scores that the encoder gives).
         constraints: where tags that the scheme does not let follow one another are forbidden: in decoding, in a crf's
             training, in both, or nowhere.
         dropout: probability, on the encoder's output.
@@ -85,6 +87,8 @@ class Tag:
                 f"task.constraints={constraints}: training a softmax has no transitions to constrain; use decode or "
                 "none, or task.head=crf"
             )
+        if constraints != "none" and head == "count":
+            raise HydromelError(f"task.constraints={constraints}: counts have no transitions to constrain; use none")
         self.dropout = dropout
         possible = ("accuracy", "macro_f1") if self.scheme is None else ("f1", "accuracy")
         self.quality: str = quality or possible[0]
@@ -170,16 +174,21 @@ class Tag:
         """Scores of every tag.
 
         Raises:
-            HydromelError: an encoder of one vector a row.
+            HydromelError: an encoder of one vector a row, or of vectors that cannot be counts.
         """
         require_tokens(encoder, self.name)
         tags = vocabs["target"].tokens
         scheme = self.learned_scheme
         allowed = Allowed.everything(len(tags)) if scheme is None else allowed_by(scheme, tags)
-        output: SoftmaxOutput | CrfOutput = SoftmaxOutput(allowed, self.constraints == "decode")
+        output: Output | SoftmaxOutput | CrfOutput
         if self.head_kind == "crf":
             output = CrfOutput(len(tags), allowed, self.constraints)
-        return TagHead(encoder.output_size, len(tags), self.dropout, output)
+        elif self.head_kind == "count":
+            output = OUTPUTS["count"]
+        else:
+            output = SoftmaxOutput(allowed, self.constraints == "decode")
+        linear = scorer(self.head_kind == "count", encoder.output_size, len(tags), "count")
+        return TagHead(self.dropout, linear, output)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric | SpanMetric:
         tags = self.own_tags(vocabs["target"])

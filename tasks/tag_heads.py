@@ -17,25 +17,25 @@ from runner.layers.crf_decode import viterbi
 from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.task import Loss
-from tasks.answers import answer_rows, answers, cross_entropies, softmax, summed_cross_entropy, token_vectors
+from tasks.answers import answer_rows, answers, token_vectors
+from tasks.scores import OUTPUTS, Output
 
-HeadKind = Literal["softmax", "crf"]
+HeadKind = Literal["softmax", "crf", "count"]
 
 
 class TagHead(nn.Module):
     """Drop out, score: token vectors (D) -> (N, C) for the real tokens alone.
 
     Args:
-        input_size: D.
-        n_tags: C.
         dropout: probability.
+        linear: (N, D) -> (N, C).
         output: what scores mean.
     """
 
-    def __init__(self, input_size: int, n_tags: int, dropout: float, output: SoftmaxOutput | CrfOutput) -> None:
+    def __init__(self, dropout: float, linear: nn.Module, output: Output | SoftmaxOutput | CrfOutput) -> None:
         super().__init__()
         self.dropout = Dropout(dropout)
-        self.linear = nn.Linear(input_size, n_tags)
+        self.linear = linear
         self.output = output
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
@@ -75,10 +75,10 @@ class SoftmaxOutput(nn.Module):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Cross entropy, summed over tokens."""
-        return summed_cross_entropy(scores, batch)
+        return OUTPUTS["softmax"].loss(scores, batch)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return cross_entropies(scores, batch)
+        return OUTPUTS["softmax"].losses(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         if not self.constrain:
@@ -88,7 +88,7 @@ class SoftmaxOutput(nn.Module):
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
         """By each token's softmax, whatever is allowed."""
-        return softmax(scores)
+        return OUTPUTS["softmax"].probabilities(scores, batch)
 
 
 class CrfOutput(nn.Module):

@@ -50,7 +50,7 @@ class Texts:
 
 
 def loaded(corpus: Texts, cache: Path | None = None, max_length: int | None = None, feature: Feature = WORDS) -> Data:
-    task = Classify(name="classify", quality="accuracy", pooling="mean", dropout=0.0)
+    task = Classify(name="classify", quality="accuracy", pooling="mean", head="softmax", scores="linear", dropout=0.0)
     return load(corpus, {"words": feature}, task, "task", max_length, cache)
 
 

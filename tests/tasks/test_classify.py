@@ -19,7 +19,8 @@ CONFIGS = Path(__file__).parents[2] / "configs/task"
 
 
 def classify(**changes: Any) -> Classify:
-    return Classify(**{"name": "classify", "quality": "accuracy", "pooling": "max", "dropout": 0.0, **changes})
+    plain = {"quality": "accuracy", "pooling": "max", "head": "softmax", "scores": "linear", "dropout": 0.0}
+    return Classify(**{"name": "classify", **plain, **changes})
 
 
 def table(labels: list[str], **columns: Any) -> pa.Table:

@@ -21,7 +21,7 @@ from tasks.tag import Tag
 CONFIGS = Path(__file__).parents[2] / "configs/dataset"
 WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
 TAG = {"name": "tag", "quality": None, "train_scheme": None, "head": "softmax", "constraints": "none", "dropout": 0.0}
-CLASSIFY = Classify(name="classify", quality="accuracy", pooling="max", dropout=0.0)
+CLASSIFY = Classify(name="classify", quality="accuracy", pooling="max", head="softmax", scores="linear", dropout=0.0)
 LM = Lm(name="lm", quality="perplexity", unit="line", feature="words", tie_weights=False, dropout=0.0)
 
 pytestmark = [

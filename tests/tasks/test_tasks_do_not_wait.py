@@ -49,7 +49,7 @@ TAG = {"name": "tag", "quality": None, "train_scheme": None, "dropout": 0.1}
 SOFTMAX: dict[str, Any] = {**TAG, "head": "softmax", "constraints": "none"}
 CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
     "classify": (
-        Classify(name="classify", quality="accuracy", pooling="max", dropout=0.1),
+        Classify(name="classify", quality="accuracy", pooling="max", head="softmax", scores="linear", dropout=0.1),
         lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]),
         LABELS,
     ),
