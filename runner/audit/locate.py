@@ -68,8 +68,10 @@ class Locator:
         if difference.quantity.startswith(_GRADIENT):
             return difference.quantity.removeprefix(_GRADIENT).rpartition(".")[0]
         runs = [company, company.against] if company.against else [company]
-        found = (self._first(run) for run in runs)
-        return next((one for one in found if one is not None), None) or self._unwatched(company)
+        for run in runs:
+            if (found := self._first(run)) is not None:
+                return found
+        return self._unwatched(company)
 
     def _first(self, company: Company) -> str | None:
         """The module at which a run first leaves the examples alone, among those that are used."""
