@@ -128,8 +128,8 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     apart = 0.0
     for repeat in range(repeats + 2):  # two for warming up
         losses = {}
-        for name, run in rotated(ways, repeat).items():  # each comes after each other, with the other's caches
-            parts, losses[name] = run()
+        for name in list(ways)[:: 1 if repeat % 2 else -1]:  # each comes after each, and finds its caches cold or warm
+            parts, losses[name] = ways[name]()
             if repeat >= 2:
                 seconds[name].append([*parts, sum(parts)])
         apart = max(apart, *(abs(float(losses[name] / losses[THEIRS]) - 1) for name in ways))
@@ -156,11 +156,6 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         "times_as_fast": ratios,
         "apart": apart,
     }
-
-
-def rotated(ways: dict[str, Any], by: int) -> dict[str, Any]:
-    names = list(ways)
-    return {name: ways[name] for name in names[by % len(names) :] + names[: by % len(names)]}
 
 
 def machine() -> dict[str, object]:
