@@ -69,7 +69,7 @@ class Dropout(nn.Module):
 
 
 def drawn(keys: Tensor, counter: Tensor) -> Tensor:
-    """The `counter`-th number that SplitMix64 draws from the seed `keys`; both int64, broadcast against each other."""
+    """The `counter`-th number, from 0, that SplitMix64 draws from the seed `keys`; int64, broadcast to each other."""
     bits = keys + (counter + 1) * _STEP
     bits = (bits ^ _shifted(bits, 30)) * _FIRST
     bits = (bits ^ _shifted(bits, 27)) * _SECOND
