@@ -20,7 +20,7 @@ from runner.ragged import Rows
 SCALE_EVERY = 8  # steps; float64 holds 700 nats either way, and a step takes some tens at most
 # What underflow takes is below 1e-307, and no start, step or end makes it larger than LARGEST times that: sums of LEAST
 # and more do not show it.
-LEAST, MOST, LARGEST = 1e-280, 1e280, 1e20
+LEAST, MOST, LARGEST = 1e-270, 1e280, 1e20
 
 
 @dataclass(frozen=True)
