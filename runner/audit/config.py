@@ -57,6 +57,7 @@ class Options:
         modes: of the module.
         arithmetics: besides float64.
         heat: whether the report shows module by position.
+        explained: whether controls, too, say where and why they fail.
         weights: a checkpoint whose weights are audited; None: fresh ones.
     """
 
@@ -66,6 +67,7 @@ class Options:
     modes: tuple[Mode, ...] = ("eval", "train")
     arithmetics: tuple[Arithmetic, ...] = ("float32", "bf16")
     heat: bool = True
+    explained: bool = True
     weights: Path | None = None
 
 
@@ -117,7 +119,7 @@ def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed:
         with in_mode(model, mode):
             truth = Alone(_reference(subjects[0]), torch.float64)
             for subject in subjects:
-                auditor = Auditor(subject, mode, truth.of(subject), seed)
+                auditor = Auditor(subject, mode, truth.of(subject), seed, explained=_explained(subject, options))
                 key = _layout(subject)
                 if key not in layouts:
                     layouts[key] = list(auditor.verdicts())
@@ -126,13 +128,13 @@ def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed:
                 if mode == "eval" and options.heat:
                     report.heats.append(auditor.heat(subject.tokens))
         for arithmetic in options.arithmetics:
-            report.verdicts += _coarse(subjects, truth, arithmetic, mode, seed)
+            report.verdicts += _coarse(subjects, truth, arithmetic, mode, seed, options)
     model.train()
     with with_dropout(model, DROPOUT):
-        report.verdicts += _dropout(subjects, seed)
+        report.verdicts += _dropout(subjects, seed, options)
 
 
-def _dropout(subjects: Sequence[Strategy], seed: int) -> Iterator[Verdict]:
+def _dropout(subjects: Sequence[Strategy], seed: int, options: Options) -> Iterator[Verdict]:
     """Copies of an example lose different values; from seeds of its own, an example loses the same in any company."""
     row = int(subjects[0].lengths.argmax())
     layouts: dict[Any, Verdict] = {}
@@ -143,7 +145,7 @@ def _dropout(subjects: Sequence[Strategy], seed: int) -> Iterator[Verdict]:
             if verdict.passed and isinstance(subject, ModelSubject):  # windows of a stream bring no seeds
                 alone = alone or Alone(_reference(subject.with_seeds()), torch.float64)
                 with_seeds = subject.with_seeds()
-                verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed)
+                verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed, _explained(subject, options))
             layouts[key] = verdict
         yield replace(layouts[key], subject=subject.name)
 
@@ -168,7 +170,7 @@ def _layout(subject: Strategy) -> Any:
 
 
 def _coarse(
-    subjects: Sequence[Strategy], truth: Alone, arithmetic: Arithmetic, mode: Mode, seed: int
+    subjects: Sequence[Strategy], truth: Alone, arithmetic: Arithmetic, mode: Mode, seed: int, options: Options
 ) -> Iterator[Verdict]:
     first = _reference(subjects[0]).cast(arithmetic)
     with in_mode(first.module, mode):
@@ -177,7 +179,8 @@ def _coarse(
         for subject in subjects:
             cast = replace(subject, module=first.module, bf16=first.bf16)
             if (key := _layout(subject)) not in layouts:
-                layouts[key] = arithmetic_verdict(cast, alone.of(cast), arithmetic, mode, seed)
+                told = _explained(subject, options)
+                layouts[key] = arithmetic_verdict(cast, alone.of(cast), arithmetic, mode, seed, told)
             yield replace(layouts[key], subject=subject.name)
 
 
@@ -227,6 +230,10 @@ def _reference(subject: Strategy) -> Strategy:
 
 def _ignores_mask(subject: Strategy) -> bool:
     return isinstance(subject, ModelSubject) and subject.batching.layout == "unmasked"
+
+
+def _explained(subject: Strategy, options: Options) -> bool:
+    return options.explained or not _ignores_mask(subject)
 
 
 def _chosen(config: Config) -> str:

@@ -35,6 +35,7 @@ class Auditor:
         alone: each example by itself, in float64.
         seed: of the groups.
         nan_gradients: where padding holds NaN, gradients are compared too.
+        explained: failed verdicts say where and why, which takes many runs.
         failed: the run in which each failed check failed.
     """
 
@@ -43,6 +44,7 @@ class Auditor:
     alone: Alone
     seed: int
     nan_gradients: bool = True
+    explained: bool = True
     failed: dict[str, Company] = field(default_factory=dict)
 
     def verdicts(self) -> Iterator[Verdict]:
@@ -93,7 +95,8 @@ class Auditor:
             worst = max(worst, one.share)
             if one.share > 1.0:
                 self.failed[check] = one.company
-                return Verdict(self.subject.name, check, self.mode, False, one.share, self.finding(one))
+                why = self.finding(one) if self.explained else None
+                return Verdict(self.subject.name, check, self.mode, False, one.share, why)
         return Verdict(self.subject.name, check, self.mode, True, worst)
 
     def finding(self, one: Difference) -> Finding:
@@ -157,7 +160,9 @@ class Auditor:
         return not step.rows() or is_used(self.subject, company.rows, company.setting, step.record)
 
 
-def arithmetic_verdict(subject: Subject, alone: Alone, check: str, mode: Mode, seed: int) -> Verdict:
+def arithmetic_verdict(
+    subject: Subject, alone: Alone, check: str, mode: Mode, seed: int, explained: bool = True
+) -> Verdict:
     """Companies in coarser arithmetic against float64, with what the examples alone lose there as the measure.
 
     Args:
@@ -165,7 +170,7 @@ def arithmetic_verdict(subject: Subject, alone: Alone, check: str, mode: Mode, s
         alone: the examples alone in that arithmetic, with their truth in float64.
         check: the arithmetic's name.
     """
-    coarse = Auditor(subject, mode, alone, seed)
+    coarse = Auditor(subject, mode, alone, seed, explained=explained)
     made = companies(subject.lengths, subject.has_padding, seed)
     runs = [*made["company"], *made["extremes"]]
     return coarse.verdict(check, coarse.differences(runs, list(not_finite(alone))), runs)
@@ -186,9 +191,9 @@ def dropout_verdict(subject: Subject, row: int) -> Verdict:
     return Verdict(subject.name, "dropout", "train", False, torch.inf, found)
 
 
-def own_dropout_verdict(subject: Subject, alone: Alone, seed: int) -> Verdict:
+def own_dropout_verdict(subject: Subject, alone: Alone, seed: int, explained: bool) -> Verdict:
     """With dropout on, and examples that bring seeds for it: each loses in company what it loses alone."""
-    auditor = Auditor(subject, "train", alone, seed)
+    auditor = Auditor(subject, "train", alone, seed, explained=explained)
     made = companies(subject.lengths, subject.has_padding, seed)
     runs = [run for check in ("order", "duplicates", "company", "extremes", "width") for run in made[check]]
     return auditor.verdict("dropout", auditor.differences(runs, []), runs)

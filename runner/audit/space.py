@@ -16,7 +16,7 @@ from runner.errors import HydromelError
 
 SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # numbers a vector
 SMALL_DATA = ("features.words.max_size=30", "threads=1")
-SMALL_SAMPLE = Options(rows=10, longest=9, arithmetics=("float32",), heat=False)
+SMALL_SAMPLE = Options(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
 GROUPS = ("task", "encoder")
 CONTROLS = ("encoder.norm=batch",)  # answers depend on the batch by nature, in training: the audit must see it
 LEFT = ("name", "quality")  # options of a task that no model sees
