@@ -50,7 +50,8 @@ def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters()) | dict(model.named_buffers())
+    kept = model.state_dict().keys()  # buffers that are no state are made anew from the data
+    return dict(model.named_parameters()) | {name: value for name, value in model.named_buffers() if name in kept}
 
 
 def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:

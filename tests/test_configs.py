@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1] / "configs"
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))
 CHOICES = [str(path.with_suffix("")).replace("/", "=") for path in FILES if path.name != "train.yaml"]
 WORDS = Vocab((PAD, UNK, EOS, *"abcdefgh"), unk=1)
+CHARS = Vocab((PAD, UNK, EOS, "ab", "cd"), unk=1, alphabet="abcd")
 
 
 def options(group: str) -> list[str]:
@@ -45,8 +46,15 @@ def left_to_the_user(choice: str) -> list[str]:
             return [found for key, value in node.items() for found in missing(value, f"{where}.{key}")]
         return [where] if node == "???" else []
 
-    text = (ROOT / f"{choice.replace('=', '/')}.yaml").read_text(encoding="utf-8")
-    return missing(yaml.safe_load(text), group) if group in ("dataset", "embedding") else []
+    def missing_in(name: str, where: str) -> list[str]:
+        node = yaml.safe_load((ROOT / group / f"{name}.yaml").read_text(encoding="utf-8"))
+        parts = [one for one in node.pop("defaults", ()) if isinstance(one, Mapping)]
+        inside = {
+            key.partition("@")[2]: part for one in parts for key, part in one.items() if key.startswith(f"/{group}@")
+        }
+        return missing(node, where) + [one for at, part in inside.items() for one in missing_in(part, f"{where}.{at}")]
+
+    return missing_in(choice.partition("=")[2], group) if group in ("dataset", "embedding") else []
 
 
 def test_there_are_configs() -> None:
@@ -108,7 +116,7 @@ def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, t
     vectors.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
     plain = config(encoder, embedding, *(f"{key}={vectors}" for key in left_to_the_user(embedding)))
     task = build(plain["task"], "task", {})
-    vocabs = {"words": WORDS, "pos": WORDS, "target": Vocab(("no", "yes"), unk=None)}
+    vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "target": Vocab(("no", "yes"), unk=None)}
     model = build_model(plain, task, vocabs, [])
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 

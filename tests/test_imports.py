@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 BASICS = {"runner.errors", "runner.types"}
+WORDS = {"runner.vocab", "runner.spelling"}
 PLANS = {"plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "quality", "shapes"}
 
 
@@ -61,8 +62,9 @@ def test_there_are_modules() -> None:
         ("runner.names", ()),
         ("runner.ragged", ()),
         ("runner.vocab", ("runner.types",)),
+        ("runner.spelling", ("runner.vocab",)),
         ("runner.layers", ("runner.layers", "runner.ragged", *BASICS)),
-        ("runner.embeddings", ("runner.embeddings", "runner.layers", "runner.ragged", "runner.vocab", *BASICS)),
+        ("runner.embeddings", ("runner.embeddings", "runner.layers", "runner.ragged", *WORDS, *BASICS)),
         ("runner.encoders", ("runner.encoders", "runner.layers", "runner.ragged", "runner.task", *BASICS)),
         ("reporting", ("reporting", "runner.names", "runner.errors")),
         ("runner", ("runner",)),

@@ -48,7 +48,7 @@ class Ngrams(nn.Module):
             raise ValueError(f"lengths={lengths}: each length once")
         vocab = vocabs[feature]
         self.feature, self.lengths, self.buckets = feature, lengths, buckets
-        self.known, self.extra, self.unk = vocab.known, vocab.extra, vocab.unk or 0
+        self.known, self.unk = vocab.known, vocab.unk or 0
         self.output_size = len(vocabs["target"]) if size is None else size
         hashed = buckets if max(lengths, default=0) > 1 else 0
         self.table = nn.Embedding(self.known + hashed, self.output_size, padding_idx=0)
@@ -58,9 +58,7 @@ class Ngrams(nn.Module):
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, D)."""
-        ids = features[self.feature]
-        if self.extra:
-            ids = ids.map(lambda values: values.masked_fill(values >= self.known, self.unk))
+        ids = features[self.feature].map(lambda values: values.masked_fill(values >= self.known, self.unk))
         summed = self.table(ids.values if 1 in self.lengths else ids.values.new_zeros(()).expand(ids.values.shape))
         for length in self.lengths:
             if length > 1:

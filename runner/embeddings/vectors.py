@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.embeddings.unknown import SomeUnknown
 from runner.embeddings.vector_files import find_vectors, fingerprint
 from runner.embeddings.vector_table import Found
 from runner.errors import HydromelError, unknown
@@ -45,6 +46,7 @@ class Vectors(nn.Module):
         lowercase_if_missing: a word that the file lacks gets the vector of the word in lower case, and shares its row.
         rate: of learning, for the file's rows, times the optimiser's: 0 frozen, 1 fine-tuned, between: more slowly.
         storage: of the file's rows; float16 halves their memory, for frozen ones.
+        unk_rate: share of words that are `<unk>` in training (`runner.embeddings.unknown`).
         dropout: probability of dropping a number of a vector.
 
     Raises:
@@ -62,6 +64,7 @@ class Vectors(nn.Module):
         lowercase_if_missing: bool,
         rate: NonNegativeFloat,
         storage: Literal["float32", "float16"],
+        unk_rate: Fraction,
         dropout: Fraction,
     ) -> None:
         super().__init__()
@@ -91,11 +94,13 @@ class Vectors(nn.Module):
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
         self.rates = {"rows": rate} if rate else {}  # see `optim.parameters_by_rate`
         self.output_size = rows.shape[1]
+        self.some_unknown = SomeUnknown(vocab, unk_rate)
         self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, D)."""
-        return self.dropout.of(features[self.feature].map(self._look_up))
+        ids: Ragged = self.some_unknown(features[self.feature])
+        return self.dropout.of(ids.map(self._look_up))
 
     def _look_up(self, ids: Tensor) -> Tensor:
         place = F.embedding(ids, self.place)[..., 0]

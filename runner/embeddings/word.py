@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
+from runner.embeddings.unknown import SomeUnknown
 from runner.errors import unknown
 from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
@@ -21,20 +22,24 @@ class Word(nn.Module):
         vocabs: of all features.
         feature: which one to embed.
         size: D, numbers a vector.
+        unk_rate: share of known tokens that are `<unk>` in training (`runner.embeddings.unknown`).
         dropout: probability of dropping a number of a vector.
 
     Raises:
         HydromelError: no feature of that name.
     """
 
-    def __init__(self, *, vocabs: Mapping[str, Vocab], feature: str, size: PositiveInt, dropout: Fraction) -> None:
+    def __init__(
+        self, *, vocabs: Mapping[str, Vocab], feature: str, size: PositiveInt, unk_rate: Fraction, dropout: Fraction
+    ) -> None:
         super().__init__()
         if feature not in vocabs or feature == "target":
             raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
         self.feature, self.output_size = feature, size
         vocab = vocabs[feature]
         self.table = nn.Embedding(vocab.known, size, padding_idx=0)
-        self.extra, self.unk = vocab.extra, vocab.unk or 0
+        self.unk = vocab.unk or 0
+        self.some_unknown = SomeUnknown(vocab, unk_rate)
         self.dropout = Dropout(dropout)
 
     @property
@@ -46,7 +51,6 @@ class Word(nn.Module):
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, D)."""
-        ids = features[self.feature]
-        if self.extra:
-            ids = ids.map(lambda values: values.masked_fill(values >= self.table.num_embeddings, self.unk))
-        return self.dropout.of(ids.map(self.table))
+        ids: Ragged = self.some_unknown(features[self.feature])
+        known = ids.map(lambda values: values.masked_fill(values >= self.table.num_embeddings, self.unk))
+        return self.dropout.of(known.map(self.table))

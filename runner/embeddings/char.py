@@ -1,0 +1,170 @@
+"""Vectors of words, composed of their characters: by convolutions, or by a recurrent layer.
+
+What a form is composed to has no context, so a batch composes each of its distinct forms once. Which these are is told
+by ids on the host (`Ragged.on_host`): a device would have to be waited for. Their characters are rows of their own, one
+a form. Dropout falls on the tokens' vectors, not on the forms': two tokens of one form lose different numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.errors import HydromelError, unknown
+from runner.layers.convolution import Convolution
+from runner.layers.dropout import Dropout
+from runner.layers.highway import Highway
+from runner.layers.pooling import first_pool, last_pool, max_pool
+from runner.layers.recurrence import Cell, Recurrence
+from runner.ragged import Ragged, spans
+from runner.spelling import FIRST, Spelling, spell
+from runner.types import Fraction, NonNegativeInt, PositiveInt
+from runner.vocab import Vocab
+
+
+class Spelled(nn.Module):
+    """Characters of the distinct forms of a batch.
+
+    How forms are spelt is made from the vocabulary, and no part of a checkpoint: a model for more forms has the same
+    weights.
+
+    Args:
+        vocabs: of all features.
+        feature: of forms (`runner.features.Characters`).
+        size: D, numbers a character.
+        max_characters: of a form that are read; longer ones are cut.
+
+    Raises:
+        HydromelError: no feature of that name, or one that has no characters.
+    """
+
+    def __init__(self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int) -> None:
+        super().__init__()
+        if feature not in vocabs or feature == "target":
+            raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
+        self.feature, self.max_characters = feature, max_characters
+        self.alphabet = vocabs[feature].alphabet
+        if not self.alphabet:
+            raise HydromelError(
+                f"embedding.feature={feature}: features.{feature} has no characters; use one whose _target_ is "
+                "runner.features.Characters, such as features=words_chars"
+            )
+        self.table = nn.Embedding(FIRST + len(self.alphabet), size)
+        self.register_buffer("symbols", None, persistent=False)
+        self.symbols: Tensor
+        self.admit(vocabs)
+
+    def admit(self, vocabs: Mapping[str, Vocab]) -> None:
+        """Spell the forms of vocabularies that have grown since (`runner.embeddings.unseen`)."""
+        self.spelling: Spelling = spell(vocabs[self.feature].tokens, self.alphabet, self.max_characters)
+        self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
+
+    def forward(self, ids: Ragged) -> tuple[Ragged, Tensor]:
+        """Ids of N tokens -> rows of (characters, D), one a distinct form, packed; (N,) the row of each token."""
+        forms, of_token = np.unique(ids.on_host(), return_inverse=True)
+        starts, ends = self.spelling.offsets[forms], self.spelling.offsets[forms + 1]
+        rows, places = spans(starts, ends - starts, self.symbols.device)
+        rows.stepped = ids.rows.stepped
+        vectors = F.embedding(self.symbols.index_select(0, places), self.table.weight)
+        return Ragged(vectors, rows, "packed"), torch.from_numpy(of_token).to(vectors.device, non_blocking=True)
+
+
+class CharConv(nn.Module):
+    """Convolutions over a word's characters, each filter's largest output, optionally highway layers (Kim et al. 2016).
+
+    Args:
+        vocabs: of all features.
+        feature: of forms (`runner.features.Characters`).
+        size: numbers a character.
+        max_characters: of a word that are read; longer ones are cut, and counted.
+        widths: characters that the filters see.
+        filters: of each width.
+        activation: relu or tanh, before the largest is taken.
+        highway: how many such layers.
+        dropout: probability of dropping a number of a word's vector.
+
+    Raises:
+        ValueError: no widths.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabs: Mapping[str, Vocab],
+        feature: str,
+        size: PositiveInt,
+        max_characters: PositiveInt,
+        widths: list[PositiveInt],
+        filters: PositiveInt,
+        activation: Literal["relu", "tanh"],
+        highway: NonNegativeInt,
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        if not widths:
+            raise ValueError("widths=[]: at least one width is needed, for example [3]")
+        self.spelled = Spelled(vocabs, feature, size, max_characters)
+        self.convolutions = nn.ModuleList(Convolution(size, filters, width, causal=False) for width in widths)
+        self.activation = nn.ReLU() if activation == "relu" else nn.Tanh()
+        self.output_size = filters * len(widths)
+        self.highway = nn.Sequential(*(Highway(self.output_size) for _ in range(highway)))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Ids of forms -> rows of (length, filters * number of widths)."""
+        ids = features[self.spelled.feature]
+        characters, of_token = self.spelled(ids)
+        # no activation changes which output is largest
+        largest = [max_pool(convolution(characters)) for convolution in self.convolutions]
+        vectors = self.highway(self.activation(torch.cat(largest, dim=-1)))
+        return self.dropout.of(_of_tokens(vectors, of_token, ids))
+
+
+class CharRnn(nn.Module):
+    """The last states of a recurrent layer over a word's characters, read forwards and backwards (Lample et al. 2016).
+
+    Args:
+        vocabs: of all features.
+        feature: of forms (`runner.features.Characters`).
+        size: numbers a character.
+        max_characters: of a word that are read; longer ones are cut, and counted.
+        cell: rnn, gru or lstm.
+        hidden: numbers a direction.
+        dropout: probability of dropping a number of a word's vector.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocabs: Mapping[str, Vocab],
+        feature: str,
+        size: PositiveInt,
+        max_characters: PositiveInt,
+        cell: Cell,
+        hidden: PositiveInt,
+        dropout: Fraction,
+    ) -> None:
+        super().__init__()
+        self.spelled = Spelled(vocabs, feature, size, max_characters)
+        self.forwards = Recurrence(cell, size, hidden, reverse=False)
+        self.backwards = Recurrence(cell, size, hidden, reverse=True)
+        self.output_size = 2 * hidden
+        self.dropout = Dropout(dropout)
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Ids of forms -> rows of (length, 2 * hidden)."""
+        ids = features[self.spelled.feature]
+        characters, of_token = self.spelled(ids)
+        (ahead, _), (back, _) = self.forwards(characters, None), self.backwards(characters, None)
+        return self.dropout.of(_of_tokens(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), of_token, ids))
+
+
+def _of_tokens(vectors: Tensor, of_token: Tensor, ids: Ragged) -> Ragged:
+    """(U, D) of forms, (N,) the form of each token -> rows of (length, D) in the layout of `ids`."""
+    tokens = Ragged(F.embedding(of_token, vectors), ids.rows, "packed")
+    return tokens.pad() if ids.layout == "padded" else tokens

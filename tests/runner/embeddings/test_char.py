@@ -1,0 +1,191 @@
+"""Words composed of their characters: against each word by itself, once a batch, without waiting, in any company."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from composed import config, run
+from contract import rows_of
+from torch import Tensor
+
+from runner.build import build
+from runner.checkpoint import load_checkpoint, save_checkpoint
+from runner.embeddings.char import CharConv, CharRnn
+from runner.errors import HydromelError
+from runner.ragged import Ragged
+from runner.spelling import spell
+from runner.vocab import EOS, PAD, UNK, Vocab
+
+FORMS = ("a", "the", "ab", "abracadabra", "x", "the-end")
+VOCAB = Vocab((PAD, UNK, EOS, *FORMS), unk=1, alphabet="abcdehrt")
+MAX = 9  # abracadabra is cut
+TEXT = [[3, 4, 4, 1], [], [6], [5, 4, 8, 7, 2, 6, 3]]
+META = torch.device("meta")
+
+
+def embedding(name: str, vocab: Vocab = VOCAB, **changed: Any) -> CharConv | CharRnn:
+    torch.manual_seed(1)
+    options = [f"embedding.{key}={value}" for key, value in ({"max_characters": MAX} | changed).items()]
+    node = config(f"embedding={name}", *options)["embedding"]
+    module = build(node, "embedding", {"vocabs": {"chars": vocab}})
+    assert isinstance(module, CharConv | CharRnn)
+    return module.double()
+
+
+def ids_of(text: list[list[int]]) -> Ragged:
+    flat = [one for row in text for one in row]
+    return Ragged(torch.tensor(flat, dtype=torch.int32), rows_of([len(row) for row in text]), "packed")
+
+
+def conv_by_hand(module: CharConv, characters: Tensor) -> Tensor:
+    """(L, D) -> the word's vector, one place and filter width at a time."""
+    parts = []
+    for convolution in module.convolutions:
+        weight, bias = convolution.convolution.weight, convolution.convolution.bias  # (F, D, K), (F,)
+        width = weight.shape[2]
+        before = (width - 1) // 2
+        beyond = characters.new_zeros(width, characters.shape[1])
+        line = torch.cat([beyond[:before], characters, beyond])
+        outputs = [bias + torch.einsum("fdk,kd->f", weight, line[t : t + width]) for t in range(len(characters))]
+        parts.append(torch.stack([module.activation(one) for one in outputs]).amax(dim=0))
+    vector = torch.cat(parts)
+    for layer in module.highway:
+        gate = torch.sigmoid(layer.gate(vector))
+        vector = gate * torch.relu(layer.transform(vector)) + (1 - gate) * vector
+    return vector
+
+
+def rnn_by_hand(module: CharRnn, characters: Tensor) -> Tensor:
+    """(L, D) -> the states of torch's own module after the last and the first character."""
+    forwards, backwards = module.forwards.cell, module.backwards.cell
+    return torch.cat([forwards(characters[None])[0][0, -1], backwards(characters.flip(0)[None])[0][0, -1]])
+
+
+MODULES = [
+    embedding("char_conv", widths=[1, 2, 5], filters=4, highway=2),
+    embedding("char_conv", widths=[3], filters=5, activation="relu"),
+    embedding("char_rnn", hidden=4),
+    embedding("char_rnn", hidden=3, cell="gru"),
+]
+
+
+def by_hand(module: CharConv | CharRnn, form: int) -> Tensor:
+    found = spell(VOCAB.tokens, VOCAB.alphabet, MAX)
+    symbols = found.symbols[found.offsets[form] : found.offsets[form + 1]]
+    characters = module.spelled.table(torch.from_numpy(symbols))
+    return conv_by_hand(module, characters) if isinstance(module, CharConv) else rnn_by_hand(module, characters)
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_a_word_is_what_it_is_by_itself(module: CharConv | CharRnn, layout: str) -> None:
+    ids = ids_of(TEXT)
+    got = module({"chars": ids if layout == "packed" else ids.pad()})
+    expected = torch.stack([by_hand(module, form) for row in TEXT for form in row])
+    torch.testing.assert_close(got.tokens(), expected, rtol=1e-12, atol=1e-12)
+    upstream = torch.randn_like(expected)
+    mine, theirs = (
+        torch.autograd.grad((one * upstream).sum(), [*module.parameters()]) for one in (got.tokens(), expected)
+    )
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_form_of_a_batch_is_composed_once(module: CharConv | CharRnn) -> None:
+    seen: list[int] = []
+    layers = [one for one in module.modules() if type(one).__name__ in ("Convolution", "Recurrence")]
+    hooks = [one.register_forward_pre_hook(lambda _, args: seen.append(args[0].rows.n_rows)) for one in layers]
+    module({"chars": ids_of(TEXT)})
+    for hook in hooks:
+        hook.remove()
+    assert seen == [len({one for row in TEXT for one in row})] * len(layers)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_batches_without_tokens_and_tokens_without_characters(module: CharConv | CharRnn) -> None:
+    nothing = module({"chars": ids_of([[], []]).pad()})
+    assert nothing.values.shape == (2, 1, module.output_size)
+    pad = module({"chars": ids_of([[0], [0, 3]])})  # as under batching=unmasked
+    assert pad.values.isfinite().all()
+    torch.testing.assert_close(pad.values[2], by_hand(module, 3))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_forms_of_a_batch_on_a_device_are_known_without_waiting_for_it(module: CharConv | CharRnn) -> None:
+    """The device has no numbers here, so whoever asked for one would fail."""
+    ids = ids_of(TEXT)
+    moved = copy.deepcopy(module).to(META)
+    for layout in (ids, ids.pad()):
+        got = moved({"chars": layout.to(META)})
+        assert got.values.shape == (*layout.values.shape, module.output_size)
+        assert got.values.device == META
+    with pytest.raises(ValueError, match="lie on meta alone"):
+        moved({"chars": ids.to(META).map(lambda values: values)})
+
+
+@pytest.mark.parametrize("name", ["char_conv", "char_rnn"])
+def test_tokens_of_one_form_lose_different_numbers(name: str) -> None:
+    module = embedding(name, dropout=0.5)
+    ids = ids_of([[4] * 20])
+    first, *others = module({"chars": ids}).values.ne(0)
+    assert any(not torch.equal(first, one) for one in others)
+    module.eval()
+    assert len(module({"chars": ids}).values.unique(dim=0)) == 1
+
+
+def test_words_are_cut_behind_their_first_characters() -> None:
+    longer = Vocab((*VOCAB.tokens, "abracadab", "abracadac"), unk=1, alphabet=VOCAB.alphabet)
+    values = embedding("char_conv", longer)({"chars": ids_of([[6, 9, 10]])}).values
+    assert torch.equal(values[0], values[1])
+    assert not torch.equal(values[0], values[2])
+
+
+def test_weights_fit_any_vocabulary_of_forms(tmp_path: Path) -> None:
+    module = embedding("char_rnn")
+    save_checkpoint(tmp_path / "one", module, {})
+    other = Vocab((PAD, UNK, EOS, "there", "the"), unk=1, alphabet=VOCAB.alphabet)
+    torch.manual_seed(2)
+    again = embedding("char_rnn", other)
+    load_checkpoint(tmp_path / "one", again)
+    assert torch.equal(again({"chars": ids_of([[4, 2, 1]])}).values, module({"chars": ids_of([[4, 2, 1]])}).values)
+
+
+@pytest.mark.parametrize(
+    ("vocabs", "said"),
+    [
+        ({"words": VOCAB}, r"feature 'chars' is unknown .* Allowed: words"),
+        ({"chars": Vocab((PAD, UNK, "a"), unk=1)}, "features.chars has no characters; .* features=words_chars"),
+    ],
+)
+def test_a_feature_that_is_missing_or_has_no_characters_is_named(vocabs: dict[str, Vocab], said: str) -> None:
+    with pytest.raises(HydromelError, match=said):
+        build(config("embedding=char_conv")["embedding"], "embedding", {"vocabs": vocabs})
+
+
+def test_no_widths_is_an_error() -> None:
+    with pytest.raises(HydromelError, match=r"embedding: widths=\[\]"):
+        embedding("char_conv", widths=[])
+
+
+def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
+    """Words of test that train lacks end as their tags do; without characters no model could know."""
+    rng = np.random.default_rng(1)
+    for split, first in (("train", "bcdfgh"), ("valid", "jklm"), ("test", "npqr")):
+        words = ["".join(rng.choice(list(first), 3)) + end for end in ("ab", "ed") for _ in range(150)]
+        rng.shuffle(words)
+        lines = [f"{word}\t{'V' if word.endswith('ed') else 'N'}" + "\n" * (n % 4 == 0) for n, word in enumerate(words)]
+        (tmp_path / f"{split}.conll").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files = [f"dataset.{split}={split}.conll" for split in ("train", "valid", "test")]
+    options = ["task=tag", "dataset=twitter_pos", f"data_dir={tmp_path}", *files, "encoder.hidden=8", "train.epochs=3"]
+    found = [run(tmp_path / one, *options, f"embedding={one}", "optimizer.lr=0.02") for one in ("word", "word_char")]
+    assert [one["metrics"]["test"]["accuracy"] for one in found] == [
+        pytest.approx(50, abs=25),
+        pytest.approx(100, abs=1),
+    ]
+    assert found[1]["vocab"]["oov_rate"]["test"]["chars"] == 1.0
