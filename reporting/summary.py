@@ -66,6 +66,7 @@ class Group:
     strategies: list[Strategy]
     machines: list[str]  # host, CPU, threads and device of the runs
     majority: dict[str, float]  # what always answering train's most frequent label gets on test
+    baselines: dict[str, float]  # the quality on test of each of the simplest models, majority among them; best first
     sentences: list[str]  # on equal updates
     caveats: list[str]
 
@@ -115,6 +116,7 @@ def _group(runs: list[Run], settings: dict[str, str], target: float | None, conf
         strategies=[_strategy(name, by_strategy, aim, higher, confidence) for name in by_strategy],
         machines=sorted({_machine(run) for run in chosen}),
         majority=_majority(first),
+        baselines=_baselines(chosen, higher),
         sentences=sentences({name: _made(seeds) for name, seeds in by_strategy.items()}),
         caveats=caveats(by_strategy, repeats),
     )
@@ -165,6 +167,18 @@ def _majority(run: Run) -> dict[str, float]:
     """Figures of the baseline: the quality and, beside it, accuracy."""
     names = dict.fromkeys((run.metric, "accuracy"))
     return {name: value for name in names if (value := run.number(f"majority.{name}")) is not None}
+
+
+def _baselines(runs: list[Run], higher: bool) -> dict[str, float]:
+    """Of the simplest models that any of the runs has; they know neither strategy nor seed."""
+    found: dict[str, float] = {}
+    for run in runs:
+        named = {"majority": run.number(f"majority.{run.metric}")}
+        others = run.value("baselines")
+        if isinstance(others, Mapping):
+            named |= {str(name): run.number(f"baselines.{name}.{run.metric}") for name in others}
+        found |= {name: value for name, value in named.items() if value is not None}
+    return dict(sorted(found.items(), key=lambda one: -one[1] if higher else one[1]))
 
 
 def _common_target(runs: list[Run], higher: bool) -> float | None:

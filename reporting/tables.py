@@ -11,6 +11,7 @@ from reporting.summary import Group, Strategy
 from runner.names import LOWER_IS_BETTER
 
 NONE = "—"
+KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # what rows say below their name
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,23 @@ class Table:
 
 
 def tables(group: Group, confidence: float) -> list[Table]:
-    """Quality, then cost; a row a strategy, in the group's order."""
-    return [
+    """Quality, then cost; a row a strategy, in the group's order. Below quality the best of the simplest models."""
+    quality, cost = (
         Table(columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
         for columns in (_quality_columns(group, confidence), _cost_columns())
-    ]
+    )
+    return [Table(quality.columns, quality.rows + _best_baseline(group, quality.columns)), cost]
 
 
 def notes(group: Group) -> list[str]:
-    """What a reader needs to read the tables: baseline, target, how memory was measured, on what."""
+    """What a reader needs to read the tables: baselines, target, how memory was measured, on what."""
     said = []
     if group.majority:
         named = ", ".join(f"{name} {decimal(value, name)}" for name, value in group.majority.items())
         said.append(f"Always answering the most frequent label of train gets on test: {named}.")
+    if len(group.baselines) > 1:
+        named = ", ".join(f"{name} {decimal(value, group.metric)}" for name, value in group.baselines.items())
+        said.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")
     aim = group.target.quality
     if aim is not None:
         why = (
@@ -106,6 +111,15 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
     ]
 
 
+def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
+    """Its row, where there is one; only its quality is known."""
+    if not group.baselines:
+        return []
+    name, value = next(iter(group.baselines.items()))
+    known = {"strategy": Cell(name, SIMPLEST), f"test {group.metric}": Cell(decimal(value, group.metric))}
+    return [[known.get(column.header, Cell("" if column.is_text else NONE)) for column in columns]]
+
+
 def _cost_columns() -> list[Column]:
     return [
         Column("strategy", "", _name, is_text=True),
@@ -118,7 +132,7 @@ def _cost_columns() -> list[Column]:
 
 
 def _name(strategy: Strategy) -> Cell:
-    return Cell(strategy.name, "known wrong" if strategy.known_wrong else "")
+    return Cell(strategy.name, KNOWN_WRONG if strategy.known_wrong else "")
 
 
 def _to_target(strategy: Strategy) -> Cell:

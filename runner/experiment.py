@@ -46,6 +46,7 @@ def check_root(
     cache_dir: str | None,
     max_length: PositiveInt | None,
     predictions: bool,
+    baselines: bool,
     runs_dir: str,
     resume: str | None,
     plugins: list[str],

@@ -95,6 +95,7 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
         "best": {quality: metrics.get("valid", {}).get(quality)},
         "test": {key: value for key, value in metrics.get("test", {}).items() if not key.endswith(_VARIANTS)},
         "majority": {quality: (result.get("majority") or {}).get(quality)},
+        "baseline": {name: each.get(quality) for name, each in (result.get("baselines") or {}).items()},
         "speed": {_SHORT.get(key, key): value for key, value in result.get("speed", {}).items()},
         "tokens": tokens,
         "pad": {"fraction": padding_share(tokens), **result.get("padding", {})},

@@ -30,6 +30,7 @@ RESULT_KEYS = (
     "quality",  # {"metric": "f1", "higher_is_better": true}
     "metrics",  # {"valid": {...}, "test": {...}}: of the best checkpoint; floats, and tables of detail by name
     "majority",  # what always answering the most frequent label of train gets on test (same keys as metrics.test)
+    "baselines",  # {name: the same figures and "seconds"} of other models as simple
     "speed",
     "tokens",
     "padding",

@@ -9,7 +9,7 @@ from typing import Any
 
 _NO_RECORD = ("tracker", "sweep", "resume", "cache_dir", "runs_dir", "run_plots", "plugins", "choices")
 _NO_RESULT = (*_NO_RECORD, "data_dir")
-_NO_COMPARISON = ("batching", "seed")
+_NO_COMPARISON = ("batching", "seed", "baselines")
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -23,7 +23,7 @@ def job_hash(config: Mapping[str, Any]) -> str:
 
 
 def comparison_hash(config: Mapping[str, Any]) -> str:
-    """Hash of all but batching and seed: runs that agree in it may be compared across strategies."""
+    """Hash of all but batching, seed and what stands beside the run: runs that agree in it may be compared across strategies."""
     return _hash(_without(config, (*_NO_RESULT, *_NO_COMPARISON)))
 
 

@@ -23,11 +23,13 @@ Config = dict[str, Any]
 
 def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]) -> dict[str, Any]:
     """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
-    metrics, majority = {"valid": t.progress.best_metrics}, None
+    metrics, majority, baselines = {"valid": t.progress.best_metrics}, None, {}
     load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
     if "test" in data.splits:
         metrics["test"] = test(t, data)
-        majority = t.task.majority(data.splits["train"], data.splits["test"], data.vocabs)
+        known = data.splits["train"], data.splits["test"], data.vocabs
+        majority = t.task.majority(*known)
+        baselines = t.task.baselines(*known) if config["baselines"] else {}
     last = "test" if "test" in data.splits else "valid"
     metrics[last] = metrics[last] | inspect(t, data, last, config)
     tags = t.run.run["tags"]
@@ -41,6 +43,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         "quality": {"metric": t.task.quality, "higher_is_better": names.higher_is_better(t.task.quality)},
         "metrics": metrics,
         "majority": majority,
+        "baselines": baselines,
         "speed": t.account.speed(t.settings.warmup_updates),
         "tokens": {
             "real": t.account.real_tokens,

@@ -151,3 +151,7 @@ class Task(Protocol):
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metric on `test` of the most frequent answer of `train` (or of answers' frequencies alone)."""
         ...
+
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
+        """The same figures (no tables) of other models as simple, by name, with the `seconds` that each took."""
+        ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import Vocab
 from tasks.answers import answer_ids, column, majority_answers, place
+from tasks.baselines import figures, linear_svm
 from tasks.metrics import LabelMetric
 from tasks.predictions import LabelInspector
 from tasks.scores import OUTPUTS, Output, OutputKind, scorer
@@ -89,6 +91,12 @@ class Classify:
         metric = self.metric(vocabs)
         metric.update(majority_answers(train, test, len(vocabs["target"])), test)
         return metric.compute()
+
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
+        """A linear SVM of words and pairs of words, from the first feature."""
+        words, n_labels = vocabs[next(iter(train.features))], len(vocabs["target"])
+        answer = partial(linear_svm, train, test, words, n_labels)
+        return {"svm": figures(self.metric(vocabs), test, answer)}
 
 
 class ClassifyHead(nn.Module):

@@ -124,6 +124,10 @@ class Lm:
         metric.add((counts.sum().log() - counts.log()).index_select(0, answers(test)))
         return metric.compute()
 
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
+        """None but `majority`, which is the unigram model."""
+        return {}
+
 
 class LmHead(nn.Module):
     """Drop out, score: token vectors (D) -> (N, V) for the real tokens alone. `<pad>` is no answer: it scores -inf.

@@ -28,6 +28,7 @@ from tasks.answers import (
     place,
     require_tokens,
 )
+from tasks.baselines import figures, most_frequent
 from tasks.metrics import LabelMetric, SpanMetric
 from tasks.predictions import TagInspector
 from tasks.scores import OUTPUTS, Output, scorer
@@ -204,6 +205,12 @@ class Tag:
         metric = self.metric(vocabs)
         metric.update(majority_answers(train, test, len(vocabs["target"])), test)
         return metric.compute()
+
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
+        """Each word's most frequent tag; words are the first feature."""
+        words, n_tags = vocabs[next(iter(train.features))], len(vocabs["target"])
+        answer = partial(most_frequent, train, test, words, n_tags)
+        return {"most_frequent_tag": figures(self.metric(vocabs), test, answer)}
 
 
 def _flat(tags: pa.ListArray) -> tuple[pa.Array, IntArray]:

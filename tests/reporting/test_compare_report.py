@@ -131,6 +131,25 @@ def test_caveats(tmp_path: Path, write_run: Any, out: Path, key: str, value: obj
     assert "One seed only: no interval can be given" in " ".join(group["caveats"])
 
 
+@pytest.mark.parametrize(("higher", "order"), [(True, ["svm", "majority", "other"]), (False, ["majority", "svm"])])
+def test_the_best_of_the_simplest_models_stands_beside_the_networks(
+    tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str], higher: bool, order: list[str]
+) -> None:
+    """From any run that has them; those without a finite figure are left out."""
+    others = {"svm": {"f1": 33.125, "seconds": 0.5}, "other": {"f1": -1.0 if higher else None}}
+    change = {"baselines": others, "quality.higher_is_better": higher}
+    write_run(tmp_path / "r" / "a", "padmask", 1, change={"quality.higher_is_better": higher})
+    write_run(tmp_path / "r" / "b", "packed", 1, change=change)
+    (group,) = compared([str(tmp_path / "r")], out)["groups"]
+    assert list(group["baselines"]) == order
+    shown = {"svm": "33.12", "majority": "0.00"}[order[0]]
+    row = rf"{order[0]}\W+simplest model\W+.*\b{re.escape(shown)}\b"
+    assert re.search(row, (out / "report.md").read_text())
+    assert "simplest model" in capsys.readouterr().out
+    assert f'<tr class="simplest-model">\n<td class="text">{order[0]}<' in (out / "index.html").read_text()
+    assert f"The simplest models, test f1: {order[0]} {shown}, {order[1]}" in (out / "report.md").read_text()
+
+
 def test_comparable_runs_have_no_caveat(sweep: Path, out: Path) -> None:
     (group,) = compared(["night", "--runs", str(sweep)], out)["groups"]
     assert group["caveats"] == []

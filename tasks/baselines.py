@@ -1,0 +1,77 @@
+"""The simplest models, learned in seconds at most: what a network must beat.
+
+Shapes: N answers (rows, or real tokens), C possible answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from runner.batch import Batch
+from runner.layers.ngrams import ngram_buckets
+from runner.ragged import Ragged
+from runner.task import Metric
+from runner.vocab import Vocab
+from tasks.answers import answers
+from tasks.linear_svm import LinearSvm, train_svm
+from tasks.scores import BACK_OFF
+
+# of the linear SVM, as in configs/experiment/svm.yaml
+RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
+MOST_EXAMPLES = 600_000  # of all epochs: large sets need fewer
+
+
+def figures(metric: Metric, test: Batch, answer: Callable[[], Tensor]) -> dict[str, float]:
+    """The metric's figures on `test`, without its tables, and the `seconds` that learning and answering took."""
+    begin = time.perf_counter()
+    said = answer()
+    seconds = time.perf_counter() - begin
+    metric.update(said, test)
+    found: dict[str, Any] = metric.compute()
+    return {name: value for name, value in found.items() if isinstance(value, float)} | {"seconds": seconds}
+
+
+def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tensor:
+    """(N,) each word's most frequent tag in train; where that says nothing, the one that is more frequent overall."""
+    words, right = (_word_ids(split, vocab).values.long() for split in (train, test)), answers(train)
+    known, asked = words
+    cells = torch.bincount(known * n_answers + right, minlength=vocab.known * n_answers).double()
+    overall = torch.bincount(right, minlength=n_answers).double() / max(1, len(right))
+    return (cells.view(-1, n_answers) + BACK_OFF * overall).argmax(dim=1).index_select(0, asked)
+
+
+def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tensor:
+    """(N,) the answers of a linear SVM over words and hashed pairs of words."""
+    rows, asked = (bags(_word_ids(split, vocab), vocab.known) for split in (train, test))
+    used = np.unique(rows.indices)  # the other columns would keep weights of zero
+    svm = LinearSvm(len(used), n_answers, DECAY)
+    epochs = min(EPOCHS, max(1, MOST_EXAMPLES // max(1, rows.shape[0])))
+    train_svm(svm, rows[:, used], answers(train).numpy(), RATE, epochs, BATCH_SIZE)
+    return torch.from_numpy(svm.scores(asked[:, used]).argmax(axis=1))
+
+
+def bags(ids: Ragged, known: int) -> csr_array:
+    """(B, known + BUCKETS) how often each word and hashed pair of words stands in a row, over the root of its length.
+
+    These are the columns and values of embedding=ngrams under encoder=bow with pool=sqrt.
+    """
+    row = np.repeat(np.arange(ids.rows.n_rows), ids.rows.host_lengths)
+    value = 1.0 / np.sqrt(np.maximum(ids.rows.host_lengths, 1))
+    pairs = ngram_buckets(ids, 2, BUCKETS).values.numpy()
+    there = pairs > 0
+    columns = np.concatenate([ids.values.numpy().astype(np.int64), known - 1 + pairs[there]])
+    rows = np.concatenate([row, row[there]])
+    return csr_array((value[rows], (rows, columns)), shape=(ids.rows.n_rows, known + BUCKETS))
+
+
+def _word_ids(split: Batch, vocab: Vocab) -> Ragged:
+    """The first feature's, packed; what train does not know is `<unk>`."""
+    ids = next(iter(split.features.values())).pack()
+    return ids.map(lambda values: values.masked_fill(values >= vocab.known, vocab.unk or 0))

@@ -1,0 +1,92 @@
+"""What the simplest models get, beside every run: against slow counting, and against the configs of the same models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from answer_batches import rows_of, words
+from composed import label_files, run, tag_files
+from counted_tags import most_frequent as slow_most_frequent
+from counted_tags import noisy_tag_files
+
+from runner.batch import Batch
+from runner.names import RESULT_KEYS
+from runner.ragged import Ragged
+from runner.vocab import PAD, UNK, Vocab
+from tasks.baselines import linear_svm, most_frequent
+
+SMALL = ["train.epochs=1", "embedding.size=8"]
+VOCAB = Vocab((PAD, UNK, "a", "b", "c", "only in test"), unk=1, extra=1)
+
+
+def tagged_words(lists: list[list[int]], tags: list[int]) -> Batch:
+    features = words(lists)
+    rows = features["words"].rows
+    return Batch(features, Ragged(torch.tensor(tags), rows, "packed"), rows.host_lengths)
+
+
+def test_each_word_has_its_most_frequent_tag_and_ties_and_strangers_the_overall_one() -> None:
+    train = tagged_words([[2, 2, 2], [], [3, 3, 4, 4], [4, 4]], [0, 1, 1, 2, 1, 2, 2, 0, 2])
+    test = tagged_words([[2, 3, 4], [1, 5]], [0, 0, 0, 0, 0])
+    # a: 0 1 1; b: 2 and 1 once each, and overall 2 is more frequent; c: 2 2 0 2; strangers: as overall
+    assert most_frequent(train, test, VOCAB, 3).tolist() == [1, 2, 2, 2, 2]
+
+
+def test_it_is_what_counting_by_hand_and_the_config_of_that_name_say(tmp_path: Path) -> None:
+    files = noisy_tag_files(tmp_path)
+    trained = run(tmp_path / "trained", "experiment=most_frequent_tag", *files)
+    beside = run(tmp_path / "beside", *files, *SMALL)["baselines"]["most_frequent_tag"]
+    answers, gold = slow_most_frequent(tmp_path)
+    right = sum(a == b for a, b in zip(answers, gold, strict=True))
+    assert beside["accuracy"] == pytest.approx(100 * right / len(gold))
+    assert beside.pop("seconds") > 0
+    assert beside == {name: trained["metrics"]["test"][name] for name in beside}
+    assert beside["f1"] > 0
+
+
+def test_a_linear_svm_stands_beside_every_classifier(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", *label_files(tmp_path), *SMALL, "encoder=bow")
+    assert tuple(result) == RESULT_KEYS
+    (name,) = result["baselines"]
+    assert name == "svm"
+    assert result["baselines"]["svm"].keys() == {"accuracy", "macro_f1", "seconds"}
+    assert result["baselines"]["svm"]["accuracy"] > result["majority"]["accuracy"] + 20
+    assert run(tmp_path / "without", *label_files(tmp_path), *SMALL, "baselines=false")["baselines"] == {}
+
+
+def test_the_svm_reads_words_and_pairs_of_words() -> None:
+    """`a b` and `b a` differ in their pairs alone; a row without words and unknown words are no obstacle."""
+    lists = [[2, 3], [3, 2]] * 8
+    train = Batch(words(lists), torch.tensor([0, 1] * 8), rows_of([1]).host_lengths)
+    test = Batch(words([[3, 2], [2, 3], [], [5, 1]]), torch.tensor([1, 0, 0, 0]), rows_of([1]).host_lengths)
+    assert linear_svm(train, test, VOCAB, 2).tolist()[:2] == [1, 0]
+
+
+def test_runs_of_a_language_model_have_majority_alone(tmp_path: Path) -> None:
+    files = [one for one in tag_files(tmp_path) if one != "task=tag"]
+    result = run(tmp_path / "run", "task=lm", *files, *SMALL, "train.max_updates=2")
+    assert result["baselines"] == {}
+    assert result["majority"]["perplexity"] > 1
+
+
+@pytest.mark.data
+@pytest.mark.skipif("HYDROMEL_DATA" not in os.environ, reason="HYDROMEL_DATA names no folder of published data")
+@pytest.mark.parametrize(
+    ("dataset", "name", "quality", "least", "most"),
+    [
+        ("ud_ewt", "most_frequent_tag", "accuracy", 84.0, 86.0),
+        ("twitter_pos", "most_frequent_tag", "accuracy", 66.0, 69.0),
+        ("trec_dev", "svm", "accuracy", 83.0, 89.0),
+    ],
+)
+def test_on_published_data(tmp_path: Path, dataset: str, name: str, quality: str, least: float, most: float) -> None:
+    task = "tag" if name == "most_frequent_tag" else "classify"
+    options: list[Any] = [f"task={task}", f"dataset={dataset}", f"data_dir={os.environ['HYDROMEL_DATA']}"]
+    options += ["embedding.size=4", "encoder=none", "train.max_updates=1", "predictions=false"]
+    found = run(tmp_path / "run", *options)["baselines"][name]
+    assert least < found[quality] < most
+    assert found["seconds"] < 60
