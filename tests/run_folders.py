@@ -85,6 +85,7 @@ def result(run: RunFolder) -> dict[str, Any]:
             "test": {"f1": 18.5, "accuracy": 89.5, "per_type": {"person": {"f1": 30.0}}},
         },
         "majority": {"f1": 0.0, "accuracy": 88.0},
+        "baselines": {"most_frequent_tag": {"f1": 7.25, "accuracy": 88.5, "seconds": 0.1}},
         "speed": dict.fromkeys(names.SPEED_KEYS, 1234.5),
         "tokens": {"real": 900, "padded": 100, "supervised": 900, "truncated": 0},
         "padding": {"spread": 80, "last_batch": 20, "rounding": 0},
