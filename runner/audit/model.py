@@ -131,9 +131,11 @@ class ModelSubject:
         value, lengths = POISON[setting.fill], torch.from_numpy(self.lengths[batch.index]).to(batch.rows.device)
 
         def poisoned(module: Any, inputs: Any, output: Any) -> Any:
-            if isinstance(output, tuple):
+            if type(output) is tuple:  # a PackedSequence is one of another type, and holds no padding
                 return (poisoned(module, inputs, output[0]), *output[1:])
             if not isinstance(output, Ragged) or output.layout == "packed" or output.rows.width != batch.rows.width:
+                return output
+            if not output.values.is_floating_point():  # ids: others stand in padding under `other`
                 return output
             real = torch.arange(output.rows.width, device=lengths.device) < lengths[:, None]
             return output.with_values(output.values.masked_fill(~real[:, :, None], value))
