@@ -1,0 +1,43 @@
+"""Words composed of characters are batch-invariant; the audit finds the known-wrong layout, and a composition that leaks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from runner.audit.config import Options, audit_config
+from runner.audit.verdict import Report
+from runner.compose import compose_strategies
+from runner.embeddings import char
+from runner.ragged import Ragged
+
+SMALL = ["threads=1", "features.words.max_size=30", "encoder.hidden=6", "cache_dir=null"]
+SIZES = {"char_conv": ["embedding.filters=5"], "char_rnn": ["embedding.hidden=4"], "word_char": []}
+
+
+def audited(embedding: str, batching: str, *overrides: str) -> Report:
+    torch.set_num_threads(1)
+    given = ["task=tag", "encoder=bgru", f"batching={batching}", f"embedding={embedding}", *overrides]
+    configs, left_out = compose_strategies([*given, *SMALL, *SIZES[embedding]], None)
+    return audit_config(configs, left_out, Options(rows=10, longest=9, arithmetics=("float32",)))
+
+
+@pytest.mark.parametrize("embedding", SIZES)
+def test_characters_are_batch_invariant(embedding: str) -> None:
+    report = audited(embedding, "padmask,packed,timestep,unmasked")
+    report.raise_if_failed()
+    assert report.controls == ("unmasked",)
+    assert {one.check for one in report.failures(controls=True)} >= {"company", "width", "content", "nan", "dropout"}
+
+
+def test_a_composition_that_sees_how_long_other_words_are_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaking(x: Ragged) -> Tensor:
+        """The mean of each row, zeros behind its end among them."""
+        return x.pad().values.mean(dim=1)
+
+    monkeypatch.setattr(char, "max_pool", leaking)
+    report = audited("char_conv", "packed")
+    found = {one.check: one.finding for one in report.failures() if one.finding is not None}
+    assert {"company", "batches"} <= found.keys()
+    assert found["company"].module == "embedding (CharConv)"
