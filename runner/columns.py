@@ -100,7 +100,7 @@ def numericalise(
     vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
     vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
     for name, feature in features.items():
-        if feature.extend:
+        if feature.extend:  # new text, later: see `runner.unseen`
             vocabs[name] = vocabs[name].extended([feature.strings(table) for table in tables.values()])
     splits: dict[str, Batch] = {}
     oov_rate: dict[str, dict[str, float]] = {}
@@ -108,7 +108,7 @@ def numericalise(
     for split in SPLITS:
         if split not in tables:
             continue
-        ids_of = _columns(tables[split], features, vocabs)
+        ids_of = columns_of(tables[split], features, vocabs)
         oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
         whole = task.encode(ids_of, tables[split], vocabs)
         splits[split] = whole if max_length is None else truncate(whole, max_length)
@@ -128,7 +128,7 @@ def truncate(batch: Batch, max_length: int) -> Batch:
     return Batch(features, target, batch.index)
 
 
-def _columns(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
+def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
     """Packed integer columns; all share the rows of the first, whose lengths the others must have."""
     columns: dict[str, Ragged] = {}
     rows: Rows | None = None

@@ -60,7 +60,7 @@ class Spelled(nn.Module):
         self.admit(vocabs)
 
     def admit(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Spell the forms of vocabularies that have grown since (`runner.embeddings.unseen`)."""
+        """Spell the forms of vocabularies that have grown since (`runner.unseen`)."""
         self.spelling: Spelling = spell(vocabs[self.feature].tokens, self.alphabet, self.max_characters)
         self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
 

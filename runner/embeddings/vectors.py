@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from runner.embeddings.unknown import SomeUnknown
 from runner.embeddings.vector_files import find_vectors, fingerprint
-from runner.embeddings.vector_table import Found
+from runner.embeddings.vector_table import Found, IntArray
 from runner.errors import HydromelError, unknown
 from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
@@ -29,6 +29,7 @@ class Split(Protocol):
 
 
 Splits = Mapping[str, Split]
+_SPECIAL = (PAD, UNK, EOS)
 
 
 class Vectors(nn.Module):
@@ -74,8 +75,9 @@ class Vectors(nn.Module):
             raise ValueError(f"storage=float16 is for frozen vectors; use rate=0 or storage=float32 (rate={rate})")
         self.feature, self.path = feature, _resolve(path, data_dir)
         vocab = vocabs[feature]
-        words = [word for word in vocab.tokens if word not in (PAD, UNK, EOS)]
+        words = [word for word in vocab.tokens if word not in _SPECIAL]
         found = find_vectors(self.path, words, lowercase_if_missing)
+        self.lowercase_if_missing, self.unk = lowercase_if_missing, vocab.unk or 0
         if not len(found.table):
             raise HydromelError(
                 f"{self.path}: none of the {len(words):,} words of features.{feature} is in this file "
@@ -93,7 +95,7 @@ class Vectors(nn.Module):
         else:
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
         self.rates = {"rows": rate} if rate else {}  # see `optim.parameters_by_rate`
-        self.output_size = rows.shape[1]
+        self.output_size, self.at_start = rows.shape[1], (len(vocab), len(rows))
         self.some_unknown = SomeUnknown(vocab, unk_rate)
         self.dropout = Dropout(dropout)
 
@@ -110,6 +112,24 @@ class Vectors(nn.Module):
             rows = rows.view(torch.float16).to(self.own.dtype)
         own = F.embedding(place.masked_fill(in_file, 0), self.own, padding_idx=0)
         return torch.where(in_file[..., None], rows, own)
+
+    def admit(self, vocabs: Mapping[str, Vocab]) -> None:
+        """Look up the words of a vocabulary that has grown since; see `runner.unseen`. A checkpoint is loaded before.
+
+        A new word shares the row of a known one where both fall back to the same form of the file.
+        """
+        tokens, (n_words, n_rows) = vocabs[self.feature].tokens, self.at_start
+        place, rows = self.place[:n_words], self.rows[:n_rows].detach()
+        if len(tokens) > n_words:
+            found = find_vectors(
+                self.path, [word for word in tokens if word not in _SPECIAL], self.lowercase_if_missing
+            )
+            more, needed = _more_places(tokens, found, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk)
+            added = torch.from_numpy(found.table[needed])
+            added = _bits(added, self.path) if rows.dtype == torch.int16 else added.to(rows.dtype)
+            place = torch.cat([place, torch.from_numpy(more)[:, None].to(place.device)])
+            rows = torch.cat([rows, added.to(rows.device)])
+        self.place, self.rows = place, nn.Parameter(rows) if isinstance(self.rows, nn.Parameter) else rows
 
     def describe(self, splits: Splits) -> dict[str, Any]:
         """What `result.json` says of these vectors; waits for the device."""
@@ -140,12 +160,12 @@ def line_of(described: Mapping[str, Any]) -> str:
     )
 
 
-def _places(vocab: Vocab, found: Found) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+def _places(vocab: Vocab, found: Found) -> tuple[IntArray, int]:
     """(V, 1) the row of each id among own rows, then the file's; and how many own rows there are.
 
     Words that training does not know (`Vocab.extra`) and that the file lacks are `<unk>`.
     """
-    special = [place for place, word in enumerate(vocab.tokens) if word in (PAD, UNK, EOS)]
+    special = [place for place, word in enumerate(vocab.tokens) if word in _SPECIAL]
     in_file = np.full(len(vocab), -1, dtype=np.int64)
     in_file[np.setdiff1d(np.arange(len(vocab)), special)] = found.row_of_word
     own = (in_file < 0) & (np.arange(len(vocab)) < vocab.known)
@@ -155,6 +175,27 @@ def _places(vocab: Vocab, found: Found) -> tuple[np.ndarray[Any, np.dtype[np.int
     lost = (in_file < 0) & ~own
     place[lost] = place[vocab.unk]
     return place[:, None], n_own
+
+
+def _more_places(
+    tokens: Sequence[str], found: Found, place: IntArray, first: int, unk: int
+) -> tuple[IntArray, IntArray]:
+    """The place of each token behind those that have one, and which rows of `found` are new.
+
+    Args:
+        tokens: V, of which all but the special ones were looked for.
+        place: (K,) of the first K tokens.
+        first: of the new rows, in the order in which they are given.
+        unk: whose place tokens have that the file lacks.
+    """
+    row = np.full(len(tokens), -1)
+    row[[word not in _SPECIAL for word in tokens]] = found.row_of_word
+    old, new = row[: len(place)], row[len(place) :]
+    place_of_row = np.full(len(found.table), -1)
+    place_of_row[old[old >= 0]] = place[old >= 0]
+    needed = np.unique(new[(new >= 0) & (place_of_row[new] < 0)])
+    place_of_row[needed] = first + np.arange(len(needed))
+    return np.where(new >= 0, place_of_row[new], place[unk]), needed
 
 
 def _drawn(n: int, rows: Tensor) -> Tensor:

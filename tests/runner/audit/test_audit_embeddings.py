@@ -1,4 +1,4 @@
-"""Words composed of characters are batch-invariant; the audit finds the known-wrong layout, and a composition that leaks."""
+"""Words composed of characters are batch-invariant; the audit finds a composition that leaks."""
 
 from __future__ import annotations
 
