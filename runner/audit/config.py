@@ -28,6 +28,7 @@ from runner.audit.sample import sample, streams, with_random_ids
 from runner.audit.stream import StreamSubject
 from runner.audit.update import update_verdict
 from runner.audit.verdict import Report, Verdict
+from runner.audit.wake import wake
 from runner.batching.stream import Stream
 from runner.build import build, check_options
 from runner.checkpoint import load_checkpoint
@@ -88,7 +89,9 @@ def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options
     task: Task = build(config["task"], "task", {}, config["plugins"])
     data = load_data(config, task)
     model = build_model(config, task, data.vocabs, config["plugins"])
-    if options.weights is not None:
+    if options.weights is None:
+        wake(model, config["seed"])
+    else:
         load_checkpoint(options.weights, model)
     model.to(device=choose_device(config), dtype=torch.float64)
     subjects, unfit = _subjects(configs, left_out, task, data, model, options)

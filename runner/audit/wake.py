@@ -1,0 +1,20 @@
+"""Weights that begin at zero, given values for an audit: where all is zero nothing can leak."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+SPREAD = 0.1
+
+
+def wake(model: nn.Module, seed: int) -> None:
+    """Draw parameters that are zero as a whole (tables of counts, biases); the vectors of padding stay zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.copy_(SPREAD * torch.randn(parameter.shape, generator=generator))
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0.0
