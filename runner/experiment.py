@@ -15,6 +15,7 @@ from runner.build import build, check_options
 from runner.checkpoint import load_checkpoint, save_checkpoint
 from runner.columns import Data
 from runner.data import arrange, describe_data, load_data, name_of
+from runner.embeddings.char import describe_characters, line_of_cuts
 from runner.embeddings.vectors import describe_vectors, line_of
 from runner.errors import HydromelError
 from runner.model import build_model
@@ -140,6 +141,9 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
     model = build_model(config, task, data.vocabs, plugins).to(device=device, dtype=_DTYPES[config["dtype"]])
     for described in describe_vectors(model, data.splits):
         say(line_of(described))
+    for described in describe_characters(model, data.splits):
+        if cuts := line_of_cuts(described):
+            say(cuts)
     updates_per_epoch = len(batching.updates(train.rows.host_lengths, config["seed"], 0))
 
     training = Training(

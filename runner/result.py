@@ -10,6 +10,7 @@ from runner import names
 from runner.accounting import KernelWatch
 from runner.checkpoint import load_checkpoint
 from runner.columns import Data
+from runner.embeddings.char import describe_characters
 from runner.embeddings.vectors import describe_vectors
 from runner.model import parameter_count
 from runner.predictions import inspect
@@ -66,6 +67,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
             "size": {name: len(vocab) for name, vocab in data.vocabs.items()},
             "oov_rate": data.oov_rate,
             "vectors": describe_vectors(t.model, data.splits),
+            "characters": describe_characters(t.model, data.splits),
         },
         "provenance": provenance(config, t.clock.device, data.fingerprint),
     }

@@ -8,13 +8,14 @@ a form. Dropout falls on the tokens' vectors, not on the forms': two tokens of o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.embeddings.split import Splits
 from runner.errors import HydromelError, unknown
 from runner.layers.convolution import Convolution
 from runner.layers.dropout import Dropout
@@ -72,6 +73,35 @@ class Spelled(nn.Module):
         rows.stepped = ids.rows.stepped
         vectors = F.embedding(self.symbols.index_select(0, places), self.table.weight)
         return Ragged(vectors, rows, "packed"), torch.from_numpy(of_token).to(vectors.device, non_blocking=True)
+
+    def describe(self, splits: Splits) -> dict[str, Any]:
+        """What `result.json` says of these characters."""
+        cut = self.spelling.cut
+        return {
+            "feature": self.feature,
+            "characters": len(self.alphabet),
+            "max_characters": self.max_characters,
+            "cut_forms": int(cut.sum()),
+            "cut_tokens": {
+                name: int(cut[split.features[self.feature].on_host()].sum()) for name, split in splits.items()
+            },
+        }
+
+
+def describe_characters(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
+    """What `result.json` says of each embedding of characters in the model."""
+    return [module.describe(splits) for module in model.modules() if isinstance(module, Spelled)]
+
+
+def line_of_cuts(described: Mapping[str, Any]) -> str | None:
+    """What the console says of words that were cut; None where none was."""
+    if not described["cut_forms"]:
+        return None
+    cut = ", ".join(f"{split} {tokens:,}" for split, tokens in described["cut_tokens"].items())
+    return (
+        f"{described['cut_forms']:,} forms of features.{described['feature']} are longer than "
+        f"max_characters={described['max_characters']} and are cut; tokens of {cut}"
+    )
 
 
 class CharConv(nn.Module):

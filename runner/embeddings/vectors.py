@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.embeddings.split import Splits
 from runner.embeddings.unknown import SomeUnknown
 from runner.embeddings.vector_files import find_vectors, fingerprint
 from runner.embeddings.vector_table import Found, IntArray
@@ -20,15 +21,6 @@ from runner.ragged import Ragged
 from runner.types import Fraction, NonNegativeFloat
 from runner.vocab import EOS, PAD, UNK, Vocab
 
-
-class Split(Protocol):
-    """A whole split: ids of each feature."""
-
-    @property
-    def features(self) -> Mapping[str, Ragged]: ...
-
-
-Splits = Mapping[str, Split]
 _SPECIAL = (PAD, UNK, EOS)
 
 

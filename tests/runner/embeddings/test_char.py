@@ -13,9 +13,10 @@ from composed import config, run
 from contract import rows_of
 from torch import Tensor
 
+from runner.batch import Batch
 from runner.build import build
 from runner.checkpoint import load_checkpoint, save_checkpoint
-from runner.embeddings.char import CharConv, CharRnn
+from runner.embeddings.char import CharConv, CharRnn, describe_characters, line_of_cuts
 from runner.errors import HydromelError
 from runner.ragged import Ragged
 from runner.spelling import spell
@@ -146,6 +147,23 @@ def test_words_are_cut_behind_their_first_characters() -> None:
     assert not torch.equal(values[0], values[2])
 
 
+def test_words_that_are_cut_are_counted() -> None:
+    module = embedding("char_conv")
+    rows = Ragged(torch.tensor([6, 3, 6]), rows_of((3,)), "packed")
+    splits = {
+        "train": Batch({"chars": rows}, rows, np.arange(1)),
+        "test": Batch({"chars": ids_of([[4]])}, rows, np.arange(1)),
+    }
+    (described,) = describe_characters(module, splits)
+    assert described["cut_forms"] == 1
+    assert described["cut_tokens"] == {"train": 2, "test": 0}
+    assert described["characters"] == len(VOCAB.alphabet)
+    said = "1 forms of features.chars are longer than max_characters=9 and are cut; tokens of train 2, test 0"
+    assert line_of_cuts(described) == said
+    (described,) = describe_characters(embedding("char_rnn", max_characters=40), splits)
+    assert line_of_cuts(described) is None
+
+
 def test_weights_fit_any_vocabulary_of_forms(tmp_path: Path) -> None:
     module = embedding("char_rnn")
     save_checkpoint(tmp_path / "one", module, {})
@@ -189,3 +207,5 @@ def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
         pytest.approx(100, abs=1),
     ]
     assert found[1]["vocab"]["oov_rate"]["test"]["chars"] == 1.0
+    (characters,) = found[1]["vocab"]["characters"]
+    assert characters["cut_tokens"] == {"train": 0, "valid": 0, "test": 0}
