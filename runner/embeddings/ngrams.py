@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from runner.errors import unknown
@@ -59,13 +60,13 @@ class Ngrams(nn.Module):
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids -> rows of (length, D)."""
         ids = features[self.feature].map(lambda values: values.masked_fill(values >= self.known, self.unk))
-        summed = self.table(ids.values if 1 in self.lengths else ids.values.new_zeros(()).expand(ids.values.shape))
-        for length in self.lengths:
-            if length > 1:
-                summed = summed + self.table(self._rows(ids, length))
-        return self.dropout.of(ids.with_values(summed))
+        rows = [self._rows(ids, length) for length in self.lengths] or [torch.zeros_like(ids.values, dtype=torch.int64)]
+        # one look-up for all lengths: each would make a gradient as large as the table
+        return self.dropout.of(ids.with_values(self.table(torch.stack(rows, dim=-1)).sum(dim=-2)))
 
     def _rows(self, ids: Ragged, length: int) -> Tensor:
-        """Rows of the table; 0, which is zeros, where there is no such n-gram."""
+        """Rows of the table, int64; 0, which is zeros, where there is no such n-gram."""
+        if length == 1:
+            return ids.values.long()
         buckets = ngram_buckets(ids, length, self.buckets).values
         return (buckets + (self.known - 1)).masked_fill(buckets == 0, 0)
