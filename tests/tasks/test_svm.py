@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,11 @@ def test_nothing_learned_and_uneven_lists_are_errors() -> None:
         svm.learn([["a"], ["b"]], ["x"])
     with pytest.raises(ValueError, match="at least 1"):
         OnlineSvm(lengths=[0], buckets=None, rate=0.5, decay=0.0)
+
+
+def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "baselines.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert OnlineSvm.load(tmp_path / "svm.json").labels == {"good": 0}
