@@ -89,7 +89,17 @@ def numericalise(folder: Path) -> None:
             column="tokens", lowercase=False, digits_to_zero=False, min_count=2, max_size=None, extend=False
         )
     }
-    task = Classify(name="classify", quality="accuracy", pooling="mean", head="softmax", scores="linear", dropout=0.0)
+    task = Classify(
+        name="classify",
+        quality="accuracy",
+        pooling="mean",
+        head="softmax",
+        scores="linear",
+        hidden=[],
+        dropout=0.0,
+        label_smoothing=0.0,
+        label_weights=None,
+    )
     load(corpus, features, task, "", None, folder / "cache")
 
 

@@ -122,7 +122,14 @@ def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
         raise HydromelError(explain(error)) from error
     assert isinstance(plain, dict)
     chosen = {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
-    return {str(key): value for key, value in plain.items()} | {"choices": chosen}
+    return {str(key): with_string_keys(value) for key, value in plain.items()} | {"choices": chosen}
+
+
+def with_string_keys(value: Any) -> Any:
+    """The same, with strings as the keys of mappings: `{0: 2.0}` on the command line speaks of the label '0'."""
+    if isinstance(value, dict):
+        return {str(key): with_string_keys(one) for key, one in value.items()}
+    return [with_string_keys(one) for one in value] if isinstance(value, list) else value
 
 
 def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], Path]:

@@ -28,12 +28,14 @@ class Vocab:
             elsewhere, as embedding=vectors does in its file; to all else they are `<unk>`.
         alphabet: the characters that are learned, in the order of their code points, where tokens are composed of their
             characters (`runner.features.Characters`); else empty.
+        counts: how often train has each of `tokens`, where they are `labels`; else empty.
     """
 
     tokens: tuple[str, ...]
     unk: int | None
     extra: int = 0
     alphabet: str = ""
+    counts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -63,8 +65,10 @@ class Vocab:
 
     @classmethod
     def labels(cls, strings: pa.Array) -> Vocab:
-        """Every distinct string, in alphabetical order, without `<pad>` or `<unk>`."""
-        return cls(tuple(sorted(pc.unique(strings).to_pylist())), unk=None)
+        """Every distinct string, in alphabetical order, without `<pad>` or `<unk>`, and how often each occurs."""
+        counted = pc.value_counts(strings)
+        found = sorted(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+        return cls(tuple(label for label, _ in found), unk=None, counts=tuple(count for _, count in found))
 
     @classmethod
     def words(cls, strings: pa.Array, min_count: int, max_size: int | None, specials: Sequence[str] = ()) -> Vocab:
@@ -85,11 +89,12 @@ class Vocab:
 
     def as_plain(self) -> dict[str, Any]:
         """For JSON; `of_plain` takes it back."""
-        return {"tokens": list(self.tokens), "unk": self.unk, "extra": self.extra, "alphabet": self.alphabet}
+        lists = {"tokens": list(self.tokens), "counts": list(self.counts)}
+        return lists | {"unk": self.unk, "extra": self.extra, "alphabet": self.alphabet}
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Vocab:
-        return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"])
+        return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"], tuple(plain["counts"]))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,10 +106,14 @@ def token_vectors(encoded: Ragged, batch: Batch) -> Tensor:
     return rectangle.flatten(0, 1).index_select(0, rows.flat)
 
 
-def cross_entropy(scores: Tensor, right: Tensor) -> Tensor:
-    """(N,) -log softmax(scores (N, C)) at the `right` answers (N,), in nats and in float32 at least."""
+def cross_entropy(scores: Tensor, right: Tensor, smoothing: float = 0.0) -> Tensor:
+    """(N,) -log softmax(scores (N, C)) at the `right` answers (N,), in nats and in float32 at least.
+
+    Args:
+        smoothing: share of the target that all C answers have in common (Szegedy et al. 2016, section 7).
+    """
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return F.cross_entropy(exact, right, reduction="none")
+    return F.cross_entropy(exact, right, reduction="none", label_smoothing=smoothing)
 
 
 def softmax(scores: Tensor) -> Tensor:

@@ -11,17 +11,19 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from runner.batch import Batch
-from runner.layers.dropout import Dropout
+from runner.errors import HydromelError
+from runner.layers.hidden import HiddenLayers
 from runner.layers.pooling import Pooling, pooling
 from runner.ragged import Ragged
 from runner.task import Encoder, Loss
-from runner.types import Fraction
+from runner.types import Fraction, PositiveInt
 from runner.vocab import Vocab
 from tasks.answers import answer_ids, column, majority_answers, place
 from tasks.baselines import figures, linear_svm
+from tasks.label_weights import LabelWeights, WeightedOutput, label_weights
 from tasks.metrics import LabelMetric
 from tasks.predictions import LabelInspector
-from tasks.scores import OUTPUTS, Output, OutputKind, scorer
+from tasks.scores import Output, OutputKind, output_of, scorer
 
 
 class Classify:
@@ -34,7 +36,13 @@ class Classify:
         head: what scores mean: softmax (cross entropy), hinge (margins, as of a support vector machine), or count
             (frequencies, learned in one step; it takes scores as they are given).
         scores: by a linear layer from the pooled vectors, or given: those vectors are scores.
-        dropout: probability, on the pooled vectors.
+        hidden: sizes of the hidden layers (ReLU) between the pooled vectors and their scores; [] for none.
+        dropout: probability, on the pooled vectors and behind each hidden layer.
+        label_smoothing: share of a softmax' target that all labels have in common (Szegedy et al. 2016), 0 to below 1.
+        label_weights: what a row weighs in training by its label (`tasks.label_weights`); null: every row 1.
+
+    Raises:
+        HydromelError: hidden layers behind scores, or smoothing without a softmax.
     """
 
     causal: bool = False
@@ -47,13 +55,22 @@ class Classify:
         pooling: Pooling,
         head: OutputKind,
         scores: Literal["linear", "given"],
+        hidden: list[PositiveInt],
         dropout: Fraction,
+        label_smoothing: Fraction,
+        label_weights: LabelWeights | None,
     ) -> None:
         self.name = name
         self.quality: str = quality
         self.pooling = pooling
         self.output_kind, self.given = head, scores == "given" or head == "count"
-        self.dropout = dropout
+        self.output = output_of(head, label_smoothing)
+        self.hidden, self.dropout = hidden, dropout
+        self.label_weights = label_weights
+        if hidden and self.given:
+            raise HydromelError(
+                f"task.hidden={hidden}: pooled vectors that are scores have no layers behind them; use []"
+            )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         return Vocab.labels(column(train, "label", self.name))
@@ -75,10 +92,15 @@ class Classify:
         """The head for vectors of the encoder's size.
 
         Raises:
-            HydromelError: scores are to be given, by vectors that cannot be scores.
+            HydromelError: scores are to be given, by vectors that cannot be scores, or a weight for an unknown label.
         """
-        linear = scorer(self.given, encoder.output_size, len(vocabs["target"]), self.output_kind)
-        return ClassifyHead(pooling(self.pooling, encoder.output_size), self.dropout, linear, OUTPUTS[self.output_kind])
+        labels = vocabs["target"]
+        hidden = HiddenLayers(encoder.output_size, self.hidden, self.dropout)
+        linear = scorer(self.given, hidden.output_size, len(labels), self.output_kind)
+        output: Output | WeightedOutput = self.output
+        if self.label_weights is not None:
+            output = WeightedOutput(self.output, label_weights(self.label_weights, labels))
+        return ClassifyHead(pooling(self.pooling, encoder.output_size), hidden, linear, output)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:
         return LabelMetric(labels=vocabs["target"].tokens)
@@ -100,25 +122,30 @@ class Classify:
 
 
 class ClassifyHead(nn.Module):
-    """Pool, drop out, score: token vectors (D) -> (B, C).
+    """Pool, transform, score: token vectors (D) -> (B, C).
 
     Args:
         pool: rows of (length, D) -> (B, D).
-        dropout: probability.
-        linear: (B, D) -> (B, C).
+        hidden: (B, D) -> (B, H).
+        linear: (B, H) -> (B, C).
         output: what scores mean.
     """
 
-    def __init__(self, pool: Callable[[Ragged], Tensor], dropout: float, linear: nn.Module, output: Output) -> None:
+    def __init__(
+        self,
+        pool: Callable[[Ragged], Tensor],
+        hidden: HiddenLayers,
+        linear: nn.Module,
+        output: Output | WeightedOutput,
+    ) -> None:
         super().__init__()
         self.pool = pool
-        self.dropout = Dropout(dropout)
+        self.hidden = hidden
         self.linear = linear
         self.output = output
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        pooled = self.dropout(self.pool(encoded), encoded.rows.single, "packed")
-        scores: Tensor = self.linear(pooled)
+        scores: Tensor = self.linear(self.hidden(self.pool(encoded), encoded.rows.single))
         return scores
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:

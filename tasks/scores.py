@@ -6,7 +6,8 @@ Shapes: N answers, C possible ones, D numbers a vector.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -115,3 +116,19 @@ OUTPUTS: dict[OutputKind, Output] = {
     "hinge": Output(hinge, softmax),
     "count": Output(counted, relative),
 }
+
+
+def output_of(kind: OutputKind, label_smoothing: float) -> Output:
+    """The output of that kind, of which a softmax learns smoothed targets (`cross_entropy`).
+
+    Raises:
+        HydromelError: targets to be smoothed that are no probabilities.
+    """
+    if not label_smoothing:
+        return OUTPUTS[kind]
+    if kind != "softmax":
+        raise HydromelError(
+            f"task.label_smoothing={label_smoothing}: task.head={kind} learns no probabilities that could be smoothed; "
+            "use task.label_smoothing=0.0 or task.head=softmax"
+        )
+    return replace(OUTPUTS[kind], each=partial(cross_entropy, smoothing=label_smoothing))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from runner.batch import Batch
 from runner.ragged import Ragged, Rows
+from tasks.classify import Classify
 
 
 def rows_of(lengths: Sequence[int]) -> Rows:
@@ -33,6 +35,13 @@ def tagged(rows: Sequence[Sequence[int]]) -> Batch:
     features = words([[1] * len(row) for row in rows])
     target = torch.tensor([one for row in rows for one in row], dtype=torch.int64)
     return Batch(features, Ragged(target, features["words"].rows, "packed"), np.arange(len(rows)))
+
+
+def classify(**changes: Any) -> Classify:
+    """The task without hidden layers, dropout, smoothing and weights, unless `changes` say so."""
+    plain = {"name": "classify", "quality": "accuracy", "pooling": "max", "head": "softmax", "scores": "linear"}
+    none = {"hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    return Classify(**{**plain, **none, **changes})
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from answer_batches import EncoderOf, labelled, tagged
+from answer_batches import EncoderOf, classify, labelled, tagged
 from torch import nn
 
 from runner.ragged import Ragged
 from runner.vocab import Vocab
-from tasks.classify import Classify
 from tasks.metrics import PerplexityMetric
 from tasks.tag import Tag
 
@@ -21,9 +20,7 @@ TWO = {"target": Vocab(("right", "wrong"), unk=None)}
 
 def test_batched_scores() -> None:
     batch = labelled([0, 1], lengths=[1, 1])
-    head = Classify(
-        name="classify", quality="accuracy", pooling="sum", head="softmax", scores="linear", dropout=0.0
-    ).head(EncoderOf(4), TWO, nn.Identity())
+    head = classify(pooling="sum").head(EncoderOf(4), TWO, nn.Identity())
     with torch.no_grad():
         head.linear.weight.copy_(torch.tensor([[5.0, 6, 7, 8], [9, 10, 11, 12]]))
         head.linear.bias.zero_()
@@ -71,5 +68,5 @@ def test_perplexity_is_no_mean_of_batches() -> None:
 
 
 def test_majority_of_a_fair_test_is_chance() -> None:
-    task = Classify(name="classify", quality="accuracy", pooling="max", head="softmax", scores="linear", dropout=0.0)
+    task = classify()
     assert task.majority(labelled([1, 1, 0]), labelled([0, 1, 0, 1]), TWO)["accuracy"] == 50.0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import nn
 
 from runner.errors import HydromelError
-from runner.layers.dropout import Dropout
+from runner.layers.hidden import HiddenLayers
 from runner.layers.pooling import pooling
 from runner.ragged import Ragged
 from runner.task import State
@@ -44,16 +42,11 @@ class Bow(nn.Module):
                 "encoder=bow gives one vector a row, so it cannot predict each next token; use encoder=rnn"
             )
         self.pool = pooling(pool, input_size)
-        sizes = [input_size, *hidden]
-        self.hidden = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
-        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
-        self.output_size = sizes[-1]
+        self.hidden = HiddenLayers(input_size, hidden, dropout)
+        self.output_size = self.hidden.output_size
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
         """Rows of (length, D) -> rows of one vector each."""
         single = x.rows.single
-        first, *others = self.dropouts
-        vectors = first(self.pool(x), single, "packed")
-        for linear, dropout in zip(self.hidden, others, strict=True):
-            vectors = dropout(torch.relu(linear(vectors)), single, "packed")
+        vectors = self.hidden(self.pool(x), single)
         return Ragged(vectors if x.layout == "packed" else vectors[:, None], single, x.layout), None

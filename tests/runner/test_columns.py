@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from answer_batches import classify
 
 from runner import columns
 from runner.columns import Data, load, write_atomically
 from runner.errors import HydromelError
 from runner.ragged import Ragged
 from runner.vocab import Feature
-from tasks.classify import Classify
 
 TEXT = {
     "train": [("pos", "a b a c"), ("neg", ""), ("pos", "b a")],
@@ -50,7 +50,7 @@ class Texts:
 
 
 def loaded(corpus: Texts, cache: Path | None = None, max_length: int | None = None, feature: Feature = WORDS) -> Data:
-    task = Classify(name="classify", quality="accuracy", pooling="mean", head="softmax", scores="linear", dropout=0.0)
+    task = classify(pooling="mean")
     return load(corpus, {"words": feature}, task, "task", max_length, cache)
 
 

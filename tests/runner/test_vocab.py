@@ -50,6 +50,8 @@ def test_text_of_several_pieces() -> None:
 def test_labels_have_no_special_strings_and_know_what_they_lack() -> None:
     labels = Vocab.labels(pa.array(["pos", "neg", "pos"]))
     assert labels.tokens == ("neg", "pos")
+    assert labels.counts == (1, 2)
+    assert Vocab.of_plain(labels.as_plain()) == labels
     assert labels.encode(pa.array(["pos", "new", "neg"])).tolist() == [1, -1, 0]
     assert labels.decode([1, 0]) == ["pos", "neg"]
     assert labels.ids == {"neg": 0, "pos": 1}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import EncoderOf, labelled, rows_of, words
+from answer_batches import EncoderOf, classify, labelled, rows_of, words
 
 from runner.errors import HydromelError
 from runner.ragged import Ragged
@@ -16,11 +16,6 @@ from runner.vocab import Vocab
 from tasks.classify import Classify
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
-
-
-def classify(**changes: Any) -> Classify:
-    plain = {"quality": "accuracy", "pooling": "max", "head": "softmax", "scores": "linear", "dropout": 0.0}
-    return Classify(**{"name": "classify", **plain, **changes})
 
 
 def table(labels: list[str], **columns: Any) -> pa.Table:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from answer_batches import classify
 
 from runner.build import build
 from runner.ragged import Ragged, Rows
 from runner.vocab import Feature
-from tasks.classify import Classify
 from tasks.datasets.arrays import array, lengths_of
 from tasks.lm import Lm
 from tasks.tag import Tag
@@ -21,7 +21,7 @@ from tasks.tag import Tag
 CONFIGS = Path(__file__).parents[2] / "configs/dataset"
 WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
 TAG = {"name": "tag", "quality": None, "train_scheme": None, "head": "softmax", "constraints": "none", "dropout": 0.0}
-CLASSIFY = Classify(name="classify", quality="accuracy", pooling="max", head="softmax", scores="linear", dropout=0.0)
+CLASSIFY = classify()
 LM = Lm(name="lm", quality="perplexity", unit="line", feature="words", tie_weights=False, dropout=0.0)
 
 pytestmark = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from answer_batches import EncoderOf, labelled, tagged, words
+from answer_batches import EncoderOf, classify, labelled, tagged, words
 from composed import config, label_files, run, tag_files
 from counted_tags import most_frequent, noisy_tag_files
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ LABELS = {"target": Vocab(("a", "b", "c"), unk=None)}
 LR = 0.25
 
 
-def classify(**changes: Any) -> Classify:
-    plain = {"quality": "accuracy", "pooling": "sum", "head": "hinge", "scores": "given", "dropout": 0.0}
-    return Classify(**{"name": "classify", **plain, **changes})
+def given(**changes: Any) -> Classify:
+    """Sums that are scores, and learn by their margins."""
+    return classify(**{"pooling": "sum", "head": "hinge", "scores": "given", **changes})
 
 
 def tag(**changes: Any) -> Tag:
@@ -57,7 +57,7 @@ def test_weights_of_present_features_move_by_the_rate_where_the_margin_is_missed
         table.weight[1] = torch.tensor([0.5, -1.5, 1.0])
     before = table.weight.detach().clone()
     features, batch = words([[1, 2]]), labelled([0])
-    head = classify().head(EncoderOf(3), LABELS, nn.Identity())
+    head = given().head(EncoderOf(3), LABELS, nn.Identity())
     optimizer = torch.optim.SGD([*table.parameters(), *head.parameters()], lr=LR)
     loss = head.loss(head(features["words"].map(table), batch), batch)
     assert float(loss.total.detach()) == pytest.approx(0.5 + 0.0 + 2.0)
@@ -77,7 +77,7 @@ def test_a_margin_of_exactly_one_is_kept() -> None:
 
 @pytest.mark.parametrize("scores", ["linear", "given"])
 def test_scores_are_linear_or_the_vectors_themselves(scores: Any) -> None:
-    head = classify(scores=scores, pooling="mean").head(EncoderOf(3), LABELS, nn.Identity())
+    head = given(scores=scores, pooling="mean").head(EncoderOf(3), LABELS, nn.Identity())
     assert isinstance(head.linear, nn.Linear) == (scores == "linear")
     batch = labelled([0, 1], lengths=[2, 1])
     vectors = torch.randn(3, 3)
@@ -90,7 +90,7 @@ def test_vectors_that_cannot_be_scores_are_an_error() -> None:
     with pytest.raises(
         HydromelError, match=r"^scores that are given need one number for each of the 3 labels, but the"
     ):
-        classify().head(EncoderOf(8), LABELS, nn.Identity())
+        given().head(EncoderOf(8), LABELS, nn.Identity())
     with pytest.raises(HydromelError, match="scores that are given need one number"):
         tag().head(EncoderOf(8), LABELS, nn.Identity())
     with pytest.raises(HydromelError, match=r"^task.constraints=decode: counts have no transitions to constrain"):

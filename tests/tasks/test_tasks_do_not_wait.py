@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from answer_batches import EncoderOf, labelled, tagged, words
+from answer_batches import EncoderOf, classify, labelled, tagged, words
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from runner.batch import Batch
 from runner.ragged import Ragged
 from runner.vocab import EOS, PAD, UNK, Vocab
-from tasks.classify import Classify
 from tasks.lm import Lm
 from tasks.tag import Tag
 
@@ -49,7 +48,7 @@ TAG = {"name": "tag", "quality": None, "train_scheme": None, "dropout": 0.1}
 SOFTMAX: dict[str, Any] = {**TAG, "head": "softmax", "constraints": "none"}
 CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
     "classify": (
-        Classify(name="classify", quality="accuracy", pooling="max", head="softmax", scores="linear", dropout=0.1),
+        classify(dropout=0.1),
         lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]),
         LABELS,
     ),

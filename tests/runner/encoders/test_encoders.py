@@ -103,7 +103,7 @@ def test_convolutions_are_side_by_side_and_activated(name: str, function: Any) -
 def test_a_bag_of_words_is_a_mean_and_then_hidden_layers() -> None:
     module = encoder("bow", causal=False, hidden=[5, 3])
     tokens = torch.randn(9, SIZE, dtype=torch.float64)
-    first, second = module.hidden  # type: ignore[misc]
+    first, second = module.hidden.linears  # type: ignore[union-attr,misc]
     mean = torch.stack([tokens[:5].mean(0), tokens[5:].mean(0)])
     expected = F.relu(second(F.relu(first(mean))))
     torch.testing.assert_close(module(Ragged(tokens, rows_of((5, 4)), "packed"), None)[0].values, expected)
