@@ -42,6 +42,19 @@ def test_size1_padmask_packed_and_timestep_reach_the_same_parameters(tmp_path: P
             torch.testing.assert_close(reached[strategy][name], tensor, rtol=0, atol=1e-9, msg=f"{strategy}: {name}")
 
 
+def test_weights_of_labels_smoothing_and_hidden_layers_change_no_update(tmp_path: Path) -> None:
+    learned = ["task.label_weights=balanced", "task.label_smoothing=0.1", "task.hidden=[5]"]
+    data, reached = label_files(tmp_path), {}
+    for strategy in ("padmask", "size1", "packed"):
+        folder = tmp_path / "runs" / strategy
+        run(folder, *data, *MODELS["conv"], *EXACT, *learned, f"batching={strategy}")
+        reached[strategy] = parameters(folder)
+    assert {"model.head.hidden.linears.0.weight"} < reached["padmask"].keys()
+    for strategy in ("size1", "packed"):
+        for name, tensor in reached["padmask"].items():
+            torch.testing.assert_close(reached[strategy][name], tensor, rtol=0, atol=1e-9, msg=f"{strategy}: {name}")
+
+
 def test_bucketed_makes_other_updates_and_unmasked_another_model(tmp_path: Path) -> None:
     data = tag_files(tmp_path)
     results = {}

@@ -1,0 +1,48 @@
+"""What a classifier may have besides its pooling is batch-invariant too; weights that see their company are found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from runner.audit.config import Options, audit_config
+from runner.audit.verdict import Report
+from runner.batch import Batch
+from runner.compose import compose_strategies
+from runner.ragged import Ragged
+from runner.task import Loss
+from tasks.label_weights import WeightedOutput
+
+SMALL = ["threads=1", "features.words.max_size=30", "encoder.filters=5", "cache_dir=null"]
+LEARNED = ["task.hidden=[6]", "task.label_smoothing=0.1", "task.label_weights=balanced", "task.pooling=attention"]
+
+
+def audited(batching: str) -> Report:
+    torch.set_num_threads(1)
+    given = ["task=classify", "encoder=conv", f"batching={batching}", *LEARNED, *SMALL]
+    configs, left_out = compose_strategies(given, None)
+    return audit_config(configs, left_out, Options(rows=10, longest=9, arithmetics=("float32",)))
+
+
+def test_hidden_layers_smoothing_and_weights_are_batch_invariant() -> None:
+    report = audited("size1,padmask,packed,bucketed,unmasked")
+    report.raise_if_failed()
+    assert report.controls == ("unmasked",)
+    assert report.failures(controls=True)
+
+
+def test_a_loss_over_the_sum_of_a_batch_s_weights_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch's `CrossEntropyLoss(weight=...)` divides."""
+
+    def divided(self: WeightedOutput, scores: Tensor, batch: Batch) -> Loss:
+        losses = self.losses(scores, batch)
+        assert not isinstance(losses, Ragged)
+        assert not isinstance(batch.target, Ragged)
+        weights = self.weights.index_select(0, batch.target)
+        return Loss(losses.sum() * len(losses) / weights.sum(), len(losses))
+
+    monkeypatch.setattr(WeightedOutput, "loss", divided)
+    report = audited("padmask")
+    assert not report.passed
+    assert {one.finding.module for one in report.failures() if one.finding is not None} == {"loss"}
