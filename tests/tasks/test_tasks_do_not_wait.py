@@ -37,6 +37,7 @@ class NoWaiting(TorchDispatchMode):
 
 VOCAB = Vocab((PAD, UNK, EOS, "a"), unk=1)
 LABELS = {"words": VOCAB, "target": Vocab(("O", "B-A", "I-A", "B-B"), unk=None)}
+FIVE = {"words": VOCAB, "target": Vocab(tuple("abcde"), unk=None)}  # as many as the encoder's vectors have numbers
 
 
 def lm_batch(task: Any) -> Batch:
@@ -52,6 +53,8 @@ CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
         lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]),
         LABELS,
     ),
+    "hinge": (classify(head="hinge"), lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]), LABELS),
+    "count": (Tag(**TAG, head="count", constraints="none", span_scheme=None), lambda task: tagged([[0, 1], [4]]), FIVE),
     "tag": (Tag(**SOFTMAX, span_scheme=None), lambda task: tagged([[0, 1], [], [3]]), LABELS),
     "spans": (Tag(**SOFTMAX, span_scheme="IOB2"), lambda task: tagged([[0, 1], [], [3]]), LABELS),
     "constrained": (
