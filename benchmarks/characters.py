@@ -1,0 +1,108 @@
+"""Composing words of their characters: each form of a batch once, each token by itself, or in a padded rectangle.
+
+    python benchmarks/characters.py --data-dir DATA --json characters.json
+
+Forward and backward passes of embedding=char_conv and char_rnn alone over a tagger's training rows, on one CPU thread, in
+seconds of the processor; the three take turns, and the best of the repeats counts. `forms` is what the runner does.
+`tokens` composes every token, ragged too. `rectangle` is what other toolkits do: (tokens, longest word) characters,
+padded, each token by itself; what stands behind a word's end is masked, so that all three say the same (asserted).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from runner.batch import Batch
+from runner.build import build
+from runner.compose import compose_config
+from runner.data import load_data
+from runner.embeddings.char import CharConv, CharRnn, Spelled
+from runner.ragged import Ragged, spans
+
+BATCH_SIZES = (1, 10, 50, 200)
+
+
+def composed_by_token(spelled: Spelled, ids: Ragged) -> tuple[Ragged, Tensor]:
+    """What `Spelled` gives, one row a token."""
+    forms = ids.on_host()
+    starts, ends = spelled.spelling.offsets[forms], spelled.spelling.offsets[forms + 1]
+    rows, places = spans(starts, ends - starts, ids.values.device)
+    return Ragged(spelled.table(spelled.symbols[places]), rows, "packed"), torch.arange(len(forms))
+
+
+def in_a_rectangle(spelled: Spelled, ids: Ragged) -> tuple[Ragged, Tensor]:
+    characters, of_token = composed_by_token(spelled, ids)
+    return characters.pad(), of_token
+
+
+WAYS = {"forms": Spelled.forward, "tokens": composed_by_token, "rectangle": in_a_rectangle}
+
+
+def one_epoch(module: CharConv | CharRnn, batches: list[Batch], way: str) -> tuple[float, Tensor]:
+    """Seconds of the processor, and the first batch's vectors."""
+    first: Tensor | None = None
+    module.spelled.forward = WAYS[way].__get__(module.spelled)  # type: ignore[method-assign]
+    begin = time.process_time()
+    for batch in batches:
+        vectors = module(batch.features).values
+        vectors.sum().backward()
+        module.zero_grad()
+        first = vectors.detach() if first is None else first
+    assert first is not None
+    return time.process_time() - begin, first
+
+
+def measured(config: dict[str, Any], name: str, repeats: int) -> list[dict[str, Any]]:
+    data = load_data(config, build(config["task"], "task", {}))
+    train = data.splits["train"]
+    module = build(config["embedding"], "embedding", {"vocabs": data.vocabs})
+    figures = []
+    for size in BATCH_SIZES:
+        order = np.random.default_rng(1).permutation(train.rows.n_rows)
+        batches = [train.select(order[at : at + size]) for at in range(0, len(order), size)][: max(4, 600 // size)]
+        tokens = sum(batch.real_tokens for batch in batches)
+        distinct = sum(len(np.unique(batch.features["chars"].on_host())) for batch in batches)
+        turns = [{way: one_epoch(module, batches, way) for way in WAYS} for _ in range(repeats)]
+        for way in WAYS:
+            torch.testing.assert_close(turns[0][way][1], turns[0]["forms"][1], rtol=1e-4, atol=1e-5)
+        best = {way: tokens / min(turn[way][0] for turn in turns) for way in WAYS}
+        figures.append(
+            {"embedding": name, "batch_size": size, "tokens": tokens, "forms_share": distinct / tokens} | best
+        )
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", help="folder of published data sets (default: the built-in corpus)")
+    parser.add_argument("--dataset", default="wnut17")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    given = [f"dataset={options.dataset}", f"data_dir={options.data_dir}"] if options.data_dir else []
+    figures = []
+    for name in ("char_conv", "char_rnn"):
+        config = compose_config(["task=tag", f"embedding={name}", *given])
+        figures += measured(config, name, options.repeats)
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    table = Table("embedding", "rows a batch", "forms a token", *(f"{way}, tokens/s" for way in WAYS))
+    for one in figures:
+        speeds = (f"{one[way]:,.0f}" for way in WAYS)
+        table.add_row(one["embedding"], str(one["batch_size"]), f"{one['forms_share']:.2f}", *speeds)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
