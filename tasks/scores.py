@@ -11,7 +11,6 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.batch import Batch
@@ -93,7 +92,7 @@ def hinge(scores: Tensor, right: Tensor) -> Tensor:
     Klautau 2004). Only what fails its margin test, y score < 1, has a gradient.
     """
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    signs = 2.0 * F.one_hot(right, scores.shape[1]) - 1.0
+    signs = torch.full_like(exact, -1.0).scatter(1, right[:, None], 1.0)
     return (1.0 - signs * exact).relu().sum(dim=1)
 
 
