@@ -100,7 +100,7 @@ def numericalise(folder: Path) -> None:
         label_smoothing=0.0,
         label_weights=None,
     )
-    load(corpus, features, task, "", None, folder / "cache")
+    load(corpus, features, task, "", None, "head", folder / "cache")
 
 
 def as_split(lengths: IntArray, words: IntArray, classes: IntArray) -> Batch:

@@ -26,6 +26,7 @@ from runner.errors import HydromelError
 from runner.features import TokenFeature
 from runner.ragged import Ragged, Rows
 from runner.task import Corpus, Task
+from runner.truncation import Keep, truncate
 from runner.vocab import Vocab
 
 RULES = 3  # raise it when numericalising changes, so that old caches are not used
@@ -61,32 +62,44 @@ def load(
     task: Task,
     task_key: str,
     max_length: int | None,
+    keep: Keep,
     cache: Path | None,
 ) -> Data:
     """The corpus as integers, from the cache where it has this very content.
 
     Args:
         task_key: the task's options as text; targets depend on them.
-        max_length: rows are cut after so many tokens (None: never).
+        max_length: rows are cut to so many tokens (None: never).
+        keep: which of their tokens remain; see `truncate`.
         cache: folder of cache files (None: no cache).
     """
     fingerprint = corpus.fingerprint()
     options = {name: repr(feature) for name, feature in features.items()}
-    key = json.dumps([RULES, fingerprint, options, task_key, max_length], sort_keys=True)
+    key = json.dumps([RULES, fingerprint, options, task_key, max_length, keep], sort_keys=True)
     if cache is None:
-        return numericalise(corpus, features, task, max_length, fingerprint)
+        return numericalise(corpus, features, task, max_length, keep, fingerprint)
     path = cache / f"{corpus.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.columns"
     if (cached := _read(path)) is not None:
         return cached
-    data = numericalise(corpus, features, task, max_length, fingerprint)
+    data = numericalise(corpus, features, task, max_length, keep, fingerprint)
     write_atomically(path, _to_bytes(data))
     return data
 
 
 def numericalise(
-    corpus: Corpus, features: Mapping[str, TokenFeature], task: Task, max_length: int | None, fingerprint: str
+    corpus: Corpus,
+    features: Mapping[str, TokenFeature],
+    task: Task,
+    max_length: int | None,
+    keep: Keep,
+    fingerprint: str,
 ) -> Data:
-    """Read every split and map its strings to integers, by vocabularies from train alone."""
+    """Read every split and map its strings to integers, by vocabularies from train alone.
+
+    Raises:
+        HydromelError: a split, column or label is not there, or rows with an answer for each token are to lose their
+            heads.
+    """
     tables = corpus.read()
     for needed in ("train", "valid"):
         if needed not in tables:
@@ -111,21 +124,14 @@ def numericalise(
         ids_of = columns_of(tables[split], features, vocabs)
         oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
         whole = task.encode(ids_of, tables[split], vocabs)
-        splits[split] = whole if max_length is None else truncate(whole, max_length)
+        if max_length is not None and keep != "head" and isinstance(whole.target, Ragged):
+            raise HydromelError(
+                f"truncate={keep}: task={task.name} answers each token, and what is left of a row would begin amid a "
+                "sentence or span; use truncate=head"
+            )
+        splits[split] = whole if max_length is None else truncate(whole, max_length, keep)
         truncated[split] = whole.real_tokens - splits[split].real_tokens
     return Data(splits, vocabs, oov_rate, truncated, fingerprint, cached=False)
-
-
-def truncate(batch: Batch, max_length: int) -> Batch:
-    """Every row cut after `max_length` tokens."""
-    if batch.rows.max_len <= max_length:
-        return batch
-    rows = Rows(np.minimum(batch.rows.host_lengths, max_length), batch.rows.device)
-    kept = batch.rows.host_offsets[:-1].repeat(rows.host_lengths) + rows.position.numpy()
-    tokens = torch.from_numpy(kept)
-    features = {name: feature.select_by(rows, tokens) for name, feature in batch.features.items()}
-    target = batch.target.select_by(rows, tokens) if isinstance(batch.target, Ragged) else batch.target
-    return Batch(features, target, batch.index)
 
 
 def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:

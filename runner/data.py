@@ -22,7 +22,8 @@ def load_data(config: Config, task: Any) -> Data:
     if not features:
         raise HydromelError("features={}: at least one is needed, for example features=words")
     cache = None if config["cache_dir"] is None else Path(config["cache_dir"]).expanduser()
-    data = load(corpus, features, task, json.dumps(config["task"], sort_keys=True), config["max_length"], cache)
+    task_key = json.dumps(config["task"], sort_keys=True)
+    data = load(corpus, features, task, task_key, config["max_length"], config["truncate"], cache)
     for name, split in data.splits.items():
         if not split.rows.n_rows:
             raise HydromelError(f"dataset={corpus.name}: {name} has no examples")
@@ -48,7 +49,9 @@ def describe_data(config: Config, data: Data) -> str:
     tokens = data.splits["train"].real_tokens
     words = ", ".join(f"{len(vocab):,} {name}" for name, vocab in data.vocabs.items())
     where = "from the cache" if data.cached else "read"
-    return f"{name_of(config, 'dataset')} ({where}): rows {sizes}; {tokens:,} training tokens; vocabulary {words}"
+    cut = data.truncated_tokens["train"]
+    kept = f" ({cut:,} more cut off: max_length={config['max_length']}, truncate={config['truncate']})" if cut else ""
+    return f"{name_of(config, 'dataset')} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary {words}"
 
 
 def name_of(config: Config, node: str) -> str:

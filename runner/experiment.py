@@ -29,6 +29,7 @@ from runner.task import Head
 from runner.tracker import DeliveryError, Tracker
 from runner.train import fit
 from runner.training import Settings, Training
+from runner.truncation import Keep
 from runner.types import PositiveInt
 
 Config = dict[str, Any]
@@ -46,6 +47,7 @@ def check_root(
     data_dir: str | None,
     cache_dir: str | None,
     max_length: PositiveInt | None,
+    truncate: Keep,
     predictions: bool,
     baselines: bool,
     runs_dir: str,

@@ -26,12 +26,12 @@ from runner.batching.passes import evaluation_batches, micro_batches
 from runner.batching.quality import FloatArray
 from runner.batching.shapes import Shapes, Updates
 from runner.batching.stream import Stream
-from runner.columns import truncate
 from runner.live_bytes import LiveBytes
 from runner.model import Model
 from runner.ragged import IntArray, Ragged
 from runner.task import START, Head, Metric, Task
 from runner.train import backward, evaluate
+from runner.truncation import truncate
 
 PROBE_CELLS = 512  # places of the largest probe: some milliseconds of most models
 PROBE_WIDTH = 128  # tokens of its longest row
@@ -229,7 +229,7 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
         (all_sorts, max(1, width // 2)),
         (all_sorts, max(1, width // 4)),
     ]
-    return [truncate(train.select(rows), longest) for rows, longest in chosen]
+    return [truncate(train.select(rows), longest, "head") for rows, longest in chosen]
 
 
 def _terms(tokens: IntArray, rows: IntArray, widths: IntArray) -> FloatArray:

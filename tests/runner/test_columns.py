@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from runner import columns
 from runner.columns import Data, load, write_atomically
 from runner.errors import HydromelError
 from runner.ragged import Ragged
+from runner.truncation import Keep
 from runner.vocab import Feature
 
 TEXT = {
@@ -49,9 +50,15 @@ class Texts:
         }
 
 
-def loaded(corpus: Texts, cache: Path | None = None, max_length: int | None = None, feature: Feature = WORDS) -> Data:
+def loaded(
+    corpus: Texts,
+    cache: Path | None = None,
+    max_length: int | None = None,
+    feature: Feature = WORDS,
+    keep: Keep = "head",
+) -> Data:
     task = classify(pooling="mean")
-    return load(corpus, {"words": feature}, task, "task", max_length, cache)
+    return load(corpus, {"words": feature}, task, "task", max_length, keep, cache)
 
 
 def ids(data: Data, split: str) -> list[list[int]]:
@@ -99,6 +106,30 @@ def test_rows_are_cut_and_the_cut_tokens_counted() -> None:
     assert cut.oov_rate == whole.oov_rate
 
 
+def slow_cut(row: list[int], length: int, keep: str) -> list[int]:
+    if len(row) <= length:
+        return row
+    if keep == "tail":
+        return row[-length:]
+    half = length // 2
+    return row[: length - half] + row[len(row) - half :] if keep == "both" else row[:length]
+
+
+@pytest.mark.parametrize("keep", ["head", "tail", "both"])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9])
+def test_what_cut_rows_keep(keep: Keep, length: int) -> None:
+    rows = [("pos", " ".join("abcdefg"[:n])) for n in (7, 0, 1, 5, 4, 7, 2)]
+    corpus = Texts(dict.fromkeys(TEXT, rows))
+    feature = replace(WORDS, min_count=1)
+    whole, cut = loaded(corpus, feature=feature), loaded(corpus, None, length, feature, keep)
+    assert ids(cut, "valid") == [slow_cut(row, length, keep) for row in ids(whole, "valid")]
+    lost = sum(max(0, len(text.split()) - length) for _, text in rows)
+    assert cut.truncated_tokens == dict.fromkeys(TEXT, lost)
+    target = cut.splits["train"].target
+    assert not isinstance(target, Ragged)
+    assert len(target) == len(rows)
+
+
 def test_the_cache_holds_the_same(tmp_path: Path) -> None:
     corpus = Texts()
     first, second = loaded(corpus, tmp_path), loaded(corpus, tmp_path)
@@ -111,9 +142,10 @@ def test_other_content_or_options_are_another_cache(tmp_path: Path) -> None:
     changed = TEXT | {"test": [("pos", "a")]}
     assert not loaded(Texts(changed), tmp_path).cached
     assert not loaded(Texts(), tmp_path, max_length=2).cached
+    assert not loaded(Texts(), tmp_path, max_length=2, keep="tail").cached
     other = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
     assert not loaded(Texts(), tmp_path, feature=other).cached
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list(tmp_path.iterdir())) == 5
     assert loaded(Texts(), tmp_path).cached
 
 

@@ -65,6 +65,13 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
         ("batching.batch_size=0", "batching.batch_size=0"),
         ("dtype=float64 precision=bf16", "precision=bf16"),
         ("features.words.column=tokenz", "tokenz"),
+        ("task=tag max_length=5 truncate=tail", "use truncate=head"),
+        ("task=lm max_length=5 truncate=both", "use truncate=head"),
+        ("truncate=middle", "truncate='middle'"),
+        ("task.label_weights={net:2}", "label 'net' is unknown (task.label_weights)"),
+        ("task.label_weights=inverse", "task.label_weights='inverse'"),
+        ("task.label_smoothing=0.1 task.head=hinge", "use task.label_smoothing=0.0 or task.head=softmax"),
+        ("task.hidden=[5] task.scores=given", "task.hidden=[5]"),
     ],
 )
 def test_one_line(
