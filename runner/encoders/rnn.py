@@ -7,8 +7,9 @@ from torch import nn
 
 from runner.errors import HydromelError
 from runner.layers.cells import Carried
-from runner.layers.dropout import Dropout
+from runner.layers.dropout import Dropout, LockedDropout
 from runner.layers.recurrence import Cell, Recurrence
+from runner.layers.shortcut import Joint, Shortcut
 from runner.ragged import Ragged
 from runner.types import Fraction, PositiveInt
 
@@ -25,7 +26,11 @@ class Rnn(nn.Module):
         hidden: H, a direction.
         layers: how many, one upon another.
         bidirectional: also from each row's own end; null: wherever the task is not causal.
+        layer_norm: normalise the output of every layer.
+        shortcut: around every layer (`runner.layers.shortcut`).
         dropout: probability, on the output of every layer.
+        locked_dropout: probability, on the input of every layer and the last output; the same numbers at all tokens of
+            a row.
 
     Raises:
         HydromelError: bidirectional, and causal.
@@ -42,7 +47,10 @@ class Rnn(nn.Module):
         hidden: PositiveInt,
         layers: PositiveInt,
         bidirectional: bool | None,
+        layer_norm: bool,
+        shortcut: Shortcut,
         dropout: Fraction,
+        locked_dropout: Fraction,
     ) -> None:
         super().__init__()
         if causal and bidirectional:
@@ -52,7 +60,9 @@ class Rnn(nn.Module):
         sizes = [input_size] + [self.output_size] * (layers - 1)
         self.forwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=False) for size in sizes)
         self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=True) for size in sizes if both)
+        self.joints = nn.ModuleList(Joint(size, self.output_size, shortcut, layer_norm) for size in sizes)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
+        self.locked = nn.ModuleList(LockedDropout(locked_dropout) for _ in [*sizes, self.output_size])
 
     def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers | None]:
         """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's own end.
@@ -62,11 +72,12 @@ class Rnn(nn.Module):
         """
         ends: Layers = []
         for place, one in enumerate(self.forwards):
-            output, end = one(x, state[place] if state else state)
+            read: Ragged = self.locked[place].of(x)  # type: ignore[operator]
+            output, end = one(read, state[place] if state else state)
             if end is not None:
                 ends.append(end)
             if self.backwards:
-                backward: Ragged = self.backwards[place](x, None)[0]
+                backward: Ragged = self.backwards[place](read, None)[0]
                 output = output.with_values(torch.cat([output.values, backward.values], dim=-1))
-            x = self.dropouts[place].of(output)  # type: ignore[operator]
-        return x, None if state is None else ends
+            x = self.dropouts[place].of(self.joints[place](x, output))  # type: ignore[operator]
+        return self.locked[-1].of(x), None if state is None else ends  # type: ignore[operator]

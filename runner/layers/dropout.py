@@ -68,6 +68,28 @@ class Dropout(nn.Module):
         return f"p={self.p}"
 
 
+class LockedDropout(nn.Module):
+    """Drop the same numbers at every token of a row, each row its own (variational dropout, Gal and Ghahramani 2016).
+
+    Args:
+        p: 0 to below 1.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.dropout = Dropout(p)
+
+    def of(self, x: Ragged) -> Ragged:
+        """Rows of (length, *) -> the same."""
+        if not self.training or self.dropout.p == 0.0:
+            return x
+        trailing = x.values.shape[1 if x.layout == "packed" else 2 :]
+        ones = torch.ones(x.rows.n_rows, *trailing, device=x.values.device)
+        dropped = self.dropout(ones, x.rows.single, "packed") == 0.0
+        dropped = dropped.index_select(0, x.rows.row) if x.layout == "packed" else dropped[:, None]
+        return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
+
+
 def drawn(keys: Tensor, counter: Tensor) -> Tensor:
     """The `counter`-th number, from 0, that SplitMix64 draws from the seed `keys`; int64, broadcast to each other."""
     bits = keys + (counter + 1) * _STEP

@@ -94,9 +94,70 @@ def test_recurrent_outputs_are_dropped_behind_every_layer() -> None:
 
 @pytest.mark.parametrize(("name", "function"), [("relu", F.relu), ("tanh", torch.tanh), ("gelu", F.gelu)])
 def test_convolutions_are_side_by_side_and_activated(name: str, function: Any) -> None:
-    module = encoder("conv", causal=False, activation=name)
+    module = encoder("conv", causal=False, activation=name, layers=1)
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
-    expected = torch.cat([function(one(x).values) for one in module.convolutions], dim=1)  # type: ignore[operator,union-attr]
+    expected = torch.cat([function(one(x).values) for one in module.layers[0]], dim=1)  # type: ignore[operator,union-attr,index]
+    torch.testing.assert_close(module(x, None)[0].values, expected)
+
+
+STACKS = [
+    {"shortcut": "residual", "layer_norm": True},
+    {"shortcut": "highway"},
+    {"shortcut": "residual", "locked_dropout": 0.3},
+    {"locked_dropout": 0.5, "dropout": 0.2, "layer_norm": True},
+]
+
+
+@pytest.mark.parametrize("name", ["blstm", "gru", "conv"])
+@pytest.mark.parametrize("options", STACKS)
+def test_stacks_keep_the_contract(name: str, options: dict[str, Any]) -> None:
+    module = encoder(name, causal=False, layers=3, **options)
+    check_contract(lambda x: module(x, None), SIZE, list(module.parameters()))
+
+
+@pytest.mark.parametrize("name", ["blstm", "conv"])
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_no_stack_waits_for_the_device(name: str, layout: str) -> None:
+    module = encoder(name, causal=False, shortcut="highway", layer_norm=True, locked_dropout=0.5)
+    rows = rows_of((5, 0, 4)).with_seeds(torch.arange(3))
+    with NoWaiting(on_host=[rows.time_major.batch_sizes]):
+        x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows, "packed")
+        module(x if layout == "packed" else x.pad(), None)[0].values.sum().backward()
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_a_row_loses_the_same_numbers_at_all_of_its_tokens(layout: str) -> None:
+    module = encoder("lstm", causal=True, hidden=40, locked_dropout=0.5)
+    x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 0, 4)), "packed")
+    lost = module(x if layout == "packed" else x.pad(), None)[0].tokens() == 0
+    for row in (lost[:5], lost[5:]):
+        assert torch.equal(row, row[:1].expand_as(row))
+        assert 0.2 < row.double().mean() < 0.8
+    assert not torch.equal(lost[0], lost[5])
+    module.eval()
+    assert (module(x, None)[0].values != 0).all()
+
+
+def test_a_stack_is_its_layers_one_upon_another_with_shortcuts_around_them() -> None:
+    module = encoder("conv", causal=False, layers=2, shortcut="residual", layer_norm=True)
+    x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
+    expected = x
+    for convolutions, joint in zip(module.layers, module.joints, strict=True):  # type: ignore[arg-type]
+        joined = torch.cat([F.relu(one(expected).values) for one in convolutions], dim=1)
+        joined = joined + joint.project(expected.values)
+        expected = x.with_values(F.layer_norm(joined, joined.shape[1:], joint.norm.weight, joint.norm.bias))
+    assert isinstance(module.joints[0].project, nn.Linear)  # type: ignore[index]
+    assert isinstance(module.joints[1].project, nn.Identity)  # type: ignore[index]
+    torch.testing.assert_close(module(x, None)[0].values, expected.values)
+
+
+def test_a_highway_mixes_a_layers_input_and_output() -> None:
+    module = encoder("lstm", causal=True, layers=1, hidden=SIZE, shortcut="highway")
+    x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
+    joint, recurrence = module.joints[0], module.forwards[0]  # type: ignore[index]
+    gate = torch.sigmoid(joint.gate(x.values))  # type: ignore[operator,union-attr]
+    assert gate.mean() < 0.3  # most is carried through at the beginning
+    expected = gate * recurrence(x, None)[0].values + (1 - gate) * x.values  # type: ignore[operator]
     torch.testing.assert_close(module(x, None)[0].values, expected)
 
 
