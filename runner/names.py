@@ -8,6 +8,7 @@ RUN = "run.json"  # {run_id, created (unix s), sweep_id, experiment, status, ...
 RESOLVED = "resolved.yaml"  # the whole config, nothing left to interpolate
 METRICS = "metrics.jsonl"  # one JSON object a line: {"time": unix s, "step": update, "epoch": n, "metrics": {...}}
 RESULT = "result.json"  # written last, atomically: a run with a result is finished
+VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}: with it a run is used without its data
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # of test, in the data set's own format

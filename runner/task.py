@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -101,7 +101,16 @@ class Metric(Protocol):
 
 
 class Inspector(Protocol):
-    """Looks into a finished run's predictions."""
+    """Looks into a finished run's predictions, and says them in the data set's own words."""
+
+    @property
+    def answer(self) -> Literal["label", "tags"]:
+        """The column of answers: one a row, or one a token."""
+        ...
+
+    def strings(self, answers: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> pa.Array:
+        """(N,) predicted ids, for rows that begin at `offsets` (B+1,) if answers are a token's, as the data has them."""
+        ...
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
         """Tables of detail by name (nested dicts and lists), which join the split's metrics."""

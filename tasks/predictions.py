@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -36,9 +36,15 @@ class LabelInspector:
 
     Attributes:
         labels: (C,) the names of the possible answers.
+        answer: the column of answers.
     """
 
     labels: tuple[str, ...]
+    answer: Literal["label"] = "label"
+
+    def strings(self, answers: IntArray, offsets: IntArray) -> pa.Array:
+        """(B,) labels of ids."""
+        return pa.array(self.labels, pa.string()).take(pa.array(answers))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
         """`calibration` of the answers."""
@@ -64,11 +70,17 @@ class TagInspector:
         tags: (C,) the data set's tags.
         scheme: how they form spans; None: plain tags.
         to_own: from learned tags to these; None where they are the same.
+        answer: the column of answers.
     """
 
     tags: tuple[str, ...]
     scheme: Scheme | None
     to_own: Conversion | None
+    answer: Literal["tags"] = "tags"
+
+    def strings(self, answers: IntArray, offsets: IntArray) -> pa.Array:
+        """(N,) the data set's tags, from ids of learned ones, of rows that begin at `offsets` (B+1,)."""
+        return pa.array(self.tags, pa.string()).take(pa.array(self._own(answers, offsets)))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
         """`calibration` of all tokens; of spans also `calibration_in_spans` (tokens that are predicted to be in one),
@@ -105,11 +117,11 @@ class TagInspector:
 
     def _own_ids(self, predictions: Predictions, split: Batch) -> tuple[IntArray, IntArray]:
         """(N,) gold and (N,) predicted, in the data set's tags."""
-        gold, predicted = answers(split).numpy(), predictions.answers
-        if self.to_own is None:
-            return gold, predicted
         offsets = answer_rows(split).host_offsets
-        return self.to_own(gold, offsets), self.to_own(predicted, offsets)
+        return self._own(answers(split).numpy(), offsets), self._own(predictions.answers, offsets)
+
+    def _own(self, ids: IntArray, offsets: IntArray) -> IntArray:
+        return ids if self.to_own is None else self.to_own(ids, offsets)
 
     def _compare(self, predictions: Predictions, split: Batch, scheme: Scheme) -> Comparison:
         said, offsets = SpanTags.of(self.tags), answer_rows(split).host_offsets
