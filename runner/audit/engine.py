@@ -25,6 +25,7 @@ Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EQUAL = "no two examples are equally long"
 NO_PADDING = "this layout holds no padding"
+COPIES = 8  # of an example whose dropout is looked at: fewer may lose the same few values by chance
 
 
 @dataclass
@@ -178,7 +179,7 @@ def arithmetic_verdict(
 
 def dropout_verdict(subject: Subject, row: int) -> Verdict:
     """Copies of one example in one batch, with dropout on: each must draw for itself."""
-    company = Company((row, row, row))
+    company = Company((row,) * COPIES)
     first, second = (_seeded(subject, company, seed) for seed in (1, 2))
     if first.error is not None or all(map(torch.equal, first.outputs, second.outputs)):
         return Verdict(subject.name, "dropout", "train", None, reason="no dropout is on")
