@@ -28,7 +28,7 @@ class Vocab:
             elsewhere, as embedding=vectors does in its file; to all else they are `<unk>`.
         alphabet: the characters that are learned, in the order of their code points, where tokens are composed of their
             characters (`runner.features.Characters`); else empty.
-        counts: how often train has each of `tokens`, where they are `labels`; else empty.
+        counts: how often train has each of `tokens`, where they are labels or tags; else empty.
     """
 
     tokens: tuple[str, ...]
@@ -66,9 +66,12 @@ class Vocab:
     @classmethod
     def labels(cls, strings: pa.Array) -> Vocab:
         """Every distinct string, in alphabetical order, without `<pad>` or `<unk>`, and how often each occurs."""
-        counted = pc.value_counts(strings)
-        found = sorted(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
-        return cls(tuple(label for label, _ in found), unk=None, counts=tuple(count for _, count in found))
+        vocab = cls(tuple(sorted(pc.unique(strings).to_pylist())), unk=None)
+        return vocab.counted(vocab.encode(strings))
+
+    def counted(self, ids: npt.NDArray[np.integer]) -> Vocab:
+        """With the `counts` of ids (N,)."""
+        return replace(self, counts=tuple(np.bincount(ids, minlength=len(self)).tolist()))
 
     @classmethod
     def words(cls, strings: pa.Array, min_count: int, max_size: int | None, specials: Sequence[str] = ()) -> Vocab:

@@ -20,7 +20,7 @@ from runner.types import Fraction, PositiveInt
 from runner.vocab import Vocab
 from tasks.answers import answer_ids, column, majority_answers, place
 from tasks.baselines import figures, linear_svm
-from tasks.label_weights import LabelWeights, WeightedOutput, label_weights
+from tasks.label_weights import LabelWeights, WeightedOutput, weighted
 from tasks.metrics import LabelMetric
 from tasks.predictions import LabelInspector
 from tasks.scores import Output, OutputKind, output_of, scorer
@@ -97,9 +97,7 @@ class Classify:
         labels = vocabs["target"]
         hidden = HiddenLayers(encoder.output_size, self.hidden, self.dropout)
         linear = scorer(self.given, hidden.output_size, len(labels), self.output_kind)
-        output: Output | WeightedOutput = self.output
-        if self.label_weights is not None:
-            output = WeightedOutput(self.output, label_weights(self.label_weights, labels))
+        output = weighted(self.output, self.label_weights, labels)
         return ClassifyHead(pooling(self.pooling, encoder.output_size), hidden, linear, output)
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:

@@ -25,19 +25,26 @@ LabelWeights = Literal["balanced"] | dict[str, PositiveFloat]
 
 def label_weights(given: Literal["balanced"] | Mapping[str, float], labels: Vocab) -> Tensor:
     """(C,) float64. `balanced`: n / (k * count) for n answers of k labels in train (King and Zeng 2001, as in
-    scikit-learn), whose mean over train's answers is 1. Of a mapping: as given, and 1 for labels that it does not name.
+    scikit-learn), whose mean over train's answers is 1; 0 for those (tags) that a scheme has and train has not.
+    Of a mapping: as given, and 1 for labels that it does not name.
 
     Raises:
         HydromelError: a weight for a label that train lacks.
     """
     if given == "balanced":
         counts = torch.tensor(labels.counts, dtype=torch.float64)
-        return counts.sum() / (len(counts) * counts)
+        seen = counts > 0
+        return (counts.sum() / (seen.sum() * counts)).masked_fill(~seen, 0.0)
     assert isinstance(given, Mapping)
     for label in given:
         if label not in labels.ids:
             raise unknown("label", label, labels.tokens, "task.label_weights")
     return torch.tensor([given.get(label, 1.0) for label in labels.tokens], dtype=torch.float64)
+
+
+def weighted(output: Output, given: LabelWeights | None, labels: Vocab) -> Output | WeightedOutput:
+    """The output with `label_weights`, if any."""
+    return output if given is None else WeightedOutput(output, label_weights(given, labels))
 
 
 class WeightedOutput(nn.Module):

@@ -29,9 +29,10 @@ from tasks.answers import (
     require_tokens,
 )
 from tasks.baselines import figures, most_frequent
+from tasks.label_weights import LabelWeights, weighted
 from tasks.metrics import LabelMetric, SpanMetric
 from tasks.predictions import TagInspector
-from tasks.scores import OUTPUTS, Output, scorer
+from tasks.scores import OUTPUTS, Output, output_of, scorer
 from tasks.span_constraints import allowed_by
 from tasks.span_schemes import Conversion
 from tasks.spans import Scheme, SpanTags, all_tags, as_scheme, illegal
@@ -52,10 +53,12 @@ class Tag:
         constraints: where tags that the scheme does not let follow one another are forbidden: in decoding, in a crf's
             training, in both, or nowhere.
         dropout: probability, on the encoder's output.
+        label_smoothing: share of a softmax' target that all tags have in common (Szegedy et al. 2016), 0 to below 1.
+        label_weights: what a token weighs in a softmax' training by its (learned) tag (`tasks.label_weights`); null: 1.
 
     Raises:
         HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, constraints on the training of a
-            softmax, or a quality that such tags do not have.
+            softmax, smoothing or weights without one, or a quality that such tags do not have.
 
     Attributes:
         scheme: of the data set's tags.
@@ -74,6 +77,8 @@ class Tag:
         head: HeadKind,
         constraints: Constrain,
         dropout: Fraction,
+        label_smoothing: Fraction,
+        label_weights: LabelWeights | None,
     ) -> None:
         self.name = name
         self.scheme = None if span_scheme is None else as_scheme(span_scheme)
@@ -90,7 +95,12 @@ class Tag:
             )
         if constraints != "none" and head == "count":
             raise HydromelError(f"task.constraints={constraints}: counts have no transitions to constrain; use none")
-        self.dropout = dropout
+        if head != "softmax" and (label_smoothing or label_weights is not None):
+            raise HydromelError(
+                f"task.head={head} has neither label_smoothing nor label_weights; use 0.0 and null, or a softmax"
+            )
+        self.softmax = output_of("softmax", label_smoothing)
+        self.label_weights, self.dropout = label_weights, dropout
         possible = ("accuracy", "macro_f1") if self.scheme is None else ("f1", "accuracy")
         self.quality: str = quality or possible[0]
         if self.quality not in possible:
@@ -115,17 +125,19 @@ class Tag:
                 "use task.span_scheme=null for plain tags"
             )
         # dict.fromkeys: malformed tags that the reader was told to keep come last
-        own = tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens]))
+        own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
+        ids = own.encode(tags)
         if self.learned_scheme in (None, self.scheme):
             if self.constraints in ("train", "both"):
                 self._require_legal(train, tags, offsets, self.scheme)
-            return Vocab(own, unk=None)
-        if malformed := own[len(all_tags(types, self.scheme)) :]:
+            return own.counted(ids)
+        if malformed := own.tokens[len(all_tags(types, self.scheme)) :]:
             raise HydromelError(
                 f"task.train_scheme={self.learned_scheme}: '{malformed[0]}' of train is no tag of {self.scheme}, so it "
                 "cannot be converted; use task.train_scheme=null"
             )
-        return Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
+        learned = Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
+        return learned.counted(Conversion.of(own.tokens, self.learned_scheme)(ids, offsets))
 
     def _require_legal(self, train: pa.Table, tags: pa.Array, offsets: IntArray, scheme: Scheme) -> None:
         wrong = illegal(tags, offsets, scheme)
@@ -175,7 +187,7 @@ class Tag:
         """Scores of every tag.
 
         Raises:
-            HydromelError: an encoder of one vector a row, or of vectors that cannot be counts.
+            HydromelError: an encoder of one vector a row, or of vectors that cannot be counts, or a weight for no tag.
         """
         require_tokens(encoder, self.name)
         tags = vocabs["target"].tokens
@@ -187,7 +199,8 @@ class Tag:
         elif self.head_kind == "count":
             output = OUTPUTS["count"]
         else:
-            output = SoftmaxOutput(allowed, self.constraints == "decode")
+            softmax = weighted(self.softmax, self.label_weights, vocabs["target"])
+            output = SoftmaxOutput(softmax, allowed, self.constraints == "decode")
         linear = scorer(self.head_kind == "count", encoder.output_size, len(tags), "count")
         return TagHead(self.dropout, linear, output)
 

@@ -18,7 +18,8 @@ from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.task import Loss
 from tasks.answers import answer_rows, answers, token_vectors
-from tasks.scores import OUTPUTS, Output
+from tasks.label_weights import WeightedOutput
+from tasks.scores import Output
 
 HeadKind = Literal["softmax", "crf", "count"]
 
@@ -60,12 +61,14 @@ class SoftmaxOutput(nn.Module):
     """Each token's tags by themselves.
 
     Args:
+        output: what scores mean.
         allowed: which tags may follow which.
         constrain: predict the likeliest path that is allowed, instead of each token's likeliest tag.
     """
 
-    def __init__(self, allowed: Allowed, constrain: bool) -> None:
+    def __init__(self, output: Output | WeightedOutput, allowed: Allowed, constrain: bool) -> None:
         super().__init__()
+        self.output = output
         self.constrain = constrain
         for name, part in vars(_zeros_or_never(allowed)).items():
             self.register_buffer(name, part, persistent=False)
@@ -75,10 +78,10 @@ class SoftmaxOutput(nn.Module):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Cross entropy, summed over tokens."""
-        return OUTPUTS["softmax"].loss(scores, batch)
+        return self.output.loss(scores, batch)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return OUTPUTS["softmax"].losses(scores, batch)
+        return self.output.losses(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         if not self.constrain:
@@ -88,7 +91,7 @@ class SoftmaxOutput(nn.Module):
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
         """By each token's softmax, whatever is allowed."""
-        return OUTPUTS["softmax"].probabilities(scores, batch)
+        return self.output.probabilities(scores, batch)
 
 
 class CrfOutput(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from runner.batch import Batch
 from runner.ragged import Ragged, Rows
 from tasks.classify import Classify
+from tasks.tag import Tag
 
 
 def rows_of(lengths: Sequence[int]) -> Rows:
@@ -42,6 +43,13 @@ def classify(**changes: Any) -> Classify:
     plain = {"name": "classify", "quality": "accuracy", "pooling": "max", "head": "softmax", "scores": "linear"}
     none = {"hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
     return Classify(**{**plain, **none, **changes})
+
+
+def tag(**changes: Any) -> Tag:
+    """The task for plain tags by a softmax, without dropout, smoothing and weights, unless `changes` say so."""
+    plain = {"name": "tag", "quality": None, "span_scheme": None, "train_scheme": None, "head": "softmax"}
+    none = {"constraints": "none", "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    return Tag(**{**plain, **none, **changes})
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from answer_batches import EncoderOf, classify, labelled, tagged
+from answer_batches import EncoderOf, classify, labelled, tag, tagged
 from torch import nn
 
 from runner.ragged import Ragged
 from runner.vocab import Vocab
 from tasks.metrics import PerplexityMetric
-from tasks.tag import Tag
 
 TWO = {"target": Vocab(("right", "wrong"), unk=None)}
 
@@ -36,10 +35,7 @@ def test_masked_token_loss(layout: str) -> None:
     batch = split.pad() if layout == "padded" else split.unmasked()
     values = torch.zeros(2, 5, 1, dtype=torch.float64)
     values[0, :, 0] = torch.tensor(picked, dtype=torch.float64)
-    task = Tag(
-        name="tag", quality=None, span_scheme=None, train_scheme=None, head="softmax", constraints="none", dropout=0.0
-    )
-    head = task.head(EncoderOf(1), TWO, nn.Identity()).double()
+    head = tag().head(EncoderOf(1), TWO, nn.Identity()).double()
     with torch.no_grad():
         head.linear.weight.copy_(torch.tensor([[1.0], [0.0]]))
         head.linear.bias.zero_()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
-from answer_batches import EncoderOf, classify, labelled
+from answer_batches import EncoderOf, classify, labelled, tag, tagged
 from composed import label_files, run
 from torch import nn
 
@@ -109,6 +110,49 @@ def test_given_scores_have_no_hidden_layers() -> None:
 
 def test_weights_are_no_part_of_a_checkpoint() -> None:
     assert head_of(label_weights="balanced").state_dict().keys() == head_of().state_dict().keys()
+
+
+TAGS = pa.table({"tags": pa.array([["B-A", "I-A", "O"], [], ["B-A", "O", "O"]], pa.list_(pa.string()))})
+
+
+@pytest.mark.parametrize(
+    ("scheme", "learned", "counts"),
+    [
+        (None, None, {"B-A": 2, "I-A": 1, "O": 3}),
+        ("IOB2", None, {"O": 3, "B-A": 2, "I-A": 1}),
+        ("IOB2", "IOBES", {"O": 3, "B-A": 1, "E-A": 1, "S-A": 1, "I-A": 0}),
+    ],
+)
+def test_balanced_weights_of_tags_count_those_that_are_learned(
+    scheme: Any, learned: Any, counts: dict[str, int]
+) -> None:
+    vocab = tag(span_scheme=scheme, train_scheme=learned).target_vocab(TAGS, {})
+    assert dict(zip(vocab.tokens, vocab.counts, strict=True)) == counts
+    kinds = sum(count > 0 for count in counts.values())
+    expected = [6 / (kinds * counts[one]) if counts[one] else 0.0 for one in vocab.tokens]
+    assert label_weights("balanced", vocab).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_the_loss_of_a_tagger_is_weighted_by_token(layout: str) -> None:
+    batch = tagged([[0, 2, 2], [], [1]])
+    weights = {"a": 2.0, "c": 0.5}
+    torch.manual_seed(0)
+    head: Any = tag(label_smoothing=0.1, label_weights=weights).head(EncoderOf(4), LABELS, nn.Identity())
+    tokens = Ragged(torch.randn(4, 4, dtype=torch.float64), batch.rows, "packed")
+    scores = head.double()(tokens if layout == "packed" else tokens.pad(), batch)
+    each = [slow_smoothed(row, gold, 0.1) for row, gold in zip(scores.tolist(), (0, 2, 2, 1), strict=True)]
+    expected = [weight * one for weight, one in zip((2.0, 0.5, 0.5, 1.0), each, strict=True)]
+    loss, losses = head.loss(scores, batch), head.losses(scores, batch)
+    assert losses.values.tolist() == pytest.approx(expected, rel=1e-12)
+    assert (float(loss.total.detach()), loss.count) == (pytest.approx(sum(expected), rel=1e-12), 4)
+
+
+@pytest.mark.parametrize("given", [{"label_smoothing": 0.1}, {"label_weights": "balanced"}])
+@pytest.mark.parametrize("head", ["crf", "count"])
+def test_only_a_softmax_weighs_and_smooths_tags(head: str, given: dict[str, Any]) -> None:
+    with pytest.raises(HydromelError, match=rf"^task.head={head} has neither label_smoothing nor label_weights"):
+        tag(head=head, **given)
 
 
 def uneven_files(folder: Path) -> list[str]:

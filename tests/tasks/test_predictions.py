@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from answer_batches import EncoderOf, ids, labelled, tagged
+from answer_batches import EncoderOf, ids, labelled, tag, tagged
 from composed import config, label_files, run, tag_files
 from conlleval import conlleval
 from hypothesis import given, settings
@@ -28,7 +28,6 @@ from tasks.predictions import LabelInspector, TagInspector, token_texts
 from tasks.span_errors import Comparison
 from tasks.span_listing import SHOWN, Listing
 from tasks.spans import all_tags
-from tasks.tag import Tag
 
 SMALL = ("encoder=rnn", "encoder.hidden=8", "train.epochs=3", "batching.batch_size=8", "optimizer.lr=0.01")
 TYPES = ("LOC", "PER", "a-b")
@@ -267,10 +266,7 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
             places = [np.arange(*split.rows.host_offsets[row : row + 2]) for row in batch.index]
             return wanted[np.concatenate(places).astype(int)], state
 
-    task = Tag(
-        name="tag", quality=None, span_scheme=None, train_scheme=None, head="softmax", constraints="none", dropout=0.0
-    )
-    head = task.head(EncoderOf(1), VOCABS, torch.nn.Identity())
+    head = tag().head(EncoderOf(1), VOCABS, torch.nn.Identity())
     found = predict(Given(), head, batches, bf16=False)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.answers, wanted.argmax(1).numpy())
     np.testing.assert_allclose(found.probability, wanted.softmax(1).max(1).values.numpy(), rtol=1e-6)

@@ -9,18 +9,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from answer_batches import classify
+from answer_batches import classify, tag
 
 from runner.build import build
 from runner.ragged import Ragged, Rows
 from runner.vocab import Feature
 from tasks.datasets.arrays import array, lengths_of
 from tasks.lm import Lm
-from tasks.tag import Tag
 
 CONFIGS = Path(__file__).parents[2] / "configs/dataset"
 WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
-TAG = {"name": "tag", "quality": None, "train_scheme": None, "head": "softmax", "constraints": "none", "dropout": 0.0}
 CLASSIFY = classify()
 LM = Lm(name="lm", quality="perplexity", unit="line", feature="words", tie_weights=False, dropout=0.0)
 
@@ -46,8 +44,8 @@ def encoded(dataset: str, task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 @pytest.mark.parametrize(
     ("dataset", "task", "counts", "expected"),
     [
-        ("wnut17", Tag(**TAG, span_scheme="IOB2"), (62_730, 15_733, 23_394), {"accuracy": 92.6, "f1": 0.0}),
-        ("ud_ewt", Tag(**TAG, span_scheme=None), (204_577, 25_147, 25_094), {"accuracy": 16.4}),
+        ("wnut17", tag(span_scheme="IOB2"), (62_730, 15_733, 23_394), {"accuracy": 92.6, "f1": 0.0}),
+        ("ud_ewt", tag(), (204_577, 25_147, 25_094), {"accuracy": 16.4}),
         ("sst2", CLASSIFY, (6_920, 872, 1_821), {"accuracy": 100 * 909 / 1821}),
         ("wikitext2", LM, (2_088_628, 217_646, 245_569), {}),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from answer_batches import EncoderOf, classify, labelled, tagged, words
+from answer_batches import EncoderOf, classify, labelled, tag, tagged, words
 from composed import config, label_files, run, tag_files
 from counted_tags import most_frequent, noisy_tag_files
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from runner.ragged import Ragged
 from runner.vocab import Vocab
 from tasks.classify import Classify
 from tasks.scores import BACK_OFF, hinge, relative, scorer
-from tasks.tag import Tag
 
 LABELS = {"target": Vocab(("a", "b", "c"), unk=None)}
 LR = 0.25
@@ -27,11 +26,6 @@ LR = 0.25
 def given(**changes: Any) -> Classify:
     """Sums that are scores, and learn by their margins."""
     return classify(**{"pooling": "sum", "head": "hinge", "scores": "given", **changes})
-
-
-def tag(**changes: Any) -> Tag:
-    options = {"quality": None, "span_scheme": None, "train_scheme": None, "head": "count", "constraints": "none"}
-    return Tag(**{"name": "tag", **options, "dropout": 0.0, **changes})
 
 
 def slow_hinge(scores: Tensor, right: list[int]) -> list[float]:
@@ -92,9 +86,9 @@ def test_vectors_that_cannot_be_scores_are_an_error() -> None:
     ):
         given().head(EncoderOf(8), LABELS, nn.Identity())
     with pytest.raises(HydromelError, match="scores that are given need one number"):
-        tag().head(EncoderOf(8), LABELS, nn.Identity())
+        tag(head="count").head(EncoderOf(8), LABELS, nn.Identity())
     with pytest.raises(HydromelError, match=r"^task.constraints=decode: counts have no transitions to constrain"):
-        tag(span_scheme="IOB2", constraints="decode")
+        tag(head="count", span_scheme="IOB2", constraints="decode")
 
 
 def test_shares_of_counts() -> None:
@@ -136,7 +130,7 @@ def test_a_linear_svm_and_a_bag_of_unit_norm_are_configs(tmp_path: Path) -> None
 def test_counts_of_a_tagger_are_its_gold_tags(layout: str) -> None:
     batch = tagged([[0, 1], [], [2]])
     batch = batch if layout == "packed" else batch.pad()
-    head = tag().head(EncoderOf(3), LABELS, nn.Identity())
+    head = tag(head="count").head(EncoderOf(3), LABELS, nn.Identity())
     vectors = torch.eye(3).requires_grad_()
     encoded = Ragged(vectors, batch.rows, "packed")
     if layout == "padded":

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import EncoderOf, tagged, words
+from answer_batches import EncoderOf, tag, tagged, words
 from torch import nn
 
 from runner.batch import Batch
@@ -19,11 +19,6 @@ from tasks.tag import Tag
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
 ABC = {"target": Vocab(("a", "b", "c"), unk=None)}
-
-
-def tag(**changes: Any) -> Tag:
-    plain = {"quality": None, "span_scheme": None, "train_scheme": None, "head": "softmax", "constraints": "none"}
-    return Tag(**{"name": "tag", **plain, "dropout": 0.0, **changes})
 
 
 def table(tags: list[list[str]], **columns: Any) -> pa.Table:

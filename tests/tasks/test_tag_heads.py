@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import answer_batches
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -27,8 +28,8 @@ GOLD = [[0, 4, 1, 3], [], [5, 7], [0]]
 
 
 def tag(**changes: Any) -> Tag:
-    options = {"quality": None, "span_scheme": "IOBES", "train_scheme": None, "head": "crf", "constraints": "none"}
-    return Tag(**{"name": "tag", **options, "dropout": 0.0, **changes})
+    """A crf of IOBES, unless `changes` say so."""
+    return answer_batches.tag(**{"span_scheme": "IOBES", "head": "crf", **changes})
 
 
 def head_of(task: Tag) -> Any:

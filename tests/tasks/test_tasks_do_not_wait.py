@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from answer_batches import EncoderOf, classify, labelled, tagged, words
+from answer_batches import EncoderOf, classify, labelled, tag, tagged, words
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +16,6 @@ from runner.batch import Batch
 from runner.ragged import Ragged
 from runner.vocab import EOS, PAD, UNK, Vocab
 from tasks.lm import Lm
-from tasks.tag import Tag
 
 # what reads a value on the host, or has a shape that depends on values
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "is_nonzero", "equal")
@@ -45,8 +44,6 @@ def lm_batch(task: Any) -> Batch:
     return batch
 
 
-TAG = {"name": "tag", "quality": None, "train_scheme": None, "dropout": 0.1}
-SOFTMAX: dict[str, Any] = {**TAG, "head": "softmax", "constraints": "none"}
 CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
     "classify": (
         classify(dropout=0.1),
@@ -54,16 +51,16 @@ CASES: dict[str, tuple[Any, Callable[[Any], Batch], dict[str, Vocab]]] = {
         LABELS,
     ),
     "hinge": (classify(head="hinge"), lambda task: labelled([0, 3, 1], lengths=[2, 0, 3]), LABELS),
-    "count": (Tag(**TAG, head="count", constraints="none", span_scheme=None), lambda task: tagged([[0, 1], [4]]), FIVE),
-    "tag": (Tag(**SOFTMAX, span_scheme=None), lambda task: tagged([[0, 1], [], [3]]), LABELS),
-    "spans": (Tag(**SOFTMAX, span_scheme="IOB2"), lambda task: tagged([[0, 1], [], [3]]), LABELS),
+    "count": (tag(dropout=0.1, head="count"), lambda task: tagged([[0, 1], [4]]), FIVE),
+    "tag": (tag(dropout=0.1), lambda task: tagged([[0, 1], [], [3]]), LABELS),
+    "spans": (tag(dropout=0.1, span_scheme="IOB2"), lambda task: tagged([[0, 1], [], [3]]), LABELS),
     "constrained": (
-        Tag(**TAG, head="softmax", constraints="decode", span_scheme="IOB2"),
+        tag(dropout=0.1, constraints="decode", span_scheme="IOB2"),
         lambda task: tagged([[0, 1], [], [3]]),
         LABELS,
     ),
     "crf": (
-        Tag(**TAG, head="crf", constraints="both", span_scheme="IOB2"),
+        tag(dropout=0.1, head="crf", constraints="both", span_scheme="IOB2"),
         lambda task: tagged([[0, 1], [], [3]]),
         LABELS,
     ),

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import answer_batches
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,15 +26,7 @@ TYPES = ("LOC", "PER")
 
 
 def tag(span_scheme: str | None, train_scheme: str | None) -> Tag:
-    return Tag(
-        name="tag",
-        quality=None,
-        span_scheme=span_scheme,
-        train_scheme=train_scheme,
-        head="softmax",
-        constraints="none",
-        dropout=0.0,
-    )  # type: ignore[arg-type]
+    return answer_batches.tag(span_scheme=span_scheme, train_scheme=train_scheme)
 
 
 def table(rows: list[list[str]]) -> pa.Table:
