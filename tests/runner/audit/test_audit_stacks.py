@@ -1,0 +1,74 @@
+"""What stands between the layers of a stack, done wrong, is found and named; done right, it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from runner.audit.config import Options, audit_config
+from runner.audit.verdict import Report
+from runner.compose import compose_strategies
+from runner.layers.dropout import LockedDropout
+from runner.layers.shortcut import Joint
+from runner.ragged import Ragged
+
+SMALL = ("task=tag", "features.words.max_size=30", "embedding.size=6", "threads=1", "cache_dir=null")
+STACK = ("encoder.layers=2", "encoder.shortcut=highway", "encoder.layer_norm=true", "encoder.locked_dropout=0.3")
+ENCODERS = {"gru": ["encoder.hidden=4"], "conv": ["encoder.filters=3"]}
+
+
+def audited(encoder: str, batching: str) -> Report:
+    torch.set_num_threads(1)
+    given = (*SMALL, f"encoder={encoder}", *STACK, *ENCODERS[encoder], f"batching={batching}")
+    configs, left_out = compose_strategies(given, None)
+    return audit_config(configs, left_out, Options(rows=10, longest=9, arithmetics=("float32",)))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_stacks_are_batch_invariant(encoder: str) -> None:
+    report = audited(encoder, "padmask,packed,timestep")
+    report.raise_if_failed()
+    assert all(one.passed for one in report.verdicts if one.check == "dropout")
+
+
+def mask_of_the_batch(self: LockedDropout, x: Ragged) -> Ragged:
+    """All rows lose what the batch's first row loses."""
+    if not self.training or self.dropout.p == 0.0 or x.rows.n_rows == 0:
+        return x
+    ones = torch.ones(x.rows.n_rows, x.values.shape[-1])
+    dropped = self.dropout(ones, x.rows.single, "packed")[0] == 0.0
+    return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
+
+
+def norm_of_rows(self: Joint, before: Ragged, after: Ragged) -> Ragged:
+    """Mean and variance over all places of a row, padding among them."""
+    values = after.pad().values
+    mean, variance = values.mean(dim=(1, 2), keepdim=True), values.var(dim=(1, 2), keepdim=True)
+    normed = Ragged((values - mean) / (variance + 1e-5).sqrt(), after.rows, "padded")
+    return normed if after.layout == "padded" else normed.pack()
+
+
+def shifted_shortcut(self: Joint, before: Ragged, after: Ragged) -> Ragged:
+    """Each place is joined with the input of the place before it: the first of a row with its neighbour's last."""
+    x, y = before.filled(0.0), after.filled(0.0)
+    return after.with_values(self.norm(self.project(x).roll(1, dims=0) + y))
+
+
+@pytest.mark.parametrize(
+    ("broken", "method", "wrong", "batching", "check", "named"),
+    [
+        (LockedDropout, "of", mask_of_the_batch, "padmask", "dropout", "encoder"),
+        (Joint, "forward", norm_of_rows, "padmask", "width", "encoder.joints.0 (Joint)"),
+        (Joint, "forward", shifted_shortcut, "packed", "order", "encoder.joints.0 (Joint)"),
+    ],
+)
+def test_broken_twins_are_found(
+    broken: type, method: str, wrong: Callable[..., Ragged], batching: str, check: str, named: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(broken, method, wrong)
+    found = {one.check: one.finding for one in audited("conv", batching).failures()}
+    assert found[check] is not None
+    assert found[check].module.startswith(named)
