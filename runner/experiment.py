@@ -18,6 +18,7 @@ from runner.data import arrange, describe_data, load_data, name_of
 from runner.embeddings.char import describe_characters, line_of_cuts
 from runner.embeddings.vectors import describe_vectors, line_of
 from runner.errors import HydromelError
+from runner.finished import write_vocabs
 from runner.model import build_model
 from runner.optim import parameters_by_rate
 from runner.records import RunFolder
@@ -139,6 +140,7 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
     batching = build(config["batching"], "batching", {}, plugins)
     data = load_data(config, task)
     say(describe_data(config, data))
+    write_vocabs(run.path, data.vocabs)
     train = arrange(config, batching, data.splits["train"].to(device))
     model = build_model(config, task, data.vocabs, plugins).to(device=device, dtype=_DTYPES[config["dtype"]])
     for described in describe_vectors(model, data.splits):

@@ -161,11 +161,16 @@ def data_profile(result: Mapping[str, Any]) -> str:
 
 
 def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
-    """Files that a finished run hands over, each with its folder among the artifacts."""
-    named = [
+    """Files that a finished run hands over, each with its folder among the artifacts.
+
+    With the best checkpoint and the vocabularies, `hydromel-predict` needs no more than these.
+    """
+    named: list[tuple[Path, str | None]] = [
         (folder / name, None)
-        for name in (names.RUN, names.RESOLVED, names.RESULT, names.METRICS)
+        for name in (names.RUN, names.RESOLVED, names.RESULT, names.METRICS, names.VOCABS)
         if (folder / name).exists()
     ]
+    if (best := folder / names.CHECKPOINTS / names.BEST).exists():
+        named.append((best, names.CHECKPOINTS))
     inside = [path for name in (names.PLOTS, names.PREDICTIONS) for path in sorted((folder / name).rglob("*"))]
     return [*named, *((path, path.parent.relative_to(folder).as_posix()) for path in inside if path.is_file())]

@@ -89,15 +89,35 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
         return _client(uri, experiment, artifact_location or str(path.parent / "mlartifacts"))
 
 
-def _client(uri: str, experiment: str, artifact_location: str | None) -> tuple[MlflowClient, str]:
-    from mlflow.exceptions import MlflowException
+def open_store(uri: str, timeout_s: float) -> MlflowClient:
+    """A client of a store that is there; nothing is created in it.
+
+    Raises:
+        HydromelError: no such file.
+        Exception: of mlflow, SQLAlchemy or the operating system.
+    """
+    _be_quiet_and_quick(timeout_s)
+    if not uri.startswith(SQLITE):
+        _probe(uri, timeout_s)
+    elif not Path(sqlite_path(uri)).is_file():
+        raise HydromelError(f"{sqlite_path(uri)}: there is no such file")
+    return _bare_client(uri)
+
+
+def _bare_client(uri: str) -> MlflowClient:
     from mlflow.store.db import utils
     from mlflow.tracking import MlflowClient
 
     utils.MAX_RETRY_COUNT = 1  # ten tries take 100 s; we come back by ourselves
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _client(uri: str, experiment: str, artifact_location: str | None) -> tuple[MlflowClient, str]:
+    from mlflow.exceptions import MlflowException
+
+    client = _bare_client(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         try:

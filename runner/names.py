@@ -10,6 +10,7 @@ METRICS = "metrics.jsonl"  # one JSON object a line: {"time": unix s, "step": up
 RESULT = "result.json"  # written last, atomically: a run with a result is finished
 VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}: with it a run is used without its data
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
+BEST = "best.safetensors"
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # of test, in the data set's own format
 

@@ -109,7 +109,7 @@ class Inspector(Protocol):
         ...
 
     def strings(self, answers: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> pa.Array:
-        """(N,) predicted ids, for rows that begin at `offsets` (B+1,) if answers are a token's, as the data has them."""
+        """(N,) what predicted ids mean. Rows begin at `offsets` (B+1,), where answers are tokens' own."""
         ...
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:

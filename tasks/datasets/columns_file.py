@@ -1,7 +1,6 @@
 """Column files (CoNLL): a token a line, its fields in columns, a blank line between sentences."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.errors import HydromelError
+from runner.texts.columns import Columns, Separator
 from tasks.datasets.arrays import (
     IntArray,
     example_table,
@@ -24,7 +24,6 @@ from tasks.datasets.local import LocalCorpus
 from tasks.datasets.split import path_of
 from tasks.datasets.tags import SpanScheme, check_tags
 
-Separator = Literal["tab", "space"]
 DOCSTART = "-DOCSTART-"
 
 
@@ -168,6 +167,10 @@ class ColumnsFile(LocalCorpus):
         """
         lines = self._cells(read_text(path_of(table), self.encoding)).lines_of(table)
         return lines, "\t" if self.separator == "tab" else " "
+
+    def text_format(self) -> Columns:
+        """Text for a model of this data set is written as its files are."""
+        return Columns(self.separator, self.columns, self.comment_prefix, DOCSTART if self.skip_docstart else None)
 
     def _cells(self, file: TextFile) -> Cells:
         return Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)

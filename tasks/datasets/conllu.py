@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.errors import HydromelError
+from runner.texts.columns import Columns
 from tasks.datasets.arrays import first_true, mask_of
 from tasks.datasets.columns_file import Cells
 from tasks.datasets.files import TextFile, read_text
@@ -13,6 +14,7 @@ from tasks.datasets.local import LocalCorpus
 from tasks.datasets.split import path_of
 
 WIDTH = 10
+NO_WORD = r"[0-9]+[-.][0-9]+\t"  # lines of ranges and of empty nodes begin so
 COLUMNS = {"tokens": 1, "lemma": 2, "tags": 3, "xpos": 4}  # FORM, LEMMA, UPOS, XPOS
 
 
@@ -38,6 +40,10 @@ class Conllu(LocalCorpus):
             HydromelError: the file is not what it was.
         """
         return self._words(read_text(path_of(table), self.encoding)).lines_of(table), "\t"
+
+    def text_format(self) -> Columns:
+        """Text for a model of this data set is written as its files are."""
+        return Columns("tab", COLUMNS, comment_prefix="#", other=NO_WORD)
 
     @staticmethod
     def _words(file: TextFile) -> Cells:

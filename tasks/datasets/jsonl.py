@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyarrow import json as arrow_json
 
 from runner.errors import HydromelError, did_you_mean
+from runner.texts.json_lines import JsonLines
 from tasks.datasets.arrays import array, example_table, first_true, lengths_of, offsets_of, split_on_spaces
 from tasks.datasets.files import TextFile
 from tasks.datasets.local import LocalCorpus
@@ -59,6 +60,10 @@ class Jsonl(LocalCorpus):
             columns["tags"] = found[self.tags_field]
             self._check(file, columns["tokens"], columns["tags"])
         return example_table(columns, file.numbers, file.path)
+
+    def text_format(self) -> JsonLines:
+        """Text for a model of this data set is written as its files are."""
+        return JsonLines(self.tokens_field, self.text_field)
 
     def _fields(self, file: TextFile) -> dict[str, pa.DataType]:
         """The Arrow type of each named field; a label's is that of the first line."""

@@ -1,0 +1,208 @@
+"""A finished run, ready to answer new text: its model and vocabularies, from its folder alone, without its data set.
+
+The folder may be anybody's, so nothing in it is trusted: the config may name only the parts of a model, a feature, a
+task and a data set (`PARTS`), and weights are safetensors, vocabularies JSON. Opening them runs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+import yaml
+
+from runner import names
+from runner.batch import Batch
+from runner.batching.plan import by_length
+from runner.build import build
+from runner.checkpoint import load_checkpoint
+from runner.columns import TARGET, columns_of
+from runner.durable import write_text
+from runner.errors import HydromelError
+from runner.features import TokenFeature
+from runner.model import Model, build_model
+from runner.predictions import predict
+from runner.ragged import Ragged
+from runner.snapshot import checkpoint_path
+from runner.task import Corpus, Head, Inspector, Task
+from runner.texts.text_format import Answers
+from runner.train import device_of
+from runner.truncation import Keep, truncate
+from runner.unseen import admit
+from runner.vocab import Vocab
+
+Config = dict[str, Any]
+Dtype = Literal["float32", "float64"]
+PARTS = ("runner.embeddings.", "runner.encoders.", "runner.features.", "runner.vocab.", "tasks.")
+BUILT = ("task", "dataset", "features", "embedding", "encoder")  # of a config, to answer text
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trained model and what it takes to ask it.
+
+    Attributes:
+        features: how text becomes integer columns.
+        vocabs: of training.
+        corpus: what it was trained on; not read.
+        inspector: says answers in the corpus's words.
+        max_length, keep: how rows to be labelled are cut (`runner.truncation`); None: they are not.
+    """
+
+    model: Model
+    features: dict[str, TokenFeature]
+    vocabs: dict[str, Vocab]
+    corpus: Corpus
+    inspector: Inspector
+    max_length: int | None
+    keep: Keep
+
+    @classmethod
+    def load(
+        cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
+    ) -> Finished:
+        """The best checkpoint of the run in `folder`.
+
+        Args:
+            dtype: of the arithmetic; None: as in training.
+            plugins: further module prefixes that the user, not the run, allows.
+            data_dir: where files of vectors now lie; None: where they lay in training.
+
+        Raises:
+            HydromelError: no run, one of another version, one that is damaged, or a config that names what is not
+                allowed; a language model, whose answers are no labels.
+        """
+        config = config_of(folder, plugins)
+        if data_dir is not None:
+            config = _with_data_dir(config, data_dir)
+        vocabs = read_vocabs(folder)
+        task: Task = build(config["task"], "task", {}, plugins)
+        inspector = task.inspector(vocabs)
+        if inspector is None:
+            raise HydromelError(f"{folder}: task={task.name} answers nothing about a text (classify and tag do)")
+        features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
+        corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
+        model = build_model(config, task, vocabs, list(plugins))
+        load_checkpoint(checkpoint_path(folder, "best"), model)
+        model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
+        keep = config.get("truncate", "head")  # runs of before there was a choice
+        return cls(model, features, vocabs, corpus, inspector, config["max_length"], keep)
+
+    @property
+    def columns(self) -> list[str]:
+        """Of the text, that the features are made of; `tokens` among them."""
+        return list(dict.fromkeys(["tokens", *(feature.column for feature in self.features.values())]))
+
+    def answer(self, table: pa.Table, batch_size: int) -> Answers:
+        """Labels of rows, or tags of tokens, with their probabilities, in the table's order.
+
+        In full precision, whatever the run's was: what rows stand beside one another then changes no answer but by
+        rounding. Rows to be labelled are cut as in training; every token gets its tag, whatever max_length says.
+        """
+        per_token = self.inspector.answer == "tags"
+        split = self._numericalised(table, per_token)
+        strings, probability = pa.array([], pa.string()), pa.array([], pa.float32())
+        if table.num_rows:
+            batches = evaluation_batches(split.to(device_of(self.model)), batch_size)
+            found = predict(self.model, cast(Head, self.model.head), batches, bf16=False)
+            strings = self.inspector.strings(found.answers, split.rows.host_offsets)
+            probability = pa.array(found.probability)
+        if not per_token:
+            return Answers(strings, probability)
+        offsets = pa.array(split.rows.host_offsets, pa.int32())
+        return Answers(*(pa.ListArray.from_arrays(offsets, flat) for flat in (strings, probability)))
+
+    def _numericalised(self, table: pa.Table, per_token: bool) -> Batch:
+        """The rows as integers, with targets that say nothing."""
+        ids = columns_of(table, self.features, admit(self.model, self.vocabs, self.features, table))
+        rows = next(iter(ids.values())).rows
+        nothing = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
+        batch = Batch(ids, Ragged(nothing, rows, "packed") if per_token else nothing, np.arange(rows.n_rows))
+        if self.max_length is None or per_token:
+            return batch
+        return truncate(batch, self.max_length, self.keep)
+
+
+def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
+    """Every row once, from short to long."""
+    for rows in by_length(split.rows.host_lengths, batch_size):
+        yield split.select(rows).pad()
+
+
+def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:
+    """Keep a run's vocabularies in its folder."""
+    plain = {name: vocab.as_plain() for name, vocab in vocabs.items()}
+    write_text(folder / names.VOCABS, json.dumps(plain, ensure_ascii=False) + "\n")
+
+
+def read_vocabs(folder: Path) -> dict[str, Vocab]:
+    """A run's vocabularies.
+
+    Raises:
+        HydromelError: the run is of a version that kept none, or the file is damaged.
+    """
+    path = folder / names.VOCABS
+    if not path.is_file():
+        raise HydromelError(f"{folder} has no {names.VOCABS}: an earlier version trained this run; train it again")
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        vocabs = {name: Vocab.of_plain(one) for name, one in plain.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HydromelError(f"{path}: damaged, no vocabularies ({type(error).__name__}: {error})") from error
+    if TARGET not in vocabs:
+        raise HydromelError(f"{path}: damaged, it lacks '{TARGET}'")
+    return vocabs
+
+
+def config_of(folder: Path, plugins: Sequence[str]) -> Config:
+    """What a run's folder says of its model.
+
+    Raises:
+        HydromelError: no run's folder, a damaged config, or one that names what is not allowed.
+    """
+    path = folder / names.RESOLVED
+    if not path.is_file():
+        raise HydromelError(f"{folder}: that is no run's folder (it has no {names.RESOLVED})")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HydromelError(f"{path}: damaged, no YAML ({error})") from error
+    if not isinstance(config, dict):
+        raise HydromelError(f"{path}: damaged, it holds no options")
+    for key in (*BUILT, "dtype", "max_length"):
+        if key not in config or (key in BUILT and not isinstance(config[key], dict)):
+            raise HydromelError(f"{path}: damaged, it lacks '{key}'")
+    for key in BUILT:
+        _check_targets(config[key], f"{path}: {key}", (*PARTS, *(f"{plugin.rstrip('.')}." for plugin in plugins)))
+    return config
+
+
+def _check_targets(node: Any, where: str, allowed: tuple[str, ...]) -> None:
+    """Stricter than `build`: the project has functions that a saved run must not have called, such as commands."""
+    if isinstance(node, list):
+        for place, one in enumerate(node):
+            _check_targets(one, f"{where}[{place}]", allowed)
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        if target is not None and not str(target).startswith(allowed):
+            raise HydromelError(
+                f"{where}._target_={target}: not allowed in a saved run; --plugins names modules that you trust"
+            )
+        for key, one in node.items():
+            _check_targets(one, f"{where}.{key}", allowed)
+
+
+def _with_data_dir(node: Any, data_dir: str) -> Any:
+    """The same config, with another folder of data wherever one is named."""
+    if isinstance(node, list):
+        return [_with_data_dir(one, data_dir) for one in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: data_dir if key == "data_dir" else _with_data_dir(one, data_dir) for key, one in node.items()}

@@ -1,0 +1,62 @@
+"""A finished run out of MLflow: the files with which it can be used."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner import names
+from runner.errors import HydromelError
+from runner.mlflow_store import check_uri, one_line, open_store, redacted
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+_FILES = (names.RESOLVED, names.VOCABS, f"{names.CHECKPOINTS}/{names.BEST}")
+_TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
+
+
+def fetch(run: str, uri: str, folder: Path) -> None:
+    """Download a run's config, vocabularies and best checkpoint.
+
+    Args:
+        run: its id in MLflow, or its own (`run_id` of run.json).
+        uri: of the store.
+        folder: where the files are put, as in a run's folder.
+
+    Raises:
+        HydromelError: no such run, one without these files, or the store could not be reached.
+    """
+    check_uri(uri)
+    if not re.fullmatch(r"[0-9a-f]{32}", run):
+        raise HydromelError(f"run={run}: neither a run's folder, nor an id of MLflow (32 digits and letters a to f)")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
+            client = open_store(uri, _TIMEOUT_S)
+            run_id = _find(client, run, uri)
+            there = {file.path for place in (None, names.CHECKPOINTS) for file in client.list_artifacts(run_id, place)}
+            for file in _FILES:
+                if file not in there:
+                    raise HydromelError(f"run={run}: MLflow has no {file} of it; use its folder, or train it again")
+                client.download_artifacts(run_id, file, str(folder))
+    except HydromelError:
+        raise
+    except Exception as error:  # whatever mlflow, a driver or a cloud's library raises
+        raise HydromelError(f"run={run}: MLflow at {redacted(uri)}: {one_line(error)}") from error
+
+
+def _find(client: MlflowClient, run: str, uri: str) -> str:
+    """MLflow's own id of the run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(run).info.run_id)
+    except MlflowException:
+        pass
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`{names.TAG_RUN_ID}` = '{run}'", max_results=1)
+    if not found:
+        raise HydromelError(f"run={run}: no such run in MLflow at {redacted(uri)} (--uri), nor a folder of that name")
+    return str(found[0].info.run_id)

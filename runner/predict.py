@@ -1,0 +1,236 @@
+"""The command `hydromel-predict`: a finished run answers new text, in the text's own order and format."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from runner.durable import cannot_write
+from runner.errors import HydromelError
+from runner.job import failed
+
+if TYPE_CHECKING:
+    from runner.finished import Finished
+    from runner.texts.text_format import TextFormat
+
+_EXAMPLES = """examples:
+  hydromel-predict runs/2026-11-21/101500-123456-tag-wnut17-bucketed --input news.conll --output tagged.conll
+  hydromel-predict run=RUN < lines.txt > tags.txt                          a line of tags (or a label) for each line
+  hydromel-predict run=RUN --format jsonl --probabilities < in.jsonl       {"tokens": [...]} or {"text": "..."} a line
+  hydromel-predict run=0a1b2c... --uri http://localhost:5000 < lines.txt   a run in MLflow
+
+exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on). docs/predict.md explains."""
+_STDIO = Path("-")
+_CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    try:
+        return _predict(parser().parse_args(arguments))
+    except HydromelError as error:
+        return failed(str(error))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
+        return _CLOSED_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _predict(options: argparse.Namespace) -> int:
+    # imports torch: help and a mistyped option need not wait for that
+    from runner.texts.passages import check_encoding, passages, read_lines
+
+    check_encoding(options.encoding)
+    run = _load(options)
+    wanted = _text_format(options, run)
+    name = "stdin" if options.input == _STDIO else str(options.input)
+    wanted.check(run.columns, run.inspector.answer)
+    started, rows, tokens = time.perf_counter(), 0, 0
+    with _reading(options.input) as source, _writing(options.output) as sink:
+        lines = read_lines(source, name, options.encoding)
+        for passage in passages(lines, name, options.chunk, wanted.may_end):
+            parsed = wanted.parse(passage, run.columns)
+            answers = run.answer(parsed.table, options.batch_size)
+            if not options.probabilities:
+                answers = replace(answers, probability=None)
+            _put(sink, wanted.write(passage, parsed, answers), options)
+            rows += parsed.table.num_rows
+            tokens += len(parsed.table["tokens"].combine_chunks().flatten())
+    seconds = time.perf_counter() - started
+    print(f"{rows:,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / seconds:,.0f} tokens/s", file=sys.stderr)
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Finished:
+    from runner.experiment import choose_device
+    from runner.finished import Finished
+    from runner.mlflow_runs import fetch
+
+    device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
+    given = options.run.removeprefix("run=")
+    trusted = [name for name in options.plugins.split(",") if name]
+
+    def load(folder: Path) -> Finished:
+        return Finished.load(folder, device, options.dtype, trusted, options.data_dir)
+
+    if Path(given).is_dir():
+        return load(Path(given))
+    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
+        fetch(given, options.uri, Path(folder))
+        return load(Path(folder))
+
+
+def _text_format(options: argparse.Namespace, run: Finished) -> TextFormat:
+    """The format that the command names, else that of the run's own data; with options of the command."""
+    from runner.texts.columns import Columns
+    from runner.texts.json_lines import JsonLines
+    from runner.texts.lines import Lines
+    from runner.texts.text_format import HasTextFormat
+
+    own: TextFormat = run.corpus.text_format() if isinstance(run.corpus, HasTextFormat) else Lines()
+    if options.format == "lines":
+        own = Lines()
+    if options.format == "columns" and not isinstance(own, Columns):
+        own = Columns("tab", {"tokens": 0})
+    if options.format == "jsonl" and not isinstance(own, JsonLines):
+        own = JsonLines("tokens", "text")
+    given: dict[str, Any] = {}
+    if isinstance(own, Columns):
+        given = {"separator": options.separator, "columns": options.columns}
+        own = replace(own, **{name: value for name, value in given.items() if value is not None})
+    elif options.separator or options.columns:
+        raise HydromelError("--separator and --columns say how columns are read; use them with --format columns")
+    if isinstance(own, JsonLines):
+        own = replace(own, added=options.field)
+    elif options.field:
+        raise HydromelError("--field names a field of JSON objects; use it with --format jsonl")
+    return own
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[BinaryIO]:
+    if path == _STDIO:
+        yield sys.stdin.buffer
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise HydromelError(f"--input {path}: cannot be read ({error.strerror})") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    """A file is replaced at the end, whole; if something goes wrong, what stood there before is kept."""
+    if path == _STDIO:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        if path.exists() and not path.is_file():  # a device or a named pipe
+            with path.open("wb") as file:
+                yield file
+            return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                yield file
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
+    try:
+        sink.write("".join(f"{line}\n" for line in lines).encode(options.encoding))
+    except UnicodeEncodeError as error:
+        raise HydromelError(
+            f"--encoding {options.encoding} cannot write {error.object[error.start]!a}, which an answer holds"
+        ) from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, like every command here."""
+
+    def error(self, message: str) -> NoReturn:
+        raise HydromelError(f"{message}; see hydromel-predict --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    made = _Parser(
+        prog="hydromel-predict",
+        description="Labels or tags new text with the best checkpoint of a finished run. Text is tokenised: tokens "
+        "stand between spaces, in a column, or in a list.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
+    made.add_argument("--input", type=Path, default=_STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
+    made.add_argument("--output", type=Path, default=_STDIO, metavar="FILE", help="where answers go (-: stdout)")
+    made.add_argument(
+        "--format",
+        choices=("lines", "columns", "jsonl"),
+        help="of input and output (default: that of the run's data, if it is columns or jsonl; else lines)",
+    )
+    made.add_argument("--probabilities", action="store_true", help="write each answer's probability, 0 to 1, too")
+    made.add_argument(
+        "--separator", choices=("tab", "space"), help="between columns (default: as the run's data, or tab)"
+    )
+    made.add_argument(
+        "--columns",
+        type=_places,
+        metavar="NAME=PLACE,...",
+        help="places of columns from 0, negative from the right (default: as the run's data, or tokens=0)",
+    )
+    made.add_argument("--field", metavar="NAME", help="of the answers in JSON objects (default: label or tags)")
+    made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of input and output (default: %(default)s)")
+    made.add_argument("--batch-size", type=_whole, default=128, metavar="N", help="rows at a time (%(default)s)")
+    made.add_argument(
+        "--chunk",
+        type=_whole,
+        default=2**22,
+        metavar="N",
+        help="characters of text that are read and answered at a time (default: %(default)s)",
+    )
+    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
+    made.add_argument("--dtype", choices=("float32", "float64"), help="of the arithmetic (default: as the run's)")
+    made.add_argument(
+        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
+    )
+    made.add_argument("--data-dir", metavar="FOLDER", help="where files of vectors lie now (default: as in training)")
+    made.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+    return made
+
+
+def _whole(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
+    return int(text)
+
+
+def _places(text: str) -> dict[str, int]:
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    try:
+        return {name: int(place) for name, _, place in pairs}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form tokens=0,pos=1") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

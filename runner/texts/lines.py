@@ -1,0 +1,40 @@
+"""Lines of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.errors import HydromelError
+from runner.texts.passages import Passage
+from runner.texts.text_format import STRINGS, Answers, Parsed, joined, put, spaced, written
+
+
+class Lines:
+    """A row a line, tokens between spaces. For each line one of answers: the label, or the tags between spaces; with
+    probabilities a tab and these. Blank lines stay blank.
+    """
+
+    def may_end(self, line: str) -> bool:
+        return True
+
+    def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
+        for column in columns:
+            if column != "tokens":
+                raise HydromelError(f"this run reads the column '{column}' too; use --format columns or jsonl")
+
+    def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
+        rows = [spaced(line) for line in passage.lines]
+        kept = [place for place, row in enumerate(rows) if row]
+        table = pa.table({"tokens": pa.array([rows[place] for place in kept], STRINGS)})
+        return Parsed(table, np.array(kept, dtype=np.int64))
+
+    def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
+        texts = joined(answers.strings)
+        if answers.probability is not None:
+            texts = pc.binary_join_element_wise(texts, joined(written(answers.probability)), "\t")
+        return put([""] * len(passage.lines), parsed.places, texts)
