@@ -13,6 +13,7 @@ from tasks.datasets.files import TextFile
 from tasks.datasets.local import LocalCorpus
 
 PIECE = re.compile(r"\((\S+) |(\))|([^() ]+)")  # the beginning of a phrase with its label, its end, or a word
+_BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # neutral is none of the two
 
 
 @dataclass
@@ -29,9 +30,12 @@ class Trees(LocalCorpus):
     Args:
         phrases: in which splits every phrase is an example, outer ones first: `none` (whole sentences alone),
             `train` (as Socher et al. 2013 do) or `all`.
+        labels: `fine` as they stand, 0 to 4; or `binary`: 0 and 1 for below and above the neutral 2, whose phrases and
+            sentences are left out.
     """
 
     phrases: Literal["none", "train", "all"]
+    labels: Literal["fine", "binary"]
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
@@ -43,8 +47,11 @@ class Trees(LocalCorpus):
         for line, text in enumerate(file.lines.to_pylist(), start=1):
             words, phrases = parse_tree(text, file.at(line))
             for phrase in phrases[:wanted]:
+                label = phrase.label if self.labels == "fine" else binary(phrase.label, file.at(line))
+                if label is None:
+                    continue
                 tokens += words[phrase.start : phrase.end]
-                labels.append(phrase.label)
+                labels.append(label)
                 lengths.append(phrase.end - phrase.start)
                 lines.append(line)
         offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
@@ -53,6 +60,17 @@ class Trees(LocalCorpus):
             "label": pa.array(labels, pa.string()),
         }
         return example_table(columns, np.array(lines, dtype=np.int64), file.path)
+
+
+def binary(label: str, at: str) -> str | None:
+    """0 (negative), 1 (positive) or None (neutral), of a label from 0 to 4.
+
+    Raises:
+        HydromelError: another label.
+    """
+    if label not in _BINARY:
+        raise HydromelError(f"{at}: label '{label}'; dataset.labels=binary takes labels from 0 to 4")
+    return _BINARY[label]
 
 
 def parse_tree(text: str, at: str) -> tuple[list[str], list[Phrase]]:

@@ -138,6 +138,16 @@ def test_sst_trees_hold_the_sentences_and_labels_of_sst5(corpus, published):
     assert [usual[name].num_rows for name in ("train", "valid", "test")] == [318_582, 1_101, 2_210]
 
 
+def test_sst2_phrases_hold_the_sentences_and_labels_of_sst2(corpus, published):
+    sentences = corpus("sst2_phrases", published, phrases="none").read()
+    flat = corpus("sst2", published).read()
+    for name, table in sentences.items():
+        assert Counter(table["label"].to_pylist()) == CLASSIFIED["sst2"][name][2]
+        assert shape(table) == shape(flat[name])
+    usual = corpus("sst2_phrases", published).read()
+    assert [usual[name].num_rows for name in ("train", "valid", "test")] == [98_794, 872, 1_821]
+
+
 def test_trec_original(corpus, published):
     names = ("DESC", "ENTY", "ABBR", "HUM", "LOC", "NUM")
     whole = corpus("trec", published, valid_fraction=0.0).read()

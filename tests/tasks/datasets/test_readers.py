@@ -386,6 +386,19 @@ def test_trees(read):
     assert read("sst_trees", text, phrases="none")["tokens"].to_pylist() == [["Good", "-LRB-", "film"], ["Bad"]]
 
 
+def test_trees_of_two_labels_leave_out_what_is_neutral(read, fails):
+    table = read("sst_trees", "(3 (2 Good) (1 (4 -LRB-) (0 film)))\n(2 Bad)\n", labels="binary")
+    assert [(" ".join(row["tokens"]), row["label"]) for row in rows(table)] == [
+        ("Good -LRB- film", "1"),
+        ("-LRB- film", "0"),
+        ("-LRB-", "1"),
+        ("film", "0"),
+    ]
+    assert lines(table) == [1, 1, 1, 1]
+    assert read("sst_trees", "(3 (2 a) (0 b))\n(2 c)\n", labels="binary", phrases="none").num_rows == 1
+    assert "label '5'" in fails("sst_trees", "(1 a)\n(5 b)\n", labels="binary")
+
+
 @pytest.mark.parametrize("tree", ["(3 (2 a)", "(3 a))", "a (3 b)", "(3 a) (2 b)", "(3 a) b", "", ")"])
 def test_wrong_trees(fails, tree):
     assert fails("sst_trees", f"(1 fine)\n{tree}\n(1 fine)\n").startswith("FILE:2: ")
