@@ -2,8 +2,8 @@
 
     python benchmarks/characters.py --data-dir DATA --json characters.json
 
-Forward and backward passes of embedding=char_conv and char_rnn alone over a tagger's training rows, on one CPU thread, in
-seconds of the processor; the three take turns, and the best of the repeats counts. `forms` is what the runner does.
+Forward and backward passes of embedding=char_conv and char_rnn alone over a tagger's training rows, on one CPU thread,
+in seconds of the processor; the three take turns, and the best of the repeats counts. `forms` is what the runner does.
 `tokens` composes every token, ragged too. `rectangle` is what other toolkits do: (tokens, longest word) characters,
 padded, each token by itself; what stands behind a word's end is masked, so that all three say the same (asserted).
 """
@@ -75,7 +75,7 @@ def measured(config: dict[str, Any], name: str, repeats: int) -> list[dict[str, 
         turns = [{way: one_epoch(module, batches, way) for way in WAYS} for _ in range(repeats)]
         for way in WAYS:
             torch.testing.assert_close(turns[0][way][1], turns[0]["forms"][1], rtol=1e-4, atol=1e-5)
-        best = {way: tokens / min(turn[way][0] for turn in turns) for way in WAYS}
+        best = {f"{way}_tokens_per_s": tokens / min(turn[way][0] for turn in turns) for way in WAYS}
         figures.append(
             {"embedding": name, "batch_size": size, "tokens": tokens, "forms_share": distinct / tokens} | best
         )
@@ -99,7 +99,7 @@ def main() -> None:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     table = Table("embedding", "rows a batch", "forms a token", *(f"{way}, tokens/s" for way in WAYS))
     for one in figures:
-        speeds = (f"{one[way]:,.0f}" for way in WAYS)
+        speeds = (f"{one[f'{way}_tokens_per_s']:,.0f}" for way in WAYS)
         table.add_row(one["embedding"], str(one["batch_size"]), f"{one['forms_share']:.2f}", *speeds)
     Console().print(table)
 
