@@ -71,7 +71,7 @@ class Spelled(nn.Module):
         starts, ends = self.spelling.offsets[forms], self.spelling.offsets[forms + 1]
         rows, places = spans(starts, ends - starts, self.symbols.device)
         rows.stepped = ids.rows.stepped
-        vectors = F.embedding(self.symbols.index_select(0, places), self.table.weight)
+        vectors = self.table(self.symbols.index_select(0, places))
         return Ragged(vectors, rows, "packed"), torch.from_numpy(of_token).to(vectors.device, non_blocking=True)
 
     def describe(self, splits: Splits) -> dict[str, Any]:

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composed import config, run
+from composed import config, run, tag_files
 from contract import rows_of
 from torch import Tensor
 
 from runner.batch import Batch
 from runner.build import build
 from runner.checkpoint import load_checkpoint, save_checkpoint
+from runner.data import load_data
 from runner.embeddings.char import CharConv, CharRnn, describe_characters, line_of_cuts
 from runner.errors import HydromelError
+from runner.model import build_model
 from runner.ragged import Ragged
 from runner.spelling import spell
 from runner.vocab import EOS, PAD, UNK, Vocab
@@ -209,3 +211,20 @@ def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
     assert found[1]["vocab"]["oov_rate"]["test"]["chars"] == 1.0
     (characters,) = found[1]["vocab"]["characters"]
     assert characters["cut_tokens"] == {"train": 0, "valid": 0, "test": 0}
+
+
+@pytest.mark.parametrize("batching", ["padmask", "packed", "unmasked"])
+def test_a_whole_update_asks_the_device_for_nothing(batching: str, tmp_path: Path) -> None:
+    """From the split on, on a device that has no numbers to give."""
+    plain = config(
+        *tag_files(tmp_path), "embedding=word_char", f"batching={batching}", "encoder=conv", "cache_dir=null"
+    )
+    task, strategy = (build(plain[name], name, {}) for name in ("task", "batching"))
+    data = load_data(plain, task)
+    model = build_model(plain, task, data.vocabs, []).to(META)
+    train, valid = (data.splits[name].to(META) for name in ("train", "valid"))
+    batches = [*strategy.micro_batches(train, np.array([3, 0, 7, 5])), *strategy.evaluation(valid, 16)]
+    assert len(batches) > 2
+    for batch in batches:
+        scores, _ = model(batch, None)
+        model.head.loss(scores, batch).total.backward()  # type: ignore[operator]
