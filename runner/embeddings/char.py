@@ -53,7 +53,7 @@ class Spelled(nn.Module):
         if not self.alphabet:
             raise HydromelError(
                 f"embedding.feature={feature}: features.{feature} has no characters; use one whose _target_ is "
-                "runner.features.Characters, such as features=words_chars"
+                "runner.features.Characters, such as features=words_chars, and a min_count that leaves some"
             )
         self.table = nn.Embedding(FIRST + len(self.alphabet), size)
         self.register_buffer("symbols", None, persistent=False)
