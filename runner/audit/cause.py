@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -46,13 +46,13 @@ def cause(alone: Alone, difference: Difference, module: str | None, witnesses: S
         witnesses: examples of different lengths.
     """
     probe = Probe(alone, difference)
-    for test in (probe.swapped, probe.order):
-        if (found := test()) is not None:
-            return found
-    if module and alone.subject.has_padding and reads_padding(alone.subject, witnesses, module, difference.allowed):
+    if (found := probe.swapped()) is not None:
+        return found
+    if module and probe.padded and reads_padding(alone.subject, witnesses, module, difference.allowed):
         detail = "Its values at real tokens change with what stands in the padding of its inputs."
         return Cause(kinds.VALUE_LEAK, detail)
-    for test in (probe.content, probe.width, probe.neighbours):
+    tests: list[Callable[[], Cause | None]] = [probe.content, probe.width] if probe.padded else []
+    for test in (*tests, probe.neighbours, probe.order):
         if (found := test()) is not None:
             return found
     if "loss" in difference.quantity:
@@ -66,6 +66,12 @@ class Probe:
     def __init__(self, alone: Alone, difference: Difference) -> None:
         self.alone, self.subject = alone, alone.subject
         self.company, self.quantity, self.allowed = difference.company, difference.quantity, difference.allowed
+
+    @property
+    def padded(self) -> bool:
+        """Whether anything is padded in the failing company."""
+        lengths = {int(self.subject.lengths[row]) for row in self.company.rows}
+        return self.subject.has_padding and (len(lengths) > 1 or self.company.setting.widen > 1 or 0 in lengths)
 
     def swapped(self) -> Cause | None:
         """Rows that got each other's answers."""

@@ -58,7 +58,7 @@ def companies(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list
         seed: of the groups.
     """
     rng = np.random.default_rng(seed)
-    everyone = rng.permutation(len(lengths))
+    everyone = _uneven_first(rng.permutation(len(lengths)), lengths)
     group = tuple(_uneven(lengths, rng))
     plain = Company(group)
 
@@ -79,6 +79,14 @@ def companies(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list
         "nan": varied(Setting(1, "nan"), Setting(4, "nan")),
     }
     return {name: [] if name in NEEDS_PADDING and not has_padding else made for name, made in runs.items()}
+
+
+def _uneven_first(order: IntArray, lengths: IntArray) -> IntArray:
+    """The same order, but for a second example that is not as long as the first, if there is one."""
+    others = np.flatnonzero(lengths[order] != lengths[order[0]])
+    if len(others):
+        order[[1, others[0]]] = order[[others[0], 1]]
+    return order
 
 
 def _shuffled(group: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from runner.audit.align import worst_difference
 from runner.audit.checks import Company
 from runner.audit.observe import Observation, Setting, Subject, observe
+from runner.audit.precision import narrowest
 from runner.audit.tolerance import Tolerance, operations, roundoff
 
 
@@ -32,6 +33,11 @@ class Difference:
     allowed: float
     company: Company
     note: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it arises if in no module."""
+        return "decode" if self.quantity == "prediction" else "loss"
 
     @property
     def share(self) -> float:
@@ -55,7 +61,9 @@ class Alone:
         if exact is not None:
             self._good &= exact._good
         longest = int(subject.lengths.max(initial=1))
-        self.tolerance = Tolerance(roundoff(dtype), operations(subject.module, longest))
+        self.narrowest = narrowest(subject, int(subject.lengths.argmax())) if exact is None else dtype
+        unit = max(roundoff(dtype), 0.0 if self.narrowest == dtype else float(torch.finfo(self.narrowest).eps) / 2)
+        self.tolerance = Tolerance(unit, operations(subject.module, longest))
         self.truth = self.runs if exact is None else exact.runs
         self.coarse = exact is not None
         self.measured = 0.0
@@ -88,8 +96,7 @@ def compare(alone: Alone, company: Company, seen: Observation, base: Observation
     if base is not None and base.error is not None:
         return  # another check has told it
     if seen.error is not None:
-        note = f"{type(seen.error).__name__}: {first_line(seen.error)}."
-        yield Difference("error", rows, torch.inf, 0.0, company, note)
+        yield _error(company, seen.error)
         return
     expected = _alone(alone, rows) if base is None else _of_run(base, company)
     yield _by_row("output", company, seen.outputs, expected.outputs, alone.allowed())
@@ -102,9 +109,12 @@ def compare(alone: Alone, company: Company, seen: Observation, base: Observation
 
 def compare_loss(alone: Alone, company: Company, seen: Observation) -> Iterator[Difference]:
     """Loss and gradients of a run against the sums over its examples (of a plain mean: against their mean)."""
-    if seen.error is not None or seen.loss is None:
-        return
     rows = company.rows
+    if seen.error is not None:
+        yield _error(company, seen.error)
+        return
+    if seen.loss is None:
+        return
     runs = [alone.truth[row] for row in rows]
     losses = [run.loss for run in runs if run.loss is not None]
     is_mean = seen.loss.count == 0
@@ -136,6 +146,10 @@ def not_finite(alone: Alone) -> Iterator[Difference]:
 
 def first_line(error: Exception) -> str:
     return " ".join((str(error) or "no message").split())[:160].rstrip(".")
+
+
+def _error(company: Company, error: Exception) -> Difference:
+    return Difference("error", company.rows, torch.inf, 0.0, company, f"{type(error).__name__}: {first_line(error)}.")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from runner.audit.engine import (
 )
 from runner.audit.metric import metric_verdict
 from runner.audit.model import ModelSubject
-from runner.audit.observe import with_dropout
+from runner.audit.observe import unchanged, with_dropout
 from runner.audit.sample import sample, streams, with_random_ids
 from runner.audit.stream import StreamSubject
 from runner.audit.update import update_verdict
@@ -157,11 +157,12 @@ def _own(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator
     """Verdicts on what a strategy does besides laying examples out."""
     batches = subject.batches(seed)
     yield auditor.batches(batches)
-    if mode == "train":
-        yield update_verdict(subject, auditor.alone, batches)
-    else:
-        rows = auditor.alone.comparable(range(len(subject.lengths)))
-        yield metric_verdict(subject.name, subject.figures, list(rows))
+    with unchanged(subject.module):
+        if mode == "train":
+            yield update_verdict(subject, auditor.alone, batches)
+        else:
+            rows = auditor.alone.comparable(range(len(subject.lengths)))
+            yield metric_verdict(subject.name, subject.figures, list(rows))
 
 
 def _layout(subject: Strategy) -> Any:

@@ -15,7 +15,7 @@ from runner.audit.align import differences, worst_difference
 from runner.audit.cause import cause, failure
 from runner.audit.checks import Company, companies
 from runner.audit.compare import Alone, Difference, compare, compare_loss, first_line, not_finite
-from runner.audit.locate import Locator, Step, first_changed, first_not_finite, first_shared, named
+from runner.audit.locate import Locator, Step, first_changed, first_not_finite, first_random, first_shared, named
 from runner.audit.observe import Observation, Setting, Subject, observe, seeded, unchanged, without_dropout
 from runner.audit.patch import is_used
 from runner.audit.verdict import Finding, Heat, Verdict
@@ -49,10 +49,15 @@ class Auditor:
     failed: dict[str, Company] = field(default_factory=dict)
 
     def verdicts(self) -> Iterator[Verdict]:
-        """Of all checks that are made of runs, and of the loss."""
-        yield self._repeat()
-        bad = list(not_finite(self.alone))
+        """Of all checks that are made of runs, and of the loss; of random answers nothing more can be said."""
         made = companies(self.subject.lengths, self.subject.has_padding, self.seed)
+        repeated = self._random() or self._repeat()
+        yield repeated
+        if repeated.finding is not None and repeated.finding.kind == kinds.RANDOM:
+            for check in made:
+                yield Verdict(self.subject.name, check, self.mode, None, reason="its answers are random")
+            return
+        bad = list(not_finite(self.alone))
         for check, runs in made.items():
             extra = bad if check == "extremes" else []
             yield self.verdict(check, self.differences(runs, extra), runs or extra)
@@ -104,7 +109,8 @@ class Auditor:
         """Where and why."""
         if one.note.startswith("alone") and one.quantity != "error":
             module = first_not_finite(self.subject, one)
-            return self._found(one, module, kinds.NOT_FINITE, f"{one.quantity} is NaN {one.note}")
+            kind = kinds.OVERFLOW if self.alone.coarse else kinds.NOT_FINITE  # in float64 it has an answer
+            return self._found(one, module, kind, f"{one.quantity} is NaN {one.note}")
         if one.quantity == "error":
             module = observe(self.subject, one.company.rows, one.company.setting).failed_in
             why = failure(one)
@@ -115,7 +121,7 @@ class Auditor:
         return self._found(one, found, why.kind, why.detail)
 
     def _found(self, one: Difference, module: str | None, kind: str, detail: str) -> Finding:
-        name = "loss" if module is None else named(self.subject, module)
+        name = one.place if module is None else named(self.subject, module)
         return Finding(name, kind, one.quantity, one.rows, one.size, one.allowed, detail)
 
     def _repeat(self) -> Verdict:
@@ -124,19 +130,40 @@ class Auditor:
         if not rows:
             return Verdict(self.subject.name, "repeat", self.mode, None, reason="no example has an answer in numbers")
         company, other = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
-        with unchanged(self.subject.module):
-            first = observe(self.subject, company.rows, company.setting, keep_state=True)
-            observe(self.subject, other.rows, other.setting, keep_state=True)
-            again = observe(self.subject, company.rows, company.setting, keep_state=True)
-        size = max(map(worst_difference, first.outputs, again.outputs), default=0.0)
-        if again.error is not None or size > self.alone.allowed():
-            detail = "The same rows get another answer after a batch of others" + (
-                f": {first_line(again.error)}." if again.error is not None else "."
-            )
-            one = Difference("output", company.rows, size, self.alone.allowed(), company)
-            found = self._found(one, first_changed(self.subject, company, other), kinds.STATE, detail)
-            return Verdict(self.subject.name, "repeat", self.mode, False, one.share, found)
-        return Verdict(self.subject.name, "repeat", self.mode, True, size / self.alone.allowed())
+        worst = 0.0
+        for asked, between in ((company, other), (other, company)):  # what is kept of the first may hide a change
+            fresh = observe(self.subject, asked.rows, asked.setting)
+            with unchanged(self.subject.module):
+                for one in (asked, between) if asked is company else (between,):
+                    observe(self.subject, one.rows, one.setting, keep_state=True)
+                again = observe(self.subject, asked.rows, asked.setting, keep_state=True)
+            size = max(map(worst_difference, fresh.outputs, again.outputs), default=0.0)
+            difference = Difference("output", asked.rows, size, self.alone.allowed(), asked)
+            if again.error is not None or difference.share > 1.0:
+                return self._kept(difference, between, again)
+            worst = max(worst, difference.share)
+        return Verdict(self.subject.name, "repeat", self.mode, True, worst)
+
+    def _kept(self, difference: Difference, other: Company, again: Observation) -> Verdict:
+        why = f": {first_line(again.error)}." if again.error is not None else "."
+        detail = f"The same rows get another answer after a batch of others{why}"
+        module = first_changed(self.subject, difference.company, other)
+        found = self._found(difference, module, kinds.STATE, detail)
+        return Verdict(self.subject.name, "repeat", self.mode, False, max(difference.share, 2.0), found)
+
+    def _random(self) -> Verdict | None:
+        """A failed verdict if answers follow the seed."""
+        company = Company(tuple(row for row, _ in self.alone.finite())[:2])
+        if not company.rows:
+            return None
+        first, second = (_seeded(self.subject, company, seed) for seed in (1, 2))
+        size = max(map(worst_difference, first.outputs, second.outputs), default=0.0)
+        one = Difference("output", company.rows, size, self.alone.allowed(), company)
+        if one.share <= 1.0 or first.error is not None or second.error is not None:
+            return None
+        module = first_random(self.subject, company)
+        found = self._found(one, module, kinds.RANDOM, "The same batch gets another answer under another seed.")
+        return Verdict(self.subject.name, "repeat", self.mode, False, one.share, found)
 
     def heat(self, tokens: Callable[[int], Sequence[str]]) -> Heat:
         """Where an example differs, module by module: in the run that failed first, or the one of all examples.

@@ -63,8 +63,8 @@ class Locator:
     def module_of(self, difference: Difference) -> str | None:
         """The dotted name of the module at which a difference arises; None where only the loss has it."""
         company = difference.company
-        if "loss" in difference.quantity:
-            return None
+        if "loss" in difference.quantity or difference.quantity == "prediction":
+            return None  # outputs are compared first, and agree
         if difference.quantity.startswith(_GRADIENT):
             return difference.quantity.removeprefix(_GRADIENT).rpartition(".")[0]
         runs = [company, company.against] if company.against else [company]
@@ -189,16 +189,28 @@ def first_changed(subject: Subject, company: Company, other: Company) -> str:
     return ""
 
 
+def first_random(subject: Subject, company: Company) -> str:
+    """The first module that says something else under another seed, though it was given the same."""
+    first, second = _two_seeds(subject, company)
+    changed = [record for key, record in first.items() if key in second and _differs(record, second[key])]
+    return changed[0].module if changed else ""
+
+
 def first_shared(subject: Subject, company: Company) -> str:
     """The first module that draws other numbers in each run, but the same for all rows of a company of copies."""
+    return first_random(subject, company)
+
+
+def _two_seeds(subject: Subject, company: Company) -> list[dict[Key, Record]]:
     runs = []
     for seed in (1, 2):
         with seeded(seed):
             runs.append({one.key: one for one in trace(subject, company.rows, company.setting)})
-    for key, record in runs[0].items():
-        if key in runs[1] and worst_difference(_tensor(record), _tensor(runs[1][key])) > 0:
-            return record.module
-    return ""
+    return runs
+
+
+def _differs(mine: Record, theirs: Record) -> bool:
+    return worst_difference(_tensor(mine), _tensor(theirs)) > 0
 
 
 def _tensor(record: Record) -> Tensor:

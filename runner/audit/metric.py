@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
+from torch import Tensor
+
 from runner.audit import verdict as kinds
+from runner.audit.observe import AdapterError
 from runner.audit.verdict import Finding, Verdict
 
 Figures = Callable[[Sequence[Sequence[int]]], dict[str, Any]]  # batches of examples -> what the metric computes
@@ -20,8 +24,13 @@ def metric_verdict(name: str, figures: Figures, rows: Sequence[int]) -> Verdict:
         name: of the subject.
         figures: batches -> figures; only numbers are compared.
         rows: the examples.
+
+    Raises:
+        AdapterError: a metric without a figure that is a number.
     """
-    whole = figures([rows])
+    if not rows:
+        return Verdict(name, "metric", "eval", None, reason="no example has an answer in numbers")
+    whole = _numbers(figures([rows]))
     cuts: dict[str, list[Sequence[int]]] = {
         "one at a time": [[row] for row in rows],
         "three at a time": [rows[at : at + 3] for at in range(0, len(rows), 3)],
@@ -29,15 +38,25 @@ def metric_verdict(name: str, figures: Figures, rows: Sequence[int]) -> Verdict:
     }
     worst = 0.0
     for cut, batches in cuts.items():
-        for figure, value in figures(batches).items():
-            if isinstance(value, float):
-                share = _share(value, whole[figure])
-                worst = max(worst, share)
-                if share > 1.0:
-                    return Verdict(
-                        name, "metric", "eval", False, share, _finding(figure, cut, value, whole[figure], rows)
-                    )
+        for figure, value in _numbers(figures(batches)).items():
+            share = _share(value, whole[figure])
+            worst = max(worst, share)
+            if share > 1.0:
+                found = _finding(figure, cut, value, whole[figure], rows)
+                return Verdict(name, "metric", "eval", False, share, found)
     return Verdict(name, "metric", "eval", True, worst)
+
+
+def _numbers(figures: dict[str, Any]) -> dict[str, float]:
+    """Figures that are one number each; tables and names are left out."""
+    found = {
+        name: float(value)
+        for name, value in figures.items()
+        if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
+    }
+    if not found:
+        raise AdapterError(f"metric.compute gave no number; got {figures!r:.80}")
+    return found
 
 
 def _share(mine: float, theirs: float) -> float:

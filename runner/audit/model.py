@@ -20,7 +20,7 @@ from runner.audit.sample import words
 from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.model import Model
-from runner.ragged import IntArray, Ragged
+from runner.ragged import IntArray, Ragged, Rows
 from runner.task import Head, Loss, Task
 from runner.train import evaluate
 from runner.vocab import Vocab
@@ -133,7 +133,7 @@ class ModelSubject:
         def poisoned(module: Any, inputs: Any, output: Any) -> Any:
             if type(output) is tuple:  # a PackedSequence is one of another type, and holds no padding
                 return (poisoned(module, inputs, output[0]), *output[1:])
-            if not isinstance(output, Ragged) or output.layout == "packed" or output.rows.width != batch.rows.width:
+            if not isinstance(output, Ragged) or output.layout == "packed" or not _alike(output.rows, batch.rows):
                 return output
             if not output.values.is_floating_point():  # ids: others stand in padding under `other`
                 return output
@@ -142,6 +142,10 @@ class ModelSubject:
 
         for module in self.module.modules():
             hooks.callback(module.register_forward_hook(poisoned).remove)
+
+
+def _alike(mine: Rows, theirs: Rows) -> bool:
+    return mine.width == theirs.width and np.array_equal(mine.host_lengths, theirs.host_lengths)
 
 
 def _answers_of(batch: Batch) -> list[int]:

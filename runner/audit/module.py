@@ -1,83 +1,24 @@
-"""The audit of any `torch.nn.Module`, from Python: `audit_module(module, examples, collate)`."""
+"""Any `torch.nn.Module` with examples, as a subject of the audit."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.audit.align import Geometry, parts, reading, split
-from runner.audit.compare import Alone
-from runner.audit.engine import DTYPES, Arithmetic, Auditor, Mode, arithmetic_verdict, dropout_verdict, in_mode
-from runner.audit.metric import Figures, metric_verdict
-from runner.audit.observe import HUGE, AdapterError, Answers, Fill, Setting, seeded
-from runner.audit.verdict import Report, Verdict
-from runner.errors import HydromelError
+from runner.audit.align import Geometry, Part, parts, reading, split
+from runner.audit.compare import first_line
+from runner.audit.engine import DTYPES, Arithmetic
+from runner.audit.metric import Figures
+from runner.audit.observe import AdapterError, Answers, Setting
+from runner.audit.padding import Padding
 from runner.task import Loss
 
-Collate = Callable[[Sequence[Any], "Padding"], Any]
-
-
-@dataclass(frozen=True)
-class Padding:
-    """How much padding a batch is to have, and what is to stand in it. `stack` does both for most collate functions.
-
-    Attributes:
-        widen: padded sizes as a multiple of what the longest example needs.
-        fill: `neutral` (zeros), `other` finite content, `huge` (1e30) or `nan`.
-        left: padding goes before the tokens.
-    """
-
-    widen: int = 1
-    fill: Fill = "neutral"
-    left: bool = False
-
-    def width(self, longest: int) -> int:
-        """The padded size for a longest of `longest`."""
-        return max(1, longest) * self.widen
-
-    def stack(self, rows: Sequence[Tensor]) -> Tensor:
-        """Rows of (length, *) -> (B, width, *); every dimension in which they differ is padded.
-
-        Floats get `fill`; integers, which have no NaN, get values of the rows themselves wherever it is not neutral.
-        """
-        dims = max(row.dim() for row in rows)
-        sizes = [max(row.shape[dim] for row in rows) for dim in range(dims)]
-        uneven = [dim == 0 or len({row.shape[dim] for row in rows}) > 1 or self._inner(rows) for dim in range(dims)]
-        shape = [self.width(size) if wide else size for size, wide in zip(sizes, uneven, strict=True)]
-        stacked = self._filled(rows, (len(rows), *shape))
-        for place, row in enumerate(rows):
-            first = slice(shape[0] - len(row), None) if self.left else slice(0, len(row))
-            stacked[(place, first, *(slice(0, size) for size in row.shape[1:]))] = row
-        return stacked
-
-    def mask(self, lengths: Sequence[int]) -> Tensor:
-        """(B, width) true at real tokens."""
-        place = torch.arange(self.width(max(lengths, default=0)))
-        count = torch.tensor(list(lengths))[:, None]
-        return place >= len(place) - count if self.left else place < count
-
-    def _inner(self, rows: Sequence[Tensor]) -> bool:
-        """Whether trailing dimensions are lengths too (characters of words): integers of two dimensions."""
-        return rows[0].dim() == 2 and not rows[0].is_floating_point()
-
-    def _filled(self, rows: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-        dtype = rows[0].dtype
-        if self.fill == "neutral":
-            return torch.zeros(shape, dtype=dtype)
-        if not dtype.is_floating_point:
-            pool = torch.cat([row.flatten() for row in rows])
-            if not len(pool):
-                return torch.zeros(shape, dtype=dtype)
-            generator = torch.Generator().manual_seed(len(pool))
-            return pool[torch.randint(len(pool), shape, generator=generator)]
-        value = {"other": 1.25, "huge": HUGE, "nan": float("nan")}[self.fill]
-        return torch.full(shape, value, dtype=dtype)
+Collate = Callable[[Sequence[Any], Padding], Any]
 
 
 class ModuleSubject:
@@ -101,7 +42,7 @@ class ModuleSubject:
         self.module, self.examples, self.collate, self.name = module, list(examples), collate, name
         self.lengths = np.array(lengths, dtype=np.int64)
         self.left, self._answers, self._loss, self._decode = left, answers, loss, decode
-        self._reading: str | None = None
+        self._readings: list[str] | None = None
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
         lengths = tuple(int(self.lengths[row]) for row in rows)
@@ -120,51 +61,85 @@ class ModuleSubject:
         examples = [self.examples[row] for row in rows]
         output = self.output(examples, setting)
         lengths = [int(self.lengths[row]) for row in rows]
-        outputs = list(self._answers(output, lengths)) if self._answers else self._split(output, rows, setting)
+        if self._answers:
+            outputs = _listed("answers", self._answers, output, lengths)
+        else:
+            outputs = self._split(output, rows, setting)
         if len(outputs) != len(rows):
             raise AdapterError(f"answers gave {len(outputs)} tensors for {len(rows)} examples")
-        found = self._loss(output, examples) if self._loss else None
-        loss = Loss(found, 0) if isinstance(found, Tensor) else found
-        return Answers(outputs, loss, list(self._decode(output, lengths)) if self._decode else None)
+        loss = _asked("loss", self._loss, output, examples) if self._loss else None
+        if isinstance(loss, Tensor):
+            outputs, loss = _with_losses(outputs, loss)
+        predictions = _listed("decode", self._decode, output, lengths) if self._decode else None
+        return Answers(outputs, loss, predictions)
 
     def output(self, examples: Sequence[Any], setting: Setting) -> Any:
         """What the module returns for a batch of these."""
-        batch = self.collate(examples, Padding(setting.widen, setting.fill, self.left))
+        given = self.arguments(examples, setting)
+        return self.module(**given) if isinstance(given, Mapping) else self.module(*given)
+
+    def arguments(self, examples: Sequence[Any], setting: Setting) -> Mapping[str, Any] | tuple[Any, ...]:
+        """What `collate` gives, in the module's arithmetic and on its device.
+
+        Raises:
+            AdapterError: `collate` raises, or gives a list, which may be one argument or several.
+        """
+        batch = _asked("collate", self.collate, examples, Padding(setting.widen, setting.fill, self.left))
+        if isinstance(batch, list):
+            raise AdapterError("collate gave a list; give a tuple of arguments, a dict by name or a tensor")
         numbers = (one for one in self.module.parameters() if one.is_floating_point())
         like = next(numbers, torch.zeros(0, dtype=torch.float64))
         if isinstance(batch, Mapping):
-            return self.module(**{name: _like(one, like) for name, one in batch.items()})
-        return self.module(*(_like(one, like) for one in (batch if isinstance(batch, tuple) else (batch,))))
+            return {name: _like(one, like) for name, one in batch.items()}
+        return tuple(_like(one, like) for one in (batch if isinstance(batch, tuple) else (batch,)))
 
-    def _split(self, output: Any, rows: Sequence[int], setting: Setting) -> list[Tensor]:
-        """One tensor an example, of the first part of the output."""
-        if self._reading is None:
-            self._reading = self._read()
-        found = parts(output)
-        return split(found[0], self._reading, self.geometry(rows, setting))
-
-    def _read(self) -> str:
-        """How the output is meant, from groups of other numbers and widths.
+    def check_collate(self) -> None:
+        """Whether `collate` pads as it is told.
 
         Raises:
-            AdapterError: no reading fits all of them.
+            AdapterError: it pads, but not to the width or not with the content of `Padding`.
+        """
+        order = np.argsort(self.lengths, kind="stable")
+        rows = [int(order[-1]), int(order[0])]
+        examples, longest = [self.examples[row] for row in rows], int(self.lengths[rows[0]])
+        if longest == self.lengths[rows[1]]:
+            return
+        plain, wide, poisoned = (
+            [one for one in _values(self.arguments(examples, setting)) if isinstance(one, Tensor)]
+            for setting in (Setting(), Setting(2), Setting(1, "nan"))
+        )
+        padded = any(longest in one.shape for one in plain)
+        if padded and [one.shape for one in plain] == [one.shape for one in wide]:
+            raise AdapterError("collate does not pad to the width that it is told; use padding.stack or padding.width")
+        numbers = isinstance(examples[0], Tensor) and examples[0].is_floating_point()
+        if padded and numbers and not any(bool(one.isnan().any()) for one in poisoned):
+            raise AdapterError("collate does not put padding.fill into the padding; use padding.stack")
+
+    def _split(self, output: Any, rows: Sequence[int], setting: Setting) -> list[Tensor]:
+        """One tensor an example: of the output's only part, or of all its parts end to end."""
+        if self._readings is None:
+            self._readings = self._read()
+        geometry, found = self.geometry(rows, setting), parts(output)
+        if len(found) != len(self._readings):
+            raise AdapterError(f"the output has {len(found)} parts, before it had {len(self._readings)}; give answers=")
+        split_parts = [split(part, how, geometry) for part, how in zip(found, self._readings, strict=True)]
+        return [_end_to_end(one) for one in zip(*split_parts, strict=True)]
+
+    def _read(self) -> list[str]:
+        """How each part of the output is meant, from groups of other numbers and widths.
+
+        Raises:
+            AdapterError: no reading of a part fits all of them, or what belongs to an example changes its shape.
         """
         order = [int(row) for row in np.argsort(-self.lengths, kind="stable") if self.lengths[row] > 0]
-        sighted = []
+        seen: list[tuple[list[Part], Geometry]] = []
         for rows, widen in ((order[:3], 1), (order[-2:], 2), (order[:1], 3)):
-            setting = Setting(widen)
             with torch.no_grad():
-                found = parts(self.output([self.examples[row] for row in rows], setting))
-            if not found:
-                break
-            sighted.append((found[0], self.geometry(rows, setting)))
-        how = reading(sighted) if sighted else None
-        if how is None:
-            shapes = [tuple(getattr(part, "shape", ())) for part, _ in sighted]
-            raise AdapterError(
-                f"cannot tell which part of the output belongs to which example (shapes {shapes}); give answers="
-            )
-        return how
+                output = self.output([self.examples[row] for row in rows], Setting(widen))
+            seen.append((parts(output), self.geometry(rows, Setting(widen))))
+        if not seen[0][0] or len({len(found) for found, _ in seen}) > 1:
+            raise AdapterError("the output holds no tensors, or another number of them each time; give answers=")
+        return [_read_part(place, seen) for place in range(len(seen[0][0]))]
 
     def figures(self, metric: Callable[[], Any]) -> Figures:
         """What a fresh metric computes from batches of examples."""
@@ -174,99 +149,62 @@ class ModuleSubject:
             with torch.no_grad():
                 for rows in batches:
                     examples = [self.examples[row] for row in rows]
-                    one.update(self.output(examples, Setting()), examples)
-            return dict(one.compute())
+                    _asked("metric.update", one.update, self.output(examples, Setting()), examples)
+            found = _asked("metric.compute", one.compute)
+            return dict(found) if isinstance(found, Mapping) else {"metric": found}
 
         return of
 
 
-def audit_module(
-    module: nn.Module,
-    examples: Sequence[Any],
-    collate: Collate,
-    *,
-    lengths: Callable[[Any], int] = len,
-    left_padding: bool = False,
-    answers: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None = None,
-    loss: Callable[[Any, Sequence[Any]], Tensor | Loss] | None = None,
-    decode: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None = None,
-    metric: Callable[[], Any] | None = None,
-    modes: Sequence[Mode] = ("eval", "train"),
-    arithmetics: Sequence[Arithmetic] = ("float32",),
-    nan_gradients: bool = False,
-    name: str | None = None,
-    seed: int = 1,
-) -> Report:
-    """Does what a module says about an example depend on what stands beside it?
+def _asked(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of the user answers; its errors are told as its own, not as the module's."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise AdapterError(f"{name} raised {type(error).__name__}: {first_line(error)}") from error
 
-    Args:
-        module: audited as a float64 copy; it is left as it was.
-        examples: at least two, of different lengths; some equally long ones, and one of no token if it takes such.
-        collate: examples, `Padding` -> the module's arguments: a tensor, a tuple of them, or a dict by name.
-            It must pad as `Padding` says; `padding.stack(rows)` and `padding.mask(lengths)` do.
-        lengths: tokens of an example.
-        left_padding: padding stands before the tokens.
-        answers: the module's output and the lengths -> one tensor an example, real positions only. Without it, the
-            first tensor of the output is read by its shape: (B, T, *), (T, B, *), (B, C, T), (N, *), (B, *), ...
-        loss: output, examples -> `Loss(sum, count)`, or a plain mean (then cutting an update must not change it).
-        decode: output, lengths -> one tensor of predictions an example.
-        metric: makes an object with `update(output, examples)` and `compute() -> dict`; figures must not depend on
-            how the examples are cut into batches.
-        modes: torch's own modules change kernels between them.
-        arithmetics: besides float64: float32, bf16, fp16. Their tolerance is what the examples alone lose in them.
-        nan_gradients: gradients too must be numbers where padding holds NaN. They are not in most right modules: the
-            gradient of a weight is 0 times the NaN that came in. A module that fills padding before each weight passes.
-        seed: of the groups.
 
-    Returns:
-        A report; `report.raise_if_failed()` is for tests, `report.passed`, `report.failures()` for the rest.
+def _listed(name: str, function: Callable[..., Any], *arguments: Any) -> list[Tensor]:
+    return _asked(name, lambda: list(function(*arguments)))  # type: ignore[no-any-return]
+
+
+def _read_part(place: int, seen: Sequence[tuple[list[Part], Geometry]]) -> str:
+    """How one part is meant. The first example stands in the first and in the last run, three times as wide."""
+    sighted = [(found[place], geometry) for found, geometry in seen]
+    how = reading(sighted)
+    if how is not None:
+        (first, shape), (last, wide) = sighted[0], sighted[-1]
+        if split(first, how, shape)[0].shape == split(last, how, wide)[0].shape:
+            return how
+    shapes = [tuple(getattr(part, "shape", ())) for part, _ in sighted]
+    raise AdapterError(
+        f"cannot tell which piece of part {place + 1} of the output belongs to which example (shapes {shapes}); "
+        "give answers="
+    )
+
+
+def _end_to_end(pieces: tuple[Tensor, ...]) -> Tensor:
+    """One tensor of all that belongs to an example."""
+    return pieces[0] if len(pieces) == 1 else torch.cat([one.double().flatten() for one in pieces])
+
+
+def _with_losses(outputs: list[Tensor], loss: Tensor) -> tuple[list[Tensor], Loss]:
+    """A plain mean is a loss without a count; losses of single examples are answers of theirs, too.
 
     Raises:
-        HydromelError: fewer than two examples, or an output that cannot be told apart by example.
+        AdapterError: neither.
     """
-    if len(examples) < 2:
-        raise HydromelError(f"an audit needs at least two examples, got {len(examples)}")
-    title = name or type(module).__name__
-    subject = ModuleSubject(
-        module,
-        examples,
-        collate,
-        lengths=[lengths(one) for one in examples],
-        left=left_padding,
-        answers=answers,
-        loss=loss,
-        decode=decode,
-        name=title,
-    )
-    exact = subject.cast("float64")
-    report = Report(title)
-    with seeded(seed):  # dropout draws in train mode, though it drops nothing
-        for mode in modes:
-            report.verdicts += _in_mode(subject, exact, mode, arithmetics, seed, nan_gradients)
-        if metric is not None:
-            with in_mode(exact.module, "eval"):
-                report.verdicts.append(metric_verdict(title, exact.figures(metric), range(len(examples))))
-        exact.module.train()
-        report.verdicts.append(dropout_verdict(exact, int(np.argmax(exact.lengths))))
-    return report
+    if loss.dim() == 0:
+        return outputs, Loss(loss, 0)
+    if loss.shape != (len(outputs),):
+        raise AdapterError(
+            f"loss gave a tensor of shape {tuple(loss.shape)}; give a number, one for each example, or Loss(sum, count)"
+        )
+    return [_end_to_end(pair) for pair in zip(outputs, loss, strict=True)], Loss(loss.sum(), len(outputs))
 
 
-def _in_mode(
-    subject: ModuleSubject,
-    exact: ModuleSubject,
-    mode: Mode,
-    arithmetics: Sequence[Arithmetic],
-    seed: int,
-    nan_gradients: bool,
-) -> Iterator[Verdict]:
-    """All checks in float64, and the coarser arithmetics against it."""
-    with in_mode(exact.module, mode):
-        alone = Alone(exact, torch.float64)
-        yield from Auditor(exact, mode, alone, seed, nan_gradients).verdicts()
-        for arithmetic in arithmetics:
-            with in_mode((coarse := subject.cast(arithmetic)).module, mode):
-                there = Alone(coarse, DTYPES[arithmetic], exact=alone)
-                yield arithmetic_verdict(coarse, there, arithmetic, mode, seed)
+def _values(arguments: Mapping[str, Any] | tuple[Any, ...]) -> list[Any]:
+    return list(arguments.values() if isinstance(arguments, Mapping) else arguments)
 
 
 def _like(value: Any, like: Tensor) -> Any:

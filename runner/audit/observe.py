@@ -172,7 +172,7 @@ def trace(
 def unchanged(module: nn.Module) -> Iterator[None]:
     """What the module keeps in itself (running statistics, hidden states) is afterwards as it was."""
     modules = list(module.modules())
-    attributes = [dict(vars(one)) for one in modules]
+    attributes = [{name: _copied(value) for name, value in vars(one).items()} for one in modules]
     buffers = [dict(one._buffers) for one in modules]
     values = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
@@ -189,16 +189,22 @@ def unchanged(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(values[name])
 
 
+def _copied(value: Any) -> Any:
+    """Of a plain list, dict or set, which a module may write into, a copy."""
+    return value.copy() if type(value) in (list, dict, set) else value
+
+
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
     """All dropout probabilities at 0, those of torch's own layers too."""
     changed: list[tuple[nn.Module, str, float]] = []
     for one in module.modules():
-        for name in ("p", "dropout"):
-            value = vars(one).get(name)
-            if isinstance(value, float) and ("Dropout" in type(one).__name__ or name == "dropout"):
+        for name, value in vars(one).items():
+            is_rate = "drop" in name.lower() or (name == "p" and "Dropout" in type(one).__name__)
+            if is_rate and isinstance(value, float):
                 changed.append((one, name, value))
-                setattr(one, name, 0.0)
+    for one, name, _ in changed:
+        setattr(one, name, 0.0)
     try:
         yield
     finally:

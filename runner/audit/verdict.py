@@ -13,6 +13,7 @@ NEIGHBOURS = "neighbour dependence"
 STATE = "state carried over"
 LOSS = "loss normalisation"
 METRIC = "metric computed per batch"
+RANDOM = "random answers"
 SHARED_DROPOUT = "randomness shared by rows"
 NOT_FINITE = "not finite"
 OVERFLOW = "numeric overflow"
@@ -30,6 +31,8 @@ HINTS = {
     STATE: "something is kept from one batch to the next: begin each batch from zeros, and keep no tensors in self",
     LOSS: "the loss is averaged in parts: give its sum and its count, and divide once an update",
     METRIC: "figures are averaged over batches: gather counts or sums, and compute once at the end",
+    RANDOM: "the same examples get other answers under another seed: turn its randomness off (dropout of other names, "
+    "noise, stochastic depth), or audit eval mode alone",
     SHARED_DROPOUT: "one mask serves all rows: draw (rows, 1, size), not (1, 1, size) or (1, width, size)",
     NOT_FINITE: "a row of nothing, or one masked altogether, gives NaN: divide by max(length, 1), and let such rows "
     "see one place whose answer is not used",

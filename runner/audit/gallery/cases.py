@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from runner.audit import verdict as kinds
+from runner.audit.api import audit_module
 from runner.audit.engine import Arithmetic
 from runner.audit.gallery import layers, sequences, training
-from runner.audit.module import Collate, Padding, audit_module
+from runner.audit.module import Collate
+from runner.audit.padding import Padding
 from runner.audit.verdict import Report
 from runner.task import Loss
 

@@ -210,7 +210,9 @@ def test_what_a_module_cannot_take_is_a_finding_not_a_crash() -> None:
 def test_errors_of_the_adapter() -> None:
     with pytest.raises(HydromelError, match="at least two examples, got 1"):
         audit_module(Pool(), examples((3,)), collate)
-    with pytest.raises(HydromelError, match=r"cannot tell which part of the output .*shapes .*; give answers="):
+    with pytest.raises(
+        HydromelError, match=r"cannot tell which piece of part 1 of the output .*shapes .*; give answers="
+    ):
         audit_module(nn.Flatten(0), examples(), lambda rows, padding: padding.stack(rows))
     with pytest.raises(HydromelError, match="answers gave 1 tensors for"):
         audit_module(Pool(), examples(), collate, answers=lambda output, lengths: [output])
