@@ -40,7 +40,9 @@ def fetch(run: str, uri: str, folder: Path) -> None:
             for file in _FILES:
                 if file not in there:
                     raise HydromelError(f"run={run}: MLflow has no {file} of it; use its folder, or train it again")
-                client.download_artifacts(run_id, file, str(folder))
+                got = Path(client.download_artifacts(run_id, file, str(folder)))
+                (folder / file).parent.mkdir(exist_ok=True)
+                got.replace(folder / file)  # stores differ in whether they keep an artifact's folder
     except HydromelError:
         raise
     except Exception as error:  # whatever mlflow, a driver or a cloud's library raises

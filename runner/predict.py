@@ -39,7 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HydromelError as error:
         return failed(str(error))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
         return _CLOSED_PIPE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -134,8 +133,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
 def _writing(path: Path) -> Iterator[BinaryIO]:
     """A file is replaced at the end, whole; if something goes wrong, what stood there before is kept."""
     if path == _STDIO:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        with _stdout() as file:
+            yield file
         return
     try:
         if path.exists() and not path.is_file():  # a device or a named pipe
@@ -153,6 +152,18 @@ def _writing(path: Path) -> Iterator[BinaryIO]:
         raise
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextmanager
+def _stdout() -> Iterator[BinaryIO]:
+    try:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise cannot_write(Path("stdout"), error) from error
 
 
 def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
