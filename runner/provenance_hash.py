@@ -23,7 +23,7 @@ def job_hash(config: Mapping[str, Any]) -> str:
 
 
 def comparison_hash(config: Mapping[str, Any]) -> str:
-    """Hash of all but batching, seed and what stands beside the run: runs that agree in it may be compared across strategies."""
+    """Hash of all but batching, seed and baselines: runs that agree in it may be compared across strategies."""
     return _hash(_without(config, (*_NO_RESULT, *_NO_COMPARISON)))
 
 

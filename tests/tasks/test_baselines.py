@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 from answer_batches import rows_of, words
-from composed import label_files, run, tag_files
+from composed import config, label_files, run, tag_files
 from counted_tags import most_frequent as slow_most_frequent
 from counted_tags import noisy_tag_files
 
 from runner.batch import Batch
 from runner.names import RESULT_KEYS
+from runner.provenance_hash import comparison_hash
 from runner.ragged import Ragged
 from runner.vocab import PAD, UNK, Vocab
 from tasks.baselines import linear_svm, most_frequent
@@ -90,3 +91,8 @@ def test_on_published_data(tmp_path: Path, dataset: str, name: str, quality: str
     found = run(tmp_path / "run", *options)["baselines"][name]
     assert least < found[quality] < most
     assert found["seconds"] < 60
+
+
+def test_runs_with_and_without_baselines_are_compared() -> None:
+    others, none, longer = (config("task=tag", *more) for more in ([], ["baselines=false"], ["train.epochs=3"]))
+    assert comparison_hash(others) == comparison_hash(none) != comparison_hash(longer)
