@@ -24,6 +24,7 @@ FILLS: dict[Fill, str] = {
     "huge": "The answer changes with 1e30 in the padding",
     "nan": "The answer is lost when the padding holds NaN: it is multiplied by zero somewhere, not left out",
 }
+NAN_GRADIENT = "The gradient is 0 times the NaN that came in from the padding: put zeros there before the weight"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ class Probe:
                 for widen in (setting.widen, 2):
                     here = replace(setting, widen=widen)
                     if self._differs(rows, here, rows, replace(here, fill=fill)):
-                        return Cause(kinds.VALUE_LEAK, f"{sentence}.")
+                        of_gradient = fill == "nan" and self.quantity.startswith(_GRADIENT)
+                        return Cause(kinds.VALUE_LEAK, f"{NAN_GRADIENT if of_gradient else sentence}.")
         return None
 
     def width(self) -> Cause | None:
