@@ -131,9 +131,9 @@ class Finished:
 
 
 def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
-    """Every row once, from short to long."""
+    """Every row once, from short to long, packed."""
     for rows in by_length(split.rows.host_lengths, batch_size):
-        yield split.select(rows).pad()
+        yield split.select(rows)
 
 
 def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from runner.errors import HydromelError
 from runner.texts.passages import Passage
-from runner.texts.text_format import STRINGS, Answers, Parsed, joined, put, spaced, written
+from runner.texts.text_format import Answers, Parsed, joined, put, written
 
 
 class Lines:
@@ -28,10 +28,10 @@ class Lines:
                 raise HydromelError(f"this run reads the column '{column}' too; use --format columns or jsonl")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        rows = [spaced(line) for line in passage.lines]
-        kept = [place for place, row in enumerate(rows) if row]
-        table = pa.table({"tokens": pa.array([rows[place] for place in kept], STRINGS)})
-        return Parsed(table, np.array(kept, dtype=np.int64))
+        lines = pc.utf8_trim(pa.array(passage.lines, pa.string()), " ")
+        places = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
+        tokens = pc.split_pattern_regex(lines.take(pa.array(places)), " +")  # as data sets are read: U+0020 alone
+        return Parsed(pa.table({"tokens": tokens}), places)
 
     def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
         texts = joined(answers.strings)
