@@ -127,17 +127,17 @@ class Probe:
         return None
 
     def neighbours(self) -> Cause | None:
+        if self.quantity != "output":
+            return None
         for company in self._groups("neighbours"):
             seen = observe(self.subject, company.rows, company.setting)
-            if self._of(seen) is None or seen.error is not None:
+            if seen.error is not None:
                 continue
-            if self.quantity == "output":
-                theirs = [self.alone.truth[row].outputs[0] for row in company.rows]
-                pairs = zip(seen.outputs, theirs, strict=True)
-                if any(worst_difference(mine, other) > self.allowed for mine, other in pairs):
-                    return Cause(
-                        kinds.NEIGHBOURS, "It differs beside rows of equal length too, where nothing is padded."
-                    )
+            theirs = [self.alone.truth[row].outputs[0] for row in company.rows]
+            pairs = zip(seen.outputs, theirs, strict=True)
+            if any(worst_difference(mine, other) > self.allowed for mine, other in pairs):
+                detail = "It differs beside rows of equal length too, where nothing is padded."
+                return Cause(kinds.NEIGHBOURS, detail)
         return None
 
     def _differs(self, rows: Sequence[int], setting: Setting, others: Sequence[int], changed: Setting) -> bool:
