@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -28,12 +29,14 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
         config_dir: a folder with further configs (`--config-dir`).
 
     Raises:
-        HydromelError: an unknown group, name or key, a value that is not of the form key=value, or no such folder.
+        HydromelError: an unknown group, name or key, a value that is not of the form key=value, several values
+            (these commands make no sweep), or no such folder.
     """
     if config_dir is not None and not config_dir.is_dir():
         raise HydromelError(f"--config-dir {config_dir}: no such folder")
     search = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
     try:
+        _check_single(overrides)
         with initialize_config_module("configs", version_base="1.3"):
             composed = compose("train", [*overrides, *search], return_hydra_config=True)
             choices = dict(composed.hydra.runtime.choices)
@@ -53,12 +56,14 @@ def compose_strategies(
         The configs, and by name why others do not compose.
 
     Raises:
-        HydromelError: a name that there is not, or none composes.
+        HydromelError: a name that there is not, one that is there twice, or none composes.
     """
     named = [one.removeprefix(_GROUP).split(",") for one in overrides if one.startswith(_GROUP)]
     others = [one for one in overrides if not one.startswith(_GROUP)]
     of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
     there_are = names_of("batching", config_dir)
+    if named and len(set(named[-1])) < len(named[-1]):
+        raise HydromelError(f"{_GROUP}{','.join(named[-1])}: name each strategy once")
     configs, left_out = [], {}
     for name in named[-1] if named else there_are:
         for of_size in of_sizes:
@@ -71,6 +76,13 @@ def compose_strategies(
     if not configs:
         raise HydromelError(next(iter(left_out.values())))
     return configs, left_out
+
+
+def _check_single(overrides: Sequence[str]) -> None:
+    """Raises HydromelError for a sweep: `seed=1,2`."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.is_sweep_override():
+            raise HydromelError(f"{override.input_line}: one value is taken here; only batching=a,b names several")
 
 
 def names_of(group: str, config_dir: Path | None = None) -> list[str]:

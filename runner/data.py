@@ -34,9 +34,10 @@ def arrange(config: Config, batching: Any, train: Any) -> Any:
     """Training rows as the strategy wants them; a stream and rows are not mixed up."""
     one_text = config["task"].get("unit") == "stream"
     if one_text != isinstance(batching, Stream):
+        unit = config["task"].get("unit")
+        task = f"task={name_of(config, 'task')}" if unit is None else f"task.unit={unit}"
         raise HydromelError(
-            f"task.unit=stream and batching=stream go together; got task.unit={config['task'].get('unit')} and "
-            f"batching={batching.name}"
+            f"task.unit=stream and batching=stream go together; got {task} and batching={batching.name}"
         )
     if one_text and config["max_length"] is not None:
         raise HydromelError("max_length cuts rows, and a stream has only one; use max_length=null")

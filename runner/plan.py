@@ -85,9 +85,12 @@ def _sizes(text: str | None, overrides: Sequence[str]) -> list[int]:
     if any(one.startswith("batching.batch_size=") for one in overrides):
         raise HydromelError("--batch-sizes and batching.batch_size=N are two ways to say the same; give one of them")
     try:
-        return [_positive(one) for one in text.split(",")]
+        sizes = [_positive(one) for one in text.split(",")]
     except argparse.ArgumentTypeError as error:
         raise HydromelError(f"--batch-sizes {text}: {error}; for example 16,32,64") from error
+    if len(set(sizes)) < len(sizes):
+        raise HydromelError(f"--batch-sizes {text}: give each size once; for example 16,32,64")
+    return sizes
 
 
 def _positive(text: str) -> int:
