@@ -124,7 +124,7 @@ def test_json_has_further_columns() -> None:
     ],
 )
 def test_malformed_json(line: str, expected: str) -> None:
-    with pytest.raises(HydromelError, match="^x:12: ") as error:
+    with pytest.raises(HydromelError, match=r"^x:12: ") as error:
         answered(JsonLines("tokens", "text"), '{"text": "the \\"tags\\" of"}\n' + line)
     assert expected in str(error.value)
     with pytest.raises(HydromelError, match="field 'pos' has 2 values for 1 tokens"):
