@@ -85,6 +85,12 @@ def _check_single(overrides: Sequence[str]) -> None:
             raise HydromelError(f"{override.input_line}: one value is taken here; only batching=a,b names several")
 
 
+def under(config: Config, strategy: Config) -> Config:
+    """`config` with the batching strategy of another one."""
+    choices = {**config["choices"], "batching": strategy["choices"]["batching"]}
+    return {**config, "batching": strategy["batching"], "choices": choices}
+
+
 def names_of(group: str, config_dir: Path | None = None) -> list[str]:
     """Names of all configs of a group, such as `batching`."""
     groups = [files("configs").joinpath(group)]

@@ -11,6 +11,7 @@ from typing import NoReturn
 from runner.compose import compose_strategies
 from runner.errors import HydromelError
 from runner.job import failed
+from runner.output_file import as_json, check_writable, write
 
 _EXAMPLES = """examples:
   hydromel-plan                                                  every strategy on the built-in corpus
@@ -28,30 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser().parse_intermixed_args(arguments)
         sizes = _sizes(options.batch_sizes, options.overrides)
         configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)
-        _prepare(options.json)
+        check_writable(options.json)
         # imports torch: help and a mistyped name need not wait for that
         from runner import plan_tables
-        from runner.planning import as_json, plan
+        from runner.planning import as_dict, plan
 
         report = plan(configs, left_out, options.epochs)
-        if options.json is not None:
-            as_json(report, options.json)
         plan_tables.show(report)
+        if options.json is not None:
+            write(options.json, as_json(as_dict(report)))
     except HydromelError as error:
         return failed(str(error))
     return 0
-
-
-def _prepare(file: Path | None) -> None:
-    """Complain before the work about a file that cannot be written after it."""
-    if file is None:
-        return
-    if file.is_dir():
-        raise HydromelError(f"--json {file}: that is a folder; name a file")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HydromelError(f"--json {file}: {error.strerror} ({error.filename})") from error
 
 
 class _Parser(argparse.ArgumentParser):

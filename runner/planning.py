@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from runner.batching.stream import Stream
 from runner.build import build, check_options
 from runner.columns import TARGET, Data
 from runner.data import arrange, describe_data, load_data
-from runner.durable import write_json
 from runner.errors import HydromelError
 from runner.experiment import build_optimizer, check_root, choose_device
 from runner.memory_estimate import Memory, MemoryEstimate
@@ -162,19 +160,15 @@ def row_answers(task: Task, data: Data, train: Batch) -> FloatArray | None:
     return answer_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_answers)
 
 
-def as_json(report: Report, path: Path) -> None:
-    """Write the report, with shares beside what chance gives and with totals.
-
-    Raises:
-        HydromelError: it could not be written.
-    """
+def as_dict(report: Report) -> dict[str, Any]:
+    """Plain values, as `--json` writes them: with shares beside what chance gives and with totals."""
     content = asdict(report)
     for one, shown in zip(report.planned, content["planned"], strict=True):
         shown["memory"] |= {name: getattr(one.memory, name) for name in ("training_bytes", "evaluation_bytes")}
         for name, figure in vars(one.quality).items():
             if isinstance(figure, Share):
                 shown["quality"][name]["times_chance"] = figure.times_chance
-    write_json(path, content)
+    return content
 
 
 def _check(config: Config) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +10,23 @@ from typing import Any, NoReturn
 
 import yaml
 
-from runner.compose import compose_strategies
+from runner.compose import compose_strategies, under
 from runner.errors import HydromelError
 from runner.job import failed
 from runner.names import RESOLVED
+from runner.output_file import as_json, check_writable, write
 
 Config = dict[str, Any]
+ALONE = {  # flags that say what is audited, and others that they take
+    "gallery": ("known bugs", ("json",)),
+    "every": ("configs, one line each", ("json", "config_dir", "overrides")),
+}
 _EXAMPLES = """examples:
   hydromel-audit                                         the default model under every strategy that fits
   hydromel-audit task=tag encoder=rnn                    another one
   hydromel-audit task=classify encoder=conv batching=unmasked --html audit.html
   hydromel-audit --run runs/2026-11-21/101500-tag        a trained model, its own weights
+  hydromel-audit --run runs/FOLDER batching=bucketed     the same under another strategy
   hydromel-audit --every task=classify                   all encoders and poolings, small, a line each
   hydromel-audit --gallery                               known bugs: is each caught, and named?
 
@@ -32,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 all checks pass, 1 one fails or the input is bad."""
     try:
         options = parser().parse_intermixed_args(arguments)
+        _check(options)
+        for file in (options.json, options.html):
+            check_writable(file)
         if options.gallery:
             return _gallery(options)
         if options.every:
@@ -49,6 +57,7 @@ def _audit(options: argparse.Namespace) -> int:
     from runner.audit import show
     from runner.audit.config import Options, audit_config
 
+    _check_root(configs[0])
     torch.set_num_threads(configs[0]["threads"] or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
     wanted = Options(
@@ -59,17 +68,16 @@ def _audit(options: argparse.Namespace) -> int:
         weights=weights,
     )
     report = audit_config(configs, left_out, wanted)
-    _write(options.json, json.dumps(report.as_dict(), indent=1) + "\n")
-    _write(options.html, show.page(report))
     show.console(report)
+    if options.json is not None:
+        write(options.json, as_json(report.as_dict()))
     if options.html is not None:
+        write(options.html, show.page(report))
         print(f"Page: {options.html}")
     return 0 if report.passed else 1
 
 
 def _every(options: argparse.Namespace) -> int:
-    if options.run or options.html or options.gallery:
-        raise HydromelError("--every audits configs, one line each; it takes no --run, --gallery or --html")
     import torch
 
     from runner.audit import show
@@ -80,47 +88,86 @@ def _every(options: argparse.Namespace) -> int:
     for one in audit_space(options.overrides, options.config_dir):
         print("\n".join(show.combination(one)), flush=True)
         audited.append(one)
-    _write(options.json, json.dumps([one.as_dict() for one in audited], indent=1) + "\n")
     models = [one for one in audited if one.report is not None]
     passed = sum(one.passed for one in models)
     print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are no model (-)")
+    if options.json is not None:
+        write(options.json, as_json([one.as_dict() for one in audited]))
     return 0 if models and passed == len(models) else 1
 
 
 def _gallery(options: argparse.Namespace) -> int:
-    if options.overrides or options.run or options.html:
-        raise HydromelError("--gallery audits known bugs; it takes no config, no --run and no --html")
     from runner.audit.gallery.show import as_dicts, console
 
     catches = console()
-    _write(options.json, json.dumps(as_dicts(catches), indent=1) + "\n")
+    if options.json is not None:
+        write(options.json, as_json(as_dicts(catches)))
     return 0 if all(one.named and one.twin_passed for one in catches) else 1
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises HydromelError for flags that would have no effect beside others."""
+    for flag, (what, takes) in ALONE.items():
+        if getattr(options, flag):
+            for name, value in vars(options).items():
+                if name not in (flag, *takes) and value not in ([], parser().get_default(name)):
+                    got = options.overrides[0] if name == "overrides" else f"--{name.replace('_', '-')}"
+                    raise HydromelError(f"--{flag} audits {what}; it takes no {got}")
+    for override in options.overrides:
+        if override.lstrip("+").startswith("resume=") and override.partition("=")[2] != "null":
+            raise HydromelError(f"{override}: to audit a run, give --run FOLDER; leave it out")
 
 
 def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]:
     """A config for each strategy to be audited: those that are named, or all; and why others do not compose."""
     if options.run is None:
         return compose_strategies(options.overrides, options.config_dir)
-    if options.overrides:
-        raise HydromelError(f"--run takes its config from {options.run / RESOLVED}; give no {options.overrides[0]}")
-    return [_of_run(options.run)], {}
+    for override in options.overrides:
+        if not override.startswith("batching="):
+            raise HydromelError(
+                f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME, no {override}"
+            )
+    config = _of_run(options.run)
+    if not options.overrides:
+        return [config], {}
+    strategies, left_out = compose_strategies(options.overrides, options.config_dir)
+    return [under(config, one) for one in strategies], left_out
 
 
 def _of_run(folder: Path) -> Config:
-    if not (folder / RESOLVED).is_file():
+    """The config of a run.
+
+    Raises:
+        HydromelError: no run's folder, or its config is damaged.
+    """
+    file = folder / RESOLVED
+    if folder.is_file():
+        raise HydromelError(f"--run {folder}: that is a file; give the run's folder, {folder.parent}")
+    if not file.is_file():
         raise HydromelError(f"--run {folder}: that is no run's folder (it has no {RESOLVED})")
-    config: Config = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HydromelError(f"{file}: damaged, no YAML ({error})") from error
+    except OSError as error:
+        raise HydromelError(f"{file}: cannot be read ({error.strerror})") from error
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise HydromelError(f"{file}: damaged, it holds no options")
+    try:
+        _check_root(config)
+    except HydromelError as error:
+        raise HydromelError(f"{file}: {error}") from error
+    if "batching" not in config["choices"]:
+        raise HydromelError(f"{file}: damaged, it lacks choices.batching")
     return config
 
 
-def _write(path: Path | None, text: str) -> None:
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise HydromelError(f"{path}: cannot be written ({error.strerror})") from error
+def _check_root(config: Config) -> None:
+    """Raises HydromelError where the top level of a config does not fit."""
+    from runner.build import check_options
+    from runner.experiment import check_root
+
+    check_options(check_root, config, "")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,10 +188,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
     made.add_argument("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
-    made.add_argument("--rows", type=_at_least(8), default=20, metavar="N", help="examples (default: %(default)s)")
+    made.add_argument("--rows", type=_whole(8, 512), default=20, metavar="N", help="examples (default: %(default)s)")
     made.add_argument(
         "--longest",
-        type=_at_least(3),
+        type=_whole(3, 4096),
         default=60,
         metavar="N",
         help="tokens; longer rows are cut (default: %(default)s)",
@@ -158,10 +205,14 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _at_least(least: int) -> Any:
+def _whole(least: int, most: int) -> Any:
+    """A whole number in these bounds: an audit's time grows with it, its insight soon does not."""
+
     def whole_number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {least}")
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            more = text.isascii() and text.isdigit() and len(text) < 9 and int(text) > most
+            why = ": more add time, not insight" if more else ""
+            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {least} to {most}{why}")
         return int(text)
 
     return whole_number

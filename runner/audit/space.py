@@ -11,7 +11,7 @@ from typing import Any
 from runner.audit.config import Options, audit_config
 from runner.audit.verdict import Report
 from runner.build import alternatives
-from runner.compose import Config, compose_config, compose_strategies, names_of
+from runner.compose import Config, compose_config, compose_strategies, names_of, under
 from runner.errors import HydromelError
 
 SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # numbers a vector
@@ -96,14 +96,9 @@ def _audited(
     config = _small(compose_config([*overrides, *SMALL_DATA], config_dir))
     choice = " ".join(dict.fromkeys(overrides))
     try:
-        return Audited(choice, audit_config([_under(config, one) for one in strategies], left_out, SMALL_SAMPLE))
+        return Audited(choice, audit_config([under(config, one) for one in strategies], left_out, SMALL_SAMPLE))
     except HydromelError as error:
         return Audited(choice, None, str(error))
-
-
-def _under(config: Config, strategy: Config) -> Config:
-    choices = {**config["choices"], "batching": strategy["choices"]["batching"]}
-    return {**config, "batching": strategy["batching"], "choices": choices}
 
 
 def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> list[str]:

@@ -75,6 +75,12 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert facts["weights"] == str(folder / "checkpoints" / "best.safetensors")
     assert command.main(["--run", str(folder), "encoder=conv"]) == 1
     assert "--run takes its config from" in capsys.readouterr().err
+    assert command.main(["--run", str(folder), "batching=packed,bucketed", "--json", str(tmp_path / "a.json")]) == 0
+    assert "Batch-invariant under packed, bucketed" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["facts"]
+    assert facts["weights"].startswith(str(folder))
+    assert command.main(["--run", str(folder / RESOLVED)]) == 1
+    assert f"that is a file; give the run's folder, {folder}" in capsys.readouterr().err
     shutil.rmtree(folder / "checkpoints")
     assert command.main(["--run", str(folder)]) == 1
     error = capsys.readouterr().err
@@ -93,12 +99,28 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["encoder.hidden=0"], "encoder.hidden=0"),
         (["task=tag", "encoder=bow"], "a vector for each token"),
         (["--rows", "3"], "--rows: '3' is not a whole number from 8"),
+        (["--rows", "513"], "--rows: '513' is not a whole number from 8 to 512: more add time, not insight"),
+        (["--longest", "5000"], "--longest: '5000' is not a whole number from 3 to 4096"),
+        (["threads=-1"], "threads=-1"),
+        (["seed=1,2"], "seed=1,2: one value is taken here"),
+        (["--every", "encoder=bow,conv"], "encoder=bow,conv: one value is taken here"),
+        (["resume=runs/old"], "resume=runs/old: to audit a run, give --run FOLDER"),
+        (["--every", "resume=runs/old"], "resume=runs/old: to audit a run, give --run FOLDER"),
+        (["task=tag", "batching=stream"], "got task=tag and batching=stream"),
         (["--rows", "many"], "--rows: 'many' is not a whole number from 8"),
         (["--longest"], "--longest: expected one argument"),
         (["--colour"], "--colour"),
         (["--run", "nowhere"], "--run nowhere: that is no run's folder"),
         (["--gallery", "task=tag"], "--gallery audits known bugs"),
-        (["--every", "--html", "a.html"], "--every audits configs, one line each"),
+        (["--gallery", "--every"], "--gallery audits known bugs; it takes no --every"),
+        (["--gallery", "--rows", "9"], "it takes no --rows"),
+        (["--gallery", "--longest", "9"], "it takes no --longest"),
+        (["--gallery", "--random"], "it takes no --random"),
+        (["--gallery", "--config-dir", "."], "it takes no --config-dir"),
+        (["--gallery", "--run", "."], "it takes no --run"),
+        (["--gallery", "--html", "a.html"], "it takes no --html"),
+        (["--every", "--html", "a.html"], "--every audits configs, one line each; it takes no --html"),
+        (["--every", "--rows", "9"], "it takes no --rows"),
         (["--config-dir", "nowhere"], "nowhere"),
         (["task"], "task"),
     ],
@@ -111,11 +133,51 @@ def test_bad_input_is_one_line(arguments: list[str], expected: str, capsys: pyte
     assert len(error.strip().splitlines()) == 1, error
 
 
-def test_a_file_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("content", ["{{{: [", "", "just a string", "[1, 2]", "{1: 2}", "task: {}", "\x00"])
+def test_a_damaged_config_of_a_run_is_one_line(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / RESOLVED).write_text(content, encoding="utf-8")
+    assert command.main(["--run", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / RESOLVED}: ")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("node", ["task", "batching", "features", "encoder", "dataset", "embedding", "choices"])
+def test_so_is_a_part_that_is_lost(node: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for lost in ({}, None, 3, "text"):
+        (tmp_path / RESOLVED).write_text(yaml.safe_dump({**config(*SMALL), node: lost}), encoding="utf-8")
+        assert command.main(["--run", str(tmp_path)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "what"), [("--json", ()), ("--html", ()), ("--json", ("--gallery",)), ("--json", ("--every",))]
+)
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    flag: str, what: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    options = ["encoder=bow", *SMALL[2:], "batching=packed"]
-    assert command.main([*options, "--json", str(tmp_path / "file" / "audit.json")]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+    for bad in (tmp_path / "file" / "audit", tmp_path / "file" / "more" / "audit", tmp_path):
+        assert command.main([*what, flag, str(bad)]) == 1
+        out, error = capsys.readouterr()
+        assert not out
+        assert error.startswith(f"error: {bad}: cannot be written (")
+        assert len(error.splitlines()) == 1
+
+
+def test_the_verdict_is_told_though_its_file_cannot_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "check_writable", lambda path: None)  # it went away meanwhile
+    options = ["encoder=bow", *SMALL[2:], "batching=packed", "--rows", "8", "--longest", "9"]
+    assert command.main([*options, "--json", str(tmp_path / "gone" / "audit.json")]) == 1
+    out, error = capsys.readouterr()
+    assert "Batch-invariant under packed" in out
+    assert error == f"error: {tmp_path / 'gone' / 'audit.json'}: cannot be written (No such file or directory)\n"
 
 
 def test_the_gallery_as_the_command_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
