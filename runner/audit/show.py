@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,49 +14,11 @@ from rich.text import Text
 
 from runner.audit.checks import CHECKS
 from runner.audit.space import Audited
-from runner.audit.verdict import Finding, Heat, Report, Verdict, worst_of
+from runner.audit.verdict import Heat, Report, faults, worst_of
 
 WIDEST = 1000  # columns; a table takes what it needs
 SHADES = 10  # of the heat map, one a power of ten beyond what rounding allows
-FOLLOWS = ("loss", "metric")
-ASPECTS = ("subject", "check", "mode")
 MARKS = {True: ("ok", "green"), False: ("FAIL", "bold red"), None: ("-", "dim")}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Failed verdicts that have module and kind in common.
-
-    Attributes:
-        finding: the one that differs most.
-        subjects, checks, modes: where it was seen.
-        after: checks of loss and metric that fail too, as they must where a module is wrong.
-    """
-
-    finding: Finding
-    subjects: list[str]
-    checks: list[str]
-    modes: list[str]
-    after: list[str]
-
-
-def faults(failed: Sequence[Verdict]) -> list[Fault]:
-    """Failed verdicts put together by module and kind, in the order in which they were found.
-
-    Loss and metric of a subject that has a fault in a module are not told apart from it: they follow from it, and if
-    they have a fault of their own it shows once that one is mended.
-    """
-    groups: dict[tuple[str, str], list[Verdict]] = {}
-    at_modules = {one.subject for one in failed if one.finding and one.finding.module not in FOLLOWS}
-    after: dict[str, list[str]] = {}
-    for one in failed:
-        if one.finding is None:
-            continue
-        if one.finding.module in FOLLOWS and one.subject in at_modules:
-            after.setdefault(one.subject, []).append(one.check)
-        else:
-            groups.setdefault((one.finding.module, one.finding.kind), []).append(one)
-    return [_fault(group, after) for group in groups.values()]
 
 
 def console(report: Report) -> None:
@@ -77,9 +37,10 @@ def console(report: Report) -> None:
     out.print(table)
     for fault in faults(report.failures(controls=True)):
         only_control = all(subject in report.controls for subject in fault.subjects)
-        out.print(Text(_fault_line(fault), style="yellow" if only_control else "red"), soft_wrap=True)
-        out.print(f"  {fault.finding.detail}", soft_wrap=True)
-        out.print(f"  {_sentence(fault.finding.hint)}", soft_wrap=True)
+        first, *more = fault.lines
+        out.print(Text(first, style="yellow" if only_control else "red"), soft_wrap=True)
+        for line in more:
+            out.print(f"  {line}", soft_wrap=True)
     for line in closing(report):
         out.print(line, soft_wrap=True)
 
@@ -94,7 +55,7 @@ def combination(audited: Audited) -> list[str]:
     lines = [f"{mark}  {audited.choice}: {named} ({report.facts['seconds']:.1f} s)"]
     if audited.is_control:
         return [f"{lines[0]}; a control: it must {'and does ' if audited.passed else ''}fail"]
-    return lines + [f"      {_fault_line(fault)}" for fault in faults(report.failures())]
+    return lines + [f"      {fault.lines[0]}" for fault in faults(report.failures())]
 
 
 def closing(report: Report) -> list[str]:
@@ -140,43 +101,12 @@ def page(report: Report) -> str:
             (check, CHECKS[check], [_cell(report, one, check) for one in report.subjects()])
             for check in report.checks()
         ],
-        faults=[(_fault_line(one), one.finding.detail, _sentence(one.finding.hint)) for one in _all_faults(report)],
+        faults=[one.lines for one in faults(report.failures(controls=True))],
         closing=closing(report),
-        facts={name: value for name, value in report.facts.items() if name != "left out"},
-        heats=sorted((_heat(one) for one in report.heats if one.modules), key=lambda one: not one["differs"]),
+        facts={name: _fact(value) for name, value in report.facts.items() if name != "left out"},
+        heats=sorted((_heat(report, one) for one in report.heats if one.modules), key=lambda one: not one["differs"]),
         shades=list(range(SHADES + 1)),
     )
-
-
-def _all_faults(report: Report) -> list[Fault]:
-    return faults(report.failures(controls=True))
-
-
-def _fault(group: list[Verdict], after: dict[str, list[str]]) -> Fault:
-    worst = max(group, key=lambda one: one.worst)
-    assert worst.finding is not None
-    subjects, checks, modes = (list(dict.fromkeys(getattr(one, key) for one in group)) for key in ASPECTS)
-    follows = [check for subject in subjects for check in after.get(subject, [])]
-    return Fault(worst.finding, subjects, checks, modes, list(dict.fromkeys(follows)))
-
-
-def _fault_line(fault: Fault) -> str:
-    found = fault.finding
-    rows = ", ".join(map(str, found.rows[:6])) + (", ..." if len(found.rows) > 6 else "")
-    size = (
-        "is an error"
-        if found.quantity == "error"
-        else f"differs by {found.size:.3g}, rounding allows {found.allowed:.1g}"
-    )
-    return (
-        f"{', '.join(fault.subjects)}: {found.kind} at {found.module}: {found.quantity} {size} (rows {rows}; "
-        f"checks {', '.join(fault.checks)}; {' and '.join(fault.modes)} mode)"
-        + (f"; {', '.join(fault.after)} fail with it" if fault.after else "")
-    )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _mark(report: Report, subject: str, check: str) -> Text:
@@ -197,15 +127,29 @@ def _cell(report: Report, subject: str, check: str) -> dict[str, str]:
     return {"state": state, "text": _mark(report, subject, check).plain, "told": told}
 
 
-def _heat(heat: Heat) -> dict[str, Any]:
-    """Rows of cells with a shade 0 (within rounding) to `SHADES`."""
+def _fact(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_fact, value))
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _heat(report: Report, heat: Heat) -> dict[str, Any]:
+    """Rows of cells with a shade 0 (within rounding) to `SHADES`; and what that check found."""
     width = max(len(heat.tokens), 1)
     rows = []
     for name, shares in zip(heat.modules, heat.shares, strict=True):
         spread = shares if len(shares) == width else [max(shares, default=0.0)] * width
         rows.append((name, [(_shade(share), _told(share)) for share in spread]))
     differs = any(share > 1.0 for shares in heat.shares for share in shares)
-    return {"heat": heat, "rows": rows, "tokens": heat.tokens or ["(no token)"], "differs": differs}
+    found = [one.finding for one in report.of(heat.subject, heat.check) if one.mode == heat.mode and one.finding]
+    told = f"where it differs: {found[0].kind} at {found[0].module}" if found else "where it differs"
+    return {
+        "heat": heat,
+        "rows": rows,
+        "tokens": heat.tokens or ["(no token)"],
+        "differs": differs,
+        "told": told if differs else "no difference",
+    }
 
 
 def _shade(share: float) -> int:

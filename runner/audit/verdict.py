@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -18,6 +19,9 @@ SHARED_DROPOUT = "randomness shared by rows"
 NOT_FINITE = "not finite"
 OVERFLOW = "numeric overflow"
 ERROR = "error"
+
+ROOTS = (STATE, RANDOM)  # whatever else is seen after such a fault may follow from it
+FOLLOWS = ("loss", "metric")  # places that are wrong wherever a module is
 
 HINTS = {
     VALUE_LEAK: "what stands in padding reaches real tokens: select before you mix, x.masked_fill(~mask, 0) for sums "
@@ -86,6 +90,36 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """Failed verdicts that have module and kind in common.
+
+    Attributes:
+        finding: the one that differs most, as far as a number tells.
+        subjects, checks, modes: where it was seen.
+        after: checks that fail too, as they must or may where this is wrong.
+    """
+
+    finding: Finding
+    subjects: list[str]
+    checks: list[str]
+    modes: list[str]
+    after: list[str]
+
+    @property
+    def lines(self) -> tuple[str, str, str]:
+        """What, where and how much; how it was seen; how to mend it."""
+        found = self.finding
+        rows = ", ".join(map(str, found.rows[:6])) + (", ..." if len(found.rows) > 6 else "")
+        size = f"differs by {found.size:.3g}, rounding allows {found.allowed:.1g}"
+        if not math.isfinite(found.size):
+            size = "is an error" if found.quantity == "error" else "is lost: NaN or infinite"
+        seen = f"rows {rows}; checks {', '.join(self.checks)}; {' and '.join(self.modes)} mode"
+        after = f"; {', '.join(self.after)} fail with it" if self.after else ""
+        first = f"{', '.join(self.subjects)}: {found.kind} at {found.module}: {found.quantity} {size} ({seen}){after}"
+        return first, found.detail, f"{found.hint[:1].upper()}{found.hint[1:]}."
+
+
+@dataclass(frozen=True)
 class Heat:
     """Where values differ: for one example, modules (in the order in which they ran) x its positions.
 
@@ -145,10 +179,11 @@ class Report:
         """For tests.
 
         Raises:
-            AssertionError: a check failed; the message names module, kind and hint of each.
+            AssertionError: a check failed; the message names module, kind and hint of each fault.
         """
         if not self.passed:
-            raise AssertionError(f"{self.title}: not batch-invariant\n" + "\n".join(map(line, self.failures())))
+            told = ["\n  ".join(one.lines) for one in faults(self.failures())]
+            raise AssertionError("\n".join([f"{self.title}: not batch-invariant", *told]))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` writes them."""
@@ -168,16 +203,39 @@ class Report:
         }
 
 
-def line(verdict: Verdict) -> str:
-    """A failed verdict as one line."""
-    found = verdict.finding
-    assert found is not None
-    rows = ", ".join(map(str, found.rows[:6])) + (", ..." if len(found.rows) > 6 else "")
-    return (
-        f"{verdict.subject} / {verdict.check} / {verdict.mode}: {found.kind} at {found.module}: {found.quantity} "
-        f"differs by {found.size:.3g} (rounding allows {found.allowed:.1g}), rows {rows}. {found.detail} "
-        f"{found.hint[0].upper()}{found.hint[1:]}."
-    )
+def faults(failed: Sequence[Verdict]) -> list[Fault]:
+    """Failed verdicts put together by module and kind, in the order in which they were found.
+
+    What may follow from another fault of the same subject is named with that one: loss and metric, where a module is
+    wrong, and all that comes after answers that are random or remember. A fault of their own shows once that is mended.
+    """
+    explained = [(one, one.finding) for one in failed if one.finding is not None]
+    groups: dict[tuple[str, str], list[Verdict]] = {}
+    after: dict[tuple[str, str], list[str]] = {}
+    roots: dict[str, tuple[str, str]] = {}
+    modules: dict[str, tuple[str, str]] = {}
+    for one, found in explained:
+        if found.module not in FOLLOWS:
+            modules.setdefault(one.subject, (found.module, found.kind))
+    for one, found in explained:
+        key = (found.module, found.kind)
+        cause = modules.get(one.subject) if found.module in FOLLOWS else None
+        if found.kind in ROOTS:
+            roots.setdefault(one.subject, key)
+        else:
+            cause = roots.get(one.subject, cause)
+        if cause is None:
+            groups.setdefault(key, []).append(one)
+        else:
+            after.setdefault(cause, []).append(one.check)
+    return [_fault(group, after.get(key, [])) for key, group in groups.items()]
+
+
+def _fault(group: Sequence[Verdict], after: Sequence[str]) -> Fault:
+    worst = max(group, key=lambda one: (one.finding is not None and math.isfinite(one.finding.size), one.worst))
+    assert worst.finding is not None
+    subjects, checks, modes = ([getattr(one, key) for one in group] for key in ("subject", "check", "mode"))
+    return Fault(worst.finding, *(list(dict.fromkeys(each)) for each in (subjects, checks, modes, after)))
 
 
 def worst_of(verdicts: Sequence[Verdict]) -> bool | None:

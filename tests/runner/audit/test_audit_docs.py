@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.audit_others import cases, told
+from runner.audit import metric, tolerance
 from runner.audit.checks import CHECKS
 from runner.audit.gallery.cases import BUGS
 from runner.audit.verdict import HINTS
@@ -31,6 +32,13 @@ def installed(package: str) -> str:
         return version(package).partition("+")[0]
     except PackageNotFoundError:
         return "not installed"
+
+
+def test_constants_of_tolerances_are_told() -> None:
+    assert f"λ = {tolerance.SAFETY:g}," in DOCS
+    assert f"{tolerance.MEASURED_SAFETY:g} times the largest error" in DOCS
+    assert metric.ALLOWED == 1e-9
+    assert "differ by 10⁻⁹ of their size" in " ".join(DOCS.split())
 
 
 def test_checks_kinds_and_gallery_are_told_as_they_are() -> None:
