@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.errors import HydromelError
+from runner.ragged import IntArray
 from runner.texts.passages import Passage
-from runner.texts.text_format import Answers, Parsed, put, spaced, written
+from runner.texts.text_format import Answers, Parsed, put, written
 
 Separator = Literal["tab", "space"]
+Mask = npt.NDArray[np.bool_]
 MARKS = {"tab": "\t", "space": " "}
 WHITE = " \t\v\f\r"  # lines of these alone are blank
 
@@ -29,7 +31,8 @@ class Columns:
         columns: name -> place from 0, negative from the right.
         comment_prefix: lines that begin so hold no token (None: none).
         docstart: lines that begin so end a row, as blank ones do (None: none).
-        other: pattern of lines that hold no token of the sentence and yet have columns; their tag is `_` (None: none).
+        other: pattern (RE2) of the begin of lines that hold no token of the sentence and yet have columns; their tag
+            is `_` (None: none).
     """
 
     separator: Separator
@@ -50,15 +53,15 @@ class Columns:
                 raise HydromelError(f"this run reads the column '{column}' too; name its place with --columns")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        ends = np.array([self.may_end(line) for line in passage.lines])
-        places = np.array(
-            [place for place, line in enumerate(passage.lines) if not ends[place] and self._is_token(line)],
-            dtype=np.int64,
-        )
-        fields = [self._fields(passage, place, columns) for place in places]
+        lines = pa.array(passage.lines, pa.string())
+        ends = _mask(pc.equal(pc.ascii_trim(lines, WHITE), ""))
+        if self.docstart is not None:
+            ends |= _mask(pc.starts_with(lines, self.docstart))
+        places = np.flatnonzero(~ends & ~self._without_token(lines))
+        fields = self._fields(passage, lines, places)
+        flat = {name: self._column(passage, fields, places, name) for name in columns}
         row = np.cumsum(ends)[places]
         offsets = pa.array(np.append(np.flatnonzero(np.diff(row, prepend=-1)), len(places)), pa.int32())
-        flat = {name: pa.array([one[self.columns[name]] for one in fields], pa.string()) for name in columns}
         return Parsed(pa.table({name: pa.ListArray.from_arrays(offsets, each) for name, each in flat.items()}), places)
 
     def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
@@ -66,34 +69,59 @@ class Columns:
         said = [answers.strings.flatten()]
         if answers.probability is not None:
             said.append(written(answers.probability).flatten())
-        old = pa.array([passage.lines[place] for place in parsed.places], pa.string())
-        nothing = mark + mark.join("_" * len(said))
-        lines = [f"{line}{nothing}" if self._is_other(line) else line for line in passage.lines]
-        return put(lines, parsed.places, pc.binary_join_element_wise(old, *said, mark))
+        lines = pa.array(passage.lines, pa.string())
+        all_lines = list(passage.lines)
+        for place in np.flatnonzero(self._other(lines)):
+            all_lines[place] += mark + mark.join("_" * len(said))
+        old = lines.take(pa.array(parsed.places))
+        return put(all_lines, parsed.places, pc.binary_join_element_wise(old, *said, mark))
 
-    def _is_token(self, line: str) -> bool:
-        is_comment = self.comment_prefix is not None and line.startswith(self.comment_prefix)
-        return not is_comment and not self._is_other(line)
+    def _without_token(self, lines: pa.Array) -> Mask:
+        """(L,) comments, and lines of columns that are no token of the sentence."""
+        if self.comment_prefix is None:
+            return self._other(lines)
+        return self._other(lines) | _mask(pc.starts_with(lines, self.comment_prefix))
 
-    def _is_other(self, line: str) -> bool:
-        return self.other is not None and re.match(self.other, line) is not None
+    def _other(self, lines: pa.Array) -> Mask:
+        if self.other is None:
+            return np.zeros(len(lines), dtype=bool)
+        return _mask(pc.match_substring_regex(lines, f"^{self.other}"))
 
-    def _fields(self, passage: Passage, place: int, columns: Collection[str]) -> list[str]:
-        line = passage.lines[place]
-        fields = line.split("\t") if self.separator == "tab" else spaced(line)
-        if self.width is None:
-            self.width = len(fields)
-            for name in columns:
-                if not -self.width <= self.columns[name] < self.width:
-                    raise HydromelError(
-                        f"{passage.at(place)}: {self.width} {self.separator}-separated columns, but {name} is asked "
-                        f"for in column {self.columns[name]}, counted from 0 (--separator, --columns)"
-                    )
-        if len(fields) != self.width:
+    def _fields(self, passage: Passage, lines: pa.Array, places: IntArray) -> pa.ListArray:
+        """(N,) lists of as many strings as the first line of the text has."""
+        chosen = lines.take(pa.array(places))
+        if self.separator == "tab":
+            fields = pc.split_pattern(chosen, "\t")
+        else:
+            fields = pc.split_pattern_regex(pc.utf8_trim(chosen, " "), " +")
+        widths = fields.value_lengths().to_numpy(zero_copy_only=False)
+        if self.width is None and len(widths):
+            self.width = int(widths[0])
+        odd = np.flatnonzero(widths != self.width)
+        if len(odd):
             raise HydromelError(
-                f"{passage.at(place)}: {len(fields)} {self.separator}-separated columns; lines before have {self.width}"
+                f"{passage.at(places[odd[0]])}: {widths[odd[0]]} {self.separator}-separated columns; lines before have "
+                f"{self.width}"
             )
-        for name in columns:
-            if not fields[self.columns[name]]:
-                raise HydromelError(f"{passage.at(place)}: column {self.columns[name]} ({name}) is empty")
         return fields
+
+    def _column(self, passage: Passage, fields: pa.ListArray, places: IntArray, name: str) -> pa.Array:
+        """(N,) strings."""
+        place = self.columns[name]
+        if self.width is None:  # no token yet
+            return pa.array([], pa.string())
+        if not -self.width <= place < self.width:
+            raise HydromelError(
+                f"{passage.at(places[0])}: {self.width} {self.separator}-separated columns, but {name} is asked for in "
+                f"column {place}, counted from 0 (--separator, --columns)"
+            )
+        found = pc.list_element(fields, place % self.width)
+        empty = np.flatnonzero(_mask(pc.equal(found, "")))
+        if len(empty):
+            raise HydromelError(f"{passage.at(places[empty[0]])}: column {place} ({name}) is empty")
+        return found
+
+
+def _mask(booleans: pa.Array) -> Mask:
+    found: Mask = booleans.to_numpy(zero_copy_only=False)
+    return found.copy()  # Arrow's memory is read-only
