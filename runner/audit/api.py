@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from runner.audit.compare import Alone
-from runner.audit.engine import DTYPES, Arithmetic, Auditor, Mode, arithmetic_verdict, dropout_verdict, in_mode
+from runner.audit.engine import DTYPES, Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
 from runner.audit.metric import metric_verdict
 from runner.audit.module import Collate, ModuleSubject
-from runner.audit.observe import seeded
+from runner.audit.state import Mode, in_mode, seeded
 from runner.audit.verdict import Report, Verdict
 from runner.errors import HydromelError
 from runner.task import Loss

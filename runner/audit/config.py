@@ -11,20 +11,11 @@ from typing import Any
 import torch
 
 from runner.audit.compare import Alone
-from runner.audit.engine import (
-    DTYPES,
-    Arithmetic,
-    Auditor,
-    Mode,
-    arithmetic_verdict,
-    dropout_verdict,
-    in_mode,
-    own_dropout_verdict,
-)
+from runner.audit.engine import DTYPES, Arithmetic, Auditor, arithmetic_verdict, dropout_verdict, own_dropout_verdict
 from runner.audit.metric import metric_verdict
 from runner.audit.model import ModelSubject
-from runner.audit.observe import unchanged, with_dropout
 from runner.audit.sample import sample, streams, with_random_ids
+from runner.audit.state import Mode, in_mode, unchanged, with_dropout
 from runner.audit.stream import StreamSubject
 from runner.audit.update import update_verdict
 from runner.audit.verdict import Report, Verdict

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from torch import nn
 
 from runner.audit import verdict as kinds
 from runner.audit.align import differences, worst_difference
@@ -16,11 +14,11 @@ from runner.audit.cause import cause, failure
 from runner.audit.checks import Company, companies
 from runner.audit.compare import Alone, Difference, compare, compare_loss, first_line, not_finite
 from runner.audit.locate import Locator, Step, first_changed, first_not_finite, first_random, first_shared, named
-from runner.audit.observe import Observation, Setting, Subject, observe, seeded, unchanged, without_dropout
+from runner.audit.observe import Observation, Setting, Subject, observe
 from runner.audit.patch import is_used
+from runner.audit.state import Mode, seeded, unchanged
 from runner.audit.verdict import Finding, Heat, Verdict
 
-Mode = Literal["eval", "train"]
 Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EQUAL = "no two examples are equally long"
@@ -225,19 +223,6 @@ def own_dropout_verdict(subject: Subject, alone: Alone, seed: int, explained: bo
     made = companies(subject.lengths, subject.has_padding, seed)
     runs = [run for check in ("order", "duplicates", "company", "extremes", "width") for run in made[check]]
     return auditor.verdict("dropout", auditor.differences(runs, []), runs)
-
-
-@contextmanager
-def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
-    """Train or eval mode, without dropout; afterwards as it was."""
-    before = {one: one.training for one in module.modules()}
-    module.train(mode == "train")
-    try:
-        with without_dropout(module):
-            yield
-    finally:
-        for one, training in before.items():
-            one.training = training
 
 
 def _seeded(subject: Subject, company: Company, seed: int) -> Observation:

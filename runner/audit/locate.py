@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from runner.audit.align import Geometry, possible, reading, split, worst_difference
 from runner.audit.checks import Company
 from runner.audit.compare import Alone, Difference
-from runner.audit.observe import Record, Setting, Side, Subject, observe, seeded, trace, unchanged
+from runner.audit.observe import Record, Setting, Side, Subject, observe, trace
 from runner.audit.passes import Key, Pass, passes
 from runner.audit.patch import is_used
+from runner.audit.state import seeded, unchanged
 from runner.ragged import Ragged
 
 _GRADIENT = "gradient of "

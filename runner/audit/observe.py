@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from runner.audit.align import Geometry, Part, parts
+from runner.audit.state import unchanged
 from runner.errors import HydromelError
-from runner.layers.dropout import Dropout
 from runner.ragged import IntArray, Ragged
 from runner.task import Loss
 
@@ -166,72 +166,6 @@ def trace(
         with suppress(Exception):  # `observe` has told it
             subject.answer(rows, setting)
     return records
-
-
-@contextmanager
-def unchanged(module: nn.Module) -> Iterator[None]:
-    """What the module keeps in itself (running statistics, hidden states) is afterwards as it was."""
-    modules = list(module.modules())
-    attributes = [{name: _copied(value) for name, value in vars(one).items()} for one in modules]
-    buffers = [dict(one._buffers) for one in modules]
-    values = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    try:
-        yield
-    finally:
-        for one, kept, held in zip(modules, attributes, buffers, strict=True):
-            for name in set(vars(one)) - set(kept):
-                del vars(one)[name]
-            vars(one).update(kept)
-            one._buffers.clear()
-            one._buffers.update(held)
-        with torch.no_grad():
-            for name, buffer in module.named_buffers():
-                buffer.copy_(values[name])
-
-
-def _copied(value: Any) -> Any:
-    """Of a plain list, dict or set, which a module may write into, a copy."""
-    return value.copy() if type(value) in (list, dict, set) else value
-
-
-@contextmanager
-def without_dropout(module: nn.Module) -> Iterator[None]:
-    """All dropout probabilities at 0, those of torch's own layers too."""
-    changed: list[tuple[nn.Module, str, float]] = []
-    for one in module.modules():
-        for name, value in vars(one).items():
-            is_rate = "drop" in name.lower() or (name == "p" and "Dropout" in type(one).__name__)
-            if is_rate and isinstance(value, float):
-                changed.append((one, name, value))
-    for one, name, _ in changed:
-        setattr(one, name, 0.0)
-    try:
-        yield
-    finally:
-        for one, name, value in changed:
-            setattr(one, name, value)
-
-
-@contextmanager
-def with_dropout(module: nn.Module, rate: float) -> Iterator[None]:
-    """All dropout layers of ours at one rate above 0; afterwards as they were."""
-    layers = [one for one in module.modules() if isinstance(one, Dropout)]
-    before = [one.p for one in layers]
-    for one in layers:
-        one.p = rate
-    try:
-        yield
-    finally:
-        for one, p in zip(layers, before, strict=True):
-            one.p = p
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Random numbers from a seed; afterwards all generators are as they were."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
 
 
 def weights_like(output: Tensor) -> Tensor:

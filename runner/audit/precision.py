@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from runner.audit.observe import Setting, Subject, unchanged
+from runner.audit.observe import Setting, Subject
+from runner.audit.state import unchanged
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

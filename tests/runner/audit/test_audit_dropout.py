@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from runner.audit.config import Options, audit_config
-from runner.audit.observe import with_dropout
+from runner.audit.state import with_dropout
 from runner.audit.verdict import Verdict
 from runner.compose import compose_strategies
 from runner.layers.dropout import Dropout
