@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 from runner.durable import cannot_write
 from runner.errors import HydromelError
-from runner.job import failed
+from runner.job import failed, interrupt
 
 if TYPE_CHECKING:
     from runner.finished import Finished
@@ -34,6 +35,7 @@ _CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         return _predict(parser().parse_args(arguments))
     except HydromelError as error:
@@ -169,6 +171,7 @@ def _stdout() -> Iterator[BinaryIO]:
 def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
     try:
         sink.write("".join(f"{line}\n" for line in lines).encode(options.encoding))
+        sink.flush()  # somebody may wait for these before there are more
     except UnicodeEncodeError as error:
         raise HydromelError(
             f"--encoding {options.encoding} cannot write {error.object[error.start]!a}, which an answer holds"

@@ -130,13 +130,23 @@ def test_every_format_gives_the_same_tags(tagger: Path) -> None:
 
 
 def test_it_is_a_filter(tagger: Path) -> None:
-    """stdin to stdout, as much of an endless text as somebody reads, figures on stderr."""
+    """stdin to stdout, line by line if asked, as much of an endless text as somebody reads, figures on stderr."""
     command = [*PREDICT, str(tagger / "run"), "--format", "lines"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, input="Ann saw Rome\n\nx", capture_output=True, text=True, env=environment)
     assert done.returncode == 0
     assert [len(line.split()) for line in done.stdout.split("\n")] == [3, 0, 1, 0]
     assert done.stderr.startswith("2 rows, 4 tokens in ")
+    with subprocess.Popen(
+        [*command, "--chunk", "1"], stdin=-1, stdout=-1, stderr=-1, text=True, env=environment
+    ) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        for length in (2, 1, 3):
+            print(*["Ann"] * length, file=one.stdin, flush=True)
+            assert len(one.stdout.readline().split()) == length
+        one.terminate()
+        assert one.wait() == 130
     shell = ["bash", "-c", f"yes Ann saw Rome | {' '.join(command)} --chunk 100 | head -2; echo ${{PIPESTATUS[*]}}"]
     endless = subprocess.run(shell, capture_output=True, text=True, env=environment, timeout=100)
     assert endless.stdout.splitlines()[2] == "141 141 0"
