@@ -123,14 +123,16 @@ def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]
     if options.run is None:
         return compose_strategies(options.overrides, options.config_dir)
     for override in options.overrides:
-        if not override.startswith("batching="):
+        if not override.startswith(("batching=", "plugins=")):
             raise HydromelError(
-                f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME, no {override}"
+                f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME and "
+                f"plugins=[NAME], no {override}"
             )
     config = _of_run(options.run)
-    if not options.overrides:
+    strategies, left_out = compose_strategies([*options.overrides], options.config_dir)
+    config["plugins"] = strategies[0]["plugins"]  # whom to trust is said on the command line, not by the file
+    if not any(one.startswith("batching=") for one in options.overrides):
         return [config], {}
-    strategies, left_out = compose_strategies(options.overrides, options.config_dir)
     return [under(config, one) for one in strategies], left_out
 
 

@@ -222,3 +222,15 @@ def test_the_page(browser: webdriver.Chrome, tmp_path: Path, capsys: pytest.Capt
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_a_run_does_not_say_whom_to_trust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "runs" / "one"
+    options = [*tag_files(tmp_path), *SMALL, "train.epochs=1", "batching=padmask"]
+    run(folder, *options)
+    changed = config(*options)
+    changed["plugins"] = ["subprocess"]
+    changed["encoder"] = {"_target_": "subprocess.Popen", "args": "true"}
+    (folder / RESOLVED).write_text(yaml.safe_dump(changed), encoding="utf-8")
+    assert command.main(["--run", str(folder)]) == 1
+    assert "encoder._target_=subprocess.Popen: not allowed" in capsys.readouterr().err
