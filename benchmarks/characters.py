@@ -27,7 +27,8 @@ from runner.build import build
 from runner.compose import compose_config
 from runner.data import load_data
 from runner.embeddings.char import CharConv, CharRnn, Spelled
-from runner.ragged import Ragged, spans
+from runner.ragged import Ragged
+from runner.rows import spans
 
 BATCH_SIZES = (1, 10, 50, 200)
 

@@ -35,7 +35,8 @@ from torch import Tensor
 
 from runner.layers.crf import Crf
 from runner.layers.crf_chain import Allowed
-from runner.ragged import IntArray, Layout, Ragged, Rows
+from runner.ragged import Layout, Ragged
+from runner.rows import IntArray, Rows
 
 CPU = torch.device("cpu")
 BATCHES, WIDTHS, TAGS = (32, 128), (25, 50), (9, 17, 50)

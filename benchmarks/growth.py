@@ -37,7 +37,8 @@ from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
 from runner.batching.token_budget import TokenBudget
 from runner.columns import load
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from runner.vocab import Feature
 from tasks.classify import Classify
 from tasks.datasets.labelled import Labelled

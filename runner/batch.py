@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.ragged import IntArray, Ragged, Rows, choose
+from runner.ragged import Ragged
+from runner.rows import IntArray, Rows, choose
 
 
 @dataclass(frozen=True)

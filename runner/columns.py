@@ -24,7 +24,8 @@ import torch
 from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.features import TokenFeature
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from runner.task import Corpus, Task
 from runner.truncation import Keep, truncate
 from runner.vocab import Vocab

@@ -1,7 +1,7 @@
 """A finished run, ready to answer new text: its model and vocabularies, from its folder alone, without its data set.
 
-The folder may be anybody's, so nothing in it is trusted: the config may name only the parts of a model, a feature, a
-task and a data set (`PARTS`), and weights are safetensors, vocabularies JSON. Opening them runs nothing.
+The folder may be anybody's, so nothing in it is trusted: what the config may name is bounded (`runner.saved_config`),
+weights are safetensors, vocabularies JSON. Opening them runs nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import pyarrow as pa
 import torch
-import yaml
 
 from runner import names
 from runner.batch import Batch
@@ -29,6 +28,7 @@ from runner.features import TokenFeature
 from runner.model import Model, build_model
 from runner.predictions import predict
 from runner.ragged import Ragged
+from runner.saved_config import config_of
 from runner.snapshot import checkpoint_path
 from runner.task import Corpus, Head, Inspector, Task
 from runner.texts.text_format import Answers
@@ -39,7 +39,6 @@ from runner.vocab import Vocab
 
 Config = dict[str, Any]
 Dtype = Literal["float32", "float64"]
-PARTS = ("runner.embeddings.", "runner.encoders.", "runner.features.", "runner.vocab.", "tasks.")
 BUILT = ("task", "dataset", "features", "embedding", "encoder")  # of a config, to answer text
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -79,7 +78,7 @@ class Finished:
             HydromelError: no run, one of another version, one that is damaged, or a config that names what is not
                 allowed; a language model, whose answers are no labels.
         """
-        config = config_of(folder, plugins)
+        config = config_of(folder, BUILT, plugins)
         if data_dir is not None:
             config = _with_data_dir(config, data_dir)
         vocabs = read_vocabs(folder)
@@ -159,44 +158,6 @@ def read_vocabs(folder: Path) -> dict[str, Vocab]:
     if TARGET not in vocabs:
         raise HydromelError(f"{path}: damaged, it lacks '{TARGET}'")
     return vocabs
-
-
-def config_of(folder: Path, plugins: Sequence[str]) -> Config:
-    """What a run's folder says of its model.
-
-    Raises:
-        HydromelError: no run's folder, a damaged config, or one that names what is not allowed.
-    """
-    path = folder / names.RESOLVED
-    if not path.is_file():
-        raise HydromelError(f"{folder}: that is no run's folder (it has no {names.RESOLVED})")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HydromelError(f"{path}: damaged, no YAML ({error})") from error
-    if not isinstance(config, dict):
-        raise HydromelError(f"{path}: damaged, it holds no options")
-    for key in (*BUILT, "dtype", "max_length"):
-        if key not in config or (key in BUILT and not isinstance(config[key], dict)):
-            raise HydromelError(f"{path}: damaged, it lacks '{key}'")
-    for key in BUILT:
-        _check_targets(config[key], f"{path}: {key}", (*PARTS, *(f"{plugin.rstrip('.')}." for plugin in plugins)))
-    return config
-
-
-def _check_targets(node: Any, where: str, allowed: tuple[str, ...]) -> None:
-    """Stricter than `build`: the project has functions that a saved run must not have called, such as commands."""
-    if isinstance(node, list):
-        for place, one in enumerate(node):
-            _check_targets(one, f"{where}[{place}]", allowed)
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not str(target).startswith(allowed):
-            raise HydromelError(
-                f"{where}._target_={target}: not allowed in a saved run; --plugins names modules that you trust"
-            )
-        for key, one in node.items():
-            _check_targets(one, f"{where}.{key}", allowed)
 
 
 def _with_data_dir(node: Any, data_dir: str) -> Any:

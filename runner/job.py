@@ -10,16 +10,14 @@ import os
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from runner.command_line import failed, interrupt
 from runner.errors import HydromelError
 from runner.names import RESOLVED
-
-FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def say(line: str) -> None:
@@ -53,14 +51,6 @@ def run_job(folder: Path, started: float) -> int:
     return 0
 
 
-def failed(line: str) -> int:
-    """Print one line of error, or with HYDRA_FULL_ERROR=1 where it came from; the exit code."""
-    if os.environ.get(FULL_ERROR) == "1":
-        traceback.print_exc()
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
-    return 1
-
-
 def summary(result: dict[str, Any], folder: Path) -> str:
     """The last line of a run."""
     quality = result["quality"]["metric"]
@@ -68,11 +58,6 @@ def summary(result: dict[str, Any], folder: Path) -> str:
     speed = result["speed"]["real_tokens_per_s"]
     rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
     return f"{result['name']}: {split} {quality} {result['metrics'][split][quality]:.2f}, {rate} -> {folder}"
-
-
-def interrupt(number: int, frame: object) -> None:
-    """A signal's handler: to be ended is to be interrupted."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.command_line import FULL_ERROR, failed, interrupt
 from runner.complaint import explain
 from runner.durable import cannot_write, write_text
 from runner.errors import HydromelError
-from runner.job import FULL_ERROR, failed, interrupt, process_start, run_job, say
+from runner.job import process_start, run_job, say
 from runner.names import CHECKPOINTS, RESOLVED, RESULT
 from runner.provenance_hash import job_hash
 

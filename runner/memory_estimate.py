@@ -28,7 +28,8 @@ from runner.batching.shapes import Shapes, Updates
 from runner.batching.stream import Stream
 from runner.live_bytes import LiveBytes
 from runner.model import Model
-from runner.ragged import IntArray, Ragged
+from runner.ragged import Ragged
+from runner.rows import IntArray
 from runner.task import START, Head, Metric, Task
 from runner.train import backward, evaluate
 from runner.truncation import truncate

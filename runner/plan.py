@@ -6,11 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from runner.command_line import Parser, failed, whole
 from runner.compose import compose_strategies
 from runner.errors import HydromelError
-from runner.job import failed
 from runner.output_file import as_json, check_writable, write
 
 _EXAMPLES = """examples:
@@ -43,26 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line, like every command here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise HydromelError(f"{message}; see hydromel-plan --help")
-
-
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = Parser(
         prog="hydromel-plan",
         description="What each batching strategy would do with a data set: padding, updates, memory, and how well it "
         "shuffles. Nothing is trained, and no run's folder is made.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     which = "GROUP=NAME or key=value, as for hydromel; all strategies that fit the task are shown unless batching=NAME"
     made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=f"{which} (or NAME,NAME) is among them")
     made.add_argument("--batch-sizes", metavar="N,N", help="a line for each batching.batch_size")
-    made.add_argument("--epochs", type=_positive, default=5, metavar="N", help="epochs to plan (default: %(default)s)")
+    made.add_argument("--epochs", type=whole(1), default=5, metavar="N", help="epochs to plan (default: %(default)s)")
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
     made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return made
@@ -74,18 +64,12 @@ def _sizes(text: str | None, overrides: Sequence[str]) -> list[int]:
     if any(one.startswith("batching.batch_size=") for one in overrides):
         raise HydromelError("--batch-sizes and batching.batch_size=N are two ways to say the same; give one of them")
     try:
-        sizes = [_positive(one) for one in text.split(",")]
+        sizes = [whole(1)(one) for one in text.split(",")]
     except argparse.ArgumentTypeError as error:
         raise HydromelError(f"--batch-sizes {text}: {error}; for example 16,32,64") from error
     if len(set(sizes)) < len(sizes):
         raise HydromelError(f"--batch-sizes {text}: give each size once; for example 16,32,64")
     return sizes
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return int(text)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from runner.command_line import Parser, failed, interrupt, whole
 from runner.durable import cannot_write
 from runner.errors import HydromelError
-from runner.job import failed, interrupt
 
 if TYPE_CHECKING:
     from runner.finished import Finished
@@ -178,21 +178,12 @@ def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
         ) from error
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line, like every command here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise HydromelError(f"{message}; see hydromel-predict --help")
-
-
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = Parser(
         prog="hydromel-predict",
         description="Labels or tags new text with the best checkpoint of a finished run. Text is tokenised: tokens "
         "stand between spaces, in a column, or in a list.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     made.add_argument("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
     made.add_argument("--input", type=Path, default=_STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
@@ -214,10 +205,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--field", metavar="NAME", help="of the answers in JSON objects (default: label or tags)")
     made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of input and output (default: %(default)s)")
-    made.add_argument("--batch-size", type=_whole, default=128, metavar="N", help="rows at a time (%(default)s)")
+    made.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
     made.add_argument(
         "--chunk",
-        type=_whole,
+        type=whole(1),
         default=2**22,
         metavar="N",
         help="characters of text that are read and answered at a time (default: %(default)s)",
@@ -230,12 +221,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data-dir", metavar="FOLDER", help="where files of vectors lie now (default: as in training)")
     made.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
     return made
-
-
-def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1")
-    return int(text)
 
 
 def _places(text: str) -> dict[str, int]:

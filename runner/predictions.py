@@ -17,7 +17,8 @@ from runner.build import build
 from runner.columns import Data
 from runner.errors import HydromelError
 from runner.model import Model
-from runner.ragged import IntArray, Ragged, Rows, choose
+from runner.ragged import Ragged
+from runner.rows import IntArray, Rows, choose
 from runner.task import Corpus, Head, Inspector, Predictions
 from runner.train import device_of
 from runner.training import Training

@@ -16,6 +16,7 @@ import yaml
 
 from runner import names
 from runner.build import build
+from runner.command_line import Parser, failed
 from runner.errors import HydromelError
 from runner.mlflow_tracker import MlflowTracker
 from runner.records import is_alive, mark_dead, read_run
@@ -26,7 +27,10 @@ State = Literal["delivered", "up to date", "running", "no tracker"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    sys.exit(sync(_parser().parse_args(arguments)))
+    try:
+        sys.exit(sync(_parser().parse_args(arguments)))
+    except HydromelError as error:
+        sys.exit(failed(str(error)))
 
 
 def sync(options: argparse.Namespace) -> int:
@@ -133,8 +137,8 @@ def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
     return tracker
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="hydromel-sync", description="Deliver runs to the trackers they were given.")
+def _parser() -> Parser:
+    parser = Parser(prog="hydromel-sync", description="Deliver runs to the trackers they were given.")
     parser.add_argument(
         "folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER", help="runs, or above (runs)"
     )

@@ -19,7 +19,7 @@ from runner.batching.plan import digest
 from runner.errors import HydromelError
 from runner.model import Model
 from runner.names import higher_is_better
-from runner.ragged import IntArray
+from runner.rows import IntArray
 from runner.task import START, Head, Metric, State
 from runner.training import Training
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from runner.batch import Batch
-from runner.ragged import Ragged, spans
+from runner.ragged import Ragged
+from runner.rows import spans
 
 Keep = Literal["head", "tail", "both"]
 

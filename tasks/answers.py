@@ -16,7 +16,8 @@ from torch import Tensor
 from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.layers.pooling import sum_pool
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from runner.task import Encoder
 from runner.vocab import Vocab
 

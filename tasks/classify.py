@@ -15,15 +15,15 @@ from runner.errors import HydromelError
 from runner.layers.hidden import HiddenLayers
 from runner.layers.pooling import Pooling, pooling
 from runner.ragged import Ragged
-from runner.task import Encoder, Loss
+from runner.task import Encoder
 from runner.types import Fraction, PositiveInt
 from runner.vocab import Vocab
 from tasks.answers import answer_ids, column, majority_answers, place
 from tasks.baselines import figures, linear_svm
-from tasks.label_weights import LabelWeights, WeightedOutput, weighted
+from tasks.label_weights import LabelWeights, weighted
 from tasks.metrics import LabelMetric
 from tasks.predictions import LabelInspector
-from tasks.scores import Output, OutputKind, output_of, scorer
+from tasks.scores import AnswerOutput, OutputHead, OutputKind, output_of, scorer
 
 
 class Classify:
@@ -119,7 +119,7 @@ class Classify:
         return {"svm": figures(self.metric(vocabs), test, answer)}
 
 
-class ClassifyHead(nn.Module):
+class ClassifyHead(OutputHead):
     """Pool, transform, score: token vectors (D) -> (B, C).
 
     Args:
@@ -134,26 +134,13 @@ class ClassifyHead(nn.Module):
         pool: Callable[[Ragged], Tensor],
         hidden: HiddenLayers,
         linear: nn.Module,
-        output: Output | WeightedOutput,
+        output: AnswerOutput,
     ) -> None:
-        super().__init__()
+        super().__init__(output)
         self.pool = pool
         self.hidden = hidden
         self.linear = linear
-        self.output = output
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
         scores: Tensor = self.linear(self.hidden(self.pool(encoded), encoded.rows.single))
         return scores
-
-    def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        return self.output.loss(scores, batch)
-
-    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return self.output.losses(scores, batch)
-
-    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.output.predict(scores, batch)
-
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.output.probabilities(scores, batch)

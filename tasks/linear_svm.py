@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from runner.ragged import IntArray
+from runner.rows import IntArray
 
 FloatArray = npt.NDArray[np.float64]
 _SMALLEST_SCALE = 1e-6

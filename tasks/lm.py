@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.errors import HydromelError, unknown
 from runner.layers.dropout import Dropout
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from runner.task import Encoder, Loss
 from runner.types import Fraction
 from runner.vocab import EOS, PAD, UNK, Vocab

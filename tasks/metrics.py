@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runner.batch import Batch
 from runner.errors import HydromelError
-from runner.ragged import IntArray
+from runner.rows import IntArray
 from tasks.answers import answer_rows, answers, cross_entropy
 from tasks.span_schemes import Conversion
 from tasks.spans import Mode, Scheme, SpanTags, headline_mode, spans

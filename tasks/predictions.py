@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from runner.batch import Batch
 from runner.durable import write_text
-from runner.ragged import Rows
+from runner.rows import Rows
 from runner.task import Corpus, Predictions
 from tasks.answers import answer_rows, answers, place
 from tasks.calibration import calibration

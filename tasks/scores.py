@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,9 +57,41 @@ def scorer(given: bool, input_size: int, n_answers: int, output: OutputKind) -> 
     return Given(n_answers, BACK_OFF if output == "count" else 1.0)
 
 
+class AnswerOutput(Protocol):
+    """What scores mean: what `runner.task.Head` asks of a head, but for the scores themselves."""
+
+    def loss(self, scores: Tensor, batch: Batch) -> Loss: ...
+
+    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged: ...
+
+    def predict(self, scores: Tensor, batch: Batch) -> Tensor: ...
+
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor: ...
+
+
+class OutputHead(nn.Module):
+    """The part of a head that its `output` answers for; a head adds how token vectors become scores."""
+
+    def __init__(self, output: AnswerOutput) -> None:
+        super().__init__()
+        self.output = output
+
+    def loss(self, scores: Tensor, batch: Batch) -> Loss:
+        return self.output.loss(scores, batch)
+
+    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
+        return self.output.losses(scores, batch)
+
+    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
+        return self.output.predict(scores, batch)
+
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
+        return self.output.probabilities(scores, batch)
+
+
 @dataclass(frozen=True)
 class Output:
-    """What scores mean.
+    """What each answer's scores mean by themselves.
 
     Attributes:
         each: scores (N, C), right answers (N,) -> the loss of each answer (N,).

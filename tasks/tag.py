@@ -16,7 +16,8 @@ from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.layers.crf import Constrain
 from runner.layers.crf_chain import Allowed
-from runner.ragged import IntArray, Ragged
+from runner.ragged import Ragged
+from runner.rows import IntArray
 from runner.task import Encoder
 from runner.types import Fraction
 from runner.vocab import Vocab

@@ -18,13 +18,12 @@ from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.task import Loss
 from tasks.answers import answer_rows, answers, token_vectors
-from tasks.label_weights import WeightedOutput
-from tasks.scores import Output
+from tasks.scores import AnswerOutput, OutputHead
 
 HeadKind = Literal["softmax", "crf", "count"]
 
 
-class TagHead(nn.Module):
+class TagHead(OutputHead):
     """Drop out, score: token vectors (D) -> (N, C) for the real tokens alone.
 
     Args:
@@ -33,28 +32,15 @@ class TagHead(nn.Module):
         output: what scores mean.
     """
 
-    def __init__(self, dropout: float, linear: nn.Module, output: Output | SoftmaxOutput | CrfOutput) -> None:
-        super().__init__()
+    def __init__(self, dropout: float, linear: nn.Module, output: AnswerOutput) -> None:
+        super().__init__(output)
         self.dropout = Dropout(dropout)
         self.linear = linear
-        self.output = output
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
         vectors = self.dropout(token_vectors(encoded, batch), answer_rows(batch), "packed")
         scores: Tensor = self.linear(vectors)
         return scores
-
-    def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        return self.output.loss(scores, batch)
-
-    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return self.output.losses(scores, batch)
-
-    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.output.predict(scores, batch)
-
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.output.probabilities(scores, batch)
 
 
 class SoftmaxOutput(nn.Module):
@@ -66,7 +52,7 @@ class SoftmaxOutput(nn.Module):
         constrain: predict the likeliest path that is allowed, instead of each token's likeliest tag.
     """
 
-    def __init__(self, output: Output | WeightedOutput, allowed: Allowed, constrain: bool) -> None:
+    def __init__(self, output: AnswerOutput, allowed: Allowed, constrain: bool) -> None:
         super().__init__()
         self.output = output
         self.constrain = constrain

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from runner.batch import Batch
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from tasks.classify import Classify
 from tasks.tag import Tag
 

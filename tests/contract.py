@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from runner.ragged import Layout, Ragged, Rows
+from runner.ragged import Layout, Ragged
+from runner.rows import Rows
 
 LENGTHS: tuple[tuple[int, ...], ...] = ((5, 0, 1, 3, 7), (4, 4, 4), (6,), (0, 0), (1, 2, 0, 9, 1, 3))
 POISON = (0.0, 1e30, float("nan"))

@@ -13,7 +13,8 @@ from torch import Tensor
 from runner.layers.convolution import Convolution
 from runner.layers.pooling import AttentionPool, pooling
 from runner.layers.recurrence import Recurrence
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from runner.task import START
 
 

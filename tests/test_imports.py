@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 BASICS = {"runner.errors", "runner.types"}
+ROWS = {"runner.ragged", "runner.rows"}
 WORDS = {"runner.vocab", "runner.spelling"}
 PLANS = {"plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "quality", "shapes"}
 
@@ -60,12 +61,16 @@ def test_there_are_modules() -> None:
         ("runner.errors", ()),
         ("runner.types", ()),
         ("runner.names", ()),
-        ("runner.ragged", ()),
+        ("runner.rows", ()),
+        ("runner.ragged", ("runner.rows",)),
         ("runner.vocab", ("runner.types",)),
         ("runner.spelling", ("runner.vocab",)),
-        ("runner.layers", ("runner.layers", "runner.ragged", *BASICS)),
-        ("runner.embeddings", ("runner.embeddings", "runner.layers", "runner.ragged", *WORDS, *BASICS)),
-        ("runner.encoders", ("runner.encoders", "runner.layers", "runner.ragged", "runner.task", *BASICS)),
+        ("runner.layers", ("runner.layers", *ROWS, *BASICS)),
+        ("runner.embeddings", ("runner.embeddings", "runner.layers", *ROWS, *WORDS, *BASICS)),
+        (
+            "runner.encoders",
+            ("runner.encoders", "runner.layers", *ROWS, "runner.task", *BASICS),
+        ),
         ("reporting", ("reporting", "runner.names", "runner.errors")),
         ("runner", ("runner",)),
         ("tasks", ("tasks", "runner")),

@@ -13,7 +13,7 @@ from runner.audit.checks import Company, companies
 from runner.audit.compare import Alone, Difference
 from runner.audit.observe import Fill, Observation, Setting, observe
 from runner.audit.patch import reads_padding
-from runner.ragged import IntArray
+from runner.rows import IntArray
 
 _OVERFLOW = ("overflow",)
 _LOSS = "gradient of the loss by "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from runner.audit.observe import Setting
-from runner.ragged import IntArray
+from runner.rows import IntArray
 
 # name -> what it varies; in the order in which they are made, the ones that others rely on first
 CHECKS = {

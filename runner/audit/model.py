@@ -20,7 +20,8 @@ from runner.audit.sample import words
 from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.model import Model
-from runner.ragged import IntArray, Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import IntArray, Rows
 from runner.task import Head, Loss, Task
 from runner.train import evaluate
 from runner.vocab import Vocab

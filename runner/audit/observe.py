@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 from runner.audit.align import Geometry, Part, parts
 from runner.audit.state import unchanged
 from runner.errors import HydromelError
-from runner.ragged import IntArray, Ragged
+from runner.ragged import Ragged
+from runner.rows import IntArray
 from runner.task import Loss
 
 Fill = Literal["neutral", "other", "huge", "nan"]

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from runner.batch import Batch
-from runner.ragged import IntArray, Ragged, spans
+from runner.ragged import Ragged
+from runner.rows import IntArray, spans
 from runner.vocab import Vocab
 
 EQUAL = 3  # tokens of the rows that are cut to equal length

@@ -19,7 +19,7 @@ from runner.audit.sample import words
 from runner.batch import Batch
 from runner.batching.stream import Stream
 from runner.model import Model
-from runner.ragged import IntArray, spans
+from runner.rows import IntArray, spans
 from runner.task import START, Head, Loss, State, Task
 from runner.train import detached, evaluate
 from runner.vocab import Vocab
@@ -63,6 +63,7 @@ class StreamSubject:
     def answer(self, rows: Sequence[int], setting: Setting) -> Answers:
         state: State = START
         scores: list[list[Tensor]] = [[] for _ in rows]
+        answers: list[list[Tensor]] = [[] for _ in rows]
         totals, count = [], 0
         head = cast(Head, self.module.head)
         for batch in self._windows(rows):
@@ -72,10 +73,12 @@ class StreamSubject:
             state = detached(state)
             totals.append(loss.total)
             count += loss.count
-            for row, one in zip(scores, found.split(batch.rows.host_lengths.tolist()), strict=True):
-                row.append(one)
-        outputs = [torch.cat(row) for row in scores]
-        return Answers(outputs, Loss(torch.stack(totals).sum(), count), [one.argmax(dim=1) for one in outputs])
+            lengths = batch.rows.host_lengths.tolist()
+            for gathered, flat in ((scores, found), (answers, head.predict(found, batch))):
+                for row, one in zip(gathered, flat.split(lengths), strict=True):
+                    row.append(one)
+        loss = Loss(torch.stack(totals).sum(), count)
+        return Answers([torch.cat(row) for row in scores], loss, [torch.cat(row) for row in answers])
 
     def update(self, rows: Sequence[int]) -> list[Batch]:
         """All windows, as if they were one update."""

@@ -12,7 +12,8 @@ from runner.batch import Batch
 from runner.batching.padding import no_padding, padding_by_cause
 from runner.batching.plan import IntArray, cut
 from runner.errors import HydromelError
-from runner.ragged import Ragged, spans
+from runner.ragged import Ragged
+from runner.rows import spans
 from runner.types import PositiveInt
 
 

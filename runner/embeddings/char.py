@@ -22,7 +22,8 @@ from runner.layers.dropout import Dropout
 from runner.layers.highway import Highway
 from runner.layers.pooling import first_pool, last_pool, max_pool
 from runner.layers.recurrence import Cell, Recurrence
-from runner.ragged import Ragged, spans
+from runner.ragged import Ragged
+from runner.rows import spans
 from runner.spelling import FIRST, Spelling, spell
 from runner.types import Fraction, NonNegativeInt, PositiveInt
 from runner.vocab import Vocab

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from runner.layers.dropout import Dropout
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 
 Score = Literal["dot", "scaled_dot", "additive"]
 ADDITIVE_NUMBERS = 2**22  # that additive scores hold at once before they are summed over d: 16 MiB in float32

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.ragged import Rows
+from runner.rows import Rows
 
 
 @dataclass(frozen=True)

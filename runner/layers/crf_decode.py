@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runner.layers.crf_chain import Chain, wide
-from runner.ragged import Rows
+from runner.rows import Rows
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.layers.crf_chain import Chain
-from runner.ragged import Rows
+from runner.rows import Rows
 
 PAIRS_AT_ONCE = 2**22  # numbers of (tokens, C, C) in memory at a time
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from runner.layers.crf_chain import Chain
-from runner.ragged import Rows
+from runner.rows import Rows
 
 SCALE_EVERY = 8  # steps; float64 holds 700 nats either way, and a step takes some tens at most
 # What underflow takes is below 1e-307, and no start, step or end makes it larger than LARGEST times that: sums of LEAST

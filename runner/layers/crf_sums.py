@@ -14,7 +14,7 @@ from torch import Tensor
 from runner.layers.crf_chain import Chain, path_scores
 from runner.layers.crf_exact import LogSums
 from runner.layers.crf_scaled import ScaledSums
-from runner.ragged import Rows
+from runner.rows import Rows
 
 
 def negative_log_likelihood(scores: Tensor, tags: Tensor, chain: Chain, rows: Rows) -> Tensor:

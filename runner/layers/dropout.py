@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.ragged import Layout, Ragged, Rows
+from runner.ragged import Layout, Ragged
+from runner.rows import Rows
 
 
 def _signed(bits: int) -> int:

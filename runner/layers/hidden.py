@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.layers.dropout import Dropout
-from runner.ragged import Rows
+from runner.rows import Rows
 
 
 class HiddenLayers(nn.Module):

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.ragged import Layout, Ragged, Rows
+from runner.ragged import Layout, Ragged
+from runner.rows import Rows
 
 Norm = Literal["layer", "batch"]
 

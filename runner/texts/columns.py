@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.errors import HydromelError
-from runner.ragged import IntArray
+from runner.rows import IntArray
 from runner.texts.passages import Passage
 from runner.texts.text_format import Answers, Parsed, put, written
 

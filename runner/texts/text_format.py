@@ -12,7 +12,7 @@ from typing import Literal, Protocol, runtime_checkable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.ragged import IntArray
+from runner.rows import IntArray
 from runner.texts.passages import Passage
 
 STRINGS = pa.list_(pa.string())

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from runner.batch import Batch
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 
 LENGTHS = np.array([2, 0, 3, 1])
 

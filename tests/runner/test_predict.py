@@ -209,7 +209,7 @@ def test_a_run_out_of_mlflow(classifier: Path, tmp_path: Path, capfd: pytest.Cap
     ("key", "target"),
     [
         ("encoder", "os.system"),
-        ("encoder", "runner.audit.command.main"),
+        ("encoder", "runner.audit_command.main"),
         ("features", "runner.job.run_job"),
         ("embedding", "torch.load"),
         ("dataset", "runner.sync.main"),
@@ -241,7 +241,7 @@ def test_ones_own_modules_are_allowed_by_name(
     text = path.read_text(encoding="utf-8")
     assert "runner.encoders.conv.Conv" in text
     path.write_text(text.replace("runner.encoders.conv.Conv", "mine_of_predict.Mine"), encoding="utf-8")
-    assert "--plugins names modules that you trust" in _line(capfd, str(tmp_path / "run"))
+    assert "names modules that you trust" in _line(capfd, str(tmp_path / "run"))
     arguments = ["--input", str(classifier / "lines.txt"), "--plugins", "mine_of_predict"]
     assert main([str(tmp_path / "run"), *arguments]) == 0
     assert capfd.readouterr().out.splitlines() == predicted(classifier, "lines.txt")

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.ragged import Ragged, Rows, choose
+from runner.ragged import Ragged
+from runner.rows import Rows, choose
 
 CPU = torch.device("cpu")
 Lists = list[list[float]]

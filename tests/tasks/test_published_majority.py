@@ -12,7 +12,8 @@ import yaml
 from answer_batches import classify, tag
 
 from runner.build import build
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from runner.vocab import Feature
 from tasks.datasets.arrays import array, lengths_of
 from tasks.lm import Lm

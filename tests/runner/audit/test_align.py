@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence
 
 from runner.audit.align import Geometry, differences, parts, possible, reading, split, worst_difference
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 
 ROWS = [torch.arange(length * 2.0).view(length, 2) + 100 * place for place, length in enumerate((3, 1, 4))]
 LENGTHS = (3, 1, 4)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import yaml
 from composed import config, label_files, run, tag_files
 from selenium import webdriver
 
-from runner.audit import command
+from runner import audit_command as command
 from runner.names import RESOLVED
 
 SMALL = ("encoder=rnn", "encoder.hidden=4", "embedding.size=4", "threads=1", "cache_dir=null")
@@ -110,7 +112,7 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--rows", "many"], "--rows: 'many' is not a whole number from 8"),
         (["--longest"], "--longest: expected one argument"),
         (["--colour"], "--colour"),
-        (["--run", "nowhere"], "--run nowhere: that is no run's folder"),
+        (["--run", "nowhere"], "nowhere: that is no run's folder"),
         (["--gallery", "task=tag"], "--gallery audits known bugs"),
         (["--gallery", "--every"], "--gallery audits known bugs; it takes no --every"),
         (["--gallery", "--rows", "9"], "it takes no --rows"),
@@ -222,6 +224,21 @@ def test_the_page(browser: webdriver.Chrome, tmp_path: Path, capsys: pytest.Capt
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    code = "import sys, runner.audit_command, runner.plan, runner.predict; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_may_not_name_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for group in ("batching", "features", "dataset"):
+        evil = {"_target_": "runner.audit_command.main", "arguments": ["--gallery", "--json", str(tmp_path / "evil")]}
+        node = {"words": evil} if group == "features" else evil
+        (tmp_path / RESOLVED).write_text(yaml.safe_dump({**config(*SMALL), group: node}), encoding="utf-8")
+        assert command.main(["--run", str(tmp_path)]) == 1
+        assert "_target_=runner.audit_command.main: not allowed in a saved run" in capsys.readouterr().err
+    assert not (tmp_path / "evil").exists()
 
 
 def test_a_run_does_not_say_whom_to_trust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,8 @@ from runner.audit.state import with_dropout
 from runner.audit.verdict import Verdict
 from runner.compose import compose_strategies
 from runner.layers.dropout import Dropout
-from runner.ragged import Layout, Rows
+from runner.ragged import Layout
+from runner.rows import Rows
 
 SMALL = ("task=classify", "features.words.max_size=30", "embedding.size=6", "threads=1")
 CONV = ("encoder=conv", "encoder.filters=4", "batching=padmask")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from runner.audit.command import main
 from runner.audit.wake import wake
+from runner.audit_command import main
 
 
 def test_weights_of_zero_are_drawn_and_others_and_padding_stay() -> None:

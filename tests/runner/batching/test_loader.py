@@ -19,7 +19,8 @@ from runner.batching.token_budget import TokenBudget
 from runner.build import build
 from runner.errors import HydromelError
 from runner.names import PADDING_CAUSES
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 
 CONFIGS = Path(configs.__file__).parent / "batching"
 LENGTHS = [3, 0, 7, 1, 1, 5, 2, 9, 4, 0, 6]

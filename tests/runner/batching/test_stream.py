@@ -10,7 +10,8 @@ from runner.batch import Batch
 from runner.batching.stream import Stream
 from runner.errors import HydromelError
 from runner.names import PADDING_CAUSES
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 
 
 def text(n_tokens):

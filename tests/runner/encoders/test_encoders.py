@@ -18,7 +18,8 @@ from runner.batch import Batch
 from runner.build import build
 from runner.encoders.transformer import sinusoids
 from runner.errors import HydromelError
-from runner.ragged import Ragged, Rows
+from runner.ragged import Ragged
+from runner.rows import Rows
 from runner.task import START
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
-
-from runner.compose import compose_strategies, under
+from runner.command_line import Parser, failed, whole
+from runner.compose import compose_config, compose_strategies, under
 from runner.errors import HydromelError
-from runner.job import failed
 from runner.names import RESOLVED
 from runner.output_file import as_json, check_writable, write
+from runner.saved_config import config_of
 
 Config = dict[str, Any]
+BUILT = ("task", "dataset", "features", "embedding", "encoder", "batching")  # of a run's config, to audit it
+_NO_INSIGHT = ": more add time, not insight"
 ALONE = {  # flags that say what is audited, and others that they take
     "gallery": ("known bugs", ("json",)),
     "every": ("configs, one line each", ("json", "config_dir", "overrides")),
@@ -36,8 +37,9 @@ exit codes: 0 all checks pass, 1 one fails (or the input is bad). docs/audit.md 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 all checks pass, 1 one fails or the input is bad."""
     try:
-        options = parser().parse_intermixed_args(arguments)
-        _check(options)
+        command = parser()
+        options = command.parse_intermixed_args(arguments)
+        _check(options, command.get_default)
         for file in (options.json, options.html):
             check_writable(file)
         if options.gallery:
@@ -57,7 +59,7 @@ def _audit(options: argparse.Namespace) -> int:
     from runner.audit import show
     from runner.audit.config import Options, audit_config
 
-    _check_root(configs[0])
+    _check_root(configs[0], options.run)
     torch.set_num_threads(configs[0]["threads"] or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
     wanted = Options(
@@ -105,12 +107,12 @@ def _gallery(options: argparse.Namespace) -> int:
     return 0 if all(one.named and one.twin_passed for one in catches) else 1
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
     """Raises HydromelError for flags that would have no effect beside others."""
     for flag, (what, takes) in ALONE.items():
         if getattr(options, flag):
             for name, value in vars(options).items():
-                if name not in (flag, *takes) and value not in ([], parser().get_default(name)):
+                if name not in (flag, *takes) and value not in ([], default(name)):
                     got = options.overrides[0] if name == "overrides" else f"--{name.replace('_', '-')}"
                     raise HydromelError(f"--{flag} audits {what}; it takes no {got}")
     for override in options.overrides:
@@ -128,72 +130,41 @@ def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]
                 f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME and "
                 f"plugins=[NAME], no {override}"
             )
-    config = _of_run(options.run)
-    strategies, left_out = compose_strategies([*options.overrides], options.config_dir)
-    config["plugins"] = strategies[0]["plugins"]  # whom to trust is said on the command line, not by the file
+    plugins = compose_config([one for one in options.overrides if one.startswith("plugins=")])["plugins"]
+    config = config_of(options.run, BUILT, plugins)
+    config["plugins"] = plugins  # whom to trust is said on the command line, not by the file
     if not any(one.startswith("batching=") for one in options.overrides):
         return [config], {}
+    strategies, left_out = compose_strategies(options.overrides, options.config_dir)
     return [under(config, one) for one in strategies], left_out
 
 
-def _of_run(folder: Path) -> Config:
-    """The config of a run.
-
-    Raises:
-        HydromelError: no run's folder, or its config is damaged.
-    """
-    file = folder / RESOLVED
-    if folder.is_file():
-        raise HydromelError(f"--run {folder}: that is a file; give the run's folder, {folder.parent}")
-    if not file.is_file():
-        raise HydromelError(f"--run {folder}: that is no run's folder (it has no {RESOLVED})")
-    try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HydromelError(f"{file}: damaged, no YAML ({error})") from error
-    except OSError as error:
-        raise HydromelError(f"{file}: cannot be read ({error.strerror})") from error
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise HydromelError(f"{file}: damaged, it holds no options")
-    try:
-        _check_root(config)
-    except HydromelError as error:
-        raise HydromelError(f"{file}: {error}") from error
-    if "batching" not in config["choices"]:
-        raise HydromelError(f"{file}: damaged, it lacks choices.batching")
-    return config
-
-
-def _check_root(config: Config) -> None:
-    """Raises HydromelError where the top level of a config does not fit."""
+def _check_root(config: Config, run: Path | None) -> None:
+    """Raises HydromelError where the top level of a config (of a run, if it is one's) does not fit."""
     from runner.build import check_options
     from runner.experiment import check_root
 
-    check_options(check_root, config, "")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line, like every command here."""
-
-    def error(self, message: str) -> NoReturn:
-        raise HydromelError(f"{message}; see hydromel-audit --help")
+    try:
+        check_options(check_root, config, "")
+    except HydromelError as error:
+        raise error if run is None else HydromelError(f"{run / RESOLVED}: {error}") from error
 
 
 def parser() -> argparse.ArgumentParser:
-    made = _Parser(
+    made = Parser(
         prog="hydromel-audit",
         description="Does what a model says about an example depend on the examples beside it? Outputs, gradients, "
         "loss, predictions and metrics of each example alone, against the same example in company.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
     made.add_argument("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
-    made.add_argument("--rows", type=_whole(8, 512), default=20, metavar="N", help="examples (default: %(default)s)")
+    made.add_argument(
+        "--rows", type=whole(8, 512, _NO_INSIGHT), default=20, metavar="N", help="examples (default: %(default)s)"
+    )
     made.add_argument(
         "--longest",
-        type=_whole(3, 4096),
+        type=whole(3, 4096, _NO_INSIGHT),
         default=60,
         metavar="N",
         help="tokens; longer rows are cut (default: %(default)s)",
@@ -205,19 +176,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--html", type=Path, metavar="FILE", help="write a page with a heat map, position x module")
     made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return made
-
-
-def _whole(least: int, most: int) -> Any:
-    """A whole number in these bounds: an audit's time grows with it, its insight soon does not."""
-
-    def whole_number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            more = text.isascii() and text.isdigit() and len(text) < 9 and int(text) > most
-            why = ": more add time, not insight" if more else ""
-            raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {least} to {most}{why}")
-        return int(text)
-
-    return whole_number
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""What commands share: their options, how they complain, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from runner.errors import HydromelError
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, takes no abbreviated flags, and shows its examples as they are written.
+
+    Args:
+        prog: the command's name.
+        description: what it does.
+        epilog: examples, and where to read on.
+    """
+
+    def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises HydromelError."""
+        raise HydromelError(f"{message}; see {self.prog} --help")
+
+
+def whole(least: int, most: int | None = None, why: str = "") -> Callable[[str], int]:
+    """A whole number in these bounds, for `add_argument(type=...)`; `why` there are none above `most`."""
+
+    def whole_number(text: str) -> int:
+        if text.isascii() and text.isdigit() and least <= int(text) and (most is None or int(text) <= most):
+            return int(text)
+        bounds = f"from {least}" if most is None else f"from {least} to {most}"
+        too_many = most is not None and text.isascii() and text.isdigit() and len(text) < 9 and int(text) > most
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number {bounds}{why if too_many else ''}")
+
+    return whole_number
+
+
+def failed(line: str) -> int:
+    """Print one line of error, or with HYDRA_FULL_ERROR=1 where it came from; the exit code."""
+    if os.environ.get(FULL_ERROR) == "1":
+        traceback.print_exc()
+    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    return 1
+
+
+def interrupt(number: int, frame: object) -> None:
+    """A signal's handler: to be ended is to be interrupted."""
+    raise KeyboardInterrupt
