@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 import sys
 import tempfile
@@ -14,22 +13,18 @@ from reporting import console, html, mlflow_runs, report, runs
 from reporting.plots import Plot, plots
 from reporting.report import Report
 from reporting.runs import Found
+from runner.command_line import Parser, failed
 from runner.errors import HydromelError
 
-EXIT_ERROR = 1
 LONGEST_NAME = 80  # characters of a file name that is made from what was asked for
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
-    options = _parser().parse_args(arguments)
     try:
-        compare(options)
+        compare(_parser().parse_args(arguments))
     except (HydromelError, OSError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(f"hydromel-compare: {error}", file=sys.stderr)
-        return EXIT_ERROR
+        return failed(str(error))
     return 0
 
 
@@ -86,8 +81,8 @@ def _find(options: argparse.Namespace, downloads: Path) -> list[Found]:
     return runs.unique(found)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="hydromel-compare",
         description="Compare finished runs by batching strategy: quality, throughput, padding, memory.",
         epilog="Runs that differ in batching and seed alone are compared; others stand in tables of their own.",

@@ -58,6 +58,6 @@ def test_a_store_that_does_not_answer_is_one_line(capsys: pytest.CaptureFixture[
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     assert compare.main(["mlflow:demo", "--tracking-uri", "http://me:secret@127.0.0.1:9"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("hydromel-compare: MLflow at http://127.0.0.1:9: ")
+    assert error.startswith("error: MLflow at http://127.0.0.1:9: ")
     assert "secret" not in error
     assert error.count("\n") == 1
