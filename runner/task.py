@@ -67,7 +67,9 @@ class Encoder(Protocol):
 
 
 class Head(Protocol):
-    """Token vectors -> scores, loss and predictions. Scores are (B, C), or (N, C) for the real tokens alone."""
+    """Token vectors -> scores, loss and predictions. Scores are (B, C), or (N, C) for the real tokens alone: one a
+    possible answer, or whatever else the head makes its losses and predictions from.
+    """
 
     def __call__(self, encoded: Ragged, batch: Batch) -> Tensor: ...
 
@@ -91,7 +93,10 @@ class Head(Protocol):
 class Metric(Protocol):
     """Gathers predictions on the device, without synchronising, and computes once at the end."""
 
-    of_answers: bool  # whether it takes what the head predicts, (B,) or (N,), or the head's scores
+    @property
+    def takes(self) -> Literal["answers", "losses"]:
+        """What the head predicts, or its losses: (B,), or (N,) for real tokens."""
+        ...
 
     def update(self, said: Tensor, batch: Batch) -> None: ...
 

@@ -19,7 +19,9 @@ from runner.batching.plan import digest
 from runner.errors import HydromelError
 from runner.model import Model
 from runner.names import higher_is_better
+from runner.ragged import Ragged
 from runner.rows import IntArray
+from runner.state import detached
 from runner.task import START, Head, Metric, State
 from runner.training import Training
 
@@ -55,8 +57,15 @@ def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool)
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, state = model(batch, state if batch.continues else None)
-            metric.update(head.predict(scores, batch) if metric.of_answers else scores, batch)
+            said = head.predict(scores, batch) if metric.takes == "answers" else _losses(head, scores, batch)
+            metric.update(said, batch)
         return metric.compute()
+
+
+def _losses(head: Head, scores: Tensor, batch: Batch) -> Tensor:
+    """(B,) or (N,) losses."""
+    losses = head.losses(scores, batch)
+    return losses.tokens() if isinstance(losses, Ragged) else losses
 
 
 def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
@@ -127,15 +136,6 @@ def backward(
         carried = detached(state) if batch.continues else START
     assert total is not None
     return total, carried
-
-
-def detached(state: State) -> State:
-    """The state without its history: no gradient flows into the window before."""
-    if isinstance(state, Tensor):
-        return state.detach()
-    if isinstance(state, list | tuple):
-        return type(state)(detached(one) for one in state)
-    return state
 
 
 def _set_rate(t: Training) -> None:

@@ -8,20 +8,20 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.batch import Batch
 from runner.errors import HydromelError, unknown
-from runner.layers.dropout import Dropout
+from runner.layers.vocabulary import Precision
 from runner.ragged import Ragged
 from runner.rows import Rows
-from runner.task import Encoder, Loss
-from runner.types import Fraction
+from runner.task import Encoder
+from runner.types import Fraction, NonNegativeFloat, PositiveInt
 from runner.vocab import EOS, PAD, UNK, Vocab
-from tasks.answers import answer_rows, answers, require_tokens, softmax, token_vectors
+from tasks.answers import answer_rows, answers, require_tokens
+from tasks.baselines import kneser_ney
+from tasks.lm_head import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
 from tasks.metrics import PerplexityMetric
-from tasks.scores import OUTPUTS
 
 
 class Lm:
@@ -34,7 +34,15 @@ class Lm:
             order, for batching=stream.
         feature: which feature is predicted; its vocabulary is that of the answers.
         tie_weights: score with the embedding's own vectors (Press and Wolf 2017).
+        cutoffs: ids from which on strings count as rare, in clusters of an adaptive softmax; null: one full softmax.
+        chunk: tokens whose scores over the vocabulary are in memory at once.
+        precision: of those scores: that of the vectors (`same`), or bfloat16, while the rest stays as it is.
         dropout: probability, on the encoder's output.
+        locked_dropout: the same, at all tokens of a row alike.
+        activation_penalty, change_penalty: of large outputs, and of ones that change (`LmHead`).
+
+    Raises:
+        HydromelError: an adaptive softmax with tied weights, or in another precision.
     """
 
     causal: bool = True
@@ -47,14 +55,27 @@ class Lm:
         unit: Literal["line", "stream"],
         feature: str,
         tie_weights: bool,
+        cutoffs: list[PositiveInt] | None,
+        chunk: PositiveInt,
+        precision: Precision,
         dropout: Fraction,
+        locked_dropout: Fraction,
+        activation_penalty: NonNegativeFloat,
+        change_penalty: NonNegativeFloat,
     ) -> None:
         self.name = name
         self.quality: str = quality
         self.unit = unit
         self.feature = feature
         self.tie_weights = tie_weights
-        self.dropout = dropout
+        self.cutoffs, self.chunk, self.precision = cutoffs, chunk, precision
+        self.dropout, self.locked_dropout = dropout, locked_dropout
+        self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
+        if cutoffs is not None and (tie_weights or precision != "same"):
+            raise HydromelError(
+                f"task.cutoffs={cutoffs}: an adaptive softmax has weights and a precision of its own; "
+                "use task.tie_weights=false and task.precision=same with it"
+            )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """The predicted feature's own.
@@ -101,8 +122,22 @@ class Lm:
         """
         require_tokens(encoder, self.name)
         size = encoder.output_size
-        tied = _tied_weight(size, len(vocabs["target"]), embedding) if self.tie_weights else None
-        return LmHead(size, vocabs["target"], self.dropout, tied)
+        return LmHead(
+            self.dropout,
+            self.locked_dropout,
+            self._output(size, vocabs["target"], embedding),
+            self.activation_penalty,
+            self.change_penalty,
+        )
+
+    def _output(self, size: int, vocab: Vocab, embedding: nn.Module) -> SoftmaxVocabulary | AdaptiveVocabulary:
+        if self.cutoffs is None:
+            tied = _tied_weight(size, len(vocab), embedding) if self.tie_weights else None
+            return SoftmaxVocabulary(size, vocab, tied, self.chunk, self.precision)
+        try:
+            return AdaptiveVocabulary(size, vocab, [*self.cutoffs])
+        except ValueError as error:
+            raise HydromelError(f"task.cutoffs={self.cutoffs}: {error}") from error
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> PerplexityMetric:
         """Bits per character too, where every string of the vocabulary is one character (`<eos>` is the line end)."""
@@ -126,47 +161,8 @@ class Lm:
         return metric.compute()
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """None but `majority`, which is the unigram model."""
-        return {}
-
-
-class LmHead(nn.Module):
-    """Drop out, score: token vectors (D) -> (N, V) for the real tokens alone. `<pad>` is no answer: it scores -inf.
-
-    Args:
-        input_size: D.
-        vocab: V possible answers.
-        dropout: probability.
-        tied: (V, D) weight shared with the embedding, or None for one of its own.
-    """
-
-    def __init__(self, input_size: int, vocab: Vocab, dropout: float, tied: nn.Parameter | None) -> None:
-        super().__init__()
-        own = nn.Linear(input_size, len(vocab))
-        self.dropout = Dropout(dropout)
-        self.weight = own.weight if tied is None else tied
-        self.bias = own.bias
-        # added to the bias, not to the scores: (V,) costs nothing beside (N, V)
-        never = torch.zeros(len(vocab))
-        never[vocab.ids[PAD]] = -torch.inf
-        self.register_buffer("never", never, persistent=False)
-        self.never: Tensor
-
-    def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        vectors = self.dropout(token_vectors(encoded, batch), answer_rows(batch), "packed")
-        return F.linear(vectors, self.weight, self.bias + self.never)
-
-    def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        return OUTPUTS["softmax"].loss(scores, batch)
-
-    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return OUTPUTS["softmax"].losses(scores, batch)
-
-    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        return scores.argmax(dim=1)
-
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        return softmax(scores)
+        """5-grams with Kneser-Ney smoothing, and the same with a cache of recent tokens."""
+        return kneser_ney(train, test, self.feature, vocabs["target"], lambda: self.metric(vocabs))
 
 
 def _tied_weight(input_size: int, n_tokens: int, embedding: nn.Module) -> nn.Parameter:

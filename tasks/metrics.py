@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.rows import IntArray
-from tasks.answers import answer_rows, answers, cross_entropy
+from tasks.answers import answer_rows, answers
 from tasks.span_schemes import Conversion
 from tasks.spans import Mode, Scheme, SpanTags, headline_mode, spans
 
@@ -46,7 +46,7 @@ class LabelMetric:
         labels: (C,) the names of the possible answers.
     """
 
-    of_answers = True
+    takes: Literal["answers"] = "answers"
 
     def __init__(self, *, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
@@ -86,7 +86,7 @@ class SpanMetric:
         to_own: from the tags that a model learns and predicts to `tags`; None where they are the same.
     """
 
-    of_answers = True
+    takes: Literal["answers"] = "answers"
 
     def __init__(self, *, tags: Sequence[str], scheme: Scheme, to_own: Conversion | None = None) -> None:
         self.tags = SpanTags.of(tags)
@@ -141,7 +141,7 @@ class PerplexityMetric:
         per_character: tokens are characters, so that bits per token are bits per character.
     """
 
-    of_answers = False
+    takes: Literal["losses"] = "losses"
 
     def __init__(self, *, per_character: bool) -> None:
         self.per_character = per_character
@@ -149,7 +149,8 @@ class PerplexityMetric:
         self._count = 0
 
     def update(self, said: Tensor, batch: Batch) -> None:
-        self.add(cross_entropy(said, answers(batch)))
+        """(N,) nats."""
+        self.add(said)
 
     def add(self, nll: Tensor) -> None:
         """(N,) nats of N further tokens."""

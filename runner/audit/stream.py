@@ -20,8 +20,9 @@ from runner.batch import Batch
 from runner.batching.stream import Stream
 from runner.model import Model
 from runner.rows import IntArray, spans
+from runner.state import detached
 from runner.task import START, Head, Loss, State, Task
-from runner.train import detached, evaluate
+from runner.train import evaluate
 from runner.vocab import Vocab
 
 

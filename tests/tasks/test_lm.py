@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import EncoderOf, words
+from answer_batches import EncoderOf, lm, words
 from torch import nn
 
 from runner.batch import Batch
@@ -25,11 +25,6 @@ VOCAB = Vocab((PAD, UNK, EOS, "the", "cat", "sat"), unk=1)
 VOCABS = {"words": VOCAB, "target": VOCAB}
 TEXT = [[3, 4], [], [5], [1, 3, 4, 5]]
 EMPTY = pa.table({})
-
-
-def lm(**changes: Any) -> Lm:
-    options = {"quality": "perplexity", "unit": "line", "feature": "words", "tie_weights": False, "dropout": 0.0}
-    return Lm(**{"name": "lm", **options, **changes})
 
 
 def encode(lists: list[list[int]], unit: Literal["line", "stream"] = "line") -> Batch:
@@ -103,14 +98,14 @@ def test_loss_is_over_real_tokens_and_never_gives_pad_a_share() -> None:
     loss = head.loss(scores, batch)
     by_hand = 0.0
     for vector, answer in zip(vectors, batch.target.values.tolist(), strict=True):
-        own = (head.weight @ vector + head.bias)[1:]  # all but <pad>
+        own = (head.output.weight @ vector + head.output.bias)[1:]  # all but <pad>
         by_hand -= float(torch.log_softmax(own, 0)[answer - 1].detach())
     assert float(loss.total.detach()) == pytest.approx(by_hand, rel=1e-12)
     assert loss.count == 11
     loss.total.backward()
-    assert not head.weight.grad[0].any()
-    assert head.weight.grad[1:].isfinite().all()
-    assert head.bias.grad.isfinite().all()
+    assert not head.output.weight.grad[0].any()
+    assert head.output.weight.grad[1:].isfinite().all()
+    assert head.output.bias.grad.isfinite().all()
     padded = Ragged(Ragged(vectors, batch.rows, "packed").pad(fill=torch.nan).values, batch.rows, "padded")
     torch.testing.assert_close(head(padded, batch.pad()), scores)
 
@@ -118,16 +113,16 @@ def test_loss_is_over_real_tokens_and_never_gives_pad_a_share() -> None:
 def test_tied_weights_are_the_embedding_and_leave_its_padding_at_zero() -> None:
     embedding = nn.Embedding(6, 4, padding_idx=0)
     head = lm(tie_weights=True).head(EncoderOf(4), VOCABS, embedding)
-    assert head.weight is embedding.weight
-    assert head.state_dict().keys() == {"weight", "bias"}
+    assert head.output.weight is embedding.weight
+    assert head.state_dict().keys() == {"output.weight", "output.bias"}
     batch = encode(TEXT)
     encoded = Ragged(embedding(batch.features["words"].values), batch.rows, "packed")
-    optimizer = torch.optim.Adam([*embedding.parameters(), head.bias], lr=0.1)
+    optimizer = torch.optim.Adam([*embedding.parameters(), head.output.bias], lr=0.1)
     head.loss(head(encoded, batch), batch).total.backward()
     optimizer.step()
     assert not embedding.weight[0].any()
     assert embedding.weight.isfinite().all()
-    assert head.bias.isfinite().all()
+    assert head.output.bias.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +148,7 @@ def test_bits_per_character_where_tokens_are_characters() -> None:
     batch = encode([[3, 4]])
     for vocab, expected in ((characters, True), (VOCAB, False)):
         metric = lm().metric({"target": vocab})
-        metric.update(torch.zeros(3, 7), batch)
+        metric.update(torch.zeros(3), batch)
         assert ("bits_per_character" in metric.compute()) is expected
 
 
@@ -178,3 +173,65 @@ def test_the_config_gives_every_option() -> None:
     assert options.pop("_target_") == "tasks.lm.Lm"
     assert options.pop("defaults") == ["_self_", {"override /dataset@_global_.dataset": "stdlib_words"}]
     assert Lm(**options).quality == "perplexity"
+
+
+@pytest.mark.parametrize("cutoffs", [[2], [3, 4], [5]])
+def test_an_adaptive_softmax_gives_every_string_but_pad_its_share(cutoffs: list[int]) -> None:
+    torch.manual_seed(4)
+    batch = encode(TEXT)
+    head = lm(cutoffs=cutoffs).head(EncoderOf(16), VOCABS, nn.Identity()).double()
+    vectors = torch.randn(11, 16, dtype=torch.float64, requires_grad=True)
+    scores = head(Ragged(vectors, batch.rows, "packed"), batch)
+    shares = head.probabilities(scores, batch)
+    assert shares.shape == (11, len(VOCAB))
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(11, dtype=torch.float64))
+    assert not shares[:, 0].any()
+    losses = head.losses(scores, batch).values
+    torch.testing.assert_close(losses, -shares.gather(1, batch.target.values[:, None])[:, 0].log())
+    assert head.predict(scores, batch).tolist() == shares.argmax(dim=1).tolist()
+    head.loss(scores, batch).total.backward()
+    assert vectors.grad.abs().sum(dim=1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cutoffs": [9]}, r"^task.cutoffs=\[9\]: cutoffs \[9\] must rise from 2 to below the vocabulary's size, 6"),
+        ({"cutoffs": [4, 3]}, r"must rise from 2"),
+        ({"cutoffs": [1]}, r"must rise from 2"),
+        ({"cutoffs": [2, 3, 4]}, r"3 cutoffs need vectors of 64 numbers, got 16"),
+        ({"cutoffs": [3], "tie_weights": True}, r"an adaptive softmax has weights and a precision of its own"),
+        ({"cutoffs": [3], "precision": "bfloat16"}, r"an adaptive softmax has weights and a precision of its own"),
+    ],
+)
+def test_cutoffs_that_do_not_fit(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(HydromelError, match=message):
+        lm(**changes).head(EncoderOf(16), VOCABS, nn.Identity())
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_penalties_are_what_the_paper_says_and_do_not_cross_rows(layout: str) -> None:
+    """AR: alpha * mean of squares after dropout; TAR: beta * mean of squared differences before it; none when not
+    training, and none in what is measured."""
+    torch.manual_seed(5)
+    packed = encode(TEXT)
+    batch = packed if layout == "packed" else packed.pad()
+    task = lm(activation_penalty=2.0, change_penalty=3.0, locked_dropout=0.5)
+    head = task.head(EncoderOf(8), VOCABS, nn.Identity()).double()
+    plain = torch.randn(11, 8, dtype=torch.float64)
+    encoded = Ragged(plain, packed.rows, "packed")
+    scores = head(encoded if layout == "packed" else encoded.pad(torch.nan), batch)
+    dropped = scores[:, :8]
+    expected = head.losses(scores, batch).values.sum() + 2.0 * (dropped**2).mean(dim=1).sum()
+    ends = packed.rows.host_offsets.tolist()
+    for start, end in pairwise(ends):
+        for token in range(start + 1, end):
+            expected = expected + 3.0 * ((plain[token] - plain[token - 1]) ** 2).mean()
+        kept = dropped[start:end] != 0  # locked: the same numbers at all tokens of a row
+        assert (kept == kept[:1]).all()
+    torch.testing.assert_close(head.loss(scores, batch).total, expected)
+    assert 0 < int((dropped == 0).sum()) < dropped.numel()
+    head.eval()
+    scores = head(encoded, packed)
+    torch.testing.assert_close(scores, plain)
+    torch.testing.assert_close(head.loss(scores, packed).total, head.losses(scores, packed).values.sum())

@@ -18,6 +18,7 @@ from seqeval.scheme import IOB1, IOB2, IOBES
 
 from runner.batch import Batch
 from runner.errors import HydromelError
+from tasks.answers import answers, cross_entropy
 from tasks.metrics import LabelMetric, PerplexityMetric, SpanMetric
 from tasks.spans import all_tags
 
@@ -32,7 +33,8 @@ def measure(metric: Any, scores: torch.Tensor, split: Batch, order: np.ndarray, 
         own = [np.arange(split.rows.host_offsets[row], split.rows.host_offsets[row + 1]) for row in chosen]
         places = np.concatenate(own).astype(np.int64) if by_token else chosen
         some = scores[torch.from_numpy(places)]
-        metric.update(some.argmax(1) if metric.of_answers else some, split.select(chosen))
+        part = split.select(chosen)
+        metric.update(some.argmax(1) if metric.takes == "answers" else cross_entropy(some, answers(part)), part)
     return metric.compute()
 
 
@@ -171,7 +173,8 @@ def test_perplexity_is_weighted_by_tokens() -> None:
 def test_perplexity_of_half_precision_scores_is_summed_in_full() -> None:
     scores = torch.tensor([[0.0, 0.0]], dtype=torch.bfloat16).expand(1000, 2)
     metric = PerplexityMetric(per_character=False)
-    metric.update(scores, tagged([[0] * 1000]))
+    split = tagged([[0] * 1000])
+    metric.update(cross_entropy(scores, answers(split)), split)
     assert metric.compute()["perplexity"] == pytest.approx(2.0, rel=1e-6)
 
 

@@ -9,19 +9,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from answer_batches import classify, tag
+from answer_batches import classify, lm, tag
 
 from runner.build import build
 from runner.ragged import Ragged
 from runner.rows import Rows
 from runner.vocab import Feature
 from tasks.datasets.arrays import array, lengths_of
-from tasks.lm import Lm
 
 CONFIGS = Path(__file__).parents[2] / "configs/dataset"
 WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
 CLASSIFY = classify()
-LM = Lm(name="lm", quality="perplexity", unit="line", feature="words", tie_weights=False, dropout=0.0)
+LM = lm()
 
 pytestmark = [
     pytest.mark.data,

@@ -1,0 +1,109 @@
+"""Cross entropy over a vocabulary, chunk by chunk: the (N, V) matrix of scores never exists as a whole.
+
+Shapes: N tokens, D numbers a vector, V strings of the vocabulary, C tokens a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+Precision = Literal["same", "bfloat16"]
+
+
+def vocabulary_scores(vectors: Tensor, weight: Tensor, bias: Tensor, precision: Precision) -> Tensor:
+    """(C, D) vectors, (V, D) weight, (V,) bias -> (C, V) scores; in bfloat16, or in the vectors' own precision."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else vectors.dtype
+    return F.linear(vectors.to(dtype), weight.to(dtype), bias.to(dtype))
+
+
+def chunks_of(count: int, chunk: int) -> Iterator[slice]:
+    """Slices of `chunk` that cover `count`; one empty slice where there is nothing, so that shapes are kept."""
+    for start in range(0, max(1, count), chunk):
+        yield slice(start, start + chunk)
+
+
+def vocabulary_nll(
+    vectors: Tensor, weight: Tensor, bias: Tensor, right: Tensor, chunk: int, precision: Precision
+) -> Tensor:
+    """(N,) -log softmax(vectors weight' + bias) at the `right` answers (N,), in nats and in float32 at least.
+
+    Its gradient recomputes the scores of one chunk at a time.
+    """
+
+    def of_chunk(some: Tensor, answers: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        scores = vocabulary_scores(some, weight, bias, precision)
+        return F.cross_entropy(scores.to(_exact(scores.dtype)), answers, reduction="none")
+
+    chunks = [(vectors[place], right[place]) for place in chunks_of(len(vectors), chunk)]
+    if not torch.is_grad_enabled():
+        return torch.cat([of_chunk(some, answers, weight, bias) for some, answers in chunks])
+    return torch.cat(
+        [
+            cast(Tensor, checkpoint(of_chunk, some, answers, weight, bias, use_reentrant=False))
+            for some, answers in chunks
+        ]
+    )
+
+
+def vocabulary_loss(
+    vectors: Tensor, weight: Tensor, bias: Tensor, right: Tensor, chunk: int, precision: Precision
+) -> Tensor:
+    """() the sum of `vocabulary_nll`, whose gradients are made in the same pass, while a chunk's scores are at hand.
+
+    For training: three matrix products and four passes over the scores. It has no second derivative.
+    """
+    if not torch.is_grad_enabled() or not (vectors.requires_grad or weight.requires_grad or bias.requires_grad):
+        return vocabulary_nll(vectors, weight, bias, right, chunk, precision).sum()
+    total: Tensor = _Loss.apply(vectors, weight, bias, right, chunk, precision)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Loss(torch.autograd.Function):
+    """With e = exp(score - largest score) and s = sum of e over the vocabulary: loss = log s + largest - right score.
+
+    Its gradient by a score is e / s, less 1 at the right answer. Dividing by s is left to the narrow factors of both
+    products, (e v) / s and e' (x / s), and the right answers' ones are taken off at the end, row by row.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, vectors: Tensor, weight: Tensor, bias: Tensor, right: Tensor, chunk: int, precision: Precision
+    ) -> Tensor:
+        dtype = torch.bfloat16 if precision == "bfloat16" else vectors.dtype
+        exact = _exact(dtype)
+        narrow, wide, plain_bias = vectors.to(dtype), weight.to(dtype), bias.to(dtype)
+        by_vectors = torch.empty_like(vectors)
+        by_weight, by_bias = torch.zeros_like(wide), torch.zeros_like(bias, dtype=exact)
+        total = torch.zeros((), dtype=exact, device=vectors.device)
+        for place in chunks_of(len(vectors), chunk):
+            some, answers = narrow[place], right[place]
+            scores = torch.addmm(plain_bias, some, wide.t())
+            highest = scores.amax(dim=1, keepdim=True)
+            at_right = scores.gather(1, answers[:, None])
+            e = scores.sub_(highest).exp_()
+            s = e.sum(dim=1, keepdim=True, dtype=exact)
+            total += (s.log() + highest.to(exact) - at_right.to(exact)).sum()
+            by_vectors[place] = (e @ wide).to(exact) / s - wide.index_select(0, answers).to(exact)
+            by_weight.addmm_(e.t(), (some.to(exact) / s).to(dtype))
+            by_bias += (e.t() @ (1 / s).to(dtype))[:, 0]
+        by_weight.index_add_(0, right, narrow, alpha=-1)
+        by_bias.index_add_(0, right, torch.ones_like(right, dtype=exact), alpha=-1)
+        ctx.save_for_backward(by_vectors, by_weight.to(weight.dtype), by_bias.to(bias.dtype))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        by_vectors, by_weight, by_bias = ctx.saved_tensors
+        return by_vectors * gradient, by_weight * gradient, by_bias * gradient, None, None, None
+
+
+def _exact(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
