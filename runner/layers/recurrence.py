@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from runner.layers.cells import Carried, stepped
+from runner.layers.cells import PARTS, Carried, everything, stepped
 from runner.ragged import Ragged
 
 Cell = Literal["rnn", "gru", "lstm"]
@@ -46,6 +46,24 @@ class Recurrence(nn.Module):
             return self._run(x, state)
         output, end = self._run(reversed_rows(x), state)
         return reversed_rows(output), end
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What `exposed` shows at each token: gates, then state."""
+        return PARTS[self.cell.mode]
+
+    def exposed(self, x: Ragged, state: Carried | None) -> Ragged:
+        """What `forward` computes on its way, cell by cell: rows of (length, D) -> packed rows of (length, P, H)."""
+        packed = x.with_values(x.filled(0.0)).pack()
+        if not x.rows.n_tokens:
+            return packed.with_values(packed.values.new_zeros(0, len(self.parts), self.hidden))
+        read = reversed_rows(packed) if self.reverse else packed
+        time = read.rows.time_major
+        inputs = permuted(read.values, time.tokens, time.inverse)
+        begin = tuple(one.index_select(0, time.row_order) for one in self._begin(read, state))
+        steps, _ = stepped(self.cell, inputs, time.batch_sizes.tolist(), begin, keep=everything)
+        found = read.with_values(permuted(steps, time.inverse, time.tokens))
+        return reversed_rows(found) if self.reverse else found
 
     def _run(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
         rows = x.rows
