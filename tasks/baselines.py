@@ -18,14 +18,18 @@ from runner.batch import Batch
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged import Ragged
 from runner.task import Metric
-from runner.vocab import Vocab
-from tasks.answers import answers
+from runner.vocab import PAD, Vocab
+from tasks.answers import answer_rows, answers
+from tasks.kneser_ney import FloatArray, KneserNey, TokenRows, with_cache
 from tasks.linear_svm import LinearSvm, train_svm
 from tasks.scores import BACK_OFF
 
 # of the linear SVM, as in configs/experiment/svm.yaml
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
 MOST_EXAMPLES = 600_000  # of all epochs: large sets need fewer
+# of the n-grams; the cache is the best for WikiText-2's valid split as a stream (benchmarks/kneser_ney.py)
+ORDER, CACHE_WEIGHT, CACHE_WINDOW = 5, 0.2, 1000
+MOST_TOKENS = 10_000_000  # n-grams take about 300 bytes a token of train, more than a network may leave free
 
 
 def figures(metric: Metric, test: Batch, answer: Callable[[], Tensor]) -> dict[str, float]:
@@ -57,6 +61,42 @@ def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tenso
     return torch.from_numpy(svm.scores(asked[:, used]).argmax(axis=1))
 
 
+def kneser_ney(
+    train: Batch, test: Batch, feature: str, vocab: Vocab, metric: Callable[[], Metric]
+) -> dict[str, dict[str, float]]:
+    """Figures of an n-gram model of `feature`, and of the same with a cache; none where train exceeds `MOST_TOKENS`."""
+    if train.real_tokens > MOST_TOKENS:
+        return {}
+    begin = time.perf_counter()
+    known, asked = (token_rows(split, feature) for split in (train, test))
+    chances = KneserNey(known, uniform(vocab), ORDER).probabilities(asked)
+    seconds = time.perf_counter() - begin
+    found = {
+        "kneser_ney": figures(metric(), test, lambda: _nats(chances)),
+        "kneser_ney_cache": figures(
+            metric(), test, lambda: _nats(with_cache(chances, asked, CACHE_WEIGHT, CACHE_WINDOW))
+        ),
+    }
+    for each in found.values():
+        each["seconds"] += seconds  # of learning, which they share
+    return found
+
+
+def token_rows(split: Batch, feature: str) -> TokenRows:
+    """The text of a language model's split: each row's first input, then its answers."""
+    rows = answer_rows(split)
+    begins = rows.host_offsets[:-1]
+    inputs, right = split.features[feature].pack().on_host(), answers(split).numpy()
+    return TokenRows.of(np.insert(right, begins, inputs[begins]), rows.host_lengths + 1)
+
+
+def uniform(vocab: Vocab) -> FloatArray:
+    """(V,) all strings alike, but for `<pad>`, which is no answer."""
+    possible = np.ones(len(vocab))
+    possible[vocab.ids[PAD]] = 0.0
+    return possible / np.count_nonzero(possible)
+
+
 def bags(ids: Ragged, known: int) -> csr_array:
     """(B, known + BUCKETS) how often each word and hashed pair of words stands in a row, over the root of its length.
 
@@ -75,3 +115,7 @@ def _word_ids(split: Batch, vocab: Vocab) -> Ragged:
     """The first feature's, packed; what train does not know is `<unk>`."""
     ids = next(iter(split.features.values())).pack()
     return ids.map(lambda values: values.masked_fill(values >= vocab.known, vocab.unk or 0))
+
+
+def _nats(chances: FloatArray) -> Tensor:
+    return torch.from_numpy(-np.log(chances))

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 from answer_batches import rows_of, words
@@ -17,8 +18,9 @@ from runner.batch import Batch
 from runner.names import RESULT_KEYS
 from runner.provenance_hash import comparison_hash
 from runner.ragged import Ragged
-from runner.vocab import PAD, UNK, Vocab
-from tasks.baselines import linear_svm, most_frequent
+from runner.vocab import EOS, PAD, UNK, Vocab
+from tasks.baselines import linear_svm, most_frequent, token_rows, uniform
+from tasks.lm import Lm
 
 SMALL = ["train.epochs=1", "embedding.size=8"]
 VOCAB = Vocab((PAD, UNK, "a", "b", "c", "only in test"), unk=1, extra=1)
@@ -67,11 +69,30 @@ def test_the_svm_reads_words_and_pairs_of_words() -> None:
     assert linear_svm(train, test, VOCAB, 2).tolist()[:2] == [1, 0]
 
 
-def test_runs_of_a_language_model_have_majority_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [["task.unit=line"], ["task.unit=stream", "batching=stream"]], ids=["line", "stream"])
+def test_n_grams_stand_beside_every_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: list[str]
+) -> None:
     files = [one for one in tag_files(tmp_path) if one != "task=tag"]
-    result = run(tmp_path / "run", "task=lm", *files, *SMALL, "train.max_updates=2")
-    assert result["baselines"] == {}
-    assert result["majority"]["perplexity"] > 1
+    options = ["task=lm", *files, *SMALL, *unit, "train.max_updates=2"]
+    result = run(tmp_path / "run", *options)
+    assert list(result["baselines"]) == ["kneser_ney", "kneser_ney_cache"]
+    for found in result["baselines"].values():
+        assert found.keys() == {"nll", "perplexity", "seconds"}
+        assert 1 < found["perplexity"] < 2 * result["majority"]["perplexity"]
+    monkeypatch.setattr("tasks.baselines.MOST_TOKENS", 10)
+    assert run(tmp_path / "large", *options)["baselines"] == {}
+
+
+def test_their_text_is_what_the_task_predicts() -> None:
+    """A blank line is a row, its end an answer."""
+    task = Lm(**{key: value for key, value in config("task=lm")["task"].items() if key != "_target_"})
+    vocab = Vocab((PAD, UNK, EOS, "a", "b"), unk=1)
+    split = task.encode(words([[3, 4], [], [1]]), pa.table({}), {"words": vocab, "target": vocab})
+    text = token_rows(split, "words")
+    assert text.tokens.tolist() == [2, 3, 4, 2, 2, 2, 2, 1, 2]
+    assert text.position.tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 2]
+    assert uniform(vocab).tolist() == [0, 0.25, 0.25, 0.25, 0.25]
 
 
 @pytest.mark.data
