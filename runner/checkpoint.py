@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -18,11 +19,11 @@ from runner.columns import write_atomically
 from runner.errors import HydromelError
 
 _META = "hydromel"
-_TENSOR = "__tensor__"
+_TENSOR, _ARRAY = "__tensor__", "__array__"
 
 
 def save_checkpoint(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
-    """Write the model's parameters and buffers (tied ones once) and `state`, nested dicts and lists with tensors."""
+    """Write the model's parameters and buffers (tied ones once) and `state`: nested dicts and lists of tensors, arrays, ..."""
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
     meta = _take_tensors(state, "state", tensors)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -68,10 +69,13 @@ def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 
 def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON, its tensors moved into `tensors` under their paths."""
+    """`value` as JSON, its tensors and arrays moved into `tensors` under their paths."""
     if isinstance(value, Tensor):
         tensors[path] = value.detach().clone()
         return {_TENSOR: path}
+    if isinstance(value, np.ndarray):
+        tensors[path] = torch.from_numpy(value.copy())
+        return {_ARRAY: path}
     if isinstance(value, dict):
         pairs = [[key, _take_tensors(item, f"{path}.{key}", tensors)] for key, item in value.items()]
         return {"__dict__": pairs}  # pairs, so that whole numbers stay keys
@@ -88,6 +92,8 @@ def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
         return value
     if _TENSOR in value:
         return tensors[value[_TENSOR]]
+    if _ARRAY in value:
+        return tensors[value[_ARRAY]].numpy()
     if "__tuple__" in value:
         return tuple(_put_tensors(item, tensors) for item in value["__tuple__"])
     return {key: _put_tensors(item, tensors) for key, item in value["__dict__"]}

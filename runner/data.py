@@ -41,6 +41,10 @@ def arrange(config: Config, batching: Any, train: Any) -> Any:
         )
     if one_text and config["max_length"] is not None:
         raise HydromelError("max_length cuts rows, and a stream has only one; use max_length=null")
+    if one_text and config["encoder"].get("memory", 0) is None:
+        raise HydromelError(
+            "encoder.memory=null: over a stream the encoder would remember the whole text; give encoder.memory=N tokens"
+        )
     return batching.arrange(train)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from runner import names
 from runner.accounting import Account
-from runner.task import State
+from runner.state import moved
 from runner.training import Progress, Training
 
 
@@ -48,12 +47,3 @@ def restore(t: Training, state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)
-
-
-def moved(state: State, device: torch.device) -> State:
-    """What a stream carries, on `device`: checkpoints are read on the CPU."""
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, list | tuple):
-        return type(state)(moved(one, device) for one in state)
-    return state

@@ -1,7 +1,7 @@
-"""What a causal encoder carries from one window of texts to the next: nests of lists and tuples, read by `detached`.
+"""What a causal encoder carries from one window of texts to the next: nests of lists and tuples.
 
-In them lie tensors, and numpy arrays for what the host has to know. The first dimension of each is the row, so that rows
-can be cut from their history, chosen, repeated and put in another order without knowing what any of it means.
+In them lie tensors, and numpy arrays for what the host has to know. The first dimension of each is the row, so that
+rows can be chosen, repeated and put in another order without knowing what any of it means.
 """
 
 from __future__ import annotations

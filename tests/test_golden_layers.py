@@ -45,7 +45,7 @@ def test_convolutions_of_the_literature(layout: Any) -> None:
     layer.convolution.weight.data.copy_(torch.tensor([[[1.0, 2.0, 3.0]]]))
     layer.convolution.bias.data.zero_()  # type: ignore[union-attr]
     rows = one_feature([4, 5, 6, 7, 8], [6, 14, 7], layout=layout, widen=1)
-    assert layer(rows).pack().values.flatten().tolist() == [23, 32, 38, 44, 23, 54, 55, 28]
+    assert layer(rows, None).pack().values.flatten().tolist() == [23, 32, 38, 44, 23, 54, 55, 28]
 
 
 def test_batched_scores_of_the_literature() -> None:

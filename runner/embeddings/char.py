@@ -151,7 +151,7 @@ class CharConv(nn.Module):
         ids = features[self.spelled.feature]
         characters, of_token = self.spelled(ids)
         # no activation changes which output is largest
-        largest = [max_pool(convolution(characters)) for convolution in self.convolutions]
+        largest = [max_pool(convolution(characters, None)) for convolution in self.convolutions]
         vectors = self.highway(self.activation(torch.cat(largest, dim=-1)))
         return self.dropout.of(_of_tokens(vectors, of_token, ids))
 

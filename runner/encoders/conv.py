@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runner.layers.convolution import Convolution
 from runner.layers.dropout import Dropout, LockedDropout
+from runner.layers.past import latest
 from runner.layers.shortcut import Joint, Shortcut
 from runner.ragged import Ragged
-from runner.task import State
 from runner.types import Fraction, PositiveInt
 
+Tails = list[Tensor]  # (B, widest - 1, D) for each layer: the last of its inputs; zeros where a row has had fewer
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
@@ -57,7 +59,8 @@ class Conv(nn.Module):
         if not widths:
             raise ValueError("widths=[]: at least one width is needed, for example [3, 4, 5]")
         self.output_size = filters * len(widths)
-        sizes = [input_size] + [self.output_size] * (layers - 1)
+        self.causal, self.tail = causal, max(widths) - 1
+        self.sizes = sizes = [input_size] + [self.output_size] * (layers - 1)
         self.layers = nn.ModuleList(
             nn.ModuleList(Convolution(size, filters, width, causal) for width in widths) for size in sizes
         )
@@ -66,11 +69,39 @@ class Conv(nn.Module):
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
         self.locked = nn.ModuleList(LockedDropout(locked_dropout) for _ in [*sizes, self.output_size])
 
-    def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
-        """Rows of (length, D) -> rows of (length, filters * number of widths)."""
+    def forward(self, x: Ragged, state: Tails | tuple[()] | None) -> tuple[Ragged, Tails | None]:
+        """Rows of (length, D), state at their begin -> rows of (length, filters * widths), state at each row's own end.
+
+        The state is `START` at the begin of texts that are read in windows; None, and then None comes out, where rows
+        stand by themselves.
+
+        Raises:
+            ValueError: a state, and not causal.
+        """
+        if state is not None and not self.causal:
+            raise ValueError("only causal convolutions carry a state")
+        latest = None if state is None else self._latest(x)
+        ends: Tails = []
         for place, convolutions in enumerate(self.layers):
             read: Ragged = self.locked[place].of(x)  # type: ignore[operator]
-            parallel: list[Ragged] = [convolution(read) for convolution in convolutions]  # type: ignore[attr-defined]
+            before = None
+            if latest is not None:
+                before = state[place] if state else read.values.new_zeros(x.rows.n_rows, self.tail, self.sizes[place])
+                ends.append(_end(before, read, latest))
+            parallel: list[Ragged] = [convolution(read, before) for convolution in convolutions]  # type: ignore[attr-defined]
             output = read.with_values(torch.cat([one.values for one in parallel], dim=-1)).map(self.activation)
             x = self.dropouts[place].of(self.joints[place](x, output))  # type: ignore[operator]
-        return self.locked[-1].of(x), None  # type: ignore[operator]
+        return self.locked[-1].of(x), None if latest is None else ends  # type: ignore[operator]
+
+    def _latest(self, x: Ragged) -> Tensor:
+        """(B * tail,) the last tokens of each row in any layer, among those of its past and then its own."""
+        rows, n_past = x.rows, x.rows.n_rows * self.tail
+        begins = rows.host_offsets[:-1] if x.layout == "packed" else np.arange(rows.n_rows) * rows.width
+        return latest(rows, self.tail, np.arange(rows.n_rows) * self.tail, self.tail, n_past + begins)
+
+
+def _end(before: Tensor, x: Ragged, latest: Tensor) -> Tensor:
+    """(B, tail, D) of the past, rows of (length, D) -> (B, tail, D)."""
+    own = x.values if x.layout == "packed" else x.values.flatten(0, 1)
+    past = before.flatten(0, 1).to(own.dtype)
+    return torch.cat([past, own]).index_select(0, latest).view(before.shape)

@@ -26,5 +26,5 @@ class NoContext(nn.Module):
         self.output_size = input_size
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
-        """Rows of (length, D) -> the same."""
-        return self.dropout.of(x), None
+        """Rows of (length, D) -> the same; nothing is carried from window to window."""
+        return self.dropout.of(x), state

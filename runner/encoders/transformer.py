@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +14,14 @@ from runner.errors import HydromelError
 from runner.layers.attention import Score, SelfAttention
 from runner.layers.dropout import Dropout
 from runner.layers.norm import Norm, normalisation
+from runner.layers.past import Reach
+from runner.layers.positions import sinusoids
 from runner.ragged import Ragged
-from runner.task import State
+from runner.rows import IntArray
 from runner.types import Fraction, PositiveInt
+
+# how many tokens each row has had, (B,), on the host; and for each layer keys and values of the last P, (B, P, 2 size)
+Remembered = tuple[IntArray, list[Tensor]]
 
 
 class Transformer(nn.Module):
@@ -23,16 +29,21 @@ class Transformer(nn.Module):
 
     Args:
         input_size: D; projected to `size` where they differ.
-        causal: each token sees those up to itself.
+        causal: each token sees itself and those before it.
         size: of the vectors within, a multiple of `heads`.
         heads: of attention.
         layers: how many.
         feedforward: size of the hidden layer between.
         score: of attention: dot, scaled_dot or additive (see `runner.layers.attention`).
         norm: layer, or batch, whose answers depend on the batch in training (see `runner.layers.norm`).
-        positions: sinusoidal (any length), learned (up to max_positions), or none.
-        max_positions: longest row for learned positions.
+        positions: sinusoidal, learned (up to max_positions) or none: added to a token's vector, and counted on from
+            window to window; or rotary: in attention, where distances count alone.
+        max_positions: tokens of the longest row for learned positions, with those of windows before.
+        memory: tokens before a token that it sees in a layer, in a long row as in windows; null: all of them.
         dropout: probability, on the input, the attention weights and both branches.
+
+    Raises:
+        ValueError: sizes that do not divide, or options that do not go together.
     """
 
     per_token = True
@@ -48,8 +59,9 @@ class Transformer(nn.Module):
         feedforward: PositiveInt,
         score: Score,
         norm: Norm,
-        positions: Literal["sinusoidal", "learned", "none"],
+        positions: Literal["sinusoidal", "learned", "rotary", "none"],
         max_positions: PositiveInt,
+        memory: PositiveInt | None,
         dropout: Fraction,
     ) -> None:
         super().__init__()
@@ -57,65 +69,90 @@ class Transformer(nn.Module):
             raise ValueError(f"size={size} must be a multiple of heads={heads}")
         if positions == "sinusoidal" and size % 2:
             raise ValueError(f"size={size} must be even for positions=sinusoidal")
+        if positions == "rotary" and size // heads % 2:
+            raise ValueError(f"size={size} / heads={heads} must be even for positions=rotary")
+        if positions == "rotary" and score == "additive":
+            raise ValueError("positions=rotary turns what is multiplied; use score=scaled_dot or score=dot with it")
+        if memory is not None and not causal:
+            raise ValueError(f"memory={memory} is for what comes before a token (task=lm); use memory=null")
         self.size, self.positions, self.max_positions, self.output_size = size, positions, max_positions, size
+        self.causal, self.memory = causal, memory
         self.input = nn.Identity() if input_size == size else nn.Linear(input_size, size)
         self.table = nn.Embedding(max_positions, size) if positions == "learned" else None
         self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
-            _Layer(size, heads, feedforward, causal, score, norm, dropout) for _ in range(layers)
+            _Layer(size, heads, feedforward, score, positions == "rotary", norm, dropout) for _ in range(layers)
         )
         self.norm = normalisation(norm, size)
 
-    def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
-        """Rows of (length, D) -> rows of (length, size)."""
-        x = x.with_values(x.filled(0.0)).map(self.input)
-        if self.positions != "none":
-            # not times sqrt(size), which is meant for embeddings of unit length: ours would drown the positions
-            x = x.with_values(x.values + self._encoded(x))
-        x = self.dropout.of(x)
-        for layer in self.layers:
-            x = layer(x)
-        return x.with_values(self.norm(x.filled(0.0), x.rows, x.layout)), None
+    def forward(self, x: Ragged, state: Remembered | tuple[()] | None) -> tuple[Ragged, Remembered | None]:
+        """Rows of (length, D), state at their begin -> rows of (length, size), state at each row's own end.
 
-    def _encoded(self, x: Ragged) -> Tensor:
-        """The positions' vectors, counted from each row's first token."""
-        count = x.rows.width if x.layout == "padded" else max(1, x.rows.max_len)
+        The state is `START` at the begin of texts that are read in windows; None, and then None comes out, where rows
+        stand by themselves.
+        """
+        x = x.with_values(x.filled(0.0)).map(self.input)
+        seen, pasts = self._begin(x, state)
+        if self.positions in ("sinusoidal", "learned"):
+            # not times sqrt(size), which is meant for embeddings of unit length: ours would drown the positions
+            x = x.with_values(x.values + self._encoded(x, seen))
+        x = self.dropout.of(x)
+        reach = Reach(x.rows, self.causal, self.memory, seen, 0 if pasts[0] is None else pasts[0].shape[1])
+        ends: list[Tensor] = []
+        for layer, past in zip(self.layers, pasts, strict=True):
+            x, end = layer(x, reach, past)
+            if end is not None:
+                ends.append(end)
+        output = x.with_values(self.norm(x.filled(0.0), x.rows, x.layout))
+        return output, None if seen is None else (seen + x.rows.host_lengths, ends)
+
+    def _begin(
+        self, x: Ragged, state: Remembered | tuple[()] | None
+    ) -> tuple[IntArray | None, Sequence[Tensor | None]]:
+        """The state given, or at the begin of each row, or none."""
+        if state is None:
+            return None, [None] * len(self.layers)
+        if not state:
+            nothing = x.values.new_zeros(x.rows.n_rows, 0, 2 * self.size)
+            return np.zeros(x.rows.n_rows, dtype=np.int64), [nothing] * len(self.layers)
+        return state
+
+    def _encoded(self, x: Ragged, seen: IntArray | None) -> Tensor:
+        """The positions' vectors, counted from the first token that each row ever had."""
+        padded = x.layout == "padded"
+        places = torch.arange(x.rows.width, device=x.values.device) if padded else x.rows.position
+        if seen is not None:
+            before = x.rows._send(seen)
+            places = before[:, None] + places if padded else before.index_select(0, x.rows.row) + places
         if self.table is None:
-            vectors = sinusoids(count, self.size, x.values)
-        elif x.rows.max_len > self.max_positions:
+            return sinusoids(places, self.size, x.values.dtype)
+        longest = int((x.rows.host_lengths + (0 if seen is None else seen)).max(initial=0))
+        if longest > self.max_positions:
             raise HydromelError(
-                f"encoder.max_positions={self.max_positions}, but a row has {x.rows.max_len} tokens; "
-                "raise it, cut rows by max_length, or use encoder.positions=sinusoidal"
+                f"encoder.max_positions={self.max_positions}, but a row has {longest} tokens; "
+                "raise it, cut rows by max_length, or use encoder.positions=sinusoidal or rotary"
             )
-        else:
-            places = torch.arange(count, device=x.values.device).clamp(max=self.max_positions - 1)
-            vectors = self.table(places)
-        return vectors if x.layout == "padded" else vectors.index_select(0, x.rows.position)
+        vectors: Tensor = self.table(places.clamp(max=self.max_positions - 1))
+        return vectors
 
 
 class _Layer(nn.Module):
     def __init__(
-        self, size: int, heads: int, feedforward: int, causal: bool, score: Score, norm: Norm, dropout: float
+        self, size: int, heads: int, feedforward: int, score: Score, rotary: bool, norm: Norm, dropout: float
     ) -> None:
         super().__init__()
         self.norms = nn.ModuleList(normalisation(norm, size) for _ in range(2))
-        self.attention = SelfAttention(size, heads, causal, score, dropout)
+        self.attention = SelfAttention(size, heads, score, rotary, dropout)
         self.widen, self.narrow = nn.Linear(size, feedforward), nn.Linear(feedforward, size)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(3))
 
-    def forward(self, x: Ragged) -> Ragged:
+    def forward(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
         x = x.with_values(x.filled(0.0))  # in padding too, the gradient of a weight is 0 times its input
         there = {"rows": x.rows, "layout": x.layout}
         first_norm, second_norm = (partial(one, **there) for one in self.norms)
         drop_attended, drop_hidden, drop_output = (partial(one, **there) for one in self.dropouts)
-        attended: Ragged = self.attention(x.map(first_norm))
+        attended: Ragged
+        attended, end = self.attention(x.map(first_norm), reach, past)
         values = x.values + drop_attended(attended.filled(0.0))
         hidden = drop_hidden(torch.relu(self.widen(second_norm(values))))
-        return x.with_values(values + drop_output(self.narrow(hidden)))
-
-
-def sinusoids(count: int, size: int, like: Tensor) -> Tensor:
-    """(count, size) sines and cosines of growing wavelength (Vaswani et al. 2017, section 3.5)."""
-    position = torch.arange(count, device=like.device, dtype=like.dtype)[:, None]
-    rate = torch.exp(torch.arange(0, size, 2, device=like.device, dtype=like.dtype) * (-math.log(10_000.0) / size))
-    return torch.stack([torch.sin(position * rate), torch.cos(position * rate)], dim=-1).flatten(1)
+        return x.with_values(values + drop_output(self.narrow(hidden))), end

@@ -1,6 +1,6 @@
-"""Multi-head self-attention within each row: dot, scaled dot or additive scores; length masks, causal masks, or both.
+"""Multi-head self-attention within each row: dot, scaled dot or additive scores; all tokens of a row, or its past.
 
-Shapes: H heads of d numbers, D = H d.
+Shapes: H heads of d numbers, D = H d; queries stand in T places, keys in K = P + T (`runner.layers.past.Reach`).
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from runner.layers.dropout import Dropout
+from runner.layers.past import Reach
+from runner.layers.positions import angles, rotated
 from runner.ragged import Ragged
-from runner.rows import Rows
 
 Score = Literal["dot", "scaled_dot", "additive"]
 ADDITIVE_NUMBERS = 2**22  # that additive scores hold at once before they are summed over d: 16 MiB in float32
 
 
 class SelfAttention(nn.Module):
-    """softmax(score(q, k)) V over the real tokens of a row; with `causal` over those up to the query's own.
+    """softmax(score(q, k)) V over the tokens of a row that are in reach.
 
     `dot` is q . k (Luong et al. 2015, eq. 8), `scaled_dot` is q . k / sqrt(d) (Vaswani et al. 2017, eq. 1), `additive`
     is v . tanh(q + k) (Bahdanau et al. 2015, appendix A.1.2: the projections of queries and keys are its W and U).
@@ -30,14 +31,14 @@ class SelfAttention(nn.Module):
     Args:
         size: D, a multiple of `heads`.
         heads: number of heads.
-        causal: hide what comes later.
         score: dot, scaled_dot or additive.
+        rotary: queries and keys are turned by their positions (see `runner.layers.positions`).
         dropout: probability of dropping a weight.
     """
 
-    def __init__(self, size: int, heads: int, causal: bool, score: Score, dropout: float) -> None:
+    def __init__(self, size: int, heads: int, score: Score, rotary: bool, dropout: float) -> None:
         super().__init__()
-        self.heads, self.causal, self.score = heads, causal, score
+        self.heads, self.score, self.rotary = heads, score, rotary
         self.queries_keys_values = nn.Linear(size, 3 * size)
         self.output = nn.Linear(size, size)
         self.dropout = Dropout(dropout)
@@ -45,85 +46,73 @@ class SelfAttention(nn.Module):
             bound = math.sqrt(heads / size)  # as torch's linear layers of d inputs
             self.additive = nn.Parameter(torch.empty(heads, size // heads).uniform_(-bound, bound))
 
-    def forward(self, x: Ragged) -> Ragged:
-        """Rows of (length, D) -> the same. Packed: only the products of queries and keys see a rectangle."""
-        x = x.with_values(x.filled(0.0))
-        projected = x.map(self.queries_keys_values).pad()
-        attended = Ragged(self._attend(projected), x.rows, "padded")
-        return (attended.pack() if x.layout == "packed" else attended).map(self.output)
+    def forward(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+        """Rows of (length, D) -> the same. Packed: only the products of queries and keys see a rectangle.
 
-    def _attend(self, projected: Ragged) -> Tensor:
-        """(B, T, 3D) -> (B, T, D)."""
-        n_rows, width, _ = projected.values.shape
-        # (3, B, heads, T, d)
-        split = projected.values.view(n_rows, width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        queries, keys, values = split.unbind(0)
+        Args:
+            past: (B, P, 2D) keys and values of each row's past, as `reach` has them; None: rows stand by themselves.
+
+        Returns:
+            Besides, the past at each row's end, (B, P', 2D); None without one.
+        """
+        x = x.with_values(x.filled(0.0))
+        projected = x.map(self.queries_keys_values).pad().values
+        size = x.values.shape[-1]
+        queries, keys_values = torch.split(projected, [size, 2 * size], dim=-1)
+        end = None
+        if past is not None:
+            keys_values = torch.cat([past.to(keys_values.dtype), keys_values], dim=1)
+            end = keys_values.flatten(0, 1).index_select(0, reach.latest).view(len(past), reach.kept, -1)
+        attended = Ragged(self._attend(queries, keys_values, reach), x.rows, "padded")
+        return (attended.pack() if x.layout == "packed" else attended).map(self.output), end
+
+    def _attend(self, queries: Tensor, keys_values: Tensor, reach: Reach) -> Tensor:
+        """(B, T, D), (B, K, 2D) -> (B, T, D)."""
+        n_rows, width, _ = queries.shape
+        queries = queries.view(n_rows, width, self.heads, -1).transpose(1, 2)
+        keys, values = keys_values.view(n_rows, reach.keys, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.rotary:
+            # places are counted from the past's begin: only distances matter, and small numbers are exact
+            turns = angles(torch.arange(reach.keys, device=keys.device), keys.shape[-1], keys.dtype)
+            queries, keys = rotated(queries, turns[reach.places :]), rotated(keys, turns)
         drops = self.training and self.dropout.p > 0.0
-        if self.score == "additive" or (drops and projected.rows.seeds is not None):
-            attended = self._weights(queries, keys, projected.rows).to(values.dtype) @ values
+        if self.score == "additive" or (drops and reach.rows.seeds is not None):
+            attended = self._weights(queries, keys, reach).to(values.dtype) @ values
         else:
             attended = F.scaled_dot_product_attention(
                 queries,
                 keys,
                 values,
-                attn_mask=None if self.causal else _over_heads(length_mask(projected.rows)),
+                attn_mask=None if reach.is_triangle else reach.mask,
                 dropout_p=self.dropout.p if self.training else 0.0,
-                is_causal=self.causal,  # no mask besides: what stands before a real token is real
+                is_causal=reach.is_triangle,
                 scale=self._scale(queries),
             )
         return attended.transpose(1, 2).reshape(n_rows, width, -1)
 
-    def _weights(self, queries: Tensor, keys: Tensor, rows: Rows) -> Tensor:
-        """(B, H, T, d) twice -> (B, H, T, T), dropped out, in float32 at least."""
+    def _weights(self, queries: Tensor, keys: Tensor, reach: Reach) -> Tensor:
+        """(B, H, T, d), (B, H, K, d) -> (B, H, T, K), dropped out, in float32 at least."""
         if self.score == "additive":
             scores = additive_scores(queries, keys, self.additive)
         else:
             scores = (queries * self._scale(queries)) @ keys.transpose(2, 3)
-        visible = _over_heads(both(rows) if self.causal else length_mask(rows))
-        if visible is not None:
-            scores = scores.masked_fill(~visible, -torch.inf)
+        if reach.mask is not None:
+            scores = scores.masked_fill(~reach.mask, -torch.inf)
         weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        dropped: Tensor = self.dropout(weights.transpose(1, 2), rows, "padded")
+        dropped: Tensor = self.dropout(weights.transpose(1, 2), reach.rows, "padded")
         return dropped.transpose(1, 2)
 
     def _scale(self, queries: Tensor) -> float:
         return 1.0 if self.score == "dot" else 1.0 / math.sqrt(queries.shape[-1])
 
 
-def length_mask(rows: Rows) -> Tensor | None:
-    """(B, 1, T): the keys that a row's queries see, or None where all are real, so that kernels without mask can run.
-
-    An empty row sees its padding: a softmax over nothing would be NaN, and what it says is never read.
-    """
-    if rows.n_tokens == rows.n_rows * rows.width:
-        return None
-    return (rows.mask | (rows.lengths == 0)[:, None])[:, None, :]
-
-
-def causal_mask(width: int, device: torch.device) -> Tensor:
-    """(T, T): query t sees keys up to t."""
-    return torch.ones(width, width, dtype=torch.bool, device=device).tril()
-
-
-def both(rows: Rows) -> Tensor:
-    """(B, T, T) or (T, T): `length_mask` and `causal_mask`."""
-    causal, length = causal_mask(rows.width, rows.device), length_mask(rows)
-    return causal if length is None else causal & length
-
-
-def _over_heads(mask: Tensor | None) -> Tensor | None:
-    """(B, ., T) -> (B, 1, ., T); a mask without rows, (T, T), and none are for all heads as they are."""
-    return mask if mask is None or mask.dim() == 2 else mask[:, None]
-
-
 def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """(B, H, T, d) twice, (H, d) -> (B, H, T, T).
+    """(B, H, T, d), (B, H, K, d), (H, d) -> (B, H, T, K).
 
     All sums q + k at once are d times as large: they are made for some queries at a time, and again for gradients.
     """
-    n_rows, heads, width, size = keys.shape
-    step = max(1, ADDITIVE_NUMBERS // (n_rows * heads * width * size))
-    if step >= width:
+    step = max(1, ADDITIVE_NUMBERS // max(1, keys.numel()))
+    if step >= queries.shape[2]:
         return _additive(queries, keys, weight)
     pieces = torch.split(queries, step, dim=2)
     scored = [checkpoint(_additive, one, keys, weight, use_reentrant=False, preserve_rng_state=False) for one in pieces]

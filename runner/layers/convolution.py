@@ -1,4 +1,4 @@
-"""One-dimensional convolution over the tokens of each row, zeros beyond its edges; neighbours are not seen."""
+"""One-dimensional convolution over the tokens of each row, zeros beyond its edges; other rows are not seen."""
 
 from __future__ import annotations
 
@@ -25,26 +25,40 @@ class Convolution(nn.Module):
         self.left = width - 1 if causal else (width - 1) // 2
         self.right = width - 1 - self.left
 
-    def forward(self, x: Ragged) -> Ragged:
-        """Rows of (length, D) -> rows of (length, filters)."""
+    def forward(self, x: Ragged, before: Tensor | None) -> Ragged:
+        """Rows of (length, D) -> rows of (length, filters).
+
+        Args:
+            before: (B, P, D) what stood before each row, P at least as many as its outputs see; None: zeros.
+        """
         if x.rows.n_tokens == 0:
             return x.with_values(x.values.new_zeros(*x.values.shape[:-1], self.convolution.out_channels))
-        if x.layout == "padded":
-            return x.with_values(self._convolve(x.filled(0.0)))
-        return x.with_values(self._packed(x))
+        edge = None if before is None else before[:, before.shape[1] - self.left :].to(x.values.dtype)
+        return x.with_values(self._padded(x, edge) if x.layout == "padded" else self._packed(x, edge))
+
+    def _padded(self, x: Ragged, edge: Tensor | None) -> Tensor:
+        """(B, T, filters), of rows behind their left edge, (B, left, D)."""
+        values = x.filled(0.0)
+        if edge is None:
+            return self._convolve(F.pad(values, (0, 0, self.left, self.right)))
+        return self._convolve(F.pad(torch.cat([edge, values], dim=1), (0, 0, 0, self.right)))
+
+    def _packed(self, x: Ragged, edge: Tensor | None) -> Tensor:
+        """(N, filters), of one long row in which gaps part the rows, so that no output sees two of them.
+
+        A gap has max(left, right) places: it is the right edge of one row, and ends as the left edge of the next.
+        """
+        gap, device = max(self.left, self.right), x.values.device
+        places = torch.arange(x.rows.n_tokens, device=device) + (x.rows.row + 1) * gap
+        line = x.values.new_zeros(x.rows.n_tokens + (x.rows.n_rows + 1) * gap, x.values.shape[-1])
+        line = line.index_copy(0, places, x.values)
+        if edge is not None:
+            begins = x.rows.offsets[:-1] + torch.arange(1, x.rows.n_rows + 1, device=device) * gap
+            edges = begins[:, None] + torch.arange(-self.left, 0, device=device)
+            line = line.index_copy(0, edges.flatten(), edge.flatten(0, 1))
+        return self._convolve(line[None])[0].index_select(0, places - self.left)
 
     def _convolve(self, rectangle: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, filters) with zero edges."""
-        scores: Tensor = self.convolution(F.pad(rectangle.transpose(1, 2), (self.left, self.right)))
+        """(B, T, D) -> (B, T - left - right, filters)."""
+        scores: Tensor = self.convolution(rectangle.transpose(1, 2))
         return scores.transpose(1, 2)
-
-    def _packed(self, x: Ragged) -> Tensor:
-        """One long row in which enough zeros part the rows that no output sees two of them.
-
-        max(left, right) zeros do: they are the right edge of one row and the left edge of the next.
-        """
-        gap = max(self.left, self.right)
-        places = torch.arange(x.rows.n_tokens, device=x.values.device) + x.rows.row * gap
-        line = x.values.new_zeros(x.rows.n_tokens + x.rows.n_rows * gap, x.values.shape[-1])
-        line = line.index_copy(0, places, x.values)
-        return self._convolve(line[None])[0].index_select(0, places)

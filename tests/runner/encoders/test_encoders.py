@@ -16,8 +16,8 @@ from torch import nn
 
 from runner.batch import Batch
 from runner.build import build
-from runner.encoders.transformer import sinusoids
 from runner.errors import HydromelError
+from runner.layers.positions import sinusoids
 from runner.ragged import Ragged
 from runner.rows import Rows
 from runner.task import START
@@ -97,7 +97,7 @@ def test_recurrent_outputs_are_dropped_behind_every_layer() -> None:
 def test_convolutions_are_side_by_side_and_activated(name: str, function: Any) -> None:
     module = encoder("conv", causal=False, activation=name, layers=1)
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
-    expected = torch.cat([function(one(x).values) for one in module.layers[0]], dim=1)  # type: ignore[operator,union-attr,index]
+    expected = torch.cat([function(one(x, None).values) for one in module.layers[0]], dim=1)  # type: ignore[operator,union-attr,index]
     torch.testing.assert_close(module(x, None)[0].values, expected)
 
 
@@ -144,7 +144,7 @@ def test_a_stack_is_its_layers_one_upon_another_with_shortcuts_around_them() -> 
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
     expected = x
     for convolutions, joint in zip(module.layers, module.joints, strict=True):  # type: ignore[arg-type]
-        joined = torch.cat([F.relu(one(expected).values) for one in convolutions], dim=1)
+        joined = torch.cat([F.relu(one(expected, None).values) for one in convolutions], dim=1)
         joined = joined + joint.project(expected.values)
         expected = x.with_values(F.layer_norm(joined, joined.shape[1:], joint.norm.weight, joint.norm.bias))
     assert isinstance(module.joints[0].project, nn.Linear)  # type: ignore[index]
@@ -276,7 +276,7 @@ def test_the_transformer_equals_torchs_pre_norm_layers(causal: bool) -> None:
 
 
 def test_sinusoids_are_those_of_the_paper() -> None:
-    got = sinusoids(5, 6, torch.zeros(0, dtype=torch.float64))
+    got = sinusoids(torch.arange(5), 6, torch.float64)
     for position in range(5):
         for place in range(6):
             angle = position / 10_000 ** (2 * (place // 2) / 6)

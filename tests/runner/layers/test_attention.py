@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from typing import Any
 
@@ -11,7 +12,8 @@ from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 
 from runner.layers import attention
-from runner.layers.attention import SelfAttention, additive_scores, both, causal_mask, length_mask
+from runner.layers.attention import SelfAttention, additive_scores
+from runner.layers.past import Reach
 from runner.ragged import Ragged
 
 SCORES = ("dot", "scaled_dot", "additive")
@@ -23,21 +25,42 @@ def tokens(lengths: list[int] = LENGTHS, dtype: torch.dtype = torch.float64) -> 
     return Ragged(torch.randn(sum(lengths), 6, dtype=dtype), rows_of(lengths), "packed")
 
 
-def layer_of(score: Any, causal: bool = False, dropout: float = 0.0) -> SelfAttention:
-    torch.manual_seed(1)
-    return SelfAttention(6, 2, causal, score, dropout).double()
+class Attention(nn.Module):
+    """A layer of D = 6 and two heads, and what it reaches."""
+
+    def __init__(
+        self, score: Any, causal: bool = False, dropout: float = 0.0, memory: int | None = None, rotary: bool = False
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer = SelfAttention(8 if rotary else 6, 2, score, rotary, dropout).double()
+        self.causal, self.memory = causal, memory
+
+    def forward(self, x: Ragged) -> Ragged:
+        output: Ragged = self.layer(x, Reach(x.rows, self.causal, self.memory, None, 0), None)[0]
+        return output
 
 
-@pytest.mark.parametrize("causal", [False, True])
+REACHES: list[dict[str, Any]] = [{"causal": False}, {"causal": True}, {"causal": True, "memory": 2}]
+
+
+@pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("score", SCORES)
-def test_attention_keeps_the_contract(score: str, causal: bool) -> None:
-    layer = layer_of(score, causal)
+def test_attention_keeps_the_contract(score: str, reach: dict[str, Any]) -> None:
+    layer = Attention(score, **reach)
     check_contract(layer, 6, list(layer.parameters()))
+
+
+@pytest.mark.parametrize("reach", REACHES)
+def test_rotary_attention_keeps_the_contract(reach: dict[str, Any]) -> None:
+    layer = Attention("scaled_dot", rotary=True, **reach)
+    check_contract(layer, 8, list(layer.parameters()))
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_scaled_dots_equal_torchs_own(causal: bool) -> None:
-    layer = layer_of("scaled_dot", causal)
+    attended = Attention("scaled_dot", causal)
+    layer = attended.layer
     peer = nn.MultiheadAttention(6, 2, batch_first=True).double()
     assert peer.in_proj_weight is not None
     peer.in_proj_weight.data.copy_(layer.queries_keys_values.weight.data)
@@ -45,40 +68,67 @@ def test_scaled_dots_equal_torchs_own(causal: bool) -> None:
     peer.out_proj.weight.data.copy_(layer.output.weight.data)
     peer.out_proj.bias.data.copy_(layer.output.bias.data)
     x = tokens()
-    for row, mine in zip(x.values.split(LENGTHS), layer(x).values.split(LENGTHS), strict=True):
+    for row, mine in zip(x.values.split(LENGTHS), attended(x).values.split(LENGTHS), strict=True):
         hidden = torch.ones(len(row), len(row), dtype=torch.bool).triu(1) if causal else None
         torch.testing.assert_close(mine, peer(row[None], row[None], row[None], attn_mask=hidden)[0][0])
 
 
-def by_definition(layer: SelfAttention, row: Tensor) -> Tensor:
+def turned(vector: Tensor, position: int) -> list[float]:
+    """Pairs of numbers as complex ones, times e^(i angle)."""
+    size, numbers = len(vector), []
+    for place in range(0, size, 2):
+        angle = position / 10_000 ** (place / size)
+        number = complex(float(vector[place]), float(vector[place + 1])) * cmath.exp(1j * angle)
+        numbers += [number.real, number.imag]
+    return numbers
+
+
+def score_by_definition(layer: SelfAttention, head: int, query: Tensor, key: Tensor, t: int, s: int) -> float:
+    if layer.score == "additive":
+        return sum(float(v) * math.tanh(n) for v, n in zip(layer.additive[head], (query + key).tolist(), strict=True))
+    pair = (turned(query, t), turned(key, s)) if layer.rotary else (query.tolist(), key.tolist())
+    dot = sum(a * b for a, b in zip(*pair, strict=True))
+    return dot / (math.sqrt(len(query)) if layer.score == "scaled_dot" else 1.0)
+
+
+def by_definition(attention: Attention, row: Tensor) -> Tensor:
     """(length, D) -> (length, D), one head, query and key at a time."""
-    queries, keys, values = layer.queries_keys_values(row).chunk(3, dim=1)
+    layer = attention.layer
+    queries, keys, values = (one.chunk(2, dim=1) for one in layer.queries_keys_values(row).chunk(3, dim=1))
     attended = []
     for t in range(len(row)):
+        first = 0 if attention.memory is None else max(0, t - attention.memory)
+        seen = range(first, t + 1 if attention.causal else len(row))
         heads = []
         for head in range(2):
-            part = slice(head * 3, head * 3 + 3)
-            seen = range(t + 1 if layer.causal else len(row))
-            pairs = [(queries[t, part], keys[s, part]) for s in seen]
-            if layer.score == "additive":
-                scores = [
-                    sum(v * math.tanh(n) for v, n in zip(layer.additive[head], q + k, strict=True)) for q, k in pairs
-                ]
-            else:
-                scores = [float(q @ k) / (math.sqrt(3) if layer.score == "scaled_dot" else 1.0) for q, k in pairs]
+            scores = [score_by_definition(layer, head, queries[head][t], keys[head][s], t, s) for s in seen]
             weights = [math.exp(score) for score in scores]
-            heads.append(sum(w / sum(weights) * values[s, part] for w, s in zip(weights, seen, strict=True)))
+            heads.append(sum(w / sum(weights) * values[head][s] for w, s in zip(weights, seen, strict=True)))
         attended.append(layer.output(torch.cat(heads)))  # type: ignore[arg-type]
     return torch.stack(attended)
 
 
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("reach", REACHES)
 @pytest.mark.parametrize("score", SCORES)
-def test_scores_are_what_their_names_say(score: str, causal: bool) -> None:
-    layer = layer_of(score, causal)
+def test_scores_are_what_their_names_say(score: str, reach: dict[str, Any]) -> None:
+    layer = Attention(score, **reach)
     with torch.no_grad():
         expected = torch.cat([by_definition(layer, row) for row in tokens().values.split(LENGTHS)])
         torch.testing.assert_close(layer(tokens()).values, expected)
+
+
+@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("score", ["dot", "scaled_dot"])
+def test_rotary_attention_turns_queries_and_keys_by_their_positions(score: str, reach: dict[str, Any]) -> None:
+    layer = Attention(score, rotary=True, **reach)
+    x = Ragged(torch.randn(sum(LENGTHS), 8, dtype=torch.float64), rows_of(LENGTHS), "packed")
+    with torch.no_grad():
+        expected = torch.cat([by_definition(layer, row) for row in x.values.split(LENGTHS)])
+        torch.testing.assert_close(layer(x).values, expected)
+        plain = Attention(score, **reach)
+        plain.layer = SelfAttention(8, 2, score, False, 0.0).double()  # type: ignore[arg-type]
+        plain.layer.load_state_dict(layer.layer.state_dict())
+        assert not torch.allclose(plain(x).values, expected, atol=1e-4)
 
 
 def test_additive_scores_in_steps_are_those_at_once_and_so_are_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +164,7 @@ def test_additive_scores_keep_less_than_all_sums() -> None:
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("seeds", [None, torch.arange(3)])
 def test_rows_without_tokens_are_finite_and_so_are_all_gradients(score: str, causal: bool, seeds: Any) -> None:
-    layer = layer_of(score, causal, dropout=0.5)
+    layer = Attention(score, causal, dropout=0.5)
     rows = rows_of([0, 3, 0], widen=2).with_seeds(seeds)
     values = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     output = layer(Ragged(values, rows, "packed").pad(float("nan")))
@@ -125,17 +175,6 @@ def test_rows_without_tokens_are_finite_and_so_are_all_gradients(score: str, cau
     assert all(one.grad is not None and one.grad.isfinite().all() for one in layer.parameters())
 
 
-def test_masks() -> None:
-    rows = rows_of([1, 0, 2])
-    length = length_mask(rows)
-    assert length is not None
-    assert length.tolist() == [[[True, False]], [[True, True]], [[True, True]]]  # an empty row sees something
-    assert causal_mask(3, rows.device).int().tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
-    assert both(rows).int().tolist() == [[[1, 0], [1, 0]], [[1, 0], [1, 1]], [[1, 0], [1, 1]]]
-    assert length_mask(rows_of([2, 2])) is None
-    assert both(rows_of([2, 2])).int().tolist() == [[1, 0], [1, 1]]
-
-
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("score", SCORES)
@@ -143,12 +182,12 @@ def test_attention_never_waits_for_the_device(score: str, causal: bool, layout: 
     x = tokens()
     x = x.with_values(x.values.requires_grad_())
     with NoWaiting():
-        layer_of(score, causal, 0.1)(x if layout == "packed" else x.pad()).values.sum().backward()
+        Attention(score, causal, 0.1)(x if layout == "packed" else x.pad()).values.sum().backward()
 
 
 @pytest.mark.parametrize("score", SCORES)
 def test_attention_runs_in_mixed_precision(score: Any) -> None:
-    layer, x = layer_of(score).float(), tokens(dtype=torch.float32)
+    layer, x = Attention(score).float(), tokens(dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = layer(x).values
     torch.testing.assert_close(rounded.float(), layer(x).values, rtol=0.05, atol=0.05)

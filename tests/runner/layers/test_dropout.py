@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
 from runner.layers.dropout import Dropout, drawn, numbered
+from runner.layers.past import Reach
 from runner.layers.pooling import pooling
 from runner.ragged import Ragged
 
@@ -90,11 +91,16 @@ def test_dropout_keeps_the_contract() -> None:
     check_contract(lambda x: layer(pooling("sum", 6)(x), x.rows.single, "packed"), 6)
 
 
+def attended(layer: SelfAttention, x: Ragged, causal: bool) -> Ragged:
+    output: Ragged = layer(x, Reach(x.rows, causal, None, None, 0), None)[0]
+    return output
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("score", ["dot", "scaled_dot", "additive"])
 def test_attention_weights_keep_the_contract_where_rows_bring_seeds(causal: bool, score: Any) -> None:
-    layer = SelfAttention(6, 2, causal, score, dropout=0.4).double()
-    check_contract(layer, 6, list(layer.parameters()))
+    layer = SelfAttention(6, 2, score, rotary=False, dropout=0.4).double()
+    check_contract(lambda x: attended(layer, x, causal), 6, list(layer.parameters()))
 
 
 def test_without_seeds_torchs_generator_draws() -> None:
@@ -115,7 +121,8 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:
 def test_seeds_never_wait_for_the_device(layout: Any) -> None:
     rows = rows_of([5, 0, 4], widen=2).with_seeds(torch.arange(3))
     x = Ragged(torch.randn(9, 6, requires_grad=True), rows, "packed")
-    layers: list[Any] = [Dropout(0.5).of, *(SelfAttention(6, 2, False, s, 0.5) for s in ("dot", "additive"))]  # type: ignore[arg-type]
-    for layer in map(partial, layers):
+    scores: tuple[Any, ...] = ("dot", "additive")
+    attentions = [partial(attended, SelfAttention(6, 2, score, False, 0.5), causal=False) for score in scores]
+    for layer in (Dropout(0.5).of, *attentions):
         with NoWaiting():
             layer(x if layout == "packed" else x.pad()).values.sum().backward()

@@ -90,14 +90,14 @@ def test_equal_largest_values_share_the_gradient_in_both_layouts() -> None:
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
 def test_convolution_keeps_the_contract_and_equals_each_row_by_itself(width: int, causal: bool) -> None:
     layer = Convolution(6, 4, width, causal).double()
-    check_contract(layer, 6, weights(layer))
+    check_contract(lambda x: layer(x, None), 6, weights(layer))
     x = ragged()
     left = width - 1 if causal else (width - 1) // 2
     expected = []
     for row in x.values.split(list(LENGTHS)):
         edges = F.pad(row.T[None], (left, width - 1 - left))
         expected.append(F.conv1d(edges, layer.convolution.weight, layer.convolution.bias)[0].T)
-    torch.testing.assert_close(layer(x).values, torch.cat(expected))
+    torch.testing.assert_close(layer(x, None).values, torch.cat(expected))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -181,7 +181,7 @@ def test_rows_by_themselves_carry_nothing_and_empty_rows_keep_their_state(cell: 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_no_layer_waits_for_the_device(layout: Any) -> None:
     layers: list[Any] = [pooling(name, 6) for name in POOLS]
-    layers.append(Convolution(6, 4, 3, causal=False))
+    layers.append(partial(Convolution(6, 4, 3, causal=False), before=None))
     layers += [
         partial(Recurrence(cell, 6, 5, reverse), state=state)
         for cell in CELLS
