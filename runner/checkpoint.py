@@ -23,7 +23,7 @@ _TENSOR, _ARRAY = "__tensor__", "__array__"
 
 
 def save_checkpoint(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
-    """Write the model's parameters and buffers (tied ones once) and `state`: nested dicts and lists of tensors, arrays, ..."""
+    """Write the model's parameters and buffers (tied ones once) and `state`: dicts, lists, tensors, arrays, ..."""
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
     meta = _take_tensors(state, "state", tensors)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
