@@ -27,6 +27,7 @@ def provenance(config: Mapping[str, Any], device: torch.device, data_fingerprint
         "cuda": torch.version.cuda if cuda else None,
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
+        "matmul": config["matmul"],
         "host": platform.node(),
         "system": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),
