@@ -44,8 +44,54 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
+class Trained:
+    """A trained model of any task, and what it takes to read text with it.
+
+    Attributes:
+        config: of its training, checked.
+        features: how text becomes integer columns.
+        vocabs: of training.
+        corpus: what it was trained on; not read.
+    """
+
+    config: Config
+    task: Task
+    model: Model
+    features: dict[str, TokenFeature]
+    vocabs: dict[str, Vocab]
+    corpus: Corpus
+
+    @classmethod
+    def load(
+        cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
+    ) -> Trained:
+        """The best checkpoint of the run in `folder`.
+
+        Args:
+            dtype: of the arithmetic; None: as in training.
+            plugins: further module prefixes that the user, not the run, allows.
+            data_dir: where the data set, and files of vectors, now lie; None: where they lay in training.
+
+        Raises:
+            HydromelError: no run, one of another version, one that is damaged, or a config that names what is not
+                allowed.
+        """
+        config = config_of(folder, BUILT, plugins)
+        if data_dir is not None:
+            config = _with_data_dir(config, data_dir)
+        vocabs = read_vocabs(folder)
+        task: Task = build(config["task"], "task", {}, plugins)
+        features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
+        corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
+        model = build_model(config, task, vocabs, list(plugins))
+        load_checkpoint(checkpoint_path(folder, "best"), model)
+        model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
+        return cls(config, task, model, features, vocabs, corpus)
+
+
+@dataclass(frozen=True)
 class Finished:
-    """A trained model and what it takes to ask it.
+    """A trained model that labels or tags, and what it takes to ask it.
 
     Attributes:
         features: how text becomes integer columns.
@@ -67,32 +113,26 @@ class Finished:
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> Finished:
-        """The best checkpoint of the run in `folder`.
-
-        Args:
-            dtype: of the arithmetic; None: as in training.
-            plugins: further module prefixes that the user, not the run, allows.
-            data_dir: where files of vectors now lie; None: where they lay in training.
+        """The best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`.
 
         Raises:
-            HydromelError: no run, one of another version, one that is damaged, or a config that names what is not
-                allowed; a language model, whose answers are no labels.
+            HydromelError: also for a language model, whose answers are no labels.
         """
-        config = config_of(folder, BUILT, plugins)
-        if data_dir is not None:
-            config = _with_data_dir(config, data_dir)
-        vocabs = read_vocabs(folder)
-        task: Task = build(config["task"], "task", {}, plugins)
-        inspector = task.inspector(vocabs)
+        trained = Trained.load(folder, device, dtype, plugins, data_dir)
+        inspector = trained.task.inspector(trained.vocabs)
         if inspector is None:
-            raise HydromelError(f"{folder}: task={task.name} answers nothing about a text (classify and tag do)")
-        features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
-        corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
-        model = build_model(config, task, vocabs, list(plugins))
-        load_checkpoint(checkpoint_path(folder, "best"), model)
-        model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
-        keep = config.get("truncate", "head")  # runs of before there was a choice
-        return cls(model, features, vocabs, corpus, inspector, config["max_length"], keep)
+            raise HydromelError(
+                f"{folder}: task={trained.task.name} answers nothing about a text (classify and tag do)"
+            )
+        return cls(
+            model=trained.model,
+            features=trained.features,
+            vocabs=trained.vocabs,
+            corpus=trained.corpus,
+            inspector=inspector,
+            max_length=trained.config["max_length"],
+            keep=trained.config.get("truncate", "head"),  # runs of before there was a choice
+        )
 
     @property
     def columns(self) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from runner import names
 from runner.errors import HydromelError
@@ -14,8 +16,27 @@ from runner.mlflow_store import check_uri, one_line, open_store, redacted
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+T = TypeVar("T")
 _FILES = (names.RESOLVED, names.VOCABS, f"{names.CHECKPOINTS}/{names.BEST}")
 _TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
+
+
+def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:
+    """What `load` makes of a run's folder, or of what MLflow keeps of the run, which is there for that long.
+
+    Args:
+        run: a folder or an id, with `run=` before it or without.
+        uri: of the store.
+
+    Raises:
+        HydromelError: as `fetch`, for what is no folder.
+    """
+    given = run.removeprefix("run=")
+    if Path(given).is_dir():
+        return load(Path(given))
+    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
+        fetch(given, uri, Path(folder))
+        return load(Path(folder))
 
 
 def fetch(run: str, uri: str, folder: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -75,20 +74,15 @@ def _predict(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> Finished:
     from runner.experiment import choose_device
     from runner.finished import Finished
-    from runner.mlflow_runs import fetch
+    from runner.mlflow_runs import with_folder
 
     device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
-    given = options.run.removeprefix("run=")
     trusted = [name for name in options.plugins.split(",") if name]
 
     def load(folder: Path) -> Finished:
         return Finished.load(folder, device, options.dtype, trusted, options.data_dir)
 
-    if Path(given).is_dir():
-        return load(Path(given))
-    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
-        fetch(given, options.uri, Path(folder))
-        return load(Path(folder))
+    return with_folder(options.run, options.uri, load)
 
 
 def _text_format(options: argparse.Namespace, run: Finished) -> TextFormat:

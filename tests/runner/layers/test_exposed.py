@@ -72,8 +72,7 @@ def test_exposed_parts_make_the_kernels_output(cell: Cell, reverse: bool, layout
         torch.testing.assert_close(parts["reset"], reset, rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("cell", "reverse"), [("gru", False), ("lstm", True)])
 def test_exposed_parts_keep_the_contract(cell: Cell, reverse: bool) -> None:
     layer = Recurrence(cell, 6, 4, reverse).double()
     check_contract(lambda x: layer.exposed(x, None).map(lambda values: values.flatten(1)), 6, list(layer.parameters()))
