@@ -166,7 +166,7 @@ def show(found: dict[str, Any]) -> None:
             table.add_row(str(order), f"{one['valid']:.2f}", f"{one['test']:.2f}", *seconds, mebibytes, peer)
         console.print(table)
         for cache in found[unit]["caches"][:3]:
-            console.print(f"cache {cache}")
+            console.print("cache: " + ", ".join(f"{name} {value:g}" for name, value in cache.items()))
 
 
 if __name__ == "__main__":
