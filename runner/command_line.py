@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import traceback
@@ -48,6 +49,34 @@ def whole(least: int, most: int | None = None, why: str = "") -> Callable[[str],
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number {bounds}{why if too_many else ''}")
 
     return whole_number
+
+
+def number(above: float | None, most: float | None = None) -> Callable[[str], float]:
+    """A finite number above the one and at most the other, for `add_argument(type=...)`."""
+
+    def bounded(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and (above is None or value > above) and (most is None or value <= most):
+            return value
+        bounds = [] if above is None else [f"above {above:g}"]
+        bounds += [] if most is None else [f"at most {most:g}"]
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number {' and '.join(bounds)}".rstrip())
+
+    return bounded
+
+
+def add_run_flags(parser: Parser) -> None:
+    """Flags of all commands that use a finished run, about how it is loaded."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="of the arithmetic (default: as the run's)")
+    parser.add_argument(
+        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
+    )
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where files of vectors lie now (default: as in training)")
+    parser.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
 
 
 def failed(line: str) -> int:

@@ -1,0 +1,1 @@
+"""Text out of a finished language model: greedy, by sampling or by beam search, several prompts at once."""
