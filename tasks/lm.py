@@ -16,7 +16,7 @@ from runner.layers.vocabulary import Precision
 from runner.ragged import Ragged
 from runner.rows import Rows
 from runner.task import Encoder
-from runner.types import Fraction, NonNegativeFloat, PositiveInt
+from runner.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from runner.vocab import EOS, PAD, UNK, Vocab
 from tasks.answers import answer_rows, answers, require_tokens
 from tasks.baselines import kneser_ney
@@ -34,6 +34,8 @@ class Lm:
             order, for batching=stream.
         feature: which feature is predicted; its vocabulary is that of the answers.
         tie_weights: score with the embedding's own vectors (Press and Wolf 2017).
+        init_range: r: weights of its own are drawn evenly from -r to r at first, and biases are 0; None: as torch draws
+            those of a linear layer. Tied weights are the embedding's.
         cutoffs: ids from which on strings count as rare, in clusters of an adaptive softmax; null: one full softmax.
         chunk: tokens whose scores over the vocabulary are in memory at once.
         precision: of those scores: that of the vectors (`same`), or bfloat16, while the rest stays as it is.
@@ -42,7 +44,7 @@ class Lm:
         activation_penalty, change_penalty: of large outputs, and of ones that change (`LmHead`).
 
     Raises:
-        HydromelError: an adaptive softmax with tied weights, or in another precision.
+        HydromelError: an adaptive softmax with tied weights, or in another precision; a range for weights not its own.
     """
 
     causal: bool = True
@@ -55,6 +57,7 @@ class Lm:
         unit: Literal["line", "stream"],
         feature: str,
         tie_weights: bool,
+        init_range: PositiveFloat | None,
         cutoffs: list[PositiveInt] | None,
         chunk: PositiveInt,
         precision: Precision,
@@ -67,7 +70,7 @@ class Lm:
         self.quality: str = quality
         self.unit = unit
         self.feature = feature
-        self.tie_weights = tie_weights
+        self.tie_weights, self.init_range = tie_weights, init_range
         self.cutoffs, self.chunk, self.precision = cutoffs, chunk, precision
         self.dropout, self.locked_dropout = dropout, locked_dropout
         self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
@@ -75,6 +78,11 @@ class Lm:
             raise HydromelError(
                 f"task.cutoffs={cutoffs}: an adaptive softmax has weights and a precision of its own; "
                 "use task.tie_weights=false and task.precision=same with it"
+            )
+        if init_range is not None and (tie_weights or cutoffs is not None):
+            raise HydromelError(
+                f"task.init_range={init_range}: it is for one softmax with weights of its own; use "
+                "task.init_range=null (embedding.init_range is for tied weights)"
             )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
@@ -133,7 +141,8 @@ class Lm:
     def _output(self, size: int, vocab: Vocab, embedding: nn.Module) -> SoftmaxVocabulary | AdaptiveVocabulary:
         if self.cutoffs is None:
             tied = _tied_weight(size, len(vocab), embedding) if self.tie_weights else None
-            return SoftmaxVocabulary(size, vocab, tied, self.chunk, self.precision)
+            output = SoftmaxVocabulary(size, vocab, tied, self.chunk, self.precision)
+            return output if self.init_range is None else output.drawn(self.init_range)
         try:
             return AdaptiveVocabulary(size, vocab, [*self.cutoffs])
         except ValueError as error:

@@ -67,6 +67,13 @@ class SoftmaxVocabulary(nn.Module):
         self.register_buffer("never", never, persistent=False)
         self.never: Tensor
 
+    @torch.no_grad()
+    def drawn(self, init_range: float) -> SoftmaxVocabulary:
+        """With new weights, drawn evenly from -init_range to init_range, and without bias."""
+        self.weight.uniform_(-init_range, init_range)
+        self.bias.zero_()
+        return self
+
     def _bias(self) -> Tensor:
         return self.bias + self.never
 

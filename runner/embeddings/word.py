@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from runner.embeddings.unknown import SomeUnknown
 from runner.errors import unknown
 from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
-from runner.types import Fraction, PositiveInt
+from runner.types import Fraction, PositiveFloat, PositiveInt
 from runner.vocab import Vocab
 
 
@@ -22,6 +23,7 @@ class Word(nn.Module):
         vocabs: of all features.
         feature: which one to embed.
         size: D, numbers a vector.
+        init_range: r: numbers are drawn evenly from -r to r at first; None: from a normal distribution of variance 1.
         unk_rate: share of known tokens that are `<unk>` in training (`runner.embeddings.unknown`).
         dropout: probability of dropping a number of a vector.
 
@@ -30,7 +32,14 @@ class Word(nn.Module):
     """
 
     def __init__(
-        self, *, vocabs: Mapping[str, Vocab], feature: str, size: PositiveInt, unk_rate: Fraction, dropout: Fraction
+        self,
+        *,
+        vocabs: Mapping[str, Vocab],
+        feature: str,
+        size: PositiveInt,
+        init_range: PositiveFloat | None,
+        unk_rate: Fraction,
+        dropout: Fraction,
     ) -> None:
         super().__init__()
         if feature not in vocabs or feature == "target":
@@ -38,6 +47,9 @@ class Word(nn.Module):
         self.feature, self.output_size = feature, size
         vocab = vocabs[feature]
         self.table = nn.Embedding(vocab.known, size, padding_idx=0)
+        if init_range is not None:
+            with torch.no_grad():
+                self.weight[1:].uniform_(-init_range, init_range)
         self.unk = vocab.unk or 0
         self.some_unknown = SomeUnknown(vocab, unk_rate)
         self.dropout = Dropout(dropout)

@@ -73,7 +73,14 @@ def test_a_value_that_the_constructor_refuses_is_told_with_its_key() -> None:
 
 
 def test_nodes_within_nodes_are_built_first_and_named_in_full() -> None:
-    word = {"_target_": "runner.embeddings.word.Word", "feature": "words", "size": 4, "unk_rate": 0.0, "dropout": 0.0}
+    word = {
+        "_target_": "runner.embeddings.word.Word",
+        "feature": "words",
+        "size": 4,
+        "unk_rate": 0.0,
+        "dropout": 0.0,
+        "init_range": None,
+    }
     parts = {"words": word, "again": word | {"size": 3}}
     concat = {"_target_": "runner.embeddings.joined.Joined", "parts": parts, "join": "concat", "dropout": 0.0}
     runtime = {"vocabs": {"words": Vocab(("<pad>", "<unk>"), unk=1)}}

@@ -175,6 +175,20 @@ def test_the_config_gives_every_option() -> None:
     assert Lm(**options).quality == "perplexity"
 
 
+def test_weights_of_its_own_are_drawn_from_the_range_asked_for() -> None:
+    torch.manual_seed(1)
+    head = lm(init_range=0.03).head(EncoderOf(400), VOCABS, nn.Identity())
+    weight = head.output.weight.detach()
+    assert weight.abs().max() <= 0.03
+    torch.testing.assert_close(weight.std(), torch.tensor(0.06 / math.sqrt(12)), rtol=0.05, atol=0)
+    assert not head.output.bias.any()
+    for wrong in ({"tie_weights": True}, {"cutoffs": [3]}):
+        with pytest.raises(
+            HydromelError, match=r"^task\.init_range=0\.1: it is for one softmax with weights of its own"
+        ):
+            lm(init_range=0.1, **wrong)
+
+
 @pytest.mark.parametrize("cutoffs", [[2], [3, 4], [5]])
 def test_an_adaptive_softmax_gives_every_string_but_pad_its_share(cutoffs: list[int]) -> None:
     torch.manual_seed(4)
