@@ -78,11 +78,11 @@ def measure(data: Data, orders: list[int], repeats: int) -> dict[str, Any]:
     base = uniform(vocab)
     models = {order: timed(train, valid, test, base, order, repeats) for order in orders}
     longest = KneserNey(train, base, max(orders))
-    chances = {"valid": longest.probabilities(valid), "test": longest.probabilities(test)}
+    probabilities = {"valid": longest.probabilities(valid), "test": longest.probabilities(test)}
     texts = {"valid": valid, "test": test}
     caches = [
         {"weight": weight, "window": window}
-        | {name: perplexity(with_cache(chances[name], texts[name], weight, window)) for name in texts}
+        | {name: perplexity(with_cache(probabilities[name], texts[name], weight, window)) for name in texts}
         for weight, window in product(WEIGHTS, WINDOWS)
     ]
     return {
@@ -103,7 +103,7 @@ def timed(
         model = KneserNey(train, base, order)
         learning.append(time.process_time() - begin)
         begin = time.process_time()
-        chances = model.probabilities(test)
+        probabilities = model.probabilities(test)
         answering.append(time.process_time() - begin)
     tracemalloc.start()
     model = KneserNey(train, base, order)
@@ -111,15 +111,15 @@ def timed(
     tracemalloc.stop()
     return {
         "valid": perplexity(model.probabilities(valid)),
-        "test": perplexity(chances),
+        "test": perplexity(probabilities),
         "learning_seconds": median(learning),
         "answering_seconds": median(answering),
         "peak_array_bytes": peak,
     }
 
 
-def perplexity(chances: FloatArray) -> float:
-    return float(np.exp(-np.log(chances).mean()))
+def perplexity(probabilities: FloatArray) -> float:
+    return float(np.exp(-np.log(probabilities).mean()))
 
 
 def kenlm(programs: Path, data: Data, orders: list[int]) -> dict[int, dict[str, float]]:

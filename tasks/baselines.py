@@ -69,12 +69,12 @@ def kneser_ney(
         return {}
     begin = time.perf_counter()
     known, asked = (token_rows(split, feature) for split in (train, test))
-    chances = KneserNey(known, uniform(vocab), ORDER).probabilities(asked)
+    probabilities = KneserNey(known, uniform(vocab), ORDER).probabilities(asked)
     seconds = time.perf_counter() - begin
     found = {
-        "kneser_ney": figures(metric(), test, lambda: _nats(chances)),
+        "kneser_ney": figures(metric(), test, lambda: _nats(probabilities)),
         "kneser_ney_cache": figures(
-            metric(), test, lambda: _nats(with_cache(chances, asked, CACHE_WEIGHT, CACHE_WINDOW))
+            metric(), test, lambda: _nats(with_cache(probabilities, asked, CACHE_WEIGHT, CACHE_WINDOW))
         ),
     }
     for each in found.values():
@@ -117,5 +117,5 @@ def _word_ids(split: Batch, vocab: Vocab) -> Ragged:
     return ids.map(lambda values: values.masked_fill(values >= vocab.known, vocab.unk or 0))
 
 
-def _nats(chances: FloatArray) -> Tensor:
-    return torch.from_numpy(-np.log(chances))
+def _nats(probabilities: FloatArray) -> Tensor:
+    return torch.from_numpy(-np.log(probabilities))

@@ -91,21 +91,22 @@ class KneserNey:
     def probabilities(self, text: TokenRows) -> FloatArray:
         """(N,) of each answer of `text`."""
         ids, answers = text.tokens, text.is_answer
-        chances = self.base[text.tokens]
+        probabilities = self.base[text.tokens]
         for n, grams in enumerate(self._grams, start=1):
             contexts = _contexts(ids, text.position, n)
             ids = text.tokens if n == 1 else _find(grams.keys, contexts * len(self.base) + text.tokens, contexts >= 0)
             share = np.where(ids >= 0, grams.share[ids], 0.0)
-            chances = share + np.where(contexts >= 0, grams.back_off[contexts], 1.0) * chances
-        return chances[answers]
+            probabilities = share + np.where(contexts >= 0, grams.back_off[contexts], 1.0) * probabilities
+        return probabilities[answers]
 
 
-def with_cache(chances: FloatArray, text: TokenRows, weight: float, window: int) -> FloatArray:
-    """(N,) (1 - weight) chances + weight * share among the `window` answers before it in its row, or among as many as
-    there are; a row's first answer has none and keeps its chance.
+def with_cache(probabilities: FloatArray, text: TokenRows, weight: float, window: int) -> FloatArray:
+    """(N,) 1 - weight times each, and weight times the answer's share of the `window` answers before it in its row.
+
+    Of fewer, where there are fewer; a row's first answer has none before it and keeps its probability.
 
     Args:
-        chances: (N,) of each answer of `text`.
+        probabilities: (N,) of each answer of `text`.
         weight: 0 to 1.
         window: answers, at least 1.
     """
@@ -117,7 +118,7 @@ def with_cache(chances: FloatArray, text: TokenRows, weight: float, window: int)
     here = tokens * len(tokens) + places
     counts = np.searchsorted(occurrences, here) - np.searchsorted(occurrences, here - lengths)
     share = counts / np.maximum(lengths, 1)
-    return np.where(lengths > 0, (1.0 - weight) * chances + weight * share, chances)
+    return np.where(lengths > 0, (1.0 - weight) * probabilities + weight * share, probabilities)
 
 
 def discounts(counts: IntArray) -> FloatArray:

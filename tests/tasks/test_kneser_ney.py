@@ -109,8 +109,9 @@ def test_probabilities_of_all_ids_sum_to_one(order: int, weight: float) -> None:
     unseen = [[49], [1, 49], [49, 48, 47, 46, 45], [1, 2, 49, 1, 2], [49, 1, 2, 1, 1]]
     for context in seen + unseen:
         asked = rows([[*context, answer] for answer in range(n_ids)])
-        chances = with_cache(model.probabilities(asked), asked, weight, 3) if weight else model.probabilities(asked)
-        last = chances.reshape(n_ids, -1)[:, -1]
+        found = model.probabilities(asked)
+        found = with_cache(found, asked, weight, 3) if weight else found
+        last = found.reshape(n_ids, -1)[:, -1]
         assert abs(last.sum() - 1) < 1e-9
         assert last[0] == 0
         assert (last[1:] > 0).all()
@@ -157,12 +158,12 @@ def test_discounts(counts: list[int], expected: tuple[float, ...]) -> None:
 def test_texts_that_say_next_to_nothing(train: Lists) -> None:
     """Without answers, or with rows that are too short for the order, all is finite; unseen tokens are alike."""
     asked = rows([[1, 2, 3, 4, 5], [3, 5]])
-    chances = KneserNey(rows(train), BASE, 5).probabilities(asked)
+    probabilities = KneserNey(rows(train), BASE, 5).probabilities(asked)
     if train != [[1, 2]]:
-        np.testing.assert_allclose(chances, 0.2)
+        np.testing.assert_allclose(probabilities, 0.2)
     else:
-        assert chances[0] > chances[1] == chances[2]
-        assert (chances > 0).all()
+        assert probabilities[0] > probabilities[1] == probabilities[2]
+        assert (probabilities > 0).all()
 
 
 def test_wrong_use_is_told() -> None:
@@ -173,20 +174,20 @@ def test_wrong_use_is_told() -> None:
     KneserNey(rows([[0, 1]]), BASE, 2)  # it is given, not predicted
 
 
-def slow_cache(chances: FloatArray, lists: Lists, weight: float, window: int) -> list[float]:
+def slow_cache(probabilities: FloatArray, lists: Lists, weight: float, window: int) -> list[float]:
     found: list[float] = []
     for one in lists:
         for end in range(1, len(one)):
             recent = one[1:end][-window:]
-            chance = float(chances[len(found)])
-            share = recent.count(one[end]) / len(recent) if recent else chance
-            found.append((1 - weight) * chance + weight * share)
+            probability = float(probabilities[len(found)])
+            share = recent.count(one[end]) / len(recent) if recent else probability
+            found.append((1 - weight) * probability + weight * share)
     return found
 
 
 @given(st.lists(ROW, max_size=8), st.integers(1, 12), st.floats(0, 1))
 def test_the_cache_is_what_counting_says(lists: Lists, window: int, weight: float) -> None:
     text = rows(lists)
-    chances = np.linspace(0.1, 0.9, int(text.is_answer.sum()))
-    got = with_cache(chances, text, weight, window)
-    np.testing.assert_allclose(got, slow_cache(chances, lists, weight, window), rtol=1e-12)
+    probabilities = np.linspace(0.1, 0.9, int(text.is_answer.sum()))
+    got = with_cache(probabilities, text, weight, window)
+    np.testing.assert_allclose(got, slow_cache(probabilities, lists, weight, window), rtol=1e-12)
