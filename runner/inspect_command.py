@@ -1,0 +1,155 @@
+"""The command `hydromel-inspect`: what the cells and gates of a recurrent language model do over a text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.command_line import Parser, failed, whole
+from runner.errors import HydromelError, unknown
+from runner.output_file import as_json, check_writable, write
+
+if TYPE_CHECKING:
+    from runner.finished import Trained
+
+_EXAMPLES = """examples:
+  hydromel-inspect run=RUN --split test --html cells.html      the run's own test text (data sets: --data-dir FOLDER)
+  hydromel-inspect run=RUN --input novel.txt --feature quotes,line_position --cells 5
+  hydromel-inspect run=RUN --feature all < module.py            the features of Python source, too
+
+features: quotes, line_position, newline, blank_line, depth, indentation, word_position, space, capital, digit;
+python_string, python_comment, python_depth. docs/language_models.md explains.
+exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+_STDIN = Path("-")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    try:
+        return _inspect(parser().parse_args(arguments))
+    except HydromelError as error:
+        return failed(str(error))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    # imports torch: help and a mistyped option need not wait for that
+    from runner.inspecting import show
+    from runner.inspecting.properties import chosen
+    from runner.inspecting.reading import read
+    from runner.inspecting.watch import watch
+
+    names = chosen(options.feature)
+    for file in (options.json, options.html):
+        check_writable(file)
+    trained = _load(options)
+    text, source = _text(options, trained)
+    reading = read(trained, text, source)
+    seen = watch(trained.model, reading, names, options.show)
+    report = show.Report.of(options.run.removeprefix("run="), source, reading, seen, options.cells)
+    show.console(report)
+    if options.json is not None:
+        write(options.json, as_json(report.as_dict()))
+    if options.html is not None:
+        write(options.html, show.page(report))
+        print(f"Page: {options.html}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Trained:
+    from runner.experiment import choose_device
+    from runner.finished import Trained
+    from runner.mlflow_runs import with_folder
+
+    device = choose_device({"device": options.device, "precision": "float32", "dtype": None})
+    trusted = [name for name in options.plugins.split(",") if name]
+    trained = with_folder(
+        options.run, options.uri, lambda folder: Trained.load(folder, device, None, trusted, options.data_dir)
+    )
+    if not trained.task.causal:
+        raise HydromelError(f"{options.run}: task={trained.task.name} is no language model; hydromel-inspect reads text")
+    return trained
+
+
+def _text(options: argparse.Namespace, trained: Trained) -> tuple[str, str]:
+    """At most `limit` characters, and what they are called."""
+    from runner.inspecting.reading import joined, of_characters
+
+    if options.split is not None:
+        tables = trained.corpus.read()
+        if options.split not in tables:
+            raise unknown("split", options.split, tables, f"dataset={trained.corpus.name}")
+        tokens = tables[options.split]["tokens"].slice(0, options.limit)  # a row has a token, or is a line's end
+        text = joined(tokens.to_pylist(), of_characters(trained))
+        return text[: options.limit], f"{options.split} of {trained.corpus.name}"
+    name = "stdin" if options.input == _STDIN else str(options.input)
+    kept, held = [], 0
+    for line in _lines(options, name):
+        kept.append(line)
+        held += len(line) + 1
+        if held > options.limit:
+            break
+    return "\n".join(kept)[: options.limit], name
+
+
+def _lines(options: argparse.Namespace, name: str) -> Iterator[str]:
+    from runner.texts.passages import check_encoding, read_lines
+
+    check_encoding(options.encoding)
+    if options.input == _STDIN:
+        yield from read_lines(sys.stdin.buffer, name, options.encoding)
+        return
+    try:
+        file = options.input.open("rb")
+    except OSError as error:
+        raise HydromelError(f"--input {options.input}: cannot be read ({error.strerror})") from error
+    with file:
+        yield from read_lines(file, name, options.encoding)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="hydromel-inspect",
+        description="Runs a text through a recurrent language model: which cells and gates track which feature of the "
+        "text (Pearson correlation, over all tokens), how saturated gates are, and a page of text in their colours.",
+        epilog=_EXAMPLES,
+    )
+    made.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    source = made.add_mutually_exclusive_group()
+    source.add_argument("--input", type=Path, default=_STDIN, metavar="FILE", help="a text (default: standard input)")
+    source.add_argument("--split", choices=("train", "valid", "test"), help="text of the run's own data set instead")
+    made.add_argument("--feature", metavar="A,B", help="of the text, or `all` (default: all but those of Python)")
+    made.add_argument("--cells", type=whole(1, 50), default=3, metavar="N", help="a feature (default: %(default)s)")
+    made.add_argument(
+        "--limit",
+        type=whole(2),
+        default=50_000,
+        metavar="CHARS",
+        help="characters that are read; memory hardly grows with them (default: %(default)s)",
+    )
+    made.add_argument(
+        "--show",
+        type=whole(1, 50_000),
+        default=4_000,
+        metavar="N",
+        help="tokens on the page, from the begin of the text (default: %(default)s)",
+    )
+    made.add_argument("--html", type=Path, metavar="FILE", help="write a page of coloured text")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
+    made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the text (default: %(default)s)")
+    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
+    made.add_argument(
+        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
+    )
+    made.add_argument("--data-dir", metavar="FOLDER", help="where the data set lies now (default: as in training)")
+    made.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())
