@@ -31,8 +31,16 @@ def load_data(config: Config, task: Any) -> Data:
 
 
 def arrange(config: Config, batching: Any, train: Any) -> Any:
-    """Training rows as the strategy wants them; a stream and rows are not mixed up."""
+    """Training rows as the strategy wants them.
+
+    Raises:
+        HydromelError: a stream and rows are mixed up, or what is carried over a stream would grow with it.
+    """
     one_text = config["task"].get("unit") == "stream"
+    if one_text and config["encoder"].get("memory", 0) is None:
+        raise HydromelError(
+            "encoder.memory=null: over a stream the encoder would remember the whole text; give encoder.memory=N tokens"
+        )
     if one_text != isinstance(batching, Stream):
         unit = config["task"].get("unit")
         task = f"task={name_of(config, 'task')}" if unit is None else f"task.unit={unit}"
@@ -41,10 +49,6 @@ def arrange(config: Config, batching: Any, train: Any) -> Any:
         )
     if one_text and config["max_length"] is not None:
         raise HydromelError("max_length cuts rows, and a stream has only one; use max_length=null")
-    if one_text and config["encoder"].get("memory", 0) is None:
-        raise HydromelError(
-            "encoder.memory=null: over a stream the encoder would remember the whole text; give encoder.memory=N tokens"
-        )
     return batching.arrange(train)
 
 

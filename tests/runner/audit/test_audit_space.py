@@ -25,6 +25,7 @@ REASONS = (
     "make them equal or use task.tie_weights=false",
     "span_scheme",  # plain tags have no other scheme
     "no transitions to constrain",  # a softmax in training
+    "over a stream the encoder would remember the whole text",
     "scores that are given need one number for each",  # of task.scores=given and task.head=count
 )
 
@@ -69,3 +70,13 @@ def test_combinations_hold_each_pooling_and_unit_once() -> None:
     assert ("task=lm", "encoder=gru", "task.unit=stream") in combinations(["task=lm"])
     chosen = combinations(["task=classify", "encoder=conv", "task.pooling=min"])
     assert not any("task.pooling" in one for options in chosen for one in options)  # what is given stays
+
+
+@pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
+def test_a_transformer_that_remembers_a_stream_is_batch_invariant(positions: str) -> None:
+    torch.set_num_threads(1)
+    stream = ["task=lm", "task.unit=stream", "encoder=transformer", "encoder.memory=5", "encoder.layers=1"]
+    report = next(audit_space([*stream, f"encoder.positions={positions}"])).report
+    assert report is not None
+    report.raise_if_failed()
+    assert set(report.subjects()) == {"stream"}
