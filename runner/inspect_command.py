@@ -72,7 +72,9 @@ def _load(options: argparse.Namespace) -> Trained:
         options.run, options.uri, lambda folder: Trained.load(folder, device, None, trusted, options.data_dir)
     )
     if not trained.task.causal:
-        raise HydromelError(f"{options.run}: task={trained.task.name} is no language model; hydromel-inspect reads text")
+        raise HydromelError(
+            f"{options.run}: task={trained.task.name} is no language model; hydromel-inspect reads text"
+        )
     return trained
 
 

@@ -26,8 +26,7 @@ from runner.layers.cells import GATES
 
 WIDEST = 1000  # columns; a table takes what it needs
 SHADES = 10  # either side of the middle
-EXCERPT = 60  # tokens a time that an excerpt is moved on by, to find where its property varies most
-EXCERPT_TOKENS = {True: 420, False: 90}  # characters, words
+EXCERPT = {True: 420, False: 90}  # characters, or words, of the line at which it begins and of those behind it
 
 
 @dataclass(frozen=True)
@@ -148,11 +147,14 @@ def _column(report: Report, one: Tracked) -> npt.NDArray[np.float64]:
 
 
 def scaled(values: Singles, part: str) -> tuple[Singles, float, float]:
-    """Values from -1 to 1 for a colour, and what -1 and 1 mean: the bounds of a gate or a tanh, a cell's own extremes."""
+    """Values from -1 to 1 for a colour, and what -1 and 1 mean: the bounds of a gate or of a tanh.
+
+    A cell state has none: 1 is what it exceeds, in either direction, at one token of fifty.
+    """
     if part in GATES:
         return 2 * values - 1, 0.0, 1.0
-    reach = float(np.abs(values).max(initial=0.0)) if part == "cell" else 1.0
-    return values / (reach or 1.0), -reach, reach
+    reach = float(np.quantile(np.abs(values), 0.98)) or 1.0 if part == "cell" else 1.0
+    return np.clip(values / reach, -1.0, 1.0), -reach, reach
 
 
 def _series(layer: Layer, cell: Cell) -> dict[str, Any]:
@@ -170,8 +172,9 @@ def _section(report: Report, one: Tracked, tokens: list[str]) -> dict[str, Any]:
     column, best = _column(report, one)[: report.shown], one.cells[0]
     layer = report.seen.layers[best.layer]
     values, low, high = scaled(layer.shown[:, layer.parts.index(best.part), best.unit], best.part)
-    width = EXCERPT_TOKENS[report.reading.characters]
-    starts = range(0, max(1, len(column) - width + 1), EXCERPT)
+    width = EXCERPT[report.reading.characters]
+    lines = [0, *(place + 1 for place, token in enumerate(tokens) if token.endswith("\n"))]
+    starts = [at for at in lines if at + width <= len(tokens)] or [0]
     start = max(starts, key=lambda at: float(column[at : at + width].std()))
     marks = column > 0 if PROPERTIES[one.name].yes_or_no else np.zeros(len(column), dtype=np.bool_)
     return {
@@ -184,9 +187,7 @@ def _section(report: Report, one: Tracked, tokens: list[str]) -> dict[str, Any]:
     }
 
 
-def _runs(
-    tokens: list[str], values: Singles, marks: npt.NDArray[np.bool_], where: slice
-) -> list[tuple[str, str]]:
+def _runs(tokens: list[str], values: Singles, marks: npt.NDArray[np.bool_], where: slice) -> list[tuple[str, str]]:
     """Classes and text of runs of tokens of one shade."""
     shades = np.rint(values[where] * SHADES).astype(int).tolist()
     keys = zip(shades, marks[where].tolist(), strict=True)
@@ -205,7 +206,10 @@ def _plot(number: int, layer: Layer) -> dict[str, Any]:
     return {
         "layer": number,
         "gates": [
-            {"name": gate, "points": [(_percent(x), _percent(y)) for x, y in zip(layer.open[gate], closed, strict=True)]}
+            {
+                "name": gate,
+                "points": [(_percent(x), _percent(y)) for x, y in zip(layer.open[gate], closed, strict=True)],
+            }
             for gate, closed in layer.closed.items()
         ],
     }
