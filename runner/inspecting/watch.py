@@ -73,7 +73,7 @@ class _Watched:
 
     def add(self, values: Singles, table: Floats, keep: int) -> None:
         """(n, P, H) values and (n, F) properties, of which the first `keep` are to be shown."""
-        self.moments.add(values.reshape(len(values), -1), table)
+        self.moments.add(values.reshape(len(values), len(self.parts) * self.hidden), table)
         for gate, one in self.saturation.items():
             one.add(values[:, self.parts.index(gate)])
         self.kept.append(values[:keep].copy())  # a view would keep the whole window
