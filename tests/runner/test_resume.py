@@ -136,12 +136,18 @@ def test_options_of_the_command_count_in_a_resumed_run(tmp_path: Path, monkeypat
     assert rates == {(1, 0.001), (2, 0.001), (3, 0.25)}
 
 
-def test_a_stream_goes_on_with_the_state_that_it_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "encoder",
+    [["encoder=lstm", "encoder.hidden=8"], ["encoder=transformer", "encoder.size=8", "encoder.memory=7"]],
+)
+def test_a_stream_goes_on_with_the_state_that_it_carried(
+    encoder: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = "\n".join("the cat sat on the mat . " * (1 + number % 5) for number in range(60))
     for split in ("train", "valid"):
         (tmp_path / f"{split}.txt").write_text(text + "\n", encoding="utf-8")
     options = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "dataset.train=train.txt", "dataset.valid=valid.txt"]
-    options += ["encoder=lstm", "encoder.hidden=8", "encoder.dropout=0.2", "task.unit=stream", "batching=stream"]
+    options += [*encoder, "encoder.dropout=0.2", "task.unit=stream", "batching=stream"]
     options += ["batching.batch_size=4", "batching.window=5", "train.epochs=2", "train.checkpoint_every=4"]
     run(tmp_path / "whole", *options)
 
