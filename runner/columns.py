@@ -22,10 +22,11 @@ import pyarrow as pa
 import torch
 
 from runner.batch import Batch
+from runner.bpe import pieces_of
 from runner.errors import HydromelError
 from runner.features import TokenFeature
 from runner.ragged import Ragged
-from runner.rows import Rows
+from runner.rows import IntArray, Rows
 from runner.task import Corpus, Task
 from runner.truncation import Keep, truncate
 from runner.vocab import Vocab
@@ -140,8 +141,7 @@ def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Ma
     columns: dict[str, Ragged] = {}
     rows: Rows | None = None
     for name, feature in features.items():
-        lengths = table[feature.column].combine_chunks().value_lengths()
-        host_lengths = lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        host_lengths, strings = _tokens(table, feature, vocabs[name])
         if rows is None:
             rows = Rows(host_lengths, torch.device("cpu"))
         elif not np.array_equal(rows.host_lengths, host_lengths):
@@ -149,9 +149,20 @@ def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Ma
             raise HydromelError(
                 f"features.{name}: row {row} has {host_lengths[row]} values for {rows.host_lengths[row]} tokens"
             )
-        ids = vocabs[name].encode(feature.strings(table))
+        ids = vocabs[name].encode(strings)
         columns[name] = Ragged(torch.from_numpy(ids), rows, "packed")
     return columns
+
+
+def _tokens(table: pa.Table, feature: TokenFeature, vocab: Vocab) -> tuple[IntArray, pa.Array]:
+    """How many tokens each row has, and their strings."""
+    lengths = table[feature.column].combine_chunks().value_lengths()
+    host_lengths = lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if vocab.merges is None:
+        return host_lengths, feature.strings(table)
+    pieces, strings = pieces_of(feature.strings(table), vocab.merges)
+    ends = np.concatenate(([0], np.cumsum(pieces)))[np.cumsum(host_lengths)]
+    return np.diff(ends, prepend=0), strings
 
 
 def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:

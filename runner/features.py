@@ -1,4 +1,4 @@
-"""Features of a token that are computed from its string: its characters, its casing, its first or last characters.
+"""Features that are computed from a token's string: its characters, casing, first or last characters, its pieces.
 
 `runner.vocab.Feature` is the string itself. All make one integer column, with a vocabulary from train alone.
 """
@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.bpe import all_pieces, learn_merges, pieces_of
 from runner.spelling import alphabet_of
 from runner.types import NonNegativeInt, PositiveInt
 from runner.vocab import EOS, PAD, UNK, Vocab, normalised
@@ -65,6 +66,36 @@ class Characters:
     def vocab(self, train: pa.Table) -> Vocab:
         forms = Vocab.words(self.strings(train), min_count=1, max_size=None, specials=(EOS,))
         return Vocab(forms.tokens, forms.unk, alphabet=alphabet_of(forms.tokens, self.min_count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bpe:
+    """Pieces of words, by byte pair encoding learned from train (`runner.bpe`): several tokens a word, none unknown.
+
+    Args:
+        column: name of a list<string> column of the corpus, of words.
+        merges: how many are learned; there may be as many strings more than the 256 bytes.
+        min_count: pairs of pieces seen less often in train are not merged.
+    """
+
+    column: str
+    merges: NonNegativeInt
+    min_count: PositiveInt
+
+    @property
+    def extend(self) -> bool:
+        return False
+
+    def strings(self, table: pa.Table) -> pa.Array:
+        """(N,) the words, which `runner.columns.columns_of` cuts by the vocabulary's merges."""
+        return normalised(table, self.column, lowercase=False, digits_to_zero=False)
+
+    def vocab(self, train: pa.Table) -> Vocab:
+        """Pieces by falling count in train, then those that only other texts have."""
+        words, specials = self.strings(train), (PAD, UNK, EOS)
+        merges = learn_merges(words, self.merges, self.min_count, forbidden=specials)
+        seen = Vocab.words(pieces_of(words, merges)[1], min_count=1, max_size=None, specials=(EOS,))
+        return Vocab(tuple(dict.fromkeys((*seen.tokens, *all_pieces(merges)))), unk=1, merges=merges)
 
 
 # what each case looks like (RE2); of several, the first holds, and where none does, letters are `mixed`

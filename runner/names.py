@@ -50,7 +50,7 @@ PADDING_CAUSES = ("spread", "last_batch", "rounding")
 SECONDS_KEYS = ("data", "forward", "backward", "optimizer", "evaluation", "tracking", "startup", "total")
 MEMORY_KEYS = ("peak_bytes", "before_training_bytes", "source")
 
-LOWER_IS_BETTER = frozenset({"perplexity", "nll", "loss", "bits_per_character"})
+LOWER_IS_BETTER = frozenset({"perplexity", "nll", "loss", "bits_per_character", "word_perplexity"})
 
 # tags of an MLflow run
 TAG_RUN_ID = "hydromel.run_id"

@@ -29,6 +29,7 @@ class Vocab:
         alphabet: the characters that are learned, in the order of their code points, where tokens are composed of their
             characters (`runner.features.Characters`); else empty.
         counts: how often train has each of `tokens`, where they are labels or tags; else empty.
+        merges: by which words are cut into `tokens` (`runner.bpe`); None where they are whole.
     """
 
     tokens: tuple[str, ...]
@@ -36,6 +37,7 @@ class Vocab:
     extra: int = 0
     alphabet: str = ""
     counts: tuple[int, ...] = ()
+    merges: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -93,11 +95,14 @@ class Vocab:
     def as_plain(self) -> dict[str, Any]:
         """For JSON; `of_plain` takes it back."""
         lists = {"tokens": list(self.tokens), "counts": list(self.counts)}
-        return lists | {"unk": self.unk, "extra": self.extra, "alphabet": self.alphabet}
+        merges = {} if self.merges is None else {"merges": list(self.merges)}
+        return lists | {"unk": self.unk, "extra": self.extra, "alphabet": self.alphabet} | merges
 
     @classmethod
     def of_plain(cls, plain: Mapping[str, Any]) -> Vocab:
-        return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"], tuple(plain["counts"]))
+        merges = tuple(plain["merges"]) if "merges" in plain else None
+        counts = tuple(plain["counts"])
+        return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"], counts, merges)
 
 
 @dataclass(frozen=True, kw_only=True)

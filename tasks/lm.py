@@ -21,7 +21,7 @@ from runner.vocab import EOS, PAD, UNK, Vocab
 from tasks.answers import answer_rows, answers, require_tokens
 from tasks.baselines import kneser_ney
 from tasks.lm_head import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
-from tasks.metrics import PerplexityMetric
+from tasks.metrics import PerplexityMetric, PieceCounts
 
 
 class Lm:
@@ -149,7 +149,11 @@ class Lm:
             raise HydromelError(f"task.cutoffs={self.cutoffs}: {error}") from error
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> PerplexityMetric:
-        """Bits per character too, where every string of the vocabulary is one character (`<eos>` is the line end)."""
+        """Bits per character too, where every string of the vocabulary is one character (`<eos>` is the line end), and
+        perplexity of words where tokens are pieces of them.
+        """
+        if vocabs["target"].merges is not None:
+            return PerplexityMetric(per_character=False, pieces=PieceCounts(self.feature, vocabs["target"]))
         strings = set(vocabs["target"].tokens) - {PAD, UNK, EOS}
         return PerplexityMetric(per_character=all(len(string) == 1 for string in strings))
 
@@ -166,7 +170,7 @@ class Lm:
         if vocab.unk is not None:
             counts[vocab.unk].clamp_(min=1)
         metric = self.metric(vocabs)
-        metric.add((counts.sum().log() - counts.log()).index_select(0, answers(test)))
+        metric.update((counts.sum().log() - counts.log()).index_select(0, answers(test)), test)
         return metric.compute()
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from runner.batch import Batch
+from runner.bpe import SPACE, characters_of
 from runner.errors import HydromelError
 from runner.rows import IntArray
+from runner.vocab import EOS, PAD, UNK, Vocab
 from tasks.answers import answer_rows, answers
 from tasks.span_schemes import Conversion
 from tasks.spans import Mode, Scheme, SpanTags, headline_mode, spans
@@ -134,23 +136,56 @@ class SpanMetric:
         return right, found, all_gold
 
 
+class PieceCounts:
+    """How many words and characters some pieces of words (`runner.bpe`) are, counted on the device.
+
+    Args:
+        feature: of inputs, whose vocabulary is that of the answers.
+        vocab: (V,) pieces.
+    """
+
+    def __init__(self, feature: str, vocab: Vocab) -> None:
+        self.feature, self.eos = feature, vocab.ids[EOS]
+        ends = {PAD: (0, 0), UNK: (0, 0), EOS: (1, 1)}
+        worth = [ends.get(one) or (one.count(SPACE), characters_of(one)) for one in vocab.tokens]
+        self._worth = torch.tensor(worth, dtype=torch.int64)  # (V, 2)
+        self._total: Tensor | None = None
+
+    def add(self, batch: Batch) -> None:
+        """The answers of a batch."""
+        right, before = answers(batch), batch.features[self.feature].tokens()
+        self._worth = self._worth.to(right.device, non_blocking=True)
+        no_space = (before == self.eos) & (right != self.eos)  # a line's first word has none before it
+        total = self._worth.index_select(0, right).sum(dim=0)
+        total = total - torch.stack([torch.zeros_like(total[0]), no_space.sum()])
+        self._total = total if self._total is None else self._total + total
+
+    def compute(self) -> tuple[int, int]:
+        """Words and characters."""
+        words, characters = (0, 0) if self._total is None else self._total.tolist()
+        return words, characters
+
+
 class PerplexityMetric:
     """Mean negative log likelihood of a token, from one sum over all tokens: never a mean of batches' means.
 
     Args:
         per_character: tokens are characters, so that bits per token are bits per character.
+        pieces: tokens are pieces of words, so that words and characters have to be counted.
     """
 
     takes: Literal["losses"] = "losses"
 
-    def __init__(self, *, per_character: bool) -> None:
-        self.per_character = per_character
+    def __init__(self, *, per_character: bool, pieces: PieceCounts | None = None) -> None:
+        self.per_character, self.pieces = per_character, pieces
         self._total: Tensor | None = None  # nats, float64: its rounding does not depend on the batches
         self._count = 0
 
     def update(self, said: Tensor, batch: Batch) -> None:
         """(N,) nats."""
         self.add(said)
+        if self.pieces is not None:
+            self.pieces.add(batch)
 
     def add(self, nll: Tensor) -> None:
         """(N,) nats of N further tokens."""
@@ -161,14 +196,28 @@ class PerplexityMetric:
     def compute(self) -> dict[str, Any]:
         """`nll` (nats a token), `perplexity` (exp of it), and `bits_per_character` where tokens are characters.
 
+        Where they are pieces of words, also `word_perplexity`, and `bits_per_character`: of the text as words with a
+        space between them, a line end being one word and one character.
+
         Raises:
             HydromelError: there was no token.
         """
         if self._total is None or self._count == 0:
             raise HydromelError("perplexity of no tokens is undefined: this split has no rows")
         nll = float(self._total) / self._count
-        figures = {"nll": nll, "perplexity": math.exp(nll) if nll < 700 else math.inf}  # exp(710) overflows
+        figures = {"nll": nll, "perplexity": _exp(nll)}
+        if self.pieces is not None:
+            words, characters = self.pieces.compute()
+            total = float(self._total)
+            return figures | {
+                "word_perplexity": _exp(total / words),
+                "bits_per_character": total / characters / math.log(2),
+            }
         return figures | ({"bits_per_character": nll / math.log(2)} if self.per_character else {})
+
+
+def _exp(nats: float) -> float:
+    return math.exp(nats) if nats < 700 else math.inf  # exp(710) overflows
 
 
 def _join(parts: list[Tensor]) -> IntArray:

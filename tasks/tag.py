@@ -112,9 +112,14 @@ class Tag:
         """Train's tags; with a scheme also every other prefix of the types seen, which valid or test may have.
 
         Raises:
-            HydromelError: tags that should form spans, none of which does; malformed ones that are to be converted;
-                illegal ones, where training is constrained.
+            HydromelError: pieces of words; tags that should form spans, none of which does; malformed ones that are to
+                be converted; illegal ones, where training is constrained.
         """
+        for name, vocab in vocabs.items():
+            if vocab.merges is not None:
+                raise HydromelError(
+                    f"task={self.name} answers each word, and features.{name} has pieces of words; use features=words"
+                )
         tags, offsets = _flat(column(train, "tags", self.name))
         plain = Vocab.labels(tags)
         if self.scheme is None:
