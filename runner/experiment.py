@@ -19,6 +19,7 @@ from runner.embeddings.char import describe_characters, line_of_cuts
 from runner.embeddings.vectors import describe_vectors, line_of
 from runner.errors import HydromelError
 from runner.finished import write_vocabs
+from runner.malloc import Malloc, choose_malloc
 from runner.matmul import Matmul, choose_matmul
 from runner.model import build_model
 from runner.optim import parameters_by_rate
@@ -46,6 +47,7 @@ def check_root(
     dtype: Literal["float32", "float64"],
     precision: Literal["float32", "bf16"],
     matmul: Matmul,
+    malloc: Malloc,
     threads: PositiveInt | None,
     data_dir: str | None,
     cache_dir: str | None,
@@ -137,6 +139,7 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     choose_matmul(config["matmul"])
+    choose_malloc(config["malloc"])
     torch.manual_seed(config["seed"])
 
     task = build(config["task"], "task", {}, plugins)

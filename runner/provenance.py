@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from runner.malloc import choose_malloc
 from runner.provenance_hash import comparison_hash, config_hash
 
 _PACKAGES = ("torch", "numpy", "pyarrow", "hydra-core", "mlflow", "datasets", "seqeval", "hydromel")
@@ -28,6 +29,7 @@ def provenance(config: Mapping[str, Any], device: torch.device, data_fingerprint
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "matmul": config["matmul"],
+        "malloc": choose_malloc(config["malloc"]),  # again, for what holds
         "host": platform.node(),
         "system": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),

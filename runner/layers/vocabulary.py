@@ -69,7 +69,8 @@ class _Loss(torch.autograd.Function):
     """With e = exp(score - largest score) and s = sum of e over the vocabulary: loss = log s + largest - right score.
 
     Its gradient by a score is e / s, less 1 at the right answer. Dividing by s is left to the narrow factors of both
-    products, (e v) / s and e' (x / s), and the right answers' ones are taken off at the end, row by row.
+    products, (e w) / s and e' (x / s), and the right answers' ones are taken off at the end, row by row. The bias is
+    one more column of w, that of an x of 1: it then takes no pass over the scores, and neither does its gradient.
     """
 
     @staticmethod
@@ -78,31 +79,41 @@ class _Loss(torch.autograd.Function):
     ) -> Tensor:
         dtype = torch.bfloat16 if precision == "bfloat16" else vectors.dtype
         exact = _exact(dtype)
-        narrow, wide, plain_bias = vectors.to(dtype), weight.to(dtype), bias.to(dtype)
-        by_vectors = torch.empty_like(vectors)
-        by_weight, by_bias = torch.zeros_like(wide), torch.zeros_like(bias, dtype=exact)
-        total = torch.zeros((), dtype=exact, device=vectors.device)
-        for place in chunks_of(len(vectors), chunk):
-            some, answers = narrow[place], right[place]
-            scores = torch.addmm(plain_bias, some, wide.t())
+        x, w = _extended(vectors, 1.0, dtype), _extended(weight, bias, dtype)
+        by_x, by_w = torch.empty_like(x, dtype=exact), torch.empty_like(w)
+        total = torch.zeros((), dtype=exact, device=x.device)
+        memory = x.new_empty(min(chunk, len(x)), len(w))  # for the scores of one chunk after another
+        for place in chunks_of(len(x), chunk):
+            some, answers = x[place], right[place]
+            scores = torch.mm(some, w.t(), out=memory[: len(some)])
             highest = scores.amax(dim=1, keepdim=True)
             at_right = scores.gather(1, answers[:, None])
             e = scores.sub_(highest).exp_()
-            s = e.sum(dim=1, keepdim=True, dtype=exact)
+            s = e.sum(dim=1, keepdim=True).to(exact)
             total += (s.log() + highest.to(exact) - at_right.to(exact)).sum()
-            by_vectors[place] = (e @ wide).to(exact) / s - wide.index_select(0, answers).to(exact)
-            by_weight.addmm_(e.t(), (some.to(exact) / s).to(dtype))
-            by_bias += (e.t() @ (1 / s).to(dtype))[:, 0]
-        by_weight.index_add_(0, right, narrow, alpha=-1)
-        by_bias.index_add_(0, right, torch.ones_like(right, dtype=exact), alpha=-1)
-        ctx.save_for_backward(by_vectors, by_weight.to(weight.dtype), by_bias.to(bias.dtype))
+            by_x[place] = (e @ w).to(exact) / s - w.index_select(0, answers).to(exact)
+            # the first product is written over what lies there
+            by_w.addmm_(e.t(), (some.to(exact) / s).to(dtype), beta=float(place.start > 0))
+        by_w.index_add_(0, right, x, alpha=-1)
+        ctx.save_for_backward(by_x, by_w)
+        ctx.dtypes = vectors.dtype, weight.dtype, bias.dtype
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        by_vectors, by_weight, by_bias = ctx.saved_tensors
-        return by_vectors * gradient, by_weight * gradient, by_bias * gradient, None, None, None
+        by_x, by_w = ctx.saved_tensors
+        parts = (by_x[:, :-1], by_w[:, :-1], by_w[:, -1])  # the ones' own gradient is not asked for
+        scaled = [torch.mul(part.to(dtype), gradient) for part, dtype in zip(parts, ctx.dtypes, strict=True)]
+        return scaled[0], scaled[1], scaled[2], None, None, None
+
+
+def _extended(matrix: Tensor, column: Tensor | float, dtype: torch.dtype) -> Tensor:
+    """(M, D) and one more column -> (M, D + 1)."""
+    wide = matrix.new_empty(len(matrix), matrix.shape[1] + 1, dtype=dtype)
+    wide[:, :-1] = matrix
+    wide[:, -1] = column
+    return wide
 
 
 def _exact(dtype: torch.dtype) -> torch.dtype:

@@ -114,7 +114,7 @@ def test_scores_of_more_than_a_chunk_never_exist(function) -> None:  # type: ign
     *given, right = parts()
     with Largest() as largest:
         function(*given, right, 4, "same").sum().backward()
-    assert largest.numel == max(V * D, 4 * V, N * D)
+    assert largest.numel <= V * (D + 1) < N * V
     with Largest() as plainly:
         plain(*given, right).sum().backward()
     assert plainly.numel == N * V
