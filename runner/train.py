@@ -75,7 +75,7 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     t.clock.start()
     losses, supervised = [], 0
     for rows in updates:
-        _set_rate(t)
+        _set_rate(t, rows)
         loss, count = _backward(t, rows)
         if t.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
@@ -138,8 +138,8 @@ def backward(
     return total, carried
 
 
-def _set_rate(t: Training) -> None:
-    factor = t.schedule.factor(t.progress.updates)
+def _set_rate(t: Training, rows: IntArray) -> None:
+    factor = t.schedule.factor(t.progress.updates) * t.batching.rate(rows)
     for group in t.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 

@@ -60,6 +60,10 @@ class Batching:
         """Row numbers of each update of an epoch: a function of `seed` and `epoch` alone."""
         return self.plan(lengths, np.random.default_rng([seed, epoch]))
 
+    def rate(self, update: IntArray) -> float:
+        """What the learning rate is multiplied by at this update: here, nothing."""
+        return 1.0
+
     def micro_batches(self, split: Batch, chosen: IntArray) -> Iterator[Batch]:
         """The rows of one update, cut and laid out for the model."""
         for rows in self._cut(chosen):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from runner.batch import Batch
 from runner.batching.padding import no_padding, padding_by_cause
 from runner.batching.plan import IntArray, cut
 from runner.errors import HydromelError
 from runner.ragged import Ragged
-from runner.rows import spans
-from runner.types import PositiveInt
+from runner.rows import Rows, spans
+from runner.types import Fraction, NonNegativeFloat, PositiveInt
+
+_SHORTEST = 5  # tokens of a window that varies, as in the program of Merity et al.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +32,10 @@ class Stream:
         name: what reports call this strategy.
         batch_size: streams side by side, which are the rows of an update.
         window: tokens of each stream in an update (the length of backpropagation through time).
+        half_rate: probability that an update's window is only half as long (Merity et al. 2017, section 5).
+        spread: standard deviation of windows' lengths, in tokens. Where this or `half_rate` is not 0, windows vary, so
+            that not the same tokens end one in every epoch, and an update's learning rate is multiplied by its window's
+            share of `window`. Every token is still read once an epoch.
         evaluation_streams: streams side by side in evaluation. Each begins without context, so this number is part
             of what is measured, and the batch size of evaluation is not used.
         layout: `packed` or `padded`. Windows of an update are equally long, so training has no padding in either.
@@ -36,11 +44,15 @@ class Stream:
     name: str
     batch_size: PositiveInt
     window: PositiveInt
+    half_rate: Fraction
+    spread: NonNegativeFloat
     evaluation_streams: PositiveInt
     layout: Literal["packed", "padded"]
 
     def arrange(self, split: Batch) -> Batch:
         """The windows of training, as rows: row w * batch_size + s is window w of stream s.
+
+        Where windows vary, rows are single tokens: row s * n + t is token t of stream s, of n.
 
         Raises:
             HydromelError: a split that is not one row, or has fewer tokens than there are streams.
@@ -50,19 +62,46 @@ class Stream:
                 f"batching.batch_size={self.batch_size}: a text of {split.real_tokens} tokens gives fewer streams"
             )
         per_stream = split.real_tokens // self.batch_size
-        return self._windows(split, np.full(self.batch_size, per_stream), per_stream)
+        if not self.varies:
+            return self._windows(split, np.full(self.batch_size, per_stream), per_stream)
+        total = per_stream * self.batch_size
+        return replace(self, window=1)._windows(split, np.array([total]), total)
 
     def dropped_tokens(self, split: Batch) -> int:
         """Tokens at the end of the text that `arrange` leaves out, so that all streams are equally long."""
         return split.real_tokens % self.batch_size
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
-        """Rows of each update, for the `lengths` of what `arrange` gave: always in order, whatever seed and epoch."""
-        return cut(np.arange(len(lengths)), self.batch_size)
+        """Rows of each update, for the `lengths` of what `arrange` gave: the text's order, whatever seed and epoch.
+
+        Where windows vary, their lengths are drawn from the seed, and each epoch has them in another order: so all
+        epochs have equally many updates.
+        """
+        if not self.varies:
+            return cut(np.arange(len(lengths)), self.batch_size)
+        per_stream = len(lengths) // self.batch_size
+        shuffled = np.random.default_rng([seed, epoch]).permutation(self._window_lengths(per_stream, seed))
+        starts = np.arange(self.batch_size)[:, None] * per_stream
+        ends = [0, *np.cumsum(shuffled).tolist()]
+        return [(starts + np.arange(begin, end)).ravel() for begin, end in pairwise(ends)]
+
+    def rate(self, update: IntArray) -> float:
+        """What the learning rate is multiplied by at this update."""
+        return len(update) / (self.batch_size * self.window) if self.varies else 1.0
+
+    @property
+    def varies(self) -> bool:
+        """Whether windows are of different lengths."""
+        return self.half_rate > 0 or self.spread > 0
 
     def micro_batches(self, split: Batch, chosen: IntArray) -> Iterator[Batch]:
         """One update (a state is carried for each stream, so none is cut); it continues the one before it."""
-        yield self._lay_out(split, chosen, continues=True)
+        if not self.varies:
+            yield self._lay_out(split, chosen)
+            return
+        width = len(chosen) // self.batch_size
+        rows, tokens = spans(chosen[::width], np.full(self.batch_size, width), split.rows.device)
+        yield self._in_layout(self._gathered(split, rows, tokens))
 
     def evaluation(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Every token of a split (one row, not arranged) once, in `evaluation_streams`, window after window.
@@ -73,7 +112,7 @@ class Stream:
         starts = np.minimum(np.arange(self.evaluation_streams + 1) * per_stream, split.real_tokens)
         arranged = self._windows(split, np.diff(starts), per_stream)
         for rows in cut(np.arange(arranged.rows.n_rows), self.evaluation_streams):
-            yield self._lay_out(arranged, rows, continues=True)
+            yield self._lay_out(arranged, rows)
 
     def padding(self, lengths: IntArray, is_last: bool) -> dict[str, int]:
         """Padded tokens of one batch of windows of `lengths` (B,), by cause: none in training."""
@@ -99,10 +138,24 @@ class Stream:
         first = np.arange(0, stride, self.window)[:, None]
         lengths = np.clip(stream_lengths - first, 0, self.window).ravel()
         starts = (np.arange(len(stream_lengths)) * stride + first).ravel()
-        rows, tokens = spans(starts, lengths, split.rows.device)
-        features = {name: feature.select_by(rows, tokens) for name, feature in split.features.items()}
-        return Batch(features, split.target.select_by(rows, tokens), np.arange(rows.n_rows))
+        return self._gathered(split, *spans(starts, lengths, split.rows.device))
 
-    def _lay_out(self, split: Batch, rows: IntArray, continues: bool) -> Batch:
-        batch = split.select(rows, continues=continues)
+    def _gathered(self, split: Batch, rows: Rows, tokens: Tensor) -> Batch:
+        assert isinstance(split.target, Ragged)
+        features = {name: feature.select_by(rows, tokens) for name, feature in split.features.items()}
+        return Batch(features, split.target.select_by(rows, tokens), np.arange(rows.n_rows), continues=True)
+
+    def _lay_out(self, split: Batch, rows: IntArray) -> Batch:
+        return self._in_layout(split.select(rows, continues=True))
+
+    def _in_layout(self, batch: Batch) -> Batch:
         return batch.pad() if self.layout == "padded" else batch
+
+    def _window_lengths(self, total: int, seed: int) -> IntArray:
+        """Lengths of windows, `_SHORTEST` at least but for one, which add up to `total`."""
+        rng, shortest = np.random.default_rng(seed), min(_SHORTEST, self.window)
+        means = np.where(rng.random(total) < self.half_rate, self.window / 2, self.window)
+        drawn = np.maximum(shortest, rng.normal(means, self.spread).astype(np.int64))
+        ends = np.minimum(np.cumsum(drawn), total)
+        lengths: IntArray = np.diff(ends[: np.searchsorted(ends, total) + 1], prepend=0)
+        return lengths

@@ -54,7 +54,15 @@ class Reading:
             for rows in cut(np.arange(self.batch.rows.n_rows), _ROWS):
                 yield self.batch.select(rows)
             return
-        one = Stream(name="inspect", batch_size=1, window=width, evaluation_streams=1, layout="packed")
+        one = Stream(
+            name="inspect",
+            batch_size=1,
+            window=width,
+            half_rate=0.0,
+            spread=0.0,
+            evaluation_streams=1,
+            layout="packed",
+        )
         yield from one.evaluation(self.batch, 1)
 
 

@@ -138,7 +138,11 @@ def test_options_of_the_command_count_in_a_resumed_run(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     "encoder",
-    [["encoder=lstm", "encoder.hidden=8"], ["encoder=transformer", "encoder.size=8", "encoder.memory=7"]],
+    [
+        ["encoder=lstm", "encoder.hidden=8"],
+        ["encoder=transformer", "encoder.size=8", "encoder.memory=7"],
+        ["encoder=lstm", "encoder.hidden=8", "batching.window=8", "batching.half_rate=0.3", "batching.spread=2.0"],
+    ],
 )
 def test_a_stream_goes_on_with_the_state_that_it_carried(
     encoder: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,8 +151,8 @@ def test_a_stream_goes_on_with_the_state_that_it_carried(
     for split in ("train", "valid"):
         (tmp_path / f"{split}.txt").write_text(text + "\n", encoding="utf-8")
     options = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "dataset.train=train.txt", "dataset.valid=valid.txt"]
-    options += [*encoder, "encoder.dropout=0.2", "task.unit=stream", "batching=stream"]
-    options += ["batching.batch_size=4", "batching.window=5", "train.epochs=2", "train.checkpoint_every=4"]
+    options += ["encoder.dropout=0.2", "task.unit=stream", "batching=stream"]
+    options += ["batching.batch_size=4", "batching.window=5", "train.epochs=2", "train.checkpoint_every=4", *encoder]
     run(tmp_path / "whole", *options)
 
     log = RunFolder.log

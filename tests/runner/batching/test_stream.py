@@ -21,9 +21,15 @@ def text(n_tokens):
     return Batch({"word": Ragged(ids, rows, "packed")}, Ragged(ids + 1000, rows, "packed"), np.arange(1))
 
 
-def stream(batch_size=3, window=4, evaluation_streams=2, layout="packed"):
+def stream(batch_size=3, window=4, evaluation_streams=2, layout="packed", half_rate=0.0, spread=0.0):
     return Stream(
-        name="stream", batch_size=batch_size, window=window, evaluation_streams=evaluation_streams, layout=layout
+        name="stream",
+        batch_size=batch_size,
+        window=window,
+        half_rate=half_rate,
+        spread=spread,
+        evaluation_streams=evaluation_streams,
+        layout=layout,
     )
 
 
@@ -116,3 +122,55 @@ def test_rows_that_are_not_one_text_are_refused():
         stream().arrange(Batch({"word": two}, two, np.arange(2)))
     with pytest.raises(HydromelError, match="an answer a token"):
         stream().arrange(Batch(text(9).features, torch.zeros(1), np.arange(1)))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    n_streams=st.integers(1, 6),
+    each=st.integers(1, 90),
+    rest=st.integers(0, 5),
+    window=st.integers(1, 12),
+    varied=st.sampled_from([(0.5, 0.0), (0.0, 3.0), (0.3, 2.0)]),
+    layout=st.sampled_from(["packed", "padded"]),
+)
+def test_windows_that_vary_read_each_token_once_in_order(n_streams, each, rest, window, varied, layout):
+    split = text(n_streams * each + min(rest, n_streams - 1))
+    one = stream(n_streams, window, layout=layout, half_rate=varied[0], spread=varied[1])
+    arranged = one.arrange(split)
+    counts = set()
+    for epoch in range(3):
+        updates = one.updates(arranged.rows.host_lengths, 1, epoch)
+        batches = [batch for update in updates for batch in one.micro_batches(arranged, update)]
+        assert read(batches, n_streams) == [[10 + s * each + t for t in range(each)] for s in range(n_streams)]
+        for update, batch in zip(updates, batches, strict=True):
+            width = batch.rows.max_len
+            assert batch.rows.host_lengths.tolist() == [width] * n_streams, "rectangles, for the fused kernel"
+            assert one.rate(update) == width / window
+            assert batch.padded_tokens == 0
+        assert sum(batch.rows.max_len < min(5, window) for batch in batches) <= 1
+        counts.add(len(updates))
+    assert len(counts) == 1
+
+
+def test_windows_vary_as_asked_for_and_by_seed_and_epoch():
+    one = stream(batch_size=2, window=70, half_rate=0.05, spread=5.0)
+    lengths = one.arrange(text(400_000)).rows.host_lengths
+
+    def widths(seed, epoch):
+        return np.array([len(update) // 2 for update in one.updates(lengths, seed, epoch)])
+
+    first = widths(1, 0)
+    half = first < 52
+    assert 0.03 < half.mean() < 0.07
+    assert abs(first[~half].mean() - 69.5) < 0.5, "of 70, rounded down"
+    assert abs(first[half][1:].mean() - 34.5) < 1.5
+    assert abs(first[~half].std() - 5) < 0.3
+    assert first.tolist() == widths(1, 0).tolist()
+    assert sorted(first) == sorted(widths(1, 1))
+    assert first.tolist() != widths(1, 1).tolist()
+    assert sorted(first) != sorted(widths(2, 0))
+
+
+def test_windows_that_do_not_vary_leave_the_rate_as_it_is():
+    one = stream(batch_size=3, window=4)
+    assert [one.rate(update) for update in one.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [1.0, 1.0, 1.0]
