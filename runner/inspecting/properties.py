@@ -53,7 +53,8 @@ class Characters:
 
     @cached_property
     def newline(self) -> Bools:
-        return self.all == "\n"
+        found: Bools = self.all == "\n"
+        return found
 
     @cached_property
     def space(self) -> Bools:

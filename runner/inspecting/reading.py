@@ -11,6 +11,7 @@ import pyarrow as pa
 from runner.batch import Batch
 from runner.batching.plan import cut
 from runner.batching.stream import Stream
+from runner.bpe import characters_of, pieces_of
 from runner.columns import TARGET, columns_of
 from runner.errors import HydromelError
 from runner.finished import Trained
@@ -80,12 +81,15 @@ def read(trained: Trained, text: str, name: str) -> Reading:
             raise HydromelError(f"this run reads the column '{feature.column}' too ({feature_name}); a text has none")
     characters = of_characters(trained)
     tokens, ends = _characters(text) if characters else _words(text)
-    there = sum(map(len, tokens))
-    if not there:
+    if not any(tokens):
         raise HydromelError(f"{name}: there is no text to look at")
     table = pa.table({"tokens": pa.array(tokens, pa.list_(pa.string()))})
+    merges = trained.vocabs[TARGET].merges
+    if merges is not None:
+        ends = _of_pieces(tokens, ends, merges)
     ids = columns_of(table, trained.features, admit(trained.model, trained.vocabs, trained.features, table))
     unknown = _unknown(trained, ids)
+    there = next(iter(ids.values())).rows.n_tokens
     if unknown == there:
         what = "characters" if characters else "words"
         raise HydromelError(f"{name}: the run knows none of its {there:,} {what}")
@@ -120,6 +124,26 @@ def _words(text: str) -> tuple[list[list[str]], IntArray]:
         at += len(line) + 1
         ends.append(at)
     return rows, np.array(ends[:-1], dtype=np.int64)  # the last line has no end of its own
+
+
+def _of_pieces(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) -> IntArray:
+    """The places behind each piece of words (`runner.bpe`), from those behind words and line ends.
+
+    A character of several bytes belongs to the piece in which it begins.
+    """
+    words = [word for row in rows for word in row]
+    counts, pieces = pieces_of(pa.array(words, pa.string()), merges)
+    written = np.cumsum([characters_of(piece) for piece in pieces.to_pylist()])
+    last = np.cumsum(counts) - 1  # of each word
+    is_word = np.ones(len(ends), dtype=np.bool_)
+    is_word[np.cumsum([len(row) + 1 for row in rows])[:-1] - 1] = False
+    found = np.empty(len(pieces) + len(rows) - 1, dtype=np.int64)
+    spread = np.where(is_word, 0, 1)
+    spread[is_word] = counts
+    of_word = np.repeat(is_word, spread)
+    found[~of_word] = ends[~is_word]
+    found[of_word] = np.maximum(np.repeat(ends[is_word] - written[last], counts) + written, 0)
+    return found
 
 
 def _unknown(trained: Trained, ids: dict[str, Ragged]) -> int:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from runner.errors import HydromelError
 from runner.inspecting import properties
@@ -102,10 +101,10 @@ def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> S
     Raises:
         HydromelError: the encoder has no recurrent layer.
     """
-    recurrences = [one for one in cast(nn.Module, model.encoder).modules() if isinstance(one, Recurrence)]
+    recurrences = [one for one in model.encoder.modules() if isinstance(one, Recurrence)]
     if not recurrences:
         raise HydromelError("this run's encoder has no recurrent layer (those of encoder=rnn, gru and lstm are)")
-    table = properties.table(reading.text, names)[reading.ends - 1]
+    table = properties.table(reading.text, names)[np.maximum(reading.ends - 1, 0)]
     watched = [_Watched(one, len(names)) for one in recurrences]
     at = -1  # the first place is the <eos> before the text: no token of it
     for values in _exposed(model, reading, recurrences):
@@ -120,14 +119,14 @@ def _exposed(model: Model, reading: Reading, recurrences: list[Recurrence]) -> I
     """Of each window (n, P, H) a layer, on the host."""
     seen: dict[Recurrence, Singles] = {}
 
-    def expose(layer: Any, args: Any, output: Any) -> None:
-        seen[layer] = layer.exposed(*args).values.float().cpu().numpy()
+    def expose(layer: Any, args: Any, options: Any, output: Any) -> None:
+        seen[layer] = layer.exposed(*args, **options).values.float().cpu().numpy()
 
     encoder = cast(Encoder, model.encoder)
     state: State = None if reading.by_line else START
     with ExitStack() as hooks, torch.inference_mode():
         for one in recurrences:
-            hooks.callback(one.register_forward_hook(expose).remove)
+            hooks.callback(one.register_forward_hook(expose, with_kwargs=True).remove)
         for batch in reading.windows(WINDOW):
             moved = batch.to(device_of(model))
             seen.clear()

@@ -132,6 +132,29 @@ def test_lines_that_a_model_reads_by_themselves_are_read_so(
     np.testing.assert_allclose(layer.shown[:, 3], encoded.values[1:].detach().numpy(), rtol=0, atol=1e-6)
 
 
+def test_pieces_of_words_stand_where_they_are_written(tmp_path: Path) -> None:
+    text = "the häßlich cat\n\ncat sat\nthe"
+    (tmp_path / "input.txt").write_text(f"{text}\n" * 30, encoding="utf-8")
+    given = [
+        "dataset=text",
+        "dataset.train=input.txt",
+        f"data_dir={tmp_path}",
+        "features=bpe",
+        "features.words.merges=4",
+    ]
+    run = load(trained(tmp_path / "run", "task=lm", *given, "encoder=gru", "encoder.hidden=6", "embedding.size=5"))
+    reading = read(run, text, "text")
+    assert "".join(reading.tokens) == text
+    assert reading.unknown == 0
+    pieces = run.vocabs["words"].decode(reading.batch.features["words"].values[1:].tolist())
+    assert len(pieces) == len(reading.tokens) > len(text.split()) + 3
+    for piece, token in zip(pieces, reading.tokens, strict=True):
+        if token.isascii() and token and piece.isascii():
+            assert token.lstrip(" ") == ("\n" if piece == "<eos>" else piece)
+    (layer,) = watch.watch(run.model, reading, ("newline",), 10_000).layers
+    assert len(layer.shown) == len(pieces)
+
+
 def test_a_page_and_a_record(
     characters: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
