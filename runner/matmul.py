@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,12 +22,13 @@ def choose_matmul(which: Matmul) -> None:
     Raises:
         HydromelError: this processor's products are coarser than float32's.
     """
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if which == "onednn" else "none"
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    products.fp32_precision = "bf16" if which == "onednn" else "none"
     if which == "torch":
         return
     error = max(_error(*shape) for shape in _SHAPES)
     if error > 32 * _ROUNDING:
-        torch.backends.mkldnn.matmul.fp32_precision = "none"
+        products.fp32_precision = "none"
         raise HydromelError(
             f"matmul=onednn: this processor's products have a relative error of {error:.1e}, coarser than float32's; "
             "use matmul=torch"

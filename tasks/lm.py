@@ -37,7 +37,7 @@ class Lm:
         init_range: r: weights of its own are drawn evenly from -r to r at first, and biases are 0; None: as torch draws
             those of a linear layer. Tied weights are the embedding's.
         cutoffs: ids from which on strings count as rare, in clusters of an adaptive softmax; null: one full softmax.
-        chunk: tokens whose scores over the vocabulary are in memory at once.
+        chunk_scores: how many scores, tokens times vocabulary, are in memory at once.
         precision: of those scores: that of the vectors (`same`), or bfloat16, while the rest stays as it is.
         dropout: probability, on the encoder's output.
         locked_dropout: the same, at all tokens of a row alike.
@@ -59,7 +59,7 @@ class Lm:
         tie_weights: bool,
         init_range: PositiveFloat | None,
         cutoffs: list[PositiveInt] | None,
-        chunk: PositiveInt,
+        chunk_scores: PositiveInt,
         precision: Precision,
         dropout: Fraction,
         locked_dropout: Fraction,
@@ -71,7 +71,7 @@ class Lm:
         self.unit = unit
         self.feature = feature
         self.tie_weights, self.init_range = tie_weights, init_range
-        self.cutoffs, self.chunk, self.precision = cutoffs, chunk, precision
+        self.cutoffs, self.chunk_scores, self.precision = cutoffs, chunk_scores, precision
         self.dropout, self.locked_dropout = dropout, locked_dropout
         self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
         if cutoffs is not None and (tie_weights or precision != "same"):
@@ -141,7 +141,7 @@ class Lm:
     def _output(self, size: int, vocab: Vocab, embedding: nn.Module) -> SoftmaxVocabulary | AdaptiveVocabulary:
         if self.cutoffs is None:
             tied = _tied_weight(size, len(vocab), embedding) if self.tie_weights else None
-            output = SoftmaxVocabulary(size, vocab, tied, self.chunk, self.precision)
+            output = SoftmaxVocabulary(size, vocab, tied, self.chunk_scores, self.precision)
             return output if self.init_range is None else output.drawn(self.init_range)
         try:
             return AdaptiveVocabulary(size, vocab, [*self.cutoffs])

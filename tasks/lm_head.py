@@ -49,18 +49,18 @@ class SoftmaxVocabulary(nn.Module):
         input_size: D.
         vocab: V possible answers.
         tied: (V, D) weight shared with the embedding, or None for one of its own.
-        chunk: tokens whose scores are in memory at once.
+        chunk_scores: how many scores are in memory at once; those of one token at least.
         precision: of the matrix products.
     """
 
     def __init__(
-        self, input_size: int, vocab: Vocab, tied: nn.Parameter | None, chunk: int, precision: Precision
+        self, input_size: int, vocab: Vocab, tied: nn.Parameter | None, chunk_scores: int, precision: Precision
     ) -> None:
         super().__init__()
         own = nn.Linear(input_size, len(vocab))
         self.weight = own.weight if tied is None else tied
         self.bias = own.bias
-        self.chunk, self.precision = chunk, precision
+        self.chunk, self.precision = max(1, chunk_scores // len(vocab)), precision  # tokens
         # added to the bias, not to the scores: (V,) costs nothing beside (N, V)
         never = torch.zeros(len(vocab))
         never[vocab.ids[PAD]] = -torch.inf

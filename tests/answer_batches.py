@@ -21,7 +21,7 @@ def lm(**changes: Any) -> Lm:
     """A task of language modelling: a full softmax, nothing dropped or penalised."""
     options: dict[str, Any] = {"quality": "perplexity", "unit": "line", "feature": "words", "tie_weights": False}
     options |= {"init_range": None}
-    options |= {"cutoffs": None, "chunk": 4, "precision": "same", "dropout": 0.0, "locked_dropout": 0.0}
+    options |= {"cutoffs": None, "chunk_scores": 24, "precision": "same", "dropout": 0.0, "locked_dropout": 0.0}
     options |= {"activation_penalty": 0.0, "change_penalty": 0.0}
     return Lm(**{"name": "lm", **options, **changes})
 

@@ -1,0 +1,159 @@
+"""A character language model beside a plain loop of the same size: bits per character and characters/s, in one run.
+
+    python benchmarks/char_lm.py --data DATA --threads 2 --json benchmarks/results/char_lm.json
+
+Both train an LSTM of 256 over the characters of War and Peace with Adam at a constant rate, on the same streams in the
+same windows, for the same number of updates, in turns of some updates; ours is `experiment=char_lm`. Then both read
+valid as 10 streams with their state carried. Seconds are those of training alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from runner.build import build
+from runner.compose import compose_config
+from runner.data import arrange, load_data
+from runner.experiment import build_optimizer
+from runner.model import build_model
+from runner.provenance import cpu_name, git_commit
+from runner.task import START
+from runner.train import backward, evaluate
+
+STREAMS = 10  # in evaluation
+Update = Callable[[int], None]
+Bits = Callable[[], float]
+
+
+class Plain(nn.Module):
+    """What one writes by hand."""
+
+    def __init__(self, n_characters: int, size: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(n_characters, size)
+        self.lstm = nn.LSTM(size, hidden)
+        self.linear = nn.Linear(hidden, n_characters)
+
+    def forward(self, characters: Tensor, state: Any) -> tuple[Tensor, Any]:
+        output, state = self.lstm(self.embedding(characters), state)
+        return self.linear(output), state
+
+
+def plain(config: dict[str, Any], data: Any) -> tuple[Update, Bits]:
+    """A plain loop: one update, and bits per character of valid."""
+    batching = config["batching"]
+    n, window = batching["batch_size"], batching["window"]
+    model = Plain(len(data.vocabs["target"]), config["embedding"]["size"], config["encoder"]["hidden"])
+    optimizer = torch.optim.Adam(model.parameters(), config["optimizer"]["lr"])
+    inputs, targets = (_columns(one, n) for one in _texts(data, "train"))
+    state: Any = None
+
+    def update(number: int) -> None:
+        nonlocal state
+        start = number * window % (len(inputs) // window * window)
+        state = None if start == 0 or state is None else tuple(one.detach() for one in state)
+        scores, state = model(inputs[start : start + window], state)
+        loss = F.cross_entropy(scores.flatten(0, 1), targets[start : start + window].reshape(-1))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), config["train"]["clip_norm"])
+        optimizer.step()
+
+    @torch.no_grad()
+    def bits() -> float:
+        model.eval()
+        columns = [_columns(one, STREAMS) for one in _texts(data, "valid")]
+        state, total = None, 0.0
+        for some, right in zip(*(one.split(500) for one in columns), strict=True):
+            scores, state = model(some, state)
+            total += float(F.cross_entropy(scores.flatten(0, 1), right.reshape(-1), reduction="sum"))
+        return total / columns[0].numel() / math.log(2)
+
+    return update, bits
+
+
+def ours(config: dict[str, Any], data: Any, task: Any) -> tuple[Update, Bits]:
+    """What `runner.train` does at each update, and in evaluation."""
+    batching = build({**config["batching"], "evaluation_streams": STREAMS}, "batching", {})
+    train = arrange(config, batching, data.splits["train"])
+    updates = batching.updates(train.rows.host_lengths, 0, 0)
+    model = build_model(config, task, data.vocabs, [])
+    optimizer = build_optimizer(config, model)
+    carried: Any = START
+
+    def update(number: int) -> None:
+        nonlocal carried
+        batches = list(batching.micro_batches(train, updates[number % len(updates)]))
+        count = sum(task.count(batch) for batch in batches)
+        carried = carried if number % len(updates) else START
+        _, carried = backward(model, model.head, batches, count, carried, False, lambda lap: None)
+        nn.utils.clip_grad_norm_(model.parameters(), config["train"]["clip_norm"])
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def bits() -> float:
+        metric = task.metric(data.vocabs)
+        return float(evaluate(model, metric, batching.evaluation(data.splits["valid"], 1), False)["bits_per_character"])
+
+    return update, bits
+
+
+def _texts(data: Any, split: str) -> tuple[Tensor, Tensor]:
+    batch = data.splits[split]
+    (inputs,) = batch.features.values()
+    return inputs.values.long(), batch.target.values
+
+
+def _columns(text: Tensor, n: int) -> Tensor:
+    return text[: len(text) // n * n].view(n, -1).t().contiguous()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of the published data sets")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--updates", type=int, default=900, help="of each; 900 read the text once")
+    parser.add_argument("--turn", type=int, default=20, help="updates of each in a turn")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    config = compose_config(["experiment=char_lm", f"data_dir={options.data}", "tracker=none"])
+    task = build(config["task"], "task", {})
+    data = load_data(config, task)
+    sides: dict[str, tuple[Update, Bits]] = {}
+    for name in ("plain loop", "hydromel"):
+        torch.manual_seed(1)
+        sides[name] = plain(config, data) if name == "plain loop" else ours(config, data, task)
+    seconds = dict.fromkeys(sides, 0.0)
+    for start in range(0, options.updates, options.turn):
+        for name, (update, _) in sides.items():
+            begin = time.perf_counter()
+            for number in range(start, min(start + options.turn, options.updates)):
+                update(number)
+            seconds[name] += time.perf_counter() - begin
+    characters = options.updates * config["batching"]["batch_size"] * config["batching"]["window"]
+    figures = {
+        name: {"bits_per_character": bits(), "seconds": seconds[name], "characters_per_s": characters / seconds[name]}
+        for name, (_, bits) in sides.items()
+    }
+    for name, one in figures.items():
+        print(f"{name:>10}: {one['bits_per_character']:.3f} bits, {one['characters_per_s']:,.0f} characters/s")
+    if options.json is not None:
+        machine = {"cpu": cpu_name(), "threads": options.threads, "load_average": round(os.getloadavg()[0], 2)}
+        facts = {"git_commit": git_commit(), "torch": torch.__version__, **machine, "updates": options.updates}
+        options.json.write_text(json.dumps({**facts, **figures}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
