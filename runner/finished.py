@@ -35,7 +35,7 @@ from runner.texts.text_format import Answers
 from runner.train import device_of
 from runner.truncation import Keep, truncate
 from runner.unseen import admit
-from runner.vocab import Vocab
+from runner.vocab import EOS, PAD, Vocab
 
 Config = dict[str, Any]
 Dtype = Literal["float32", "float64"]
@@ -83,6 +83,7 @@ class Trained:
         task: Task = build(config["task"], "task", {}, plugins)
         features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
         corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
+        _check_specials(folder, vocabs, [*features, TARGET] if task.causal else [])
         model = build_model(config, task, vocabs, list(plugins))
         load_checkpoint(checkpoint_path(folder, "best"), model)
         model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
@@ -193,11 +194,25 @@ def read_vocabs(folder: Path) -> dict[str, Vocab]:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         vocabs = {name: Vocab.of_plain(one) for name, one in plain.items()}
+        for name, vocab in vocabs.items():
+            if not all(isinstance(token, str) for token in vocab.tokens) or len(vocab.ids) < len(vocab):
+                raise ValueError(f"the tokens of '{name}' are no distinct strings")
+            if vocab.unk is not None and vocab.unk not in range(len(vocab)):
+                raise ValueError(f"the unknown token of '{name}' is {vocab.unk!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HydromelError(f"{path}: damaged, no vocabularies ({type(error).__name__}: {error})") from error
     if TARGET not in vocabs:
         raise HydromelError(f"{path}: damaged, it lacks '{TARGET}'")
     return vocabs
+
+
+def _check_specials(folder: Path, vocabs: Mapping[str, Vocab], needed: Sequence[str]) -> None:
+    """Raises HydromelError where what every language model reads is not in one of the `needed` vocabularies."""
+    for name in needed:
+        if name not in vocabs:
+            raise HydromelError(f"{folder / names.VOCABS}: damaged, it lacks '{name}'")
+        if EOS not in vocabs[name].ids or vocabs[name].ids.get(PAD) != 0:
+            raise HydromelError(f"{folder / names.VOCABS}: damaged, '{name}' lacks {EOS}, or does not begin with {PAD}")
 
 
 def _with_data_dir(node: Any, data_dir: str) -> Any:

@@ -101,7 +101,8 @@ class LanguageModel:
         task, head = trained.task, trained.model.head
         if not isinstance(task, NextToken) or not isinstance(head, NextTokenHead):
             raise HydromelError(f"{where}: task={task.name} predicts no next token; generation needs a run of task=lm")
-        self.model, self.output, self.features = trained.model, head.output, trained.features
+        self.task, self.features = trained.task, trained.features
+        self.model, self.output = trained.model, head.output
         self.vocabs, self.feature, self.unit, self.where = trained.vocabs, task.feature, task.unit, where
         self.vocab = trained.vocabs[TARGET]
         self._check()
@@ -119,6 +120,10 @@ class LanguageModel:
                 f"{self.where}: its inputs are made of the columns {', '.join(sorted(columns))}, and of a text that is "
                 "being made there are tokens alone"
             )
+        if self.vocab.merges is not None and len(self.features) > 1:
+            raise HydromelError(
+                f"{self.where}: it reads {', '.join(self.features)}, and of pieces of words one is enough"
+            )
         if self.vocab.tokens != self.vocabs[self.feature].tokens:
             raise HydromelError(f"{self.where}: damaged, its vocabularies of {self.feature} and of answers differ")
 
@@ -133,28 +138,39 @@ class LanguageModel:
                 f"prompt '{_short(several[0])}' has a line end, and this run knows single lines (task.unit=line); "
                 "leave it out, or give each line as a prompt of its own (--prompts)"
             )
-        split = [[EOS, *self.text.split(text)] for text in texts]
-        (column,) = {feature.column for feature in self.features.values()}
-        # the vocabulary itself is the first row: then what follows is known in every feature
-        strings = pa.array([list(self.vocab.tokens), *split], pa.list_(pa.string()))
-        table = pa.table({column: strings})
-        columns = columns_of(table, self.features, admit(self.model, self.vocabs, self.features, table))
-        ends = np.asarray(strings.flatten().to_numpy(zero_copy_only=False) == EOS)
-        for name, one in columns.items():
-            one.values[torch.from_numpy(ends)] = self.vocabs[name].ids[EOS]
-        rows = np.arange(1, len(split) + 1)
-        ids = {name: one.select(rows) for name, one in columns.items()}
-        following = {name: one.values[: len(self.vocab)].numpy().astype(np.int64) for name, one in columns.items()}
-        return Prompts(ids, self._unknown(ids[self.feature], split), following)
+        lines = [[self.text.split(line) for line in text.split("\n")] for text in texts]
+        whole = self.vocab.merges is None
+        # the vocabulary is the first row, so that every feature of what will follow is known; pieces have no other
+        inputs, lengths = self._inputs([[*self.vocab.tokens] if whole else [], *itertools.chain(*lines)])
+        ends = np.cumsum(lengths)[np.cumsum([0, *map(len, lines)])]
+        rows = Rows(np.diff(ends), _CPU)
+        ids = {name: Ragged(one[ends[0] :], rows, "packed") for name, one in inputs.items()}
+        if not whole:
+            return Prompts(ids, [[] for _ in texts], {self.feature: np.arange(len(self.vocab))})
+        following = {name: one[1 : ends[0]].numpy().astype(np.int64) for name, one in inputs.items()}
+        for name, found in following.items():
+            found[self.vocab.ids[EOS]] = self.vocabs[name].ids[EOS]
+        return Prompts(ids, self._unknown(ids[self.feature], lines), following)
 
-    def _unknown(self, ids: Ragged, split: list[list[str]]) -> list[list[str]]:
+    def _inputs(self, lines: list[list[str]]) -> tuple[dict[str, Tensor], IntArray]:
+        """Ids of each feature, (N,), `<eos>` standing before each line; and how many those are of each line."""
+        (column,) = {feature.column for feature in self.features.values()}
+        table = pa.table({column: pa.array(lines, pa.list_(pa.string()))})
+        columns = columns_of(table, self.features, admit(self.model, self.vocabs, self.features, table))
+        batch = self.task.encode(columns, table, self.vocabs)
+        inputs = {name: one.values for name, one in batch.features.items()}
+        return inputs, next(iter(columns.values())).rows.host_lengths + 1
+
+    def _unknown(self, ids: Ragged, lines: list[list[list[str]]]) -> list[list[str]]:
+        """Strings of each prompt, given as lines, whose id is that of `<unk>`."""
         offsets = ids.rows.host_offsets
         missing = -1 if self.vocab.unk is None else self.vocab.unk
-        found: list[list[str]] = [[] for _ in split]
         places = np.flatnonzero(ids.values.numpy() == missing)
-        for row, place in zip(np.searchsorted(offsets, places, side="right") - 1, places, strict=True):
-            found[row].append(split[row][place - offsets[row]])
-        unknown = [list(dict.fromkeys(strings)) for strings in found]
+        unknown: list[list[str]] = [[] for _ in lines]
+        for row in np.unique(np.searchsorted(offsets, places, side="right") - 1):
+            strings = [string for line in lines[row] for string in (EOS, *line)]
+            own = places[(places >= offsets[row]) & (places < offsets[row + 1])] - offsets[row]
+            unknown[row] = list(dict.fromkeys(strings[place] for place in own))
         if self.vocab.unk is None and any(unknown):
             raise HydromelError(
                 f"{self.where}: it knows no {shown([*itertools.chain(*unknown)])}, and its vocabulary has no <unk>"
