@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from runner.command_line import Parser, failed, interrupt, whole
-from runner.durable import cannot_write
 from runner.errors import HydromelError
+from runner.text_files import STDIO, reading, writing
 
 if TYPE_CHECKING:
     from runner.finished import Finished
@@ -28,7 +26,6 @@ _EXAMPLES = """examples:
   hydromel-predict run=0a1b2c... --uri http://localhost:5000 < lines.txt   a run in MLflow
 
 exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on). docs/predict.md explains."""
-_STDIO = Path("-")
 _CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 
@@ -53,10 +50,10 @@ def _predict(options: argparse.Namespace) -> int:
     check_encoding(options.encoding)
     run = _load(options)
     wanted = _text_format(options, run)
-    name = "stdin" if options.input == _STDIO else str(options.input)
+    name = "stdin" if options.input == STDIO else str(options.input)
     wanted.check(run.columns, run.inspector.answer)
     started, rows, tokens = time.perf_counter(), 0, 0
-    with _reading(options.input) as source, _writing(options.output) as sink:
+    with reading(options.input) as source, writing(options.output) as sink:
         lines = read_lines(source, name, options.encoding)
         for passage in passages(lines, name, options.chunk, wanted.may_end):
             parsed = wanted.parse(passage, run.columns)
@@ -112,56 +109,6 @@ def _text_format(options: argparse.Namespace, run: Finished) -> TextFormat:
     return own
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
-    if path == _STDIO:
-        yield sys.stdin.buffer
-        return
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise HydromelError(f"--input {path}: cannot be read ({error.strerror})") from error
-    with file:
-        yield file
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[BinaryIO]:
-    """A file is replaced at the end, whole; if something goes wrong, what stood there before is kept."""
-    if path == _STDIO:
-        with _stdout() as file:
-            yield file
-        return
-    try:
-        if path.exists() and not path.is_file():  # a device or a named pipe
-            with path.open("wb") as file:
-                yield file
-            return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                yield file
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-@contextmanager
-def _stdout() -> Iterator[BinaryIO]:
-    try:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise cannot_write(Path("stdout"), error) from error
-
-
 def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
     try:
         sink.write("".join(f"{line}\n" for line in lines).encode(options.encoding))
@@ -180,8 +127,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     made.add_argument("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
-    made.add_argument("--input", type=Path, default=_STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
-    made.add_argument("--output", type=Path, default=_STDIO, metavar="FILE", help="where answers go (-: stdout)")
+    made.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
+    made.add_argument("--output", type=Path, default=STDIO, metavar="FILE", help="where answers go (-: stdout)")
     made.add_argument(
         "--format",
         choices=("lines", "columns", "jsonl"),

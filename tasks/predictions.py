@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.arrays import array, lengths_of, list_column, offsets_of
 from runner.batch import Batch
 from runner.durable import write_text
 from runner.rows import Rows
 from runner.task import Corpus, Predictions
 from tasks.answers import answer_rows, answers, place
 from tasks.calibration import calibration
-from tasks.datasets.arrays import array, lengths_of, list_column, offsets_of
 from tasks.datasets.columns_file import ColumnsFile
 from tasks.datasets.conllu import Conllu
 from tasks.span_errors import Comparison

@@ -7,9 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.errors import HydromelError
-from runner.texts.columns import Columns, Separator
-from tasks.datasets.arrays import (
+from runner.arrays import (
     IntArray,
     example_table,
     first_true,
@@ -19,6 +17,8 @@ from tasks.datasets.arrays import (
     mask_of,
     split_on_spaces,
 )
+from runner.errors import HydromelError
+from runner.texts.columns import Columns, Separator
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.local import LocalCorpus
 from tasks.datasets.split import path_of

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.arrays import first_true, mask_of
 from runner.errors import HydromelError
 from runner.texts.columns import Columns
-from tasks.datasets.arrays import first_true, mask_of
 from tasks.datasets.columns_file import Cells
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.local import LocalCorpus

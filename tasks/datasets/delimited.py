@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pydantic import Field
 
+from runner.arrays import IntArray, array, example_table, first_true, is_empty, lengths_of, split_on_spaces
 from runner.errors import HydromelError, unknown
-from tasks.datasets.arrays import IntArray, array, example_table, first_true, is_empty, lengths_of, split_on_spaces
 from tasks.datasets.files import TextFile
 from tasks.datasets.local import LocalCorpus
 

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.arrays import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
 from runner.errors import HydromelError, unknown
 from runner.types import Fraction
-from tasks.datasets.arrays import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
 from tasks.datasets.split import SPLITS, Cut, cut_missing
 from tasks.datasets.tags import SpanScheme, check_tags
 

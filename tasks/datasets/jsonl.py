@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
+from runner.arrays import array, example_table, first_true, lengths_of, offsets_of, split_on_spaces
 from runner.errors import HydromelError, did_you_mean
 from runner.texts.json_lines import JsonLines
-from tasks.datasets.arrays import array, example_table, first_true, lengths_of, offsets_of, split_on_spaces
 from tasks.datasets.files import TextFile
 from tasks.datasets.local import LocalCorpus
 from tasks.datasets.tags import SpanScheme, check_tags

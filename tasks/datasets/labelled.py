@@ -6,8 +6,8 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.arrays import IntArray, example_table, first_true, is_empty, mask_of, split_on_spaces
 from runner.errors import HydromelError
-from tasks.datasets.arrays import IntArray, example_table, first_true, is_empty, mask_of, split_on_spaces
 from tasks.datasets.files import TextFile
 from tasks.datasets.local import LocalCorpus
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from tasks.datasets.arrays import example_table, lengths_of, split_characters, split_on_spaces
+from runner.arrays import example_table, lengths_of, split_characters, split_on_spaces
 from tasks.datasets.files import TextFile
 from tasks.datasets.local import LocalCorpus
 

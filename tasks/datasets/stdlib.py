@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from tasks.datasets.arrays import list_column
+from runner.arrays import list_column
 from tasks.datasets.split import SPLITS
 from tasks.datasets.stdlib_docs import THEME_OF, TOKEN, TOPICS, docstrings, topics
 from tasks.datasets.stdlib_roles import logical_lines

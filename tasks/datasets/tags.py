@@ -6,8 +6,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from runner.arrays import IntArray
 from runner.errors import HydromelError
-from tasks.datasets.arrays import IntArray
 
 SpanScheme = Literal["IOB1", "IOB2", "IOBES"]
 

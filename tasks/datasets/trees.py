@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from runner.arrays import example_table, list_column
 from runner.errors import HydromelError
-from tasks.datasets.arrays import example_table, list_column
 from tasks.datasets.files import TextFile
 from tasks.datasets.local import LocalCorpus
 

@@ -11,11 +11,11 @@ import torch
 import yaml
 from answer_batches import classify, lm, tag
 
+from runner.arrays import array, lengths_of
 from runner.build import build
 from runner.ragged import Ragged
 from runner.rows import Rows
 from runner.vocab import Feature
-from tasks.datasets.arrays import array, lengths_of
 
 CONFIGS = Path(__file__).parents[2] / "configs/dataset"
 WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)

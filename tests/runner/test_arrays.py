@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.datasets.arrays import offsets_of, split_characters, split_on_spaces, utf8_bytes
+from runner.arrays import offsets_of, split_characters, split_on_spaces, utf8_bytes
 
 TEXTS = st.lists(st.text(st.sampled_from("ab \t\xa0\ufeffé😂\u2028"), max_size=12), max_size=8)
 

@@ -1,4 +1,4 @@
-"""Arrow and numpy steps that the readers share: no loop over lines or tokens.
+"""Arrow and numpy steps that readers of text share: no loop over lines or tokens.
 
 Shapes: B examples, N tokens in all. A list column is flat values with (B+1,) offsets.
 """
