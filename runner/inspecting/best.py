@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ def tracked(seen: Seen, cells: int) -> list[Tracked]:
     return found
 
 
-def ranked(seen: Seen, place: int, parts_of: Any, count: int) -> list[Cell]:
+def ranked(seen: Seen, place: int, parts_of: Callable[[Layer], tuple[str, ...]], count: int) -> list[Cell]:
     """The best `count` among these parts of each layer for the property at `place`."""
     found = []
     for number, layer in enumerate(seen.layers):
