@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from runner.layers.dropout import Dropout
+from runner.layers.weight_drop import WeightDrop
 
 Mode = Literal["eval", "train"]
 
@@ -73,16 +74,17 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def with_dropout(module: nn.Module, rate: float) -> Iterator[None]:
-    """All dropout layers of ours at one rate above 0; afterwards as they were."""
-    layers = [one for one in module.modules() if isinstance(one, Dropout)]
-    before = [one.p for one in layers]
-    for one in layers:
-        one.p = rate
+    """All dropout layers of ours at one rate above 0, but for weight drop, at 0: rows share it by nature."""
+    rates = {Dropout: ("p", rate), WeightDrop: ("drop", 0.0)}
+    changed = [(one, *rates[type(one)]) for one in module.modules() if type(one) in rates]
+    before = [getattr(one, name) for one, name, _ in changed]
+    for one, name, new in changed:
+        setattr(one, name, new)
     try:
         yield
     finally:
-        for one, p in zip(layers, before, strict=True):
-            one.p = p
+        for (one, name, _), old in zip(changed, before, strict=True):
+            setattr(one, name, old)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import nn
 
 from runner.embeddings.unknown import SomeUnknown
 from runner.errors import unknown
-from runner.layers.dropout import Dropout
+from runner.layers.dropout import Dropout, TypeDropout
 from runner.ragged import Ragged
 from runner.types import Fraction, PositiveFloat, PositiveInt
 from runner.vocab import Vocab
@@ -25,6 +25,7 @@ class Word(nn.Module):
         size: D, numbers a vector.
         init_range: r: numbers are drawn evenly from -r to r at first; None: from a normal distribution of variance 1.
         unk_rate: share of known tokens that are `<unk>` in training (`runner.embeddings.unknown`).
+        type_dropout: probability of dropping a word throughout a row (`TypeDropout`).
         dropout: probability of dropping a number of a vector.
 
     Raises:
@@ -39,6 +40,7 @@ class Word(nn.Module):
         size: PositiveInt,
         init_range: PositiveFloat | None,
         unk_rate: Fraction,
+        type_dropout: Fraction,
         dropout: Fraction,
     ) -> None:
         super().__init__()
@@ -52,7 +54,7 @@ class Word(nn.Module):
                 self.weight[1:].uniform_(-init_range, init_range)
         self.unk = vocab.unk or 0
         self.some_unknown = SomeUnknown(vocab, unk_rate)
-        self.dropout = Dropout(dropout)
+        self.type_dropout, self.dropout = TypeDropout(type_dropout), Dropout(dropout)
 
     @property
     def weight(self) -> nn.Parameter:
@@ -65,4 +67,4 @@ class Word(nn.Module):
         """Ids -> rows of (length, D)."""
         ids: Ragged = self.some_unknown(features[self.feature])
         known = ids.map(lambda values: values.masked_fill(values >= self.table.num_embeddings, self.unk))
-        return self.dropout.of(known.map(self.table))
+        return self.dropout.of(self.type_dropout.of(known.map(self.table), known))

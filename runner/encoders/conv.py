@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.layers.convolution import Convolution
-from runner.layers.dropout import Dropout, LockedDropout
+from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.past import latest
 from runner.layers.shortcut import Joint, Shortcut
 from runner.ragged import Ragged
@@ -33,7 +33,7 @@ class Conv(nn.Module):
         shortcut: around every layer (`runner.layers.shortcut`).
         dropout: probability, on the output of every layer.
         locked_dropout: probability, on the input of every layer and the last output; the same numbers at all tokens of
-            a row.
+            a row. Or a list of them, one a place: the input of the first layer, of the second, ..., the last output.
 
     Raises:
         ValueError: no widths.
@@ -53,7 +53,7 @@ class Conv(nn.Module):
         layer_norm: bool,
         shortcut: Shortcut,
         dropout: Fraction,
-        locked_dropout: Fraction,
+        locked_dropout: Fraction | list[Fraction],
     ) -> None:
         super().__init__()
         if not widths:
@@ -67,7 +67,7 @@ class Conv(nn.Module):
         self.activation = _ACTIVATIONS[activation]()
         self.joints = nn.ModuleList(Joint(size, self.output_size, shortcut, layer_norm) for size in sizes)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
-        self.locked = nn.ModuleList(LockedDropout(locked_dropout) for _ in [*sizes, self.output_size])
+        self.locked = locked_layers(locked_dropout, layers + 1)
 
     def forward(self, x: Ragged, state: Tails | tuple[()] | None) -> tuple[Ragged, Tails | None]:
         """Rows of (length, D), state at their begin -> rows of (length, filters * widths), state at each row's own end.

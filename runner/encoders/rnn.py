@@ -7,7 +7,7 @@ from torch import nn
 
 from runner.errors import HydromelError
 from runner.layers.cells import Carried
-from runner.layers.dropout import Dropout, LockedDropout
+from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.recurrence import Cell, Recurrence
 from runner.layers.shortcut import Joint, Shortcut
 from runner.ragged import Ragged
@@ -30,10 +30,11 @@ class Rnn(nn.Module):
         shortcut: around every layer (`runner.layers.shortcut`).
         dropout: probability, on the output of every layer.
         locked_dropout: probability, on the input of every layer and the last output; the same numbers at all tokens of
-            a row.
+            a row. Or a list of them, one a place: the input of the first layer, of the second, ..., the last output.
+        weight_drop: probability of dropping a hidden-to-hidden weight, for all rows and tokens of an update alike.
 
     Raises:
-        HydromelError: bidirectional, and causal.
+        HydromelError: bidirectional, and causal; another number of probabilities than places.
     """
 
     per_token = True
@@ -50,7 +51,8 @@ class Rnn(nn.Module):
         layer_norm: bool,
         shortcut: Shortcut,
         dropout: Fraction,
-        locked_dropout: Fraction,
+        locked_dropout: Fraction | list[Fraction],
+        weight_drop: Fraction,
     ) -> None:
         super().__init__()
         if causal and bidirectional:
@@ -58,11 +60,11 @@ class Rnn(nn.Module):
         both = not causal if bidirectional is None else bidirectional
         self.output_size = hidden * (2 if both else 1)
         sizes = [input_size] + [self.output_size] * (layers - 1)
-        self.forwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=False) for size in sizes)
-        self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, reverse=True) for size in sizes if both)
+        self.forwards = nn.ModuleList(Recurrence(cell, size, hidden, False, weight_drop) for size in sizes)
+        self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, True, weight_drop) for size in sizes if both)
         self.joints = nn.ModuleList(Joint(size, self.output_size, shortcut, layer_norm) for size in sizes)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
-        self.locked = nn.ModuleList(LockedDropout(locked_dropout) for _ in [*sizes, self.output_size])
+        self.locked = locked_layers(locked_dropout, layers + 1)
 
     def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers | None]:
         """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's own end.

@@ -82,7 +82,7 @@ def stepped(
     """Step a cell through time, over fewer and fewer rows.
 
     Args:
-        module: one layer, one direction; its parameters (W, U, b, c) are used, its kernel is not.
+        module: one layer, one direction; the weights it computes with (W, U, b, c) are used, its kernel is not.
         inputs: (N, D) time-major, as in a `PackedSequence`: every row's first token, longest row first, and so on.
         batch_sizes: how many rows are running at each step.
         state: (R, H) each, of all rows, at their begin.
@@ -91,7 +91,7 @@ def stepped(
     Returns:
         (N, *) time-major what is kept, and the state at each row's own end.
     """
-    cell, ((w, u, b, c),) = CELLS[module.mode], module.all_weights
+    cell, (w, u, b, c) = CELLS[module.mode], [one for one in module._flat_weights if one is not None]
     outputs, ended = [], []
     for now in torch.split(inputs, batch_sizes):
         running = len(now)

@@ -10,10 +10,13 @@ input flips each bit of the output with probability 1/2. int64 wraps around like
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.errors import HydromelError
 from runner.ragged import Layout, Ragged
 from runner.rows import Rows
 
@@ -50,8 +53,11 @@ class Dropout(nn.Module):
         keys = self._keys(rows, rows.seeds, layout)
         for size in values.shape[keys.dim() :]:
             keys = drawn(keys[..., None], torch.arange(size, device=keys.device))
-        dropped = (keys & _LARGEST) < int(self.p * 2**63)  # 63 random bits as a fraction of 2**63
-        return values.masked_fill(dropped, 0.0) / (1.0 - self.p)
+        return values.masked_fill(self.drops(keys), 0.0) / (1.0 - self.p)
+
+    def drops(self, keys: Tensor) -> Tensor:
+        """True where random numbers, int64, say so: with probability `p`."""
+        return (keys & _LARGEST) < int(self.p * 2**63)  # 63 random bits as a fraction of 2**63
 
     def of(self, x: Ragged) -> Ragged:
         """Rows of (length, *) -> the same."""
@@ -89,6 +95,46 @@ class LockedDropout(nn.Module):
         dropped = self.dropout(ones, x.rows.single, "packed") == 0.0
         dropped = dropped.index_select(0, x.rows.row) if x.layout == "packed" else dropped[:, None]
         return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
+
+
+class TypeDropout(nn.Module):
+    """Drop whole types: at each place of a row where a dropped one stands, all of its vector (Gal and Ghahramani 2016).
+
+    Each row draws for itself, and anew in each update. (AWD-LSTM draws once for all rows of an update.)
+
+    Args:
+        p: 0 to below 1.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.dropout = Dropout(p)
+
+    def of(self, x: Ragged, ids: Ragged) -> Ragged:
+        """Rows of (length, D), and the ids of their types in the same layout -> the same."""
+        if not self.training or self.dropout.p == 0.0:
+            return x
+        seeds, rows = x.rows.seeds, x.rows
+        if seeds is None:
+            seeds = torch.randint(_LARGEST, (rows.n_rows,), device=x.values.device)
+        of_row = drawn(seeds, torch.full_like(seeds, self.dropout.number))
+        keys = of_row.index_select(0, rows.row) if x.layout == "packed" else of_row[:, None]
+        dropped = self.dropout.drops(drawn(keys, ids.values))[..., None]
+        return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
+
+
+def locked_layers(rates: float | Sequence[float], places: int) -> nn.ModuleList:
+    """Locked dropout for so many places, at one rate or at one each.
+
+    Raises:
+        HydromelError: another number of rates.
+    """
+    each = [rates] * places if isinstance(rates, float) else [*rates]
+    if len(each) != places:
+        raise HydromelError(
+            f"encoder.locked_dropout={each}: {places} numbers are needed, for each layer's input and the last output"
+        )
+    return nn.ModuleList(LockedDropout(rate) for rate in each)
 
 
 def drawn(keys: Tensor, counter: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from runner.layers.cells import PARTS, Carried, everything, stepped
+from runner.layers.weight_drop import WeightDrop
 from runner.ragged import Ragged
 
 Cell = Literal["rnn", "gru", "lstm"]
@@ -28,10 +29,12 @@ class Recurrence(nn.Module):
         input_size: D.
         hidden: H.
         reverse: read each row from its own end.
+        weight_drop: probability of dropping a hidden-to-hidden weight (`runner.layers.weight_drop`).
     """
 
-    def __init__(self, cell: Cell, input_size: int, hidden: int, reverse: bool) -> None:
+    def __init__(self, cell: Cell, input_size: int, hidden: int, reverse: bool, weight_drop: float = 0.0) -> None:
         super().__init__()
+        self.weight_drop = WeightDrop(weight_drop)
         self.cell = _MODULES[cell](input_size, hidden, batch_first=True)
         self.hidden, self.reverse, self.is_lstm = hidden, reverse, cell == "lstm"
 
@@ -42,10 +45,11 @@ class Recurrence(nn.Module):
 
         An empty row keeps its state. Without a state (None) rows stand by themselves, and none comes out.
         """
-        if not self.reverse:
-            return self._run(x, state)
-        output, end = self._run(reversed_rows(x), state)
-        return reversed_rows(output), end
+        with self.weight_drop.of(self.cell):
+            if not self.reverse:
+                return self._run(x, state)
+            output, end = self._run(reversed_rows(x), state)
+            return reversed_rows(output), end
 
     @property
     def parts(self) -> tuple[str, ...]:

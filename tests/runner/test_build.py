@@ -80,6 +80,7 @@ def test_nodes_within_nodes_are_built_first_and_named_in_full() -> None:
         "unk_rate": 0.0,
         "dropout": 0.0,
         "init_range": None,
+        "type_dropout": 0.0,
     }
     parts = {"words": word, "again": word | {"size": 3}}
     concat = {"_target_": "runner.embeddings.joined.Joined", "parts": parts, "join": "concat", "dropout": 0.0}

@@ -76,7 +76,15 @@ def test_words_that_training_does_not_know_are_looked_up_or_unk(file: Path) -> N
     assert got[1].tolist() == FILE["new"]
     assert torch.equal(got[2], got[0])
     learned = looked_up(
-        Word(vocabs={"words": EXTENDED}, feature="words", size=3, init_range=None, unk_rate=0.0, dropout=0.0),
+        Word(
+            vocabs={"words": EXTENDED},
+            feature="words",
+            size=3,
+            init_range=None,
+            unk_rate=0.0,
+            type_dropout=0.0,
+            dropout=0.0,
+        ),
         1,
         7,
         8,
