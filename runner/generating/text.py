@@ -38,9 +38,8 @@ class Text:
         """As the corpus says, or else characters where every string of its vocabulary is one."""
         if isinstance(corpus, HasUnit):
             return cls(corpus.unit, vocab.merges)
-        return cls(
-            "char" if all(len(one) == 1 for one in set(vocab.tokens) - {PAD, UNK, EOS}) else "word", vocab.merges
-        )
+        characters = all(len(one) == 1 for one in set(vocab.tokens) - {PAD, UNK, EOS})
+        return cls("char" if characters else "word", vocab.merges)
 
     def split(self, line: str) -> list[str]:
         """The tokens of a line."""
