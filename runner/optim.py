@@ -1,4 +1,4 @@
-"""Optimisers, all from torch, with the options that configs/optimizer/ shows; and the clipping of gradients."""
+"""Optimisers, torch's own and `runner.averaging`, with the options that configs/optimizer/ shows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn, optim
 
-from runner.types import Fraction, NonNegativeFloat, PositiveFloat
+from runner.averaging import AveragedSgd
+from runner.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
@@ -88,16 +89,17 @@ def rmsprop(
 
 
 def asgd(
-    *,
-    params: Parameters,
-    lr: PositiveFloat,
-    lambd: NonNegativeFloat,
-    alpha: PositiveFloat,
-    t0: NonNegativeFloat,
-    weight_decay: NonNegativeFloat,
+    *, params: Parameters, lr: PositiveFloat, t0: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
 ) -> optim.Optimizer:
-    """Averaged SGD (Polyak and Juditsky 1992); averaging begins at update t0."""
-    return optim.ASGD(params, lr, lambd, alpha, t0, weight_decay)
+    """Averaged SGD (Polyak and Juditsky 1992): the mean of iterates after update t0 is evaluated and kept."""
+    return AveragedSgd(params, lr, weight_decay=weight_decay, fused=fused, start=t0, patience=0)
+
+
+def nt_asgd(
+    *, params: Parameters, lr: PositiveFloat, patience: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
+) -> optim.Optimizer:
+    """SGD; averaged once valid is worse than the best of all evaluations but the last `patience` (NT-ASGD)."""
+    return AveragedSgd(params, lr, weight_decay=weight_decay, fused=fused, start=None, patience=patience)
 
 
 def _pair(betas: list[float]) -> tuple[float, float]:

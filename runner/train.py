@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runner.averaging import averaged, observe
 from runner.batch import Batch
 from runner.batching.plan import digest
 from runner.errors import HydromelError
@@ -208,24 +209,31 @@ def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
     """Evaluate on valid, keep the best and the last checkpoint, and tell the schedule."""
     t.clock.settle()
     t.clock.start()
-    batches = t.batching.evaluation(t.valid, t.settings.eval_batch_size)
-    metrics = evaluate(t.model, t.metric(), batches, t.bf16)
-    t.clock.lap("evaluation")
-    if not isinstance(metrics.get(t.metric_name), float):
-        figures = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
-        raise HydromelError(f"train.metric={t.metric_name}: this task has no such figure; it has {figures}")
-    value = metrics[t.metric_name] * (1 if higher_is_better(t.metric_name) else -1)
+    with averaged(t.optimizer):
+        value, metrics = _evaluate(t)
+        t.clock.lap("evaluation")
+        t.progress.waited += 1
+        if t.progress.best is None or value > t.progress.best:
+            t.progress.best, t.progress.best_metrics, t.progress.waited = value, metrics, 0
+            t.save("best")
     t.schedule.observe(value)
-    t.progress.waited += 1
-    if t.progress.best is None or value > t.progress.best:
-        t.progress.best, t.progress.best_metrics, t.progress.waited = value, metrics, 0
-        t.save("best")
+    observe(t.optimizer, value)
     _log_evaluation(t, metrics)
     t.save("last")
     t.after_evaluation(metrics, mean_loss)
     t.clock.settle()
     t.clock.lap("tracking")
     t.clock.settle()
+
+
+def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:
+    """The quality on valid, larger is better, and all figures."""
+    batches = t.batching.evaluation(t.valid, t.settings.eval_batch_size)
+    metrics = evaluate(t.model, t.metric(), batches, t.bf16)
+    if not isinstance(metrics.get(t.metric_name), float):
+        figures = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
+        raise HydromelError(f"train.metric={t.metric_name}: this task has no such figure; it has {figures}")
+    return metrics[t.metric_name] * (1 if higher_is_better(t.metric_name) else -1), metrics
 
 
 def _log_evaluation(t: Training, metrics: dict[str, Any]) -> None:

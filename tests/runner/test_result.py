@@ -139,7 +139,7 @@ def test_the_recorded_rate_is_that_of_the_update(tmp_path: Path) -> None:
 
 
 def test_there_are_optimizers_and_schedules() -> None:
-    assert {"sgd", "adam", "adamw", "adadelta", "rmsprop", "asgd"} == set(OPTIMIZERS)
+    assert {"sgd", "adam", "adamw", "adadelta", "rmsprop", "asgd", "nt_asgd"} == set(OPTIMIZERS)
     assert {"constant", "linear", "cosine", "step", "plateau"} == set(SCHEDULES)
 
 
