@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from runner.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
 from runner.vocab import EOS, PAD, UNK, Vocab
 from tasks.answers import answer_rows, answers, require_tokens
 from tasks.baselines import kneser_ney
+from tasks.likelihood import by_frequency, by_position
 from tasks.lm_head import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
 from tasks.metrics import PerplexityMetric, PieceCounts
 
@@ -159,6 +161,19 @@ class Lm:
 
     def inspector(self, vocabs: Mapping[str, Vocab]) -> None:
         """Nothing: a probability of each word says more than the likeliest word."""
+
+    def loss_tables(
+        self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
+    ) -> dict[str, Any]:
+        """`by_position` in a line and `by_frequency` in train (`tasks.likelihood`), from nats (N,) of each token."""
+        vocab = vocabs["target"]
+        counts = np.bincount(answers(train).numpy(), minlength=len(vocab))
+        begins = split.features[self.feature].tokens().numpy() == vocabs[self.feature].ids[EOS]
+        apart = {vocab.tokens[one]: one for one in (vocab.unk, vocab.ids[EOS]) if one is not None}
+        return {
+            "by_position": by_position(losses, begins),
+            "by_frequency": by_frequency(losses, answers(split).numpy(), counts, apart),
+        }
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of train's token frequencies (a unigram model), not smoothed.

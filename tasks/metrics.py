@@ -18,6 +18,7 @@ from torch import Tensor
 from runner.batch import Batch
 from runner.bpe import SPACE, characters_of
 from runner.errors import HydromelError
+from runner.evaluating.tally import perplexity
 from runner.rows import IntArray
 from runner.vocab import EOS, PAD, UNK, Vocab
 from tasks.answers import answer_rows, answers
@@ -205,19 +206,15 @@ class PerplexityMetric:
         if self._total is None or self._count == 0:
             raise HydromelError("perplexity of no tokens is undefined: this split has no rows")
         nll = float(self._total) / self._count
-        figures = {"nll": nll, "perplexity": _exp(nll)}
+        figures = {"nll": nll, "perplexity": perplexity(nll)}
         if self.pieces is not None:
             words, characters = self.pieces.compute()
             total = float(self._total)
             return figures | {
-                "word_perplexity": _exp(total / words),
+                "word_perplexity": perplexity(total / words),
                 "bits_per_character": total / characters / math.log(2),
             }
         return figures | ({"bits_per_character": nll / math.log(2)} if self.per_character else {})
-
-
-def _exp(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf  # exp(710) overflows
 
 
 def _join(parts: list[Tensor]) -> IntArray:

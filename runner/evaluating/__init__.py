@@ -1,0 +1,1 @@
+"""What a finished run is worth: on its own splits, and, of language models, the likelihood of any text."""
