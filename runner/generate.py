@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import json
 import os
@@ -26,6 +27,8 @@ _CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
     signal.signal(signal.SIGTERM, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale: a model may say anything
     try:
         options = parser().parse_intermixed_args(arguments)
         check(options)
@@ -115,13 +118,14 @@ def _read(model: LanguageModel, texts: list[str], first: int) -> Prompts:
 
 def _prompts(options: argparse.Namespace) -> Iterator[str]:
     """Those of the command, or the lines of a file; an empty one where there is none."""
-    from runner.texts.passages import read_lines
+    from runner.texts.passages import check_encoding, read_lines
 
+    check_encoding(options.encoding)
     if options.prompts is None:
         yield from options.prompt
         return
     if options.prompts == "-":
-        yield from read_lines(sys.stdin.buffer, "stdin", "utf-8")
+        yield from read_lines(sys.stdin.buffer, "stdin", options.encoding)
         return
     path = Path(options.prompts)
     try:
@@ -129,7 +133,7 @@ def _prompts(options: argparse.Namespace) -> Iterator[str]:
     except OSError as error:
         raise HydromelError(f"--prompts {options.prompts}: cannot be read ({error.strerror})") from error
     with file:
-        yield from read_lines(file, options.prompts, "utf-8")
+        yield from read_lines(file, options.prompts, options.encoding)
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:

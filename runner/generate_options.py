@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from runner.command_line import Parser, add_run_flags, number, whole
 from runner.errors import HydromelError
@@ -34,7 +35,7 @@ def check(options: argparse.Namespace) -> None:
     for word in options.words:
         name, equals, value = word.partition("=")
         if name == "prompt" and equals:
-            options.prompt.append(value)
+            options.prompt.append(_as_utf_8(value))
         elif options.run is None:
             options.run = value if name == "run" and equals else word
         else:
@@ -43,16 +44,17 @@ def check(options: argparse.Namespace) -> None:
         raise HydromelError("no run: give run=FOLDER, or run=ID of MLflow; see hydromel-generate --help")
     if options.prompt and options.prompts is not None:
         raise HydromelError("prompt= and --prompts: give the one or the other")
-    if any(_is_no_text(one) for one in options.prompt):
-        raise HydromelError("prompt= is not of UTF-8")
     if options.prompts is None and not options.prompt:
         options.prompt = [""]
     _check_method(options)
 
 
-def _is_no_text(argument: str) -> bool:
-    """Whether it has bytes that the shell's encoding could not read."""
-    return any("\ud800" <= character <= "\udfff" for character in argument)
+def _as_utf_8(argument: str) -> str:
+    """A word of the command line, whatever the locale takes it for."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        raise HydromelError("prompt= is not of UTF-8; give such text by --prompts FILE --encoding NAME") from None
 
 
 def _check_method(options: argparse.Namespace) -> None:
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         help="the run's folder or its id in MLflow; any number of prompts",
     )
     made.add_argument("--prompts", metavar="FILE", help="a prompt a line, plain or gzip; - is stdin")
+    made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of --prompts; output is utf-8 (%(default)s)")
     made.add_argument("--max-tokens", type=whole(1), default=100, metavar="N", help="of each text (%(default)s)")
     made.add_argument("--temperature", type=number(0.0), metavar="T", help="log P is divided by it (1)")
     made.add_argument("--top-k", type=whole(1), metavar="N", help="draw among the N likeliest tokens")

@@ -162,6 +162,17 @@ def test_one_enormous_line_is_read_in_windows(
     assert whole[0]["unknown"] == []
 
 
+def test_encodings(lines: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a file, the one that is named; of the command and of output UTF-8, whatever the locale."""
+    (tmp_path / "latin.txt").write_bytes("the caté\n".encode("latin-1"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([*GENERATE, str(lines), "prompt=the caté"], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.decode("utf-8")
+    assert found.startswith("the caté")
+    assert said(capfd, str(lines), "--prompts", str(tmp_path / "latin.txt"), "--encoding", "latin-1") == found
+
+
 def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line on stderr of a command that fails."""
     capfd.readouterr()
@@ -193,6 +204,7 @@ def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--prompts", "nowhere"], "--prompts nowhere: cannot be read"),
         (["the cat"], "'the cat': give one run=RUN"),
         (["prompt=the\ncat"], "prompt 'the cat' has a line end, and this run knows single lines"),
+        (["--prompts", "x", "--encoding", "utf-16"], "--encoding utf-16: use one with line ends of one byte"),
         (["prompt=\udcff"], "prompt= is not of UTF-8"),
         (["--tempratur", "1"], "see hydromel-generate --help"),
     ],
