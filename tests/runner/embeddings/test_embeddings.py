@@ -24,6 +24,12 @@ VOCABS = {
     "chars": Vocab(("<pad>", "<unk>", "a", "bab"), 1, alphabet="ab"),
 }
 IDS = {"words": [1, 2, 3, 2], "pos": [2, 2, 1, 2], "chars": [1, 2, 3, 2]}
+PATHS = {  # of the file, where an embedding needs one
+    "vectors": "path",
+    "word_vectors": "parts.pretrained.path",
+    "char_vectors": "parts.vectors.path",
+    "word_char_vectors": "parts.vectors.path",
+}
 
 
 def test_there_are_embeddings() -> None:
@@ -35,8 +41,7 @@ def test_there_are_embeddings() -> None:
 def test_embeddings_are_looked_up_alike_in_both_layouts(name: str, dropout: float, tmp_path: Path) -> None:
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("a 0.5 0.25\n", encoding="utf-8")
-    path = {"vectors": "path", "word_vectors": "parts.pretrained.path", "word_char_vectors": "parts.vectors.path"}
-    files = [f"embedding.{path[name]}={vectors}"] if name in path else []
+    files = [f"embedding.{PATHS[name]}={vectors}"] if name in PATHS else []
     module = build(config(f"embedding={name}", *files)["embedding"], "embedding", {"vocabs": VOCABS})
     for layer in (one for one in module.modules() if isinstance(one, Dropout)):
         layer.p = dropout
