@@ -96,5 +96,5 @@ def kernel(t: Training) -> str:
 
 def uses_dropout(model: torch.nn.Module) -> bool:
     """Whether any probability of dropping is above 0, so that equal updates draw different masks."""
-    rates = (getattr(module, "p", getattr(module, "dropout", 0.0)) for module in model.modules())
+    rates = (getattr(module, name, 0.0) for module in model.modules() for name in ("p", "drop", "dropout"))
     return any(isinstance(rate, float) and rate > 0 for rate in rates)

@@ -136,7 +136,7 @@ def test_a_run_keeps_the_mean_as_its_best_and_is_taken_up_to_the_bit(
 
     monkeypatch.setattr(AveragedSgd, "step", watched)
     monkeypatch.setattr(experiment, "save_checkpoint", watched_save)
-    run(tmp_path / "whole", *options)
+    assert run(tmp_path / "whole", *options)["updates"]["dropout"] is True, "weight drop is one"
     for done, start, parameter in kept:
         averaging = start is not None and done > start
         expected = torch.stack(iterates[start:done]).mean(dim=0) if averaging else iterates[done - 1]
