@@ -1,32 +1,27 @@
 """How much memory training will take, without training: counted where it can be, else measured on small batches.
 
-What a batch needs is measured by running a few small ones, forward and backward, on the CPU, and grows with their
-shape: with R rows, width T and N real tokens, the most bytes alive at once, gradients of parameters apart, are
-
-    a + b N + c R T + d R T^2,    a, b, c, d >= 0
-
-(the last term is what attention needs where its kernel keeps the weights). Kernels' own workspaces are not seen, nor
-what an allocator keeps in reserve, nor the program itself.
+What a batch needs is measured by running a few small ones, forward and backward, on the CPU (`runner.memory_law`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.batching.passes import evaluation_batches, micro_batches
-from runner.batching.quality import FloatArray
 from runner.batching.shapes import Shapes, Updates
 from runner.batching.stream import Stream
+from runner.layers.vocabulary import Chunked
 from runner.live_bytes import LiveBytes
+from runner.memory_law import Law, fitted, terms_of
 from runner.model import Model
 from runner.ragged import Ragged
 from runner.rows import IntArray
@@ -81,28 +76,6 @@ class Memory:
         return self.staying_bytes + self.scoring_bytes
 
 
-@dataclass(frozen=True)
-class Law:
-    """What a batch of some layout needs, by its shape.
-
-    Attributes:
-        weights: (4,) a, b, c, d in bytes.
-        early_gradient_bytes: gradients that are there already when the neediest probe needs most.
-        added_bytes: what the smallest probe needs where gradients are there already: mostly new ones, before they are
-            added to those.
-    """
-
-    weights: FloatArray
-    early_gradient_bytes: int
-    added_bytes: int
-
-    def of(self, shapes: Shapes) -> tuple[int, int]:
-        """Bytes of the neediest of some batches, and which one that is."""
-        needs = _terms(shapes.tokens, shapes.rows, shapes.widths) @ self.weights
-        most = int(needs.argmax())
-        return round(needs[most]), most
-
-
 class MemoryEstimate:
     """Estimates for all strategies of one model, which is spent by it: it makes an update.
 
@@ -126,6 +99,8 @@ class MemoryEstimate:
     ) -> None:
         self.model, self.task, self.metric, self.optimizer = model, task, metric, optimizer
         self.bf16, self.eval_batch_size = bf16, eval_batch_size
+        self._chunked = [one for one in model.modules() if isinstance(one, Chunked)]
+        self._chunk = max((one.chunk for one in self._chunked), default=None)
         self._laws: dict[tuple[type, str, bool, bool], Law] = {}
 
     def of(self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates) -> Memory:
@@ -195,15 +170,35 @@ class MemoryEstimate:
             whole = batching if isinstance(batching, Stream) else replace(batching, micro_batch=None)
             some = probe_rows(train, one_by_one)
             probes = [next(iter(whole.micro_batches(one, np.arange(one.rows.n_rows)))) for one in some]
-            peaks, gradients = np.array(
-                [self.measure(probe) if training else self.measure_scoring(probe) for probe in probes]
-            ).T
-            added = self.measure_added(probes[-1]) if training else 0
+            measure = self.measure if training else self.measure_scoring
             tokens = np.array([one.rows.n_tokens for one in some])  # an unmasked batch claims to have more
-            terms = _terms(tokens, *np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T)
-            scale = terms.max(axis=0).clip(min=1.0)
-            self._laws[key] = Law(nnls(terms / scale, peaks)[0] / scale, int(gradients[peaks.argmax()]), added)
+            largest = probes[int(tokens.argmax())]
+            with self._chunks_of(largest.real_tokens):
+                peaks, gradients = np.array([measure(probe) for probe in probes]).T
+                added = self.measure_added(probes[-1]) if training else 0
+            terms = terms_of(tokens, *np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T)
+            weights = fitted(terms, peaks)
+            of_chunk, least_weights = 0.0, weights
+            if self._chunked:
+                half = max(1, largest.real_tokens // 2)
+                with self._chunks_of(largest.real_tokens - half):
+                    of_chunk = max(0, int(peaks[tokens.argmax()]) - measure(largest)[0]) / half
+                with self._chunks_of(1):
+                    least_weights = fitted(terms, np.array([measure(probe)[0] for probe in probes]))
+            early = int(gradients[peaks.argmax()])
+            self._laws[key] = Law(weights, self._chunk, of_chunk, least_weights, early, added)
         return self._laws[key]
+
+    @contextmanager
+    def _chunks_of(self, tokens: int) -> Iterator[None]:
+        before = [one.chunk for one in self._chunked]
+        for one in self._chunked:
+            one.chunk = max(1, tokens)
+        try:
+            yield
+        finally:
+            for one, chunk in zip(self._chunked, before, strict=True):
+                one.chunk = chunk
 
     def _optimizer_bytes(self) -> int:
         """After one update, by whatever gradients the probes left."""
@@ -231,12 +226,6 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
         (all_sorts, max(1, width // 4)),
     ]
     return [truncate(train.select(rows), longest, "head") for rows, longest in chosen]
-
-
-def _terms(tokens: IntArray, rows: IntArray, widths: IntArray) -> FloatArray:
-    """(M, 4) what a, b, c and d are multiplied by."""
-    cells = rows * widths
-    return np.stack([np.ones(len(rows)), tokens, cells, cells * widths], axis=1).astype(np.float64)
 
 
 def _columns(split: Batch) -> list[Tensor]:

@@ -6,7 +6,7 @@ Shapes: N tokens, D numbers a vector, V strings of the vocabulary, C tokens a ch
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,13 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 Precision = Literal["same", "bfloat16"]
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """A module that works on `chunk` tokens at a time, so that its memory does not grow with the batch."""
+
+    chunk: int
 
 
 def vocabulary_scores(vectors: Tensor, weight: Tensor, bias: Tensor, precision: Precision) -> Tensor:

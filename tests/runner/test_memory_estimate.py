@@ -110,9 +110,13 @@ def test_within_a_third_of_what_was_allocated(encoder: str, batching: str, tmp_p
         (label_files, ("encoder=transformer", "batching=unmasked", "batching.width_multiple=8")),
         (label_files, ("encoder=lstm", "batching=token_budget", "precision=bf16")),
         (None, ("task=lm", "encoder=lstm", "batching=padmask", "features.words.max_size=3000")),
+        (
+            None,
+            ("task=lm", "encoder=lstm", "batching=packed", "features.words.max_size=3000", "task.chunk_scores=600000"),
+        ),
         (None, ("task=lm", "encoder=gru", "task.unit=stream", "batching=stream", "features.words.max_size=3000")),
     ],
-    ids=["dropout", "bow", "unmasked", "bf16", "lm", "stream"],
+    ids=["dropout", "bow", "unmasked", "bf16", "lm", "chunks", "stream"],
 )
 def test_other_tasks_and_layouts_too(data: Any, overrides: tuple[str, ...], tmp_path: Path) -> None:
     files = [] if data is None else data(tmp_path)
