@@ -27,8 +27,8 @@ SIZES = {
 }
 
 
-def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS) -> Trained:
-    """In float64, with strong opinions about nothing; `<eos>` is less likely than a word."""
+def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending: float = -2.0) -> Trained:
+    """In float64; it is as if `<eos>` were exp(`ending`) times as likely as any word, before the context speaks."""
     files = ("dataset=text", "data_dir=nowhere", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test")))
     size = [] if "embedding=word_char" in overrides else ["embedding.size=5"]
     plain = config("task=lm", *files, f"encoder={encoder}", *SIZES[encoder], *size, *overrides)
@@ -42,7 +42,7 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS) -> Trai
     model = build_model(plain, task, vocabs, []).double().eval()
     with torch.no_grad():
         model.head.output.weight.mul_(8.0)  # type: ignore[union-attr]
-        model.head.output.bias[vocab.ids[EOS]] -= 2.0  # type: ignore[union-attr, index]
+        model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[union-attr, index]
     return Trained(plain, task, model, features, vocabs, build(plain["dataset"], "dataset", {}))
 
 

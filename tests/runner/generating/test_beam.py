@@ -19,7 +19,7 @@ LONGEST = 3
 
 @lru_cache
 def run_of(encoder: str, unit: str) -> Trained:
-    return trained(encoder, f"task.unit={unit}")
+    return trained(encoder, f"task.unit={unit}", ending=0.5)
 
 
 @lru_cache
@@ -115,3 +115,11 @@ def test_hypotheses_that_can_no_longer_win_cost_nothing() -> None:
     assert [one for (one,) in beam_search(model, prompts, Beam(8, 0.0, 1), 12)] == best
     assert np.sum(read) < tokens / 2
     assert beam_search(model, model.prompts([]), Beam(8, 0.0, 1), 12) == []
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 3.0, -1.0])
+def test_the_bound_is_the_best_that_can_still_be_scored(alpha: float) -> None:
+    beam = Beam(1, alpha, 1)
+    for length, most in itertools.combinations(range(9), 2):
+        best = max(beam.score(-4.2, longer) for longer in range(length + 1, most + 1))
+        assert beam.bound(-4.2, length, most) == best
