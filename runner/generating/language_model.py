@@ -124,7 +124,7 @@ class LanguageModel:
             raise HydromelError(
                 f"{self.where}: it reads {', '.join(self.features)}, and of pieces of words one is enough"
             )
-        if self.vocab.tokens != self.vocabs[self.feature].tokens:
+        if self.feature not in self.features or self.vocab.tokens != self.vocabs[self.feature].tokens:
             raise HydromelError(f"{self.where}: damaged, its vocabularies of {self.feature} and of answers differ")
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
