@@ -1,4 +1,4 @@
-"""Plots of one finished run, drawn into its folder: curves, seconds by phase, F1 by class or type, what went wrong."""
+"""Plots of one finished run, drawn into its folder: curves, seconds by phase, figures of parts, what went wrong."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reporting.error_plots import error_kinds, reliability
+from reporting.likelihood_plots import likelihood
 from reporting.plots import DPI, SETTINGS
 from runner import names
 
@@ -71,6 +72,8 @@ def figures(result: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[st
     calibrations = {title: metrics[name] for name, title in CALIBRATIONS.items() if metrics.get(name, {}).get("bins")}
     if calibrations:
         drawn["calibration"] = reliability(calibrations, split)
+    if {"by_position", "by_frequency"} <= metrics.keys():
+        drawn["likelihood"] = likelihood(metrics, split)
     return drawn
 
 

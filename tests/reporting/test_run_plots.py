@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reporting.error_plots import KINDS, error_kinds, reliability
+from reporting.likelihood_plots import likelihood
 from reporting.run_plots import MOST_LABELS, RunPlots, figures
 from runner import names
 from tasks.span_errors import KINDS as KINDS_OF_ERRORS
@@ -86,3 +88,21 @@ def test_reliability_shows_the_bins() -> None:
     assert [patch.get_height() for patch in top.patches] == pytest.approx([30.0, 88.0])
     assert top.get_title() == "all answers of test, ECE 12.5 %"
     assert len(figure.axes) == 4
+
+
+def test_likelihood_shows_bins_and_what_stands_apart() -> None:
+    """Perplexities as points, shares of all tokens as bars; what is infinite (null in JSON) has no point."""
+    bins = [(0, 0, 10, None), (1, 9, 30, 900.0), (1000, 9999, 40, 20.0)]
+    frequency = [dict(zip(("from", "to", "tokens", "perplexity"), one, strict=True)) for one in bins]
+    metrics = {
+        "perplexity": 60.0,
+        "by_position": {"bins": [{"from": 1, "to": 1, "tokens": 90, "perplexity": 60.0}]},
+        "by_frequency": {"bins": frequency, "apart": {"<eos>": {"tokens": 20, "perplexity": 4.0}}},
+    }
+    figure = likelihood(metrics, "test")
+    top, bottom = figure.axes[1], figure.axes[3]
+    assert [list(line.get_ydata()) for line in top.lines][1:] == [pytest.approx([math.nan, 900, 20], nan_ok=True), [4]]
+    assert {text.get_text() for text in top.texts} == {"900", "20", "4"}
+    assert [label.get_text() for label in bottom.get_xticklabels()] == ["0", "1–9", "1k–10k", "<eos>"]
+    assert [patch.get_height() for patch in bottom.patches] == [10.0, 30.0, 40.0, 20.0]
+    assert set(figures(result(**metrics), [])) == {"curves", "seconds", "likelihood"}
