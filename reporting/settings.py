@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ APART_FROM = frozenset(
     {"batching", "seed", "tracker", "hydra", "data_dir", "cache_dir", "sweep_id", "experiment", "resume"}
 )
 MISSING = "—"
+AS_MOST = "as most groups here have them"
 SHOWN = 6  # settings; more would drown the title
 
 Key = tuple[str, ...]
@@ -24,6 +26,7 @@ def apart(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str, str]]:
     """Group key -> the settings by which it differs from the other groups of its title (key[0]).
 
     A group that is alone with its title has none. Where the configs agree or are missing, hash and data must differ.
+    Where more than `SHOWN` settings differ, as in an ablation, a group has those that most groups do not share.
     """
     titles: dict[str, list[Key]] = {}
     for key in first_runs:
@@ -33,29 +36,52 @@ def apart(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str, str]]:
         if len(keys) == 1:
             settings[keys[0]] = {}
             continue
-        configs = {key: _settings(first_runs[key]) for key in keys}
-        names = sorted({name for config in configs.values() for name in config})
-        differing = [name for name in names if len({config.get(name, MISSING) for config in configs.values()}) > 1]
-        for key in keys:
-            shown = {name: configs[key].get(name, MISSING) for name in differing[:SHOWN]}
+        differing = dict(_differences([_config(first_runs[key]) for key in keys], ""))
+        usual = {name: _usual(values) if len(differing) > SHOWN else None for name, values in differing.items()}
+        for place, key in enumerate(keys):
+            own = {name: values[place] for name, values in differing.items() if values[place] != usual[name]}
+            shown = dict(list(own.items())[:SHOWN]) or ({"settings": AS_MOST} if differing else {})
             settings[key] = shown or {"config": first_runs[key].text("provenance.comparison_hash")[:8]}
     return settings
 
 
-def _settings(run: Run) -> dict[str, str]:
-    """The run's config as `train.epochs` -> `3`, and which data it saw; a missing or damaged config adds nothing."""
+def _config(run: Run) -> dict[str, Any]:
+    """What the run was configured with, and which data it saw; a missing or damaged config adds nothing."""
     try:
         text = (run.folder / RESOLVED).read_text(encoding="utf-8")
         config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
         config = None
     chosen = {key: value for key, value in config.items() if key not in APART_FROM} if isinstance(config, dict) else {}
-    return {**dict(_flat(chosen, "")), "data": run.text("provenance.data_fingerprint")[:8]}
+    return {**chosen, "data": run.text("provenance.data_fingerprint")[:8]}
 
 
-def _flat(config: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", str(value)
+def _differences(values: Sequence[Any], name: str) -> Iterator[tuple[str, list[str]]]:
+    """`train.epochs` -> the values of all groups, for each setting in which they are not all the same.
+
+    A part of the model that some lack is one setting, by its class, and its options are others where they differ too.
+    """
+    sections = [value for value in values if isinstance(value, Mapping)]
+    if len(sections) < len(values):
+        texts = [_text(value) for value in values]
+        if len(set(texts)) > 1:
+            yield name, texts
+    if len(sections) == len(values) or all("_target_" in section for section in sections):
+        for key in sorted({key for section in sections for key in section}):
+            parts = _differences([section.get(key, MISSING) for section in sections], f"{name}.{key}" if name else key)
+            for part, texts in parts:
+                of_section = iter(texts)
+                yield part, [next(of_section) if isinstance(value, Mapping) else MISSING for value in values]
+
+
+def _text(value: Any) -> str:
+    """A part of the model by its class, anything else as it is."""
+    return (
+        str(value["_target_"]).rpartition(".")[2] if isinstance(value, Mapping) and "_target_" in value else str(value)
+    )
+
+
+def _usual(values: Sequence[str]) -> str | None:
+    """The value that more than half of the groups have, if there is one."""
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None
