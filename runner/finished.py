@@ -84,7 +84,7 @@ class Trained:
         features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
         corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
         _check_specials(folder, vocabs, [*features, TARGET] if task.causal else [])
-        model = build_model(config, task, vocabs, list(plugins))
+        model = build_model(config, task, vocabs, list(plugins)).to(dtype=_DTYPES[config["dtype"]])  # not rounded
         load_checkpoint(checkpoint_path(folder, "best"), model)
         model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
         return cls(config, task, model, features, vocabs, corpus)
