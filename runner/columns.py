@@ -106,6 +106,8 @@ def numericalise(
     for needed in ("train", "valid"):
         if needed not in tables:
             raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
+    if max_length is None and keep != "head":
+        raise HydromelError(f"truncate={keep} says which tokens of a cut row stay, but none is cut; give max_length=N")
     for name, feature in features.items():
         if feature.column not in tables["train"].column_names:
             columns = ", ".join(tables["train"].column_names)

@@ -33,6 +33,8 @@ def _unknown_config(error: MissingConfigException) -> str:
     path = error.missing_cfg_file or ""
     group, _, name = path.rpartition("/")
     options = sorted(error.options or [])
+    if not options and group:  # one of several: features=[words,x]
+        return f"{group}={name}: unknown; `hydromel --help` lists what there is"
     if not options:
         return " ".join(str(error).split())
     return f"{group}={name}: unknown{did_you_mean(name, options)} Allowed: {', '.join(options)}"
@@ -47,4 +49,6 @@ def _unknown_key(error: OmegaConfBaseException) -> str | None:
     if name in options:
         return None
     where = key.rpartition(".")[0] or "the top level"
-    return f"{key}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}"
+    open_end = "." in where and "_target_" not in parent  # names of the user's own: columns of a file, parts
+    adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
+    return f"{key}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"

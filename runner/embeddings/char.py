@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.embeddings.split import Splits
-from runner.errors import HydromelError, unknown
+from runner.errors import HydromelError, no_feature
 from runner.layers.convolution import Convolution
 from runner.layers.dropout import Dropout
 from runner.layers.highway import Highway
@@ -48,7 +48,7 @@ class Spelled(nn.Module):
     def __init__(self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int) -> None:
         super().__init__()
         if feature not in vocabs or feature == "target":
-            raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
+            raise no_feature(feature, vocabs)
         self.feature, self.max_characters = feature, max_characters
         self.alphabet = vocabs[feature].alphabet
         if not self.alphabet:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from runner.errors import unknown
+from runner.errors import no_feature
 from runner.layers.dropout import Dropout
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged import Ragged
@@ -44,7 +44,7 @@ class Ngrams(nn.Module):
     ) -> None:
         super().__init__()
         if feature not in vocabs or feature == "target":
-            raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
+            raise no_feature(feature, vocabs)
         if len(set(lengths)) < len(lengths):
             raise ValueError(f"lengths={lengths}: each length once")
         vocab = vocabs[feature]

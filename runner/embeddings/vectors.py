@@ -15,7 +15,7 @@ from runner.embeddings.split import Splits
 from runner.embeddings.unknown import SomeUnknown
 from runner.embeddings.vector_files import find_vectors, fingerprint
 from runner.embeddings.vector_table import Found, IntArray
-from runner.errors import HydromelError, unknown
+from runner.errors import HydromelError, no_feature
 from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
 from runner.types import Fraction, NonNegativeFloat
@@ -62,12 +62,16 @@ class Vectors(nn.Module):
     ) -> None:
         super().__init__()
         if feature not in vocabs or feature == "target":
-            raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
+            raise no_feature(feature, vocabs)
         if rate and storage == "float16":
             raise ValueError(f"storage=float16 is for frozen vectors; use rate=0 or storage=float32 (rate={rate})")
         self.feature, self.path = feature, _resolve(path, data_dir)
         vocab = vocabs[feature]
         words = [word for word in vocab.tokens if word not in _SPECIAL]
+        if not words:
+            raise HydromelError(
+                f"features.{feature} has no words to look up in {self.path}; its min_count or max_size leaves none"
+            )
         found = find_vectors(self.path, words, lowercase_if_missing)
         self.lowercase_if_missing, self.unk = lowercase_if_missing, vocab.unk or 0
         if not len(found.table):

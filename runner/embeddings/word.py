@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from runner.embeddings.unknown import SomeUnknown
-from runner.errors import unknown
+from runner.errors import no_feature
 from runner.layers.dropout import Dropout, TypeDropout
 from runner.ragged import Ragged
 from runner.types import Fraction, PositiveFloat, PositiveInt
@@ -45,7 +45,7 @@ class Word(nn.Module):
     ) -> None:
         super().__init__()
         if feature not in vocabs or feature == "target":
-            raise unknown("feature", feature, set(vocabs) - {"target"}, "embedding.feature")
+            raise no_feature(feature, vocabs)
         self.feature, self.output_size = feature, size
         vocab = vocabs[feature]
         self.table = nn.Embedding(vocab.known, size, padding_idx=0)

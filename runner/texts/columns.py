@@ -96,6 +96,7 @@ class Columns:
             fields = pc.split_pattern_regex(pc.utf8_trim(chosen, " "), " +")
         widths = fields.value_lengths().to_numpy(zero_copy_only=False)
         if self.width is None and len(widths):
+            self._check_tabs(passage, chosen, places, int(widths[0]))
             self.width = int(widths[0])
         odd = np.flatnonzero(widths != self.width)
         if len(odd):
@@ -104,6 +105,15 @@ class Columns:
                 f"{self.width}"
             )
         return fields
+
+    def _check_tabs(self, passage: Passage, lines: pa.Array, places: IntArray, width: int) -> None:
+        """Raises HydromelError for lines of tokens, or columns with spaces between, that would be a token each."""
+        spaced = _mask(pc.match_substring(pc.ascii_trim(lines, WHITE), " "))
+        if self.separator == "tab" and width == 1 and 2 * np.count_nonzero(spaced) > len(spaced):
+            raise HydromelError(
+                f"{passage.at(places[int(spaced.argmax())])}: no tab, but spaces; use --format lines for lines of "
+                "tokens, or --separator space for columns"
+            )
 
     def _column(self, passage: Passage, fields: pa.ListArray, places: IntArray, name: str) -> pa.Array:
         """(N,) strings."""

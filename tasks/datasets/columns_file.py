@@ -83,6 +83,15 @@ class Cells:
             )
         return pc.list_element(self.fields, place % self.width)
 
+    def _check_tags_apart(self, columns: dict[str, int]) -> None:
+        """Raises HydromelError where a column that the model reads is the one of its answers."""
+        for name, place in columns.items():
+            if "tags" in columns and name != "tags" and place % self.width == columns["tags"] % self.width:
+                raise HydromelError(
+                    f"{self.file.at(self.line[0])}: {name} and tags are the same column, {place % self.width} of "
+                    f"{self.width}; dataset.columns says where they are, dataset.separator (tab, space) what parts them"
+                )
+
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Cells":
         """Some of the lines."""
         return Cells(self.file, self.fields.filter(pa.array(mask)), self.width, self.line[mask], self.sentence[mask])
@@ -111,6 +120,7 @@ class Cells:
         """A row a sentence, with one list column for each of `columns` (name -> place)."""
         offsets = self.offsets()
         values = {name: self.column(place) for name, place in columns.items()}
+        self._check_tags_apart(columns)
         if "tags" in values:
             check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
         lists = {name: list_column(value, offsets) for name, value in values.items()}

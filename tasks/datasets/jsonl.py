@@ -129,7 +129,9 @@ def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> Hyd
     for line in range(1, len(file.lines) + 1):
         record = _object(file, line)
         for name, kind in fields.items():
-            if record.get(name) is None:
+            if name in record and record[name] is None:
+                return HydromelError(f"{file.at(line)}: field '{name}' is null; expected {kind}")
+            if name not in record:
                 names = ", ".join(sorted(record)) or "none"
                 return HydromelError(
                     f"{file.at(line)}: no field '{name}'; the object's fields: {names}{did_you_mean(name, record)}"

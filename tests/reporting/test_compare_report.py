@@ -258,7 +258,7 @@ def test_default_folder_stays_below_reports(sweep: Path, tmp_path: Path, monkeyp
 
 
 def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any) -> None:
-    """A hundred runs in four groups, plots included: some 1.5 s on one idle core, with room for a busy one."""
+    """A hundred runs in four groups, plots included: some 1.5 s of one core, whatever else it does."""
     for seed in range(20):
         for batching in ("size1", "bucketed", "padmask", "packed", "unmasked"):
             write_run(
@@ -267,6 +267,6 @@ def test_many_runs_are_read_fast(tmp_path: Path, write_run: Any) -> None:
                 seed,
                 change={"provenance.comparison_hash": f"{seed % 4}"},
             )
-    start = time.perf_counter()
+    start = time.process_time()
     assert compare.main([str(tmp_path / "r"), "--out", str(tmp_path / "out")]) == 0
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

@@ -171,6 +171,10 @@ def test_coverage_is_counted_by_hand(file: Path) -> None:
 def test_mistakes_are_one_line(file: Path) -> None:
     with pytest.raises(HydromelError, match=r"none of the 1 words of features\.words is in this file \(GloVe text\)"):
         vectors(file, Vocab((PAD, UNK, "q"), unk=1))
+    with pytest.raises(
+        HydromelError, match=r"features\.words has no words to look up in .*; its min_count or max_size"
+    ):
+        vectors(file, Vocab((PAD, UNK), unk=1))
     with pytest.raises(HydromelError, match=r"embedding\.path=v\.txt is relative to data_dir; give data_dir=FOLDER"):
         vectors(file, path="v.txt")
     with pytest.raises(HydromelError, match=r"feature 'wrods' is unknown .* did you mean 'words'"):

@@ -76,6 +76,15 @@ def test_malformed_columns(text: str, expected: str) -> None:
         Columns("tab", {"tokens": 0, "pos": 1}).parse(passage(text), ["tokens", "pos"])
 
 
+def test_lines_of_tokens_are_no_columns() -> None:
+    """One column is, and so are a few tokens that hold spaces."""
+    for text in ("the cat sat\n\non mats", "cat NOUN\nsat VERB"):
+        with pytest.raises(HydromelError, match=r"x:11: no tab, but spaces; use --format lines .* --separator space"):
+            Columns("tab", {"tokens": 0}).parse(passage(text), ["tokens"])
+    parsed = Columns("tab", {"tokens": 0}).parse(passage("10 000\ncats\n\nsat "), ["tokens"])
+    assert parsed.table["tokens"].to_pylist() == [["10 000", "cats"], ["sat "]]
+
+
 def test_columns_are_as_many_in_every_passage() -> None:
     wanted = Columns("tab", {"tokens": 0})
     wanted.parse(passage("a\tb"), ["tokens"])

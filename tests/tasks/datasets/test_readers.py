@@ -111,6 +111,8 @@ def test_columns_round_trip(read, sentences):
         ("a\tX\n", {"columns": {"tokens": 0, "tags": 2}}, "FILE: column 2 was asked for, but the file has 2 columns"),
         ("a\tX\n", {"columns": {"tokens": 0, "tags": -3}}, "FILE: column -3 was asked for"),
         ("# only\n#\n", {"comment_prefix": "#"}, "FILE: no examples in the file"),
+        ("\na X\nb Y\n", {}, "FILE:2: tokens and tags are the same column, 0 of 1; dataset.columns"),
+        ("a\tX\n", {"columns": {"tokens": 1, "tags": -1}}, "FILE:1: tokens and tags are the same column, 1 of 2"),
         ("a\tX\n", {"columns": {"words": 0}}, "dataset.columns names words; it must name tokens"),
         ("a\tX\n", {"columns": {"tokens": 0, "line": 1}}, "dataset.columns names tokens, line; it must name tokens"),
     ],
@@ -322,7 +324,11 @@ def test_jsonl_tokens_and_tags(read):
             {},
             "FILE:2: no field 'text'; the object's fields: label, txt",
         ),
-        ('{"text": "a", "label": 1}\n{"text": "a", "label": null}\n', {}, "FILE:2: no field 'label'"),
+        (
+            '{"text": "a", "label": 1}\n{"text": "a", "label": null}\n',
+            {},
+            "FILE:2: field 'label' is null; expected int64",
+        ),
         (
             '{"text": "a", "label": 1}\n{"text": "a", "label": "x"}\n',
             {},
