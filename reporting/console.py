@@ -21,6 +21,9 @@ def show(made: Report) -> None:
         sys.stdout.reconfigure(errors="replace")  # a console that lacks ± still shows the figures
     console = Console(markup=False, highlight=False, emoji=False)
     console.width = max(console.width, NARROWEST)
+    for table in tables.overviews(made.groups, made.confidence):
+        console.print()
+        console.print(_table(table))
     for group in made.groups:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
@@ -43,7 +46,7 @@ def _table(table: Table) -> RichTable:
         shown.add_column(
             _stacked(Cell(column.header, column.unit)),
             justify="left" if column.is_text else "right",
-            no_wrap=column.header != "kernel",
+            no_wrap=not column.wraps,
             overflow="fold",
         )
     for row in table.rows:

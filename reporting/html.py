@@ -23,7 +23,11 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
     )
     sections = [_section(group, report.confidence, plots) for group, plots in zip(report.groups, drawn, strict=True)]
     return environment.get_template("report.html").render(
-        title=reports.title(report), report=report, sections=sections, left_out=reports.left_out(report)
+        title=reports.title(report),
+        report=report,
+        overviews=tables.overviews(report.groups, report.confidence),
+        sections=sections,
+        left_out=reports.left_out(report),
     )
 
 

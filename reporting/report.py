@@ -62,6 +62,7 @@ def to_json(report: Report) -> str:
 def to_markdown(report: Report, images: list[list[str]]) -> str:
     """`images`: for each group the lines of Markdown that show its plots."""
     parts = [f"# {tables.escape(title(report))}"]
+    parts += [tables.markdown(table) for table in tables.overviews(report.groups, report.confidence)]
     for group, shown in zip(report.groups, images, strict=True):
         parts.append(f"## {tables.escape(tables.heading(group))}")
         parts += [tables.markdown(table) for table in tables.tables(group, report.confidence)]

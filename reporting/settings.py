@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -75,10 +76,10 @@ def _differences(values: Sequence[Any], name: str) -> Iterator[tuple[str, list[s
 
 
 def _text(value: Any) -> str:
-    """A part of the model by its class, anything else as it is."""
-    return (
-        str(value["_target_"]).rpartition(".")[2] if isinstance(value, Mapping) and "_target_" in value else str(value)
-    )
+    """A part of the model by its class, anything else as YAML has it."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return str(value["_target_"]).rpartition(".")[2]
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def _usual(values: Sequence[str]) -> str | None:

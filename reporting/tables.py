@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Column:
     unit: str
     cell: Callable[[Strategy], Cell]
     is_text: bool = False
+    wraps: bool = False  # long text may go on in the next line
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ def tables(group: Group, confidence: float) -> list[Table]:
         for columns in (_quality_columns(group, confidence), _cost_columns())
     )
     return [Table(quality.columns, quality.rows + _best_baseline(group, quality.columns)), cost]
+
+
+def overviews(groups: list[Group], confidence: float) -> list[Table]:
+    """Groups of one title in one table, best on test first: what an ablation is read from. None for a single group."""
+    alike: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        alike.setdefault((group.title, group.metric), []).append(group)
+    return [_overview(several, confidence) for several in alike.values() if len(several) > 1]
 
 
 def notes(group: Group) -> list[str]:
@@ -72,8 +82,12 @@ def notes(group: Group) -> list[str]:
 
 def heading(group: Group) -> str:
     """`tag · wnut17 · word · rnn (train.epochs=3)`."""
-    settings = ", ".join(f"{name}={value}" for name, value in group.settings.items())
-    return f"{group.title} ({settings})" if settings else group.title
+    return f"{group.title} ({of_group(group)})" if group.settings else group.title
+
+
+def of_group(group: Group) -> str:
+    """`train.epochs=3, task.head=crf`: what sets it apart from others of its title."""
+    return ", ".join(f"{name}={value}" for name, value in group.settings.items())
 
 
 def markdown(table: Table) -> str:
@@ -107,8 +121,22 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
         Column(f"test {group.metric}", interval, lambda strategy: mean(strategy.quality, "")),
         Column("minus padmask", interval, lambda strategy: mean(strategy.difference_to_padmask, "+")),
         Column("to target", "s", _to_target),
-        Column("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True),
+        Column("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
     ]
+
+
+def _overview(groups: list[Group], confidence: float) -> Table:
+    def columns(group: Group) -> list[Column]:
+        strategy, seeds, quality = _quality_columns(group, confidence)[:3]
+        settings = Column(group.title, "", lambda _: Cell(of_group(group)), is_text=True, wraps=True)
+        return [settings, strategy, seeds, quality, SPEED]
+
+    def worse(row: tuple[Group, Strategy]) -> float:
+        mean = row[1].quality
+        return math.inf if mean is None else -mean.mean if row[0].higher_is_better else mean.mean
+
+    rows = sorted(((group, strategy) for group in groups for strategy in group.strategies), key=worse)
+    return Table(columns(groups[0]), [[column.cell(strategy) for column in columns(group)] for group, strategy in rows])
 
 
 def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
@@ -123,7 +151,7 @@ def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
 def _cost_columns() -> list[Column]:
     return [
         Column("strategy", "", _name, is_text=True),
-        Column("speed", "real tokens/s", lambda strategy: _spread(strategy.real_tokens_per_s, lambda v: f"{v:,.0f}")),
+        SPEED,
         Column("vs size1", "times", lambda strategy: _spread(strategy.speedup_over_size1, _times)),
         Column("vs padmask", "times", lambda strategy: _spread(strategy.speedup_over_padmask, _times)),
         Column("padding", "% memory", lambda strategy: Cell(_percent(strategy.padding_share))),
@@ -149,6 +177,9 @@ def _spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
 
 def _range(n: int, low: float, high: float, text: Callable[[float], str]) -> str:
     return f"{text(low)}–{text(high)}" if n > 1 and low < high else ""
+
+
+SPEED = Column("speed", "real tokens/s", lambda strategy: _spread(strategy.real_tokens_per_s, lambda v: f"{v:,.0f}"))
 
 
 def _times(value: float) -> str:

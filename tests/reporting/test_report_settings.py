@@ -14,7 +14,7 @@ from reporting.settings import AS_MOST, MISSING, apart
 CHARS = {"_target_": "runner.embeddings.char.CharConv", "filters": 50, "size": 30}
 ABLATION: dict[str, dict[str, Any]] = {
     "all": {},
-    "crf": {"head": "crf", "constraints": "both"},
+    "crf": {"head": "crf", "constraints": None},
     "iob2": {"scheme": "IOB2"},
     "slow": {"lr": 0.1, "clip": 9, "decay": 0.5},
     "no chars": {"chars": None},
@@ -48,7 +48,7 @@ def test_an_ablation_tells_what_each_group_has_of_its_own(told: Any) -> None:
     }
     assert told(configs) == {
         "all": {"settings": AS_MOST},
-        "crf": {"task.constraints": "both", "task.head": "crf"},
+        "crf": {"task.constraints": "null", "task.head": "crf"},
         "iob2": {"task.scheme": "IOB2"},
         "slow": {"task.clip": "9", "task.decay": "0.5", "task.lr": "0.1"},
         "no chars": {"embedding.parts.chars": MISSING},
