@@ -8,6 +8,7 @@ line that is not wanted is that of finding its word. The last D fields are the n
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.embeddings.cursor import mapped
 from runner.embeddings.vector_table import IntArray, Table, Wanted
+from runner.embeddings.word_index import WordIndex
 from runner.errors import HydromelError
 
 _BLOCK_BYTES = 2**18  # small enough to stay in a core's cache
+_LINES_AT_ONCE = 512
+_WHITE = b" \t\n\v\f\r"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)", re.I)
 _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
@@ -80,23 +85,58 @@ def header_of(line: bytes) -> tuple[int, int] | None:
 def read_text(path: Path, layout: TextFormat, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
     """Table (R, D), the row of each word of `places`, by its place (-1: none), and how many words the file has.
 
+    `places` numbers the words from 0.
+
     Raises:
         HydromelError: a line with too few or too many numbers, a word that is there twice, a number that is none or not
             finite, or fewer words than the header says.
     """
-    wanted = Wanted(path, list(places), layout.size, "line")
-    line, count = layout.first_line, 0
-    with path.open("rb") as file:
-        file.seek(layout.skip)
-        for block in _whole_lines(file):
-            lines = _Lines(path, block, line, layout)
-            keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
-            some = np.flatnonzero(keys >= 0)
-            wanted.add(keys[some], lines.numbers[some], lines.vectors(some))
-            line, count = line + block.count(b"\n"), count + len(keys)
+    wanted, count = Wanted(path, list(places), layout.size, "line"), 0
+    for lines in _all_lines(path, layout):
+        keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
+        some = np.flatnonzero(keys >= 0)
+        wanted.add(keys[some], lines.numbers[some], lines.vectors(some))
+        count += len(keys)
     if layout.words_in_header not in (None, count):
         raise HydromelError(f"{path}:1: the first line says {layout.words_in_header:,} words, the file has {count:,}")
     return wanted.table, wanted.row_of_word, count
+
+
+def index_text(path: Path, layout: TextFormat) -> WordIndex:
+    """Where the words of the file stand."""
+    pieces = ((lines.words(), lines.numbers, lines.starts) for lines in _all_lines(path, layout))
+    return WordIndex(mapped(path), pieces, _WHITE)
+
+
+def read_text_at(path: Path, layout: TextFormat, words: list[bytes], index: WordIndex) -> tuple[Table, IntArray]:
+    """Table (R, D), and the row of each of the words (-1: none).
+
+    Raises:
+        HydromelError: as `read_text`, of the lines of these words.
+    """
+    wanted = Wanted(path, words, layout.size, "line")
+    keys, numbers, starts = index.find(words)
+    for begin in range(0, len(keys), _LINES_AT_ONCE):
+        some = slice(begin, begin + _LINES_AT_ONCE)
+        block = b"".join(_line_at(index.data, start) for start in starts[some].tolist())
+        lines = _Lines(path, block, 0, numbers[some], layout)
+        wanted.add(keys[some], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
+    return wanted.table, wanted.row_of_word
+
+
+def _line_at(data: mmap.mmap, start: int) -> bytes:
+    end = data.find(b"\n", start)
+    return data[start : len(data) if end < 0 else end] + b"\n"
+
+
+def _all_lines(path: Path, layout: TextFormat) -> Iterator[_Lines]:
+    line, at = layout.first_line, layout.skip
+    with path.open("rb") as file:
+        file.seek(layout.skip)
+        for block in _whole_lines(file):
+            count = block.count(b"\n")
+            yield _Lines(path, block, at, np.arange(line, line + count), layout)
+            line, at = line + count, at + len(block)
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -118,10 +158,11 @@ class _Lines:
 
     Args:
         block: bytes of whole lines.
-        first: the number of the first of them.
+        at: the byte of the file at which they begin.
+        numbers: of the lines.
     """
 
-    def __init__(self, path: Path, block: bytes, first: int, layout: TextFormat) -> None:
+    def __init__(self, path: Path, block: bytes, at: int, numbers: IntArray, layout: TextFormat) -> None:
         self.path, self.layout, self._block = path, layout, block
         data = np.frombuffer(block, dtype=np.uint8)
         space = (data == ord(" ")) | (data - 9 < 5)  # tab to carriage return; bytes wrap around
@@ -131,10 +172,11 @@ class _Lines:
         n_fields = np.diff(up_to, prepend=0)
         full = np.flatnonzero(n_fields)  # lines of nothing but spaces are none
         starts = np.concatenate(([0], line_ends[:-1] + 1))[full]
-        n_fields, self.numbers = n_fields[full], first + full
+        n_fields, self.numbers = n_fields[full], numbers[full]
         word_ends = field_ends[np.maximum(up_to[full] - layout.size - 1, 0)]
         nameless = (n_fields == layout.size) & space[starts]  # the word is a space, or nothing
         self._check(starts, word_ends, n_fields, nameless)
+        self.starts = at + starts  # in the file
         self._begins, self._ends = starts, np.where(nameless, starts, word_ends)  # of words
 
     def words(self) -> list[bytes]:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from runner.embeddings.split import Splits
 from runner.embeddings.unknown import SomeUnknown
-from runner.embeddings.vector_files import find_vectors, fingerprint
-from runner.embeddings.vector_table import Found, IntArray
+from runner.embeddings.vector_files import VectorFile, find_vectors, fingerprint
+from runner.embeddings.vector_table import Found, IntArray, Table
 from runner.errors import HydromelError, no_feature
 from runner.layers.dropout import Dropout
 from runner.ragged import Ragged
@@ -80,6 +80,7 @@ class Vectors(nn.Module):
                 f"({found.format}); is it of this language and casing? (embedding.lowercase_if_missing)"
             )
         self.file = {"fingerprint": fingerprint(self.path), "format": found.format, "words": found.words_in_file}
+        self.opened: VectorFile | None = None  # once there is new text
         self.asked, self.composed = len(words), found.composed
         place, self.n_own = _places(vocab, found)
         self.register_buffer("place", torch.from_numpy(place))
@@ -117,11 +118,14 @@ class Vectors(nn.Module):
         tokens, (n_words, n_rows) = vocabs[self.feature].tokens, self.at_start
         place, rows = self.place[:n_words], self.rows[:n_rows].detach()
         if len(tokens) > n_words:
-            found = find_vectors(
-                self.path, [word for word in tokens if word not in _SPECIAL], self.lowercase_if_missing
+            self.opened = self.opened or VectorFile(self.path)
+            table, row_of_word = self.opened.find(
+                [word for word in tokens if word not in _SPECIAL], self.lowercase_if_missing
             )
-            more, needed = _more_places(tokens, found, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk)
-            added = torch.from_numpy(found.table[needed])
+            more, needed = _more_places(
+                tokens, table, row_of_word, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk
+            )
+            added = torch.from_numpy(table[needed])
             added = _bits(added, self.path) if rows.dtype == torch.int16 else added.to(rows.dtype)
             place = torch.cat([place, torch.from_numpy(more)[:, None].to(place.device)])
             rows = torch.cat([rows, added.to(rows.device)])
@@ -174,20 +178,22 @@ def _places(vocab: Vocab, found: Found) -> tuple[IntArray, int]:
 
 
 def _more_places(
-    tokens: Sequence[str], found: Found, place: IntArray, first: int, unk: int
+    tokens: Sequence[str], table: Table, row_of_word: IntArray, place: IntArray, first: int, unk: int
 ) -> tuple[IntArray, IntArray]:
-    """The place of each token behind those that have one, and which rows of `found` are new.
+    """The place of each token behind those that have one, and which rows of `table` are new.
 
     Args:
         tokens: V, of which all but the special ones were looked for.
+        table: (R, D) that was found.
+        row_of_word: of each token that was looked for (-1: none).
         place: (K,) of the first K tokens.
         first: of the new rows, in the order in which they are given.
         unk: whose place tokens have that the file lacks.
     """
     row = np.full(len(tokens), -1)
-    row[[word not in _SPECIAL for word in tokens]] = found.row_of_word
+    row[[word not in _SPECIAL for word in tokens]] = row_of_word
     old, new = row[: len(place)], row[len(place) :]
-    place_of_row = np.full(len(found.table), -1)
+    place_of_row = np.full(len(table), -1)
     place_of_row[old[old >= 0]] = place[old >= 0]
     needed = np.unique(new[(new >= 0) & (place_of_row[new] < 0)])
     place_of_row[needed] = first + np.arange(len(needed))

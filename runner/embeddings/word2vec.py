@@ -5,7 +5,9 @@ endian; word2vec's own program writes a line end after each, others do not.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,13 @@ import numpy as np
 from runner.embeddings.cursor import mapped
 from runner.embeddings.vector_table import IntArray, Table, Wanted
 from runner.embeddings.vector_text import header_of
+from runner.embeddings.word_index import Piece, WordIndex
 from runner.errors import HydromelError
 
 _OF_NUMBERS = frozenset(b"0123456789+-.eEnaifNAIF \t\r")
 _ROWS_AT_ONCE = 512
+_WORDS_AT_ONCE = 2**16
+_LINE_END = ord("\n")
 
 
 @dataclass(frozen=True)
@@ -62,25 +67,72 @@ def read_word2vec(path: Path, layout: Word2vecFormat, places: dict[bytes, int]) 
             finite.
     """
     data = mapped(path)
-    keys, numbers, starts = _locate(path, data, layout, places)
-    wanted = Wanted(path, list(places), layout.size, "word")
+    found = [
+        (key, number, space + 1)
+        for number, begin, space in _entries(path, data, layout)
+        if (key := places.get(data[begin:space])) is not None
+    ]
+    columns = tuple(np.array(found, dtype=np.int64).reshape(-1, 3).T)
+    return *_rows_at(path, data, layout, list(places), columns), layout.n_words
+
+
+def index_word2vec(path: Path, layout: Word2vecFormat) -> WordIndex:
+    """Where the words of the file stand."""
+    data = mapped(path)
+    entries = _entries(path, data, layout)
+    return WordIndex(data, iter(lambda: _piece(data, entries), None), b" ")
+
+
+def read_word2vec_at(
+    path: Path, layout: Word2vecFormat, words: list[bytes], index: WordIndex
+) -> tuple[Table, IntArray]:
+    """Table (R, D), and the row of each of the words (-1: none).
+
+    Raises:
+        HydromelError: a word is there twice, or a number is not finite.
+    """
+    keys, numbers, starts = index.find(words)
+    lengths = np.array([len(word) for word in words], dtype=np.int64)
+    return _rows_at(path, index.data, layout, words, (keys, numbers, starts + lengths[keys] + 1))
+
+
+def _piece(data: mmap.mmap, entries: Iterator[tuple[int, int, int]]) -> Piece | None:
+    """Some words more; None at the end."""
+    some = list(islice(entries, _WORDS_AT_ONCE))
+    if not some:
+        return None
+    numbers, begins, _ = np.array(some, dtype=np.int64).T
+    return [data[begin:space] for _, begin, space in some], numbers, begins
+
+
+def _rows_at(
+    path: Path,
+    data: mmap.mmap,
+    layout: Word2vecFormat,
+    words: list[bytes],
+    found: tuple[IntArray, ...],
+) -> tuple[Table, IntArray]:
+    """Rows (R, D), and the row of each of `words` (-1: none).
+
+    Args:
+        found: which of the words are there, the how manieth of the file they are, and the byte of their numbers.
+    """
+    keys, numbers, starts = found
+    wanted = Wanted(path, words, layout.size, "word")
     span = np.arange(4 * layout.size)
     memory = np.frombuffer(data, dtype=np.uint8)
     for begin in range(0, len(keys), _ROWS_AT_ONCE):
         some = slice(begin, begin + _ROWS_AT_ONCE)
         rows = memory[starts[some, None] + span].view("<f4").astype(np.float32, copy=False)
         wanted.add(keys[some], numbers[some], rows)
-    return wanted.table, wanted.row_of_word, layout.n_words
+    return wanted.table, wanted.row_of_word
 
 
-def _locate(
-    path: Path, data: mmap.mmap, layout: Word2vecFormat, places: dict[bytes, int]
-) -> tuple[IntArray, IntArray, IntArray]:
-    """Of the wanted words that are there: which, the how manieth of the file (from 1), and the byte of their numbers.
+def _entries(path: Path, data: mmap.mmap, layout: Word2vecFormat) -> Iterator[tuple[int, int, int]]:
+    """The how manieth of the file (from 1) each word is, the byte at which it begins, and that of the space behind it.
 
     One step a word: where a word begins is known from the one before alone.
     """
-    found: list[tuple[int, int, int]] = []
     row_bytes, at, end = 4 * layout.size, layout.skip, len(data)
     for number in range(1, layout.n_words + 1):
         space = data.find(b" ", at)
@@ -90,13 +142,11 @@ def _locate(
                 f"{path}: cut off in word {number:,} of {layout.n_words:,} (the file has {end:,} bytes, its first line "
                 f"says {layout.size} numbers a word)"
             )
-        key = places.get(data[at:space].lstrip(b"\n"))
-        if key is not None:
-            found.append((key, number, begin))
+        while data[at] == _LINE_END:
+            at += 1
+        yield number, at, space
         at = begin + row_bytes
     if data[at:].strip(b"\n"):
         raise HydromelError(
             f"{path}: {end - at:,} bytes after the last of {layout.n_words:,} words; the first line is wrong"
         )
-    keys, numbers, starts = np.array(found, dtype=np.int64).reshape(-1, 3).T
-    return keys, numbers, starts

@@ -73,6 +73,15 @@ def test_a_new_word_shares_the_row_that_training_moved(tmp_path: Path) -> None:
     assert part(module, features, grown, ["THE", "new"], "vectors").tolist() == [[2.0, 3.0], FILE["new"]]
 
 
+def test_the_file_is_read_through_once(tmp_path: Path) -> None:
+    """However many pieces the text has; a file that has gone since then is still there."""
+    module, features, vocabs = made(tmp_path, True)
+    admit(module, vocabs, features, table(LAST))
+    (tmp_path / "vectors.txt").unlink()
+    grown = admit(module, vocabs, features, table(LATER))
+    assert part(module, features, grown, ["new"], "vectors").tolist() == [FILE["new"]]
+
+
 def test_without_extend_new_words_stay_unknown(tmp_path: Path) -> None:
     module, features, vocabs = made(tmp_path, False)
     grown = admit(module, vocabs, features, table(LATER))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runner.embeddings import vector_text
-from runner.embeddings.vector_files import find_vectors, fingerprint
+from runner.embeddings import vector_text, word_index
+from runner.embeddings.vector_files import VectorFile, find_vectors, fingerprint
 from runner.embeddings.vector_table import Found
 from runner.errors import HydromelError
 
@@ -67,6 +67,38 @@ def test_the_format_is_told_by_the_content(name: str, tmp_path: Path) -> None:
     for place, word in enumerate(words):
         want = ROWS.get(word)
         assert vector(found, place) == (None if want is None else np.float32(want).tolist())
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_asked_again_says_the_same(name: str, lowercase: bool, tmp_path: Path) -> None:
+    """With longer and shorter words beside those that it has, in whatever order."""
+    asked = [["é", "the", "th", "thee", "Ann"], [], ["ANN", "nn", "ann", ""], ["THE"], ["unseen"], ["é", "the"]]
+    slow = [found_in(tmp_path / "v", FILES[name], *words, lowercase=lowercase) for words in asked]
+    opened = VectorFile(tmp_path / "v")
+    for words, found in zip(asked, slow, strict=True):
+        table, row_of_word = opened.find(words, lowercase)
+        of_words = [table[row].tolist() if row >= 0 else None for row in row_of_word]
+        assert of_words == [vector(found, place) for place in range(len(words))]
+        assert len(table) == len(found.table)
+
+
+def test_what_is_wrong_is_said_of_a_file_that_is_asked_again(tmp_path: Path) -> None:
+    """By the line, as at the first time, of words that were not looked at before."""
+    (tmp_path / "v").write_text("a 1.0\n\nb x\nc nan\nd 1.0\nd 2.0", encoding="utf-8")
+    opened = VectorFile(tmp_path / "v")
+    assert opened.find(["a"], False)[0].tolist() == [[1.0]]
+    wrong = {"b": "v:3: 'x' is no number", "c": "v:4: the vector of 'c' holds nan"}
+    for word, line in (wrong | {"d": "v:6: 'd' is there twice, the first time in line 5"}).items():
+        with pytest.raises(HydromelError, match=line):
+            opened.find(["a", word], False)
+
+
+def test_words_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "v").write_bytes(FILES["GloVe text"])
+    monkeypatch.setattr(word_index, "_hashes", lambda words: np.zeros(len(words), dtype=np.int64))
+    table, row_of_word = VectorFile(tmp_path / "v").find(["é", "an", "the", "annn"], False)
+    assert [table[row].tolist() if row >= 0 else None for row in row_of_word] == [ROWS["é"], None, ROWS["the"], None]
 
 
 @pytest.mark.parametrize("name", ["GloVe text", "word2vec binary"])
