@@ -25,6 +25,7 @@ from runner.ragged import Ragged
 from runner.rows import IntArray, Rows, spans
 from runner.task import START, Head, State
 from runner.unseen import admit
+from runner.vocab import PAD, UNK
 
 TOKENS = 16_384  # of all lines together that are in the model at once
 WINDOW = 2_048  # of one line or text: what is longer is read in windows, the state carried on
@@ -53,7 +54,8 @@ class LineScorer:
         """One tally a line.
 
         Raises:
-            HydromelError: unknown tokens where the vocabulary has no `<unk>`; an encoder that cannot read in windows.
+            HydromelError: unknown tokens where the vocabulary has no `<unk>`; `<pad>`; an encoder that carries no state
+                where one is needed.
         """
         strings = pa.array(lines, pa.string())
         tokens = split_characters(strings) if self.model.text.unit == "char" else split_on_spaces(strings)
@@ -80,7 +82,11 @@ class LineScorer:
         rows = Rows(next(iter(columns.values())).rows.host_lengths + 1, _CPU)
         assert isinstance(batch.target, Ragged)
         if model.vocab.unk is None and bool((batch.target.values < 0).any()):
-            raise HydromelError(f"{model.where}: the text has unknown tokens, and the vocabulary has no <unk>")
+            raise HydromelError(f"{model.where}: the text has unknown tokens, and the vocabulary has no {UNK}")
+        if bool((batch.target.values == model.vocab.ids[PAD]).any()):
+            raise HydromelError(
+                f"{model.where}: the text has the token {PAD}, which models never say; write it otherwise"
+            )
         features = {name: Ragged(one.values, rows, "packed") for name, one in batch.features.items()}
         return Batch(features, Ragged(batch.target.values, rows, "packed"), np.arange(rows.n_rows))
 

@@ -107,6 +107,11 @@ def test_what_cannot_be_read_in_windows_is_said(monkeypatch: pytest.MonkeyPatch)
         LineScorer(language_model(run), True, 2)
 
 
+def test_what_has_no_probability_is_said() -> None:
+    with pytest.raises(HydromelError, match="run: the text has the token <pad>"):
+        LineScorer(language_model(trained("lstm")), False, 2).score(["a", "b <pad> c"])
+
+
 def test_figures_of_a_worked_case() -> None:
     """Probabilities 1/4, 1/3, 1/4, 1/3 of the tokens of two words of 4 characters in all, as in the golden case."""
     nats = -torch.tensor([1 / 4, 1 / 3, 1 / 4, 1 / 3], dtype=torch.float64).log()
