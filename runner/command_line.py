@@ -75,7 +75,7 @@ def add_run_flags(parser: Parser) -> None:
     parser.add_argument(
         "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
     )
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where files of vectors lie now (default: as in training)")
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where data and vectors lie now (default: as in training)")
     parser.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
 
 
