@@ -1,0 +1,219 @@
+"""The models of `training.py` as a careful user writes them: shuffled batches, `pad_sequence`, torch's own modules.
+
+Each peer is made from ours: of its sizes, beginning with its weights, so that both can give the loss of the same
+rows. Columns are a list of one tensor a row, made once; a batch is padded anew each time, as a collate function does.
+
+Shapes: B rows, T tokens of the longest, C characters of the longest word, D numbers a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
+from torchcrf import CRF
+
+from runner.batch import Batch
+from runner.ragged import Ragged
+
+Column = list[Tensor]
+Batched = tuple[Any, ...]  # what a `collate` gives and the model takes
+FORBIDDEN = -1e4  # pytorch-crf has no constraints; this is how its users forbid a transition
+
+
+class ConvClassifier(nn.Module):
+    """Kim's convolutions over rows padded to `width` tokens, padding taken for text as in Mead-Baseline; or, without a
+    width, to the longest of the batch, with a mask before the largest is taken."""
+
+    def __init__(self, ours: Any, train: Batch, width: int | None) -> None:
+        super().__init__()
+        self.width = width
+        self.words, self.labels, self.lengths = vector_rows(ours.embedding, train), train.target, lengths_of(train)
+        self.vectors = vector_table(ours.embedding)
+        self.convolutions = nn.ModuleList(convolution(one) for one in ours.encoder.layers[0])
+        self.dropped_in, self.dropped_out = dropouts(ours.embedding, ours.head.hidden.dropouts[0])
+        self.linear = like(ours.head.linear)
+
+    def collate(self, rows: list[int]) -> Batched:
+        words = pad_sequence([self.words[row][: self.width] for row in rows], batch_first=True)
+        if self.width is not None:
+            words = F.pad(words, (0, self.width - words.shape[1]))
+        return words, self.lengths[rows], self.labels[rows]
+
+    def forward(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        read = self.dropped_in(self.vectors(words)).transpose(1, 2)
+        found = [F.relu(one(read)[..., -words.shape[1] :]) for one in self.convolutions]
+        if self.width is None:
+            padding = torch.arange(words.shape[1]) >= lengths[:, None]
+            found = [one.masked_fill(padding[:, None], -torch.inf) for one in found]
+        pooled = torch.cat([one.amax(dim=2) for one in found], dim=1)
+        return F.cross_entropy(self.linear(self.dropped_out(pooled)), labels)
+
+
+class LstmClassifier(nn.Module):
+    """An LSTM over packed rows, and the largest of its states."""
+
+    def __init__(self, ours: Any, train: Batch) -> None:
+        super().__init__()
+        self.words, self.labels, self.lengths = vector_rows(ours.embedding, train), train.target, lengths_of(train)
+        self.vectors = vector_table(ours.embedding)
+        self.lstm = lstm(*ours.encoder.forwards)
+        self.dropped_in, self.dropped_out = dropouts(ours.embedding, ours.head.hidden.dropouts[0])
+        self.linear = like(ours.head.linear)
+
+    def collate(self, rows: list[int]) -> Batched:
+        return pad_sequence([self.words[row] for row in rows], batch_first=True), self.lengths[rows], self.labels[rows]
+
+    def forward(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        read = self.dropped_in(self.vectors(words))
+        states, _ = self.lstm(pack_padded_sequence(read, lengths, batch_first=True, enforce_sorted=False))
+        pooled = pad_packed_sequence(states, batch_first=True, padding_value=-torch.inf)[0].amax(dim=1)
+        return F.cross_entropy(self.linear(self.dropped_out(pooled)), labels)
+
+
+class Tagger(nn.Module):
+    """Words, characters, vectors and casing under a bidirectional LSTM and pytorch-crf."""
+
+    def __init__(self, ours: Any, train: Batch) -> None:
+        super().__init__()
+        parts = ours.embedding.parts
+        assert isinstance(train.target, Ragged)
+        self.columns = [known_words(parts["words"], train), vector_rows(parts["vectors"], train)]
+        self.columns += [rows_of(train.features["casing"]), rows_of(train.target)]
+        self.spelt, self.lengths = spelt(parts["chars"].spelled, train), lengths_of(train)
+        self.words, self.casing = like(parts["words"].table), like(parts["casing"].table)
+        self.vectors, self.characters = vector_table(parts["vectors"]), character_table(parts["chars"].spelled.table)
+        self.convolutions = nn.ModuleList(convolution(one) for one in parts["chars"].convolutions)
+        self.lstm = lstm(*ours.encoder.forwards, *ours.encoder.backwards)
+        self.dropped_in, self.dropped_out = dropouts(ours.embedding, ours.head.dropout)
+        self.linear, self.crf = like(ours.head.linear), crf(ours.head.output.crf)
+
+    def collate(self, rows: list[int]) -> Batched:
+        padded = [pad_sequence([column[row] for row in rows], batch_first=True) for column in self.columns]
+        words = [self.spelt[row] for row in rows]
+        characters = torch.zeros(*padded[0].shape, max(one.shape[1] for one in words), dtype=torch.int64)
+        for place, one in enumerate(words):
+            characters[place, : one.shape[0], : one.shape[1]] = one
+        return *padded, characters, self.lengths[rows]
+
+    def forward(
+        self, words: Tensor, places: Tensor, casing: Tensor, tags: Tensor, characters: Tensor, lengths: Tensor
+    ) -> Tensor:
+        composed = self.compose(characters.flatten(0, 1)).view(*words.shape, -1)
+        read = torch.cat([self.words(words), composed, self.vectors(places), self.casing(casing)], dim=2)
+        packed = pack_padded_sequence(self.dropped_in(read), lengths, batch_first=True, enforce_sorted=False)
+        states = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
+        mask = torch.arange(words.shape[1]) < lengths[:, None]
+        likelihood: Tensor = self.crf(self.linear(self.dropped_out(states)), tags, mask, reduction="token_mean")
+        return -likelihood
+
+    def compose(self, characters: Tensor) -> Tensor:
+        """(B * T, C) -> (B * T, filters): each filter's largest output over a word's own characters."""
+        read, padding = self.characters(characters).transpose(1, 2), (characters == 0)[:, None]
+        found = [one(read)[..., -characters.shape[1] :].masked_fill(padding, -torch.inf) for one in self.convolutions]
+        return torch.cat([one.amax(dim=2) for one in found], dim=1).tanh()
+
+
+def optimizer_of(peer: Any, rate: float, rate_of_vectors: float) -> torch.optim.Optimizer:
+    """Adam as torch has it by default, the vectors at a rate of their own (times `rate`)."""
+    vectors = peer.vectors.weight
+    others = [one for one in peer.parameters() if one is not vectors]
+    return torch.optim.Adam([{"params": others}, {"params": [vectors], "lr": rate * rate_of_vectors}], lr=rate)
+
+
+def trained_numbers(peer: Any) -> int:
+    """Numbers of the parameters, without the row for characters that stand in padding, which ours has no need of."""
+    extra = peer.characters.embedding_dim if isinstance(peer, Tagger) else 0
+    return sum(one.numel() for one in peer.parameters()) - extra
+
+
+def rows_of(ids: Ragged) -> Column:
+    return list(torch.split(ids.values.long(), ids.rows.host_lengths.tolist()))
+
+
+def lengths_of(train: Batch) -> Tensor:
+    return torch.from_numpy(train.rows.host_lengths)
+
+
+def known_words(ours: Any, train: Batch) -> Column:
+    ids = train.features[ours.feature]
+    return rows_of(ids.map(lambda values: values.masked_fill(values >= ours.table.num_embeddings, ours.unk)))
+
+
+def vector_rows(ours: Any, train: Batch) -> Column:
+    """Each token's row in one table of both the learned and the pretrained vectors."""
+    return rows_of(train.features[ours.feature].map(lambda values: F.embedding(values, ours.place)[..., 0]))
+
+
+def spelt(ours: Any, train: Batch) -> Column:
+    """(length, characters of the longest word) of each row; 0 is padding."""
+    starts = ours.spelling.offsets
+    forms = torch.split(ours.symbols.long() + 1, (starts[1:] - starts[:-1]).tolist())
+    of_rows = rows_of(train.features[ours.feature])
+    return [pad_sequence([forms[form] for form in row], batch_first=True) for row in of_rows]
+
+
+def vector_table(ours: Any) -> nn.Embedding:
+    table = torch.cat([ours.own.detach(), ours.rows.detach()])
+    return nn.Embedding.from_pretrained(table, freeze=False, padding_idx=0)
+
+
+def character_table(ours: nn.Embedding) -> nn.Embedding:
+    table = torch.cat([torch.zeros(1, ours.embedding_dim), ours.weight.detach()])
+    return nn.Embedding.from_pretrained(table, freeze=False, padding_idx=0)
+
+
+def convolution(ours: Any) -> nn.Conv1d:
+    """With padding on either side; of an even width the first output is one too many."""
+    theirs = ours.convolution
+    made = nn.Conv1d(theirs.in_channels, theirs.out_channels, theirs.kernel_size, padding=theirs.kernel_size[0] // 2)
+    made.load_state_dict(theirs.state_dict())
+    return made
+
+
+def lstm(forwards: Any, backwards: Any = None) -> nn.LSTM:
+    """One layer, in one direction or both."""
+    theirs = forwards.cell
+    made = nn.LSTM(theirs.input_size, theirs.hidden_size, batch_first=True, bidirectional=backwards is not None)
+    back = {} if backwards is None else backwards.cell.state_dict()
+    made.load_state_dict({**theirs.state_dict(), **{f"{name}_reverse": weight for name, weight in back.items()}})
+    return made
+
+
+def crf(ours: Any) -> CRF:
+    made, chain = CRF(len(ours.start), batch_first=True), ours.chain("train")
+    for theirs, own in (
+        (made.start_transitions, chain.start),
+        (made.transitions, chain.transitions),
+        (made.end_transitions, chain.end),
+    ):
+        theirs.data.copy_(own.detach().clamp(min=FORBIDDEN))
+    return made
+
+
+def like(ours: Any) -> Any:
+    """Another `nn.Linear` or `nn.Embedding` of the same weights."""
+    if isinstance(ours, nn.Embedding):
+        return nn.Embedding.from_pretrained(ours.weight.detach().clone(), freeze=False, padding_idx=ours.padding_idx)
+    made = nn.Linear(ours.in_features, ours.out_features)
+    made.load_state_dict(ours.state_dict())
+    return made
+
+
+def dropouts(embedding: Any, read: Any) -> tuple[nn.Dropout, nn.Dropout]:
+    """Of the tokens' vectors, and of what the head reads."""
+    return nn.Dropout(embedding.dropout.p), nn.Dropout(read.p)
+
+
+PEERS: dict[str, dict[str, Callable[[Any, Batch], Any]]] = {
+    "tagger": {"by hand": Tagger},
+    "conv": {
+        "by hand": lambda ours, train: ConvClassifier(ours, train, None),
+        "by hand, padded to 100": lambda ours, train: ConvClassifier(ours, train, 100),
+    },
+    "lstm": {"by hand": LstmClassifier},
+}
