@@ -218,3 +218,7 @@ def _write(plain: dict[str, Any], folder: Path) -> None:
     except OSError as error:
         raise cannot_write(folder, error) from error
     write_text(folder / RESOLVED, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -78,15 +78,17 @@ def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> li
     return list(found.values())
 
 
-def audit_space(overrides: Sequence[str], config_dir: Path | None = None) -> Iterator[Audited]:
-    """Audit every combination in turn.
+def audit_space(
+    overrides: Sequence[str], config_dir: Path | None = None, chosen: Sequence[tuple[str, ...]] | None = None
+) -> Iterator[Audited]:
+    """Audit every combination in turn, or the `chosen` ones of them.
 
     Raises:
         HydromelError: overrides that do not compose.
     """
     configs, left_out = compose_strategies([*overrides, *SMALL_DATA], config_dir)
-    for chosen in combinations(overrides, config_dir):
-        yield _audited([*chosen, *overrides], configs, left_out, config_dir)
+    for one in combinations(overrides, config_dir) if chosen is None else chosen:
+        yield _audited([*one, *overrides], configs, left_out, config_dir)
 
 
 def _audited(
