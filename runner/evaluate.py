@@ -66,8 +66,10 @@ def _split(options: argparse.Namespace) -> dict[str, Any]:
     # imports torch: help and a mistyped option need not wait for that
     from runner.evaluating.show import console
     from runner.evaluating.splits import SplitEvaluation
+    from runner.malloc import choose_malloc
 
     run = _loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
+    choose_malloc(run.trained.config.get("malloc", "return"))  # runs of before there was a choice
     split, metrics = run.measure(options.split, options.batch_size)
     console(f"{split} of {run.trained.corpus.name}", metrics)
     return {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split, "metrics": metrics}
@@ -80,8 +82,10 @@ def _text(options: argparse.Namespace) -> dict[str, Any]:
     from runner.evaluating.tally import Tally
     from runner.finished import Trained
     from runner.generating.language_model import LanguageModel, NextToken
+    from runner.malloc import choose_malloc
 
     trained = _loaded(options, Trained.load)
+    choose_malloc(trained.config.get("malloc", "return"))
     if not isinstance(trained.task, NextToken):
         raise HydromelError(
             f"{options.run}: task={trained.task.name} gives a text no probability; hydromel-predict answers it, and "
