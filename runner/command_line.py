@@ -83,7 +83,8 @@ def failed(line: str) -> int:
     """Print one line of error, or with HYDRA_FULL_ERROR=1 where it came from; the exit code."""
     if os.environ.get(FULL_ERROR) == "1":
         traceback.print_exc()
-    print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+    shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(line.split()))
+    print(f"error: {shown}", file=sys.stderr, flush=True)  # a binary file's bytes must not command the terminal
     return 1
 
 

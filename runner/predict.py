@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """examples:
   hydromel-predict runs/2026-11-21/101500-123456-tag-wnut17-bucketed --input news.conll --output tagged.conll
-  hydromel-predict run=RUN < lines.txt > tags.txt                          a line of tags (or a label) for each line
+  hydromel-predict run=RUN --format lines < lines.txt > tags.txt           a line of tags (or a label) for each line
   hydromel-predict run=RUN --format jsonl --probabilities < in.jsonl       {"tokens": [...]} or {"text": "..."} a line
-  hydromel-predict run=0a1b2c... --uri http://localhost:5000 < lines.txt   a run in MLflow
+  hydromel-predict run=0a1b2c... --uri http://localhost:5000 < text > out  a run in MLflow
 
 exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on). docs/predict.md explains."""
 _CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
