@@ -110,7 +110,7 @@ class AdaptiveVocabulary(nn.Module):
         super().__init__()
         if vocab.ids[PAD] != 0:
             raise ValueError("the vocabulary does not begin with <pad>")
-        if cutoffs != sorted(set(cutoffs)) or cutoffs[0] < 2 or cutoffs[-1] >= len(vocab):
+        if not cutoffs or cutoffs != sorted(set(cutoffs)) or cutoffs[0] < 2 or cutoffs[-1] >= len(vocab):
             raise ValueError(f"cutoffs {cutoffs} must rise from 2 to below the vocabulary's size, {len(vocab)}")
         if input_size < 4 ** len(cutoffs):
             raise ValueError(f"{len(cutoffs)} cutoffs need vectors of {4 ** len(cutoffs)} numbers, got {input_size}")

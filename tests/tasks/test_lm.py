@@ -214,6 +214,7 @@ def test_an_adaptive_softmax_gives_every_string_but_pad_its_share(cutoffs: list[
         ({"cutoffs": [9]}, r"^task.cutoffs=\[9\]: cutoffs \[9\] must rise from 2 to below the vocabulary's size, 6"),
         ({"cutoffs": [4, 3]}, r"must rise from 2"),
         ({"cutoffs": [1]}, r"must rise from 2"),
+        ({"cutoffs": []}, r"^task.cutoffs=\[\]: cutoffs \[\] must rise from 2"),
         ({"cutoffs": [2, 3, 4]}, r"3 cutoffs need vectors of 64 numbers, got 16"),
         ({"cutoffs": [3], "tie_weights": True}, r"an adaptive softmax has weights and a precision of its own"),
         ({"cutoffs": [3], "precision": "bfloat16"}, r"an adaptive softmax has weights and a precision of its own"),
