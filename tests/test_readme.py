@@ -17,6 +17,7 @@ TOUR = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line 
 BIN = Path(sys.executable).parent
 
 
+@pytest.mark.timeout(600)  # a dozen commands one after another; a busy machine takes longer
 def test_the_tour_runs(tmp_path: Path) -> None:
     assert len(TOUR) >= 6
     for line in TOUR:
