@@ -85,7 +85,9 @@ def _object(passage: Passage, place: int) -> dict[str, Any]:
 
 
 def _strings(at: str, one: dict[str, Any], name: str, length: int | None) -> list[str]:
-    value = one.get(name)
+    if name not in one:
+        raise HydromelError(f"{at}: no field {name}; the object's fields: {', '.join(one) or 'none'}")
+    value = one[name]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise HydromelError(f"{at}: field '{name}' is {value!r:.60}; expected a list of strings")
     if length is not None and len(value) != length:

@@ -116,6 +116,8 @@ def test_json_objects_stay_as_they_stand() -> None:
 def test_json_has_further_columns() -> None:
     parsed = JsonLines("tokens", None).parse(passage('{"tokens": ["a"], "pos": ["N"]}'), ["tokens", "pos"])
     assert parsed.table.to_pydict() == {"tokens": [["a"]], "pos": [["N"]]}
+    with pytest.raises(HydromelError, match="x:11: no field pos; the object's fields: tokens"):
+        JsonLines("tokens", None).parse(passage('{"tokens": ["a"]}'), ["tokens", "pos"])
 
 
 @pytest.mark.parametrize(
