@@ -134,7 +134,7 @@ def test_stepped_recurrence_keeps_the_contract(cell: Any, reverse: bool) -> None
     check_contract(lambda x: layer(Ragged(x.values, x.rows.step_by_step(), x.layout), None), 6, weights(layer))
 
 
-@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4, 4), (0, 2, 0, 5), (1,), (0, 0)])
+@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4, 4), (0, 2, 0, 5), (1,), (0, 0), (9, 25, 0, 17, 8, 16)])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_steps_equal_the_kernel_in_outputs_states_and_gradients(cell: Any, layout: str, lengths: Any) -> None:
@@ -207,7 +207,7 @@ def test_half_precision_sums_do_not_round_at_each_token() -> None:
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4), (3, 0)])
+@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4), (3, 0), (17, 0, 9)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_recurrence_runs_in_mixed_precision_and_carries_on(cell: Any, lengths: Any, layout: Any) -> None:
     layer, linear = Recurrence(cell, 6, 5, reverse=False), nn.Linear(6, 6)
