@@ -306,20 +306,39 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--updates", type=int, default=25, help="of each, a round")
     parser.add_argument("--runs", type=int, default=4, help="whole runs, of an epoch each")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="figures are written there, in place of former ones of the same work")
     options = parser.parse_args()
-    before = os.getloadavg()[0]
-    cases = [(work, threads) for threads in options.threads for work in options.works]
-    measured = [figures for work, threads in cases for figures in compete(options, work, threads)]
-    runs = [cost_of_run(options, work, threads) for work, threads in cases] if options.runs else []
+    measured: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
+    for threads in options.threads:
+        for work in options.works:
+            before = os.getloadavg()[0]
+            found, cost = compete(options, work, threads), []
+            if options.runs:
+                cost = [cost_of_run(options, work, threads)]
+            facts = circumstances(options, before)
+            measured += [{**one, **facts} for one in found]
+            runs += [{**one, **facts} for one in cost]
+            if options.json is not None:
+                keep(options.json, measured, runs)
     show(measured, runs)
-    if options.json is not None:
-        load = {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)}
-        machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "load_average": load}
-        facts = {"git_commit": git_commit(), "torch": torch.__version__, **machine, "rounds": options.rounds}
-        facts |= {"updates_a_round": options.updates, "runs_each": options.runs}
-        found = {**facts, "measured": measured, "runs": runs}
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def circumstances(options: argparse.Namespace, load_before: float) -> dict[str, Any]:
+    """Under which figures were measured."""
+    load = {"before": round(load_before, 2), "after": round(os.getloadavg()[0], 2)}
+    machine = {"cpu": cpu_name(), "cores": os.cpu_count(), "load_average": load}
+    facts = {"git_commit": git_commit(), "torch": torch.__version__, **machine, "rounds": options.rounds}
+    return facts | {"updates_a_round": options.updates, "runs_each": options.runs}
+
+
+def keep(path: Path, measured: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:
+    """Write figures to the file; former ones of the same work and threads make way, others stay."""
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for key, new in (("measured", measured), ("runs", runs)):
+        again = {(one["work"], one["threads"]) for one in new}
+        found[key] = [one for one in found.get(key, []) if (one["work"], one["threads"]) not in again] + new
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
