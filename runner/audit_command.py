@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.command_line import Parser, failed, whole
+from runner.command_line import Parser, exit_code, whole
 from runner.compose import compose_config, compose_strategies, under
 from runner.errors import HydromelError
 from runner.names import RESOLVED
@@ -36,19 +36,20 @@ exit codes: 0 all checks pass, 1 one fails (or the input is bad). docs/audit.md 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0 all checks pass, 1 one fails or the input is bad."""
-    try:
-        command = parser()
-        options = command.parse_intermixed_args(arguments)
-        _check(options, command.get_default)
-        for file in (options.json, options.html):
-            check_writable(file)
-        if options.gallery:
-            return _gallery(options)
-        if options.every:
-            return _every(options)
-        return _audit(options)
-    except HydromelError as error:
-        return failed(str(error))
+    return exit_code(lambda: _command(arguments))
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    command = parser()
+    options = command.parse_intermixed_args(arguments)
+    _check(options, command.get_default)
+    for file in (options.json, options.html):
+        check_writable(file)
+    if options.gallery:
+        return _gallery(options)
+    if options.every:
+        return _every(options)
+    return _audit(options)
 
 
 def _audit(options: argparse.Namespace) -> int:

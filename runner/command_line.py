@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import NoReturn
 from runner.errors import HydromelError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,6 +79,20 @@ def add_run_flags(parser: Parser) -> None:
     )
     parser.add_argument("--data-dir", metavar="FOLDER", help="where data and vectors lie now (default: as in training)")
     parser.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What `work` returns, or 1 after one line of error, 130 once interrupted, 141 where nobody reads on."""
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        return work()
+    except HydromelError as error:
+        return failed(str(error))
+    except BrokenPipeError:
+        return CLOSED_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def failed(line: str) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runner.command_line import Parser, add_run_flags, failed, interrupt, whole
+from runner.command_line import Parser, add_run_flags, exit_code, whole
 from runner.errors import HydromelError
 from runner.output_file import as_json, check_writable, write
 from runner.text_files import reading, writing
@@ -28,29 +27,22 @@ _EXAMPLES = """examples:
 
 exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on).
 docs/language_models.md explains."""
-_CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 _OF_TEXT = {"output": Path("-"), "format": "tsv", "independent": False, "chunk": 2**22, "encoding": "utf-8"}
 _OF_SPLITS = {"split": None, "streams": None, "window": None}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        options = parser().parse_args(arguments)
-        _check(options)
-        check_writable(options.json)
-        content = _split(options) if options.input is None else _text(options)
-        if options.json is not None:
-            write(options.json, as_json({"run": options.run.removeprefix("run="), **content}))
-        return 0
-    except HydromelError as error:
-        return failed(str(error))
-    except BrokenPipeError:
-        return _CLOSED_PIPE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _evaluate(parser().parse_args(arguments)))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    _check(options)
+    check_writable(options.json)
+    content = _split(options) if options.input is None else _text(options)
+    if options.json is not None:
+        write(options.json, as_json({"run": options.run.removeprefix("run="), **content}))
+    return 0
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -7,13 +7,12 @@ import io
 import itertools
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.command_line import failed, interrupt
+from runner.command_line import exit_code
 from runner.errors import HydromelError
 from runner.generate_options import check, draws, parser
 
@@ -21,27 +20,24 @@ if TYPE_CHECKING:
     from runner.generating.language_model import LanguageModel, Prompts
     from runner.generating.sampling import Choice, Continuation
 
-_CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
-    signal.signal(signal.SIGTERM, interrupt)
+    return exit_code(lambda: _checked(parser().parse_intermixed_args(arguments)))
+
+
+def _checked(options: argparse.Namespace) -> int:
+    check(options)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale: a model may say anything
     try:
-        options = parser().parse_intermixed_args(arguments)
-        check(options)
         _generate(options)
-        return 0
-    except HydromelError as error:
-        return failed(str(error))
     except OSError as error:  # of stdout alone; files complain by themselves
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
-        return _CLOSED_PIPE if isinstance(error, BrokenPipeError) else failed(f"cannot write stdout: {error.strerror}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise HydromelError(f"cannot write stdout: {error.strerror}") from error
+    return 0
 
 
 def _generate(options: argparse.Namespace) -> None:

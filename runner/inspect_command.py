@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.command_line import Parser, failed, whole
+from runner.command_line import Parser, exit_code, whole
 from runner.errors import HydromelError, unknown
 from runner.output_file import as_json, check_writable, write
 
@@ -28,13 +28,7 @@ _STDIN = Path("-")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
-    try:
-        return _inspect(parser().parse_args(arguments))
-    except HydromelError as error:
-        return failed(str(error))
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _inspect(parser().parse_args(arguments)))
 
 
 def _inspect(options: argparse.Namespace) -> int:

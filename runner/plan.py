@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.command_line import Parser, failed, whole
+from runner.command_line import Parser, exit_code, whole
 from runner.compose import compose_strategies
 from runner.errors import HydromelError
 from runner.output_file import as_json, check_writable, write
@@ -24,21 +24,21 @@ docs/plan.md says what each figure is."""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Exit codes: 0, 1 (one line says what is wrong)."""
-    try:
-        options = parser().parse_intermixed_args(arguments)
-        sizes = _sizes(options.batch_sizes, options.overrides)
-        configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)
-        check_writable(options.json)
-        # imports torch: help and a mistyped name need not wait for that
-        from runner import plan_tables
-        from runner.planning import as_dict, plan
+    return exit_code(lambda: _plan(parser().parse_intermixed_args(arguments)))
 
-        report = plan(configs, left_out, options.epochs)
-        plan_tables.show(report)
-        if options.json is not None:
-            write(options.json, as_json(as_dict(report)))
-    except HydromelError as error:
-        return failed(str(error))
+
+def _plan(options: argparse.Namespace) -> int:
+    sizes = _sizes(options.batch_sizes, options.overrides)
+    configs, left_out = compose_strategies(options.overrides, options.config_dir, sizes)
+    check_writable(options.json)
+    # imports torch: help and a mistyped name need not wait for that
+    from runner import plan_tables
+    from runner.planning import as_dict, plan
+
+    report = plan(configs, left_out, options.epochs)
+    plan_tables.show(report)
+    if options.json is not None:
+        write(options.json, as_json(as_dict(report)))
     return 0
 
 

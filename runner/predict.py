@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from runner.command_line import Parser, failed, interrupt, whole
+from runner.command_line import Parser, add_run_flags, exit_code, whole
 from runner.errors import HydromelError
 from runner.text_files import STDIO, reading, writing
 
@@ -26,21 +25,11 @@ _EXAMPLES = """examples:
   hydromel-predict run=0a1b2c... --uri http://localhost:5000 < text > out  a run in MLflow
 
 exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on). docs/predict.md explains."""
-_CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point."""
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        return _predict(parser().parse_args(arguments))
-    except HydromelError as error:
-        return failed(str(error))
-    except BrokenPipeError:
-        return _CLOSED_PIPE
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return exit_code(lambda: _predict(parser().parse_args(arguments)))
 
 
 def _predict(options: argparse.Namespace) -> int:
@@ -119,7 +108,7 @@ def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
         ) from error
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     made = Parser(
         prog="hydromel-predict",
         description="Labels or tags new text with the best checkpoint of a finished run. Text is tokenised: tokens "
@@ -154,13 +143,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="characters of text that are read and answered at a time (default: %(default)s)",
     )
-    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
-    made.add_argument("--dtype", choices=("float32", "float64"), help="of the arithmetic (default: as the run's)")
-    made.add_argument(
-        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
-    )
-    made.add_argument("--data-dir", metavar="FOLDER", help="where files of vectors lie now (default: as in training)")
-    made.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+    add_run_flags(made)
     return made
 
 
