@@ -12,7 +12,7 @@ that they learn. With one thread there is a ratio by the processes' own time, to
 busy take nothing.
 
 The second table is of whole runs (`runner.experiment`) of one epoch: the run's own tokens/s beside a bare loop over the
-same updates (of the same losses, which is checked) that takes turns with it, and the run's seconds by phase.
+same updates (of the same losses, which is checked) that takes turns with it, and the run's seconds by phase. With one thread, all of these are seconds of the process' own time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from training_peers import PEERS, optimizer_of, trained_numbers
 
+from runner import accounting
 from runner.build import build
 from runner.compose import compose_config
 from runner.data import arrange, load_data
@@ -217,6 +219,8 @@ def compete_worker(pipe: Connection, options: argparse.Namespace, work: str, thr
 def run_worker(pipe: Connection, options: argparse.Namespace, work: str, threads: int) -> None:
     """A whole run of an epoch, and a bare loop over the same updates, in turns."""
     torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    accounting.time = SimpleNamespace(perf_counter=clock, time=time.time)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         store = ["tracker=mlflow", f"tracker.uri=sqlite:///{folder}/mlflow.db", f"runs_dir={folder}"]
         extras = ["predictions=false", "baselines=false", "run_plots=null", "train.epochs=1", "train.log_every=1"]
@@ -226,25 +230,25 @@ def run_worker(pipe: Connection, options: argparse.Namespace, work: str, threads
                 return
             both = {}
             for which in ("bare", "run") if number % 2 else ("run", "bare"):
-                both[which] = bare(config) if which == "bare" else whole_run(config, Path(folder) / str(number))
+                both[which] = bare(config, clock) if which == "bare" else whole_run(config, Path(folder) / str(number))
             losses = both["bare"].pop("losses"), both["run"].pop("losses")
             assert np.allclose(*losses, rtol=1e-2), "the bare loop does other updates than the run"
             pipe.send(both)
 
 
-def bare(config: Config) -> dict[str, Any]:
+def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
     """One epoch without a runner; its first updates are no more timed than a run's."""
     ours = Ours(config)
     ours.model.train()
     losses, tokens = [], 0
     for number in range(len(ours.batching.updates(ours.train.rows.host_lengths, config["seed"], 0))):
         if number == config["train"]["warmup_updates"]:
-            tokens, begin = 0, time.perf_counter()
+            tokens, begin = 0, clock()
         loss, these = ours.step(number)
         losses.append(loss)
         tokens += these
     values = torch.stack(losses).tolist()
-    return {"real_tokens_per_s": tokens / (time.perf_counter() - begin), "losses": values}
+    return {"real_tokens_per_s": tokens / (clock() - begin), "losses": values}
 
 
 def whole_run(config: Config, folder: Path) -> dict[str, Any]:
@@ -303,7 +307,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of the published data sets")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=9, help="0: whole runs alone")
     parser.add_argument("--updates", type=int, default=25, help="of each, a round")
     parser.add_argument("--runs", type=int, default=4, help="whole runs, of an epoch each")
     parser.add_argument("--json", type=Path, help="figures are written there, in place of former ones of the same work")
@@ -313,7 +317,8 @@ def main() -> None:
     for threads in options.threads:
         for work in options.works:
             before = os.getloadavg()[0]
-            found, cost = compete(options, work, threads), []
+            found = compete(options, work, threads) if options.rounds else []
+            cost = []
             if options.runs:
                 cost = [cost_of_run(options, work, threads)]
             facts = circumstances(options, before)
