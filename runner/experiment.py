@@ -25,6 +25,7 @@ from runner.model import build_model
 from runner.optim import parameters_by_rate
 from runner.records import RunFolder
 from runner.result import finish
+from runner.saved_config import write_config
 from runner.schedule import Schedule
 from runner.snapshot import checkpoint_path, restore, snapshot
 from runner.sync import deliver_pending
@@ -146,7 +147,6 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
     batching = build(config["batching"], "batching", {}, plugins)
     data = load_data(config, task)
     say(describe_data(config, data))
-    write_vocabs(run.path, data.vocabs)
     train = arrange(config, batching, data.splits["train"].to(device))
     model = build_model(config, task, data.vocabs, plugins).to(device=device, dtype=_DTYPES[config["dtype"]])
     for described in describe_vectors(model, data.splits):
@@ -179,6 +179,8 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
     if last.exists():
         restore(training, load_checkpoint(last, model))
         say(f"going on from epoch {training.progress.epoch + 1}, update {training.progress.updates}")
+    write_config(config, run.path)  # only now: what a resume gets wrong must not spoil the run that it was meant for
+    write_vocabs(run.path, data.vocabs)
     return training, data
 
 

@@ -34,13 +34,15 @@ def process_start() -> float:
     return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def run_job(folder: Path, started: float) -> int:
-    """Run FOLDER's config; the exit code."""
+def run_job(folder: Path, started: float, config: dict[str, Any] | None = None) -> int:
+    """Run `config`, or FOLDER's own where none is given; the exit code."""
     signal.signal(signal.SIGTERM, interrupt)
     try:
         from runner.experiment import run_experiment  # imports torch: a mistyped command need not wait for that
 
-        config: dict[str, Any] = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8"))
+        if config is None:
+            config = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8"))
+            assert config is not None
         result = run_experiment(config, folder, started, say)
     except HydromelError as error:
         return failed(str(error))

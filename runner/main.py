@@ -23,11 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.command_line import FULL_ERROR, failed, interrupt
 from runner.complaint import explain
-from runner.durable import cannot_write, write_text
 from runner.errors import HydromelError
 from runner.job import process_start, run_job, say
 from runner.names import CHECKPOINTS, RESOLVED, RESULT
 from runner.provenance_hash import job_hash
+from runner.saved_config import write_config
 
 _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 _PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
@@ -103,16 +103,16 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
                     f"{folder} holds a run; go on with it by resume={folder}, or give another hydra.run.dir"
                 )
             plain["sweep"] = {"id": None}
+            write_config(plain, folder)
         else:
             plain, folder = resumed(plain, overrides)
-        _write(plain, folder)
     except HydromelError as error:
         jobs.code = failed(str(error))
         return
     finally:
         with contextlib.suppress(OSError):  # Hydra made it; it is left where something lies in it
             output.rmdir()
-    jobs.code = run_job(folder, process_start())
+    jobs.code = run_job(folder, process_start(), plain)
 
 
 def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: Any) -> None:
             jobs.done += 1
             return
         say(f"--- {name}: {overrides}")
-        _write(plain, folder)
+        write_config(plain, folder)
     except HydromelError as error:
         name, code = overrides, failed(str(error))
     else:
@@ -210,14 +210,6 @@ def _in_fresh_process(folder: Path) -> int:
             except subprocess.TimeoutExpired:
                 process.kill()
         raise
-
-
-def _write(plain: dict[str, Any], folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    write_text(folder / RESOLVED, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
 if __name__ == "__main__":

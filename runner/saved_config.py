@@ -9,11 +9,25 @@ from typing import Any
 import yaml
 
 from runner import names
+from runner.durable import cannot_write, write_text
 from runner.errors import HydromelError
 
 Config = dict[str, Any]
 PARTS = ("runner.embeddings.", "runner.encoders.", "runner.batching.", "runner.features.", "runner.vocab.", "tasks.")
 _ALWAYS = ("dtype", "max_length", "choices")
+
+
+def write_config(config: Config, folder: Path) -> None:
+    """Write a resolved config into a run's folder, which is made where it is missing.
+
+    Raises:
+        HydromelError: it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    write_text(folder / names.RESOLVED, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
 def config_of(folder: Path, built: Sequence[str], plugins: Sequence[str]) -> Config:

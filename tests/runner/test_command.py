@@ -13,6 +13,7 @@ import yaml
 from composed import config, label_files, tag_files
 
 from runner import main as command
+from runner import names
 
 HYDROMEL = [sys.executable, "-c", "from runner.main import main; main()"]
 
@@ -126,8 +127,12 @@ def test_a_checkpoint_that_does_not_fit(
     subprocess.run([*HYDROMEL, *arguments], check=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert "finished" in said(monkeypatch, capfd, tmp_path, "resume=run")
     (tmp_path / "run" / "result.json").unlink()
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in (names.RESOLVED, names.VOCABS)}
     line = said(monkeypatch, capfd, tmp_path, "resume=run", "encoder.hidden=6")
     assert "does not fit" in line
+    assert "does not fit" in said(monkeypatch, capfd, tmp_path, "resume=run", "features.words.max_size=1")
+    assert "train.epochs='x'" in said(monkeypatch, capfd, tmp_path, "resume=run", "train.epochs=x")
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept, "a mistake spoilt the run"
     last = tmp_path / "run" / "checkpoints" / "last.safetensors"
     last.write_bytes(last.read_bytes()[:100])
     assert "last.safetensors" in said(monkeypatch, capfd, tmp_path, "resume=run")
