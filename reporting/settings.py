@@ -12,9 +12,10 @@ import yaml
 from reporting.runs import Run
 from runner.names import RESOLVED
 
-# top-level keys that say nothing about what is compared, or that may differ inside a group
+# keys that say nothing about what is compared, or that may differ inside a group; `choices` are names of groups
 APART_FROM = frozenset(
-    {"batching", "seed", "tracker", "hydra", "data_dir", "cache_dir", "sweep_id", "experiment", "resume"}
+    {"batching", "seed", "tracker", "baselines", "hydra", "data_dir", "cache_dir", "runs_dir"}
+    | {"sweep", "experiment", "resume", "run_plots", "plugins"}
 )
 MISSING = "—"
 AS_MOST = "as most groups here have them"
@@ -53,8 +54,14 @@ def _config(run: Run) -> dict[str, Any]:
         config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
         config = None
-    chosen = {key: value for key, value in config.items() if key not in APART_FROM} if isinstance(config, dict) else {}
+    chosen = _compared(config) if isinstance(config, dict) else {}
+    if isinstance(names := chosen.get("choices"), dict):
+        chosen["choices"] = _compared(names)
     return {**chosen, "data": run.text("provenance.data_fingerprint")[:8]}
+
+
+def _compared(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in APART_FROM}
 
 
 def _differences(values: Sequence[Any], name: str) -> Iterator[tuple[str, list[str]]]:

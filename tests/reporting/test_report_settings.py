@@ -63,6 +63,16 @@ def test_few_differences_are_told_of_every_group(told: Any) -> None:
     }
 
 
+def test_what_may_differ_inside_a_group_sets_none_apart(told: Any) -> None:
+    """A group has runs of several strategies, seeds and trackers: no one of them says what the group is."""
+    of_one_run = {"baselines": True, "sweep": {"id": "x"}, "runs_dir": "x", "run_plots": None, "tracker": {"name": "x"}}
+    names = {"batching": "packed", "tracker": "mlflow", "experiment": "x", "encoder": "gru"}
+    assert told({"a": {"lr": 1, **of_one_run, "choices": names}, "b": {"lr": 2, "choices": {"encoder": "lstm"}}}) == {
+        "a": {"choices.encoder": "gru", "lr": "1"},
+        "b": {"choices.encoder": "lstm", "lr": "2"},
+    }
+
+
 def test_options_of_a_part_are_told_only_where_those_that_have_it_differ(told: Any) -> None:
     wide = CHARS | {"filters": 99}
     assert told({"a": {"chars": CHARS}, "b": {"chars": wide}, "c": {}}) == {
