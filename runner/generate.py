@@ -74,8 +74,11 @@ def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
     found = steps(model, prompts, 1, choose, options.max_tokens)
     said = (int(step.tokens[0]) for step in found)
     strings = (model.vocab.tokens[token] for token in said if token != model.end)
-    for piece in itertools.chain([text], model.text.pieces(strings, behind=text), ["\n"]):
-        print(piece, end="", flush=True)
+    try:
+        for piece in itertools.chain([text], model.text.pieces(strings, behind=text)):
+            print(piece, end="", flush=True)
+    finally:  # a message that an error ends it with begins a line, too
+        print(flush=True)
 
 
 def _continued(

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import yaml
 from composed import QUIET, config, label_files
 
 from runner import names
+from runner.errors import HydromelError
 from runner.experiment import run_experiment
 from runner.generate import main
+from runner.generating import sampling
 
 SMALL = ("train.max_updates=30", "optimizer.lr=0.02", "train.epochs=9", "embedding.size=8", "baselines=false")
 SPLITS = ("train", "valid", "test")
@@ -211,6 +214,19 @@ def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 )
 def test_a_mistake(lines: Path, capfd: pytest.CaptureFixture[str], arguments: list[str], expected: str) -> None:
     assert expected in _line(capfd, f"run={lines}", *arguments)
+
+
+def test_a_text_that_an_error_ends_ends_its_line(
+    lines: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Iterator[Any]:
+        raise HydromelError("no more positions")
+        yield
+
+    monkeypatch.setattr(sampling, "steps", broken)
+    capfd.readouterr()
+    assert main([f"run={lines}", "prompt=the cat"]) == 1
+    assert capfd.readouterr() == ("the cat\n", "error: no more positions\n")
 
 
 def test_no_run(capfd: pytest.CaptureFixture[str]) -> None:
