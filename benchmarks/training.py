@@ -12,7 +12,8 @@ that they learn. With one thread there is a ratio by the processes' own time, to
 busy take nothing.
 
 The second table is of whole runs (`runner.experiment`) of one epoch: the run's own tokens/s beside a bare loop over the
-same updates (of the same losses, which is checked) that takes turns with it, and the run's seconds by phase. With one thread, all of these are seconds of the process' own time.
+same updates (of the same losses, which is checked) that takes turns with it, and the run's seconds by phase
+(`training_runs.py`).
 """
 
 from __future__ import annotations
@@ -21,15 +22,12 @@ import argparse
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import count
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,26 +36,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from training_ours import WORKS, Ours, compose, started
 from training_peers import PEERS, optimizer_of, trained_numbers
+from training_runs import cost_of_run
 
-from runner import accounting
-from runner.build import build
-from runner.compose import compose_config
-from runner.data import arrange, load_data
 from runner.embeddings.vectors import Vectors
-from runner.experiment import build_optimizer, run_experiment
-from runner.malloc import choose_malloc
-from runner.matmul import choose_matmul
-from runner.model import build_model, parameter_count
-from runner.names import METRICS
+from runner.model import parameter_count
 from runner.provenance import cpu_name, git_commit
-from runner.train import backward
 
-WORKS = {
-    "tagger": ["experiment=wnut17", "task.head=crf", "task.constraints=both", "task.label_weights=null"],
-    "conv": ["experiment=sst2_conv"],
-    "lstm": ["experiment=sst2_lstm"],
-}
 PEER = "by hand"
 OURS = {
     "bucketed": ["batching=bucketed"],
@@ -67,44 +53,7 @@ OURS = {
 }
 WARM_UP = 2  # rounds
 SAME_LOSS = 1e-4  # how far the two may be apart, relative
-Config = dict[str, Any]
 Step = Callable[[int], tuple[Tensor, int]]  # number of an update -> its loss, its real tokens
-
-
-class Ours:
-    """What a run trains, and what `runner.train` does at each update."""
-
-    def __init__(self, config: Config) -> None:
-        choose_matmul(config["matmul"])
-        choose_malloc(config["malloc"])
-        self.config = config
-        self.task = build(config["task"], "task", {})
-        data = load_data(config, self.task)
-        self.batching = build(config["batching"], "batching", {})
-        self.train = arrange(config, self.batching, data.splits["train"])
-        torch.manual_seed(config["seed"])
-        self.model = build_model(config, self.task, data.vocabs, [])
-        self.optimizer = build_optimizer(config, self.model)
-        self.epochs: dict[int, list[Any]] = {}
-
-    def rows(self, number: int) -> Any:
-        """The rows of an update, epoch after epoch."""
-        lengths, seed = self.train.rows.host_lengths, self.config["seed"]
-        per_epoch = len(self.epochs.setdefault(0, self.batching.updates(lengths, seed, 0)))
-        epoch, place = divmod(number, per_epoch)
-        if epoch not in self.epochs:
-            self.epochs[epoch] = self.batching.updates(lengths, seed, epoch)
-        return self.epochs[epoch][place % len(self.epochs[epoch])]
-
-    def step(self, number: int) -> tuple[Tensor, int]:
-        rows = self.rows(number)
-        batches = list(self.batching.micro_batches(self.train, rows))
-        answers = sum(self.task.count(batch) for batch in batches)
-        loss, _ = backward(self.model, self.model.head, batches, answers, None, False, lambda lap: None)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return loss, int(self.train.rows.host_lengths[rows].sum())
 
 
 def peer_step(ours: Ours, work: str, name: str) -> Step:
@@ -149,10 +98,6 @@ def apart_from(peer: Any, ours: Ours) -> float:
     return apart
 
 
-def compose(work: str, options: argparse.Namespace, *more: str) -> Config:
-    return compose_config([*WORKS[work], f"data_dir={options.data}", "tracker=none", "schedule=constant", *more])
-
-
 def compete(options: argparse.Namespace, work: str, threads: int) -> list[dict[str, Any]]:
     """Real tokens/s of each, in processes that take turns, to and fro."""
     workers = {name: started(compete_worker, options, work, threads, name) for name in (*PEERS[work], *OURS)}
@@ -190,17 +135,6 @@ def compete(options: argparse.Namespace, work: str, threads: int) -> list[dict[s
     ]
 
 
-def started(
-    target: Callable[..., None], options: argparse.Namespace, work: str, threads: int, *more: Any
-) -> Connection:
-    """The pipe to a new process."""
-    spawn = get_context("spawn")
-    here, there = spawn.Pipe()
-    spawn.Process(target=target, args=(there, options, work, threads, *more), daemon=True).start()
-    there.close()  # so that waiting for a process that failed ends
-    return here
-
-
 def compete_worker(pipe: Connection, options: argparse.Namespace, work: str, threads: int, name: str) -> None:
     """Make as many updates as are asked for, again and again; 0 ends it."""
     torch.set_num_threads(threads)
@@ -214,73 +148,6 @@ def compete_worker(pipe: Connection, options: argparse.Namespace, work: str, thr
         mean = float(torch.stack(losses).mean())
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         pipe.send({"seconds": wall, "cpu_seconds": cpu, "tokens": sum(tokens), "loss": mean})
-
-
-def run_worker(pipe: Connection, options: argparse.Namespace, work: str, threads: int) -> None:
-    """A whole run of an epoch, and a bare loop over the same updates, in turns."""
-    torch.set_num_threads(threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
-    accounting.time = SimpleNamespace(perf_counter=clock, time=time.time)  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory() as folder:
-        store = ["tracker=mlflow", f"tracker.uri=sqlite:///{folder}/mlflow.db", f"runs_dir={folder}"]
-        extras = ["predictions=false", "baselines=false", "run_plots=null", "train.epochs=1", "train.log_every=1"]
-        config = compose(work, options, *store, *extras)
-        for number in count():
-            if not pipe.recv():
-                return
-            both = {}
-            for which in ("bare", "run") if number % 2 else ("run", "bare"):
-                both[which] = bare(config, clock) if which == "bare" else whole_run(config, Path(folder) / str(number))
-            losses = both["bare"].pop("losses"), both["run"].pop("losses")
-            assert np.allclose(*losses, rtol=1e-2), "the bare loop does other updates than the run"
-            pipe.send(both)
-
-
-def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
-    """One epoch without a runner; its first updates are no more timed than a run's."""
-    ours = Ours(config)
-    ours.model.train()
-    losses, tokens = [], 0
-    for number in range(len(ours.batching.updates(ours.train.rows.host_lengths, config["seed"], 0))):
-        if number == config["train"]["warmup_updates"]:
-            tokens, begin = 0, clock()
-        loss, these = ours.step(number)
-        losses.append(loss)
-        tokens += these
-    values = torch.stack(losses).tolist()
-    return {"real_tokens_per_s": tokens / (clock() - begin), "losses": values}
-
-
-def whole_run(config: Config, folder: Path) -> dict[str, Any]:
-    result = run_experiment(config, folder, time.time(), lambda line: None)
-    records = map(json.loads, (folder / METRICS).read_text().splitlines())
-    losses = [one["metrics"]["train/loss"] for one in records if "train/loss" in one["metrics"]]
-    rate = result["speed"]["real_tokens_per_s"]
-    return {"real_tokens_per_s": rate, "seconds": result["seconds"], "losses": losses}
-
-
-def cost_of_run(options: argparse.Namespace, work: str, threads: int) -> dict[str, Any]:
-    """What a run's tokens/s are short of the bare loop's, and its seconds by phase."""
-    pipe, rounds = started(run_worker, options, work, threads), []
-    for _ in range(1 + options.runs):
-        pipe.send(1)
-        rounds.append(pipe.recv())
-    pipe.send(0)
-    timed = rounds[1:]
-    rates = {name: [one[name]["real_tokens_per_s"] for one in timed] for name in ("bare", "run")}
-    costs = [100 * (1 - run / alone) for run, alone in zip(rates["run"], rates["bare"], strict=True)]
-    return {
-        "work": work,
-        "threads": threads,
-        "bare_tokens_per_s": median(rates["bare"]),
-        "run_tokens_per_s": median(rates["run"]),
-        "cost_percent": median(costs),
-        "cost_percent_of_fastest": 100 * (1 - max(rates["run"]) / max(rates["bare"])),
-        "cost_percent_of_each": costs,
-        "seconds": {
-            phase: median(one["run"]["seconds"][phase] for one in timed) for phase in timed[0]["run"]["seconds"]
-        },
-    }
 
 
 def show(measured: list[dict[str, Any]], runs: list[dict[str, Any]]) -> None:

@@ -1,0 +1,93 @@
+"""What a whole run costs beside a bare loop over the same updates, for `training.py`.
+
+With one thread all seconds are those of the process' own time: others that keep the machine busy take nothing of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import count
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from training_ours import Config, Ours, compose, started
+
+from runner import accounting
+from runner.experiment import run_experiment
+from runner.names import METRICS
+
+
+def run_worker(pipe: Connection, options: argparse.Namespace, work: str, threads: int) -> None:
+    """A whole run of an epoch, and a bare loop over the same updates, in turns."""
+    torch.set_num_threads(threads)
+    clock = time.process_time if threads == 1 else time.perf_counter
+    accounting.time = SimpleNamespace(perf_counter=clock, time=time.time)  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory() as folder:
+        store = ["tracker=mlflow", f"tracker.uri=sqlite:///{folder}/mlflow.db", f"runs_dir={folder}"]
+        extras = ["predictions=false", "baselines=false", "run_plots=null", "train.epochs=1", "train.log_every=1"]
+        config = compose(work, options, *store, *extras)
+        for number in count():
+            if not pipe.recv():
+                return
+            both = {}
+            for which in ("bare", "run") if number % 2 else ("run", "bare"):
+                both[which] = bare(config, clock) if which == "bare" else whole_run(config, Path(folder) / str(number))
+            losses = both["bare"].pop("losses"), both["run"].pop("losses")
+            assert np.allclose(*losses, rtol=1e-2), "the bare loop does other updates than the run"
+            pipe.send(both)
+
+
+def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
+    """One epoch without a runner; its first updates are no more timed than a run's."""
+    ours = Ours(config)
+    ours.model.train()
+    losses, tokens = [], 0
+    for number in range(len(ours.batching.updates(ours.train.rows.host_lengths, config["seed"], 0))):
+        if number == config["train"]["warmup_updates"]:
+            tokens, begin = 0, clock()
+        loss, these = ours.step(number)
+        losses.append(loss)
+        tokens += these
+    values = torch.stack(losses).tolist()
+    return {"real_tokens_per_s": tokens / (clock() - begin), "losses": values}
+
+
+def whole_run(config: Config, folder: Path) -> dict[str, Any]:
+    result = run_experiment(config, folder, time.time(), lambda line: None)
+    records = map(json.loads, (folder / METRICS).read_text().splitlines())
+    losses = [one["metrics"]["train/loss"] for one in records if "train/loss" in one["metrics"]]
+    rate = result["speed"]["real_tokens_per_s"]
+    return {"real_tokens_per_s": rate, "seconds": result["seconds"], "losses": losses}
+
+
+def cost_of_run(options: argparse.Namespace, work: str, threads: int) -> dict[str, Any]:
+    """What a run's tokens/s are short of the bare loop's, and its seconds by phase."""
+    pipe, rounds = started(run_worker, options, work, threads), []
+    for _ in range(1 + options.runs):
+        pipe.send(1)
+        rounds.append(pipe.recv())
+    pipe.send(0)
+    timed = rounds[1:]
+    rates = {name: [one[name]["real_tokens_per_s"] for one in timed] for name in ("bare", "run")}
+    costs = [100 * (1 - run / alone) for run, alone in zip(rates["run"], rates["bare"], strict=True)]
+    return {
+        "work": work,
+        "threads": threads,
+        "bare_tokens_per_s": median(rates["bare"]),
+        "run_tokens_per_s": median(rates["run"]),
+        "cost_percent": median(costs),
+        "cost_percent_of_fastest": 100 * (1 - max(rates["run"]) / max(rates["bare"])),
+        "cost_percent_of_each": costs,
+        "seconds": {
+            phase: median(one["run"]["seconds"][phase] for one in timed) for phase in timed[0]["run"]["seconds"]
+        },
+    }
