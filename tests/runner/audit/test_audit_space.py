@@ -65,7 +65,6 @@ def test_every_combination_is_batch_invariant(task: str, encoder: str) -> None:
         assert streams or harmless or one.report.failures(controls=True), f"{one.choice}: the control passes"
         reports.append(one.report)
     assert bool(reports) == (encoder not in PER_ROW or task == "classify")
-    assert tuple(overrides) in chosen
 
 
 def test_combinations_hold_each_pooling_and_unit_once() -> None:
