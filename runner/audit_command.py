@@ -13,10 +13,9 @@ from runner.compose import compose_config, compose_strategies, under
 from runner.errors import HydromelError
 from runner.names import RESOLVED
 from runner.output_file import as_json, check_writable, write
-from runner.saved_config import config_of
+from runner.saved_config import MODEL, config_of
 
 Config = dict[str, Any]
-BUILT = ("task", "dataset", "features", "embedding", "encoder", "batching")  # of a run's config, to audit it
 _NO_INSIGHT = ": more add time, not insight"
 ALONE = {  # flags that say what is audited, and others that they take
     "gallery": ("known bugs", ("json",)),
@@ -132,7 +131,7 @@ def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]
                 f"plugins=[NAME], no {override}"
             )
     plugins = compose_config([one for one in options.overrides if one.startswith("plugins=")])["plugins"]
-    config = config_of(options.run, BUILT, plugins)
+    config = config_of(options.run, (*MODEL, "batching"), plugins)
     config["plugins"] = plugins  # whom to trust is said on the command line, not by the file
     if not any(one.startswith("batching=") for one in options.overrides):
         return [config], {}

@@ -70,17 +70,6 @@ def number(above: float | None, most: float | None = None) -> Callable[[str], fl
     return bounded
 
 
-def add_run_flags(parser: Parser) -> None:
-    """Flags of all commands that use a finished run, about how it is loaded."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="of the arithmetic (default: as the run's)")
-    parser.add_argument(
-        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
-    )
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where data and vectors lie now (default: as in training)")
-    parser.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
-
-
 def exit_code(work: Callable[[], int]) -> int:
     """What `work` returns, or 1 after one line of error, 130 once interrupted, 141 where nobody reads on."""
     signal.signal(signal.SIGTERM, interrupt)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from runner.command_line import Parser, add_run_flags, exit_code, whole
+from runner.command_line import Parser, exit_code, whole
 from runner.errors import HydromelError
 from runner.output_file import as_json, check_writable, write
+from runner.run_flags import add_run_flags, loaded
 from runner.text_files import reading, writing
 
 if TYPE_CHECKING:
     from runner.evaluating.tally import Tally
 
-T = TypeVar("T")
 _EXAMPLES = """examples:
   hydromel-evaluate run=RUN                                 on the run's own test set (valid, where there is none)
   hydromel-evaluate run=RUN --split valid --json valid.json
@@ -60,7 +60,7 @@ def _split(options: argparse.Namespace) -> dict[str, Any]:
     from runner.evaluating.splits import SplitEvaluation
     from runner.malloc import choose_malloc
 
-    run = _loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
+    run = loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
     choose_malloc(run.trained.config.get("malloc", "return"))  # runs of before there was a choice
     split, metrics = run.measure(options.split, options.batch_size)
     console(f"{split} of {run.trained.corpus.name}", metrics)
@@ -76,7 +76,7 @@ def _text(options: argparse.Namespace) -> dict[str, Any]:
     from runner.generating.language_model import LanguageModel, NextToken
     from runner.malloc import choose_malloc
 
-    trained = _loaded(options, Trained.load)
+    trained = loaded(options, Trained.load)
     choose_malloc(trained.config.get("malloc", "return"))
     if not isinstance(trained.task, NextToken):
         raise HydromelError(
@@ -116,17 +116,6 @@ def _line(tally: Tally, form: str) -> str:
 
         return json.dumps(finite(figures), allow_nan=False)
     return f"{figures['log_p']:.4f}\t{figures['perplexity']:.4f}\t{tally.tokens}\t{tally.unknown}"
-
-
-def _loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
-    from runner.experiment import choose_device
-    from runner.mlflow_runs import with_folder
-
-    device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
-    trusted = [name for name in options.plugins.split(",") if name]
-    return with_folder(
-        options.run, options.uri, lambda folder: load(folder, device, options.dtype, trusted, options.data_dir)
-    )
 
 
 def parser() -> argparse.ArgumentParser:

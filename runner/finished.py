@@ -28,18 +28,17 @@ from runner.features import TokenFeature
 from runner.model import Model, build_model
 from runner.predictions import predict
 from runner.ragged import Ragged
-from runner.saved_config import config_of
+from runner.saved_config import MODEL, config_of
 from runner.snapshot import checkpoint_path
 from runner.task import Corpus, Head, Inspector, Task
 from runner.texts.text_format import Answers
 from runner.train import device_of
-from runner.truncation import Keep, truncate
+from runner.truncation import truncate
 from runner.unseen import admit
 from runner.vocab import EOS, PAD, Vocab
 
 Config = dict[str, Any]
 Dtype = Literal["float32", "float64"]
-BUILT = ("task", "dataset", "features", "embedding", "encoder")  # of a config, to answer text
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -76,7 +75,7 @@ class Trained:
             HydromelError: no run, one of another version, one that is damaged, or a config that names what is not
                 allowed.
         """
-        config = config_of(folder, BUILT, plugins)
+        config = config_of(folder, MODEL, plugins)
         if data_dir is not None:
             config = _with_data_dir(config, data_dir)
         vocabs = read_vocabs(folder)
@@ -92,23 +91,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Finished:
-    """A trained model that labels or tags, and what it takes to ask it.
+    """A trained model that labels or tags.
 
     Attributes:
-        features: how text becomes integer columns.
-        vocabs: of training.
-        corpus: what it was trained on; not read.
         inspector: says answers in the corpus's words.
-        max_length, keep: how rows to be labelled are cut (`runner.truncation`); None: they are not.
     """
 
-    model: Model
-    features: dict[str, TokenFeature]
-    vocabs: dict[str, Vocab]
-    corpus: Corpus
+    trained: Trained
     inspector: Inspector
-    max_length: int | None
-    keep: Keep
 
     @classmethod
     def load(
@@ -125,20 +115,12 @@ class Finished:
             raise HydromelError(
                 f"{folder}: task={trained.task.name} answers nothing about a text (classify and tag do)"
             )
-        return cls(
-            model=trained.model,
-            features=trained.features,
-            vocabs=trained.vocabs,
-            corpus=trained.corpus,
-            inspector=inspector,
-            max_length=trained.config["max_length"],
-            keep=trained.config.get("truncate", "head"),  # runs of before there was a choice
-        )
+        return cls(trained, inspector)
 
     @property
     def columns(self) -> list[str]:
         """Of the text, that the features are made of; `tokens` among them."""
-        return list(dict.fromkeys(["tokens", *(feature.column for feature in self.features.values())]))
+        return list(dict.fromkeys(["tokens", *(feature.column for feature in self.trained.features.values())]))
 
     def answer(self, table: pa.Table, batch_size: int) -> Answers:
         """Labels of rows, or tags of tokens, with their probabilities, in the table's order.
@@ -150,8 +132,9 @@ class Finished:
         split = self._numericalised(table, per_token)
         strings, probability = pa.array([], pa.string()), pa.array([], pa.float32())
         if table.num_rows:
-            batches = evaluation_batches(split.to(device_of(self.model)), batch_size)
-            found = predict(self.model, cast(Head, self.model.head), batches, bf16=False)
+            model = self.trained.model
+            batches = evaluation_batches(split.to(device_of(model)), batch_size)
+            found = predict(model, cast(Head, model.head), batches, bf16=False)
             strings = self.inspector.strings(found.answers, split.rows.host_offsets)
             probability = pa.array(found.probability)
         if not per_token:
@@ -161,13 +144,15 @@ class Finished:
 
     def _numericalised(self, table: pa.Table, per_token: bool) -> Batch:
         """The rows as integers, with targets that say nothing."""
-        ids = columns_of(table, self.features, admit(self.model, self.vocabs, self.features, table))
+        run = self.trained
+        ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
         rows = next(iter(ids.values())).rows
         nothing = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
         batch = Batch(ids, Ragged(nothing, rows, "packed") if per_token else nothing, np.arange(rows.n_rows))
-        if self.max_length is None or per_token:
+        longest = run.config["max_length"]
+        if longest is None or per_token:
             return batch
-        return truncate(batch, self.max_length, self.keep)
+        return truncate(batch, longest, run.config.get("truncate", "head"))  # runs of before there was a choice
 
 
 def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:

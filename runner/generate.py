@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from runner.command_line import exit_code
 from runner.errors import HydromelError
 from runner.generate_options import check, draws, parser
+from runner.run_flags import loaded
+from runner.text_files import reading
 
 if TYPE_CHECKING:
     from runner.generating.language_model import LanguageModel, Prompts
@@ -123,16 +125,8 @@ def _prompts(options: argparse.Namespace) -> Iterator[str]:
     if options.prompts is None:
         yield from options.prompt
         return
-    if options.prompts == "-":
-        yield from read_lines(sys.stdin.buffer, "stdin", options.encoding)
-        return
-    path = Path(options.prompts)
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise HydromelError(f"--prompts {options.prompts}: cannot be read ({error.strerror})") from error
-    with file:
-        yield from read_lines(file, options.prompts, options.encoding)
+    with reading(Path(options.prompts), "--prompts") as source:
+        yield from read_lines(source, "stdin" if options.prompts == "-" else options.prompts, options.encoding)
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -156,19 +150,10 @@ def _as_plain(model: LanguageModel, text: str, unknown: list[str], found: list[C
 
 def _load(options: argparse.Namespace) -> LanguageModel:
     # imports torch: help and a mistyped option need not wait for that
-    from runner.experiment import choose_device
     from runner.finished import Trained
     from runner.generating.language_model import LanguageModel
-    from runner.mlflow_runs import with_folder
 
-    device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
-    trusted = [name for name in options.plugins.split(",") if name]
-
-    def load(folder: Path) -> LanguageModel:
-        trained = Trained.load(folder, device, options.dtype, trusted, options.data_dir)
-        return LanguageModel(trained, options.run, options.allow_unk)
-
-    return with_folder(options.run, options.uri, load)
+    return LanguageModel(loaded(options, Trained.load), options.run, options.allow_unk)
 
 
 def _a_prompt(options: argparse.Namespace) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-from runner.command_line import Parser, add_run_flags, number, whole
+from runner.command_line import Parser, number, whole
 from runner.errors import HydromelError
+from runner.run_flags import add_run_flags
 
 _EXAMPLES = """examples:
   hydromel-generate run=RUN prompt="def main("                               the likeliest token, again and again

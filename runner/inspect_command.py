@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from runner.command_line import Parser, exit_code, whole
 from runner.errors import HydromelError, unknown
 from runner.output_file import as_json, check_writable, write
+from runner.run_flags import add_run_flags, loaded
+from runner.text_files import STDIO, reading
 
 if TYPE_CHECKING:
     from runner.finished import Trained
@@ -23,7 +25,6 @@ _EXAMPLES = """examples:
 features: quotes, line_position, newline, blank_line, depth, indentation, word_position, space, capital, digit;
 python_string, python_comment, python_depth. docs/language_models.md explains.
 exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
-_STDIN = Path("-")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +44,9 @@ def _inspect(options: argparse.Namespace) -> int:
         check_writable(file)
     trained = _load(options)
     text, source = _text(options, trained)
-    reading = read(trained, text, source)
-    seen = watch(trained.model, reading, names, options.show)
-    report = show.Report.of(options.run.removeprefix("run="), source, reading, seen, options.cells)
+    passage = read(trained, text, source)
+    seen = watch(trained.model, passage, names, options.show)
+    report = show.Report.of(options.run.removeprefix("run="), source, passage, seen, options.cells)
     show.console(report)
     if options.json is not None:
         write(options.json, as_json(report.as_dict()))
@@ -56,15 +57,9 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> Trained:
-    from runner.experiment import choose_device
     from runner.finished import Trained
-    from runner.mlflow_runs import with_folder
 
-    device = choose_device({"device": options.device, "precision": "float32", "dtype": None})
-    trusted = [name for name in options.plugins.split(",") if name]
-    trained = with_folder(
-        options.run, options.uri, lambda folder: Trained.load(folder, device, None, trusted, options.data_dir)
-    )
+    trained = loaded(options, Trained.load)
     if not trained.task.causal:
         raise HydromelError(
             f"{options.run}: task={trained.task.name} is no language model; hydromel-inspect reads text"
@@ -83,7 +78,7 @@ def _text(options: argparse.Namespace, trained: Trained) -> tuple[str, str]:
         tokens = tables[options.split]["tokens"].slice(0, options.limit)  # a row has a token, or is a line's end
         text = joined(tokens.to_pylist(), of_characters(trained))
         return text[: options.limit], f"{options.split} of {trained.corpus.name}"
-    name = "stdin" if options.input == _STDIN else str(options.input)
+    name = "stdin" if options.input == STDIO else str(options.input)
     kept, held = [], 0
     for line in _lines(options, name):
         kept.append(line)
@@ -97,15 +92,8 @@ def _lines(options: argparse.Namespace, name: str) -> Iterator[str]:
     from runner.texts.passages import check_encoding, read_lines
 
     check_encoding(options.encoding)
-    if options.input == _STDIN:
-        yield from read_lines(sys.stdin.buffer, name, options.encoding)
-        return
-    try:
-        file = options.input.open("rb")
-    except OSError as error:
-        raise HydromelError(f"--input {options.input}: cannot be read ({error.strerror})") from error
-    with file:
-        yield from read_lines(file, name, options.encoding)
+    with reading(options.input) as source:
+        yield from read_lines(source, name, options.encoding)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -117,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
     source = made.add_mutually_exclusive_group()
-    source.add_argument("--input", type=Path, default=_STDIN, metavar="FILE", help="a text (default: standard input)")
+    source.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="a text (default: standard input)")
     source.add_argument("--split", choices=("train", "valid", "test"), help="text of the run's own data set instead")
     made.add_argument("--feature", metavar="A,B", help="of the text, or `all` (default: all but those of Python)")
     made.add_argument("--cells", type=whole(1, 50), default=3, metavar="N", help="a feature (default: %(default)s)")
@@ -138,12 +126,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--html", type=Path, metavar="FILE", help="write a page of coloured text")
     made.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
     made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the text (default: %(default)s)")
-    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
-    made.add_argument(
-        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
-    )
-    made.add_argument("--data-dir", metavar="FOLDER", help="where the data set lies now (default: as in training)")
-    made.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+    add_run_flags(made)
     return made
 
 

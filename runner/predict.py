@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from runner.command_line import Parser, add_run_flags, exit_code, whole
+from runner.command_line import Parser, exit_code, whole
 from runner.errors import HydromelError
+from runner.run_flags import add_run_flags, loaded
 from runner.text_files import STDIO, reading, writing
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     # imports torch: help and a mistyped option need not wait for that
+    from runner.finished import Finished
     from runner.texts.passages import check_encoding, passages, read_lines
 
     check_encoding(options.encoding)
-    run = _load(options)
+    run = loaded(options, Finished.load)
     wanted = _text_format(options, run)
     name = "stdin" if options.input == STDIO else str(options.input)
     wanted.check(run.columns, run.inspector.answer)
@@ -57,20 +59,6 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(options: argparse.Namespace) -> Finished:
-    from runner.experiment import choose_device
-    from runner.finished import Finished
-    from runner.mlflow_runs import with_folder
-
-    device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
-    trusted = [name for name in options.plugins.split(",") if name]
-
-    def load(folder: Path) -> Finished:
-        return Finished.load(folder, device, options.dtype, trusted, options.data_dir)
-
-    return with_folder(options.run, options.uri, load)
-
-
 def _text_format(options: argparse.Namespace, run: Finished) -> TextFormat:
     """The format that the command names, else that of the run's own data; with options of the command."""
     from runner.texts.columns import Columns
@@ -78,7 +66,7 @@ def _text_format(options: argparse.Namespace, run: Finished) -> TextFormat:
     from runner.texts.lines import Lines
     from runner.texts.text_format import HasTextFormat
 
-    own: TextFormat = run.corpus.text_format() if isinstance(run.corpus, HasTextFormat) else Lines()
+    own: TextFormat = run.trained.corpus.text_format() if isinstance(run.trained.corpus, HasTextFormat) else Lines()
     if options.format == "lines":
         own = Lines()
     if options.format == "columns" and not isinstance(own, Columns):

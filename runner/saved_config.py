@@ -14,6 +14,7 @@ from runner.errors import HydromelError
 
 Config = dict[str, Any]
 PARTS = ("runner.embeddings.", "runner.encoders.", "runner.batching.", "runner.features.", "runner.vocab.", "tasks.")
+MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to answer text
 _ALWAYS = ("dtype", "max_length", "choices")
 
 

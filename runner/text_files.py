@@ -16,15 +16,15 @@ STDIO = Path("-")
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[BinaryIO]:
-    """Raises HydromelError where the file cannot be opened."""
+def reading(path: Path, flag: str = "--input") -> Iterator[BinaryIO]:
+    """The bytes of what `flag` names. Raises HydromelError where the file cannot be opened."""
     if path == STDIO:
         yield sys.stdin.buffer
         return
     try:
         file = path.open("rb")
     except OSError as error:
-        raise HydromelError(f"--input {path}: cannot be read ({error.strerror})") from error
+        raise HydromelError(f"{flag} {path}: cannot be read ({error.strerror})") from error
     with file:
         yield file
 

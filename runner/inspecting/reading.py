@@ -15,10 +15,10 @@ from runner.bpe import characters_of, pieces_of
 from runner.columns import TARGET, columns_of
 from runner.errors import HydromelError
 from runner.finished import Trained
+from runner.generating.text import Text
 from runner.ragged import Ragged
 from runner.rows import IntArray
 from runner.unseen import admit
-from runner.vocab import EOS, PAD, UNK
 
 _ROWS = 32  # lines at a time, where a model reads each by itself
 
@@ -68,7 +68,7 @@ class Reading:
 
 
 def read(trained: Trained, text: str, name: str) -> Reading:
-    """The text in the run's own tokens: characters, where those are its whole vocabulary, else words between spaces.
+    """The text in the run's own tokens: characters, or words between spaces.
 
     Args:
         name: of the text, for messages.
@@ -103,8 +103,8 @@ def joined(rows: Sequence[Sequence[str]], characters: bool) -> str:
 
 
 def of_characters(trained: Trained) -> bool:
-    """Whether the run's tokens are characters: its whole vocabulary says so."""
-    return all(len(token) == 1 for token in set(trained.vocabs[TARGET].tokens) - {PAD, UNK, EOS})
+    """Whether the run's tokens are characters."""
+    return Text.of(trained.corpus, trained.vocabs[TARGET]).unit == "char"
 
 
 def _characters(text: str) -> tuple[list[list[str]], IntArray]:
