@@ -21,18 +21,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from training_ours import Ours
 
-from runner.build import build
 from runner.compose import compose_config
-from runner.data import arrange, load_data
-from runner.experiment import build_optimizer
-from runner.model import build_model
 from runner.provenance import cpu_name, git_commit
-from runner.task import START
-from runner.train import backward, evaluate
+from runner.train import evaluate
 
 STREAMS = 10  # in evaluation
-Update = Callable[[int], None]
+Update = Callable[[int], Any]
 Bits = Callable[[], float]
 
 
@@ -83,30 +79,16 @@ def plain(config: dict[str, Any], data: Any) -> tuple[Update, Bits]:
     return update, bits
 
 
-def ours(config: dict[str, Any], data: Any, task: Any) -> tuple[Update, Bits]:
+def ours(config: dict[str, Any]) -> tuple[Ours, Update, Bits]:
     """What `runner.train` does at each update, and in evaluation."""
-    batching = build({**config["batching"], "evaluation_streams": STREAMS}, "batching", {})
-    train = arrange(config, batching, data.splits["train"])
-    updates = batching.updates(train.rows.host_lengths, 0, 0)
-    model = build_model(config, task, data.vocabs, [])
-    optimizer = build_optimizer(config, model)
-    carried: Any = START
-
-    def update(number: int) -> None:
-        nonlocal carried
-        batches = list(batching.micro_batches(train, updates[number % len(updates)]))
-        count = sum(task.count(batch) for batch in batches)
-        carried = carried if number % len(updates) else START
-        _, carried = backward(model, model.head, batches, count, carried, False, lambda lap: None)
-        nn.utils.clip_grad_norm_(model.parameters(), config["train"]["clip_norm"])
-        optimizer.step()
-        optimizer.zero_grad()
+    made = Ours(config)
 
     def bits() -> float:
-        metric = task.metric(data.vocabs)
-        return float(evaluate(model, metric, batching.evaluation(data.splits["valid"], 1), False)["bits_per_character"])
+        metric = made.task.metric(made.data.vocabs)
+        valid = made.batching.evaluation(made.data.splits["valid"], 1)
+        return float(evaluate(made.model, metric, valid, False)["bits_per_character"])
 
-    return update, bits
+    return made, made.step, bits
 
 
 def _texts(data: Any, split: str) -> tuple[Tensor, Tensor]:
@@ -128,13 +110,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    config = compose_config(["experiment=char_lm", f"data_dir={options.data}", "tracker=none"])
-    task = build(config["task"], "task", {})
-    data = load_data(config, task)
-    sides: dict[str, tuple[Update, Bits]] = {}
-    for name in ("plain loop", "hydromel"):
-        torch.manual_seed(1)
-        sides[name] = plain(config, data) if name == "plain loop" else ours(config, data, task)
+    config = compose_config(
+        ["experiment=char_lm", f"data_dir={options.data}", f"batching.evaluation_streams={STREAMS}"]
+    )
+    run, update, bits = ours(config)
+    torch.manual_seed(config["seed"])
+    sides = {"plain loop": plain(config, run.data), "hydromel": (update, bits)}
     seconds = dict.fromkeys(sides, 0.0)
     for start in range(0, options.updates, options.turn):
         for name, (update, _) in sides.items():

@@ -1,4 +1,4 @@
-"""What `training.py` measures of ours: the configured model, optimiser and clipping, and processes to run it in."""
+"""What benchmarks of training measure of ours: the configured model, optimiser and clipping; and processes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from runner.experiment import build_optimizer
 from runner.malloc import choose_malloc
 from runner.matmul import choose_matmul
 from runner.model import build_model
+from runner.task import START
 from runner.train import backward
 
 WORKS = {
@@ -36,13 +37,14 @@ class Ours:
         choose_malloc(config["malloc"])
         self.config = config
         self.task = build(config["task"], "task", {})
-        data = load_data(config, self.task)
+        self.data = load_data(config, self.task)
         self.batching = build(config["batching"], "batching", {})
-        self.train = arrange(config, self.batching, data.splits["train"])
+        self.train = arrange(config, self.batching, self.data.splits["train"])
         torch.manual_seed(config["seed"])
-        self.model = build_model(config, self.task, data.vocabs, [])
+        self.model = build_model(config, self.task, self.data.vocabs, [])
         self.optimizer = build_optimizer(config, self.model)
         self.epochs: dict[int, list[Any]] = {}
+        self.carried: Any = START
 
     def rows(self, number: int) -> Any:
         """The rows of an update, epoch after epoch."""
@@ -60,7 +62,11 @@ class Ours:
         rows = self.rows(number)
         batches = list(self.batching.micro_batches(self.train, rows))
         answers = sum(self.task.count(batch) for batch in batches)
-        loss, _ = backward(self.model, self.model.head, batches, answers, None, False, lambda lap: None)
+        if number % len(self._updates(0)) == 0:
+            self.carried = START
+        loss, self.carried = backward(
+            self.model, self.model.head, batches, answers, self.carried, False, lambda lap: None
+        )
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -27,17 +27,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from training_ours import Ours
 
-from runner.build import build
 from runner.compose import compose_config
-from runner.data import arrange, load_data
-from runner.experiment import build_optimizer
-from runner.malloc import choose_malloc
-from runner.matmul import choose_matmul
-from runner.model import build_model
 from runner.provenance import cpu_name, git_commit
-from runner.task import START
-from runner.train import backward
 
 PEER = "PyTorch's example"
 OURS = {
@@ -48,7 +41,7 @@ OURS = {
 }
 RATE, CLIP = 20.0, 0.25
 WARM_UP = 3  # rounds
-Step = Callable[[int], Tensor]
+Step = Callable[[int], tuple[Tensor, ...]]
 
 
 class Peer(nn.Module):
@@ -76,7 +69,7 @@ def peer_step(stream: Tensor, n_words: int, batch_size: int, window: int) -> Ste
     model, criterion = Peer(n_words), nn.NLLLoss()
     hidden: Any = None
 
-    def step(number: int) -> Tensor:
+    def step(number: int) -> tuple[Tensor]:
         nonlocal hidden
         start = number * window % (len(columns) - window - 1)
         model.train()
@@ -89,30 +82,7 @@ def peer_step(stream: Tensor, n_words: int, batch_size: int, window: int) -> Ste
         for parameter in model.parameters():
             assert parameter.grad is not None
             parameter.data.add_(parameter.grad, alpha=-RATE)
-        return loss.detach()
-
-    return step
-
-
-def our_step(config: dict[str, Any], data: Any, task: Any, batch_size: int) -> Step:
-    """What `runner.train` does at each update."""
-    batching = build({**config["batching"], "batch_size": batch_size}, "batching", {})
-    train = arrange(config, batching, data.splits["train"])
-    updates = batching.updates(train.rows.host_lengths, 0, 0)
-    model = build_model(config, task, data.vocabs, [])
-    optimizer = build_optimizer(config, model)
-    carried: Any = START
-
-    def step(number: int) -> Tensor:
-        nonlocal carried
-        model.train()
-        batches = list(batching.micro_batches(train, updates[number % (len(updates) - 1)]))
-        count = sum(task.count(batch) for batch in batches)
-        loss, carried = backward(model, model.head, batches, count, carried, False, lambda lap: None)
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        return loss
+        return (loss.detach(),)
 
     return step
 
@@ -169,25 +139,26 @@ def measure(options: argparse.Namespace, batch_size: int) -> list[dict[str, Any]
 def work(name: str, pipe: Connection, options: argparse.Namespace, batch_size: int) -> None:
     """Make so many updates as are asked for, again and again; 0 ends it."""
     torch.set_num_threads(options.threads)
-    torch.manual_seed(1)
     config = compose_config(
-        ["experiment=word_lm", f"data_dir={options.data}", "tracker=none", *OURS.get(name, ["malloc=return"])]
+        [
+            "experiment=word_lm",
+            f"data_dir={options.data}",
+            f"batching.batch_size={batch_size}",
+            *OURS.get(name, ["malloc=return"]),
+        ]
     )
-    choose_matmul(config["matmul"])
-    choose_malloc(config["malloc"])
-    task = build(config["task"], "task", {})
-    data = load_data(config, task)
+    ours = Ours(config)
     window = config["batching"]["window"]
+    step: Step = ours.step
     if name == PEER:
-        step = peer_step(data.splits["train"].target.values, len(data.vocabs["target"]), batch_size, window)
-    else:
-        step = our_step(config, data, task, batch_size)
+        torch.manual_seed(config["seed"])
+        step = peer_step(ours.data.splits["train"].target.values, len(ours.data.vocabs["target"]), batch_size, window)
     pipe.send(window)
     done = 0
     while updates := pipe.recv():
         begin = time.perf_counter()
         for update in range(done, done + updates):
-            loss = step(update)
+            loss = step(update)[0]
         pipe.send((time.perf_counter() - begin, float(loss)))
         done += updates
 
