@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from runner import names
-from runner.accounting import KernelWatch
 from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.embeddings.char import describe_characters
 from runner.embeddings.vectors import describe_vectors
+from runner.kernels import KernelWatch
 from runner.model import parameter_count
 from runner.predictions import inspect
 from runner.provenance import provenance

@@ -1,4 +1,4 @@
-"""Seconds by phase, counts, memory and kernels."""
+"""Seconds by phase, counts and memory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from runner.accounting import Account, Clock, KernelWatch, Memory
+from runner.accounting import Account, Clock, Memory
 
 CPU = torch.device("cpu")
 NO_PADDING = {"spread": 0, "last_batch": 0, "rounding": 0}
@@ -71,26 +70,3 @@ def test_peak_memory_is_that_of_what_came_after() -> None:
     assert isinstance(peak, int)
     assert 100_000_000 < peak - memory.before < 250_000_000
     assert held.sum() == 16_000_000
-
-
-@pytest.mark.parametrize(
-    ("module", "kernel"),
-    [(nn.Linear(4, 4), "matrix products, padded"), (nn.Conv1d(4, 4, 1), "convolution, padded")],
-)
-def test_the_kernel_is_what_ran(module: nn.Module, kernel: str) -> None:
-    with KernelWatch() as watch:
-        module(torch.zeros(2, 4, 4))
-    assert watch.describe("padded") == kernel
-
-
-def test_recurrent_kernels_are_told_apart() -> None:
-    x = torch.zeros(3, 2, 4)
-    packed = nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 1]))
-    seen = {}
-    for name, given in {"padded": x, "packed": packed}.items():
-        lstm = nn.LSTM(4, 4)
-        with KernelWatch() as watch:
-            lstm(given)
-        seen[name] = watch.describe(name)
-    assert seen["padded"].removesuffix("padded") != seen["packed"].removesuffix("packed")
-    assert seen["packed"] == "RNN cells step by step, packed"

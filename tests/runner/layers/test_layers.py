@@ -13,7 +13,7 @@ from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from runner.accounting import KernelWatch
+from runner.kernels import KernelWatch
 from runner.layers.convolution import Convolution
 from runner.layers.pooling import pooling
 from runner.layers.recurrence import Cell, Recurrence
