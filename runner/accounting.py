@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +34,33 @@ class Clock:
         self._last = self._mark()
         self._pending: list[tuple[str, Mark, Mark]] = []
 
-    def start(self) -> None:
-        """What passed since the last phase belongs to none."""
+    def start(self) -> Mark:
+        """What passed since the last phase belongs to none; this moment."""
         self._last = self._mark()
+        return self._last
 
-    def lap(self, phase: str) -> None:
-        """What passed since the last mark belongs to `phase`."""
+    def lap(self, phase: str) -> Mark:
+        """What passed since the last mark belongs to `phase`; this moment."""
         now = self._mark()
-        if isinstance(now, float) and isinstance(self._last, float):
-            self.seconds[phase] += now - self._last
+        if isinstance(now, float):
+            self.seconds[phase] += _seconds(self._last, now)
         else:
             self._pending.append((phase, self._last, now))
         self._last = now
+        return now
 
     def settle(self) -> float:
         """Wait for the device, add up what is pending, and give the host's clock."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             for phase, begin, end in self._pending:
-                assert isinstance(begin, torch.cuda.Event)
-                assert isinstance(end, torch.cuda.Event)
-                self.seconds[phase] += begin.elapsed_time(end) / 1000
+                self.seconds[phase] += _seconds(begin, end)
             self._pending.clear()
         return time.perf_counter()
+
+    def between(self, marks: Sequence[Mark]) -> list[float]:
+        """Seconds from each mark to the next; on a GPU to be asked after `settle`."""
+        return [_seconds(begin, end) for begin, end in pairwise(marks)]
 
     def total(self) -> float:
         """Seconds since the program started, and those of earlier programs whose run this one took up."""
@@ -66,6 +72,14 @@ class Clock:
         event: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
+
+
+def _seconds(begin: Mark, end: Mark) -> float:
+    if isinstance(begin, float):
+        assert isinstance(end, float)
+        return end - begin
+    assert isinstance(end, torch.cuda.Event)
+    return float(begin.elapsed_time(end)) / 1000
 
 
 @dataclass
@@ -82,6 +96,7 @@ class Account:
     timed_updates: int = 0
     timed_seconds: float = 0.0
     padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
+    by_length: dict[int, dict[str, float]] = field(default_factory=dict)  # timed updates, by their longest row
 
     def add(
         self,
@@ -108,6 +123,12 @@ class Account:
             self.timed_updates += updates
             self.timed_seconds += seconds
 
+    def add_length(self, longest: int, *, updates: int, real_tokens: int, places: int, seconds: float) -> None:
+        """What some timed updates took, whose longest row has up to `longest` tokens; `places` are real and padded."""
+        added = {"updates": updates, "real_tokens": real_tokens, "places": places, "seconds": seconds}
+        before = self.by_length.get(longest, {})
+        self.by_length[longest] = {key: value + before.get(key, 0) for key, value in added.items()}
+
     @property
     def padded_tokens(self) -> int:
         return sum(self.padding.values())
@@ -115,7 +136,7 @@ class Account:
     def state(self) -> dict[str, Any]:
         return asdict(self)
 
-    def speed(self, warmup_updates: int) -> dict[str, float | int]:
+    def speed(self, warmup_updates: int) -> dict[str, Any]:
         """The `speed` section of result.json: rates over the timed updates."""
         seconds = self.timed_seconds or float("nan")
         return {
@@ -124,6 +145,7 @@ class Account:
             "updates_per_s": self.timed_updates / seconds,
             "timed_updates": self.timed_updates,
             "warmup_updates": warmup_updates,
+            "by_length": [{"longest": longest} | self.by_length[longest] for longest in sorted(self.by_length)],
         }
 
 

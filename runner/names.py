@@ -13,6 +13,7 @@ CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 BEST = "best.safetensors"
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # of test, in the data set's own format
+OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headline figure (runner/outcomes.py)
 
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
@@ -44,7 +45,8 @@ RESULT_KEYS = (
     "vocab",  # {"size": {...}, "oov_rate": {split: {feature: share 0..1}}, "vectors": [{"path": ..., "coverage": ...}]}
     "provenance",
 )
-SPEED_KEYS = ("real_tokens_per_s", "examples_per_s", "updates_per_s", "timed_updates", "warmup_updates")
+SPEED_KEYS = ("real_tokens_per_s", "examples_per_s", "updates_per_s", "timed_updates", "warmup_updates", "by_length")
+LENGTH_KEYS = ("longest", "updates", "real_tokens", "places", "seconds")  # of each entry of speed.by_length
 TOKEN_KEYS = ("real", "padded", "supervised", "truncated")
 PADDING_CAUSES = ("spread", "last_batch", "rounding")
 SECONDS_KEYS = ("data", "forward", "backward", "optimizer", "evaluation", "tracking", "startup", "total")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from runner.averaging import averaged, observe
 from runner.batch import Batch
-from runner.batching.plan import digest
+from runner.bookkeeping import account, check_finite, log
 from runner.errors import HydromelError
 from runner.model import Model
 from runner.names import higher_is_better
@@ -25,8 +25,6 @@ from runner.rows import IntArray
 from runner.state import detached
 from runner.task import START, Head, Metric, State
 from runner.training import Training
-
-_SHOWN_ROWS = 8
 
 
 def fit(t: Training) -> None:
@@ -73,7 +71,7 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     """Run updates one after another, then account for them: the mean loss of each."""
     t.model.train()
     begin = t.clock.settle()
-    t.clock.start()
+    ends = [t.clock.start()]
     losses, supervised = [], 0
     for rows in updates:
         _set_rate(t, rows)
@@ -81,18 +79,18 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         if t.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
         if loss.device.type == "cpu":  # costs nothing here; elsewhere it would wait for the device
-            _check_finite(t, t.progress.updates + 1, [loss.item()], [rows])
+            check_finite(t, t.progress.updates + 1, [loss.item()], [rows])
         t.optimizer.step()
         t.optimizer.zero_grad()
-        t.clock.lap("optimizer")
+        ends.append(t.clock.lap("optimizer"))
         losses.append(loss)
         supervised += count
         t.progress.updates += 1
     seconds = t.clock.settle() - begin
     values: list[float] = torch.stack(losses).tolist()
-    _check_finite(t, t.progress.updates - len(values) + 1, values, updates)
-    _account(t, updates, supervised, seconds)
-    _log(t, values)
+    check_finite(t, t.progress.updates - len(values) + 1, values, updates)
+    account(t, updates, supervised, seconds, t.clock.between(ends))
+    log(t, values)
     t.progress.update += len(updates)
     return values
 
@@ -113,7 +111,7 @@ def backward(
     count: int,
     carried: State,
     bf16: bool,
-    lap: Callable[[str], None],
+    lap: Callable[[str], object],
 ) -> tuple[Tensor, State]:
     """Add the gradients of one update's mean loss, over its micro-batches.
 
@@ -162,47 +160,6 @@ def _segment_end(t: Training, n_updates: int) -> int:
     if t.settings.checkpoint_every is not None:
         ahead.append(t.settings.checkpoint_every - done % t.settings.checkpoint_every)
     return here + min(ahead)
-
-
-def _account(t: Training, updates: list[IntArray], supervised: int, seconds: float) -> None:
-    lengths = t.train.rows.host_lengths
-    tokens = int(lengths[np.concatenate(updates)].sum())
-    examples = sum(map(len, updates))
-    t.account.add(
-        tokens=tokens,
-        examples=examples,
-        updates=len(updates),
-        supervised=supervised,
-        seconds=seconds,
-        timed=t.progress.updates > t.settings.warmup_updates,
-        padding=t.batching.padding_of_epoch(lengths, updates),
-    )
-    t.progress.digest = digest(updates, t.progress.digest)
-
-
-def _log(t: Training, losses: list[float]) -> None:
-    """A record for each `log_every` updates, and one for what is left over."""
-    first = t.progress.updates - len(losses)
-    full_rate = t.optimizer.param_groups[0]["initial_lr"]
-    for start in range(0, len(losses), t.settings.log_every):
-        some = losses[start : start + t.settings.log_every]
-        step = first + start + len(some)
-        rate = full_rate * t.schedule.factor(step - 1)  # of the last update of these; schedules count from 0
-        t.run.log(step, t.progress.epoch + 1, {"train/loss": float(np.mean(some)), "train/lr": rate})
-
-
-def _check_finite(t: Training, first: int, losses: list[float], updates: list[IntArray]) -> None:
-    """Stop at a loss that is not finite; the first of these updates is number `first`, counted from 1."""
-    for place, loss in enumerate(losses):
-        if math.isfinite(loss):
-            continue
-        rows = updates[place]
-        shown = ", ".join(str(row) for row in rows[:_SHOWN_ROWS]) + (", ..." if len(rows) > _SHOWN_ROWS else "")
-        lengths = ", ".join(str(n) for n in t.train.rows.host_lengths[rows[:_SHOWN_ROWS]])
-        raise HydromelError(
-            f"the loss is {loss} at update {first + place} (epoch {t.progress.epoch + 1}; {len(rows)} rows of train, "
-            f"counted from 0: {shown}; lengths {lengths}); lower optimizer.lr or train.clip_norm"
-        )
 
 
 def _evaluate_and_keep(t: Training, mean_loss: float) -> None:

@@ -86,7 +86,7 @@ def result(run: RunFolder) -> dict[str, Any]:
         },
         "majority": {"f1": 0.0, "accuracy": 88.0},
         "baselines": {"most_frequent_tag": {"f1": 7.25, "accuracy": 88.5, "seconds": 0.1}},
-        "speed": dict.fromkeys(names.SPEED_KEYS, 1234.5),
+        "speed": dict.fromkeys(names.SPEED_KEYS, 1234.5) | {"by_length": [dict.fromkeys(names.LENGTH_KEYS, 8)]},
         "tokens": {"real": 900, "padded": 100, "supervised": 900, "truncated": 0},
         "padding": {"spread": 80, "last_batch": 20, "rounding": 0},
         "seconds": dict.fromkeys(names.SECONDS_KEYS, 1.5),

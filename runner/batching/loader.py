@@ -10,7 +10,7 @@ import numpy as np
 
 from runner.batch import Batch
 from runner.batching.padding import no_padding, padding_by_cause, round_up
-from runner.batching.plan import IntArray, Plan, by_length, cut
+from runner.batching.plan import IntArray, Plan, by_length, cut, longest_of
 from runner.batching.token_budget import TokenBudget
 from runner.types import PositiveInt
 
@@ -59,6 +59,10 @@ class Batching:
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
         """Row numbers of each update of an epoch: a function of `seed` and `epoch` alone."""
         return self.plan(lengths, np.random.default_rng([seed, epoch]))
+
+    def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
+        """(U,) tokens of the longest row of each update, for a split of `lengths` (B,)."""
+        return longest_of(lengths, updates)
 
     def rate(self, update: IntArray) -> float:
         """What the learning rate is multiplied by at this update: here, nothing."""

@@ -74,6 +74,13 @@ def by_length(lengths: IntArray, batch_size: int) -> list[IntArray]:
     return cut(stable_order(lengths), batch_size)
 
 
+def longest_of(lengths: IntArray, updates: list[IntArray]) -> IntArray:
+    """(U,) the length of the longest row of each of U updates, at least one, for rows of `lengths` (B,)."""
+    sizes = np.array([len(update) for update in updates])
+    longest: IntArray = np.maximum.reduceat(lengths[np.concatenate(updates)], np.cumsum(sizes) - sizes)
+    return longest
+
+
 def fill_rate(updates: list[IntArray], batch_size: int) -> float:
     """How full the updates are, 0 to 1: rows / (updates x batch_size). 1 where there is no update."""
     rows = sum(len(update) for update in updates)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from runner.batch import Batch
 from runner.batching.padding import no_padding, padding_by_cause
-from runner.batching.plan import IntArray, cut
+from runner.batching.plan import IntArray, cut, longest_of
 from runner.errors import HydromelError
 from runner.ragged import Ragged
 from runner.rows import Rows, spans
@@ -84,6 +84,12 @@ class Stream:
         starts = np.arange(self.batch_size)[:, None] * per_stream
         ends = [0, *np.cumsum(shuffled).tolist()]
         return [(starts + np.arange(begin, end)).ravel() for begin, end in pairwise(ends)]
+
+    def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
+        """(U,) tokens of the window of each update."""
+        if self.varies:
+            return np.array([len(update) // self.batch_size for update in updates])
+        return longest_of(lengths, updates)
 
     def rate(self, update: IntArray) -> float:
         """What the learning rate is multiplied by at this update."""

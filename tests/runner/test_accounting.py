@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from runner.accounting import Account, Clock, Memory
+from runner.bookkeeping import by_longest
 
 CPU = torch.device("cpu")
 NO_PADDING = {"spread": 0, "last_batch": 0, "rounding": 0}
@@ -51,8 +52,39 @@ def test_warm_up_is_counted_but_not_timed() -> None:
         "updates_per_s": 0.5,
         "timed_updates": 1,
         "warmup_updates": 2,
+        "by_length": [],
     }
     assert Account(**account.state()) == account
+
+
+def test_times_by_length_add_up_and_come_from_short_to_long() -> None:
+    account = Account()
+    account.add_length(16, updates=2, real_tokens=40, places=64, seconds=0.5)
+    account.add_length(4, updates=1, real_tokens=5, places=8, seconds=0.25)
+    account.add_length(16, updates=1, real_tokens=30, places=32, seconds=0.125)
+    assert account.speed(0)["by_length"] == [
+        {"longest": 4, "updates": 1, "real_tokens": 5, "places": 8, "seconds": 0.25},
+        {"longest": 16, "updates": 3, "real_tokens": 70, "places": 96, "seconds": 0.625},
+    ]
+    assert Account(**account.state()) == account
+
+
+def test_updates_stand_under_the_next_power_of_two() -> None:
+    longest = np.arange(0, 5000)
+    found = {place: power for power, places in by_longest(longest) for place in places}
+    for length in longest.tolist():
+        power = 1
+        while power < length:
+            power *= 2
+        assert found[length] == power
+
+
+def test_seconds_between_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 1.0, 2.0, 5.0, 9.0])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    clock = Clock(CPU, 0.0)
+    marks = [clock.start(), clock.lap("data"), clock.lap("optimizer"), clock.lap("optimizer")]
+    assert clock.between(marks) == [1.0, 3.0, 4.0]
 
 
 def test_no_timed_update_has_no_speed() -> None:

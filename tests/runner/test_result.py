@@ -36,6 +36,7 @@ def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
         "seconds": names.SECONDS_KEYS,
         "memory": names.MEMORY_KEYS,
     }
+    assert set(result["speed"]["by_length"][0]) == set(names.LENGTH_KEYS)
     for section, keys in sections.items():
         assert set(result[section]) == set(keys)
         assert all(f"`{section}.{key}`" in documented for key in keys), section
@@ -64,6 +65,29 @@ def test_tokens_are_those_that_lay_in_memory(tmp_path: Path, strategy: str) -> N
     if strategy == "padmask":
         assert padded > real
     assert sum(result["seconds"][phase] for phase in names.SECONDS_KEYS if phase != "total") > 0
+
+
+def test_times_by_length_cover_every_timed_update(tmp_path: Path) -> None:
+    options = [*tag_files(tmp_path), *SMALL, "batching=bucketed", "batching.width_multiple=8", "batching.micro_batch=3"]
+    result = run(tmp_path / "run", *options, "train.warmup_updates=3")
+    plain = config(*options, "cache_dir=null")
+    batching: Batching = build(plain["batching"], "batching", {})
+    train = load_data(plain, build(plain["task"], "task", {})).splits["train"]
+    updates = [one for epoch in (0, 1) for one in batching.updates(train.rows.host_lengths, plain["seed"], epoch)]
+    expected: dict[int, list[int]] = {}
+    for rows in updates[3:]:
+        longest = 2 ** math.ceil(math.log2(train.rows.host_lengths[rows].max()))
+        batches = list(batching.micro_batches(train, rows))
+        counts = 1, sum(b.real_tokens for b in batches), sum(b.real_tokens + b.padded_tokens for b in batches)
+        expected[longest] = [a + b for a, b in zip(expected.get(longest, [0, 0, 0]), counts, strict=True)]
+    found = result["speed"]["by_length"]
+    assert {one["longest"]: [one["updates"], one["real_tokens"], one["places"]] for one in found} == expected
+    assert len(expected) > 2
+    assert [one["longest"] for one in found] == sorted(expected)
+    phases = sum(result["seconds"][phase] for phase in ("data", "forward", "backward", "optimizer"))
+    seconds = sum(one["seconds"] for one in found)
+    assert 0 < seconds < phases  # which have the warm-up too
+    assert seconds == pytest.approx(result["speed"]["timed_updates"] / result["speed"]["updates_per_s"], rel=0.05)
 
 
 def test_truncation_is_counted(tmp_path: Path) -> None:

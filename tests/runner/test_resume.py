@@ -77,6 +77,8 @@ def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
     recorded = records(cut)
     assert len(recorded) == len(set(recorded)), "a step was recorded twice"
     assert set(recorded) == set(records(whole)), "a record was lost, or another one made"
+    lengths = [[{**one, "seconds": 0} for one in result(folder)["speed"]["by_length"]] for folder in (whole, cut)]
+    assert lengths[0] == lengths[1] != []
     seconds = result(cut)["seconds"]
     assert seconds["total"] > sum(seconds[phase] for phase in names.SECONDS_KEYS if phase != "total")
 

@@ -174,3 +174,12 @@ def test_windows_vary_as_asked_for_and_by_seed_and_epoch():
 def test_windows_that_do_not_vary_leave_the_rate_as_it_is():
     one = stream(batch_size=3, window=4)
     assert [one.rate(update) for update in one.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [1.0, 1.0, 1.0]
+
+
+def test_the_longest_row_is_the_window_of_the_update():
+    for one in (stream(window=5), stream(window=9, half_rate=0.5, spread=2.0)):
+        arranged = one.arrange(text(97))
+        updates = one.updates(arranged.rows.host_lengths, 1, 0)
+        widths = [next(one.micro_batches(arranged, rows)).rows.max_len for rows in updates]
+        assert one.longest(arranged.rows.host_lengths, updates).tolist() == widths
+        assert len(set(widths)) > 1
