@@ -71,6 +71,7 @@ def check_root(
     train: dict[str, Any],
     sweep: dict[str, Any],
     run_plots: dict[str, Any] | None,
+    search: dict[str, Any] | None,
     choices: dict[str, str | None],
 ) -> None:
     """The top level of a config: its signature is the schema, and calling it does nothing."""

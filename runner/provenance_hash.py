@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_NO_RECORD = ("tracker", "sweep", "resume", "cache_dir", "runs_dir", "run_plots", "plugins", "choices")
+_NO_RECORD = ("tracker", "sweep", "resume", "cache_dir", "runs_dir", "run_plots", "plugins", "search", "choices")
 _NO_RESULT = (*_NO_RECORD, "data_dir")
 _NO_COMPARISON = ("batching", "seed", "baselines")
 

@@ -61,7 +61,7 @@ def test_there_are_configs() -> None:
     assert len(CHOICES) > 50
     groups = {choice.partition("=")[0] for choice in CHOICES}
     expected = {"task", "dataset", "embedding", "encoder", "batching", "optimizer", "schedule", "tracker", "features"}
-    assert groups == expected | {"experiment"}
+    assert groups == expected | {"experiment", "search"}
     for group in ("task", "encoder", "batching"):
         assert len(options(group)) >= 3
 
