@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,11 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.complaint import explain
 from runner.errors import HydromelError
-from runner.main import resolve
 
 Config = dict[str, Any]
 _GROUP = "batching="
@@ -34,7 +33,16 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
     """
     if config_dir is not None and not config_dir.is_dir():
         raise HydromelError(f"--config-dir {config_dir}: no such folder")
-    search = [] if config_dir is None else [f"hydra.searchpath=[file://{config_dir.resolve()}]"]
+    return compose_from(overrides, [] if config_dir is None else [str(config_dir.resolve())])
+
+
+def compose_from(overrides: Sequence[str], folders: Sequence[str], values: Mapping[str, Any] | None = None) -> Config:
+    """The plain config out of further `folders` besides the project's own, with some `values` at dotted keys changed.
+
+    Raises:
+        HydromelError: as `compose_config`; also a key of `values` that the config does not have.
+    """
+    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:
         _check_single(overrides)
         with initialize_config_module("configs", version_base="1.3"):
@@ -42,9 +50,29 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
             choices = dict(composed.hydra.runtime.choices)
             with open_dict(composed):
                 del composed["hydra"]
+            for key, value in (values or {}).items():
+                OmegaConf.update(composed, key, value, merge=False)
             return resolve(composed, choices)
     except (HydraException, OmegaConfBaseException) as error:
         raise HydromelError(explain(error)) from error
+
+
+def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
+    """The config as plain values, nothing left to interpolate, with the names that were chosen for its groups."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise HydromelError(explain(error)) from error
+    assert isinstance(plain, dict)
+    chosen = {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
+    return {str(key): with_string_keys(value) for key, value in plain.items()} | {"choices": chosen}
+
+
+def with_string_keys(value: Any) -> Any:
+    """The same, with strings as the keys of mappings: `{0: 2.0}` on the command line speaks of the label '0'."""
+    if isinstance(value, dict):
+        return {str(key): with_string_keys(one) for key, one in value.items()}
+    return [with_string_keys(one) for one in value] if isinstance(value, list) else value
 
 
 def compose_strategies(

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.command_line import FULL_ERROR, failed, interrupt
 from runner.complaint import explain
+from runner.compose import resolve
 from runner.errors import HydromelError
 from runner.job import process_start, run_job, say
 from runner.names import CHECKPOINTS, RESOLVED, RESULT
@@ -113,24 +114,6 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
         with contextlib.suppress(OSError):  # Hydra made it; it is left where something lies in it
             output.rmdir()
     jobs.code = run_job(folder, process_start(), plain)
-
-
-def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
-    """The config as plain values, nothing left to interpolate, with the names that were chosen for its groups."""
-    try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise HydromelError(explain(error)) from error
-    assert isinstance(plain, dict)
-    chosen = {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
-    return {str(key): with_string_keys(value) for key, value in plain.items()} | {"choices": chosen}
-
-
-def with_string_keys(value: Any) -> Any:
-    """The same, with strings as the keys of mappings: `{0: 2.0}` on the command line speaks of the label '0'."""
-    if isinstance(value, dict):
-        return {str(key): with_string_keys(one) for key, one in value.items()}
-    return [with_string_keys(one) for one in value] if isinstance(value, list) else value
 
 
 def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], Path]:
