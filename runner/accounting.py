@@ -97,6 +97,7 @@ class Account:
     timed_seconds: float = 0.0
     padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
     by_length: dict[int, dict[str, float]] = field(default_factory=dict)  # timed updates, by their longest row
+    characters: dict[str, int] = field(default_factory=dict)  # composed to words; {}: the model composes none
 
     def add(
         self,
@@ -122,6 +123,10 @@ class Account:
             self.timed_examples += examples
             self.timed_updates += updates
             self.timed_seconds += seconds
+
+    def add_characters(self, before: dict[str, int], after: dict[str, int]) -> None:
+        """The difference of two states of a count."""
+        self.characters = {key: self.characters.get(key, 0) + after[key] - before[key] for key in after}
 
     def add_length(self, longest: int, *, updates: int, real_tokens: int, places: int, seconds: float) -> None:
         """What some timed updates took, whose longest row has up to `longest` tokens; `places` are real and padded."""

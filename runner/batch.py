@@ -40,8 +40,7 @@ class Batch:
     @property
     def padded_tokens(self) -> int:
         """Padding in memory: 0 when packed."""
-        first = next(iter(self.features.values()))
-        return 0 if first.layout == "packed" else self.rows.n_rows * self.rows.width - self.rows.n_tokens
+        return next(iter(self.features.values())).padded_tokens
 
     def select(self, chosen: IntArray, width: int | None = None, continues: bool = False) -> Batch:
         """The chosen rows, packed, by index arithmetic; `width` is kept for a later `pad`."""

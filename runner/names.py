@@ -37,6 +37,7 @@ RESULT_KEYS = (
     "speed",
     "tokens",
     "padding",
+    "characters",  # of words that were composed of theirs in training, or null
     "seconds",
     "memory",
     "kernel",
@@ -48,9 +49,10 @@ RESULT_KEYS = (
 SPEED_KEYS = ("real_tokens_per_s", "examples_per_s", "updates_per_s", "timed_updates", "warmup_updates", "by_length")
 LENGTH_KEYS = ("longest", "updates", "real_tokens", "places", "seconds")  # of each entry of speed.by_length
 TOKEN_KEYS = ("real", "padded", "supervised", "truncated")
+CHARACTER_KEYS = ("real", "padded")
 PADDING_CAUSES = ("spread", "last_batch", "rounding")
 SECONDS_KEYS = ("data", "forward", "backward", "optimizer", "evaluation", "tracking", "startup", "total")
-MEMORY_KEYS = ("peak_bytes", "before_training_bytes", "source")
+MEMORY_KEYS = ("peak_bytes", "before_training_bytes", "source", "peak_batch", "micro_batch")
 
 LOWER_IS_BETTER = frozenset({"perplexity", "nll", "loss", "bits_per_character", "word_perplexity"})
 

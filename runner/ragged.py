@@ -58,6 +58,11 @@ class Ragged:
     def max_len(self) -> int:
         return self.rows.max_len
 
+    @property
+    def padded_tokens(self) -> int:
+        """Places of padding in memory: 0 when packed."""
+        return 0 if self.layout == "packed" else self.rows.n_rows * self.rows.width - self.rows.n_tokens
+
     def mask(self) -> Tensor:
         """(B, T) true at real tokens, or all true (N,) when packed."""
         return self.rows.mask if self.layout == "padded" else self.rows.mask.new_ones(self.rows.n_tokens)

@@ -6,17 +6,16 @@ from typing import Any
 
 import torch
 
-from runner import names
+from runner import memory_fit, names
 from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.embeddings.char import describe_characters
 from runner.embeddings.vectors import describe_vectors
 from runner.kernels import KernelWatch
 from runner.model import parameter_count
-from runner.predictions import inspect
+from runner.predictions import answer, figures, inspect
 from runner.provenance import provenance
 from runner.snapshot import checkpoint_path
-from runner.train import evaluate
 from runner.training import Training
 
 Config = dict[str, Any]
@@ -26,13 +25,14 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
     """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
     metrics, majority, baselines = {"valid": t.progress.best_metrics}, None, {}
     load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
-    if "test" in data.splits:
-        metrics["test"] = test(t, data)
+    last = "test" if "test" in data.splits else "valid"
+    said = memory_fit.evaluated(t, lambda: answer(t, data.splits[last]))
+    if last == "test":
+        metrics["test"] = figures(t, said, data.splits["test"])
         known = data.splits["train"], data.splits["test"], data.vocabs
         majority = t.task.majority(*known)
         baselines = t.task.baselines(*known) if config["baselines"] else {}
-    last = "test" if "test" in data.splits else "valid"
-    metrics[last] = metrics[last] | inspect(t, data, last, config)
+    metrics[last] = metrics[last] | inspect(t, data, last, said, config)
     tags = t.run.run["tags"]
     return {
         "run_id": t.run.run_id,
@@ -53,8 +53,9 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
             "truncated": data.truncated_tokens["train"] + t.batching.dropped_tokens(data.splits["train"]),
         },
         "padding": t.account.padding,
+        "characters": t.account.characters or None,
         "seconds": t.clock.seconds | {"total": t.clock.total()},
-        "memory": memory,
+        "memory": memory | memory_fit.figures(t, config["batching"].get("micro_batch")),
         "kernel": kernel(t),
         "updates": {
             "count": t.progress.updates,
@@ -71,16 +72,6 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         },
         "provenance": provenance(config, t.clock.device, data.fingerprint),
     }
-
-
-def test(t: Training, data: Data) -> dict[str, Any]:
-    """The metrics of the model, as it is, on test."""
-    t.clock.start()
-    batches = t.batching.evaluation(data.splits["test"].to(t.clock.device), t.settings.eval_batch_size)
-    metrics = evaluate(t.model, t.metric(), batches, t.bf16)
-    t.clock.lap("evaluation")
-    t.clock.settle()
-    return metrics
 
 
 def kernel(t: Training) -> str:

@@ -14,10 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runner.accounting import Mark
 from runner.averaging import averaged, observe
 from runner.batch import Batch
 from runner.bookkeeping import account, check_finite, log
+from runner.embeddings.char import composed_characters
 from runner.errors import HydromelError
+from runner.memory_fit import adopt, evaluated, halved
+from runner.memory_rehearsal import rehearse
 from runner.model import Model
 from runner.names import higher_is_better
 from runner.ragged import Ragged
@@ -33,6 +37,7 @@ def fit(t: Training) -> None:
     Raises:
         HydromelError: a loss that is not finite.
     """
+    rehearse(t, lambda rows: _gradients(t, rows, lambda phase: None))
     while t.progress.epoch < t.settings.epochs and not _used_up(t):
         updates = t.batching.updates(t.train.rows.host_lengths, t.seed, t.progress.epoch)
         losses: list[float] = []
@@ -68,14 +73,21 @@ def _losses(head: Head, scores: Tensor, batch: Batch) -> Tensor:
 
 
 def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
-    """Run updates one after another, then account for them: the mean loss of each."""
+    """Run updates one after another, then account for them: the mean loss of each.
+
+    Where memory runs out the segment ends, and the next one begins with the same update in smaller pieces.
+    """
     t.model.train()
-    begin = t.clock.settle()
+    begin, characters = t.clock.settle(), composed_characters(t.model)
     ends = [t.clock.start()]
-    losses, supervised = [], 0
+    losses, supervised, smaller = [], 0, None
     for rows in updates:
         _set_rate(t, rows)
-        loss, count = _backward(t, rows)
+        try:
+            loss, count = _gradients(t, rows, t.clock.lap)
+        except (RuntimeError, MemoryError) as error:
+            smaller = halved(t, rows, t.progress.updates + 1, error)
+            break
         if t.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
         if loss.device.type == "cpu":  # costs nothing here; elsewhere it would wait for the device
@@ -87,6 +99,17 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         supervised += count
         t.progress.updates += 1
     seconds = t.clock.settle() - begin
+    t.account.add_characters(characters, composed_characters(t.model))
+    values = _recorded(t, updates[: len(losses)], losses, supervised, seconds, ends) if losses else []
+    if smaller is not None:
+        adopt(t, smaller, t.progress.updates + 1)
+    return values
+
+
+def _recorded(
+    t: Training, updates: list[IntArray], losses: list[Tensor], supervised: int, seconds: float, ends: list[Mark]
+) -> list[float]:
+    """The bookkeeping of a segment: the mean loss of each update."""
     values: list[float] = torch.stack(losses).tolist()
     check_finite(t, t.progress.updates - len(values) + 1, values, updates)
     account(t, updates, supervised, seconds, t.clock.between(ends))
@@ -95,12 +118,12 @@ def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     return values
 
 
-def _backward(t: Training, rows: IntArray) -> tuple[Tensor, int]:
-    """Gradients of one update's mean loss; the loss, and how many answers it has."""
+def _gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
+    """Those of one update's mean loss; the loss, and how many answers it has."""
     micro_batches = list(t.batching.micro_batches(t.train, rows))
     count = sum(t.task.count(batch) for batch in micro_batches)
-    t.clock.lap("data")
-    loss, t.progress.carried = backward(t.model, t.head, micro_batches, count, t.progress.carried, t.bf16, t.clock.lap)
+    lap("data")
+    loss, t.progress.carried = backward(t.model, t.head, micro_batches, count, t.progress.carried, t.bf16, lap)
     return loss, count
 
 
@@ -185,8 +208,11 @@ def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
 
 def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:
     """The quality on valid, larger is better, and all figures."""
-    batches = t.batching.evaluation(t.valid, t.settings.eval_batch_size)
-    metrics = evaluate(t.model, t.metric(), batches, t.bf16)
+
+    def measured() -> dict[str, Any]:
+        return evaluate(t.model, t.metric(), t.batching.evaluation(t.valid, t.settings.eval_batch_size), t.bf16)
+
+    metrics = evaluated(t, measured)
     if not isinstance(metrics.get(t.metric_name), float):
         figures = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
         raise HydromelError(f"train.metric={t.metric_name}: this task has no such figure; it has {figures}")

@@ -89,6 +89,7 @@ def result(run: RunFolder) -> dict[str, Any]:
         "speed": dict.fromkeys(names.SPEED_KEYS, 1234.5) | {"by_length": [dict.fromkeys(names.LENGTH_KEYS, 8)]},
         "tokens": {"real": 900, "padded": 100, "supervised": 900, "truncated": 0},
         "padding": {"spread": 80, "last_batch": 20, "rounding": 0},
+        "characters": {"real": 300, "padded": 100},
         "seconds": dict.fromkeys(names.SECONDS_KEYS, 1.5),
         "memory": {"peak_bytes": 2**30, "before_training_bytes": 2**29, "source": "rss"},
         "kernel": "oneDNN LSTM, padded",

@@ -41,6 +41,9 @@ class Spelled(nn.Module):
         size: D, numbers a character.
         max_characters: of a form that are read; longer ones are cut.
 
+    Attributes:
+        composed: `real` and `padded` characters of all that was asked for so far, counted on the host.
+
     Raises:
         HydromelError: no feature of that name, or one that has no characters.
     """
@@ -50,6 +53,7 @@ class Spelled(nn.Module):
         if feature not in vocabs or feature == "target":
             raise no_feature(feature, vocabs)
         self.feature, self.max_characters = feature, max_characters
+        self.composed = {"real": 0, "padded": 0}
         self.alphabet = vocabs[feature].alphabet
         if not self.alphabet:
             raise HydromelError(
@@ -73,7 +77,10 @@ class Spelled(nn.Module):
         rows, places = spans(starts, ends - starts, self.symbols.device)
         rows.stepped = ids.rows.stepped
         vectors = self.table(self.symbols.index_select(0, places))
-        return Ragged(vectors, rows, "packed"), torch.from_numpy(of_token).to(vectors.device, non_blocking=True)
+        characters = Ragged(vectors, rows, "packed")
+        self.composed["real"] += rows.n_tokens
+        self.composed["padded"] += characters.padded_tokens
+        return characters, torch.from_numpy(of_token).to(vectors.device, non_blocking=True)
 
     def describe(self, splits: Splits) -> dict[str, Any]:
         """What `result.json` says of these characters."""
@@ -92,6 +99,12 @@ class Spelled(nn.Module):
 def describe_characters(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
     """What `result.json` says of each embedding of characters in the model."""
     return [module.describe(splits) for module in model.modules() if isinstance(module, Spelled)]
+
+
+def composed_characters(model: nn.Module) -> dict[str, int]:
+    """Characters that the model's embeddings composed so far, real and padded; {} where it has no such embedding."""
+    counts = [module.composed for module in model.modules() if isinstance(module, Spelled)]
+    return {key: sum(one[key] for one in counts) for key in counts[0]} if counts else {}
 
 
 def line_of_cuts(described: Mapping[str, Any]) -> str | None:

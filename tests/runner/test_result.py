@@ -25,7 +25,7 @@ SCHEDULES = sorted(path.stem for path in (ROOT / "configs" / "schedule").glob("*
 
 
 def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
-    run(tmp_path / "run", *tag_files(tmp_path), *SMALL)
+    run(tmp_path / "run", *tag_files(tmp_path), *SMALL, "embedding=char_conv")
     result = json.loads((tmp_path / "run" / names.RESULT).read_text(encoding="utf-8"))
     documented = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert set(result) == set(names.RESULT_KEYS)
@@ -35,6 +35,7 @@ def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
         "padding": names.PADDING_CAUSES,
         "seconds": names.SECONDS_KEYS,
         "memory": names.MEMORY_KEYS,
+        "characters": names.CHARACTER_KEYS,
     }
     assert set(result["speed"]["by_length"][0]) == set(names.LENGTH_KEYS)
     for section, keys in sections.items():
@@ -88,6 +89,23 @@ def test_times_by_length_cover_every_timed_update(tmp_path: Path) -> None:
     seconds = sum(one["seconds"] for one in found)
     assert 0 < seconds < phases  # which have the warm-up too
     assert seconds == pytest.approx(result["speed"]["timed_updates"] / result["speed"]["updates_per_s"], rel=0.05)
+
+
+@pytest.mark.parametrize("embedding", ["char_conv", "char_rnn"])
+def test_characters_are_those_of_the_distinct_forms_of_each_batch(tmp_path: Path, embedding: str) -> None:
+    options = [*tag_files(tmp_path), *SMALL, f"embedding={embedding}", "embedding.max_characters=3"]
+    options += ["batching=padmask", "batching.micro_batch=5", "train.warmup_updates=3"]
+    result = run(tmp_path / "run", *options)
+    plain = config(*options, "cache_dir=null")
+    batching: Batching = build(plain["batching"], "batching", {})
+    data = load_data(plain, build(plain["task"], "task", {}))
+    forms, train, expected = data.vocabs["chars"].tokens, data.splits["train"], 0
+    for epoch in range(2):
+        for rows in batching.updates(train.rows.host_lengths, plain["seed"], epoch):
+            for batch in batching.micro_batches(train, rows):
+                ids = set(batch.features["chars"].tokens().tolist())
+                expected += sum(2 + min(3, len(forms[one])) for one in ids)
+    assert result["characters"] == {"real": expected, "padded": 0}
 
 
 def test_truncation_is_counted(tmp_path: Path) -> None:
