@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reporting.runs import Found, read
+from reporting.run import Found, read
 from runner.errors import HydromelError, unknown
-from runner.names import METRICS, RESOLVED, RESULT, RUN, TAG_RUN_ID
+from runner.names import METRICS, OUTCOMES, RESOLVED, RESULT, RUN, TAG_RUN_ID
 
 PREFIX = "mlflow:"
 PAGE = 200  # runs asked for at a time
@@ -62,7 +62,7 @@ def _fetch(client: Any, run_id: str, status: str, into: Path) -> Found:
     folder = into / run_id
     folder.mkdir(parents=True)
     for artifact in client.list_artifacts(run_id):
-        if artifact.path in (RUN, RESULT, METRICS, RESOLVED):
+        if artifact.path in (RUN, RESULT, METRICS, RESOLVED, OUTCOMES):
             client.download_artifacts(run_id, artifact.path, str(folder))
     found, name = read(folder), PREFIX + run_id
     return replace(

@@ -28,10 +28,19 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         HydromelError: no space, no permission, ...
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` atomically.
+
+    Raises:
+        HydromelError: no space, no permission, ...
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -167,7 +167,7 @@ def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
     """
     named: list[tuple[Path, str | None]] = [
         (folder / name, None)
-        for name in (names.RUN, names.RESOLVED, names.RESULT, names.METRICS, names.VOCABS)
+        for name in (names.RUN, names.RESOLVED, names.RESULT, names.METRICS, names.VOCABS, names.OUTCOMES)
         if (folder / name).exists()
     ]
     if (best := folder / names.CHECKPOINTS / names.BEST).exists():

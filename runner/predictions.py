@@ -21,6 +21,7 @@ from runner.build import build
 from runner.columns import Data
 from runner.errors import HydromelError
 from runner.model import Model
+from runner.outcomes import write_outcomes
 from runner.ragged import Ragged
 from runner.rows import IntArray, Rows, choose
 from runner.task import START, Corpus, Head, Inspector, Predictions
@@ -29,6 +30,7 @@ from runner.training import Training
 from runner.vocab import Vocab
 
 Config = dict[str, Any]
+Said = Predictions | npt.NDArray[np.float64]  # answers, or (N,) losses: whichever the task's metric takes
 log = logging.getLogger(__name__)
 
 
@@ -98,40 +100,64 @@ def answers_a_row(batch: Batch) -> IntArray:
     return np.ones(len(batch.index), dtype=np.int64)
 
 
-def inspect(t: Training, data: Data, name: str, config: Config) -> dict[str, Any]:
-    """Tables of detail of split `name` by the model as it is; its predictions are written to the run's folder.
+def answer(t: Training, split: Batch) -> Said:
+    """What the model, as it is, says of a split: all that its figures, tables and files are made of, in one pass."""
+    t.clock.start()
+    if t.metric().takes == "losses":
+        said: Said = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
+    else:
+        batches = t.batching.evaluation(split.to(t.clock.device), t.settings.eval_batch_size)
+        said = predict(t.model, t.head, batches, t.bf16)
+    t.clock.lap("evaluation")
+    t.clock.settle()
+    return said
+
+
+def figures(t: Training, said: Said, split: Batch) -> dict[str, Any]:
+    """The task's metric of what was said of all of a split."""
+    metric = t.metric()
+    metric.update(torch.from_numpy(flat(said)), split)
+    return metric.compute()
+
+
+def flat(said: Said) -> npt.NDArray[Any]:
+    """(N,) what metrics take: answers, or losses."""
+    return said.answers if isinstance(said, Predictions) else said
+
+
+def inspect(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
+    """Tables of detail of split `name`, from what was said of it; files about it are written to the run's folder.
 
     What cannot be written costs a warning, not the run: all else that it found is kept.
     """
-    inspector: Inspector | None = t.task.inspector(data.vocabs)
-    if not config["predictions"]:
-        return {}
-    split = data.splits[name]
-    if inspector is None:
-        return _loss_tables(t, data, split) if isinstance(t.task, TellsOfLosses) else {}
     t.clock.start()
-    batches = t.batching.evaluation(split.to(t.clock.device), t.settings.eval_batch_size)
-    predictions = predict(t.model, t.head, batches, t.bf16)
-    t.clock.lap("evaluation")
-    tables = inspector.tables(predictions, split)
+    try:
+        write_outcomes(t.task, flat(said), name, data.splits[name], data.vocabs, Path(t.run.path))
+    except HydromelError as error:
+        log.warning("no outcomes of %s are written: %s", name, error)
+    tables = _tables(t, data, name, said, config) if config["predictions"] else {}
+    t.clock.lap("tracking")
+    t.clock.settle()
+    return tables
+
+
+def _tables(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
+    split = data.splits[name]
+    if not isinstance(said, Predictions):
+        if not isinstance(t.task, TellsOfLosses):
+            return {}
+        return t.task.loss_tables(said, split, data.splits["train"], data.vocabs)
+    inspector: Inspector | None = t.task.inspector(data.vocabs)
+    if inspector is None:
+        return {}
+    tables = inspector.tables(said, split)
     try:
         corpus: Corpus = build(config["dataset"], "dataset", {}, config["plugins"])
         if corpus.fingerprint() != data.fingerprint:
             raise HydromelError(f"dataset={corpus.name} is not what it was when the run began")
         folder = Path(t.run.path) / names.PREDICTIONS
         folder.mkdir(exist_ok=True)
-        inspector.write(predictions, split, name, corpus, corpus.read()[name], folder)
+        inspector.write(said, split, name, corpus, corpus.read()[name], folder)
     except (HydromelError, OSError) as error:
         log.warning("no predictions of %s are written: %s", name, error)
-    t.clock.lap("tracking")
-    t.clock.settle()
     return tables
-
-
-def _loss_tables(t: Training, data: Data, split: Batch) -> dict[str, Any]:
-    assert isinstance(t.task, TellsOfLosses)
-    t.clock.start()
-    losses = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
-    t.clock.lap("evaluation")
-    t.clock.settle()
-    return t.task.loss_tables(losses, split, data.splits["train"], data.vocabs)

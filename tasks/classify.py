@@ -14,14 +14,17 @@ from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.layers.hidden import HiddenLayers
 from runner.layers.pooling import Pooling, pooling
+from runner.outcomes import Outcomes
 from runner.ragged import Ragged
+from runner.rows import IntArray
 from runner.task import Encoder
 from runner.types import Fraction, PositiveInt
 from runner.vocab import Vocab
-from tasks.answers import answer_ids, column, majority_answers, place
+from tasks.answers import answer_ids, answers, column, majority_answers, place
 from tasks.baselines import figures, linear_svm
 from tasks.label_weights import LabelWeights, weighted
 from tasks.metrics import LabelMetric
+from tasks.outcomes import of_answers
 from tasks.predictions import LabelInspector
 from tasks.scores import AnswerOutput, OutputHead, OutputKind, output_of, scorer
 
@@ -105,6 +108,10 @@ class Classify:
 
     def inspector(self, vocabs: Mapping[str, Vocab]) -> LabelInspector:
         return LabelInspector(vocabs["target"].tokens)
+
+    def outcomes(self, said: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
+        """`right` and `answers` of each row; none of macro F1, which is no sum over rows."""
+        return of_answers(answers(split).numpy(), said, split) if self.quality == "accuracy" else None
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of always answering train's most frequent label."""

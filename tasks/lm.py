@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from runner.batch import Batch
 from runner.errors import HydromelError, unknown
 from runner.layers.vocabulary import Precision
+from runner.outcomes import Outcomes
 from runner.ragged import Ragged
 from runner.rows import Rows
 from runner.task import Encoder
@@ -24,6 +25,7 @@ from tasks.baselines import kneser_ney
 from tasks.likelihood import by_frequency, by_position
 from tasks.lm_head import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
 from tasks.metrics import PerplexityMetric, PieceCounts
+from tasks.outcomes import blocks, of_losses
 
 
 class Lm:
@@ -174,6 +176,11 @@ class Lm:
             "by_position": by_position(losses, begins),
             "by_frequency": by_frequency(losses, answers(split).numpy(), counts, apart),
         }
+
+    def outcomes(self, said: npt.NDArray[np.float64], split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes:
+        """`nats` and `tokens` of each line, or of `blocks` of a stream."""
+        lengths = answer_rows(split).host_lengths
+        return of_losses(said, lengths if self.unit == "line" else blocks(int(lengths.sum())))
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of train's token frequencies (a unigram model), not smoothed.

@@ -23,7 +23,7 @@ from runner.rows import IntArray
 from runner.vocab import EOS, PAD, UNK, Vocab
 from tasks.answers import answer_rows, answers
 from tasks.span_schemes import Conversion
-from tasks.spans import Mode, Scheme, SpanTags, headline_mode, spans
+from tasks.spans import Mode, Scheme, SpanTags, are_right, headline_mode, spans
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -127,14 +127,10 @@ class SpanMetric:
         self, gold: IntArray, predicted: IntArray, offsets: IntArray, mode: Mode
     ) -> tuple[IntArray, IntArray, IntArray]:
         """(K,) spans of each type that are right (same start, end and type), predicted, and gold."""
-        gold_starts, gold_ends, gold_types = spans(gold, offsets, self.tags, self.scheme, mode)
-        starts, ends, types = spans(predicted, offsets, self.tags, self.scheme, mode)
-        end_at, type_at = np.zeros_like(gold), np.full_like(gold, -1)
-        end_at[gold_starts], type_at[gold_starts] = gold_ends, gold_types
-        is_right = (end_at[starts] == ends) & (type_at[starts] == types)
-        n_types = len(self.tags.types)
-        right, found, all_gold = (np.bincount(one, minlength=n_types) for one in (types[is_right], types, gold_types))
-        return right, found, all_gold
+        there, found = (spans(ids, offsets, self.tags, self.scheme, mode) for ids in (gold, predicted))
+        types = (found[2][are_right(found, there, len(gold))], found[2], there[2])
+        right, found_of, gold_of = (np.bincount(one, minlength=len(self.tags.types)) for one in types)
+        return right, found_of, gold_of
 
 
 class PieceCounts:

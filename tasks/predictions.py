@@ -16,16 +16,18 @@ import pyarrow.compute as pc
 from runner.arrays import array, lengths_of, list_column, offsets_of
 from runner.batch import Batch
 from runner.durable import write_text
+from runner.outcomes import Outcomes
 from runner.rows import Rows
 from runner.task import Corpus, Predictions
 from tasks.answers import answer_rows, answers, place
 from tasks.calibration import calibration
 from tasks.datasets.columns_file import ColumnsFile
 from tasks.datasets.conllu import Conllu
+from tasks.outcomes import of_answers, of_spans
 from tasks.span_errors import Comparison
 from tasks.span_listing import Listing
 from tasks.span_schemes import Conversion
-from tasks.spans import OUTSIDE, IntArray, Scheme, SpanTags, headline_mode, spans
+from tasks.spans import OUTSIDE, IntArray, Scheme, SpanArrays, SpanTags, headline_mode, spans
 
 ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -90,10 +92,17 @@ class TagInspector:
         found = {"calibration": calibration(predictions.probability, right)}
         if self.scheme is None:
             return found
-        _, predicted = self._own_ids(predictions, split)
+        _, predicted = self._own_ids(predictions.answers, split)
         inside = SpanTags.of(self.tags).prefix[predicted] != OUTSIDE
         found["calibration_in_spans"] = calibration(predictions.probability[inside], right[inside])
         return found | self._compare(predictions, split, self.scheme).tables()
+
+    def outcomes(self, said: IntArray, split: Batch, by_span: bool) -> Outcomes:
+        """Of each row `right`, `predicted` and `gold` spans, or else `right` and `answers`, from learned tags (N,)."""
+        if self.scheme is None or not by_span:
+            return of_answers(*self._own_ids(said, split), split)
+        gold, predicted = self._spans(said, split, self.scheme)
+        return of_spans(gold, predicted, answer_rows(split).host_offsets)
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
@@ -107,7 +116,7 @@ class TagInspector:
         rows = answer_rows(split)
         texts, separator = token_texts(corpus, table)
         names = escaped(pa.array(self.tags, pa.string()))
-        answered = (names.take(pa.array(ids)) for ids in self._own_ids(predictions, split))
+        answered = (names.take(pa.array(ids)) for ids in self._own_ids(predictions.answers, split))
         lines = pc.binary_join_element_wise(first_tokens(texts, rows), *answered, separator)
         sentences = pc.binary_join(list_column(lines, rows.host_offsets), "\n").to_pylist()
         write_text(folder / f"{name}.conll", "\n\n".join(sentences) + "\n\n")
@@ -115,20 +124,22 @@ class TagInspector:
             compared = self._compare(predictions, split, self.scheme)
             write_text(folder / "errors.txt", Listing(compared, rows.host_offsets, table).text())
 
-    def _own_ids(self, predictions: Predictions, split: Batch) -> tuple[IntArray, IntArray]:
-        """(N,) gold and (N,) predicted, in the data set's tags."""
+    def _own_ids(self, said: IntArray, split: Batch) -> tuple[IntArray, IntArray]:
+        """(N,) gold and (N,) predicted, in the data set's tags, from learned ones."""
         offsets = answer_rows(split).host_offsets
-        return self._own(answers(split).numpy(), offsets), self._own(predictions.answers, offsets)
+        return self._own(answers(split).numpy(), offsets), self._own(said, offsets)
 
     def _own(self, ids: IntArray, offsets: IntArray) -> IntArray:
         return ids if self.to_own is None else self.to_own(ids, offsets)
 
     def _compare(self, predictions: Predictions, split: Batch, scheme: Scheme) -> Comparison:
-        said, offsets = SpanTags.of(self.tags), answer_rows(split).host_offsets
-        gold, predicted = (
-            spans(ids, offsets, said, scheme, headline_mode(scheme)) for ids in self._own_ids(predictions, split)
-        )
-        return Comparison(gold, predicted, said.types)
+        gold, predicted = self._spans(predictions.answers, split, scheme)
+        return Comparison(gold, predicted, SpanTags.of(self.tags).types)
+
+    def _spans(self, said: IntArray, split: Batch, scheme: Scheme) -> list[SpanArrays]:
+        """Gold and predicted ones, as the headline figures read them, from learned tags (N,)."""
+        tags, offsets = SpanTags.of(self.tags), answer_rows(split).host_offsets
+        return [spans(ids, offsets, tags, scheme, headline_mode(scheme)) for ids in self._own_ids(said, split)]
 
 
 def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:

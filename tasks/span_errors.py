@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.span_schemes import SpanArrays
-from tasks.spans import IntArray
+from tasks.spans import IntArray, SpanArrays
 
 # boundary: the right type, but other ends; type: the right ends, but another type; both: neither, but some token is
 # common; missed: gold, and nothing predicted is left for it; spurious: predicted, and nothing gold is left for it

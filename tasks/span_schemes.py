@@ -13,9 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tasks.spans import ALLOWED, BEGIN, END, INSIDE, OUTSIDE, PREFIXES, SINGLE, IntArray, Scheme, SpanTags, spans
-
-SpanArrays = tuple[IntArray, IntArray, IntArray]  # starts, ends (exclusive), types: (K,) each
+from tasks.spans import (
+    ALLOWED,
+    BEGIN,
+    END,
+    INSIDE,
+    OUTSIDE,
+    PREFIXES,
+    SINGLE,
+    IntArray,
+    Scheme,
+    SpanArrays,
+    SpanTags,
+    spans,
+)
 
 
 @dataclass(frozen=True)

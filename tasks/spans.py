@@ -20,6 +20,7 @@ from runner.errors import HydromelError
 IntArray = npt.NDArray[np.int64]
 SmallIntArray = npt.NDArray[np.int8]
 BoolArray = npt.NDArray[np.bool_]
+SpanArrays = tuple[IntArray, IntArray, IntArray]  # starts, ends (exclusive), types: (K,) each
 Scheme = Literal["IOB1", "IOB2", "IOBES"]
 Mode = Literal["default", "strict"]
 
@@ -118,9 +119,7 @@ def illegal(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
     return np.flatnonzero(wrong | (prefix == MALFORMED))
 
 
-def spans(
-    ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode
-) -> tuple[IntArray, IntArray, IntArray]:
+def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode) -> SpanArrays:
     """The spans, in order: starts, ends (exclusive) and types (places in `tags.types`), (K,) each.
 
     `default` takes every run of tags as a span that can be one, as conlleval and seqeval's default do, whatever the
@@ -163,6 +162,14 @@ def spans(
     else:
         return starts, ends, kind[starts]
     return starts[kept], ends[kept], kind[starts[kept]]
+
+
+def are_right(predicted: SpanArrays, gold: SpanArrays, n_tokens: int) -> BoolArray:
+    """(K,) whether each predicted span is a gold one: same start, end and type. No two gold spans begin together."""
+    end_at, type_at = np.zeros(n_tokens, dtype=np.int64), np.full(n_tokens, -1)
+    end_at[gold[0]], type_at[gold[0]] = gold[1], gold[2]
+    same: BoolArray = (end_at[predicted[0]] == predicted[1]) & (type_at[predicted[0]] == predicted[2])
+    return same
 
 
 def _neighbours(prefix: SmallIntArray, kind: IntArray, offsets: IntArray) -> tuple[BoolArray, BoolArray]:

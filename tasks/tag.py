@@ -16,6 +16,7 @@ from runner.batch import Batch
 from runner.errors import HydromelError
 from runner.layers.crf import Constrain
 from runner.layers.crf_chain import Allowed
+from runner.outcomes import Outcomes
 from runner.ragged import Ragged
 from runner.rows import IntArray
 from runner.task import Encoder
@@ -218,6 +219,14 @@ class Tag:
 
     def inspector(self, vocabs: Mapping[str, Vocab]) -> TagInspector:
         return TagInspector(self.own_tags(vocabs["target"]), self.scheme, self.to_own(vocabs["target"]))
+
+    def outcomes(self, said: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
+        """Of each row `right`, `predicted` and `gold` spans, or `right` and `answers` for accuracy, in the data set's
+        own tags; none of macro F1, which is no sum over rows.
+        """
+        if self.quality == "macro_f1":
+            return None
+        return self.inspector(vocabs).outcomes(said, split, by_span=self.quality == "f1")
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """The metrics on `test` of always answering train's most frequent tag."""
