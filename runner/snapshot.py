@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from runner import names
 from runner.accounting import Account
+from runner.batching.loader import Batching
 from runner.state import moved
 from runner.training import Progress, Training
 
@@ -42,6 +43,10 @@ def restore(t: Training, state: Mapping[str, Any]) -> None:
     t.schedule.restore(state["schedule"])
     t.progress = Progress(**state["progress"])
     t.progress.carried = moved(t.progress.carried, t.clock.device)
+    if t.progress.micro_batch is not None and isinstance(t.batching, Batching):
+        t.batching = replace(t.batching, micro_batch=t.progress.micro_batch)
+    if t.progress.eval_batch_size is not None:
+        t.settings = replace(t.settings, eval_batch_size=t.progress.eval_batch_size)
     t.account = Account(**state["account"])
     t.clock.seconds.update(state["seconds"])
     torch.set_rng_state(state["rng"])

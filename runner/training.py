@@ -32,6 +32,7 @@ class Settings:
     log_every: PositiveInt
     warmup_updates: NonNegativeInt
     eval_batch_size: PositiveInt
+    rehearse: bool
 
 
 @dataclass
@@ -46,6 +47,10 @@ class Progress:
     best_metrics: dict[str, Any] = field(default_factory=dict)
     waited: int = 0  # evaluations since then
     carried: State = START  # of a stream
+    micro_batch: int | None = None  # rows at once, since memory ran out; None: it never did
+    eval_batch_size: int | None = None  # the same of evaluation
+    halved_at: list[int] = field(default_factory=list)  # updates, from 1, at which it did; 0: before training
+    peak_batch: dict[str, int] | None = None  # rows, width and real tokens of the neediest micro-batch
 
     @property
     def last_epoch(self) -> int:

@@ -1,0 +1,133 @@
+"""Out of memory: updates are made again in smaller pieces with the same result; rehearsing changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from composed import run, tag_files
+from safetensors.torch import load_file
+
+from runner import experiment, names
+from runner.errors import HydromelError
+from runner.model import Model
+
+EXACT = ["dtype=float64", "train.epochs=2", "batching.batch_size=8", "embedding.size=8", "baselines=false"]
+RNN = ["encoder=rnn", "encoder.hidden=8"]
+
+
+def parameters(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = load_file(folder / names.CHECKPOINTS / "last.safetensors")
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
+
+
+class Killed(Exception):
+    pass
+
+
+def killed(*arguments: object) -> None:
+    raise Killed
+
+
+def small_device(monkeypatch: pytest.MonkeyPatch, most_rows: int, training: bool = True) -> list[int]:
+    """From here on a model in training (or evaluation) has memory for so many rows; the rows of each attempt."""
+    forward, tried = Model.forward, list[int]()
+
+    def limited(self: Model, batch: Any, state: Any) -> Any:
+        if self.training == training:
+            tried.append(batch.rows.n_rows)
+            if batch.rows.n_rows > most_rows:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return forward(self, batch, state)
+
+    monkeypatch.setattr(Model, "forward", limited)
+    return tried
+
+
+@pytest.mark.parametrize("rehearse", [True, False])
+@pytest.mark.parametrize("strategy", ["padmask", "packed"])
+def test_updates_in_smaller_pieces_reach_the_same_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, rehearse: bool
+) -> None:
+    options = [*tag_files(tmp_path), *EXACT, *RNN, f"batching={strategy}", f"train.rehearse={str(rehearse).lower()}"]
+    whole = run(tmp_path / "whole", *options)
+    tried = small_device(monkeypatch, most_rows=3)
+    cut = run(tmp_path / "cut", *options)
+
+    assert max(tried) == 8
+    assert tried.count(8) == 1, "the smaller size is kept"
+    assert whole["memory"]["micro_batch"] == {"asked": None, "used": None, "halved_at": []}
+    assert cut["memory"]["micro_batch"] == {"asked": None, "used": 2, "halved_at": [0, 0] if rehearse else [1, 1]}
+    assert cut["memory"]["peak_batch"]["rows"] == (2 if rehearse else 8)
+    assert cut["updates"] == whole["updates"]
+    for name, tensor in parameters(tmp_path / "whole").items():
+        torch.testing.assert_close(parameters(tmp_path / "cut")[name], tensor, rtol=0, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_rehearsing_changes_nothing(tmp_path: Path, norm: str) -> None:
+    model = [
+        "encoder=transformer",
+        "encoder.size=8",
+        "encoder.feedforward=8",
+        "encoder.heads=2",
+        f"encoder.norm={norm}",
+    ]
+    options = [*tag_files(tmp_path), *EXACT, *model, "encoder.dropout=0.3", "batching=padmask"]
+    with_it = run(tmp_path / "with", *options)
+    without = run(tmp_path / "without", *options, "train.rehearse=false")
+    for name, tensor in load_file(tmp_path / "with" / names.CHECKPOINTS / "last.safetensors").items():
+        if name.startswith(("model.", "state.rng")):
+            other = load_file(tmp_path / "without" / names.CHECKPOINTS / "last.safetensors")[name]
+            assert torch.equal(tensor, other), name
+    assert with_it["metrics"] == without["metrics"]
+    assert with_it["memory"]["peak_batch"] == without["memory"]["peak_batch"]
+
+
+def test_evaluation_in_smaller_batches_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*tag_files(tmp_path), *EXACT, *RNN, "batching=packed", "train.eval_batch_size=16"]
+    whole = run(tmp_path / "whole", *options)
+    tried = small_device(monkeypatch, most_rows=5, training=False)
+    assert run(tmp_path / "cut", *options)["metrics"] == whole["metrics"]
+    assert [tried.count(size) for size in (16, 8)] == [1, 1], "the smaller size is kept, for test too"
+
+
+def test_a_resumed_run_keeps_the_smaller_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*tag_files(tmp_path), *EXACT, *RNN, "batching=padmask"]
+    with monkeypatch.context() as limits:
+        small_device(limits, most_rows=5)
+        limits.setattr(experiment, "finish", killed)
+        with pytest.raises(Killed):
+            run(tmp_path / "run", *options)
+    result = run(tmp_path / "run", *options, "train.epochs=3")
+    assert result["memory"]["micro_batch"] == {"asked": None, "used": 4, "halved_at": [0]}
+    assert result["updates"]["count"] == 3 * 15
+
+
+def test_one_row_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_device(monkeypatch, most_rows=0)
+    with pytest.raises(
+        HydromelError, match=r"the rehearsal .* one row at once \(rows \d+ of train.*lengths 21\); .*max"
+    ):
+        run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *RNN, "batching=padmask")
+
+
+def test_streams_are_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "valid"):
+        (tmp_path / f"{split}.txt").write_text("the cat sat on the mat .\n" * 40, encoding="utf-8")
+    options = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "dataset.train=train.txt", "dataset.valid=valid.txt"]
+    small_device(monkeypatch, most_rows=3)
+    stream = ["task.unit=stream", "batching=stream", "batching.batch_size=4", "batching.window=5"]
+    with pytest.raises(HydromelError, match=r"4 streams by 5 tokens, which cannot be cut; lower batching\.batch_size"):
+        run(tmp_path / "run", *options, *stream, "encoder=lstm", "encoder.hidden=8")
+
+
+def test_what_is_no_lack_of_memory_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Model, batch: Any, state: Any) -> Any:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Model, "forward", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *RNN, "batching=padmask")
