@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from reporting.runs import Run, read
+from reporting.run import Run, read
 from reporting.statistics import mean_interval
 from runner.errors import HydromelError
 

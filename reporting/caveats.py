@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from reporting.runs import Run
+from reporting import measures
+from reporting.chosen import Chosen
+from reporting.run import MACHINE, Run
 
 COMPANY = 0.5  # load average beyond the run's own threads that says that others were at work
-MACHINE = ("host", "device", "cpu", "threads")  # keys of provenance: what makes times comparable
 
 
-def caveats(by_strategy: Mapping[str, Mapping[int, Run]], repeats: int) -> list[str]:
-    """`by_strategy` is strategy -> seed -> run; `repeats` are older runs of the same strategy and seed, left out."""
-    runs = [run for seeds in by_strategy.values() for run in seeds.values()]
-    told = [_machines(runs), _busy(runs), _code(runs), _repeats(repeats), _seeds(by_strategy), _no_quality(runs)]
+def caveats(chosen: Chosen) -> list[str]:
+    runs = chosen.runs
+    told = [
+        _machines(runs),
+        _order(chosen),
+        _busy(runs),
+        _code(runs),
+        _left_out(chosen.left_out),
+        _turns(chosen),
+        _seeds(chosen),
+        _no_quality(runs),
+    ]
     return [sentence for sentence in told if sentence]
 
 
 def _machines(runs: list[Run]) -> str:
     parts = [_differing(runs, f"provenance.{key}", key) for key in MACHINE]
     differing = "; ".join(part for part in parts if part)
-    return f"Times and memory are not comparable: these runs differ in {differing}." if differing else ""
+    if not differing:
+        return ""
+    return (
+        f"Times and memory are not comparable, so left out: these runs differ in {differing}. "
+        "Ratios are of pairs of runs on one machine."
+    )
+
+
+def _order(chosen: Chosen) -> str:
+    """Strategies of several runs each, of which one ran wholly before another on the same machine."""
+    if len(chosen.machines) > 1:
+        return ""
+    times = {
+        name: [run.created for turns in seeds.values() for run in turns.values()]
+        for name, seeds in chosen.by_strategy.items()
+    }
+    times = {name: each for name, each in times.items() if len(each) > 1}
+    apart = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
+    if not apart:
+        return ""
+    return (
+        f"Strategies ran one after another (all of {apart[0][0]} before any of {apart[0][1]}), so a drift of the "
+        "machine looks like a difference in speed; one sweep over all of them runs them in turn."
+    )
 
 
 def _busy(runs: list[Run]) -> str:
@@ -47,20 +77,39 @@ def _differing(runs: list[Run], path: str, name: str) -> str:
     return f"{name} ({', '.join(value or 'not recorded' for value in values)})" if len(values) > 1 else ""
 
 
-def _repeats(repeats: int) -> str:
-    if not repeats:
+def _left_out(count: int) -> str:
+    if not count:
         return ""
-    return f"{repeats} older run{'s' if repeats > 1 else ''} of the same strategy and seed left out: the newest counts."
+    return (
+        f"{count} older run{'s' if count > 1 else ''} of the same strategy, seed and turn left out: the newest counts."
+    )
 
 
-def _seeds(by_strategy: Mapping[str, Mapping[int, Run]]) -> str:
-    sets = {tuple(sorted(seeds)) for seeds in by_strategy.values()}
+def _turns(chosen: Chosen) -> str:
+    """The same seed must give the same quality in each turn."""
+    gaps = {}
+    for name, seeds in chosen.by_strategy.items():
+        for seed, turns in seeds.items():
+            found = measures.values(turns.values(), measures.quality)
+            if found and max(found) > min(found):
+                gaps[f"{name} seed {seed}"] = max(found) - min(found)
+    if not gaps:
+        return ""
+    worst = max(gaps, key=gaps.__getitem__)
+    return (
+        f"Equal runs did not give equal quality in {len(gaps)} case{'s' if len(gaps) > 1 else ''}, by up to "
+        f"{gaps[worst]:.3g} ({worst}): something in them is not fixed by the seed. Quality is that of the first turn."
+    )
+
+
+def _seeds(chosen: Chosen) -> str:
+    sets = {tuple(sorted(seeds)) for seeds in chosen.by_strategy.values()}
     if len(sets) > 1:
         return (
             "The strategies do not have the same seeds: differences and speed-ups are taken over the seeds both have."
         )
     if all(len(seeds) == 1 for seeds in sets):
-        return "One seed only: no interval can be given, and a difference in quality may be chance."
+        return "One seed only: no interval over seeds can be given, and a difference in quality may be chance."
     return ""
 
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from reporting import console, html, mlflow_runs, report, runs
 from reporting.plots import Plot, plots
 from reporting.report import Report
-from reporting.runs import Found
-from runner.command_line import Parser, failed
+from reporting.run import Found
+from reporting.summary import Asked
+from runner.command_line import Parser, failed, number
 from runner.errors import HydromelError
 
 LONGEST_NAME = 80  # characters of a file name that is made from what was asked for
@@ -32,7 +33,7 @@ def compare(options: argparse.Namespace) -> None:
     """Read, summarise, show and write. Raises HydromelError when there is nothing to compare."""
     with tempfile.TemporaryDirectory() as downloads:
         found = _find(options, Path(downloads))
-        made = report.make(options.what, found, options.target, options.confidence)
+        made = report.make(options.what, found, Asked(options.target, options.confidence, options.margin))
     if not made.groups:
         raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
     page = write(made, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
@@ -104,6 +105,14 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--confidence", type=_share, default=0.95, help="of the intervals, between 0 and 1 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--margin",
+        type=number(0),
+        default=1.0,
+        metavar="POINTS",
+        help="differences in quality below it do not matter: percentage points, or percent of padmask's where less is "
+        "better (default: %(default)s)",
     )
     parser.add_argument(
         "--tracking-uri", metavar="URI", help="where the runs of mlflow:EXPERIMENT are, e.g. sqlite:///mlflow.db"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from reporting.runs import Evaluation
+from reporting.run import Evaluation
 from reporting.summary import Group, Strategy
 from runner.names import LOWER_IS_BETTER, PADDING_CAUSES
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from reporting import tables
-from reporting.runs import Found
-from reporting.summary import Group, groups
+from reporting.run import Found
+from reporting.summary import Asked, Group, groups
 
 LEFT_OUT_SHOWN = 8  # folders of unfinished runs named in the one line on them
 
@@ -28,13 +28,13 @@ class Report:
     damaged: list[str]
 
 
-def make(what: list[str], found: list[Found], target: float | None, confidence: float) -> Report:
+def make(what: list[str], found: list[Found], asked: Asked) -> Report:
     runs = [item.run for item in found if item.run]
     return Report(
         what=what,
         runs=len(runs),
-        confidence=confidence,
-        groups=groups(runs, target, confidence),
+        confidence=asked.confidence,
+        groups=groups(runs, asked),
         unfinished={str(item.folder): item.status for item in found if not item.run and not item.problem},
         damaged=[item.problem for item in found if item.problem],
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from reporting.runs import Run
+from reporting.run import Run
 from runner.names import RESOLVED
 
 # keys that say nothing about what is compared, or that may differ inside a group; `choices` are names of groups

@@ -5,39 +5,62 @@ All views (console, Markdown, HTML, plots) show these objects and report.json is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reporting import statistics
+from reporting import measures, statistics
 from reporting.caveats import caveats
-from reporting.runs import Evaluation, Run
+from reporting.chosen import Chosen, choose, every, first
+from reporting.measures import LengthRate
+from reporting.run import Evaluation, Run
 from reporting.settings import apart
-from reporting.statistics import Mean, Reached, Spread
+from reporting.statistics import Mean, Ratio, Reached, Spread
+from reporting.targets import Target, common_target, when
 from reporting.updates import KNOWN_WRONG, Made, sentences
+from reporting.verdicts import Rule, Verdict, notes, rule_for, speed_noise, verdict
 from runner.names import PADDING_CAUSES
 
-ORDER = ("size1", "same_length", "bucketed", "padmask", "packed", "timestep", "token_budget", "stream", KNOWN_WRONG)
-REFERENCE = "padmask"  # quality is compared with it, since it is the standard
 SLOWEST = "size1"
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the user asked for. `margin`: a smaller difference in quality does not matter, in percentage points;
+    for metrics of which less is better, in percent of the reference's."""
+
+    target: float | None
+    confidence: float
+    margin: float
+
+
+@dataclass(frozen=True)
 class Strategy:
-    """One batching strategy of a group, over its seeds. What could not be measured is None or missing."""
+    """One batching strategy of a group, over its seeds. What could not be measured is None or missing.
+
+    Times and memory of runs on several machines are not pooled: then they are None, or empty, in the whole group.
+    """
 
     name: str
     known_wrong: bool
-    run_ids: dict[int, str]  # by seed, as every dict[int, ...] here
+    run_ids: dict[int, str]  # by seed, as every dict[int, ...] here; of its first turn
+    turns: int  # the most runs that a seed has
     quality: Mean | None  # on test
     quality_by_seed: dict[int, float]
-    difference_to_padmask: Mean | None  # of quality, paired by seed
+    against_padmask: Verdict | None
     seconds_to_target: Reached  # seconds of training until an evaluation on valid reached the group's target
+    tokens_to_target: Reached  # real tokens that training had read by then
     real_tokens_per_s: Spread | None
-    speedup_over_size1: Spread | None  # ratio of real tokens/s, paired by seed
-    speedup_over_padmask: Spread | None
+    speedup_over_size1: Ratio | None  # ratio of real tokens/s, paired by seed, turn and machine
     padding_share: float | None  # padded / (real + padded), mean over runs, 0..1
     padding_by_cause: dict[str, float]  # share of all positions in memory, mean over runs, 0..1
+    character_padding: float | None  # share of the characters that character models were given, mean over runs, 0..1
+    seconds_by_phase: dict[str, float]  # mean over runs
+    by_length: list[LengthRate]
     peak_memory_bytes: Spread | None
+    peak_batch: dict[str, int] | None  # rows, width, tokens of the micro-batch that needed most memory
+    halved: list[str]  # sentences on runs that ran out of memory and went on with smaller micro-batches
+    matrix_share: Spread | None  # of the device's measured rate of matrix products, 0..1
+    joules_per_thousand_tokens: Spread | None
     memory_sources: list[str]
     kernels: list[str]
     updates: dict[int, tuple[int, str]]  # count, digest
@@ -45,16 +68,8 @@ class Strategy:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A quality on valid; `given` by the user, else the worst of the runs' best, which every run reaches."""
-
-    quality: float | None
-    given: bool
-
-
-@dataclass(frozen=True)
 class Group:
-    """Runs whose configuration differs in batching and seed alone."""
+    """Runs whose configuration differs in batching, seed and turn alone."""
 
     title: str
     metric: str
@@ -63,27 +78,26 @@ class Group:
     data_fingerprint: str
     settings: dict[str, str]  # what sets this group apart from others of the same title
     target: Target
+    margin: float  # in units of the metric
+    comparisons: int  # strategies that are compared with the reference: as many as intervals are corrected for
+    noise: Ratio | None  # of the speed of equal runs in different turns
     strategies: list[Strategy]
     machines: list[str]  # host, CPU, threads and device of the runs
     majority: dict[str, float]  # what always answering train's most frequent label gets on test
     baselines: dict[str, float]  # the quality on test of each of the simplest models, majority among them; best first
-    sentences: list[str]  # on equal updates
+    sentences: list[str]  # on equal updates, and on speed beside noise
+    notes: list[str]  # on how figures were made
     caveats: list[str]
 
 
-def groups(runs: list[Run], target: float | None, confidence: float) -> list[Group]:
+def groups(runs: list[Run], asked: Asked) -> list[Group]:
     """Runs grouped by configuration, data and metric; groups are never pooled. In the order of their titles."""
     by_key: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         key = (_title(run), _hash(run), run.text("provenance.data_fingerprint"), run.metric)
         by_key.setdefault(key, []).append(run)
     settings = apart({key: each[0] for key, each in by_key.items()})
-    return [_group(by_key[key], settings[key], target, confidence) for key in sorted(by_key)]
-
-
-def rank(strategy: str) -> tuple[int, str]:
-    """Strategies stand in a fixed order everywhere; those without a place in it come last, by name."""
-    return (ORDER.index(strategy) if strategy in ORDER else len(ORDER), strategy)
+    return [_group(by_key[key], settings[key], asked) for key in sorted(by_key)]
 
 
 def _title(run: Run) -> str:
@@ -94,68 +108,82 @@ def _hash(run: Run) -> str:
     return run.text("provenance.comparison_hash")
 
 
-def _group(runs: list[Run], settings: dict[str, str], target: float | None, confidence: float) -> Group:
-    by_strategy: dict[str, dict[int, Run]] = {}
-    repeats = 0
-    for run in sorted(runs, key=lambda run: (rank(run.strategy), run.seed, run.created)):
-        seeds = by_strategy.setdefault(run.strategy, {})
-        repeats += run.seed in seeds
-        seeds[run.seed] = run  # the newest of the repeats stays
-    first = runs[0]
-    higher = bool(first.value("quality.higher_is_better"))
-    chosen = [run for seeds in by_strategy.values() for run in seeds.values()]
-    aim = Target(_common_target(chosen, higher) if target is None else target, target is not None)
+def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
+    chosen = choose(runs)
+    one = runs[0]
+    higher = bool(one.value("quality.higher_is_better"))
+    firsts = [run for seeds in chosen.by_strategy.values() for run in first(seeds).values()]
+    aim = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
+    rule = rule_for(chosen, asked.confidence, asked.margin, higher)
+    strategies = [_strategy(name, chosen, aim, rule, asked.confidence) for name in chosen.by_strategy]
+    noise = speed_noise(chosen, asked.confidence)
+    made = {name: _made(first(seeds)) for name, seeds in chosen.by_strategy.items()}
     return Group(
-        title=_title(first),
-        metric=first.metric,
+        title=_title(one),
+        metric=one.metric,
         higher_is_better=higher,
-        comparison_hash=_hash(first),
-        data_fingerprint=first.text("provenance.data_fingerprint"),
+        comparison_hash=_hash(one),
+        data_fingerprint=one.text("provenance.data_fingerprint"),
         settings=settings,
         target=aim,
-        strategies=[_strategy(name, by_strategy, aim, higher, confidence) for name in by_strategy],
-        machines=sorted({_machine(run) for run in chosen}),
-        majority=_majority(first),
-        baselines=_baselines(chosen, higher),
-        sentences=sentences({name: _made(seeds) for name, seeds in by_strategy.items()}),
-        caveats=caveats(by_strategy, repeats),
+        margin=rule.margin,
+        comparisons=rule.comparisons,
+        noise=noise,
+        strategies=strategies,
+        machines=sorted({_machine(run) for run in chosen.runs}),
+        majority=_majority(one),
+        baselines=_baselines(firsts, higher),
+        sentences=sentences(made),
+        notes=notes(rule, noise, asked.confidence),
+        caveats=caveats(chosen),
     )
 
 
-def _strategy(
-    name: str, by_strategy: Mapping[str, Mapping[int, Run]], target: Target, higher: bool, confidence: float
-) -> Strategy:
-    seeds, padmask = by_strategy[name], by_strategy.get(REFERENCE, {})
-    quality, speed = _by_seed(seeds, _quality), _by_seed(seeds, _speed)
-    gaps = statistics.differences(quality, _by_seed(padmask, _quality)) if name != REFERENCE else []
-    size1 = by_strategy.get(SLOWEST, {})
-    causes = {cause: _mean(_by_seed(seeds, _cause(cause))) for cause in PADDING_CAUSES}
+def _strategy(name: str, chosen: Chosen, target: Target, rule: Rule, confidence: float) -> Strategy:
+    seeds = chosen.by_strategy[name]
+    firsts, runs = first(seeds), every(seeds)
+    timed = runs if len(chosen.machines) == 1 else []  # across machines no times are pooled
+    quality = measures.by_seed(firsts, measures.quality)
+    size1 = every(chosen.by_strategy.get(SLOWEST, {}))
     return Strategy(
         name=name,
         known_wrong=name == KNOWN_WRONG,
-        run_ids={seed: run.text("run_id") for seed, run in seeds.items()},
+        run_ids={seed: run.text("run_id") for seed, run in firsts.items()},
+        turns=max(len(turns) for turns in seeds.values()),
         quality=statistics.mean_interval(list(quality.values()), confidence),
         quality_by_seed=quality,
-        difference_to_padmask=statistics.mean_interval(gaps, confidence),
-        seconds_to_target=statistics.reached([_seconds_to(run, target, higher) for run in seeds.values()]),
-        real_tokens_per_s=statistics.spread(list(speed.values())),
-        speedup_over_size1=statistics.spread(statistics.ratios(speed, _by_seed(size1, _speed))),
-        speedup_over_padmask=statistics.spread(statistics.ratios(speed, _by_seed(padmask, _speed))),
-        padding_share=_mean(_by_seed(seeds, lambda run: _share(run, run.number("tokens.padded")))),
-        padding_by_cause={cause: share for cause, share in causes.items() if share is not None},
-        peak_memory_bytes=statistics.spread(
-            list(_by_seed(seeds, lambda run: run.number("memory.peak_bytes")).values())
+        against_padmask=verdict(name, chosen, rule),
+        seconds_to_target=statistics.reached([when(run, target, rule.higher, "seconds") for run in timed]),
+        tokens_to_target=statistics.reached([when(run, target, rule.higher, "tokens") for run in firsts.values()]),
+        real_tokens_per_s=_spread(timed, measures.speed),
+        speedup_over_size1=statistics.ratio_interval(
+            measures.by_slot(runs, measures.speed), measures.by_slot(size1, measures.speed), rule.level
         ),
-        memory_sources=_texts(seeds, "memory.source"),
-        kernels=_texts(seeds, "kernel"),
-        updates={seed: run.updates for seed, run in seeds.items()},
-        evaluations={seed: run.evaluations for seed, run in seeds.items()},
+        padding_share=measures.mean(runs, measures.padding_share("tokens.padded")),
+        padding_by_cause=measures.means(runs, {c: measures.padding_share(f"padding.{c}") for c in PADDING_CAUSES}),
+        character_padding=measures.mean(runs, measures.character_padding),
+        seconds_by_phase=measures.means(timed, {p: measures.figure(f"seconds.{p}") for p in measures.PHASES}),
+        by_length=measures.length_rates(timed),
+        peak_memory_bytes=_spread(timed, measures.figure("memory.peak_bytes")),
+        peak_batch=measures.peak_batch(timed),
+        halved=measures.halvings(runs),
+        matrix_share=_spread(timed, measures.figure("arithmetic.share")),
+        joules_per_thousand_tokens=_spread(timed, measures.figure("energy.joules_per_thousand_tokens")),
+        memory_sources=measures.texts(runs, "memory.source"),
+        kernels=measures.texts(runs, "kernel"),
+        updates={seed: run.updates for seed, run in firsts.items()},
+        evaluations={seed: run.evaluations for seed, run in firsts.items()},
     )
+
+
+def _spread(runs: list[Run], measure: measures.Measure) -> Spread | None:
+    return statistics.spread(measures.values(runs, measure))
 
 
 def _made(seeds: Mapping[int, Run]) -> Made:
     updates = {seed: run.updates for seed, run in seeds.items()}
-    return Made(updates, _by_seed(seeds, _quality), any(run.value("updates.dropout") for run in seeds.values()))
+    dropout = any(run.value("updates.dropout") for run in seeds.values())
+    return Made(updates, measures.by_seed(seeds, measures.quality), dropout)
 
 
 def _machine(run: Run) -> str:
@@ -179,50 +207,3 @@ def _baselines(runs: list[Run], higher: bool) -> dict[str, float]:
             named |= {str(name): run.number(f"baselines.{name}.{run.metric}") for name in others}
         found |= {name: value for name, value in named.items() if value is not None}
     return dict(sorted(found.items(), key=lambda one: -one[1] if higher else one[1]))
-
-
-def _common_target(runs: list[Run], higher: bool) -> float | None:
-    best = [(max if higher else min)(each.quality for each in run.evaluations) for run in runs if run.evaluations]
-    return (min if higher else max)(best) if best else None
-
-
-def _seconds_to(run: Run, target: Target, higher: bool) -> float | None:
-    """Seconds of training at the first evaluation that reached the target; nothing is read between evaluations."""
-    aim = target.quality
-    if aim is None:
-        return None
-    there = (each for each in run.evaluations if (each.quality >= aim if higher else each.quality <= aim))
-    first = next(there, None)
-    return first.seconds if first else None
-
-
-def _by_seed(seeds: Mapping[int, Run], measure: Callable[[Run], float | None]) -> dict[int, float]:
-    return {seed: value for seed, run in seeds.items() if (value := measure(run)) is not None}
-
-
-def _quality(run: Run) -> float | None:
-    return run.number(f"metrics.test.{run.metric}")
-
-
-def _speed(run: Run) -> float | None:
-    return run.number("speed.real_tokens_per_s")
-
-
-def _cause(cause: str) -> Callable[[Run], float | None]:
-    return lambda run: _share(run, run.number(f"padding.{cause}"))
-
-
-def _share(run: Run, padded_tokens: float | None) -> float | None:
-    """Padded tokens as a share of all positions in memory, 0..1."""
-    real, padded = run.number("tokens.real"), run.number("tokens.padded")
-    if padded_tokens is None or real is None or padded is None or real + padded == 0:
-        return None
-    return padded_tokens / (real + padded)
-
-
-def _mean(values: Mapping[int, float]) -> float | None:
-    return sum(values.values()) / len(values) if values else None
-
-
-def _texts(seeds: Mapping[int, Run], path: str) -> list[str]:
-    return sorted({text for run in seeds.values() if (text := run.text(path))})

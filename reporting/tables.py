@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from reporting.statistics import Mean, Spread
+from reporting.statistics import Mean, Ratio, Spread
 from reporting.summary import Group, Strategy
 from runner.names import LOWER_IS_BETTER
 
@@ -77,7 +77,7 @@ def notes(group: Group) -> list[str]:
     if sources:
         said.append(f"Peak memory: {', '.join(sources)}.")
     said.append(f"Ran on {'; '.join(group.machines)}.")
-    return said
+    return said + group.notes
 
 
 def heading(group: Group) -> str:
@@ -119,7 +119,11 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
         Column("strategy", "", _name, is_text=True),
         Column("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
         Column(f"test {group.metric}", interval, lambda strategy: mean(strategy.quality, "")),
-        Column("minus padmask", interval, lambda strategy: mean(strategy.difference_to_padmask, "+")),
+        Column(
+            "minus padmask",
+            interval,
+            lambda strategy: mean(v.difference if (v := strategy.against_padmask) else None, "+"),
+        ),
         Column("to target", "s", _to_target),
         Column("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
     ]
@@ -152,8 +156,8 @@ def _cost_columns() -> list[Column]:
     return [
         Column("strategy", "", _name, is_text=True),
         SPEED,
-        Column("vs size1", "times", lambda strategy: _spread(strategy.speedup_over_size1, _times)),
-        Column("vs padmask", "times", lambda strategy: _spread(strategy.speedup_over_padmask, _times)),
+        Column("vs size1", "times", lambda strategy: _ratio(strategy.speedup_over_size1)),
+        Column("vs padmask", "times", lambda strategy: _ratio(v.ratio if (v := strategy.against_padmask) else None)),
         Column("padding", "% memory", lambda strategy: Cell(_percent(strategy.padding_share))),
         Column("peak", "MiB", lambda strategy: _spread(strategy.peak_memory_bytes, lambda v: f"{v / 2**20:,.0f}")),
     ]
@@ -173,6 +177,12 @@ def _to_target(strategy: Strategy) -> Cell:
 
 def _spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
     return Cell(NONE) if value is None else Cell(text(value.median), _range(value.n, value.low, value.high, text))
+
+
+def _ratio(value: Ratio | None) -> Cell:
+    if value is None or value.low is None or value.high is None:
+        return Cell(_times(value.mean) if value else NONE)
+    return Cell(_times(value.mean), _range(value.n, value.low, value.high, _times))
 
 
 def _range(n: int, low: float, high: float, text: Callable[[float], str]) -> str:

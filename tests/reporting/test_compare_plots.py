@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from reporting import plots, runs, summary
-from reporting.runs import Evaluation
+from reporting.run import Evaluation
 
 
 def group_of(folder: Path) -> summary.Group:
-    (group,) = summary.groups([item.run for item in runs.scan(folder) if item.run], None, 0.95)
+    (group,) = summary.groups([item.run for item in runs.scan(folder) if item.run], summary.Asked(None, 0.95, 1.0))
     return group
 
 
@@ -53,6 +53,6 @@ def test_names_with_mathematics_and_many_of_them_are_drawn(tmp_path: Path, write
 
 
 def test_mean_curve_goes_as_far_as_all_seeds() -> None:
-    a = (Evaluation(1, 1.0, 10.0), Evaluation(2, 2.0, 20.0), Evaluation(3, 3.0, 30.0))
-    b = (Evaluation(1, 3.0, 20.0), Evaluation(2, 4.0, 40.0))
+    a = (Evaluation(1, 1.0, 10.0, None), Evaluation(2, 2.0, 20.0, None), Evaluation(3, 3.0, 30.0, None))
+    b = (Evaluation(1, 3.0, 20.0, None), Evaluation(2, 4.0, 40.0, None))
     assert plots.mean_curve([a, b]) == [(2.0, 15.0), (3.0, 30.0)]

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from reporting import compare, runs
+from reporting.run import Found, read
 from runner.errors import HydromelError
 
 
-def found_names(found: list[runs.Found]) -> list[str]:
+def found_names(found: list[Found]) -> list[str]:
     return sorted(item.folder.name for item in found if item.run)
 
 
@@ -104,7 +105,7 @@ def test_evaluations_written_again_after_a_resume_replace_the_old(tmp_path: Path
     more = {"time": 9.0, "step": 104, "epoch": 2, "metrics": {"valid/f1": 21.0, "train/seconds": 2.5}}
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(more) + "\n")
-    run = runs.read(folder).run
+    run = read(folder).run
     assert run is not None
     assert [(each.step, each.seconds, each.quality) for each in run.evaluations] == [(52, 1.0, 10.0), (104, 2.5, 21.0)]
 

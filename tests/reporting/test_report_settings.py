@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reporting.runs import Run, read
+from reporting.run import Run, read
 from reporting.settings import AS_MOST, MISSING, apart
 
 CHARS = {"_target_": "runner.embeddings.char.CharConv", "filters": 50, "size": 30}
