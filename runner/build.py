@@ -71,6 +71,24 @@ def check_options(
             _check_value(value, hints[name], f"{prefix}{name}")
 
 
+def check_nodes(value: Any, where: str, given: Sequence[str], plugins: Sequence[str] = ()) -> None:
+    """Check names and values of every node in `value`, without building one; arguments `given` may be missing.
+
+    Raises:
+        HydromelError: as `build`.
+    """
+    if isinstance(value, list):
+        for place, item in enumerate(value):
+            check_nodes(item, f"{where}[{place}]", given, plugins)
+    if not isinstance(value, Mapping):
+        return
+    for key, item in value.items():
+        check_nodes(item, f"{where}.{key}", given, plugins)
+    if _TARGET in value:
+        options = {key: item for key, item in value.items() if key != _TARGET}
+        check_options(_locate(value, where, plugins), options, where, dict.fromkeys(given))
+
+
 def alternatives(node: Mapping[str, Any], where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[Any, ...]]:
     """For each option of a node that is one of a few values: those that it does not have now.
 

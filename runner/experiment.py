@@ -128,7 +128,9 @@ def start_folder(config: Config, folder: Path) -> RunFolder:
     tags |= {"batching": config["batching"]["name"], "seed": str(config["seed"])}
     # what differs within a sweep comes first: MLflow cuts long names
     name = "-".join([tags["batching"], f"s{config['seed']}", tags["task"], tags["dataset"], tags["encoder"]])
-    sweep_id = config["sweep"]["id"]
+    sweep_id, trial = config["sweep"]["id"], config["sweep"].get("trial")
+    if trial is not None:
+        tags[names.TAG_TRIAL], name = str(trial), f"trial{trial}-{name}"
     return RunFolder.start(folder, name=name, experiment=choices.get("experiment"), sweep_id=sweep_id, tags=tags)
 
 

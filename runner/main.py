@@ -10,6 +10,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.child import end_with_us
 from runner.command_line import FULL_ERROR, failed, interrupt
 from runner.complaint import explain
 from runner.compose import resolve
@@ -31,17 +34,6 @@ from runner.provenance_hash import job_hash
 from runner.saved_config import write_config
 
 _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-_PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
-
-
-class Jobs:
-    """What came of the jobs of this command, as far as they ran in this process."""
-
-    def __init__(self) -> None:
-        self.code = 0
-        self.failed: list[str] = []
-        self.done = 0
-        self.sweep: Path | None = None
 
 
 def main() -> None:
@@ -65,8 +57,10 @@ def main() -> None:
         again = f"; go on with sweep.id={jobs.sweep.name}" if jobs.sweep else ""
         print(f"interrupted{kept}{again}", file=sys.stderr)
         sys.exit(130)
+    if jobs.search is not None:
+        sys.exit(jobs.search())
     if jobs.sweep is not None:
-        _tell_sweep(jobs)
+        jobs.tell()
     sys.exit(jobs.code)
 
 
@@ -74,17 +68,6 @@ def _restore(wanted: str | None) -> None:
     os.environ.pop(FULL_ERROR, None)
     if wanted is not None:
         os.environ[FULL_ERROR] = wanted
-
-
-def _tell_sweep(jobs: Jobs) -> None:
-    assert jobs.sweep is not None
-    if jobs.failed:
-        print(
-            f"error: {len(jobs.failed)} of {len(jobs.failed) + jobs.done} jobs failed ({', '.join(jobs.failed)}); the "
-            f"others are kept, and sweep.id={jobs.sweep.name} runs only what is missing",
-            file=sys.stderr,
-        )
-    say(f"compare: hydromel-compare {jobs.sweep}")
 
 
 def _one_job(config: DictConfig, jobs: Jobs) -> None:
@@ -97,6 +80,9 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
         return
     try:
         plain = resolve(config, dict(hydra_config.runtime.choices))
+        if plain["search"] is not None:
+            jobs.search = _search(plain, hydra_config)
+            return
         if plain["resume"] is None:
             folder = output
             if (folder / CHECKPOINTS).exists():  # one that came to nothing may be begun anew
@@ -114,6 +100,18 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
         with contextlib.suppress(OSError):  # Hydra made it; it is left where something lies in it
             output.rmdir()
     jobs.code = run_job(folder, process_start(), plain)
+
+
+def _search(plain: dict[str, Any], hydra_config: Any) -> Callable[[], int]:
+    """The search that this config is of. Raises HydromelError where it is told to do what a search does not."""
+    from runner.searching.search import run_search
+
+    if plain["resume"] is not None:
+        raise HydromelError(f"resume={plain['resume']}: a search goes on with sweep.id=ID")
+    if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
+        raise HydromelError("hydra.run.dir: a search's folder is runs_dir/sweep.id; give those")
+    folders = [source.path for source in hydra_config.runtime.config_sources if source.schema == "file"]
+    return partial(run_search, list(hydra_config.overrides.task), folders)
 
 
 def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], Path]:
@@ -153,46 +151,16 @@ def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: Any) -> None:
         plain = resolve(config, dict(hydra_config.runtime.choices))
         if plain["resume"] is not None:
             raise HydromelError(f"resume={plain['resume']}: a sweep goes on with sweep.id=ID, one run without -m")
-        name = f"{plain['batching']['name']}-s{plain['seed']}-{job_hash(plain)[:8]}"
-        folder = Path(hydra_config.runtime.output_dir) / name
-        if (folder / RESULT).exists():
-            say(f"{name}: finished earlier, skipped")
-            jobs.done += 1
-            return
-        say(f"--- {name}: {overrides}")
-        write_config(plain, folder)
+        if plain["search"] is not None:
+            raise HydromelError("a search is one command; leave -m and lists of values out, or give search=null")
+        if plain["repeat"] != 1:  # of no job more than of others: the whole sweep ends here
+            sys.exit(failed(f"repeat={plain['repeat']}: a sweep takes seed=1,2,3 instead"))
     except HydromelError as error:
-        name, code = overrides, failed(str(error))
+        finished = jobs.note_failure(overrides, failed(str(error)))
     else:
-        code = _in_fresh_process(folder)
-    if code == 130:
-        raise KeyboardInterrupt
-    if code == 0:
-        jobs.done += 1
-        return
-    jobs.failed.append(name)
-    jobs.code = 1
-    if code != 1:
-        print(f"error: {name} ended with code {code}", file=sys.stderr)
-    if hydra_config.launcher.get("_target_") != _BASIC_LAUNCHER:  # this process's list is not seen by the command
-        raise HydromelError(f"{name} failed")
-
-
-def _in_fresh_process(folder: Path) -> int:
-    process = subprocess.Popen([sys.executable, "-m", "runner.job", str(folder)])
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:  # a terminal's Ctrl-C has reached the job as well; a signal to this process alone has not
-            process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            process.terminate()
-            try:
-                process.wait(timeout=_PATIENCE_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        raise
+        finished = jobs.run(plain, overrides)
+    if not finished and hydra_config.launcher.get("_target_") != _BASIC_LAUNCHER:  # its list is not seen by the command
+        raise HydromelError(f"{jobs.failed[-1]} failed")
 
 
 if __name__ == "__main__":

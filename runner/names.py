@@ -40,6 +40,7 @@ RESULT_KEYS = (
     "characters",  # of words that were composed of theirs in training, or null
     "seconds",
     "memory",
+    "arithmetic",  # which share of the device's matrix products training used, or null
     "kernel",
     "updates",  # {"count", "epochs", "digest", "dropout"}: equal digests = the same rows in every update
     "model",  # {"parameters": n}
@@ -52,6 +53,7 @@ TOKEN_KEYS = ("real", "padded", "supervised", "truncated")
 CHARACTER_KEYS = ("real", "padded")
 PADDING_CAUSES = ("spread", "last_batch", "rounding")
 SECONDS_KEYS = ("data", "forward", "backward", "optimizer", "evaluation", "tracking", "startup", "total")
+ARITHMETIC_KEYS = ("flops_per_place", "achieved_flops_per_s", "device_flops_per_s", "share", "dtype")
 MEMORY_KEYS = ("peak_bytes", "before_training_bytes", "source", "peak_batch", "micro_batch")
 
 LOWER_IS_BETTER = frozenset({"perplexity", "nll", "loss", "bits_per_character", "word_perplexity"})
@@ -59,6 +61,8 @@ LOWER_IS_BETTER = frozenset({"perplexity", "nll", "loss", "bits_per_character", 
 # tags of an MLflow run
 TAG_RUN_ID = "hydromel.run_id"
 TAG_SWEEP = "sweep.id"
+TAG_TRIAL = "search.trial"  # its number; the search is the sweep
+TAG_PRUNED = "search.pruned"  # when a trial was ended because others did better
 
 
 def higher_is_better(metric: str) -> bool:

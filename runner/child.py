@@ -1,0 +1,27 @@
+"""A job's process, and how it is ended: it is asked to, so that it keeps what it did."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+_PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to end, and wait; one that does not is killed."""
+    process.terminate()
+    try:
+        process.wait(timeout=_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def end_with_us(process: subprocess.Popen[bytes]) -> None:
+    """The same after an interruption, which a terminal's Ctrl-C has told the job as well; a signal to us alone has not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.wait(timeout=1.0)
+    except subprocess.TimeoutExpired:
+        end(process)
