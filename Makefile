@@ -32,8 +32,8 @@ check: $(READY)  ## format, lint, types, tests
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
-bench: $(READY)  ## seconds and memory as the corpus grows; the file is written under benchmarks/results/
-	$(BIN)/python benchmarks/growth.py --json benchmarks/results/growth.json
+bench: $(READY)  ## beside peers and floors, in turns; HYDROMEL_DATA=FOLDER: with those that need published data
+	$(BIN)/python benchmarks/bench.py --json benchmarks/results/bench.json --plot benchmarks/results/bench.png
 
 clean:
 	rm -rf $(VENV)

@@ -155,6 +155,11 @@ def measure(n_sentences: int) -> dict[str, float]:
     return found
 
 
+def in_a_fresh_process(n_sentences: int) -> dict[str, float]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(measure, n_sentences).result()
+
+
 def peak_resident_bytes() -> int:
     """The most memory that this process has held until now (Linux counts it in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -165,10 +170,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="sentences")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    figures = []
-    for size in options.sizes:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-            figures.append(fresh.submit(measure, size).result())
+    figures = [in_a_fresh_process(size) for size in options.sizes]
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     show(figures)

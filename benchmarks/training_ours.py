@@ -1,11 +1,7 @@
-"""What benchmarks of training measure of ours: the configured model, optimiser and clipping; and processes."""
+"""What benchmarks of training measure of ours: the configured model, optimiser and clipping."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
@@ -14,17 +10,30 @@ from torch import Tensor, nn
 from runner.build import build
 from runner.compose import compose_config
 from runner.data import arrange, load_data
-from runner.experiment import build_optimizer
+from runner.experiment import build_optimizer, choose_device
 from runner.malloc import choose_malloc
 from runner.matmul import choose_matmul
 from runner.model import build_model
 from runner.task import START
 from runner.train import backward
 
+CRF = ["task.head=crf", "task.label_weights=null"]
+VECTORS = ["embedding=vectors", "embedding.path=vectors/glove.6B.50d.subset.txt", "embedding.rate=1.0"]
+VECTORS += ["features.words.lowercase=true", "features.words.extend=true"]
+KIM = ["task=classify", *VECTORS, "encoder=conv", "task.pooling=max", "task.dropout=0.5"]
 WORKS = {
-    "tagger": ["experiment=wnut17", "task.head=crf", "task.constraints=both", "task.label_weights=null"],
-    "conv": ["experiment=sst2_conv"],
-    "lstm": ["experiment=sst2_lstm"],
+    "tagger_wnut17": ["experiment=wnut17", "task.constraints=both", *CRF],
+    "tagger_ewt": ["experiment=ud_ewt_pos", *CRF],
+    "tagger_twitter": ["experiment=twitter_pos", *CRF],
+    "conv_sst2": ["experiment=sst2_conv"],
+    "conv_trec": ["experiment=trec_conv"],
+    "conv_newsgroups4": ["dataset=newsgroups4", *KIM],
+    "conv_reviews": ["dataset=movie_reviews", *KIM],
+    "lstm_sst2": ["experiment=sst2_lstm"],
+    "lstm_newsgroups4": ["dataset=newsgroups4", "task=classify", *VECTORS, "encoder=lstm", "task.pooling=max"],
+    "transformer_newsgroups4": ["task=classify", "dataset=newsgroups4", "encoder=transformer", "max_length=1024"],
+    "word_lm": ["experiment=word_lm"],
+    "lm_lines": ["task=lm", "dataset=wikitext2", "encoder=lstm", "features.words.max_size=10000"],
 }
 Config = dict[str, Any]
 
@@ -39,9 +48,10 @@ class Ours:
         self.task = build(config["task"], "task", {})
         self.data = load_data(config, self.task)
         self.batching = build(config["batching"], "batching", {})
-        self.train = arrange(config, self.batching, self.data.splits["train"])
+        device = choose_device(config)
+        self.train = arrange(config, self.batching, self.data.splits["train"].to(device))
         torch.manual_seed(config["seed"])
-        self.model = build_model(config, self.task, self.data.vocabs, [])
+        self.model = build_model(config, self.task, self.data.vocabs, []).to(device)
         self.optimizer = build_optimizer(config, self.model)
         self.epochs: dict[int, list[Any]] = {}
         self.carried: Any = START
@@ -73,16 +83,5 @@ class Ours:
         return loss, int(self.train.rows.host_lengths[rows].sum())
 
 
-def compose(work: str, options: argparse.Namespace, *more: str) -> Config:
-    return compose_config([*WORKS[work], f"data_dir={options.data}", "tracker=none", "schedule=constant", *more])
-
-
-def started(
-    target: Callable[..., None], options: argparse.Namespace, work: str, threads: int, *more: Any
-) -> Connection:
-    """The pipe to a new process."""
-    spawn = get_context("spawn")
-    here, there = spawn.Pipe()
-    spawn.Process(target=target, args=(there, options, work, threads, *more), daemon=True).start()
-    there.close()  # so that waiting for a process that failed ends
-    return here
+def compose(work: str, data: str, *more: str) -> Config:
+    return compose_config([*WORKS[work], f"data_dir={data}", "tracker=none", "schedule=constant", *more])

@@ -1,4 +1,4 @@
-"""The models of `training.py` as a careful user writes them: shuffled batches, `pad_sequence`, torch's own modules.
+"""The models of `bench.py` as a careful user writes them: shuffled batches, `pad_sequence`, torch's own modules.
 
 Each peer is made from ours: of its sizes, beginning with its weights, so that both can give the loss of the same
 rows. Columns are a list of one tensor a row, made once; a batch is padded anew each time, as a collate function does.
@@ -8,7 +8,6 @@ Shapes: B rows, T tokens of the longest, C characters of the longest word, D num
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from runner.batch import Batch
 from runner.ragged import Ragged
 
 Column = list[Tensor]
-Batched = tuple[Any, ...]  # what a `collate` gives and the model takes
+Batched = dict[str, Tensor]  # what a `collate` gives and the model takes
 FORBIDDEN = -1e4  # pytorch-crf has no constraints; this is how its users forbid a transition
 
 
@@ -42,13 +41,14 @@ class ConvClassifier(nn.Module):
         words = pad_sequence([self.words[row][: self.width] for row in rows], batch_first=True)
         if self.width is not None:
             words = F.pad(words, (0, self.width - words.shape[1]))
-        return words, self.lengths[rows], self.labels[rows]
+        return {"words": words, "lengths": self.lengths[rows], "labels": self.labels[rows]}
 
     def forward(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
+        lengths = lengths.to(words.device)
         read = self.dropped_in(self.vectors(words)).transpose(1, 2)
         found = [F.relu(one(read)[..., -words.shape[1] :]) for one in self.convolutions]
         if self.width is None:
-            padding = torch.arange(words.shape[1]) >= lengths[:, None]
+            padding = torch.arange(words.shape[1], device=words.device) >= lengths[:, None]
             found = [one.masked_fill(padding[:, None], -torch.inf) for one in found]
         pooled = torch.cat([one.amax(dim=2) for one in found], dim=1)
         return F.cross_entropy(self.linear(self.dropped_out(pooled)), labels)
@@ -66,11 +66,12 @@ class LstmClassifier(nn.Module):
         self.linear = like(ours.head.linear)
 
     def collate(self, rows: list[int]) -> Batched:
-        return pad_sequence([self.words[row] for row in rows], batch_first=True), self.lengths[rows], self.labels[rows]
+        words = pad_sequence([self.words[row] for row in rows], batch_first=True)
+        return {"words": words, "lengths": self.lengths[rows], "labels": self.labels[rows]}
 
     def forward(self, words: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         read = self.dropped_in(self.vectors(words))
-        states, _ = self.lstm(pack_padded_sequence(read, lengths, batch_first=True, enforce_sorted=False))
+        states, _ = self.lstm(pack_padded_sequence(read, lengths.cpu(), batch_first=True, enforce_sorted=False))
         pooled = pad_packed_sequence(states, batch_first=True, padding_value=-torch.inf)[0].amax(dim=1)
         return F.cross_entropy(self.linear(self.dropped_out(pooled)), labels)
 
@@ -82,8 +83,12 @@ class Tagger(nn.Module):
         super().__init__()
         parts = ours.embedding.parts
         assert isinstance(train.target, Ragged)
-        self.columns = [known_words(parts["words"], train), vector_rows(parts["vectors"], train)]
-        self.columns += [rows_of(train.features["casing"]), rows_of(train.target)]
+        self.columns = {
+            "words": known_words(parts["words"], train),
+            "places": vector_rows(parts["vectors"], train),
+            "casing": rows_of(train.features["casing"]),
+            "tags": rows_of(train.target),
+        }
         self.spelt, self.lengths = spelt(parts["chars"].spelled, train), lengths_of(train)
         self.words, self.casing = like(parts["words"].table), like(parts["casing"].table)
         self.vectors, self.characters = vector_table(parts["vectors"]), character_table(parts["chars"].spelled.table)
@@ -93,21 +98,23 @@ class Tagger(nn.Module):
         self.linear, self.crf = like(ours.head.linear), crf(ours.head.output.crf)
 
     def collate(self, rows: list[int]) -> Batched:
-        padded = [pad_sequence([column[row] for row in rows], batch_first=True) for column in self.columns]
+        padded = {
+            name: pad_sequence([column[row] for row in rows], batch_first=True) for name, column in self.columns.items()
+        }
         words = [self.spelt[row] for row in rows]
-        characters = torch.zeros(*padded[0].shape, max(one.shape[1] for one in words), dtype=torch.int64)
+        characters = torch.zeros(*padded["words"].shape, max(one.shape[1] for one in words), dtype=torch.int64)
         for place, one in enumerate(words):
             characters[place, : one.shape[0], : one.shape[1]] = one
-        return *padded, characters, self.lengths[rows]
+        return {**padded, "characters": characters, "lengths": self.lengths[rows]}
 
     def forward(
         self, words: Tensor, places: Tensor, casing: Tensor, tags: Tensor, characters: Tensor, lengths: Tensor
     ) -> Tensor:
         composed = self.compose(characters.flatten(0, 1)).view(*words.shape, -1)
         read = torch.cat([self.words(words), composed, self.vectors(places), self.casing(casing)], dim=2)
-        packed = pack_padded_sequence(self.dropped_in(read), lengths, batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(self.dropped_in(read), lengths.cpu(), batch_first=True, enforce_sorted=False)
         states = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)[0]
-        mask = torch.arange(words.shape[1]) < lengths[:, None]
+        mask = torch.arange(words.shape[1], device=words.device) < lengths.to(words.device)[:, None]
         likelihood: Tensor = self.crf(self.linear(self.dropped_out(states)), tags, mask, reduction="token_mean")
         return -likelihood
 
@@ -209,11 +216,9 @@ def dropouts(embedding: Any, read: Any) -> tuple[nn.Dropout, nn.Dropout]:
     return nn.Dropout(embedding.dropout.p), nn.Dropout(read.p)
 
 
-PEERS: dict[str, dict[str, Callable[[Any, Batch], Any]]] = {
-    "tagger": {"by hand": Tagger},
-    "conv": {
-        "by hand": lambda ours, train: ConvClassifier(ours, train, None),
-        "by hand, padded to 100": lambda ours, train: ConvClassifier(ours, train, 100),
-    },
-    "lstm": {"by hand": LstmClassifier},
-}
+def conv_classifier(ours: Any, train: Batch) -> ConvClassifier:
+    return ConvClassifier(ours, train, None)
+
+
+def conv_classifier_of_100(ours: Any, train: Batch) -> ConvClassifier:
+    return ConvClassifier(ours, train, 100)

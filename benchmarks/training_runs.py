@@ -1,11 +1,10 @@
-"""What a whole run costs beside a bare loop over the same updates, for `training.py`.
+"""What a whole run costs beside a bare loop over the same updates, for `bench.py`.
 
 With one thread all seconds are those of the process' own time: others that keep the machine busy take nothing of it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -19,14 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from training_ours import Config, Ours, compose, started
+from contest import started, summary
+from training_ours import Config, Ours, compose
 
 from runner import accounting
 from runner.experiment import run_experiment
 from runner.names import METRICS
 
 
-def run_worker(pipe: Connection, options: argparse.Namespace, work: str, threads: int) -> None:
+def run_worker(pipe: Connection, threads: int, work: str, data: str, *more: str) -> None:
     """A whole run of an epoch, and a bare loop over the same updates, in turns."""
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
@@ -34,7 +34,7 @@ def run_worker(pipe: Connection, options: argparse.Namespace, work: str, threads
     with tempfile.TemporaryDirectory() as folder:
         store = ["tracker=mlflow", f"tracker.uri=sqlite:///{folder}/mlflow.db", f"runs_dir={folder}"]
         extras = ["predictions=false", "baselines=false", "run_plots=null", "train.epochs=1", "train.log_every=1"]
-        config = compose(work, options, *store, *extras)
+        config = compose(work, data, *store, *extras, *more)
         for number in count():
             if not pipe.recv():
                 return
@@ -69,24 +69,22 @@ def whole_run(config: Config, folder: Path) -> dict[str, Any]:
     return {"real_tokens_per_s": rate, "seconds": result["seconds"], "losses": losses}
 
 
-def cost_of_run(options: argparse.Namespace, work: str, threads: int) -> dict[str, Any]:
+def cost_of_run(work: str, data: str, threads: int, rounds: int, *more: str) -> dict[str, Any]:
     """What a run's tokens/s are short of the bare loop's, and its seconds by phase."""
-    pipe, rounds = started(run_worker, options, work, threads), []
-    for _ in range(1 + options.runs):
+    pipe = started(run_worker, threads, work, data, *more)
+    made = []
+    for _ in range(1 + rounds):  # the first warms up
         pipe.send(1)
-        rounds.append(pipe.recv())
+        made.append(pipe.recv())
     pipe.send(0)
-    timed = rounds[1:]
+    timed = made[1:]
     rates = {name: [one[name]["real_tokens_per_s"] for one in timed] for name in ("bare", "run")}
     costs = [100 * (1 - run / alone) for run, alone in zip(rates["run"], rates["bare"], strict=True)]
     return {
         "work": work,
-        "threads": threads,
-        "bare_tokens_per_s": median(rates["bare"]),
-        "run_tokens_per_s": median(rates["run"]),
-        "cost_percent": median(costs),
-        "cost_percent_of_fastest": 100 * (1 - max(rates["run"]) / max(rates["bare"])),
-        "cost_percent_of_each": costs,
+        "bare_tokens_per_s": summary(rates["bare"]),
+        "run_tokens_per_s": summary(rates["run"]),
+        "cost_percent": summary(costs),
         "seconds": {
             phase: median(one["run"]["seconds"][phase] for one in timed) for phase in timed[0]["run"]["seconds"]
         },

@@ -1,0 +1,224 @@
+"""Hydromel beside its peers and the machine's floor: one table, made by one command.
+
+    python benchmarks/bench.py --data DATA --json benchmarks/results/bench.json --plot benchmarks/results/bench.png
+
+Each row is a work that all entrants do: the same model (of the same first weights; before anything is timed both must
+give the same loss for the same rows), data, rows an update, optimiser and clipping. Each has a process of its own and
+they take turns (`contest.py`). Rates are real (non-padding) tokens/s, medians over rounds with their range; a ratio is
+the median of the rounds' ratios to the reference. Bytes are at the peak of a process (on a GPU: of the allocator).
+With one thread there is a ratio by processes' own time, too, of which others that keep the machine busy take nothing.
+
+`overhead` is a whole run beside a bare loop over the same batches; `crf` a CRF alone; `growth` seconds and bytes by
+size of the corpus. Peers that need what is not here are left out, and said so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import training_peers as peers
+from bench_show import draw, show
+from contest import Entrant, Score, compete, ratios, stepping, summary
+from training_runs import cost_of_run
+from training_steps import hand_step, our_step, trainer_work
+from word_lm_peer import example_step
+
+from runner.provenance import cpu_name, git_commit
+
+WARM_UP = 2  # rounds
+HAND, TRAINER, EXAMPLE = "by hand", "transformers.Trainer, grouped", "PyTorch's example"
+STRATEGIES = ("size1", "bucketed", "padmask", "packed")
+LM = {
+    "float32": ["matmul=onednn"],
+    "bfloat16 scores": ["matmul=onednn", "task.precision=bfloat16"],
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A work, who does it, and what was hoped for (ratio to the reference, by entrant)."""
+
+    name: str
+    title: str
+    reference: str
+    entrants: dict[str, Entrant]
+    goals: dict[str, float]
+    updates: int  # a turn
+
+
+def training_row(
+    options: argparse.Namespace,
+    work: str,
+    title: str,
+    peer: Any,
+    batch_size: int,
+    updates: int,
+    goals: dict[str, float],
+) -> Row:
+    """Ours under every strategy beside a peer by hand, and the same in a Trainer; without a peer beside padmask."""
+    device = f"device={options.device}"
+    size = f"batching.batch_size={batch_size}"
+    ours = {name: stepping(our_step, work, options.data, device, f"batching={name}", size) for name in STRATEGIES}
+    if peer is None:
+        return Row(work, title, "padmask", ours, goals, updates)
+    others = {HAND: stepping(hand_step, peer, work, options.data, size, device)}
+    if not work.startswith("tagger") and find_spec("accelerate") is not None:
+        others[TRAINER] = Entrant(trainer_work, (peer, work, options.data, size, device))
+    if work == "conv_sst2":
+        others["by hand, padded to 100"] = stepping(
+            hand_step, peers.conv_classifier_of_100, work, options.data, size, device
+        )
+    return Row(work, title, HAND, others | ours, goals, updates)
+
+
+def lm_row(options: argparse.Namespace, streams: int) -> Row:
+    size, device = f"batching.batch_size={streams}", f"device={options.device}"
+    entrants = {EXAMPLE: stepping(example_step, options.data, options.device, streams)}
+    entrants |= {name: stepping(our_step, "word_lm", options.data, size, device, *more) for name, more in LM.items()}
+    title = f"Word LM of PyTorch's example, WikiText-2, {streams} streams"
+    return Row(f"word_lm_{streams}", title, EXAMPLE, entrants, {"float32": 2.5, "bfloat16 scores": 3.3}, 6)
+
+
+def rows(options: argparse.Namespace) -> dict[str, Row]:
+    """All works in which real tokens are trained on."""
+    conv, lstm, tagger = peers.conv_classifier, peers.LstmClassifier, peers.Tagger
+    found = [
+        training_row(options, "tagger_wnut17", "Tagger CNN-BLSTM-CRF, WNUT-17", tagger, 20, 20, {"bucketed": 2.5}),
+        training_row(options, "tagger_ewt", "Tagger CNN-BLSTM-CRF, UD EWT", tagger, 32, 10, {"bucketed": 2.5}),
+        training_row(options, "conv_sst2", "Convolutions 3-4-5, SST-2", conv, 50, 25, {"bucketed": 1.5}),
+        training_row(options, "lstm_sst2", "LSTM, SST-2", lstm, 50, 25, {"bucketed": 3.0}),
+        training_row(options, "conv_newsgroups4", "Convolutions 3-4-5, newsgroups4", conv, 32, 2, {"bucketed": 1.5}),
+        training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", lstm, 32, 2, {"bucketed": 3.0}),
+        lm_row(options, 20),
+        lm_row(options, 64),
+        training_row(options, "transformer_newsgroups4", "Transformer, newsgroups4 (to 1,024)", None, 32, 2, {}),
+        training_row(options, "tagger_twitter", "Tagger CNN-BLSTM-CRF, Twitter", None, 10, 20, {}),
+        training_row(options, "conv_trec", "Convolutions and characters, TREC", None, 50, 20, {}),
+        training_row(options, "conv_reviews", "Convolutions 3-4-5, movie reviews", None, 32, 2, {}),
+        training_row(options, "lm_lines", "LSTM language model, lines of WikiText-2", None, 32, 5, {}),
+    ]
+    return {row.name: row for row in found}
+
+
+def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
+    """One row of the table."""
+    load = os.getloadavg()[0]
+    scores = compete(row.entrants, options.device, options.threads, WARM_UP, options.rounds, row.updates)
+    reference = scores[row.reference]
+    return {
+        "name": row.name,
+        "title": row.title,
+        "reference": row.reference,
+        "updates_a_turn": row.updates,
+        "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
+        "entrants": [
+            {"name": name, "goal": row.goals.get(name), **figures(score, reference, options.threads)}
+            for name, score in scores.items()
+        ],
+    }
+
+
+def figures(score: Score, reference: Score, threads: int) -> dict[str, Any]:
+    return {
+        "real_tokens_per_s": summary(score.rates("seconds")),
+        "ratio": summary(ratios(score, reference, "seconds")),
+        "ratio_by_cpu_time": summary(ratios(score, reference, "cpu_seconds")) if threads == 1 else None,
+        "memory": score.memory,
+        "first_loss": score.first_loss,
+        "last_loss": score.turns[-1].loss,
+        "updates": score.updates,
+    }
+
+
+def overhead(options: argparse.Namespace) -> dict[str, Any]:
+    """A whole run's tokens/s beside a bare loop's, 32 rows an update."""
+    works = ("tagger_ewt", "conv_sst2", "lstm_sst2")
+    more = ("batching.batch_size=32", f"device={options.device}")
+    found = [cost_of_run(work, options.data, options.threads, options.rounds, *more) for work in works]
+    return {"goal_percent": 3.0, "works": found}
+
+
+def crf(options: argparse.Namespace) -> dict[str, Any]:
+    """The CRF alone beside pytorch-crf: how many times as fast, by layout and sort of lengths."""
+    from crf import BATCHES, OURS, TAGS, WIDTHS, Case
+    from crf import measure as measure_case
+
+    sizes = list(product(BATCHES, WIDTHS, TAGS))
+    found = []
+    for lengths in ("uneven", "equal"):
+        cases = [measure_case(Case(*size, lengths, options.threads, "wall"), 21) for size in sizes]
+        for name in OURS:
+            times = [case["times_as_fast"][name]["median"] for case in cases]
+            found.append({"lengths": lengths, "layout": name, "least": min(times), "median": median(times)})
+    return {"goal_least": 3.0, "goal_median": 5.0, "of": found}
+
+
+def growth(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and bytes a token as the corpus grows, on one thread."""
+    from growth import in_a_fresh_process
+
+    return {"sizes": [in_a_fresh_process(sentences) for sentences in options.sentences]}
+
+
+APART = {"overhead": overhead, "crf": crf, "growth": growth}
+
+
+def main() -> None:
+    options = parsed()
+    table = rows(options)
+    found: dict[str, Any] = {}
+    if options.json is not None and options.json.exists():
+        found = json.loads(options.json.read_text(encoding="utf-8"))
+    for name in options.rows or [*table, *APART]:
+        measured = measure(options, table[name]) if name in table else APART[name](options)
+        found[name] = {**measured, "circumstances": circumstances(options)}
+        if options.json is not None:  # as it goes, so that what is done is kept
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        show({name: found[name]})
+    if options.plot is not None:
+        draw(found, options.plot)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.environ.get("HYDROMEL_DATA"), help="folder of the published data sets")
+    parser.add_argument(
+        "--rows", nargs="+", metavar="NAME", help="of the table (default: all; a wrong name lists them)"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=5, help="at least; two more warm up")
+    parser.add_argument("--sentences", type=int, nargs="+", default=[500, 5_000, 50_000, 500_000], help="of `growth`")
+    parser.add_argument("--json", type=Path, help="rows are written there, in place of former ones of the same name")
+    parser.add_argument("--plot", type=Path, help="a PNG of the ratios in the file")
+    options = parser.parse_args()
+    without_data = ["crf", "growth"]
+    if options.data is None and set(options.rows or []) - set(without_data):
+        parser.error("the published data sets are needed: --data FOLDER, or HYDROMEL_DATA")
+    if options.data is None and not options.rows:
+        print(f"no data sets (--data FOLDER, or HYDROMEL_DATA): only {' and '.join(without_data)} are measured")
+        options.rows = without_data
+    if unknown := [name for name in options.rows or [] if name not in {*rows(options), *APART}]:
+        parser.error(f"--rows {' '.join(unknown)}: there is {', '.join((*rows(options), *APART))}")
+    return options
+
+
+def circumstances(options: argparse.Namespace) -> dict[str, Any]:
+    """Under which a row was measured."""
+    device = torch.cuda.get_device_name() if options.device == "cuda" else cpu_name()
+    machine = {"device": device, "cores": os.cpu_count(), "threads": options.threads}
+    return {"git_commit": git_commit(), "torch": torch.__version__, **machine, "rounds": options.rounds}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Entrants that do the same work, each in a process of its own, in turns: what is fast, beyond the machine's moods.
+
+A worker builds what it trains and says that it is ready; told a number, it makes so many updates and answers with a
+`Turn`; told 0, it answers with its memory and ends. Turns go to and fro (a b c, c b a, ...), so that a machine that
+slows down or warms up does so for all. A ratio is the median over rounds of the ratios within a round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from runner.accounting import Memory
+
+Step = Callable[[int], tuple[Tensor, int]]  # number of an update -> its loss, its real tokens
+Clock = Literal["seconds", "cpu_seconds"]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """`work(pipe, device, threads, *arguments)` is the worker."""
+
+    work: Callable[..., None]
+    arguments: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Some updates: real tokens, and the mean loss."""
+
+    seconds: float
+    cpu_seconds: float
+    tokens: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One entrant's turns, without those that warm up. Bytes are of its process, or on a GPU of the allocator."""
+
+    turns: list[Turn]
+    first_loss: float
+    updates: int
+    memory: dict[str, int | str]
+
+    def rates(self, clock: Clock) -> list[float]:
+        return [turn.tokens / asdict(turn)[clock] for turn in self.turns]
+
+
+def compete(
+    entrants: Mapping[str, Entrant], device: str, threads: int, warm_up: int, rounds: int, updates: int
+) -> dict[str, Score]:
+    """So many rounds of so many updates of every entrant, after some that warm up."""
+    workers = {name: started(entrant.work, device, threads, *entrant.arguments) for name, entrant in entrants.items()}
+    for pipe in workers.values():
+        pipe.recv()  # all are ready
+    turns: dict[str, list[Turn]] = {name: [] for name in workers}
+    for turn in range(warm_up + rounds):
+        for name in list(workers)[:: 1 if turn % 2 else -1]:
+            workers[name].send(updates)
+            turns[name].append(workers[name].recv())
+    for pipe in workers.values():
+        pipe.send(0)
+    return {
+        name: Score(turns[name][warm_up:], turns[name][0].loss, updates * len(turns[name]), pipe.recv())
+        for name, pipe in workers.items()
+    }
+
+
+def ratios(score: Score, reference: Score, clock: Clock) -> list[float]:
+    """How many times as fast, round by round."""
+    return [mine / theirs for mine, theirs in zip(score.rates(clock), reference.rates(clock), strict=True)]
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    return {"median": median(values), "low": min(values), "high": max(values)}
+
+
+def started(target: Callable[..., None], *arguments: Any) -> Connection:
+    """The pipe to a new process."""
+    spawn = get_context("spawn")
+    here, there = spawn.Pipe()
+    spawn.Process(target=target, args=(there, *arguments), daemon=True).start()
+    there.close()  # so that waiting for a process that failed ends
+    return here
+
+
+def stepping(make: Callable[..., Step], *arguments: Any) -> Entrant:
+    """The entrant whose process calls the step that `make(*arguments)` gives there."""
+    return Entrant(_steps, (make, *arguments))
+
+
+def _steps(pipe: Connection, device: str, threads: int, make: Callable[..., Step], *arguments: Any) -> None:
+    torch.set_num_threads(threads)
+    step = make(*arguments)
+    memory = Memory(torch.device(device))
+    pipe.send("ready")
+    numbers = count()
+    while updates := pipe.recv():
+        wall, cpu = time.perf_counter(), time.process_time()
+        losses, tokens = zip(*(step(next(numbers)) for _ in range(updates)), strict=True)
+        loss = float(torch.stack(losses).mean())  # waits for the device
+        pipe.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, sum(tokens), loss))
+    pipe.send(memory.state())
