@@ -114,7 +114,7 @@ def _seeds(chosen: Chosen) -> str:
 
 
 def _no_quality(runs: list[Run]) -> str:
-    without = [f"{run.strategy} seed {run.seed}" for run in runs if run.number(f"metrics.test.{run.metric}") is None]
+    without = [f"{run.strategy} seed {run.seed}" for run in runs if measures.quality(run) is None]
     if not without:
         return ""
-    return f"No finite {runs[0].metric} on test, so left out of it: {', '.join(without)}."
+    return f"No finite {runs[0].metric} on {runs[0].split}, so left out of it: {', '.join(without)}."

@@ -28,7 +28,7 @@ def figure(path: str) -> Measure:
 
 
 def quality(run: Run) -> float | None:
-    return run.number(f"metrics.test.{run.metric}")
+    return run.number(f"metrics.{run.split}.{run.metric}")
 
 
 speed = figure("speed.real_tokens_per_s")

@@ -85,6 +85,11 @@ class Run:
         return self.text("quality.metric")
 
     @property
+    def split(self) -> str:
+        """On what its quality is measured: test, or valid where the data has no test."""
+        return "test" if isinstance(self.value("metrics.test"), Mapping) else "valid"
+
+    @property
     def updates(self) -> tuple[int, str]:
         """(count, digest): equal pairs saw the same rows in every update."""
         return int(self.value("updates.count")), self.text("updates.digest")

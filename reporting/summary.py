@@ -12,12 +12,14 @@ from reporting import measures, statistics
 from reporting.caveats import caveats
 from reporting.chosen import Chosen, choose, every, first
 from reporting.measures import LengthRate
+from reporting.noise import speed_noise, within
+from reporting.notes import notes
 from reporting.run import Evaluation, Run
 from reporting.settings import apart
 from reporting.statistics import Mean, Ratio, Reached, Spread
 from reporting.targets import Target, common_target, when
 from reporting.updates import KNOWN_WRONG, Made, sentences
-from reporting.verdicts import Rule, Verdict, notes, rule_for, speed_noise, verdict
+from reporting.verdicts import Rule, Verdict, rule_for, verdicts
 from runner.names import PADDING_CAUSES
 
 SLOWEST = "size1"
@@ -74,6 +76,7 @@ class Group:
     title: str
     metric: str
     higher_is_better: bool
+    split: str  # on which quality is measured: test, or valid where the data has no test
     comparison_hash: str
     data_fingerprint: str
     settings: dict[str, str]  # what sets this group apart from others of the same title
@@ -94,7 +97,7 @@ def groups(runs: list[Run], asked: Asked) -> list[Group]:
     """Runs grouped by configuration, data and metric; groups are never pooled. In the order of their titles."""
     by_key: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        key = (_title(run), _hash(run), run.text("provenance.data_fingerprint"), run.metric)
+        key = (_title(run), _hash(run), run.text("provenance.data_fingerprint"), run.metric, run.split)
         by_key.setdefault(key, []).append(run)
     settings = apart({key: each[0] for key, each in by_key.items()})
     return [_group(by_key[key], settings[key], asked) for key in sorted(by_key)]
@@ -115,13 +118,18 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
     firsts = [run for seeds in chosen.by_strategy.values() for run in first(seeds).values()]
     aim = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
     rule = rule_for(chosen, asked.confidence, asked.margin, higher)
-    strategies = [_strategy(name, chosen, aim, rule, asked.confidence) for name in chosen.by_strategy]
+    against = verdicts(chosen, rule)
+    strategies = [
+        _strategy(name, chosen, aim, rule, against.by_strategy.get(name), asked.confidence)
+        for name in chosen.by_strategy
+    ]
     noise = speed_noise(chosen, asked.confidence)
     made = {name: _made(first(seeds)) for name, seeds in chosen.by_strategy.items()}
     return Group(
         title=_title(one),
         metric=one.metric,
         higher_is_better=higher,
+        split=one.split,
         comparison_hash=_hash(one),
         data_fingerprint=one.text("provenance.data_fingerprint"),
         settings=settings,
@@ -133,13 +141,15 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
         machines=sorted({_machine(run) for run in chosen.runs}),
         majority=_majority(one),
         baselines=_baselines(firsts, higher),
-        sentences=sentences(made),
-        notes=notes(rule, noise, asked.confidence),
-        caveats=caveats(chosen),
+        sentences=sentences(made) + within(against.by_strategy, noise),
+        notes=notes(rule, against, noise, one.split, asked.confidence),
+        caveats=caveats(chosen) + against.problems,
     )
 
 
-def _strategy(name: str, chosen: Chosen, target: Target, rule: Rule, confidence: float) -> Strategy:
+def _strategy(
+    name: str, chosen: Chosen, target: Target, rule: Rule, verdict: Verdict | None, confidence: float
+) -> Strategy:
     seeds = chosen.by_strategy[name]
     firsts, runs = first(seeds), every(seeds)
     timed = runs if len(chosen.machines) == 1 else []  # across machines no times are pooled
@@ -152,7 +162,7 @@ def _strategy(name: str, chosen: Chosen, target: Target, rule: Rule, confidence:
         turns=max(len(turns) for turns in seeds.values()),
         quality=statistics.mean_interval(list(quality.values()), confidence),
         quality_by_seed=quality,
-        against_padmask=verdict(name, chosen, rule),
+        against_padmask=verdict,
         seconds_to_target=statistics.reached([when(run, target, rule.higher, "seconds") for run in timed]),
         tokens_to_target=statistics.reached([when(run, target, rule.higher, "tokens") for run in firsts.values()]),
         real_tokens_per_s=_spread(timed, measures.speed),

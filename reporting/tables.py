@@ -118,7 +118,7 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
     return [
         Column("strategy", "", _name, is_text=True),
         Column("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
-        Column(f"test {group.metric}", interval, lambda strategy: mean(strategy.quality, "")),
+        Column(f"{group.split} {group.metric}", interval, lambda strategy: mean(strategy.quality, "")),
         Column(
             "minus padmask",
             interval,
@@ -148,7 +148,7 @@ def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
     if not group.baselines:
         return []
     name, value = next(iter(group.baselines.items()))
-    known = {"strategy": Cell(name, SIMPLEST), f"test {group.metric}": Cell(decimal(value, group.metric))}
+    known = {"strategy": Cell(name, SIMPLEST), f"{group.split} {group.metric}": Cell(decimal(value, group.metric))}
     return [[known.get(column.header, Cell("" if column.is_text else NONE)) for column in columns]]
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reporting import measures, statistics
+from reporting import measures, outcomes, statistics
 from reporting.chosen import Chosen, every, first
 from reporting.statistics import Mean, Ratio
 
 REFERENCE = "padmask"  # quality and speed are compared with it, since it is the standard
-UNDECIDED = "undecided"
+UNDECIDED, SAME = "undecided", "equal on every example"
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Verdict:
     says: str  # of quality
 
 
+@dataclass(frozen=True)
+class Verdicts:
+    by_strategy: dict[str, Verdict]
+    problems: list[str]  # with the records of examples
+
+
 def rule_for(chosen: Chosen, confidence: float, margin: float, higher: bool) -> Rule:
     """Bonferroni's correction: m intervals, each at 1 - (1 - confidence) / m, hold together with `confidence`."""
     reference = chosen.by_strategy.get(REFERENCE, {})
@@ -45,22 +51,29 @@ def rule_for(chosen: Chosen, confidence: float, margin: float, higher: bool) -> 
     return Rule(len(others), level, margin / 100 * mean, f"{margin:g} %", higher)
 
 
-def verdict(name: str, chosen: Chosen, rule: Rule) -> Verdict | None:
-    """None for the reference itself, and for a strategy that shares no seed with it."""
-    seeds, reference = chosen.by_strategy[name], chosen.by_strategy.get(REFERENCE, {})
-    if name == REFERENCE or not seeds.keys() & reference:
-        return None
-    gaps = statistics.differences(
-        measures.by_seed(first(seeds), measures.quality), measures.by_seed(first(reference), measures.quality)
-    )
-    speeds, others = (measures.by_slot(every(each), measures.speed) for each in (seeds, reference))
-    difference, on_examples = statistics.mean_interval(gaps, rule.level), None
-    return Verdict(
-        difference=difference,
-        on_examples=on_examples,
-        ratio=statistics.ratio_interval(speeds, others, rule.level),
-        says=says([difference, on_examples], rule),
-    )
+def verdicts(chosen: Chosen, rule: Rule) -> Verdicts:
+    """Of every strategy that shares a seed with the reference; the reference itself has none."""
+    reference = chosen.by_strategy.get(REFERENCE, {})
+    others = {
+        name: seeds
+        for name, seeds in chosen.by_strategy.items()
+        if name != REFERENCE and seeds.keys() & reference.keys()
+    }
+    base = first(reference)
+    examples = outcomes.compared({name: first(seeds) for name, seeds in others.items()}, base, rule.level)
+    quality, speed = measures.by_seed(base, measures.quality), measures.by_slot(every(reference), measures.speed)
+    made = {}
+    for name, seeds in others.items():
+        gaps = statistics.differences(measures.by_seed(first(seeds), measures.quality), quality)
+        difference = statistics.mean_interval(gaps, rule.level)
+        on_examples = examples.differences.get(name)
+        made[name] = Verdict(
+            difference=difference,
+            on_examples=on_examples,
+            ratio=statistics.ratio_interval(measures.by_slot(every(seeds), measures.speed), speed, rule.level),
+            says=SAME if name in examples.same else says([difference, on_examples], rule),
+        )
+    return Verdicts(made, examples.problems)
 
 
 def says(intervals: Sequence[Mean | None], rule: Rule) -> str:
@@ -80,33 +93,3 @@ def says(intervals: Sequence[Mean | None], rule: Rule) -> str:
         word = "better" if (lowest > 0) == rule.higher else "worse"
         return f"{word}, by less than {rule.margin_text}" if small else word
     return f"equivalent within {rule.margin_text}" if small else UNDECIDED
-
-
-def speed_noise(chosen: Chosen, confidence: float) -> Ratio | None:
-    """Of the speed of runs that are equal but for their turn, on one machine."""
-    equal: dict[tuple[object, ...], list[float]] = {}
-    for run in chosen.runs:  # in the order of their turns
-        if (speed := measures.speed(run)) is not None:
-            equal.setdefault((run.strategy, run.seed, run.machine), []).append(speed)
-    return statistics.noise(list(equal.values()), confidence)
-
-
-def notes(rule: Rule, noise: Ratio | None, confidence: float) -> list[str]:
-    """How the figures against the reference were made."""
-    if not rule.comparisons:
-        return []
-    percent = f"{100 * confidence:g} %"
-    said = []
-    if rule.comparisons > 1:
-        said.append(
-            f"{rule.comparisons} strategies are compared with {REFERENCE}: each interval against it is at "
-            f"{100 * rule.level:.4g} %, so that all hold together at {percent} (Bonferroni)."
-        )
-    if noise is None:
-        said.append("The machine's noise was not measured: run each strategy again with `turn=1,2` to see it.")
-    else:
-        said.append(
-            f"Noise of the machine: the ratio of the speeds of two equal runs lies in {noise.low:.3f} to "
-            f"{noise.high:.3f} ({percent}; {noise.n} runs repeated in other turns)."
-        )
-    return said
