@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import sys
 import tempfile
 from pathlib import Path
 
-from reporting import console, html, mlflow_runs, report, runs
-from reporting.plots import Plot, plots
-from reporting.report import Report
+from reporting import console, mlflow_runs, report, report_run, runs
+from reporting.files import slug, write
 from reporting.run import Found
 from reporting.summary import Asked
 from runner.command_line import Parser, failed, number
 from runner.errors import HydromelError
-
-LONGEST_NAME = 80  # characters of a file name that is made from what was asked for
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,39 +32,14 @@ def compare(options: argparse.Namespace) -> None:
         made = report.make(options.what, found, Asked(options.target, options.confidence, options.margin))
     if not made.groups:
         raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
-    page = write(made, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
+    files = write(made, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(report.to_json(made), encoding="utf-8")
     console.show(made)  # last: whoever reads only its first lines (`| head`) has the report all the same
-    print(f"Report: {page}")
-
-
-def write(made: Report, out: Path) -> Path:
-    """report.json, report.md, index.html and PNG plots into `out`, in place of an older report's; returns the page."""
-    out.mkdir(parents=True, exist_ok=True)
-    drawn = [plots(group) for group in made.groups]
-    images = [_write_images(out, at, made.groups[at].title, each) for at, each in enumerate(drawn)]
-    (out / "report.json").write_text(report.to_json(made), encoding="utf-8")
-    (out / "report.md").write_text(report.to_markdown(made, images), encoding="utf-8")
-    page = out / "index.html"
-    page.write_text(html.page(made, drawn), encoding="utf-8")
-    return page
-
-
-def slug(text: str) -> str:
-    """`text` as a file name: letters, digits, dots, dashes and underscores; never `..`."""
-    return re.sub(r"[^\w.-]+|\.{2,}", "-", text, flags=re.ASCII).strip("-.")[:LONGEST_NAME]
-
-
-def _write_images(out: Path, at: int, title: str, drawn: list[Plot]) -> list[str]:
-    """Writes a group's plots; returns the Markdown that shows them."""
-    lines = []
-    for plot in drawn:
-        name = f"{at + 1}-{slug(title)}-{plot.name}.png"
-        (out / name).write_bytes(plot.png)
-        lines.append(f"![{plot.caption}]({name})")
-    return lines
+    print(f"Report: {files[0]}")
+    if not options.no_mlflow:
+        report_run.offer(made, found, files, options.tracking_uri)
 
 
 def _find(options: argparse.Namespace, downloads: Path) -> list[Found]:
@@ -114,8 +85,9 @@ def _parser() -> Parser:
         help="differences in quality below it do not matter: percentage points, or percent of padmask's where less is "
         "better (default: %(default)s)",
     )
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store with the runs, e.g. sqlite:///mlflow.db")
     parser.add_argument(
-        "--tracking-uri", metavar="URI", help="where the runs of mlflow:EXPERIMENT are, e.g. sqlite:///mlflow.db"
+        "--no-mlflow", action="store_true", help="do not log the report to the MLflow where its runs were logged"
     )
     return parser
 

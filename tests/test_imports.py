@@ -72,7 +72,9 @@ def test_there_are_modules() -> None:
             ("runner.encoders", "runner.layers", *ROWS, "runner.task", *BASICS),
         ),
         ("runner.command_line", ("runner.errors",)),
-        ("reporting", ("reporting", "runner.names", "runner.command_line", "runner.errors")),
+        # the report is logged where runs are: how a store of MLflow is reached is known once
+        ("runner.mlflow_store", ("runner.errors",)),
+        ("reporting", ("reporting", "runner.names", "runner.command_line", "runner.errors", "runner.mlflow_store")),
         ("runner", ("runner",)),
         ("tasks", ("tasks", "runner")),
     ],

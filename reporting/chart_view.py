@@ -1,0 +1,126 @@
+"""Views of MLflow's charts: what its page shows of the runs compared, made here instead of by hand.
+
+MLflow keeps a view that is shared as a tag of the experiment: JSON with a name and two times (milliseconds), and the
+page's own state as JSON, deflated, in base64. The form is that of MLflow 3.17, read from a view that was made by hand;
+it is not documented. A view that a later page does not understand does no harm: the page says so and shows its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+PREFIX = "mlflow.sharedViewState."  # of the experiment's tag; after it stands the key of the page's address
+RUNS_IN_A_CHART = 500
+STRATEGY = "batching"  # the tag by which runs are grouped
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a view shows: names of params and metrics of MLflow's runs, and a filter in its language of searches."""
+
+    params: Sequence[str]  # that differ between runs; axes before those of the metrics
+    quality: Sequence[str]  # on test, such as test/f1
+    figures: Sequence[str]  # one value a run: speed/tok_s, pad/fraction, mem/peak_gib
+    curves: Sequence[str]  # many values a run: valid/f1, train/loss
+    tags: Sequence[str]  # by which runs are grouped besides their strategy
+    filter: str
+
+
+def by_strategy(shown: Shown) -> dict[str, Any]:
+    """The page's state where runs of one strategy are one bar, one point, and a curve with a band."""
+    return _state(shown, params=[], grouped=True)
+
+
+def by_run(shown: Shown) -> dict[str, Any]:
+    """The page's state where each run is a line through strategy, settings, quality and speed, and a point."""
+    return _state(shown, params=shown.params, grouped=False)
+
+
+def tag_value(name: str, state: dict[str, Any], now_ms: int) -> str:
+    """What the experiment's tag holds."""
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})
+
+
+def read_state(value: str) -> dict[str, Any]:
+    """The page's state out of what the tag holds."""
+    packed = json.loads(value)["state"].removeprefix("deflate;")
+    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
+    return state
+
+
+def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]:
+    metrics = [*shown.quality, *shown.figures]
+    speed = next((name for name in shown.figures if name.startswith("speed/")), None)
+    first = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
+    if speed:
+        first += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in shown.quality]
+    bars = [_card("BAR", 1, metricKey=metric) for metric in metrics]
+    curves = [_card("LINE", 2, **_curve(metric)) for metric in shown.curves]
+    tags = [STRATEGY, *shown.tags]
+    return {
+        "searchFilter": shown.filter,
+        "orderByKey": "attributes.start_time",
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": [{**card, "uuid": f"chart-{at}"} for at, card in enumerate([*first, *bars, *curves])],
+        "compareRunSections": [_section(at, name) for at, name in enumerate(("Compared", "Figures", "Curves"))],
+        "isAccordionReordered": True,  # else the page sorts the sections by name
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in tags],
+        },
+        "useGroupedValuesInCharts": grouped,
+        "groupsExpanded": {},
+        "hideEmptyCharts": True,
+        "viewMaximized": False,
+        "runListHidden": False,
+        "selectedColumns": [],
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _section(at: int, name: str) -> dict[str, Any]:
+    return {
+        "uuid": f"section-{at}",
+        "name": name,
+        "display": True,
+        "isReordered": True,
+        "deleted": False,
+        "isGenerated": False,
+    }
+
+
+def _card(kind: str, section: int, **about: Any) -> dict[str, Any]:
+    common = {"type": kind, "metricSectionId": f"section-{section}", "runsCountToCompare": RUNS_IN_A_CHART}
+    return {**common, "deleted": False, "isGenerated": False, **about}
+
+
+def _axis(metric: str) -> dict[str, str]:
+    return {"key": metric, "type": "METRIC"}
+
+
+def _curve(metric: str) -> dict[str, Any]:
+    return {
+        "metricKey": metric,
+        "selectedMetricKeys": [metric],
+        "lineSmoothness": 0,
+        "scaleType": "linear",
+        "xAxisScaleType": "linear",
+        "xAxisKey": "step",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "range": {},
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+    }

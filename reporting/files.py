@@ -1,0 +1,42 @@
+"""The files of a report: one page, Markdown with its plots, and all figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from reporting import html, report
+from reporting.plots import Plot, plots
+from reporting.report import Report
+
+LONGEST_NAME = 80  # characters of a file name that is made from what was asked for
+
+
+def write(made: Report, out: Path) -> list[Path]:
+    """index.html, report.md, report.json and PNG plots into `out`, in place of an older report's; the page first."""
+    out.mkdir(parents=True, exist_ok=True)
+    drawn = [plots(group) for group in made.groups]
+    images = [_write_images(out, at, made.groups[at].title, each) for at, each in enumerate(drawn)]
+    texts = {
+        "index.html": html.page(made, drawn),
+        "report.md": report.to_markdown(made, [[line for line, _ in each] for each in images]),
+        "report.json": report.to_json(made),
+    }
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    return [out / name for name in texts] + [path for each in images for _, path in each]
+
+
+def slug(text: str) -> str:
+    """`text` as a file name: letters, digits, dots, dashes and underscores; never `..`."""
+    return re.sub(r"[^\w.-]+|\.{2,}", "-", text, flags=re.ASCII).strip("-.")[:LONGEST_NAME]
+
+
+def _write_images(out: Path, at: int, title: str, drawn: list[Plot]) -> list[tuple[str, Path]]:
+    """Writes a group's plots; returns the Markdown that shows them, and the files."""
+    written = []
+    for plot in drawn:
+        path = out / f"{at + 1}-{slug(title)}-{plot.name}.png"
+        path.write_bytes(plot.png)
+        written.append((f"![{plot.caption}]({path.name})", path))
+    return written
