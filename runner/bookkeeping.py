@@ -15,6 +15,10 @@ from runner.training import Training
 _SHOWN_ROWS = 8
 
 
+class NotFinite(HydromelError):
+    """The loss is NaN or infinite."""
+
+
 def account(t: Training, updates: list[IntArray], supervised: int, seconds: float, each: list[float]) -> None:
     """Add what some updates took.
 
@@ -74,7 +78,7 @@ def check_finite(t: Training, first: int, losses: list[float], updates: list[Int
         rows = updates[place]
         shown = ", ".join(str(row) for row in rows[:_SHOWN_ROWS]) + (", ..." if len(rows) > _SHOWN_ROWS else "")
         lengths = ", ".join(str(n) for n in t.train.rows.host_lengths[rows[:_SHOWN_ROWS]])
-        raise HydromelError(
+        raise NotFinite(
             f"the loss is {loss} at update {first + place} (epoch {t.progress.epoch + 1}; {len(rows)} rows of train, "
             f"counted from 0: {shown}; lengths {lengths}); lower optimizer.lr or train.clip_norm"
         )

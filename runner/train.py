@@ -43,7 +43,7 @@ def fit(t: Training) -> None:
         losses: list[float] = []
         while t.progress.update < len(updates) and not _used_up(t):
             end = _segment_end(t, len(updates))
-            losses += _train_segment(t, updates[t.progress.update : end])
+            losses += train_segment(t, updates[t.progress.update : end])
             if t.progress.update < len(updates) and not _used_up(t):
                 t.clock.start()
                 t.run.flush()  # before the checkpoint: what lies behind it is not trained, so not logged, again
@@ -72,7 +72,7 @@ def _losses(head: Head, scores: Tensor, batch: Batch) -> Tensor:
     return losses.tokens() if isinstance(losses, Ragged) else losses
 
 
-def _train_segment(t: Training, updates: list[IntArray]) -> list[float]:
+def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     """Run updates one after another, then account for them: the mean loss of each.
 
     Where memory runs out the segment ends, and the next one begins with the same update in smaller pieces.
