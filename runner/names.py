@@ -28,6 +28,7 @@ RESULT_KEYS = (
     "encoder",
     "batching",
     "seed",
+    "turn",
     "sweep_id",
     "experiment",
     "quality",  # {"metric": "f1", "higher_is_better": true}

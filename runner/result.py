@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from runner import memory_fit, names
+from runner.arithmetic import arithmetic
 from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.embeddings.char import describe_characters
@@ -33,12 +34,13 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         majority = t.task.majority(*known)
         baselines = t.task.baselines(*known) if config["baselines"] else {}
     metrics[last] = metrics[last] | inspect(t, data, last, said, config)
-    tags = t.run.run["tags"]
+    tags, used = t.run.run["tags"], arithmetic(t)
     return {
         "run_id": t.run.run_id,
         "name": t.run.run["name"],
         **{key: tags[key] for key in ("task", "dataset", "embedding", "encoder", "batching")},
         "seed": config["seed"],
+        "turn": config["turn"],
         "sweep_id": t.run.run["sweep_id"],
         "experiment": t.run.run["experiment"],
         "quality": {"metric": t.task.quality, "higher_is_better": names.higher_is_better(t.task.quality)},
@@ -56,6 +58,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         "characters": t.account.characters or None,
         "seconds": t.clock.seconds | {"total": t.clock.total()},
         "memory": memory | memory_fit.figures(t, config["batching"].get("micro_batch")),
+        "arithmetic": used,
         "kernel": kernel(t),
         "updates": {
             "count": t.progress.updates,

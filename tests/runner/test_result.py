@@ -36,6 +36,7 @@ def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
         "seconds": names.SECONDS_KEYS,
         "memory": names.MEMORY_KEYS,
         "characters": names.CHARACTER_KEYS,
+        "arithmetic": names.ARITHMETIC_KEYS,
     }
     assert set(result["speed"]["by_length"][0]) == set(names.LENGTH_KEYS)
     for section, keys in sections.items():
