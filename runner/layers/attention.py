@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
             self.additive = nn.Parameter(torch.empty(heads, size // heads).uniform_(-bound, bound))
 
     def forward(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
-        """Rows of (length, D) -> the same. Packed: only the products of queries and keys see a rectangle.
+        """Rows of (length, D) -> the same. Packed: only products of queries and keys see rectangles, of close lengths.
 
         Args:
             past: (B, P, 2D) keys and values of each row's past, as `reach` has them; None: rows stand by themselves.
@@ -55,16 +55,23 @@ class SelfAttention(nn.Module):
         Returns:
             Besides, the past at each row's end, (B, P', 2D); None without one.
         """
-        x = x.with_values(x.filled(0.0))
-        projected = x.map(self.queries_keys_values).pad().values
-        size = x.values.shape[-1]
-        queries, keys_values = torch.split(projected, [size, 2 * size], dim=-1)
+        x = x.with_values(x.filled(0.0)).map(self.queries_keys_values)
+        if x.layout == "padded" or past is not None or not reach.blocks:
+            attended, end = self._rectangle(x, reach, past)
+            return attended.map(self.output), end
+        parts = [self._rectangle(x.select_by(one.rows, tokens), one, None)[0].values for one, tokens in reach.blocks]
+        return x.with_values(torch.cat(parts).index_select(0, reach.unblocked)).map(self.output), None
+
+    def _rectangle(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+        """Queries, keys and values, rows of (length, 3D) -> what they attend to, and the past at each row's end."""
+        size = x.values.shape[-1] // 3
+        queries, keys_values = torch.split(x.pad().values, [size, 2 * size], dim=-1)
         end = None
         if past is not None:
             keys_values = torch.cat([past.to(keys_values.dtype), keys_values], dim=1)
             end = keys_values.flatten(0, 1).index_select(0, reach.latest).view(len(past), reach.kept, -1)
         attended = Ragged(self._attend(queries, keys_values, reach), x.rows, "padded")
-        return (attended.pack() if x.layout == "packed" else attended).map(self.output), end
+        return attended.pack() if x.layout == "packed" else attended, end
 
     def _attend(self, queries: Tensor, keys_values: Tensor, reach: Reach) -> Tensor:
         """(B, T, D), (B, K, 2D) -> (B, T, D)."""
