@@ -51,4 +51,5 @@ def first(seeds: Seeds) -> dict[int, Run]:
 
 def rank(strategy: str) -> tuple[int, str]:
     """Strategies stand in a fixed order everywhere; those without a place in it come last, by name."""
-    return (ORDER.index(strategy) if strategy in ORDER else len(ORDER), strategy)
+    name = strategy.partition(" ")[0]  # options may follow
+    return (ORDER.index(name) if name in ORDER else len(ORDER), strategy)

@@ -106,7 +106,7 @@ def compared(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int
         if both:
             pairs[name] = [(one.sums, other.sums) for one, other in both]
     same = frozenset(name for name, seeds in pairs.items() if all(_equal(*pair) for pair in seeds))
-    if len(asked) < FEWEST_EXAMPLES:
+    if not pairs or len(asked) < FEWEST_EXAMPLES:
         return OnExamples({}, same, problems)
     formula = FORMULAS[next(iter(reference.values())).metric]
     found = bootstrap.mean_differences(list(pairs.values()), formula, level, bootstrap.resamples_for(level))

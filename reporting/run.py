@@ -48,6 +48,7 @@ class Run:
     created: float
     result: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
+    variant: str = ""  # ` width_multiple=8`: options of batching by which it differs from others of the same name
 
     def value(self, path: str) -> Any:
         """What stands at a dotted path of result.json; None where there is nothing."""
@@ -64,7 +65,7 @@ class Run:
 
     @property
     def strategy(self) -> str:
-        return self.text("batching")
+        return self.text("batching") + self.variant
 
     @property
     def seed(self) -> int:

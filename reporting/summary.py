@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from reporting import measures, statistics
 from reporting.caveats import caveats
 from reporting.chosen import Chosen, choose, every, first
+from reporting.figures import RunFigures, run_figures
 from reporting.measures import LengthRate
 from reporting.noise import speed_noise, within
 from reporting.notes import notes
@@ -18,7 +19,8 @@ from reporting.run import Evaluation, Run
 from reporting.settings import apart
 from reporting.statistics import Mean, Ratio, Reached, Spread
 from reporting.targets import Target, common_target, when
-from reporting.updates import KNOWN_WRONG, Made, sentences
+from reporting.updates import Made, is_known_wrong, sentences
+from reporting.variants import by_batch_size, named
 from reporting.verdicts import Rule, Verdict, rule_for, verdicts
 from runner.names import PADDING_CAUSES
 
@@ -65,6 +67,7 @@ class Strategy:
     joules_per_thousand_tokens: Spread | None
     memory_sources: list[str]
     kernels: list[str]
+    runs: list[RunFigures]  # of all seeds and turns: every figure of each
     updates: dict[int, tuple[int, str]]  # count, digest
     evaluations: dict[int, tuple[Evaluation, ...]]  # on valid
 
@@ -94,13 +97,20 @@ class Group:
 
 
 def groups(runs: list[Run], asked: Asked) -> list[Group]:
-    """Runs grouped by configuration, data and metric; groups are never pooled. In the order of their titles."""
+    """Runs grouped by configuration, data and metric; groups are never pooled. In the order of their titles.
+
+    Batching may differ inside a group, but not its batch size where a strategy was run with several.
+    """
     by_key: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         key = (_title(run), _hash(run), run.text("provenance.data_fingerprint"), run.metric, run.split)
         by_key.setdefault(key, []).append(run)
     settings = apart({key: each[0] for key, each in by_key.items()})
-    return [_group(by_key[key], settings[key], asked) for key in sorted(by_key)]
+    return [
+        _group(same_size, size | settings[key], asked)
+        for key in sorted(by_key)
+        for size, same_size in by_batch_size(by_key[key])
+    ]
 
 
 def _title(run: Run) -> str:
@@ -112,7 +122,7 @@ def _hash(run: Run) -> str:
 
 
 def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
-    chosen = choose(runs)
+    chosen = choose(named(runs))
     one = runs[0]
     higher = bool(one.value("quality.higher_is_better"))
     firsts = [run for seeds in chosen.by_strategy.values() for run in first(seeds).values()]
@@ -157,7 +167,7 @@ def _strategy(
     size1 = every(chosen.by_strategy.get(SLOWEST, {}))
     return Strategy(
         name=name,
-        known_wrong=name == KNOWN_WRONG,
+        known_wrong=is_known_wrong(name),
         run_ids={seed: run.text("run_id") for seed, run in firsts.items()},
         turns=max(len(turns) for turns in seeds.values()),
         quality=statistics.mean_interval(list(quality.values()), confidence),
@@ -181,6 +191,7 @@ def _strategy(
         joules_per_thousand_tokens=_spread(timed, measures.figure("energy.joules_per_thousand_tokens")),
         memory_sources=measures.texts(runs, "memory.source"),
         kernels=measures.texts(runs, "kernel"),
+        runs=[run_figures(run) for run in runs],
         updates={seed: run.updates for seed, run in firsts.items()},
         evaluations={seed: run.evaluations for seed, run in firsts.items()},
     )

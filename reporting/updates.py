@@ -20,7 +20,7 @@ class Made:
 
 def sentences(strategies: Mapping[str, Made]) -> list[str]:
     """What may be concluded from the quality of these strategies, given whose updates were the same."""
-    right = {name: made for name, made in strategies.items() if name != KNOWN_WRONG}
+    right = {name: made for name, made in strategies.items() if not is_known_wrong(name)}
     classes = [names for names in same_updates(right) if len(names) > 1]
     pairs = {pair: _shared(right[pair[0]], right[pair[1]]) for pair in combinations(right, 2)}
     partly = [
@@ -36,12 +36,17 @@ def sentences(strategies: Mapping[str, Made]) -> list[str]:
         said.append(f"{_listed(other)} {'each ' if other[1:] else ''}made other updates: compare quality over seeds.")
     if alone:
         said.append(f"{_listed(alone)}: no seed in common with another strategy, so nothing says if updates agree.")
-    if KNOWN_WRONG in strategies:
+    if len(right) < len(strategies):
         said.append(
             f"{KNOWN_WRONG} is known to be wrong: it ignores the mask, so an example's answer depends on the padding "
             "that its neighbours bring. Its figures are no reference, whichever rows its updates saw."
         )
     return said
+
+
+def is_known_wrong(name: str) -> bool:
+    """With whatever options it was run."""
+    return name.partition(" ")[0] == KNOWN_WRONG
 
 
 def same_updates(strategies: Mapping[str, Made]) -> list[list[str]]:
