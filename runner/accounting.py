@@ -97,7 +97,8 @@ class Account:
     timed_seconds: float = 0.0
     padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
     by_length: dict[int, dict[str, float]] = field(default_factory=dict)  # timed updates, by their longest row
-    characters: dict[str, int] = field(default_factory=dict)  # composed to words; {}: the model composes none
+    characters: dict[str, int] | None = field(default_factory=dict)  # composed to words; {}: none; None: unknown
+    joules: float | None = 0.0  # None: unknown, at least of a part
 
     def add(
         self,
@@ -126,7 +127,15 @@ class Account:
 
     def add_characters(self, before: dict[str, int], after: dict[str, int]) -> None:
         """The difference of two states of a count."""
-        self.characters = {key: self.characters.get(key, 0) + after[key] - before[key] for key in after}
+        if self.characters is not None:
+            self.characters = {key: self.characters.get(key, 0) + after[key] - before[key] for key in after}
+
+    def add_joules(self, before: float | None, after: float | None) -> None:
+        """The difference of two readings; where one is missing, the sum is unknown from then on."""
+        if self.joules is None or before is None or after is None:
+            self.joules = None
+        else:
+            self.joules += after - before
 
     def add_length(self, longest: int, *, updates: int, real_tokens: int, places: int, seconds: float) -> None:
         """What some timed updates took, whose longest row has up to `longest` tokens; `places` are real and padded."""
@@ -140,6 +149,18 @@ class Account:
 
     def state(self) -> dict[str, Any]:
         return asdict(self)
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Account:
+        """From a `state`; of what an older one lacks, the part before is unknown."""
+        return cls(**{"characters": None, "joules": None} | state)
+
+    def energy(self, source: str) -> dict[str, float | str] | None:
+        """The `energy` section of result.json."""
+        if self.joules is None or not self.real_tokens:
+            return None
+        per_thousand = 1000 * self.joules / self.real_tokens
+        return {"joules": self.joules, "joules_per_thousand_tokens": per_thousand, "source": source}
 
     def speed(self, warmup_updates: int) -> dict[str, Any]:
         """The `speed` section of result.json: rates over the timed updates."""

@@ -32,12 +32,13 @@ def arithmetic(t: Training) -> dict[str, float | str] | None:
 
     Parameters, gradients and the state of random numbers are afterwards as before.
     """
-    places = sum(one["places"] for one in t.account.by_length.values())
-    if not places or not t.account.timed_seconds:
+    timed = t.account.by_length.values()
+    places, seconds = (sum(one[key] for one in timed) for key in ("places", "seconds"))
+    if not places or not seconds:
         return None
     dtype = torch.bfloat16 if t.bf16 else next(t.model.parameters()).dtype
     per_place = flops_per_place(t)
-    achieved = per_place * places / t.account.timed_seconds
+    achieved = per_place * places / seconds
     possible = device_flops_per_s(t.clock.device, dtype, torch.get_num_threads(), _products_of_floats())
     return {
         "flops_per_place": per_place,

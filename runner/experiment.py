@@ -17,12 +17,14 @@ from runner.columns import Data
 from runner.data import arrange, describe_data, load_data, name_of
 from runner.embeddings.char import describe_characters, line_of_cuts
 from runner.embeddings.vectors import describe_vectors, line_of
+from runner.energy import EnergyMeter
 from runner.errors import HydromelError
 from runner.finished import write_vocabs
 from runner.malloc import Malloc, choose_malloc
 from runner.matmul import Matmul, choose_matmul
 from runner.model import build_model
 from runner.optim import parameters_by_rate
+from runner.provenance_hash import name_of_job
 from runner.records import RunFolder
 from runner.result import finish
 from runner.saved_config import write_config
@@ -44,6 +46,8 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def check_root(
     *,
     seed: int,
+    turn: PositiveInt,
+    repeat: PositiveInt,
     device: Literal["auto", "cpu", "cuda"],
     dtype: Literal["float32", "float64"],
     precision: Literal["float32", "bf16"],
@@ -125,9 +129,9 @@ def start_folder(config: Config, folder: Path) -> RunFolder:
     tags = {
         name: str(choices.get(name) or name_of(config, name)) for name in ("task", "dataset", "embedding", "encoder")
     }
-    tags |= {"batching": config["batching"]["name"], "seed": str(config["seed"])}
+    tags |= {"batching": config["batching"]["name"], "seed": str(config["seed"]), "turn": str(config["turn"])}
     # what differs within a sweep comes first: MLflow cuts long names
-    name = "-".join([tags["batching"], f"s{config['seed']}", tags["task"], tags["dataset"], tags["encoder"]])
+    name = "-".join([name_of_job(config), tags["task"], tags["dataset"], tags["encoder"]])
     sweep_id, trial = config["sweep"]["id"], config["sweep"].get("trial")
     if trial is not None:
         tags[names.TAG_TRIAL], name = str(trial), f"trial{trial}-{name}"
@@ -175,6 +179,7 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
         bf16=config["precision"] == "bf16",
         run=run,
         clock=Clock(device, started),
+        meter=EnergyMeter(device),
         save=lambda name: save_checkpoint(checkpoint_path(run.path, name), model, snapshot(training)),
         after_evaluation=lambda metrics, loss: _tell_epoch(training, tracker, say, metrics, loss),
     )

@@ -41,6 +41,7 @@ RESULT_KEYS = (
     "characters",  # of words that were composed of theirs in training, or null
     "seconds",
     "memory",
+    "energy",  # that the GPU took in training, or null
     "arithmetic",  # which share of the device's matrix products training used, or null
     "kernel",
     "updates",  # {"count", "epochs", "digest", "dropout"}: equal digests = the same rows in every update
@@ -54,6 +55,7 @@ TOKEN_KEYS = ("real", "padded", "supervised", "truncated")
 CHARACTER_KEYS = ("real", "padded")
 PADDING_CAUSES = ("spread", "last_batch", "rounding")
 SECONDS_KEYS = ("data", "forward", "backward", "optimizer", "evaluation", "tracking", "startup", "total")
+ENERGY_KEYS = ("joules", "joules_per_thousand_tokens", "source")
 ARITHMETIC_KEYS = ("flops_per_place", "achieved_flops_per_s", "device_flops_per_s", "share", "dtype")
 MEMORY_KEYS = ("peak_bytes", "before_training_bytes", "source", "peak_batch", "micro_batch")
 

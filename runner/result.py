@@ -12,6 +12,7 @@ from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.embeddings.char import describe_characters
 from runner.embeddings.vectors import describe_vectors
+from runner.energy import SOURCE
 from runner.kernels import KernelWatch
 from runner.model import parameter_count
 from runner.predictions import answer, figures, inspect
@@ -58,6 +59,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         "characters": t.account.characters or None,
         "seconds": t.clock.seconds | {"total": t.clock.total()},
         "memory": memory | memory_fit.figures(t, config["batching"].get("micro_batch")),
+        "energy": t.account.energy(SOURCE),
         "arithmetic": used,
         "kernel": kernel(t),
         "updates": {

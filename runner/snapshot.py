@@ -47,7 +47,7 @@ def restore(t: Training, state: Mapping[str, Any]) -> None:
         t.batching = replace(t.batching, micro_batch=t.progress.micro_batch)
     if t.progress.eval_batch_size is not None:
         t.settings = replace(t.settings, eval_batch_size=t.progress.eval_batch_size)
-    t.account = Account(**state["account"])
+    t.account = Account.of(state["account"])
     t.clock.seconds.update(state["seconds"])
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None and t.clock.device.type == "cuda":

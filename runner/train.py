@@ -78,7 +78,8 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     Where memory runs out the segment ends, and the next one begins with the same update in smaller pieces.
     """
     t.model.train()
-    begin, characters = t.clock.settle(), composed_characters(t.model)
+    joules, characters = t.meter.joules(), composed_characters(t.model)
+    begin = t.clock.settle()
     ends = [t.clock.start()]
     losses, supervised, smaller = [], 0, None
     for rows in updates:
@@ -99,6 +100,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         supervised += count
         t.progress.updates += 1
     seconds = t.clock.settle() - begin
+    t.account.add_joules(joules, t.meter.joules())
     t.account.add_characters(characters, composed_characters(t.model))
     values = _recorded(t, updates[: len(losses)], losses, supervised, seconds, ends) if losses else []
     if smaller is not None:

@@ -12,6 +12,7 @@ from runner.accounting import Account, Clock
 from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.batching.stream import Stream
+from runner.energy import EnergyMeter
 from runner.model import Model
 from runner.records import RunFolder
 from runner.schedule import Schedule
@@ -77,6 +78,7 @@ class Training:
     bf16: bool
     run: RunFolder
     clock: Clock
+    meter: EnergyMeter
     save: Callable[[str], None]  # a checkpoint of that name
     after_evaluation: Callable[[dict[str, Any], float], None]  # metrics of valid, mean loss of the epoch
     account: Account = field(default_factory=Account)

@@ -93,6 +93,7 @@ def result(run: RunFolder) -> dict[str, Any]:
         "characters": {"real": 300, "padded": 100},
         "seconds": dict.fromkeys(names.SECONDS_KEYS, 1.5),
         "memory": {"peak_bytes": 2**30, "before_training_bytes": 2**29, "source": "rss"},
+        "energy": {"joules": 90.0, "joules_per_thousand_tokens": 100.0, "source": "NVML"},
         "arithmetic": {
             "flops_per_place": 1e6,
             "achieved_flops_per_s": 1e10,

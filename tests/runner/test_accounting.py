@@ -54,7 +54,7 @@ def test_warm_up_is_counted_but_not_timed() -> None:
         "warmup_updates": 2,
         "by_length": [],
     }
-    assert Account(**account.state()) == account
+    assert Account.of(account.state()) == account
 
 
 def test_times_by_length_add_up_and_come_from_short_to_long() -> None:
@@ -66,7 +66,29 @@ def test_times_by_length_add_up_and_come_from_short_to_long() -> None:
         {"longest": 4, "updates": 1, "real_tokens": 5, "places": 8, "seconds": 0.25},
         {"longest": 16, "updates": 3, "real_tokens": 70, "places": 96, "seconds": 0.625},
     ]
-    assert Account(**account.state()) == account
+    assert Account.of(account.state()) == account
+
+
+def test_joules_are_known_whole_or_not_at_all() -> None:
+    account = Account(real_tokens=500)
+    account.add_joules(10.0, 14.0)
+    account.add_joules(20.0, 21.0)
+    assert account.energy("NVML") == {"joules": 5.0, "joules_per_thousand_tokens": 10.0, "source": "NVML"}
+    for readings in ((1.0, None), (None, 1.0)):
+        other = Account.of(account.state())
+        other.add_joules(*readings)
+        other.add_joules(1.0, 2.0)
+        assert other.energy("NVML") is None
+    assert Account().energy("NVML") is None  # no token, no rate
+
+
+def test_what_an_older_checkpoint_lacks_is_unknown() -> None:
+    state = Account().state()
+    del state["characters"], state["joules"], state["by_length"]
+    account = Account.of(state)
+    account.add_characters({"real": 0, "padded": 0}, {"real": 7, "padded": 0})
+    account.add_joules(1.0, 2.0)
+    assert account.characters is account.joules is None
 
 
 def test_updates_stand_under_the_next_power_of_two() -> None:
