@@ -96,9 +96,17 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
         "test": {key: value for key, value in metrics.get("test", {}).items() if not key.endswith(_VARIANTS)},
         "majority": {quality: (result.get("majority") or {}).get(quality)},
         "baseline": {name: each.get(quality) for name, each in (result.get("baselines") or {}).items()},
-        "speed": {_SHORT.get(key, key): value for key, value in result.get("speed", {}).items()},
+        "speed": {
+            **{_SHORT.get(key, key): value for key, value in result.get("speed", {}).items()},
+            "matrix_share": (result.get("arithmetic") or {}).get("share"),
+        },
         "tokens": tokens,
-        "pad": {"fraction": padding_share(tokens), **result.get("padding", {})},
+        "pad": {
+            "fraction": padding_share(tokens),
+            "characters": padding_share(result.get("characters") or {}),
+            **result.get("padding", {}),
+        },
+        "energy": {"joules": (result.get("energy") or {}).get("joules")},
         "seconds": result.get("seconds", {}),
         "mem": {
             "peak_gib": _gib(memory.get("peak_bytes")),
@@ -112,7 +120,7 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def padding_share(tokens: Mapping[str, Any]) -> float | None:
-    """Pads as a share of all positions in memory, 0..1."""
+    """Pads as a share of all positions in memory (of tokens, or of characters), 0..1."""
     real, padded = tokens.get("real"), tokens.get("padded")
     return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
 

@@ -97,6 +97,7 @@ def test_a_run_is_all_there(tmp_path: Path, uri: str) -> None:
     assert "valid/broken" not in there["curves"]
     latest = {name: curve[-1][2] for name, curve in there["curves"].items()}
     wanted = {"test/f1": 18.5, "best/f1": 20.0, "speed/tok_s": 1234.5, "speed/examples_s": 1234.5, "mem/peak_gib": 1.0}
+    wanted |= {"pad/characters": 0.25, "speed/matrix_share": 0.1, "energy/joules": 90.0}
     wanted |= {"pad/fraction": 0.1, "seconds/forward": 1.5, "majority/f1": 0.0, "baseline/most_frequent_tag": 7.25}
     assert latest.items() >= wanted.items()
     assert "best/perplexity" not in latest
