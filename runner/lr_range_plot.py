@@ -30,5 +30,5 @@ def draw(found: Range, path: Path) -> None:
             axes.set_ylim(least - 0.5 * (begin - least), begin + 1.5 * (begin - least))
         axes.set(xlabel="learning rate", ylabel="mean loss of an update")
         axes.grid(alpha=0.3)
-        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=10)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=9, columnspacing=1.4)
         figure.savefig(path, dpi=_DPI)

@@ -190,5 +190,5 @@ def _tell(search: Search, study: Study, plots: Any) -> Outcome:
         plots.draw(search.folder)
     outcome.show()
     if outcome.best is not None:
-        say(f"best: hydromel --config-dir {search.folder} experiment=best; over seeds: ... repeat=5")
+        say(f"best: hydromel --config-dir {search.folder} experiment=best (repeat=5: over five seeds)")
     return outcome
