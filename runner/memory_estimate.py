@@ -17,8 +17,9 @@ from torch import Tensor
 from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.batching.passes import evaluation_batches, micro_batches
-from runner.batching.shapes import Shapes, Updates
+from runner.batching.shapes import Shapes, Updates, in_blocks
 from runner.batching.stream import Stream
+from runner.layers.attention import SelfAttention
 from runner.layers.vocabulary import Chunked
 from runner.live_bytes import LiveBytes
 from runner.memory_law import Law, fitted, terms_of
@@ -100,6 +101,7 @@ class MemoryEstimate:
         self.model, self.task, self.metric, self.optimizer = model, task, metric, optimizer
         self.bf16, self.eval_batch_size = bf16, eval_batch_size
         self._chunked = [one for one in model.modules() if isinstance(one, Chunked)]
+        self._blocks = any(isinstance(one, SelfAttention) for one in model.modules())
         self._chunk = max((one.chunk for one in self._chunked), default=None)
         self._laws: dict[tuple[type, str, bool, bool], Law] = {}
 
@@ -111,14 +113,14 @@ class MemoryEstimate:
             others: the splits that are evaluated.
             updates: of all epochs that are planned.
         """
-        shapes = micro_batches(batching, updates, train)
+        shapes = micro_batches(batching, updates, train, self._blocks)
         law = self._law(batching, train, shapes, training=True)
         activation_bytes, most = law.of(shapes)
         gradient_bytes = _bytes_of(self._gradients())
         update_bytes = activation_bytes + law.early_gradient_bytes
         if len(shapes.rows) > len(updates):  # several micro-batches an update
             update_bytes = gradient_bytes + max(update_bytes, law.added_bytes)
-        in_evaluation = evaluation_batches(batching, others, self.eval_batch_size)
+        in_evaluation = evaluation_batches(batching, others, self.eval_batch_size, self._blocks)
         scoring_bytes, _ = self._law(batching, train, in_evaluation, training=False).of(in_evaluation)
         return Memory(
             parameter_bytes=_bytes_of((*self.model.parameters(), *self.model.buffers())),
@@ -176,7 +178,12 @@ class MemoryEstimate:
             with self._chunks_of(largest.real_tokens):
                 peaks, gradients = np.array([measure(probe) for probe in probes]).T
                 added = self.measure_added(probes[-1]) if training else 0
-            terms = terms_of(tokens, *np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T)
+            rows, widths = np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T
+            probed = Shapes.of(rows, widths, tokens)
+            if self._blocks and batching.layout in ("packed", "timestep"):
+                in_order = np.concatenate([one.rows.host_lengths for one in some])
+                probed = in_blocks(probed, in_order, "all" if training else "largest")
+            terms = terms_of(probed)
             weights = fitted(terms, peaks)
             of_chunk, least_weights = 0.0, weights
             if self._chunked:

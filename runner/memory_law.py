@@ -4,7 +4,8 @@ With R rows, width T and N real tokens, the most bytes alive at once, gradients 
 
     a + b N + c R T + d R T^2,    a, b, c, d >= 0
 
-(the last term is what attention needs where its kernel keeps the weights). Where work goes chunk by chunk, as over a
+(the last term is what attention needs where its kernel keeps the weights; it has packed rows in several rectangles, of
+which R T and R T^2 are then sums). Where work goes chunk by chunk, as over a
 vocabulary, tokens beyond a chunk do not add to that: small batches are run in one chunk, in two, and token by token, to
 learn what they add and what is needed all the same. Kernels' own workspaces are not seen, nor what an allocator
 keeps in reserve, nor the program itself.
@@ -45,7 +46,7 @@ class Law:
 
     def of(self, shapes: Shapes) -> tuple[int, int]:
         """Bytes of the neediest of some batches, and which one that is."""
-        terms = terms_of(shapes.tokens, shapes.rows, shapes.widths)
+        terms = terms_of(shapes)
         needs = terms @ self.weights
         if self.chunk is not None:
             beyond = np.maximum(shapes.tokens - self.chunk, 0)
@@ -61,7 +62,7 @@ def fitted(terms: FloatArray, peaks: IntArray) -> FloatArray:
     return weights
 
 
-def terms_of(tokens: IntArray, rows: IntArray, widths: IntArray) -> FloatArray:
+def terms_of(shapes: Shapes) -> FloatArray:
     """(M, 4) what a, b, c and d are multiplied by."""
-    cells = rows * widths
-    return np.stack([np.ones(len(rows)), tokens, cells, cells * widths], axis=1).astype(np.float64)
+    columns = (np.ones(len(shapes.rows)), shapes.tokens, shapes.cells, shapes.pairs)
+    return np.stack(columns, axis=1).astype(np.float64)

@@ -65,7 +65,8 @@ def test_there_are_modules() -> None:
         ("runner.ragged", ("runner.rows",)),
         ("runner.vocab", ("runner.types",)),
         ("runner.spelling", ("runner.vocab",)),
-        ("runner.layers", ("runner.layers", *ROWS, *BASICS)),
+        ("runner.blocks", ()),
+        ("runner.layers", ("runner.layers", "runner.blocks", *ROWS, *BASICS)),
         ("runner.embeddings", ("runner.embeddings", "runner.layers", *ROWS, *WORDS, *BASICS)),
         (
             "runner.encoders",
@@ -92,7 +93,7 @@ def test_plans_and_reports_do_without_torch() -> None:
         assert not any(name.split(".")[0] == "torch" for name in IMPORTS[module]), module
     for plan in PLANS:
         below = ours(f"runner.batching.{plan}") - {f"runner.batching.{one}" for one in PLANS}
-        assert below <= {*BASICS, "runner.names"}, plan
+        assert below <= {*BASICS, "runner.names", "runner.blocks"}, plan
 
 
 def test_nothing_is_imported_in_circles() -> None:

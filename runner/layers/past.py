@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runner.blocks import block_ends
 from runner.rows import IntArray, Rows, choose
-
-BLOCK_PAIRS = 2**14  # of a query and a key that take about as long as one more block does (docs/performance.md)
 
 
 def latest(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -> Tensor:
@@ -92,7 +91,7 @@ class Reach:
         """
         lengths = self.rows.host_lengths
         order = np.argsort(lengths, kind="stable")
-        ends = block_ends(lengths[order], BLOCK_PAIRS)
+        ends = block_ends(lengths[order])
         if len(ends) == 1:
             return []
         chosen = [choose(self.rows, part) for part in np.split(order, ends[:-1])]
@@ -127,27 +126,3 @@ def length_mask(rows: Rows) -> Tensor | None:
     if rows.n_tokens == rows.n_rows * rows.width:
         return None
     return (rows.mask | (rows.lengths == 0)[:, None])[:, None, None, :]
-
-
-def block_ends(lengths: IntArray, overhead: int) -> IntArray:
-    """Where blocks of rows of rising `lengths` (B,) end, so that the sum of rows * longest^2 + overhead is least.
-
-    Exact, by dynamic programming over the distinct lengths: with those up to v_j, which C_j rows have,
-
-        A(j) = min over i < j of A(i) + v_j^2 (C_j - C_i) + overhead
-    """
-    n_rows = len(lengths)
-    if not n_rows or n_rows * int(lengths[-1]) ** 2 - int((lengths**2).sum()) <= overhead:
-        return np.array([n_rows])  # not even a block for each row would gain anything
-    distinct, counts = np.unique(lengths, return_counts=True)
-    ends = np.concatenate(([0], np.cumsum(counts)))
-    least = np.zeros(len(ends), dtype=np.int64)
-    before = np.zeros(len(ends), dtype=np.int64)
-    for j, length in enumerate(distinct, start=1):
-        costs = least[:j] + length**2 * (ends[j] - ends[:j])
-        before[j] = costs.argmin()
-        least[j] = costs[before[j]] + overhead
-    found = [len(distinct)]
-    while before[found[-1]]:
-        found.append(int(before[found[-1]]))
-    return ends[np.array(found[::-1])]

@@ -11,7 +11,8 @@ import torch
 from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 
-from runner.layers import attention, past
+from runner import blocks
+from runner.layers import attention
 from runner.layers.attention import SelfAttention, additive_scores
 from runner.layers.past import Reach
 from runner.ragged import Ragged
@@ -49,7 +50,7 @@ REACHES: list[dict[str, Any]] = [{"causal": False}, {"causal": True}, {"causal":
 def test_attention_in_blocks_keeps_the_contract(
     score: str, rotary: bool, reach: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(past, "BLOCK_PAIRS", 0)
+    monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
     layer = Attention(score, rotary=rotary, **reach)
     check_contract(layer, 8 if rotary else 6, list(layer.parameters()))
     assert len(Reach(rows_of(LENGTHS), reach["causal"], None, None, 0).blocks) == len(LENGTHS)
@@ -60,7 +61,7 @@ def test_rows_draw_the_same_dropout_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     x = tokens()
     x = Ragged(x.values, x.rows.with_seeds(torch.arange(len(LENGTHS))), "packed")
     at_once = layer(x).values
-    monkeypatch.setattr(past, "BLOCK_PAIRS", 0)
+    monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
     torch.testing.assert_close(layer(x).values, at_once)
     assert not torch.allclose(layer.eval()(x).values, at_once)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import combinations, pairwise, product
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from contract import NoWaiting, rows_of
 
-from runner.layers import past as past_layer
-from runner.layers.past import Reach, block_ends, latest, length_mask
+from runner import blocks
+from runner.layers.past import Reach, latest, length_mask
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6])
@@ -87,24 +87,8 @@ def test_masks_never_wait_for_the_device() -> None:
         assert reach.latest.shape == (3 * reach.kept,)
 
 
-def cost(blocks: list[list[int]], overhead: int) -> int:
-    return sum(len(block) * max(block) ** 2 + overhead for block in blocks)
-
-
-@pytest.mark.parametrize("overhead", [0, 1, 5, 20, 1000])
-@pytest.mark.parametrize("lengths", [[], [3], [0, 0, 2], [1, 2, 2, 3, 7], [2, 2, 2], [1, 1, 4, 5, 5, 9, 9]])
-def test_blocks_are_the_cheapest_of_all_ways_to_cut(lengths: list[int], overhead: int) -> None:
-    ends = block_ends(np.array(lengths, dtype=np.int64), overhead).tolist()
-    assert ends[-1] == len(lengths)
-    places = range(1, len(lengths))
-    cuts = (cut for n in range(len(lengths)) for cut in combinations(places, n))
-    ways = [[lengths[a:b] for a, b in pairwise((0, *cut, len(lengths)))] for cut in cuts]
-    mine = [lengths[a:b] for a, b in pairwise((0, *ends))]
-    assert not lengths or cost(mine, overhead) == min(cost(way, overhead) for way in ways)
-
-
 def test_blocks_hold_every_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(past_layer, "BLOCK_PAIRS", 0)
+    monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
     with NoWaiting():
         reach = Reach(rows_of([3, 0, 5, 3]), True, 2, None, 0)
         assert [block.rows.host_lengths.tolist() for block, _ in reach.blocks] == [[0], [3, 3], [5]]
