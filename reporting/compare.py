@@ -6,10 +6,13 @@ import argparse
 import math
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
-from reporting import console, mlflow_runs, report, report_run, runs
+from reporting import baseline, console, history, mlflow_runs, report, report_run, runs, tidy
+from reporting.conditions import parse
 from reporting.files import slug, write
+from reporting.report import Report
 from reporting.run import Found
 from reporting.summary import Asked
 from runner.command_line import Parser, failed, number
@@ -19,32 +22,59 @@ from runner.errors import HydromelError
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
     try:
-        compare(_parser().parse_args(arguments))
+        return compare(_parser().parse_args(arguments))
     except (HydromelError, OSError) as error:
         return failed(str(error))
-    return 0
 
 
-def compare(options: argparse.Namespace) -> None:
-    """Read, summarise, show and write. Raises HydromelError when there is nothing to compare."""
+def compare(options: argparse.Namespace) -> int:
+    """Read, summarise, show and write; the exit code, 1 if a condition failed.
+
+    Raises HydromelError when there is nothing to compare.
+    """
+    if options.fail_if and options.baseline is None:
+        raise HydromelError("--fail-if needs --baseline: a run's folder, a sweep, or the report.json to compare with")
     with tempfile.TemporaryDirectory() as downloads:
-        found = _find(options, Path(downloads))
-        made = report.make(options.what, found, Asked(options.target, options.confidence, options.margin))
-    if not made.groups:
-        raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
+        found = _find(options.what, options, Path(downloads))
+        made = _make(options, found, Path(downloads))
+        if options.csv:
+            _write(options.csv, tidy.to_csv(made.groups))
     files = write(made, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(report.to_json(made), encoding="utf-8")
+        _write(options.json, report.to_json(made))
     console.show(made)  # last: whoever reads only its first lines (`| head`) has the report all the same
     print(f"Report: {files[0]}")
     if not options.no_mlflow:
         report_run.offer(made, found, files, options.tracking_uri)
+    return console.judgement(made.history) if made.history else 0
 
 
-def _find(options: argparse.Namespace, downloads: Path) -> list[Found]:
-    names = [what for what in options.what if not what.startswith(mlflow_runs.PREFIX)]
-    experiments = [what.removeprefix(mlflow_runs.PREFIX) for what in options.what if what not in names]
+def _make(options: argparse.Namespace, found: list[Found], downloads: Path) -> Report:
+    asked = Asked(options.target, options.confidence, options.margin)
+    made = report.make(options.what, found, asked)
+    if not made.groups:
+        raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
+    if options.baseline is None:
+        return made
+    if Path(options.baseline).is_file():
+        then = baseline.of_report(Path(options.baseline))
+    else:
+        earlier = report.make([options.baseline], _find([options.baseline], options, downloads / "baseline"), asked)
+        then = baseline.of_groups(earlier.groups)
+        if not then:
+            raise HydromelError(f"--baseline {options.baseline}: no finished run. {' '.join(report.left_out(earlier))}")
+    now = baseline.of_groups(made.groups)
+    return replace(made, history=history.compared(options.baseline, now, then, options.fail_if, options.confidence))
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list[Found]:
+    names = [each for each in what if not each.startswith(mlflow_runs.PREFIX)]
+    experiments = [each.removeprefix(mlflow_runs.PREFIX) for each in what if each not in names]
     if experiments and options.tracking_uri is None:
         raise HydromelError(f"--tracking-uri is missing: where is the MLflow experiment '{experiments[0]}'?")
     found = runs.find(names, options.runs) if names or not experiments else []
@@ -68,6 +98,21 @@ def _parser() -> Parser:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/WHAT)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a run: its settings and all its figures")
+    parser.add_argument(
+        "--baseline",
+        metavar="WHAT",
+        help="show what changed since these runs: a folder, a sweep, an experiment, or an earlier report.json",
+    )
+    parser.add_argument(
+        "--fail-if",
+        action="append",
+        type=parse,
+        default=[],
+        metavar="CONDITION",
+        help="exit with 1 if a figure changed beyond this, and not by chance: 'test/f1 < -1.0', 'speed < -5%%', "
+        "'memory > 10%%' (repeatable)",
+    )
     parser.add_argument(
         "--target",
         type=_finite,

@@ -10,8 +10,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reporting import report, tables
+from reporting.cells import Cell, Table
+from reporting.history import History
 from reporting.report import Report
-from reporting.tables import Cell, Table
 
 NARROWEST = 80
 
@@ -21,7 +22,7 @@ def show(made: Report) -> None:
         sys.stdout.reconfigure(errors="replace")  # a console that lacks ± still shows the figures
     console = Console(markup=False, highlight=False, emoji=False)
     console.width = max(console.width, NARROWEST)
-    for table in tables.overviews(made.groups, made.confidence):
+    for table in report.first_tables(made):
         console.print()
         console.print(_table(table))
     for group in made.groups:
@@ -36,12 +37,22 @@ def show(made: Report) -> None:
         for line in group.caveats:
             console.print(_bullet(f"Beware: {line}", "yellow"))
     console.print()
-    for line in report.left_out(made):
+    for line in report.last_lines(made):
         console.print(Text(line, style="yellow"), soft_wrap=True)  # a path is copied whole
 
 
+def judgement(history: History) -> int:
+    """One line to the error output for each condition that failed, the others' on the console; the exit code."""
+    for each in history.judged:
+        print(each.says, file=sys.stderr if each.failed else sys.stdout)
+    return int(any(each.failed for each in history.judged))
+
+
 def _table(table: Table) -> RichTable:
-    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    title = Text(table.title, style="italic")
+    shown = RichTable(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True
+    )
     for column in table.columns:
         shown.add_column(
             _stacked(Cell(column.header, column.unit)),

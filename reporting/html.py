@@ -25,9 +25,9 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
     return environment.get_template("report.html").render(
         title=reports.title(report),
         report=report,
-        overviews=tables.overviews(report.groups, report.confidence),
+        overviews=reports.first_tables(report),
         sections=sections,
-        left_out=reports.left_out(report),
+        left_out=reports.last_lines(report),
     )
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from reporting import tables
+from reporting import cells, history_tables, tables
+from reporting.cells import Table
+from reporting.history import History
 from reporting.run import Found
 from reporting.summary import Asked, Group, groups
 
@@ -26,6 +28,7 @@ class Report:
     groups: list[Group]
     unfinished: dict[str, str]
     damaged: list[str]
+    history: History | None = None  # against --baseline
 
 
 def make(what: list[str], found: list[Found], asked: Asked) -> Report:
@@ -41,7 +44,23 @@ def make(what: list[str], found: list[Found], asked: Asked) -> Report:
 
 
 def title(report: Report) -> str:
-    return f"Batching strategies compared: {', '.join(report.what) or 'all runs'}"
+    """Says what is compared: strategies, settings, or nothing but seeds."""
+    if any(len(group.strategies) > 1 for group in report.groups):
+        what = "Batching strategies compared"
+    else:
+        what = "Settings compared" if len(report.groups) > 1 else "Runs"
+    return f"{what}: {', '.join(report.what) or 'all runs'}"
+
+
+def first_tables(report: Report) -> list[Table]:
+    """What stands above the groups: changes since the baseline, and all groups of one title beside each other."""
+    changes = [history_tables.table(report.history)] if report.history else []
+    return changes + tables.overviews(report.groups, report.confidence)
+
+
+def last_lines(report: Report) -> list[str]:
+    """What stands below them: how changes are to be read, which conditions fail, and which runs were left out."""
+    return (history_tables.lines(report.history) if report.history else []) + left_out(report)
 
 
 def left_out(report: Report) -> list[str]:
@@ -61,15 +80,15 @@ def to_json(report: Report) -> str:
 
 def to_markdown(report: Report, images: list[list[str]]) -> str:
     """`images`: for each group the lines of Markdown that show its plots."""
-    parts = [f"# {tables.escape(title(report))}"]
-    parts += [tables.markdown(table) for table in tables.overviews(report.groups, report.confidence)]
+    parts = [f"# {cells.escape(title(report))}"]
+    parts += [cells.markdown(table) for table in first_tables(report)]
     for group, shown in zip(report.groups, images, strict=True):
-        parts.append(f"## {tables.escape(tables.heading(group))}")
-        parts += [tables.markdown(table) for table in tables.tables(group, report.confidence)]
+        parts.append(f"## {cells.escape(tables.heading(group))}")
+        parts += [cells.markdown(table) for table in tables.tables(group, report.confidence)]
         said = [*group.sentences, *tables.notes(group), *(f"Beware: {caveat}" for caveat in group.caveats)]
-        parts.append("\n".join(f"- {tables.escape(line)}" for line in said))
+        parts.append("\n".join(f"- {cells.escape(line)}" for line in said))
         parts += shown
-    parts.append("\n".join(f"- {tables.escape(line)}" for line in left_out(report)))
+    parts.append("\n".join(f"- {cells.escape(line)}" for line in last_lines(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

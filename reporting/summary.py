@@ -20,7 +20,7 @@ from reporting.settings import apart
 from reporting.statistics import Mean, Ratio, Reached, Spread
 from reporting.targets import Target, common_target, when
 from reporting.updates import Made, is_known_wrong, sentences
-from reporting.variants import by_batch_size, named
+from reporting.variants import by_batch_size, named, options
 from reporting.verdicts import Rule, Verdict, rule_for, verdicts
 from runner.names import PADDING_CAUSES
 
@@ -46,6 +46,7 @@ class Strategy:
 
     name: str
     known_wrong: bool
+    options: dict[str, str]  # of its batching, by dotted name
     run_ids: dict[int, str]  # by seed, as every dict[int, ...] here; of its first turn
     turns: int  # the most runs that a seed has
     quality: Mean | None  # on test
@@ -168,6 +169,7 @@ def _strategy(
     return Strategy(
         name=name,
         known_wrong=is_known_wrong(name),
+        options=dict(options(runs[0])),
         run_ids={seed: run.text("run_id") for seed, run in firsts.items()},
         turns=max(len(turns) for turns in seeds.values()),
         quality=statistics.mean_interval(list(quality.values()), confidence),

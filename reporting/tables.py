@@ -1,50 +1,32 @@
-"""The comparison as tables of text: made once for the console, Markdown and HTML. Figures are rounded here alone."""
+"""What a comparison's tables hold: quality, speed, padding and memory, a row a strategy; and notes to read them by."""
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from reporting.statistics import Mean, Ratio, Spread
+from reporting import cells
+from reporting.cells import NONE, Cell, Column, Table, decimal
+from reporting.statistics import Mean
 from reporting.summary import Group, Strategy
-from runner.names import LOWER_IS_BETTER
+from reporting.verdicts import Verdict
 
-NONE = "—"
 KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # what rows say below their name
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A figure, and below it, smaller, how sure it is."""
-
-    main: str
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Column:
-    header: str
-    unit: str
-    cell: Callable[[Strategy], Cell]
-    is_text: bool = False
-    wraps: bool = False  # long text may go on in the next line
-
-
-@dataclass(frozen=True)
-class Table:
-    columns: list[Column]
-    rows: list[list[Cell]]
-
-
 def tables(group: Group, confidence: float) -> list[Table]:
-    """Quality, then cost; a row a strategy, in the group's order. Below quality the best of the simplest models."""
-    quality, cost = (
-        Table(columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
-        for columns in (_quality_columns(group, confidence), _cost_columns())
+    """A row a strategy, in the group's order. Below quality the best of the simplest models."""
+    quality, speed, memory = (
+        Table(title, columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
+        for title, columns in (
+            ("Quality", _quality_columns(group, confidence)),
+            ("Speed", _speed_columns()),
+            ("Padding and memory", _memory_columns()),
+        )
     )
-    return [Table(quality.columns, quality.rows + _best_baseline(group, quality.columns)), cost]
+    quality.rows.extend(_best_baseline(group, quality.columns))
+    shown = [cells.without_empty(table) for table in (quality, speed, memory)]
+    return [table for table in shown if len(table.columns) > 1]
 
 
 def overviews(groups: list[Group], confidence: float) -> list[Table]:
@@ -76,6 +58,7 @@ def notes(group: Group) -> list[str]:
     sources = sorted({source for strategy in group.strategies for source in strategy.memory_sources})
     if sources:
         said.append(f"Peak memory: {', '.join(sources)}.")
+    said += [sentence for strategy in group.strategies for sentence in strategy.halved]
     said.append(f"Ran on {'; '.join(group.machines)}.")
     return said + group.notes
 
@@ -90,42 +73,50 @@ def of_group(group: Group) -> str:
     return ", ".join(f"{name}={value}" for name, value in group.settings.items())
 
 
-def markdown(table: Table) -> str:
-    """A table of GitHub-flavoured Markdown; whatever a name holds, it stays text."""
-    heads = [escape(f"{column.header} ({column.unit})" if column.unit else column.header) for column in table.columns]
-    lines = [heads, ["---" if column.is_text else "---:" for column in table.columns]]
-    lines += [
-        [escape(f"{cell.main} ({cell.detail})" if cell.detail else cell.main) for cell in row] for row in table.rows
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def decimal(value: float, metric: str) -> str:
-    """Percentages to 0.01; losses and perplexities to 0.001."""
-    return f"{value:,.{3 if metric in LOWER_IS_BETTER else 2}f}"
-
-
 def _quality_columns(group: Group, confidence: float) -> list[Column]:
-    def mean(value: Mean | None, sign: str) -> Cell:
-        if value is None:
-            return Cell(NONE)
-        main = ("+" if sign and value.mean >= 0 else "") + decimal(value.mean, group.metric)
-        if value.low is None or value.high is None:
-            return Cell(main, "one seed")
-        return Cell(main, f"± {decimal((value.high - value.low) / 2, group.metric)}")
+    together = f"{100 * (1 - (1 - confidence) / max(1, group.comparisons)):.4g} %"
 
-    interval = f"± {100 * confidence:g} %"
+    def minus(cell: Callable[[Verdict], Cell]) -> Callable[[Strategy], Cell]:
+        return lambda strategy: Cell(NONE) if strategy.against_padmask is None else cell(strategy.against_padmask)
+
+    def quality(value: Mean | None) -> Cell:
+        return cells.mean(value, group.metric, decimal)
+
     return [
         Column("strategy", "", _name, is_text=True),
         Column("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
-        Column(f"{group.split} {group.metric}", interval, lambda strategy: mean(strategy.quality, "")),
         Column(
-            "minus padmask",
-            interval,
-            lambda strategy: mean(v.difference if (v := strategy.against_padmask) else None, "+"),
+            f"{group.split} {group.metric}", f"± {100 * confidence:g} %", lambda strategy: quality(strategy.quality)
         ),
-        Column("to target", "s", _to_target),
-        Column("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
+        Column("minus padmask", f"± {together}", minus(lambda v: cells.mean(v.difference, group.metric, cells.signed))),
+        Column("on examples", together, minus(lambda v: cells.interval(v.on_examples, group.metric))),
+        Column("verdict", "", minus(lambda v: Cell(v.says)), is_text=True, wraps=True),
+    ]
+
+
+def _speed_columns() -> list[Column]:
+    return [
+        Column("strategy", "", _name, is_text=True),
+        SPEED,
+        Column("vs padmask", "times", lambda each: cells.ratio(v.ratio if (v := each.against_padmask) else None)),
+        Column("vs size1", "times", lambda each: cells.ratio(each.speedup_over_size1)),
+        Column("to target", "s", lambda each: cells.reached(each.seconds_to_target, cells.tenths)),
+        Column(
+            "to target", "1,000 tokens", lambda each: cells.reached(each.tokens_to_target, lambda n: f"{n / 1000:,.1f}")
+        ),
+    ]
+
+
+def _memory_columns() -> list[Column]:
+    return [
+        Column("strategy", "", _name, is_text=True),
+        Column("padding", "% of tokens", lambda each: Cell(cells.percent(each.padding_share))),
+        Column("padding", "% of characters", lambda each: Cell(cells.percent(each.character_padding))),
+        Column("peak", "MiB", lambda each: cells.spread(each.peak_memory_bytes, lambda v: cells.whole(v / 2**20))),
+        Column("set by", "rows × width", _peak_batch),
+        Column("matrix rate", "% of device's", lambda each: cells.spread(each.matrix_share, cells.percent)),
+        Column("energy", "J/1,000 tokens", lambda each: cells.spread(each.joules_per_thousand_tokens, cells.tenths)),
+        Column("kernel", "", lambda each: Cell("; ".join(each.kernels) or NONE), is_text=True, wraps=True),
     ]
 
 
@@ -140,7 +131,8 @@ def _overview(groups: list[Group], confidence: float) -> Table:
         return math.inf if mean is None else -mean.mean if row[0].higher_is_better else mean.mean
 
     rows = sorted(((group, strategy) for group in groups for strategy in group.strategies), key=worse)
-    return Table(columns(groups[0]), [[column.cell(strategy) for column in columns(group)] for group, strategy in rows])
+    shown = [[column.cell(strategy) for column in columns(group)] for group, strategy in rows]
+    return cells.without_empty(Table("Settings, best first", columns(groups[0]), shown))
 
 
 def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
@@ -152,54 +144,17 @@ def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
     return [[known.get(column.header, Cell("" if column.is_text else NONE)) for column in columns]]
 
 
-def _cost_columns() -> list[Column]:
-    return [
-        Column("strategy", "", _name, is_text=True),
-        SPEED,
-        Column("vs size1", "times", lambda strategy: _ratio(strategy.speedup_over_size1)),
-        Column("vs padmask", "times", lambda strategy: _ratio(v.ratio if (v := strategy.against_padmask) else None)),
-        Column("padding", "% memory", lambda strategy: Cell(_percent(strategy.padding_share))),
-        Column("peak", "MiB", lambda strategy: _spread(strategy.peak_memory_bytes, lambda v: f"{v / 2**20:,.0f}")),
-    ]
-
-
 def _name(strategy: Strategy) -> Cell:
     return Cell(strategy.name, KNOWN_WRONG if strategy.known_wrong else "")
 
 
-def _to_target(strategy: Strategy) -> Cell:
-    when = strategy.seconds_to_target
-    some = f"{when.reached} of {when.n} runs" if when.reached < when.n else ""
-    if when.median is None or when.low is None or when.high is None:
-        return Cell(NONE, some)
-    return Cell(f"{when.median:,.1f}", some or _range(when.n, when.low, when.high, lambda v: f"{v:,.1f}"))
+def _peak_batch(strategy: Strategy) -> Cell:
+    """The micro-batch that needed most memory."""
+    batch = strategy.peak_batch or {}
+    if "rows" not in batch or "width" not in batch:
+        return Cell(NONE)
+    tokens = f"{batch['tokens']:,} tokens" if "tokens" in batch else ""
+    return Cell(f"{batch['rows']:,} × {batch['width']:,}", tokens)
 
 
-def _spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
-    return Cell(NONE) if value is None else Cell(text(value.median), _range(value.n, value.low, value.high, text))
-
-
-def _ratio(value: Ratio | None) -> Cell:
-    if value is None or value.low is None or value.high is None:
-        return Cell(_times(value.mean) if value else NONE)
-    return Cell(_times(value.mean), _range(value.n, value.low, value.high, _times))
-
-
-def _range(n: int, low: float, high: float, text: Callable[[float], str]) -> str:
-    return f"{text(low)}–{text(high)}" if n > 1 and low < high else ""
-
-
-SPEED = Column("speed", "real tokens/s", lambda strategy: _spread(strategy.real_tokens_per_s, lambda v: f"{v:,.0f}"))
-
-
-def _times(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:,.1f}"
-
-
-def _percent(share: float | None) -> str:
-    return NONE if share is None else f"{100 * share:.1f}"
-
-
-def escape(text: str) -> str:
-    """`text` as one line of Markdown that shows it as it is."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "\\`")
+SPEED = Column("speed", "real tokens/s", lambda strategy: cells.spread(strategy.real_tokens_per_s, cells.whole))

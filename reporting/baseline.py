@@ -1,0 +1,83 @@
+"""What a comparison with the past is made of: the runs of each strategy, from a comparison or its report.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reporting.figures import RunFigures
+from reporting.summary import Group
+from runner.errors import HydromelError
+
+BATCH_SIZE = "batching.batch_size"  # a setting of groups that are apart by it
+
+
+@dataclass(frozen=True)
+class Side:
+    """One strategy of one group, now or then. `headline` is the figure by which quality is compared."""
+
+    heading: str
+    strategy: str
+    headline: str
+    options: Mapping[str, str]  # of its batching, by dotted name
+    runs: list[RunFigures]
+
+
+# by what must agree: comparison hash, data, headline, batch size (where groups are apart by it), strategy
+Sides = dict[tuple[str, ...], Side]
+
+
+def of_groups(groups: list[Group]) -> Sides:
+    found: Sides = {}
+    for group in groups:
+        for each in group.strategies:
+            headline = f"{group.split}/{group.metric}"
+            side = Side(_heading(group.title, group.settings), each.name, headline, each.options, each.runs)
+            found[_key(group.comparison_hash, group.data_fingerprint, headline, group.settings, each.name)] = side
+    return found
+
+
+def of_report(path: Path) -> Sides:
+    """From a report.json. Raises HydromelError for a file that is none."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {key: side for group in report["groups"] for key, side in _of_json(group).items()}
+    except (OSError, ValueError) as error:
+        raise HydromelError(f"--baseline {path} cannot be read: {' '.join(str(error).split())}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HydromelError(
+            f"--baseline {path} is no report.json of this version of hydromel-compare ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _of_json(group: Any) -> Sides:
+    found: Sides = {}
+    for each in group["strategies"]:
+        headline = f"{group['split']}/{group['metric']}"
+        runs = [
+            RunFigures(
+                run_id=run["run_id"],
+                seed=run["seed"],
+                turn=run["turn"],
+                machine=tuple(run["machine"]),
+                folder=run["folder"],
+                figures={name: float(value) for name, value in run["figures"].items()},
+            )
+            for run in each["runs"]
+        ]
+        side = Side(_heading(group["title"], group["settings"]), each["name"], headline, each["options"], runs)
+        found[_key(group["comparison_hash"], group["data_fingerprint"], headline, group["settings"], each["name"])] = (
+            side
+        )
+    return found
+
+
+def _heading(title: str, settings: Mapping[str, str]) -> str:
+    return f"{title} ({', '.join(f'{name}={value}' for name, value in settings.items())})" if settings else title
+
+
+def _key(comparison: str, data: str, headline: str, settings: Mapping[str, str], strategy: str) -> tuple[str, ...]:
+    return comparison, data, headline, settings.get(BATCH_SIZE, ""), strategy
