@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -23,15 +22,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.child import end_with_us
 from runner.command_line import FULL_ERROR, failed, interrupt
 from runner.complaint import explain
 from runner.compose import resolve
 from runner.errors import HydromelError
-from runner.job import process_start, run_job, say
+from runner.job import process_start, run_job
 from runner.names import CHECKPOINTS, RESOLVED, RESULT
-from runner.provenance_hash import job_hash
 from runner.saved_config import write_config
+from runner.sweep import Jobs
 
 _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -80,6 +78,11 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
         return
     try:
         plain = resolve(config, dict(hydra_config.runtime.choices))
+        if plain["repeat"] != 1:
+            from runner.repeat import run_repeats
+
+            run_repeats(config, dict(hydra_config.runtime.choices), hydra_config.overrides.hydra, jobs)
+            return
         if plain["search"] is not None:
             jobs.search = _search(plain, hydra_config)
             return
@@ -141,7 +144,8 @@ def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
     config = OmegaConf.to_container(saved, resolve=True)
     assert isinstance(config, dict)
     here = {"resume": str(folder), "plugins": plain["plugins"]}  # no file may say which modules are trusted
-    return {str(key): value for key, value in config.items()} | here, folder
+    new = {key: value for key, value in plain.items() if key not in config}  # options of later than when it began
+    return new | {str(key): value for key, value in config.items()} | here, folder
 
 
 def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: Any) -> None:

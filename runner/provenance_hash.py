@@ -7,9 +7,27 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_NO_RECORD = ("tracker", "sweep", "resume", "cache_dir", "runs_dir", "run_plots", "plugins", "search", "choices")
+_NO_RECORD = (
+    "turn",
+    "repeat",
+    "tracker",
+    "sweep",
+    "resume",
+    "cache_dir",
+    "runs_dir",
+    "run_plots",
+    "plugins",
+    "search",
+    "choices",
+)
 _NO_RESULT = (*_NO_RECORD, "data_dir")
 _NO_COMPARISON = ("batching", "seed", "baselines")
+
+
+def name_of_job(config: Mapping[str, Any]) -> str:
+    """What most sweeps vary: strategy, seed and, but for the first, turn."""
+    turn = f"-t{config['turn']}" if config["turn"] != 1 else ""
+    return f"{config['batching']['name']}-s{config['seed']}{turn}"
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

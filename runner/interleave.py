@@ -1,0 +1,39 @@
+"""The order of a sweep's jobs: strategies stand side by side in time, so that a machine's drift hits all alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, flag_override
+
+ORDER = ("turn", "seed", "batching")  # the last varies fastest; other options vary more slowly than these
+_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+
+class Interleave(Callback):
+    """Hydra's own sweeper varies fastest what is named last: so what `ORDER` has is named last, in that order.
+
+    Whatever launches the jobs takes them in this order; other sweepers have an order of their own, and are left alone.
+    """
+
+    def on_multirun_start(self, config: DictConfig, **given: Any) -> None:
+        """Before the sweeper reads the named experiment's values (`params`) and those of the command (`task`)."""
+        hydra = config.hydra
+        if hydra.sweeper.get("_target_") != _BASIC_SWEEPER:
+            return
+        params, task = reordered(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
+        with flag_override(hydra, ["readonly", "struct"], False):
+            hydra.sweeper.params, hydra.overrides.task = params, task
+
+
+def reordered(params: dict[str, Any], task: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """The same values, `ORDER` last: a named experiment's go behind the command's, which go before them as ever."""
+    keys = [one.key_or_group for one in OverridesParser.create().parse_overrides(task)]
+    last = []
+    for key in ORDER:
+        of_command = [override for override, named in zip(task, keys, strict=True) if named == key]
+        last += of_command or [f"{key}={params[key]}" for _ in range(key in params)]
+    others = [override for override, named in zip(task, keys, strict=True) if named not in ORDER]
+    return {key: value for key, value in params.items() if key not in ORDER}, [*others, *last]
