@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_FUSED_RNN = "mkldnn_rnn_layer"  # its second argument are input-to-hidden weights, which tell layers apart
 _KERNELS = {
-    "mkldnn_rnn_layer": "oneDNN RNN",
+    _FUSED_RNN: "oneDNN RNN",
     "_cudnn_rnn": "cuDNN RNN",
     "_thnn_fused_lstm_cell": "ATen LSTM cells",
     "_thnn_fused_gru_cell": "ATen GRU cells",
@@ -27,12 +29,23 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: set[str] = set()
+        self.calls_of: Counter[int] = Counter()  # address of a recurrent layer's weights -> calls of its fused kernel
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.add(func.overloadpacket.__name__)
+        name = func.overloadpacket.__name__
+        self.seen.add(name)
+        if name == _FUSED_RNN:
+            self.calls_of[args[1].data_ptr()] += 1
         return func(*args, **(kwargs or {}))
 
     def describe(self, layout: str) -> str:
-        """What ran, for `kernel` in result.json: `oneDNN RNN, padded`."""
-        named = [text for name, text in _KERNELS.items() if name in self.seen]
+        """What ran, for `kernel` in result.json: `oneDNN RNN in 3 blocks, packed`."""
+        named = [text + self._blocks(name) for name, text in _KERNELS.items() if name in self.seen]
         return ", ".join([*(named or ["matrix products"]), layout])
+
+    def _blocks(self, name: str) -> str:
+        """In how many rectangles the rows ran, where they did not run in one."""
+        if name != _FUSED_RNN or max(self.calls_of.values()) == 1:
+            return ""
+        fewest, most = min(self.calls_of.values()), max(self.calls_of.values())
+        return f" in {most} blocks" if fewest == most else f" in {fewest} to {most} blocks"

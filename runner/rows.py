@@ -6,8 +6,10 @@ Shapes: B rows, N tokens in all, T the padded width.
 from __future__ import annotations
 
 import copy
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,7 @@ class Rows:
         seeds: (B,) int64 from which each row draws its own dropout, or None: rows draw from one generator.
         source: (N,) on the host: which token of the rows that these were selected from (`spans`) each one is, or None.
         stepped: recurrent layers are to step their cells through time instead of calling a fused kernel.
+        kept: what layers work out of the lengths and keep for the next layer.
 
     Raises:
         ValueError: a negative length, or a width smaller than the longest row.
@@ -47,6 +50,7 @@ class Rows:
         self.seeds: Tensor | None = None
         self.source: IntArray | None = None
         self.stepped = False
+        self.kept: dict[Hashable, Any] = {}
         if self.n_rows and int(self.host_lengths.min()) < 0:
             raise ValueError(f"a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
         if self.width < max(1, self.max_len):
@@ -76,13 +80,14 @@ class Rows:
         return self._send(np.repeat(np.arange(self.n_rows), self.host_lengths))
 
     @cached_property
-    def _host_position(self) -> IntArray:
-        return np.arange(self.n_tokens) - np.repeat(self.host_offsets[:-1], self.host_lengths)
-
-    @cached_property
     def position(self) -> Tensor:
         """(N,) the place of each token in its row, from 0."""
-        return self._send(self._host_position)
+        return self._send(self.host_position)
+
+    @cached_property
+    def host_position(self) -> IntArray:
+        """(N,) `position` on the host."""
+        return np.arange(self.n_tokens) - np.repeat(self.host_offsets[:-1], self.host_lengths)
 
     @cached_property
     def flat(self) -> Tensor:
@@ -93,7 +98,7 @@ class Rows:
     def host_flat(self) -> IntArray:
         """(N,) `flat` on the host."""
         starts = np.arange(self.n_rows) * self.width
-        return np.repeat(starts, self.host_lengths) + self._host_position
+        return np.repeat(starts, self.host_lengths) + self.host_position
 
     @cached_property
     def mask(self) -> Tensor:
@@ -104,7 +109,7 @@ class Rows:
     def packed_reversal(self) -> Tensor:
         """(N,) reads each row from its own end; an involution."""
         ends = np.repeat(self.host_offsets[1:], self.host_lengths)
-        return self._send(ends - 1 - self._host_position)
+        return self._send(ends - 1 - self.host_position)
 
     @cached_property
     def padded_reversal(self) -> Tensor:
@@ -179,7 +184,7 @@ class TimeMajor:
         rank = np.empty(rows.n_rows, dtype=np.int64)
         rank[order] = np.arange(len(order))
         token_rank = np.repeat(rank, lengths)
-        tokens = np.lexsort((token_rank, rows._host_position))
+        tokens = np.lexsort((token_rank, rows.host_position))
         inverse = np.empty_like(tokens)
         inverse[tokens] = np.arange(len(tokens))
         # at step t run the rows longer than t: count lengths from the long end

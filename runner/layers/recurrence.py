@@ -1,7 +1,9 @@
 """One direction of one recurrent layer over ragged rows; the backward direction starts at each row's own end.
 
 Two one-directional modules with a reversal by row lengths equal torch's packed bidirectional ones, and keep the fused
-kernels for rectangles (torch's own `bidirectional=True` reads padding first).
+kernels for rectangles (torch's own `bidirectional=True` reads padding first). On a CPU rows of different lengths run as
+a few rectangles, whichever the layout: there torch's packed sequences leave the fused kernel, and their backward fills
+zeros for the whole sequence at each step.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from runner.layers.cells import PARTS, Carried, everything, stepped
+from runner.layers.staircase import Staircase, moved
 from runner.layers.weight_drop import WeightDrop
 from runner.ragged import Ragged
 
@@ -45,7 +48,11 @@ class Recurrence(nn.Module):
 
         An empty row keeps its state. Without a state (None) rows stand by themselves, and none comes out.
         """
+        rows = x.rows
+        uneven = rows.n_tokens not in (0, rows.n_rows * (rows.max_len if x.layout == "packed" else rows.width))
         with self.weight_drop.of(self.cell):
+            if uneven and not rows.stepped and x.values.device.type == "cpu":
+                return self._in_blocks(x, state)
             if not self.reverse:
                 return self._run(x, state)
             output, end = self._run(reversed_rows(x), state)
@@ -90,6 +97,37 @@ class Recurrence(nn.Module):
         # a rectangle's kernel shows no LSTM's cell at a row's own end
         carried, end = self._packed(x.pack(), self._begin(x, state))
         return Ragged(carried, rows, "packed").pad(), end
+
+    def _in_blocks(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
+        """As `forward`, in a staircase of rectangles; what stands in padding is not read."""
+        # a kernel shows no LSTM's cell but at the end of its rectangle: with a state, every row ends at such an end
+        stairs = Staircase.of(x.rows, self._call_places if state is None else None)
+        places = stairs.reversed_places if self.reverse else stairs.places
+        source, tokens = (None, x.values) if x.layout == "packed" else (x.rows.flat, x.values.flatten(0, 1))
+        laid = moved(tokens, source, places, sum(stairs.sizes))
+        states = self._begin(x, state)
+        running = tuple(one.index_select(0, stairs.row_order) for one in states)
+        outputs, ended = [], []
+        for block, (steps, n_rows) in zip(torch.split(laid, stairs.sizes), stairs.blocks, strict=True):
+            ended.append(tuple(one[n_rows:] for one in running))
+            running = tuple(one[:n_rows] for one in running)
+            output, running = self._call(block.view(steps, n_rows, -1).transpose(0, 1), running)
+            outputs.append(output.transpose(0, 1).flatten(0, 1))
+        ended.append(running)  # of the longest rows
+        values = moved(torch.cat(outputs), places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
+        if state is None:
+            return x.with_values(values), None
+        ends = (torch.cat(part) for part in zip(*reversed(ended), strict=True))
+        kept = (old.to(new.dtype).index_copy(0, stairs.row_order, new) for old, new in zip(states, ends, strict=True))
+        return x.with_values(values), tuple(kept)
+
+    @property
+    def _call_places(self) -> float:
+        """Places that take as long, forward and backward, as one more call of the kernel (docs/performance.md).
+
+        A call costs about 250 us, and a place by the size of the weights.
+        """
+        return 40.0 + 1.2e6 / self.hidden**2
 
     def _begin(self, x: Ragged, state: Carried | None) -> Carried:
         """The state given, or zeros for each row."""

@@ -1,0 +1,117 @@
+"""Rows as rectangles, against slow and obvious references; recurrent layers over them, in float32 against torch's."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from contract import check_contract, rows_of
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from runner.kernels import KernelWatch
+from runner.layers.recurrence import Recurrence
+from runner.layers.staircase import Staircase, cuts, moved
+from runner.ragged import Ragged
+from runner.task import START
+
+LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=9).filter(any)
+CALLS = [0.0, 3.0, 20.0, 1e9, None]  # from no padding at all to one rectangle
+CELLS = ("lstm", "gru", "rnn")
+
+
+def cost_of(begins: tuple[int, ...], ends: list[int], running: list[int], call: float) -> float:
+    stops = [*begins[1:], len(ends) - 1]
+    return sum(call + running[i] * (ends[j] - ends[i]) for i, j in zip(begins, stops, strict=True))
+
+
+@given(LENGTHS, st.sampled_from([0.0, 0.5, 3.0, 7.0, 30.0]))
+def test_cuts_are_the_cheapest_of_all(lengths: list[int], call: float) -> None:
+    ends = [0, *sorted({one for one in lengths if one})]
+    running = [sum(one > end for one in lengths) for end in ends]
+    inner = range(1, len(ends) - 1)
+    every = [(0, *some) for n in range(len(inner) + 1) for some in combinations(inner, n)]
+    least = min(cost_of(one, ends, running, call) for one in every)
+    assert cost_of(tuple(cuts(ends, running, call)), ends, running, call) == pytest.approx(least)
+
+
+@given(LENGTHS, st.sampled_from(CALLS))
+def test_every_token_has_its_place(lengths: list[int], call: float | None) -> None:
+    stairs = Staircase(rows_of(lengths), call)
+    order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row])
+    assert stairs.row_order.tolist() == order
+    expected, behind, begin = {}, 0, 0
+    for steps, n_rows in stairs.blocks:
+        for place in range(steps * n_rows):
+            step, rank = divmod(place, n_rows)
+            expected[order[rank], begin + step] = behind + place
+        behind, begin = behind + steps * n_rows, begin + steps
+    tokens = [(row, step) for row, length in enumerate(lengths) for step in range(length)]
+    assert stairs.places.tolist() == [expected[token] for token in tokens]
+    assert stairs.reversed_places.tolist() == [expected[row, lengths[row] - 1 - step] for row, step in tokens]
+    assert sum(stairs.sizes) == behind >= len(tokens)
+    if call in (0.0, None):
+        assert behind == len(tokens)
+
+
+def test_layers_share_what_is_worked_out_once() -> None:
+    rows = rows_of((3, 1, 2))
+    assert Staircase.of(rows, 5.0) is Staircase.of(rows.with_seeds(torch.arange(3)), 5.0)
+    assert Staircase.of(rows, 5.0) is not Staircase.of(rows, 0.0)
+
+
+def test_moving_and_its_gradient() -> None:
+    values = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    source, target = torch.tensor([2, 0, 3]), torch.tensor([4, 1, 0])
+    expected = torch.zeros(6, 2, dtype=torch.float64)
+    expected[target] = values.detach()[source]
+    assert torch.equal(moved(values, source, target, 6), expected)
+    for one in ((source, target, 6), (source, None, 3), (None, torch.tensor([4, 1, 0, 5]), 6)):
+        assert torch.autograd.gradcheck(lambda x, one=one: moved(x, *one), values)
+
+
+@pytest.mark.parametrize("call", CALLS[:-1])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_recurrence_in_few_and_many_rectangles_keeps_the_contract(
+    cell: Any, reverse: bool, call: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Recurrence, "_call_places", call)
+    layer = Recurrence(cell, 6, 5, reverse).double()
+    check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+@pytest.mark.parametrize("state", [None, START])
+@pytest.mark.parametrize("cell", CELLS)
+def test_fused_kernels_over_rectangles_equal_torchs_packed_sequence(cell: Any, state: Any, layout: str) -> None:
+    """In float32, of sizes at which several rectangles pay; outputs, all gradients, and the state at each row's end."""
+    torch.manual_seed(1)
+    lengths = np.random.default_rng(1).integers(0, 40, 60).clip(0, 33)
+    rows, layer = rows_of(lengths.tolist()), Recurrence(cell, 20, 100, reverse=False)
+    tokens = torch.randn(int(lengths.sum()), 20, requires_grad=True)
+    x = Ragged(tokens, rows, "packed")
+    with KernelWatch() as watch:
+        output, end = layer(x if layout == "packed" else x.pad(float("nan")), state)
+    real = torch.from_numpy(np.flatnonzero(lengths))  # torch's takes no empty rows
+    sequence = x.pad().values.index_select(0, real)
+    packed = pack_padded_sequence(sequence, torch.from_numpy(lengths)[real], batch_first=True, enforce_sorted=False)
+    expected, last = layer.cell(packed)
+    expected = Ragged(pad_packed_sequence(expected, batch_first=True)[0], rows_of(lengths[real].tolist()), "padded")
+    weigh = torch.linspace(-1, 2, output.tokens().numel()).view_as(output.tokens())
+    asked = [tokens, *layer.parameters()]
+    found = [torch.autograd.grad((one.tokens() * weigh).sum(), asked) for one in (output, expected)]
+    for mine, theirs in zip((output.tokens(), *found[0]), (expected.tokens(), *found[1]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    if end is not None:
+        for ours, torchs in zip(end, last if cell == "lstm" else (last,), strict=True):
+            torch.testing.assert_close(ours.index_select(0, real), torchs[0])
+            assert not ours[lengths == 0].any()
+    if cell == "lstm":
+        n_blocks = len(Staircase.of(rows, None if state is not None else layer._call_places).blocks)
+        assert n_blocks > 1
+        assert watch.describe(layout) == f"oneDNN RNN in {n_blocks} blocks, {layout}"
