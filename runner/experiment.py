@@ -11,6 +11,8 @@ import torch
 
 from runner import names
 from runner.accounting import Clock, Memory
+from runner.auto_choice import settle
+from runner.batching.auto import Auto
 from runner.build import build, check_options
 from runner.checkpoint import load_checkpoint, save_checkpoint
 from runner.columns import Data
@@ -99,7 +101,7 @@ def run_experiment(config: Config, folder: Path, started: float, say: Say) -> di
     plots = None if config["run_plots"] is None else build(config["run_plots"], "run_plots", {}, config["plugins"])
     with start_folder(config, folder) as run:
         try:
-            training, data = prepare(config, run, started, tracker, say)
+            training, data, config = prepare(config, run, started, tracker, say)
             memory = Memory(training.clock.device)
             training.clock.seconds["startup"] += time.time() - started
             fit(training)
@@ -138,8 +140,14 @@ def start_folder(config: Config, folder: Path) -> RunFolder:
     return RunFolder.start(folder, name=name, experiment=choices.get("experiment"), sweep_id=sweep_id, tags=tags)
 
 
-def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, say: Say) -> tuple[Training, Data]:
-    """Build everything, and take up an earlier checkpoint of this folder if there is one."""
+def prepare(
+    config: Config, run: RunFolder, started: float, tracker: Tracker, say: Say
+) -> tuple[Training, Data, Config]:
+    """Build everything, and take up an earlier checkpoint of this folder if there is one.
+
+    Returns:
+        Besides, the config with the strategy that `batching=auto` chose in place of it.
+    """
     plugins = config["plugins"]
     check_options(Settings, config["train"], "train")
     settings = Settings(**config["train"])
@@ -161,6 +169,9 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
     for described in describe_characters(model, data.splits):
         if cuts := line_of_cuts(described):
             say(cuts)
+    if isinstance(batching, Auto):
+        config = settle(config, batching, run, model, task, data, build_optimizer, say)
+        batching = build(config["batching"], "batching", {}, plugins)
     updates_per_epoch = len(batching.updates(train.rows.host_lengths, config["seed"], 0))
 
     training = Training(
@@ -189,7 +200,7 @@ def prepare(config: Config, run: RunFolder, started: float, tracker: Tracker, sa
         say(f"going on from epoch {training.progress.epoch + 1}, update {training.progress.updates}")
     write_config(config, run.path)  # only now: what a resume gets wrong must not spoil the run that it was meant for
     write_vocabs(run.path, data.vocabs)
-    return training, data
+    return training, data, config
 
 
 def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -35,7 +35,7 @@ def range_of(config: Config, rates: Floats, smoothing: float, say: Callable[[str
     """
     check_options(check_root, config, "")
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
-        training, _ = prepare(config, run, time.time(), NoTracker(), say)
+        training, _, _ = prepare(config, run, time.time(), NoTracker(), say)
         return measure(stepper(training), map(float, rates), smoothing)
 
 

@@ -43,6 +43,7 @@ RESULT_KEYS = (
     "memory",
     "energy",  # that the GPU took in training, or null
     "arithmetic",  # which share of the device's matrix products training used, or null
+    "advice",  # of batching=auto: what was predicted of every candidate, and the choice; else null
     "kernel",
     "updates",  # {"count", "epochs", "digest", "dropout"}: equal digests = the same rows in every update
     "model",  # {"parameters": n}

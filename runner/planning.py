@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from runner.auto_choice import memory_estimate
 from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.batching.plan import digest
@@ -20,7 +21,7 @@ from runner.data import arrange, describe_data, load_data
 from runner.errors import HydromelError
 from runner.experiment import build_optimizer, check_root, choose_device
 from runner.memory_estimate import Memory, MemoryEstimate
-from runner.model import build_model
+from runner.model import Model, build_model
 from runner.ragged import Ragged
 from runner.task import Task
 from runner.training import Settings
@@ -186,14 +187,10 @@ def _batching(config: Config) -> Batching | Stream:
     return batching
 
 
-def _memory(config: Mapping[str, Any], task: Task, data: Data) -> MemoryEstimate:
+def _memory(config: Config, task: Task, data: Data) -> MemoryEstimate:
+    return memory_estimate(config, task, data, _model(config, task, data), build_optimizer)
+
+
+def _model(config: Config, task: Task, data: Data) -> Model:
     dtype = torch.float64 if config["dtype"] == "float64" else torch.float32
-    model = build_model(config, task, data.vocabs, config["plugins"]).to(dtype=dtype)
-    return MemoryEstimate(
-        model,
-        task,
-        metric=lambda: task.metric(data.vocabs),
-        optimizer=build_optimizer(dict(config), model),
-        bf16=config["precision"] == "bf16",
-        eval_batch_size=config["train"]["eval_batch_size"],
-    )
+    return build_model(config, task, data.vocabs, config["plugins"]).to(dtype=dtype)

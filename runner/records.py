@@ -109,6 +109,12 @@ class RunFolder:
         write_json(self.path / names.RUN, run)
         self.run = run
 
+    def note(self, name: str, value: Any) -> None:
+        """Keep `value`, plain JSON, in `run.json`: a resumed run finds it in `run`."""
+        run = self.run | {name: value}
+        write_json(self.path / names.RUN, run)
+        self.run = run
+
     def close(self) -> None:
         """Write what is buffered and let go of the folder."""
         try:

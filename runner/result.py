@@ -61,6 +61,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         "memory": memory | memory_fit.figures(t, config["batching"].get("micro_batch")),
         "energy": t.account.energy(SOURCE),
         "arithmetic": used,
+        "advice": t.run.run.get("advice"),
         "kernel": kernel(t),
         "updates": {
             "count": t.progress.updates,

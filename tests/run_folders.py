@@ -101,6 +101,7 @@ def result(run: RunFolder) -> dict[str, Any]:
             "share": 0.1,
             "dtype": "float32",
         },
+        "advice": None,
         "kernel": "oneDNN LSTM, padded",
         "updates": {"count": 10, "epochs": 2, "digest": "abc", "dropout": False},
         "model": {"parameters": 12345},

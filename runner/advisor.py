@@ -1,0 +1,129 @@
+"""What strategies would cost, found out before training: real tokens per second by a probe, memory by an estimate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from runner.advisor_probe import Candidate, Probe
+from runner.batch import Batch
+from runner.batching.auto import Auto
+from runner.errors import HydromelError
+from runner.memory_estimate import Memory, MemoryEstimate
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What one strategy would cost.
+
+    Attributes:
+        name: of the strategy.
+        batch_size: examples of an update, or None.
+        layout: of its batches.
+        predicted_real_tokens_per_s: of training: data, forward, backward, optimiser.
+        predicted_epoch_seconds: of the same, for one epoch.
+        predicted_peak_bytes: what `memory.peak_bytes` of result.json would say.
+        padding_share: of all places in memory, 0 to 1.
+    """
+
+    name: str
+    batch_size: int | None
+    layout: str
+    predicted_real_tokens_per_s: float
+    predicted_epoch_seconds: float
+    predicted_peak_bytes: int
+    padding_share: float
+
+
+def predicted(one: Candidate, name: str, seconds: float, epochs: int, peak_bytes: int) -> Predicted:
+    """The prediction for a candidate whose updates, of so many epochs, take so many `seconds`."""
+    lengths = one.train.rows.host_lengths
+    tokens, padded = epochs * int(lengths.sum()), sum(one.batching.padding_of_epoch(lengths, one.updates).values())
+    return Predicted(
+        name=name,
+        batch_size=one.batching.batch_size,
+        layout=one.batching.layout,
+        predicted_real_tokens_per_s=tokens / seconds,
+        predicted_epoch_seconds=seconds / epochs,
+        predicted_peak_bytes=peak_bytes,
+        padding_share=padded / max(1, tokens + padded),
+    )
+
+
+def peak_bytes(memory: Memory, device: torch.device, before_bytes: int) -> int:
+    """What `runner.accounting.Memory` would measure.
+
+    Args:
+        before_bytes: resident set of the process, parameters and data in it, before training. Not used on a GPU, where
+            the allocator is asked, which knows of nothing else.
+    """
+    working = max(memory.update_bytes, memory.scoring_bytes)
+    if device.type == "cuda":
+        return memory.staying_bytes + working
+    return before_bytes + memory.optimizer_bytes + working
+
+
+def advise(
+    auto: Auto, train: Batch, others: list[Batch], seed: int, probe: Probe, estimate: MemoryEstimate, before_bytes: int
+) -> dict[str, Any]:
+    """The `advice` of result.json: what is predicted of every candidate, and which one is chosen.
+
+    Raises:
+        HydromelError: none stays within `max_memory_bytes`.
+    """
+    begin, lengths = time.perf_counter(), train.rows.host_lengths
+    named = [(name, Candidate(one, train, one.updates(lengths, seed, 0))) for name, one in auto.strategies()]
+    seconds = probe.predict([one for _, one in named], auto.probe_seconds)
+    found = []
+    for (name, one), its_seconds in zip(named, seconds, strict=True):
+        memory = estimate.of(one.batching, train, others, one.updates)
+        found.append(predicted(one, name, its_seconds, 1, peak_bytes(memory, probe.device, before_bytes)))
+    best = fastest(found, auto.max_memory_bytes)
+    return {
+        "chosen": best.name,
+        "batch_size": best.batch_size,
+        "candidates": [asdict(one) for one in found],
+        "probe_seconds": time.perf_counter() - begin,
+    }
+
+
+def fastest(found: Sequence[Predicted], max_memory_bytes: int | None) -> Predicted:
+    """The one of most real tokens/s among those that stay within a limit."""
+    fit = [one for one in found if max_memory_bytes is None or one.predicted_peak_bytes <= max_memory_bytes]
+    if not fit:
+        least = min(found, key=lambda one: one.predicted_peak_bytes)
+        raise HydromelError(
+            f"batching.max_memory_bytes={max_memory_bytes}: the least that any candidate needs is "
+            f"{least.predicted_peak_bytes} ({least.name}, batch_size={least.batch_size}); allow more, or try smaller "
+            "batching.batch_sizes"
+        )
+    return max(fit, key=lambda one: one.predicted_real_tokens_per_s)
+
+
+def sentence(advice: dict[str, Any]) -> str:
+    """What was chosen and why, in one line."""
+    rates = [
+        f"{one['name']}{'' if one['batch_size'] is None else ' ' + str(one['batch_size'])} "
+        f"{one['predicted_real_tokens_per_s']:,.0f} ({one['predicted_peak_bytes'] / MIB:,.0f} MiB)"
+        for one in sorted(advice["candidates"], key=lambda one: -one["predicted_real_tokens_per_s"])
+    ]
+    size = "" if advice["batch_size"] is None else f" with batch_size={advice['batch_size']}"
+    return (
+        f"batching=auto goes on as {advice['chosen']}{size}; real tokens/s (and peak memory) predicted in "
+        f"{advice['probe_seconds']:.1f} s: {', '.join(rates)}"
+    )
+
+
+def settled(config: dict[str, Any], advice: dict[str, Any]) -> dict[str, Any]:
+    """The config with the chosen strategy in place of `auto`, under the name of `auto`."""
+    auto = config["batching"]
+    chosen = auto["candidates"][advice["chosen"]]
+    plan = {**chosen["plan"], "batch_size": advice["batch_size"]}
+    batching = {**chosen, "name": auto["name"], "batch_size": advice["batch_size"], "plan": plan}
+    return {**config, "batching": batching}

@@ -1,0 +1,201 @@
+"""Times a model's micro-batches on the run's own device: some of what each strategy would train on.
+
+Everything runs on a copy of the model with an optimiser of its own, at a learning rate of 0, and random states are put
+back: whoever is probed does not notice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from runner.advisor_law import fitted, terms_of
+from runner.batch import Batch
+from runner.batching.loader import Batching
+from runner.batching.passes import micro_batches
+from runner.batching.quality import FloatArray
+from runner.batching.shapes import Shapes, Updates, shapes_of
+from runner.batching.stream import Stream
+from runner.model import Model
+from runner.rows import IntArray
+from runner.task import START, Head, Task
+from runner.train import backward, device_of
+
+SHARES = (1.0, 0.3, 1.0, 0.1)  # of the largest piece that there is time for, one after another
+_PIECES = 4.0  # largest pieces that every kind has time for
+_LEAST = 5  # measurements of every kind, whatever the time
+_ON_GPU = 3  # times a piece runs before the device is waited for, since training does not wait either
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy with its plan.
+
+    Attributes:
+        train: as `batching.arrange` gave it.
+        updates: of one epoch or more.
+    """
+
+    batching: Batching | Stream
+    train: Batch
+    updates: Updates
+
+    @property
+    def shapes(self) -> Shapes:
+        return micro_batches(self.batching, self.updates, self.train)
+
+
+@dataclass
+class Kind:
+    """Micro-batches whose times follow one law: of one layout, with or without padding, by themselves or added up.
+
+    Attributes:
+        batching, train: of one of the strategies that make such micro-batches.
+        adds: gradients are added to those of others.
+        pool: the rows of each micro-batch of the plans.
+        most_places: the largest piece to be timed; what is larger is timed with fewer rows.
+        shapes, seconds: what was timed.
+    """
+
+    batching: Batching | Stream
+    train: Batch
+    adds: bool
+    pool: list[IntArray]
+    most_places: float = np.inf
+    shapes: list[Shapes] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def lengths(self, rows: IntArray) -> IntArray:
+        return self.train.rows.host_lengths[rows]
+
+    def shape(self, rows: IntArray) -> Shapes:
+        """Of these rows as one micro-batch."""
+        multiple = self.batching.width_multiple if isinstance(self.batching, Batching) and self.batching.pads else 1
+        return shapes_of([np.arange(len(rows))], self.lengths(rows), None, multiple)
+
+    def law(self) -> FloatArray:
+        shapes = Shapes(*(np.concatenate([getattr(one, key) for one in self.shapes]) for key in vars(self.shapes[0])))
+        return fitted(terms_of(shapes), np.array(self.seconds))
+
+
+class Probe:
+    """Seconds of micro-batches and of the optimiser's step.
+
+    Args:
+        model: a copy that may be spent, on the device of training.
+        optimizer: over its parameters.
+        clip_norm: as in training.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        clip_norm: float | None,
+        bf16: bool,
+    ) -> None:
+        self.model, self.task, self.optimizer = model.train(), task, optimizer
+        self.clip_norm, self.bf16, self.device = clip_norm, bf16, device_of(model)
+        self.rng = np.random.default_rng(0)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] = 0.0
+
+    def predict(self, candidates: Sequence[Candidate], seconds: float) -> list[float]:
+        """Seconds that the updates of each candidate would take, found in about so many `seconds`."""
+        kinds: dict[Hashable, Kind] = {}
+        shapes = [one.shapes for one in candidates]
+        keys = [_key(one, each) for one, each in zip(candidates, shapes, strict=True)]
+        for one, each, key in zip(candidates, shapes, keys, strict=True):
+            kind = kinds.setdefault(key, Kind(one.batching, one.train, len(each.rows) > len(one.updates), []))
+            kind.pool += np.split(np.concatenate(one.updates), np.cumsum(each.rows)[:-1])
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            step = self._measure(list(kinds.values()), seconds)
+        laws = {key: kind.law() for key, kind in kinds.items()}
+        return [
+            float((terms_of(each) @ laws[key]).sum()) + len(one.updates) * step
+            for one, each, key in zip(candidates, shapes, keys, strict=True)
+        ]
+
+    def _measure(self, kinds: list[Kind], seconds: float) -> float:
+        """Time pieces of one kind after another; the optimiser's step, in the median.
+
+        Kinds of small batches come first: what a large one frees, the C library keeps, and small ones would then be
+        faster than in a process of their own.
+        """
+        each, steps = seconds / len(kinds), []
+        for kind in sorted(kinds, key=lambda one: np.median([one.lengths(rows).sum() for rows in one.pool])):
+            end = time.perf_counter() + each
+            self._warm_up(kind, each / _PIECES)
+            while time.perf_counter() < end or len(kind.seconds) < _LEAST:
+                for share in SHARES:
+                    rows = self._piece(kind, share * kind.most_places)
+                    kind.shapes.append(kind.shape(rows))
+                    kind.seconds.append(self._seconds(kind, rows))
+                steps.append(self._step())
+        return float(np.median(steps))
+
+    def _warm_up(self, kind: Kind, allowed: float) -> None:
+        """The first runs of a kind are slow; the second tells how large the pieces may be."""
+        rows = self._piece(kind, 0.0)
+        self._seconds(kind, rows)
+        self._step()
+        each = self._seconds(kind, rows) / int(kind.shape(rows).cells[0])
+        kind.most_places = allowed / each / (_ON_GPU if self.device.type == "cuda" else 1)
+
+    def _piece(self, kind: Kind, places: float) -> IntArray:
+        """Any micro-batch of the plans, or the longest of its rows with so many others that it has as many `places`."""
+        rows = kind.pool[self.rng.integers(len(kind.pool))]
+        lengths = kind.lengths(rows)
+        most = max(2, int(places // max(1, lengths.max())))
+        if len(rows) <= most or isinstance(kind.batching, Stream):
+            return rows
+        longest = int(lengths.argmax())
+        return np.append(rows[longest], np.delete(rows, longest)[: most - 1])
+
+    def _seconds(self, kind: Kind, rows: IntArray) -> float:
+        """Of one micro-batch: data, forward and backward."""
+        if kind.adds and next(self.model.parameters()).grad is None:
+            self._run(kind, rows)
+        times = _ON_GPU if self.device.type == "cuda" else 1
+        begin = self._now()
+        for _ in range(times):
+            if not kind.adds:
+                self.optimizer.zero_grad()
+            self._run(kind, rows)
+        return (self._now() - begin) / times
+
+    def _run(self, kind: Kind, rows: IntArray) -> None:
+        batches = list(kind.batching.micro_batches(kind.train, rows))
+        count = sum(self.task.count(batch) for batch in batches)
+        head = cast(Head, self.model.head)
+        loss, _ = backward(self.model, head, batches, count, START, self.bf16, lambda phase: None)
+        if self.device.type == "cpu":
+            loss.item()
+
+    def _step(self) -> float:
+        """Seconds of what an update does once."""
+        begin = self._now()
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return self._now() - begin
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def _key(candidate: Candidate, shapes: Shapes) -> Hashable:
+    """Of the law that its micro-batches follow; rectangles without padding may run by other kernels."""
+    batching = candidate.batching
+    at_once = None if isinstance(batching, Stream) else batching.micro_batch
+    return type(batching), id(candidate.train), batching.layout, at_once, bool((shapes.cells == shapes.tokens).all())

@@ -1,0 +1,69 @@
+"""What `batching=auto` does before training: it probes, chooses, says so, and fixes the choice in the run's folder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from runner.accounting import Memory
+from runner.advisor import advise, sentence, settled
+from runner.advisor_probe import Probe
+from runner.batching.auto import Auto
+from runner.columns import Data
+from runner.memory_estimate import MemoryEstimate
+from runner.model import Model
+from runner.records import RunFolder
+from runner.snapshot import checkpoint_path
+from runner.task import Task
+from runner.train import device_of
+
+Config = dict[str, Any]
+OptimizerOf = Callable[[Config, Model], torch.optim.Optimizer]
+
+
+def settle(
+    config: Config,
+    auto: Auto,
+    run: RunFolder,
+    model: Model,
+    task: Task,
+    data: Data,
+    optimizer_of: OptimizerOf,
+    say: Callable[[str], None],
+) -> Config:
+    """The config with what `auto` chooses; a run that has been trained already keeps what it chose.
+
+    Copies of the model are spent, so that the run is what it would have been without.
+    """
+    advice = run.run.get("advice")
+    if advice is None or not checkpoint_path(run.path, "last").exists():
+        device = device_of(model)
+        before_bytes = Memory(device).before
+        train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
+        estimate = memory_estimate(config, task, data, copy.deepcopy(model).cpu(), optimizer_of)
+        probe = probe_of(config, task, copy.deepcopy(model), optimizer_of)
+        advice = advise(auto, train, others, config["seed"], probe, estimate, before_bytes)
+        run.note("advice", advice)
+    say(sentence(advice))
+    return settled(config, advice)
+
+
+def probe_of(config: Config, task: Task, model: Model, optimizer_of: OptimizerOf) -> Probe:
+    """For this model, which is spent by it."""
+    clip_norm, bf16 = config["train"]["clip_norm"], config["precision"] == "bf16"
+    return Probe(model, task, optimizer_of(config, model), clip_norm, bf16)
+
+
+def memory_estimate(config: Config, task: Task, data: Data, model: Model, optimizer_of: OptimizerOf) -> MemoryEstimate:
+    """For this model, which lies on the CPU and is spent by it."""
+    return MemoryEstimate(
+        model,
+        task,
+        metric=lambda: task.metric(data.vocabs),
+        optimizer=optimizer_of(config, model),
+        bf16=config["precision"] == "bf16",
+        eval_batch_size=config["train"]["eval_batch_size"],
+    )
