@@ -115,6 +115,10 @@ def tenths(value: float) -> str:
     return f"{value:,.1f}"
 
 
+def thousands(value: float) -> str:
+    return tenths(value / 1000)
+
+
 def percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.1f}"
 

@@ -16,6 +16,7 @@ from typing import Any
 
 PREFIX = "mlflow.sharedViewState."  # of the experiment's tag; after it stands the key of the page's address
 RUNS_IN_A_CHART = 500
+SECTIONS = (("Compared", 2), ("Figures", 2), ("Curves", 2))  # name, and charts side by side
 STRATEGY = "batching"  # the tag by which runs are grouped
 
 
@@ -73,7 +74,7 @@ def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]
         "modelVersionFilter": "All Runs",
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": [{**card, "uuid": f"chart-{at}"} for at, card in enumerate([*first, *bars, *curves])],
-        "compareRunSections": [_section(at, name) for at, name in enumerate(("Compared", "Figures", "Curves"))],
+        "compareRunSections": [_section(at, *each) for at, each in enumerate(SECTIONS)],
         "isAccordionReordered": True,  # else the page sorts the sections by name
         "groupBy": {
             "aggregateFunction": "average",
@@ -89,10 +90,11 @@ def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]
     }
 
 
-def _section(at: int, name: str) -> dict[str, Any]:
+def _section(at: int, name: str, columns: int) -> dict[str, Any]:
     return {
         "uuid": f"section-{at}",
         "name": name,
+        "columns": columns,
         "display": True,
         "isReordered": True,
         "deleted": False,

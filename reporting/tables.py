@@ -20,7 +20,7 @@ def tables(group: Group, confidence: float) -> list[Table]:
         Table(title, columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
         for title, columns in (
             ("Quality", _quality_columns(group, confidence)),
-            ("Speed", _speed_columns()),
+            ("Speed", _speed_columns(group)),
             ("Padding and memory", _memory_columns()),
         )
     )
@@ -94,16 +94,19 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
     ]
 
 
-def _speed_columns() -> list[Column]:
-    return [
+def _speed_columns(group: Group) -> list[Column]:
+    columns = [
         Column("strategy", "", _name, is_text=True),
         SPEED,
         Column("vs padmask", "times", lambda each: cells.ratio(v.ratio if (v := each.against_padmask) else None)),
         Column("vs size1", "times", lambda each: cells.ratio(each.speedup_over_size1)),
+    ]
+    if group.target.quality is None:
+        return columns
+    return [
+        *columns,
         Column("to target", "s", lambda each: cells.reached(each.seconds_to_target, cells.tenths)),
-        Column(
-            "to target", "1,000 tokens", lambda each: cells.reached(each.tokens_to_target, lambda n: f"{n / 1000:,.1f}")
-        ),
+        Column("to target", "1,000 tokens", lambda each: cells.reached(each.tokens_to_target, cells.thousands)),
     ]
 
 

@@ -244,17 +244,24 @@ def test_names_are_text_in_every_view(
     assert all(path.parent == out for path in out.glob("**/*.png"))
 
 
-def test_missing_measurements_are_dashes(
+def test_missing_measurements_are_dashes_beside_others_and_no_column_alone(
     tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    nothing = dict.fromkeys(("speed", "tokens", "padding", "memory", "majority", "kernel", "metrics", "seconds"))
+    missing = ("speed", "tokens", "padding", "memory", "majority", "kernel", "metrics.test.f1", "seconds")
+    nothing = dict.fromkeys(missing)
     folder = write_run(tmp_path / "r" / "a", "padmask", 1, change=nothing)
     (folder / "metrics.jsonl").unlink()
     (folder / "resolved.yaml").unlink()
     (group,) = compared([str(tmp_path / "r")], out)["groups"]
     (padmask,) = group["strategies"]
     assert (padmask["quality"], padmask["real_tokens_per_s"], padmask["padding_share"]) == (None, None, None)
-    assert capsys.readouterr().out.count("—") >= 7
+    alone = capsys.readouterr().out
+    assert "—" not in alone
+    assert "speed" not in alone
+    write_run(tmp_path / "r" / "b", "packed", 1)
+    compared([str(tmp_path / "r")], out)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["padmask"]]
+    assert [row.count("—") for row in rows] == [2, 3, 3]  # quality, speed, memory
 
 
 def test_a_report_is_written_again(sweep: Path, out: Path) -> None:

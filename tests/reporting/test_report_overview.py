@@ -33,7 +33,7 @@ def test_settings_of_one_title_stand_in_one_table_best_first(
     console = capsys.readouterr().out
     markdown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8").partition("\n## ")[0]
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8").partition("<section>")[0]
-    first_table = console[: console.index("minus padmask")]
+    first_table = console[: console.index("Quality")]
     for shown in (first_table, markdown, page):
         assert re.findall(r"optimizer\.lr=(\d)", shown)[:2] == order
     assert "| optimizer.lr=2 | packed | 2 | 51.50 (± 6.35) |" in markdown
