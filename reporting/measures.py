@@ -97,16 +97,23 @@ def halvings(runs: Iterable[Run]) -> list[str]:
     """A sentence for each run in which memory ran out."""
     said = []
     for run in runs:
-        at = _list(run.value("memory.micro_batch.halved_at"))
-        if at:
+        if at := _list(run.value("memory.micro_batch.halved_at")):
             used, asked = run.value("memory.micro_batch.used"), run.value("memory.micro_batch.asked")
             rows = "all rows of an update" if asked is None else f"{asked} rows"
-            updates = f"update{'s' if at[1:] else ''} {', '.join(str(each) for each in at)}"
             said.append(
-                f"{run.strategy} seed {run.seed} ran out of memory in {updates}: its micro-batch went from {rows} to "
+                f"{run.strategy} seed {run.seed} ran out of memory {_updates(at)}: its micro-batch went from {rows} to "
                 f"{used}; the updates stayed the same."
             )
     return said
+
+
+def _updates(numbers: list[int]) -> str:
+    """0 stands for what was tried before training."""
+    during = [str(number) for number in numbers if number]
+    parts = ["before training"] if len(during) < len(numbers) else []
+    if during:
+        parts.append(f"in update{'s' if during[1:] else ''} {', '.join(during)}")
+    return " and ".join(parts)
 
 
 def _share(part: float | None, one: float | None, other: float | None) -> float | None:

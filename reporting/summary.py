@@ -18,7 +18,7 @@ from reporting.notes import notes
 from reporting.run import Evaluation, Run
 from reporting.settings import apart
 from reporting.statistics import Mean, Ratio, Reached, Spread
-from reporting.targets import Target, common_target, when
+from reporting.targets import Target, common_target, counts_tokens, when
 from reporting.updates import Made, is_known_wrong, sentences
 from reporting.variants import by_batch_size, named, options
 from reporting.verdicts import Rule, Verdict, rule_for, verdicts
@@ -176,7 +176,9 @@ def _strategy(
         quality_by_seed=quality,
         against_padmask=verdict,
         seconds_to_target=statistics.reached([when(run, target, rule.higher, "seconds") for run in timed]),
-        tokens_to_target=statistics.reached([when(run, target, rule.higher, "tokens") for run in firsts.values()]),
+        tokens_to_target=statistics.reached(
+            [when(run, target, rule.higher, "tokens") for run in firsts.values() if counts_tokens(run)]
+        ),
         real_tokens_per_s=_spread(timed, measures.speed),
         speedup_over_size1=statistics.ratio_interval(
             measures.by_slot(runs, measures.speed), measures.by_slot(size1, measures.speed), rule.level

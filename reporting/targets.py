@@ -22,6 +22,11 @@ def common_target(runs: list[Run], higher: bool) -> float | None:
     return (min if higher else max)(best) if best else None
 
 
+def counts_tokens(run: Run) -> bool:
+    """Whether its evaluations say how many tokens had been read: those of old runs do not."""
+    return all(each.tokens is not None for each in run.evaluations)
+
+
 def when(run: Run, target: Target, higher: bool, unit: Literal["seconds", "tokens"]) -> float | None:
     """Seconds of training, or real tokens, at the first evaluation that reached the target; None if none did.
 

@@ -37,7 +37,8 @@ def by_batch_size(runs: list[Run]) -> list[tuple[dict[str, str], list[Run]]]:
     sizes = [options(run).get(BATCH_SIZE, "null") for run in runs]
     names: dict[str, set[str]] = {}
     for run, size in zip(runs, sizes, strict=True):
-        names.setdefault(run.strategy, set()).add(size)
+        if not _chose(run):
+            names.setdefault(run.strategy, set()).add(size)
     if all(len(each) == 1 for each in names.values()):
         return [({}, runs)]
     order = sorted(set(sizes), key=lambda size: (len(size), size))
@@ -48,17 +49,24 @@ def by_batch_size(runs: list[Run]) -> list[tuple[dict[str, str], list[Run]]]:
 
 
 def named(runs: list[Run]) -> list[Run]:
-    """The same runs; a strategy's most frequent options keep its name, others are named after what differs."""
+    """The same runs; a strategy's most frequent options keep its name, others are named after what differs.
+
+    What `auto` chose for itself is no option: it is one strategy, whatever it chose.
+    """
     by_name: dict[str, list[Run]] = {}
     for run in runs:
         by_name.setdefault(run.strategy, []).append(run)
     return [each for alike in by_name.values() for each in _named(alike)]
 
 
+def _chose(run: Run) -> bool:
+    return run.value("advice") is not None
+
+
 def _named(alike: list[Run]) -> list[Run]:
     made = [options(run) for run in alike]
     keys = [json.dumps(each, sort_keys=True) for each in made]
-    if len(set(keys)) == 1:
+    if len(set(keys)) == 1 or any(_chose(run) for run in alike):
         return alike
     usual = json.loads(Counter(keys).most_common(1)[0][0])
     return [replace(run, variant=_difference(own, usual)) for run, own in zip(alike, made, strict=True)]

@@ -208,8 +208,52 @@ def test_tokens_to_target(tmp_path: Path, write_run: Any) -> None:
     for at, line in enumerate(lines):
         line["metrics"]["train/tokens"] = 500 * at
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_run(tmp_path / "old", "packed", 1, valid=[(1.0, 10.0), (2.0, 30.0)])
     _, strategies = only(tmp_path)
     assert strategies["padmask"].tokens_to_target.median == 1000
+    assert strategies["packed"].tokens_to_target.n == 0  # not on record, which is not "never"
+
+
+def test_what_auto_chose_is_no_option(tmp_path: Path, write_run: Any) -> None:
+    for seed, size in {1: 32, 2: 64}.items():
+        folder = write_run(tmp_path / f"a{seed}", "auto", seed, change={"advice": {"chosen": "packed"}})
+        batching(folder, batch_size=size)
+        batching(write_run(tmp_path / f"p{seed}", "padmask", seed), batch_size=32)
+    _, strategies = only(tmp_path)
+    assert {name: len(each.quality_by_seed) for name, each in strategies.items()} == {"padmask": 2, "auto": 2}
+
+
+def test_records_of_where_time_and_memory_went(tmp_path: Path, write_run: Any) -> None:
+    """Times and tokens of updates are summed over runs before they are divided; the peak's batch is the highest's."""
+    for seed, peak in {1: 100, 2: 300}.items():
+        by_length = [{"longest": 16, "updates": 1, "real_tokens": 30 * seed, "places": 40, "seconds": 0.5}]
+        change = {
+            "speed.by_length": by_length,
+            "seconds": {"data": 1.0 * seed, "total": 9.0},
+            "characters": {"real": 60, "padded": 20 * seed},
+            "arithmetic": {"share": 0.1 * seed},
+            "energy": {"joules_per_thousand_tokens": 2.0},
+            "memory": {
+                "peak_bytes": peak,
+                "peak_batch": {"rows": peak, "width": 2, "tokens": 3},
+                "micro_batch": {"asked": None, "used": 8, "halved_at": [0, 0, 4, 9] if seed == 2 else []},
+            },
+        }
+        write_run(tmp_path / f"a{seed}", "padmask", seed, change=change)
+    _, strategies = only(tmp_path)
+    made = strategies["padmask"]
+    assert [(each.longest, each.real_tokens_per_s) for each in made.by_length] == [(16, 90.0)]
+    assert made.seconds_by_phase == {"data": 1.5}
+    assert made.character_padding == pytest.approx((20 / 80 + 40 / 100) / 2)
+    assert made.matrix_share is not None
+    assert made.matrix_share.median == pytest.approx(0.15)
+    assert made.joules_per_thousand_tokens is not None
+    assert made.joules_per_thousand_tokens.n == 2
+    assert made.peak_batch == {"rows": 300, "width": 2, "tokens": 3}
+    assert made.halved == [
+        "padmask seed 2 ran out of memory before training and in updates 4, 9: its micro-batch went from all rows of an update to 8; "
+        "the updates stayed the same."
+    ]
 
 
 def mean(low: float | None, high: float | None) -> Mean:
