@@ -10,13 +10,16 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pytest
 import yaml
 
 from runner import names
 from runner.command_line import interrupt
 from runner.records import RunFolder
+
+if TYPE_CHECKING:  # not for the trials' sake
+    import pytest
 
 OPTIONS = (
     *("search=optuna", "search.plots=null", "tracker=none", "train.epochs=4", "search.begin_with_defaults=false"),
