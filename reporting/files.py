@@ -6,16 +6,18 @@ import re
 from pathlib import Path
 
 from reporting import html, report
-from reporting.plots import Plot, plots
+from reporting.drawing import Plot
+from reporting.plots import plots
 from reporting.report import Report
 
+PNG_GROUPS = 4  # whose plots Markdown shows too: pictures of many groups would take longer than all the rest
 LONGEST_NAME = 80  # characters of a file name that is made from what was asked for
 
 
 def write(made: Report, out: Path) -> list[Path]:
     """index.html, report.md, report.json and PNG plots into `out`, in place of an older report's; the page first."""
     out.mkdir(parents=True, exist_ok=True)
-    drawn = [plots(group) for group in made.groups]
+    drawn = [plots(group, at < PNG_GROUPS) for at, group in enumerate(made.groups)]
     images = [_write_images(out, at, made.groups[at].title, each) for at, each in enumerate(drawn)]
     texts = {
         "index.html": html.page(made, drawn),
@@ -33,9 +35,11 @@ def slug(text: str) -> str:
 
 
 def _write_images(out: Path, at: int, title: str, drawn: list[Plot]) -> list[tuple[str, Path]]:
-    """Writes a group's plots; returns the Markdown that shows them, and the files."""
+    """Writes a group's plots, those that have a picture; returns the Markdown that shows them, and the files."""
     written = []
     for plot in drawn:
+        if not plot.png:
+            continue
         path = out / f"{at + 1}-{slug(title)}-{plot.name}.png"
         path.write_bytes(plot.png)
         written.append((f"![{plot.caption}]({path.name})", path))

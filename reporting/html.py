@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from reporting import report as reports
 from reporting import tables
-from reporting.plots import Plot
+from reporting.drawing import Plot
 from reporting.report import Report
 from reporting.summary import Group
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reporting.drawing import DPI, PHASES, SETTINGS
 from reporting.error_plots import error_kinds, reliability
 from reporting.likelihood_plots import likelihood
-from reporting.plots import DPI, SETTINGS
 from runner import names
 
 if TYPE_CHECKING:
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 MOST_LABELS = 40  # a confusion matrix of more cannot be read
 CALIBRATIONS = {"calibration": "all answers", "calibration_in_spans": "answers in spans"}
 BLUE, ORANGE = "#0072B2", "#D55E00"
-PHASES = {
-    "startup": "#BBBBBB",
-    "data": "#E69F00",
-    "forward": "#56B4E9",
-    "backward": "#0072B2",
-    "optimizer": "#009E73",
-    "evaluation": "#CC79A7",
-    "tracking": "#D55E00",
-}
 
 
 class RunPlots:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reporting.plots import DPI, SETTINGS
+from reporting.drawing import DPI, SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from reporting import plots, runs, summary
+from reporting import cost_plots, drawing, plots, runs, summary
 from reporting.run import Evaluation
 
 
@@ -20,36 +20,86 @@ def test_strategies_keep_their_colours(sweep: Path, tmp_path: Path, write_run: A
     write_run(tmp_path / "few" / "a", "packed", 1)
     write_run(tmp_path / "few" / "b", "auto", 1)
     for folder, expected in ((sweep, ["size1", "bucketed", "padmask", "packed"]), (tmp_path / "few", ["packed"])):
-        drawn = {plot.name: plot for plot in plots.plots(group_of(folder))}
-        assert list(drawn) == ["quality", "throughput", "padding"]
+        drawn = {plot.name: plot for plot in plots.plots(group_of(folder), True)}
+        assert list(drawn) == ["quality", "throughput", "quality_speed", "padding", "memory"]
         for plot in drawn.values():
             assert plot.png.startswith(b"\x89PNG")
             ET.fromstring(plot.svg)
-            assert plots.INK not in plot.svg
+            assert drawing.INK not in plot.svg
             assert set(re.findall(r"https?://[^/]+", plot.svg)) == {"http://www.w3.org"}  # its namespaces
         for name in expected:
             assert f">{name}<" in drawn["quality"].svg
-            assert plots.STYLES[name][0].lower() in drawn["quality"].svg
-            assert plots.STYLES[name][0].lower() in drawn["throughput"].svg
-    assert len({colour for colour, _, _ in (*plots.STYLES.values(), *plots.OTHER)}) == len(plots.STYLES) + len(
-        plots.OTHER
+            assert drawing.STYLES[name][0].lower() in drawn["quality"].svg
+            assert drawing.STYLES[name][0].lower() in drawn["throughput"].svg
+    assert len({colour for colour, _, _ in (*drawing.STYLES.values(), *drawing.OTHER)}) == len(drawing.STYLES) + len(
+        drawing.OTHER
     )
 
 
 def test_nothing_measured_nothing_drawn(tmp_path: Path, write_run: Any) -> None:
-    folder = write_run(tmp_path / "r" / "a", "packed", 1, change={"speed": None, "padding": None})
+    folder = write_run(tmp_path / "r" / "a", "packed", 1, change=dict.fromkeys(("speed", "padding", "memory")))
     (folder / "metrics.jsonl").unlink()
-    assert plots.plots(group_of(tmp_path / "r")) == []
+    assert plots.plots(group_of(tmp_path / "r"), True) == []
 
 
 def test_names_with_mathematics_and_many_of_them_are_drawn(tmp_path: Path, write_run: Any) -> None:
     for at, name in enumerate(["$x_", "a&b<c>", "c", "d", "e"]):
         write_run(tmp_path / "r" / str(at), name, 1)
-    drawn = plots.plots(group_of(tmp_path / "r"))
+    drawn = plots.plots(group_of(tmp_path / "r"), False)
     for plot in drawn:
         ET.fromstring(plot.svg)
     assert "a&amp;b&lt;c&gt;" in drawn[0].svg
     assert "$x_" in drawn[0].svg
+
+
+RECORDS: dict[str, Any] = {
+    "seconds": {"startup": 1.0, "data": 2.0, "forward": 20.0, "backward": 40.0, "optimizer": 3.0, "total": 66.0},
+    "speed.by_length": [
+        {"longest": longest, "updates": 2, "real_tokens": 900, "places": 1200, "seconds": 900 / longest / 10}
+        for longest in (16, 32, 64)
+    ],
+    "characters": {"real": 300, "padded": 100},
+    "arithmetic": {"share": 0.375},
+    "memory.peak_batch": {"rows": 50, "width": 1234, "tokens": 40000},
+}
+
+
+def test_every_record_is_drawn_with_its_figures(tmp_path: Path, write_run: Any) -> None:
+    """In words at the bars' ends; a strategy without a record says so."""
+    for seed in (1, 2):
+        write_run(tmp_path / "r" / f"a{seed}", "padmask", seed, change=RECORDS)
+        bare = dict.fromkeys(("memory", "padding"))
+        write_run(tmp_path / "r" / f"b{seed}", "packed", seed, change=bare)
+    drawn = {plot.name: plot.svg for plot in plots.plots(group_of(tmp_path / "r"), False)}
+    assert list(drawn) == [name for name, *_ in plots.PLOTS]
+    for name, words in (
+        ("seconds", ["66 s", "not recorded", "backward", "optimiser"]),
+        ("length", ["padmask", ">16<", ">64<"]),
+        ("padding", ["25.0 %", "not recorded", "characters in memory"]),
+        ("memory", ["514", "50 rows × 1,234", "not recorded"]),
+        ("arithmetic", ["37.5 %", "not recorded"]),
+    ):
+        for word in words:
+            assert word in drawn[name], (name, word)
+
+
+def test_seconds_are_shares_where_the_slowest_would_leave_no_room(tmp_path: Path, write_run: Any) -> None:
+    for name, factor in (("size1", 100.0), ("packed", 1.0)):
+        seconds = {"startup": 1.0 * factor, "forward": 3.0 * factor}
+        write_run(tmp_path / "r" / name, name, 1, change={"seconds": seconds})
+    (plot,) = [plot for plot in plots.plots(group_of(tmp_path / "r"), False) if plot.name == "seconds"]
+    for words in ("share of the time (%)", "400 s", "4 s"):
+        assert words in plot.svg
+
+
+def test_less_is_better_points_up(tmp_path: Path, write_run: Any) -> None:
+    """In the plot of quality against speed the better of two perplexities stands above the worse."""
+    for name, value in (("padmask", 100.0), ("packed", 50.0)):
+        change = {"quality": {"metric": "perplexity", "higher_is_better": False}, "metrics.test.perplexity": value}
+        write_run(tmp_path / "r" / name, name, 1, change=change)
+    figure = cost_plots.quality_speed(group_of(tmp_path / "r"))
+    low, high = figure.axes[0].get_ylim()
+    assert low > high
 
 
 def test_mean_curve_goes_as_far_as_all_seeds() -> None:

@@ -267,7 +267,7 @@ def test_missing_measurements_are_dashes_beside_others_and_no_column_alone(
 def test_a_report_is_written_again(sweep: Path, out: Path) -> None:
     assert compared(["night", "--runs", str(sweep)], out) == compared(["night", "--runs", str(sweep)], out)
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
-        *(f"1-tag-wnut17-word-rnn-{plot}.png" for plot in ("padding", "quality", "throughput")),
+        *(f"1-tag-wnut17-word-rnn-{plot}.png" for plot in ("memory", "padding", "quality", "quality_speed", "throughput")),
         "index.html",
         "report.json",
         "report.md",
