@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reporting.figures import RunFigures
+from reporting.run import Run
 from reporting.summary import Group
 from runner.errors import HydromelError
 
@@ -24,18 +25,21 @@ class Side:
     headline: str
     options: Mapping[str, str]  # of its batching, by dotted name
     runs: list[RunFigures]
+    at_hand: Mapping[str, Run]  # the runs themselves, by run_id: with what each example adds; none of a report's
 
 
 # by what must agree: comparison hash, data, headline, batch size (where groups are apart by it), strategy
 Sides = dict[tuple[str, ...], Side]
 
 
-def of_groups(groups: list[Group]) -> Sides:
+def of_groups(groups: list[Group], runs: Iterable[Run]) -> Sides:
+    """`runs`: those that the groups were made of."""
+    at_hand = {run.text("run_id"): run for run in runs}
     found: Sides = {}
     for group in groups:
         for each in group.strategies:
             headline = f"{group.split}/{group.metric}"
-            side = Side(_heading(group.title, group.settings), each.name, headline, each.options, each.runs)
+            side = Side(_heading(group.title, group.settings), each.name, headline, each.options, each.runs, at_hand)
             found[_key(group.comparison_hash, group.data_fingerprint, headline, group.settings, each.name)] = side
     return found
 
@@ -63,12 +67,11 @@ def _of_json(group: Any) -> Sides:
                 seed=run["seed"],
                 turn=run["turn"],
                 machine=tuple(run["machine"]),
-                folder=run["folder"],
                 figures={name: float(value) for name, value in run["figures"].items()},
             )
             for run in each["runs"]
         ]
-        side = Side(_heading(group["title"], group["settings"]), each["name"], headline, each["options"], runs)
+        side = Side(_heading(group["title"], group["settings"]), each["name"], headline, each["options"], runs, {})
         found[_key(group["comparison_hash"], group["data_fingerprint"], headline, group["settings"], each["name"])] = (
             side
         )

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reporting import baseline, console, history, mlflow_runs, report, report_run, runs, tidy
+from reporting.baseline import Sides
 from reporting.conditions import parse
 from reporting.files import slug, write
 from reporting.report import Report
@@ -56,15 +57,19 @@ def _make(options: argparse.Namespace, found: list[Found], downloads: Path) -> R
         raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
     if options.baseline is None:
         return made
-    if Path(options.baseline).is_file():
-        then = baseline.of_report(Path(options.baseline))
-    else:
-        earlier = report.make([options.baseline], _find([options.baseline], options, downloads / "baseline"), asked)
-        then = baseline.of_groups(earlier.groups)
-        if not then:
-            raise HydromelError(f"--baseline {options.baseline}: no finished run. {' '.join(report.left_out(earlier))}")
-    now = baseline.of_groups(made.groups)
+    now = baseline.of_groups(made.groups, [item.run for item in found if item.run])
+    then = _baseline(options, asked, downloads / "baseline")
     return replace(made, history=history.compared(options.baseline, now, then, options.fail_if, options.confidence))
+
+
+def _baseline(options: argparse.Namespace, asked: Asked, downloads: Path) -> Sides:
+    if Path(options.baseline).is_file():
+        return baseline.of_report(Path(options.baseline))
+    found = _find([options.baseline], options, downloads)
+    made = report.make([options.baseline], found, asked)
+    if not made.groups:
+        raise HydromelError(f"--baseline {options.baseline}: no finished run. {' '.join(report.left_out(made))}")
+    return baseline.of_groups(made.groups, [item.run for item in found if item.run])
 
 
 def _write(path: Path, text: str) -> None:

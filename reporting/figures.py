@@ -34,13 +34,12 @@ class RunFigures:
     seed: int
     turn: int
     machine: tuple[str, ...]
-    folder: str
     figures: dict[str, float]
 
 
 def run_figures(run: Run) -> RunFigures:
     figures = dict(_figures(run))
-    return RunFigures(run.text("run_id"), run.seed, run.turn, run.machine, str(run.folder), figures)
+    return RunFigures(run.text("run_id"), run.seed, run.turn, run.machine, figures)
 
 
 def of_machine(name: str) -> bool:

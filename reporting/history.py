@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from reporting import outcomes, statistics
 from reporting.baseline import Side, Sides
 from reporting.conditions import SHORT, Condition
 from reporting.figures import RunFigures, of_machine
-from reporting.run import Run, read
 from reporting.statistics import Mean, Slot
 from runner.errors import HydromelError, did_you_mean
 
@@ -69,7 +67,7 @@ def compared(baseline: str, now: Sides, then: Sides, conditions: Sequence[Condit
                 made[figure] = change
             elif figure in asked:
                 raise HydromelError(f"--fail-if cannot be judged: {change}")
-            elif _values(now[key].runs, figure):
+            elif _values(now[key], figure):
                 unmatched.append(change)
         changes += made.values()
         judged += [_judge(condition, made[condition.figure]) for condition in conditions]
@@ -102,7 +100,7 @@ def _unmatched(now: Sides, then: Sides) -> list[str]:
 
 def _change(figure: str, now: Side, then: Side, level: float) -> Change | str:
     """The change, or a line that says why there is none."""
-    new, old = _values(now.runs, figure), _values(then.runs, figure)
+    new, old = _values(now, figure), _values(then, figure)
     pairs = sorted(new.keys() & old.keys())
     if not pairs:
         return _why_not(figure, now, then)
@@ -121,20 +119,18 @@ def _change(figure: str, now: Side, then: Side, level: float) -> Change | str:
     )
 
 
-def _values(runs: Sequence[RunFigures], figure: str) -> dict[Slot, float]:
+def _values(side: Side, figure: str) -> dict[Slot, float]:
     """By what pairs of runs have in common: of figures that no machine changes, each seed's first turn."""
-    found: dict[Slot, float] = {}
-    for run in sorted(runs, key=lambda run: -run.turn):
-        if figure in run.figures:
-            slot = (run.seed, run.turn, run.machine) if of_machine(figure) else (run.seed, 0, ())
-            found[slot] = run.figures[figure]
-    return found
+    known = [run for run in side.runs if figure in run.figures]
+    if of_machine(figure):
+        return {(run.seed, run.turn, run.machine): run.figures[figure] for run in known}
+    return {(run.seed, 0, ()): run.figures[figure] for run in _first_turns(replace(side, runs=known))}
 
 
 def _why_not(figure: str, now: Side, then: Side) -> str:
     who = f"{now.strategy} ({now.heading})"
     for side, where in ((now, "these runs"), (then, "the baseline")):
-        if not _values(side.runs, figure):
+        if not _values(side, figure):
             names = [name for run in side.runs for name in run.figures]
             return f"{figure} of {who} is not on record in {where}{did_you_mean(figure, names)}"
     machines = [{run.machine for run in side.runs} for side in (now, then)]
@@ -154,21 +150,17 @@ def _percent(difference: Mean, before: float) -> Mean | None:
 
 
 def _on_examples(now: Side, then: Side, level: float) -> Mean | None:
-    """None where either side has no outcomes any more (a report's runs may be gone)."""
-    new, old = _runs(now), _runs(then)
-    found = outcomes.compared({now.strategy: new}, old, level).differences if old else {}
-    return found.get(now.strategy)
+    """None where either side's runs are not at hand, or recorded no outcomes."""
+    new, old = (
+        {each.seed: side.at_hand[each.run_id] for each in _first_turns(side) if each.run_id in side.at_hand}
+        for side in (now, then)
+    )
+    return outcomes.compared({now.strategy: new}, old, level).differences.get(now.strategy)
 
 
-def _runs(side: Side) -> Mapping[int, Run]:
-    """By seed, each one's first turn; those whose folder still holds the same run."""
-    found: dict[int, Run] = {}
-    for each in sorted(side.runs, key=lambda run: -run.turn):
-        folder = Path(each.folder)
-        run = read(folder).run if folder.is_dir() else None
-        if run is not None and run.text("run_id") == each.run_id:
-            found[each.seed] = run
-    return found
+def _first_turns(side: Side) -> list[RunFigures]:
+    by_seed = {run.seed: run for run in sorted(side.runs, key=lambda run: -run.turn)}
+    return list(by_seed.values())
 
 
 def _judge(condition: Condition, change: Change) -> Judged:

@@ -9,7 +9,7 @@ from reporting.figures import SECTIONS
 from reporting.run import MACHINE
 from reporting.summary import Group, Strategy
 
-ABOUT = ("title", "comparison_hash", "data_fingerprint", "metric", "strategy", "seed", "turn", "run_id", "folder")
+ABOUT = ("title", "comparison_hash", "data_fingerprint", "metric", "strategy", "seed", "turn", "run_id")
 
 
 def to_csv(groups: list[Group]) -> str:
@@ -29,7 +29,7 @@ def _rows(group: Group, strategy: Strategy) -> list[dict[str, object]]:
     options = {f"settings.batching.{name}": value for name, value in strategy.options.items()}
     about = (group.title, group.comparison_hash, group.data_fingerprint, group.metric, strategy.name)
     return [
-        dict(zip(ABOUT, (*about, run.seed, run.turn, run.run_id, run.folder), strict=True))
+        dict(zip(ABOUT, (*about, run.seed, run.turn, run.run_id), strict=True))
         | dict(zip(MACHINE, run.machine, strict=True))
         | options
         | settings

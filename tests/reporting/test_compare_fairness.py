@@ -251,8 +251,8 @@ def test_records_of_where_time_and_memory_went(tmp_path: Path, write_run: Any) -
     assert made.joules_per_thousand_tokens.n == 2
     assert made.peak_batch == {"rows": 300, "width": 2, "tokens": 3}
     assert made.halved == [
-        "padmask seed 2 ran out of memory before training and in updates 4, 9: its micro-batch went from all rows of an update to 8; "
-        "the updates stayed the same."
+        "padmask seed 2 ran out of memory before training and in updates 4, 9: its micro-batch went from all rows "
+        "of an update to 8; the updates stayed the same."
     ]
 
 

@@ -20,7 +20,8 @@ from runner.errors import HydromelError
 
 
 def sides(folder: Path) -> baseline.Sides:
-    return baseline.of_groups(groups([item.run for item in runs.scan(folder) if item.run], Asked(None, 0.95, 1.0)))
+    found = [item.run for item in runs.scan(folder) if item.run]
+    return baseline.of_groups(groups(found, Asked(None, 0.95, 1.0)), found)
 
 
 def since(now: Path, then: Path, *texts: str) -> History:
@@ -42,7 +43,7 @@ def write(tmp_path: Path, write_run: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "plots", lambda group: [])
+    monkeypatch.setattr(files, "plots", lambda group, png: [])
 
 
 @pytest.mark.parametrize(
