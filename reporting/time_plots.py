@@ -23,9 +23,8 @@ def seconds(group: Group) -> Any:
         rows = [[100 * part / total if total else 0.0 for part in row] for row, total in zip(rows, totals, strict=True)]
     ends = drawing.segments(axes, rows, PHASES, {"optimizer": "optimiser", "startup": "start-up"})
     for row, (end, total) in enumerate(zip(ends, totals, strict=True)):
-        drawing.say(
-            axes, end, row, f"{total:,.3g} s" if total < 100 else f"{total:,.0f} s" if total else "not recorded"
-        )
+        words = f"{total:,.3g} s" if total < 100 else f"{total:,.0f} s"
+        drawing.say(axes, end, row, words if total else "not recorded")
     axes.set_xlim(0, (max(ends) or 1.0) * 1.2)
     if as_shares:
         axes.set_xticks(range(0, 101, 25))
