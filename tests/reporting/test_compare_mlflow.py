@@ -6,11 +6,12 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from reporting import compare
+from reporting import compare, mlflow_runs
 from runner import names
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own dependencies
@@ -52,6 +53,22 @@ def test_mlflow(store: str, sweep: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert error.count("\n") == 1
     assert "MLflow experiment 'demos' is unknown" in error
     assert "did you mean 'demo'?" in error
+
+
+def test_what_examples_contribute_comes_with_a_run(sweep: Path, tmp_path: Path) -> None:
+    there = next(iter((sweep / "night").iterdir()))
+    (there / names.OUTCOMES).write_bytes(b"any")
+
+    class Client:
+        def list_artifacts(self, run_id: str) -> list[Any]:
+            return [SimpleNamespace(path=path.name) for path in there.iterdir()]
+
+        def download_artifacts(self, run_id: str, name: str, folder: str) -> None:
+            shutil.copy(there / name, folder)
+
+    found = mlflow_runs._fetch(Client(), "id", "finished", tmp_path / "here")
+    assert found.run is not None
+    assert (found.run.folder / names.OUTCOMES).read_bytes() == b"any"
 
 
 def test_a_store_that_does_not_answer_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import names
+from runner.mlflow_content import artifacts
 from runner.vocab import Vocab
 from tasks.metrics import SpanMetric
 from tasks.outcomes import blocks, of_losses
@@ -103,6 +104,7 @@ def test_order_is_the_files_whatever_the_strategy(tmp_path: Path) -> None:
     predicted = [[line.split("\t")[3] for line in one.split("\n")] for one in told.split("\n\n")]
     assert found["predicted"].tolist() == [sum(tag.startswith("B-") for tag in one) for one in predicted]
     assert 0 < found["right"].sum() < found["gold"].sum()
+    assert (tmp_path / "packed" / names.OUTCOMES, None) in artifacts(tmp_path / "packed"), "MLflow gets it"
 
 
 def test_a_figure_that_is_no_sum_has_none(tmp_path: Path) -> None:
