@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from reporting import report, tables
+from reporting.answer import answer
 from reporting.cells import Cell, Table
 from reporting.history import History
 from reporting.report import Report
@@ -28,6 +29,8 @@ def show(made: Report) -> None:
     for group in made.groups:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
+        console.print(Text(answer(group), style="green"))
+        console.print()
         for table in tables.tables(group, made.confidence):
             console.print(_table(table))
         for line in group.sentences:

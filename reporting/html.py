@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from reporting import report as reports
 from reporting import tables
+from reporting.answer import answer
 from reporting.drawing import Plot
 from reporting.report import Report
 from reporting.summary import Group
@@ -21,7 +22,10 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [_section(group, report.confidence, plots) for group, plots in zip(report.groups, drawn, strict=True)]
+    sections = [
+        _section(at, group, report.confidence, plots)
+        for at, (group, plots) in enumerate(zip(report.groups, drawn, strict=True), start=1)
+    ]
     return environment.get_template("report.html").render(
         title=reports.title(report),
         report=report,
@@ -31,13 +35,19 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
     )
 
 
-def _section(group: Group, confidence: float, drawn: list[Plot]) -> dict[str, object]:
+def _section(at: int, group: Group, confidence: float, drawn: list[Plot]) -> dict[str, object]:
     return {
+        "id": f"group-{at}",
         "heading": tables.heading(group),
+        "answer": answer(group),
         "tables": tables.tables(group, confidence),
         "sentences": group.sentences,
         "notes": tables.notes(group),
         "caveats": group.caveats,
-        # matplotlib escapes the names in its SVG, so it is markup; everything else is text
-        "plots": [{"name": plot.name, "caption": plot.caption, "svg": Markup(plot.svg)} for plot in drawn],
+        "plots": [{"name": plot.name, "caption": plot.caption, "svg": _svg(plot)} for plot in drawn],
     }
+
+
+def _svg(plot: Plot) -> Markup:
+    """The drawing, with a name for those who hear the page; matplotlib escapes the names in its SVG: it is markup."""
+    return Markup('<svg role="img" aria-label="{}"').format(plot.caption) + Markup(plot.svg.removeprefix("<svg"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reporting import cells, history_tables, tables
+from reporting.answer import answer
 from reporting.cells import Table
 from reporting.history import History
 from reporting.run import Found
@@ -84,6 +85,7 @@ def to_markdown(report: Report, images: list[list[str]]) -> str:
     parts += [cells.markdown(table) for table in first_tables(report)]
     for group, shown in zip(report.groups, images, strict=True):
         parts.append(f"## {cells.escape(tables.heading(group))}")
+        parts.append(cells.escape(answer(group)))
         parts += [cells.markdown(table) for table in tables.tables(group, report.confidence)]
         said = [*group.sentences, *tables.notes(group), *(f"Beware: {caveat}" for caveat in group.caveats)]
         parts.append("\n".join(f"- {cells.escape(line)}" for line in said))

@@ -16,16 +16,17 @@ KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # what rows say below t
 
 def tables(group: Group, confidence: float) -> list[Table]:
     """A row a strategy, in the group's order. Below quality the best of the simplest models."""
-    quality, speed, memory = (
+    quality, *others = (
         Table(title, columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
         for title, columns in (
             ("Quality", _quality_columns(group, confidence)),
             ("Speed", _speed_columns(group)),
             ("Padding and memory", _memory_columns()),
+            ("Device", _device_columns()),
         )
     )
     quality.rows.extend(_best_baseline(group, quality.columns))
-    shown = [cells.without_empty(table) for table in (quality, speed, memory)]
+    shown = [cells.without_empty(table) for table in (quality, *others)]
     return [table for table in shown if len(table.columns) > 1]
 
 
@@ -117,6 +118,12 @@ def _memory_columns() -> list[Column]:
         Column("padding", "% of characters", lambda each: Cell(cells.percent(each.character_padding))),
         Column("peak", "MiB", lambda each: cells.spread(each.peak_memory_bytes, lambda v: cells.whole(v / 2**20))),
         Column("set by", "rows × width", _peak_batch),
+    ]
+
+
+def _device_columns() -> list[Column]:
+    return [
+        Column("strategy", "", _name, is_text=True),
         Column("matrix rate", "% of device's", lambda each: cells.spread(each.matrix_share, cells.percent)),
         Column("energy", "J/1,000 tokens", lambda each: cells.spread(each.joules_per_thousand_tokens, cells.tenths)),
         Column("kernel", "", lambda each: Cell("; ".join(each.kernels) or NONE), is_text=True, wraps=True),

@@ -32,7 +32,7 @@ def test_settings_of_one_title_stand_in_one_table_best_first(
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     console = capsys.readouterr().out
     markdown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8").partition("\n## ")[0]
-    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8").partition("<section>")[0]
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8").partition("<main")[2].partition("<section")[0]
     first_table = console[: console.index("Quality")]
     for shown in (first_table, markdown, page):
         assert re.findall(r"optimizer\.lr=(\d)", shown)[:2] == order
