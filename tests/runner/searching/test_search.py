@@ -28,8 +28,9 @@ from runner.tracker import JsonlTracker
 OPTIONS = [*fake_trials.OPTIONS, "sweep.id=s", "search.trials=7", "search.startup_trials=4"]
 REAL = (
     *("encoder=bow", "embedding.size=4", "train.epochs=3", "train.warmup_updates=0", "cache_dir=null"),
-    *("search=optuna", "+search.space.optimizer.lr={low: 0.001, high: 0.1, log: true}", "search.trials=2"),
+    *("search=optuna", "+search.space.optimizer.lr={low: 0.001, high: 0.1, log: true}", "search.trials=1"),
     *("+search.space.encoder.pool={choices: [mean, max]}", "tracker=jsonl", "sweep.id=real"),
+    "search.begin_with_defaults=false",
 )
 
 
@@ -153,6 +154,12 @@ def test_an_unpromising_run_is_ended(here: Path) -> None:
     assert names.INTERRUPTED in (here / "all.jsonl").read_text()
 
 
+def test_a_search_begins_with_the_config_as_it_is(here: Path) -> None:
+    options = [*OPTIONS, "search.begin_with_defaults=true", "search.trials=1", "optimizer.lr=0.4", "embedding.size=7"]
+    assert run_search(options, []) == 0
+    assert found(here)["best"]["values"] == {"optimizer.lr": 0.4, "embedding.size": 7}
+
+
 def test_a_metric_that_the_task_lacks_is_told(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run_search([*OPTIONS, "search.metric=f2"], []) == 1
     assert "search.metric=f2: this task has no such figure; it has accuracy" in capfd.readouterr().err
@@ -195,7 +202,7 @@ def test_a_search_that_is_killed_redoes_what_was_cut_off(here: Path, monkeypatch
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which a search of two real trials has run."""
+    """The folder in which a search of a real trial has run."""
     folder = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
@@ -208,9 +215,9 @@ def test_trials_are_runs_and_the_best_config_gives_what_it_gave(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [found for found in scan(real / "runs" / "real") if found.run]
-    assert [run.sweep_id for run in runs] == ["real", "real"]
+    assert [run.sweep_id for run in runs] == ["real"]
     search = json.loads((real / "runs/real/search.json").read_text(encoding="utf-8"))
-    assert search["trials"][0]["values"] == {"optimizer.lr": 0.001, "encoder.pool": "mean"}  # the defaults
+    assert search["trials"][0]["values"]["optimizer.lr"] != 0.001
     for one, run in zip(search["trials"], runs, strict=True):
         assert run.run is not None
         assert one["value"] == run.run.result["metrics"]["valid"]["accuracy"]
@@ -220,7 +227,9 @@ def test_trials_are_runs_and_the_best_config_gives_what_it_gave(
     assert "too few" in search["why_not"]
 
     monkeypatch.chdir(real)
-    config = compose_config(["experiment=best", "tracker=none"], real / "runs/real")
+    config = compose_config(
+        ["experiment=best", "tracker=none", "run_plots=null", "baselines=false"], real / "runs/real"
+    )
     result = run_experiment(config, tmp_path / "best", 0.0, lambda line: None)
     assert result["metrics"]["valid"]["accuracy"] == search["best"]["value"]
     assert (tmp_path / "best" / names.PREDICTIONS).exists()
