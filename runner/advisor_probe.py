@@ -1,7 +1,7 @@
 """Times a model's micro-batches on the run's own device: some of what each strategy would train on.
 
-Everything runs on a copy of the model with an optimiser of its own, at a learning rate of 0, and random states are put
-back: whoever is probed does not notice.
+Everything runs on a copy of the model with an optimiser of its own, at a learning rate of 0. Dropout draws from torch's
+generator: callers put its state back.
 """
 
 from __future__ import annotations
@@ -115,8 +115,7 @@ class Probe:
         for one, each, key in zip(candidates, shapes, keys, strict=True):
             kind = kinds.setdefault(key, Kind(one.batching, one.train, len(each.rows) > len(one.updates), []))
             kind.pool += np.split(np.concatenate(one.updates), np.cumsum(each.rows)[:-1])
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            step = self._measure(list(kinds.values()), seconds)
+        step = self._measure(list(kinds.values()), seconds)
         laws = {key: kind.law() for key, kind in kinds.items()}
         return [
             float((terms_of(each) @ laws[key]).sum()) + len(one.updates) * step

@@ -41,14 +41,22 @@ def settle(
     advice = run.run.get("advice")
     if advice is None or not checkpoint_path(run.path, "last").exists():
         device = device_of(model)
-        before_bytes = Memory(device).before
-        train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
-        estimate = memory_estimate(config, task, data, copy.deepcopy(model).cpu(), optimizer_of)
-        probe = probe_of(config, task, copy.deepcopy(model), optimizer_of)
-        advice = advise(auto, train, others, config["seed"], probe, estimate, before_bytes)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            advice = _advice(config, auto, model, task, data, optimizer_of)
         run.note("advice", advice)
     say(sentence(advice))
     return settled(config, advice)
+
+
+def _advice(
+    config: Config, auto: Auto, model: Model, task: Task, data: Data, optimizer_of: OptimizerOf
+) -> dict[str, Any]:
+    device = device_of(model)
+    before_bytes = Memory(device).before
+    train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
+    estimate = memory_estimate(config, task, data, copy.deepcopy(model).cpu(), optimizer_of)
+    probe = probe_of(config, task, copy.deepcopy(model), optimizer_of)
+    return advise(auto, train, others, config["seed"], probe, estimate, before_bytes)
 
 
 def probe_of(config: Config, task: Task, model: Model, optimizer_of: OptimizerOf) -> Probe:

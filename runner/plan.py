@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from runner.command_line import Parser, exit_code, whole
+from runner.command_line import Parser, exit_code, number, whole
 from runner.compose import compose_strategies
 from runner.errors import HydromelError
 from runner.output_file import as_json, check_writable, write
@@ -16,6 +16,8 @@ _EXAMPLES = """examples:
   hydromel-plan                                                  every strategy on the built-in corpus
   hydromel-plan task=tag dataset=wnut17 data_dir=DATA            on a published one
   hydromel-plan batching=bucketed --batch-sizes 16,32,64         one strategy, three sizes
+  hydromel-plan device=cuda --probe-seconds 10                   speed on a GPU, timed for longer
+  hydromel-plan --no-probe                                       speed left out
   hydromel-plan batching=bucketed,padmask encoder=transformer --json plan.json
   hydromel-plan task=lm task.unit=stream batching.window=70      language models that carry their state
 
@@ -35,7 +37,7 @@ def _plan(options: argparse.Namespace) -> int:
     from runner import plan_tables
     from runner.planning import as_dict, plan
 
-    report = plan(configs, left_out, options.epochs)
+    report = plan(configs, left_out, options.epochs, None if options.no_probe else options.probe_seconds)
     plan_tables.show(report)
     if options.json is not None:
         write(options.json, as_json(as_dict(report)))
@@ -45,14 +47,22 @@ def _plan(options: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="hydromel-plan",
-        description="What each batching strategy would do with a data set: padding, updates, memory, and how well it "
-        "shuffles. Nothing is trained, and no run's folder is made.",
+        description="What each batching strategy would do with a data set: padding, updates, memory, speed, and how "
+        "well it shuffles. Nothing is trained but for some seconds' probe of speed, and no run's folder is made.",
         epilog=_EXAMPLES,
     )
     which = "GROUP=NAME or key=value, as for hydromel; all strategies that fit the task are shown unless batching=NAME"
     made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=f"{which} (or NAME,NAME) is among them")
     made.add_argument("--batch-sizes", metavar="N,N", help="a line for each batching.batch_size")
     made.add_argument("--epochs", type=whole(1), default=5, metavar="N", help="epochs to plan (default: %(default)s)")
+    made.add_argument("--no-probe", action="store_true", help="time nothing: no predicted speed, and no GPU is needed")
+    made.add_argument(
+        "--probe-seconds",
+        type=number(above=0.0, most=600.0),
+        default=6.0,
+        metavar="S",
+        help="time batches for about so long, to predict speed (default: %(default)s)",
+    )
     made.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
     made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return made

@@ -9,11 +9,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from runner.advisor import Predicted
 from runner.batching.quality import Share
 from runner.planning import Planned, Report
 
 WIDEST = 1000  # columns; tables take what they need
 MIB = 2**20
+MUCH_ALIKE = 1.5  # times chance, in length: above it updates are no random samples
+KNOWN_WRONG = "unmasked"  # a layout
 Column = tuple[str, Callable[[Planned], str]]
 
 COST: list[Column] = [
@@ -27,6 +30,11 @@ COST: list[Column] = [
     ("active\nMiB", lambda one: _mebibytes(one.memory.activation_bytes)),
     ("training\nMiB", lambda one: _mebibytes(one.memory.training_bytes)),
     ("evaluation\nMiB", lambda one: _mebibytes(one.memory.evaluation_bytes)),
+]
+SPEED: list[tuple[str, Callable[[Predicted], str]]] = [
+    ("real tokens/s\npredicted", lambda one: f"{one.predicted_real_tokens_per_s:,.0f}"),
+    ("seconds\nan epoch", lambda one: f"{one.predicted_epoch_seconds:,.1f}"),
+    ("peak\nMiB", lambda one: _mebibytes(one.predicted_peak_bytes)),
 ]
 SHUFFLE: list[Column] = [
     ("tokens an\nupdate", lambda one: f"{one.quality.tokens.mean:,.0f}"),
@@ -48,9 +56,36 @@ def show(report: Report) -> None:
     mean, longest = report.lengths["mean"], report.lengths["longest"]
     console.print(f"{report.data}; {mean:,.1f} tokens a row, longest {longest:,}", soft_wrap=True)
     console.print(_table("What it takes", COST, report.planned))
+    if report.device is not None:
+        speed = [(header, _of_prediction(figure)) for header, figure in SPEED]
+        console.print(_table(f"How fast it would be here, on {report.device}", speed, report.planned))
     console.print(_table("How well it shuffles", SHUFFLE, report.planned))
-    for line in [*_same(report.planned), *_notes(report), *_left_out(report.left_out)]:
+    recommended = [] if report.device is None else [_recommended(report.planned)]
+    for line in [*_same(report.planned), *_notes(report), *_left_out(report.left_out), *recommended]:
         console.print(f"- {line}", soft_wrap=True)
+
+
+def _of_prediction(figure: Callable[[Predicted], str]) -> Callable[[Planned], str]:
+    return lambda one: "-" if one.predicted is None else figure(one.predicted)
+
+
+def _recommended(planned: Sequence[Planned]) -> str:
+    """The fastest, the fastest of those whose updates are random samples, and what needs least memory."""
+    known = [(one, one.predicted) for one in planned if one.predicted is not None and one.layout != KNOWN_WRONG]
+    if not known:
+        return "nothing is recommended: what is planned is known to be wrong"
+
+    def called(one: Planned) -> str:
+        return one.name if one.batch_size is None else f"{one.name} {one.batch_size}"
+
+    def rate(pair: tuple[Planned, Predicted]) -> float:
+        return pair[1].predicted_real_tokens_per_s
+
+    said = [f"fastest {called(max(known, key=rate)[0])}"]
+    if shuffled := [pair for pair in known if (pair[0].quality.alike_in_length.times_chance or 1.0) < MUCH_ALIKE]:
+        said.append(f"fastest of shuffled updates {called(max(shuffled, key=rate)[0])}")
+    said.append(f"least memory {called(min(known, key=lambda pair: pair[1].predicted_peak_bytes)[0])}")
+    return f"predicted: {', '.join(said)}"
 
 
 def _table(title: str, columns: Sequence[Column], planned: Sequence[Planned]) -> Table:

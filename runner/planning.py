@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from runner.auto_choice import memory_estimate
+from runner import accounting
+from runner.advisor import Predicted, peak_bytes, predicted
+from runner.advisor_probe import Candidate
+from runner.auto_choice import memory_estimate, probe_of
 from runner.batch import Batch
+from runner.batching.auto import Auto
 from runner.batching.loader import Batching
 from runner.batching.plan import digest
 from runner.batching.quality import FloatArray, Quality, Share, answer_shares, correlation, measure
+from runner.batching.shapes import Updates
 from runner.batching.stream import Stream
 from runner.build import build, check_options
 from runner.columns import TARGET, Data
 from runner.data import arrange, describe_data, load_data
 from runner.errors import HydromelError
 from runner.experiment import build_optimizer, check_root, choose_device
+from runner.malloc import choose_malloc
+from runner.matmul import choose_matmul
 from runner.memory_estimate import Memory, MemoryEstimate
 from runner.model import Model, build_model
 from runner.ragged import Ragged
@@ -41,6 +49,7 @@ class Planned:
         quality: of its plan.
         padding: by cause, the share (0 to 1) of all places in memory.
         memory: at the peak of training, estimated.
+        predicted: what it would cost on this machine; None where nothing was probed.
     """
 
     name: str
@@ -50,6 +59,7 @@ class Planned:
     quality: Quality
     padding: dict[str, float]
     memory: Memory
+    predicted: Predicted | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Report:
         length_tells_answer: `quality.correlation` over all training rows.
         epochs: how many were planned.
         planned: of each strategy.
+        device: where speed was probed; None where it was not.
         left_out: name -> why it does not fit.
     """
 
@@ -73,29 +84,34 @@ class Report:
     epochs: int
     planned: list[Planned]
     left_out: dict[str, str]
+    device: str | None = None
 
 
-def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) -> Report:
+def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, probe_seconds: float | None) -> Report:
     """Read the data, build the model, and plan so many epochs under every config.
 
     Args:
         configs: one or more that differ in `batching` alone.
         left_out: strategies that are to be named as not fitting, and why.
+        probe_seconds: time batches for about so long, to predict speed; None: do not.
 
     Raises:
         HydromelError: bad input, or no strategy fits.
     """
     config, unfit = configs[0], dict(left_out)
-    _check(config)
+    device = _check(config, probe_seconds is not None)
     if config["threads"] is not None:
         torch.set_num_threads(config["threads"])
     task: Task = build(config["task"], "task", {}, config["plugins"])
     data = load_data(config, task)
     train = data.splits["train"]
     answers = row_answers(task, data, train)
-    memory = _memory(config, task, data)
+    model = _model(config, task, data)
+    tried = copy.deepcopy(model).to(device)
+    before_bytes = accounting.Memory(device).before
+    memory = memory_estimate(config, task, data, model, build_optimizer)
     others = [split for name, split in data.splits.items() if name != "train"]
-    planned = []
+    planned, candidates = [], []
     for one in configs:
         try:
             batching = _batching(one)
@@ -104,9 +120,17 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
             unfit[one["choices"]["batching"]] = str(error)
             continue
         of_rows = answers if arranged is train else None
-        planned.append(plan_one(batching, arranged, others, of_rows, one["seed"], epochs, memory))
+        updates = [batching.updates(arranged.rows.host_lengths, one["seed"], epoch) for epoch in range(epochs)]
+        planned.append(plan_one(batching, arranged, others, of_rows, updates, memory))
+        candidates.append(Candidate(batching, arranged.to(device), [update for epoch in updates for update in epoch]))
     if not planned:
         raise HydromelError(next(iter(unfit.values())))
+    if probe_seconds is not None:
+        seconds = probe_of(config, task, tried, build_optimizer).predict(candidates, probe_seconds)
+        planned = [
+            replace(one, predicted=predicted(each, one.name, its, epochs, peak_bytes(one.memory, device, before_bytes)))
+            for one, each, its in zip(planned, candidates, seconds, strict=True)
+        ]
     lengths = train.rows.host_lengths
     return Report(
         choices={name: chosen for name, chosen in config["choices"].items() if name != "batching"},
@@ -116,6 +140,7 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int) ->
         epochs=epochs,
         planned=planned,
         left_out=unfit,
+        device=None if probe_seconds is None else str(device),
     )
 
 
@@ -124,8 +149,7 @@ def plan_one(
     train: Batch,
     others: list[Batch],
     answers: FloatArray | None,
-    seed: int,
-    epochs: int,
+    updates: list[Updates],
     memory: MemoryEstimate,
 ) -> Planned:
     """The figures of one strategy.
@@ -134,12 +158,12 @@ def plan_one(
         train: as `batching.arrange` gave it.
         others: the splits that are evaluated.
         answers: (B, C) of its rows, or None.
+        updates: of each epoch.
     """
     lengths = train.rows.host_lengths
-    updates = [batching.updates(lengths, seed, epoch) for epoch in range(epochs)]
     together = [update for epoch in updates for update in epoch]
     padded = batching.padding_of_epoch(lengths, together)
-    places = epochs * int(lengths.sum()) + sum(padded.values())
+    places = len(updates) * int(lengths.sum()) + sum(padded.values())
     return Planned(
         name=batching.name,
         batch_size=batching.batch_size,
@@ -172,23 +196,26 @@ def as_dict(report: Report) -> dict[str, Any]:
     return content
 
 
-def _check(config: Config) -> None:
+def _check(config: Config, probed: bool) -> torch.device:
+    """The device to probe on; a GPU need not be here where nothing is probed."""
     check_options(check_root, config, "")
     check_options(Settings, config["train"], "train")
-    choose_device({**config, "device": "cpu"})  # complains of arithmetic that does not fit; a GPU need not be here
     if config["resume"] is not None:
         raise HydromelError(f"resume={config['resume']}: a plan is made from options, not from a run; leave it out")
+    device = choose_device(config if probed else {**config, "device": "cpu"})
+    if probed:
+        choose_matmul(config["matmul"])
+        choose_malloc(config["malloc"])
+    return device
 
 
 def _batching(config: Config) -> Batching | Stream:
     batching = build(config["batching"], "batching", {}, config["plugins"])
+    if isinstance(batching, Auto):
+        raise HydromelError("batching=auto chooses among the others, which stand here by themselves; name those")
     if not isinstance(batching, Batching | Stream):
         raise HydromelError(f"batching={config['choices']['batching']}: {type(batching).__name__} makes no plan itself")
     return batching
-
-
-def _memory(config: Config, task: Task, data: Data) -> MemoryEstimate:
-    return memory_estimate(config, task, data, _model(config, task, data), build_optimizer)
 
 
 def _model(config: Config, task: Task, data: Data) -> Model:

@@ -27,8 +27,9 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def planned(*arguments: str) -> dict[str, Any]:
-    """The whole report."""
-    assert main([*MADE, *arguments, "--json", "plan.json"]) == 0
+    """The whole report; speed is probed where the arguments say for how long."""
+    probed = [] if "--probe-seconds" in arguments else ["--no-probe"]
+    assert main([*MADE, *arguments, *probed, "--json", "plan.json"]) == 0
     report: dict[str, Any] = json.loads(Path("plan.json").read_text(encoding="utf-8"))
     return report
 
@@ -80,7 +81,9 @@ def test_all_strategies_that_fit_beside_one_another(tmp_path: Path) -> None:
     report = planned(*tag_files(tmp_path, rows=400), "--epochs", "3")
     found = by_name(report)
     assert found.keys() >= {"bucketed", "packed", "padmask", "same_length", "size1", "token_budget", "unmasked"}
-    assert list(report["left_out"]) == ["stream"]
+    assert list(report["left_out"]) == ["auto", "stream"]
+    assert report["device"] is None
+    assert {one["predicted"] for one in report["planned"]} == {None}
     assert "task.unit=stream" in report["left_out"]["stream"]
     assert report["epochs"] == 3
     assert found["size1"]["digest"] == found["padmask"]["digest"] == found["packed"]["digest"]
@@ -173,6 +176,28 @@ def test_it_prints_what_it_writes_and_makes_no_folder(tmp_path: Path, capsys: py
     assert "estimate" in printed
 
 
+def test_speed_is_probed_and_the_best_recommended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strategies = ["batching=bucketed,packed,unmasked", "--batch-sizes", "2,16"]
+    report = planned(*tag_files(tmp_path), *strategies, "--probe-seconds", "0.3", "--epochs", "2")
+    printed = capsys.readouterr().out
+    assert report["device"] == "cpu"
+    speed, _ = printed.split("How fast it would be here, on cpu")[1].split("How well it shuffles")
+    for one in report["planned"]:
+        predicted, tokens = one["predicted"], one["quality"]["tokens"]["mean"] * one["quality"]["updates"]
+        rate, seconds = predicted["predicted_real_tokens_per_s"], predicted["predicted_epoch_seconds"]
+        assert rate * seconds == pytest.approx(tokens)
+        assert (predicted["name"], predicted["batch_size"]) == (one["name"], one["batch_size"])
+        assert predicted["padding_share"] == pytest.approx(sum(one["padding"].values()))
+        assert f"{rate:,.0f}" in speed
+    right = [one for one in report["planned"] if one["name"] != "unmasked"]
+    fastest = max(right, key=lambda one: one["predicted"]["predicted_real_tokens_per_s"])
+    least = min(right, key=lambda one: one["predicted"]["predicted_peak_bytes"])
+    assert (
+        f"- predicted: fastest {fastest['name']} {fastest['batch_size']}, fastest of shuffled updates packed" in printed
+    )
+    assert f"least memory {least['name']} {least['batch_size']}" in printed
+
+
 def cells_of(table: str, strategy: str) -> list[str]:
     (line,) = (line for line in table.splitlines() if line.strip().startswith(f"{strategy} "))
     return re.split(r"\s{2,}", line.strip())
@@ -221,6 +246,8 @@ def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.
         ("train.epochs=x", "train.epochs='x'"),
         ("dtype=float64 precision=bf16", "precision=bf16"),
         ("resume=runs/old", "resume=runs/old"),
+        ("--probe-seconds 0", "--probe-seconds: '0' is not a number above 0"),
+        ("batching=auto", "batching=auto chooses among the others"),
     ],
 )
 def test_one_line(arguments: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
