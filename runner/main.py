@@ -78,13 +78,13 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
         return
     try:
         plain = resolve(config, dict(hydra_config.runtime.choices))
+        if plain["search"] is not None:
+            jobs.search = _search(plain, hydra_config)
+            return
         if plain["repeat"] != 1:
             from runner.repeat import run_repeats
 
             run_repeats(config, dict(hydra_config.runtime.choices), hydra_config.overrides.hydra, jobs)
-            return
-        if plain["search"] is not None:
-            jobs.search = _search(plain, hydra_config)
             return
         if plain["resume"] is None:
             folder = output
@@ -111,6 +111,10 @@ def _search(plain: dict[str, Any], hydra_config: Any) -> Callable[[], int]:
 
     if plain["resume"] is not None:
         raise HydromelError(f"resume={plain['resume']}: a search goes on with sweep.id=ID")
+    if plain["repeat"] != 1:
+        raise HydromelError(
+            f"repeat={plain['repeat']}: a search runs each trial once; repeat its best: experiment=best"
+        )
     if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
         raise HydromelError("hydra.run.dir: a search's folder is runs_dir/sweep.id; give those")
     folders = [source.path for source in hydra_config.runtime.config_sources if source.schema == "file"]
