@@ -76,7 +76,7 @@ def memory(group: Group) -> Any:
         drawing.bar(axes, row, peak.median / MIB, strategy, strategies)
         if peak.n > 1:
             axes.plot([peak.low / MIB, peak.high / MIB], [row, row], color=INK, lw=1.6, marker="|", ms=7)
-        words = f"\n{batch['rows']:,} rows × {batch['width']:,}" if batch and {"rows", "width"} <= batch.keys() else ""
+        words = f"\n{_rows(batch['rows'])} × {batch['width']:,}" if batch and {"rows", "width"} <= batch.keys() else ""
         worded = worded or bool(words)
         drawing.say(axes, peak.high / MIB, row, f"{peak.median / MIB:,.0f}{words}")
     axes.set_xlim(0, top * (1.55 if worded else 1.2))
@@ -84,6 +84,10 @@ def memory(group: Group) -> Any:
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel("peak memory (MiB)", color=INK)
     return figure
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' if count > 1 else ''}"
 
 
 def matrix_share(group: Group) -> Any:
