@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from reporting import baseline, console, history, mlflow_runs, report, report_run, runs, tidy
+from reporting.advice import read_plan
 from reporting.baseline import Sides
 from reporting.conditions import parse
 from reporting.files import slug, write
@@ -51,10 +52,15 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def _make(options: argparse.Namespace, found: list[Found], downloads: Path) -> Report:
-    asked = Asked(options.target, options.confidence, options.margin)
+    predicted = None if options.predicted is None else read_plan(options.predicted)
+    asked = Asked(options.target, options.confidence, options.margin, predicted)
     made = report.make(options.what, found, asked)
     if not made.groups:
         raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
+    if predicted is not None and predicted.title not in (titles := [group.title for group in made.groups]):
+        raise HydromelError(
+            f"--predicted {options.predicted}: it is about {predicted.title}; the runs are {'; '.join(titles)}"
+        )
     if options.baseline is None:
         return made
     now = baseline.of_groups(made.groups, [item.run for item in found if item.run])
@@ -104,6 +110,9 @@ def _parser() -> Parser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/WHAT)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a run: its settings and all its figures")
+    parser.add_argument(
+        "--predicted", type=Path, metavar="FILE", help="of hydromel-plan --json: score what it predicts of these runs"
+    )
     parser.add_argument(
         "--baseline",
         metavar="WHAT",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reporting import measures, statistics
+from reporting.advice import Plan, Prediction, predictions
 from reporting.caveats import caveats
 from reporting.chosen import Chosen, choose, every, first
 from reporting.figures import RunFigures, run_figures
@@ -35,6 +36,7 @@ class Asked:
     target: float | None
     confidence: float
     margin: float
+    predicted: Plan | None = None  # by hydromel-plan
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Group:
     comparisons: int  # strategies that are compared with the reference: as many as intervals are corrected for
     noise: Ratio | None  # of the speed of equal runs in different turns
     strategies: list[Strategy]
+    advice: list[Prediction]  # what was predicted of strategies, beside what was measured
     machines: list[str]  # host, CPU, threads and device of the runs
     majority: dict[str, float]  # what always answering train's most frequent label gets on test
     baselines: dict[str, float]  # the quality on test of each of the simplest models, majority among them; best first
@@ -149,6 +152,11 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
         comparisons=rule.comparisons,
         noise=noise,
         strategies=strategies,
+        advice=predictions(
+            chosen.runs,
+            asked.predicted.candidates if asked.predicted and asked.predicted.title == _title(one) else [],
+            measured=len(chosen.machines) == 1,
+        ),
         machines=sorted({_machine(run) for run in chosen.runs}),
         majority=_majority(one),
         baselines=_baselines(firsts, higher),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from reporting import cells
+from reporting.advice import advice_table
 from reporting.cells import NONE, Cell, Column, Table, decimal
 from reporting.statistics import Mean
 from reporting.summary import Group, Strategy
@@ -27,6 +28,7 @@ def tables(group: Group, confidence: float) -> list[Table]:
     )
     quality.rows.extend(_best_baseline(group, quality.columns))
     shown = [cells.without_empty(table) for table in (quality, *others)]
+    shown += [table] if (table := advice_table(group.advice)) else []
     return [table for table in shown if len(table.columns) > 1]
 
 
