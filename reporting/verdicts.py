@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reporting import measures, outcomes, statistics
@@ -71,25 +70,33 @@ def verdicts(chosen: Chosen, rule: Rule) -> Verdicts:
             difference=difference,
             on_examples=on_examples,
             ratio=statistics.ratio_interval(measures.by_slot(every(seeds), measures.speed), speed, rule.level),
-            says=SAME if name in examples.same else says([difference, on_examples], rule),
+            says=SAME if name in examples.same else says(difference, on_examples, rule),
         )
     return Verdicts(made, examples.problems)
 
 
-def says(intervals: Sequence[Mean | None], rule: Rule) -> str:
-    """What all intervals agree on: conservative, as each leaves out what the other measures.
+def says(over_seeds: Mean | None, on_examples: Mean | None, rule: Rule) -> str:
+    """What both intervals agree on: conservative, as each leaves out what the other measures.
 
-    Those without bounds (one seed) and None are not asked. An interval beyond 0 says `better` or `worse`; one
-    within (-margin, margin) says `equivalent within` it, as two one-sided tests would; both can hold.
+    An interval beyond 0 says `better` or `worse`; one within (-margin, margin) says `equivalent within` it, as two
+    one-sided tests would; both can hold. One seed has no interval over seeds: examples alone decide, which is said.
     """
-    bounds = [(each.low, each.high) for each in intervals if each and each.low is not None and each.high is not None]
-    if not bounds:
+    seeds, examples = _bounds(over_seeds), _bounds(on_examples)
+    if not seeds and not examples:
         return UNDECIDED
-    lowest, highest = min(low for low, _ in bounds), max(high for _, high in bounds)
-    if lowest == highest == 0:
-        return "equal"
+    lowest, highest = min(seeds + examples), max(seeds + examples)
     small = -rule.margin < lowest and highest < rule.margin
-    if lowest > 0 or highest < 0:
+    if lowest == highest == 0:
+        said = "equal"
+    elif lowest > 0 or highest < 0:
         word = "better" if (lowest > 0) == rule.higher else "worse"
-        return f"{word}, by less than {rule.margin_text}" if small else word
-    return f"equivalent within {rule.margin_text}" if small else UNDECIDED
+        said = f"{word}, by less than {rule.margin_text}" if small else word
+    else:
+        said = f"equivalent within {rule.margin_text}" if small else UNDECIDED
+    return said if seeds or said == UNDECIDED else f"{said} (one seed)"
+
+
+def _bounds(interval: Mean | None) -> tuple[float, ...]:
+    if interval is None or interval.low is None or interval.high is None:
+        return ()
+    return interval.low, interval.high

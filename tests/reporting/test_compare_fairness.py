@@ -262,27 +262,32 @@ def mean(low: float | None, high: float | None) -> Mean:
 
 @pytest.mark.parametrize("higher", [True, False])
 @pytest.mark.parametrize(
-    ("intervals", "said"),
+    ("seeds", "examples", "said"),
     [
-        ([], "undecided"),
-        ([None, mean(None, None)], "undecided"),
-        ([mean(-0.5, 0.9)], "equivalent within 1.00"),
-        ([mean(-0.5, 0.9), mean(-0.5, 1.1)], "undecided"),
-        ([mean(-0.5, 1.0)], "undecided"),  # the margin itself is not within it
-        ([mean(0.1, 0.9), None], "BETTER, by less than 1.00"),
-        ([mean(0.1, 5.0), mean(2.0, 3.0)], "BETTER"),
-        ([mean(0.1, 5.0), mean(-0.1, 3.0)], "undecided"),
-        ([mean(-5.0, -0.1)], "WORSE"),
-        ([mean(-0.3, -0.1)], "WORSE, by less than 1.00"),
-        ([mean(0.0, 0.0)], "equal"),
-        ([mean(0.0, 0.0), mean(-0.2, 0.2)], "equivalent within 1.00"),
+        (None, None, "undecided"),
+        (mean(None, None), None, "undecided"),
+        (mean(-0.5, 0.9), None, "equivalent within 1.00"),
+        (mean(-0.5, 0.9), mean(-0.5, 1.1), "undecided"),
+        (mean(-0.5, 1.0), None, "undecided"),  # the margin itself is not within it
+        (mean(0.1, 0.9), None, "BETTER, by less than 1.00"),
+        (mean(0.1, 5.0), mean(2.0, 3.0), "BETTER"),
+        (mean(0.1, 5.0), mean(-0.1, 3.0), "undecided"),
+        (mean(-5.0, -0.1), None, "WORSE"),
+        (mean(-0.3, -0.1), None, "WORSE, by less than 1.00"),
+        (mean(0.0, 0.0), None, "equal"),
+        (mean(0.0, 0.0), mean(-0.2, 0.2), "equivalent within 1.00"),
+        (mean(None, None), mean(2.0, 3.0), "BETTER (one seed)"),
+        (mean(None, None), mean(-0.2, 0.3), "equivalent within 1.00 (one seed)"),
+        (mean(None, None), mean(-2.0, 3.0), "undecided"),
     ],
 )
-def test_a_verdict_is_what_all_intervals_say(intervals: list[Mean | None], said: str, higher: bool) -> None:
+def test_a_verdict_is_what_both_intervals_say(
+    seeds: Mean | None, examples: Mean | None, said: str, higher: bool
+) -> None:
     words = {"BETTER": "better", "WORSE": "worse"} if higher else {"BETTER": "worse", "WORSE": "better"}
     for word, meant in words.items():
         said = said.replace(word, meant)
-    assert says(intervals, Rule(1, 0.95, 1.0, "1.00", higher)) == said
+    assert says(seeds, examples, Rule(1, 0.95, 1.0, "1.00", higher)) == said
 
 
 def test_margin_of_perplexity_is_in_percent_of_the_reference(tmp_path: Path, write_run: Any) -> None:
