@@ -1,0 +1,112 @@
+"""The answer on top of a report, and tables that leave out what they have no figure for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reporting import answer, cells, runs, summary, tables
+from reporting.cells import NONE, Cell, Column, Table
+
+
+def group_of(folder: Path) -> summary.Group:
+    (group,) = summary.groups([item.run for item in runs.scan(folder) if item.run], summary.Asked(None, 0.95, 1.0))
+    return group
+
+
+def speeds(folder: Path, write_run: Any, by_strategy: dict[str, list[float]], **f1: list[float]) -> str:
+    """The answer to runs with these speeds, seed by seed, and this f1."""
+    for strategy, values in by_strategy.items():
+        for seed, value in enumerate(values, start=1):
+            quality = f1.get(strategy, [40.0, 41.0, 42.5])[seed - 1]
+            change = {"speed.real_tokens_per_s": value}
+            write_run(folder / f"{strategy}-{seed}", strategy, seed, f1=quality, change=change)
+    return answer.answer(group_of(folder))
+
+
+def test_the_fastest_that_costs_nothing(tmp_path: Path, write_run: Any) -> None:
+    said = speeds(tmp_path, write_run, {"padmask": [100.0, 110.0, 105.0], "packed": [200.0, 222.0, 209.0]})
+    assert said.startswith(
+        "packed is fastest, 209 real tokens/s: 2.00 times (1.97 to 2.04) padmask; its f1 on test equals padmask's."
+    )
+
+
+def test_the_fastest_may_be_chance_and_known_wrong_ones_are_no_answer(tmp_path: Path, write_run: Any) -> None:
+    said = speeds(
+        tmp_path,
+        write_run,
+        {"padmask": [100.0, 110.0, 90.0], "bucketed": [130.0, 104.0, 95.0], "unmasked": [999.0, 999.0, 999.0]},
+        bucketed=[39.0, 43.0, 41.0],
+    )
+    assert said.startswith("bucketed is fastest, 104 real tokens/s: 1.09 times (")
+    assert ", so it may be chance) padmask; whether its f1 on test differs from padmask's is undecided (" in said
+    assert "unmasked" not in said
+
+
+def test_speed_that_costs_quality_names_the_fastest_that_does_not(tmp_path: Path, write_run: Any) -> None:
+    said = speeds(
+        tmp_path,
+        write_run,
+        {"padmask": [100.0, 101.0, 102.0], "packed": [150.0, 151.0, 153.0], "bucketed": [200.0, 202.0, 204.0]},
+        bucketed=[30.0, 31.01, 32.5],
+    )
+    first, second = said.split(" Of those not worse ")
+    assert first.startswith("bucketed is fastest, 202 real tokens/s: 2.00 times")
+    assert first.endswith("its f1 on test against padmask's: worse (-10.00).")
+    assert second.startswith("packed is fastest, 151 real tokens/s; its f1 on test equals padmask's")
+
+
+def test_padmask_is_compared_with_the_next(tmp_path: Path, write_run: Any) -> None:
+    said = speeds(tmp_path, write_run, {"padmask": [200.0, 202.0, 204.0], "size1": [10.0, 10.1, 10.2]})
+    assert said == "padmask is fastest, 202 real tokens/s: 20.0 times (20.0 to 20.0) size1."
+
+
+@pytest.mark.parametrize(
+    ("strategies", "expected"),
+    [
+        (["packed"], "packed read 11,220 real tokens/s. f1 on test: packed 41.00."),
+        (["packed", "padmask"], "Speeds cannot be compared here. f1 on test: padmask 41.00, packed 41.00."),
+    ],
+)
+def test_a_single_strategy_and_several_machines(
+    tmp_path: Path, write_run: Any, strategies: list[str], expected: str
+) -> None:
+    for strategy in strategies:
+        write_run(tmp_path / strategy, strategy, 1, change={"provenance.host": strategy})
+    assert answer.answer(group_of(tmp_path)) == expected
+
+
+def test_columns_without_a_figure_are_left_out() -> None:
+    columns = [Column(name, "", lambda _: Cell("")) for name in "abc"]
+    table = Table(
+        "T", columns, [[Cell("x"), Cell(NONE), Cell(NONE)], [Cell("y"), Cell(NONE), Cell(NONE, "0 of 3 runs")]]
+    )
+    assert [column.header for column in cells.without_empty(table).columns] == ["a", "c"]
+    assert cells.without_empty(table).rows[1] == [Cell("y"), Cell(NONE, "0 of 3 runs")]
+
+
+def test_memory_says_which_batch_and_halved_runs_are_told(tmp_path: Path, write_run: Any) -> None:
+    change = {
+        "memory.peak_batch": {"rows": 50, "width": 1234, "tokens": 40000},
+        "memory.micro_batch": {"asked": None, "used": 16, "halved_at": [3]},
+        "energy": {"joules_per_thousand_tokens": 1.25},
+    }
+    write_run(tmp_path / "a", "padmask", 1, change=change)
+    group = group_of(tmp_path)
+    shown = {table.title: table for table in tables.tables(group, 0.95)}
+    assert list(shown) == ["Quality", "Speed", "Padding and memory", "Device"]
+    assert Cell("50 × 1,234", "40,000 tokens") in shown["Padding and memory"].rows[0]
+    assert Cell("1.2") in shown["Device"].rows[0]
+    assert any("ran out of memory" in note for note in tables.notes(group))
+
+
+def test_ratios_keep_what_is_small() -> None:
+    assert [cells.times(value) for value in (0.0042, 0.128, 1.5, 12.34, 4388.0)] == [
+        "0.004",
+        "0.13",
+        "1.50",
+        "12.3",
+        "4,388.0",
+    ]
