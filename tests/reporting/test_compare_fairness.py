@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 import yaml
 
-from reporting import runs
+from reporting import report, runs
 from reporting.statistics import Mean
 from reporting.summary import Asked, Group, Strategy, groups
 from reporting.verdicts import Rule, says
@@ -254,6 +254,22 @@ def test_records_of_where_time_and_memory_went(tmp_path: Path, write_run: Any) -
         "padmask seed 2 ran out of memory before training and in updates 4, 9: its micro-batch went from all rows "
         "of an update to 8; the updates stayed the same."
     ]
+
+
+@pytest.mark.parametrize(
+    ("runs_of", "said"),
+    [
+        ([("padmask", "a"), ("packed", "a")], "Batching strategies compared: night"),
+        ([("packed", "a"), ("packed", "b")], "Settings compared: night"),
+        ([("packed", "a")], "Runs: night"),
+    ],
+)
+def test_the_title_says_what_is_compared(
+    tmp_path: Path, write_run: Any, runs_of: list[tuple[str, str]], said: str
+) -> None:
+    for name, config in runs_of:
+        write_run(tmp_path / f"{name}{config}", name, 1, change={"provenance.comparison_hash": config})
+    assert report.title(report.make(["night"], runs.scan(tmp_path), Asked(None, 0.95, 1.0))) == said
 
 
 def mean(low: float | None, high: float | None) -> Mean:
