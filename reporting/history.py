@@ -10,6 +10,7 @@ from reporting import outcomes, statistics
 from reporting.baseline import Side, Sides
 from reporting.conditions import SHORT, Condition
 from reporting.figures import RunFigures, of_machine
+from reporting.outcomes import OnExamples
 from reporting.statistics import Mean, Slot
 from runner.errors import HydromelError, did_you_mean
 
@@ -61,8 +62,10 @@ def compared(baseline: str, now: Sides, then: Sides, conditions: Sequence[Condit
     judged: list[Judged] = []
     for key in both:
         made: dict[str, Change] = {}
+        examples = _on_examples(now[key], then[key], level)
+        unmatched += examples.problems
         for figure in dict.fromkeys((now[key].headline, *SHORT.values(), *sorted(asked))):
-            change = _change(figure, now[key], then[key], level)
+            change = _change(figure, now[key], then[key], examples, level)
             if isinstance(change, Change):
                 made[figure] = change
             elif figure in asked:
@@ -98,7 +101,7 @@ def _unmatched(now: Sides, then: Sides) -> list[str]:
     return said
 
 
-def _change(figure: str, now: Side, then: Side, level: float) -> Change | str:
+def _change(figure: str, now: Side, then: Side, examples: OnExamples, level: float) -> Change | str:
     """The change, or a line that says why there is none."""
     new, old = _values(now, figure), _values(then, figure)
     pairs = sorted(new.keys() & old.keys())
@@ -115,7 +118,7 @@ def _change(figure: str, now: Side, then: Side, level: float) -> Change | str:
         now=fmean(new[slot] for slot in pairs),
         difference=difference,
         percent=_percent(difference, before),
-        on_examples=_on_examples(now, then, level) if figure == now.headline else None,
+        on_examples=examples.differences.get(now.strategy) if figure == now.headline else None,
     )
 
 
@@ -149,13 +152,13 @@ def _percent(difference: Mean, before: float) -> Mean | None:
     return Mean(difference.n, mean or 0.0, low, high)
 
 
-def _on_examples(now: Side, then: Side, level: float) -> Mean | None:
-    """None where either side's runs are not at hand, or recorded no outcomes."""
+def _on_examples(now: Side, then: Side, level: float) -> OnExamples:
+    """Nothing where either side's runs are not at hand, or recorded no outcomes."""
     new, old = (
         {each.seed: side.at_hand[each.run_id] for each in _first_turns(side) if each.run_id in side.at_hand}
         for side in (now, then)
     )
-    return outcomes.compared({now.strategy: new}, old, level).differences.get(now.strategy)
+    return outcomes.compared({now.strategy: new}, old, level)
 
 
 def _first_turns(side: Side) -> list[RunFigures]:

@@ -29,7 +29,7 @@ def lines(history: History) -> list[str]:
         f"Changes since {history.baseline}, paired by seed: now minus before, intervals at {100 * history.level:.4g} % "
         "each, so that those of all strategies hold together."
     ]
-    said += [f"Not compared with the baseline: {line}." for line in history.unmatched]
+    said += [f"Not compared with the baseline: {line.removesuffix('.')}." for line in history.unmatched]
     return said + [f"{'FAILED: ' if each.failed else ''}{each.says}." for each in history.judged]
 
 

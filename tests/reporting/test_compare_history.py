@@ -141,6 +141,10 @@ def test_one_run_each_with_examples_asks_the_bootstrap(
     assert made.changes[0].difference.low is None
     assert made.changes[0].on_examples is not None
     assert made.judged[0].failed is failed, made.judged[0].says
+    (tmp_path / "then" / "a" / "outcomes.npz").write_bytes(b"")
+    damaged = since(tmp_path / "now", tmp_path / "then")
+    assert damaged.changes[0].on_examples is None
+    assert "then/a/outcomes.npz is damaged" in damaged.unmatched[0]
 
 
 def test_many_strategies_share_the_error(write: Any) -> None:
