@@ -19,9 +19,10 @@ def write(made: Report, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     drawn = [plots(group, at < PNG_GROUPS) for at, group in enumerate(made.groups)]
     images = [_write_images(out, at, made.groups[at].title, each) for at, each in enumerate(drawn)]
+    lines = [[line for line, _ in each] + _elsewhere(at, drawn[at]) for at, each in enumerate(images)]
     texts = {
         "index.html": html.page(made, drawn),
-        "report.md": report.to_markdown(made, [[line for line, _ in each] for each in images]),
+        "report.md": report.to_markdown(made, lines),
         "report.json": report.to_json(made),
     }
     for name, text in texts.items():
@@ -38,9 +39,13 @@ def _write_images(out: Path, at: int, title: str, drawn: list[Plot]) -> list[tup
     """Writes a group's plots, those that have a picture; returns the Markdown that shows them, and the files."""
     written = []
     for plot in drawn:
-        if not plot.png:
-            continue
-        path = out / f"{at + 1}-{slug(title)}-{plot.name}.png"
-        path.write_bytes(plot.png)
-        written.append((f"![{plot.caption}]({path.name})", path))
+        if plot.png:
+            path = out / f"{at + 1}-{slug(title)}-{plot.name}.png"
+            path.write_bytes(plot.png)
+            written.append((f"![{plot.caption}]({path.name})", path))
     return written
+
+
+def _elsewhere(at: int, drawn: list[Plot]) -> list[str]:
+    """Where the plots are of which there are no pictures."""
+    return [f"Its plots: [index.html](index.html#{html.anchor(at)})"] if drawn and at >= PNG_GROUPS else []

@@ -24,7 +24,7 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
     )
     sections = [
         _section(at, group, report.confidence, plots)
-        for at, (group, plots) in enumerate(zip(report.groups, drawn, strict=True), start=1)
+        for at, (group, plots) in enumerate(zip(report.groups, drawn, strict=True))
     ]
     return environment.get_template("report.html").render(
         title=reports.title(report),
@@ -35,9 +35,14 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
     )
 
 
+def anchor(at: int) -> str:
+    """Of a group, by its place, in the page's address."""
+    return f"group-{at + 1}"
+
+
 def _section(at: int, group: Group, confidence: float, drawn: list[Plot]) -> dict[str, object]:
     return {
-        "id": f"group-{at}",
+        "id": anchor(at),
         "heading": tables.heading(group),
         "answer": answer(group),
         "tables": tables.tables(group, confidence),

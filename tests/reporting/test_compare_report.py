@@ -264,10 +264,13 @@ def test_missing_measurements_are_dashes_beside_others_and_no_column_alone(
     assert [row.count("—") for row in rows] == [2, 3, 3]  # quality, speed, memory
 
 
+PLOTS = ("memory", "padding", "quality", "quality_speed", "throughput")
+
+
 def test_a_report_is_written_again(sweep: Path, out: Path) -> None:
     assert compared(["night", "--runs", str(sweep)], out) == compared(["night", "--runs", str(sweep)], out)
     assert sorted(path.name for path in out.iterdir() if path.is_file()) == [
-        *(f"1-tag-wnut17-word-rnn-{plot}.png" for plot in ("memory", "padding", "quality", "quality_speed", "throughput")),
+        *(f"1-tag-wnut17-word-rnn-{name}.png" for name in PLOTS),
         "index.html",
         "report.json",
         "report.md",

@@ -45,3 +45,19 @@ def test_one_configuration_needs_no_overview(tmp_path: Path, write_run: Any) -> 
         write_run(tmp_path / "runs" / str(seed), "packed", seed)
     assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     assert "|" not in (tmp_path / "out" / "report.md").read_text(encoding="utf-8").partition("\n## ")[0]
+
+
+def test_pictures_of_the_first_groups_and_the_page_for_the_others(tmp_path: Path, write_run: Any) -> None:
+    for number in range(6):
+        change = {"provenance.comparison_hash": str(number), "dataset": f"d{number}"}
+        write_run(tmp_path / "runs" / str(number), "packed", 1, change=change)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    markdown = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    pictures = {path.name for path in (tmp_path / "out").glob("*.png")}
+    assert set(re.findall(r"\]\((\S+\.png)\)", markdown)) == pictures
+    assert {name[0] for name in pictures} == {"1", "2", "3", "4"}
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    for anchor in re.findall(r"\(index\.html#(\S+)\)", markdown):
+        assert f'<section id="{anchor}">' in page
+        assert f'<figure id="{anchor}-quality">' in page
+    assert markdown.count("index.html#") == 2
