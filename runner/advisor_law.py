@@ -4,10 +4,11 @@ With R rows, width T and N real tokens, forward and backward take
 
     a + b N + c R T + d R T^2 + e T seconds,    a, b, c, d, e >= 0
 
-(d is what attention needs, e what every step of a recurrent layer costs whatever the rows). The law is fitted to times
-measured on this machine, so that the sum of the errors' absolute values is least: a median rather than a mean, which a
-moment's disturbance does not move (Koenker and Bassett 1978; solved as a linear programme). Errors are divided by the
-square root of the time measured: large batches weigh more, as they do in an epoch's time, but do not decide alone.
+(d is what attention needs, which has packed rows in several rectangles: R T and R T^2 are then sums; e is what every
+step of a recurrent layer costs whatever the rows). The law is fitted to times measured on this machine, so that the sum
+of the errors' absolute values is least: a median rather than a mean, which a moment's disturbance does not move
+(Koenker and Bassett 1978; solved as a linear programme). Errors are divided by the square root of the time measured:
+large batches weigh more, as they do in an epoch's time, but do not decide alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MUST_BETTER = np.array([1e-3, 0.0, 0.0, 2e-2, 1e-3])
 
 def terms_of(shapes: Shapes) -> FloatArray:
     """(M, 5) what a, b, c, d and e are multiplied by."""
-    columns = [np.ones(len(shapes.rows)), shapes.tokens, shapes.cells, shapes.cells * shapes.widths, shapes.widths]
+    columns = [np.ones(len(shapes.rows)), shapes.tokens, shapes.cells, shapes.pairs, shapes.widths]
     return np.stack(columns, axis=1).astype(np.float64)
 
 

@@ -20,8 +20,9 @@ from runner.batch import Batch
 from runner.batching.loader import Batching
 from runner.batching.passes import micro_batches
 from runner.batching.quality import FloatArray
-from runner.batching.shapes import Shapes, Updates, shapes_of
+from runner.batching.shapes import Shapes, Updates, joined
 from runner.batching.stream import Stream
+from runner.layers.attention import SelfAttention
 from runner.model import Model
 from runner.rows import IntArray
 from runner.task import START, Head, Task
@@ -46,9 +47,9 @@ class Candidate:
     train: Batch
     updates: Updates
 
-    @property
-    def shapes(self) -> Shapes:
-        return micro_batches(self.batching, self.updates, self.train)
+    def shapes(self, blocks: bool) -> Shapes:
+        """`blocks`: as `runner.batching.passes` has it."""
+        return micro_batches(self.batching, self.updates, self.train, blocks)
 
 
 @dataclass
@@ -74,14 +75,12 @@ class Kind:
     def lengths(self, rows: IntArray) -> IntArray:
         return self.train.rows.host_lengths[rows]
 
-    def shape(self, rows: IntArray) -> Shapes:
+    def shape(self, rows: IntArray, blocks: bool) -> Shapes:
         """Of these rows as one micro-batch."""
-        multiple = self.batching.width_multiple if isinstance(self.batching, Batching) and self.batching.pads else 1
-        return shapes_of([np.arange(len(rows))], self.lengths(rows), None, multiple)
+        return micro_batches(self.batching, [rows], self.train, blocks)
 
     def law(self) -> FloatArray:
-        shapes = Shapes(*(np.concatenate([getattr(one, key) for one in self.shapes]) for key in vars(self.shapes[0])))
-        return fitted(terms_of(shapes), np.array(self.seconds))
+        return fitted(terms_of(joined(self.shapes)), np.array(self.seconds))
 
 
 class Probe:
@@ -104,14 +103,15 @@ class Probe:
         self.model, self.task, self.optimizer = model.train(), task, optimizer
         self.clip_norm, self.bf16, self.device = clip_norm, bf16, device_of(model)
         self.rng = np.random.default_rng(0)
+        self.blocks = any(isinstance(one, SelfAttention) for one in model.modules())
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = 0.0
 
     def predict(self, candidates: Sequence[Candidate], seconds: float) -> list[float]:
         """Seconds that the updates of each candidate would take, found in about so many `seconds`."""
         kinds: dict[Hashable, Kind] = {}
-        shapes = [one.shapes for one in candidates]
-        keys = [_key(one, each) for one, each in zip(candidates, shapes, strict=True)]
+        shapes = [one.shapes(self.blocks) for one in candidates]
+        keys = [_key(one) for one in candidates]
         for one, each, key in zip(candidates, shapes, keys, strict=True):
             kind = kinds.setdefault(key, Kind(one.batching, one.train, len(each.rows) > len(one.updates), []))
             kind.pool += np.split(np.concatenate(one.updates), np.cumsum(each.rows)[:-1])
@@ -135,7 +135,7 @@ class Probe:
             while time.perf_counter() < end or len(kind.seconds) < _LEAST:
                 for share in SHARES:
                     rows = self._piece(kind, share * kind.most_places)
-                    kind.shapes.append(kind.shape(rows))
+                    kind.shapes.append(kind.shape(rows, self.blocks))
                     kind.seconds.append(self._seconds(kind, rows))
                 steps.append(self._step())
         return float(np.median(steps))
@@ -145,7 +145,7 @@ class Probe:
         rows = self._piece(kind, 0.0)
         self._seconds(kind, rows)
         self._step()
-        each = self._seconds(kind, rows) / int(kind.shape(rows).cells[0])
+        each = self._seconds(kind, rows) / int(kind.shape(rows, self.blocks).cells[0])
         kind.most_places = allowed / each / (_ON_GPU if self.device.type == "cuda" else 1)
 
     def _piece(self, kind: Kind, places: float) -> IntArray:
@@ -193,8 +193,8 @@ class Probe:
         return time.perf_counter()
 
 
-def _key(candidate: Candidate, shapes: Shapes) -> Hashable:
+def _key(candidate: Candidate) -> Hashable:
     """Of the law that its micro-batches follow; rectangles without padding may run by other kernels."""
-    batching = candidate.batching
+    batching, whole = candidate.batching, candidate.shapes(blocks=False)
     at_once = None if isinstance(batching, Stream) else batching.micro_batch
-    return type(batching), id(candidate.train), batching.layout, at_once, bool((shapes.cells == shapes.tokens).all())
+    return type(batching), id(candidate.train), batching.layout, at_once, bool((whole.cells == whole.tokens).all())
