@@ -63,9 +63,9 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
-    made.add_argument("--low", type=number(0), default=1e-6, metavar="RATE", help="first rate (default: %(default)s)")
+    made.add_argument("--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)")
     made.add_argument("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
-    made.add_argument("--updates", type=whole(10), default=200, metavar="N", help="in all (default: %(default)s)")
+    made.add_argument("--updates", type=whole(10), default=300, metavar="N", help="in all (default: %(default)s)")
     made.add_argument(
         "--smoothing",
         type=_weight,

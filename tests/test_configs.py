@@ -13,10 +13,10 @@ import yaml
 from composed import config
 from torch import nn
 
-from runner.build import build, check_options
-from runner.experiment import check_root
+from runner.build import build
 from runner.model import build_model
-from runner.training import Settings
+from runner.searching.check import check_config
+from runner.searching.options import SearchOptions
 from runner.vocab import EOS, PAD, UNK, Vocab
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -70,23 +70,9 @@ def test_there_are_configs() -> None:
 def test_it_composes_and_every_option_is_one_of_the_constructor(choice: str) -> None:
     plain = composed(choice)
     assert plain["choices"][choice.partition("=")[0]] == choice.partition("=")[2]
-    check_options(check_root, plain, "")
-    check_options(Settings, plain["train"], "train")
-    for key, node in plain.items():
-        _check_nodes(node, key)
-
-
-def _check_nodes(node: Any, where: str) -> None:
-    """Names and values of every node, without building it."""
-    if not isinstance(node, Mapping):
-        return
-    for key, value in node.items():
-        _check_nodes(value, f"{where}.{key}")
-    if "_target_" in node:
-        module, _, name = node["_target_"].rpartition(".")
-        target = getattr(__import__(module, fromlist=[name]), name)
-        given = dict.fromkeys(("params", "total_updates", "updates_per_epoch", "input_size", "causal", "vocabs"))
-        check_options(target, {key: value for key, value in node.items() if key != "_target_"}, where, given)
+    check_config(plain)
+    if plain["search"] is not None:
+        SearchOptions.of(plain["search"])
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))

@@ -16,6 +16,7 @@ from runner.command_line import exit_code
 from runner.compose import compose_from
 from runner.errors import HydromelError
 from runner.job import say
+from runner.mlflow_store import redacted
 from runner.names import higher_is_better
 from runner.provenance_hash import job_hash
 from runner.saved_config import write_config
@@ -108,7 +109,7 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
     try:
         with (
             FileLock(search.folder / LOCK, timeout=0),
-            storage_errors(search.options.storage or f"{search.folder / STUDY}"),
+            storage_errors(redacted(search.options.storage or f"{search.folder / STUDY}")),
         ):
             return _run(search, search.study(), plots)
     except Timeout:

@@ -34,9 +34,9 @@ def storage_errors(where: str) -> Iterator[None]:
 
     try:
         yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        cause = error.__cause__ or error
-        raise HydromelError(f"{where}: the study cannot be read or written ({str(cause).splitlines()[0]})") from error
+    except (StorageInternalError, SQLAlchemyError, ImportError) as error:  # of a database's driver
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise HydromelError(f"{where}: the study cannot be read or written ({reason})") from error
 
 
 def open_study(
