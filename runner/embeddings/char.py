@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from runner.embeddings.split import Splits
 from runner.errors import HydromelError, no_feature
-from runner.layers.convolution import Convolution
+from runner.layers.convolution import Convolution, side_by_side
 from runner.layers.dropout import Dropout
 from runner.layers.highway import Highway
 from runner.layers.pooling import first_pool, last_pool, max_pool
@@ -164,8 +164,8 @@ class CharConv(nn.Module):
         ids = features[self.spelled.feature]
         characters, of_token = self.spelled(ids)
         # no activation changes which output is largest
-        largest = [max_pool(convolution(characters, None)) for convolution in self.convolutions]
-        vectors = self.highway(self.activation(torch.cat(largest, dim=-1)))
+        largest = max_pool(side_by_side([*self.convolutions], characters, None))
+        vectors = self.highway(self.activation(largest))
         return self.dropout.of(_of_tokens(vectors, of_token, ids))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.layers.convolution import Convolution
+from runner.layers.convolution import Convolution, side_by_side
 from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.past import latest
 from runner.layers.shortcut import Joint, Shortcut
@@ -88,8 +88,7 @@ class Conv(nn.Module):
             if latest is not None:
                 before = state[place] if state else read.values.new_zeros(x.rows.n_rows, self.tail, self.sizes[place])
                 ends.append(_end(before, read, latest))
-            parallel: list[Ragged] = [convolution(read, before) for convolution in convolutions]  # type: ignore[attr-defined]
-            output = read.with_values(torch.cat([one.values for one in parallel], dim=-1)).map(self.activation)
+            output = side_by_side([*convolutions], read, before).map(self.activation)  # type: ignore[misc]
             x = self.dropouts[place].of(self.joints[place](x, output))  # type: ignore[operator]
         return self.locked[-1].of(x), None if latest is None else ends  # type: ignore[operator]
 

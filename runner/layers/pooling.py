@@ -6,12 +6,14 @@ What stands in padding is selected away before it is read, so no value and no gr
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from runner.layers.staircase import moved
 from runner.ragged import Ragged
+from runner.rows import Rows
 
 Pooling = Literal["mean", "max", "min", "sum", "sqrt", "unit_sum", "last", "first", "attention"]
 
@@ -53,15 +55,43 @@ def min_pool(x: Ragged) -> Tensor:
 
 
 def _extreme(x: Ragged, worst: float) -> Tensor:
-    reduce = "amax" if worst < 0 else "amin"
-    if x.layout == "padded":
-        filled = x.filled(worst)
-        pooled = filled.amax(dim=1) if worst < 0 else filled.amin(dim=1)
-    else:
-        start = x.values.new_full((x.rows.n_rows, *x.values.shape[1:]), worst)
-        index = x.rows.row[:, None].expand_as(x.values)
-        pooled = start.scatter_reduce(0, index, x.values, reduce, include_self=False)
+    if x.layout == "padded" and x.values.device.type != "cpu":
+        return over_rectangle(x, worst)
+    tokens = x.values if x.layout == "packed" else moved(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
+    pooled: Tensor = _Extreme.apply(tokens, x.rows, worst)  # type: ignore[no-untyped-call]
+    return pooled
+
+
+def over_rectangle(x: Ragged, worst: float) -> Tensor:
+    """The largest of padded rows, or with a `worst` of infinity the smallest; on a CPU real tokens alone are faster."""
+    filled = x.filled(worst)
+    pooled = filled.amax(dim=1) if worst < 0 else filled.amin(dim=1)
     return pooled.masked_fill((x.lengths == 0)[:, None], 0.0)
+
+
+def _scattered(values: Tensor, rows: Rows, reduce: str, start: float) -> Tensor:
+    """(N, D) -> (B, D), beginning with `start`."""
+    begin = values.new_full((rows.n_rows, *values.shape[1:]), start)
+    return begin.scatter_reduce(0, rows.row[:, None].expand_as(values), values, reduce)
+
+
+class _Extreme(torch.autograd.Function):
+    """(N, D), worst value -> (B, D). The gradient of `scatter_reduce` itself takes six times as long on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Rows, worst: float) -> Tensor:
+        pooled = _scattered(values, rows, "amax" if worst < 0 else "amin", worst)
+        ctx.save_for_backward(values, pooled)
+        ctx.rows = rows
+        return pooled.masked_fill((rows.lengths == 0)[:, None], 0.0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        values, pooled = ctx.saved_tensors
+        row = ctx.rows.row
+        chosen = (values == pooled.index_select(0, row)).to(values.dtype)
+        share = grads[0] / _scattered(chosen, ctx.rows, "sum", 0.0).clamp(min=1.0)
+        return chosen.mul_(share.index_select(0, row)), None, None
 
 
 def first_pool(x: Ragged) -> Tensor:

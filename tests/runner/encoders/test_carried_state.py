@@ -12,6 +12,7 @@ import torch
 import yaml
 from contract import NoWaiting, rows_of
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from runner.build import build
 from runner.errors import HydromelError
@@ -191,26 +192,28 @@ def test_carrying_a_state_never_waits_for_the_device(name: str, changed: dict[st
 
 @one_of_each
 def test_a_step_costs_a_step(name: str, changed: dict[str, Any]) -> None:
-    """Tokens that pass the layers with weights, and are convolved: of the text read before none, but for the edge."""
+    """Tokens that pass the layers with weights: of the text read before none."""
     module = encoder(name, changed)
     state = read(module, texts((40, 30)), START, "packed")[1]
     passed: list[int] = []
 
     def count(layer: nn.Module, args: tuple[Any, ...], _: Any) -> None:
         sequence = args[0].data if isinstance(args[0], tuple) else args[0]
-        edge = layer.kernel_size[0] - 1 if isinstance(layer, nn.Conv1d) else 0
-        places = sequence.numel() // (sequence.shape[1] if isinstance(layer, nn.Conv1d) else sequence.shape[-1])
-        passed.append(places - edge * (len(sequence) if sequence.dim() == 3 else 1))
+        passed.append(sequence.numel() // sequence.shape[-1])
 
     for one in module.modules():
-        if isinstance(one, nn.Linear | nn.LSTM | nn.Conv1d):
+        if isinstance(one, nn.Linear | nn.LSTM):
             one.register_forward_hook(count)
     for layout in ("packed", "padded"):
         passed.clear()
-        state = read(module, texts((1, 1)), state, layout)[1]
-        gap = 4 if name == "conv" and layout == "packed" else 0  # the edge of the second row, in one long line
-        assert bool(passed) == (name != "none")
-        assert all(2 <= one <= 2 + 2 * gap for one in passed), passed
+        with FlopCounterMode(display=False) as operations:
+            state = read(module, texts((1, 1)), state, layout)[1]
+        if name == "conv":  # its products are no module's
+            weights = sum(one.weight.numel() for one in module.modules() if isinstance(one, nn.Conv1d))
+            assert operations.get_total_flops() == 2 * 2 * weights
+        else:
+            assert bool(passed) == (name != "none")
+            assert all(one == 2 for one in passed), passed
 
 
 @pytest.mark.parametrize("memory", [1, 4])

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.kernels import KernelWatch
-from runner.layers.convolution import Convolution
-from runner.layers.pooling import pooling
+from runner.layers.convolution import Convolution, side_by_side
+from runner.layers.pooling import over_rectangle, pooling
 from runner.layers.recurrence import Cell, Recurrence
 from runner.ragged import Ragged
 from runner.task import START
@@ -86,6 +86,13 @@ def test_equal_largest_values_share_the_gradient_in_both_layouts() -> None:
         assert values.grad.flatten().tolist() == [0.5, 0.5, 0.0, 1.0]
 
 
+@pytest.mark.parametrize("worst", [-torch.inf, torch.inf])
+def test_on_a_gpu_the_largest_of_a_rectangle_is_the_same(worst: float) -> None:
+    check_contract(lambda x: over_rectangle(x.pad() if x.layout == "packed" else x, worst), 6)
+    x = ragged(layout="padded", widen=2)
+    torch.testing.assert_close(over_rectangle(x, worst), pooling("max" if worst < 0 else "min", 6)(x))
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5])
 def test_convolution_keeps_the_contract_and_equals_each_row_by_itself(width: int, causal: bool) -> None:
@@ -98,6 +105,49 @@ def test_convolution_keeps_the_contract_and_equals_each_row_by_itself(width: int
         edges = F.pad(row.T[None], (left, width - 1 - left))
         expected.append(F.conv1d(edges, layer.convolution.weight, layer.convolution.bias)[0].T)
     torch.testing.assert_close(layer(x, None).values, torch.cat(expected))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(causal: bool, layout: str) -> None:
+    """Of several widths, with and without what stood before the rows; torch's own are what runs on a GPU."""
+    layers = [Convolution(6, filters, width, causal).double() for filters, width in ((4, 3), (2, 1), (3, 6), (1, 4))]
+    parameters = [one for layer in layers for one in weights(layer)]
+
+    def by_torch(x: Ragged) -> Ragged:
+        if not x.rows.n_tokens:  # never comes so far
+            return side_by_side(layers, x, None)
+        return x.with_values(torch.cat([layer.elsewhere(x, None) for layer in layers], dim=-1))
+
+    check_contract(lambda x: side_by_side(layers, x, None), 6, parameters)
+    check_contract(by_torch, 6, parameters)
+    x, before = ragged(layout=layout, widen=2), torch.randn(len(LENGTHS), 7, 6, dtype=torch.float64)
+    values, before = x.values.requires_grad_(), before.requires_grad_()
+    for past in (before, None) if causal else (None,):
+        together = side_by_side(layers, x, past).tokens()
+        apart = torch.cat([layer(x, past).tokens() for layer in layers], dim=1)
+        torchs = torch.cat([x.with_values(layer.elsewhere(x, past)).tokens() for layer in layers], dim=1)
+        asked = [values, *parameters, *([] if past is None else [past])]
+        weigh = torch.randn_like(together)
+        found = [(one, *torch.autograd.grad((one * weigh).sum(), asked)) for one in (together, apart, torchs)]
+        for mine, *others in zip(*found, strict=True):
+            for theirs in others:
+                torch.testing.assert_close(mine, theirs)
+
+
+def test_convolutions_run_in_mixed_precision() -> None:
+    layer, x = Convolution(6, 4, 3, causal=False), ragged().map(Tensor.float)
+    values = x.values.requires_grad_()
+    exact = layer(x, None).values
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = layer(x, None).values
+    assert mixed.dtype is torch.bfloat16
+    torch.testing.assert_close(mixed.float(), exact, rtol=0.05, atol=0.05)
+    asked = [values, *layer.parameters()]
+    grads = [torch.autograd.grad(one.float().sum(), asked) for one in (mixed, exact)]
+    for mine, theirs in zip(*grads, strict=True):
+        assert mine.dtype is torch.float32
+        torch.testing.assert_close(mine, theirs, rtol=0.05, atol=0.2)
 
 
 @pytest.mark.parametrize("cell", CELLS)
