@@ -51,9 +51,9 @@ def _cost(strategy: Strategy, group: Group) -> str:
     by = ""
     if verdict.difference:
         by = f" ({cells.signed(verdict.difference.mean, group.metric)})"
-    if verdict.says == UNDECIDED:
+    if verdict.says.startswith(UNDECIDED):
         return f"; whether its {metric} differs from {REFERENCE}'s is undecided{by}"
-    if verdict.says == SAME:
+    if verdict.says.startswith(SAME):
         return f"; its answers on {group.split} are as good as {REFERENCE}'s on every example"
     if verdict.says == "equal":
         return f"; its {metric} equals {REFERENCE}'s"
