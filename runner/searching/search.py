@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -96,10 +95,10 @@ def run_search(overrides: Sequence[str], folders: Sequence[str]) -> int:
 
 
 def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
-    if importlib.util.find_spec("optuna") is None:
-        raise HydromelError(INSTALL)
-    import optuna
-
+    try:
+        import optuna
+    except ImportError as error:
+        raise HydromelError(INSTALL) from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     search = Search.of(overrides, folders)
     if search.options.begin_with_defaults:

@@ -21,7 +21,11 @@ from runner.compose import compose_config
 from runner.experiment import run_experiment
 from runner.job import run_job
 from runner.searching import trial
+from runner.searching.best import best_yaml
+from runner.searching.outcome import Outcome, Tried
 from runner.searching.search import run_search
+from runner.searching.space import Interval, Space
+from runner.searching.study import INSTALL
 from runner.searching.trial import Ended, run_trial
 from runner.tracker import JsonlTracker
 
@@ -133,6 +137,31 @@ def test_the_best_config_adds_to_the_experiment_what_the_command_and_the_trial_c
     assert (config["encoder"]["dropout"], config["encoder"]["activation"]) == (0.25, "gelu")
     assert config["train"]["epochs"] == 4
     assert (config["optimizer"]["lr"], config["embedding"]["size"]) == (best["optimizer.lr"], best["embedding.size"])
+
+
+def test_what_no_file_can_say_is_told_in_the_best_config(here: Path) -> None:
+    given = ["~features.chars", "plugins=[mine]", "features=[words,chars]", "experiment=svm", "seed=3", "sweep.id=s"]
+    config = {"choices": {"features": ["words", "chars"], "experiment": "svm"}, "seed": 3, "a": {"b": 0.5}}
+    best = Tried(4, "finished", 71.5, {"a.b": 0.5}, [71.5], 1.0, None)
+    outcome = Outcome("s", "accuracy", True, [best], best, None, None)
+    text = best_yaml(outcome, given, config, Space({"a.b": Interval(low=0.0, high=1.0)}, frozenset()))
+    assert "# besides, give: ~features.chars\n# besides, give: plugins=[mine]\n" in text
+    content = yaml.safe_load(text)
+    assert content["defaults"] == ["svm", {"override /features": ["words", "chars"]}, "_self_"]
+    assert {key: content[key] for key in content if key not in ("defaults", "sweep")} == {
+        "seed": 3,
+        "a": {"b": 0.5},
+        "search": None,
+    }
+    assert "accuracy on valid 71.5000: trial 4" in text
+
+
+def test_without_optuna_one_line_says_how_to_install_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert run_search(OPTIONS, []) == 1
+    assert capfd.readouterr().err == f"error: {INSTALL}\n"
 
 
 def test_an_unpromising_run_is_ended(here: Path) -> None:
