@@ -30,4 +30,5 @@ def block_ends(lengths: IntArray) -> IntArray:
     found = [len(distinct)]
     while before[found[-1]]:
         found.append(int(before[found[-1]]))
-    return ends[np.array(found[::-1])]
+    best: IntArray = ends[np.array(found[::-1])]
+    return best
