@@ -45,10 +45,11 @@ def show(made: Report) -> None:
 
 
 def judgement(history: History) -> int:
-    """One line to the error output for each condition that failed, the others' on the console; the exit code."""
-    for each in history.judged:
-        print(each.says, file=sys.stderr if each.failed else sys.stdout)
-    return int(any(each.failed for each in history.judged))
+    """A line to the error output for each condition that failed; the exit code."""
+    failed = [each.says for each in history.judged if each.failed]
+    for line in failed:
+        print(line, file=sys.stderr)
+    return int(bool(failed))
 
 
 def _table(table: Table) -> RichTable:

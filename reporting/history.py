@@ -185,7 +185,7 @@ def _judge(condition: Condition, change: Change) -> Judged:
         condition.text,
         failed,
         f"{condition.text}: {how}: {change.strategy} ({change.heading}) {change.before:,.6g} before, {change.now:,.6g} "
-        f"now, {_signed(made, unit)}",
+        f"now: {_signed(made, unit)}",
     )
 
 

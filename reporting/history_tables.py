@@ -1,26 +1,41 @@
-"""Changes since a baseline as a table, and what a reader needs to read it."""
+"""Changes since a baseline as tables, and what a reader needs to read them."""
 
 from __future__ import annotations
 
 from reporting.cells import NONE, Cell, Column, Table, without_empty
-from reporting.history import History
+from reporting.conditions import SHORT
+from reporting.history import Change, History
 from reporting.statistics import Mean
 
-COLUMNS = [
-    Column("changed", "", lambda change: Cell(change.strategy, change.heading), is_text=True),
-    Column("figure", "", lambda change: Cell(change.figure, _pairs(change.difference.n)), is_text=True),
-    Column("before", "", lambda change: Cell(_number(change.before))),
-    Column("now", "", lambda change: Cell(_number(change.now))),
-    Column("change", "", lambda change: _interval(change.difference)),
-    Column("on examples", "", lambda change: _interval(change.on_examples)),
-    Column("change", "%", lambda change: _interval(change.percent)),
-]
+MIB = 2**20
+NAMES = {figure: short for short, figure in SHORT.items()}
 
 
-def table(history: History) -> Table:
-    """A row a figure and strategy."""
-    rows = [[column.cell(change) for column in COLUMNS] for change in history.changes]
-    return without_empty(Table(f"Changes since {history.baseline}", COLUMNS, rows))
+def tables(history: History) -> list[Table]:
+    """One a group of runs, a row a strategy and figure."""
+    by_heading: dict[str, list[Change]] = {}
+    for change in history.changes:
+        by_heading.setdefault(change.heading, []).append(change)
+    sure = f"± {100 * history.level:.4g} %"
+    columns = [
+        Column("strategy", "", lambda change: Cell(change.strategy, _pairs(change.difference.n)), is_text=True),
+        Column("figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), is_text=True, wraps=True),
+        Column("before", "", lambda change: Cell(_number(change.before, change.figure))),
+        Column("now", "", lambda change: Cell(_number(change.now, change.figure))),
+        Column("change", sure, lambda change: _symmetric(change.difference, change.figure)),
+        Column("on examples", "", lambda change: _from_to(change.on_examples, change.figure)),
+        Column("change, %", sure, lambda change: _symmetric(change.percent, "")),
+    ]
+    return [
+        without_empty(
+            Table(
+                f"Changes since {history.baseline}: {heading}",
+                columns,
+                [[column.cell(change) for column in columns] for change in changes],
+            )
+        )
+        for heading, changes in by_heading.items()
+    ]
 
 
 def lines(history: History) -> list[str]:
@@ -37,17 +52,23 @@ def _pairs(n: int) -> str:
     return f"{n} pair{'s' if n > 1 else ''}"
 
 
-def _number(value: float) -> str:
-    """Five digits, and thousands set apart."""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
+def _number(value: float, figure: str, sign: str = "") -> str:
+    """Bytes in MiB; else three decimals at most, and none from a thousand on."""
+    if figure.endswith("_bytes"):
+        return f"{value / MIB:{sign},.1f} MiB"
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
 
 
-def _interval(value: Mean | None) -> Cell:
+def _symmetric(value: Mean | None, figure: str) -> Cell:
     if value is None:
         return Cell(NONE)
-    bounds = "" if value.low is None or value.high is None else f"{_signed(value.low)} to {_signed(value.high)}"
-    return Cell(_signed(value.mean), bounds)
+    main = _number(value.mean, figure, "+")
+    if value.low is None or value.high is None:
+        return Cell(main, "no interval")
+    return Cell(main, f"± {_number((value.high - value.low) / 2, figure)}")
 
 
-def _signed(value: float) -> str:
-    return f"{value:+,.0f}" if abs(value) >= 1000 else f"{value:+.3g}"
+def _from_to(value: Mean | None, figure: str) -> Cell:
+    if value is None or value.low is None or value.high is None:
+        return Cell(NONE)
+    return Cell(_number(value.low, figure, "+"), f"to {_number(value.high, figure, '+')}")

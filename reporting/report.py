@@ -55,7 +55,7 @@ def title(report: Report) -> str:
 
 def first_tables(report: Report) -> list[Table]:
     """What stands above the groups: changes since the baseline, and all groups of one title beside each other."""
-    changes = [history_tables.table(report.history)] if report.history else []
+    changes = history_tables.tables(report.history) if report.history else []
     return changes + tables.overviews(report.groups, report.confidence)
 
 

@@ -220,12 +220,12 @@ def test_command_with_runs_and_with_a_report_as_baseline(
         shown = capsys.readouterr()
         (line,) = shown.err.splitlines()
         assert line.startswith(
-            "test/f1 < -1.0: failed: packed (tag · wnut17 · word · rnn) 42 before, 40.0333 now, -1.9"
+            "test/f1 < -1.0: failed: packed (tag · wnut17 · word · rnn) 42 before, 40.0333 now: -1.9"
         )
-        assert "speed < -5%: holds: packed" in shown.out
+        assert "speed < -5%: holds: packed" in " ".join(shown.out.split())
         for name in ("report.md", "index.html"):
             text = (tmp_path / "out" / name).read_text()
-            assert "-1.97" in text
+            assert "-1.967" in text
             assert "FAILED: test/f1" in text
         (change, *_) = json.loads((tmp_path / "out" / "report.json").read_text())["history"]["changes"]
         assert change["difference"]["mean"] == pytest.approx(-5.9 / 3)
