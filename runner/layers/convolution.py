@@ -1,7 +1,7 @@
 """One-dimensional convolutions over the tokens of each row, zeros beyond its edges; other rows are not seen.
 
-On a CPU they are matrix products over the windows of real tokens, of several widths side by side; elsewhere torch's
-convolutions.
+Over few numbers a token they are, on a CPU, matrix products over the windows of real tokens, of several widths side by
+side; otherwise torch's convolutions.
 
 Shapes: B rows, N tokens in all, D inputs, V places that the widest window sees.
 """
@@ -20,6 +20,8 @@ from runner.layers.staircase import moved
 from runner.ragged import Layout, Ragged
 from runner.rows import Rows
 
+PRODUCT_SIZE = 64  # numbers a token up to which products of windows are faster on a CPU (docs/performance.md)
+CROWDED = 0.8  # share of real tokens from which a padded rectangle is convolved as it is, on a CPU
 Span = tuple[int, int]  # the first place of a window that is seen, and that behind the last
 
 
@@ -47,14 +49,13 @@ class Convolution(nn.Module):
         """
         return side_by_side([self], x, before)
 
-    def elsewhere(self, x: Ragged, before: Tensor | None) -> Tensor:
-        """The values of `forward` by torch's convolutions, for devices other than a CPU."""
+    def by_torch(self, x: Ragged, before: Tensor | None) -> Tensor:
+        """The values of `forward` by torch's convolutions; padding of `x` is filled with zeros."""
         edge = None if before is None else before[:, before.shape[1] - self.left :].to(x.values.dtype)
-        return self._padded(x, edge) if x.layout == "padded" else self._packed(x, edge)
+        return self._padded(x.values, edge) if x.layout == "padded" else self._packed(x, edge)
 
-    def _padded(self, x: Ragged, edge: Tensor | None) -> Tensor:
-        """(B, T, filters), of rows behind their left edge, (B, left, D)."""
-        values = x.filled(0.0)
+    def _padded(self, values: Tensor, edge: Tensor | None) -> Tensor:
+        """(B, T, D) -> (B, T, filters), of rows behind their left edge, (B, left, D)."""
         if edge is None:
             return self._convolve(F.pad(values, (0, 0, self.left, self.right)))
         return self._convolve(F.pad(torch.cat([edge, values], dim=1), (0, 0, 0, self.right)))
@@ -89,21 +90,37 @@ def side_by_side(convolutions: Sequence[Convolution], x: Ragged, before: Tensor 
     if x.rows.n_tokens == 0:
         filters = sum(one.convolution.out_channels for one in convolutions)
         return x.with_values(x.values.new_zeros(*x.values.shape[:-1], filters))
-    if x.values.device.type != "cpu":
-        return x.with_values(torch.cat([one.elsewhere(x, before) for one in convolutions], dim=-1))
-    left, right = max(one.left for one in convolutions), max(one.right for one in convolutions)
     tokens = x.values if x.layout == "packed" else x.values.flatten(0, 1)
-    past = 0 if before is None else before.shape[1]
-    parts = [tokens, tokens.new_zeros(1, tokens.shape[1])]
-    parts += [] if before is None else [before.flatten(0, 1).to(tokens.dtype)]
+    if x.values.device.type != "cpu":
+        return _by_torch(convolutions, x, before)
+    if tokens.shape[1] <= PRODUCT_SIZE:
+        values = _by_products(convolutions, x, tokens, before)
+    elif x.layout == "packed" or x.rows.n_tokens >= CROWDED * len(tokens):
+        return _by_torch(convolutions, x, before)
+    else:
+        packed = Ragged(moved(tokens, x.rows.flat, None, x.rows.n_tokens), x.rows, "packed")
+        values = _by_torch(convolutions, packed, before).values
+    if x.layout == "padded":
+        values = moved(values, None, x.rows.flat, len(tokens)).view(*x.values.shape[:-1], -1)
+    return x.with_values(values)
+
+
+def _by_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
+    x = x.with_values(x.filled(0.0))
+    return x.with_values(torch.cat([one.by_torch(x, before) for one in convolutions], dim=-1))
+
+
+def _by_products(convolutions: Sequence[Convolution], x: Ragged, tokens: Tensor, before: Tensor | None) -> Tensor:
+    """(N, all filters) of `x`, whose places one after another are `tokens`."""
+    left, right = max(one.left for one in convolutions), max(one.right for one in convolutions)
+    parts, past = [tokens, tokens.new_zeros(1, tokens.shape[1])], 0
+    if before is not None:
+        parts, past = [*parts, before.flatten(0, 1).to(tokens.dtype)], before.shape[1]
     spans = [(left - one.left, left + 1 + one.right) for one in convolutions]
     weights = [weight for one in convolutions for weight in (one.convolution.weight, one.convolution.bias)]
     windows = _windows(x.rows, x.layout, left, right, past)
     values: Tensor = _Windowed.apply(torch.cat(parts), windows, spans, *weights)  # type: ignore[no-untyped-call]
-    if x.layout == "packed":
-        return x.with_values(values)
-    padded = moved(values, None, x.rows.flat, len(tokens))
-    return x.with_values(padded.view(*x.values.shape[:-1], -1))
+    return values
 
 
 def _windows(rows: Rows, layout: Layout, left: int, right: int, past: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.kernels import KernelWatch
+from runner.layers import convolution
 from runner.layers.convolution import Convolution, side_by_side
 from runner.layers.pooling import over_rectangle, pooling
 from runner.layers.recurrence import Cell, Recurrence
@@ -109,27 +110,28 @@ def test_convolution_keeps_the_contract_and_equals_each_row_by_itself(width: int
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(causal: bool, layout: str) -> None:
-    """Of several widths, with and without what stood before the rows; torch's own are what runs on a GPU."""
+@pytest.mark.parametrize("widen", [1, 2])
+def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
+    causal: bool, layout: str, widen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several widths, with and without what stood before the rows; by products, and by torch's convolutions."""
     layers = [Convolution(6, filters, width, causal).double() for filters, width in ((4, 3), (2, 1), (3, 6), (1, 4))]
     parameters = [one for layer in layers for one in weights(layer)]
-
-    def by_torch(x: Ragged) -> Ragged:
-        if not x.rows.n_tokens:  # never comes so far
-            return side_by_side(layers, x, None)
-        return x.with_values(torch.cat([layer.elsewhere(x, None) for layer in layers], dim=-1))
-
-    check_contract(lambda x: side_by_side(layers, x, None), 6, parameters)
-    check_contract(by_torch, 6, parameters)
-    x, before = ragged(layout=layout, widen=2), torch.randn(len(LENGTHS), 7, 6, dtype=torch.float64)
+    x, before = ragged(layout=layout, widen=widen), torch.randn(len(LENGTHS), 7, 6, dtype=torch.float64)
     values, before = x.values.requires_grad_(), before.requires_grad_()
     for past in (before, None) if causal else (None,):
-        together = side_by_side(layers, x, past).tokens()
-        apart = torch.cat([layer(x, past).tokens() for layer in layers], dim=1)
-        torchs = torch.cat([x.with_values(layer.elsewhere(x, past)).tokens() for layer in layers], dim=1)
+        found = []
+        weigh = torch.randn(sum(LENGTHS), 10, dtype=torch.float64)
         asked = [values, *parameters, *([] if past is None else [past])]
-        weigh = torch.randn_like(together)
-        found = [(one, *torch.autograd.grad((one * weigh).sum(), asked)) for one in (together, apart, torchs)]
+        for largest_product in (64, 0):
+            monkeypatch.setattr(convolution, "PRODUCT_SIZE", largest_product)
+            for crowded in (0.0, 1.0):
+                monkeypatch.setattr(convolution, "CROWDED", crowded)
+                check_contract(lambda x: side_by_side(layers, x, None), 6, parameters)
+                together = side_by_side(layers, x, past).tokens()
+                found.append((together, *torch.autograd.grad((together * weigh).sum(), asked)))
+        apart = torch.cat([layer(x, past).tokens() for layer in layers], dim=1)
+        found.append((apart, *torch.autograd.grad((apart * weigh).sum(), asked)))
         for mine, *others in zip(*found, strict=True):
             for theirs in others:
                 torch.testing.assert_close(mine, theirs)
