@@ -96,7 +96,8 @@ class Outcome:
         console = Console(width=1000, markup=False, highlight=False, emoji=False)  # figures are never cut
         finished = _ranked([trial for trial in self.trials if trial.ended == "finished"], self.higher_is_better)
         counts = {how: sum(trial.ended == how for trial in self.trials) for how in _ENDED.values()}
-        console.print(f"\n{len(self.trials)} trials: " + ", ".join(f"{n} {how}" for how, n in counts.items() if n))
+        ended = ", ".join(f"{n} {how}" for how, n in counts.items() if n)
+        console.print(f"\ntrials: {ended or 'none has ended'}")
         if finished:
             console.print(_table(self.metric, finished[:_SHOWN]))
         if self.importance is not None:

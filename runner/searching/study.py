@@ -68,8 +68,8 @@ def open_study(
         for key, value in asked.items():
             if before.get(key) != value:
                 raise HydromelError(
-                    f"sweep.id={name}: that search began with another {key}; it goes on with the same options "
-                    "(search.trials, timeout_minutes, sampler and pruner may change), or give another id"
+                    f"sweep.id={name}: that search began with another {key}; give the same options (but search.trials, "
+                    "timeout_minutes, sampler and pruner, which may change), or another id"
                 )
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         cut_off(study, trial.number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from runner.job import run_job
 from runner.searching import trial
 from runner.searching.best import best_yaml
 from runner.searching.outcome import Outcome, Tried
-from runner.searching.search import run_search
+from runner.searching.search import STUDY, run_search
 from runner.searching.space import Interval, Space
 from runner.searching.study import INSTALL
 from runner.searching.trial import Ended, run_trial
@@ -39,10 +40,12 @@ REAL = (
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_study_file: Path) -> Iterator[Path]:
     """A folder in which trials train nothing."""
     monkeypatch.chdir(tmp_path)
     fake_trials.use(monkeypatch, tmp_path)
+    (tmp_path / "runs" / "s").mkdir(parents=True)
+    shutil.copy(empty_study_file, tmp_path / "runs" / "s" / STUDY)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield tmp_path
     for number, handler in handlers.items():

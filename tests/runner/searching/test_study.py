@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,19 @@ def drawn(file: Path, of: SearchOptions, count: int, cut: set[int] = frozenset()
     return [trial.params for trial in counted(study)]
 
 
+@pytest.fixture(autouse=True)
+def study_files(tmp_path: Path, empty_study_file: Path) -> None:
+    """Databases without a study."""
+    for name in "abc":
+        shutil.copy(empty_study_file, tmp_path / f"{name}.db")
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_an_interrupted_search_draws_what_one_without_interruption_draws(tmp_path: Path, sampler: str) -> None:
     of = options(f"search.sampler={sampler}", "search.startup_trials=3")
     whole = drawn(tmp_path / "a.db", of, 6)
-    assert drawn(tmp_path / "c.db", of, 6, cut={0, 4}) == whole
-    assert drawn(tmp_path / "d.db", options(f"search.sampler={sampler}", "search.seed=2"), 1) != whole[:1]
+    assert drawn(tmp_path / "b.db", of, 6, cut={0, 4}) == whole
+    assert drawn(tmp_path / "c.db", options(f"search.sampler={sampler}", "search.seed=2"), 1) != whole[:1]
     assert len({trial["x"] for trial in whole}) == 6
 
 
