@@ -18,13 +18,14 @@ from reporting.mlflow_place import Place, filter_of, place_of
 from reporting.report import Report
 from reporting.run import Found
 from runner.errors import HydromelError
-from runner.mlflow_store import one_line, open_store, redacted
+from runner.mlflow_store import SQLITE, one_line, open_store, redacted
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
     from mlflow.tracking import MlflowClient
 
 TAG_REPORT = "hydromel.report"  # of the run that holds a report: its key
+QUALITY = {"test": "test", "valid": "best"}  # the section of metrics with the quality of the kept checkpoint
 FIGURES = ("speed/tok_s", "pad/fraction", "mem/peak_gib")
 LABELS = ("task", "dataset", "embedding", "encoder")  # tags of a run, besides its strategy
 LONGEST_NOTE = 4500  # characters; MLflow's servers cut tags at 5,000
@@ -50,8 +51,16 @@ def offer(made: Report, found: Sequence[Found], files: Sequence[Path], tracking_
         reason = str(error) if isinstance(error, HydromelError) else one_line(error)
         print(f"warning: the report is not in MLflow: {redacted(reason)}", file=sys.stderr)
         return
-    served = "" if place.uri.startswith(("http:", "https:")) else f" (served by `make ui`, from {redacted(place.uri)})"
-    print(f"MLflow: {link}{served}")
+    print(f"MLflow: {link}{_served(place.uri)}")
+
+
+def _served(uri: str) -> str:
+    """By which command the address answers; a server's own answers by itself."""
+    if uri.startswith(("http:", "https:")):
+        return ""
+    if uri == f"{SQLITE}{Path('mlflow.db').absolute()}":
+        return " (served by `make ui`)"
+    return f" (served by `mlflow server --workers 1 --backend-store-uri '{redacted(uri)}'`)"
 
 
 def log(made: Report, files: Sequence[Path], place: Place, chosen: str) -> str:
@@ -121,7 +130,7 @@ def shown(made: Report, sample: LoggedRun, chosen: str) -> Shown:
     differing = [tag for tag, values in zip(LABELS, zip(*titles, strict=False), strict=False) if len(set(values)) > 1]
     return Shown(
         params=["batching.name", *(name for name in settings if name in sample.data.params)],
-        quality=[f"test/{metric}" for metric in metrics],
+        quality=list(dict.fromkeys(f"{QUALITY[group.split]}/{group.metric}" for group in made.groups)),
         figures=[name for name in FIGURES if name in logged],
         curves=[*(f"valid/{metric}" for metric in metrics), "train/loss"],
         tags=differing,
