@@ -1,4 +1,4 @@
-"""A config as `hydromel OVERRIDES` composes it, for the commands that train nothing (audit, plan)."""
+"""A config as `hydromel OVERRIDES` composes it, for commands that train nothing, and for the trials of a search."""
 
 from __future__ import annotations
 
