@@ -103,8 +103,10 @@ def reached(when: Reached, text: Callable[[float], str]) -> Cell:
 
 
 def times(value: float) -> str:
-    """A ratio; 0.004 is not 0.00."""
-    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
+    """A ratio; 0.004 is not 0.00, and of 4,388.21 nobody needs the rest."""
+    if value < 0.001:
+        return "<0.001"
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.{int(value < 100)}f}"
 
 
 def whole(value: float) -> str:

@@ -90,7 +90,7 @@ def _throughput(group: Group) -> Any:
 def _padding(group: Group) -> Any:
     """By cause, and in a panel of its own, since its unit is another, that of the words' characters."""
     strategies = group.strategies
-    characters = any(strategy.character_padding is not None for strategy in strategies)
+    characters = any(strategy.character_padding for strategy in strategies)
     figure, panels = drawing.stacked([drawing.height(strategies)] * (2 if characters else 1))
     rows = [[100 * each.padding_by_cause.get(cause, 0.0) for cause in PADDING_CAUSES] for each in strategies]
     colours = {cause: CAUSES[cause] for cause in PADDING_CAUSES}
