@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
+from runner import accounting
 from runner.advisor_probe import Candidate, Probe
 from runner.batch import Batch
 from runner.batching.auto import Auto
@@ -56,34 +57,41 @@ def predicted(one: Candidate, name: str, seconds: float, epochs: int, peak_bytes
     )
 
 
-def peak_bytes(memory: Memory, device: torch.device, before_bytes: int) -> int:
+def peak_bytes(memory: Memory, device: torch.device, resident_bytes: int, copied: bool) -> int:
     """What `runner.accounting.Memory` would measure.
 
     Args:
-        before_bytes: resident set of the process, parameters and data in it, before training. Not used on a GPU, where
-            the allocator is asked, which knows of nothing else.
+        resident_bytes: of this process after the estimate, whose batches have loaded the kernels' code; its gradients
+            and the optimiser's state are there still. Not used on a GPU, where the allocator knows of nothing else.
+        copied: whether the estimate was made on a copy of the model.
     """
     working = max(memory.update_bytes, memory.scoring_bytes)
     if device.type == "cuda":
         return memory.staying_bytes + working
-    return before_bytes + memory.optimizer_bytes + working
+    return resident_bytes - memory.gradient_bytes - copied * memory.parameter_bytes + working
 
 
 def advise(
-    auto: Auto, train: Batch, others: list[Batch], seed: int, probe: Probe, estimate: MemoryEstimate, before_bytes: int
+    auto: Auto, train: Batch, others: list[Batch], seed: int, estimate: MemoryEstimate, probe: Callable[[], Probe]
 ) -> dict[str, Any]:
     """The `advice` of result.json: what is predicted of every candidate, and which one is chosen.
+
+    Args:
+        estimate: on a copy of the model.
+        probe: makes one, once memory has been estimated.
 
     Raises:
         HydromelError: none stays within `max_memory_bytes`.
     """
-    begin, lengths = time.perf_counter(), train.rows.host_lengths
+    begin, lengths, device = time.perf_counter(), train.rows.host_lengths, train.rows.device
     named = [(name, Candidate(one, train, one.updates(lengths, seed, 0))) for name, one in auto.strategies()]
-    seconds = probe.predict([one for _, one in named], auto.probe_seconds)
-    found = []
-    for (name, one), its_seconds in zip(named, seconds, strict=True):
-        memory = estimate.of(one.batching, train, others, one.updates)
-        found.append(predicted(one, name, its_seconds, 1, peak_bytes(memory, probe.device, before_bytes)))
+    memories = [estimate.of(one.batching, train, others, one.updates) for _, one in named]
+    resident_bytes = accounting.Memory(device).before
+    seconds = probe().predict([one for _, one in named], auto.probe_seconds)
+    found = [
+        predicted(one, name, its_seconds, 1, peak_bytes(memory, device, resident_bytes, copied=True))
+        for (name, one), memory, its_seconds in zip(named, memories, seconds, strict=True)
+    ]
     best = fastest(found, auto.max_memory_bytes)
     return {
         "chosen": best.name,

@@ -30,7 +30,7 @@ from runner.train import backward, device_of
 
 SHARES = (1.0, 0.3, 1.0, 0.1)  # of the largest piece that there is time for, one after another
 _PIECES = 4.0  # largest pieces that every kind has time for
-_LEAST = 5  # measurements of every kind, whatever the time
+_LEAST, _MOST = 5, 200  # measurements of every kind, whatever the time; more would say nothing new
 _ON_GPU = 3  # times a piece runs before the device is waited for, since training does not wait either
 
 
@@ -132,7 +132,7 @@ class Probe:
         for kind in sorted(kinds, key=lambda one: np.median([one.lengths(rows).sum() for rows in one.pool])):
             end = time.perf_counter() + each
             self._warm_up(kind, each / _PIECES)
-            while time.perf_counter() < end or len(kind.seconds) < _LEAST:
+            while len(kind.seconds) < (_MOST if time.perf_counter() < end else _LEAST):
                 for share in SHARES:
                     rows = self._piece(kind, share * kind.most_places)
                     kind.shapes.append(kind.shape(rows, self.blocks))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from runner.accounting import Memory
 from runner.advisor import advise, sentence, settled
 from runner.advisor_probe import Probe
 from runner.batching.auto import Auto
@@ -36,7 +35,7 @@ def settle(
 ) -> Config:
     """The config with what `auto` chooses; a run that has been trained already keeps what it chose.
 
-    Copies of the model are spent, so that the run is what it would have been without.
+    A copy of the model is spent, so that the run is what it would have been without.
     """
     advice = run.run.get("advice")
     if advice is None or not checkpoint_path(run.path, "last").exists():
@@ -51,12 +50,17 @@ def settle(
 def _advice(
     config: Config, auto: Auto, model: Model, task: Task, data: Data, optimizer_of: OptimizerOf
 ) -> dict[str, Any]:
-    device = device_of(model)
-    before_bytes = Memory(device).before
+    device, copied = device_of(model), copy.deepcopy(model).cpu()
     train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
-    estimate = memory_estimate(config, task, data, copy.deepcopy(model).cpu(), optimizer_of)
-    probe = probe_of(config, task, copy.deepcopy(model), optimizer_of)
-    return advise(auto, train, others, config["seed"], probe, estimate, before_bytes)
+    estimate = memory_estimate(config, task, data, copied, optimizer_of)
+    return advise(
+        auto,
+        train,
+        others,
+        config["seed"],
+        estimate,
+        lambda: probe_of(config, task, copied.to(device), optimizer_of),
+    )
 
 
 def probe_of(config: Config, task: Task, model: Model, optimizer_of: OptimizerOf) -> Probe:

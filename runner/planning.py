@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -107,8 +106,6 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, pr
     train = data.splits["train"]
     answers = row_answers(task, data, train)
     model = _model(config, task, data)
-    tried = copy.deepcopy(model).to(device)
-    before_bytes = accounting.Memory(device).before
     memory = memory_estimate(config, task, data, model, build_optimizer)
     others = [split for name, split in data.splits.items() if name != "train"]
     planned, candidates = [], []
@@ -126,10 +123,12 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, pr
     if not planned:
         raise HydromelError(next(iter(unfit.values())))
     if probe_seconds is not None:
-        seconds = probe_of(config, task, tried, build_optimizer).predict(candidates, probe_seconds)
+        resident_bytes = accounting.Memory(device).before
+        seconds = probe_of(config, task, model.to(device), build_optimizer).predict(candidates, probe_seconds)
+        peaks = [peak_bytes(one.memory, device, resident_bytes, copied=False) for one in planned]
         planned = [
-            replace(one, predicted=predicted(each, one.name, its, epochs, peak_bytes(one.memory, device, before_bytes)))
-            for one, each, its in zip(planned, candidates, seconds, strict=True)
+            replace(one, predicted=predicted(each, one.name, its_seconds, epochs, peak))
+            for one, each, its_seconds, peak in zip(planned, candidates, seconds, peaks, strict=True)
         ]
     lengths = train.rows.host_lengths
     return Report(

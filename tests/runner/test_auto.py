@@ -18,7 +18,7 @@ from runner.batching.auto import Auto
 from runner.build import build
 from runner.errors import HydromelError
 
-MODEL = ["encoder=rnn", "encoder.hidden=8", "embedding.size=8", "encoder.dropout=0.3", "baselines=false"]
+MODEL = ["encoder=conv", "encoder.filters=8", "embedding.size=8", "encoder.dropout=0.3", "baselines=false"]
 AUTO = ["batching=auto", "batching.probe_seconds=0.2", "batching.batch_size=8"]
 
 

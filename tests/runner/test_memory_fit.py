@@ -15,7 +15,7 @@ from runner.errors import HydromelError
 from runner.model import Model
 
 EXACT = ["dtype=float64", "train.epochs=2", "batching.batch_size=8", "embedding.size=8", "baselines=false"]
-RNN = ["encoder=rnn", "encoder.hidden=8"]
+CONV = ["encoder=conv", "encoder.filters=8"]
 
 
 def parameters(folder: Path) -> dict[str, torch.Tensor]:
@@ -51,7 +51,7 @@ def small_device(monkeypatch: pytest.MonkeyPatch, most_rows: int, training: bool
 def test_updates_in_smaller_pieces_reach_the_same_parameters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, rehearse: bool
 ) -> None:
-    options = [*tag_files(tmp_path), *EXACT, *RNN, f"batching={strategy}", f"train.rehearse={str(rehearse).lower()}"]
+    options = [*tag_files(tmp_path), *EXACT, *CONV, f"batching={strategy}", f"train.rehearse={str(rehearse).lower()}"]
     whole = run(tmp_path / "whole", *options)
     tried = small_device(monkeypatch, most_rows=3)
     cut = run(tmp_path / "cut", *options)
@@ -87,7 +87,7 @@ def test_rehearsing_changes_nothing(tmp_path: Path, norm: str) -> None:
 
 
 def test_evaluation_in_smaller_batches_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [*tag_files(tmp_path), *EXACT, *RNN, "batching=packed", "train.eval_batch_size=16"]
+    options = [*tag_files(tmp_path), *EXACT, *CONV, "batching=packed", "train.eval_batch_size=16"]
     whole = run(tmp_path / "whole", *options)
     tried = small_device(monkeypatch, most_rows=5, training=False)
     assert run(tmp_path / "cut", *options)["metrics"] == whole["metrics"]
@@ -95,7 +95,7 @@ def test_evaluation_in_smaller_batches_says_the_same(tmp_path: Path, monkeypatch
 
 
 def test_a_resumed_run_keeps_the_smaller_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [*tag_files(tmp_path), *EXACT, *RNN, "batching=padmask"]
+    options = [*tag_files(tmp_path), *EXACT, *CONV, "batching=padmask"]
     with monkeypatch.context() as limits:
         small_device(limits, most_rows=5)
         limits.setattr(experiment, "finish", killed)
@@ -111,7 +111,7 @@ def test_one_row_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(
         HydromelError, match=r"the rehearsal .* one row at once \(rows \d+ of train.*lengths 21\); .*max"
     ):
-        run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *RNN, "batching=padmask")
+        run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *CONV, "batching=padmask")
 
 
 def test_streams_are_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,4 +130,4 @@ def test_what_is_no_lack_of_memory_is_not_retried(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Model, "forward", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *RNN, "batching=padmask")
+        run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *CONV, "batching=padmask")
