@@ -261,7 +261,7 @@ def test_missing_measurements_are_dashes_beside_others_and_no_column_alone(
     write_run(tmp_path / "r" / "b", "packed", 1)
     compared([str(tmp_path / "r")], out)
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["padmask"]]
-    assert [row.count("—") for row in rows] == [2, 3, 3]  # quality, speed, memory
+    assert [row.count("—") for row in rows] == [2, 3, 2, 1]  # quality, speed, memory, device
 
 
 PLOTS = ("memory", "padding", "quality", "quality_speed", "throughput")
