@@ -11,7 +11,6 @@ import torch
 
 from runner import names
 from runner.accounting import Clock, Memory
-from runner.auto_choice import settle
 from runner.batching.auto import Auto
 from runner.build import build, check_options
 from runner.checkpoint import load_checkpoint, save_checkpoint
@@ -170,6 +169,8 @@ def prepare(
         if cuts := line_of_cuts(described):
             say(cuts)
     if isinstance(batching, Auto):
+        from runner.auto_choice import settle  # imports scipy.optimize, which other runs need not wait for
+
         config = settle(config, batching, run, model, task, data, build_optimizer, say)
         batching = build(config["batching"], "batching", {}, plugins)
     updates_per_epoch = len(batching.updates(train.rows.host_lengths, config["seed"], 0))

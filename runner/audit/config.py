@@ -20,6 +20,7 @@ from runner.audit.stream import StreamSubject
 from runner.audit.update import update_verdict
 from runner.audit.verdict import Report, Verdict
 from runner.audit.wake import wake
+from runner.batching.auto import Auto
 from runner.batching.stream import Stream
 from runner.build import build, check_options
 from runner.checkpoint import load_checkpoint
@@ -197,6 +198,8 @@ def _subjects(
 def _subject(config: Config, task: Task, data: Data, model: Model, options: Options) -> Strategy:
     """A strategy over a sample of the training split; its updates are small, so that there are several."""
     batching = build(_small(config["batching"]), "batching", {}, config["plugins"])
+    if isinstance(batching, Auto):
+        raise HydromelError("batching=auto chooses among the others, which are audited by themselves; name those")
     train = data.splits["train"]
     arrange(config, batching, train)  # tells a strategy that does not fit the task
     if isinstance(batching, Stream):
