@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch.nn.functional as F
 from torch import nn
+
+from runner.layers.dropout import dropped_out
 
 
 class WeightDrop(nn.Module):
@@ -31,7 +32,7 @@ class WeightDrop(nn.Module):
             return
         kept = cell._flat_weights
         from_input, from_hidden, *biases = cell.all_weights[0]
-        cell._flat_weights = [from_input, F.dropout(from_hidden, self.drop), *biases]
+        cell._flat_weights = [from_input, dropped_out(from_hidden, self.drop), *biases]
         try:
             yield
         finally:

@@ -11,7 +11,7 @@ from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
-from runner.layers.dropout import Dropout, drawn, numbered
+from runner.layers.dropout import Dropout, drawn, dropped_out, numbered
 from runner.layers.past import Reach
 from runner.layers.pooling import pooling
 from runner.ragged import Ragged
@@ -105,9 +105,39 @@ def test_attention_weights_keep_the_contract_where_rows_bring_seeds(causal: bool
 
 def test_without_seeds_torchs_generator_draws() -> None:
     torch.manual_seed(0)
-    expected = nn.functional.dropout(torch.ones(9, 4), 0.3)
+    expected = dropped_out(torch.ones(9, 4), 0.3)
+    again = dropped_out(torch.ones(9, 4), 0.3)
+    assert not torch.equal(expected, again)
     torch.manual_seed(0)
     assert torch.equal(Dropout(0.3)(torch.ones(9, 4), rows_of([5, 4]), "packed"), expected)
+
+
+@pytest.mark.parametrize("p", [1e-4, 0.1, 0.3, 0.5, 0.9, 0.9999999])
+def test_torchs_generator_drops_with_the_probability_asked_for(p: float) -> None:
+    """Within five standard errors, in each of the four places that one draw of 64 bits decides on, and in pairs."""
+    torch.manual_seed(3)
+    values = dropped_out(torch.ones(2**18, 4, dtype=torch.float64), p)
+    drops = min(round(p * 2**16), 2**16 - 1) / 2**16
+    lost = values == 0
+    assert torch.equal(values[~lost].unique(), torch.tensor([1 / (1 - drops)], dtype=torch.float64))
+    assert abs(drops - p) <= 2**-16
+    for place in range(4):
+        spread = 5 * (drops * (1 - drops) / 2**18) ** 0.5
+        assert abs(float(lost[:, place].double().mean()) - drops) < spread
+    both = float((lost[:, 0] & lost[:, 1]).double().mean())
+    assert abs(both - drops**2) < 5 * (drops**2 * (1 - drops**2) / 2**18) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 1, 7)])
+def test_what_is_kept_has_a_gradient_and_what_is_dropped_has_none(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    values = torch.full(shape, 3.0, dtype=dtype, requires_grad=True)
+    dropped = dropped_out(values, 0.5)
+    dropped.sum().backward()
+    assert dropped.dtype is dtype
+    assert values.grad is not None
+    assert torch.equal(values.grad * 3, dropped)
+    assert set(dropped.flatten().tolist()) <= {0.0, 6.0}
 
 
 def test_nothing_is_dropped_in_evaluation_or_at_rate_zero() -> None:

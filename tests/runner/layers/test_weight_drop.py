@@ -13,6 +13,7 @@ from torch import Tensor
 from runner.audit.state import with_dropout, without_dropout
 from runner.encoders.rnn import Rnn
 from runner.errors import HydromelError
+from runner.layers.dropout import dropped_out
 from runner.layers.recurrence import Cell, Recurrence
 from runner.ragged import Ragged
 from runner.task import START
@@ -34,7 +35,7 @@ def inputs(lengths: list[int]) -> Ragged:
 def mask_of(module: Recurrence, seed: int, drop: float) -> Tensor:
     """The mask that is drawn first from a seed."""
     torch.manual_seed(seed)
-    return torch.nn.functional.dropout(torch.ones_like(module.cell.weight_hh_l0), drop)
+    return dropped_out(torch.ones_like(module.cell.weight_hh_l0), drop)
 
 
 @pytest.mark.parametrize("cell", CELLS)
