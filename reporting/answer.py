@@ -25,18 +25,20 @@ def _lead(fastest: Strategy, ordered: list[Strategy]) -> str:
     """How many times as fast as the reference; of the reference itself, as the next one."""
     verdict = fastest.against_padmask
     if verdict and verdict.ratio:
-        return f": {_times(verdict.ratio)} {REFERENCE}"
+        return f": {_times(verdict.ratio, REFERENCE)}"
     second = ordered[1]
     if fastest.name == REFERENCE and second.against_padmask and (ratio := second.against_padmask.ratio):
-        return f": {_times(_inverse(ratio))} {second.name}"
+        return f": {_times(_inverse(ratio), second.name)}"
     return ""
 
 
-def _times(ratio: Ratio) -> str:
+def _times(ratio: Ratio, of: str) -> str:
+    """`2.00 times padmask (1.97 to 2.04)`."""
+    said = f"{cells.times(ratio.mean)} times {of}"
     if ratio.low is None or ratio.high is None:
-        return f"{cells.times(ratio.mean)} times (one pair of runs, so it may be chance)"
+        return f"{said} (one pair of runs, so it may be chance)"
     chance = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""
-    return f"{cells.times(ratio.mean)} times ({cells.times(ratio.low)} to {cells.times(ratio.high)}{chance})"
+    return f"{said} ({cells.times(ratio.low)} to {cells.times(ratio.high)}{chance})"
 
 
 def _inverse(ratio: Ratio) -> Ratio:

@@ -79,10 +79,10 @@ def mean(value: Mean | None, metric: str, text: Callable[[float, str], str]) -> 
 
 
 def interval(value: Mean | None, metric: str) -> Cell:
-    """Of a difference: from, and below it to."""
+    """Of a difference; both ends are equally large, since neither is the difference."""
     if value is None or value.low is None or value.high is None:
         return Cell(NONE)
-    return Cell(f"{signed(value.low, metric)}", f"to {signed(value.high, metric)}")
+    return Cell(f"{signed(value.low, metric)} to {signed(value.high, metric)}")
 
 
 def spread(value: Spread | None, text: Callable[[float], str]) -> Cell:

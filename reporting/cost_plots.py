@@ -46,20 +46,12 @@ def _point(axes: Any, strategy: Strategy, group: Group) -> None:
     colour, marker, _ = style(strategy, group.strategies)
     values = list(strategy.quality_by_seed.values())
     axes.plot([speed.median] * len(values), values, ls="", marker=marker, ms=3.5, color=colour, alpha=0.6)
-    low, high = (quality.mean if bound is None else bound for bound in (quality.low, quality.high))
-    axes.errorbar(
-        speed.median,
-        quality.mean,
-        xerr=[[speed.median - speed.low], [speed.high - speed.median]],
-        yerr=[[quality.mean - low], [high - quality.mean]],
-        color=colour,
-        marker=marker,
-        ms=9,
-        lw=1.2,
-        capsize=3,
-        ls="",
-        label=label(strategy),
-    )
+    axes.plot(speed.median, quality.mean, ls="", marker=marker, ms=9, color=colour, label=label(strategy))
+    level = [[speed.median - speed.low], [speed.high - speed.median]] if speed.low < speed.high else None
+    upright = None
+    if quality.low is not None and quality.high is not None:
+        upright = [[quality.mean - quality.low], [quality.high - quality.mean]]
+    axes.errorbar(speed.median, quality.mean, upright, level, color=colour, lw=1.2, capsize=3, ls="")
 
 
 def memory(group: Group) -> Any:

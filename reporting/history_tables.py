@@ -23,7 +23,7 @@ def tables(history: History) -> list[Table]:
         Column("before", "", lambda change: Cell(_number(change.before, change.figure))),
         Column("now", "", lambda change: Cell(_number(change.now, change.figure))),
         Column("change", sure, lambda change: _symmetric(change.difference, change.figure)),
-        Column("on examples", "", lambda change: _from_to(change.on_examples, change.figure)),
+        Column("on examples", "", lambda change: _from_to(change.on_examples, change.figure), wraps=True),
         Column("change, %", sure, lambda change: _symmetric(change.percent, "")),
     ]
     return [
@@ -71,4 +71,4 @@ def _symmetric(value: Mean | None, figure: str) -> Cell:
 def _from_to(value: Mean | None, figure: str) -> Cell:
     if value is None or value.low is None or value.high is None:
         return Cell(NONE)
-    return Cell(_number(value.low, figure, "+"), f"to {_number(value.high, figure, '+')}")
+    return Cell(f"{_number(value.low, figure, '+')} to {_number(value.high, figure, '+')}")

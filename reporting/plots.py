@@ -131,7 +131,8 @@ PLOTS: tuple[tuple[str, Callable[[Strategy], object], str, Callable[[Group], Any
     (
         "quality_speed",
         lambda each: each.quality and each.real_tokens_per_s,
-        "{metric} on {split} against speed: better is up and right; large: mean and median, small: each seed.",
+        "{metric} on {split} against speed: better is up and right. Large: mean and median, "
+        "with the interval over seeds and the range of speeds; small: each seed.",
         cost_plots.quality_speed,
     ),
     (
@@ -161,7 +162,8 @@ PLOTS: tuple[tuple[str, Callable[[Strategy], object], str, Callable[[Group], Any
     (
         "arithmetic",
         lambda each: each.matrix_share,
-        "Arithmetic achieved in training, as a share of the rate of matrix products that was measured on the device.",
+        "Arithmetic achieved in training, as a share of the rate of matrix products that was measured on the device; "
+        "work on padding counts, so that more is not always faster.",
         cost_plots.matrix_share,
     ),
 )

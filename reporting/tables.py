@@ -92,7 +92,7 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
             f"{group.split} {group.metric}", f"± {100 * confidence:g} %", lambda strategy: quality(strategy.quality)
         ),
         Column("minus padmask", f"± {together}", minus(lambda v: cells.mean(v.difference, group.metric, cells.signed))),
-        Column("on examples", together, minus(lambda v: cells.interval(v.on_examples, group.metric))),
+        Column("on examples", together, minus(lambda v: cells.interval(v.on_examples, group.metric)), wraps=True),
         Column("verdict", "", minus(lambda v: Cell(v.says)), is_text=True, wraps=True),
     ]
 

@@ -100,6 +100,19 @@ def test_less_is_better_points_up(tmp_path: Path, write_run: Any) -> None:
     figure = cost_plots.quality_speed(group_of(tmp_path / "r"))
     low, high = figure.axes[0].get_ylim()
     assert low > high
+    assert not any(each.has_xerr or each.has_yerr for each in figure.axes[0].containers)  # one run has no interval
+
+
+def test_the_legend_shows_markers_without_bars_of_error(tmp_path: Path, write_run: Any) -> None:
+    for name in ("padmask", "packed"):
+        for seed, f1 in enumerate((40.0, 42.0), start=1):
+            change = {"speed.real_tokens_per_s": 100.0 * seed}
+            write_run(tmp_path / "r" / f"{name}-{seed}", name, seed, f1=f1, change=change)
+    figure = cost_plots.quality_speed(group_of(tmp_path / "r"))
+    (legend,) = figure.legends
+    assert [handle.get_marker() for handle in legend.legend_handles] == ["o", "v"]  # lines, no containers of bars
+    drawn = figure.axes[0].containers
+    assert [(each.has_xerr, each.has_yerr) for each in drawn] == [(True, True)] * 2
 
 
 def test_mean_curve_goes_as_far_as_all_seeds() -> None:

@@ -29,7 +29,7 @@ def speeds(folder: Path, write_run: Any, by_strategy: dict[str, list[float]], **
 def test_the_fastest_that_costs_nothing(tmp_path: Path, write_run: Any) -> None:
     said = speeds(tmp_path, write_run, {"padmask": [100.0, 110.0, 105.0], "packed": [200.0, 222.0, 209.0]})
     assert said.startswith(
-        "packed is fastest, 209 real tokens/s: 2.00 times (1.97 to 2.04) padmask; its f1 on test equals padmask's."
+        "packed is fastest, 209 real tokens/s: 2.00 times padmask (1.97 to 2.04); its f1 on test equals padmask's."
     )
 
 
@@ -40,8 +40,8 @@ def test_the_fastest_may_be_chance_and_known_wrong_ones_are_no_answer(tmp_path: 
         {"padmask": [100.0, 110.0, 90.0], "bucketed": [130.0, 104.0, 95.0], "unmasked": [999.0, 999.0, 999.0]},
         bucketed=[39.0, 43.0, 41.0],
     )
-    assert said.startswith("bucketed is fastest, 104 real tokens/s: 1.09 times (")
-    assert ", so it may be chance) padmask; whether its f1 on test differs from padmask's is undecided (" in said
+    assert said.startswith("bucketed is fastest, 104 real tokens/s: 1.09 times padmask (")
+    assert ", so it may be chance); whether its f1 on test differs from padmask's is undecided (" in said
     assert "unmasked" not in said
 
 
@@ -60,7 +60,7 @@ def test_speed_that_costs_quality_names_the_fastest_that_does_not(tmp_path: Path
 
 def test_padmask_is_compared_with_the_next(tmp_path: Path, write_run: Any) -> None:
     said = speeds(tmp_path, write_run, {"padmask": [200.0, 202.0, 204.0], "size1": [10.0, 10.1, 10.2]})
-    assert said == "padmask is fastest, 202 real tokens/s: 20.0 times (20.0 to 20.0) size1."
+    assert said == "padmask is fastest, 202 real tokens/s: 20.0 times size1 (20.0 to 20.0)."
 
 
 @pytest.mark.parametrize(
