@@ -48,10 +48,8 @@ class Recurrence(nn.Module):
 
         An empty row keeps its state. Without a state (None) rows stand by themselves, and none comes out.
         """
-        rows = x.rows
-        uneven = rows.n_tokens not in (0, rows.n_rows * (rows.max_len if x.layout == "packed" else rows.width))
         with self.weight_drop.of(self.cell):
-            if uneven and not rows.stepped and x.values.device.type == "cpu":
+            if x.values.device.type == "cpu" and not x.rows.stepped and self._uneven(x, state):
                 return self._in_blocks(x, state)
             if not self.reverse:
                 return self._run(x, state)
@@ -97,6 +95,13 @@ class Recurrence(nn.Module):
         # a rectangle's kernel shows no LSTM's cell at a row's own end
         carried, end = self._packed(x.pack(), self._begin(x, state))
         return Ragged(carried, rows, "packed").pad(), end
+
+    def _uneven(self, x: Ragged, state: Carried | None) -> bool:
+        """Whether rows are to run in several rectangles; or, packed, in one that holds padding."""
+        rows = x.rows
+        if rows.n_tokens in (0, rows.n_rows * (rows.max_len if x.layout == "packed" else rows.width)):
+            return False
+        return x.layout == "packed" or state is not None or len(Staircase.of(rows, self._call_places).blocks) > 1
 
     def _in_blocks(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
         """As `forward`, in a staircase of rectangles; what stands in padding is not read."""

@@ -115,3 +115,19 @@ def test_fused_kernels_over_rectangles_equal_torchs_packed_sequence(cell: Any, s
         n_blocks = len(Staircase.of(rows, None if state is not None else layer._call_places).blocks)
         assert n_blocks > 1
         assert watch.describe(layout) == f"oneDNN RNN in {n_blocks} blocks, {layout}"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_torchs_packed_sequences_that_run_on_a_gpu_keep_the_contract_too(
+    cell: Any, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, tokens = Recurrence(cell, 6, 5, reverse).double(), torch.randn(13, 6, dtype=torch.float64)
+    x = Ragged(tokens, rows_of((5, 0, 1, 7)), "packed")
+    stairs = [layer(one, START) for one in (x, x.pad())]
+    monkeypatch.setattr(Recurrence, "_uneven", lambda self, x, state: False)
+    check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
+    for (output, end), one in zip(stairs, (x, x.pad()), strict=True):
+        other, last = layer(one, START)
+        torch.testing.assert_close(output.tokens(), other.tokens())
+        torch.testing.assert_close(end, last)
