@@ -75,16 +75,16 @@ def advice_table(found: Sequence[Prediction]) -> Table | None:
         return None
     columns = [
         Column("strategy", "", lambda one: Cell(one.name, "chosen" if one.chosen else ""), is_text=True),
-        Column("batch size", "", lambda one: Cell(NONE if one.batch_size is None else str(one.batch_size))),
-        Column("predicted", "real tokens/s", lambda one: Cell(cells.whole(one.predicted_tokens_per_s))),
-        Column("measured", "real tokens/s", lambda one: _figure(one.tokens_per_s, 1)),
-        Column("error", "%", lambda one: _error(one.predicted_tokens_per_s, one.tokens_per_s)),
-        Column("predicted", "peak MiB", lambda one: _figure(one.predicted_peak_bytes, MIB)),
-        Column("measured", "peak MiB", lambda one: _figure(one.peak_bytes, MIB)),
-        Column("error", "%", lambda one: _error(one.predicted_peak_bytes, one.peak_bytes)),
+        Column("batch", "size", lambda one: Cell(NONE if one.batch_size is None else str(one.batch_size))),
+        Column("predicted", "tokens/s", lambda one: Cell(cells.whole(one.predicted_tokens_per_s))),
+        Column("measured", "tokens/s", lambda one: _figure(one.tokens_per_s, 1)),
+        Column("error", "speed, %", lambda one: _error(one.predicted_tokens_per_s, one.tokens_per_s)),
+        Column("predicted", "MiB", lambda one: _figure(one.predicted_peak_bytes, MIB)),
+        Column("measured", "MiB", lambda one: _figure(one.peak_bytes, MIB)),
+        Column("error", "peak, %", lambda one: _error(one.predicted_peak_bytes, one.peak_bytes)),
     ]
     rows = [[column.cell(one) for column in columns] for one in found]
-    return cells.without_empty(Table("Predicted and measured", columns, rows))
+    return cells.without_empty(Table("Predicted and measured: real tokens/s, peak memory", columns, rows))
 
 
 def _candidates(run: Run) -> list[Mapping[str, Any]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from reporting import measures
 from reporting.chosen import Chosen
 from reporting.run import MACHINE, Run
 
+COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten digits of forty tell commits apart
 COMPANY = 0.5  # load average beyond the run's own threads that says that others were at work
 
 
@@ -67,7 +70,7 @@ def _busy(runs: list[Run]) -> str:
 
 def _code(runs: list[Run]) -> str:
     parts = [_differing(runs, f"provenance.{key}", key) for key in ("git_commit", "versions.torch")]
-    differing = "; ".join(part for part in parts if part)
+    differing = COMMIT.sub(r"\1", "; ".join(part for part in parts if part))
     return f"These runs were made by different code: they differ in {differing}." if differing else ""
 
 

@@ -48,11 +48,16 @@ def markdown(table: Table) -> str:
     """A table of GitHub-flavoured Markdown; whatever a name holds, it stays text."""
     heads = [escape(f"{column.header} ({column.unit})" if column.unit else column.header) for column in table.columns]
     lines = [heads, ["---" if column.is_text else "---:" for column in table.columns]]
-    lines += [
-        [escape(f"{cell.main} ({cell.detail})" if cell.detail else cell.main) for cell in row] for row in table.rows
-    ]
+    lines += [[escape(_in_line(cell)) for cell in row] for row in table.rows]
     shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{escape(table.title)}**\n\n{shown}" if table.title else shown
+
+
+def _in_line(cell: Cell) -> str:
+    """`41.00 ± 1.20`, `13,000 (12,750–13,250)`."""
+    if not cell.detail or cell.detail.startswith("±"):
+        return f"{cell.main} {cell.detail}".strip()
+    return f"{cell.main} ({cell.detail})"
 
 
 def escape(text: str) -> str:
@@ -126,4 +131,5 @@ def percent(share: float | None) -> str:
 
 
 def _range(low: float, high: float, text: Callable[[float], str]) -> str:
-    return f"{text(low)}–{text(high)}" if low < high else ""
+    """Nothing where both ends read the same."""
+    return f"{text(low)}–{text(high)}" if text(low) != text(high) else ""

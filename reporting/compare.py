@@ -98,7 +98,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="hydromel-compare",
         description="Compare finished runs by batching strategy: quality, throughput, padding, memory.",
-        epilog="Runs that differ in batching and seed alone are compared; others stand in tables of their own.",
+        epilog="Runs that differ in batching, seed and turn alone are compared; others stand in tables of their own.",
     )
     parser.add_argument(
         "what",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -16,6 +17,8 @@ from reporting.history import History
 from reporting.report import Report
 
 NARROWEST = 80
+SPACE = 2  # between columns
+LONGEST_WORD = 16  # that stays in one piece
 
 
 def show(made: Report) -> None:
@@ -25,14 +28,14 @@ def show(made: Report) -> None:
     console.width = max(console.width, NARROWEST)
     for table in report.first_tables(made):
         console.print()
-        console.print(_table(table))
+        _print(console, table)
     for group in made.groups:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
         console.print(Text(answer(group), style="green"))
         console.print()
         for table in tables.tables(group, made.confidence):
-            console.print(_table(table))
+            _print(console, table)
         for line in group.sentences:
             console.print(_bullet(line))
         for line in tables.notes(group):
@@ -52,21 +55,39 @@ def judgement(history: History) -> int:
     return int(bool(failed))
 
 
+def _print(console: Console, table: Table) -> None:
+    """At the console's width, or wider where the figures need it."""
+    usual = console.width
+    console.width = max(usual, sum(_least(table, at) + SPACE for at in range(len(table.columns))))
+    console.print(_table(table), crop=False)
+    console.width = usual
+
+
 def _table(table: Table) -> RichTable:
     title = Text(table.title, style="italic")
     shown = RichTable(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True
     )
-    for column in table.columns:
+    for at, column in enumerate(table.columns):
         shown.add_column(
             _stacked(Cell(column.header, column.unit)),
             justify="left" if column.is_text else "right",
-            no_wrap=not column.wraps,
+            no_wrap=not (column.wraps or column.is_text),
+            min_width=_least(table, at),
             overflow="fold",
         )
     for row in table.rows:
         shown.add_row(*[_stacked(cell) for cell in row])
     return shown
+
+
+def _least(table: Table, at: int) -> int:
+    """Characters that a column must have: half of a figure would be another figure; long words may be cut."""
+    column = table.columns[at]
+    lines = [column.header, column.unit, *(line for row in table.rows for line in (row[at].main, row[at].detail))]
+    if not (column.wraps or column.is_text):
+        return max(map(cell_len, lines))
+    return min(LONGEST_WORD, max(cell_len(word) for line in lines for word in line.split() or [""]))
 
 
 def _stacked(cell: Cell) -> Text:

@@ -160,7 +160,7 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
         machines=sorted({_machine(run) for run in chosen.runs}),
         majority=_majority(one),
         baselines=_baselines(firsts, higher),
-        sentences=sentences(made) + within(against.by_strategy, noise),
+        sentences=sentences(made, one.split) + within(against.by_strategy, noise),
         notes=notes(rule, against, noise, one.split, asked.confidence),
         caveats=caveats(chosen) + against.problems,
     )

@@ -18,7 +18,7 @@ class Made:
     dropout: bool
 
 
-def sentences(strategies: Mapping[str, Made]) -> list[str]:
+def sentences(strategies: Mapping[str, Made], split: str = "test") -> list[str]:
     """What may be concluded from the quality of these strategies, given whose updates were the same."""
     right = {name: made for name, made in strategies.items() if not is_known_wrong(name)}
     classes = [names for names in same_updates(right) if len(names) > 1]
@@ -31,7 +31,7 @@ def sentences(strategies: Mapping[str, Made]) -> list[str]:
     other = [name for name in right if name in paired - told]
     alone = [name for name in right if name not in paired and len(right) > 1]
 
-    said = [_equal(names, right) for names in classes] + [_partly(*pair, *pairs[pair]) for pair in partly]
+    said = [_equal(names, right, split) for names in classes] + [_partly(*pair, *pairs[pair]) for pair in partly]
     if other:
         said.append(f"{_listed(other)} {'each ' if other[1:] else ''}made other updates: compare quality over seeds.")
     if alone:
@@ -70,21 +70,24 @@ def _shared(a: Made, b: Made) -> tuple[list[int], list[int]]:
     return same, [seed for seed in seeds if seed not in same]
 
 
-def _equal(names: list[str], strategies: Mapping[str, Made]) -> str:
+def _equal(names: list[str], strategies: Mapping[str, Made], split: str) -> str:
     members = [strategies[name] for name in names]
     counts = sorted({count for made in members for count, _ in made.updates.values()})
     count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    masks = " and by dropout masks, since dropout is on" if any(made.dropout for made in members) else ""
+    masks = " and by dropout masks" if any(made.dropout for made in members) else ""
     said = (
         f"{_listed(names)} made the same {count} updates (the same rows in each{_seeds(members)}), "
-        f"so their quality may differ by rounding only{masks}"
+        f"so their quality may differ by rounding{masks} only"
     )
     gaps = [
         max(qualities) - min(qualities)
         for seed in sorted({seed for made in members for seed in made.quality})
         if len(qualities := [made.quality[seed] for made in members if seed in made.quality]) > 1
     ]
-    return f"{said}; on test they differ by {max(gaps):.3g} at most." if gaps else f"{said}."
+    if not gaps:
+        return f"{said}."
+    by = f"differ by {max(gaps):.3g} at most" if any(gaps) else "do not differ"
+    return f"{said}; on {split} they {by}."
 
 
 def _seeds(members: list[Made]) -> str:

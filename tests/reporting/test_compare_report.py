@@ -124,6 +124,7 @@ def test_the_newest_of_repeated_runs_counts(tmp_path: Path, write_run: Any, out:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
+        ("provenance.git_commit", 40 * "d", "made by different code: they differ in git_commit (abc, dddddddddd)."),
         ("provenance.load_average", 9.5, "The machine was busy with other work in 1 of 2 runs (load up to 9.5)"),
         (
             "provenance.host",

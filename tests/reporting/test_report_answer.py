@@ -9,6 +9,7 @@ import pytest
 
 from reporting import answer, cells, runs, summary, tables
 from reporting.cells import NONE, Cell, Column, Table
+from reporting.statistics import Spread
 
 
 def group_of(folder: Path) -> summary.Group:
@@ -100,6 +101,11 @@ def test_memory_says_which_batch_and_halved_runs_are_told(tmp_path: Path, write_
     assert Cell("50 × 1,234", "40,000 tokens") in shown["Padding and memory"].rows[0]
     assert Cell("1.2") in shown["Device"].rows[0]
     assert any("ran out of memory" in note for note in tables.notes(group))
+
+
+def test_a_range_that_reads_as_one_figure_is_none() -> None:
+    assert cells.spread(Spread(2, 494.3, 494.2, 494.4), cells.whole) == Cell("494")
+    assert cells.spread(Spread(2, 494.3, 493.2, 494.4), cells.whole) == Cell("494", "493–494")
 
 
 def test_ratios_keep_what_is_small() -> None:

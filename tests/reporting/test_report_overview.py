@@ -36,7 +36,7 @@ def test_settings_of_one_title_stand_in_one_table_best_first(
     first_table = console[: console.index("Quality")]
     for shown in (first_table, markdown, page):
         assert re.findall(r"optimizer\.lr=(\d)", shown)[:2] == order
-    assert "| optimizer.lr=2 | packed | 2 | 51.50 (± 6.35) |" in markdown
+    assert "| optimizer.lr=2 | packed | 2 | 51.50 ± 6.35 |" in markdown
     assert markdown.count("| packed |") == 2  # the model of another title has a table of its own alone
 
 

@@ -27,7 +27,7 @@ def test_dropout_of_any_of_them_is_told_and_the_largest_gap() -> None:
     )
     assert said == [
         "padmask and packed made the same 312 updates (the same rows in each), so their quality may differ by rounding "
-        "only and by dropout masks, since dropout is on; on test they differ by 0.25 at most."
+        "and by dropout masks only; on test they differ by 0.25 at most."
     ]
 
 
@@ -36,7 +36,12 @@ def test_gap_is_taken_within_a_seed() -> None:
     (said,) = sentences(
         {"padmask": made({1: "x", 2: "y"}, quality=quality), "packed": made({1: "x", 2: "y"}, quality=quality)}
     )
-    assert said.endswith("; on test they differ by 0 at most.")
+    assert said.endswith("; on test they do not differ.")
+
+
+def test_without_a_test_quality_is_of_valid() -> None:
+    a, b = (made({1: "x"}, quality={1: value}) for value in (1.0, 3.0))
+    assert sentences({"padmask": a, "packed": b}, "valid")[0].endswith("; on valid they differ by 2 at most.")
 
 
 def test_all_different() -> None:

@@ -1,0 +1,37 @@
+"""The console: names and words go on in the next line; figures stay whole, even where that takes a wider table."""
+
+from __future__ import annotations
+
+import pytest
+
+from reporting import console, report
+from reporting.cells import Cell, Column, Table, markdown
+from reporting.report import Report
+
+
+def shown(table: Table, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(report, "first_tables", lambda _: [table])
+    console.show(Report(["x"], 0, 0.95, [], {}, []))
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("figures", "fits"), [(2, True), (9, False)])
+def test_figures_are_never_cut(
+    figures: int, fits: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    columns = [Column("strategy", "", lambda _: Cell(""), is_text=True)]
+    columns += [Column("speed", "real tokens/s", lambda _: Cell("")) for _ in range(figures)]
+    name = "padmask width_multiple=8 micro_batch=4"
+    row = [Cell(name), *[Cell("1,234,567", "1,230,000–1,240,000")] * figures]
+    out = shown(Table("T", columns, [row]), monkeypatch, capsys)
+    assert out.count("1,234,567") == out.count("1,230,000–1,240,000") == out.count("real tokens/s") == figures
+    assert name not in out
+    assert all(word in out for word in name.split())
+    assert (max(map(len, out.splitlines())) <= 80) == fits
+
+
+def test_what_is_sure_in_markdown() -> None:
+    columns = [Column(name, "", lambda _: Cell("")) for name in "abc"]
+    row = [Cell("41.00", "± 1.20"), Cell("13,000", "12,750–13,250"), Cell("7")]
+    assert markdown(Table("", columns, [row])).endswith("| 41.00 ± 1.20 | 13,000 (12,750–13,250) | 7 |")
