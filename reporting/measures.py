@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reporting.run import Run
+from reporting.run import Run, finite
 from reporting.statistics import Slot
 from runner.names import SECONDS_KEYS
 
 Measure = Callable[[Run], float | None]
 PHASES = tuple(key for key in SECONDS_KEYS if key != "total")
+PEAK_BATCH = ("rows", "width", "tokens")
 
 
 @dataclass(frozen=True)
@@ -78,19 +79,25 @@ def length_rates(runs: Iterable[Run]) -> list[LengthRate]:
     sums: dict[int, list[float]] = {}
     for run in runs:
         for each in _list(run.value("speed.by_length")):
-            total = sums.setdefault(int(each["longest"]), [0.0, 0.0])
-            total[0] += each["real_tokens"]
-            total[1] += each["seconds"]
+            figures = _numbers(each, ("longest", "real_tokens", "seconds"))
+            if figures is None:
+                continue
+            total = sums.setdefault(int(figures[0]), [0.0, 0.0])
+            total[0] += figures[1]
+            total[1] += figures[2]
     return [LengthRate(longest, tokens / seconds) for longest, (tokens, seconds) in sorted(sums.items()) if seconds > 0]
 
 
 def peak_batch(runs: Iterable[Run]) -> dict[str, int] | None:
     """The micro-batch that needed most memory, of the run whose peak was highest."""
-    known = [run for run in runs if isinstance(run.value("memory.peak_batch"), Mapping)]
-    if not known:
+    peaks = [
+        (run.number("memory.peak_bytes") or 0.0, counts)
+        for run in runs
+        if (counts := _numbers(run.value("memory.peak_batch"), PEAK_BATCH)) is not None
+    ]
+    if not peaks:
         return None
-    highest = max(known, key=lambda run: run.number("memory.peak_bytes") or 0.0)
-    return {str(key): int(count) for key, count in highest.value("memory.peak_batch").items()}
+    return {key: int(count) for key, count in zip(PEAK_BATCH, max(peaks)[1], strict=True)}
 
 
 def halvings(runs: Iterable[Run]) -> list[str]:
@@ -118,6 +125,14 @@ def _updates(numbers: list[int]) -> str:
 
 def _share(part: float | None, one: float | None, other: float | None) -> float | None:
     return None if part is None or one is None or other is None or one + other == 0 else part / (one + other)
+
+
+def _numbers(record: Any, keys: tuple[str, ...]) -> list[float] | None:
+    """The finite numbers at these keys; None of a damaged record, which lacks one."""
+    if not isinstance(record, Mapping):
+        return None
+    found = [value for key in keys if (value := finite(record.get(key))) is not None]
+    return found if len(found) == len(keys) else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class Run:
 
     def number(self, path: str) -> float | None:
         """The finite number at a dotted path; None where there is none, or NaN, or infinity."""
-        return _finite(self.value(path))
+        return finite(self.value(path))
 
     @property
     def strategy(self) -> str:
@@ -124,7 +124,7 @@ def read(folder: Path) -> Found:
         evaluations = _read_evaluations(folder / METRICS, f"valid/{result['quality']['metric']}")
     except HydromelError as error:
         return Found(folder, sweep_id, experiment, "damaged", problem=str(error))
-    created = _finite(about.get("created"))
+    created = finite(about.get("created"))
     run = Run(folder, path.stat().st_mtime if created is None else created, result, evaluations)
     names = _text(result, "sweep_id") or sweep_id, _text(result, "experiment") or experiment
     return Found(folder, *names, "finished", run)
@@ -167,8 +167,8 @@ def _read_evaluations(path: Path, key: str) -> tuple[Evaluation, ...]:
             raise HydromelError(f"{path}:{number} is damaged: no step, train/seconds and {key} in it") from error
         while evaluations and evaluations[-1].step >= step:
             evaluations.pop()
-        if (at := _finite(seconds)) is not None and (value := _finite(quality)) is not None:  # null: not finite
-            evaluations.append(Evaluation(step, at, value, _finite(record["metrics"].get("train/tokens"))))
+        if (at := finite(seconds)) is not None and (value := finite(quality)) is not None:  # null: not finite
+            evaluations.append(Evaluation(step, at, value, finite(record["metrics"].get("train/tokens"))))
     return tuple(evaluations)
 
 
@@ -184,7 +184,8 @@ def _text(record: Mapping[str, Any], key: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _finite(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+def finite(value: object) -> float | None:
+    """A number as it is; None for anything else, NaN, infinity, or a whole number that no float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         return None
-    return float(value) if math.isfinite(value) else None
+    return float(value)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 Slot = tuple[int, int, tuple[str, ...]]  # seed, turn, machine
 K = TypeVar("K", int, Slot)
+LARGEST_LOG = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,13 @@ def ratio_interval(values: Mapping[K, float], base: Mapping[K, float], confidenc
     mean = mean_interval(logs, confidence)
     if mean is None:
         return None
-    low, high = (None if bound is None else math.exp(bound) for bound in (mean.low, mean.high))
-    return Ratio(mean.n, math.exp(mean.mean), low, high)
+    low, high = (None if bound is None else _exp(bound) for bound in (mean.low, mean.high))
+    return Ratio(mean.n, _exp(mean.mean), low, high)
+
+
+def _exp(log: float) -> float:
+    """Infinite, where two wildly different ratios give an interval without an end."""
+    return math.exp(log) if log < LARGEST_LOG else math.inf
 
 
 def _positive(values: Mapping[K, float]) -> set[K]:
@@ -116,7 +123,7 @@ def noise(equal: Sequence[Sequence[float]], confidence: float) -> Ratio | None:
     squares = sum((value - statistics.fmean(each)) ** 2 for each in logs for value in each)
     half = _student(df, confidence) * math.sqrt(2 * squares / df)
     drift = statistics.fmean(each[-1] - each[0] for each in logs)
-    return Ratio(df, math.exp(drift), math.exp(-half), math.exp(half))
+    return Ratio(df, _exp(drift), _exp(-half), _exp(half))
 
 
 def reached(when: Sequence[float | None]) -> Reached:
