@@ -1,0 +1,185 @@
+"""Layers on one CPU thread: forward and backward, against the other ways of computing the same.
+
+    python benchmarks/layers.py --data DATA --json benchmarks/results/layers.json
+
+Lengths are those of shuffled batches of WNUT-17, UD EWT, SST-2 and newsgroups4; values are random. `recurrence` has an
+LSTM and a GRU as they are (`ours`), over torch's packed sequence (`packed`) and over the padded rectangle (`padded`);
+`convolution` the widths 3, 4 and 5 with 100 filters each, by ours and by `nn.Conv1d` on the padded rectangle;
+`largest` a maximum over each row of 300 numbers a token, by ours, and by `amax` over the padded rectangle; `dropout`
+104,000 numbers by ours and by torch's. Real tokens/s (dropout: numbers/s) of the process' own time, of which others
+that keep the machine busy take nothing: medians of rounds in which all take turns; ratios are medians of the rounds'
+ratios, ours by theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+from training_ours import compose
+
+from runner.build import build
+from runner.data import load_data
+from runner.layers.convolution import Convolution, side_by_side
+from runner.layers.dropout import dropped_out
+from runner.layers.pooling import max_pool
+from runner.layers.recurrence import Cell, Recurrence, permuted
+from runner.provenance import cpu_name, git_commit
+from runner.ragged import Ragged
+from runner.rows import IntArray, Rows
+
+WORKS = {"WNUT-17": "tagger_wnut17", "UD EWT": "tagger_ewt", "SST-2": "conv_sst2", "newsgroups4": "conv_newsgroups4"}
+RECURRENT: tuple[tuple[Cell, int], ...] = (("lstm", 100), ("lstm", 200), ("gru", 100))  # cells, and their hidden size
+SIZE = 100  # numbers a token that recurrent layers read
+WORD_VECTOR = 50  # that convolutions read
+FILTERS, WIDTHS = 100, (3, 4, 5)
+CPU = torch.device("cpu")
+Ways = dict[str, Callable[[], Tensor]]  # name -> what computes an output; the first one is ours
+
+
+def lengths_of(work: str, data: str) -> IntArray:
+    config = compose(work, data)
+    return load_data(config, build(config["task"], "task", {})).splits["train"].rows.host_lengths
+
+
+def batches(lengths: IntArray, rows_at_once: int, size: int) -> list[Ragged]:
+    """Some shuffled batches of random values, packed; of long rows a single one."""
+    rng = np.random.default_rng(1)
+    n_batches = 3 if rows_at_once * lengths.mean() < 5000 else 1
+    chosen = [rng.choice(lengths, rows_at_once, replace=False) for _ in range(n_batches)]
+    return [Ragged(torch.randn(int(one.sum()), size), Rows(one, CPU), "packed") for one in chosen]
+
+
+def fresh(x: Ragged) -> Ragged:
+    """The same values, of rows about which nothing is known yet, as at every update."""
+    return Ragged(x.values.detach().requires_grad_(), Rows(x.rows.host_lengths, CPU), "packed")
+
+
+def recurrences(x: Ragged, cell: Cell, hidden: int) -> Ways:
+    layer = Recurrence(cell, SIZE, hidden, reverse=False)
+
+    def packed() -> Tensor:
+        read = fresh(x)
+        time_major = read.rows.time_major
+        inputs = permuted(read.values, time_major.tokens, time_major.inverse)
+        sequence, _ = layer.cell(PackedSequence(inputs, time_major.batch_sizes))
+        return permuted(sequence.data, time_major.inverse, time_major.tokens)
+
+    def padded() -> Tensor:
+        output: Tensor = layer.cell(fresh(x).pad().values)[0]
+        return output
+
+    return {"ours": lambda: layer(fresh(x), None)[0].values, "packed": packed, "padded": padded}
+
+
+def convolutions(x: Ragged) -> Ways:
+    layers = [Convolution(WORD_VECTOR, FILTERS, width, causal=False) for width in WIDTHS]
+
+    def padded() -> Tensor:
+        read = fresh(x).pad().values.transpose(1, 2)
+        return torch.cat([F.relu(one.convolution(F.pad(read, (one.left, one.right)))) for one in layers], dim=1)
+
+    return {"ours": lambda: torch.relu(side_by_side(layers, fresh(x), None).values), "padded": padded}
+
+
+def largest(x: Ragged) -> Ways:
+    return {"ours": lambda: max_pool(fresh(x)), "padded": lambda: fresh(x).pad(-torch.inf).values.amax(dim=1)}
+
+
+def dropouts(n_numbers: int) -> Ways:
+    values = torch.randn(n_numbers, requires_grad=True)
+    return {"ours": lambda: dropped_out(values, 0.5), "torch": lambda: F.dropout(values, 0.5)}
+
+
+def contests(data: str) -> Iterator[tuple[dict[str, Any], list[Ways], int]]:
+    """What is compared, the ways of each batch, and the tokens (or numbers) of all."""
+    for name, work in WORKS.items():
+        lengths = lengths_of(work, data)
+        for rows_at_once in (32, 128):
+            if rows_at_once * lengths.mean() > 20_000:
+                continue
+            for cell, hidden in RECURRENT:
+                some = batches(lengths, rows_at_once, SIZE)
+                said = {"layer": f"{cell}, {hidden}", "data": name, "rows": rows_at_once, "real_share": share(some)}
+                ways = [recurrences(x, cell, hidden) for x in some]
+                yield said, ways, sum(x.rows.n_tokens for x in some)
+            for layer, make, size in (("convolution", convolutions, WORD_VECTOR), ("largest", largest, 300)):
+                some = batches(lengths, rows_at_once, size)
+                said = {"layer": layer, "data": name, "rows": rows_at_once, "real_share": share(some)}
+                yield said, [make(x) for x in some], sum(x.rows.n_tokens for x in some)
+    yield {"layer": "dropout", "data": "", "rows": 0, "real_share": 1.0}, [dropouts(104_000)], 104_000
+
+
+def share(some: list[Ragged]) -> float:
+    return sum(x.rows.n_tokens for x in some) / sum(x.rows.n_rows * x.rows.width for x in some)
+
+
+def measured(ways: list[Ways], tokens: int, rounds: int) -> dict[str, Any]:
+    """Tokens/s of each way, in turns; the first round is left out."""
+    rates: dict[str, list[float]] = {name: [] for name in ways[0]}
+    for turn in range(1 + rounds):
+        for name in list(rates)[:: 1 if turn % 2 else -1]:
+            begin = time.process_time()
+            for batch in ways:
+                output = batch[name]()
+                output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
+            rates[name].append(tokens / (time.process_time() - begin))
+    ours, *others = [each[1:] for each in rates.values()]
+    ratios = [median(mine / theirs for mine, theirs in zip(ours, other, strict=True)) for other in others]
+    return {
+        "tokens_per_s": {name: median(each[1:]) for name, each in rates.items()},
+        "ratio_to": dict(zip(list(rates)[1:], ratios, strict=True)),
+    }
+
+
+def show(found: list[dict[str, Any]]) -> None:
+    table = Table(
+        "", "lengths", "rows", "real share", "ours", "packed", "padded", "by packed", "by padded", box=box.MARKDOWN
+    )
+    for one in found:
+        rates, ratios = one["tokens_per_s"], one["ratio_to"]
+        other = {"padded": rates.get("padded", rates.get("torch")), "packed": rates.get("packed")}
+        by = {"padded": ratios.get("padded", ratios.get("torch")), "packed": ratios.get("packed")}
+        figures = [
+            f"{rates['ours']:,.0f}",
+            *("" if other[key] is None else f"{other[key]:,.0f}" for key in ("packed", "padded")),
+        ]
+        figures += ["" if by[key] is None else f"{by[key]:.2f}" for key in ("packed", "padded")]
+        table.add_row(one["layer"], one["data"], str(one["rows"] or ""), f"{one['real_share']:.2f}", *figures)
+    Console(width=160).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of the published data sets")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="figures are written there")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    facts = {"git_commit": git_commit(), "torch": torch.__version__, "cpu": cpu_name(), "threads": 1}
+    found = []
+    for said, ways, tokens in contests(options.data):
+        torch.manual_seed(1)
+        found.append(said | {"load_average": round(os.getloadavg()[0], 1)} | measured(ways, tokens, options.rounds))
+        if options.json is not None:
+            whole = facts | {"rounds": options.rounds, "measured": found}
+            options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    show(found)
+
+
+if __name__ == "__main__":
+    main()
