@@ -19,7 +19,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_with_us(process: subprocess.Popen[bytes]) -> None:
-    """The same after an interruption, which a terminal's Ctrl-C has told the job as well; a signal to us alone has not."""
+    """The same after an interruption, of which a terminal tells the job too; a signal to us alone did not reach it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.wait(timeout=1.0)
