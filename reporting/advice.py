@@ -84,7 +84,7 @@ def advice_table(found: Sequence[Prediction]) -> Table | None:
         Column("error", "peak, %", lambda one: _error(one.predicted_peak_bytes, one.peak_bytes)),
     ]
     rows = [[column.cell(one) for column in columns] for one in found]
-    return cells.without_empty(Table("Predicted and measured: real tokens/s, peak memory", columns, rows))
+    return cells.without_empty(Table("Predicted and measured", columns, rows))
 
 
 def _candidates(run: Run) -> list[Mapping[str, Any]]:

@@ -33,8 +33,8 @@ def _lead(fastest: Strategy, ordered: list[Strategy]) -> str:
 
 
 def _times(ratio: Ratio, of: str) -> str:
-    """`2.00 times padmask (1.97 to 2.04)`."""
-    said = f"{cells.times(ratio.mean)} times {of}"
+    """`2.00 times as fast as padmask (1.97 to 2.04)`."""
+    said = f"{cells.times(ratio.mean)} times as fast as {of}"
     if ratio.low is None or ratio.high is None:
         return f"{said} (one pair of runs, so it may be chance)"
     chance = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""

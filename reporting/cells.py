@@ -126,8 +126,15 @@ def thousands(value: float) -> str:
     return tenths(value / 1000)
 
 
+def seconds(value: float) -> str:
+    return f"{value:.2f}" if value < 1 else tenths(value)
+
+
 def percent(share: float | None) -> str:
-    return NONE if share is None else f"{100 * share:.1f}"
+    """A share that is not 0 does not look like it."""
+    if share is None:
+        return NONE
+    return f"{100 * share:.2f}" if 0 < share < 0.01 else f"{100 * share:.1f}"
 
 
 def _range(low: float, high: float, text: Callable[[float], str]) -> str:

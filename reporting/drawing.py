@@ -100,11 +100,12 @@ def stacked(heights_inches: Sequence[float]) -> tuple[Any, list[Any]]:
 
 
 def logarithmic(axis: Any) -> None:
-    """With plain numbers at 1, 2 and 5 of each decade."""
+    """With plain numbers at 1, 2 and 5 of each decade; at fewer where the axis is long, so that they stand apart."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log", subs=(2, 3, 4, 6, 8))
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 10 * low else (1, 3) if high <= 100 * low else (1,)))
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 

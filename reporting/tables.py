@@ -108,7 +108,7 @@ def _speed_columns(group: Group) -> list[Column]:
         return columns
     return [
         *columns,
-        Column("to target", "s", lambda each: cells.reached(each.seconds_to_target, cells.tenths)),
+        Column("to target", "s", lambda each: cells.reached(each.seconds_to_target, cells.seconds)),
         Column("to target", "1,000 tokens", lambda each: cells.reached(each.tokens_to_target, cells.thousands)),
     ]
 

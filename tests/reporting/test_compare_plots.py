@@ -7,6 +7,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reporting import cost_plots, drawing, plots, runs, summary
 from reporting.run import Evaluation
 
@@ -113,6 +115,18 @@ def test_the_legend_shows_markers_without_bars_of_error(tmp_path: Path, write_ru
     assert [handle.get_marker() for handle in legend.legend_handles] == ["o", "v"]  # lines, no containers of bars
     drawn = figure.axes[0].containers
     assert [(each.has_xerr, each.has_yerr) for each in drawn] == [(True, True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [(100, 900, [100, 200, 500]), (10_000, 900_000, [10_000, 30_000, 100_000, 300_000]), (1, 2000, [1, 10, 100, 1000])],
+)
+def test_figures_of_a_logarithmic_axis_stand_apart(low: float, high: float, shown: list[float]) -> None:
+    _, axes = drawing.axes(3)
+    axes.set_xlim(low, high)
+    drawing.logarithmic(axes.xaxis)
+    axes.set_xlim(low, high)
+    assert [place for place in axes.xaxis.get_majorticklocs() if low <= place <= high] == pytest.approx(shown)
 
 
 def test_mean_curve_goes_as_far_as_all_seeds() -> None:

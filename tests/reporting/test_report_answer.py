@@ -30,7 +30,8 @@ def speeds(folder: Path, write_run: Any, by_strategy: dict[str, list[float]], **
 def test_the_fastest_that_costs_nothing(tmp_path: Path, write_run: Any) -> None:
     said = speeds(tmp_path, write_run, {"padmask": [100.0, 110.0, 105.0], "packed": [200.0, 222.0, 209.0]})
     assert said.startswith(
-        "packed is fastest, 209 real tokens/s: 2.00 times padmask (1.97 to 2.04); its f1 on test equals padmask's."
+        "packed is fastest, 209 real tokens/s: 2.00 times as fast as padmask (1.97 to 2.04); "
+        "its f1 on test equals padmask's."
     )
 
 
@@ -41,7 +42,7 @@ def test_the_fastest_may_be_chance_and_known_wrong_ones_are_no_answer(tmp_path: 
         {"padmask": [100.0, 110.0, 90.0], "bucketed": [130.0, 104.0, 95.0], "unmasked": [999.0, 999.0, 999.0]},
         bucketed=[39.0, 43.0, 41.0],
     )
-    assert said.startswith("bucketed is fastest, 104 real tokens/s: 1.09 times padmask (")
+    assert said.startswith("bucketed is fastest, 104 real tokens/s: 1.09 times as fast as padmask (")
     assert ", so it may be chance); whether its f1 on test differs from padmask's is undecided (" in said
     assert "unmasked" not in said
 
@@ -61,7 +62,7 @@ def test_speed_that_costs_quality_names_the_fastest_that_does_not(tmp_path: Path
 
 def test_padmask_is_compared_with_the_next(tmp_path: Path, write_run: Any) -> None:
     said = speeds(tmp_path, write_run, {"padmask": [200.0, 202.0, 204.0], "size1": [10.0, 10.1, 10.2]})
-    assert said == "padmask is fastest, 202 real tokens/s: 20.0 times size1 (20.0 to 20.0)."
+    assert said == "padmask is fastest, 202 real tokens/s: 20.0 times as fast as size1 (20.0 to 20.0)."
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,11 @@ def test_memory_says_which_batch_and_halved_runs_are_told(tmp_path: Path, write_
 def test_a_range_that_reads_as_one_figure_is_none() -> None:
     assert cells.spread(Spread(2, 494.3, 494.2, 494.4), cells.whole) == Cell("494")
     assert cells.spread(Spread(2, 494.3, 493.2, 494.4), cells.whole) == Cell("494", "493–494")
+
+
+def test_small_figures_do_not_look_like_none() -> None:
+    assert [cells.percent(share) for share in (0.0, 0.0004, 0.05, None)] == ["0.0", "0.04", "5.0", NONE]
+    assert [cells.seconds(value) for value in (0.147, 1.26, 1234.5)] == ["0.15", "1.3", "1,234.5"]
 
 
 def test_ratios_keep_what_is_small() -> None:
