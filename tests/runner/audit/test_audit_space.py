@@ -15,7 +15,8 @@ from tasks.classify import Pooling
 CONFIGS = Path(__file__).parents[3] / "configs"
 TASKS = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
 ENCODERS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml"))
-STRATEGIES = {path.stem for path in (CONFIGS / "batching").glob("*.yaml")}
+CHOOSES = {"auto"}  # one of the others
+STRATEGIES = {path.stem for path in (CONFIGS / "batching").glob("*.yaml")} - CHOOSES
 PER_ROW = {"bow"}  # encoders of one vector a row
 WITH_TASK_OPTIONS = {"rnn", "conv"}  # the others are alike to a task; `hydromel-audit --every` takes them all
 NO_CONTEXT = {"none"}  # encoders to which padding is nothing, whether it is known or not
