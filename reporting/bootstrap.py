@@ -19,6 +19,7 @@ FloatArray = npt.NDArray[np.float64]
 Formula = Callable[[FloatArray], FloatArray]  # a ratio of sums -> the metric, elementwise
 
 FEWEST_RESAMPLES = 2000
+MOST_RESAMPLES = 100_000  # seconds for 2,000 examples; more is asked for by intervals near 100 % alone
 BEYOND = 20  # resamples beyond either bound, at least: where fewer are, a bound is mostly chance
 SEED = 20250615  # the same examples are drawn in every report, and for all runs with as many examples
 CHUNK = 4_000_000  # weights at a time: 32 MB
@@ -33,8 +34,8 @@ class Sums:
 
 
 def resamples_for(level: float) -> int:
-    """At least `FEWEST_RESAMPLES`, and so many that `BEYOND` of them lie beyond either bound at this level."""
-    return max(FEWEST_RESAMPLES, math.ceil(2 * BEYOND / (1 - level) - 1e-9))
+    """So many that `BEYOND` of them lie beyond either bound at this level, but not fewer or more than the limits."""
+    return min(MOST_RESAMPLES, max(FEWEST_RESAMPLES, math.ceil(2 * BEYOND / (1 - level) - 1e-9)))
 
 
 def mean_differences(

@@ -20,6 +20,8 @@ from reporting.summary import Asked
 from runner.command_line import Parser, failed, number
 from runner.errors import HydromelError
 
+HIGHEST_CONFIDENCE = 0.999  # what lies beyond, no thousands of resamples tell
+
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
@@ -158,8 +160,8 @@ def _finite(text: str) -> float:
 
 
 def _share(text: str) -> float:
-    if not 0 < (value := float(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    if not 0 < (value := float(text)) <= HIGHEST_CONFIDENCE:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {HIGHEST_CONFIDENCE}")
     return value
 
 

@@ -7,6 +7,7 @@ minus then, in units of the figure, or with % in percent of then. `<` takes a bo
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -54,6 +55,8 @@ def parse(text: str) -> Condition:
         choices = [*SHORT, *(f"{each}/..." for each in SECTIONS)]
         close = did_you_mean(section, [*SHORT, *SECTIONS]) if not slash or section not in SECTIONS else "."
         raise HydromelError(f"figure '{name}' is unknown (--fail-if '{text}'){close} Allowed: {', '.join(choices)}")
+    if not math.isfinite(bound):
+        raise HydromelError(f"--fail-if '{text}': no change is beyond {found['bound']}")
     if (bound > 0) if below else (bound < 0):
         raise HydromelError(
             f"--fail-if '{text}': the bound is on the change, so it is {'0 or below' if below else '0 or above'} "

@@ -66,12 +66,13 @@ def compared(baseline: str, now: Sides, then: Sides, conditions: Sequence[Condit
         unmatched += examples.problems
         for figure in dict.fromkeys((now[key].headline, *SHORT.values(), *sorted(asked))):
             change = _change(figure, now[key], then[key], examples, level)
+            missing = change if isinstance(change, str) else _unpaired(figure, now[key], then[key])
+            if missing and figure in asked:
+                raise HydromelError(f"--fail-if cannot be judged: {missing}")
+            if missing and _values(now[key], figure):
+                unmatched.append(missing)
             if isinstance(change, Change):
                 made[figure] = change
-            elif figure in asked:
-                raise HydromelError(f"--fail-if cannot be judged: {change}")
-            elif _values(now[key], figure):
-                unmatched.append(change)
         changes += made.values()
         judged += [_judge(condition, made[condition.figure]) for condition in conditions]
     return History(baseline, level, changes, unmatched, judged)
@@ -120,6 +121,17 @@ def _change(figure: str, now: Side, then: Side, examples: OnExamples, level: flo
         percent=_percent(difference, before),
         on_examples=examples.differences.get(now.strategy) if figure == now.headline else None,
     )
+
+
+def _unpaired(figure: str, now: Side, then: Side) -> str:
+    """Says which seeds have no pair of runs with this figure; empty where all have. A run that diverged has none."""
+    pairs = _values(now, figure).keys() & _values(then, figure).keys()
+    seeds = {run.seed for side in (now, then) for run in side.runs} - {seed for seed, _, _ in pairs}
+    if not seeds:
+        return ""
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
+    where = "in these runs and the baseline alike" + (" (same turn and machine)" if of_machine(figure) else "")
+    return f"{figure} of {now.strategy} ({now.heading}), {named}, is not on record {where}"
 
 
 def _values(side: Side, figure: str) -> dict[Slot, float]:

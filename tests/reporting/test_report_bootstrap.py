@@ -111,6 +111,8 @@ def test_no_span_drawn_is_zero_and_no_warning() -> None:
     assert (mean.low, mean.mean, mean.high) == (0.0, 100.0, 100.0)
 
 
-@pytest.mark.parametrize(("level", "count"), [(0.5, 2000), (0.95, 2000), (0.99, 4000), (0.999, 40_000)])
+@pytest.mark.parametrize(
+    ("level", "count"), [(0.5, 2000), (0.95, 2000), (0.99, 4000), (0.999, 40_000), (1 - 1e-9, 100_000)]
+)
 def test_enough_lie_beyond_a_bound(level: float, count: int) -> None:
     assert bootstrap.resamples_for(level) == count
