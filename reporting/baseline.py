@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,11 +37,14 @@ def of_groups(groups: list[Group], runs: Iterable[Run]) -> Sides:
     """`runs`: those that the groups were made of."""
     at_hand = {run.text("run_id"): run for run in runs}
     found: Sides = {}
+    alike = Counter((group.comparison_hash, group.data_fingerprint) for group in groups)
     for group in groups:
+        several = alike[group.comparison_hash, group.data_fingerprint] > 1
         for each in group.strategies:
             headline = f"{group.split}/{group.metric}"
             side = Side(_heading(group.title, group.settings), each.name, headline, each.options, each.runs, at_hand)
-            found[_key(group.comparison_hash, group.data_fingerprint, headline, group.settings, each.name)] = side
+            size = group.settings.get(BATCH_SIZE, "") if several else ""
+            found[group.comparison_hash, group.data_fingerprint, headline, size, each.name] = side
     return found
 
 
@@ -48,7 +52,11 @@ def of_report(path: Path) -> Sides:
     """From a report.json. Raises HydromelError for a file that is none."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        return {key: side for group in report["groups"] for key, side in _of_json(group).items()}
+        alike = Counter((group["comparison_hash"], group["data_fingerprint"]) for group in report["groups"])
+        found: Sides = {}
+        for group in report["groups"]:
+            found |= _of_json(group, alike[group["comparison_hash"], group["data_fingerprint"]] > 1)
+        return found
     except (OSError, ValueError) as error:
         raise HydromelError(f"--baseline {path} cannot be read: {' '.join(str(error).split())}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -57,8 +65,10 @@ def of_report(path: Path) -> Sides:
         ) from error
 
 
-def _of_json(group: Any) -> Sides:
+def _of_json(group: Any, several: bool) -> Sides:
+    """`several`: whether there are groups like it, so that its batch size tells it from them."""
     found: Sides = {}
+    size = group["settings"].get(BATCH_SIZE, "") if several else ""
     for each in group["strategies"]:
         headline = f"{group['split']}/{group['metric']}"
         runs = [
@@ -72,15 +82,9 @@ def _of_json(group: Any) -> Sides:
             for run in each["runs"]
         ]
         side = Side(_heading(group["title"], group["settings"]), each["name"], headline, each["options"], runs, {})
-        found[_key(group["comparison_hash"], group["data_fingerprint"], headline, group["settings"], each["name"])] = (
-            side
-        )
+        found[group["comparison_hash"], group["data_fingerprint"], headline, size, each["name"]] = side
     return found
 
 
 def _heading(title: str, settings: Mapping[str, str]) -> str:
     return f"{title} ({', '.join(f'{name}={value}' for name, value in settings.items())})" if settings else title
-
-
-def _key(comparison: str, data: str, headline: str, settings: Mapping[str, str], strategy: str) -> tuple[str, ...]:
-    return comparison, data, headline, settings.get(BATCH_SIZE, ""), strategy

@@ -58,22 +58,22 @@ def judgement(history: History) -> int:
 def _print(console: Console, table: Table) -> None:
     """At the console's width, or wider where the figures need it."""
     usual = console.width
-    console.width = max(usual, sum(_least(table, at) + SPACE for at in range(len(table.columns))))
-    console.print(_table(table), crop=False)
+    widths = _widths(table, usual)
+    console.width = max(usual, sum(widths) + SPACE * len(widths))
+    console.print(_table(table, widths))
     console.width = usual
 
 
-def _table(table: Table) -> RichTable:
+def _table(table: Table, widths: list[int]) -> RichTable:
     title = Text(table.title, style="italic")
     shown = RichTable(
         title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True
     )
-    for at, column in enumerate(table.columns):
+    for column, width in zip(table.columns, widths, strict=True):
         shown.add_column(
             _stacked(Cell(column.header, column.unit)),
             justify="left" if column.is_text else "right",
-            no_wrap=not (column.wraps or column.is_text),
-            min_width=_least(table, at),
+            width=width,
             overflow="fold",
         )
     for row in table.rows:
@@ -81,13 +81,21 @@ def _table(table: Table) -> RichTable:
     return shown
 
 
-def _least(table: Table, at: int) -> int:
-    """Characters that a column must have: half of a figure would be another figure; long words may be cut."""
-    column = table.columns[at]
-    lines = [column.header, column.unit, *(line for row in table.rows for line in (row[at].main, row[at].detail))]
-    if not (column.wraps or column.is_text):
-        return max(map(cell_len, lines))
-    return min(LONGEST_WORD, max(cell_len(word) for line in lines for word in line.split() or [""]))
+def _widths(table: Table, room: int) -> list[int]:
+    """Characters of each column: text goes on in the next line where `room` is short, figures never do.
+
+    Half of a figure would be another figure.
+    """
+    widths, least = [], []
+    for at, column in enumerate(table.columns):
+        lines = [column.header, column.unit, *(line for row in table.rows for line in (row[at].main, row[at].detail))]
+        word = max(cell_len(word) for line in lines for word in line.split() or [""])
+        widths.append(max(map(cell_len, lines)))
+        least.append(min(LONGEST_WORD, word) if column.wraps or column.is_text else widths[-1])
+    while sum(widths) + SPACE * len(widths) > room and widths != least:
+        most = max(range(len(widths)), key=lambda at: widths[at] - least[at])
+        widths[most] -= 1
+    return widths
 
 
 def _stacked(cell: Cell) -> Text:

@@ -23,6 +23,7 @@ SECTIONS = {
     "updates": "updates",
     "model": "model",
 }
+MIB = 2**20
 OF_MACHINE = ("speed", "memory", "seconds", "energy", "arithmetic")  # mean nothing beside those of another machine
 
 
@@ -45,6 +46,13 @@ def run_figures(run: Run) -> RunFigures:
 def of_machine(name: str) -> bool:
     """Whether a figure depends on the machine."""
     return name.partition("/")[0] in OF_MACHINE
+
+
+def amount(value: float, figure: str, sign: str = "") -> str:
+    """In words: bytes in MiB; else three decimals at most, and none from a thousand on."""
+    if figure.endswith("_bytes"):
+        return f"{value / MIB:{sign},.1f} MiB"
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
 
 
 def _figures(run: Run) -> Iterator[tuple[str, float]]:

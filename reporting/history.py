@@ -9,7 +9,7 @@ from statistics import fmean
 from reporting import outcomes, statistics
 from reporting.baseline import Side, Sides
 from reporting.conditions import SHORT, Condition
-from reporting.figures import RunFigures, of_machine
+from reporting.figures import RunFigures, amount, of_machine
 from reporting.outcomes import OnExamples
 from reporting.statistics import Mean, Slot
 from runner.errors import HydromelError, did_you_mean
@@ -192,15 +192,18 @@ def _judge(condition: Condition, change: Change) -> Judged:
         how = "failed by its bound alone (one run each, so no interval)"
     else:
         how = "failed" if failed else "not failed: beyond the bound, but it may be chance"
-    unit = " %" if condition.percent else ""
+    figure = "" if condition.percent else change.figure
+    before, now = amount(change.before, change.figure), amount(change.now, change.figure)
     return Judged(
         condition.text,
         failed,
-        f"{condition.text}: {how}: {change.strategy} ({change.heading}) {change.before:,.6g} before, {change.now:,.6g} "
-        f"now: {_signed(made, unit)}",
+        f"{condition.text}: {how}: {change.strategy} ({change.heading}) {before} before, {now} now: "
+        f"{_signed(made, figure, ' %' if condition.percent else '')}",
     )
 
 
-def _signed(value: Mean, unit: str) -> str:
-    interval = "" if value.low is None or value.high is None else f" ({value.low:+,.4g} to {value.high:+,.4g})"
-    return f"{value.mean:+,.4g}{unit}{interval}"
+def _signed(value: Mean, figure: str, unit: str) -> str:
+    mean, low, high = (
+        None if each is None else amount(each, figure, "+") for each in (value.mean, value.low, value.high)
+    )
+    return f"{mean}{unit}" if low is None or high is None else f"{mean}{unit} ({low} to {high})"

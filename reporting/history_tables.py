@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from reporting.cells import NONE, Cell, Column, Table, without_empty
 from reporting.conditions import SHORT
+from reporting.figures import amount
 from reporting.history import Change, History
 from reporting.statistics import Mean
 
-MIB = 2**20
 NAMES = {figure: short for short, figure in SHORT.items()}
 
 
@@ -20,8 +20,8 @@ def tables(history: History) -> list[Table]:
     columns = [
         Column("strategy", "", lambda change: Cell(change.strategy, _pairs(change.difference.n)), is_text=True),
         Column("figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), is_text=True, wraps=True),
-        Column("before", "", lambda change: Cell(_number(change.before, change.figure))),
-        Column("now", "", lambda change: Cell(_number(change.now, change.figure))),
+        Column("before", "", lambda change: Cell(amount(change.before, change.figure))),
+        Column("now", "", lambda change: Cell(amount(change.now, change.figure))),
         Column("change", sure, lambda change: _symmetric(change.difference, change.figure)),
         Column("on examples", "", lambda change: _from_to(change.on_examples, change.figure), wraps=True),
         Column("change, %", sure, lambda change: _symmetric(change.percent, "")),
@@ -41,8 +41,8 @@ def tables(history: History) -> list[Table]:
 def lines(history: History) -> list[str]:
     """Against what, how sure, what could not be compared, and each condition."""
     said = [
-        f"Changes since {history.baseline}, paired by seed: now minus before, intervals at {100 * history.level:.4g} % "
-        "each, so that those of all strategies hold together."
+        f"Changes since {history.baseline}: means over runs paired by seed, now minus before; intervals at "
+        f"{100 * history.level:.4g} % each, so that those of all strategies hold together."
     ]
     said += [f"Not compared with the baseline: {line.removesuffix('.')}." for line in history.unmatched]
     return said + [f"{'FAILED: ' if each.failed else ''}{each.says}." for each in history.judged]
@@ -52,23 +52,16 @@ def _pairs(n: int) -> str:
     return f"{n} pair{'s' if n > 1 else ''}"
 
 
-def _number(value: float, figure: str, sign: str = "") -> str:
-    """Bytes in MiB; else three decimals at most, and none from a thousand on."""
-    if figure.endswith("_bytes"):
-        return f"{value / MIB:{sign},.1f} MiB"
-    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
-
-
 def _symmetric(value: Mean | None, figure: str) -> Cell:
     if value is None:
         return Cell(NONE)
-    main = _number(value.mean, figure, "+")
+    main = amount(value.mean, figure, "+")
     if value.low is None or value.high is None:
         return Cell(main, "no interval")
-    return Cell(main, f"± {_number((value.high - value.low) / 2, figure)}")
+    return Cell(main, f"± {amount((value.high - value.low) / 2, figure)}")
 
 
 def _from_to(value: Mean | None, figure: str) -> Cell:
     if value is None or value.low is None or value.high is None:
         return Cell(NONE)
-    return Cell(f"{_number(value.low, figure, '+')} to {_number(value.high, figure, '+')}")
+    return Cell(f"{amount(value.low, figure, '+')} to {amount(value.high, figure, '+')}")

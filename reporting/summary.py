@@ -21,7 +21,7 @@ from reporting.settings import apart
 from reporting.statistics import Mean, Ratio, Reached, Spread
 from reporting.targets import Target, common_target, counts_tokens, when
 from reporting.updates import Made, is_known_wrong, sentences
-from reporting.variants import by_batch_size, named, options
+from reporting.variants import batch_sizes, by_batch_size, named, options
 from reporting.verdicts import Rule, Verdict, rule_for, verdicts
 from runner.names import PADDING_CAUSES
 
@@ -110,11 +110,9 @@ def groups(runs: list[Run], asked: Asked) -> list[Group]:
         key = (_title(run), _hash(run), run.text("provenance.data_fingerprint"), run.metric, run.split)
         by_key.setdefault(key, []).append(run)
     settings = apart({key: each[0] for key, each in by_key.items()})
-    return [
-        _group(same_size, size | settings[key], asked)
-        for key in sorted(by_key)
-        for size, same_size in by_batch_size(by_key[key])
-    ]
+    parts = [(key, same_size) for key in sorted(by_key) for same_size in by_batch_size(by_key[key])]
+    sizes = batch_sizes([(key[0], same_size) for key, same_size in parts])
+    return [_group(same_size, size | settings[key], asked) for (key, same_size), size in zip(parts, sizes, strict=True)]
 
 
 def _title(run: Run) -> str:

@@ -12,6 +12,7 @@ from reporting.statistics import Mean
 from reporting.summary import Group, Strategy
 from reporting.verdicts import Verdict
 
+LONG_NUMBER = 10  # characters
 KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # what rows say below their name
 
 
@@ -73,7 +74,15 @@ def heading(group: Group) -> str:
 
 def of_group(group: Group) -> str:
     """`train.epochs=3, task.head=crf`: what sets it apart from others of its title."""
-    return ", ".join(f"{name}={value}" for name, value in group.settings.items())
+    return ", ".join(f"{name}={_short(value)}" for name, value in group.settings.items())
+
+
+def _short(value: str) -> str:
+    """A number that was drawn at random, 0.4292592188556814, to six digits; any other text as it is."""
+    try:
+        return f"{float(value):.6g}" if len(value) > LONG_NUMBER else value
+    except ValueError:
+        return value
 
 
 def _quality_columns(group: Group, confidence: float) -> list[Column]:

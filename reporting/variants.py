@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -29,8 +29,8 @@ def options(run: Run) -> Options:
     return _parsed(section.group()) if section else {}
 
 
-def by_batch_size(runs: list[Run]) -> list[tuple[dict[str, str], list[Run]]]:
-    """Runs of one group, apart by batch size if any strategy has several; the setting that tells them apart.
+def by_batch_size(runs: list[Run]) -> list[list[Run]]:
+    """Runs of one group, apart by batch size if any strategy has several.
 
     Another batch size is other training: strategies are compared at the same one.
     """
@@ -40,11 +40,23 @@ def by_batch_size(runs: list[Run]) -> list[tuple[dict[str, str], list[Run]]]:
         if not _chose(run):
             names.setdefault(run.strategy, set()).add(size)
     if all(len(each) == 1 for each in names.values()):
-        return [({}, runs)]
+        return [runs]
     order = sorted(set(sizes), key=lambda size: (len(size), size))
+    return [[run for run, own in zip(runs, sizes, strict=True) if own == size] for size in order]
+
+
+def batch_sizes(groups: Sequence[tuple[str, list[Run]]]) -> list[dict[str, str]]:
+    """Of each group (title, runs) the batch size that most of its runs have, where those of its title differ in it."""
+    usual = []
+    for _, runs in groups:
+        sizes = Counter(options(run).get(BATCH_SIZE, "null") for run in runs)
+        usual.append(max(sizes, key=lambda size: (size != "null", sizes[size])))
+    by_title: dict[str, set[str]] = {}
+    for (title, _), size in zip(groups, usual, strict=True):
+        by_title.setdefault(title, set()).add(size)
     return [
-        ({f"batching.{BATCH_SIZE}": size}, [run for run, own in zip(runs, sizes, strict=True) if own == size])
-        for size in order
+        {f"batching.{BATCH_SIZE}": size} if len(by_title[title]) > 1 else {}
+        for (title, _), size in zip(groups, usual, strict=True)
     ]
 
 

@@ -31,6 +31,17 @@ def test_figures_are_never_cut(
     assert (max(map(len, out.splitlines())) <= 80) == fits
 
 
+def test_the_column_with_most_to_spare_gives_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heads = ["padmask", "test/accuracy", "1" * 20, "2" * 25, "+0 to +0"]
+    columns = [Column(head, "", lambda _: Cell(""), wraps=at in (1, 4)) for at, head in enumerate(heads)]
+    out = shown(Table("T", columns, [[Cell(head) for head in heads]]), monkeypatch, capsys)
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.count("test/accuracy") == out.count("+0 to") == 2
+    assert "+0 to +0" not in out
+
+
 def test_what_is_sure_in_markdown() -> None:
     columns = [Column(name, "", lambda _: Cell("")) for name in "abc"]
     row = [Cell("41.00", "± 1.20"), Cell("13,000", "12,750–13,250"), Cell("7")]

@@ -12,7 +12,7 @@ import pytest
 import scipy.stats
 import yaml
 
-from reporting import report, runs
+from reporting import report, runs, tables
 from reporting.statistics import Mean
 from reporting.summary import Asked, Group, Strategy, groups
 from reporting.verdicts import Rule, says
@@ -114,6 +114,21 @@ def test_batch_sizes_are_compared_each_by_itself(tmp_path: Path, write_run: Any)
     assert [each.settings for each in (small, large)] == [{"batching.batch_size": "16"}, {"batching.batch_size": "128"}]
     assert [each.quality_by_seed for each in small.strategies] == [{1: 40.0}] * 2
     assert [each.quality_by_seed for each in large.strategies] == [{1: 30.0}] * 2
+
+
+def test_another_batch_size_is_told_of_every_setting(tmp_path: Path, write_run: Any) -> None:
+    """Else a table of settings would lay the gain of one to another; what else differs stands beside it."""
+    for name, dropout, size in (("a", 0.4292592188556814, 64), ("b", 0.5, 32)):
+        folder = write_run(tmp_path / name, "packed", 1, change={"provenance.comparison_hash": name})
+        batching(folder, batch_size=size)
+        with (folder / "resolved.yaml").open("a") as file:
+            file.write(f"\nencoder:\n  dropout: {dropout}\n")
+    other = write_run(tmp_path / "c", "token_budget", 1, change={"provenance.comparison_hash": "b"})
+    batching(other, batch_size=None)
+    assert sorted(map(tables.of_group, grouped(tmp_path))) == [
+        "batching.batch_size=32, encoder.dropout=0.5",
+        "batching.batch_size=64, encoder.dropout=0.429259",
+    ]
 
 
 def test_one_batch_size_a_strategy_stays_one_group(tmp_path: Path, write_run: Any) -> None:

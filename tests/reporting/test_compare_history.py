@@ -219,9 +219,7 @@ def test_command_with_runs_and_with_a_report_as_baseline(
         assert compare.main([str(now), *out, *failing]) == 1
         shown = capsys.readouterr()
         (line,) = shown.err.splitlines()
-        assert line.startswith(
-            "test/f1 < -1.0: failed: packed (tag · wnut17 · word · rnn) 42 before, 40.0333 now: -1.9"
-        )
+        assert line.startswith("test/f1 < -1.0: failed: packed (tag · wnut17 · word · rnn) 42 before, 40.03 now: -1.9")
         assert "speed < -5%: holds: packed" in " ".join(shown.out.split())
         for name in ("report.md", "index.html"):
             text = (tmp_path / "out" / name).read_text()
