@@ -101,7 +101,7 @@ class MemoryEstimate:
         self.model, self.task, self.metric, self.optimizer = model, task, metric, optimizer
         self.bf16, self.eval_batch_size = bf16, eval_batch_size
         self._chunked = [one for one in model.modules() if isinstance(one, Chunked)]
-        self._blocks = any(isinstance(one, SelfAttention) for one in model.modules())
+        self._attends = any(isinstance(one, SelfAttention) for one in model.modules())
         self._chunk = max((one.chunk for one in self._chunked), default=None)
         self._laws: dict[tuple[type, str, bool, bool], Law] = {}
 
@@ -113,14 +113,14 @@ class MemoryEstimate:
             others: the splits that are evaluated.
             updates: of all epochs that are planned.
         """
-        shapes = micro_batches(batching, updates, train, self._blocks)
+        shapes = micro_batches(batching, updates, train, self._attends)
         law = self._law(batching, train, shapes, training=True)
         activation_bytes, most = law.of(shapes)
         gradient_bytes = _bytes_of(self._gradients())
         update_bytes = activation_bytes + law.early_gradient_bytes
         if len(shapes.rows) > len(updates):  # several micro-batches an update
             update_bytes = gradient_bytes + max(update_bytes, law.added_bytes)
-        in_evaluation = evaluation_batches(batching, others, self.eval_batch_size, self._blocks)
+        in_evaluation = evaluation_batches(batching, others, self.eval_batch_size, self._attends)
         scoring_bytes, _ = self._law(batching, train, in_evaluation, training=False).of(in_evaluation)
         return Memory(
             parameter_bytes=_bytes_of((*self.model.parameters(), *self.model.buffers())),
@@ -180,18 +180,18 @@ class MemoryEstimate:
                 added = self.measure_added(probes[-1]) if training else 0
             rows, widths = np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T
             probed = Shapes.of(rows, widths, tokens)
-            if self._blocks and batching.layout in ("packed", "timestep"):
+            if self._attends and batching.layout in ("packed", "timestep"):
                 in_order = np.concatenate([one.rows.host_lengths for one in some])
                 probed = in_blocks(probed, in_order, "all" if training else "largest")
             terms = terms_of(probed)
-            weights = fitted(terms, peaks)
+            weights = fitted(terms, peaks, self._attends)
             of_chunk, least_weights = 0.0, weights
             if self._chunked:
                 half = max(1, largest.real_tokens // 2)
                 with self._chunks_of(largest.real_tokens - half):
                     of_chunk = max(0, int(peaks[tokens.argmax()]) - measure(largest)[0]) / half
                 with self._chunks_of(1):
-                    least_weights = fitted(terms, np.array([measure(probe)[0] for probe in probes]))
+                    least_weights = fitted(terms, np.array([measure(probe)[0] for probe in probes]), self._attends)
             early = int(gradients[peaks.argmax()])
             self._laws[key] = Law(weights, self._chunk, of_chunk, least_weights, early, added)
         return self._laws[key]

@@ -55,8 +55,13 @@ class Law:
         return round(needs[most]), most
 
 
-def fitted(terms: FloatArray, peaks: IntArray) -> FloatArray:
-    """(4,) bytes of each of the `terms` (M, 4), none negative, that come nearest to `peaks` (M,) of small batches."""
+def fitted(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
+    """(4,) bytes of each of the `terms` (M, 4), none negative, that come nearest to `peaks` (M,) of small batches.
+
+    Args:
+        attends: whether the model has attention; without it d is 0, of which a trace would be much in long rows.
+    """
+    terms = terms * [1.0, 1.0, 1.0, float(attends)]
     scale = terms.max(axis=0).clip(min=1.0)
     weights: FloatArray = nnls(terms / scale, peaks)[0] / scale
     return weights
