@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,11 @@ ARRAYS: dict[str, tuple[str, ...]] = {  # of outcomes.npz; the last is the same 
     "nll": ("nats", "tokens"),
     "bits_per_character": ("nats", "tokens"),
 }
+# what numpy and zipfile raise for files of other bytes than were written; RuntimeError: said to be encrypted
+DAMAGED = (
+    *(OSError, ValueError, TypeError, EOFError, LookupError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def read(run: Run) -> Outcomes | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             made = _sums(run.metric, arrays)
             split = str(arrays["split"][0])
-    except (OSError, ValueError, TypeError, EOFError, LookupError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise HydromelError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     recorded, total = run.number(f"metrics.{split}.{run.metric}"), _total(made.sums, formula)
     if recorded is None or not math.isclose(total, recorded, rel_tol=AGREES, abs_tol=AGREES):
@@ -96,6 +102,7 @@ def compared(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int
         return OnExamples({}, frozenset(), problems)
     asked = next(iter(base.values())).asked
     pairs: dict[str, list[tuple[Sums, Sums]]] = {}
+    shared = {name: runs.keys() & reference.keys() for name, runs in strategies.items()}
     for name, runs in strategies.items():
         mine = _read_all({seed: run for seed, run in runs.items() if seed in base}, problems)
         both = [pair for seed, one in mine.items() if _are(pair := (one, base[seed]), asked)]
@@ -103,9 +110,19 @@ def compared(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int
             problems.append(
                 f"{name} and the reference did not answer the same examples in all seeds: those are left out."
             )
-        if both:
-            pairs[name] = [(one.sums, other.sums) for one, other in both]
-    same = frozenset(name for name, seeds in pairs.items() if all(_equal(*pair) for pair in seeds))
+        if not both:
+            continue
+        pairs[name] = [(one.sums, other.sums) for one, other in both]
+        if missing := sorted(shared[name] - mine.keys()):
+            problems.append(
+                f"{name} is compared on examples without seed{'s' if missing[1:] else ''} "
+                f"{', '.join(map(str, missing))}: what each example adds is not on record."
+            )
+    same = frozenset(
+        name
+        for name, seeds in pairs.items()
+        if len(seeds) == len(shared[name]) and all(_equal(*pair) for pair in seeds)
+    )
     if not pairs or len(asked) < FEWEST_EXAMPLES:
         return OnExamples({}, same, problems)
     formula = FORMULAS[next(iter(reference.values())).metric]

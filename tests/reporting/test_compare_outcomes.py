@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +143,46 @@ def test_a_handful_of_examples_gives_no_interval(run_of: Any) -> None:
     other = {**few, "right": np.zeros_like(few["right"])}
     found = outcomes.compared({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
     assert (found.differences, found.same) == ({}, frozenset())
+
+
+def test_a_seed_without_outcomes_is_told_and_nothing_is_said_of_all_examples(run_of: Any) -> None:
+    made = spans(1)
+    base = {seed: run_of(f"base{seed}", made) for seed in (1, 2)}
+    mine = {seed: run_of(f"mine{seed}", made) for seed in (1, 2)}
+    assert outcomes.compared({"packed": mine}, base, 0.95).same == {"packed"}
+    (mine[2].folder / "outcomes.npz").unlink()
+    found = outcomes.compared({"packed": mine}, base, 0.95)
+    assert found.differences["packed"].n == 1
+    assert not found.same
+    assert found.problems == ["packed is compared on examples without seed 2: what each example adds is not on record."]
+
+
+def _patched(content: bytes, mark: bytes, offset: int, value: int) -> bytes:
+    at = content.index(mark) + offset
+    return content[:at] + bytes([value]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: _patched(content, b"PK\x01\x02", 10, 99),  # a compression that there is not
+        lambda content: _patched(content, b"PK\x01\x02", 8, 1),  # encrypted
+        lambda content: content[:-30],
+    ],
+)
+def test_zip_files_with_other_bytes_are_damaged(run_of: Any, damage: Any) -> None:
+    run = run_of("one", spans(1))
+    path = run.folder / "outcomes.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(HydromelError, match=r"outcomes\.npz is damaged"):
+        outcomes.read(run)
+
+
+def test_an_array_larger_than_any_memory_is_damaged(run_of: Any) -> None:
+    run = run_of("one", spans(1))
+    huge = NPY.replace(b"(1,), }", b"(99999999999999,), }")[: len(NPY)]
+    with zipfile.ZipFile(run.folder / "outcomes.npz", "w") as file:
+        for name in ("right", "predicted", "gold"):
+            file.writestr(f"{name}.npy", huge)
+    with pytest.raises(HydromelError, match="is damaged: Unable to allocate"):
+        outcomes.read(run)
