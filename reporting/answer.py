@@ -17,7 +17,8 @@ def answer(group: Group) -> str:
     fastest = ordered[0]
     if len(ordered) == 1:
         return f"{fastest.name} read {_rate(fastest)}. {_qualities(group)}".strip()
-    said = f"{fastest.name} is fastest, {_rate(fastest)}{_lead(fastest, ordered)}{_cost(fastest, group)}."
+    chose = f" (which chose {', '.join(fastest.chose)})" if fastest.chose else ""
+    said = f"{fastest.name}{chose} is fastest, {_rate(fastest)}{_lead(fastest, ordered)}{_cost(fastest, group)}."
     return said + _next_best(fastest, ordered, group)
 
 

@@ -49,6 +49,7 @@ class Strategy:
     name: str
     known_wrong: bool
     options: dict[str, str]  # of its batching, by dotted name
+    chose: list[str]  # of `auto`: what its runs went on as
     run_ids: dict[int, str]  # by seed, as every dict[int, ...] here; of its first turn
     turns: int  # the most runs that a seed has
     quality: Mean | None  # on test
@@ -176,6 +177,7 @@ def _strategy(
         name=name,
         known_wrong=is_known_wrong(name),
         options=dict(options(runs[0])),
+        chose=measures.texts(runs, "advice.chosen"),
         run_ids={seed: run.text("run_id") for seed, run in firsts.items()},
         turns=max(len(turns) for turns in seeds.values()),
         quality=statistics.mean_interval(list(quality.values()), confidence),

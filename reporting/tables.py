@@ -166,7 +166,8 @@ def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
 
 
 def _name(strategy: Strategy) -> Cell:
-    return Cell(strategy.name, KNOWN_WRONG if strategy.known_wrong else "")
+    chose = f"chose {', '.join(strategy.chose)}" if strategy.chose else ""
+    return Cell(strategy.name, KNOWN_WRONG if strategy.known_wrong else chose)
 
 
 def _peak_batch(strategy: Strategy) -> Cell:

@@ -80,6 +80,15 @@ def test_a_single_strategy_and_several_machines(
     assert answer.answer(group_of(tmp_path)) == expected
 
 
+def test_auto_says_what_it_chose(tmp_path: Path, write_run: Any) -> None:
+    advice = {"chosen": "packed", "batch_size": 20, "candidates": []}
+    write_run(tmp_path / "a", "padmask", 1)
+    write_run(tmp_path / "b", "auto", 1, change={"advice": advice, "speed.real_tokens_per_s": 1e6})
+    group = group_of(tmp_path)
+    assert answer.answer(group).startswith("auto (which chose packed) is fastest, 1,000,000 real tokens/s: ")
+    assert [row[0] for row in tables.tables(group, 0.95)[0].rows][:2] == [Cell("padmask"), Cell("auto", "chose packed")]
+
+
 def test_columns_without_a_figure_are_left_out() -> None:
     columns = [Column(name, "", lambda _: Cell("")) for name in "abc"]
     table = Table(
