@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 import yaml
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -46,6 +47,7 @@ def main() -> None:
         _one_job(config, jobs)
 
     try:
+        _check_arguments()
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")(job)()
     except (HydraException, OmegaConfBaseException, HydromelError, OSError) as error:
         _restore(wanted)
@@ -60,6 +62,18 @@ def main() -> None:
     if jobs.sweep is not None:
         jobs.tell()
     sys.exit(jobs.code)
+
+
+def _check_arguments() -> None:
+    """Raises HydromelError for flags that Hydra does not know: itself it prints its usage, and exits with 2."""
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))  # may stand anywhere
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.parse_args()
+
+
+def _refuse(message: str) -> NoReturn:
+    raise HydromelError(f"{message}; flags stand before all options, see hydromel --help")
 
 
 def _restore(wanted: str | None) -> None:

@@ -37,6 +37,8 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        ("--multi-run seed=1", "flags stand before all options, see hydromel --help"),
+        ("seed=1 -m repeat=2 batching=packed", "repeat=2: a sweep takes seed=1,2,3 instead"),  # flags amid options
         ("encoder=rn", "encoder=rn: unknown; did you mean 'rnn'?"),
         ("encoders=rnn", "encoders"),
         ("encoder.hiden=3", "encoder.hiden: unknown option; did you mean 'hidden'?"),
