@@ -46,6 +46,12 @@ def run_job(folder: Path, started: float, config: dict[str, Any] | None = None) 
         result = run_experiment(config, folder, started, say)
     except HydromelError as error:
         return failed(str(error))
+    except (RuntimeError, MemoryError) as error:
+        from runner.memory_fit import ran_out
+
+        if not ran_out(error):
+            raise
+        return failed(f"out of memory ({str(error).strip().splitlines()[0]}); what was done is kept in {folder}")
     except KeyboardInterrupt:
         print(f"interrupted; what was done is kept: hydromel resume={folder}", file=sys.stderr)
         return 130

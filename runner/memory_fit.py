@@ -23,14 +23,23 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _SHOWN_ROWS = 8
 # of RuntimeErrors, which is what torch raises where the CPU, oneDNN or cuBLAS gets no memory
-_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc", "status_alloc_failed")
+_WORDS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "status_alloc_failed",
+)
+_ONEDNN = ("could not create a primitive", "could not execute a primitive")  # all that it says of its lack of memory
 
 
 def ran_out(error: BaseException) -> bool:
     """Whether memory was what failed: torch.OutOfMemoryError, MemoryError, or a RuntimeError that says so."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS)
+    said = str(error).strip().lower()
+    return isinstance(error, RuntimeError) and (said in _ONEDNN or any(word in said for word in _WORDS))
 
 
 def halved(t: Training, rows: IntArray, at: int, error: Exception) -> Batching:
@@ -109,6 +118,19 @@ def evaluated(t: Training, evaluate: Callable[[], T]) -> T:
         t.settings = replace(t.settings, eval_batch_size=size // 2)
         t.progress.eval_batch_size = size // 2
         give_back(t.clock.device)
+
+
+def unless_it_runs_out(t: Training, what: str, measure: Callable[[], T]) -> T | None:
+    """What `measure` says; None, and a warning, where memory runs out: a finished run is not lost for it."""
+    try:
+        return measure()
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+    log.warning("out of memory, so %s is not on record", what)
+    t.optimizer.zero_grad()
+    give_back(t.clock.device)
+    return None
 
 
 def figures(t: Training, asked: int | None) -> dict[str, object]:

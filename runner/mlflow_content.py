@@ -153,7 +153,7 @@ def note(run: Mapping[str, Any], result: Mapping[str, Any]) -> str:
         f"peak {_shown(values, 'mem/peak_gib')} GiB",
         f"{_shown(values, 'seconds/total')} s in all",
     ]
-    return f"{first}, {result.get('kernel')}\n\n{metric}: {', '.join(quality)}\n\n{', '.join(cost)}"
+    return f"{first}, {result.get('kernel') or 'kernel unknown'}\n\n{metric}: {', '.join(quality)}\n\n{', '.join(cost)}"
 
 
 def _shown(values: Mapping[str, float], name: str) -> str:

@@ -35,7 +35,8 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         majority = t.task.majority(*known)
         baselines = t.task.baselines(*known) if config["baselines"] else {}
     metrics[last] = metrics[last] | inspect(t, data, last, said, config)
-    tags, used = t.run.run["tags"], arithmetic(t)
+    tags = t.run.run["tags"]
+    used = memory_fit.unless_it_runs_out(t, "arithmetic", lambda: arithmetic(t))
     return {
         "run_id": t.run.run_id,
         "name": t.run.run["name"],
@@ -62,7 +63,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         "energy": t.account.energy(SOURCE),
         "arithmetic": used,
         "advice": t.run.run.get("advice"),
-        "kernel": kernel(t),
+        "kernel": memory_fit.unless_it_runs_out(t, "kernel", lambda: kernel(t)),
         "updates": {
             "count": t.progress.updates,
             "epochs": t.progress.epoch,

@@ -10,8 +10,9 @@ import torch
 from composed import run, tag_files
 from safetensors.torch import load_file
 
-from runner import experiment, names
+from runner import experiment, job, names, result
 from runner.errors import HydromelError
+from runner.memory_fit import ran_out
 from runner.model import Model
 
 EXACT = ["dtype=float64", "train.epochs=2", "batching.batch_size=8", "embedding.size=8", "baselines=false"]
@@ -131,3 +132,45 @@ def test_what_is_no_lack_of_memory_is_not_retried(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(Model, "forward", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *CONV, "batching=padmask")
+
+
+@pytest.mark.parametrize(
+    ("said", "memory"),
+    [
+        ("could not create a primitive", True),  # oneDNN's, as all that follow under `ulimit -v`
+        ("could not execute a primitive", True),
+        ("could not create a primitive descriptor for a matmul primitive", False),
+        ("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: ...", True),
+        ("unable to mmap 5513268 bytes from file </best.safetensors>: Cannot allocate memory (12)", True),
+        ("mat1 and mat2 shapes cannot be multiplied", False),
+    ],
+)
+def test_which_errors_are_of_memory(said: str, memory: bool) -> None:
+    assert ran_out(RuntimeError(said)) == memory
+
+
+def test_a_finished_run_is_not_lost_for_want_of_memory_to_look_at_its_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(t: Any) -> None:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(result, "kernel", full)
+    monkeypatch.setattr(result, "arithmetic", full)
+    made = run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *CONV, "batching=padmask")
+    assert (made["kernel"], made["arithmetic"]) == (None, None)
+    assert made["metrics"]["test"]
+    assert "out of memory, so kernel is not on record" in caplog.text
+
+
+def test_memory_that_runs_out_elsewhere_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes.\nC++ frames ...")
+
+    monkeypatch.setattr(experiment, "run_experiment", full)
+    assert job.run_job(tmp_path, 0.0, {}) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory (DefaultCPUAllocator: can't allocate memory")
+    assert line.endswith(f"what was done is kept in {tmp_path}")
