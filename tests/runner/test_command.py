@@ -225,5 +225,5 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
         "print([module for module in heavy if module in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=tmp_path, capture_output=True, text=True)
-    assert "batching: bucketed" in done.stdout
+    assert "batching: auto, bucketed" in done.stdout
     assert done.stderr.strip() == "[]"
