@@ -110,7 +110,7 @@ def _bare_client(uri: str) -> MlflowClient:
 
     utils.MAX_RETRY_COUNT = 1  # ten tries take 100 s; we come back by ourselves
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # an error is raised, too; logged, it is a page of SQL
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 

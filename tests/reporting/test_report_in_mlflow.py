@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -139,6 +140,13 @@ def test_what_goes_wrong_is_one_line_and_the_report_stands(
     assert "secret" not in error
     assert error.count("\n") == 1
     assert (tmp_path / "out" / "index.html").exists()
+
+
+def test_mlflow_logs_no_page_of_sql_beside_the_warning(tmp_path: Path, template: Path) -> None:
+    """As it does of a store that is locked."""
+    shutil.copy(template, tmp_path / "mlflow.db")
+    mlflow_store.open_store(f"sqlite:///{tmp_path}/mlflow.db", 5.0)
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR)
 
 
 def test_runs_that_were_not_delivered_are_said_to_be_so(
