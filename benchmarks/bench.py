@@ -43,6 +43,9 @@ LM = {
 }
 
 
+OURS = {*STRATEGIES, *LM}
+
+
 @dataclass(frozen=True)
 class Row:
     """A work, who does it, and what was hoped for (ratio to the reference, by entrant)."""
@@ -121,7 +124,12 @@ def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
         "updates_a_turn": row.updates,
         "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
         "entrants": [
-            {"name": name, "goal": row.goals.get(name), **figures(score, reference, options.threads)}
+            {
+                "name": name,
+                "ours": name in OURS,
+                "goal": row.goals.get(name),
+                **figures(score, reference, options.threads),
+            }
             for name, score in scores.items()
         ],
     }

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 MIB = 2**20
-REFERENCE, OURS, FLOOR = "#8C8C8C", "#0072B2", "#D55E00"  # reached or no goal; short of one
+PEER, OURS, SHORT = "#8C8C8C", "#0072B2", "#D55E00"  # ours: reached its goal or has none; short of it
 
 
 def show(found: dict[str, Any]) -> None:
@@ -30,6 +30,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     """Ratios to each row's reference, with their range over rounds; a goal is a tick."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     rows = [row for row in found.values() if "entrants" in row]
     bars = [(row, one) for row in rows for one in row["entrants"]]
@@ -43,7 +44,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 0.012, place - 0.75, row["title"], transform=axes.get_yaxis_transform(), weight="bold", va="center"
             )
             for one in row["entrants"]:
-                _bar(axes, place, one, row["reference"])
+                _bar(axes, place, one)
                 ticks.append(place)
                 labels.append(one["name"])
                 place += 1
@@ -51,16 +52,19 @@ def draw(found: dict[str, Any], path: Path) -> None:
         axes.set_ylim(place, 0)
         axes.set_xscale("log")
         axes.axvline(1, color="black", lw=0.8)
+        axes.set_xlim(right=1.6 * max(one["ratio"]["high"] for _, one in bars))  # room for the figures
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(
             "times as fast as the row's reference, real tokens per second (line: range over rounds; ◆ goal)"
         )
         figure.savefig(path, dpi=140)
 
 
-def _bar(axes: Any, place: float, one: dict[str, Any], reference: str) -> None:
+def _bar(axes: Any, place: float, one: dict[str, Any]) -> None:
     ratio, goal = one["ratio"], one["goal"]
-    colour = REFERENCE if one["name"] == reference else FLOOR if goal and ratio["median"] < goal else OURS
+    colour = SHORT if goal and ratio["median"] < goal else OURS if one["ours"] else PEER
     axes.barh(place, ratio["median"] - 1, 0.7, left=1, color=colour)
     axes.plot([ratio["low"], ratio["high"]], [place, place], color="black", lw=1)
     axes.annotate(
