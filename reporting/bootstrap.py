@@ -50,9 +50,8 @@ def mean_differences(
     drawn = _figures(np.vstack([np.ones(len(columns)) @ columns, resampled(columns, resamples)]), places, formula)
     found, at = [], 0
     for seeds in pairs:
-        mine = drawn[
-            :, at : at + 2 * len(seeds)
-        ]  # (1 + R, 2 * seeds): of the seeds in turn, its own and the reference's
+        # (1 + R, 2 * seeds): of the seeds in turn, its own and the reference's
+        mine = drawn[:, at : at + 2 * len(seeds)]
         at += 2 * len(seeds)
         gaps = (mine[:, 0::2] - mine[:, 1::2]).mean(axis=1)
         low, high = np.quantile(gaps[1:], [(1 - level) / 2, (1 + level) / 2])
