@@ -29,7 +29,7 @@ import training_peers as peers
 from bench_show import draw, show
 from contest import Entrant, Score, compete, ratios, stepping, summary
 from training_runs import cost_of_run
-from training_steps import hand_step, our_step, trainer_work
+from training_steps import hand_step, our_step
 from word_lm_peer import example_step
 
 from runner.provenance import cpu_name, git_commit
@@ -75,6 +75,8 @@ def training_row(
         return Row(work, title, "padmask", ours, goals, updates)
     others = {HAND: stepping(hand_step, peer, work, options.data, size, device)}
     if not work.startswith("tagger") and find_spec("accelerate") is not None:
+        from training_trainer import trainer_work  # imports transformers, which takes seconds
+
         others[TRAINER] = Entrant(trainer_work, (peer, work, options.data, size, device))
     if work == "conv_sst2":
         others["by hand, padded to 100"] = stepping(
@@ -182,6 +184,8 @@ APART = {"overhead": overhead, "crf": crf, "growth": growth}
 
 def main() -> None:
     options = parsed()
+    if find_spec("accelerate") is None:
+        print(f"{TRAINER} is left out: accelerate is not installed")
     table = rows(options)
     found: dict[str, Any] = {}
     if options.json is not None and options.json.exists():

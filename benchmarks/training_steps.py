@@ -1,21 +1,17 @@
-"""Entrants of `contest.py` that train: ours, a model written by hand in the usual loop, and the same in a Trainer."""
+"""Entrants of `contest.py` that train: ours, and a model written by hand in the usual loop."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import torch
-from contest import Step, Turn
+from contest import Step
 from torch import Tensor, nn
 from training_ours import Ours, compose
 from training_peers import optimizer_of, trained_numbers
 
-from runner.accounting import Memory
 from runner.batch import Batch
 from runner.embeddings.vectors import Vectors
 from runner.model import parameter_count
@@ -90,99 +86,3 @@ def apart_from(peer: Any, ours: Ours) -> float:
     ours.model.train()
     peer.train()
     return apart
-
-
-class WithLoss(nn.Module):
-    """A peer as a Trainer wants a model: keyword arguments in, a dict with the loss out."""
-
-    accepts_loss_kwargs = False  # the loss is a mean already
-
-    def __init__(self, peer: Any) -> None:
-        super().__init__()
-        self.peer = peer
-
-    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
-        return {"loss": self.peer(**batch)}
-
-
-def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, work: str, data: str, *more: str) -> None:
-    """The worker of transformers.Trainer with batches grouped by length; its turns end where its steps do."""
-    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-
-    torch.set_num_threads(threads)
-    ours, peer, optimizer = made_peer(make, work, data, *more)
-    lengths = ours.train.rows.host_lengths
-    tokens: deque[int] = deque()  # of batches that were collated and not trained on yet
-
-    def collate(examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        tokens.append(sum(len(one["input_ids"]) for one in examples))
-        return dict(peer.collate([one["row"] for one in examples]))
-
-    class Turns(TrainerCallback):  # type: ignore[misc]
-        """Waits at the begin of each turn, and tells at its end."""
-
-        def __init__(self) -> None:
-            self.left, self.tokens = 0, 0
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if self.left == 0:
-                self.left, self.tokens = pipe.recv(), 0
-                if not self.left:
-                    control.should_training_stop = True
-                self.wall, self.cpu = time.perf_counter(), time.process_time()
-            self.tokens += tokens.popleft()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if self.left == 0:
-                return
-            self.left -= 1
-            if self.left == 0:
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                seconds = time.perf_counter() - self.wall, time.process_time() - self.cpu
-                pipe.send(Turn(*seconds, self.tokens, losses.mean_since_last()))
-
-    class Losses:
-        """Kept on the device until a turn is over."""
-
-        def __init__(self) -> None:
-            self.kept: list[Tensor] = []
-
-        def mean_since_last(self) -> float:
-            mean = float(torch.stack(self.kept).mean())
-            self.kept.clear()
-            return mean
-
-    losses = Losses()
-    model = WithLoss(peer)
-    model.register_forward_hook(lambda _module, _inputs, output: losses.kept.append(output["loss"].detach()))
-    rows = [{"row": row, "input_ids": range(length)} for row, length in enumerate(lengths.tolist())]
-    arguments = TrainingArguments(
-        output_dir="unused",
-        per_device_train_batch_size=ours.config["batching"]["batch_size"],
-        train_sampling_strategy="group_by_length",
-        max_steps=10**9,
-        max_grad_norm=ours.config["train"]["clip_norm"],
-        use_cpu=device == "cpu",
-        dataloader_pin_memory=device != "cpu",
-        remove_unused_columns=False,
-        logging_strategy="no",
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        seed=1,
-    )
-    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        data_collator=collate,
-        train_dataset=rows,
-        optimizers=(optimizer, constant),
-        callbacks=[Turns()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    memory = Memory(torch.device(device))
-    pipe.send("ready")
-    trainer.train()
-    pipe.send(memory.state())

@@ -22,7 +22,7 @@ from runner.batching.passes import micro_batches
 from runner.batching.quality import FloatArray
 from runner.batching.shapes import Shapes, Updates, joined
 from runner.batching.stream import Stream
-from runner.layers.attention import SelfAttention
+from runner.layers.attention import attends
 from runner.model import Model
 from runner.rows import IntArray
 from runner.task import START, Head, Task
@@ -103,7 +103,7 @@ class Probe:
         self.model, self.task, self.optimizer = model.train(), task, optimizer
         self.clip_norm, self.bf16, self.device = clip_norm, bf16, device_of(model)
         self.rng = np.random.default_rng(0)
-        self.blocks = any(isinstance(one, SelfAttention) for one in model.modules())
+        self.blocks = attends(model)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = 0.0
 

@@ -142,7 +142,7 @@ def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]
 def _check_root(config: Config, run: Path | None) -> None:
     """Raises HydromelError where the top level of a config (of a run, if it is one's) does not fit."""
     from runner.build import check_options
-    from runner.experiment import check_root
+    from runner.root_options import check_root
 
     try:
         check_options(check_root, config, "")

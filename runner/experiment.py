@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 
@@ -21,13 +21,14 @@ from runner.embeddings.vectors import describe_vectors, line_of
 from runner.energy import EnergyMeter
 from runner.errors import HydromelError
 from runner.finished import write_vocabs
-from runner.malloc import Malloc, choose_malloc
-from runner.matmul import Matmul, choose_matmul
-from runner.model import build_model
+from runner.malloc import choose_malloc
+from runner.matmul import choose_matmul
+from runner.model import Model, build_model
 from runner.optim import parameters_by_rate
 from runner.provenance_hash import name_of_job
 from runner.records import RunFolder
 from runner.result import finish
+from runner.root_options import check_root
 from runner.saved_config import write_config
 from runner.schedule import Schedule
 from runner.snapshot import checkpoint_path, restore, snapshot
@@ -36,50 +37,10 @@ from runner.task import Head
 from runner.tracker import DeliveryError, Tracker
 from runner.train import fit
 from runner.training import Settings, Training
-from runner.truncation import Keep
-from runner.types import PositiveInt
 
 Config = dict[str, Any]
 Say = Callable[[str], None]
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-
-
-def check_root(
-    *,
-    seed: int,
-    turn: PositiveInt,
-    repeat: PositiveInt,
-    device: Literal["auto", "cpu", "cuda"],
-    dtype: Literal["float32", "float64"],
-    precision: Literal["float32", "bf16"],
-    matmul: Matmul,
-    malloc: Malloc,
-    threads: PositiveInt | None,
-    data_dir: str | None,
-    cache_dir: str | None,
-    max_length: PositiveInt | None,
-    truncate: Keep,
-    predictions: bool,
-    baselines: bool,
-    runs_dir: str,
-    resume: str | None,
-    plugins: list[str],
-    features: dict[str, Any],
-    embedding: dict[str, Any],
-    encoder: dict[str, Any],
-    batching: dict[str, Any],
-    optimizer: dict[str, Any],
-    schedule: dict[str, Any],
-    tracker: dict[str, Any],
-    dataset: dict[str, Any],
-    task: dict[str, Any],
-    train: dict[str, Any],
-    sweep: dict[str, Any],
-    run_plots: dict[str, Any] | None,
-    search: dict[str, Any] | None,
-    choices: dict[str, str | None],
-) -> None:
-    """The top level of a config: its signature is the schema, and calling it does nothing."""
 
 
 def run_experiment(config: Config, folder: Path, started: float, say: Say) -> dict[str, Any]:
@@ -163,11 +124,7 @@ def prepare(
     say(describe_data(config, data))
     train = arrange(config, batching, data.splits["train"].to(device))
     model = build_model(config, task, data.vocabs, plugins).to(device=device, dtype=_DTYPES[config["dtype"]])
-    for described in describe_vectors(model, data.splits):
-        say(line_of(described))
-    for described in describe_characters(model, data.splits):
-        if cuts := line_of_cuts(described):
-            say(cuts)
+    _tell_words(model, data, say)
     if isinstance(batching, Auto):
         from runner.auto_choice import settle  # imports scipy.optimize, which other runs need not wait for
 
@@ -202,6 +159,15 @@ def prepare(
     write_config(config, run.path)  # only now: what a resume gets wrong must not spoil the run that it was meant for
     write_vocabs(run.path, data.vocabs)
     return training, data, config
+
+
+def _tell_words(model: Model, data: Data, say: Say) -> None:
+    """Lines on what pretrained vectors cover, and on words that are cut to fit."""
+    for described in describe_vectors(model, data.splits):
+        say(line_of(described))
+    for described in describe_characters(model, data.splits):
+        if cuts := line_of_cuts(described):
+            say(cuts)
 
 
 def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -12,8 +12,9 @@ from typing import Any
 
 from runner.bookkeeping import NotFinite
 from runner.build import check_options
-from runner.experiment import check_root, prepare, start_folder
+from runner.experiment import prepare, start_folder
 from runner.lr_range import Floats, Range, measure
+from runner.root_options import check_root
 from runner.rows import IntArray
 from runner.schedule import Constant
 from runner.task import START

@@ -19,7 +19,7 @@ from runner.batching.loader import Batching
 from runner.batching.passes import evaluation_batches, micro_batches
 from runner.batching.shapes import Shapes, Updates, in_blocks
 from runner.batching.stream import Stream
-from runner.layers.attention import SelfAttention
+from runner.layers.attention import attends
 from runner.layers.vocabulary import Chunked
 from runner.live_bytes import LiveBytes
 from runner.memory_law import Law, fitted, terms_of
@@ -101,7 +101,7 @@ class MemoryEstimate:
         self.model, self.task, self.metric, self.optimizer = model, task, metric, optimizer
         self.bf16, self.eval_batch_size = bf16, eval_batch_size
         self._chunked = [one for one in model.modules() if isinstance(one, Chunked)]
-        self._attends = any(isinstance(one, SelfAttention) for one in model.modules())
+        self._attends = attends(model)
         self._chunk = max((one.chunk for one in self._chunked), default=None)
         self._laws: dict[tuple[type, str, bool, bool], Law] = {}
 

@@ -24,12 +24,13 @@ from runner.build import build, check_options
 from runner.columns import TARGET, Data
 from runner.data import arrange, describe_data, load_data
 from runner.errors import HydromelError
-from runner.experiment import build_optimizer, check_root, choose_device
+from runner.experiment import build_optimizer, choose_device
 from runner.malloc import choose_malloc
 from runner.matmul import choose_matmul
 from runner.memory_estimate import Memory, MemoryEstimate
 from runner.model import Model, build_model
 from runner.ragged import Ragged
+from runner.root_options import check_root
 from runner.task import Task
 from runner.training import Settings
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
+import sqlite3
+import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +15,8 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+
+from runner import mlflow_store
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore SIGINT: heed it again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -45,3 +50,14 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     yield driver
     driver.quit()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store of MLflow: making its schema takes seconds, copying it does not."""
+    folder = tmp_path_factory.mktemp("template")
+    with warnings.catch_warnings(action="ignore"):  # of mlflow, about its own dependencies
+        mlflow_store.connect(f"sqlite:///{folder}/mlflow.db", "template", None, 10.0)
+    with closing(sqlite3.connect(folder / "mlflow.db")) as store, closing(sqlite3.connect(folder / "copy.db")) as copy:
+        store.backup(copy)
+    return folder / "copy.db"

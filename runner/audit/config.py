@@ -27,8 +27,9 @@ from runner.checkpoint import load_checkpoint
 from runner.columns import Data
 from runner.data import arrange, load_data, name_of
 from runner.errors import HydromelError
-from runner.experiment import check_root, choose_device
+from runner.experiment import choose_device
 from runner.model import Model, build_model, parameter_count
+from runner.root_options import check_root
 from runner.task import Task
 from runner.train import device_of
 

@@ -128,3 +128,8 @@ def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
 
 def _additive(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bhqkd,hd->bhqk", torch.tanh(queries[:, :, :, None] + keys[:, :, None]), weight.to(keys.dtype))
+
+
+def attends(model: nn.Module) -> bool:
+    """Whether there is attention in it, which has packed rows in blocks and costs by pairs of tokens."""
+    return any(isinstance(one, SelfAttention) for one in model.modules())

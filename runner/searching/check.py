@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runner.build import check_nodes, check_options
-from runner.experiment import check_root
+from runner.root_options import check_root
 from runner.training import Settings
 
 _GIVEN = ("params", "total_updates", "updates_per_epoch", "input_size", "causal", "vocabs")  # by a running program

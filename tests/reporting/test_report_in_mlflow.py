@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -32,17 +31,6 @@ from runner.mlflow_tracker import MlflowTracker
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own dependencies
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: making its schema takes seconds, copying it does not."""
-    folder = tmp_path_factory.mktemp("template")
-    with warnings.catch_warnings(action="ignore"):
-        mlflow_store.connect(f"sqlite:///{folder}/mlflow.db", "template", None, 10.0)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store, closing(sqlite3.connect(folder / "copy.db")) as copy:
-        store.backup(copy)
-    return folder / "copy.db"
 
 
 def tracked(folder: Path, uri: str, cwd: Path) -> Path:

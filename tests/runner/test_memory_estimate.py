@@ -12,6 +12,7 @@ import torch
 from composed import config, label_files, tag_files
 from torch.profiler import ProfilerActivity, profile
 
+from runner.auto_choice import memory_estimate
 from runner.batch import Batch
 from runner.build import build
 from runner.data import arrange, load_data
@@ -33,14 +34,7 @@ def made(*overrides: str) -> tuple[MemoryEstimate, Any, Batch, list[Batch]]:
     data = load_data(plain, task)
     model = build_model(plain, task, data.vocabs, [])
     batching = build(plain["batching"], "batching", {})
-    estimate = MemoryEstimate(
-        model,
-        task,
-        metric=lambda: task.metric(data.vocabs),
-        optimizer=build_optimizer(plain, model),
-        bf16=plain["precision"] == "bf16",
-        eval_batch_size=plain["train"]["eval_batch_size"],
-    )
+    estimate = memory_estimate(plain, task, data, model, build_optimizer)
     others = [data.splits["valid"], data.splits["test"]]
     return estimate, batching, arrange(plain, batching, data.splits["train"]), others
 

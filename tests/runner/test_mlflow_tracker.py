@@ -5,7 +5,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from contextlib import closing
 from itertools import pairwise
@@ -26,17 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own de
 
 class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: making its schema takes seconds, copying it does not."""
-    folder = tmp_path_factory.mktemp("template")
-    with warnings.catch_warnings(action="ignore"):
-        mlflow_store.connect(f"sqlite:///{folder}/mlflow.db", "template", None, 10.0)
-    with closing(sqlite3.connect(folder / "mlflow.db")) as store, closing(sqlite3.connect(folder / "copy.db")) as copy:
-        store.backup(copy)
-    return folder / "copy.db"
 
 
 @pytest.fixture

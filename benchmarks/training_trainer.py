@@ -1,0 +1,113 @@
+"""The entrant of `contest.py` that is transformers.Trainer, with batches grouped by length."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+from contest import Turn
+from torch import Tensor, nn
+from training_steps import MakePeer, made_peer
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from runner.accounting import Memory
+
+
+class Peer(nn.Module):
+    """A model by hand as a Trainer wants it: keyword arguments in, a dict with the loss out.
+
+    Attributes:
+        tokens: real ones of each batch that was collated and not trained on yet.
+        losses: since they were last asked for; they stay on the device.
+    """
+
+    accepts_loss_kwargs = False  # the loss is a mean already
+
+    def __init__(self, by_hand: Any) -> None:
+        super().__init__()
+        self.by_hand = by_hand
+        self.tokens: deque[int] = deque()
+        self.losses: list[Tensor] = []
+
+    def collate(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        self.tokens.append(sum(len(one["input_ids"]) for one in examples))
+        return dict(self.by_hand.collate([one["row"] for one in examples]))
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        loss = self.by_hand(**batch)
+        self.losses.append(loss.detach())
+        return {"loss": loss}
+
+    def mean_loss(self) -> float:
+        """Of the batches since it was last asked for; it waits for the device."""
+        mean = float(torch.stack(self.losses).mean())
+        self.losses.clear()
+        return mean
+
+
+class Turns(TrainerCallback):  # type: ignore[misc]
+    """Waits at the begin of each turn, and tells at its end; turns begin and end where a Trainer's steps do."""
+
+    def __init__(self, pipe: Connection, peer: Peer) -> None:
+        self.pipe, self.peer, self.left, self.tokens = pipe, peer, 0, 0
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.left == 0:
+            self.left, self.tokens = self.pipe.recv(), 0
+            control.should_training_stop = self.left == 0
+            self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.tokens += self.peer.tokens.popleft()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.left == 0:  # the step that follows the last turn
+            control.should_training_stop = True
+            return
+        self.left -= 1
+        if self.left == 0:
+            loss = self.peer.mean_loss()
+            seconds = time.perf_counter() - self.wall, time.process_time() - self.cpu
+            self.pipe.send(Turn(*seconds, self.tokens, loss))
+
+
+def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, work: str, data: str, *more: str) -> None:
+    """The worker."""
+    torch.set_num_threads(threads)
+    ours, by_hand, optimizer = made_peer(make, work, data, *more)
+    peer = Peer(by_hand)
+    lengths = ours.train.rows.host_lengths.tolist()
+    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    trainer = Trainer(
+        model=peer,
+        args=arguments(ours.config, device),
+        data_collator=peer.collate,
+        train_dataset=[{"row": row, "input_ids": range(length)} for row, length in enumerate(lengths)],
+        optimizers=(optimizer, constant),
+        callbacks=[Turns(pipe, peer)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    memory = Memory(torch.device(device))
+    pipe.send("ready")
+    trainer.train()
+    pipe.send(memory.state())
+
+
+def arguments(config: dict[str, Any], device: str) -> TrainingArguments:
+    """Of our batch size and clipping; nothing is logged or saved."""
+    return TrainingArguments(
+        output_dir="unused",
+        per_device_train_batch_size=config["batching"]["batch_size"],
+        train_sampling_strategy="group_by_length",
+        max_steps=10**9,
+        max_grad_norm=config["train"]["clip_norm"],
+        use_cpu=device == "cpu",
+        dataloader_pin_memory=device != "cpu",
+        remove_unused_columns=False,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        seed=1,
+    )
