@@ -5,12 +5,19 @@ Shapes as in crf_chain.py. Steps run over the rows that are still running alone,
 
 from __future__ import annotations
 
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from runner.layers.crf_chain import Chain, wide
-from runner.rows import Rows
+from runner.rows import IntArray, Rows
+
+FEW_TAGS = 32  # up to which numpy's steps are faster than torch's on a CPU (docs/performance.md)
+FloatArray = npt.NDArray[np.floating]
 
 
 @torch.no_grad()
@@ -29,18 +36,10 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
     if rows.n_tokens == 0:
         return torch.zeros(0, dtype=torch.int64, device=scores.device), best
     time, chain = rows.time_major, chain.to(best.dtype)
-    running = time.batch_sizes.numpy().tolist()
-    # tags are channels, as pooling wants it: (n, C, 1, 1)
-    steps = torch.split(scores.to(best.dtype).index_select(0, time.tokens)[:, :, None, None], running)
-    moves = chain.transitions[:, None, :]
-    reached, pointers = [steps[0] + chain.start[:, None, None]], []
-    for n, own in zip(running[1:], steps[1:], strict=True):
-        highest, pointer = _best_previous(reached[-1].narrow(0, 0, n) + moves)
-        reached.append(highest + own)
-        pointers.append(pointer)
-    last = time.inverse.index_select(0, rows.ends[1])
-    highest, tags = (torch.cat(reached).flatten(1).index_select(0, last) + chain.end).max(1)
-    found = _trace(tags[:, None, None, None], pointers, running).flatten()
+    own, last = scores.to(best.dtype).index_select(0, time.tokens), time.inverse.index_select(0, rows.ends[1])
+    on_host = scores.device.type == "cpu" and scores.shape[1] <= FEW_TAGS
+    paths = _paths_on_host if on_host else _paths
+    found, highest = paths(own, chain, time.batch_sizes.numpy().tolist(), last)
     return found.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)
 
 
@@ -75,6 +74,53 @@ def k_best(scores: Tensor, chain: Chain, rows: Rows, k: int) -> tuple[Tensor, Te
     highest, places = (torch.cat(reached).index_select(0, last) + chain.end).flatten(1).topk(k, dim=1)
     found = _trace(places, pointers, running) % n_tags
     return found.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)
+
+
+def _paths(own: Tensor, chain: Chain, running: list[int], last: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) the tags of the best paths, time-major, and (R,) their scores.
+
+    Args:
+        own: (N, C) the tags' own scores, time-major.
+        chain: of the same C tags and dtype.
+        running: rows that are still running at each step.
+        last: (R,) the place of each row's last token.
+    """
+    # tags are channels, as pooling wants it: (n, C, 1, 1)
+    steps = torch.split(own[:, :, None, None], running)
+    moves = chain.transitions[:, None, :]
+    reached, pointers = [steps[0] + chain.start[:, None, None]], []
+    for n, scores in zip(running[1:], steps[1:], strict=True):
+        highest, pointer = _best_previous(reached[-1].narrow(0, 0, n) + moves)
+        reached.append(highest + scores)
+        pointers.append(pointer)
+    highest, tags = (torch.cat(reached).flatten(1).index_select(0, last) + chain.end).max(1)
+    return _trace(tags[:, None, None, None], pointers, running).flatten(), highest
+
+
+@np.errstate(over="ignore")  # huge scores add up to inf, as in torch
+def _paths_on_host(own: Tensor, chain: Chain, running: list[int], last: Tensor) -> tuple[Tensor, Tensor]:
+    """As `_paths`. Which tag a best path came from is sought on its way back alone: the same sums, the same maxima."""
+    start, moves, end = (one.detach().numpy() for one in (chain.start, chain.transitions, chain.end))
+    places = [slice(stop - n, stop) for n, stop in zip(running, accumulate(running), strict=True)]
+    reached = own.detach().numpy().T.copy()  # (C, N): sums run over rows, which are more than tags
+    reached[:, places[0]] += start[:, None]
+    for n, before, here in zip(running[1:], places, places[1:], strict=False):
+        reached[:, here] += _highest_previous(reached[:, before][:, :n], moves)
+    reached, moves = np.ascontiguousarray(reached.T), np.ascontiguousarray(moves.T)  # (N, C), (to, from)
+    ends = reached[last.numpy()] + end
+    tags: IntArray = ends.argmax(1)
+    found = np.empty(len(own), dtype=np.int64)
+    found[places[-1]] = tags[: running[-1]]
+    for here, n, following in zip(places[-2::-1], running[-2::-1], running[:0:-1], strict=True):
+        tags[:following] = (reached[here][:following] + moves[tags[:following]]).argmax(1)
+        found[here] = tags[:n]
+    return torch.from_numpy(found), torch.from_numpy(ends.max(1))
+
+
+def _highest_previous(reached: FloatArray, moves: FloatArray) -> FloatArray:
+    """(to, n) the largest over the previous tag, of (from, n) and (from, to)."""
+    highest: FloatArray = (reached[:, None, :] + moves[:, :, None]).max(0)
+    return highest
 
 
 def _best_previous(ways: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,8 @@ import torch
 import torchcrf
 from contract import LENGTHS, NoWaiting, check_contract, rows_of
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from runner.layers import crf_sums
+from runner.layers import crf_decode, crf_scaled, crf_sums
 from runner.layers.crf import Constrain, Crf
 from runner.layers.crf_chain import Allowed, Chain, path_scores
 from runner.layers.crf_decode import k_best, viterbi
@@ -311,27 +310,55 @@ def test_a_tagger_without_a_chain_is_constrained_by_zeros() -> None:
     assert not torch.equal(tags, scores.argmax(1))
 
 
-class Multiplied(TorchDispatchMode):
-    """Counts the rows that matrix products and pooling run over."""
-
-    rows = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if name in ("bmm", "max_pool2d_with_indices"):
-            self.rows += args[0].shape[1 if name == "bmm" else 0]
-        return func(*args, **(kwargs or {}))
-
-
-def test_no_step_runs_over_padding() -> None:
+@pytest.mark.parametrize(
+    ("module", "step", "rows_axis", "run"),
+    [
+        (crf_scaled, "_multiply", 1, "likelihood"),
+        (crf_decode, "_highest_previous", 1, "decode"),
+        (crf_decode, "_best_previous", 0, "decode"),
+    ],
+)
+def test_no_step_runs_over_padding(
+    monkeypatch: pytest.MonkeyPatch, module: Any, step: str, rows_axis: int, run: str
+) -> None:
     lengths = (50, 0, 2, 3, 1, 1)
     x = Ragged(random_scores(lengths), rows_of(lengths, widen=10), "packed").pad(torch.nan)
-    crf = random_crf()
-    steps_of_all_rows = sum(length - 1 for length in lengths if length)
-    for run in (lambda: crf.negative_log_likelihood(x, torch.zeros(57, dtype=torch.int64)), lambda: crf.decode(x)):
-        with Multiplied() as counted:
-            run()
-        assert counted.rows == steps_of_all_rows
+    crf, original, counted = random_crf(), getattr(module, step), list[int]()
+
+    def counting(*arguments: Any) -> Any:
+        counted.append(arguments[0].shape[rows_axis])
+        return original(*arguments)
+
+    monkeypatch.setattr(module, step, counting)
+    if step == "_best_previous":
+        monkeypatch.setattr(crf_decode, "FEW_TAGS", 0)
+    if run == "likelihood":
+        crf.negative_log_likelihood(x, torch.zeros(57, dtype=torch.int64))
+    else:
+        crf.decode(x)
+    assert sum(counted) == sum(length - 1 for length in lengths if length)
+
+
+@pytest.mark.parametrize("n_tags", [2, 9, 17])
+@pytest.mark.parametrize("forbid", [False, True])
+def test_paths_on_the_host_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, n_tags: int, forbid: bool) -> None:
+    """With scores of few values, so that many paths are equally good."""
+    lengths = (7, 0, 1, 12, 7, 3)
+    rows, chain = rows_of(lengths), random_chain(n_tags=n_tags, forbid=forbid and n_tags > 2)
+    chain = Chain(*(one.round() for one in (chain.start, chain.transitions, chain.end)))
+    scores = torch.randint(3, (sum(lengths), n_tags)).double()
+    on_host = viterbi(scores, chain, rows)
+    monkeypatch.setattr(crf_decode, "FEW_TAGS", 0)
+    for mine, theirs in zip(on_host, viterbi(scores, chain, rows), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_large_products_are_made_by_torch(monkeypatch: pytest.MonkeyPatch, both: bool) -> None:
+    scores, chain, rows = random_scores(), random_chain(), rows_of(ROWS)
+    by_numpy = ScaledSums.of(scores, chain, rows, both)
+    monkeypatch.setattr(crf_scaled, "ONE_THREAD", 0)
+    torch.testing.assert_close(ScaledSums.of(scores, chain, rows, both).log_z, by_numpy.log_z)
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
