@@ -105,12 +105,15 @@ def _contest(row: dict[str, Any]) -> Table:
 def _overhead(row: dict[str, Any]) -> Table:
     title = f"A run beside a bare loop, 32 rows an update (goal: at most {row['goal_percent']:g} %)"
     phases = ("data", "forward", "backward", "optimizer", "evaluation", "tracking")
-    table = Table("", "bare loop", "run", "cost %", "range", *phases, title=title, box=box.MARKDOWN)
+    columns = ("", "bare loop", "run", "cost %", "range", "peak MiB, bare", "run", *phases)
+    table = Table(*columns, title=title, box=box.MARKDOWN)
     for one in row["works"]:
         rates = [f"{one[key]['median']:,.0f}" for key in ("bare_tokens_per_s", "run_tokens_per_s")]
         cost, seconds = one["cost_percent"], one["seconds"]
         spread = f"{cost['low']:.1f} to {cost['high']:.1f}"
-        table.add_row(one["work"], *rates, f"{cost['median']:.1f}", spread, *(f"{seconds[one]:.2f}" for one in phases))
+        peaks = [f"{one['peak_bytes'][which] / MIB:,.0f}" for which in ("bare", "run")]
+        shown = [f"{seconds[phase]:.2f}" for phase in phases]
+        table.add_row(one["work"], *rates, f"{cost['median']:.1f}", spread, *peaks, *shown)
     return table
 
 

@@ -22,18 +22,26 @@ from contest import started, summary
 from training_ours import Config, Ours, compose
 
 from runner import accounting
+from runner.accounting import Memory
 from runner.experiment import run_experiment
 from runner.names import METRICS
+from runner.train import device_of
 
 
-def run_worker(pipe: Connection, threads: int, work: str, data: str, *more: str) -> None:
-    """A whole run of an epoch, and a bare loop over the same updates, in turns."""
+def run_worker(pipe: Connection, threads: int, epochs: int, work: str, data: str, *more: str) -> None:
+    """A whole run of so many epochs, and a bare loop over the same updates, in turns."""
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
     accounting.time = SimpleNamespace(perf_counter=clock, time=time.time)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         store = ["tracker=mlflow", f"tracker.uri=sqlite:///{folder}/mlflow.db", f"runs_dir={folder}"]
-        extras = ["predictions=false", "baselines=false", "run_plots=null", "train.epochs=1", "train.log_every=1"]
+        extras = [
+            "predictions=false",
+            "baselines=false",
+            "run_plots=null",
+            f"train.epochs={epochs}",
+            "train.log_every=1",
+        ]
         config = compose(work, data, *store, *extras, *more)
         for number in count():
             if not pipe.recv():
@@ -47,18 +55,21 @@ def run_worker(pipe: Connection, threads: int, work: str, data: str, *more: str)
 
 
 def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
-    """One epoch without a runner; its first updates are no more timed than a run's."""
+    """Its epochs without a runner; their first updates are no more timed than a run's."""
     ours = Ours(config)
     ours.model.train()
     losses, tokens = [], 0
-    for number in range(len(ours.batching.updates(ours.train.rows.host_lengths, config["seed"], 0))):
+    updates = len(ours.batching.updates(ours.train.rows.host_lengths, config["seed"], 0))
+    memory = Memory(device_of(ours.model))
+    for number in range(config["train"]["epochs"] * updates):
         if number == config["train"]["warmup_updates"]:
             tokens, begin = 0, clock()
         loss, these = ours.step(number)
         losses.append(loss)
         tokens += these
     values = torch.stack(losses).tolist()
-    return {"real_tokens_per_s": tokens / (clock() - begin), "losses": values}
+    rate = tokens / (clock() - begin)
+    return {"real_tokens_per_s": rate, "memory": memory.state(), "losses": values}
 
 
 def whole_run(config: Config, folder: Path) -> dict[str, Any]:
@@ -66,12 +77,17 @@ def whole_run(config: Config, folder: Path) -> dict[str, Any]:
     records = map(json.loads, (folder / METRICS).read_text().splitlines())
     losses = [one["metrics"]["train/loss"] for one in records if "train/loss" in one["metrics"]]
     rate = result["speed"]["real_tokens_per_s"]
-    return {"real_tokens_per_s": rate, "seconds": result["seconds"], "losses": losses}
+    return {
+        "real_tokens_per_s": rate,
+        "memory": result["memory"],
+        "seconds": result["seconds"],
+        "losses": losses,
+    }
 
 
-def cost_of_run(work: str, data: str, threads: int, rounds: int, *more: str) -> dict[str, Any]:
-    """What a run's tokens/s are short of the bare loop's, and its seconds by phase."""
-    pipe = started(run_worker, threads, work, data, *more)
+def cost_of_run(work: str, epochs: int, data: str, threads: int, rounds: int, *more: str) -> dict[str, Any]:
+    """What a run's tokens/s are short of the bare loop's, its seconds by phase, and the bytes that both take."""
+    pipe = started(run_worker, threads, epochs, work, data, *more)
     made = []
     for _ in range(1 + rounds):  # the first warms up
         pipe.send(1)
@@ -82,9 +98,11 @@ def cost_of_run(work: str, data: str, threads: int, rounds: int, *more: str) -> 
     costs = [100 * (1 - run / alone) for run, alone in zip(rates["run"], rates["bare"], strict=True)]
     return {
         "work": work,
+        "epochs": epochs,
         "bare_tokens_per_s": summary(rates["bare"]),
         "run_tokens_per_s": summary(rates["run"]),
         "cost_percent": summary(costs),
+        "peak_bytes": {name: median(one[name]["memory"]["peak_bytes"] for one in timed) for name in ("bare", "run")},
         "seconds": {
             phase: median(one["run"]["seconds"][phase] for one in timed) for phase in timed[0]["run"]["seconds"]
         },
