@@ -159,7 +159,7 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 
 def crf(options: argparse.Namespace) -> dict[str, Any]:
     """The CRF alone beside pytorch-crf: how many times as fast, by layout and sort of lengths."""
-    from crf import BATCHES, OURS, TAGS, WIDTHS, Case
+    from crf import BATCHES, OURS, TAGS, THEIRS, WIDTHS, Case
     from crf import measure as measure_case
 
     sizes = list(product(BATCHES, WIDTHS, TAGS))
@@ -168,7 +168,11 @@ def crf(options: argparse.Namespace) -> dict[str, Any]:
         cases = [measure_case(Case(*size, lengths, options.threads, "wall"), 21) for size in sizes]
         for name in OURS:
             times = [case["times_as_fast"][name]["median"] for case in cases]
-            found.append({"lengths": lengths, "layout": name, "least": min(times), "median": median(times)})
+            largest = {which: cases[-1]["peak_bytes"][which] for which in (THEIRS, name)}
+            found.append(
+                {"lengths": lengths, "layout": name, "least": min(times), "median": median(times)}
+                | {"peak_bytes_of_largest": largest}
+            )
     return {"goal_least": 3.0, "goal_median": 5.0, "of": found}
 
 

@@ -119,9 +119,11 @@ def _overhead(row: dict[str, Any]) -> Table:
 
 def _crf(row: dict[str, Any]) -> Table:
     title = f"CRF beside pytorch-crf, times as fast (goals: {row['goal_least']:g} least, {row['goal_median']:g} median)"
-    table = Table("lengths", "layout", "least", "median", title=title, box=box.MARKDOWN)
+    columns = ("lengths", "layout", "least", "median", "MiB at 128 x 50 x 50, theirs", "ours")
+    table = Table(*columns, title=title, box=box.MARKDOWN)
     for one in row["of"]:
-        table.add_row(one["lengths"], one["layout"], f"{one['least']:.2f}", f"{one['median']:.2f}")
+        peaks = [f"{peak / MIB:.0f}" for peak in one["peak_bytes_of_largest"].values()]
+        table.add_row(one["lengths"], one["layout"], f"{one['least']:.2f}", f"{one['median']:.2f}", *peaks)
     return table
 
 

@@ -8,12 +8,13 @@ that others use. `uneven` lengths are log-normal about T/2, one row of T, as in 
 have length T, and packing saves nothing. pytorch-crf takes padded scores and a mask. Ours are timed from both layouts,
 with the rows' index maps, which a recurrent encoder would have made already, made anew each time. Scores are float32.
 `--clock cpu` with one thread measures on a machine that others keep busy; it says nothing about two threads.
-`apart` is the largest relative difference of the two losses.
+`apart` is the largest relative difference of the two losses; `peak_bytes` what a piece of work adds to the process.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -33,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from runner.accounting import Memory
 from runner.layers.crf import Crf
 from runner.layers.crf_chain import Allowed
 from runner.ragged import Layout, Ragged
@@ -155,8 +157,19 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         "median_milliseconds": medians,
         "best_milliseconds": best,
         "times_as_fast": ratios,
+        "peak_bytes": {name: peak_bytes(run) for name, run in ways.items()},
         "apart": apart,
     }
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """By how much a call makes the process larger, once freed memory has gone back to the system."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+    memory = Memory(CPU)
+    run()
+    found = memory.state()
+    return int(found["peak_bytes"]) - int(found["before_training_bytes"])
 
 
 def machine() -> dict[str, object]:
@@ -195,7 +208,20 @@ def main() -> None:
 def show(figures: list[dict[str, Any]], where: object) -> None:
     console = Console()
     console.print(where)
-    columns = ("threads", "lengths", "B", "T", "C", "real", f"{THEIRS} ms", "packed ms", "packed", "padded", "apart")
+    columns = (
+        "threads",
+        "lengths",
+        "B",
+        "T",
+        "C",
+        "real",
+        f"{THEIRS} ms",
+        "packed ms",
+        "packed",
+        "padded",
+        "apart",
+        "MiB",
+    )
     table = Table(*columns, title="loss / gradients / best paths, medians; times as fast by medians (by the fastest)")
     for one in figures:
         milliseconds = (one["median_milliseconds"][name] for name in (THEIRS, "packed"))
@@ -207,6 +233,7 @@ def show(figures: list[dict[str, Any]], where: object) -> None:
             *shown,
             *(f"{ratio['median']:.1f} ({ratio['best']:.1f})" for ratio in fast),
             f"{one['apart']:.0e}",
+            " / ".join(f"{one['peak_bytes'][name] / 2**20:.1f}" for name in (THEIRS, *OURS)),
         )
     console.print(table)
     for name, by in product(OURS, ("median", "best")):
