@@ -26,7 +26,7 @@ def save_checkpoint(path: Path, model: nn.Module, state: dict[str, Any]) -> None
     """Write the model's parameters and buffers (tied ones once) and `state`: dicts, lists, tensors, arrays, ..."""
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
     meta = _take_tensors(state, "state", tensors)
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
     write_atomically(path, save(contiguous, {_META: json.dumps(meta)}))
 
 
