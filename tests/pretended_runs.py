@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,14 @@ from typing import Any
 import composed
 import pretended
 import torch
+from torch import Tensor
 
 from runner import experiment, train
 from runner.averaging import averaged
+from runner.encoders.none import NoContext
 from runner.experiment import prepare, start_folder
+from runner.ragged import Ragged
+from runner.task import State
 from runner.tracker import NoTracker
 from runner.training import Training
 
@@ -40,18 +43,34 @@ class Seen:
     copies: dict[str, float]
 
 
-def on_cpu(overrides: Sequence[str]) -> Seen:
-    return _train(overrides, torch.device("cpu"))
+def on_both(overrides: Sequence[str]) -> tuple[Seen, Seen]:
+    """On the CPU, and on the device."""
+    config = composed.config(*composed.QUIET, *overrides)
+    return _train(config, torch.device("cpu")), _train(config, pretended.device())
 
 
 def on_device(overrides: Sequence[str]) -> Seen:
-    return _train(overrides, pretended.device())
+    return _train(composed.config(*composed.QUIET, *overrides), pretended.device())
 
 
-def _train(overrides: Sequence[str], device: torch.device) -> Seen:
-    """As `hydromel OVERRIDES` does it, but for where."""
+def of_a_layer_that_waits(overrides: Sequence[str]) -> Seen:
+    """With a layer that looks at a number, as one may do without thinking."""
+    right = NoContext.forward
+
+    def forward(layer: NoContext, x: Ragged, state: State) -> tuple[Ragged, State]:
+        assert x.values.sum().item() != 0.1
+        return right(layer, x, state)
+
+    NoContext.forward = forward  # type: ignore[method-assign]
+    try:
+        return on_device(overrides)
+    finally:
+        NoContext.forward = right  # type: ignore[method-assign]
+
+
+def _train(config: dict[str, Any], device: torch.device) -> Seen:
+    """As `hydromel` does it, but for where."""
     experiment.choose_device = lambda config: device
-    config = composed.config(*composed.QUIET, *overrides)
     watch = nullcontext() if device.type == "cpu" else pretended.Device()
     with tempfile.TemporaryDirectory() as folder, watch as seen, start_folder(config, Path(folder) / "run") as run:
         t, _, _ = prepare(config, run, 0.0, NoTracker(), lambda line: None)
@@ -75,9 +94,48 @@ def _metrics(t: Training) -> dict[str, Any]:
         return train._evaluate(t)[1]
 
 
-def whole_run(overrides: Sequence[str]) -> tuple[dict[str, Any], Counter[tuple[str, str]]]:
-    """result.json, and how often it waited where."""
-    device = pretended.device()
-    experiment.choose_device = lambda config: device
-    with tempfile.TemporaryDirectory() as folder, pretended.Device() as seen:
-        return composed.run(Path(folder) / "run", *overrides), Counter(seen.waits)
+def whole_runs(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
+    """`metrics` of the CPU's result.json and of the device's, and the places at which the latter waited."""
+    found, waits = [], []
+    for device in (torch.device("cpu"), pretended.device()):
+        experiment.choose_device = lambda config, device=device: device
+        watch = nullcontext() if device.type == "cpu" else pretended.Device()
+        with tempfile.TemporaryDirectory() as folder, watch as seen:
+            found.append(composed.run(Path(folder) / "run", *overrides)["metrics"])
+            waits = [] if seen is None else seen.waits
+    return found[0], found[1], {place for _, place in waits}
+
+
+PIECES: dict[str, Callable[[Tensor], object]] = {
+    "item": lambda x: x.sum().item(),
+    "truth": lambda x: bool((x > 0).any()),
+    "to a list": lambda x: x.tolist(),
+    "to the host": lambda x: x.cpu(),
+    "to the host, at once": lambda x: x.to("cpu", non_blocking=True),
+    "into the host": lambda x: torch.zeros(3).copy_(x),
+    "places": lambda x: torch.nonzero(x),
+    "by a mask": lambda x: x[x > 0],
+    "to a mask": lambda x: x.index_put_((x > 0,), torch.zeros((), device=x.device)),
+    "by places of the host": lambda x: x[torch.tensor([0, 2])],
+    "equal": lambda x: torch.equal(x, x),
+    "sent": lambda x: torch.zeros(3).to(x.device),
+    "filled from the host": lambda x: x.copy_(torch.zeros(3)),
+    "repeated": lambda x: torch.repeat_interleave(x, torch.ones_like(x, dtype=torch.int64)),
+    "free": lambda x: (x.masked_fill(x > 0, 1.0) * 2 + torch.ones(())).softmax(0).sum().div_(3),
+    "sent at once": lambda x: torch.zeros(3).to(x.device, non_blocking=True) + x,
+    "two devices": lambda x: x + torch.ones(3),
+    "two in a list": lambda x: torch.cat([x, torch.ones(3)]),
+    "array": lambda x: x.numpy(),
+}
+
+
+def noted(piece: str) -> int | str:
+    """How often a piece of `PIECES` waits; its error."""
+    with pretended.Device() as seen:
+        x = torch.tensor([1.0, -2.0, 3.0]).to(pretended.device())
+        seen.waits.clear()
+        try:
+            PIECES[piece](x)
+        except (RuntimeError, TypeError) as error:
+            return str(error)
+    return len(seen.waits)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import pretended
@@ -55,7 +54,8 @@ DRAWN = {
     "drop in conv": f"tag encoder=conv {DROPPED}",
     "drop in transformer": "classify encoder=transformer encoder.dropout=0.1",
     "drop words": "tag embedding.type_dropout=0.2 embedding.unk_rate=0.2",
-    "drop in head": "lines task.dropout=0.1 task.locked_dropout=0.1 task.activation_penalty=2.0 task.change_penalty=1.0",
+    "drop in head": "lines task.dropout=0.1 task.locked_dropout=0.1",
+    "penalties": "lines task.dropout=0.1 task.activation_penalty=2.0 task.change_penalty=1.0",
     "bf16 scores": "lines task.precision=bfloat16 dtype=float32",
 }
 
@@ -141,9 +141,7 @@ def test_a_device_is_not_waited_for_and_says_the_same(
     there: ProcessPoolExecutor, data: dict[str, list[str]], case: str
 ) -> None:
     task, *options = EXACT[case].split()
-    overrides = [*data[task], *options]
-    expected = there.submit(pretended_runs.on_cpu, overrides).result()
-    seen = there.submit(pretended_runs.on_device, overrides).result()
+    expected, seen = there.submit(pretended_runs.on_both, [*data[task], *options]).result()
     check(seen)
     assert seen.losses == pytest.approx(expected.losses, rel=1e-9)
     assert figures(seen.metrics) == pytest.approx(figures(expected.metrics), rel=1e-9)
@@ -157,6 +155,39 @@ def test_a_device_that_draws_is_not_waited_for(
     task, *options = DRAWN[case].split()
     seen = there.submit(pretended_runs.on_device, [*data[task], *options, f"batching={layout}"]).result()
     check(seen)
+
+
+@pytest.mark.parametrize("work", ["tag batching=packed embedding=char_conv", "classify encoder=blstm", "stream"])
+def test_a_whole_run_says_the_same(there: ProcessPoolExecutor, data: dict[str, list[str]], work: str) -> None:
+    task, *options = work.split()
+    more = ["train.epochs=2", "train.max_updates=5", "train.checkpoint_every=2", "baselines=false"]
+    expected, metrics, places = there.submit(pretended_runs.whole_runs, [*data[task], *options, *more]).result()
+    for split in ("valid", "test"):
+        assert figures(metrics[split]) == pytest.approx(figures(expected[split]), rel=1e-9)
+    between = {place.partition(":")[0] for place in places - READ}
+    assert between <= {f"runner/{one}.py" for one in ("experiment", "checkpoint", "predictions", "outcomes")}
+
+
+def test_an_adaptive_softmax_waits_as_it_says(there: ProcessPoolExecutor, data: dict[str, list[str]]) -> None:
+    seen = there.submit(pretended_runs.on_device, [*data["lines"], "task.cutoffs=[4]"]).result()
+    assert {place for _, place in seen.waits} - READ == {"tasks/lm_head.py:AdaptiveVocabulary.nll"}
+
+
+def test_a_layer_that_waits_is_found(there: ProcessPoolExecutor, data: dict[str, list[str]]) -> None:
+    seen = there.submit(pretended_runs.of_a_layer_that_waits, [*data["tag"], "encoder=none"]).result()
+    with pytest.raises(AssertionError):
+        check(seen)
+
+
+@pytest.mark.parametrize("piece", pretended_runs.PIECES)
+def test_what_waits_is_noted_and_what_is_wrong_fails(there: ProcessPoolExecutor, piece: str) -> None:
+    found = there.submit(pretended_runs.noted, piece).result()
+    if piece.startswith("two"):
+        assert "tensors on pretended and on the CPU" in found
+    elif piece == "array":
+        assert "numpy" in found
+    else:
+        assert (found == 0) == (piece in ("free", "sent at once")), found
 
 
 def check(seen: pretended_runs.Seen) -> None:
