@@ -1,9 +1,10 @@
 """One direction of one recurrent layer over ragged rows; the backward direction starts at each row's own end.
 
 Two one-directional modules with a reversal by row lengths equal torch's packed bidirectional ones, and keep the fused
-kernels for rectangles (torch's own `bidirectional=True` reads padding first). On a CPU rows of different lengths run as
-a few rectangles, whichever the layout: there torch's packed sequences leave the fused kernel, and their backward fills
-zeros for the whole sequence at each step.
+kernels for rectangles (torch's own `bidirectional=True` reads padding first). On a CPU torch's packed sequences leave
+the fused kernel, and their backward fills zeros for the whole sequence at each step. So there an LSTM's rows of
+different lengths run as a few rectangles, whichever the layout; GRUs and tanh RNNs, of which torch has no fused kernel,
+run unrolled.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from runner.layers.cells import PARTS, Carried, everything, stepped
 from runner.layers.staircase import Staircase, moved
+from runner.layers.unrolled import UNROLLED, unrolled
 from runner.layers.weight_drop import WeightDrop
 from runner.ragged import Ragged
 
@@ -49,7 +51,7 @@ class Recurrence(nn.Module):
         An empty row keeps its state. Without a state (None) rows stand by themselves, and none comes out.
         """
         with self.weight_drop.of(self.cell):
-            if x.values.device.type == "cpu" and not x.rows.stepped and self._uneven(x, state):
+            if x.values.device.type == "cpu" and not x.rows.stepped and (self._unrolls(x) or self._uneven(x, state)):
                 return self._in_blocks(x, state)
             if not self.reverse:
                 return self._run(x, state)
@@ -103,15 +105,37 @@ class Recurrence(nn.Module):
             return False
         return x.layout == "packed" or state is not None or len(Staircase.of(rows, self._call_places).blocks) > 1
 
+    def _unrolls(self, x: Ragged) -> bool:
+        """Whether rows are to run step by step with a gradient written out, whichever the layout.
+
+        Not under autocast, whose arithmetic torch decides on. Rows of equal length, over which torch's own steps are as
+        fast, only where they are few and long (docs/performance.md).
+        """
+        rows = x.rows
+        if self.cell.mode not in UNROLLED or torch.is_autocast_enabled("cpu") or not rows.n_tokens:
+            return False
+        even = rows.n_tokens == rows.n_rows * rows.max_len
+        return not even or (torch.is_grad_enabled() and rows.n_rows <= 16 <= rows.max_len)
+
     def _in_blocks(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
         """As `forward`, in a staircase of rectangles; what stands in padding is not read."""
         # a kernel shows no LSTM's cell but at the end of its rectangle: with a state, every row ends at such an end
-        stairs = Staircase.of(x.rows, self._call_places if state is None else None)
+        exact = state is not None or self._unrolls(x)
+        stairs = Staircase.of(x.rows, None if exact else self._call_places)
         places = stairs.reversed_places if self.reverse else stairs.places
         source, tokens = (None, x.values) if x.layout == "packed" else (x.rows.flat, x.values.flatten(0, 1))
         laid = moved(tokens, source, places, sum(stairs.sizes))
         states = self._begin(x, state)
-        running = tuple(one.index_select(0, stairs.row_order) for one in states)
+        begin = tuple(one.index_select(0, stairs.row_order) for one in states)
+        output, end = (self._unrolled if self._unrolls(x) else self._rectangles)(laid, stairs, begin)
+        values = moved(output, places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
+        if state is None:
+            return x.with_values(values), None
+        kept = (old.to(new.dtype).index_copy(0, stairs.row_order, new) for old, new in zip(states, end, strict=True))
+        return x.with_values(values), tuple(kept)
+
+    def _rectangles(self, laid: Tensor, stairs: Staircase, running: Carried) -> tuple[Tensor, Carried]:
+        """(M, D) and states, longest row first -> (M, H) and states where rectangles end: torch's module over each."""
         outputs, ended = [], []
         for block, (steps, n_rows) in zip(torch.split(laid, stairs.sizes), stairs.blocks, strict=True):
             ended.append(tuple(one[n_rows:] for one in running))
@@ -119,12 +143,13 @@ class Recurrence(nn.Module):
             output, running = self._call(block.view(steps, n_rows, -1).transpose(0, 1), running)
             outputs.append(output.transpose(0, 1).flatten(0, 1))
         ended.append(running)  # of the longest rows
-        values = moved(torch.cat(outputs), places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
-        if state is None:
-            return x.with_values(values), None
-        ends = (torch.cat(part) for part in zip(*reversed(ended), strict=True))
-        kept = (old.to(new.dtype).index_copy(0, stairs.row_order, new) for old, new in zip(states, ends, strict=True))
-        return x.with_values(values), tuple(kept)
+        return torch.cat(outputs), tuple(torch.cat(part) for part in zip(*reversed(ended), strict=True))
+
+    def _unrolled(self, laid: Tensor, stairs: Staircase, begin: Carried) -> tuple[Tensor, Carried]:
+        """The same without padding, M = N, and states at each row's own end."""
+        weights = [one for one in self.cell._flat_weights if one is not None]
+        output = unrolled(self.cell.mode, laid, weights, begin[0], stairs.running)
+        return output, (output.index_select(0, stairs.last_places),)
 
     @property
     def _call_places(self) -> float:

@@ -54,6 +54,7 @@ class Staircase:
         self.row_order = rows._send(order[: running[0]])
         self._rank = np.empty_like(order)
         self._rank[order] = np.arange(len(order))
+        self._lengths = lengths[order[: running[0]]]  # longest first
 
     @classmethod
     def of(cls, rows: Rows, call: float | None) -> Staircase:
@@ -75,12 +76,27 @@ class Staircase:
         lengths = np.repeat(self.rows.host_lengths, self.rows.host_lengths)
         return self.rows._send(self._places_of(lengths - 1 - self.rows.host_position))
 
+    @cached_property
+    def last_places(self) -> Tensor:
+        """(R,) the place of each row's last token, longest row first."""
+        return self.rows._send(self._first[self._lengths - 1] + np.arange(len(self._lengths)))
+
+    @cached_property
+    def running(self) -> list[int]:
+        """How many rows each step has."""
+        return [block.rows for block in self.blocks for _ in range(block.steps)]
+
     def _places_of(self, step: IntArray) -> IntArray:
+        places: IntArray = self._first[step] + np.repeat(self._rank, self.rows.host_lengths)
+        return places
+
+    @cached_property
+    def _first(self) -> IntArray:
+        """The place of each step's longest row."""
         steps, width = np.array(self.blocks).T
         behind = np.cumsum(self.sizes) - self.sizes  # places before each rectangle
-        first = np.repeat(behind, steps) + _counted(steps) * np.repeat(width, steps)  # the place of each step's first
-        places: IntArray = first[step] + np.repeat(self._rank, self.rows.host_lengths)
-        return places
+        first: IntArray = np.repeat(behind, steps) + _counted(steps) * np.repeat(width, steps)
+        return first
 
 
 def cuts(ends: Sequence[int], running: Sequence[int], call: float | None) -> list[int]:

@@ -81,6 +81,7 @@ def test_recurrence_in_few_and_many_rectangles_keeps_the_contract(
     cell: Any, reverse: bool, call: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Recurrence, "_call_places", call)
+    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: False)
     layer = Recurrence(cell, 6, 5, reverse).double()
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
 
@@ -88,7 +89,9 @@ def test_recurrence_in_few_and_many_rectangles_keeps_the_contract(
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("state", [None, START])
 @pytest.mark.parametrize("cell", CELLS)
-def test_fused_kernels_over_rectangles_equal_torchs_packed_sequence(cell: Any, state: Any, layout: str) -> None:
+def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_sequence(
+    cell: Any, state: Any, layout: str
+) -> None:
     """In float32, of sizes at which several rectangles pay; outputs, all gradients, and the state at each row's end."""
     torch.manual_seed(1)
     lengths = np.random.default_rng(1).integers(0, 40, 60).clip(0, 33)
@@ -126,6 +129,7 @@ def test_torchs_packed_sequences_that_run_on_a_gpu_keep_the_contract_too(
     x = Ragged(tokens, rows_of((5, 0, 1, 7)), "packed")
     stairs = [layer(one, START) for one in (x, x.pad())]
     monkeypatch.setattr(Recurrence, "_uneven", lambda self, x, state: False)
+    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: False)
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
     for (output, end), one in zip(stairs, (x, x.pad()), strict=True):
         other, last = layer(one, START)
