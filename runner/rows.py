@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 IntArray = npt.NDArray[np.int64]
+WITHOUT_WAITING = 2**16  # bytes that CUDA takes from pageable memory at once (its guide); for more it may wait
 
 
 class Rows:
@@ -57,7 +58,7 @@ class Rows:
             raise ValueError(f"width {self.width} is less than the longest row ({self.max_len})")
 
     def _send(self, array: npt.NDArray[np.generic]) -> Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return sent(array, self.device)
 
     @cached_property
     def host_offsets(self) -> IntArray:
@@ -195,6 +196,14 @@ class TimeMajor:
             batch_sizes=torch.from_numpy(running.astype(np.int64).copy()),
             row_order=rows._send(order),
         )
+
+
+def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+    """The array on a device, which the host does not wait for; what is large for that goes by way of pinned memory."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda" and array.nbytes > WITHOUT_WAITING:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:

@@ -23,7 +23,7 @@ from runner.layers.highway import Highway
 from runner.layers.pooling import first_pool, last_pool, max_pool
 from runner.layers.recurrence import Cell, Recurrence
 from runner.ragged import Ragged
-from runner.rows import spans
+from runner.rows import sent, spans
 from runner.spelling import FIRST, Spelling, spell
 from runner.types import Fraction, NonNegativeInt, PositiveInt
 from runner.vocab import Vocab
@@ -80,7 +80,7 @@ class Spelled(nn.Module):
         characters = Ragged(vectors, rows, "packed")
         self.composed["real"] += rows.n_tokens
         self.composed["padded"] += characters.padded_tokens
-        return characters, torch.from_numpy(of_token).to(vectors.device, non_blocking=True)
+        return characters, sent(of_token, vectors.device)
 
     def describe(self, splits: Splits) -> dict[str, Any]:
         """What `result.json` says of these characters."""
