@@ -63,11 +63,13 @@ class Convolution(nn.Module):
     def _packed(self, x: Ragged, edge: Tensor | None) -> Tensor:
         """(N, filters), of one long row in which gaps part the rows, so that no output sees two of them.
 
-        A gap has max(left, right) places: it is the right edge of one row, and ends as the left edge of the next.
+        A gap has max(left, right) places: it is the right edge of one row, and ends as the left edge of the next. Zeros
+        behind the last row make its length one that recurs.
         """
         gap, device = max(self.left, self.right), x.values.device
         places = torch.arange(x.rows.n_tokens, device=device) + (x.rows.row + 1) * gap
-        line = x.values.new_zeros(x.rows.n_tokens + (x.rows.n_rows + 1) * gap, x.values.shape[-1])
+        size = recurring(x.rows.n_tokens + (x.rows.n_rows + 1) * gap)
+        line = x.values.new_zeros(size, x.values.shape[-1])
         line = line.index_copy(0, places, x.values)
         if edge is not None:
             begins = x.rows.offsets[:-1] + torch.arange(1, x.rows.n_rows + 1, device=device) * gap
@@ -79,6 +81,15 @@ class Convolution(nn.Module):
         """(B, T, D) -> (B, T - left - right, filters)."""
         scores: Tensor = self.convolution(rectangle.transpose(1, 2))
         return scores.transpose(1, 2)
+
+
+def recurring(size: int) -> int:
+    """At least `size`, by a sixteenth at most, and one of 17 from each power of two to the next.
+
+    For a size that it has not seen lately oneDNN makes a kernel anew, which takes as long as to run it.
+    """
+    step = 1 << max(0, size.bit_length() - 5)
+    return -(-size // step) * step
 
 
 def side_by_side(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:

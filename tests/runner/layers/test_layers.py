@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.kernels import KernelWatch
 from runner.layers import convolution
-from runner.layers.convolution import Convolution, side_by_side
+from runner.layers.convolution import Convolution, recurring, side_by_side
 from runner.layers.pooling import over_rectangle, pooling
 from runner.layers.recurrence import Cell, Recurrence
 from runner.ragged import Ragged
@@ -135,6 +135,30 @@ def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
         for mine, *others in zip(*found, strict=True):
             for theirs in others:
                 torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_line_that_is_lengthened_changes_no_answer(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long enough for zeros behind it; with what stood before the rows, and without."""
+    lengths = (40, 0, 31, 1, 50)
+    layer, x = Convolution(6, 4, 4, causal).double(), ragged(lengths)
+    values, before = x.values.requires_grad_(), torch.randn(5, 3, 6, dtype=torch.float64)
+    for past in (before, None) if causal else (None,):
+        found = []
+        for largest_product in (64, 0):
+            monkeypatch.setattr(convolution, "PRODUCT_SIZE", largest_product)
+            answer = layer(x, past).values
+            weigh = torch.linspace(1, 2, answer.numel(), dtype=torch.float64).view(answer.shape)
+            found.append((answer, *torch.autograd.grad((answer * weigh).sum(), [values, *layer.parameters()])))
+        for mine, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(mine, theirs)
+
+
+def test_lengths_of_lines_recur() -> None:
+    for size in (1, 31, 32, 33, 1000, 1024, 1025, 65_537):
+        assert size <= recurring(size) <= size * 17 / 16
+    for power in range(3, 13):
+        assert len({recurring(size) for size in range(2**power, 2 ** (power + 1))}) <= 17
 
 
 def test_convolutions_run_in_mixed_precision() -> None:
