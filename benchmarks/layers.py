@@ -2,8 +2,8 @@
 
     python benchmarks/layers.py --data DATA --json benchmarks/results/layers.json
 
-Lengths are those of shuffled batches of WNUT-17, UD EWT, SST-2 and newsgroups4; values are random. `recurrence` has an
-LSTM and a GRU as they are (`ours`), over torch's packed sequence (`packed`) and over the padded rectangle (`padded`);
+Lengths are those of shuffled batches of WNUT-17, UD EWT, SST-2 and newsgroups4; values are random. An LSTM, a GRU and a
+tanh RNN run as they are (`ours`), over torch's packed sequence (`packed`) and over the padded rectangle (`padded`);
 `convolution` the widths 3, 4 and 5 with 100 filters each, by ours and by `nn.Conv1d` on the padded rectangle;
 `largest` a maximum over each row of 300 numbers a token, by ours, and by `amax` over the padded rectangle; `dropout`
 104,000 numbers by ours and by torch's. Real tokens/s (dropout: numbers/s) of the process' own time, of which others
@@ -43,7 +43,13 @@ from runner.ragged import Ragged
 from runner.rows import IntArray, Rows
 
 WORKS = {"WNUT-17": "tagger_wnut17", "UD EWT": "tagger_ewt", "SST-2": "conv_sst2", "newsgroups4": "conv_newsgroups4"}
-RECURRENT: tuple[tuple[Cell, int], ...] = (("lstm", 100), ("lstm", 200), ("gru", 100))  # cells, and their hidden size
+RECURRENT: tuple[tuple[Cell, int], ...] = (  # cells, and their hidden size
+    ("lstm", 100),
+    ("lstm", 200),
+    ("gru", 100),
+    ("gru", 200),
+    ("rnn", 100),
+)
 SIZE = 100  # numbers a token that recurrent layers read
 WORD_VECTOR = 50  # that convolutions read
 FILTERS, WIDTHS = 100, (3, 4, 5)

@@ -67,25 +67,38 @@ class _Gru(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Gradients:
         x, w, u, begin, gates, n, h = ctx.saved_tensors
         r, z, inner = gates.chunk(3, dim=1)
-        before = torch.cat(_before(begin, torch.split(h, ctx.running), ctx.running))
-        # what one of h' brings to the sums within each gate; then times the gradient of h', step by step
+        # by h' = n + z (h - n), what one of h' brings to the sums in the gates; step by step, times the gradient of h'
         by_n = _ATEN.tanh_backward(1.0 - z, n)
         sums = x.new_empty(len(x), 3, u.shape[1])
         by_r, by_z, by_inner = sums.unbind(1)
         _ATEN.sigmoid_backward(by_n * inner, r, grad_input=by_r)
-        _ATEN.sigmoid_backward(before - n, z, grad_input=by_z)
+        _ATEN.sigmoid_backward(_states(begin, h, ctx.running).sub_(n), z, grad_input=by_z)
         torch.mul(by_n, r, out=by_inner)
         grad, grad_begin = grad.clone(memory_format=torch.contiguous_format), torch.zeros_like(begin)
-        earlier = _before(grad_begin, torch.split(grad, ctx.running), ctx.running)
+        _steps_back(grad, grad_begin, sums, z, u, ctx.running)
         flat = sums.flatten(1)
-        blocks = [torch.split(one, ctx.running) for one in (grad[:, None], grad, z, sums, flat)]
-        for old, wide, new, kept, each, both in zip(*(reversed(one) for one in (earlier, *blocks)), strict=True):
-            each.mul_(wide)
-            old.addcmul_(new, kept).addmm_(both, u)
-        grad_u, grad_c = flat.t() @ before, flat.sum(0)
-        torch.mul(grad, by_n, out=by_inner)  # of inputs, which r does not multiply
+        grad.mul_(by_n)
+        del by_n  # here memory is at its most
+        grad_u, grad_c = flat.t() @ _states(begin, h, ctx.running), flat.sum(0)
+        by_inner.copy_(grad)  # what inputs bring is not multiplied by r
         grad_x = flat @ w if ctx.needs_input_grad[0] else None
         return grad_x, flat.t() @ x, grad_u, flat.sum(0), grad_c, grad_begin, None
+
+
+def _steps_back(grad: Tensor, grad_begin: Tensor, sums: Tensor, z: Tensor, u: Tensor, running: list[int]) -> None:
+    """A GRU's steps from last to first, in place.
+
+    Args:
+        grad: (N, H) of each state as what follows reads it; becomes that of all that comes of the state.
+        grad_begin: (R, H) zeros; becomes the gradient of the states before the first step.
+        sums: (N, 3, H) what one of a state brings to its gates' sums; becomes the gradient of those.
+    """
+    earlier = _before(grad_begin, torch.split(grad, running), running)
+    parts = (grad[:, None], grad, z, sums, sums.flatten(1))
+    blocks = [torch.split(one, running) for one in parts]
+    for old, wide, new, kept, each, both in zip(*(reversed(one) for one in (earlier, *blocks)), strict=True):
+        each.mul_(wide)
+        old.addcmul_(new, kept).addmm_(both, u)
 
 
 class _TanhRnn(torch.autograd.Function):
@@ -111,7 +124,8 @@ class _TanhRnn(torch.autograd.Function):
         slopes = torch.split(1.0 - h * h, ctx.running)
         for old, new, slope in zip(*(reversed(one) for one in (earlier, steps, slopes)), strict=True):
             old.addmm_(new.mul_(slope), u)
-        grad_u = sums.t() @ torch.cat(_before(begin, torch.split(h, ctx.running), ctx.running))
+        del slopes, slope  # here memory is at its most
+        grad_u = sums.t() @ _states(begin, h, ctx.running)
         grad_b = sums.sum(0)
         grad_x = sums @ w if ctx.needs_input_grad[0] else None
         return grad_x, sums.t() @ x, grad_u, grad_b, grad_b.clone(), grad_begin, None
@@ -124,3 +138,8 @@ def _before(begin: Tensor, steps: Sequence[Tensor], running: list[int]) -> list[
     """Of each step the rows of the one before that have not ended; of the first step `begin`."""
     earlier = zip((begin, *steps), (len(begin), *running), running, strict=False)
     return [one if before == now else one[:now] for one, before, now in earlier]
+
+
+def _states(begin: Tensor, h: Tensor, running: list[int]) -> Tensor:
+    """(N, H) the state before each step."""
+    return torch.cat(_before(begin, torch.split(h, running), running))
