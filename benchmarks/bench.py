@@ -143,6 +143,7 @@ def figures(score: Score, reference: Score, threads: int) -> dict[str, Any]:
         "ratio": summary(ratios(score, reference, "seconds")),
         "ratio_by_cpu_time": summary(ratios(score, reference, "cpu_seconds")) if threads == 1 else None,
         "memory": score.memory,
+        "kernels": score.kernels,
         "first_loss": score.first_loss,
         "last_loss": score.turns[-1].loss,
         "updates": score.updates,

@@ -14,7 +14,7 @@ PEER, OURS, SHORT = "#8C8C8C", "#0072B2", "#D55E00"  # ours: reached its goal or
 
 
 def show(found: dict[str, Any]) -> None:
-    console = Console(width=150)
+    console = Console(width=200)
     for name, row in found.items():
         if "entrants" in row:
             console.print(_contest(row))
@@ -83,7 +83,7 @@ def _contest(row: dict[str, Any]) -> Table:
     where = row["circumstances"]
     title = f"{row['title']} ({where['device']}, {where['threads']} threads, load {row['load_average']})"
     columns = ("", "real tokens/s", "range", "ratio", "range", "by CPU time", "goal", "peak MiB", "of that training")
-    table = Table(*columns, "loss, first", "last", title=title, box=box.MARKDOWN)
+    table = Table(*columns, "loss, first", "last", "kernels", title=title, box=box.MARKDOWN)
     for one in row["entrants"]:
         rate, ratio, cpu, memory = (one[key] for key in ("real_tokens_per_s", "ratio", "ratio_by_cpu_time", "memory"))
         table.add_row(
@@ -98,6 +98,7 @@ def _contest(row: dict[str, Any]) -> Table:
             f"{(memory['peak_bytes'] - memory['before_training_bytes']) / MIB:,.0f}",
             f"{one['first_loss']:.3f}",
             f"{one['last_loss']:.3f}",
+            one["kernels"],
         )
     return table
 

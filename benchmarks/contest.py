@@ -1,8 +1,9 @@
 """Entrants that do the same work, each in a process of its own, in turns: what is fast, beyond the machine's moods.
 
 A worker builds what it trains and says that it is ready; told a number, it makes so many updates and answers with a
-`Turn`; told 0, it answers with its memory and ends. Turns go to and fro (a b c, c b a, ...), so that a machine that
-slows down or warms up does so for all. A ratio is the median over rounds of the ratios within a round.
+`Turn`; told 0, it answers with its memory and with the kernels of one more update, and ends. Turns go to and fro
+(a b c, c b a, ...), so that a machine that slows down or warms up does so for all. A ratio is the median over rounds
+of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from runner.accounting import Memory
+from runner.kernels import KernelWatch
 
 Step = Callable[[int], tuple[Tensor, int]]  # number of an update -> its loss, its real tokens
 Clock = Literal["seconds", "cpu_seconds"]
@@ -51,6 +53,7 @@ class Score:
     first_loss: float
     updates: int
     memory: dict[str, int | str]
+    kernels: str
 
     def rates(self, clock: Clock) -> list[float]:
         return [turn.tokens / asdict(turn)[clock] for turn in self.turns]
@@ -71,7 +74,7 @@ def compete(
     for pipe in workers.values():
         pipe.send(0)
     return {
-        name: Score(turns[name][warm_up:], turns[name][0].loss, updates * len(turns[name]), pipe.recv())
+        name: Score(turns[name][warm_up:], turns[name][0].loss, updates * len(turns[name]), *pipe.recv())
         for name, pipe in workers.items()
     }
 
@@ -110,4 +113,7 @@ def _steps(pipe: Connection, device: str, threads: int, make: Callable[..., Step
         losses, tokens = zip(*(step(next(numbers)) for _ in range(updates)), strict=True)
         loss = float(torch.stack(losses).mean())  # waits for the device
         pipe.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, sum(tokens), loss))
-    pipe.send(memory.state())
+    state = memory.state()
+    with KernelWatch() as watch:
+        step(next(numbers))
+    pipe.send((state, watch.names()))

@@ -14,6 +14,7 @@ from training_steps import MakePeer, made_peer
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from runner.accounting import Memory
+from runner.kernels import KernelWatch
 
 
 class Peer(nn.Module):
@@ -91,7 +92,10 @@ def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, wo
     memory = Memory(torch.device(device))
     pipe.send("ready")
     trainer.train()
-    pipe.send(memory.state())
+    state = memory.state()
+    with KernelWatch() as watch:
+        by_hand(**by_hand.collate(list(range(ours.config["batching"]["batch_size"]))))
+    pipe.send((state, watch.names()))
 
 
 def arguments(config: dict[str, Any], device: str) -> TrainingArguments:

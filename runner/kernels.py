@@ -24,6 +24,7 @@ _KERNELS = {
     "_scaled_dot_product_attention_math": "attention by matrix products",
     "convolution": "convolution",
 }
+_NONE_OF_THEM = "matrix products"
 
 
 class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -42,9 +43,13 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
     def describe(self, layout: str) -> str:
-        """What ran, for `kernel` in result.json: `oneDNN RNN in 3 blocks, packed`."""
+        """What ran in a forward pass, for `kernel` in result.json: `oneDNN RNN in 3 blocks, packed`."""
         named = [text + self._blocks(name) for name, text in _KERNELS.items() if name in self.seen]
-        return ", ".join([*(named or ["matrix products"]), layout])
+        return ", ".join([*(named or [_NONE_OF_THEM]), layout])
+
+    def names(self) -> str:
+        """What ran, however often: `oneDNN RNN, convolution`."""
+        return ", ".join(text for name, text in _KERNELS.items() if name in self.seen) or _NONE_OF_THEM
 
     def _blocks(self, name: str) -> str:
         """In how many rectangles the rows ran, where they did not run in one."""
