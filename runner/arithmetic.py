@@ -71,8 +71,9 @@ def _sample(t: Training) -> Iterator[Batch]:
 
 
 def _products_of_floats() -> str:
-    """How a CPU multiplies float32 matrices (`runner.matmul`), on which the rate of the device depends."""
-    return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
+    """How float32 matrices are multiplied (`runner.matmul`), on which the rate of the device depends."""
+    kinds: tuple[Any, ...] = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    return ", ".join(str(kind.fp32_precision) for kind in kinds)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Which library multiplies float32 matrices on the CPU."""
+"""How float32 matrices are multiplied: by which library on a CPU, and how exactly on a GPU."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import torch
 
 from runner.errors import HydromelError
 
-Matmul = Literal["torch", "onednn"]
+Matmul = Literal["torch", "onednn", "tf32"]
 _ROUNDING = 2.0**-24  # of float32, to nearest
 _SHAPES = ((64, 512, 64), (700, 200, 1000), (33, 4096, 17))
 
 
 def choose_matmul(which: Matmul) -> None:
-    """Have torch multiply by its own choice, or by oneDNN, which is up to twice as fast on some processors.
+    """Have torch multiply by its own choice; on a CPU by oneDNN, up to twice as fast on some processors; or on a GPU in
+    TF32, which rounds inputs to 10 bits. Torch would take TF32 for cuDNN's convolutions and recurrent layers unasked.
 
     torch lets oneDNN multiply float32 only under a name that also permits it to round inputs to bfloat16, which it does
     where a processor has units for that (AMX). So products are tried first, against float64.
@@ -22,9 +23,12 @@ def choose_matmul(which: Matmul) -> None:
     Raises:
         HydromelError: this processor's products are coarser than float32's.
     """
+    on_gpu: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
+    for kind in on_gpu:
+        kind.fp32_precision = "tf32" if which == "tf32" else "ieee"
     products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     products.fp32_precision = "bf16" if which == "onednn" else "none"
-    if which == "torch":
+    if which != "onednn":
         return
     error = max(_error(*shape) for shape in _SHAPES)
     if error > 32 * _ROUNDING:

@@ -30,9 +30,11 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
     """
     # imports torch: help and a mistyped option need not wait for that
     from runner.experiment import choose_device
+    from runner.matmul import choose_matmul
     from runner.mlflow_runs import with_folder
 
     device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
+    choose_matmul("torch")
     trusted = [name for name in options.plugins.split(",") if name]
     return with_folder(
         options.run, options.uri, lambda folder: load(folder, device, options.dtype, trusted, options.data_dir)

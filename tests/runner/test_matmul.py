@@ -42,3 +42,10 @@ def test_coarser_products_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(HydromelError, match=r"matmul=onednn: this processor's products have a relative error of \d"):
         matmul.choose_matmul("onednn")
     assert torch.backends.mkldnn.matmul.fp32_precision == "none"
+
+
+def test_a_gpu_rounds_products_only_where_it_is_asked_to() -> None:
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    for which, precision in (("torch", "ieee"), ("tf32", "tf32"), ("torch", "ieee")):
+        matmul.choose_matmul(which)
+        assert [kind.fp32_precision for kind in kinds] == [precision] * 3
