@@ -26,15 +26,16 @@ CPU = torch.device("cpu")
 Layer = Callable[[Ragged], Any]
 
 
-def rows_of(lengths: Sequence[int], widen: int = 1) -> Rows:
-    return Rows(np.array(lengths, dtype=np.int64), CPU, width=max(1, max(lengths)) * widen)
+def rows_of(lengths: Sequence[int], widen: int = 1, device: torch.device = CPU) -> Rows:
+    return Rows(np.array(lengths, dtype=np.int64), device, width=max(1, max(lengths)) * widen)
 
 
 def lay_out(
     tokens: Tensor, lengths: Sequence[int], layout: Layout, poison: float, widen: int, first: int = 0
 ) -> Ragged:
     """(N, D) as Ragged; `poison` stands in every padded place, and rows bring seeds, that of the first one `first`."""
-    rows = rows_of(lengths, widen).with_seeds(torch.arange(first, first + len(lengths)))
+    seeds = torch.arange(first, first + len(lengths), device=tokens.device)
+    rows = rows_of(lengths, widen, tokens.device).with_seeds(seeds)
     packed = Ragged(tokens, rows, "packed")
     return packed if layout == "packed" else packed.pad(poison)
 
@@ -72,18 +73,21 @@ def outcome(layer: Layer, parameters: list[Tensor], batches: list[Ragged]) -> tu
     return rows, [torch.cat(inputs)], weights
 
 
-def check_contract(layer: Layer, size: int, parameters: Sequence[Tensor] = (), atol: float = 1e-10) -> None:
+def check_contract(
+    layer: Layer, size: int, parameters: Sequence[Tensor] = (), atol: float = 1e-10, device: torch.device = CPU
+) -> None:
     """Raise AssertionError where an answer depends on layout, neighbours, width or what stands in padding.
 
     Args:
         layer: Ragged of (length, size) -> Ragged, (Ragged, state) or (B, D); in float64.
         size: D of its input.
         parameters: whose gradients are compared too.
+        device: where they and the rows lie.
     """
     weights = list(parameters)
     for number, lengths in enumerate(LENGTHS):
         torch.manual_seed(number)
-        tokens = torch.randn(sum(lengths), size, dtype=torch.float64)
+        tokens = torch.randn(sum(lengths), size, dtype=torch.float64).to(device)
         alone = tokens.split(list(lengths))
         one_by_one = [lay_out(one, [len(one)], "packed", 0.0, 1, place) for place, one in enumerate(alone)]
         reference = outcome(layer, weights, one_by_one)
