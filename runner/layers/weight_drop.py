@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,11 @@ class WeightDrop(nn.Module):
         from_input, from_hidden, *biases = cell.all_weights[0]
         cell._flat_weights = [from_input, dropped_out(from_hidden, self.drop), *biases]
         try:
-            yield
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", "RNN module weights are not part of single contiguous chunk"
+                )  # cuDNN's
+                yield
         finally:
             cell._flat_weights = kept
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any, get_args
 
 import pytest
 import torch
 from contract import rows_of
-from torch import Tensor
+from torch import Tensor, nn
 
 from runner.audit.state import with_dropout, without_dropout
 from runner.encoders.rnn import Rnn
 from runner.errors import HydromelError
 from runner.layers.dropout import dropped_out
 from runner.layers.recurrence import Cell, Recurrence
+from runner.layers.weight_drop import WeightDrop
 from runner.ragged import Ragged
 from runner.task import START
 
@@ -127,3 +129,14 @@ def test_locked_dropout_has_a_rate_for_each_place() -> None:
 def test_every_layer_of_a_stack_drops_weights_of_its_own() -> None:
     encoder = stack(weight_drop=0.5, bidirectional=None)
     assert [one.weight_drop.drop for one in encoder.forwards] == [0.5, 0.5]  # type: ignore[union-attr]
+
+
+def test_cudnn_need_not_say_that_it_copies_dropped_weights() -> None:
+    said = "RNN module weights are not part of single contiguous chunk of memory. This means they need to be compacted"
+    drop = WeightDrop(0.5)
+    with drop.of(nn.LSTM(2, 3)):
+        warnings.warn(said, stacklevel=1)
+        with pytest.raises(UserWarning, match="something else"):
+            warnings.warn("something else", stacklevel=1)
+    with pytest.raises(UserWarning, match="RNN module"):
+        warnings.warn(said, stacklevel=1)
