@@ -34,7 +34,7 @@ check: $(READY)  ## format, lint, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
 
 bench: $(READY)  ## beside peers and floors, in turns; HYDROMEL_DATA=FOLDER: with those that need published data
-	$(BIN)/python benchmarks/bench.py --json benchmarks/results/bench.json --plot benchmarks/results/bench.png
+	$(BIN)/python benchmarks/bench.py --results benchmarks/results
 
 clean:
 	rm -rf $(VENV)

@@ -1,12 +1,13 @@
 """Hydromel beside its peers and the machine's floor: one table, made by one command.
 
-    python benchmarks/bench.py --data DATA --json benchmarks/results/bench.json --plot benchmarks/results/bench.png
+    python benchmarks/bench.py --data DATA --results benchmarks/results
 
 Each row is a work that all entrants do: the same model (of the same first weights; before anything is timed both must
 give the same loss for the same rows), data, rows an update, optimiser and clipping. Each has a process of its own and
 they take turns (`contest.py`). Rates are real (non-padding) tokens/s, medians over rounds with their range; a ratio is
 the median of the rounds' ratios to the reference. Bytes are at the peak of a process (on a GPU: of the allocator).
-With one thread there is a ratio by processes' own time, too, of which others that keep the machine busy take nothing.
+With one thread of a CPU there is a ratio by processes' own time, too, of which others that keep the machine busy take
+nothing. `--rows` makes some rows at a time; a file keeps the others.
 
 `overhead` is a whole run beside a bare loop over the same batches; `crf` a CRF alone; `growth` seconds and bytes by
 size of the corpus. Peers that need what is not here are left out, and said so.
@@ -130,18 +131,18 @@ def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
                 "name": name,
                 "ours": name in OURS,
                 "goal": row.goals.get(name),
-                **figures(score, reference, options.threads),
+                **figures(score, reference, options.threads == 1 and options.device == "cpu"),
             }
             for name, score in scores.items()
         ],
     }
 
 
-def figures(score: Score, reference: Score, threads: int) -> dict[str, Any]:
+def figures(score: Score, reference: Score, by_cpu_time: bool) -> dict[str, Any]:
     return {
         "real_tokens_per_s": summary(score.rates("seconds")),
         "ratio": summary(ratios(score, reference, "seconds")),
-        "ratio_by_cpu_time": summary(ratios(score, reference, "cpu_seconds")) if threads == 1 else None,
+        "ratio_by_cpu_time": summary(ratios(score, reference, "cpu_seconds")) if by_cpu_time else None,
         "memory": score.memory,
         "kernels": score.kernels,
         "first_loss": score.first_loss,
@@ -166,7 +167,7 @@ def crf(options: argparse.Namespace) -> dict[str, Any]:
     sizes = list(product(BATCHES, WIDTHS, TAGS))
     found = []
     for lengths in ("uneven", "equal"):
-        cases = [measure_case(Case(*size, lengths, options.threads, "wall"), 21) for size in sizes]
+        cases = [measure_case(Case(*size, lengths, options.threads, "wall", options.device), 21) for size in sizes]
         for name in OURS:
             times = [case["times_as_fast"][name]["median"] for case in cases]
             largest = {which: cases[-1]["peak_bytes"][which] for which in (THEIRS, name)}
@@ -218,7 +219,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--sentences", type=int, nargs="+", default=[500, 5_000, 50_000, 500_000], help="of `growth`")
     parser.add_argument("--json", type=Path, help="rows are written there, in place of former ones of the same name")
     parser.add_argument("--plot", type=Path, help="a PNG of the ratios in the file")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="with bench.json and bench.png, or bench_gpu.*")
     options = parser.parse_args()
+    if options.results is not None:
+        name = "bench_gpu" if options.device == "cuda" else "bench"
+        options.json, options.plot = (options.results / f"{name}.{end}" for end in ("json", "png"))
     without_data = ["crf", "growth"]
     if options.data is None and set(options.rows or []) - set(without_data):
         parser.error("the published data sets are needed: --data FOLDER, or HYDROMEL_DATA")

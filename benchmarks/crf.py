@@ -7,6 +7,7 @@ Repeats of the two are interleaved; a ratio is that of medians, or of the fastes
 that others use. `uneven` lengths are log-normal about T/2, one row of T, as in a shuffled batch; in `equal` all rows
 have length T, and packing saves nothing. pytorch-crf takes padded scores and a mask. Ours are timed from both layouts,
 with the rows' index maps, which a recurrent encoder would have made already, made anew each time. Scores are float32.
+On a GPU (`--device cuda`) each part is waited for.
 `--clock cpu` with one thread measures on a machine that others keep busy; it says nothing about two threads.
 `apart` is the largest relative difference of the two losses; `peak_bytes` what a piece of work adds to the process.
 """
@@ -40,7 +41,6 @@ from runner.layers.crf_chain import Allowed
 from runner.ragged import Layout, Ragged
 from runner.rows import IntArray, Rows
 
-CPU = torch.device("cpu")
 BATCHES, WIDTHS, TAGS = (32, 128), (25, 50), (9, 17, 50)
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 PARTS = ("loss", "gradients", "paths")
@@ -57,6 +57,7 @@ class Case:
     lengths: str
     threads: int
     clock: str
+    device: str
 
 
 class Work:
@@ -64,10 +65,10 @@ class Work:
 
     def __init__(self, case: Case) -> None:
         torch.manual_seed(1)
-        self.clock = case.clock
+        self.clock, self.device = case.clock, torch.device(case.device)
         self.lengths = lengths_of(case)
-        self.ours = Crf(case.tags, Allowed.everything(case.tags), "none")
-        self.theirs = torchcrf.CRF(case.tags, batch_first=True)
+        self.ours = Crf(case.tags, Allowed.everything(case.tags), "none").to(self.device)
+        self.theirs = torchcrf.CRF(case.tags, batch_first=True).to(self.device)
         pairs = zip(
             (self.theirs.start_transitions, self.theirs.transitions, self.theirs.end_transitions),
             (self.ours.start, self.ours.transitions, self.ours.end),
@@ -75,23 +76,23 @@ class Work:
         )
         for their, our in pairs:
             their.data.copy_(our.data.normal_())
-        self.packed = 2 * torch.randn(int(self.lengths.sum()), case.tags)
-        self.answers = torch.randint(case.tags, (len(self.packed),))
-        rows = Rows(self.lengths, CPU)
+        self.packed = (2 * torch.randn(int(self.lengths.sum()), case.tags)).to(self.device)
+        self.answers = torch.randint(case.tags, (len(self.packed),)).to(self.device)
+        rows = Rows(self.lengths, self.device)
         self.padded = Ragged(self.packed, rows, "packed").pad().values
         self.padded_answers = Ragged(self.answers, rows, "packed").pad().values
         self.mask = rows.mask
 
     def run_ours(self, layout: Layout) -> tuple[list[float], Tensor]:
         """Seconds of each part, and the loss."""
-        start = CLOCKS[self.clock]()
+        start = self._now()
         values = (self.packed if layout == "packed" else self.padded).detach().requires_grad_()
-        scores = Ragged(values, Rows(self.lengths, CPU), layout)
+        scores = Ragged(values, Rows(self.lengths, self.device), layout)
         loss = self.ours.negative_log_likelihood(scores, self.answers).sum()
         return self._rest(start, loss, self.ours, lambda: self.ours.decode(scores))
 
     def run_theirs(self) -> tuple[list[float], Tensor]:
-        start = CLOCKS[self.clock]()
+        start = self._now()
         scores = self.padded.detach().requires_grad_()
         loss = -self.theirs(scores, self.padded_answers, mask=self.mask, reduction="sum")
         return self._rest(start, loss, self.theirs, lambda: self.theirs.decode(scores, mask=self.mask))
@@ -99,14 +100,19 @@ class Work:
     def _rest(
         self, start: float, loss: Tensor, module: torch.nn.Module, decode: Callable[[], object]
     ) -> tuple[list[float], Tensor]:
-        now = CLOCKS[self.clock]
-        forward = now()
+        forward = self._now()
         module.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        backward = now()
+        backward = self._now()
         with torch.no_grad():
             decode()
-        return [forward - start, backward - forward, now() - backward], loss.detach()
+        return [forward - start, backward - forward, self._now() - backward], loss.detach()
+
+    def _now(self) -> float:
+        """Once the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return CLOCKS[self.clock]()
 
 
 def lengths_of(case: Case) -> IntArray:
@@ -157,26 +163,27 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         "median_milliseconds": medians,
         "best_milliseconds": best,
         "times_as_fast": ratios,
-        "peak_bytes": {name: peak_bytes(run) for name, run in ways.items()},
+        "peak_bytes": {name: peak_bytes(run, work.device) for name, run in ways.items()},
         "apart": apart,
     }
 
 
-def peak_bytes(run: Callable[[], object]) -> int:
-    """By how much a call makes the process larger, once freed memory has gone back to the system."""
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """By how much a call makes the process larger, once freed memory has gone back to the system; a GPU's allocator."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
-    memory = Memory(CPU)
+    memory = Memory(device)
     run()
     found = memory.state()
     return int(found["peak_bytes"]) - int(found["before_training_bytes"])
 
 
-def machine() -> dict[str, object]:
+def machine(device: str) -> dict[str, object]:
     model = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "cpu": model[0] if model else platform.processor(),
         "cores": os.cpu_count(),
         "load_average_1_min": os.getloadavg()[0],
@@ -187,19 +194,20 @@ def machine() -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--lengths", nargs="+", choices=("uneven", "equal"), default=["uneven", "equal"])
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: this process's own time, of all threads")
     parser.add_argument("--repeats", type=int, default=21, help="of each, interleaved")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    found: dict[str, object] = {"before": machine()}
+    found: dict[str, object] = {"before": machine(options.device)}
     cases = [
-        Case(*size, lengths, threads, options.clock)
+        Case(*size, lengths, threads, options.clock, options.device)
         for threads, lengths, size in product(options.threads, options.lengths, list(product(BATCHES, WIDTHS, TAGS)))
     ]
     figures = [measure(case, options.repeats) for case in cases]
-    found |= {"after": machine(), "repeats": options.repeats, "cases": figures}
+    found |= {"after": machine(options.device), "repeats": options.repeats, "cases": figures}
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     show(figures, found["before"])

@@ -31,7 +31,7 @@ from runner.train import device_of
 def run_worker(pipe: Connection, threads: int, epochs: int, work: str, data: str, *more: str) -> None:
     """A whole run of so many epochs, and a bare loop over the same updates, in turns."""
     torch.set_num_threads(threads)
-    clock = time.process_time if threads == 1 else time.perf_counter
+    clock = time.process_time if threads == 1 and "device=cpu" in more else time.perf_counter
     accounting.time = SimpleNamespace(perf_counter=clock, time=time.time)  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as folder:
         store = ["tracker=mlflow", f"tracker.uri=sqlite:///{folder}/mlflow.db", f"runs_dir={folder}"]
@@ -63,6 +63,7 @@ def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
     memory = Memory(device_of(ours.model))
     for number in range(config["train"]["epochs"] * updates):
         if number == config["train"]["warmup_updates"]:
+            waited_for(ours)
             tokens, begin = 0, clock()
         loss, these = ours.step(number)
         losses.append(loss)
@@ -70,6 +71,12 @@ def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
     values = torch.stack(losses).tolist()
     rate = tokens / (clock() - begin)
     return {"real_tokens_per_s": rate, "memory": memory.state(), "losses": values}
+
+
+def waited_for(ours: Ours) -> None:
+    """What a GPU was given before is no part of what is timed from now on."""
+    if ours.train.rows.device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def whole_run(config: Config, folder: Path) -> dict[str, Any]:
