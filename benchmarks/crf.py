@@ -7,9 +7,9 @@ Repeats of the two are interleaved; a ratio is that of medians, or of the fastes
 that others use. `uneven` lengths are log-normal about T/2, one row of T, as in a shuffled batch; in `equal` all rows
 have length T, and packing saves nothing. pytorch-crf takes padded scores and a mask. Ours are timed from both layouts,
 with the rows' index maps, which a recurrent encoder would have made already, made anew each time. Scores are float32.
-On a GPU (`--device cuda`) each part is waited for.
-`--clock cpu` with one thread measures on a machine that others keep busy; it says nothing about two threads.
-`apart` is the largest relative difference of the two losses; `peak_bytes` what a piece of work adds to the process.
+On a GPU (`--device cuda`) each part is waited for. `--clock cpu` with one thread measures on a machine that others keep
+busy; it says nothing about two threads. `apart` is the largest relative difference of the two losses; `peak_bytes` what
+a piece of work adds to the process.
 """
 
 from __future__ import annotations

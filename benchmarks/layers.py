@@ -1,4 +1,4 @@
-"""Layers on one CPU thread: forward and backward, against the other ways of computing the same.
+"""Layers on one CPU thread, or on a GPU: forward and backward, against the other ways of computing the same.
 
     python benchmarks/layers.py --data DATA --json benchmarks/results/layers.json
 
@@ -38,6 +38,7 @@ from runner.layers.convolution import Convolution, side_by_side
 from runner.layers.dropout import dropped_out
 from runner.layers.pooling import max_pool
 from runner.layers.recurrence import Cell, Recurrence, permuted
+from runner.matmul import choose_matmul
 from runner.provenance import cpu_name, git_commit
 from runner.ragged import Ragged
 from runner.rows import IntArray, Rows
@@ -53,7 +54,6 @@ RECURRENT: tuple[tuple[Cell, int], ...] = (  # cells, and their hidden size
 SIZE = 100  # numbers a token that recurrent layers read
 WORD_VECTOR = 50  # that convolutions read
 FILTERS, WIDTHS = 100, (3, 4, 5)
-CPU = torch.device("cpu")
 Ways = dict[str, Callable[[], Tensor]]  # name -> what computes an output; the first one is ours
 
 
@@ -62,21 +62,22 @@ def lengths_of(work: str, data: str) -> IntArray:
     return load_data(config, build(config["task"], "task", {})).splits["train"].rows.host_lengths
 
 
-def batches(lengths: IntArray, rows_at_once: int, size: int) -> list[Ragged]:
+def batches(lengths: IntArray, rows_at_once: int, size: int, device: torch.device) -> list[Ragged]:
     """Some shuffled batches of random values, packed; of long rows a single one."""
     rng = np.random.default_rng(1)
     n_batches = 3 if rows_at_once * lengths.mean() < 5000 else 1
     chosen = [rng.choice(lengths, rows_at_once, replace=False) for _ in range(n_batches)]
-    return [Ragged(torch.randn(int(one.sum()), size), Rows(one, CPU), "packed") for one in chosen]
+    values = [torch.randn(int(one.sum()), size).to(device) for one in chosen]
+    return [Ragged(some, Rows(one, device), "packed") for some, one in zip(values, chosen, strict=True)]
 
 
 def fresh(x: Ragged) -> Ragged:
     """The same values, of rows about which nothing is known yet, as at every update."""
-    return Ragged(x.values.detach().requires_grad_(), Rows(x.rows.host_lengths, CPU), "packed")
+    return Ragged(x.values.detach().requires_grad_(), Rows(x.rows.host_lengths, x.rows.device), "packed")
 
 
 def recurrences(x: Ragged, cell: Cell, hidden: int) -> Ways:
-    layer = Recurrence(cell, SIZE, hidden, reverse=False)
+    layer = Recurrence(cell, SIZE, hidden, reverse=False).to(x.rows.device)
 
     def packed() -> Tensor:
         read = fresh(x)
@@ -93,7 +94,7 @@ def recurrences(x: Ragged, cell: Cell, hidden: int) -> Ways:
 
 
 def convolutions(x: Ragged) -> Ways:
-    layers = [Convolution(WORD_VECTOR, FILTERS, width, causal=False) for width in WIDTHS]
+    layers = [Convolution(WORD_VECTOR, FILTERS, width, causal=False).to(x.rows.device) for width in WIDTHS]
 
     def padded() -> Tensor:
         read = fresh(x).pad().values.transpose(1, 2)
@@ -106,12 +107,12 @@ def largest(x: Ragged) -> Ways:
     return {"ours": lambda: max_pool(fresh(x)), "padded": lambda: fresh(x).pad(-torch.inf).values.amax(dim=1)}
 
 
-def dropouts(n_numbers: int) -> Ways:
-    values = torch.randn(n_numbers, requires_grad=True)
+def dropouts(n_numbers: int, device: torch.device) -> Ways:
+    values = torch.randn(n_numbers, device=device, requires_grad=True)
     return {"ours": lambda: dropped_out(values, 0.5), "torch": lambda: F.dropout(values, 0.5)}
 
 
-def contests(data: str) -> Iterator[tuple[dict[str, Any], list[Ways], int]]:
+def contests(data: str, device: torch.device) -> Iterator[tuple[dict[str, Any], list[Ways], int]]:
     """What is compared, the ways of each batch, and the tokens (or numbers) of all."""
     for name, work in WORKS.items():
         lengths = lengths_of(work, data)
@@ -119,31 +120,39 @@ def contests(data: str) -> Iterator[tuple[dict[str, Any], list[Ways], int]]:
             if rows_at_once * lengths.mean() > 20_000:
                 continue
             for cell, hidden in RECURRENT:
-                some = batches(lengths, rows_at_once, SIZE)
+                some = batches(lengths, rows_at_once, SIZE, device)
                 said = {"layer": f"{cell}, {hidden}", "data": name, "rows": rows_at_once, "real_share": share(some)}
                 ways = [recurrences(x, cell, hidden) for x in some]
                 yield said, ways, sum(x.rows.n_tokens for x in some)
             for layer, make, size in (("convolution", convolutions, WORD_VECTOR), ("largest", largest, 300)):
-                some = batches(lengths, rows_at_once, size)
+                some = batches(lengths, rows_at_once, size, device)
                 said = {"layer": layer, "data": name, "rows": rows_at_once, "real_share": share(some)}
                 yield said, [make(x) for x in some], sum(x.rows.n_tokens for x in some)
-    yield {"layer": "dropout", "data": "", "rows": 0, "real_share": 1.0}, [dropouts(104_000)], 104_000
+    yield {"layer": "dropout", "data": "", "rows": 0, "real_share": 1.0}, [dropouts(104_000, device)], 104_000
 
 
 def share(some: list[Ragged]) -> float:
     return sum(x.rows.n_tokens for x in some) / sum(x.rows.n_rows * x.rows.width for x in some)
 
 
-def measured(ways: list[Ways], tokens: int, rounds: int) -> dict[str, Any]:
+def now(device: torch.device) -> float:
+    """Seconds: of the process; on a GPU by the clock, once it has done what it was given."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def measured(ways: list[Ways], tokens: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """Tokens/s of each way, in turns; the first round is left out."""
     rates: dict[str, list[float]] = {name: [] for name in ways[0]}
     for turn in range(1 + rounds):
         for name in list(rates)[:: 1 if turn % 2 else -1]:
-            begin = time.process_time()
+            begin = now(device)
             for batch in ways:
                 output = batch[name]()
                 output.backward(torch.ones_like(output))  # type: ignore[no-untyped-call]
-            rates[name].append(tokens / (time.process_time() - begin))
+            rates[name].append(tokens / (now(device) - begin))
     ours, *others = [each[1:] for each in rates.values()]
     ratios = [median(mine / theirs for mine, theirs in zip(ours, other, strict=True)) for other in others]
     return {
@@ -172,15 +181,26 @@ def show(found: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of the published data sets")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="figures are written there")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    facts = {"git_commit": git_commit(), "torch": torch.__version__, "cpu": cpu_name(), "threads": 1}
+    choose_matmul("torch")
+    device = torch.device(options.device)
+    facts = {
+        "git_commit": git_commit(),
+        "torch": torch.__version__,
+        "device": options.device,
+        "cpu": cpu_name(),
+        "threads": 1,
+    }
     found = []
-    for said, ways, tokens in contests(options.data):
+    for said, ways, tokens in contests(options.data, device):
         torch.manual_seed(1)
-        found.append(said | {"load_average": round(os.getloadavg()[0], 1)} | measured(ways, tokens, options.rounds))
+        found.append(
+            said | {"load_average": round(os.getloadavg()[0], 1)} | measured(ways, tokens, options.rounds, device)
+        )
         if options.json is not None:
             whole = facts | {"rounds": options.rounds, "measured": found}
             options.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
