@@ -35,10 +35,8 @@ class WeightDrop(nn.Module):
         from_input, from_hidden, *biases = cell.all_weights[0]
         cell._flat_weights = [from_input, dropped_out(from_hidden, self.drop), *biases]
         try:
-            with warnings.catch_warnings():
-                warnings.filterwarnings(
-                    "ignore", "RNN module weights are not part of single contiguous chunk"
-                )  # cuDNN's
+            with warnings.catch_warnings():  # cuDNN says that it copies weights which are no one block of memory
+                warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
                 yield
         finally:
             cell._flat_weights = kept
