@@ -90,14 +90,12 @@ class Device(TorchDispatchMode):
     Attributes:
         waits: (operation, place) for each wait, in order.
         copies: place -> how often it sent an array from the host.
-        operations: place -> how many it started.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.waits: list[tuple[str, str]] = []
         self.copies: Counter[str] = Counter()
-        self.operations: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.overloadpacket.__name__, dict(kwargs or {})
@@ -113,7 +111,6 @@ class Device(TorchDispatchMode):
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
         if there or lies:
-            self.operations[place()] += 1
             self._check(name, args, kwargs, tensors, lies)
         mine = {id(one.here): one for one in there}
         found = CELLS.get(name, func)(*tree_map_only(There, _here, args), **tree_map_only(There, _here, kwargs))

@@ -168,6 +168,25 @@ def test_a_whole_run_says_the_same(there: ProcessPoolExecutor, data: dict[str, l
     assert between <= {f"runner/{one}.py" for one in ("experiment", "checkpoint", "predictions", "outcomes")}
 
 
+@pytest.mark.parametrize(
+    ("work", "most"),
+    [
+        ("tag embedding=word_char task.head=crf encoder=blstm batching=padmask", 14),
+        ("tag embedding=word_char task.head=crf encoder=blstm batching=packed", 12),
+        ("classify encoder=lstm batching=packed", 7),
+        ("classify encoder=transformer batching=padmask", 4),
+        ("stream", 1),
+    ],
+)
+def test_an_update_sends_few_arrays(
+    there: ProcessPoolExecutor, data: dict[str, list[str]], work: str, most: int
+) -> None:
+    """Index maps that a batch needs, each once."""
+    task, *options = work.split()
+    seen = there.submit(pretended_runs.on_device, [*data[task], *options]).result()
+    assert 0 < sum(seen.copies.values()) <= most, seen.copies
+
+
 def test_an_adaptive_softmax_waits_as_it_says(there: ProcessPoolExecutor, data: dict[str, list[str]]) -> None:
     seen = there.submit(pretended_runs.on_device, [*data["lines"], "task.cutoffs=[4]"]).result()
     assert {place for _, place in seen.waits} - READ == {"tasks/lm_head.py:AdaptiveVocabulary.nll"}
