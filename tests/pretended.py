@@ -144,7 +144,7 @@ class Device(TorchDispatchMode):
         blocks = not (kwargs.get("non_blocking") or (name != "_to_copy" and len(args) > 2 and args[2]))
         if to:
             self.copies[place()] += 1
-        if not to or (blocks and source.dim()):
+        if not to or blocks:
             self.waits.append((f"{name} {'to' if to else 'from'} the device", place()))
 
 

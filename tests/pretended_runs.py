@@ -119,6 +119,7 @@ PIECES: dict[str, Callable[[Tensor], object]] = {
     "by places of the host": lambda x: x[torch.tensor([0, 2])],
     "equal": lambda x: torch.equal(x, x),
     "sent": lambda x: torch.zeros(3).to(x.device),
+    "a number sent": lambda x: torch.ones(()).to(x.device),
     "filled from the host": lambda x: x.copy_(torch.zeros(3)),
     "repeated": lambda x: torch.repeat_interleave(x, torch.ones_like(x, dtype=torch.int64)),
     "free": lambda x: (x.masked_fill(x > 0, 1.0) * 2 + torch.ones(())).softmax(0).sum().div_(3),

@@ -25,7 +25,8 @@ MODELS = {
     "conv": ["encoder=conv", "encoder.filters=4"],
     "transformer": ["encoder=transformer", "encoder.size=8", "encoder.feedforward=12", "encoder.heads=2"],
 }
-KERNELS = {"rnn": "cuDNN RNN", "gru": "cuDNN RNN", "conv": "convolution", "transformer": "attention"}
+# in float64: there is no fused attention for that
+KERNELS = {"rnn": "cuDNN RNN", "gru": "cuDNN RNN", "conv": "convolution", "transformer": "matrix products"}
 
 
 def parameters(folder: Path) -> dict[str, torch.Tensor]:
@@ -146,6 +147,14 @@ def cut(folder: Path, overrides: list[str], updates: int) -> None:
         run(folder, *overrides)
     finally:
         experiment.save_checkpoint = save
+
+
+@pytest.mark.parametrize("strategy", ["padmask", "packed"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_attention_is_a_fused_kernel(tmp_path: Path, precision: str, strategy: str) -> None:
+    options = ("encoder=transformer", f"precision={precision}", f"batching={strategy}", *SMALL[:3], "baselines=false")
+    result = run(tmp_path / "run", *label_files(tmp_path, rows=60), *options, GPU)
+    assert "attention" in result["kernel"], result["kernel"]
 
 
 def test_dropped_weights_of_a_cell_run(tmp_path: Path) -> None:

@@ -128,6 +128,7 @@ def test_what_is_sent_does_not_wait_for_a_busy_device(n_tokens: int) -> None:
     """More than 64 KiB from memory that is not pinned would."""
     lengths = np.full(n_tokens // 100, 100)
     for busy in (False, True):  # at first pinned memory is found, which may wait
+        sent: list[torch.Tensor] = []  # what was sent before is given back
         torch.cuda.synchronize()
         if busy:
             torch.cuda._sleep(BUSY_CYCLES)
