@@ -153,7 +153,7 @@ def _here(tensor: There) -> Tensor:
 
 
 def place() -> str:
-    """`runner/train.py:evaluate`: the innermost function of ours that is running, or of whichever part of the tests."""
+    """`runner/train.py:evaluate`: the innermost function of ours that is running."""
     frame = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename.startswith(OURS):
