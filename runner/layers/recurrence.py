@@ -118,7 +118,7 @@ class Recurrence(nn.Module):
         return not even or (torch.is_grad_enabled() and rows.n_rows <= 16 <= rows.max_len)
 
     def _in_blocks(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
-        """As `forward`, in a staircase of rectangles; what stands in padding is not read."""
+        """As `forward`, in a staircase of rectangles or unrolled; what stands in padding is not read."""
         # a kernel shows no LSTM's cell but at the end of its rectangle: with a state, every row ends at such an end
         exact = state is not None or self._unrolls(x)
         stairs = Staircase.of(x.rows, None if exact else self._call_places)

@@ -53,9 +53,12 @@ def test_every_token_has_its_place(lengths: list[int], call: float | None) -> No
     tokens = [(row, step) for row, length in enumerate(lengths) for step in range(length)]
     assert stairs.places.tolist() == [expected[token] for token in tokens]
     assert stairs.reversed_places.tolist() == [expected[row, lengths[row] - 1 - step] for row, step in tokens]
+    assert stairs.last_places.tolist() == [expected[row, lengths[row] - 1] for row in order]
+    assert len(stairs.running) == max(lengths)
     assert sum(stairs.sizes) == behind >= len(tokens)
     if call in (0.0, None):
         assert behind == len(tokens)
+        assert stairs.running == [sum(length > step for length in lengths) for step in range(max(lengths))]
 
 
 def test_layers_share_what_is_worked_out_once() -> None:
