@@ -14,9 +14,10 @@ _LARGEST_MMAP_THRESHOLD, _NEVER = 2**30, 2**31 - 1
 def choose_malloc(which: Malloc) -> str:
     """Have freed memory kept for the next update, or as glibc does, returned. Nothing changes when it is called again.
 
-    glibc maps blocks of 32 MiB and more anew each time, gives the end of its heap back, and the system clears every page
-    at its first touch: a third of the time of an update with a large vocabulary (docs/performance.md). A process that keeps its memory is at least as
-    large as its peak, and larger at first: free blocks have to grow together before they fit.
+    glibc maps blocks of 32 MiB and more anew each time and gives the end of its heap back, and the system clears every
+    page at its first touch: a third of the time of an update with a large vocabulary (docs/performance.md). A process
+    that keeps its memory is at least as large as its peak, and larger at first: free blocks have to grow together
+    before they fit.
 
     Returns:
         What holds from now on, for records: `keep`, or `return`, also where there is no glibc.
