@@ -10,7 +10,7 @@ With one thread of a CPU there is a ratio by processes' own time, too, of which 
 nothing. `--rows` makes some rows at a time; a file keeps the others.
 
 `overhead` is a whole run beside a bare loop over the same batches; `crf` a CRF alone; `growth` seconds and bytes by
-size of the corpus. Peers that need what is not here are left out, and said so.
+size of the corpus. Peers and rows that need what is not here are left out, and said so (a row: exit code 1).
 """
 
 from __future__ import annotations
@@ -18,21 +18,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import product
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import training_peers as peers
+from bench_options import former, parsed
 from bench_show import draw, show
 from contest import Entrant, Score, compete, ratios, stepping, summary
 from training_runs import cost_of_run
 from training_steps import hand_step, our_step
 from word_lm_peer import example_step
 
+from runner.durable import write_text
+from runner.errors import HydromelError
 from runner.provenance import cpu_name, git_commit
 
 WARM_UP = 2  # rounds
@@ -42,8 +45,6 @@ LM = {
     "float32": ["matmul=onednn"],
     "bfloat16 scores": ["matmul=onednn", "task.precision=bfloat16"],
 }
-
-
 OURS = {*STRATEGIES, *LM}
 
 
@@ -189,50 +190,35 @@ APART = {"overhead": overhead, "crf": crf, "growth": growth}
 
 
 def main() -> None:
-    options = parsed()
+    options = parsed(__doc__, lambda options: [*rows(options), *APART])
     if find_spec("accelerate") is None:
         print(f"{TRAINER} is left out: accelerate is not installed")
-    table = rows(options)
-    found: dict[str, Any] = {}
-    if options.json is not None and options.json.exists():
-        found = json.loads(options.json.read_text(encoding="utf-8"))
-    for name in options.rows or [*table, *APART]:
-        measured = measure(options, table[name]) if name in table else APART[name](options)
-        found[name] = {**measured, "circumstances": circumstances(options)}
-        if options.json is not None:  # as it goes, so that what is done is kept
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        show({name: found[name]})
-    if options.plot is not None:
+    try:
+        found, left_out = measured(options)
+    except KeyboardInterrupt:
+        sys.exit("stopped" + (f"; the rows that were done are in {options.json}" if options.json is not None else ""))
+    if options.plot is not None and any("entrants" in row for row in found.values()):
         draw(found, options.plot)
+    sys.exit(1 if left_out else 0)
 
 
-def parsed() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("HYDROMEL_DATA"), help="folder of the published data sets")
-    parser.add_argument(
-        "--rows", nargs="+", metavar="NAME", help="of the table (default: all; a wrong name lists them)"
-    )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--rounds", type=int, default=5, help="at least; two more warm up")
-    parser.add_argument("--sentences", type=int, nargs="+", default=[500, 5_000, 50_000, 500_000], help="of `growth`")
-    parser.add_argument("--json", type=Path, help="rows are written there, in place of former ones of the same name")
-    parser.add_argument("--plot", type=Path, help="a PNG of the ratios in the file")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="with bench.json and bench.png, or bench_gpu.*")
-    options = parser.parse_args()
-    if options.results is not None:
-        name = "bench_gpu" if options.device == "cuda" else "bench"
-        options.json, options.plot = (options.results / f"{name}.{end}" for end in ("json", "png"))
-    without_data = ["crf", "growth"]
-    if options.data is None and set(options.rows or []) - set(without_data):
-        parser.error("the published data sets are needed: --data FOLDER, or HYDROMEL_DATA")
-    if options.data is None and not options.rows:
-        print(f"no data sets (--data FOLDER, or HYDROMEL_DATA): only {' and '.join(without_data)} are measured")
-        options.rows = without_data
-    if unknown := [name for name in options.rows or [] if name not in {*rows(options), *APART}]:
-        parser.error(f"--rows {' '.join(unknown)}: there is {', '.join((*rows(options), *APART))}")
-    return options
+def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """The rows that are asked for beside the others of the file, and names of those that could not be measured."""
+    table, found, left_out = rows(options), former(options.json), []
+    for name in options.rows or [*table, *APART]:
+        try:
+            row = measure(options, table[name]) if name in table else APART[name](options)
+        except HydromelError as mistake:
+            print(f"{name} is left out: {mistake}", flush=True)
+            left_out.append(name)
+            continue
+        row |= {"circumstances": circumstances(options)}
+        found |= former(options.json)  # another may have written rows meanwhile
+        found[name] = row
+        show({name: row})
+        if options.json is not None:  # as it goes, so that what is done is kept
+            write_text(options.json, json.dumps(found, indent=1) + "\n")
+    return found, left_out
 
 
 def circumstances(options: argparse.Namespace) -> dict[str, Any]:

@@ -8,6 +8,7 @@ of the ratios within a round.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 from runner.accounting import Memory
+from runner.errors import HydromelError
 from runner.kernels import KernelWatch
 
 Step = Callable[[int], tuple[Tensor, int]]  # number of an update -> its loss, its real tokens
@@ -64,17 +66,17 @@ def compete(
 ) -> dict[str, Score]:
     """So many rounds of so many updates of every entrant, after some that warm up."""
     workers = {name: started(entrant.work, device, threads, *entrant.arguments) for name, entrant in entrants.items()}
-    for pipe in workers.values():
-        pipe.recv()  # all are ready
+    for name, pipe in workers.items():
+        received(pipe, name)  # all are ready
     turns: dict[str, list[Turn]] = {name: [] for name in workers}
     for turn in range(warm_up + rounds):
         for name in list(workers)[:: 1 if turn % 2 else -1]:
             workers[name].send(updates)
-            turns[name].append(workers[name].recv())
+            turns[name].append(received(workers[name], name))
     for pipe in workers.values():
         pipe.send(0)
     return {
-        name: Score(turns[name][warm_up:], turns[name][0].loss, updates * len(turns[name]), *pipe.recv())
+        name: Score(turns[name][warm_up:], turns[name][0].loss, updates * len(turns[name]), *received(pipe, name))
         for name, pipe in workers.items()
     }
 
@@ -92,9 +94,31 @@ def started(target: Callable[..., None], *arguments: Any) -> Connection:
     """The pipe to a new process."""
     spawn = get_context("spawn")
     here, there = spawn.Pipe()
-    spawn.Process(target=target, args=(there, *arguments), daemon=True).start()
+    spawn.Process(target=_answering, args=(target, there, *arguments), daemon=True).start()
     there.close()  # so that waiting for a process that failed ends
     return here
+
+
+def received(pipe: Connection, name: str) -> Any:
+    """What the worker answers. Raises HydromelError where it could not."""
+    try:
+        answer = pipe.recv()
+    except EOFError:
+        raise HydromelError(f"{name} failed, see above") from None
+    if isinstance(answer, HydromelError):
+        raise HydromelError(f"{name}: {answer}")
+    return answer
+
+
+def _answering(target: Callable[..., None], pipe: Connection, *arguments: Any) -> None:
+    """A worker that tells what its user can mend, and ends in silence when nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who asks
+    try:
+        target(pipe, *arguments)
+    except HydromelError as mistake:
+        pipe.send(mistake)
+    except (EOFError, BrokenPipeError):
+        return
 
 
 def stepping(make: Callable[..., Step], *arguments: Any) -> Entrant:

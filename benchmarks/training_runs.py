@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from contest import started, summary
+from contest import received, started, summary
 from training_ours import Config, Ours, compose
 
 from runner import accounting
@@ -98,7 +98,7 @@ def cost_of_run(work: str, epochs: int, data: str, threads: int, rounds: int, *m
     made = []
     for _ in range(1 + rounds):  # the first warms up
         pipe.send(1)
-        made.append(pipe.recv())
+        made.append(received(pipe, work))
     pipe.send(0)
     timed = made[1:]
     rates = {name: [one[name]["real_tokens_per_s"] for one in timed] for name in ("bare", "run")}

@@ -1,8 +1,8 @@
 """PyTorch's own example, word_language_model, as an entrant of `contest.py` beside `experiment=word_lm`.
 
-Both train the same LSTM (200 numbers, 2 layers, dropout 0.2, untied, vocabulary of WikiText-2's 33,278) with plain SGD
-and clipped gradients, on the same stream in the same windows of 35 tokens. The peer is the example's model and loop: a
-decoder over the whole (T * B, V), log_softmax, NLLLoss, and a Python loop over parameters.
+Both train the same LSTM (200 numbers, 2 layers, dropout 0.2, untied, vocabulary of WikiText-2's 33,278) of the same
+first weights with plain SGD and clipped gradients, on the same stream in the same windows of 35 tokens. The peer is the
+example's model and loop: a decoder over the whole (T * B, V), log_softmax, NLLLoss, and a Python loop over parameters.
 """
 
 from __future__ import annotations
@@ -13,22 +13,29 @@ import torch
 from contest import Step
 from torch import Tensor, nn
 from training_ours import Ours, compose
+from training_steps import SAME_LOSS
+
+from runner.ragged import Ragged
+from runner.task import START
 
 RATE, CLIP = 20.0, 0.25
 
 
 class Peer(nn.Module):
-    """The example's model: RNNModel with rnn_type LSTM."""
+    """The example's model: RNNModel with rnn_type LSTM, of our weights."""
 
-    def __init__(self, n_words: int) -> None:
+    def __init__(self, ours: Any) -> None:
         super().__init__()
         self.drop = nn.Dropout(0.2)
-        self.encoder = nn.Embedding(n_words, 200)
+        self.encoder = nn.Embedding(*ours.embedding.table.weight.shape)
         self.rnn = nn.LSTM(200, 200, 2, dropout=0.2)
-        self.decoder = nn.Linear(200, n_words)
-        for weight in (self.encoder.weight, self.decoder.weight):
-            nn.init.uniform_(weight, -0.1, 0.1)
-        nn.init.zeros_(self.decoder.bias)
+        self.decoder = nn.Linear(200, len(ours.head.output.bias))
+        self.encoder.load_state_dict(ours.embedding.table.state_dict())
+        self.decoder.load_state_dict(ours.head.output.state_dict())
+        layers = [one.cell.state_dict() for one in ours.encoder.forwards]
+        self.rnn.load_state_dict(
+            {name.replace("l0", f"l{at}"): weight for at, one in enumerate(layers) for name, weight in one.items()}
+        )
 
     def forward(self, words: Tensor, hidden: Any) -> tuple[Tensor, Any]:
         output, hidden = self.rnn(self.drop(self.encoder(words)), hidden)
@@ -40,9 +47,11 @@ def example_step(data: str, device: str, batch_size: int) -> Step:
     """The example's loop: streams in columns, windows down the rows."""
     ours = Ours(compose("word_lm", data, f"batching.batch_size={batch_size}", "malloc=return", "device=cpu"))
     stream, window = ours.data.splits["train"].target.values, ours.config["batching"]["window"]
-    torch.manual_seed(ours.config["seed"])
     columns = stream[: len(stream) // batch_size * batch_size].view(batch_size, -1).t().contiguous().to(device)
-    model, criterion = Peer(len(ours.data.vocabs["target"])).to(device), nn.NLLLoss()
+    model, criterion = Peer(ours.model), nn.NLLLoss()
+    apart = apart_from(model, ours)
+    assert apart < SAME_LOSS, f"another model: losses are {apart:.1e} apart"
+    model.to(device)
     hidden: Any = None
 
     def step(number: int) -> tuple[Tensor, int]:
@@ -61,3 +70,16 @@ def example_step(data: str, device: str, batch_size: int) -> Step:
         return loss.detach(), batch_size * window
 
     return step
+
+
+def apart_from(peer: Peer, ours: Ours) -> float:
+    """How far the losses of our first window, without dropout, are from one another, relative; both lie on the CPU."""
+    (batch,) = ours.batching.micro_batches(ours.train, ours.rows(0))
+    assert isinstance(batch.target, Ragged)
+    words, answers = (ids.pad().values.t().long() for ids in (batch.features["words"], batch.target))
+    ours.model.eval()
+    peer.eval()
+    with torch.no_grad():
+        loss = ours.model.head.loss(ours.model(batch, START)[0], batch)
+        theirs = nn.functional.nll_loss(peer(words, None)[0], answers.reshape(-1))
+    return abs(float(theirs) / (float(loss.total) / loss.count) - 1)

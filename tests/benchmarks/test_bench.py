@@ -1,0 +1,81 @@
+"""`bench.py`: what is asked wrongly is told at once, a row that fails costs no other, and peers are the same model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DATA = os.environ.get("HYDROMEL_DATA")
+SMALL = ["--rows", "growth", "--sentences", "200", "--threads", "1"]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "HYDROMEL_DATA"}
+    environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=200)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return python(str(ROOT / "benchmarks/bench.py"), *arguments)
+
+
+def checked(**options: object) -> str:
+    """What `check` says of these options."""
+    code = "from argparse import Namespace; from pathlib import Path; from bench_options import check\n"
+    given = {"rows": None, "device": "cpu", "data": "DATA", "json": None, "plot": None} | options
+    code += f"check(Namespace(**{given!r}), ['crf', 'growth', 'conv'])".replace("PosixPath", "Path")
+    done = python("-c", code)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+
+def test_mistakes_are_told_before_anything_is_measured(tmp_path: Path) -> None:
+    damaged, other = tmp_path / "damaged.json", tmp_path / "other.json"
+    damaged.write_text('{"crf": ')
+    other.write_text("[1]")
+    assert checked() == checked(json=tmp_path / "new/bench.json", plot=tmp_path / "new.png") == ""
+    assert "--rows tager: there is crf, growth, conv" in checked(rows=["tager"], data=None)
+    assert "torch finds no GPU" in checked(device="cuda")
+    assert "data sets are needed" in checked(rows=["conv"], data=None)
+    assert "damaged.json cannot be read" in checked(json=damaged)
+    assert "something other than rows" in checked(json=other)
+    assert f"{tmp_path} cannot be written" in checked(json=tmp_path)
+    assert "cannot be written" in checked(plot=damaged / "bench.png")
+
+
+def test_no_rounds() -> None:
+    done = bench(*SMALL, "--rounds", "0")
+    assert done.returncode == 2
+    assert "argument --rounds: 0 is less than 1" in done.stderr
+
+
+def test_a_row_that_cannot_be_measured_is_left_out_and_the_others_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text('{"crf": {"circumstances": {}}}')
+    done = bench(*SMALL, "--rows", "overhead", "growth", "--data", str(tmp_path / "none"), "--json", str(path))
+    assert done.returncode == 1, done.stderr
+    assert "overhead is left out: tagger_ewt: dataset=ud_ewt: no file" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert list(json.loads(path.read_text())) == ["crf", "growth"]
+
+
+@pytest.mark.data
+@pytest.mark.skipif(DATA is None, reason="HYDROMEL_DATA names no folder of published data")
+def test_the_example_of_a_language_model_begins_as_ours() -> None:
+    code = f"""
+from training_ours import Ours, compose
+from word_lm_peer import Peer, apart_from
+ours = Ours(compose("word_lm", {DATA!r}, "device=cpu"))
+peer = Peer(ours.model)
+print(apart_from(peer, ours))
+peer.rnn.bias_hh_l1.data += 0.1
+print(apart_from(peer, ours))
+"""
+    done = python("-c", code)
+    same, other = map(float, done.stdout.split())
+    assert same < 1e-5 < 1e-4 < other
