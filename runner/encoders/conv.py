@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.layers.convolution import Convolution, side_by_side
+from runner.layers.convolution import Convolution, by_products, side_by_side
 from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.past import latest
 from runner.layers.shortcut import Joint, Shortcut
+from runner.layers.staircase import packed_tokens
 from runner.ragged import Ragged
 from runner.types import Fraction, PositiveInt
 
@@ -73,13 +74,15 @@ class Conv(nn.Module):
         """Rows of (length, D), state at their begin -> rows of (length, filters * widths), state at each row's own end.
 
         The state is `START` at the begin of texts that are read in windows; None, and then None comes out, where rows
-        stand by themselves.
+        stand by themselves. On a CPU padded rows come out packed where all layers are matrix products.
 
         Raises:
             ValueError: a state, and not causal.
         """
         if state is not None and not self.causal:
             raise ValueError("only causal convolutions carry a state")
+        if by_products(x, self.sizes):  # they give packed tokens, so nothing is laid out in between
+            x = Ragged(packed_tokens(x), x.rows, "packed")
         latest = None if state is None else self._latest(x)
         ends: Tails = []
         for place, convolutions in enumerate(self.layers):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.layers.staircase import moved
+from runner.layers.staircase import moved, packed_tokens
 from runner.ragged import Layout, Ragged
 from runner.rows import Rows
 
@@ -104,16 +104,20 @@ def side_by_side(convolutions: Sequence[Convolution], x: Ragged, before: Tensor 
     tokens = x.values if x.layout == "packed" else x.values.flatten(0, 1)
     if x.values.device.type != "cpu":
         return _by_torch(convolutions, x, before)
-    if tokens.shape[1] <= PRODUCT_SIZE:
+    if by_products(x, [tokens.shape[1]]):
         values = _by_products(convolutions, x, tokens, before)
     elif x.layout == "packed" or x.rows.n_tokens >= CROWDED * len(tokens):
         return _by_torch(convolutions, x, before)
     else:
-        packed = Ragged(moved(tokens, x.rows.flat, None, x.rows.n_tokens), x.rows, "packed")
-        values = _by_torch(convolutions, packed, before).values
+        values = _by_torch(convolutions, Ragged(packed_tokens(x), x.rows, "packed"), before).values
     if x.layout == "padded":
         values = moved(values, None, x.rows.flat, len(tokens)).view(*x.values.shape[:-1], -1)
     return x.with_values(values)
+
+
+def by_products(x: Ragged, sizes: Sequence[int]) -> bool:
+    """Whether convolutions over so many numbers a token are matrix products."""
+    return x.values.device.type == "cpu" and max(sizes) <= PRODUCT_SIZE
 
 
 def _by_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from runner.layers.staircase import moved
+from runner.layers.staircase import packed_tokens
 from runner.ragged import Ragged
 from runner.rows import Rows
 
@@ -57,8 +57,7 @@ def min_pool(x: Ragged) -> Tensor:
 def _extreme(x: Ragged, worst: float) -> Tensor:
     if x.layout == "padded" and x.values.device.type != "cpu":
         return over_rectangle(x, worst)
-    tokens = x.values if x.layout == "packed" else moved(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
-    pooled: Tensor = _Extreme.apply(tokens, x.rows, worst)  # type: ignore[no-untyped-call]
+    pooled: Tensor = _Extreme.apply(packed_tokens(x), x.rows, worst)  # type: ignore[no-untyped-call]
     return pooled
 
 

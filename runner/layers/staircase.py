@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runner.ragged import Ragged
 from runner.rows import IntArray, Rows
 
 
@@ -148,6 +149,11 @@ def moved(values: Tensor, source: Tensor | None, target: Tensor | None, size: in
     """
     result: Tensor = _Moved.apply(values, source, target, size)  # type: ignore[no-untyped-call]
     return result
+
+
+def packed_tokens(x: Ragged) -> Tensor:
+    """(N, *) the values of real tokens, as `Ragged.tokens`, with a gradient that is moved rather than summed."""
+    return x.values if x.layout == "packed" else moved(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
 
 
 class _Moved(torch.autograd.Function):
