@@ -144,6 +144,7 @@ def figures(score: Score, reference: Score, by_cpu_time: bool) -> dict[str, Any]
         "real_tokens_per_s": summary(score.rates("seconds")),
         "ratio": summary(ratios(score, reference, "seconds")),
         "ratio_by_cpu_time": summary(ratios(score, reference, "cpu_seconds")) if by_cpu_time else None,
+        "padding_share": score.padding_share(),
         "memory": score.memory,
         "kernels": score.kernels,
         "first_loss": score.first_loss,

@@ -82,7 +82,18 @@ def _bar(axes: Any, place: float, one: dict[str, Any]) -> None:
 def _contest(row: dict[str, Any]) -> Table:
     where = row["circumstances"]
     title = f"{row['title']} ({where['device']}, {where['threads']} threads, load {row['load_average']})"
-    columns = ("", "real tokens/s", "range", "ratio", "range", "by CPU time", "goal", "peak MiB", "of that training")
+    columns = (
+        "",
+        "real tokens/s",
+        "range",
+        "ratio",
+        "range",
+        "by CPU time",
+        "goal",
+        "padding %",
+        "peak MiB",
+        "of that training",
+    )
     table = Table(*columns, "loss, first", "last", "kernels", title=title, box=box.MARKDOWN)
     for one in row["entrants"]:
         rate, ratio, cpu, memory = (one[key] for key in ("real_tokens_per_s", "ratio", "ratio_by_cpu_time", "memory"))
@@ -94,6 +105,7 @@ def _contest(row: dict[str, Any]) -> Table:
             f"{ratio['low']:.2f}-{ratio['high']:.2f}",
             f"{cpu['median']:.2f}" if cpu else "",
             f"{one['goal']:g}" if one["goal"] else "",
+            f"{100 * one['padding_share']:.1f}",
             f"{memory['peak_bytes'] / MIB:,.0f}",
             f"{(memory['peak_bytes'] - memory['before_training_bytes']) / MIB:,.0f}",
             f"{one['first_loss']:.3f}",

@@ -25,7 +25,7 @@ from runner.accounting import Memory
 from runner.errors import HydromelError
 from runner.kernels import KernelWatch
 
-Step = Callable[[int], tuple[Tensor, int]]  # number of an update -> its loss, its real tokens
+Step = Callable[[int], tuple[Tensor, int, int]]  # number of an update -> its loss, its real tokens, places of padding
 Clock = Literal["seconds", "cpu_seconds"]
 
 
@@ -39,11 +39,12 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Turn:
-    """Some updates: real tokens, and the mean loss."""
+    """Some updates: real tokens, places of padding beside them, and the mean loss."""
 
     seconds: float
     cpu_seconds: float
     tokens: int
+    padding: int
     loss: float
 
 
@@ -56,6 +57,11 @@ class Score:
     updates: int
     memory: dict[str, int | str]
     kernels: str
+
+    def padding_share(self) -> float:
+        """Of all places in memory, 0 to 1."""
+        padding = sum(turn.padding for turn in self.turns)
+        return padding / (padding + sum(turn.tokens for turn in self.turns))
 
     def rates(self, clock: Clock) -> list[float]:
         return [turn.tokens / asdict(turn)[clock] for turn in self.turns]
@@ -134,9 +140,9 @@ def _steps(pipe: Connection, device: str, threads: int, make: Callable[..., Step
     numbers = count()
     while updates := pipe.recv():
         wall, cpu = time.perf_counter(), time.process_time()
-        losses, tokens = zip(*(step(next(numbers)) for _ in range(updates)), strict=True)
+        losses, tokens, padding = zip(*(step(next(numbers)) for _ in range(updates)), strict=True)
         loss = float(torch.stack(losses).mean())  # waits for the device
-        pipe.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, sum(tokens), loss))
+        pipe.send(Turn(time.perf_counter() - wall, time.process_time() - cpu, sum(tokens), sum(padding), loss))
     state = memory.state()
     with KernelWatch() as watch:
         step(next(numbers))

@@ -68,7 +68,7 @@ class Ours:
             self.epochs[epoch] = self.batching.updates(self.train.rows.host_lengths, self.config["seed"], epoch)
         return self.epochs[epoch]
 
-    def step(self, number: int) -> tuple[Tensor, int]:
+    def step(self, number: int) -> tuple[Tensor, int, int]:
         rows = self.rows(number)
         batches = list(self.batching.micro_batches(self.train, rows))
         answers = sum(self.task.count(batch) for batch in batches)
@@ -80,7 +80,8 @@ class Ours:
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss, int(self.train.rows.host_lengths[rows].sum())
+        padding = sum(next(iter(batch.features.values())).padded_tokens for batch in batches)
+        return loss, int(self.train.rows.host_lengths[rows].sum()), padding
 
 
 def compose(work: str, data: str, *more: str) -> Config:

@@ -65,7 +65,7 @@ def bare(config: Config, clock: Callable[[], float]) -> dict[str, Any]:
         if number == config["train"]["warmup_updates"]:
             waited_for(ours)
             tokens, begin = 0, clock()
-        loss, these = ours.step(number)
+        loss, these, _ = ours.step(number)
         losses.append(loss)
         tokens += these
     values = torch.stack(losses).tolist()

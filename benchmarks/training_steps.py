@@ -38,7 +38,7 @@ def hand_step(make: MakePeer, work: str, data: str, *more: str) -> Step:
     lengths, order = ours.train.rows.host_lengths, np.random.default_rng(1)
     batches = iter(())
 
-    def step(number: int) -> tuple[Tensor, int]:
+    def step(number: int) -> tuple[Tensor, int, int]:
         nonlocal batches
         rows = next(batches, None)
         if rows is None:
@@ -50,9 +50,16 @@ def hand_step(make: MakePeer, work: str, data: str, *more: str) -> Step:
         loss.backward()
         nn.utils.clip_grad_norm_(peer.parameters(), clip)
         optimizer.step()
-        return loss.detach(), int(lengths[rows].sum())
+        return loss.detach(), *tokens_of(batch)
 
     return step
+
+
+def tokens_of(batch: dict[str, Tensor]) -> tuple[int, int]:
+    """Real tokens of what a peer collated, and places of padding. Rows may be cut, and lengths not."""
+    places = batch["words"].numel()
+    real = int(batch["lengths"].clamp(max=batch["words"].shape[1]).sum())
+    return real, places - real
 
 
 def made_peer(make: MakePeer, work: str, data: str, *more: str) -> tuple[Ours, Any, torch.optim.Optimizer]:

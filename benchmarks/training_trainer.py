@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from contest import Turn
 from torch import Tensor, nn
-from training_steps import MakePeer, made_peer
+from training_steps import MakePeer, made_peer, tokens_of
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from runner.accounting import Memory
@@ -21,7 +21,7 @@ class Peer(nn.Module):
     """A model by hand as a Trainer wants it: keyword arguments in, a dict with the loss out.
 
     Attributes:
-        tokens: real ones of each batch that was collated and not trained on yet.
+        tokens: of each batch that was collated and not trained on yet, real ones and places of padding.
         losses: since they were last asked for; they stay on the device.
     """
 
@@ -30,12 +30,13 @@ class Peer(nn.Module):
     def __init__(self, by_hand: Any) -> None:
         super().__init__()
         self.by_hand = by_hand
-        self.tokens: deque[int] = deque()
+        self.tokens: deque[tuple[int, int]] = deque()
         self.losses: list[Tensor] = []
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        self.tokens.append(sum(len(one["input_ids"]) for one in examples))
-        return dict(self.by_hand.collate([one["row"] for one in examples]))
+        batch = dict(self.by_hand.collate([one["row"] for one in examples]))
+        self.tokens.append(tokens_of(batch))
+        return batch
 
     def forward(self, **batch: Tensor) -> dict[str, Tensor]:
         loss = self.by_hand(**batch)
@@ -53,14 +54,15 @@ class Turns(TrainerCallback):  # type: ignore[misc]
     """Waits at the begin of each turn, and tells at its end; turns begin and end where a Trainer's steps do."""
 
     def __init__(self, pipe: Connection, peer: Peer) -> None:
-        self.pipe, self.peer, self.left, self.tokens = pipe, peer, 0, 0
+        self.pipe, self.peer, self.left, self.tokens, self.padding = pipe, peer, 0, 0, 0
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.left == 0:
-            self.left, self.tokens = self.pipe.recv(), 0
+            self.left, self.tokens, self.padding = self.pipe.recv(), 0, 0
             control.should_training_stop = self.left == 0
             self.wall, self.cpu = time.perf_counter(), time.process_time()
-        self.tokens += self.peer.tokens.popleft()
+        real, padding = self.peer.tokens.popleft()
+        self.tokens, self.padding = self.tokens + real, self.padding + padding
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.left == 0:  # the step that follows the last turn
@@ -70,7 +72,7 @@ class Turns(TrainerCallback):  # type: ignore[misc]
         if self.left == 0:
             loss = self.peer.mean_loss()
             seconds = time.perf_counter() - self.wall, time.process_time() - self.cpu
-            self.pipe.send(Turn(*seconds, self.tokens, loss))
+            self.pipe.send(Turn(*seconds, self.tokens, self.padding, loss))
 
 
 def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, work: str, data: str, *more: str) -> None:

@@ -54,7 +54,7 @@ def example_step(data: str, device: str, batch_size: int) -> Step:
     model.to(device)
     hidden: Any = None
 
-    def step(number: int) -> tuple[Tensor, int]:
+    def step(number: int) -> tuple[Tensor, int, int]:
         nonlocal hidden
         start = number * window % (len(columns) - window - 1)
         model.train()
@@ -67,7 +67,7 @@ def example_step(data: str, device: str, batch_size: int) -> Step:
         for parameter in model.parameters():
             assert parameter.grad is not None
             parameter.data.add_(parameter.grad, alpha=-RATE)
-        return loss.detach(), batch_size * window
+        return loss.detach(), batch_size * window, 0
 
     return step
 

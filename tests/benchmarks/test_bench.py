@@ -79,3 +79,15 @@ print(apart_from(peer, ours))
     done = python("-c", code)
     same, other = map(float, done.stdout.split())
     assert same < 1e-5 < 1e-4 < other
+
+
+def test_padding_is_counted_beside_real_tokens() -> None:
+    code = """
+import torch
+from contest import Score, Turn
+from training_steps import tokens_of
+print(*tokens_of({"words": torch.zeros(2, 5), "lengths": torch.tensor([5, 2])}))
+print(*tokens_of({"words": torch.zeros(2, 3), "lengths": torch.tensor([5, 2])}))  # cut to 3
+print(Score([Turn(1.0, 1.0, 7, 3, 0.0), Turn(1.0, 1.0, 5, 1, 0.0)], 0.0, 2, {}, "").padding_share())
+"""
+    assert python("-c", code).stdout.splitlines() == ["7 3", "5 1", "0.25"]
