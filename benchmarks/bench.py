@@ -76,7 +76,7 @@ def training_row(
     if peer is None:
         return Row(work, title, "padmask", ours, goals, updates)
     others = {HAND: stepping(hand_step, peer, work, options.data, size, device)}
-    if not work.startswith("tagger") and find_spec("accelerate") is not None:
+    if not work.startswith("tagger") and not missing():
         from training_trainer import trainer_work  # imports transformers, which takes seconds
 
         others[TRAINER] = Entrant(trainer_work, (peer, work, options.data, size, device))
@@ -85,6 +85,11 @@ def training_row(
             hand_step, peers.conv_classifier_of_100, work, options.data, size, device
         )
     return Row(work, title, HAND, others | ours, goals, updates)
+
+
+def missing() -> list[str]:
+    """What a Trainer needs and is not installed."""
+    return [name for name in ("accelerate", "transformers") if find_spec(name) is None]
 
 
 def lm_row(options: argparse.Namespace, streams: int) -> Row:
@@ -192,8 +197,8 @@ APART = {"overhead": overhead, "crf": crf, "growth": growth}
 
 def main() -> None:
     options = parsed(__doc__, lambda options: [*rows(options), *APART])
-    if find_spec("accelerate") is None:
-        print(f"{TRAINER} is left out: accelerate is not installed")
+    if missing():
+        print(f"{TRAINER} is left out, not installed: {', '.join(missing())}")
     try:
         found, left_out = measured(options)
     except KeyboardInterrupt:
