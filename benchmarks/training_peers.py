@@ -128,7 +128,7 @@ class Tagger(nn.Module):
 def optimizer_of(peer: Any, rate: float, rate_of_vectors: float) -> torch.optim.Optimizer:
     """Adam as torch has it by default, the vectors at a rate of their own (times `rate`).
 
-    Their table has vectors, too, of words that the file lacks; in ours those have the others' rate. Where the rates differ
+    It also has those of words that the file lacks, which in ours have the others' rate. Where the rates differ
     (`tagger_wnut17`) the first losses are equal, later ones drift apart (by 6 % after 15 updates without dropout).
     """
     vectors = peer.vectors.weight
