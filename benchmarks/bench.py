@@ -109,7 +109,7 @@ def rows(options: argparse.Namespace) -> dict[str, Row]:
         training_row(options, "conv_sst2", "Convolutions 3-4-5, SST-2", conv, 50, 25, {"bucketed": 1.5}),
         training_row(options, "lstm_sst2", "LSTM, SST-2", lstm, 50, 25, {"bucketed": 3.0}),
         training_row(options, "conv_newsgroups4", "Convolutions 3-4-5, newsgroups4", conv, 32, 12, {"bucketed": 1.5}),
-        training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", lstm, 32, 2, {"bucketed": 3.0}),
+        training_row(options, "lstm_newsgroups4", "LSTM, newsgroups4", lstm, 32, 5, {"bucketed": 3.0}),
         lm_row(options, 20),
         lm_row(options, 64),
         training_row(options, "transformer_newsgroups4", "Transformer, newsgroups4 (to 1,024)", None, 32, 6, {}),

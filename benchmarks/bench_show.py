@@ -81,7 +81,8 @@ def _bar(axes: Any, place: float, one: dict[str, Any]) -> None:
 
 def _contest(row: dict[str, Any]) -> Table:
     where = row["circumstances"]
-    title = f"{row['title']} ({where['device']}, {where['threads']} threads, load {row['load_average']})"
+    threads = f"{where['threads']} thread{'s' * (where['threads'] > 1)}"
+    title = f"{row['title']} ({where['device']}, {threads}, load {row['load_average']})"
     columns = (
         "",
         "real tokens/s",
