@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +28,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from runner.accounting import Memory
 from runner.batch import Batch
 from runner.batching.bucketed import Bucketed
 from runner.batching.loader import Batching
@@ -127,6 +127,7 @@ def seconds(action: Callable[[], object]) -> float:
 def measure(n_sentences: int) -> dict[str, float]:
     """Seconds of each phase, and the peak memory of this process in bytes."""
     torch.set_num_threads(1)
+    memory = Memory(torch.device("cpu"))
     lengths, words, classes = synthetic(n_sentences)
     found: dict[str, float] = {"sentences": n_sentences, "tokens": len(words)}
     with tempfile.TemporaryDirectory() as folder:
@@ -135,7 +136,7 @@ def measure(n_sentences: int) -> dict[str, float]:
         found["file_bytes"] = path.stat().st_size
         for name in ("numericalise", "from_cache"):
             found[f"{name}_seconds"] = seconds(partial(numericalise, Path(folder)))
-    found["peak_before_plans_bytes"] = peak_resident_bytes()
+    found["peak_before_plans_bytes"] = int(memory.state()["peak_bytes"])
     for name, plan in PLANS.items():
         found[f"plan_{name}_seconds"] = seconds(partial(plan, lengths, np.random.default_rng([1, 0])))
     split = as_split(lengths, words, classes)
@@ -151,18 +152,13 @@ def measure(n_sentences: int) -> dict[str, float]:
         )
         found[f"select_{layout}_seconds"] = seconds(partial(select_all, batching, split, updates))
         found[f"select_{layout}_batch_microseconds"] = 1e6 * found[f"select_{layout}_seconds"] / len(updates)
-    found["peak_bytes"] = peak_resident_bytes()
+    found["peak_bytes"] = int(memory.state()["peak_bytes"])
     return found
 
 
 def in_a_fresh_process(n_sentences: int) -> dict[str, float]:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
         return fresh.submit(measure, n_sentences).result()
-
-
-def peak_resident_bytes() -> int:
-    """The most memory that this process has held until now (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
