@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import deque
 from multiprocessing.connection import Connection
@@ -103,7 +104,7 @@ def trainer_work(pipe: Connection, device: str, threads: int, make: MakePeer, wo
 def arguments(config: dict[str, Any], device: str) -> TrainingArguments:
     """Of our batch size and clipping; nothing is logged or saved."""
     return TrainingArguments(
-        output_dir="unused",
+        output_dir=tempfile.gettempdir(),  # nothing is written there
         per_device_train_batch_size=config["batching"]["batch_size"],
         train_sampling_strategy="group_by_length",
         max_steps=10**9,
