@@ -63,7 +63,7 @@ def tokens_of(batch: dict[str, Tensor]) -> tuple[int, int]:
 
 
 def made_peer(make: MakePeer, work: str, data: str, *more: str) -> tuple[Ours, Any, torch.optim.Optimizer]:
-    """Ours, the peer and its optimiser; fails where the peer is not the same model."""
+    """Ours, the peer and its optimiser, under our `malloc` and `matmul`; fails where the peer is not the same model."""
     ours = Ours(compose(work, data, "batching=padmask", f"batching.batch_size={batch_size_of(work, data)}", *more))
     device = device_of(ours.model)
     peer = make(ours.model.cpu(), ours.train.to(torch.device("cpu"))).to(device)

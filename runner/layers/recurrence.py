@@ -120,14 +120,14 @@ class Recurrence(nn.Module):
     def _in_blocks(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
         """As `forward`, in a staircase of rectangles or unrolled; what stands in padding is not read."""
         # a kernel shows no LSTM's cell but at the end of its rectangle: with a state, every row ends at such an end
-        exact = state is not None or self._unrolls(x)
-        stairs = Staircase.of(x.rows, None if exact else self._call_places)
+        unrolls = self._unrolls(x)
+        stairs = Staircase.of(x.rows, None if unrolls or state is not None else self._call_places)
         places = stairs.reversed_places if self.reverse else stairs.places
         source, tokens = (None, x.values) if x.layout == "packed" else (x.rows.flat, x.values.flatten(0, 1))
         laid = moved(tokens, source, places, sum(stairs.sizes))
         states = self._begin(x, state)
         begin = tuple(one.index_select(0, stairs.row_order) for one in states)
-        output, end = (self._unrolled if self._unrolls(x) else self._rectangles)(laid, stairs, begin)
+        output, end = (self._unrolled if unrolls else self._rectangles)(laid, stairs, begin)
         values = moved(output, places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
         if state is None:
             return x.with_values(values), None
