@@ -20,7 +20,7 @@ demo: $(READY)  ## one tagger under four batching strategies on the built-in cor
 	@echo 'Open the runs in MLflow: make ui'
 
 ui: $(READY)  ## the MLflow page, at http://127.0.0.1:5000; prints the address of the newest comparison's charts
-	$(BIN)/python -m reporting.open_ui mlflow.db & \
+	$(BIN)/python -m reporting.mlflow_ui.open_ui mlflow.db & \
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	$(BIN)/mlflow server --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 

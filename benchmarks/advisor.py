@@ -59,7 +59,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
     common = [*overrides, f"data_dir={options.data}", f"threads={options.threads}"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "plan.json"
-        call("runner.plan", [*common, f"batching={','.join(STRATEGIES)}", "--json", str(file)])
+        call("runner.cli.plan", [*common, f"batching={','.join(STRATEGIES)}", "--json", str(file)])
         plan = json.loads(file.read_text(encoding="utf-8"))
         runs: dict[str, list[dict[str, Any]]] = {strategy: [] for strategy in STRATEGIES}
         for turn in range(options.turns):
@@ -71,7 +71,7 @@ def measured(name: str, options: argparse.Namespace) -> dict[str, Any]:
                     "baselines=false",
                     f"hydra.run.dir={run}",
                 ]
-                call("runner.main", [*common, *_QUIET, *own])
+                call("runner.cli.train", [*common, *_QUIET, *own])
                 runs[strategy].append(json.loads((run / "result.json").read_text(encoding="utf-8")))
     predicted = {one["name"]: one["predicted"] for one in plan["planned"]}
     first = runs[STRATEGIES[0]][0]["provenance"]

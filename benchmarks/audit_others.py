@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.audit import Padding, Report, audit_module
-from runner.audit.verdict import ERROR, NOT_FINITE, Verdict, faults
+from runner.audit.checks.verdict import ERROR, NOT_FINITE, Verdict, faults
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
 SIZE, IDS = 8, 40

@@ -34,9 +34,9 @@ from training_runs import cost_of_run
 from training_steps import hand_step, our_step
 from word_lm_peer import example_step
 
-from runner.durable import write_text
-from runner.errors import HydromelError
-from runner.provenance import cpu_name, git_commit
+from runner.common.errors import HydromelError
+from runner.common.files import write_text
+from runner.tracking.provenance import cpu_name, git_commit
 
 WARM_UP = 2  # rounds
 HAND, TRAINER, EXAMPLE = "by hand", "transformers.Trainer, grouped", "PyTorch's example"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
 
 WITHOUT_DATA = ["crf", "growth"]
 

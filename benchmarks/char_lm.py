@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_ours import Ours
 
-from runner.compose import compose_config
-from runner.provenance import cpu_name, git_commit
-from runner.train import evaluate
+from runner.config.compose import compose_config
+from runner.tracking.provenance import cpu_name, git_commit
+from runner.training.loop import evaluate
 
 STREAMS = 10  # in evaluation
 Update = Callable[[int], Any]
@@ -80,7 +80,7 @@ def plain(config: dict[str, Any], data: Any) -> tuple[Update, Bits]:
 
 
 def ours(config: dict[str, Any]) -> tuple[Ours, Update, Bits]:
-    """What `runner.train` does at each update, and in evaluation."""
+    """What `runner.training.loop` does at each update, and in evaluation."""
     made = Ours(config)
 
     def bits() -> float:

@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from runner.batch import Batch
-from runner.build import build
-from runner.compose import compose_config
-from runner.data import load_data
+from runner.config.compose import compose_config
+from runner.config.instantiate import build
+from runner.data.load import load_data
 from runner.embeddings.char import CharConv, CharRnn, Spelled
-from runner.ragged import Ragged
-from runner.rows import spans
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import spans
 
 BATCH_SIZES = (1, 10, 50, 200)
 

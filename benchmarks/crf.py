@@ -35,11 +35,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from runner.accounting import Memory
-from runner.layers.crf import Crf
-from runner.layers.crf_chain import Allowed
-from runner.ragged import Layout, Ragged
-from runner.rows import IntArray, Rows
+from runner.common.arrays import IntArray
+from runner.layers.crf.chain import Allowed
+from runner.layers.crf.crf import Crf
+from runner.profiling.accounting import Memory
+from runner.ragged.ragged import Layout, Ragged
+from runner.ragged.rows import Rows
 
 BATCHES, WIDTHS, TAGS = (32, 128), (25, 50), (9, 17, 50)
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}

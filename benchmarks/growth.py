@@ -28,18 +28,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from runner.accounting import Memory
-from runner.batch import Batch
 from runner.batching.bucketed import Bucketed
-from runner.batching.loader import Batching
 from runner.batching.plan import Plan
 from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
+from runner.batching.strategy import Batching
 from runner.batching.token_budget import TokenBudget
-from runner.columns import load
-from runner.ragged import Ragged
-from runner.rows import Rows
-from runner.vocab import Feature
+from runner.data.numericalize import load
+from runner.profiling.accounting import Memory
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from runner.text.vocab import Feature
 from tasks.classify import Classify
 from tasks.datasets.labelled import Labelled
 

@@ -31,14 +31,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from runner.build import build
-from runner.columns import Data
-from runner.compose import compose_config
-from runner.data import load_data
-from runner.provenance import cpu_name
-from runner.vocab import EOS, UNK
-from tasks.baselines import token_rows, uniform
-from tasks.kneser_ney import FloatArray, KneserNey, TokenRows, with_cache
+from runner.common.arrays import FloatArray
+from runner.config.compose import compose_config
+from runner.config.instantiate import build
+from runner.data.load import load_data
+from runner.data.numericalize import Data
+from runner.text.vocab import EOS, UNK
+from runner.tracking.provenance import cpu_name
+from tasks.baselines.baselines import token_rows, uniform
+from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 
 FEATURE = "words"
 WEIGHTS, WINDOWS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3), (100, 200, 500, 1000, 2000, 4000)

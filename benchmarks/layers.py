@@ -32,16 +32,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from training_ours import compose
 
-from runner.build import build
-from runner.data import load_data
+from runner.common.arrays import IntArray
+from runner.config.instantiate import build
+from runner.data.load import load_data
 from runner.layers.convolution import Convolution, side_by_side
 from runner.layers.dropout import dropped_out
 from runner.layers.pooling import max_pool
-from runner.layers.recurrence import Cell, Recurrence, permuted
-from runner.matmul import choose_matmul
-from runner.provenance import cpu_name, git_commit
-from runner.ragged import Ragged
-from runner.rows import IntArray, Rows
+from runner.layers.recurrent.recurrence import Cell, Recurrence, permuted
+from runner.profiling.matmul import choose_matmul
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from runner.tracking.provenance import cpu_name, git_commit
 
 WORKS = {"WNUT-17": "tagger_wnut17", "UD EWT": "tagger_ewt", "SST-2": "conv_sst2", "newsgroups4": "conv_newsgroups4"}
 RECURRENT: tuple[tuple[Cell, int], ...] = (  # cells, and their hidden size

@@ -15,9 +15,9 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from reporting.run import Run, read
-from reporting.statistics import mean_interval
-from runner.errors import HydromelError
+from reporting.runs.run import Run, read
+from reporting.statistics.intervals import mean_interval
+from runner.common.errors import HydromelError
 
 CONFIDENCE = 0.95
 HEADER = """| runs | seeds | test | 95 % interval | sd | dev | sd | tokens/s | seconds a run |

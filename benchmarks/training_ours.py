@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.build import build
-from runner.compose import compose_config
-from runner.data import arrange, load_data
-from runner.experiment import build_optimizer, choose_device
-from runner.malloc import choose_malloc
-from runner.matmul import choose_matmul
+from runner.config.compose import compose_config
+from runner.config.instantiate import build
+from runner.data.load import arrange, load_data
+from runner.interfaces import START
 from runner.model import build_model
-from runner.task import START
-from runner.train import backward
+from runner.profiling.malloc import choose_malloc
+from runner.profiling.matmul import choose_matmul
+from runner.training.loop import backward
+from runner.training.setup import build_optimizer, choose_device
 
 CRF = ["task.head=crf", "task.label_weights=null"]
 VECTORS = ["embedding=vectors", "embedding.path=vectors/glove.6B.50d.subset.txt", "embedding.rate=1.0"]
@@ -39,7 +39,7 @@ Config = dict[str, Any]
 
 
 class Ours:
-    """What a run trains, and what `runner.train` does at each update."""
+    """What a run trains, and what `runner.training.loop` does at each update."""
 
     def __init__(self, config: Config) -> None:
         choose_matmul(config["matmul"])

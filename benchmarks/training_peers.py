@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 from torchcrf import CRF
 
-from runner.batch import Batch
-from runner.ragged import Ragged
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
 
 Column = list[Tensor]
 Batched = dict[str, Tensor]  # what a `collate` gives and the model takes

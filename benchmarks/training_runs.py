@@ -21,11 +21,11 @@ import torch
 from contest import received, started, summary
 from training_ours import Config, Ours, compose
 
-from runner import accounting
-from runner.accounting import Memory
-from runner.experiment import run_experiment
-from runner.names import METRICS
-from runner.train import device_of
+from runner.common.run_schema import METRICS
+from runner.experiment.run import run_experiment
+from runner.model import device_of
+from runner.profiling import accounting
+from runner.profiling.accounting import Memory
 
 
 def run_worker(pipe: Connection, threads: int, epochs: int, work: str, data: str, *more: str) -> None:

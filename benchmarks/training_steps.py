@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from training_ours import Ours, compose
 from training_peers import optimizer_of, trained_numbers
 
-from runner.batch import Batch
-from runner.embeddings.vectors import Vectors
-from runner.model import parameter_count
-from runner.train import device_of
+from runner.embeddings.pretrained import Vectors
+from runner.model import device_of, parameter_count
+from runner.ragged.batch import Batch
 
 SAME_LOSS = 1e-4  # how far two models may be apart, relative
 MakePeer = Callable[[Any, Batch], Any]  # our model, the rows of train -> the same model by hand, whose call is a loss

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from training_steps import MakePeer, made_peer, tokens_of
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from runner.accounting import Memory
-from runner.kernels import KernelWatch
+from runner.profiling.accounting import Memory
+from runner.profiling.kernels import KernelWatch
 
 
 class Peer(nn.Module):

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reporting import bootstrap, statistics
-from reporting.bootstrap import FloatArray, Sums
-from reporting.statistics import Mean
-from reporting.verdicts import Rule, says
+from reporting.comparison.significance import Rule, says
+from reporting.statistics import bootstrap, intervals
+from reporting.statistics.bootstrap import FloatArray, Sums
+from reporting.statistics.intervals import Mean
 
 OTHERS, CONFIDENCE, LUCK = 3, 0.95, 0.02
 RULE = Rule(OTHERS, 1 - (1 - CONFIDENCE) / OTHERS, 1.0, "1.00", True)
@@ -59,7 +59,7 @@ def compare(rng: np.random.Generator, seeds: int, n_examples: int) -> set[str]:
     said = set()
     for examples, each in zip(on_examples, pairs, strict=True):
         gaps = [100 * float(own.numerator.mean() - base.numerator.mean()) for own, base in each]
-        over_seeds = statistics.mean_interval(gaps, RULE.level)
+        over_seeds = intervals.mean_interval(gaps, RULE.level)
         said |= {name for name, mean in (("seeds", over_seeds), ("examples", examples)) if mean and excludes_0(mean)}
         said |= {"verdict"} if says(over_seeds, examples, RULE).startswith(("better", "worse")) else set()
     return said

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from training_ours import Ours, compose
 from training_steps import SAME_LOSS
 
-from runner.ragged import Ragged
-from runner.task import START
+from runner.interfaces import START
+from runner.ragged.ragged import Ragged
 
 RATE, CLIP = 20.0, 0.25
 

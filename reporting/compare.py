@@ -9,16 +9,20 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from reporting import baseline, console, history, mlflow_runs, report, report_run, runs, tidy
-from reporting.advice import read_plan
-from reporting.baseline import Sides
-from reporting.conditions import parse
-from reporting.files import slug, write
-from reporting.report import Report
-from reporting.run import Found
-from reporting.summary import Asked
-from runner.command_line import Parser, failed, number
-from runner.errors import HydromelError
+from reporting.comparison import baseline
+from reporting.comparison import changes as history
+from reporting.comparison.baseline import Sides
+from reporting.comparison.predicted import read_plan
+from reporting.comparison.summary import Asked
+from reporting.comparison.thresholds import parse
+from reporting.mlflow_ui import log_report
+from reporting.runs import find, mlflow_download
+from reporting.runs.run import Found
+from reporting.views import console, csv_table, report
+from reporting.views.files import slug, write
+from reporting.views.report import Report
+from runner.common.command_line import Parser, failed, number
+from runner.common.errors import HydromelError
 
 HIGHEST_CONFIDENCE = 0.999  # what lies beyond, no thousands of resamples tell
 
@@ -42,14 +46,14 @@ def compare(options: argparse.Namespace) -> int:
         found = _find(options.what, options, Path(downloads))
         made = _make(options, found, Path(downloads))
         if options.csv:
-            _write(options.csv, tidy.to_csv(made.groups))
+            _write(options.csv, csv_table.to_csv(made.groups))
     files = write(made, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
     if options.json:
         _write(options.json, report.to_json(made))
     console.show(made)  # last: whoever reads only its first lines (`| head`) has the report all the same
     print(f"Report: {files[0]}")
     if not options.no_mlflow:
-        report_run.offer(made, found, files, options.tracking_uri)
+        log_report.offer(made, found, files, options.tracking_uri)
     return console.judgement(made.history) if made.history else 0
 
 
@@ -86,14 +90,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list[Found]:
-    names = [each for each in what if not each.startswith(mlflow_runs.PREFIX)]
-    experiments = [each.removeprefix(mlflow_runs.PREFIX) for each in what if each not in names]
+    names = [each for each in what if not each.startswith(mlflow_download.PREFIX)]
+    experiments = [each.removeprefix(mlflow_download.PREFIX) for each in what if each not in names]
     if experiments and options.tracking_uri is None:
         raise HydromelError(f"--tracking-uri is missing: where is the MLflow experiment '{experiments[0]}'?")
-    found = runs.find(names, options.runs) if names or not experiments else []
+    found = find.find(names, options.runs) if names or not experiments else []
     for at, experiment in enumerate(experiments):
-        found += mlflow_runs.download(experiment, options.tracking_uri, downloads / str(at))
-    return runs.unique(found)
+        found += mlflow_download.download(experiment, options.tracking_uri, downloads / str(at))
+    return find.unique(found)
 
 
 def _parser() -> Parser:

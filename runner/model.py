@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from runner.batch import Batch
-from runner.build import build
+from runner.config.instantiate import build
+from runner.interfaces import Head, State, Task
 from runner.layers.dropout import numbered
-from runner.task import Head, State, Task
-from runner.vocab import Vocab
+from runner.ragged.batch import Batch
+from runner.text.vocab import Vocab
 
 
 class Model(nn.Module):
@@ -47,3 +48,8 @@ def build_model(config: Mapping[str, Any], task: Task, vocabs: Mapping[str, Voca
 def parameter_count(model: nn.Module) -> int:
     """Numbers that are trained; tied weights count once."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where its parameters lie."""
+    return next(model.parameters()).device

@@ -10,23 +10,23 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor, nn
 
-from runner.batch import Batch
-from runner.errors import HydromelError
-from runner.layers.hidden import HiddenLayers
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.common.types import Fraction, PositiveInt
+from runner.inference.outcomes import Outcomes
+from runner.interfaces import Encoder
+from runner.layers.mlp import HiddenLayers
 from runner.layers.pooling import Pooling, pooling
-from runner.outcomes import Outcomes
-from runner.ragged import Ragged
-from runner.rows import IntArray
-from runner.task import Encoder
-from runner.types import Fraction, PositiveInt
-from runner.vocab import Vocab
-from tasks.answers import answer_ids, answers, column, majority_answers, place
-from tasks.baselines import figures, linear_svm
-from tasks.label_weights import LabelWeights, weighted
-from tasks.metrics import LabelMetric
-from tasks.outcomes import of_answers
-from tasks.predictions import LabelInspector
-from tasks.scores import AnswerOutput, OutputHead, OutputKind, output_of, scorer
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
+from tasks.baselines.baselines import figures, linear_svm
+from tasks.heads.label_weights import LabelWeights, weighted
+from tasks.heads.outputs import AnswerOutput, OutputHead, OutputKind, output_of, scorer
+from tasks.metrics.example_scores import of_answers
+from tasks.metrics.metrics import LabelMetric
+from tasks.predictions.inspectors import LabelInspector
+from tasks.targets import answer_ids, answers, column, majority_answers, place
 
 
 class Classify:
@@ -42,7 +42,7 @@ class Classify:
         hidden: sizes of the hidden layers (ReLU) between the pooled vectors and their scores; [] for none.
         dropout: probability, on the pooled vectors and behind each hidden layer.
         label_smoothing: share of a softmax' target that all labels have in common (Szegedy et al. 2016), 0 to below 1.
-        label_weights: what a row weighs in training by its label (`tasks.label_weights`); null: every row 1.
+        label_weights: what a row weighs in training by its label (`tasks.heads.label_weights`); null: every row 1.
 
     Raises:
         HydromelError: hidden layers behind scores, or smoothing without a softmax.

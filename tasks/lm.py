@@ -11,21 +11,21 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from runner.batch import Batch
-from runner.errors import HydromelError, unknown
-from runner.layers.vocabulary import Precision
-from runner.outcomes import Outcomes
-from runner.ragged import Ragged
-from runner.rows import Rows
-from runner.task import Encoder
-from runner.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
-from runner.vocab import EOS, PAD, UNK, Vocab
-from tasks.answers import answer_rows, answers, require_tokens
-from tasks.baselines import kneser_ney
-from tasks.likelihood import by_frequency, by_position
-from tasks.lm_head import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
-from tasks.metrics import PerplexityMetric, PieceCounts
-from tasks.outcomes import blocks, of_losses
+from runner.common.errors import HydromelError, unknown
+from runner.common.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from runner.inference.outcomes import Outcomes
+from runner.interfaces import Encoder
+from runner.layers.chunked_softmax import Precision
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+from tasks.baselines.baselines import kneser_ney
+from tasks.heads.language_model import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
+from tasks.metrics.example_scores import blocks, of_losses
+from tasks.metrics.likelihood import by_frequency, by_position
+from tasks.metrics.metrics import PerplexityMetric, PieceCounts
+from tasks.targets import answer_rows, answers, require_tokens
 
 
 class Lm:
@@ -167,7 +167,7 @@ class Lm:
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
     ) -> dict[str, Any]:
-        """`by_position` in a line and `by_frequency` in train (`tasks.likelihood`), from nats (N,) of each token."""
+        """By position in a line and by frequency in train (`tasks.metrics.likelihood`), from each token's nats (N,)."""
         vocab = vocabs["target"]
         counts = np.bincount(answers(train).numpy(), minlength=len(vocab))
         begins = split.features[self.feature].tokens().numpy() == vocabs[self.feature].ids[EOS]

@@ -12,33 +12,26 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from runner.batch import Batch
-from runner.errors import HydromelError
-from runner.layers.crf import Constrain
-from runner.layers.crf_chain import Allowed
-from runner.outcomes import Outcomes
-from runner.ragged import Ragged
-from runner.rows import IntArray
-from runner.task import Encoder
-from runner.types import Fraction
-from runner.vocab import Vocab
-from tasks.answers import (
-    answer_ids,
-    answer_rows,
-    column,
-    majority_answers,
-    place,
-    require_tokens,
-)
-from tasks.baselines import figures, most_frequent
-from tasks.label_weights import LabelWeights, weighted
-from tasks.metrics import LabelMetric, SpanMetric
-from tasks.predictions import TagInspector
-from tasks.scores import OUTPUTS, Output, output_of, scorer
-from tasks.span_constraints import allowed_by
-from tasks.span_schemes import Conversion
-from tasks.spans import Scheme, SpanTags, all_tags, as_scheme, illegal
-from tasks.tag_heads import CrfOutput, HeadKind, SoftmaxOutput, TagHead
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.common.types import Fraction
+from runner.inference.outcomes import Outcomes
+from runner.interfaces import Encoder
+from runner.layers.crf.chain import Allowed
+from runner.layers.crf.crf import Constrain
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
+from tasks.baselines.baselines import figures, most_frequent
+from tasks.heads.label_weights import LabelWeights, weighted
+from tasks.heads.outputs import OUTPUTS, Output, output_of, scorer
+from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
+from tasks.metrics.metrics import LabelMetric, SpanMetric
+from tasks.predictions.inspectors import TagInspector
+from tasks.spans.constraints import allowed_by
+from tasks.spans.schemes import Conversion
+from tasks.spans.tags import Scheme, SpanTags, all_tags, as_scheme, illegal
+from tasks.targets import answer_ids, answer_rows, column, majority_answers, place, require_tokens
 
 
 class Tag:
@@ -56,7 +49,8 @@ class Tag:
             training, in both, or nowhere.
         dropout: probability, on the encoder's output.
         label_smoothing: share of a softmax' target that all tags have in common (Szegedy et al. 2016), 0 to below 1.
-        label_weights: what a token weighs in a softmax' training by its (learned) tag (`tasks.label_weights`); null: 1.
+        label_weights: what a token weighs in a softmax' training by its (learned) tag (`tasks.heads.label_weights`);
+            null: 1.
 
     Raises:
         HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, constraints on the training of a

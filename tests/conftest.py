@@ -16,7 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from runner import mlflow_store
+from runner.tracking import mlflow_store
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore SIGINT: heed it again.
 signal.signal(signal.SIGINT, signal.default_int_handler)

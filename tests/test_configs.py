@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from composed import config
 from torch import nn
 
 from runner.batching.auto import Auto
-from runner.build import build
+from runner.config.instantiate import build
 from runner.model import build_model
-from runner.searching.check import check_config
-from runner.searching.options import SearchOptions
-from runner.vocab import EOS, PAD, UNK, Vocab
+from runner.sweeps.search.check import check_config
+from runner.sweeps.search.options import SearchOptions
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+from tests.helpers.composed import config
 
 ROOT = Path(__file__).parents[1] / "configs"
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))

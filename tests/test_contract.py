@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from contract import NoWaiting, check_contract
 from torch import Tensor, nn
 
-from runner.ragged import Ragged
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import NoWaiting, check_contract
 
 CONV = nn.Conv1d(3, 3, 3, padding=1).double()
 LINEAR = nn.Linear(3, 3).double()

@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract import CPU, rows_of
 from torch import Tensor
 
+from runner.interfaces import START
 from runner.layers.convolution import Convolution
 from runner.layers.pooling import AttentionPool, pooling
-from runner.layers.recurrence import Recurrence
-from runner.ragged import Ragged
-from runner.rows import Rows
-from runner.task import START
+from runner.layers.recurrent.recurrence import Recurrence
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from tests.helpers.contract import CPU, rows_of
 
 
 def one_feature(*rows: list[float], layout: Any, widen: int = 2) -> Ragged:

@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from answer_batches import EncoderOf, classify, labelled, tag, tagged
 from torch import nn
 
-from runner.ragged import Ragged
-from runner.vocab import Vocab
-from tasks.metrics import PerplexityMetric
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
+from tasks.metrics.metrics import PerplexityMetric
+from tests.helpers.answer_batches import EncoderOf, classify, labelled, tag, tagged
 
 TWO = {"target": Vocab(("right", "wrong"), unk=None)}
 

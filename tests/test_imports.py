@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-BASICS = {"runner.errors", "runner.types"}
-ROWS = {"runner.ragged", "runner.rows"}
-WORDS = {"runner.vocab", "runner.spelling"}
+BASICS = {"runner.common.errors", "runner.common.types"}
+ROWS = {"runner.ragged", "runner.ragged.rows"}
+WORDS = {"runner.text.vocab", "runner.text.characters"}
 PLANS = {"plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "quality", "shapes"}
 
 
@@ -58,24 +58,33 @@ def test_there_are_modules() -> None:
 @pytest.mark.parametrize(
     ("prefix", "allowed"),
     [
-        ("runner.errors", ()),
-        ("runner.types", ()),
-        ("runner.names", ()),
-        ("runner.rows", ()),
-        ("runner.ragged", ("runner.rows",)),
-        ("runner.vocab", ("runner.types",)),
-        ("runner.spelling", ("runner.vocab",)),
-        ("runner.blocks", ()),
-        ("runner.layers", ("runner.layers", "runner.blocks", *ROWS, *BASICS)),
+        ("runner.common.errors", ()),
+        ("runner.common.types", ()),
+        ("runner.common.run_schema", ()),
+        ("runner.ragged.rows", ()),
+        ("runner.ragged", ("runner.ragged.rows",)),
+        ("runner.text.vocab", ("runner.common.types",)),
+        ("runner.text.characters", ("runner.text.vocab",)),
+        ("runner.ragged.blocks", ()),
+        ("runner.layers", ("runner.layers", "runner.ragged.blocks", *ROWS, *BASICS)),
         ("runner.embeddings", ("runner.embeddings", "runner.layers", *ROWS, *WORDS, *BASICS)),
         (
             "runner.encoders",
-            ("runner.encoders", "runner.layers", *ROWS, "runner.task", *BASICS),
+            ("runner.encoders", "runner.layers", *ROWS, "runner.interfaces", *BASICS),
         ),
-        ("runner.command_line", ("runner.errors",)),
+        ("runner.common.command_line", ("runner.common.errors",)),
         # the report is logged where runs are: how a store of MLflow is reached is known once
-        ("runner.mlflow_store", ("runner.errors",)),
-        ("reporting", ("reporting", "runner.names", "runner.command_line", "runner.errors", "runner.mlflow_store")),
+        ("runner.tracking.mlflow_store", ("runner.common.errors",)),
+        (
+            "reporting",
+            (
+                "reporting",
+                "runner.common.run_schema",
+                "runner.common.command_line",
+                "runner.common.errors",
+                "runner.tracking.mlflow_store",
+            ),
+        ),
         ("runner", ("runner",)),
         ("tasks", ("tasks", "runner")),
     ],
@@ -93,7 +102,7 @@ def test_plans_and_reports_do_without_torch() -> None:
         assert not any(name.split(".")[0] == "torch" for name in IMPORTS[module]), module
     for plan in PLANS:
         below = ours(f"runner.batching.{plan}") - {f"runner.batching.{one}" for one in PLANS}
-        assert below <= {*BASICS, "runner.names", "runner.blocks"}, plan
+        assert below <= {*BASICS, "runner.common.run_schema", "runner.ragged.blocks"}, plan
 
 
 def test_nothing_is_imported_in_circles() -> None:

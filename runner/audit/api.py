@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.audit.compare import Alone
-from runner.audit.engine import DTYPES, Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
-from runner.audit.metric import metric_verdict
-from runner.audit.module import Collate, ModuleSubject
-from runner.audit.state import Mode, in_mode, seeded
-from runner.audit.verdict import Report, Verdict
-from runner.errors import HydromelError
-from runner.task import Loss
+from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
+from runner.audit.checks.compare import Alone
+from runner.audit.checks.metric import metric_verdict
+from runner.audit.checks.verdict import Report, Verdict
+from runner.audit.subjects.module import Collate, ModuleSubject
+from runner.audit.tracing.module_state import Mode, in_mode, seeded
+from runner.common.errors import HydromelError
+from runner.interfaces import Loss
 
 
 def audit_module(

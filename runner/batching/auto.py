@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from runner.batch import Batch
-from runner.batching.loader import Batching
-from runner.types import PositiveFloat, PositiveInt
+from runner.batching.strategy import Batching
+from runner.common.types import PositiveFloat, PositiveInt
+from runner.ragged.batch import Batch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from runner.batching.plan import IntArray
-from runner.names import PADDING_CAUSES
+from runner.common.arrays import IntArray
+from runner.common.run_schema import PADDING_CAUSES
 
 
 def padding_by_cause(

@@ -11,9 +11,8 @@ from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from runner.common.arrays import IntArray
 
 
 @runtime_checkable  # so that a config value which is no plan is refused by name

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runner.batching.plan import IntArray, cut_groups, shuffle_updates, shuffle_within
-from runner.types import PositiveInt
+from runner.batching.plan import cut_groups, shuffle_updates, shuffle_within
+from runner.common.arrays import IntArray
+from runner.common.types import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)

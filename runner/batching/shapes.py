@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from runner.batching.plan import IntArray
-from runner.blocks import block_ends
+from runner.common.arrays import IntArray
+from runner.ragged.blocks import block_ends
 
 Updates = list[IntArray]
 
@@ -57,7 +57,7 @@ def joined(shapes: Sequence[Shapes]) -> Shapes:
 
 
 def in_blocks(shapes: Shapes, ordered: IntArray, together: Literal["all", "largest"]) -> Shapes:
-    """The same, their rows standing in blocks of close lengths (`runner.blocks`).
+    """The same, their rows standing in blocks of close lengths (`runner.ragged.blocks`).
 
     Args:
         ordered: the lengths of all rows, one micro-batch after another.

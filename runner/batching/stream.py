@@ -10,20 +10,21 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from runner.batch import Batch
 from runner.batching.padding import no_padding, padding_by_cause
-from runner.batching.plan import IntArray, cut, longest_of
-from runner.errors import HydromelError
-from runner.ragged import Ragged
-from runner.rows import Rows, spans
-from runner.types import Fraction, NonNegativeFloat, PositiveInt
+from runner.batching.plan import cut, longest_of
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.common.types import Fraction, NonNegativeFloat, PositiveInt
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows, spans
 
 _SHORTEST = 5  # tokens of a window that varies, as in the program of Merity et al.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """Updates and batches of one text (`runner.batching.loader.Batching` has the same methods for independent rows).
+    """Updates and batches of one text (`runner.batching.strategy.Batching` has the same methods for independent rows).
 
     The split is a `Batch` of one row, the whole text of N tokens, with one answer a token. Training reads `batch_size`
     streams of N // batch_size tokens side by side, a window of each an update, in the text's order.

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from runner.batching.bucketed import buckets_of
-from runner.batching.plan import IntArray, cut_at, group_starts, shuffle_updates, shuffle_within
-from runner.types import PositiveInt
+from runner.batching.plan import cut_at, group_starts, shuffle_updates, shuffle_within
+from runner.common.arrays import IntArray
+from runner.common.types import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)

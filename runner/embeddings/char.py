@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.embeddings.split import Splits
-from runner.errors import HydromelError, no_feature
+from runner.common.errors import HydromelError, no_feature
+from runner.common.types import Fraction, NonNegativeInt, PositiveInt
+from runner.embeddings.concat import Splits
 from runner.layers.convolution import Convolution, side_by_side
 from runner.layers.dropout import Dropout
 from runner.layers.highway import Highway
 from runner.layers.pooling import first_pool, last_pool, max_pool
-from runner.layers.recurrence import Cell, Recurrence
-from runner.ragged import Ragged
-from runner.rows import sent, spans
-from runner.spelling import FIRST, Spelling, spell
-from runner.types import Fraction, NonNegativeInt, PositiveInt
-from runner.vocab import Vocab
+from runner.layers.recurrent.recurrence import Cell, Recurrence
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import sent, spans
+from runner.text.characters import FIRST, Spelling, spell
+from runner.text.vocab import Vocab
 
 
 class Spelled(nn.Module):
@@ -37,7 +37,7 @@ class Spelled(nn.Module):
 
     Args:
         vocabs: of all features.
-        feature: of forms (`runner.features.Characters`).
+        feature: of forms (`runner.text.features.Characters`).
         size: D, numbers a character.
         max_characters: of a form that are read; longer ones are cut.
 
@@ -58,7 +58,7 @@ class Spelled(nn.Module):
         if not self.alphabet:
             raise HydromelError(
                 f"embedding.feature={feature}: features.{feature} has no characters; use one whose _target_ is "
-                "runner.features.Characters, such as features=words_chars, and a min_count that leaves some"
+                "runner.text.features.Characters, such as features=words_chars, and a min_count that leaves some"
             )
         self.table = nn.Embedding(FIRST + len(self.alphabet), size)
         self.register_buffer("symbols", None, persistent=False)
@@ -66,7 +66,7 @@ class Spelled(nn.Module):
         self.admit(vocabs)
 
     def admit(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Spell the forms of vocabularies that have grown since (`runner.unseen`)."""
+        """Spell the forms of vocabularies that have grown since (`runner.text.open_vocabulary`)."""
         self.spelling: Spelling = spell(vocabs[self.feature].tokens, self.alphabet, self.max_characters)
         self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
 
@@ -123,7 +123,7 @@ class CharConv(nn.Module):
 
     Args:
         vocabs: of all features.
-        feature: of forms (`runner.features.Characters`).
+        feature: of forms (`runner.text.features.Characters`).
         size: numbers a character.
         max_characters: of a word that are read; longer ones are cut, and counted.
         widths: characters that the filters see.
@@ -174,7 +174,7 @@ class CharRnn(nn.Module):
 
     Args:
         vocabs: of all features.
-        feature: of forms (`runner.features.Characters`).
+        feature: of forms (`runner.text.features.Characters`).
         size: numbers a character.
         max_characters: of a word that are read; longer ones are cut, and counted.
         cell: rnn, gru or lstm.

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from runner.errors import no_feature
+from runner.common.errors import no_feature
+from runner.common.types import Fraction, PositiveInt
 from runner.layers.dropout import Dropout
 from runner.layers.ngrams import ngram_buckets
-from runner.ragged import Ragged
-from runner.types import Fraction, PositiveInt
-from runner.vocab import Vocab
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
 
 
 class Ngrams(nn.Module):

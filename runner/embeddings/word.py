@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from runner.embeddings.unknown import SomeUnknown
-from runner.errors import no_feature
+from runner.common.errors import no_feature
+from runner.common.types import Fraction, PositiveFloat, PositiveInt
+from runner.embeddings.unk_dropout import SomeUnknown
 from runner.layers.dropout import Dropout, TypeDropout
-from runner.ragged import Ragged
-from runner.types import Fraction, PositiveFloat, PositiveInt
-from runner.vocab import Vocab
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
 
 
 class Word(nn.Module):
@@ -24,7 +24,7 @@ class Word(nn.Module):
         feature: which one to embed.
         size: D, numbers a vector.
         init_range: r: numbers are drawn evenly from -r to r at first; None: from a normal distribution of variance 1.
-        unk_rate: share of known tokens that are `<unk>` in training (`runner.embeddings.unknown`).
+        unk_rate: share of known tokens that are `<unk>` in training (`runner.embeddings.unk_dropout`).
         type_dropout: probability of dropping a word throughout a row (`TypeDropout`).
         dropout: probability of dropping a number of a vector.
 

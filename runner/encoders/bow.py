@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import nn
 
-from runner.errors import HydromelError
-from runner.layers.hidden import HiddenLayers
+from runner.common.errors import HydromelError
+from runner.common.types import Fraction, PositiveInt
+from runner.interfaces import State
+from runner.layers.mlp import HiddenLayers
 from runner.layers.pooling import pooling
-from runner.ragged import Ragged
-from runner.task import State
-from runner.types import Fraction, PositiveInt
+from runner.ragged.ragged import Ragged
 
 
 class Bow(nn.Module):

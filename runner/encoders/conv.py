@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from runner.common.types import Fraction, PositiveInt
+from runner.layers.attention_window import latest
 from runner.layers.convolution import Convolution, by_products, side_by_side
 from runner.layers.dropout import Dropout, locked_layers
-from runner.layers.past import latest
-from runner.layers.shortcut import Joint, Shortcut
+from runner.layers.residual import Joint, Shortcut
 from runner.layers.staircase import packed_tokens
-from runner.ragged import Ragged
-from runner.types import Fraction, PositiveInt
+from runner.ragged.ragged import Ragged
 
 Tails = list[Tensor]  # (B, widest - 1, D) for each layer: the last of its inputs; zeros where a row has had fewer
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
@@ -31,7 +31,7 @@ class Conv(nn.Module):
         activation: relu, tanh or gelu.
         layers: how many, one upon another.
         layer_norm: normalise the output of every layer.
-        shortcut: around every layer (`runner.layers.shortcut`).
+        shortcut: around every layer (`runner.layers.residual`).
         dropout: probability, on the output of every layer.
         locked_dropout: probability, on the input of every layer and the last output; the same numbers at all tokens of
             a row. Or a list of them, one a place: the input of the first layer, of the second, ..., the last output.

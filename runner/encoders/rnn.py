@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from runner.errors import HydromelError
-from runner.layers.cells import Carried
+from runner.common.errors import HydromelError
+from runner.common.types import Fraction, PositiveInt
 from runner.layers.dropout import Dropout, locked_layers
-from runner.layers.recurrence import Cell, Recurrence
-from runner.layers.shortcut import Joint, Shortcut
-from runner.ragged import Ragged
-from runner.types import Fraction, PositiveInt
+from runner.layers.recurrent.cells import Carried
+from runner.layers.recurrent.recurrence import Cell, Recurrence
+from runner.layers.residual import Joint, Shortcut
+from runner.ragged.ragged import Ragged
 
 Layers = list[Carried]  # one a layer; what a stream carries from window to window
 
@@ -27,7 +27,7 @@ class Rnn(nn.Module):
         layers: how many, one upon another.
         bidirectional: also from each row's own end; null: wherever the task is not causal.
         layer_norm: normalise the output of every layer.
-        shortcut: around every layer (`runner.layers.shortcut`).
+        shortcut: around every layer (`runner.layers.residual`).
         dropout: probability, on the output of every layer.
         locked_dropout: probability, on the input of every layer and the last output; the same numbers at all tokens of
             a row. Or a list of them, one a place: the input of the first layer, of the second, ..., the last output.

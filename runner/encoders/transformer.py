@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.errors import HydromelError
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.common.types import Fraction, PositiveInt
 from runner.layers.attention import Score, SelfAttention
+from runner.layers.attention_window import Reach
 from runner.layers.dropout import Dropout
 from runner.layers.norm import Norm, normalisation
-from runner.layers.past import Reach
 from runner.layers.positions import sinusoids
-from runner.ragged import Ragged
-from runner.rows import IntArray
-from runner.types import Fraction, PositiveInt
+from runner.ragged.ragged import Ragged
 
 # how many tokens each row has had, (B,), on the host; and for each layer keys and values of the last P, (B, P, 2 size)
 Remembered = tuple[IntArray, list[Tensor]]

@@ -1,6 +1,7 @@
 """Multi-head self-attention within each row: dot, scaled dot or additive scores; all tokens of a row, or its past.
 
-Shapes: H heads of d numbers, D = H d; queries stand in T places, keys in K = P + T (`runner.layers.past.Reach`).
+Shapes: H heads of d numbers, D = H d; queries stand in T places, keys in K = P + T
+(`runner.layers.attention_window.Reach`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from runner.layers.attention_window import Reach
 from runner.layers.dropout import Dropout
-from runner.layers.past import Reach
 from runner.layers.positions import angles, rotated
-from runner.ragged import Ragged
+from runner.ragged.ragged import Ragged
 
 Score = Literal["dot", "scaled_dot", "additive"]
 ADDITIVE_NUMBERS = 2**22  # that additive scores hold at once before they are summed over d: 16 MiB in float32

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.layers.staircase import moved, packed_tokens
-from runner.ragged import Layout, Ragged
-from runner.rows import Rows
+from runner.ragged.ragged import Layout, Ragged
+from runner.ragged.rows import Rows
 
 PRODUCT_SIZE = 64  # numbers a token up to which products of windows are faster on a CPU (docs/performance.md)
 CROWDED = 0.8  # share of real tokens from which a padded rectangle is convolved as it is, on a CPU

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.errors import HydromelError
-from runner.ragged import Layout, Ragged
-from runner.rows import Rows
+from runner.common.errors import HydromelError
+from runner.ragged.ragged import Layout, Ragged
+from runner.ragged.rows import Rows
 
 
 def _signed(bits: int) -> int:

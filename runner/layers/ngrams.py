@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from runner.ragged import Ragged
+from runner.ragged.ragged import Ragged
 
 # of a polynomial hash (Karp and Rabin 1987), whose values are then scattered; products stay below 2**63
 PRIME, BASE, SCATTER = 2**31 - 1, 16_777_619, 739_982_445

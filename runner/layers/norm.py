@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.ragged import Layout, Ragged
-from runner.rows import Rows
+from runner.ragged.ragged import Layout, Ragged
+from runner.ragged.rows import Rows
 
 Norm = Literal["layer", "batch"]
 

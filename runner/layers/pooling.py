@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from runner.layers.staircase import packed_tokens
-from runner.ragged import Ragged
-from runner.rows import Rows
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
 
 Pooling = Literal["mean", "max", "min", "sum", "sqrt", "unit_sum", "last", "first", "attention"]
 

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.ragged import Ragged
-from runner.rows import IntArray, Rows
+from runner.common.arrays import IntArray
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
 
 
 class Block(NamedTuple):

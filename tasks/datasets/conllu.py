@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.arrays import first_true, mask_of
-from runner.errors import HydromelError
-from runner.texts.columns import Columns
-from tasks.datasets.columns_file import Cells
+from runner.common.errors import HydromelError
+from runner.text.arrow import first_true, mask_of
+from runner.text.formats.columns import Columns
+from tasks.datasets.base import LocalCorpus
+from tasks.datasets.conll import Cells
 from tasks.datasets.files import TextFile, read_text
-from tasks.datasets.local import LocalCorpus
 from tasks.datasets.split import path_of
 
 WIDTH = 10

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 from pydantic import Field
 
-from runner.arrays import IntArray, array, example_table, first_true, is_empty, lengths_of, split_on_spaces
-from runner.errors import HydromelError, unknown
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError, unknown
+from runner.text.arrow import array, example_table, first_true, is_empty, lengths_of, split_on_spaces
+from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
-from tasks.datasets.local import LocalCorpus
 
 Column = int | str
 

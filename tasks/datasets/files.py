@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.arrays import IntArray
-from runner.errors import HydromelError
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 2**31 - 1  # Arrow strings have offsets of 32 bits

@@ -8,16 +8,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.arrays import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
-from runner.errors import HydromelError, unknown
-from runner.types import Fraction
+from runner.common.errors import HydromelError, unknown
+from runner.common.types import Fraction
+from runner.text.arrow import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
 from tasks.datasets.split import SPLITS, Cut, cut_missing
-from tasks.datasets.tags import SpanScheme, check_tags
+from tasks.datasets.tag_checks import SpanScheme, check_tags
 
 
 @dataclass(kw_only=True)
 class HubDataset:
-    """A `runner.task.Corpus` from `datasets.load_dataset`.
+    """A `runner.interfaces.Corpus` from `datasets.load_dataset`.
 
     Args:
         name: of the data set here, for messages and records.

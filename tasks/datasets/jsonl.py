@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
-from runner.arrays import array, example_table, first_true, lengths_of, offsets_of, split_on_spaces
-from runner.errors import HydromelError, did_you_mean
-from runner.texts.json_lines import JsonLines
+from runner.common.errors import HydromelError, did_you_mean
+from runner.text.arrow import array, example_table, first_true, lengths_of, offsets_of, split_on_spaces
+from runner.text.formats.json_lines import JsonLines
+from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
-from tasks.datasets.local import LocalCorpus
-from tasks.datasets.tags import SpanScheme, check_tags
+from tasks.datasets.tag_checks import SpanScheme, check_tags
 
 STRINGS = pa.list_(pa.string())
 # a label may be any of these, the same on every line; Python's bool is an int, so it comes first

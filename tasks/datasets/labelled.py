@@ -6,10 +6,11 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.arrays import IntArray, example_table, first_true, is_empty, mask_of, split_on_spaces
-from runner.errors import HydromelError
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.text.arrow import example_table, first_true, is_empty, mask_of, split_on_spaces
+from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
-from tasks.datasets.local import LocalCorpus
 
 
 @dataclass(kw_only=True)

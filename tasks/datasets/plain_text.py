@@ -5,9 +5,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-from runner.arrays import example_table, lengths_of, split_characters, split_on_spaces
+from runner.text.arrow import example_table, lengths_of, split_characters, split_on_spaces
+from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
-from tasks.datasets.local import LocalCorpus
 
 
 @dataclass(kw_only=True)

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from runner.arrays import array, lengths_of, offsets_of, utf8_bytes
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
+from runner.text.arrow import array, lengths_of, offsets_of, utf8_bytes
 
 Cut = Literal["hash", "contiguous"]
 SPLITS = ("train", "valid", "test")

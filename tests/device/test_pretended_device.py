@@ -11,14 +11,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-import pretended
-import pretended_runs
 import pytest
-from composed import label_files, tag_files
 
-LOSSES = "runner/train.py:_recorded"
-METRICS = {f"tasks/metrics.py:{one}.compute" for one in ("LabelMetric", "PerplexityMetric", "PieceCounts")}
-READ = {LOSSES, "tasks/metrics.py:_join", *METRICS}  # where a segment of training and an evaluation are read
+from tests.helpers import pretended, pretended_runs
+from tests.helpers.composed import label_files, tag_files
+
+LOSSES = "runner/training/loop.py:_recorded"
+METRICS = {f"tasks/metrics/metrics.py:{one}.compute" for one in ("LabelMetric", "PerplexityMetric", "PieceCounts")}
+READ = {LOSSES, "tasks/metrics/metrics.py:_join", *METRICS}  # where a segment of training and an evaluation are read
 pytestmark = pytest.mark.skipif(pretended.lacking() is not None, reason=str(pretended.lacking()))
 
 SMALL = {
@@ -165,7 +165,8 @@ def test_a_whole_run_says_the_same(there: ProcessPoolExecutor, data: dict[str, l
     for split in ("valid", "test"):
         assert figures(metrics[split]) == pytest.approx(figures(expected[split]), rel=1e-9)
     between = {place.partition(":")[0] for place in places - READ}
-    assert between <= {f"runner/{one}.py" for one in ("experiment", "checkpoint", "predictions", "outcomes")}
+    allowed = ("experiment/run", "training/checkpoint", "inference/predictions", "inference/outcomes")
+    assert between <= {f"runner/{one}.py" for one in allowed}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def test_an_update_sends_few_arrays(
 
 def test_an_adaptive_softmax_waits_as_it_says(there: ProcessPoolExecutor, data: dict[str, list[str]]) -> None:
     seen = there.submit(pretended_runs.on_device, [*data["lines"], "task.cutoffs=[4]"]).result()
-    assert {place for _, place in seen.waits} - READ == {"tasks/lm_head.py:AdaptiveVocabulary.nll"}
+    assert {place for _, place in seen.waits} - READ == {"tasks/heads/language_model.py:AdaptiveVocabulary.nll"}
 
 
 def test_a_layer_that_waits_is_found(there: ProcessPoolExecutor, data: dict[str, list[str]]) -> None:

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from contract import check_contract, lay_out
 from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
+from runner.layers.attention_window import Reach
+from runner.layers.chunked_softmax import vocabulary_loss
 from runner.layers.convolution import Convolution
-from runner.layers.crf import Crf
-from runner.layers.crf_chain import Allowed
+from runner.layers.crf.chain import Allowed
+from runner.layers.crf.crf import Crf
 from runner.layers.dropout import Dropout, LockedDropout
-from runner.layers.past import Reach
 from runner.layers.pooling import Pooling, pooling
-from runner.layers.recurrence import Recurrence
-from runner.layers.vocabulary import vocabulary_loss
-from runner.ragged import Ragged
+from runner.layers.recurrent.recurrence import Recurrence
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import check_contract, lay_out
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 GPU = torch.device("cuda", 0)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from composed import label_files, run, tag_files
 from safetensors.torch import load_file
 
-from runner import names
-from runner.errors import HydromelError
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from tests.helpers.composed import label_files, run, tag_files
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 GPU = "device=cuda"
@@ -30,12 +30,12 @@ KERNELS = {"rnn": "cuDNN RNN", "gru": "cuDNN RNN", "conv": "convolution", "trans
 
 
 def parameters(folder: Path) -> dict[str, torch.Tensor]:
-    tensors = load_file(folder / names.CHECKPOINTS / "last.safetensors")
+    tensors = load_file(folder / run_schema.CHECKPOINTS / "last.safetensors")
     return {name: tensor for name, tensor in tensors.items() if name.startswith("model.")}
 
 
 def losses(folder: Path) -> list[float]:
-    lines = (folder / names.METRICS).read_text(encoding="utf-8").splitlines()
+    lines = (folder / run_schema.METRICS).read_text(encoding="utf-8").splitlines()
     records = [json.loads(line)["metrics"] for line in lines]
     return [one["train/loss"] for one in records if "train/loss" in one]
 
@@ -55,7 +55,9 @@ def sensible(result: dict[str, Any]) -> None:
     seconds, memory, used = result["seconds"], result["memory"], result["arithmetic"]
     for phase in ("forward", "backward", "optimizer", "evaluation"):
         assert seconds[phase] > 0, f"seconds.{phase}={seconds[phase]}"
-    assert sum(seconds[phase] for phase in names.SECONDS_KEYS if phase not in ("total", "startup")) < seconds["total"]
+    assert (
+        sum(seconds[phase] for phase in run_schema.SECONDS_KEYS if phase not in ("total", "startup")) < seconds["total"]
+    )
     assert memory["source"] == "cuda allocator"
     assert 0 < memory["before_training_bytes"] < memory["peak_bytes"]
     assert memory["peak_bytes"] < torch.cuda.get_device_properties(0).total_memory
@@ -133,7 +135,7 @@ def test_a_run_that_was_cut_goes_on_with_the_devices_random_numbers(tmp_path: Pa
 
 def cut(folder: Path, overrides: list[str], updates: int) -> None:
     """A run that fails once it has saved a checkpoint of so many updates."""
-    from runner import experiment
+    from runner.experiment import run as experiment
 
     save = experiment.save_checkpoint
 

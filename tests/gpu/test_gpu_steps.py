@@ -14,16 +14,16 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from composed import QUIET, config, label_files, tag_files
 from torch import nn
 
-from runner.experiment import prepare, start_folder
-from runner.ragged import Ragged
-from runner.rows import Rows
-from runner.task import START, Head
-from runner.tracker import NoTracker
-from runner.train import backward
-from runner.training import Training
+from runner.experiment.run import prepare, start_folder
+from runner.interfaces import START, Head
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from runner.tracking.tracker import NoTracker
+from runner.training.loop import backward
+from runner.training.state import Training
+from tests.helpers.composed import QUIET, config, label_files, tag_files
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 BUSY_CYCLES = 2_000_000_000  # about a second

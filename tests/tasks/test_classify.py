@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import EncoderOf, classify, labelled, rows_of, words
 
-from runner.errors import HydromelError
-from runner.ragged import Ragged
-from runner.vocab import Vocab
+from runner.common.errors import HydromelError
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
 from tasks.classify import Classify
+from tests.helpers.answer_batches import EncoderOf, classify, labelled, rows_of, words
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
 

@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import EncoderOf, lm, words
 from torch import nn
 
-from runner.batch import Batch
 from runner.batching.stream import Stream
-from runner.errors import HydromelError
-from runner.ragged import Ragged
-from runner.vocab import EOS, PAD, UNK, Vocab
+from runner.common.errors import HydromelError
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tasks.lm import Lm
+from tests.helpers.answer_batches import EncoderOf, lm, words
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
 VOCAB = Vocab((PAD, UNK, EOS, "the", "cat", "sat"), unk=1)

@@ -12,20 +12,20 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import lm
-from composed import config, label_files, run, tag_files
 
-from runner.batch import Batch
-from runner.bpe import spelt
-from runner.columns import columns_of
-from runner.errors import HydromelError
-from runner.features import Bpe
-from runner.finished import Trained
-from runner.generating.language_model import LanguageModel
-from runner.names import RESOLVED
-from runner.ragged import Ragged
-from runner.task import Metric
-from runner.vocab import EOS
+from runner.common.errors import HydromelError
+from runner.common.run_schema import RESOLVED
+from runner.data.numericalize import columns_of
+from runner.inference.generation.language_model import LanguageModel
+from runner.inference.trained import Trained
+from runner.interfaces import Metric
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.bpe import spelt
+from runner.text.features import Bpe
+from runner.text.vocab import EOS
+from tests.helpers.answer_batches import lm
+from tests.helpers.composed import config, label_files, run, tag_files
 
 LINES = ["the cat sat on the mat", "", "naïve cats sat", "x", "", "the 戦 mat ."]
 TABLE = pa.table({"tokens": pa.array([line.split() for line in LINES], pa.list_(pa.string()))})

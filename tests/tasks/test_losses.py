@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from answer_batches import EncoderOf, labelled, tagged
 
-from runner.batch import Batch
-from runner.build import build
-from runner.ragged import Ragged
-from runner.task import Head, Task
-from runner.vocab import Vocab
-from tasks.answers import per_row
+from runner.config.instantiate import build
+from runner.interfaces import Head, Task
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
+from tasks.targets import per_row
+from tests.helpers.answer_batches import EncoderOf, labelled, tagged
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "task"
 TASKS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

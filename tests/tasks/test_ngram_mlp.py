@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from answer_batches import words
-from composed import config, run
 from torch import Tensor
 
-from runner.build import build
+from runner.config.instantiate import build
 from runner.model import build_model
-from runner.ragged import Ragged
-from runner.vocab import EOS, PAD, UNK, Vocab
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+from tests.helpers.answer_batches import words
+from tests.helpers.composed import config, run
 
 VOCAB = Vocab((PAD, UNK, EOS, *"abcdefghij"), unk=1)
 VOCABS = {"words": VOCAB, "target": VOCAB}

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
-from answer_batches import EncoderOf, tag, tagged, words
 from torch import nn
 
-from runner.batch import Batch
-from runner.errors import HydromelError
-from runner.ragged import Ragged
-from runner.vocab import Vocab
+from runner.common.errors import HydromelError
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
 from tasks.tag import Tag
+from tests.helpers.answer_batches import EncoderOf, tag, tagged, words
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
 ABC = {"target": Vocab(("a", "b", "c"), unk=None)}

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from runner.build import build
+from runner.config.instantiate import build
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DATASETS = {"classify": "stdlib_modules", "tag": "stdlib_roles", "lm": "stdlib_words"}

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from answer_batches import EncoderOf, classify, labelled, lm, tag, tagged, words
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from runner.batch import Batch
-from runner.ragged import Ragged
-from runner.vocab import EOS, PAD, UNK, Vocab
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+from tests.helpers.answer_batches import EncoderOf, classify, labelled, lm, tag, tagged, words
 
 # what reads a value on the host, or has a shape that depends on values
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "is_nonzero", "equal")

@@ -6,20 +6,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import answer_batches
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from answer_batches import ids, words
-from composed import run, tag_files
 from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
-from runner.errors import HydromelError
-from runner.ragged import Ragged
-from tasks.spans import ALLOWED, all_tags
+from runner.common.errors import HydromelError
+from runner.ragged.ragged import Ragged
+from tasks.spans.tags import ALLOWED, all_tags
 from tasks.tag import Tag
+from tests.helpers import answer_batches
+from tests.helpers.answer_batches import ids, words
+from tests.helpers.composed import run, tag_files
 
 SCHEMES = tuple(ALLOWED)
 TYPES = ("LOC", "PER")

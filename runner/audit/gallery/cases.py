@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.audit import verdict as kinds
 from runner.audit.api import audit_module
-from runner.audit.engine import Arithmetic
+from runner.audit.checks import verdict as kinds
+from runner.audit.checks.auditor import Arithmetic
+from runner.audit.checks.verdict import Report
 from runner.audit.gallery import layers, sequences, training
-from runner.audit.module import Collate
-from runner.audit.padding import Padding
-from runner.audit.verdict import Report
-from runner.task import Loss
+from runner.audit.subjects.module import Collate
+from runner.audit.subjects.padding import Padding
+from runner.interfaces import Loss
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.task import Loss
+from runner.interfaces import Loss
 
 
 class Tagger(nn.Module):

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.audit.config import Options, audit_config
-from runner.audit.verdict import Report
-from runner.batch import Batch
-from runner.compose import compose_strategies
-from runner.ragged import Ragged
-from runner.task import Loss
-from tasks.label_weights import WeightedOutput
+from runner.audit.checks.verdict import Report
+from runner.audit.config_audit import Options, audit_config
+from runner.config.compose import compose_strategies
+from runner.interfaces import Loss
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from tasks.heads.label_weights import WeightedOutput
 
 SMALL = ["threads=1", "features.words.max_size=30", "encoder.filters=5", "cache_dir=null"]
 LEARNED = ["task.hidden=[6]", "task.label_smoothing=0.1", "task.label_weights=balanced", "task.pooling=attention"]

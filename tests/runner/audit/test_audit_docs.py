@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from benchmarks.audit_others import cases, told
-from runner.audit import metric, tolerance
-from runner.audit.checks import CHECKS
+from runner.audit.checks import metric, tolerance
+from runner.audit.checks.variations import CHECKS
+from runner.audit.checks.verdict import HINTS
 from runner.audit.gallery.cases import BUGS
-from runner.audit.verdict import HINTS
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs/audit.md").read_text(encoding="utf-8")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from runner.audit.config import Options, audit_config
-from runner.audit.state import with_dropout
-from runner.audit.verdict import Verdict
-from runner.compose import compose_strategies
+from runner.audit.checks.verdict import Verdict
+from runner.audit.config_audit import Options, audit_config
+from runner.audit.tracing.module_state import with_dropout
+from runner.config.compose import compose_strategies
 from runner.layers.dropout import Dropout
-from runner.ragged import Layout
-from runner.rows import Rows
+from runner.ragged.ragged import Layout
+from runner.ragged.rows import Rows
 
 SMALL = ("task=classify", "features.words.max_size=30", "embedding.size=6", "threads=1")
 CONV = ("encoder=conv", "encoder.filters=4", "batching=padmask")

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.audit.config import Options, audit_config
-from runner.audit.verdict import Report
-from runner.compose import compose_strategies
+from runner.audit.checks.verdict import Report
+from runner.audit.config_audit import Options, audit_config
+from runner.config.compose import compose_strategies
 from runner.embeddings import char
-from runner.ragged import Ragged
+from runner.ragged.ragged import Ragged
 
 SMALL = ["threads=1", "features.words.max_size=30", "encoder.hidden=6", "cache_dir=null"]
 SIZES = {"char_conv": ["embedding.filters=5"], "char_rnn": ["embedding.hidden=4"], "word_char": []}

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from runner.audit import show
-from runner.audit import verdict as kinds
-from runner.audit.verdict import Finding, Heat, Report, Verdict, faults
-from runner.output_file import as_json
+from runner.audit.checks import verdict as kinds
+from runner.audit.checks.verdict import Finding, Heat, Report, Verdict, faults
+from runner.audit.report import console_and_html
+from runner.common.files import as_json
 
 LEAK = Finding("lstm (LSTM)", kinds.VALUE_LEAK, "output", (0, 2), 0.5, 1e-14, "It changes with the padding.")
 KEPT = Finding("gru (GRU)", kinds.STATE, "output", (0, 1), 0.25, 1e-14, "It remembers.")
@@ -35,7 +35,7 @@ def test_a_test_gets_what_the_console_tells(capsys: pytest.CaptureFixture[str]) 
         "  It changes with the padding.",
         f"  {kinds.HINTS[kinds.VALUE_LEAK][0].upper()}{kinds.HINTS[kinds.VALUE_LEAK][1:]}.",
     ]
-    show.console(report)
+    console_and_html.console(report)
     assert "\n".join(lines) in capsys.readouterr().out
     Report("Tagger", [Verdict("Tagger", "company", "eval", True)]).raise_if_failed()
 
@@ -81,7 +81,7 @@ def test_a_page_names_the_module_and_tells_facts_plainly() -> None:
     heats.append(Heat("packed", "company", "eval", 2, ["lstm", "score"], ["a", "b"], [[0.0, 0.0], [0.0, 0.0]]))
     facts = {"lengths": [0, 1, 7], "arithmetics": ["float64", "bf16"], "seconds": 1.25}
     passed = Verdict("packed", "company", "eval", True)
-    page = show.page(Report("Tagger", [failed("company", LEAK), passed], heats, facts=facts))
+    page = console_and_html.page(Report("Tagger", [failed("company", LEAK), passed], heats, facts=facts))
     summary = "Tagger, example 2, check company: where it differs: value leak through padding at lstm (LSTM)</summary>"
     assert summary in page
     assert "packed, example 2, check company: no difference</summary>" in page

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.audit import Padding, Report, audit_module
-from runner.audit import verdict as kinds
-from runner.errors import HydromelError
+from runner.audit.checks import verdict as kinds
+from runner.common.errors import HydromelError
 
 SIZE = 4
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.audit import Padding, Report, audit_module
-from runner.audit import verdict as kinds
-from runner.errors import HydromelError
-from runner.task import Loss
+from runner.audit.checks import verdict as kinds
+from runner.common.errors import HydromelError
+from runner.interfaces import Loss
 
 LENGTHS = (4, 2, 7, 2, 1, 5, 0)
 

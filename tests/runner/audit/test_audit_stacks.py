@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from runner.audit.config import Options, audit_config
-from runner.audit.verdict import Report
-from runner.compose import compose_strategies
+from runner.audit.checks.verdict import Report
+from runner.audit.config_audit import Options, audit_config
+from runner.config.compose import compose_strategies
 from runner.layers.dropout import LockedDropout
-from runner.layers.shortcut import Joint
-from runner.ragged import Ragged
+from runner.layers.residual import Joint
+from runner.ragged.ragged import Ragged
 
 SMALL = ("task=tag", "features.words.max_size=30", "embedding.size=6", "threads=1", "cache_dir=null")
 STACK = ("encoder.layers=2", "encoder.shortcut=highway", "encoder.layer_norm=true", "encoder.locked_dropout=0.3")

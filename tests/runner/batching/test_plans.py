@@ -192,4 +192,6 @@ def test_plans_do_not_import_torch(name):
     ours = {module for module in imported if module.startswith("runner")}
     assert "numpy" in imported
     assert not any(module.startswith("torch") for module in imported)
-    assert all(module.startswith(("runner.batching.", "runner.types", "runner.names")) for module in ours)
+    assert all(
+        module.startswith(("runner.batching.", "runner.common.types", "runner.common.run_schema")) for module in ours
+    )

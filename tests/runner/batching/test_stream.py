@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.batch import Batch
 from runner.batching.stream import Stream
-from runner.errors import HydromelError
-from runner.names import PADDING_CAUSES
-from runner.ragged import Ragged
-from runner.rows import Rows
+from runner.common.errors import HydromelError
+from runner.common.run_schema import PADDING_CAUSES
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
 
 
 def text(n_tokens):

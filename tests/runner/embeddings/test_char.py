@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from composed import config, run, tag_files
-from contract import rows_of
 from torch import Tensor
 
-from runner.batch import Batch
-from runner.build import build
-from runner.checkpoint import load_checkpoint, save_checkpoint
-from runner.data import load_data
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
+from runner.data.load import load_data
 from runner.embeddings import char
 from runner.embeddings.char import CharConv, CharRnn, describe_characters, line_of_cuts
-from runner.errors import HydromelError
 from runner.layers.convolution import Convolution, side_by_side
-from runner.layers.recurrence import Recurrence
+from runner.layers.recurrent.recurrence import Recurrence
 from runner.model import build_model
-from runner.ragged import Ragged
-from runner.spelling import spell
-from runner.vocab import EOS, PAD, UNK, Vocab
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.characters import spell
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.helpers.composed import config, run, tag_files
+from tests.helpers.contract import rows_of
 
 FORMS = ("a", "the", "ab", "abracadabra", "x", "the-end")
 VOCAB = Vocab((PAD, UNK, EOS, *FORMS), unk=1, alphabet="abcdehrt")

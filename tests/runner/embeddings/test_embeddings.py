@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from composed import config
-from contract import rows_of
 
-from runner.build import build
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
 from runner.layers.dropout import Dropout
-from runner.ragged import Ragged
-from runner.vocab import Vocab
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
+from tests.helpers.composed import config
+from tests.helpers.contract import rows_of
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "embedding"
 EMBEDDINGS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))

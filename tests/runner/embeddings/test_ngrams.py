@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract import NoWaiting, rows_of
 from torch import Tensor
 
 from runner.embeddings.ngrams import Ngrams
 from runner.layers.ngrams import BASE, PRIME, SCATTER, ngram_buckets
-from runner.ragged import Ragged
-from runner.vocab import PAD, UNK, Vocab
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import PAD, UNK, Vocab
+from tests.helpers.contract import NoWaiting, rows_of
 
 VOCABS = {"words": Vocab((PAD, UNK, *"abcdef", "only in test"), unk=1, extra=1), "target": Vocab(("x", "y"), None)}
 LENGTHS = (4, 0, 1, 6, 2)

@@ -11,8 +11,8 @@ import torch
 
 from runner.embeddings.word import Word
 from runner.layers.dropout import numbered
-from runner.ragged import Ragged
-from runner.vocab import EOS, PAD, UNK, Vocab
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 VOCAB = Vocab((PAD, UNK, EOS, *(f"w{i}" for i in range(60))), unk=1)
 

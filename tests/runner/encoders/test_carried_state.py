@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from contract import NoWaiting, rows_of
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from runner.build import build
-from runner.errors import HydromelError
-from runner.ragged import Ragged
-from runner.state import detached, select_state
-from runner.task import START, State
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
+from runner.encoders.carried_state import detached, select_state
+from runner.interfaces import START, State
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import NoWaiting, rows_of
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "encoder"
 SIZE = 6

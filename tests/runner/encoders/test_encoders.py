@@ -11,16 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
-from contract import NoWaiting, check_contract, rows_of
 from torch import nn
 
-from runner.batch import Batch
-from runner.build import build
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
+from runner.interfaces import START
 from runner.layers.positions import sinusoids
-from runner.ragged import Ragged
-from runner.rows import Rows
-from runner.task import START
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 SMALL = {"hidden": 5, "filters": 3, "size": 8, "heads": 2, "feedforward": 12, "layers": 2}

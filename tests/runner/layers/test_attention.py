@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 
-from runner import blocks
 from runner.layers import attention
 from runner.layers.attention import SelfAttention, additive_scores
-from runner.layers.past import Reach
-from runner.ragged import Ragged
+from runner.layers.attention_window import Reach
+from runner.ragged import blocks
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
 SCORES = ("dot", "scaled_dot", "additive")
 LENGTHS = [5, 1, 8, 3]

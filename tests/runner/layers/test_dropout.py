@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
+from runner.layers.attention_window import Reach
 from runner.layers.dropout import Dropout, drawn, dropped_out, numbered
-from runner.layers.past import Reach
 from runner.layers.pooling import pooling
-from runner.ragged import Ragged
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
 MASK = 2**64 - 1
 

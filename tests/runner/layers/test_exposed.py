@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from contract import check_contract, rows_of
 from torch import Tensor
 
 from runner.encoders.rnn import Rnn
-from runner.layers.recurrence import Cell, Recurrence
-from runner.ragged import Ragged
-from runner.task import START
+from runner.interfaces import START
+from runner.layers.recurrent.recurrence import Cell, Recurrence
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import check_contract, rows_of
 
 CELLS: tuple[Cell, ...] = ("rnn", "gru", "lstm")
 LENGTHS = (5, 0, 1, 8, 3)

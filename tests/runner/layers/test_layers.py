@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from runner.kernels import KernelWatch
+from runner.interfaces import START
 from runner.layers import convolution
 from runner.layers.convolution import Convolution, recurring, side_by_side
 from runner.layers.pooling import over_rectangle, pooling
-from runner.layers.recurrence import Cell, Recurrence
-from runner.ragged import Ragged
-from runner.task import START
+from runner.layers.recurrent.recurrence import Cell, Recurrence
+from runner.profiling.kernels import KernelWatch
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
 POOLS = ("mean", "max", "min", "sum", "sqrt", "unit_sum", "last", "first", "attention")
 CELLS: tuple[Cell, ...] = ("rnn", "gru", "lstm")

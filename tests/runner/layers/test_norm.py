@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from contract import NoWaiting, check_contract, rows_of
 from torch import Tensor, nn
 
 from runner.layers.norm import LayerNorm, MaskedBatchNorm, normalisation
-from runner.ragged import Ragged
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
 LAYOUTS = ("packed", "padded")
 

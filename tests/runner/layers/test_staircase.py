@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from contract import check_contract, rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from runner.kernels import KernelWatch
-from runner.layers.recurrence import Recurrence
+from runner.interfaces import START
+from runner.layers.recurrent.recurrence import Recurrence
 from runner.layers.staircase import Staircase, cuts, moved
-from runner.ragged import Ragged
-from runner.task import START
+from runner.profiling.kernels import KernelWatch
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import check_contract, rows_of
 
 LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=9).filter(any)
 CALLS = [0.0, 3.0, 20.0, 1e9, None]  # from no padding at all to one rectangle

@@ -8,17 +8,17 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from contract import rows_of
 from torch import Tensor, nn
 
-from runner.audit.state import with_dropout, without_dropout
+from runner.audit.tracing.module_state import with_dropout, without_dropout
+from runner.common.errors import HydromelError
 from runner.encoders.rnn import Rnn
-from runner.errors import HydromelError
+from runner.interfaces import START
 from runner.layers.dropout import dropped_out
-from runner.layers.recurrence import Cell, Recurrence
+from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.layers.weight_drop import WeightDrop
-from runner.ragged import Ragged
-from runner.task import START
+from runner.ragged.ragged import Ragged
+from tests.helpers.contract import rows_of
 
 CELLS = get_args(Cell)
 LENGTHS = {"rectangle": [5, 5, 5], "uneven": [5, 0, 7, 1]}

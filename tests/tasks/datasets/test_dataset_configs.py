@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from runner.build import build
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
 
 FILES = {
     path.stem: path

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
 from tasks.datasets.files import find, read_text
 
 

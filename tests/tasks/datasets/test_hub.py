@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from omegaconf import OmegaConf
 
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
 from tasks.datasets import hub
 
 datasets = pytest.importorskip("datasets")
@@ -174,7 +174,7 @@ def test_fingerprint_is_of_contents_and_arguments_not_of_places(corpus, classifi
 def test_without_network_one_line_says_so():
     """In a fresh process, as `HF_HUB_OFFLINE` is read on import."""
     program = (
-        "from tasks.datasets.hub import HubDataset\nfrom runner.errors import HydromelError\n"
+        "from tasks.datasets.hub import HubDataset\nfrom runner.common.errors import HydromelError\n"
         "data = HubDataset(name='d', path='lhoestq/conll2003', config=None, revision=None, splits={'train': 'train'},"
         " columns={'tokens': 'tokens'}, span_scheme=None, strict_tags=True, cut='hash', valid_fraction=0.0,"
         " test_fraction=0.0)\ntry:\n    data.read()\nexcept HydromelError as error:\n    print(error)\n"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
 
 UNCUT = {"valid_fraction": 0.0, "test_fraction": 0.0}
 LOCAL = ("columns_file", "labelled", "conllu", "tsv", "csv", "jsonl", "text", "sst_trees")

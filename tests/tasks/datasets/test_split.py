@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.errors import HydromelError
+from runner.common.errors import HydromelError
 from tasks.datasets import split
 from tasks.datasets.split import by_hash, content_hash, contiguous, cut_missing
 

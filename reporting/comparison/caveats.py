@@ -1,0 +1,123 @@
+"""What a reader of a comparison must know before believing it, in plain sentences."""
+
+from __future__ import annotations
+
+import re
+
+from reporting.runs import measures
+from reporting.runs.run import MACHINE, Run
+from reporting.runs.selection import Chosen
+
+COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten digits of forty tell commits apart
+COMPANY = 0.5  # load average beyond the run's own threads that says that others were at work
+
+
+def caveats(chosen: Chosen) -> list[str]:
+    runs = chosen.runs
+    told = [
+        _machines(runs),
+        _order(chosen),
+        _busy(runs),
+        _code(runs),
+        _left_out(chosen.left_out),
+        _turns(chosen),
+        _seeds(chosen),
+        _no_quality(runs),
+    ]
+    return [sentence for sentence in told if sentence]
+
+
+def _machines(runs: list[Run]) -> str:
+    parts = [_differing(runs, f"provenance.{key}", key) for key in MACHINE]
+    differing = "; ".join(part for part in parts if part)
+    if not differing:
+        return ""
+    return (
+        f"Times and memory are not comparable, so left out: these runs differ in {differing}. "
+        "Ratios are of pairs of runs on one machine."
+    )
+
+
+def _order(chosen: Chosen) -> str:
+    """Strategies of several runs each, of which one ran wholly before another on the same machine."""
+    if len(chosen.machines) > 1:
+        return ""
+    times = {
+        name: [run.created for turns in seeds.values() for run in turns.values()]
+        for name, seeds in chosen.by_strategy.items()
+    }
+    times = {name: each for name, each in times.items() if len(each) > 1}
+    apart = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
+    if not apart:
+        return ""
+    return (
+        f"Strategies ran one after another (all of {apart[0][0]} before any of {apart[0][1]}), so a drift of the "
+        "machine looks like a difference in speed; one sweep over all of them runs them in turn."
+    )
+
+
+def _busy(runs: list[Run]) -> str:
+    """Runs during which more processes wanted to run than the run itself has threads."""
+    loads = [(run.number("provenance.load_average"), run.number("provenance.threads")) for run in runs]
+    busy = [load for load, threads in loads if load is not None and threads is not None and load > threads + COMPANY]
+    if not busy:
+        return ""
+    return (
+        f"The machine was busy with other work in {len(busy)} of {len(runs)} runs (load up to {max(busy):.1f}): "
+        "their times are too long, and ratios of them unsure."
+    )
+
+
+def _code(runs: list[Run]) -> str:
+    parts = [_differing(runs, f"provenance.{key}", key) for key in ("git_commit", "versions.torch")]
+    differing = COMMIT.sub(r"\1", "; ".join(part for part in parts if part))
+    return f"These runs were made by different code: they differ in {differing}." if differing else ""
+
+
+def _differing(runs: list[Run], path: str, name: str) -> str:
+    """`host (a, b)` when the runs do not agree on what stands at `path`, else nothing."""
+    values = sorted({run.text(path) for run in runs})
+    return f"{name} ({', '.join(value or 'not recorded' for value in values)})" if len(values) > 1 else ""
+
+
+def _left_out(count: int) -> str:
+    if not count:
+        return ""
+    return (
+        f"{count} older run{'s' if count > 1 else ''} of the same strategy, seed and turn left out: the newest counts."
+    )
+
+
+def _turns(chosen: Chosen) -> str:
+    """The same seed must give the same quality in each turn."""
+    gaps = {}
+    for name, seeds in chosen.by_strategy.items():
+        for seed, turns in seeds.items():
+            found = measures.values(turns.values(), measures.quality)
+            if found and max(found) > min(found):
+                gaps[f"{name} seed {seed}"] = max(found) - min(found)
+    if not gaps:
+        return ""
+    worst = max(gaps, key=gaps.__getitem__)
+    return (
+        f"Equal runs did not give equal quality in {len(gaps)} case{'s' if len(gaps) > 1 else ''}, by up to "
+        f"{gaps[worst]:.3g} ({worst}): something in them is not fixed by the seed. Quality is that of the first turn."
+    )
+
+
+def _seeds(chosen: Chosen) -> str:
+    sets = {tuple(sorted(seeds)) for seeds in chosen.by_strategy.values()}
+    if len(sets) > 1:
+        return (
+            "The strategies do not have the same seeds: differences and speed-ups are taken over the seeds both have."
+        )
+    if all(len(seeds) == 1 for seeds in sets):
+        return "One seed only: no interval over seeds can be given, and a difference in quality may be chance."
+    return ""
+
+
+def _no_quality(runs: list[Run]) -> str:
+    without = [f"{run.strategy} seed {run.seed}" for run in runs if measures.quality(run) is None]
+    if not without:
+        return ""
+    return f"No finite {runs[0].metric} on {runs[0].split}, so left out of it: {', '.join(without)}."

@@ -1,0 +1,86 @@
+"""The address of the newest view of the charts in a sqlite store, printed, and opened where there is a browser.
+
+`make ui` starts this beside MLflow's server. Nothing that fails here keeps the server from running.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sqlite3
+import sys
+import time
+import webbrowser
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from reporting.mlflow_ui.log_report import SERVER, address
+from reporting.mlflow_ui.shared_view import PREFIX
+from runner.tracking.mlflow_store import SQLITE
+
+KEYS = f"{PREFIX}hydromel-"
+PATIENCE_S = 60.0  # for the server to answer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the address for the file that is named (`mlflow.db` if none is); returns 0 whatever happens."""
+    given = sys.argv[1:] if arguments is None else arguments
+    link = newest(Path(given[0] if given else "mlflow.db"))
+    print(f"MLflow: {link}", flush=True)
+    if _has_display() and _answers(PATIENCE_S):
+        with contextlib.suppress(webbrowser.Error):
+            webbrowser.open(link)
+    return 0
+
+
+def newest(store: Path) -> str:
+    """Of the view that was written last; without one, of the experiment made last; else of the server."""
+    with contextlib.suppress(sqlite3.Error, OSError):
+        if store.is_file():
+            return _newest(store)
+    return SERVER
+
+
+def _newest(store: Path) -> str:
+    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5.0)) as database:
+        views = database.execute(
+            "SELECT t.experiment_id, t.key, t.value FROM experiment_tags t JOIN experiments e "
+            "ON e.experiment_id = t.experiment_id WHERE e.lifecycle_stage = 'active' AND t.key LIKE ?",
+            (f"{KEYS}%",),
+        ).fetchall()
+        last = database.execute(
+            "SELECT MAX(experiment_id) FROM experiments WHERE lifecycle_stage = 'active'"
+        ).fetchone()
+    if views:
+        experiment, key, _ = max(views, key=lambda view: (_updated(view[2]), -len(view[1])))
+        return address(f"{SQLITE}{store}", str(experiment), key.removeprefix(PREFIX))
+    return address(f"{SQLITE}{store}", str(last[0]), None) if last and last[0] is not None else SERVER
+
+
+def _updated(value: str) -> float:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        return float(json.loads(value)["updatedAt"])
+    return 0.0
+
+
+def _has_display() -> bool:
+    """Whether a browser would have a window: one of text would take over the terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _answers(patience_s: float) -> bool:
+    """Whether the server takes connections, after waiting for it."""
+    place = urlsplit(SERVER)
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError):
+            socket.create_connection((str(place.hostname), place.port or 80), timeout=1.0).close()
+            return True
+        time.sleep(0.5)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""The plots of a search, drawn into its folder: the metric trial by trial, and which options mattered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reporting.plots.style import DPI, SETTINGS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SEARCH = "search.json"
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"
+
+
+class SearchPlots:
+    """Draws history.png and importance.png of a search."""
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Write those that there is something to draw for, remove older ones, and give their paths."""
+        import matplotlib  # half a second, needed here alone
+
+        search = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
+        written = []
+        with matplotlib.rc_context(SETTINGS):
+            for name, figure in (("history", history(search)), ("importance", importance(search))):
+                path = folder / f"{name}.png"
+                path.unlink(missing_ok=True)
+                if figure is not None:
+                    figure.savefig(path, dpi=DPI)
+                    written.append(path)
+        return written
+
+
+def history(search: Mapping[str, Any]) -> Figure | None:
+    """Each trial's figure on valid, and the best so far."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    finished = [(one["number"], one["value"]) for one in search["trials"] if one["ended"] == "finished"]
+    if not finished:
+        return None
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    best = max if search["higher_is_better"] else min
+    so_far = [best(value for _, value in finished[: place + 1]) for place in range(len(finished))]
+    axes.step([number for number, _ in finished], so_far, where="post", color=ORANGE, lw=1.6, label="best so far")
+    axes.plot(*zip(*finished, strict=True), "o", color=BLUE, ms=5, label="finished")
+    if pruned := [(one["number"], one["evaluations"][-1]) for one in search["trials"] if one["ended"] == "pruned"]:
+        axes.plot(*zip(*pruned, strict=True), "x", color=GREY, ms=6, label="ended early (last figure)")
+    _failures(axes, [one["number"] for one in search["trials"] if one["ended"] == "failed"])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="trial", ylabel=f"{search['metric']} on valid")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=10)
+    return figure
+
+
+def importance(search: Mapping[str, Any]) -> Figure | None:
+    """Each option's share of the variance, the greatest on top."""
+    from matplotlib.figure import Figure
+
+    if search["importance"] is None:
+        return None
+    shares = sorted(search["importance"].items(), key=lambda item: float(item[1]))
+    figure = Figure(figsize=(7, 0.4 * len(shares) + 1.1), layout="constrained")
+    axes = figure.add_subplot()
+    bars = axes.barh([name for name, _ in shares], [100 * share for _, share in shares], 0.62, color=BLUE)
+    axes.bar_label(bars, fmt="%.0f %%", padding=4, fontsize=10)
+    axes.set(xlabel=f"share of the variance of {search['metric']} over finished trials (%)")
+    axes.set_xlim(0, 100 * shares[-1][1] * 1.15)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
+def _failures(axes: Axes, numbers: list[int]) -> None:
+    """Marks on the lower edge: failed trials have no figure."""
+    if numbers:
+        places = [0.02] * len(numbers)
+        transform = axes.get_xaxis_transform()
+        axes.plot(numbers, places, "v", color="black", ms=6, transform=transform, clip_on=False, label="failed")

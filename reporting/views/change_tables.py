@@ -1,0 +1,67 @@
+"""Changes since a baseline as tables, and what a reader needs to read them."""
+
+from __future__ import annotations
+
+from reporting.comparison.changes import Change, History
+from reporting.comparison.thresholds import SHORT
+from reporting.runs.figures import amount
+from reporting.statistics.intervals import Mean
+from reporting.views.table_format import NONE, Cell, Column, Table, without_empty
+
+NAMES = {figure: short for short, figure in SHORT.items()}
+
+
+def tables(history: History) -> list[Table]:
+    """One a group of runs, a row a strategy and figure."""
+    by_heading: dict[str, list[Change]] = {}
+    for change in history.changes:
+        by_heading.setdefault(change.heading, []).append(change)
+    sure = f"± {100 * history.level:.4g} %"
+    columns = [
+        Column("strategy", "", lambda change: Cell(change.strategy, _pairs(change.difference.n)), is_text=True),
+        Column("figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), is_text=True, wraps=True),
+        Column("before", "", lambda change: Cell(amount(change.before, change.figure))),
+        Column("now", "", lambda change: Cell(amount(change.now, change.figure))),
+        Column("change", sure, lambda change: _symmetric(change.difference, change.figure)),
+        Column("on examples", "", lambda change: _from_to(change.on_examples, change.figure), wraps=True),
+        Column("change, %", sure, lambda change: _symmetric(change.percent, "")),
+    ]
+    return [
+        without_empty(
+            Table(
+                f"Changes since {history.baseline}: {heading}",
+                columns,
+                [[column.cell(change) for column in columns] for change in changes],
+            )
+        )
+        for heading, changes in by_heading.items()
+    ]
+
+
+def lines(history: History) -> list[str]:
+    """Against what, how sure, what could not be compared, and each condition."""
+    said = [
+        f"Changes since {history.baseline}: means over runs paired by seed, now minus before; intervals at "
+        f"{100 * history.level:.4g} % each, so that those of all strategies hold together."
+    ]
+    said += [f"Not compared with the baseline: {line.removesuffix('.')}." for line in history.unmatched]
+    return said + [f"{'FAILED: ' if each.failed else ''}{each.says}." for each in history.judged]
+
+
+def _pairs(n: int) -> str:
+    return f"{n} pair{'s' if n > 1 else ''}"
+
+
+def _symmetric(value: Mean | None, figure: str) -> Cell:
+    if value is None:
+        return Cell(NONE)
+    main = amount(value.mean, figure, "+")
+    if value.low is None or value.high is None:
+        return Cell(main, "no interval")
+    return Cell(main, f"± {amount((value.high - value.low) / 2, figure)}")
+
+
+def _from_to(value: Mean | None, figure: str) -> Cell:
+    if value is None or value.low is None or value.high is None:
+        return Cell(NONE)
+    return Cell(f"{amount(value.low, figure, '+')} to {amount(value.high, figure, '+')}")

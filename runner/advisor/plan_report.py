@@ -1,0 +1,223 @@
+"""What `hydromel-plan` finds out: the figures of each strategy on a data set, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from runner.advisor.advisor import Predicted, peak_bytes, predicted
+from runner.advisor.choose import memory_estimate, probe_of
+from runner.advisor.memory_estimate import Memory, MemoryEstimate
+from runner.advisor.speed_probe import Candidate
+from runner.batching.auto import Auto
+from runner.batching.plan import digest
+from runner.batching.shapes import Updates
+from runner.batching.shuffle_quality import Quality, Share, answer_shares, correlation, measure
+from runner.batching.strategy import Batching
+from runner.batching.stream import Stream
+from runner.common.arrays import FloatArray
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build, check_options
+from runner.config.schema import Settings, check_root
+from runner.data.load import arrange, describe_data, load_data
+from runner.data.numericalize import TARGET, Data
+from runner.interfaces import Task
+from runner.model import Model, build_model
+from runner.profiling import accounting
+from runner.profiling.malloc import choose_malloc
+from runner.profiling.matmul import choose_matmul
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.training.setup import build_optimizer, choose_device
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What one strategy would do.
+
+    Attributes:
+        name: what reports call it.
+        batch_size: examples of an update, or None.
+        layout: of its batches.
+        digest: of the updates of all epochs planned; equal digests, equal updates.
+        quality: of its plan.
+        padding: by cause, the share (0 to 1) of all places in memory.
+        memory: at the peak of training, estimated.
+        predicted: what it would cost on this machine; None where nothing was probed.
+    """
+
+    name: str
+    batch_size: int | None
+    layout: str
+    digest: str
+    quality: Quality
+    padding: dict[str, float]
+    memory: Memory
+    predicted: Predicted | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        choices: the names chosen for the config's groups.
+        data: one line about the data set.
+        lengths: of training rows as published: how many, mean, longest.
+        length_tells_answer: `quality.correlation` over all training rows.
+        epochs: how many were planned.
+        planned: of each strategy.
+        device: where speed was probed; None where it was not.
+        left_out: name -> why it does not fit.
+    """
+
+    choices: dict[str, str | None]
+    data: str
+    lengths: dict[str, float]
+    length_tells_answer: float | None
+    epochs: int
+    planned: list[Planned]
+    left_out: dict[str, str]
+    device: str | None = None
+
+
+def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, probe_seconds: float | None) -> Report:
+    """Read the data, build the model, and plan so many epochs under every config.
+
+    Args:
+        configs: one or more that differ in `batching` alone.
+        left_out: strategies that are to be named as not fitting, and why.
+        probe_seconds: time batches for about so long, to predict speed; None: do not.
+
+    Raises:
+        HydromelError: bad input, or no strategy fits.
+    """
+    config, unfit = configs[0], dict(left_out)
+    device = _check(config, probe_seconds is not None)
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    task: Task = build(config["task"], "task", {}, config["plugins"])
+    data = load_data(config, task)
+    train = data.splits["train"]
+    answers = row_answers(task, data, train)
+    model = _model(config, task, data)
+    memory = memory_estimate(config, task, data, model, build_optimizer)
+    others = [split for name, split in data.splits.items() if name != "train"]
+    planned, candidates = [], []
+    for one in configs:
+        try:
+            batching = _batching(one)
+            arranged = arrange(one, batching, train)
+        except HydromelError as error:
+            unfit[one["choices"]["batching"]] = str(error)
+            continue
+        of_rows = answers if arranged is train else None
+        updates = [batching.updates(arranged.rows.host_lengths, one["seed"], epoch) for epoch in range(epochs)]
+        planned.append(plan_one(batching, arranged, others, of_rows, updates, memory))
+        candidates.append(Candidate(batching, arranged.to(device), [update for epoch in updates for update in epoch]))
+    if not planned:
+        raise HydromelError(next(iter(unfit.values())))
+    if probe_seconds is not None:
+        resident_bytes = accounting.Memory(device).before
+        seconds = probe_of(config, task, model.to(device), build_optimizer).predict(candidates, probe_seconds)
+        peaks = [peak_bytes(one.memory, device, resident_bytes, copied=False) for one in planned]
+        planned = [
+            replace(one, predicted=predicted(each, one.name, its_seconds, epochs, peak))
+            for one, each, its_seconds, peak in zip(planned, candidates, seconds, peaks, strict=True)
+        ]
+    lengths = train.rows.host_lengths
+    return Report(
+        choices={name: chosen for name, chosen in config["choices"].items() if name != "batching"},
+        data=describe_data(config, data),
+        lengths={"rows": len(lengths), "mean": float(lengths.mean()), "longest": int(lengths.max())},
+        length_tells_answer=None if answers is None else correlation(lengths, answers, None),
+        epochs=epochs,
+        planned=planned,
+        left_out=unfit,
+        device=None if probe_seconds is None else str(device),
+    )
+
+
+def plan_one(
+    batching: Batching | Stream,
+    train: Batch,
+    others: list[Batch],
+    answers: FloatArray | None,
+    updates: list[Updates],
+    memory: MemoryEstimate,
+) -> Planned:
+    """The figures of one strategy.
+
+    Args:
+        train: as `batching.arrange` gave it.
+        others: the splits that are evaluated.
+        answers: (B, C) of its rows, or None.
+        updates: of each epoch.
+    """
+    lengths = train.rows.host_lengths
+    together = [update for epoch in updates for update in epoch]
+    padded = batching.padding_of_epoch(lengths, together)
+    places = len(updates) * int(lengths.sum()) + sum(padded.values())
+    return Planned(
+        name=batching.name,
+        batch_size=batching.batch_size,
+        layout=batching.layout,
+        digest=digest(together),
+        quality=measure(updates, lengths, answers, batching.batch_size),
+        padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
+        memory=memory.of(batching, train, others, together),
+    )
+
+
+def row_answers(task: Task, data: Data, train: Batch) -> FloatArray | None:
+    """(B, C) the shares of each answer in a row of train; None for language models."""
+    if task.causal:
+        return None
+    n_answers = len(data.vocabs[TARGET])
+    if isinstance(train.target, Ragged):
+        return answer_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, n_answers)
+    return answer_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_answers)
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """Plain values, as `--json` writes them: with shares beside what chance gives and with totals."""
+    content = asdict(report)
+    for one, shown in zip(report.planned, content["planned"], strict=True):
+        shown["memory"] |= {name: getattr(one.memory, name) for name in ("training_bytes", "evaluation_bytes")}
+        for name, figure in vars(one.quality).items():
+            if isinstance(figure, Share):
+                shown["quality"][name]["times_chance"] = figure.times_chance
+    return content
+
+
+def _check(config: Config, probed: bool) -> torch.device:
+    """The device to probe on; a GPU need not be here where nothing is probed."""
+    check_options(check_root, config, "")
+    check_options(Settings, config["train"], "train")
+    if config["resume"] is not None:
+        raise HydromelError(f"resume={config['resume']}: a plan is made from options, not from a run; leave it out")
+    device = choose_device(config if probed else {**config, "device": "cpu"})
+    if probed:
+        choose_matmul(config["matmul"])
+        choose_malloc(config["malloc"])
+    return device
+
+
+def _batching(config: Config) -> Batching | Stream:
+    batching = build(config["batching"], "batching", {}, config["plugins"])
+    if isinstance(batching, Auto):
+        raise HydromelError("batching=auto chooses among the others, which stand here by themselves; name those")
+    if not isinstance(batching, Batching | Stream):
+        raise HydromelError(f"batching={config['choices']['batching']}: {type(batching).__name__} makes no plan itself")
+    return batching
+
+
+def _model(config: Config, task: Task, data: Data) -> Model:
+    dtype = torch.float64 if config["dtype"] == "float64" else torch.float32
+    return build_model(config, task, data.vocabs, config["plugins"]).to(dtype=dtype)

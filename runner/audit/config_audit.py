@@ -1,0 +1,245 @@
+"""The audit of a configured model under the batching strategies that fit its task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner.audit.checks.auditor import (
+    DTYPES,
+    Arithmetic,
+    Auditor,
+    arithmetic_verdict,
+    dropout_verdict,
+    own_dropout_verdict,
+)
+from runner.audit.checks.compare import Alone
+from runner.audit.checks.metric import metric_verdict
+from runner.audit.checks.update import update_verdict
+from runner.audit.checks.verdict import Report, Verdict
+from runner.audit.subjects.model import ModelSubject
+from runner.audit.subjects.sample import sample, streams, with_random_ids
+from runner.audit.subjects.stream import StreamSubject
+from runner.audit.tracing.module_state import Mode, in_mode, unchanged, with_dropout
+from runner.audit.tracing.nonzero_init import wake
+from runner.batching.auto import Auto
+from runner.batching.stream import Stream
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build, check_options
+from runner.config.schema import check_root
+from runner.data.load import arrange, load_data, name_of
+from runner.data.numericalize import Data
+from runner.interfaces import Task
+from runner.model import Model, build_model, device_of, parameter_count
+from runner.training.checkpoint import load_checkpoint
+from runner.training.setup import choose_device
+
+Config = dict[str, Any]
+Strategy = ModelSubject | StreamSubject
+STREAMS, WINDOWS = 4, 3  # of a text that is read in streams
+DROPOUT = 0.5  # rate of all layers where it is on
+UPDATE_ROWS = 8  # rows of an update, so that a sample makes several
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command's flags say.
+
+    Attributes:
+        rows: examples, at least 8.
+        longest: tokens; longer rows are cut.
+        random: random ids in place of the corpus's.
+        modes: of the module.
+        arithmetics: besides float64.
+        heat: whether the report shows module by position.
+        explained: whether controls, too, say where and why they fail.
+        weights: a checkpoint whose weights are audited; None: fresh ones.
+    """
+
+    rows: int = 20
+    longest: int = 60
+    random: bool = False
+    modes: tuple[Mode, ...] = ("eval", "train")
+    arithmetics: tuple[Arithmetic, ...] = ("float32", "bf16")
+    heat: bool = True
+    explained: bool = True
+    weights: Path | None = None
+
+
+def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options: Options) -> Report:
+    """Audit one model under some strategies; those that ignore the mask are controls beside others.
+
+    Args:
+        configs: one or more that differ in `batching` alone.
+        left_out: strategies that are to be named as not fitting, and why.
+
+    Raises:
+        HydromelError: bad input, or no strategy fits.
+    """
+    started = time.perf_counter()
+    config = configs[0]
+    check_options(check_root, config, "")
+    torch.manual_seed(config["seed"])
+    task: Task = build(config["task"], "task", {}, config["plugins"])
+    data = load_data(config, task)
+    model = build_model(config, task, data.vocabs, config["plugins"])
+    if options.weights is None:
+        wake(model, config["seed"])
+    else:
+        load_checkpoint(options.weights, model)
+    model.to(device=choose_device(config), dtype=torch.float64)
+    subjects, unfit = _subjects(configs, left_out, task, data, model, options)
+    report = Report(f"task={task.name} dataset={name_of(config, 'dataset')} encoder={_chosen(config)}")
+    wrong = tuple(one.name for one in subjects if _ignores_mask(one))
+    report.controls = wrong if len(wrong) < len(subjects) else ()
+    _audit(report, subjects, options, config["seed"])
+    report.facts = {
+        "examples": len(subjects[0].lengths),
+        "lengths": sorted(int(one) for one in subjects[0].lengths),
+        "parameters": parameter_count(model),
+        "weights": "fresh" if options.weights is None else str(options.weights),
+        "content": "random ids" if options.random else "the corpus",
+        "arithmetics": ["float64", *options.arithmetics],
+        "left out": unfit,
+        "torch": torch.__version__,
+        "device": str(device_of(model)),
+        "seconds": time.perf_counter() - started,
+    }
+    return report
+
+
+def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed: int) -> None:
+    """All modes and arithmetics; the examples alone are run once, and so is each layout, for all strategies."""
+    model = subjects[0].module
+    for mode in options.modes:
+        layouts: dict[Any, list[Verdict]] = {}
+        with in_mode(model, mode):
+            truth = Alone(_reference(subjects[0]), torch.float64)
+            for subject in subjects:
+                auditor = Auditor(subject, mode, truth.of(subject), seed, explained=_explained(subject, options))
+                key = _layout(subject)
+                if key not in layouts:
+                    layouts[key] = list(auditor.verdicts())
+                report.verdicts += [replace(one, subject=subject.name) for one in layouts[key]]
+                report.verdicts += _own(auditor, subject, mode, seed)
+                if mode == "eval" and options.heat:
+                    report.heats.append(auditor.heat(subject.tokens))
+        for arithmetic in options.arithmetics:
+            report.verdicts += _coarse(subjects, truth, arithmetic, mode, seed, options)
+    model.train()
+    with with_dropout(model, DROPOUT):
+        report.verdicts += _dropout(subjects, seed, options)
+
+
+def _dropout(subjects: Sequence[Strategy], seed: int, options: Options) -> Iterator[Verdict]:
+    """Copies of an example lose different values; from seeds of its own, an example loses the same in any company."""
+    row = int(subjects[0].lengths.argmax())
+    layouts: dict[Any, Verdict] = {}
+    alone: Alone | None = None
+    for subject in subjects:
+        if (key := _layout(subject)) not in layouts:
+            verdict = dropout_verdict(subject, row)
+            if verdict.passed and isinstance(subject, ModelSubject):  # windows of a stream bring no seeds
+                alone = alone or Alone(_reference(subject.with_seeds()), torch.float64)
+                with_seeds = subject.with_seeds()
+                verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed, _explained(subject, options))
+            layouts[key] = verdict
+        yield replace(layouts[key], subject=subject.name)
+
+
+def _own(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator[Verdict]:
+    """Verdicts on what a strategy does besides laying examples out."""
+    batches = subject.batches(seed)
+    yield auditor.batches(batches)
+    with unchanged(subject.module):
+        if mode == "train":
+            yield update_verdict(subject, auditor.alone, batches)
+        else:
+            rows = auditor.alone.comparable(range(len(subject.lengths)))
+            yield metric_verdict(subject.name, subject.figures, list(rows))
+
+
+def _layout(subject: Strategy) -> Any:
+    """Strategies that agree in this lay the same examples out alike."""
+    batching = subject.batching
+    if isinstance(batching, Stream):
+        return batching
+    return batching.layout, batching.micro_batch, batching.width_multiple
+
+
+def _coarse(
+    subjects: Sequence[Strategy], truth: Alone, arithmetic: Arithmetic, mode: Mode, seed: int, options: Options
+) -> Iterator[Verdict]:
+    first = _reference(subjects[0]).cast(arithmetic)
+    with in_mode(first.module, mode):
+        alone = Alone(first, DTYPES[arithmetic], exact=truth)
+        layouts: dict[Any, Verdict] = {}
+        for subject in subjects:
+            cast = replace(subject, module=first.module, bf16=first.bf16)
+            if (key := _layout(subject)) not in layouts:
+                told = _explained(subject, options)
+                layouts[key] = arithmetic_verdict(cast, alone.of(cast), arithmetic, mode, seed, told)
+            yield replace(layouts[key], subject=subject.name)
+
+
+def _subjects(
+    configs: Sequence[Config], left_out: Mapping[str, str], task: Task, data: Data, model: Model, options: Options
+) -> tuple[list[Strategy], dict[str, str]]:
+    """Those that fit the task, and why the others do not."""
+    fitting, unfit = [], dict(left_out)
+    for config in configs:
+        try:
+            fitting.append(_subject(config, task, data, model, options))
+        except HydromelError as error:
+            unfit[config["choices"]["batching"]] = str(error)
+    if not fitting:
+        raise HydromelError(next(iter(unfit.values())))
+    return fitting, unfit
+
+
+def _subject(config: Config, task: Task, data: Data, model: Model, options: Options) -> Strategy:
+    """A strategy over a sample of the training split; its updates are small, so that there are several."""
+    batching = build(_small(config["batching"]), "batching", {}, config["plugins"])
+    if isinstance(batching, Auto):
+        raise HydromelError("batching=auto chooses among the others, which are audited by themselves; name those")
+    train = data.splits["train"]
+    arrange(config, batching, train)  # tells a strategy that does not fit the task
+    if isinstance(batching, Stream):
+        text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
+        text = with_random_ids(text, data.vocabs, config["seed"]) if options.random else text
+        return StreamSubject(batching.name, model, text.to(device_of(model)), batching, task, data.vocabs)
+    examples = sample(train, options.rows, options.longest, config["seed"])
+    examples = with_random_ids(examples, data.vocabs, config["seed"]) if options.random else examples
+    return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, task, data.vocabs)
+
+
+def _small(node: Config) -> Config:
+    size = node.get("batch_size")
+    if size is None:
+        return node
+    small = {**node, "batch_size": min(size, UPDATE_ROWS)}
+    return small | {"plan": {**node["plan"], "batch_size": small["batch_size"]}} if "plan" in node else small
+
+
+def _reference(subject: Strategy) -> Strategy:
+    """One example at a time, packed: no padding, no neighbours."""
+    if isinstance(subject, StreamSubject):
+        return subject
+    return replace(subject, batching=replace(subject.batching, layout="packed", micro_batch=None))
+
+
+def _ignores_mask(subject: Strategy) -> bool:
+    return isinstance(subject, ModelSubject) and subject.batching.layout == "unmasked"
+
+
+def _explained(subject: Strategy, options: Options) -> bool:
+    return options.explained or not _ignores_mask(subject)
+
+
+def _chosen(config: Config) -> str:
+    return str(config["choices"].get("encoder") or name_of(config, "encoder"))

@@ -1,0 +1,71 @@
+"""How the batches of an audit are padded: what a collate function is told, and helps it to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from runner.audit.tracing.observe import HUGE, Fill
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How much padding a batch is to have, and what is to stand in it. `stack` does both for most collate functions.
+
+    Attributes:
+        widen: padded sizes as a multiple of what the longest example needs.
+        fill: `neutral` (zeros), `other` finite content, `huge` (1e30) or `nan`.
+        left: padding goes before the tokens.
+    """
+
+    widen: int = 1
+    fill: Fill = "neutral"
+    left: bool = False
+
+    def width(self, longest: int) -> int:
+        """The padded size for a longest of `longest`."""
+        return max(1, longest) * self.widen
+
+    def stack(self, rows: Sequence[Tensor], pad: int | None = None) -> Tensor:
+        """Rows of (length, *) -> (B, width, *); every dimension in which they differ is padded.
+
+        Floats get `fill`; integers, which have no NaN, get values of the rows themselves wherever it is not neutral.
+
+        Args:
+            pad: what always stands in padding, for a module that knows padding by this value.
+        """
+        dims = max(row.dim() for row in rows)
+        sizes = [max(row.shape[dim] for row in rows) for dim in range(dims)]
+        uneven = [dim == 0 or len({row.shape[dim] for row in rows}) > 1 or self._inner(rows) for dim in range(dims)]
+        shape = [self.width(size) if wide else size for size, wide in zip(sizes, uneven, strict=True)]
+        stacked = self._filled(rows, (len(rows), *shape)) if pad is None else rows[0].new_full((len(rows), *shape), pad)
+        for place, row in enumerate(rows):
+            first = slice(shape[0] - len(row), None) if self.left else slice(0, len(row))
+            stacked[(place, first, *(slice(0, size) for size in row.shape[1:]))] = row
+        return stacked
+
+    def mask(self, lengths: Sequence[int]) -> Tensor:
+        """(B, width) true at real tokens."""
+        place = torch.arange(self.width(max(lengths, default=0)))
+        count = torch.tensor(list(lengths))[:, None]
+        return place >= len(place) - count if self.left else place < count
+
+    def _inner(self, rows: Sequence[Tensor]) -> bool:
+        """Whether trailing dimensions are lengths too (characters of words): integers of two dimensions."""
+        return rows[0].dim() == 2 and not rows[0].is_floating_point()
+
+    def _filled(self, rows: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+        dtype = rows[0].dtype
+        if self.fill == "neutral":
+            return torch.zeros(shape, dtype=dtype)
+        if not dtype.is_floating_point:
+            pool = torch.cat([row.flatten() for row in rows])
+            if not len(pool):
+                return torch.zeros(shape, dtype=dtype)
+            generator = torch.Generator().manual_seed(len(pool))
+            return pool[torch.randint(len(pool), shape, generator=generator)]
+        value = {"other": 1.25, "huge": HUGE, "nan": float("nan")}[self.fill]
+        return torch.full(shape, value, dtype=dtype)

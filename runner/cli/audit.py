@@ -1,0 +1,182 @@
+"""The command `hydromel-audit`: is this model batch-invariant under each strategy, and if not, where does it leak?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.common.command_line import Parser, exit_code, whole
+from runner.common.errors import HydromelError
+from runner.common.files import as_json, check_writable, write
+from runner.common.run_schema import RESOLVED
+from runner.config.compose import compose_config, compose_strategies, under
+from runner.config.saved import MODEL, config_of
+
+Config = dict[str, Any]
+_NO_INSIGHT = ": more add time, not insight"
+ALONE = {  # flags that say what is audited, and others that they take
+    "gallery": ("known bugs", ("json",)),
+    "every": ("configs, one line each", ("json", "config_dir", "overrides")),
+}
+_EXAMPLES = """examples:
+  hydromel-audit                                         the default model under every strategy that fits
+  hydromel-audit task=tag encoder=rnn                    another one
+  hydromel-audit task=classify encoder=conv batching=unmasked --html audit.html
+  hydromel-audit --run runs/2026-11-21/101500-tag        a trained model, its own weights
+  hydromel-audit --run runs/FOLDER batching=bucketed     the same under another strategy
+  hydromel-audit --every task=classify                   all encoders and poolings, small, a line each
+  hydromel-audit --gallery                               known bugs: is each caught, and named?
+
+exit codes: 0 all checks pass, 1 one fails (or the input is bad). docs/audit.md explains checks and kinds."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Exit codes: 0 all checks pass, 1 one fails or the input is bad."""
+    return exit_code(lambda: _command(arguments))
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    command = parser()
+    options = command.parse_intermixed_args(arguments)
+    _check(options, command.get_default)
+    for file in (options.json, options.html):
+        check_writable(file)
+    if options.gallery:
+        return _gallery(options)
+    if options.every:
+        return _every(options)
+    return _audit(options)
+
+
+def _audit(options: argparse.Namespace) -> int:
+    configs, left_out = _configs(options)
+    # imports torch: help and a mistyped name need not wait for that
+    import torch
+
+    from runner.audit.config_audit import Options, audit_config
+    from runner.audit.report import console_and_html
+
+    _check_root(configs[0], options.run)
+    torch.set_num_threads(configs[0]["threads"] or 1)  # small batches: more threads only wait for each other
+    weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
+    wanted = Options(
+        rows=options.rows,
+        longest=options.longest,
+        random=options.random,
+        heat=options.html is not None,
+        weights=weights,
+    )
+    report = audit_config(configs, left_out, wanted)
+    console_and_html.console(report)
+    if options.json is not None:
+        write(options.json, as_json(report.as_dict()))
+    if options.html is not None:
+        write(options.html, console_and_html.page(report))
+        print(f"Page: {options.html}")
+    return 0 if report.passed else 1
+
+
+def _every(options: argparse.Namespace) -> int:
+    import torch
+
+    from runner.audit.report import console_and_html
+    from runner.audit.search_space import audit_space
+
+    torch.set_num_threads(1)
+    audited = []
+    for one in audit_space(options.overrides, options.config_dir):
+        print("\n".join(console_and_html.combination(one)), flush=True)
+        audited.append(one)
+    models = [one for one in audited if one.report is not None]
+    passed = sum(one.passed for one in models)
+    print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are no model (-)")
+    if options.json is not None:
+        write(options.json, as_json([one.as_dict() for one in audited]))
+    return 0 if models and passed == len(models) else 1
+
+
+def _gallery(options: argparse.Namespace) -> int:
+    from runner.audit.gallery.show import as_dicts, console
+
+    catches = console()
+    if options.json is not None:
+        write(options.json, as_json(as_dicts(catches)))
+    return 0 if all(one.named and one.twin_passed for one in catches) else 1
+
+
+def _check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+    """Raises HydromelError for flags that would have no effect beside others."""
+    for flag, (what, takes) in ALONE.items():
+        if getattr(options, flag):
+            for name, value in vars(options).items():
+                if name not in (flag, *takes) and value not in ([], default(name)):
+                    got = options.overrides[0] if name == "overrides" else f"--{name.replace('_', '-')}"
+                    raise HydromelError(f"--{flag} audits {what}; it takes no {got}")
+    for override in options.overrides:
+        if override.lstrip("+").startswith("resume=") and override.partition("=")[2] != "null":
+            raise HydromelError(f"{override}: to audit a run, give --run FOLDER; leave it out")
+
+
+def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]:
+    """A config for each strategy to be audited: those that are named, or all; and why others do not compose."""
+    if options.run is None:
+        return compose_strategies(options.overrides, options.config_dir)
+    for override in options.overrides:
+        if not override.startswith(("batching=", "plugins=")):
+            raise HydromelError(
+                f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME and "
+                f"plugins=[NAME], no {override}"
+            )
+    plugins = compose_config([one for one in options.overrides if one.startswith("plugins=")])["plugins"]
+    config = config_of(options.run, (*MODEL, "batching"), plugins)
+    config["plugins"] = plugins  # whom to trust is said on the command line, not by the file
+    if not any(one.startswith("batching=") for one in options.overrides):
+        return [config], {}
+    strategies, left_out = compose_strategies(options.overrides, options.config_dir)
+    return [under(config, one) for one in strategies], left_out
+
+
+def _check_root(config: Config, run: Path | None) -> None:
+    """Raises HydromelError where the top level of a config (of a run, if it is one's) does not fit."""
+    from runner.config.instantiate import check_options
+    from runner.config.schema import check_root
+
+    try:
+        check_options(check_root, config, "")
+    except HydromelError as error:
+        raise error if run is None else HydromelError(f"{run / RESOLVED}: {error}") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="hydromel-audit",
+        description="Does what a model says about an example depend on the examples beside it? Outputs, gradients, "
+        "loss, predictions and metrics of each example alone, against the same example in company.",
+        epilog=_EXAMPLES,
+    )
+    made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
+    made.add_argument("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
+    made.add_argument(
+        "--rows", type=whole(8, 512, _NO_INSIGHT), default=20, metavar="N", help="examples (default: %(default)s)"
+    )
+    made.add_argument(
+        "--longest",
+        type=whole(3, 4096, _NO_INSIGHT),
+        default=60,
+        metavar="N",
+        help="tokens; longer rows are cut (default: %(default)s)",
+    )
+    made.add_argument("--random", action="store_true", help="random words instead of the corpus's")
+    made.add_argument("--gallery", action="store_true", help="audit known bugs instead: is each caught and named?")
+    made.add_argument("--every", action="store_true", help="every task, encoder and option of configs/, small, in turn")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts and findings here")
+    made.add_argument("--html", type=Path, metavar="FILE", help="write a page with a heat map, position x module")
+    made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""The command `hydromel-evaluate`: figures of a finished run on its own splits, or log P of each line of any text."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.cli.run_arguments import add_run_flags, loaded
+from runner.cli.text_io import reading, writing
+from runner.common.command_line import Parser, exit_code, whole
+from runner.common.errors import HydromelError
+from runner.common.files import as_json, check_writable, write
+
+if TYPE_CHECKING:
+    from runner.inference.evaluation.tally import Tally
+
+_EXAMPLES = """examples:
+  hydromel-evaluate run=RUN                                 on the run's own test set (valid, where there is none)
+  hydromel-evaluate run=RUN --split valid --json valid.json
+  hydromel-evaluate run=RUN --streams 1 --window 1000       a stream: every token in the context of all before it
+  hydromel-evaluate run=RUN --input lines.txt | sort -n     a line's log P, perplexity, tokens, unknown ones
+  hydromel-evaluate run=RUN --input - --format jsonl < lines.txt
+
+exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on).
+docs/language_models.md explains."""
+_OF_TEXT = {"output": Path("-"), "format": "tsv", "independent": False, "chunk": 2**22, "encoding": "utf-8"}
+_OF_SPLITS = {"split": None, "streams": None, "window": None}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return exit_code(lambda: _evaluate(parser().parse_args(arguments)))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    _check(options)
+    check_writable(options.json)
+    content = _split(options) if options.input is None else _text(options)
+    if options.json is not None:
+        write(options.json, as_json({"run": options.run.removeprefix("run="), **content}))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises HydromelError for an option that has no effect here."""
+    useless, why = (_OF_TEXT, "needs --input") if options.input is None else (_OF_SPLITS, "has no effect on --input")
+    for name, default in useless.items():
+        if getattr(options, name) != default:
+            raise HydromelError(f"--{name} {why}; see hydromel-evaluate --help")
+
+
+def _split(options: argparse.Namespace) -> dict[str, Any]:
+    """Measure a split, print its figures; all that was measured."""
+    # imports torch: help and a mistyped option need not wait for that
+    from runner.inference.evaluation.show import console
+    from runner.inference.evaluation.splits import SplitEvaluation
+    from runner.profiling.malloc import choose_malloc
+
+    run = loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
+    choose_malloc(run.trained.config.get("malloc", "return"))  # runs of before there was a choice
+    split, metrics = run.measure(options.split, options.batch_size)
+    console(f"{split} of {run.trained.corpus.name}", metrics)
+    return {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split, "metrics": metrics}
+
+
+def _text(options: argparse.Namespace) -> dict[str, Any]:
+    """Write a line for each line of a text; figures of all of it."""
+    from runner.inference.evaluation.lines import LineScorer
+    from runner.inference.evaluation.show import totals
+    from runner.inference.evaluation.tally import Tally
+    from runner.inference.generation.language_model import LanguageModel, NextToken
+    from runner.inference.trained import Trained
+    from runner.profiling.malloc import choose_malloc
+
+    trained = loaded(options, Trained.load)
+    choose_malloc(trained.config.get("malloc", "return"))
+    if not isinstance(trained.task, NextToken):
+        raise HydromelError(
+            f"{options.run}: task={trained.task.name} gives a text no probability; hydromel-predict answers it, and "
+            "without --input the run's own splits are evaluated"
+        )
+    carried = trained.task.unit == "stream" and not options.independent
+    scorer = LineScorer(LanguageModel(trained, options.run, allow_unk=True), carried, options.batch_size)
+    total = Tally()
+    with writing(options.output) as sink:
+        for lines in _passages(options):
+            tallies = scorer.score(lines)
+            sink.write("".join(f"{_line(tally, options.format)}\n" for tally in tallies).encode())
+            sink.flush()  # somebody may wait for these before there are more
+            total = sum(tallies, start=total)
+    if total.tokens:
+        totals(total)
+    return {"lines": "continued" if carried else "independent", "metrics": total.figures() if total.tokens else {}}
+
+
+def _passages(options: argparse.Namespace) -> Iterator[list[str]]:
+    """The text's lines, some at a time."""
+    from runner.text.formats.reader import check_encoding, passages, read_lines
+
+    check_encoding(options.encoding)
+    name = "stdin" if options.input == Path("-") else str(options.input)
+    with reading(options.input) as source:
+        lines = read_lines(source, name, options.encoding)
+        for passage in passages(lines, name, options.chunk, lambda line: True):
+            yield passage.lines
+
+
+def _line(tally: Tally, form: str) -> str:
+    figures = tally.figures()
+    if form == "jsonl":
+        from runner.common.files import finite
+
+        return json.dumps(finite(figures), allow_nan=False)
+    return f"{figures['log_p']:.4f}\t{figures['perplexity']:.4f}\t{tally.tokens}\t{tally.unknown}"
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="hydromel-evaluate",
+        description="Evaluates the best checkpoint of a finished run, in full precision: on a split of its own data "
+        "set; or, with --input, log P (nats) of each line of a text by a language model.",
+        epilog=_EXAMPLES,
+    )
+    made.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    made.add_argument("--split", choices=("train", "valid", "test"), help="(default: test, or valid without one)")
+    made.add_argument(
+        "--streams", type=whole(1), metavar="N", help="streams side by side, each from no context (default: the run's)"
+    )
+    made.add_argument("--window", type=whole(1), metavar="N", help="tokens of a stream at a time (default: the run's)")
+    made.add_argument("--input", type=Path, metavar="FILE", help="text instead, plain or gzip (-: stdin)")
+    made.add_argument("--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="its lines' (-: stdout)")
+    made.add_argument(
+        "--format",
+        choices=("tsv", "jsonl"),
+        default=_OF_TEXT["format"],
+        help="of its lines: log P, perplexity, tokens, unknown ones; or an object with all figures (%(default)s)",
+    )
+    made.add_argument(
+        "--independent", action="store_true", help="each line by itself, though the run reads a stream (task.unit)"
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write figures and tables")
+    made.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
+    made.add_argument(
+        "--chunk",
+        type=whole(1),
+        default=_OF_TEXT["chunk"],
+        metavar="N",
+        help="characters of a text that are read at a time (%(default)s)",
+    )
+    made.add_argument("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="of a text (%(default)s)")
+    add_run_flags(made)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""The command `hydromel-inspect`: what the cells and gates of a recurrent language model do over a text."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.cli.run_arguments import add_run_flags, loaded
+from runner.cli.text_io import STDIO, reading
+from runner.common.command_line import Parser, exit_code, whole
+from runner.common.errors import HydromelError, unknown
+from runner.common.files import as_json, check_writable, write
+
+if TYPE_CHECKING:
+    from runner.inference.trained import Trained
+
+_EXAMPLES = """examples:
+  hydromel-inspect run=RUN --split test --html cells.html      the run's own test text (data sets: --data-dir FOLDER)
+  hydromel-inspect run=RUN --input novel.txt --feature quotes,line_position --cells 5
+  hydromel-inspect run=RUN --feature all < module.py            the features of Python source, too
+
+features: quotes, line_position, newline, blank_line, depth, indentation, word_position, space, capital, digit;
+python_string, python_comment, python_depth. docs/language_models.md explains.
+exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return exit_code(lambda: _inspect(parser().parse_args(arguments)))
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    # imports torch: help and a mistyped option need not wait for that
+    from runner.inference.inspection import show
+    from runner.inference.inspection.properties import chosen
+    from runner.inference.inspection.reading import read
+    from runner.inference.inspection.watch import watch
+
+    names = chosen(options.feature)
+    for file in (options.json, options.html):
+        check_writable(file)
+    trained = _load(options)
+    text, source = _text(options, trained)
+    passage = read(trained, text, source)
+    seen = watch(trained.model, passage, names, options.show)
+    report = show.Report.of(options.run.removeprefix("run="), source, passage, seen, options.cells)
+    show.console(report)
+    if options.json is not None:
+        write(options.json, as_json(report.as_dict()))
+    if options.html is not None:
+        write(options.html, show.page(report))
+        print(f"Page: {options.html}")
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Trained:
+    from runner.inference.trained import Trained
+
+    trained = loaded(options, Trained.load)
+    if not trained.task.causal:
+        raise HydromelError(
+            f"{options.run}: task={trained.task.name} is no language model; hydromel-inspect reads text"
+        )
+    return trained
+
+
+def _text(options: argparse.Namespace, trained: Trained) -> tuple[str, str]:
+    """At most `limit` characters, and what they are called."""
+    from runner.inference.inspection.reading import joined, of_characters
+
+    if options.split is not None:
+        tables = trained.corpus.read()
+        if options.split not in tables:
+            raise unknown("split", options.split, tables, f"dataset={trained.corpus.name}")
+        tokens = tables[options.split]["tokens"].slice(0, options.limit)  # a row has a token, or is a line's end
+        text = joined(tokens.to_pylist(), of_characters(trained))
+        return text[: options.limit], f"{options.split} of {trained.corpus.name}"
+    name = "stdin" if options.input == STDIO else str(options.input)
+    kept, held = [], 0
+    for line in _lines(options, name):
+        kept.append(line)
+        held += len(line) + 1
+        if held > options.limit:
+            break
+    return "\n".join(kept)[: options.limit], name
+
+
+def _lines(options: argparse.Namespace, name: str) -> Iterator[str]:
+    from runner.text.formats.reader import check_encoding, read_lines
+
+    check_encoding(options.encoding)
+    with reading(options.input) as source:
+        yield from read_lines(source, name, options.encoding)
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="hydromel-inspect",
+        description="Runs a text through a recurrent language model: which cells and gates track which feature of the "
+        "text (Pearson correlation, over all tokens), how saturated gates are, and a page of text in their colours.",
+        epilog=_EXAMPLES,
+    )
+    made.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    source = made.add_mutually_exclusive_group()
+    source.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="a text (default: standard input)")
+    source.add_argument("--split", choices=("train", "valid", "test"), help="text of the run's own data set instead")
+    made.add_argument("--feature", metavar="A,B", help="of the text, or `all` (default: all but those of Python)")
+    made.add_argument("--cells", type=whole(1, 50), default=3, metavar="N", help="a feature (default: %(default)s)")
+    made.add_argument(
+        "--limit",
+        type=whole(2),
+        default=50_000,
+        metavar="CHARS",
+        help="characters that are read; memory hardly grows with them (default: %(default)s)",
+    )
+    made.add_argument(
+        "--show",
+        type=whole(1, 50_000),
+        default=4_000,
+        metavar="N",
+        help="tokens on the page, from the begin of the text (default: %(default)s)",
+    )
+    made.add_argument("--html", type=Path, metavar="FILE", help="write a page of coloured text")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
+    made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the text (default: %(default)s)")
+    add_run_flags(made)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The command `hydromel-lr`: which learning rates a configured model bears, by a short training at rising rates."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.common.command_line import Parser, exit_code, number, whole
+from runner.common.errors import HydromelError
+from runner.common.files import as_json, check_writable, write
+from runner.config.compose import compose_config
+
+if TYPE_CHECKING:
+    from runner.experiment.lr_range import Range
+
+PLOT = "lr_range.png"
+_EXAMPLES = """examples:
+  hydromel-lr encoder=conv                                     on the built-in corpus
+  hydromel-lr experiment=sst2_conv data_dir=DATA --updates 400
+  hydromel-lr task=lm optimizer=sgd --low 0.01 --high 1000 --out reports --json lr.json
+
+docs/search.md says how to read the plot."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+    return exit_code(lambda: _test(parser().parse_intermixed_args(arguments)))
+
+
+def _test(options: argparse.Namespace) -> int:
+    if options.low >= options.high:
+        raise HydromelError(f"--low {options.low:g} must be below --high {options.high:g}")
+    config = compose_config(options.overrides, options.config_dir)
+    picture = options.out / PLOT
+    for path in (picture, options.json):
+        check_writable(path)
+    # imports torch: help and a mistyped name need not wait for that
+    from runner.experiment.lr_range import rising
+    from runner.experiment.lr_range_plot import draw
+    from runner.experiment.lr_range_run import range_of
+
+    rates = rising(options.low, options.high, options.updates)
+    found = range_of(config, rates, options.smoothing, lambda line: print(line, flush=True))
+    if not len(found.rates):
+        raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; give a lower one")
+    draw(found, picture)
+    if options.json is not None:
+        write(options.json, as_json(as_dict(found)))
+    for line in summary(found, config["optimizer"]["lr"]):
+        print(line)
+    print(f"plot: {picture}")
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = Parser(
+        prog="hydromel-lr",
+        description="Learning-rate range test: train once from the beginning, the rate rising from update to update, "
+        "and see where the loss falls and where it diverges. No run's folder is made.",
+        epilog=_EXAMPLES,
+    )
+    made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
+    made.add_argument("--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)")
+    made.add_argument("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
+    made.add_argument("--updates", type=whole(10), default=300, metavar="N", help="in all (default: %(default)s)")
+    made.add_argument(
+        "--smoothing",
+        type=_weight,
+        default=0.9,
+        metavar="W",
+        help="of the loss: weight of what was (default: %(default)s)",
+    )
+    made.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: here)")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write rates, losses and what is read off them")
+    made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    return made
+
+
+def summary(found: Range, configured: float) -> list[str]:
+    """What to make of it, in lines."""
+    lines = [f"{len(found.rates)} updates, rates {found.rates[0]:.3g} to {found.rates[-1]:.3g}"]
+    if found.diverged is not None:
+        lines.append(f"the loss diverged at {found.diverged:.3g}")
+    if found.lowest is None:
+        return [*lines, "the loss did not fall at any rate: give a lower --low, or more --updates"]
+    lines.append(f"lowest smoothed loss at {found.lowest:.3g}, steepest fall at {found.steepest:.3g}")
+    if found.still_falling:
+        lines.append("it was still falling at the end: give a higher --high")
+    return [
+        *lines,
+        f"suggested: optimizer.lr={found.suggestion:.2g}, a tenth of that of the lowest (now {configured:g})",
+    ]
+
+
+def as_dict(found: Range) -> dict[str, Any]:
+    """Plain values, a list for each array."""
+    return {
+        "rates": found.rates.tolist(),
+        "losses": found.losses.tolist(),
+        "smoothed": found.smoothed.tolist(),
+        "diverged": found.diverged,
+        "lowest": found.lowest,
+        "steepest": found.steepest,
+        "suggestion": found.suggestion,
+        "still_falling": found.still_falling,
+    }
+
+
+def _weight(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to below 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

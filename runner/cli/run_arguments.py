@@ -1,0 +1,41 @@
+"""How a command that uses a finished run is told of it, and loads it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TypeVar
+
+from runner.common.command_line import Parser
+
+T = TypeVar("T")
+
+
+def add_run_flags(parser: Parser) -> None:
+    """Flags of all commands that use a finished run, about how it is loaded."""
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "float64"), help="of the arithmetic (default: as the run's)")
+    parser.add_argument(
+        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
+    )
+    parser.add_argument("--data-dir", metavar="FOLDER", help="where data and vectors lie now (default: as in training)")
+    parser.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+
+
+def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
+    """What `load(folder, device, dtype, plugins, data_dir)` makes of the run that the flags name.
+
+    Raises:
+        HydromelError: no such run, or no such device; and whatever `load` raises.
+    """
+    # imports torch: help and a mistyped option need not wait for that
+    from runner.profiling.matmul import choose_matmul
+    from runner.tracking.mlflow_download import with_folder
+    from runner.training.setup import choose_device
+
+    device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
+    choose_matmul("torch")
+    trusted = [name for name in options.plugins.split(",") if name]
+    return with_folder(
+        options.run, options.uri, lambda folder: load(folder, device, options.dtype, trusted, options.data_dir)
+    )

@@ -1,0 +1,73 @@
+"""hydromel-sync: deliver what runs' folders hold and their trackers have not got yet.
+
+A run whose process died on this machine is marked as interrupted first (KILLED in MLflow); when it is resumed it
+becomes running again. Runs that are being written are left to their own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner.common.command_line import Parser, failed
+from runner.common.errors import HydromelError
+from runner.tracking.mlflow_tracker import MlflowTracker
+from runner.tracking.sync import run_folders, sync_run, tracker_of
+from runner.tracking.tracker import Tracker
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    try:
+        sys.exit(sync(_parser().parse_args(arguments)))
+    except HydromelError as error:
+        sys.exit(failed(str(error)))
+
+
+def sync(options: argparse.Namespace) -> int:
+    """Deliver, print one line a run and a summary; 1 if something could not be delivered."""
+    try:
+        given = _given_tracker(options.uri, options.experiment)
+        found = list(dict.fromkeys(path for folder in options.folders for path in run_folders(folder)))
+    except HydromelError as error:
+        print(error, file=sys.stderr)
+        return 1
+    counts: dict[str, int] = {}
+    trackers: dict[str, Tracker] = {}
+    for folder in found:
+        try:
+            state: str = sync_run(folder, given or tracker_of(folder, trackers), options.again)
+            print(f"{folder}: {state}")
+        except HydromelError as error:
+            state = "not delivered"
+            print(f"{folder}: not delivered: {error}", file=sys.stderr)
+        counts[state] = counts.get(state, 0) + 1
+    print(f"{len(found)} runs: {', '.join(f'{count} {state}' for state, count in counts.items()) or 'none found'}")
+    return int("not delivered" in counts)
+
+
+def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
+    """The one named on the command line; a relative sqlite file is meant from here, not from where a run began."""
+    if uri is None:
+        return None
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        uri = f"sqlite:///{Path.cwd()}/{uri.removeprefix('sqlite:///')}"
+    tracker = MlflowTracker(uri=uri, experiment=experiment, artifact_location=None, timeout_s=10.0, retry_s=30.0)
+    tracker.check()
+    return tracker
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="hydromel-sync", description="Deliver runs to the trackers they were given.")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER", help="runs, or above (runs)"
+    )
+    parser.add_argument("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
+    parser.add_argument("--experiment", default="hydromel", help="MLflow experiment that goes with --uri (hydromel)")
+    parser.add_argument("--again", action="store_true", help="also runs that are noted as delivered; none is doubled")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

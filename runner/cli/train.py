@@ -1,0 +1,189 @@
+"""The command `hydromel`: Hydra composes a config; a run or a sweep of runs is made of it.
+
+Nothing heavy is imported here, so that help, completion and the message for a mistyped key come at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.common.command_line import FULL_ERROR, failed, interrupt
+from runner.common.errors import HydromelError
+from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
+from runner.config.compose import resolve
+from runner.config.error_messages import explain
+from runner.config.saved import write_config
+from runner.experiment.job import process_start, run_job
+from runner.sweeps.jobs import Jobs
+
+_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+    wanted = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
+    signal.signal(signal.SIGTERM, interrupt)
+    jobs = Jobs()
+
+    def job(config: DictConfig) -> None:
+        _restore(wanted)
+        _one_job(config, jobs)
+
+    try:
+        _check_arguments()
+        hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")(job)()
+    except (HydraException, OmegaConfBaseException, HydromelError, OSError) as error:
+        _restore(wanted)
+        sys.exit(failed(explain(error)))
+    except KeyboardInterrupt:
+        kept = f"; {jobs.done} finished run(s) are kept" if jobs.sweep else ""
+        again = f"; go on with sweep.id={jobs.sweep.name}" if jobs.sweep else ""
+        print(f"interrupted{kept}{again}", file=sys.stderr)
+        sys.exit(130)
+    if jobs.search is not None:
+        sys.exit(jobs.search())
+    if jobs.sweep is not None:
+        jobs.tell()
+    sys.exit(jobs.code)
+
+
+def _check_arguments() -> None:
+    """Raises HydromelError for flags that Hydra does not know: itself it prints its usage, and exits with 2."""
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))  # may stand anywhere
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parser.parse_args()
+
+
+def _refuse(message: str) -> NoReturn:
+    raise HydromelError(f"{message}; flags stand before all options, see hydromel --help")
+
+
+def _restore(wanted: str | None) -> None:
+    os.environ.pop(FULL_ERROR, None)
+    if wanted is not None:
+        os.environ[FULL_ERROR] = wanted
+
+
+def _one_job(config: DictConfig, jobs: Jobs) -> None:
+    hydra_config = HydraConfig.get()
+    output = Path(hydra_config.runtime.output_dir)
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        jobs.sweep = output
+        _sweep_job(config, jobs, hydra_config)
+        return
+    try:
+        plain = resolve(config, dict(hydra_config.runtime.choices))
+        if plain["search"] is not None:
+            jobs.search = _search(plain, hydra_config)
+            return
+        if plain["repeat"] != 1:
+            from runner.sweeps.repeat import run_repeats
+
+            run_repeats(config, dict(hydra_config.runtime.choices), hydra_config.overrides.hydra, jobs)
+            return
+        if plain["resume"] is None:
+            folder = output
+            if (folder / CHECKPOINTS).exists():  # one that came to nothing may be begun anew
+                raise HydromelError(
+                    f"{folder} holds a run; go on with it by resume={folder}, or give another hydra.run.dir"
+                )
+            plain["sweep"] = {"id": None}
+            write_config(plain, folder)
+        else:
+            plain, folder = resumed(plain, overrides)
+    except HydromelError as error:
+        jobs.code = failed(str(error))
+        return
+    finally:
+        with contextlib.suppress(OSError):  # Hydra made it; it is left where something lies in it
+            output.rmdir()
+    jobs.code = run_job(folder, process_start(), plain)
+
+
+def _search(plain: dict[str, Any], hydra_config: Any) -> Callable[[], int]:
+    """The search that this config is of. Raises HydromelError where it is told to do what a search does not."""
+    from runner.sweeps.search.search import run_search
+
+    if plain["resume"] is not None:
+        raise HydromelError(f"resume={plain['resume']}: a search goes on with sweep.id=ID")
+    if plain["repeat"] != 1:
+        raise HydromelError(
+            f"repeat={plain['repeat']}: a search runs each trial once; repeat its best: experiment=best"
+        )
+    if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
+        raise HydromelError("hydra.run.dir: a search's folder is runs_dir/sweep.id; give those")
+    folders = [source.path for source in hydra_config.runtime.config_sources if source.schema == "file"]
+    return partial(run_search, list(hydra_config.overrides.task), folders)
+
+
+def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], Path]:
+    """The config of the run to go on with, changed by the values that the command gives.
+
+    Raises:
+        HydromelError: no such run, a finished one, or an override that is no plain value of that config.
+    """
+    folder = Path(plain["resume"])
+    if not (folder / RESOLVED).is_file():
+        raise HydromelError(f"resume={folder}: that is no run's folder (it has no {RESOLVED})")
+    if (folder / RESULT).exists():
+        raise HydromelError(f"resume={folder}: that run is finished")
+    try:
+        saved = OmegaConf.load(folder / RESOLVED)
+    except yaml.YAMLError as error:
+        raise HydromelError(f"{folder / RESOLVED}: damaged, no YAML ({error})") from error
+    OmegaConf.set_struct(saved, True)
+    for override in overrides:
+        key, _, _ = override.lstrip("+~").partition("=")
+        if key in ("resume", "plugins"):
+            continue
+        if OmegaConf.is_config(OmegaConf.select(saved, key, default=None)) or override[0] in "+~":
+            raise HydromelError(f"{override}: resume goes on with the run's own config; only values can be changed")
+        value = OmegaConf.select(OmegaConf.from_dotlist([override]), key)
+        OmegaConf.update(saved, key, value)
+    config = OmegaConf.to_container(saved, resolve=True)
+    assert isinstance(config, dict)
+    here = {"resume": str(folder), "plugins": plain["plugins"]}  # no file may say which modules are trusted
+    new = {key: value for key, value in plain.items() if key not in config}  # options of later than when it began
+    return new | {str(key): value for key, value in config.items()} | here, folder
+
+
+def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: Any) -> None:
+    """Run one job in a fresh process, or skip it if this sweep has it finished; a failure is noted, not raised."""
+    overrides = " ".join(hydra_config.overrides.task)
+    try:
+        plain = resolve(config, dict(hydra_config.runtime.choices))
+        if plain["resume"] is not None:
+            raise HydromelError(f"resume={plain['resume']}: a sweep goes on with sweep.id=ID, one run without -m")
+        if plain["search"] is not None:
+            raise HydromelError("a search is one command; leave -m and lists of values out, or give search=null")
+        if plain["repeat"] != 1:  # of no job more than of others: the whole sweep ends here
+            sys.exit(failed(f"repeat={plain['repeat']}: a sweep takes seed=1,2,3 instead"))
+    except HydromelError as error:
+        finished = jobs.note_failure(overrides, failed(str(error)))
+    else:
+        finished = jobs.run(plain, overrides)
+    if not finished and hydra_config.launcher.get("_target_") != _BASIC_LAUNCHER:  # its list is not seen by the command
+        raise HydromelError(f"{jobs.failed[-1]} failed")
+
+
+if __name__ == "__main__":
+    main()

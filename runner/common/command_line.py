@@ -1,0 +1,98 @@
+"""What commands share: their options, how they complain, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from runner.common.errors import HydromelError
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, takes no abbreviated flags, and shows its examples as they are written.
+
+    Args:
+        prog: the command's name.
+        description: what it does.
+        epilog: examples, and where to read on.
+    """
+
+    def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises HydromelError."""
+        raise HydromelError(f"{message}; see {self.prog} --help")
+
+
+def whole(least: int, most: int | None = None, why: str = "") -> Callable[[str], int]:
+    """A whole number in these bounds, for `add_argument(type=...)`; `why` there are none above `most`."""
+
+    def whole_number(text: str) -> int:
+        if text.isascii() and text.isdigit() and least <= int(text) and (most is None or int(text) <= most):
+            return int(text)
+        bounds = f"from {least}" if most is None else f"from {least} to {most}"
+        too_many = most is not None and text.isascii() and text.isdigit() and len(text) < 9 and int(text) > most
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number {bounds}{why if too_many else ''}")
+
+    return whole_number
+
+
+def number(above: float | None, most: float | None = None) -> Callable[[str], float]:
+    """A finite number above the one and at most the other, for `add_argument(type=...)`."""
+
+    def bounded(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if math.isfinite(value) and (above is None or value > above) and (most is None or value <= most):
+            return value
+        bounds = [] if above is None else [f"above {above:g}"]
+        bounds += [] if most is None else [f"at most {most:g}"]
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number {' and '.join(bounds)}".rstrip())
+
+    return bounded
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """What `work` returns, or 1 after one line of error, 130 once interrupted, 141 where nobody reads on."""
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        return work()
+    except HydromelError as error:
+        return failed(str(error))
+    except BrokenPipeError:
+        return CLOSED_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def failed(line: str) -> int:
+    """Print one line of error, or with HYDRA_FULL_ERROR=1 where it came from; the exit code."""
+    if os.environ.get(FULL_ERROR) == "1":
+        traceback.print_exc()
+    shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(line.split()))
+    print(f"error: {shown}", file=sys.stderr, flush=True)  # a binary file's bytes must not command the terminal
+    return 1
+
+
+def interrupt(number: int, frame: object) -> None:
+    """A signal's handler: to be ended is to be interrupted."""
+    raise KeyboardInterrupt

@@ -1,0 +1,127 @@
+"""A config as `hydromel OVERRIDES` composes it, for commands that train nothing, and for the trials of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from runner.common.errors import HydromelError
+from runner.config.error_messages import explain
+
+Config = dict[str, Any]
+_GROUP = "batching="
+
+
+def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """The plain config, nothing left to interpolate.
+
+    Args:
+        overrides: `GROUP=NAME` and `key=value`, as on the command line.
+        config_dir: a folder with further configs (`--config-dir`).
+
+    Raises:
+        HydromelError: an unknown group, name or key, a value that is not of the form key=value, several values
+            (these commands make no sweep), or no such folder.
+    """
+    if config_dir is not None and not config_dir.is_dir():
+        raise HydromelError(f"--config-dir {config_dir}: no such folder")
+    return compose_from(overrides, [] if config_dir is None else [str(config_dir.resolve())])
+
+
+def compose_from(overrides: Sequence[str], folders: Sequence[str], values: Mapping[str, Any] | None = None) -> Config:
+    """The plain config out of further `folders` besides the project's own, with some `values` at dotted keys changed.
+
+    Raises:
+        HydromelError: as `compose_config`; also a key of `values` that the config does not have.
+    """
+    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
+    try:
+        _check_single(overrides)
+        with initialize_config_module("configs", version_base="1.3"):
+            composed = compose("train", [*overrides, *search], return_hydra_config=True)
+            choices = dict(composed.hydra.runtime.choices)
+            with open_dict(composed):
+                del composed["hydra"]
+            for key, value in (values or {}).items():
+                OmegaConf.update(composed, key, value, merge=False)
+            return resolve(composed, choices)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise HydromelError(explain(error)) from error
+
+
+def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
+    """The config as plain values, nothing left to interpolate, with the names that were chosen for its groups."""
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise HydromelError(explain(error)) from error
+    assert isinstance(plain, dict)
+    chosen = {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
+    return {str(key): with_string_keys(value) for key, value in plain.items()} | {"choices": chosen}
+
+
+def with_string_keys(value: Any) -> Any:
+    """The same, with strings as the keys of mappings: `{0: 2.0}` on the command line speaks of the label '0'."""
+    if isinstance(value, dict):
+        return {str(key): with_string_keys(one) for key, one in value.items()}
+    return [with_string_keys(one) for one in value] if isinstance(value, list) else value
+
+
+def compose_strategies(
+    overrides: Sequence[str], config_dir: Path | None, sizes: Sequence[int] = ()
+) -> tuple[list[Config], dict[str, str]]:
+    """A config for each strategy that the overrides name (`batching=a,b`), or for every one, and for each batch size.
+
+    Returns:
+        The configs, and by name why others do not compose.
+
+    Raises:
+        HydromelError: a name that there is not, one that is there twice, or none composes.
+    """
+    named = [one.removeprefix(_GROUP).split(",") for one in overrides if one.startswith(_GROUP)]
+    others = [one for one in overrides if not one.startswith(_GROUP)]
+    of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
+    there_are = names_of("batching", config_dir)
+    if named and len(set(named[-1])) < len(named[-1]):
+        raise HydromelError(f"{_GROUP}{','.join(named[-1])}: name each strategy once")
+    configs, left_out = [], {}
+    for name in named[-1] if named else there_are:
+        for of_size in of_sizes:
+            try:
+                configs.append(compose_config([*others, _GROUP + name, *of_size], config_dir))
+            except HydromelError as error:
+                if name not in there_are:  # mistyped
+                    raise
+                left_out[name] = str(error)
+    if not configs:
+        raise HydromelError(next(iter(left_out.values())))
+    return configs, left_out
+
+
+def _check_single(overrides: Sequence[str]) -> None:
+    """Raises HydromelError for a sweep: `seed=1,2`."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.is_sweep_override():
+            raise HydromelError(f"{override.input_line}: one value is taken here; only batching=a,b names several")
+
+
+def under(config: Config, strategy: Config) -> Config:
+    """`config` with the batching strategy of another one."""
+    choices = {**config["choices"], "batching": strategy["choices"]["batching"]}
+    return {**config, "batching": strategy["batching"], "choices": choices}
+
+
+def names_of(group: str, config_dir: Path | None = None) -> list[str]:
+    """Names of all configs of a group, such as `batching`."""
+    groups = [files("configs").joinpath(group)]
+    if config_dir is not None and (config_dir / group).is_dir():
+        groups.append(config_dir / group)
+    return sorted({Path(one.name).stem for folder in groups for one in folder.iterdir() if one.name.endswith(".yaml")})

@@ -1,0 +1,170 @@
+"""Config node -> object: allow-listed targets, keys and values checked against the constructor, nothing swallowed.
+
+A node is a mapping with `_target_`, a dotted path to a class or function. Its other keys are the constructor's
+arguments; nested nodes are built first. What only a running program knows (vocabularies, sizes) is given as
+`runtime` and reaches every constructor that has an argument of that name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic_core import SchemaError
+
+from runner.common.errors import HydromelError, did_you_mean
+
+ALLOWED = ("runner.", "tasks.", "reporting.")
+_TARGET = "_target_"
+_MISSING = "???"
+
+
+def build(node: Mapping[str, Any], where: str, runtime: Mapping[str, Any], plugins: Sequence[str] = ()) -> Any:
+    """Build the object that `node` names.
+
+    Args:
+        node: plain mapping with `_target_`.
+        where: its config key, for messages (`encoder`).
+        runtime: arguments that no config gives.
+        plugins: further module prefixes that the user allowed on the command line.
+
+    Raises:
+        HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
+    """
+    target = _locate(node, where, plugins)
+    options = {key: value for key, value in node.items() if key != _TARGET}
+    check_options(target, options, where, given=runtime)
+    nested = partial(_build_nested, runtime=runtime, plugins=plugins)
+    built = {key: nested(value, f"{where}.{key}") for key, value in options.items()}
+    accepted = inspect.signature(target).parameters
+    arguments = {name: value for name, value in runtime.items() if name in accepted} | built
+    try:
+        return target(**arguments)
+    except ValueError as error:
+        raise HydromelError(f"{where}: {error}") from error
+
+
+def check_options(
+    target: Callable[..., Any], options: Mapping[str, Any], where: str, given: Mapping[str, Any] | None = None
+) -> None:
+    """Check names and values of `options` against the signature of `target`; `given` may fill what is missing."""
+    parameters = inspect.signature(target).parameters
+    prefix = f"{where}." if where else ""
+    for name in options:
+        if name not in parameters:
+            raise HydromelError(
+                f"{prefix}{name}: unknown option{did_you_mean(name, parameters)} Allowed: {', '.join(parameters)}"
+            )
+    for name, parameter in parameters.items():
+        required = parameter.default is inspect.Parameter.empty and name not in (given or {})
+        if (required and name not in options) or options.get(name) == _MISSING:
+            raise HydromelError(f"{prefix}{name} is missing; give {prefix}{name}=VALUE")
+    init = target.__init__ if inspect.isclass(target) else target
+    hints = get_type_hints(init, include_extras=True)
+    for name, value in options.items():
+        if name in hints and _is_plain(value):
+            _check_value(value, hints[name], f"{prefix}{name}")
+
+
+def check_nodes(value: Any, where: str, given: Sequence[str], plugins: Sequence[str] = ()) -> None:
+    """Check names and values of every node in `value`, without building one; arguments `given` may be missing.
+
+    Raises:
+        HydromelError: as `build`.
+    """
+    if isinstance(value, list):
+        for place, item in enumerate(value):
+            check_nodes(item, f"{where}[{place}]", given, plugins)
+    if not isinstance(value, Mapping):
+        return
+    for key, item in value.items():
+        check_nodes(item, f"{where}.{key}", given, plugins)
+    if _TARGET in value:
+        options = {key: item for key, item in value.items() if key != _TARGET}
+        check_options(_locate(value, where, plugins), options, where, dict.fromkeys(given))
+
+
+def alternatives(node: Mapping[str, Any], where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[Any, ...]]:
+    """For each option of a node that is one of a few values: those that it does not have now.
+
+    Raises:
+        HydromelError: a target that is not allowed or not there.
+    """
+    target = _locate(node, where, plugins)
+    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    few = {name: _few_values(hints[name]) for name in node if name in hints}
+    return {name: tuple(v for v in values if v != node[name]) for name, values in few.items() if values}
+
+
+def _few_values(annotation: Any) -> tuple[Any, ...]:
+    """Those of a Literal, a bool, or a union of such and None."""
+    if annotation is bool:
+        return (False, True)
+    if annotation is type(None):
+        return (None,)
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    if get_origin(annotation) in (Union, UnionType):
+        each = [_few_values(one) for one in get_args(annotation)]
+        return tuple(value for values in each for value in values) if all(each) else ()
+    return ()
+
+
+def _check_value(value: Any, annotation: Any, where: str) -> None:
+    try:
+        adapter = TypeAdapter[Any](annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticSchemaGenerationError, SchemaError) as error:
+        raise HydromelError(f"{where}={value!r}: this option takes a node with _target_, not a value") from error
+    try:
+        adapter.validate_python(value, strict=True)
+    except ValidationError as error:
+        reasons = "; ".join(dict.fromkeys(detail["msg"] for detail in error.errors()))
+        raise HydromelError(f"{where}={value!r}: {reasons}") from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value holds no node that is yet to be built, so that its annotation can be checked."""
+    if isinstance(value, Mapping):
+        return _TARGET not in value and all(_is_plain(item) for item in value.values())
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _build_nested(value: Any, where: str, runtime: Mapping[str, Any], plugins: Sequence[str]) -> Any:
+    again = partial(_build_nested, runtime=runtime, plugins=plugins)
+    if isinstance(value, Mapping):
+        if _TARGET in value:
+            return build(value, where, runtime, plugins)
+        return {key: again(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, list):
+        return [again(item, f"{where}[{place}]") for place, item in enumerate(value)]
+    return value
+
+
+def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Callable[..., Any]:
+    path = node.get(_TARGET)
+    if not isinstance(path, str):
+        raise HydromelError(f"{where} has no _target_; name one of its configs ({where}=NAME) or give _target_")
+    allowed = (*ALLOWED, *(f"{plugin.rstrip('.')}." for plugin in plugins))
+    if not path.startswith(allowed):
+        raise HydromelError(
+            f"{where}._target_={path}: not allowed; it must begin with {', '.join(allowed)} (see the option plugins)"
+        )
+    module_name, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not path.startswith(error.name):
+            raise
+        raise HydromelError(f"{where}._target_={path}: no module {error.name}") from error
+    target = vars(module).get(name)
+    if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
+        public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
+        raise HydromelError(f"{where}._target_={path}: {module_name} has no {name}{did_you_mean(name, public)}")
+    return target  # type: ignore[no-any-return]

@@ -1,0 +1,226 @@
+"""Numericalise a corpus once: every split becomes a `Batch` of integer columns, cached on disk under a content hash.
+
+A cache file is a JSON header (vocabularies, figures), the arrays of all splits, and a SHA-256 over the whole. It is
+written to a temporary file and renamed, and a file that does not match its hash is made anew, never trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.common.files import write_atomically
+from runner.config.schema import Keep
+from runner.data.truncation import truncate
+from runner.interfaces import Corpus, Task
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from runner.text.bpe import pieces_of
+from runner.text.features import TokenFeature
+from runner.text.vocab import Vocab
+
+RULES = 3  # raise it when numericalising changes, so that old caches are not used
+TARGET = "target"
+SPLITS = ("train", "valid", "test")
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """A corpus as integers.
+
+    Attributes:
+        splits: train, valid and, where there is one, test.
+        vocabs: one for each feature, and `target`.
+        oov_rate: split -> feature -> share (0 to 1) of tokens that training does not know: `<unk>` and `Vocab.extra`.
+        truncated_tokens: split -> tokens cut off by max_length.
+        fingerprint: hash of the corpus (files and how they are read).
+        cached: whether it came from the cache.
+    """
+
+    splits: dict[str, Batch]
+    vocabs: dict[str, Vocab]
+    oov_rate: dict[str, dict[str, float]]
+    truncated_tokens: dict[str, int]
+    fingerprint: str
+    cached: bool
+
+
+def load(
+    corpus: Corpus,
+    features: Mapping[str, TokenFeature],
+    task: Task,
+    task_key: str,
+    max_length: int | None,
+    keep: Keep,
+    cache: Path | None,
+) -> Data:
+    """The corpus as integers, from the cache where it has this very content.
+
+    Args:
+        task_key: the task's options as text; targets depend on them.
+        max_length: rows are cut to so many tokens (None: never).
+        keep: which of their tokens remain; see `truncate`.
+        cache: folder of cache files (None: no cache).
+    """
+    fingerprint = corpus.fingerprint()
+    options = {name: repr(feature) for name, feature in features.items()}
+    key = json.dumps([RULES, fingerprint, options, task_key, max_length, keep], sort_keys=True)
+    if cache is None:
+        return numericalise(corpus, features, task, max_length, keep, fingerprint)
+    path = cache / f"{corpus.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.columns"
+    if (cached := _read(path)) is not None:
+        return cached
+    data = numericalise(corpus, features, task, max_length, keep, fingerprint)
+    write_atomically(path, _to_bytes(data))
+    return data
+
+
+def numericalise(
+    corpus: Corpus,
+    features: Mapping[str, TokenFeature],
+    task: Task,
+    max_length: int | None,
+    keep: Keep,
+    fingerprint: str,
+) -> Data:
+    """Read every split and map its strings to integers, by vocabularies from train alone.
+
+    Raises:
+        HydromelError: a split, column or label is not there, or rows with an answer for each token are to lose their
+            heads.
+    """
+    tables = corpus.read()
+    for needed in ("train", "valid"):
+        if needed not in tables:
+            raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
+    if max_length is None and keep != "head":
+        raise HydromelError(f"truncate={keep} says which tokens of a cut row stay, but none is cut; give max_length=N")
+    for name, feature in features.items():
+        if feature.column not in tables["train"].column_names:
+            columns = ", ".join(tables["train"].column_names)
+            raise HydromelError(
+                f"features.{name}.column={feature.column}: dataset={corpus.name} has no such column; it has {columns}"
+            )
+    vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
+    vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
+    for name, feature in features.items():
+        if feature.extend:  # new text, later: see `runner.text.open_vocabulary`
+            vocabs[name] = vocabs[name].extended([feature.strings(table) for table in tables.values()])
+    splits: dict[str, Batch] = {}
+    oov_rate: dict[str, dict[str, float]] = {}
+    truncated: dict[str, int] = {}
+    for split in SPLITS:
+        if split not in tables:
+            continue
+        ids_of = columns_of(tables[split], features, vocabs)
+        oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
+        whole = task.encode(ids_of, tables[split], vocabs)
+        if max_length is not None and keep != "head" and isinstance(whole.target, Ragged):
+            raise HydromelError(
+                f"truncate={keep}: task={task.name} answers each token, and what is left of a row would begin amid a "
+                "sentence or span; use truncate=head"
+            )
+        splits[split] = whole if max_length is None else truncate(whole, max_length, keep)
+        truncated[split] = whole.real_tokens - splits[split].real_tokens
+    return Data(splits, vocabs, oov_rate, truncated, fingerprint, cached=False)
+
+
+def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
+    """Packed integer columns; all share the rows of the first, whose lengths the others must have."""
+    columns: dict[str, Ragged] = {}
+    rows: Rows | None = None
+    for name, feature in features.items():
+        host_lengths, strings = _tokens(table, feature, vocabs[name])
+        if rows is None:
+            rows = Rows(host_lengths, torch.device("cpu"))
+        elif not np.array_equal(rows.host_lengths, host_lengths):
+            row = int(np.flatnonzero(rows.host_lengths != host_lengths)[0])
+            raise HydromelError(
+                f"features.{name}: row {row} has {host_lengths[row]} values for {rows.host_lengths[row]} tokens"
+            )
+        ids = vocabs[name].encode(strings)
+        columns[name] = Ragged(torch.from_numpy(ids), rows, "packed")
+    return columns
+
+
+def _tokens(table: pa.Table, feature: TokenFeature, vocab: Vocab) -> tuple[IntArray, pa.Array]:
+    """How many tokens each row has, and their strings."""
+    lengths = table[feature.column].combine_chunks().value_lengths()
+    host_lengths = lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    if vocab.merges is None:
+        return host_lengths, feature.strings(table)
+    pieces, strings = pieces_of(feature.strings(table), vocab.merges)
+    ends = np.concatenate(([0], np.cumsum(pieces)))[np.cumsum(host_lengths)]
+    return np.diff(ends, prepend=0), strings
+
+
+def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
+    unknown = torch.eq(ids, vocab.unk or 0) | (ids >= vocab.known)
+    return float(unknown.double().mean()) if len(ids) else 0.0
+
+
+# --- the cache file -------------------------------------------------------------------------------------------------
+
+
+def _to_bytes(data: Data) -> bytes:
+    header = {
+        "vocabs": {name: vocab.as_plain() for name, vocab in data.vocabs.items()},
+        "oov_rate": data.oov_rate,
+        "truncated_tokens": data.truncated_tokens,
+        "fingerprint": data.fingerprint,
+        "features": {split: list(batch.features) for split, batch in data.splits.items()},
+    }
+    arrays: Arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+    for split, batch in data.splits.items():
+        arrays[f"{split}/lengths"] = batch.rows.host_lengths
+        for name, feature in batch.features.items():
+            arrays[f"{split}/features/{name}"] = feature.values.numpy()
+        per_token = isinstance(batch.target, Ragged)
+        target = batch.target.values if isinstance(batch.target, Ragged) else batch.target
+        arrays[f"{split}/target_per_{'token' if per_token else 'row'}"] = target.numpy()
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    body = buffer.getvalue()
+    return hashlib.sha256(body).digest() + body
+
+
+def _read(path: Path) -> Data | None:
+    """The cached data, or None where there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HydromelError(f"{path} could not be read ({error.strerror}); cache_dir=null uses no cache") from error
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
+        header = json.loads(arrays["header"].tobytes())
+        splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
+    vocabs = {name: Vocab.of_plain(plain) for name, plain in header["vocabs"].items()}
+    return Data(splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True)
+
+
+def _batch(arrays: Mapping[str, npt.NDArray[Any]], split: str, names: list[str]) -> Batch:
+    rows = Rows(arrays[f"{split}/lengths"], torch.device("cpu"))
+    features = {name: Ragged(torch.from_numpy(arrays[f"{split}/features/{name}"]), rows, "packed") for name in names}
+    target: torch.Tensor | Ragged
+    if f"{split}/target_per_token" in arrays:
+        target = Ragged(torch.from_numpy(arrays[f"{split}/target_per_token"]), rows, "packed")
+    else:
+        target = torch.from_numpy(arrays[f"{split}/target_per_row"])
+    return Batch(features, target, np.arange(rows.n_rows))

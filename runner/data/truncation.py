@@ -1,0 +1,32 @@
+"""Long rows cut to a length."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from runner.config.schema import Keep
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import spans
+
+
+def truncate(batch: Batch, max_length: int, keep: Keep) -> Batch:
+    """Rows of at most `max_length` tokens.
+
+    Args:
+        keep: the first tokens of longer rows (head), the last ones (tail), or the first and the last half of
+            `max_length` (both; the first half is the larger one). What is kept closes up.
+    """
+    if batch.rows.max_len <= max_length:
+        return batch
+    lengths = np.minimum(batch.rows.host_lengths, max_length)
+    rows, _ = spans(batch.rows.host_offsets[:-1], lengths, batch.rows.device)
+    assert rows.source is not None
+    before_gap = {"head": max_length, "tail": 0, "both": max_length - max_length // 2}[keep]
+    behind_gap = np.arange(rows.n_tokens) - np.repeat(rows.host_offsets[:-1], lengths) >= before_gap
+    rows.source = rows.source + behind_gap * np.repeat(batch.rows.host_lengths - lengths, lengths)
+    tokens = torch.from_numpy(rows.source).to(batch.rows.device)
+    features = {name: feature.select_by(rows, tokens) for name, feature in batch.features.items()}
+    target = batch.target.select_by(rows, tokens) if isinstance(batch.target, Ragged) else batch.target
+    return Batch(features, target, batch.index)

@@ -1,0 +1,63 @@
+"""Several embeddings of a token, one after another or added up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Protocol, cast
+
+import torch
+from torch import nn
+
+from runner.common.types import Fraction
+from runner.layers.dropout import Dropout
+from runner.ragged.ragged import Ragged
+
+
+class Embedding(Protocol):
+    """Ids of features -> one vector a token."""
+
+    output_size: int
+
+    def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
+
+
+class Split(Protocol):
+    """A whole split: ids of each feature."""
+
+    @property
+    def features(self) -> Mapping[str, Ragged]: ...
+
+
+Splits = Mapping[str, Split]
+
+
+class Joined(nn.Module):
+    """The vectors of all parts, concatenated or summed.
+
+    Args:
+        parts: name -> embedding.
+        join: concat, or sum, for parts of one size.
+        dropout: probability of dropping a number of the whole vector.
+
+    Raises:
+        ValueError: no parts, or a sum of different sizes.
+    """
+
+    def __init__(self, *, parts: dict[str, nn.Module], join: Literal["concat", "sum"], dropout: Fraction) -> None:
+        super().__init__()
+        if not parts:
+            raise ValueError("parts={}: at least one embedding is needed")
+        sizes = {name: cast(Embedding, part).output_size for name, part in parts.items()}
+        if join == "sum" and len(set(sizes.values())) > 1:
+            shown = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+            raise ValueError(f"join=sum needs parts of one size, but {shown}; make them equal or use join=concat")
+        self.parts, self.join = nn.ModuleDict(parts), join
+        self.output_size = sum(sizes.values()) if join == "concat" else next(iter(sizes.values()))
+        self.dropout = Dropout(dropout)
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Ids -> rows of (length, D), D being the sum of the parts' sizes, or their size if they are summed."""
+        embedded: list[Ragged] = [part(features) for part in self.parts.values()]
+        values = [one.values for one in embedded]
+        joined = torch.cat(values, dim=-1) if self.join == "concat" else torch.stack(values).sum(dim=0)
+        return self.dropout.of(embedded[0].with_values(joined))

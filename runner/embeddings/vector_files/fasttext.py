@@ -1,0 +1,151 @@
+"""fastText's `.bin` models: header, dictionary, and the input matrix, plain or product-quantised (Joulin et al. 2016).
+
+A word's vector is the mean of its own row and those of its n-grams; a word that the model lacks has those of its
+n-grams alone. The layout is that of `FastText::saveModel` (versions 11 and 12), all little endian; rows are read where
+they lie.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.embeddings.vector_files.binary_reader import Cursor, mapped
+from runner.embeddings.vector_files.fasttext_matrix import Dense, Quantised
+from runner.embeddings.vector_files.fasttext_subwords import ngram_hashes
+from runner.embeddings.vector_files.table import Found, Table
+
+_MAGIC = struct.pack("<i", 793712314)
+_SUPERVISED = 3
+_END_OF_SENTENCE = b"</s>"  # has no n-grams
+_WORDS_AT_ONCE = 2048
+
+
+def is_fasttext(head: bytes) -> bool:
+    return head.startswith(_MAGIC)
+
+
+def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found:
+    """Vectors of words: by `forms` if the model has it, else by `lowered` if it has that, else by n-grams of `forms`.
+
+    Raises:
+        HydromelError: the file is cut off, damaged, of another version, or holds a number that is not finite.
+    """
+    model = Model(Cursor(path, mapped(path)), {*forms, *lowered})
+    pairs = zip(forms, lowered, strict=True)
+    used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
+    place = {word: index for index, word in enumerate(dict.fromkeys(used))}
+    table, there = model.vectors(list(place))
+    row_of_form = np.where(there, np.cumsum(there) - 1, -1)
+    row_of_word = row_of_form[[place[word] for word in used]]
+    composed = sum(row >= 0 and word not in model.ids for word, row in zip(used, row_of_word, strict=True))
+    return Found(model.name, table, row_of_word, model.n_words, composed)
+
+
+class Model:
+    """What of a fastText model its vectors need.
+
+    Args:
+        file: at its beginning.
+        wanted: the words whose row numbers are kept.
+    """
+
+    def __init__(self, file: Cursor, wanted: set[bytes]) -> None:
+        self._path = file.path
+        _, version = file.values("ii", "the header")
+        if version not in (11, 12):
+            raise HydromelError(f"{file.path}: fastText model of version {version}; versions 11 and 12 can be read")
+        options = file.values("12id", "the header")
+        self.size, self._buckets = options[0], options[8]
+        self._shortest, self._longest = options[9], options[10]
+        if version == 11 and options[7] == _SUPERVISED:
+            self._longest = 0  # such models had no n-grams, whatever their options say
+        n_entries, self.n_words, _, _, n_pruned = file.values("3i2q", "the header")
+        if not 0 <= self.n_words <= n_entries or self._buckets < (self._longest > 0):
+            raise file.damaged(f"{self.n_words:,} words of {n_entries:,} entries, {self._buckets:,} buckets of n-grams")
+        self.ids = self._read_dictionary(file, n_entries, wanted)
+        self._kept = file.array("<i4", 2 * max(n_pruned, 0), "the list of kept n-grams").reshape(-1, 2)
+        self._all_kept = n_pruned < 0
+        quantised = file.values("?", "the kind of matrix")[0]
+        self.name = "fastText .bin, quantised" if quantised else "fastText .bin"
+        self._matrix = Quantised(file) if quantised else Dense(file)
+        output_quantised = file.values("?", "the kind of the output matrix")[0]
+        _ = Quantised(file) if quantised and output_quantised else Dense(file)  # not needed, but is it all there?
+        self._check(file)
+
+    def _check(self, file: Cursor) -> None:
+        """Whether every row that a word or an n-gram can ask for is there."""
+        n_rows, size = self._matrix.shape
+        n_ngrams = 0 if self._longest < 1 else self._buckets
+        if n_ngrams and not self._all_kept:
+            n_ngrams = int(self._kept[:, 1].max(initial=-1)) + 1
+        if size != self.size or n_rows < self.n_words + n_ngrams or self._kept.min(initial=0) < 0:
+            raise file.damaged(
+                f"a matrix of {n_rows:,} rows of {size} numbers for {self.n_words:,} words and {n_ngrams:,} n-grams of "
+                f"{self.size} numbers"
+            )
+
+    def vectors(self, words: list[bytes]) -> tuple[Table, npt.NDArray[np.bool_]]:
+        """(R, D) of the words that have any row, and which those are, (W,).
+
+        Raises:
+            HydromelError: a number that is not finite.
+        """
+        table = np.empty((len(words), self.size), dtype=np.float32)
+        there, count = np.zeros(len(words), dtype=bool), 0
+        for begin in range(0, len(words), _WORDS_AT_ONCE):
+            some = words[begin : begin + _WORDS_AT_ONCE]
+            rows, owner = self._rows_of(some)
+            has, first, n_rows = np.unique(owner, return_index=True, return_counts=True)
+            if not len(has):
+                continue
+            means = np.add.reduceat(self._matrix.rows(rows), first) / n_rows[:, None].astype(np.float32)
+            wrong = ~np.isfinite(means).all(axis=1)
+            if wrong.any():
+                word = some[int(has[wrong.argmax()])].decode(errors="replace")
+                raise HydromelError(f"{self._path}: the vector of '{word}' holds a number that is not finite")
+            table[count : count + len(has)] = means
+            there[begin + has] = True
+            count += len(has)
+        return table[:count], there
+
+    def _rows_of(self, words: list[bytes]) -> tuple[IntArray, IntArray]:
+        """Rows of the matrix for each word, and the word that each is for, rising."""
+        own = np.array([self.ids.get(word, -1) for word in words], dtype=np.int64)
+        hashes, owner = ngram_hashes(words, self._shortest, self._longest)
+        bucket = hashes.astype(np.int64) % max(1, self._buckets)
+        ends = np.array([word == _END_OF_SENTENCE for word in words], dtype=bool)
+        kept = ~ends[owner]
+        if not self._all_kept:
+            bucket, has = self._renumbered(bucket)
+            kept &= has
+        in_model = np.flatnonzero(own >= 0)
+        rows = np.concatenate([own[in_model], self.n_words + bucket[kept]])
+        owners = np.concatenate([in_model, owner[kept]])
+        order = np.argsort(owners, kind="stable")
+        return rows[order], owners[order]
+
+    def _renumbered(self, bucket: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """The places of n-grams among those that quantising kept, and which were kept."""
+        old, new = self._kept[np.argsort(self._kept[:, 0])].T.astype(np.int64)
+        at = np.searchsorted(old, bucket)
+        has = np.append(old, -1)[at] == bucket
+        return np.append(new, 0)[at], has
+
+    def _read_dictionary(self, file: Cursor, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
+        """Rows of wanted words. One step a word: where an entry begins is known from the one before alone."""
+        ids, data, at = {}, file.data, file.at
+        for row in range(n_entries):
+            end = data.find(b"\0", at)
+            if end < 0 or end + 10 > len(data):
+                raise file.damaged(f"the file ends in word {row + 1:,} of {n_entries:,}")
+            if row < self.n_words and (word := data[at:end]) in wanted:  # labels come after the words
+                ids[word] = row
+            at = end + 10  # the zero, a count of 8 bytes, a kind of 1
+        file.at = at
+        return ids

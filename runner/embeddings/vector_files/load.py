@@ -1,0 +1,125 @@
+"""Files of pretrained vectors: which format one is, told by its content, and the rows that a vocabulary needs.
+
+Whatever the file's size, memory is taken for those rows alone: text is read in blocks, binary formats are mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.embeddings.vector_files.fasttext import is_fasttext, read_fasttext
+from runner.embeddings.vector_files.table import Found, Table
+from runner.embeddings.vector_files.text import TextFormat, index_text, read_text, read_text_at, text_format
+from runner.embeddings.vector_files.word2vec import (
+    Word2vecFormat,
+    index_word2vec,
+    read_word2vec,
+    read_word2vec_at,
+    word2vec_format,
+)
+
+_HEAD_BYTES = 2**16  # the first line of a text of 5,000 numbers fits
+_PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -> Found:
+    """The rows for `words`, by exact form, or else (an option) by that of the word in lower case.
+
+    Raises:
+        HydromelError: no such file, none of these formats, or malformed: with the line or the byte.
+    """
+    head = _head(path)
+    forms, lowered, places = _forms(words, lowercase_if_missing)
+    if is_fasttext(head):
+        return read_fasttext(path, forms, lowered)
+    layout = word2vec_format(path, head) or text_format(path, head)
+    if isinstance(layout, TextFormat):
+        table, row_of_form, words_in_file = read_text(path, layout, places)
+    else:
+        table, row_of_form, words_in_file = read_word2vec(path, layout, places)
+    row_of_word = _by_word(row_of_form, forms, lowered, places)
+    return Found(layout.name, *_only_used(table, row_of_word), words_in_file, composed=0)
+
+
+class VectorFile:
+    """A file of vectors that is asked again and again: where its words stand is looked for once.
+
+    Its places take 24 bytes a word. fastText's dictionary is read anew each time, and its matrix where it lies.
+
+    Raises:
+        HydromelError: as `find_vectors`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, head = path, _head(path)
+        self._layout: Word2vecFormat | TextFormat | None = None
+        if not is_fasttext(head):
+            self._layout = word2vec_format(path, head) or text_format(path, head)
+        if isinstance(self._layout, TextFormat):
+            self._index = index_text(path, self._layout)
+        elif self._layout is not None:
+            self._index = index_word2vec(path, self._layout)
+
+    def find(self, words: Sequence[str], lowercase_if_missing: bool) -> tuple[Table, IntArray]:
+        """What `find_vectors` finds: table (R, D), and the row of each word (-1: none)."""
+        if self._layout is None:
+            found = find_vectors(self.path, words, lowercase_if_missing)
+            return found.table, found.row_of_word
+        forms, lowered, places = _forms(words, lowercase_if_missing)
+        if isinstance(self._layout, TextFormat):
+            table, row_of_form = read_text_at(self.path, self._layout, list(places), self._index)
+        else:
+            table, row_of_form = read_word2vec_at(self.path, self._layout, list(places), self._index)
+        return _only_used(table, _by_word(row_of_form, forms, lowered, places))
+
+
+def _forms(words: Sequence[str], lowercase_if_missing: bool) -> tuple[list[bytes], list[bytes], dict[bytes, int]]:
+    """The words, what they fall back to, and the place of each distinct one of these."""
+    forms = [word.encode() for word in words]
+    lowered = [word.lower().encode() for word in words] if lowercase_if_missing else forms
+    return forms, lowered, {form: place for place, form in enumerate(dict.fromkeys([*forms, *lowered]))}
+
+
+def _by_word(row_of_form: IntArray, forms: list[bytes], lowered: list[bytes], places: dict[bytes, int]) -> IntArray:
+    """The row of each word, its own or else that of what it falls back to."""
+    exact = row_of_form[[places[form] for form in forms]]
+    other = row_of_form[[places[form] for form in lowered]]
+    rows: IntArray = np.where(exact >= 0, exact, other)
+    return rows
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of size, time of change and the first 64 KiB: a whole file of gigabytes would take longer than reading."""
+    state = path.stat()
+    known = f"{state.st_size} {state.st_mtime_ns} ".encode() + _head(path)
+    return hashlib.sha256(known).hexdigest()[:24]
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise HydromelError(f"{path}: cannot be read ({error.strerror}); embedding.path names the vectors") from error
+    if not head:
+        raise HydromelError(f"{path}: the file is empty")
+    for magic, name in _PACKED.items():
+        if head.startswith(magic):
+            raise HydromelError(f"{path}: a {name} file; unpack it first, since vectors are read where they lie")
+    return head
+
+
+def _only_used(table: Table, row_of_word: IntArray) -> tuple[Table, IntArray]:
+    """Without rows of lower-case forms whose words were found as they are."""
+    used = np.zeros(len(table), dtype=bool)
+    used[row_of_word[row_of_word >= 0]] = True
+    if used.all():
+        return table, row_of_word
+    new_place = np.append(np.cumsum(used) - 1, -1)  # -1 stays -1
+    return table[used], new_place[row_of_word]

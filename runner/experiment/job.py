@@ -1,0 +1,69 @@
+"""A run in a process of its own: `python -m runner.experiment.job FOLDER` runs the config in FOLDER/resolved.yaml.
+
+Memory, allocator and caches of one run then say nothing about another. A signal to end (SIGINT, SIGTERM) keeps what
+was done; exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from runner.common.command_line import failed, interrupt
+from runner.common.console import say
+from runner.common.errors import HydromelError
+from runner.common.run_schema import RESOLVED
+
+
+def process_start() -> float:
+    """Unix time at which this process began, so that start-up counts the imports too (Linux; elsewhere: now)."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return time.time()
+    return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def run_job(folder: Path, started: float, config: dict[str, Any] | None = None) -> int:
+    """Run `config`, or FOLDER's own where none is given; the exit code."""
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        from runner.experiment.run import run_experiment  # imports torch: a mistyped command need not wait for that
+
+        if config is None:
+            config = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8"))
+            assert config is not None
+        result = run_experiment(config, folder, started, say)
+    except HydromelError as error:
+        return failed(str(error))
+    except (RuntimeError, MemoryError) as error:
+        from runner.training.out_of_memory import ran_out
+
+        if not ran_out(error):
+            raise
+        return failed(f"out of memory ({str(error).strip().splitlines()[0]}); what was done is kept in {folder}")
+    except KeyboardInterrupt:
+        print(f"interrupted; what was done is kept: hydromel resume={folder}", file=sys.stderr)
+        return 130
+    say(summary(result, folder))
+    return 0
+
+
+def summary(result: dict[str, Any], folder: Path) -> str:
+    """The last line of a run."""
+    quality = result["quality"]["metric"]
+    split = "test" if "test" in result["metrics"] else "valid"
+    speed = result["speed"]["real_tokens_per_s"]
+    rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
+    return f"{result['name']}: {split} {quality} {result['metrics'][split][quality]:.2f}, {rate} -> {folder}"
+
+
+if __name__ == "__main__":
+    sys.exit(run_job(Path(sys.argv[1]), process_start()))

@@ -1,0 +1,69 @@
+"""The learning-rate range test of a configured run: its own data, model, batches and optimiser."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from runner.common.arrays import IntArray
+from runner.config.instantiate import check_options
+from runner.config.schema import check_root
+from runner.experiment.lr_range import Floats, Range, measure
+from runner.experiment.run import prepare, start_folder
+from runner.interfaces import START
+from runner.tracking.tracker import NoTracker
+from runner.training.bookkeeping import NotFinite
+from runner.training.loop import train_segment
+from runner.training.schedules import Constant
+from runner.training.state import Training
+
+Config = dict[str, Any]
+
+
+def range_of(config: Config, rates: Floats, smoothing: float, say: Callable[[str], None]) -> Range:
+    """Train the config's model from its beginning, each update at the next of the `rates`. No run's folder is left.
+
+    Gradients are scaled down to train.clip_norm and rows drawn as in training; schedule, checkpoints and evaluation
+    are left out.
+
+    Raises:
+        HydromelError: anything about the config or its data.
+    """
+    check_options(check_root, config, "")
+    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
+        training, _, _ = prepare(config, run, time.time(), NoTracker(), say)
+        return measure(stepper(training), map(float, rates), smoothing)
+
+
+def stepper(t: Training) -> Callable[[float], float]:
+    """A function that makes the next update of training at a given rate, and gives its mean loss (NaN: not finite).
+
+    Parameters that learn at a rate of their own (`Vectors.rate`) keep its ratio to the optimiser's.
+    """
+    t.schedule = Constant()
+    updates = _updates(t)
+
+    def step(rate: float) -> float:
+        for group in t.optimizer.param_groups:
+            group["initial_lr"] = rate * group["rate"]
+        rows, losses = next(updates), list[float]()
+        try:
+            while not losses:  # where memory runs out the update is made again, in smaller pieces
+                losses = train_segment(t, [rows])
+        except NotFinite:
+            return math.nan
+        return losses[0]
+
+    return step
+
+
+def _updates(t: Training) -> Iterator[IntArray]:
+    """Rows of one update after another, epoch after epoch."""
+    for epoch in count():
+        t.progress.epoch, t.progress.update, t.progress.carried = epoch, 0, START
+        yield from t.batching.updates(t.train.rows.host_lengths, t.seed, epoch)

@@ -1,0 +1,98 @@
+"""What `result.json` holds: a finished run's figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from runner.common import run_schema
+from runner.data.numericalize import Data
+from runner.embeddings.char import describe_characters
+from runner.embeddings.pretrained import describe_vectors
+from runner.experiment.flops import arithmetic
+from runner.inference.predictions import answer, figures, inspect
+from runner.model import parameter_count
+from runner.profiling.energy import SOURCE
+from runner.profiling.kernels import KernelWatch
+from runner.tracking.provenance import provenance
+from runner.training import out_of_memory
+from runner.training.checkpoint import checkpoint_path, load_checkpoint
+from runner.training.state import Training
+
+Config = dict[str, Any]
+
+
+def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]) -> dict[str, Any]:
+    """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
+    metrics, majority, baselines = {"valid": t.progress.best_metrics}, None, {}
+    load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
+    last = "test" if "test" in data.splits else "valid"
+    said = out_of_memory.evaluated(t, lambda: answer(t, data.splits[last]))
+    if last == "test":
+        metrics["test"] = figures(t, said, data.splits["test"])
+        known = data.splits["train"], data.splits["test"], data.vocabs
+        majority = t.task.majority(*known)
+        baselines = t.task.baselines(*known) if config["baselines"] else {}
+    metrics[last] = metrics[last] | inspect(t, data, last, said, config)
+    tags = t.run.run["tags"]
+    used = out_of_memory.unless_it_runs_out(t, "arithmetic", lambda: arithmetic(t))
+    return {
+        "run_id": t.run.run_id,
+        "name": t.run.run["name"],
+        **{key: tags[key] for key in ("task", "dataset", "embedding", "encoder", "batching")},
+        "seed": config["seed"],
+        "turn": config["turn"],
+        "sweep_id": t.run.run["sweep_id"],
+        "experiment": t.run.run["experiment"],
+        "quality": {"metric": t.task.quality, "higher_is_better": run_schema.higher_is_better(t.task.quality)},
+        "metrics": metrics,
+        "majority": majority,
+        "baselines": baselines,
+        "speed": t.account.speed(t.settings.warmup_updates),
+        "tokens": {
+            "real": t.account.real_tokens,
+            "padded": t.account.padded_tokens,
+            "supervised": t.account.supervised,
+            "truncated": data.truncated_tokens["train"] + t.batching.dropped_tokens(data.splits["train"]),
+        },
+        "padding": t.account.padding,
+        "characters": t.account.characters or None,
+        "seconds": t.clock.seconds | {"total": t.clock.total()},
+        "memory": memory | out_of_memory.figures(t, config["batching"].get("micro_batch")),
+        "energy": t.account.energy(SOURCE),
+        "arithmetic": used,
+        "advice": t.run.run.get("advice"),
+        "kernel": out_of_memory.unless_it_runs_out(t, "kernel", lambda: kernel(t)),
+        "updates": {
+            "count": t.progress.updates,
+            "epochs": t.progress.epoch,
+            "digest": t.progress.digest,
+            "dropout": uses_dropout(t.model),
+        },
+        "model": {"parameters": parameter_count(t.model)},
+        "vocab": {
+            "size": {name: len(vocab) for name, vocab in data.vocabs.items()},
+            "oov_rate": data.oov_rate,
+            "vectors": describe_vectors(t.model, data.splits),
+            "characters": describe_characters(t.model, data.splits),
+        },
+        "provenance": provenance(config, t.clock.device, data.fingerprint),
+    }
+
+
+def kernel(t: Training) -> str:
+    """What really runs for a training batch of this strategy: torch's own operations, watched for one forward pass."""
+    rows = t.batching.updates(t.train.rows.host_lengths, t.seed, 0)[0]
+    batch = next(t.batching.micro_batches(t.train, rows))
+    t.model.train()
+    with KernelWatch() as watch, torch.autocast(t.clock.device.type, torch.bfloat16, enabled=t.bf16):
+        t.model(batch, None)
+    text: str = watch.describe(t.batching.layout)
+    return text
+
+
+def uses_dropout(model: torch.nn.Module) -> bool:
+    """Whether any probability of dropping is above 0, so that equal updates draw different masks."""
+    rates = (getattr(module, name, 0.0) for module in model.modules() for name in ("p", "drop", "dropout"))
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)

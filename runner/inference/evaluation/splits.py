@@ -1,0 +1,119 @@
+"""A finished run on the splits of its own data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from runner.batching.strategy import Batching
+from runner.batching.stream import Stream
+from runner.common.errors import HydromelError, unknown
+from runner.config.instantiate import build
+from runner.config.saved import config_of
+from runner.data.numericalize import TARGET, columns_of
+from runner.data.truncation import truncate
+from runner.inference.evaluation.tally import OF_WORDS, Sizes, Tally
+from runner.inference.generation.language_model import NextToken
+from runner.inference.generation.text import Text
+from runner.inference.predictions import TellsOfLosses, token_losses
+from runner.inference.trained import Dtype, Trained
+from runner.model import device_of
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.open_vocabulary import admit
+from runner.training.loop import evaluate
+
+
+@dataclass(frozen=True)
+class SplitEvaluation:
+    """What is measured of splits, as in training: by the strategy's own batches, rows cut by `max_length`.
+
+    Attributes:
+        batching: the run's strategy.
+    """
+
+    trained: Trained
+    batching: Batching | Stream
+
+    @classmethod
+    def load(
+        cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
+    ) -> SplitEvaluation:
+        """The best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`."""
+        batching = config_of(folder, ("batching",), plugins)["batching"]
+        return cls(Trained.load(folder, device, dtype, plugins, data_dir), build(batching, "batching", {}, plugins))
+
+    def reading(self, streams: int | None, window: int | None) -> SplitEvaluation:
+        """The same with so many streams side by side, and windows of so many tokens; None: as in the run.
+
+        Raises:
+            HydromelError: the run reads rows, not a stream.
+        """
+        if streams is None and window is None:
+            return self
+        if not isinstance(self.batching, Stream):
+            raise HydromelError(
+                f"--streams and --window are for runs that read a stream; this one reads rows ({self.batching.name})"
+            )
+        streams = streams or self.batching.evaluation_streams
+        batching = replace(self.batching, evaluation_streams=streams, window=window or self.batching.window)
+        return replace(self, batching=batching)
+
+    def measure(self, name: str | None, batch_size: int) -> tuple[str, dict[str, Any]]:
+        """The split's name (None: test, or valid where there is none), and its figures and tables.
+
+        Raises:
+            HydromelError: the data set cannot be read, or has no such split.
+        """
+        corpus = self.trained.corpus
+        tables = corpus.read()
+        name = name or ("test" if "test" in tables else "valid")
+        if name not in tables:
+            raise unknown("split", name, tables, f"dataset={corpus.name}")
+        if isinstance(self.trained.task, NextToken):
+            return name, self._likelihood(tables, name, batch_size)
+        split = self._cut(self._numericalised(tables[name]))
+        model, metric = self.trained.model, self.trained.task.metric(self.trained.vocabs)
+        return name, evaluate(
+            model, metric, self.batching.evaluation(split.to(device_of(model)), batch_size), bf16=False
+        )
+
+    def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, Any]:
+        """Of a language model: the task's figures, those of the text as words and characters, and tables."""
+        task, vocabs = self.trained.task, self.trained.vocabs
+        train = self._cut(self._numericalised(tables["train"]))
+        whole = self._numericalised(tables[name])
+        split = self._cut(whole)
+        losses = token_losses(self.trained.model, self.batching, split, batch_size, bf16=False)
+        metric = task.metric(vocabs)
+        metric.update(torch.from_numpy(losses), split)
+        figures = self._tally(tables[name], split, float(losses.sum())).figures()
+        if split.real_tokens < whole.real_tokens:  # what was cut counts as no token, but would as words
+            figures = {name: value for name, value in figures.items() if name not in OF_WORDS}
+        tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, TellsOfLosses) else {}
+        return metric.compute() | figures | tables_of_losses
+
+    def _tally(self, table: pa.Table, split: Batch, nats: float) -> Tally:
+        task, vocab = self.trained.task, self.trained.vocabs[TARGET]
+        assert isinstance(task, NextToken)
+        assert isinstance(split.target, Ragged)
+        answers = split.target.values
+        n_unknown = 0 if vocab.unk is None else int((answers == vocab.unk).sum())
+        column = table[self.trained.features[task.feature].column].combine_chunks()
+        sizes = Sizes.of(column, Text.of(self.trained.corpus, vocab).unit)
+        return Tally(nats, len(answers), n_unknown, int(sizes.words.sum()), int(sizes.characters.sum()))
+
+    def _numericalised(self, table: pa.Table) -> Batch:
+        run = self.trained
+        ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
+        return run.task.encode(ids, table, run.vocabs)
+
+    def _cut(self, split: Batch) -> Batch:
+        config = self.trained.config
+        longest = config["max_length"]
+        return split if longest is None else truncate(split, longest, config.get("truncate", "head"))

@@ -1,0 +1,40 @@
+"""Hidden layers on one vector a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from runner.layers.dropout import Dropout
+from runner.ragged.rows import Rows
+
+
+class HiddenLayers(nn.Module):
+    """Dropout; then for each size a linear layer, ReLU and dropout.
+
+    Args:
+        input_size: D.
+        sizes: of the layers, first to last; [] for dropout alone.
+        dropout: probability.
+
+    Attributes:
+        output_size: the last of `sizes`, or D.
+    """
+
+    def __init__(self, input_size: int, sizes: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        widths = [input_size, *sizes]
+        self.linears = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in widths)
+        self.output_size = widths[-1]
+
+    def forward(self, vectors: Tensor, single: Rows) -> Tensor:
+        """(B, D) -> (B, output_size); `single` are rows of one place each (`Rows.single`)."""
+        first, *others = self.dropouts
+        vectors = first(vectors, single, "packed")
+        for linear, dropout in zip(self.linears, others, strict=True):
+            vectors = dropout(torch.relu(linear(vectors)), single, "packed")
+        return vectors

@@ -1,0 +1,91 @@
+"""A sweep's jobs: each in a fresh process and in a folder of its own, skipped where it is finished already."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runner.common.command_line import failed
+from runner.common.console import say
+from runner.common.errors import HydromelError
+from runner.common.run_schema import RESULT
+from runner.config.hashes import job_hash, name_of_job
+from runner.config.saved import write_config
+from runner.sweeps.process import end_with_us
+
+
+class Jobs:
+    """What came of the jobs of this command, as far as they ran in this process."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.failed: list[str] = []
+        self.done = 0
+        self.sweep: Path | None = None
+        self.search: Callable[[], int] | None = None  # begun when Hydra is done: a search composes configs of its own
+
+    def run(self, config: dict[str, Any], title: str) -> bool:
+        """Run one job below `sweep`, or skip it where it is finished; whether it is. A failure is noted, not raised.
+
+        Args:
+            config: resolved.
+            title: what tells it from the others, for messages.
+
+        Raises:
+            KeyboardInterrupt: it was interrupted.
+        """
+        assert self.sweep is not None
+        name = folder_name(config)
+        folder = self.sweep / name
+        if (folder / RESULT).exists():
+            say(f"{name}: finished earlier, skipped")
+            self.done += 1
+            return True
+        say(f"--- {name}: {title}")
+        try:
+            write_config(config, folder)
+        except HydromelError as error:
+            return self.note_failure(title, failed(str(error)))
+        code = _in_fresh_process(folder)
+        if code == 130:
+            raise KeyboardInterrupt
+        if code != 0:
+            return self.note_failure(name, code)
+        self.done += 1
+        return True
+
+    def note_failure(self, name: str, code: int) -> bool:
+        """False; a job that ended with 1 has said why."""
+        self.failed.append(name)
+        self.code = 1
+        if code != 1:
+            print(f"error: {name} ended with code {code}", file=sys.stderr)
+        return False
+
+    def tell(self) -> None:
+        """The last lines of a sweep: what failed, and how to compare the rest."""
+        assert self.sweep is not None
+        if self.failed:
+            print(
+                f"error: {len(self.failed)} of {len(self.failed) + self.done} jobs failed ({', '.join(self.failed)}); "
+                f"the others are kept, and sweep.id={self.sweep.name} runs only what is missing",
+                file=sys.stderr,
+            )
+        say(f"compare: hydromel-compare {self.sweep}")
+
+
+def folder_name(config: dict[str, Any]) -> str:
+    """Of a job: what most sweeps vary, then a hash of all that decides its result."""
+    return f"{name_of_job(config)}-{job_hash(config)[:8]}"
+
+
+def _in_fresh_process(folder: Path) -> int:
+    process = subprocess.Popen([sys.executable, "-m", "runner.experiment.job", str(folder)])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        end_with_us(process)
+        raise

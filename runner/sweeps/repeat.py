@@ -1,0 +1,99 @@
+"""`repeat=N`: one config under N seeds, each run in a process of its own, and how much its figures vary."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from runner.common.console import say
+from runner.common.errors import HydromelError
+from runner.common.run_schema import RESULT
+from runner.common.types import PositiveInt
+from runner.config.compose import resolve
+from runner.config.instantiate import check_options
+from runner.sweeps.jobs import Jobs, folder_name
+
+Config = dict[str, Any]
+
+
+def check_repeat(*, repeat: PositiveInt, seed: int) -> None:
+    """What must be right before there is a run: its signature is the schema, and calling it does nothing."""
+
+
+def run_repeats(config: DictConfig, choices: dict[str, Any], hydra_overrides: Sequence[str], jobs: Jobs) -> None:
+    """Run `config` for its seed, the next one, ..., below runs_dir/sweep.id; then say how its figures vary.
+
+    Args:
+        config: as composed, not resolved: what is made of the seed follows it.
+        choices: names that were chosen for the config's groups.
+        hydra_overrides: what the command gives Hydra itself.
+
+    Raises:
+        HydromelError: no such number of runs, or a folder or run that several cannot share.
+    """
+    plain = resolve(config, choices)
+    first, count = plain["seed"], plain["repeat"]
+    check_options(check_repeat, {"repeat": count, "seed": first}, "")
+    if plain["resume"] is not None:
+        raise HydromelError(f"resume={plain['resume']}: repeat={count} goes on with sweep.id=ID")
+    if plain["search"] is not None:
+        raise HydromelError(f"repeat={count}: a search runs each trial once; give search=null")
+    if any(override.startswith("hydra.run.dir=") for override in hydra_overrides):
+        raise HydromelError(f"hydra.run.dir: repeat={count} has several folders, below runs_dir/sweep.id; give those")
+    jobs.sweep = Path(plain["runs_dir"]) / str(plain["sweep"]["id"])
+    folders = []
+    for seed in range(first, first + count):
+        one = _with_seed(config, choices, seed)
+        if jobs.run(one, f"seed={seed}"):
+            folders.append(jobs.sweep / folder_name(one))
+    for line in spread([json.loads((folder / RESULT).read_text(encoding="utf-8")) for folder in folders]):
+        say(line)
+
+
+def _with_seed(config: DictConfig, choices: dict[str, Any], seed: int) -> Config:
+    changed = deepcopy(config)
+    changed.seed, changed.repeat = seed, 1
+    return resolve(changed, choices)
+
+
+def spread(results: Sequence[Config]) -> list[str]:
+    """A line for the quality and one for the speed of runs of one config; none where there are no runs."""
+    if not results:
+        return []
+    metric = results[0]["quality"]["metric"]
+    split = "test" if "test" in results[0]["metrics"] else "valid"
+    quality = [one["metrics"][split][metric] for one in results]
+    speed = [one["speed"]["real_tokens_per_s"] for one in results]
+    return [f"{split} {metric}: {_mean(quality)}", f"real tokens/s: {_median(speed)}"]
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    """Mean with a 95 % interval (Student 1908, n - 1 degrees of freedom), standard deviation and range of n seeds."""
+    found = [value for value in values if value is not None]  # JSON has no infinity
+    if len(found) < 2:
+        return _few(found, ".2f")
+    mean, deviation, n = statistics.fmean(found), statistics.stdev(found), len(found)
+    from scipy.special import stdtrit  # takes a while to import, and few commands need it
+
+    half = float(stdtrit(n - 1, 0.975)) * deviation / n**0.5
+    return (
+        f"{mean:.2f} ± {half:.2f} (95 %, Student's t, {n} seeds), standard deviation {deviation:.2f}, "
+        f"range {min(found):.2f} to {max(found):.2f}"
+    )
+
+
+def _median(values: Sequence[float | None]) -> str:
+    found = [value for value in values if value is not None]  # too few updates to time
+    if len(found) < 2:
+        return _few(found, ",.0f")
+    return f"median {statistics.median(found):,.0f}, range {min(found):,.0f} to {max(found):,.0f}"
+
+
+def _few(found: Sequence[float], form: str) -> str:
+    return f"{found[0]:{form}} (of one run)" if found else "—"

@@ -1,0 +1,78 @@
+"""The best trial as `experiment/best.yaml`: what it changes of the experiment that was searched, ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from runner.common.files import write_text
+from runner.sweeps.search.outcome import Outcome
+from runner.sweeps.search.space import Space, at
+
+Config = dict[str, Any]
+PLACE = Path("experiment") / "best.yaml"
+_NOT_KEPT = ("experiment", "search", "sweep", "resume", "plugins")  # no file may say which modules are trusted
+
+
+def write_best(outcome: Outcome, folder: Path, overrides: Sequence[str], config: Config, space: Space) -> None:
+    """Write it into a search's folder, in place of an earlier one.
+
+    Args:
+        overrides: of the command that searched.
+        config: of the best trial.
+    """
+    (folder / PLACE.parent).mkdir(exist_ok=True)
+    write_text(folder / PLACE, best_yaml(outcome, overrides, config, space))
+
+
+def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Config, space: Space) -> str:
+    """The config's text."""
+    assert outcome.best is not None
+    kept, told = _kept(overrides)
+    names, values = [], {}
+    for key in dict.fromkeys([*kept, *space.dimensions]):
+        if key in config["choices"]:
+            names.append({f"override /{key}": config["choices"][key]})
+        else:
+            values[key] = at(config, key)
+    base = [config["choices"]["experiment"]] if config["choices"].get("experiment") else []
+    body = _nested({**values, "search": None, "sweep.id": f"best-of-{outcome.id}-${{now:%Y%m%d-%H%M%S}}"})
+    lines = [
+        "# @package _global_",
+        f"# {outcome.metric} on valid {outcome.best.value:.4f}: trial {outcome.best.number}, the best of "
+        f"{len(outcome.trials)} of the search {outcome.id}; test was not looked at.",
+        "# hydromel --config-dir FOLDER experiment=best, FOLDER being the one that this file's folder lies in",
+        *(f"# besides, give: {one}" for one in told),
+        _yaml({"defaults": [*base, *names, "_self_"]}) + _yaml(body),
+    ]
+    return "\n".join(lines)
+
+
+def _kept(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The keys that the command gave, and those of its overrides that no file can."""
+    keys, told = [], []
+    for one in OverridesParser.create().parse_overrides(list(overrides)):
+        if one.key_or_group.split(".")[0] == "plugins" or one.is_delete():
+            told.append(str(one.input_line))
+        elif one.key_or_group.split(".")[0] not in _NOT_KEPT:
+            keys.append(one.key_or_group)
+    return keys, told
+
+
+def _nested(values: dict[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return nested
+
+
+def _yaml(content: dict[str, Any]) -> str:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

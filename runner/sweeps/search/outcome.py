@@ -1,0 +1,144 @@
+"""What a search found: on the console, as search.json, and the best of it as a config to run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from runner.common.files import write_json
+from runner.sweeps.search.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+SEARCH = "search.json"
+_SHOWN = 10  # trials
+_FEWEST = 4  # finished trials from which importance is estimated
+_ENDED = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial that ended. `value`: of a finished one; `evaluations`: the metric at each, as far as they were read."""
+
+    number: int
+    ended: str
+    value: float | None
+    values: dict[str, Any]
+    evaluations: list[float]
+    seconds: float | None
+    error: str | None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, space: Space) -> Tried:
+        ended = _ENDED[trial.state.name]
+        curve = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
+        seconds, error = trial.user_attrs.get("seconds"), trial.user_attrs.get("error")
+        value = trial.value if ended == "finished" else None
+        return cls(trial.number, ended, value, space.values(trial.params), curve, seconds, error)
+
+    def line(self, metric: str) -> str:
+        """The trial in a line."""
+        what = " ".join(f"{key}={_short(value)}" for key, value in self.values.items())
+        if self.ended == "finished":
+            figure = f"{metric} {self.value:.2f}"
+        elif self.ended == "pruned":
+            figure = f"{metric} {self.evaluations[-1]:.2f}, ended at evaluation {len(self.evaluations)}"
+        else:
+            figure = f"failed: {self.error}"
+        return f"trial {self.number:3d}  {figure}  {what}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of all trials, in their order.
+
+    Attributes:
+        importance: of each option, its share of the variance of the metric over finished trials; None: see `why_not`.
+    """
+
+    id: str
+    metric: str
+    higher_is_better: bool
+    trials: list[Tried]
+    best: Tried | None
+    importance: dict[str, float] | None
+    why_not: str | None
+
+    @classmethod
+    def of(
+        cls, name: str, metric: str, higher: bool, seed: int, space: Space, study: Study, counted: list[FrozenTrial]
+    ) -> Outcome:
+        trials = [Tried.of(trial, space) for trial in counted]
+        finished = [trial for trial in trials if trial.ended == "finished"]
+        ranked = _ranked(finished, higher)
+        importance, why_not = None, None
+        if len(finished) < _FEWEST:
+            why_not = f"{len(finished)} finished trials are too few to say what matters; {_FEWEST} are needed"
+        elif len({trial.value for trial in finished}) == 1:
+            why_not = "all finished trials came to the same"
+        else:
+            importance = _importance(study, seed)
+        return cls(name, metric, higher, trials, ranked[0] if ranked else None, importance, why_not)
+
+    def show(self) -> None:
+        """The best trials as a table, then what matters."""
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")
+        console = Console(width=1000, markup=False, highlight=False, emoji=False)  # figures are never cut
+        finished = _ranked([trial for trial in self.trials if trial.ended == "finished"], self.higher_is_better)
+        counts = {how: sum(trial.ended == how for trial in self.trials) for how in _ENDED.values()}
+        ended = ", ".join(f"{n} {how}" for how, n in counts.items() if n)
+        console.print(f"\ntrials: {ended or 'none has ended'}")
+        if finished:
+            console.print(_table(self.metric, finished[:_SHOWN]))
+        if self.importance is not None:
+            shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in self.importance.items())
+            console.print(f"- share of the variance of {self.metric} by option: {shares}", soft_wrap=True)
+        else:
+            console.print(f"- importance: {self.why_not}")
+
+
+def _ranked(finished: list[Tried], higher: bool) -> list[Tried]:
+    """The best first; of equal ones the earlier."""
+    return sorted(finished, key=lambda one: one.value or 0.0, reverse=higher)
+
+
+def shown(trial: FrozenTrial, metric: str, space: Space) -> str:
+    """A trial that has just ended, in a line."""
+    return Tried.of(trial, space).line(metric)
+
+
+def write_outcome(outcome: Outcome, folder: Path) -> None:
+    """search.json, which the plots are drawn from."""
+    write_json(folder / SEARCH, asdict(outcome))
+
+
+def _importance(study: Study, seed: int) -> dict[str, float]:
+    """fANOVA (Hutter, Hoos, Leyton-Brown 2014) by optuna, the greatest first; shares sum to 1."""
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+
+
+def _table(metric: str, trials: Sequence[Tried]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
+    keys = list(trials[0].values)
+    for header in ("trial", f"valid {metric}", "evaluations", *keys):
+        table.add_column(header, justify="right", no_wrap=True)
+    for trial in trials:
+        cells = [_short(trial.values[key]) for key in keys]
+        table.add_row(str(trial.number), f"{trial.value:.2f}", str(len(trial.evaluations)), *cells)
+    return table
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,194 @@
+"""A search: configs are drawn from a space, each is run in a process of its own, and the best is kept as a config."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from runner.common.command_line import exit_code
+from runner.common.console import say
+from runner.common.errors import HydromelError
+from runner.common.run_schema import higher_is_better
+from runner.config.compose import compose_from
+from runner.config.hashes import job_hash
+from runner.config.instantiate import build
+from runner.config.saved import write_config
+from runner.sweeps.search.best import write_best
+from runner.sweeps.search.check import check_config
+from runner.sweeps.search.options import SearchOptions
+from runner.sweeps.search.outcome import Outcome, shown, write_outcome
+from runner.sweeps.search.space import Space
+from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
+from runner.sweeps.search.trial import Ended, mark_pruned, run_trial, tracker_of
+from runner.tracking.mlflow_store import redacted
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+Config = dict[str, Any]
+STUDY, LOCK = "study.db", "search.lock"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was asked for.
+
+    Attributes:
+        id: its name; runs have it as their sweep's.
+        folder: where its runs and what it finds are kept.
+        overrides: of the command.
+        folders: of further configs.
+        config: that trials begin with.
+        metric: of valid.
+        higher: whether more of it is better.
+    """
+
+    id: str
+    folder: Path
+    overrides: list[str]
+    folders: list[str]
+    config: Config
+    options: SearchOptions
+    space: Space
+    metric: str
+    higher: bool
+
+    @classmethod
+    def of(cls, overrides: Sequence[str], folders: Sequence[str]) -> Search:
+        """Compose and check. Raises HydromelError: anything in the config, the search's section or its space."""
+        config = compose_from(overrides, folders)
+        options = SearchOptions.of(config["search"])
+        space = Space.of(config["search"]["space"], config["choices"])
+        trial = compose_from([*overrides, *options.only_in_trials], folders)
+        check_config(trial)
+        metric = (
+            options.metric or trial["train"]["metric"] or build(trial["task"], "task", {}, trial["plugins"]).quality
+        )
+        name, folder = config["sweep"]["id"], Path(config["runs_dir"]) / config["sweep"]["id"]
+        made = cls(
+            name, folder, list(overrides), list(folders), trial, options, space, metric, higher_is_better(metric)
+        )
+        for values in space.probes():
+            check_config(made.composed(values))
+        return made
+
+    def composed(self, values: Config) -> Config:
+        """The config of a trial."""
+        groups, options = self.space.overrides(values)
+        return compose_from([*self.overrides, *self.options.only_in_trials, *groups], self.folders, options)
+
+    def study(self) -> Study:
+        """The study in its storage; raises HydromelError as `open_study`."""
+        url = self.options.storage or f"sqlite:///{self.folder / STUDY}"
+        asked = {"config": job_hash(self.config), "metric": self.metric, "space": str(self.space.dimensions)}
+        return open_study(url, self.id, self.options, self.higher, self.config["train"]["epochs"], asked)
+
+
+def run_search(overrides: Sequence[str], folders: Sequence[str]) -> int:
+    """The command; exit codes: 0, 1 (one line says what is wrong), 130 (interrupted; what was done is kept)."""
+    return exit_code(lambda: _search(overrides, folders))
+
+
+def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
+    try:
+        import optuna
+    except ImportError as error:
+        raise HydromelError(INSTALL) from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    search = Search.of(overrides, folders)
+    if search.options.begin_with_defaults:
+        search.space.defaults(search.config)
+    plots = build(search.options.plots, "search.plots", {}) if search.options.plots else None
+    search.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            FileLock(search.folder / LOCK, timeout=0),
+            storage_errors(redacted(search.options.storage or f"{search.folder / STUDY}")),
+        ):
+            return _run(search, search.study(), plots)
+    except Timeout:
+        raise HydromelError(f"sweep.id={search.id}: another process runs that search; wait for it or end it") from None
+
+
+def _run(search: Search, study: Study, plots: Any) -> int:
+    say(f"search {search.id}: {search.metric} on valid, {len(search.space.dimensions)} options -> {search.folder}")
+    began = time.monotonic()
+    try:
+        while _may_begin(search.options, len(counted(study)), time.monotonic() - began):
+            _one_trial(search, study)
+    except KeyboardInterrupt:
+        _tell(search, study, plots)
+        say(f"interrupted; go on with sweep.id={search.id}")
+        raise
+    outcome = _tell(search, study, plots)
+    if outcome.best is None:
+        raise HydromelError(f"no trial of {search.id} finished; {search.folder}/trial-*/console.txt say why")
+    return 0
+
+
+def _may_begin(options: SearchOptions, done: int, seconds: float) -> bool:
+    enough = options.trials is not None and done >= options.trials
+    return not enough and (options.timeout_minutes is None or seconds < 60 * options.timeout_minutes)
+
+
+def _one_trial(search: Search, study: Study) -> None:
+    defaults = search.space.params(search.space.defaults(search.config)) if search.options.begin_with_defaults else None
+    trial = ask(study, search.options, search.space, defaults)
+    began = time.monotonic()
+    try:
+        ended = _ran(search, trial)
+    except BaseException:
+        cut_off(study, trial.number)
+        raise
+    trial.set_user_attr("seconds", time.monotonic() - began)
+    _record(study, trial, ended)
+    say(shown(study.trials[trial.number], search.metric, search.space))
+
+
+def _ran(search: Search, trial: Trial) -> Ended:
+    config = search.composed(search.space.values(trial.params))
+    config |= {"search": None, "sweep": {"id": search.id, "trial": trial.number}}
+    folder = search.folder / f"trial-{trial.number:04d}"
+    write_config(config, folder)
+
+    def unpromising(evaluation: int, value: float) -> bool:
+        trial.report(value, evaluation)
+        return trial.should_prune()
+
+    ended = run_trial(folder, search.metric, config["train"]["epochs"], unpromising)
+    if ended.pruned_at is not None:
+        mark_pruned(folder, ended.pruned_at, tracker_of(config), say)
+    return ended
+
+
+def _record(study: Study, trial: Trial, ended: Ended) -> None:
+    from optuna.trial import TrialState
+
+    if ended.error is not None:
+        trial.set_user_attr("error", ended.error)
+        study.tell(trial, state=TrialState.FAIL)
+    elif ended.pruned_at is not None:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, ended.value)
+
+
+def _tell(search: Search, study: Study, plots: Any) -> Outcome:
+    """Write and print what was found so far."""
+    outcome = Outcome.of(
+        search.id, search.metric, search.higher, search.options.seed, search.space, study, counted(study)
+    )
+    write_outcome(outcome, search.folder)
+    if outcome.best is not None:
+        write_best(outcome, search.folder, search.overrides, search.composed(outcome.best.values), search.space)
+    if plots is not None:
+        plots.draw(search.folder)
+    outcome.show()
+    if outcome.best is not None:
+        say(f"best: hydromel --config-dir {search.folder} experiment=best (repeat=5: over five seeds)")
+    return outcome

@@ -1,0 +1,213 @@
+"""The space of a search: which options vary, and between which values."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.common.errors import HydromelError
+from runner.config.instantiate import check_options
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+Config = dict[str, Any]
+_WHERE = "search.space"
+_NAME = re.compile(r"[\w./-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Numbers from `low` to `high`, both among them; whole ones where `low`, `high` and `step` are.
+
+    Attributes:
+        log: as many values between 0.001 and 0.01 as between 0.01 and 0.1.
+        step: values are `low`, `low` + step, ...; None: any number, or every whole one.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        return all(isinstance(one, int) for one in (self.low, self.high, self.step or 1))
+
+    def check(self, where: str) -> None:
+        """Raises HydromelError for an interval that holds nothing, or that cannot be drawn from."""
+        if not self.low < self.high:
+            raise HydromelError(f"{where}: low={self.low} must be below high={self.high}")
+        if self.log and self.low <= 0:
+            raise HydromelError(f"{where}: low={self.low} must be above 0 with log: true")
+        if self.step is None:
+            return
+        if self.log:
+            raise HydromelError(f"{where}: step={self.step} and log: true exclude each other; leave one out")
+        if self.step <= 0 or not self.contains(self.high):
+            raise HydromelError(f"{where}: high={self.high} is not low={self.low} and some steps of {self.step}")
+
+    def contains(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        if self.whole and not isinstance(value, int):
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return abs(steps - round(steps)) < 1e-9
+
+    def probes(self) -> list[Any]:
+        """Values that must be allowed if all are."""
+        return [self.low, self.high]
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if self.whole:
+            return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
+        return FloatDistribution(self.low, self.high, self.log, self.step)
+
+    def encoded(self, value: Any) -> Any:
+        return value
+
+    def decoded(self, drawn: Any) -> Any:
+        return drawn
+
+    def __str__(self) -> str:
+        return f"from {self.low} to {self.high}" + ("" if self.step is None else f" in steps of {self.step}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """One of a few values of any kind. The study knows lists and mappings as their JSON."""
+
+    choices: list[Any]
+
+    def check(self, where: str) -> None:
+        """Raises HydromelError for fewer than two values, or one that is there twice."""
+        known = [json.dumps(one) for one in self.choices]
+        if len(set(known)) < max(2, len(known)):
+            raise HydromelError(f"{where}: choices={self.choices}; give two values or more, each once")
+
+    def contains(self, value: Any) -> bool:
+        return any(json.dumps(value) == json.dumps(one) for one in self.choices)
+
+    def probes(self) -> list[Any]:
+        return self.choices
+
+    def distribution(self) -> BaseDistribution:
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution([self.encoded(one) for one in self.choices])
+
+    def encoded(self, value: Any) -> Any:
+        return json.dumps(value) if isinstance(value, list | dict) else value
+
+    def decoded(self, drawn: Any) -> Any:
+        return next(one for one in self.choices if json.dumps(self.encoded(one)) == json.dumps(drawn))
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.choices))}"
+
+
+@dataclass(frozen=True)
+class Space:
+    """What varies, by dotted option; some are groups of configs (`encoder`), whose values are names."""
+
+    dimensions: dict[str, Interval | Choices]
+    groups: frozenset[str]
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any], groups: Mapping[str, Any]) -> Space:
+        """What the config says: {option: {low: ..., high: ...} or {choices: [...]}}, options dotted or nested.
+
+        Args:
+            groups: by name, of the composed config.
+
+        Raises:
+            HydromelError: nothing varies, an option that is unknown, or an interval that cannot be drawn from.
+        """
+        dimensions: dict[str, Interval | Choices] = {}
+        for key, one in _flat(node, ""):
+            kind = Choices if "choices" in one else Interval
+            check_options(kind, one, f"{_WHERE}.{key}")
+            dimensions[key] = kind(**one)
+            dimensions[key].check(f"{_WHERE}.{key}")
+            if key in groups:
+                _check_names(key, dimensions[key])
+        if not dimensions:
+            raise HydromelError(
+                f"{_WHERE} is empty: which options vary? For example optimizer.lr: {{low: 1e-4, high: 0.1}}"
+            )
+        return cls(dimensions, frozenset(dimensions) & frozenset(groups))
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return {key: one.distribution() for key, one in self.dimensions.items()}
+
+    def values(self, params: Mapping[str, Any]) -> Config:
+        """What a trial's parameters are in the config."""
+        return {key: one.decoded(params[key]) for key, one in self.dimensions.items()}
+
+    def params(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The other way round."""
+        return {key: one.encoded(values[key]) for key, one in self.dimensions.items()}
+
+    def overrides(self, values: Mapping[str, Any]) -> tuple[list[str], Config]:
+        """`GROUP=NAME` for the groups, and the values of options."""
+        names = [f"{key}={_name(values[key])}" for key in self.dimensions if key in self.groups]
+        return names, {key: value for key, value in values.items() if key not in self.groups}
+
+    def probes(self) -> Iterator[Config]:
+        """Points of the space such that every name and every bound is in one of them."""
+        probes = {key: one.probes() for key, one in self.dimensions.items()}
+        for place in range(max(map(len, probes.values()))):
+            yield {key: values[place % len(values)] for key, values in probes.items()}
+
+    def defaults(self, config: Config) -> Config:
+        """The values that `config` has.
+
+        Raises:
+            HydromelError: one that is not in the space.
+        """
+        found = {key: config["choices"][key] if key in self.groups else at(config, key) for key in self.dimensions}
+        for key, value in found.items():
+            if not self.dimensions[key].contains(value):
+                raise HydromelError(
+                    f"{_WHERE}.{key}: {self.dimensions[key]}, but the config has {key}={value}, with which the search "
+                    "begins; put it into the space, or give search.begin_with_defaults=false"
+                )
+        return found
+
+
+def at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Dimensions by dotted key: mappings that say `choices`, `low` or `high`."""
+    for key, one in node.items():
+        if not isinstance(one, Mapping) or not one:
+            raise HydromelError(f"{_WHERE}.{prefix}{key}={one!r}: give {{low: ..., high: ...}} or {{choices: [...]}}")
+        if {"choices", "low", "high"} & one.keys():
+            yield f"{prefix}{key}", one
+        else:
+            yield from _flat(one, f"{prefix}{key}.")
+
+
+def _check_names(group: str, dimension: Interval | Choices) -> None:
+    if isinstance(dimension, Interval):
+        raise HydromelError(f"{_WHERE}.{group}: a group takes names; give {{choices: [...]}}")
+    for value in dimension.choices:
+        names = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+            raise HydromelError(f"{_WHERE}.{group}: choices={dimension.choices}; names of {group}'s configs are needed")
+
+
+def _name(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else f"[{','.join(value)}]"

@@ -1,0 +1,120 @@
+"""The study: what was drawn and what came of it, in a database, so that a search can go on after an interruption.
+
+Each trial is drawn by a sampler of its own, seeded by the search's seed and the trial's place: what is drawn is a
+function of these and of what the earlier trials came to, whether the search was interrupted in between or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from runner.common.errors import HydromelError
+from runner.sweeps.search.options import SearchOptions
+from runner.sweeps.search.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+INSTALL = "a search needs optuna; install it: pip install 'hydromel[search]'"
+_CUT_OFF, _ASKED = "cut_off", "asked"
+
+
+@contextmanager
+def storage_errors(where: str) -> Iterator[None]:
+    """Whatever the study's database raises, as one line."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, ImportError) as error:  # of a database's driver
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise HydromelError(f"{where}: the study cannot be read or written ({reason})") from error
+
+
+def open_study(
+    url: str, name: str, options: SearchOptions, higher: bool, epochs: int, asked: Mapping[str, Any]
+) -> Study:
+    """The study called `name`, a new one or that of an earlier command; what was cut off then is begun anew.
+
+    Args:
+        higher: whether more of the metric is better.
+        epochs: of a trial, at most.
+        asked: what must be the same whenever the search goes on.
+
+    Raises:
+        HydromelError: another search has that name.
+    """
+    import optuna
+
+    study = optuna.create_study(
+        storage=url,
+        study_name=name,
+        direction="maximize" if higher else "minimize",
+        pruner=_pruner(options, epochs),
+        load_if_exists=True,
+    )
+    before = study.user_attrs.get(_ASKED)
+    if before is None:
+        study.set_user_attr(_ASKED, dict(asked))
+    else:
+        for key, value in asked.items():
+            if before.get(key) != value:
+                raise HydromelError(
+                    f"sweep.id={name}: that search began with another {key}; give the same options (but search.trials, "
+                    "timeout_minutes, sampler and pruner, which may change), or another id"
+                )
+    for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        cut_off(study, trial.number)
+    return study
+
+
+def ask(study: Study, options: SearchOptions, space: Space, defaults: Mapping[str, Any] | None) -> Trial:
+    """The next trial: the first has the `defaults`, others are drawn; after one that was cut off, its values again."""
+    from optuna.trial import TrialState
+
+    place = len(counted(study))
+    if place == 0 and defaults is not None and not study.get_trials(states=(TrialState.WAITING,)):
+        study.enqueue_trial(dict(defaults))
+    study.sampler = _sampler(options, place)
+    return study.ask(fixed_distributions=space.distributions())
+
+
+def cut_off(study: Study, number: int) -> None:
+    """Give up a trial that was interrupted. It does not count, so the next one has its place, and its values."""
+    from optuna.trial import TrialState
+
+    study.set_user_attr(_CUT_OFF, [*study.user_attrs.get(_CUT_OFF, []), number])
+    study.tell(number, state=TrialState.FAIL)
+
+
+def counted(study: Study) -> list[FrozenTrial]:
+    """The trials that came to an end of their own, or by the pruner, in their order."""
+    cut = study.user_attrs.get(_CUT_OFF, [])
+    return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in cut]
+
+
+def _sampler(options: SearchOptions, place: int) -> BaseSampler:
+    from optuna.samplers import RandomSampler, TPESampler
+
+    seed = int(np.random.SeedSequence([options.seed, place]).generate_state(1)[0])
+    if options.sampler == "random":
+        return RandomSampler(seed)
+    return TPESampler(seed=seed, n_startup_trials=options.startup_trials)
+
+
+def _pruner(options: SearchOptions, epochs: int) -> BasePruner:
+    from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
+
+    if options.pruner == "median":
+        return MedianPruner(options.startup_trials, options.warmup_evaluations + 1)  # it ends none before that step
+    if options.pruner == "hyperband":
+        return HyperbandPruner(min_resource=max(1, options.warmup_evaluations), max_resource=epochs)
+    return NopPruner()

@@ -1,0 +1,120 @@
+"""One trial: a run in a process of its own, whose evaluations are read from its records while it goes on."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.common.files import write_json
+from runner.config.instantiate import build
+from runner.sweeps.process import end, end_with_us
+from runner.tracking.run_folder import read_metrics, read_result, read_run
+from runner.tracking.tracker import DeliveryError, Tracker
+
+CONSOLE = "console.txt"  # what the run printed
+_POLL_SECONDS = 0.1
+_INTERRUPTED = 130  # exit code of a job
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended: with a `value` of its metric; or by the pruner, at an evaluation; or by an `error`."""
+
+    value: float | None = None
+    pruned_at: int | None = None
+    error: str | None = None
+
+
+def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int, float], bool]) -> Ended:
+    """Run the config that lies in `folder`, as long as it is not `unpromising`.
+
+    Args:
+        metric: of valid.
+        epochs: that the run lasts at most; nothing is asked at the last one.
+        unpromising: told the number of an evaluation, from 1, and its figure, whether to end the run now. The first
+            yes decides, even if the run got further before it could be ended.
+
+    Raises:
+        HydromelError: the task has no such metric.
+        KeyboardInterrupt: this process or the run was interrupted; the run has ended.
+    """
+    with (folder / CONSOLE).open("wb") as console:
+        command = [sys.executable, "-m", "runner.experiment.job", str(folder)]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+        try:
+            for number, value in enumerate(_evaluations(process, folder, metric), start=1):
+                if value is not None and unpromising(number, value) and number < epochs:
+                    end(process)
+                    return Ended(pruned_at=number)
+        except KeyboardInterrupt:
+            end_with_us(process)
+            raise
+        except BaseException:
+            end(process)
+            raise
+    if process.returncode == _INTERRUPTED:
+        raise KeyboardInterrupt
+    return _outcome(folder, metric, process.returncode)
+
+
+def mark_pruned(folder: Path, evaluation: int, tracker: Tracker, say: Callable[[str], None]) -> None:
+    """Say in the run's tags, its tracker's too, that it was ended for want of promise."""
+    run = read_run(folder)
+    tags = run["tags"] | {run_schema.TAG_PRUNED: f"evaluation {evaluation}"}
+    write_json(folder / run_schema.RUN, run | {"tags": tags})
+    try:
+        tracker.deliver(folder, final=True)
+    except DeliveryError as error:
+        say(f"warning: {error}; `hydromel-sync` delivers it")
+
+
+def tracker_of(config: dict[str, Any]) -> Tracker:
+    """The tracker that the runs have."""
+    tracker: Tracker = build(config["tracker"], "tracker", {}, config["plugins"])
+    return tracker
+
+
+def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) -> Iterator[float | None]:
+    """The metric at each evaluation on valid, as they come, until the process ends; None: it was not finite."""
+    end_of_read = 0
+    while True:
+        over = process.poll() is not None  # asked first: nothing is written after that
+        for record, end_of_record in read_metrics(folder, end_of_read):
+            end_of_read = end_of_record
+            figures = {key.removeprefix("valid/"): one for key, one in record["metrics"].items() if "valid/" in key}
+            if figures and metric not in figures:
+                raise HydromelError(
+                    f"search.metric={metric}: this task has no such figure; it has {', '.join(figures)}"
+                )
+            if figures:
+                yield figures[metric]
+        if over:
+            return
+        try:
+            process.wait(_POLL_SECONDS)
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _outcome(folder: Path, metric: str, code: int) -> Ended:
+    """Of a run that ended by itself."""
+    result = read_result(folder) if code == 0 else None
+    if result is None:
+        run = read_run(folder) if (folder / run_schema.RUN).exists() else {}
+        return Ended(error=run.get("error") or _last_line(folder / CONSOLE) or f"it ended with code {code}")
+    value = result["metrics"]["valid"].get(metric)
+    if not isinstance(value, float | int) or not math.isfinite(value):
+        return Ended(error=f"its {metric} on valid is {value}")
+    return Ended(value=float(value))
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line.removeprefix("error: ") for line in reversed(lines) if line.strip()), "")

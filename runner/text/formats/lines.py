@@ -1,0 +1,40 @@
+"""Lines of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.common.errors import HydromelError
+from runner.text.formats.base import Answers, Parsed, joined, put, written
+from runner.text.formats.reader import Passage
+
+
+class Lines:
+    """A row a line, tokens between spaces. For each line one of answers: the label, or the tags between spaces; with
+    probabilities a tab and these. Blank lines stay blank.
+    """
+
+    def may_end(self, line: str) -> bool:
+        return True
+
+    def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
+        for column in columns:
+            if column != "tokens":
+                raise HydromelError(f"this run reads the column '{column}' too; use --format columns or jsonl")
+
+    def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
+        lines = pc.utf8_trim(pa.array(passage.lines, pa.string()), " ")
+        places = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
+        tokens = pc.split_pattern_regex(lines.take(pa.array(places)), " +")  # as data sets are read: U+0020 alone
+        return Parsed(pa.table({"tokens": tokens}), places)
+
+    def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
+        texts = joined(answers.strings)
+        if answers.probability is not None:
+            texts = pc.binary_join_element_wise(texts, joined(written(answers.probability)), "\t")
+        return put([""] * len(passage.lines), parsed.places, texts)

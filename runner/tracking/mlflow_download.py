@@ -1,0 +1,87 @@
+"""A finished run out of MLflow: the files with which it can be used."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.tracking.mlflow_store import check_uri, one_line, open_store, redacted
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+T = TypeVar("T")
+_FILES = (run_schema.RESOLVED, run_schema.VOCABS, f"{run_schema.CHECKPOINTS}/{run_schema.BEST}")
+_TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
+
+
+def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:
+    """What `load` makes of a run's folder, or of what MLflow keeps of the run, which is there for that long.
+
+    Args:
+        run: a folder or an id, with `run=` before it or without.
+        uri: of the store.
+
+    Raises:
+        HydromelError: as `fetch`, for what is no folder.
+    """
+    given = run.removeprefix("run=")
+    if Path(given).is_dir():
+        return load(Path(given))
+    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
+        fetch(given, uri, Path(folder))
+        return load(Path(folder))
+
+
+def fetch(run: str, uri: str, folder: Path) -> None:
+    """Download a run's config, vocabularies and best checkpoint.
+
+    Args:
+        run: its id in MLflow, or its own (`run_id` of run.json).
+        uri: of the store.
+        folder: where the files are put, as in a run's folder.
+
+    Raises:
+        HydromelError: no such run, one without these files, or the store could not be reached.
+    """
+    check_uri(uri)
+    if not re.fullmatch(r"[0-9a-f]{32}", run):
+        raise HydromelError(f"run={run}: neither a run's folder, nor an id of MLflow (32 digits and letters a to f)")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
+            client = open_store(uri, _TIMEOUT_S)
+            run_id = _find(client, run, uri)
+            there = {
+                file.path for place in (None, run_schema.CHECKPOINTS) for file in client.list_artifacts(run_id, place)
+            }
+            for file in _FILES:
+                if file not in there:
+                    raise HydromelError(f"run={run}: MLflow has no {file} of it; use its folder, or train it again")
+                got = Path(client.download_artifacts(run_id, file, str(folder)))
+                (folder / file).parent.mkdir(exist_ok=True)
+                got.replace(folder / file)  # stores differ in whether they keep an artifact's folder
+    except HydromelError:
+        raise
+    except Exception as error:  # whatever mlflow, a driver or a cloud's library raises
+        raise HydromelError(f"run={run}: MLflow at {redacted(uri)}: {one_line(error)}") from error
+
+
+def _find(client: MlflowClient, run: str, uri: str) -> str:
+    """MLflow's own id of the run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(run).info.run_id)
+    except MlflowException:
+        pass
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.`{run_schema.TAG_RUN_ID}` = '{run}'", max_results=1)
+    if not found:
+        raise HydromelError(f"run={run}: no such run in MLflow at {redacted(uri)} (--uri), nor a folder of that name")
+    return str(found[0].info.run_id)

@@ -1,0 +1,193 @@
+"""What MLflow is told about a run, as plain values: tags, params, metrics and a note, all from the run's folder.
+
+Names are short, since MLflow's charts cut long ones, and have a slash, since it makes a section of charts:
+`test/f1`, `best/f1` (on valid, at the kept checkpoint), `majority/f1`, `speed/tok_s`, `pad/fraction`, `mem/peak_gib`,
+`seconds/forward`, `model/parameters`. Curves keep the names that training gave them (`train/loss`, `valid/f1`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import yaml
+
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.tracking.mlflow_store import redacted
+
+_LONGEST_PARAM = 500  # characters; databases of older servers hold no more
+_NOT_PARAMS = ("tracker", "hydra")  # where records go is no property of the experiment
+_SHORT = {"real_tokens_per_s": "tok_s", "examples_per_s": "examples_s", "updates_per_s": "updates_s"}
+_GIB = 2**30
+
+
+def allowed_name(name: str) -> str:
+    """`name` in the characters that MLflow allows in names of metrics and params."""
+    return re.sub(r"[^\w\-. /:]", "_", name)[:250]
+
+
+def tags(run: Mapping[str, Any], result: Mapping[str, Any] | None) -> dict[str, str]:
+    """Tags of a run: what to filter and group by."""
+    result = result or {}
+    found = {
+        **run.get("tags", {}),
+        run_schema.TAG_RUN_ID: run["run_id"],
+        run_schema.TAG_SWEEP: run.get("sweep_id"),
+        "experiment": run.get("experiment"),
+        "status": run["status"],
+        "host": run.get("host"),
+        "kernel": result.get("kernel"),
+        "updates.digest": result.get("updates", {}).get("digest"),
+        "comparison_hash": result.get("provenance", {}).get("comparison_hash"),
+        "mlflow.source.name": "hydromel",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": result.get("provenance", {}).get("git_commit"),
+        "mlflow.note.content": note(run, result),
+    }
+    return {allowed_name(key): str(value) for key, value in found.items() if value is not None}
+
+
+def params(folder: Path) -> dict[str, str]:
+    """The resolved config with dotted names, without the tracker's own; lists as JSON, long values cut.
+
+    Raises:
+        HydromelError: no `resolved.yaml`, or it holds no mapping.
+    """
+    path = folder / run_schema.RESOLVED
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise HydromelError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise HydromelError(f"{path}: a mapping is expected, not {type(config).__name__}")
+    kept = {key: value for key, value in config.items() if key not in _NOT_PARAMS}
+    return {allowed_name(key): _cut(value) for key, value in _flattened(kept, "")}
+
+
+def _flattened(config: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    flat = []
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat += _flattened(value, f"{prefix}{key}.")
+        else:
+            flat.append((f"{prefix}{key}", value))
+    return flat
+
+
+def _cut(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 1]}…"
+
+
+def summary(result: Mapping[str, Any]) -> dict[str, float]:
+    """One value a run, for bars and tables. Missing and non-finite values are left out.
+
+    Of the baseline and of valid only the quality, and of F1 only the headline: each name becomes a chart.
+    """
+    quality = result.get("quality", {}).get("metric", "")
+    metrics, tokens, memory = result.get("metrics", {}), result.get("tokens", {}), result.get("memory", {})
+    sections = {
+        "best": {quality: metrics.get("valid", {}).get(quality)},
+        "test": {key: value for key, value in metrics.get("test", {}).items() if not key.endswith(_VARIANTS)},
+        "majority": {quality: (result.get("majority") or {}).get(quality)},
+        "baseline": {name: each.get(quality) for name, each in (result.get("baselines") or {}).items()},
+        "speed": {
+            **{_SHORT.get(key, key): value for key, value in result.get("speed", {}).items()},
+            "matrix_share": (result.get("arithmetic") or {}).get("share"),
+        },
+        "tokens": tokens,
+        "pad": {
+            "fraction": padding_share(tokens),
+            "characters": padding_share(result.get("characters") or {}),
+            **result.get("padding", {}),
+        },
+        "energy": {"joules": (result.get("energy") or {}).get("joules")},
+        "seconds": result.get("seconds", {}),
+        "mem": {
+            "peak_gib": _gib(memory.get("peak_bytes")),
+            "before_training_gib": _gib(memory.get("before_training_bytes")),
+        },
+        "model": result.get("model", {}),
+        "updates": {key: result.get("updates", {}).get(key) for key in ("count", "epochs")},
+    }
+    named = {f"{section}/{key}": value for section, values in sections.items() for key, value in (values or {}).items()}
+    return {allowed_name(name): float(value) for name, value in named.items() if _is_number(value)}
+
+
+def padding_share(tokens: Mapping[str, Any]) -> float | None:
+    """Pads as a share of all positions in memory (of tokens, or of characters), 0..1."""
+    real, padded = tokens.get("real"), tokens.get("padded")
+    return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
+
+
+_VARIANTS = ("_default", "_strict")  # of a figure that stands beside them under its plain name
+
+
+def _gib(size_bytes: float | None) -> float | None:
+    return size_bytes / _GIB if _is_number(size_bytes) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def note(run: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Three lines of Markdown: what was run, how good it is, what it cost. A failed run: why it failed."""
+    chosen = run.get("tags", {})
+    what = [chosen.get(key) for key in ("task", "dataset", "embedding", "encoder")]
+    first = f"**{chosen.get('batching', run.get('name', ''))}** · {' · '.join(str(part) for part in what if part)}"
+    if not result:
+        reason = f": {redacted(str(run['error']))}" if run.get("error") else ""
+        return f"{first}\n\n{run['status']}{reason}"
+    metric, values = result.get("quality", {}).get("metric", ""), summary(result)
+    quality = [f"{split} {_shown(values, f'{split}/{metric}')}" for split in ("test", "best", "majority")]
+    share = values.get("pad/fraction")
+    cost = [
+        f"{_shown(values, 'speed/tok_s')} real tokens/s",
+        f"padding {'—' if share is None else format(share, '.1%')}",
+        f"peak {_shown(values, 'mem/peak_gib')} GiB",
+        f"{_shown(values, 'seconds/total')} s in all",
+    ]
+    return f"{first}, {result.get('kernel') or 'kernel unknown'}\n\n{metric}: {', '.join(quality)}\n\n{', '.join(cost)}"
+
+
+def _shown(values: Mapping[str, float], name: str) -> str:
+    value = values.get(name)
+    if value is None:
+        return "—"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+
+
+def data_profile(result: Mapping[str, Any]) -> str:
+    """The data set's counts, as the JSON that MLflow shows beside it."""
+    return json.dumps({"tokens": result.get("tokens"), "vocab": result.get("vocab")})
+
+
+def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
+    """Files that a finished run hands over, each with its folder among the artifacts.
+
+    With the best checkpoint and the vocabularies, `hydromel-predict` needs no more than these.
+    """
+    named: list[tuple[Path, str | None]] = [
+        (folder / name, None)
+        for name in (
+            run_schema.RUN,
+            run_schema.RESOLVED,
+            run_schema.RESULT,
+            run_schema.METRICS,
+            run_schema.VOCABS,
+            run_schema.OUTCOMES,
+        )
+        if (folder / name).exists()
+    ]
+    if (best := folder / run_schema.CHECKPOINTS / run_schema.BEST).exists():
+        named.append((best, run_schema.CHECKPOINTS))
+    inside = [
+        path for name in (run_schema.PLOTS, run_schema.PREDICTIONS) for path in sorted((folder / name).rglob("*"))
+    ]
+    return [*named, *((path, path.parent.relative_to(folder).as_posix()) for path in inside if path.is_file())]

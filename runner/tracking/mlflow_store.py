@@ -1,0 +1,163 @@
+"""MLflow's stores: which URIs there are, and a safe, quiet, bounded way to reach one. mlflow is imported on use."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import socket
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from runner.common.errors import HydromelError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+SQLITE = "sqlite:///"
+_DATABASES = ("postgresql", "mysql", "mssql")
+_ALLOWED = f"{SQLITE}FILE, postgresql://..., mysql://..., http(s)://HOST:PORT, databricks"
+_SCHEMA_SECONDS = 120.0  # another process may be creating the schema: 6 s, on a busy machine many more
+
+
+def check_uri(uri: str) -> None:
+    """Raise HydromelError, with what to write instead, unless `uri` is of a kind that MLflow still stores to."""
+    scheme = uri.partition(":")[0]
+    if uri.startswith(SQLITE):
+        path = sqlite_path(uri)
+        if path in ("", ":memory:") or path.endswith("/"):
+            raise HydromelError(f"tracker.uri={uri!r}: name a file, such as {SQLITE}mlflow.db")
+    elif scheme in ("http", "https"):
+        if not urlsplit(uri).hostname:
+            raise HydromelError(f"tracker.uri={uri!r}: no host; write {scheme}://HOST:PORT")
+    elif scheme.partition("+")[0] in _DATABASES:
+        _check_database(uri)
+    elif scheme != "databricks":
+        folder = uri.removeprefix("file:").rstrip("/") or "."
+        plain = scheme in ("file", uri)
+        hint = (
+            f"MLflow keeps no plain folders any more; write {SQLITE}{folder}/mlflow.db" if plain else "unknown scheme"
+        )
+        raise HydromelError(f"tracker.uri={redacted(uri)!r}: {hint}. Allowed: {_ALLOWED}")
+
+
+def _check_database(uri: str) -> None:
+    import sqlalchemy  # a second of import time that only users of a database server pay
+
+    try:
+        sqlalchemy.make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        raise HydromelError(f"tracker.uri={redacted(uri)!r} needs the Python package {error.name}") from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise HydromelError(f"tracker.uri={redacted(uri)!r}: {error}") from error
+
+
+def redacted(text: str) -> str:
+    """`text` without the passwords of the URIs in it."""
+    return re.sub(r"(\w://[^\s:/@'\"]*:)[^\s@/'\"]+@", r"\1***@", text)
+
+
+def sqlite_path(uri: str) -> str:
+    """The file that a sqlite URI names, as it is written there."""
+    return uri.removeprefix(SQLITE).partition("?")[0]
+
+
+def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s: float) -> tuple[MlflowClient, str]:
+    """A client, and the id of `experiment`, which is created if need be.
+
+    A fresh sqlite file gets its schema and experiment under a file lock: processes that start at once would
+    crash in each other's migration. A server that does not answer costs one `timeout_s`.
+
+    Raises:
+        Exception: of mlflow, SQLAlchemy or the operating system.
+    """
+    _be_quiet_and_quick(timeout_s)
+    if not uri.startswith(SQLITE):
+        _probe(uri, timeout_s)
+        return _client(uri, experiment, artifact_location)
+    path = Path(sqlite_path(uri))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=_SCHEMA_SECONDS):
+        with contextlib.closing(sqlite3.connect(path, timeout=timeout_s)) as database:
+            database.execute("PRAGMA journal_mode=WAL")  # readers (the UI) and writers do not block each other
+        return _client(uri, experiment, artifact_location or str(path.parent / "mlartifacts"))
+
+
+def open_store(uri: str, timeout_s: float) -> MlflowClient:
+    """A client of a store that is there; nothing is created in it.
+
+    Raises:
+        HydromelError: no such file.
+        Exception: of mlflow, SQLAlchemy or the operating system.
+    """
+    _be_quiet_and_quick(timeout_s)
+    if not uri.startswith(SQLITE):
+        _probe(uri, timeout_s)
+    elif not Path(sqlite_path(uri)).is_file():
+        raise HydromelError(f"{sqlite_path(uri)}: there is no such file")
+    return _bare_client(uri)
+
+
+def _bare_client(uri: str) -> MlflowClient:
+    from mlflow.store.db import utils
+    from mlflow.tracking import MlflowClient
+
+    utils.MAX_RETRY_COUNT = 1  # ten tries take 100 s; we come back by ourselves
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # an error is raised, too; logged, it is a page of SQL
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _client(uri: str, experiment: str, artifact_location: str | None) -> tuple[MlflowClient, str]:
+    from mlflow.exceptions import MlflowException
+
+    client = _bare_client(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        try:
+            return client, client.create_experiment(experiment, artifact_location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(experiment)  # another process was first
+    if found is None or found.lifecycle_stage != "active":
+        raise HydromelError(f"experiment '{experiment}' was deleted in MLflow; restore it or name another")
+    return client, found.experiment_id
+
+
+def _be_quiet_and_quick(timeout_s: float) -> None:
+    """Set mlflow's environment, which it reads at import and at each request.
+
+    No retries: they repeat requests that may have arrived, such as "create a run", and would do so for minutes.
+    """
+    os.environ |= {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout_s)),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+
+
+def _probe(uri: str, timeout_s: float) -> None:
+    """A database server that is down is noticed here: its drivers wait for minutes."""
+    place = urlsplit(uri)
+    ports = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+    port = place.port or ports.get(place.scheme.partition("+")[0])
+    if place.scheme.partition("+")[0] in ports and place.hostname and port:
+        socket.create_connection((place.hostname, port), timeout=timeout_s).close()
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong, without passwords, tracebacks, SQL and line breaks."""
+    text: Any = redacted(" ".join(str(error).split())) or "no message"
+    text = text.partition(" [SQL:")[0]
+    return f"{type(error).__name__}: {text[:300]}"

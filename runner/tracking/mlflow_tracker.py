@@ -1,0 +1,239 @@
+"""Delivery of runs' folders to MLflow. Every step may be repeated, so a delivery that was cut off is just done again.
+
+A run is found by its tag `hydromel.run_id` before one is created; params and inputs are sent if they are not there;
+a metric is sent with the time and step of its record, and MLflow keeps equal ones once; files replace each other.
+What the folder notes about progress only saves work, and is dropped when the run in the store is another one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.common.types import PositiveFloat
+from runner.tracking import mlflow_fields as content
+from runner.tracking.mlflow_store import SQLITE, check_uri, connect, one_line, redacted, sqlite_path
+from runner.tracking.run_folder import read_metrics, read_result, read_run
+from runner.tracking.tracker import (
+    DeliveryError,
+    fingerprint_of,
+    from_working_directory,
+    load_progress,
+    lock,
+    save_progress,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+    from mlflow.tracking import MlflowClient
+
+_STATUS = {
+    run_schema.RUNNING: "RUNNING",
+    run_schema.FINISHED: "FINISHED",
+    run_schema.FAILED: "FAILED",
+    run_schema.INTERRUPTED: "KILLED",
+}
+_METRICS_A_CALL, _PARAMS_A_CALL = 1000, 100  # MLflow's limits
+_LONGEST_PAUSE_S = 600.0
+_T = TypeVar("_T")
+
+
+class MlflowTracker:
+    """One flat run in MLflow for each run's folder.
+
+    Args:
+        uri: tracking URI; `sqlite:///FILE` with a relative FILE lies under the run's working directory.
+        experiment: MLflow's experiment, created if need be.
+        artifact_location: where a new experiment keeps files; None: `mlartifacts` beside a sqlite file, elsewhere
+            what the server says.
+        timeout_s: seconds that an unreachable store may cost.
+        retry_s: seconds without another try after a first failure; doubled after each further one, up to 600.
+    """
+
+    def __init__(
+        self,
+        *,
+        uri: str,
+        experiment: str,
+        artifact_location: str | None,
+        timeout_s: PositiveFloat,
+        retry_s: PositiveFloat,
+    ) -> None:
+        self.uri, self.experiment, self.artifact_location = uri, experiment, artifact_location
+        self.timeout_s, self.retry_s = timeout_s, retry_s
+        self._connections: dict[str, tuple[MlflowClient, str]] = {}  # by absolute URI
+        self._failures, self._silent_until = 0, 0.0
+
+    def check(self) -> None:
+        check_uri(self.uri)
+        if not self.experiment.strip():
+            raise HydromelError("tracker.experiment is empty; give it a name")
+
+    def target(self, folder: Path) -> str:
+        return f"{redacted(self._absolute_uri(folder))} {self.experiment}"
+
+    def deliver(self, folder: Path, final: bool = False) -> None:
+        if not final and time.monotonic() < self._silent_until:
+            return
+        try:
+            with lock(folder), warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
+                self._send(folder)
+        except Exception as error:  # whatever mlflow, a driver or a cloud's library raises: training must not end by it
+            self._failures += 1
+            pause = min(self.retry_s * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
+            self._silent_until = time.monotonic() + pause
+            self._connections.clear()
+            reason = str(error) if isinstance(error, HydromelError) else one_line(error)
+            raise DeliveryError(f"MLflow at {redacted(self.uri)}: {reason}") from error
+        self._failures, self._silent_until = 0, 0.0
+
+    def describe(self) -> str:
+        """How to open MLflow on the experiment: its page opens empty in another mode without the long address."""
+        known = next(iter(self._connections.values()), None)
+        place = f"/#/experiments/{known[1]}/runs?workflowType=machine_learning&compareRunsMode=CHART" if known else "/"
+        if self.uri.startswith(("http:", "https:")):
+            return f"MLflow: {redacted(self.uri).rstrip('/')}{place}"
+        uri = f"{SQLITE}{Path(sqlite_path(self.uri)).absolute()}" if self.uri.startswith(SQLITE) else redacted(self.uri)
+        return f"MLflow: `mlflow server --workers 1 --backend-store-uri '{uri}'`, then http://localhost:5000{place}"
+
+    def _absolute_uri(self, folder: Path) -> str:
+        if not self.uri.startswith(SQLITE):
+            return self.uri
+        written = sqlite_path(self.uri)
+        return SQLITE + str(from_working_directory(folder, written)) + self.uri.removeprefix(SQLITE + written)
+
+    def _connected(self, folder: Path) -> tuple[MlflowClient, str]:
+        uri = self._absolute_uri(folder)
+        if uri not in self._connections:
+            self._connections[uri] = connect(uri, self.experiment, self.artifact_location, self.timeout_s)
+        return self._connections[uri]
+
+    def _send(self, folder: Path) -> None:
+        fingerprint, target = fingerprint_of(folder), self.target(folder)
+        run, result = read_run(folder), read_result(folder)
+        client, experiment_id = self._connected(folder)
+        there = _find_or_create(client, experiment_id, run, result)
+        progress = load_progress(folder, target)
+        if progress.get("run_id") != there.info.run_id:
+            progress = {"run_id": there.info.run_id}
+        if there.info.lifecycle_stage == "active":  # one that was deleted in MLflow stays deleted
+            _send_params(client, there, content.params(folder))
+            for batch, end in _batches(folder, progress.get("metrics_bytes", 0)):
+                client.log_batch(there.info.run_id, metrics=batch)
+                progress = progress | {"metrics_bytes": end}
+                save_progress(folder, target, progress)
+            if run["status"] == run_schema.RUNNING:
+                _send_tags(client, there.info.run_id, content.tags(run, result))
+                if there.info.status != "RUNNING":
+                    client.update_run(there.info.run_id, status="RUNNING")
+            else:
+                self._send_end(folder, client, there.info.run_id, progress)
+        save_progress(folder, target, progress | {"fingerprint": fingerprint})
+
+    def _send_end(self, folder: Path, client: MlflowClient, run_id: str, progress: dict[str, Any]) -> None:
+        """What there is once a run has ended. Its status comes last: a run that has ended in MLflow is there whole."""
+        run, result = read_run(folder), read_result(folder)
+        ended_ms = int(1000 * (run.get("ended") or time.time()))
+        if result is not None:
+            _send_summary(client, run_id, result, ended_ms)
+            _send_data_set(client, run_id, result)
+        sent = progress.setdefault("artifacts", {})
+        for path, place in content.artifacts(folder):
+            digest, name = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest(), f"{place or ''}/{path.name}"
+            if sent.get(name) != digest:
+                _send_file(client, run_id, path, place)
+                sent[name] = digest
+                save_progress(folder, self.target(folder), progress)
+        _send_tags(client, run_id, content.tags(run, result))
+        client.set_terminated(run_id, _STATUS[run["status"]], ended_ms)
+
+
+def _find_or_create(
+    client: MlflowClient, experiment_id: str, run: dict[str, Any], result: dict[str, Any] | None
+) -> Run:
+    from mlflow.entities import ViewType
+
+    wanted = f"tags.`{run_schema.TAG_RUN_ID}` = '{run['run_id']}'"
+    found = client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1)
+    if found:
+        return found[0]
+    tags = content.tags(run, result)
+    return client.create_run(experiment_id, int(run["created"] * 1000), tags, run.get("name") or None)
+
+
+def _send_params(client: MlflowClient, there: Run, params: dict[str, str]) -> None:
+    """Send those that are missing. They are write-once: a resumed run keeps the values with which it began."""
+    from mlflow.entities import Param
+
+    missing = [Param(name, value) for name, value in params.items() if name not in there.data.params]
+    for batch in _chunks(missing, _PARAMS_A_CALL):
+        client.log_batch(there.info.run_id, params=batch)
+
+
+def _send_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    for batch in _chunks([RunTag(name, value) for name, value in tags.items()], _PARAMS_A_CALL):
+        client.log_batch(run_id, tags=batch)
+
+
+def _send_summary(client: MlflowClient, run_id: str, result: dict[str, Any], time_ms: int) -> None:
+    from mlflow.entities import Metric
+
+    # at step 0 for every run: MLflow draws such figures as bars, and figures of different steps as lone points
+    metrics = [Metric(name, value, time_ms, 0) for name, value in content.summary(result).items()]
+    for batch in _chunks(metrics, _METRICS_A_CALL):
+        client.log_batch(run_id, metrics=batch)
+
+
+def _send_data_set(client: MlflowClient, run_id: str, result: dict[str, Any]) -> None:
+    """Name the data set as the run's input: its digest is the data's fingerprint."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+    from mlflow.exceptions import MlflowException
+
+    name, digest = str(result["dataset"]), str(result.get("provenance", {}).get("data_fingerprint"))[:36]
+    profile = content.data_profile(result)
+    data_set = Dataset(name, digest, source_type="hydromel", source=name, schema=None, profile=profile)
+    inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
+    try:
+        client.log_inputs(run_id, inputs)
+    except MlflowException:
+        client.log_inputs(run_id, inputs)  # two runs that bring the same new data set at once collide: now it is there
+
+
+def _send_file(client: MlflowClient, run_id: str, path: Path, place: str | None) -> None:
+    if path.name == run_schema.RESOLVED:
+        client.log_text(run_id, redacted(path.read_text(encoding="utf-8")), path.name)
+    else:
+        client.log_artifact(run_id, str(path), place)
+
+
+def _batches(folder: Path, start: int) -> Iterator[tuple[list[Metric], int]]:
+    """Metrics of the folder's records from byte `start` on, as many as a call takes, with the byte where they end."""
+    from mlflow.entities import Metric
+
+    batch: list[Metric] = []
+    end = start
+    for record, after in read_metrics(folder, start):
+        values = {name: value for name, value in record["metrics"].items() if value is not None}
+        if batch and len(batch) + len(values) > _METRICS_A_CALL:
+            yield batch, end
+            batch = []
+        time_ms = int(record["time"] * 1000)
+        batch += [Metric(content.allowed_name(name), value, time_ms, record["step"]) for name, value in values.items()]
+        end = after
+    if end > start:
+        yield batch, end
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,0 +1,75 @@
+"""Where a run's figures come from: code, versions, machine, data, config."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runner.config.hashes import comparison_hash, config_hash
+from runner.profiling.malloc import choose_malloc
+
+_PACKAGES = ("torch", "numpy", "pyarrow", "hydra-core", "mlflow", "datasets", "seqeval", "hydromel")
+
+
+def provenance(config: Mapping[str, Any], device: torch.device, data_fingerprint: str) -> dict[str, Any]:
+    """The `provenance` section of result.json."""
+    cuda = device.type == "cuda"
+    return {
+        "git_commit": git_commit(),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
+        "cuda": torch.version.cuda if cuda else None,
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "matmul": config["matmul"],
+        "malloc": choose_malloc(config["malloc"]),  # again, for what holds
+        "host": platform.node(),
+        "system": platform.platform(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "data_fingerprint": data_fingerprint,
+        "config_hash": config_hash(config),
+        "comparison_hash": comparison_hash(config),
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of this code, `+` behind it when files were changed since; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+" if commit and changed else commit
+
+
+def cpu_name() -> str:
+    """The processor's own name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,229 @@
+"""A run's folder: what is on disk is the truth, and trackers are fed from it.
+
+`run.json` says which run it is and how it stands, `metrics.jsonl` holds its records, `result.json` its outcome. Whole
+files are replaced atomically. JSON has no NaN and no infinity: such values are written as null (in a record: the
+metric was logged, and was not a finite number), and no tracker is sent them.
+
+A run that is being written holds a lock on `run.lock`; the operating system frees it when the process dies, however it
+dies. So whether a run lives is known without guessing from process numbers, and nobody writes a run twice at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.common.files import append, cannot_write, cut_torn_line, finite, write_json
+
+LOCK = "run.lock"
+_PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
+
+
+class RunFolder:
+    """The folder of a run that this process writes. Make one with `RunFolder.start`."""
+
+    def __init__(self, path: Path, run: dict[str, Any], lock: FileLock) -> None:
+        self.path, self.run, self._lock = path, run, lock
+        self._buffer: list[str] = []
+        self._logged = _repaired(path / run_schema.METRICS)
+
+    @classmethod
+    def start(
+        cls, path: Path, *, name: str, experiment: str | None, sweep_id: str | None, tags: Mapping[str, str]
+    ) -> Self:
+        """Create `path`, or go on with the run that is in it: its id, creation time and working directory stay.
+
+        Args:
+            path: the run's folder; its parents are created.
+            name: shown by trackers.
+            experiment: the named experiment it belongs to.
+            sweep_id: the sweep it belongs to.
+            tags: what to find it by: task, dataset, embedding, encoder, batching, seed, ...
+
+        Raises:
+            HydromelError: another live process writes this run, or the folder cannot be written.
+        """
+        path = path.absolute()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path / LOCK, timeout=_PROBE_SECONDS)
+            lock.acquire()
+        except Timeout:
+            raise HydromelError(f"{path} is being written by another process; wait for it or end it") from None
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        new = {"run_id": uuid.uuid4().hex, "created": time.time(), "cwd": str(Path.cwd())}
+        old = read_run(path) if (path / run_schema.RUN).exists() else {}
+        given = {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
+        process = {"status": run_schema.RUNNING, "ended": None, "error": None, "pid": os.getpid(), "host": host()}
+        run = cls(path, new | old | given | process, lock)
+        write_json(path / run_schema.RUN, run.run)
+        return run
+
+    @property
+    def run_id(self) -> str:
+        return str(self.run["run_id"])
+
+    def log(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Buffer `metrics` of update number `step`. What is recorded for (step, name) stands: no second time."""
+        logged = self._logged.setdefault(step, set())
+        new = {name: float(value) for name, value in metrics.items() if name not in logged}
+        logged.update(new)
+        if new:
+            record = {"time": time.time(), "step": step, "epoch": epoch, "metrics": new}
+            self._buffer.append(json.dumps(finite(record), allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        """Append the buffered records to `metrics.jsonl` in one write.
+
+        Raises:
+            HydromelError: it cannot be written (a full disk, say); the records stay buffered, the file as it was.
+        """
+        if not self._buffer:
+            return
+        path = self.path / run_schema.METRICS
+        try:
+            append(path, "".join(self._buffer).encode())
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self._buffer.clear()
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json`, the last file of a run: a run with a result is finished."""
+        write_json(self.path / run_schema.RESULT, result)
+
+    def set_status(self, status: str, error: str | None = None) -> None:
+        """Keep `run.json` current; any status but running ends the run now. `error`: the one line that says why."""
+        ended = None if status == run_schema.RUNNING else time.time()
+        run = self.run | {"status": status, "ended": ended, "error": error}
+        write_json(self.path / run_schema.RUN, run)
+        self.run = run
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep `value`, plain JSON, in `run.json`: a resumed run finds it in `run`."""
+        run = self.run | {name: value}
+        write_json(self.path / run_schema.RUN, run)
+        self.run = run
+
+    def close(self) -> None:
+        """Write what is buffered and let go of the folder."""
+        try:
+            self.flush()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def host() -> str:
+    return socket.gethostname()
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The content of `run.json`, with the status `finished` if there is a result: that file is the last one written."""
+    run = _read_json(folder / run_schema.RUN)
+    for key in ("run_id", "created", "status"):
+        if key not in run:
+            raise HydromelError(f"{folder / run_schema.RUN} has no '{key}'")
+    if run["status"] == run_schema.RUNNING and (folder / run_schema.RESULT).exists():
+        return run | {
+            "status": run_schema.FINISHED,
+            "ended": run.get("ended") or (folder / run_schema.RESULT).stat().st_mtime,
+        }
+    return run
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """The content of `result.json`; None while there is none."""
+    path = folder / run_schema.RESULT
+    return _read_json(path) if path.exists() else None
+
+
+def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+    """Records of `metrics.jsonl` from byte `start` on, each with the byte at which it ends.
+
+    A last line without its end is not there yet. A file shorter than `start` was replaced, and is read anew.
+
+    Raises:
+        HydromelError: a line that is no JSON object.
+    """
+    path = folder / run_schema.METRICS
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        end = start if start <= path.stat().st_size else 0
+        file.seek(end)
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            end += len(line)
+            yield _parsed(line, f"{path}, the line that ends at byte {end}"), end
+
+
+def is_alive(folder: Path) -> bool:
+    """Whether a process is writing this run now."""
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def mark_dead(folder: Path) -> dict[str, Any]:
+    """`read_run`; a run that stands as running, but whose process on this machine is gone, is marked as interrupted.
+
+    A run of another machine is left as it is: its lock may not be visible from here.
+    """
+    try:
+        with FileLock(folder / LOCK, timeout=0):  # held, so that nobody resumes the run meanwhile
+            run = read_run(folder)
+            if run["status"] == run_schema.RUNNING and run.get("host") == host():
+                last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])
+                run |= {"status": run_schema.INTERRUPTED, "ended": last, "error": "its process died"}
+                write_json(folder / run_schema.RUN, run)
+            return run
+    except Timeout:
+        return read_run(folder)
+
+
+def _repaired(path: Path) -> dict[int, set[str]]:
+    """Mend the records' file and say what is in it: names of metrics by step."""
+    logged: dict[int, set[str]] = {}
+    if path.exists():
+        cut_torn_line(path)
+        for record, _ in read_metrics(path.parent):
+            logged.setdefault(record["step"], set()).update(record["metrics"])
+    return logged
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return _parsed(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise HydromelError(f"{path.parent} is no run's folder: it has no {path.name}") from error
+
+
+def _parsed(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise HydromelError(f"{where}: damaged, no JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise HydromelError(f"{where}: a JSON object is expected, not {type(content).__name__}")
+    return content

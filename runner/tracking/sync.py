@@ -1,0 +1,94 @@
+"""Delivery of what runs' folders hold and their trackers have not got yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
+from runner.tracking.run_folder import is_alive, mark_dead, read_run
+from runner.tracking.tracker import DeliveryError, Tracker, is_delivered
+
+KNOWN = (
+    "runner.tracking.mlflow_tracker.MlflowTracker",
+    "runner.tracking.tracker.JsonlTracker",
+    "runner.tracking.tracker.NoTracker",
+)
+State = Literal["delivered", "up to date", "running", "no tracker"]
+
+
+def sync_run(folder: Path, tracker: Tracker, again: bool = False) -> State:
+    """Deliver one run, unless it is being written or (but for `again`) its notes say that all was delivered.
+
+    Raises:
+        HydromelError: the folder is damaged, or the store could not be reached.
+    """
+    if is_alive(folder):
+        return "running"
+    mark_dead(folder)
+    if tracker.target(folder) == "none":
+        return "no tracker"
+    if not again and is_delivered(folder, tracker):
+        return "up to date"
+    tracker.deliver(folder, final=True)
+    return "delivered"
+
+
+def deliver_pending(root: Path, tracker: Tracker) -> int:
+    """Deliver the runs under `root` that have ended undelivered and belong to the same target; return how many.
+
+    A run calls this at its end, for earlier ones that found the store away.
+
+    Raises:
+        DeliveryError: the store is away (again).
+    """
+    count, trackers = 0, dict[str, Tracker]()
+    for folder in run_folders(root):
+        try:
+            same = tracker_of(folder, trackers).target(folder) == tracker.target(folder)
+            count += same and sync_run(folder, tracker) == "delivered"
+        except DeliveryError:
+            raise
+        except HydromelError:
+            continue  # a damaged folder is no matter of this run; hydromel-sync reports it
+    return count
+
+
+def run_folders(root: Path) -> list[Path]:
+    """Folders of runs at or below `root`, oldest first.
+
+    Raises:
+        HydromelError: `root` is not there.
+    """
+    if not root.is_dir():
+        raise HydromelError(f"{root}: no such folder; give the folder of a run, or one with runs below it")
+    return sorted(
+        (path.parent for path in root.rglob(run_schema.RUN)), key=lambda path: (path / run_schema.RUN).stat().st_mtime
+    )
+
+
+def tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
+    """The tracker that the run's own config names, one object for equal configs (it keeps its connection).
+
+    Raises:
+        HydromelError: the config names none of the known ones: a saved run may not have code run.
+    """
+    read_run(folder)  # first, so that a folder which is none is called so
+    path = folder / run_schema.RESOLVED
+    try:
+        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        node = dict(config["tracker"])
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise HydromelError(f"{path}: cannot read its 'tracker' ({' '.join(str(error).split())})") from error
+    if node.get("_target_") not in KNOWN:
+        raise HydromelError(f"{path}: tracker._target_={node.get('_target_')}; allowed: {', '.join(KNOWN)}")
+    key = repr(sorted(node.items(), key=lambda item: item[0]))
+    if key not in made:
+        tracker: Tracker = build(node, "tracker", {})
+        tracker.check()
+        made[key] = tracker
+    return made[key]

@@ -1,0 +1,191 @@
+"""Trackers: a run's folder is delivered to a store, as often as wanted, and arrives there once.
+
+What was already sent is noted in the folder itself (`delivered.json`, by target), under a lock. A tracker that fails
+raises `DeliveryError`; nothing is lost by it: the folder keeps everything, and a later delivery goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.common.files import append, cut_torn_line, write_json
+from runner.tracking.run_folder import read_metrics, read_result, read_run
+
+DELIVERED = "delivered.json"
+_LOCK_WAIT_SECONDS = 30.0
+
+
+class DeliveryError(HydromelError):
+    """The store could not be reached or refused. Training goes on; `hydromel-sync` or a later run delivers."""
+
+
+class Tracker(Protocol):
+    def check(self) -> None:
+        """Cheap check of the options before training. Raises HydromelError; reaches for no store."""
+        ...
+
+    def target(self, folder: Path) -> str:
+        """Where this folder's records go, without secrets: the key of `delivered.json`."""
+        ...
+
+    def deliver(self, folder: Path, final: bool = False) -> None:
+        """Send what was not sent yet.
+
+        After a failure, calls do nothing for a while that grows with each further one; `final` always tries.
+
+        Raises:
+            DeliveryError: the store could not be reached or refused.
+        """
+        ...
+
+    def describe(self) -> str:
+        """One line: where the records are and how to look at them."""
+        ...
+
+
+class NoTracker:
+    """Nothing is sent anywhere; the run's folder has all there is."""
+
+    def check(self) -> None:
+        pass
+
+    def target(self, folder: Path) -> str:
+        return "none"
+
+    def deliver(self, folder: Path, final: bool = False) -> None:
+        pass
+
+    def describe(self) -> str:
+        return "not tracked; each run's folder has its records"
+
+
+class JsonlTracker:
+    """Every record of every run, with its run_id, as a line of one shared file; a line with the outcome at a run's end.
+
+    Args:
+        path: the file; a relative one lies under the run's working directory.
+    """
+
+    def __init__(self, *, path: str) -> None:
+        self.path = path
+
+    def check(self) -> None:
+        if not self.path or Path(self.path).is_dir():
+            raise HydromelError(f"tracker.path={self.path!r}: the name of a file is needed, such as runs.jsonl")
+
+    def target(self, folder: Path) -> str:
+        return f"jsonl:{from_working_directory(folder, self.path)}"
+
+    def describe(self) -> str:
+        return f"records of all runs: {Path(self.path).absolute()}"
+
+    def deliver(self, folder: Path, final: bool = False) -> None:
+        shared = from_working_directory(folder, self.path)
+        try:
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            with lock(folder), FileLock(f"{shared}.lock", timeout=_LOCK_WAIT_SECONDS):
+                shared.touch()
+                cut_torn_line(shared)
+                self._append(folder, shared)
+        except (OSError, Timeout) as error:
+            raise DeliveryError(f"cannot write {shared}: {getattr(error, 'strerror', None) or error}") from error
+
+    def _append(self, folder: Path, shared: Path) -> None:
+        """Append under the locks, so that being killed at any point loses no line and doubles none.
+
+        Before writing, the size of the shared file is noted. If that note is found by the next delivery, the one
+        before it was cut off, and whatever lines of this run lie behind that byte did arrive.
+        """
+        fingerprint, run = fingerprint_of(folder), read_run(folder)
+        progress = load_progress(folder, self.target(folder))
+        sent, closed = progress.get("metrics_bytes", 0), progress.get("closed")
+        if "append_at" in progress:
+            arrived = _lines_of(run["run_id"], shared, progress["append_at"])
+            closed = next((line["status"] for line in reversed(arrived) if "status" in line), closed)
+            ends = [end for _, end in read_metrics(folder, sent)]
+            count = sum("metrics" in line for line in arrived)
+            sent = ends[count - 1] if count else sent
+        lines: list[dict[str, Any]] = []
+        before = {"metrics_bytes": sent, "closed": closed, "append_at": shared.stat().st_size}
+        for record, end in read_metrics(folder, sent):
+            lines.append({"run_id": run["run_id"], **record})
+            sent = end
+        if run["status"] not in (run_schema.RUNNING, closed):
+            lines.append({"run_id": run["run_id"], "status": run["status"], "result": read_result(folder)})
+        save_progress(folder, self.target(folder), before)
+        append(shared, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        after = {"metrics_bytes": sent, "closed": run["status"], "fingerprint": fingerprint}
+        save_progress(folder, self.target(folder), after)
+
+
+def _lines_of(run_id: str, shared: Path, start: int) -> list[dict[str, Any]]:
+    with shared.open("rb") as file:
+        file.seek(start)
+        return [line for line in map(json.loads, file) if line["run_id"] == run_id]
+
+
+def lock(folder: Path) -> FileLock:
+    """Held while the folder is delivered, so that the run itself and `hydromel-sync` do not both send a record."""
+    return FileLock(folder / f"{DELIVERED}.lock", timeout=_LOCK_WAIT_SECONDS)
+
+
+def load_progress(folder: Path, target: str) -> dict[str, Any]:
+    """What was noted about deliveries of `folder` to `target`."""
+    return dict(_all_progress(folder).get(target, {}))
+
+
+def save_progress(folder: Path, target: str, progress: dict[str, Any]) -> None:
+    """Note `progress`, atomically and for good; to be called under the lock."""
+    write_json(folder / DELIVERED, _all_progress(folder) | {target: progress})
+
+
+def _all_progress(folder: Path) -> dict[str, Any]:
+    path = folder / DELIVERED
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {str(target): dict(progress) for target, progress in content.items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise HydromelError(f"{path} is damaged; remove it to deliver the whole run again") from error
+
+
+def is_delivered(folder: Path, tracker: Tracker) -> bool:
+    """Whether all that is in `folder` was sent, by its own notes: the store is not asked."""
+    if isinstance(tracker, NoTracker):
+        return True
+    return load_progress(folder, tracker.target(folder)).get("fingerprint") == fingerprint_of(folder)
+
+
+def fingerprint_of(folder: Path) -> str:
+    """Changes whenever something is there that is to be delivered: status, result, records or plots."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in (folder / run_schema.RUN, folder / run_schema.RESULT):
+        digest.update(path.read_bytes() if path.exists() else b"-")
+    plots = sorted(path for path in (folder / run_schema.PLOTS).rglob("*") if path.is_file())
+    for path in (folder / run_schema.METRICS, *plots):
+        digest.update(f"{path.name} {path.stat().st_size if path.exists() else 0}\n".encode())
+    return digest.hexdigest()
+
+
+def from_working_directory(folder: Path, path: str) -> Path:
+    """`path` as it was meant where the run was started, from wherever it is delivered now.
+
+    Raises:
+        HydromelError: a relative path, and that directory is not there (a run that was copied from elsewhere).
+    """
+    if Path(path).is_absolute():
+        return Path(path)
+    base = Path(read_run(folder).get("cwd") or ".")
+    if not base.is_dir():
+        raise HydromelError(
+            f"{folder} was started in {base}, which is not here, so '{path}' says nothing; give hydromel-sync --uri"
+        )
+    return base.absolute() / path

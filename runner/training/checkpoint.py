@@ -1,0 +1,144 @@
+"""Checkpoints: one safetensors file, written atomically. No pickle: opening one runs nothing.
+
+Tensors are stored by path (`model.encoder.layers.0.weight`); what is no tensor is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from runner.batching.strategy import Batching
+from runner.common import run_schema
+from runner.common.errors import HydromelError
+from runner.common.files import write_atomically
+from runner.encoders.carried_state import moved
+from runner.profiling.accounting import Account
+from runner.training.state import Progress, Training
+
+_META = "hydromel"
+_TENSOR, _ARRAY = "__tensor__", "__array__"
+
+
+def save_checkpoint(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
+    """Write the model's parameters and buffers (tied ones once) and `state`: dicts, lists, tensors, arrays, ..."""
+    tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
+    meta = _take_tensors(state, "state", tensors)
+    contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    write_atomically(path, save(contiguous, {_META: json.dumps(meta)}))
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
+    """Copy a checkpoint's parameters into `model`, and give its state.
+
+    Raises:
+        HydromelError: no such file, a damaged one, or one that does not fit the model.
+    """
+    if not path.is_file():
+        raise HydromelError(f"{path}: there is no checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            meta = json.loads((file.metadata() or {})[_META])
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
+    _fill(path, model, tensors)
+    state = _put_tensors(meta, tensors)
+    assert isinstance(state, dict)
+    return state
+
+
+def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    kept = model.state_dict().keys()  # buffers that are no state are made anew from the data
+    return dict(model.named_parameters()) | {name: value for name, value in model.named_buffers() if name in kept}
+
+
+def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    own = _named_tensors(model)
+    saved = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    for name in sorted(own.keys() | saved.keys()):
+        have = tuple(own[name].shape) if name in own else "nothing"
+        got = tuple(saved[name].shape) if name in saved else "nothing"
+        if have != got:
+            raise HydromelError(f"{path} does not fit this config: {name} is {got} there, the model has {have}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+
+
+def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON, its tensors and arrays moved into `tensors` under their paths."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().clone()
+        return {_TENSOR: path}
+    if isinstance(value, np.ndarray):
+        tensors[path] = torch.from_numpy(value.copy())
+        return {_ARRAY: path}
+    if isinstance(value, dict):
+        pairs = [[key, _take_tensors(item, f"{path}.{key}", tensors)] for key, item in value.items()]
+        return {"__dict__": pairs}  # pairs, so that whole numbers stay keys
+    if isinstance(value, list | tuple):
+        items = [_take_tensors(item, f"{path}.{place}", tensors) for place, item in enumerate(value)]
+        return {"__tuple__": items} if isinstance(value, tuple) else items
+    return value
+
+
+def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_put_tensors(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _ARRAY in value:
+        return tensors[value[_ARRAY]].numpy()
+    if "__tuple__" in value:
+        return tuple(_put_tensors(item, tensors) for item in value["__tuple__"])
+    return {key: _put_tensors(item, tensors) for key, item in value["__dict__"]}
+
+
+def checkpoint_path(folder: Path, name: str) -> Path:
+    return folder / run_schema.CHECKPOINTS / f"{name}.safetensors"
+
+
+def snapshot(t: Training) -> dict[str, Any]:
+    """All that a resumed run needs besides the parameters."""
+    cuda = t.clock.device.type == "cuda"
+    return {
+        "optimizer": t.optimizer.state_dict(),
+        "schedule": t.schedule.state(),
+        "progress": asdict(t.progress) | {"carried": t.progress.carried},
+        "account": t.account.state(),
+        "seconds": t.clock.seconds | {"total": t.clock.total()},
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
+    }
+
+
+def restore(t: Training, state: Mapping[str, Any]) -> None:
+    """Take training up where a checkpoint left it; options of the optimiser are those of the config, not the file's."""
+    options = [{key: value for key, value in group.items() if key != "params"} for group in t.optimizer.param_groups]
+    t.optimizer.load_state_dict(state["optimizer"])
+    for group, configured in zip(t.optimizer.param_groups, options, strict=True):
+        group.update(configured)
+    t.schedule.restore(state["schedule"])
+    t.progress = Progress(**state["progress"])
+    t.progress.carried = moved(t.progress.carried, t.clock.device)
+    if t.progress.micro_batch is not None and isinstance(t.batching, Batching):
+        t.batching = replace(t.batching, micro_batch=t.progress.micro_batch)
+    if t.progress.eval_batch_size is not None:
+        t.settings = replace(t.settings, eval_batch_size=t.progress.eval_batch_size)
+    t.account = Account.of(state["account"])
+    t.clock.seconds.update(state["seconds"])
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)

@@ -1,0 +1,108 @@
+"""Optimisers, torch's own and `runner.training.averaged_sgd`, with the options that configs/optimizer/ shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn, optim
+
+from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from runner.training.averaged_sgd import AveragedSgd
+
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+
+
+def parameters_by_rate(model: nn.Module) -> list[dict[str, Any]]:
+    """Groups of `params` and their `rate`, the optimiser's own (1.0) first.
+
+    A module may name parameters of its own that learn at another rate, in a dict `rates` (`Vectors`).
+    """
+    rates = {
+        id(getattr(module, name)): rate
+        for module in model.modules()
+        for name, rate in getattr(module, "rates", {}).items()
+    }
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for parameter in model.parameters():
+        groups.setdefault(rates.get(id(parameter), 1.0), []).append(parameter)
+    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
+
+
+def sgd(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    momentum: Fraction,
+    nesterov: bool,
+    weight_decay: NonNegativeFloat,
+    fused: bool,
+) -> optim.Optimizer:
+    """Stochastic gradient descent; with momentum as in Sutskever et al. 2013."""
+    return optim.SGD(params, lr, momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
+
+
+def adam(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    betas: list[Fraction],
+    eps: PositiveFloat,
+    weight_decay: NonNegativeFloat,
+    fused: bool,
+) -> optim.Optimizer:
+    """Adam (Kingma and Ba 2015); weight decay as an L2 term in the gradient."""
+    return optim.Adam(params, lr, _pair(betas), eps, weight_decay, fused=fused)
+
+
+def adamw(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    betas: list[Fraction],
+    eps: PositiveFloat,
+    weight_decay: NonNegativeFloat,
+    fused: bool,
+) -> optim.Optimizer:
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    return optim.AdamW(params, lr, _pair(betas), eps, weight_decay, fused=fused)
+
+
+def adadelta(
+    *, params: Parameters, lr: PositiveFloat, rho: Fraction, eps: PositiveFloat, weight_decay: NonNegativeFloat
+) -> optim.Optimizer:
+    """Adadelta (Zeiler 2012)."""
+    return optim.Adadelta(params, lr, rho, eps, weight_decay)
+
+
+def rmsprop(
+    *,
+    params: Parameters,
+    lr: PositiveFloat,
+    alpha: Fraction,
+    eps: PositiveFloat,
+    momentum: Fraction,
+    weight_decay: NonNegativeFloat,
+) -> optim.Optimizer:
+    """RMSprop (Tieleman and Hinton 2012)."""
+    return optim.RMSprop(params, lr, alpha, eps, weight_decay, momentum)
+
+
+def asgd(
+    *, params: Parameters, lr: PositiveFloat, t0: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
+) -> optim.Optimizer:
+    """Averaged SGD (Polyak and Juditsky 1992): the mean of iterates after update t0 is evaluated and kept."""
+    return AveragedSgd(params, lr, weight_decay=weight_decay, fused=fused, start=t0, patience=0)
+
+
+def nt_asgd(
+    *, params: Parameters, lr: PositiveFloat, patience: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
+) -> optim.Optimizer:
+    """SGD; averaged once valid is worse than the best of all evaluations but the last `patience` (NT-ASGD)."""
+    return AveragedSgd(params, lr, weight_decay=weight_decay, fused=fused, start=None, patience=patience)
+
+
+def _pair(betas: list[float]) -> tuple[float, float]:
+    if len(betas) != 2:
+        raise ValueError(f"betas={betas}: two numbers are needed, for example [0.9, 0.999]")
+    return betas[0], betas[1]

@@ -1,0 +1,140 @@
+"""When memory does not suffice: micro-batches are halved, and an update that failed is made again in smaller pieces.
+
+An update's loss is one sum over all of its micro-batches, divided once, so that how it is cut changes nothing but
+rounding (and, with dropout or normalisation over batches, what they draw or see). A stream cannot be cut.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from runner.batching.strategy import Batching
+from runner.batching.stream import Stream
+from runner.common.arrays import IntArray
+from runner.common.errors import HydromelError
+from runner.training.state import Training
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_SHOWN_ROWS = 8
+# of RuntimeErrors, which is what torch raises where the CPU, oneDNN or cuBLAS gets no memory
+_WORDS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "status_alloc_failed",
+)
+_ONEDNN = ("could not create a primitive", "could not execute a primitive")  # all that it says of its lack of memory
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory was what failed: torch.OutOfMemoryError, MemoryError, or a RuntimeError that says so."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).strip().lower()
+    return isinstance(error, RuntimeError) and (said in _ONEDNN or any(word in said for word in _WORDS))
+
+
+def halved(t: Training, rows: IntArray, at: int, error: Exception) -> Batching:
+    """The strategy with half as many rows at once, after the update of these `rows` raised `error`.
+
+    Args:
+        at: number of the update, counted from 1; 0: the rehearsal before training.
+
+    Raises:
+        HydromelError: that was one row already, or the window of a stream.
+        Exception: `error` itself, if memory was not what failed.
+    """
+    if not ran_out(error):
+        raise error
+    said = f"update {at}" if at else "the rehearsal before training"
+    if isinstance(t.batching, Stream):
+        raise HydromelError(
+            f"out of memory at {said}: {t.batching.batch_size} streams by {t.batching.window} tokens, which cannot be "
+            "cut; lower batching.batch_size or batching.window"
+        ) from error
+    at_once = min(len(rows), t.batching.micro_batch or len(rows))
+    if at_once < 2:
+        raise HydromelError(
+            f"out of memory at {said} with one row at once ({describe_rows(t, rows)}); cut rows by max_length=N, or "
+            "choose a smaller model or another batching"
+        ) from error
+    log.warning("out of memory at %s with %d rows at once; from here on %d", said, at_once, at_once // 2)
+    return replace(t.batching, micro_batch=at_once // 2)
+
+
+def describe_rows(t: Training, rows: IntArray) -> str:
+    """`rows 3, 17 of train, counted from 0; lengths 9, 4,012`."""
+    shown, more = rows[:_SHOWN_ROWS], ", ..." if len(rows) > _SHOWN_ROWS else ""
+    lengths = ", ".join(f"{length:,}" for length in t.train.rows.host_lengths[shown])
+    return f"rows {', '.join(map(str, shown))}{more} of train, counted from 0; lengths {lengths}{more}"
+
+
+def adopt(t: Training, smaller: Batching, at: int) -> None:
+    """Go on with smaller micro-batches, the failed update's gradients dropped and what it held given back."""
+    t.optimizer.zero_grad()
+    give_back(t.clock.device)
+    t.batching = smaller
+    t.progress.micro_batch = smaller.micro_batch
+    t.progress.halved_at.append(at)
+
+
+def give_back(device: torch.device) -> None:
+    """What torch's allocator holds in reserve; on a CPU it holds nothing."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def evaluated(t: Training, evaluate: Callable[[], T]) -> T:
+    """What `evaluate` says, with half the `train.eval_batch_size` each time that memory runs out.
+
+    Raises:
+        HydromelError: it does so with one row, or with the streams of a stream's evaluation.
+    """
+    while True:
+        try:
+            return evaluate()
+        except (RuntimeError, MemoryError) as error:
+            size = t.settings.eval_batch_size
+            if not ran_out(error):
+                raise
+            if isinstance(t.batching, Stream):
+                raise HydromelError(
+                    f"out of memory in evaluation of {t.batching.evaluation_streams} streams by {t.batching.window} "
+                    "tokens; lower batching.evaluation_streams or batching.window"
+                ) from error
+            if size < 2:
+                raise HydromelError(
+                    "out of memory in evaluation of one row; cut rows by max_length=N, or choose a smaller model"
+                ) from error
+        log.warning("out of memory in evaluation with %d rows at once; from here on %d", size, size // 2)
+        t.settings = replace(t.settings, eval_batch_size=size // 2)
+        t.progress.eval_batch_size = size // 2
+        give_back(t.clock.device)
+
+
+def unless_it_runs_out(t: Training, what: str, measure: Callable[[], T]) -> T | None:
+    """What `measure` says; None, and a warning, where memory runs out: a finished run is not lost for it."""
+    try:
+        return measure()
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+    log.warning("out of memory, so %s is not on record", what)
+    t.optimizer.zero_grad()
+    give_back(t.clock.device)
+    return None
+
+
+def figures(t: Training, asked: int | None) -> dict[str, object]:
+    """What the `memory` section of result.json says of micro-batches; `asked`: the config's `batching.micro_batch`."""
+    used = t.batching.micro_batch if isinstance(t.batching, Batching) else None
+    sizes = {"asked": asked, "used": used, "halved_at": t.progress.halved_at}
+    return {"peak_batch": t.progress.peak_batch, "micro_batch": sizes}

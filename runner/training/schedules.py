@@ -1,0 +1,107 @@
+"""Learning-rate schedules: the factor by which the configured rate is multiplied at each update.
+
+All but `Plateau` are pure functions of the update number, so resuming needs nothing but that number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+from runner.common.types import Fraction, NonNegativeInt, PositiveInt
+
+
+class Schedule(Protocol):
+    def factor(self, update: int) -> float:
+        """For update number `update`, counted from 0."""
+        ...
+
+    def observe(self, quality: float) -> None:
+        """Told the validation quality (larger is better) after each evaluation."""
+        ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
+class _Pure:
+    """What schedules share that learn nothing from evaluations."""
+
+    def observe(self, quality: float) -> None:
+        pass
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class Constant(_Pure):
+    """The configured rate, always."""
+
+    def factor(self, update: int) -> float:
+        return 1.0
+
+
+class WarmupLinear(_Pure):
+    """From 0 up over the first `warmup` updates, then straight down to 0 at the last update."""
+
+    def __init__(self, *, total_updates: int, warmup: NonNegativeInt) -> None:
+        self.total, self.warmup = total_updates, warmup
+
+    def factor(self, update: int) -> float:
+        if update < self.warmup:
+            return (update + 1) / self.warmup
+        return max(0.0, (self.total - update) / max(1, self.total - self.warmup))
+
+
+class Cosine(_Pure):
+    """Warm-up, then half a cosine from 1 down to `floor` (Loshchilov and Hutter 2017, eq. 5, one period)."""
+
+    def __init__(self, *, total_updates: int, warmup: NonNegativeInt, floor: Fraction) -> None:
+        self.total, self.warmup, self.floor = total_updates, warmup, floor
+
+    def factor(self, update: int) -> float:
+        if update < self.warmup:
+            return (update + 1) / self.warmup
+        done = min(1.0, (update - self.warmup) / max(1, self.total - self.warmup))
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * done)) / 2
+
+
+class Step(_Pure):
+    """Multiplied by `gamma` after every `every_epochs` epochs."""
+
+    def __init__(self, *, updates_per_epoch: int, every_epochs: PositiveInt, gamma: Fraction) -> None:
+        self.period, self.gamma = updates_per_epoch * every_epochs, gamma
+
+    def factor(self, update: int) -> float:
+        return float(self.gamma ** (update // self.period))
+
+
+class Plateau:
+    """Multiplied by `gamma` when validation has not improved for `patience` evaluations, down to `floor`."""
+
+    def __init__(self, *, gamma: Fraction, patience: NonNegativeInt, floor: Fraction) -> None:
+        self.gamma, self.patience, self.floor = gamma, patience, floor
+        self._factor, self._best, self._waited = 1.0, -math.inf, 0
+
+    def factor(self, update: int) -> float:
+        return self._factor
+
+    def observe(self, quality: float) -> None:
+        if quality > self._best:
+            self._best, self._waited = quality, 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            self._factor, self._waited = max(self.floor, self._factor * self.gamma), 0
+
+    def state(self) -> dict[str, Any]:
+        best = None if math.isinf(self._best) else self._best
+        return {"factor": self._factor, "best": best, "waited": self._waited}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._factor, self._waited = state["factor"], state["waited"]
+        self._best = -math.inf if state["best"] is None else state["best"]

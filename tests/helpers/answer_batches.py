@@ -1,0 +1,76 @@
+"""Splits of a task as `Batch`es, made by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.ragged.rows import Rows
+from tasks.classify import Classify
+from tasks.lm import Lm
+from tasks.tag import Tag
+
+
+def lm(**changes: Any) -> Lm:
+    """A task of language modelling: a full softmax, nothing dropped or penalised."""
+    options: dict[str, Any] = {"quality": "perplexity", "unit": "line", "feature": "words", "tie_weights": False}
+    options |= {"init_range": None}
+    options |= {"cutoffs": None, "chunk_scores": 24, "precision": "same", "dropout": 0.0, "locked_dropout": 0.0}
+    options |= {"activation_penalty": 0.0, "change_penalty": 0.0}
+    return Lm(**{"name": "lm", **options, **changes})
+
+
+def rows_of(lengths: Sequence[int]) -> Rows:
+    return Rows(np.array(lengths, dtype=np.int64), torch.device("cpu"))
+
+
+def words(lists: Sequence[Sequence[int]]) -> dict[str, Ragged]:
+    """The feature `words` of some rows of ids, packed."""
+    ids = torch.tensor([one for row in lists for one in row], dtype=torch.int32)
+    return {"words": Ragged(ids, rows_of([len(row) for row in lists]), "packed")}
+
+
+def labelled(labels: Sequence[int], lengths: Sequence[int] | None = None) -> Batch:
+    """Rows with one answer each."""
+    features = words([[1] * n for n in (lengths or [2] * len(labels))])
+    return Batch(features, torch.tensor(labels, dtype=torch.int64), np.arange(len(labels)))
+
+
+def tagged(rows: Sequence[Sequence[int]]) -> Batch:
+    """Rows with one answer a token."""
+    features = words([[1] * len(row) for row in rows])
+    target = torch.tensor([one for row in rows for one in row], dtype=torch.int64)
+    return Batch(features, Ragged(target, features["words"].rows, "packed"), np.arange(len(rows)))
+
+
+def classify(**changes: Any) -> Classify:
+    """The task without hidden layers, dropout, smoothing and weights, unless `changes` say so."""
+    plain = {"name": "classify", "quality": "accuracy", "pooling": "max", "head": "softmax", "scores": "linear"}
+    none = {"hidden": [], "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    return Classify(**{**plain, **none, **changes})
+
+
+def tag(**changes: Any) -> Tag:
+    """The task for plain tags by a softmax, without dropout, smoothing and weights, unless `changes` say so."""
+    plain = {"name": "tag", "quality": None, "span_scheme": None, "train_scheme": None, "head": "softmax"}
+    none = {"constraints": "none", "dropout": 0.0, "label_smoothing": 0.0, "label_weights": None}
+    return Tag(**{**plain, **none, **changes})
+
+
+@dataclass(frozen=True)
+class EncoderOf:
+    """An encoder as a head's constructor sees it."""
+
+    output_size: int
+    per_token: bool = True
+
+
+def ids(predicted: Sequence[int]) -> torch.Tensor:
+    """Answers as a head predicts them."""
+    return torch.tensor(predicted, dtype=torch.int64)

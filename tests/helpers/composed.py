@@ -1,0 +1,57 @@
+"""Configs as the command composes them, and small data sets, for tests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from runner.config.compose import compose_config
+from runner.experiment.run import run_experiment
+
+QUIET = ("tracker=none", "cache_dir=null", "train.warmup_updates=0", "run_plots=null")
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    """The config that `hydromel OVERRIDES` composes."""
+    return compose_config(overrides)
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    """The result of a run in `folder`, in this process."""
+    return run_experiment(config(*QUIET, *overrides, f"runs_dir={folder.parent}"), folder, 0.0, lambda line: None)
+
+
+def tag_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:
+    """A learnable tagging set of uneven rows; the overrides that read it."""
+    rng = random.Random(seed)
+    words = {
+        "B-PER": ["Ann", "Bob", "Cid"],
+        "B-LOC": ["Rome", "Oslo"],
+        "O": ["the", "saw", "went", "to", "a", ".", "x"],
+    }
+    for split, count in (("train", rows), ("valid", rows // 3), ("test", rows // 3)):
+        lines: list[str] = []
+        for _ in range(count):
+            for _ in range(rng.choice([1, 2, 3, 5, 8, 13, 21])):
+                tag = rng.choice(["O", "O", "B-PER", "B-LOC"])
+                lines.append(f"{rng.choice(words[tag])}\t{tag}")
+            lines.append("")
+        (folder / f"{split}.conll").write_text("\n".join(lines), encoding="utf-8")
+    names = ["train", "valid", "test"]
+    return ["task=tag", "dataset=wnut17", f"data_dir={folder}", *(f"dataset.{name}={name}.conll" for name in names)]
+
+
+def label_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:
+    """A learnable classification set of uneven rows, an empty one among them; the overrides that read it."""
+    rng = random.Random(seed)
+    words = {"0": ["bad", "dull", "sad"], "1": ["good", "fine", "glad"]}
+    for split, count in (("train", rows), ("valid", rows // 3), ("test", rows // 3)):
+        lines = ["1 "]
+        for _ in range(count - 1):
+            label = rng.choice("01")
+            length = rng.choice([1, 2, 3, 5, 8, 13])
+            lines.append(f"{label} " + " ".join(rng.choice([*words[label], "the", "it", "a"]) for _ in range(length)))
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    names = ["train", "valid", "test"]
+    return ["task=classify", "dataset=sst2", f"data_dir={folder}", *(f"dataset.{name}={name}.txt" for name in names)]

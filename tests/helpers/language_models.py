@@ -1,0 +1,61 @@
+"""Small language models that have learned nothing, of any encoder, and what they say by evaluation, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+
+from runner.config.instantiate import build
+from runner.data.numericalize import columns_of
+from runner.inference.generation.language_model import LanguageModel
+from runner.inference.trained import Trained
+from runner.interfaces import Head, Task
+from runner.model import build_model
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+from tests.helpers.composed import config
+
+WORDS = ("a", "b", "c")
+SIZES = {
+    "lstm": ["encoder.hidden=6"],
+    "conv": ["encoder.filters=4", "encoder.layers=2"],
+    "transformer": ["encoder.size=8", "encoder.heads=2", "encoder.feedforward=8"],
+    "none": [],
+}
+
+
+def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending: float = -2.0) -> Trained:
+    """In float64; it is as if `<eos>` were exp(`ending`) times as likely as any word, before the context speaks."""
+    files = ("dataset=text", "data_dir=nowhere", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test")))
+    size = [] if "embedding=word_char" in overrides else ["embedding.size=5"]
+    plain = config("task=lm", *files, f"encoder={encoder}", *SIZES[encoder], *size, *overrides)
+    vocab = Vocab((PAD, UNK, EOS, *words), unk=1)
+    task: Task = build(plain["task"], "task", {})
+    features = {name: build(node, name, {}) for name, node in plain["features"].items()}
+    table = pa.table({"tokens": pa.array([list(words)])})
+    vocabs = {name: vocab if name == "words" else feature.vocab(table) for name, feature in features.items()}
+    vocabs["target"] = vocab
+    torch.manual_seed(3)
+    model = build_model(plain, task, vocabs, []).double().eval()
+    with torch.no_grad():
+        model.head.output.weight.mul_(8.0)  # type: ignore[union-attr]
+        model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[union-attr, index]
+    return Trained(plain, task, model, features, vocabs, build(plain["dataset"], "dataset", {}))
+
+
+def language_model(run: Trained, allow_unk: bool = False) -> LanguageModel:
+    return LanguageModel(run, "run", allow_unk)
+
+
+def log_p_of(run: Trained, words: Sequence[str]) -> npt.NDArray[Any]:
+    """(n + 1, V) log P of what is next, `<eos>` and the n words being read at once, as the task evaluates them."""
+    table = pa.table({"tokens": pa.array([list(words)], pa.list_(pa.string()))})
+    batch = run.task.encode(columns_of(table, run.features, run.vocabs), table, run.vocabs)
+    head = run.model.head
+    with torch.inference_mode():
+        scores, _ = run.model(batch, None)
+        found: Head = head  # type: ignore[assignment]
+        return found.probabilities(scores, batch).log().numpy()

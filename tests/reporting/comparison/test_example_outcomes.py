@@ -1,0 +1,191 @@
+"""outcomes.npz: read, checked against result.json, and what strategies come to on examples."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from reporting.comparison import example_outcomes
+from reporting.runs.run import Run, read
+from runner.common.errors import HydromelError
+
+N = 200
+NPY = (
+    b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }".ljust(117)
+    + b"\n"
+    + bytes(8)
+)
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def spans(seed: int) -> Arrays:
+    rng = np.random.default_rng(seed)
+    gold = np.random.default_rng(0).integers(1, 4, N)
+    predicted = rng.integers(0, 4, N)
+    return {
+        "right": np.minimum(rng.integers(0, 4, N), np.minimum(gold, predicted)),
+        "predicted": predicted,
+        "gold": gold,
+    }
+
+
+def f1(made: Arrays) -> float:
+    return float(200 * made["right"].sum() / (made["predicted"].sum() + made["gold"].sum()))
+
+
+@pytest.fixture
+def run_of(tmp_path: Path, write_run: Any) -> Any:
+    """A run whose outcomes are these arrays; its figure in result.json is `value`, or F1 of them."""
+
+    def make(name: str, made: Arrays, *, value: float | None = None, change: dict[str, Any] | None = None) -> Run:
+        folder = write_run(tmp_path / name, "packed", 1, f1=f1(made) if value is None else value, change=change)
+        np.savez(folder / "outcomes.npz", **({"split": np.array(["test"])} | made))  # type: ignore[arg-type]
+        run = read(folder).run
+        assert run is not None
+        return run
+
+    return make
+
+
+def test_read_gives_the_sums_of_each_metric(run_of: Any) -> None:
+    made = spans(1)
+    found = example_outcomes.read(run_of("f1", made))
+    assert found is not None
+    np.testing.assert_array_equal(found.sums.numerator, 2 * made["right"])
+    np.testing.assert_array_equal(found.sums.denominator, made["predicted"] + made["gold"])
+    np.testing.assert_array_equal(found.asked, made["gold"])
+    nats, tokens = np.linspace(1, 9, N), np.full(N, 3)
+    ratio = nats.sum() / tokens.sum()
+    for metric, value in {"perplexity": np.exp(ratio), "nll": ratio, "bits_per_character": ratio / np.log(2)}.items():
+        change = {"quality.metric": metric, f"metrics.test.{metric}": float(value)}
+        assert (
+            example_outcomes.read(run_of(metric, {"nats": nats, "tokens": tokens}, value=1.0, change=change))
+            is not None
+        )
+    right = {"right": np.arange(N) % 2, "answers": np.ones(N, dtype=int)}
+    change = {"quality.metric": "accuracy", "metrics.test.accuracy": 50.0}
+    assert example_outcomes.read(run_of("accuracy", right, value=1.0, change=change)) is not None
+
+
+def test_metrics_that_are_no_sums_and_runs_without_outcomes_have_none(run_of: Any, tmp_path: Path) -> None:
+    run = run_of("macro", spans(1), change={"quality.metric": "macro_f1", "metrics.test.macro_f1": 1.0})
+    assert example_outcomes.read(run) is None
+    run = run_of("f1", spans(1))
+    (run.folder / "outcomes.npz").unlink()
+    assert example_outcomes.read(run) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gold": None}, "no array 'gold' in it"),
+        ({"gold": np.ones(3)}, "are not numbers, one an example"),
+        ({"right": np.array(["a"] * N)}, "are not numbers, one an example"),
+        ({"right": np.array([{}] * N)}, "allow_pickle=False"),
+        ({"gold": np.full(N, np.nan)}, "are not all finite and from 0 on"),
+        ({"gold": -np.ones(N)}, "are not all finite and from 0 on"),
+        ({"gold": np.zeros(N)}, "are not all finite and from 0 on"),
+        ({"right": np.zeros(N)}, "does not add up to f1 of result.json: 0, not"),
+        ({"split": np.array([])}, "is damaged"),
+    ],
+)
+def test_damage_is_told_in_one_line(run_of: Any, change: Arrays, said: str) -> None:
+    made = spans(1)
+    changed = {name: value for name, value in (made | change).items() if value is not None}
+    with pytest.raises(HydromelError, match=r"outcomes\.npz") as error:
+        example_outcomes.read(run_of("bad", changed, value=f1(made)))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"text", NPY])
+def test_a_file_that_is_no_npz(run_of: Any, content: bytes) -> None:
+    run = run_of("bad", spans(1))
+    (run.folder / "outcomes.npz").write_bytes(content)
+    with pytest.raises(HydromelError, match="is damaged"):
+        example_outcomes.read(run)
+
+
+def test_strategies_against_the_reference(run_of: Any) -> None:
+    reference = {seed: run_of(f"r{seed}", spans(seed)) for seed in (1, 2)}
+    packed = {seed: run_of(f"p{seed}", spans(seed)) for seed in (1, 2, 3)}
+    bucketed = {seed: run_of(f"b{seed}", spans(9 + seed)) for seed in (1, 2)}
+    found = example_outcomes.compared({"packed": packed, "bucketed": bucketed}, reference, 0.95)
+    assert found.problems == []
+    assert found.same == {"packed"}
+    same, other = found.differences["packed"], found.differences["bucketed"]
+    assert (same.n, same.mean, same.low, same.high) == (2, 0.0, 0.0, 0.0)
+    assert other.mean == pytest.approx(np.mean([f1(spans(9 + seed)) - f1(spans(seed)) for seed in (1, 2)]))
+    assert other.low is not None
+    assert other.high is not None
+    assert other.low < other.mean < other.high
+
+
+def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
+    reference = {1: run_of("r1", spans(1)), 2: run_of("r2", spans(2))}
+    shuffled = {name: each[::-1] for name, each in spans(1).items()}
+    broken = run_of("b1", spans(1))
+    (broken.folder / "outcomes.npz").write_bytes(b"")
+    strategies = {"packed": {1: run_of("p1", shuffled), 2: run_of("p2", spans(2))}, "bucketed": {1: broken}}
+    found = example_outcomes.compared(strategies, reference, 0.95)
+    assert found.differences["packed"].n == 1
+    assert list(found.differences) == ["packed"]
+    assert len(found.problems) == 2
+    assert "packed and the reference did not answer the same examples" in found.problems[0]
+    assert "b1/outcomes.npz is damaged" in found.problems[1]
+
+
+def test_a_handful_of_examples_gives_no_interval(run_of: Any) -> None:
+    few = {name: each[: example_outcomes.FEWEST_EXAMPLES - 1] for name, each in spans(1).items()}
+    other = {**few, "right": np.zeros_like(few["right"])}
+    found = example_outcomes.compared({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
+    assert (found.differences, found.same) == ({}, frozenset())
+
+
+def test_a_seed_without_outcomes_is_told_and_nothing_is_said_of_all_examples(run_of: Any) -> None:
+    made = spans(1)
+    base = {seed: run_of(f"base{seed}", made) for seed in (1, 2)}
+    mine = {seed: run_of(f"mine{seed}", made) for seed in (1, 2)}
+    assert example_outcomes.compared({"packed": mine}, base, 0.95).same == {"packed"}
+    (mine[2].folder / "outcomes.npz").unlink()
+    found = example_outcomes.compared({"packed": mine}, base, 0.95)
+    assert found.differences["packed"].n == 1
+    assert not found.same
+    assert found.problems == ["packed is compared on examples without seed 2: what each example adds is not on record."]
+
+
+def _patched(content: bytes, mark: bytes, offset: int, value: int) -> bytes:
+    at = content.index(mark) + offset
+    return content[:at] + bytes([value]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: _patched(content, b"PK\x01\x02", 10, 99),  # a compression that there is not
+        lambda content: _patched(content, b"PK\x01\x02", 8, 1),  # encrypted
+        lambda content: content[:-30],
+    ],
+)
+def test_zip_files_with_other_bytes_are_damaged(run_of: Any, damage: Any) -> None:
+    run = run_of("one", spans(1))
+    path = run.folder / "outcomes.npz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(HydromelError, match=r"outcomes\.npz is damaged"):
+        example_outcomes.read(run)
+
+
+def test_an_array_larger_than_any_memory_is_damaged(run_of: Any) -> None:
+    run = run_of("one", spans(1))
+    huge = NPY.replace(b"(1,), }", b"(99999999999999,), }")[: len(NPY)]
+    with zipfile.ZipFile(run.folder / "outcomes.npz", "w") as file:
+        for name in ("right", "predicted", "gold"):
+            file.writestr(f"{name}.npy", huge)
+    with pytest.raises(HydromelError, match="is damaged: Unable to allocate"):
+        example_outcomes.read(run)

@@ -1,0 +1,108 @@
+"""Plots of one run: which there are, and what stands in them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reporting.plots.errors import KINDS, error_kinds, reliability
+from reporting.plots.likelihood import likelihood
+from reporting.plots.run import MOST_LABELS, RunPlots, figures
+from runner.common import run_schema
+from tasks.spans.errors import KINDS as KINDS_OF_ERRORS
+
+PNG = b"\x89PNG"
+ERRORS = {
+    "counts": {"right": 3, "boundary": 1, "type": 0, "both": 0, "missed": 2, "spurious": 4},
+    "per_type": {
+        "LOC": {"right": 1, "boundary": 0, "type": 0, "both": 0, "missed": 0, "spurious": 0},
+        "PER": {"right": 2, "boundary": 1, "type": 0, "both": 0, "missed": 2, "spurious": 4},
+    },
+}
+CALIBRATION = {
+    "ece": 12.5,
+    "bins": [
+        {"from": 0.4, "to": 0.5, "count": 10, "confidence": 45.0, "accuracy": 30.0},
+        {"from": 0.9, "to": 1.0, "count": 1000, "confidence": 98.0, "accuracy": 88.0},
+    ],
+}
+
+
+def result(**tables: Any) -> dict[str, Any]:
+    phases = ("startup", "data", "forward", "backward", "optimizer", "evaluation", "tracking")
+    return {
+        "name": "a-run",
+        "quality": {"metric": "f1", "higher_is_better": True},
+        "seconds": dict.fromkeys(phases, 1.0),
+        "metrics": {"test": tables},
+    }
+
+
+def spans() -> dict[str, Any]:
+    return result(
+        per_type={name: {"f1": 50.0, "support": 3} for name in ("LOC", "PER")},
+        errors=ERRORS,
+        type_confusion={"labels": ["LOC", "PER", "(none)"], "counts": [[1, 0, 0], [0, 3, 2], [0, 4, 0]]},
+        calibration=CALIBRATION,
+        calibration_in_spans={"ece": 0.0, "bins": []},
+    )
+
+
+def test_each_table_that_is_there_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / run_schema.RESULT).write_text(json.dumps(spans()), encoding="utf-8")
+    drawn = RunPlots().draw(tmp_path)
+    assert {path.stem for path in drawn} == {
+        "curves",
+        "seconds",
+        "f1_by_class",
+        "errors",
+        "type_confusion",
+        "calibration",
+    }
+    assert all(path.read_bytes().startswith(PNG) for path in drawn)
+    assert set(figures(result(), [])) == {"curves", "seconds"}
+
+
+def test_too_many_types_are_not_drawn() -> None:
+    many = {f"t{number}": ERRORS["per_type"]["LOC"] for number in range(MOST_LABELS + 1)}
+    assert "errors" not in figures(result(errors={"counts": ERRORS["counts"], "per_type": many}), [])
+
+
+def test_bars_of_errors_add_up_to_all_spans() -> None:
+    assert tuple(KINDS) == KINDS_OF_ERRORS
+    axis = error_kinds(ERRORS, "test").axes[0]
+    ends = {patch.get_x() + patch.get_width() for patch in axis.patches}
+    assert max(ends) == 9  # of PER, which is on top
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["LOC", "PER"]
+    (legend,) = axis.figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["right 3", "boundary 1"]
+
+
+def test_reliability_shows_the_bins() -> None:
+    figure = reliability({"all answers": CALIBRATION, "answers in spans": CALIBRATION}, "test")
+    top = figure.axes[0]
+    assert [patch.get_height() for patch in top.patches] == pytest.approx([30.0, 88.0])
+    assert top.get_title() == "all answers of test, ECE 12.5 %"
+    assert len(figure.axes) == 4
+
+
+def test_likelihood_shows_bins_and_what_stands_apart() -> None:
+    """Perplexities as points, shares of all tokens as bars; what is infinite (null in JSON) has no point."""
+    bins = [(0, 0, 10, None), (1, 9, 30, 900.0), (1000, 9999, 40, 20.0)]
+    frequency = [dict(zip(("from", "to", "tokens", "perplexity"), one, strict=True)) for one in bins]
+    metrics = {
+        "perplexity": 60.0,
+        "by_position": {"bins": [{"from": 1, "to": 1, "tokens": 90, "perplexity": 60.0}]},
+        "by_frequency": {"bins": frequency, "apart": {"<eos>": {"tokens": 20, "perplexity": 4.0}}},
+    }
+    figure = likelihood(metrics, "test")
+    top, bottom = figure.axes[1], figure.axes[3]
+    assert [list(line.get_ydata()) for line in top.lines][1:] == [pytest.approx([math.nan, 900, 20], nan_ok=True), [4]]
+    assert {text.get_text() for text in top.texts} == {"900", "20", "4"}
+    assert [label.get_text() for label in bottom.get_xticklabels()] == ["0", "1–9", "1k–10k", "<eos>"]
+    assert [patch.get_height() for patch in bottom.patches] == [10.0, 30.0, 40.0, 20.0]
+    assert set(figures(result(**metrics), [])) == {"curves", "seconds", "likelihood"}

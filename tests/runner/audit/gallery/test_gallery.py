@@ -1,0 +1,29 @@
+"""The audit can fail: each known bug is caught, at the right module, as the right kind; its mended twin passes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from runner.audit.checks.verdict import HINTS
+from runner.audit.gallery.cases import BUGS, Bug
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_it_is_caught_and_named_and_its_twin_passes(bug: Bug) -> None:
+    torch.set_num_threads(1)
+    report = bug.audit(right=False)
+    assert not report.passed
+    assert bug.caught(report) == (bug.module, bug.kind)
+    with pytest.raises(AssertionError, match="not batch-invariant") as raised:
+        report.raise_if_failed()
+    assert bug.module in str(raised.value)
+    assert HINTS[bug.kind][1:] in str(raised.value)  # its first letter is a capital there
+    bug.audit(right=True).raise_if_failed()
+
+
+def test_the_gallery_holds_what_the_field_gets_wrong() -> None:
+    assert len(BUGS) >= 20
+    assert len({bug.name for bug in BUGS}) == len(BUGS)
+    kinds = {bug.kind for bug in BUGS}
+    assert len(kinds) >= 9  # every kind but those that need no known bug: `error`, neighbours

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from runner.audit.tracing.nonzero_init import wake
+from runner.cli.audit import main
+
+
+def test_weights_of_zero_are_drawn_and_others_and_padding_stay() -> None:
+    model = nn.ModuleDict({"table": nn.Embedding(5, 3, padding_idx=0), "linear": nn.Linear(3, 2)})
+    nn.init.zeros_(model["table"].weight)  # type: ignore[arg-type]
+    before = model["linear"].weight.clone()
+    wake(model, seed=1)
+    assert not model["table"].weight[0].any()
+    assert model["table"].weight[1:].all()
+    assert torch.equal(model["linear"].weight, before)
+
+
+def test_a_linear_model_that_begins_at_zero_is_audited_with_other_weights() -> None:
+    """Its control fails: with weights of zero it could not."""
+    assert main(["experiment=svm", "embedding.buckets=50", "cache_dir=null", "threads=1"]) == 0

@@ -1,0 +1,63 @@
+"""Sizes of what goes through a model, against the batches themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.batching.micro_batch_shapes import evaluation_batches, micro_batches
+from runner.config.instantiate import build
+from runner.data.load import arrange, load_data
+from runner.ragged.batch import Batch
+from tests.helpers.composed import config, label_files
+
+
+def made(*overrides: str) -> tuple[Any, Batch, list[Batch]]:
+    """The strategy, train (arranged) and the other splits."""
+    plain = config("cache_dir=null", *overrides)
+    data = load_data(plain, build(plain["task"], "task", {}))
+    batching = build(plain["batching"], "batching", {})
+    return batching, arrange(plain, batching, data.splits["train"]), [data.splits["valid"], data.splits["test"]]
+
+
+@pytest.mark.parametrize("batching", ["padmask", "packed", "size1", "token_budget", "unmasked"])
+def test_shapes_are_those_that_go_through_the_model(batching: str, tmp_path: Path) -> None:
+    options = ["batching.width_multiple=4", "batching.micro_batch=7", "batching.batch_size=20"]
+    strategy, train, others = made(*label_files(tmp_path), f"batching={batching}", *options)
+    lengths = train.rows.host_lengths
+    updates = strategy.updates(lengths, 1, 0)
+    batches = [(batch, train) for update in updates for batch in strategy.micro_batches(train, update)]
+    compare(micro_batches(strategy, updates, train), batches)
+    batches = [(batch, split) for split in others for batch in strategy.evaluation(split, 9)]
+    compare(evaluation_batches(strategy, others, 9), batches)
+
+
+@pytest.mark.parametrize("tokens", [3, 40, 500])
+def test_shapes_of_a_stream(tokens: int, tmp_path: Path) -> None:
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"{name}.txt").write_text(f"{'word ' * tokens}\n", encoding="utf-8")
+    files = [f"data_dir={tmp_path}", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test"))]
+    options = ["task=lm", "task.unit=stream", "dataset=text", "batching=stream", "batching.batch_size=2"]
+    strategy, train, others = made(*files, *options, "batching.window=9", "batching.evaluation_streams=3")
+    updates = strategy.updates(train.rows.host_lengths, 1, 0)
+    compare(
+        micro_batches(strategy, updates, train), [(b, train) for u in updates for b in strategy.micro_batches(train, u)]
+    )
+    found = evaluation_batches(strategy, others, 128)
+    for split, rows, width, n_tokens in zip(others, found.rows, found.widths, found.tokens, strict=True):
+        batches = list(strategy.evaluation(split, 128))
+        most = max(batches, key=lambda batch: batch.rows.n_tokens)
+        assert (rows, width) == (most.rows.n_rows, most.rows.width)
+        assert n_tokens >= most.rows.n_tokens
+
+
+def compare(found: Any, batches: list[tuple[Batch, Batch]]) -> None:
+    assert batches
+    assert found.rows.tolist() == [batch.rows.n_rows for batch, _ in batches]
+    assert found.tokens.tolist() == [split.rows.host_lengths[batch.index].sum() for batch, split in batches]
+    if batches[0][0].features["words"].layout == "packed":
+        assert found.widths.tolist() == [max(1, batch.rows.max_len) for batch, _ in batches]
+    else:
+        assert found.widths.tolist() == [batch.rows.width for batch, _ in batches]

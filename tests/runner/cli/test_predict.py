@@ -1,0 +1,353 @@
+"""`hydromel-predict`: a run says of new text what it said of test, whatever the batches, and is trusted in nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+
+from runner.cli.predict import main
+from runner.common import run_schema
+from runner.experiment.run import run_experiment
+from runner.tracking import mlflow_store
+from tests.helpers.composed import QUIET, config, label_files, tag_files
+
+SMALL = ("train.epochs=3", "optimizer.lr=0.02", "batching.batch_size=16")
+PREDICT = [sys.executable, "-m", "runner.cli.predict"]
+
+
+def trained(folder: Path, *overrides: str) -> None:
+    """A run's folder, as the command leaves it."""
+    plain = config(*QUIET, *overrides, f"runs_dir={folder.parent}")
+    folder.mkdir()
+    (folder / run_schema.RESOLVED).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+    run_experiment(plain, folder, 0.0, lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that learns IOBES of IOB2, words with their characters, and a test set with words that train lacks."""
+    folder = tmp_path_factory.mktemp("tagger")
+    options = tag_files(folder)
+    test = folder / "test.conll"
+    test.write_text(test.read_text(encoding="utf-8").replace("Bob", "Bobby") + "\nÄnn\tB-PER\n", encoding="utf-8")
+    crf = ("task.head=crf", "task.constraints=decode", "task.train_scheme=IOBES", "encoder=bgru")
+    chars = ("features=words_chars", "embedding=word_char", "embedding.parts.words.size=8")
+    trained(folder / "run", *options, *crf, *chars, *SMALL, "encoder.hidden=8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("classifier")
+    trained(
+        folder / "run",
+        *label_files(folder),
+        *SMALL,
+        "encoder=conv",
+        "encoder.filters=8",
+        "max_length=4",
+        "truncate=both",
+    )
+    lines = (folder / "test.txt").read_text(encoding="utf-8").splitlines()
+    texts = [line.partition(" ")[2] for line in lines]
+    (folder / "lines.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return folder
+
+
+def predicted(folder: Path, name: str, *arguments: str) -> list[str]:
+    """The lines that are written for a file beside the run."""
+    output = folder / "out.txt"
+    output.unlink(missing_ok=True)
+    assert main([f"run={folder / 'run'}", "--input", str(folder / name), "--output", str(output), *arguments]) == 0
+    assert not list(folder.glob(".out*"))
+    return output.read_text(encoding="utf-8").splitlines()
+
+
+def test_tags_are_those_that_the_run_gave(tagger: Path) -> None:
+    """The run's own file has gold tags behind the columns, and after the last sentence a blank line."""
+    expected = (tagger / "run" / "predictions" / "test.conll").read_text(encoding="utf-8").splitlines()
+    assert len({line.split("\t")[-1] for line in expected if line}) > 1
+    found = [line.split("\t") for line in predicted(tagger, "test.conll")]
+    assert ["\t".join([*fields[:2], *fields[1:]]) if any(fields) else "" for fields in found] == expected[:-1]
+    gold = (tagger / "test.conll").read_text(encoding="utf-8").splitlines()
+    assert ["\t".join(fields[:2]) for fields in found] == gold
+
+
+def test_labels_are_those_that_the_run_gave(classifier: Path) -> None:
+    """The first row of test has no tokens: as a line it stays blank, as an object it is labelled."""
+    table = (classifier / "run" / "predictions" / "test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    expected = [line.split("\t")[1] for line in table]
+    assert len(set(expected)) == 2
+    assert predicted(classifier, "lines.txt") == ["", *expected[1:]]
+    texts = (classifier / "lines.txt").read_text(encoding="utf-8").splitlines()
+    objects = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (classifier / "objects.jsonl").write_text(objects, encoding="utf-8")
+    found = [
+        json.loads(line) for line in predicted(classifier, "objects.jsonl", "--format", "jsonl", "--probabilities")
+    ]
+    assert [one["label"] for one in found] == expected
+    assert [one["text"] for one in found] == texts
+    scores = [float(line.split("\t")[2]) for line in table]
+    assert [one["label_probability"] for one in found] == pytest.approx(scores, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_batches_and_passages_change_no_answer(tagger: Path, classifier: Path, dtype: str) -> None:
+    for folder, name in ((tagger, "test.conll"), (classifier, "lines.txt")):
+        expected = predicted(folder, name, "--dtype", dtype)
+        for batch_size, chunk in ((1, 1), (1, 10**6), (7, 300), (1000, 40)):
+            sizes = ("--batch-size", str(batch_size), "--chunk", str(chunk))
+            assert predicted(folder, name, "--dtype", dtype, *sizes) == expected, sizes
+
+
+def test_every_format_gives_the_same_tags(tagger: Path) -> None:
+    sentences = [
+        [line.split("\t") for line in sentence.splitlines()]
+        for sentence in (tagger / "test.conll").read_text(encoding="utf-8").strip().split("\n\n")
+    ]
+    tokens = [[fields[0] for fields in sentence] for sentence in sentences]
+    (tagger / "lines.txt").write_text("\n".join(map(" ".join, tokens)), encoding="utf-8")
+    objects = "\n".join(json.dumps({"tokens": sentence}) for sentence in tokens)
+    (tagger / "objects.jsonl").write_text(objects, encoding="utf-8")
+    swapped = "\n".join("".join(f"{tag} x {token}\n" for token, tag in sentence) for sentence in sentences)
+    (tagger / "swapped.conll").write_text(swapped, encoding="utf-8")
+    lines = [line.split("\t") for line in predicted(tagger, "lines.txt", "--format", "lines", "--probabilities")]
+    expected = [line[0].split() for line in lines]
+    found = [json.loads(line) for line in predicted(tagger, "objects.jsonl", "--format", "jsonl", "--probabilities")]
+    assert [one["tags"] for one in found] == expected
+    numbers = [number for line in lines for number in line[1].split()]
+    assert [float(number) for number in numbers] == list(chain(*(one["tags_probability"] for one in found)))
+    columns = predicted(tagger, "swapped.conll", "--separator", "space", "--columns", "tokens=-1")
+    assert [line.split()[-1] for line in columns if line] == list(chain(*expected))
+    assert [line.rpartition(" ")[0] for line in columns] == swapped.splitlines()
+
+
+def test_it_is_a_filter(tagger: Path) -> None:
+    """stdin to stdout, line by line if asked, as much of an endless text as somebody reads, figures on stderr."""
+    command = [*PREDICT, str(tagger / "run"), "--format", "lines"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, input="Ann saw Rome\n\nx", capture_output=True, text=True, env=environment)
+    assert done.returncode == 0
+    assert [len(line.split()) for line in done.stdout.split("\n")] == [3, 0, 1, 0]
+    assert done.stderr.startswith("2 rows, 4 tokens in ")
+    with subprocess.Popen(
+        [*command, "--chunk", "1"], stdin=-1, stdout=-1, stderr=-1, text=True, env=environment
+    ) as one:
+        assert one.stdin is not None
+        assert one.stdout is not None
+        for length in (2, 1, 3):
+            print(*["Ann"] * length, file=one.stdin, flush=True)
+            assert len(one.stdout.readline().split()) == length
+        one.terminate()
+        assert one.wait() == 130
+    shell = ["bash", "-c", f"yes Ann saw Rome | {' '.join(command)} --chunk 100 | head -2; echo ${{PIPESTATUS[*]}}"]
+    endless = subprocess.run(shell, capture_output=True, text=True, env=environment, timeout=100)
+    assert endless.stdout.splitlines()[2] == "141 141 0"
+    assert endless.stderr == ""
+
+
+def test_nothing_is_answered_with_nothing(tagger: Path, classifier: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for folder in (tagger, classifier):
+        (folder / "nothing.txt").write_text("", encoding="utf-8")
+        assert predicted(folder, "nothing.txt") == []
+        (folder / "blank.txt").write_text("\n \n\n", encoding="utf-8")
+        assert predicted(folder, "blank.txt", "--format", "lines", "--probabilities") == ["", "", ""]
+        (folder / "empty.jsonl").write_text('{"text": ""}\n' * 3, encoding="utf-8")
+        assert len(predicted(folder, "empty.jsonl", "--format", "jsonl")) == 3
+    assert "0 rows, 0 tokens" in capfd.readouterr().err
+
+
+# --- a run from elsewhere
+
+
+def test_vectors_of_new_words_are_looked_up_where_they_lie_now(tmp_path: Path) -> None:
+    """Two words that train lacks, with the vectors of known ones; without the file they could not be told apart."""
+    options = tag_files(tmp_path)
+    known = {"Ann": "1 0 0", "Bob": "1 .1 0", "Cid": "1 0 .1", "Rome": "0 1 0", "Oslo": "0 1 .1", "saw": "0 0 1"}
+    new = {"Dora": "1 .1 .1", "Paris": ".1 1 0"}
+    (tmp_path / "v.txt").write_text("".join(f"{w} {v}\n" for w, v in (known | new).items()), encoding="utf-8")
+    vectors = ("embedding=vectors", "embedding.path=v.txt", "features.words.extend=true", "encoder=none")
+    frozen = ("embedding.rate=0", "train.epochs=20", "optimizer.lr=0.05")
+    trained(tmp_path / "run", *options, *vectors, *frozen)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "v.txt").rename(tmp_path / "elsewhere" / "v.txt")
+    (tmp_path / "new.txt").write_text("Dora\n\nParis\n\nRome\n", encoding="utf-8")
+    moved = ("--data-dir", str(tmp_path / "elsewhere"))
+    for chunk in ("1", "1000"):
+        lines = predicted(tmp_path, "new.txt", "--format", "lines", "--chunk", chunk, *moved)
+        assert lines == ["B-PER", "", "B-LOC", "", "B-LOC"]
+    assert main([str(tmp_path / "run"), "--input", str(tmp_path / "new.txt")]) == 1
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's, about its own dependencies
+def test_a_run_out_of_mlflow(classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    node = ["tracker=mlflow", f"tracker.uri={uri}"]
+    trained(tmp_path / "run", *label_files(tmp_path), *SMALL, "encoder=conv", "encoder.filters=8", *node)
+    expected = predicted(tmp_path, str(classifier / "lines.txt"))
+    own = json.loads((tmp_path / "run" / run_schema.RUN).read_text(encoding="utf-8"))["run_id"]
+    (tmp_path / "run").rename(tmp_path / "gone")
+    client = mlflow_store.open_store(uri, 10.0)
+    (there,) = client.search_runs([client.get_experiment_by_name("hydromel").experiment_id])
+    for run_id in (own, there.info.run_id):
+        capfd.readouterr()
+        assert main([f"run={run_id}", "--uri", uri, "--input", str(classifier / "lines.txt")]) == 0
+        assert capfd.readouterr().out.splitlines() == expected
+    assert "no such run in MLflow" in _line(capfd, "0" * 32, "--uri", uri)
+    assert "neither a run's folder" in _line(capfd, "runs/nowhere")
+    assert "no.db: there is no such file" in _line(capfd, "0" * 32, "--uri", f"sqlite:///{tmp_path}/no.db")
+
+
+@pytest.mark.parametrize(
+    ("key", "target"),
+    [
+        ("encoder", "os.system"),
+        ("encoder", "runner.cli.audit.main"),
+        ("features", "runner.experiment.job.run_job"),
+        ("embedding", "torch.load"),
+        ("dataset", "runner.cli.sync.main"),
+    ],
+)
+def test_a_saved_run_is_not_trusted(
+    classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], key: str, target: str
+) -> None:
+    shutil.copytree(classifier / "run", tmp_path / "run")
+    path = tmp_path / "run" / run_schema.RESOLVED
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    evil = {"_target_": target, "arguments": ["--gallery", "--json", str(tmp_path / "evil")]}
+    config[key] = {"words": evil} if key == "features" else {**config[key], "nested": [evil]}
+    path.write_text(yaml.safe_dump(config | {"plugins": ["os", "torch", "runner"]}), encoding="utf-8")
+    line = _line(capfd, str(tmp_path / "run"))
+    assert f"_target_={target}: not allowed in a saved run" in line
+    assert not (tmp_path / "evil").exists()
+
+
+def test_ones_own_modules_are_allowed_by_name(
+    classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(classifier / "run", tmp_path / "run")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_of_predict.py").write_text(
+        "from runner.encoders.conv import Conv\n\n\nclass Mine(Conv):\n    pass\n", encoding="utf-8"
+    )
+    path = tmp_path / "run" / run_schema.RESOLVED
+    text = path.read_text(encoding="utf-8")
+    assert "runner.encoders.conv.Conv" in text
+    path.write_text(text.replace("runner.encoders.conv.Conv", "mine_of_predict.Mine"), encoding="utf-8")
+    assert "names modules that you trust" in _line(capfd, str(tmp_path / "run"))
+    arguments = ["--input", str(classifier / "lines.txt"), "--plugins", "mine_of_predict"]
+    assert main([str(tmp_path / "run"), *arguments]) == 0
+    assert capfd.readouterr().out.splitlines() == predicted(classifier, "lines.txt")
+
+
+# --- one line
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        ((run_schema.VOCABS, None), "has no vocabs.json: an earlier version trained this run"),
+        ((run_schema.VOCABS, "{"), "vocabs.json: damaged"),
+        ((run_schema.VOCABS, '{"words": {"tokens": []}}'), "vocabs.json: damaged"),
+        ((run_schema.VOCABS, "[]"), "vocabs.json: damaged"),
+        ((run_schema.RESOLVED, None), "that is no run's folder"),
+        ((run_schema.RESOLVED, "a: ["), "resolved.yaml: damaged, no YAML"),
+        ((run_schema.RESOLVED, "a: !!python/object/apply:os.system [exit]"), "resolved.yaml: damaged, no YAML"),
+        ((run_schema.RESOLVED, "- a"), "resolved.yaml: damaged"),
+        ((run_schema.RESOLVED, "task: x"), "resolved.yaml: damaged, it lacks 'task'"),
+        ((f"{run_schema.CHECKPOINTS}/{run_schema.BEST}", None), "there is no checkpoint"),
+        ((f"{run_schema.CHECKPOINTS}/{run_schema.BEST}", "x"), "not a checkpoint"),
+    ],
+)
+def test_a_damaged_run(
+    classifier: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], spoil: tuple[str, str | None], expected: str
+) -> None:
+    shutil.copytree(classifier / "run", tmp_path / "run")
+    path, content = tmp_path / "run" / spoil[0], spoil[1]
+    path.unlink()
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert expected in _line(capfd, str(tmp_path / "run"))
+
+
+def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "valid", "test"):
+        (tmp_path / f"{name}.txt").write_text("the cat sat on the mat\n" * 9, encoding="utf-8")
+    files = (f"dataset.{one}={one}.txt" for one in ("train", "valid", "test"))
+    trained(
+        tmp_path / "run", "task=lm", "encoder=gru", "dataset=text", f"data_dir={tmp_path}", *files, "train.epochs=1"
+    )
+    assert "task=lm answers nothing about a text" in _line(capfd, str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "content", "expected"),
+    [
+        ("", b"a\tO\nb\n", "text:2: 1 tab-separated columns; lines before have 2"),
+        ("", b"a\tO\n\xff\tO\n", "text:2: byte 1 of the line (0xff) is not utf-8"),
+        ("--format jsonl", b'{"tokens": ["a"]}\n{"tokens": 3}\n', "text:2: field 'tokens' is 3"),
+        ("--format jsonl", b"{}", "text:1: no field tokens or text"),
+        ("--format lines --columns tokens=1", b"", "--separator and --columns"),
+        ("--field x", b"", "--field names a field of JSON objects"),
+        ("--columns pos=1", b"", "reads the column 'tokens' too; name its place with --columns"),
+        ("--columns tokens", b"", "'tokens' is not of the form tokens=0,pos=1"),
+        ("--batch-size 0", b"", "'0' is not a whole number from 1"),
+        ("--encoding utf-16", b"", "--encoding utf-16"),
+        ("--inputs x", b"", "see hydromel-predict --help"),
+        ("--output nowhere/x", b"", "cannot write nowhere/x"),
+        ("--output /dev/full", b"a\tO\n" * 9999, "cannot write /dev/full: No space left on device"),
+    ],
+)
+def test_a_mistake(
+    tagger: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path, arguments: str, content: bytes, expected: str
+) -> None:
+    text, output = tmp_path / "text", tmp_path / "output"
+    text.write_bytes(content)
+    output.write_text("earlier\n", encoding="utf-8")
+    line = _line(capfd, str(tagger / "run"), "--input", str(text), "--output", str(output), *arguments.split())
+    assert expected in line
+    assert output.read_text(encoding="utf-8") == "earlier\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"text", "output"}
+
+
+def test_a_file_may_be_replaced_by_its_answers(tagger: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("Ann\n", encoding="utf-8")
+    assert main([str(tagger / "run"), "--input", str(text), "--output", str(text), "--chunk", "1"]) == 0
+    assert text.read_text(encoding="utf-8").startswith("Ann\t")
+
+
+def test_labels_have_no_columns(classifier: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "labels rows" in _line(capfd, str(classifier / "run"), "--format", "columns")
+
+
+def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr of a command that fails."""
+    capfd.readouterr()
+    assert main(arguments) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert len(printed.err.splitlines()) == 1, printed.err
+    return printed.err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from runner.cli.predict import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = ('torch', 'mlflow', 'datasets', 'pyarrow')\n"
+        "print([module for module in heavy if module in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "run=RUN" in done.stdout
+    assert done.stderr.strip() == "[]"

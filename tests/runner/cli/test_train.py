@@ -1,0 +1,230 @@
+"""What a user can do wrong is answered in one line, exit code 1, without a traceback; the command starts quickly."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from runner.cli import train as command
+from runner.common import run_schema
+from tests.helpers.composed import config, label_files, tag_files
+
+HYDROMEL = [sys.executable, "-c", "from runner.cli.train import main; main()"]
+
+
+def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
+    """The one line on stderr of a command that fails."""
+    monkeypatch.chdir(folder)
+    quiet = [] if arguments[0].startswith("resume=") else ["tracker=none", "run_plots=null", "cache_dir=null"]
+    monkeypatch.setattr(sys, "argv", ["hydromel", *quiet, *arguments])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as exit_:
+        command.main()
+    error = capfd.readouterr().err
+    assert exit_.value.code == 1
+    assert "Traceback" not in error
+    assert error.startswith("error: ")
+    assert len(error.strip().splitlines()) == 1, error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--multi-run seed=1", "flags stand before all options, see hydromel --help"),
+        ("seed=1 -m repeat=2 batching=packed", "repeat=2: a sweep takes seed=1,2,3 instead"),  # flags amid options
+        ("encoder=rn", "encoder=rn: unknown; did you mean 'rnn'?"),
+        ("encoders=rnn", "encoders"),
+        ("encoder.hiden=3", "encoder.hiden: unknown option; did you mean 'hidden'?"),
+        ("+encoder.typo=3", "encoder.typo: unknown option"),
+        ("+seeed=3", "seeed: unknown option; did you mean 'seed'?"),
+        ("train.epoch=3", "train.epoch: unknown option; did you mean 'epochs'?"),
+        ("encoder.hidden=abc", "encoder.hidden='abc'"),
+        ("encoder.hidden=-3", "encoder.hidden=-3"),
+        ("encoder.dropout=1.5", "encoder.dropout=1.5"),
+        ("seed=x", "seed='x'"),
+        ("device=gpu", "device='gpu'"),
+        ("encoder.hidden=[", "encoder.hidden=["),
+        ("optimizer.lr=0", "optimizer.lr=0"),
+        ("task=tag encoder=bow", "a vector for each token"),
+        ("task=lm encoder=blstm", "encoder.bidirectional"),
+        ("batching=stream", "batching=stream"),
+        ("task=lm task.unit=stream", "batching=stream"),
+        ("task=lm task.tie_weights=true embedding.size=50", "tie_weights"),
+        ("task.pooling=median", "task.pooling='median'"),
+        ("train.metric=f2", "train.metric=f2"),
+        ("dataset=wnut17 task=tag", "data_dir=FOLDER"),
+        ("dataset=wnut17 task=tag data_dir=nowhere", "nowhere"),
+        ("dataset=labelled data_dir=.", "dataset.train"),
+        ("resume=nowhere", "resume=nowhere"),
+        ("encoder._target_=os.system", "not allowed"),
+        ("encoder._target_=runner.encoders.rnn.Rn", "did you mean 'Rnn'"),
+        ("batching.batch_size=0", "batching.batch_size=0"),
+        ("dtype=float64 precision=bf16", "precision=bf16"),
+        ("features.words.column=tokenz", "tokenz"),
+        ("task=tag max_length=5 truncate=tail", "use truncate=head"),
+        ("task=lm max_length=5 truncate=both", "use truncate=head"),
+        ("truncate=tail", "give max_length=N"),
+        ("features=[words,nothing]", "features=nothing: unknown; `hydromel --help` lists"),
+        ("task=tag embedding=word_char features=[words,casing]", "features=[casing,words,chars] would name it too"),
+        ("dataset=columns_file dataset.columns={pos:1}", "a new one is added by +dataset.columns.pos=VALUE"),
+        ("truncate=middle", "truncate='middle'"),
+        ("task.label_weights={net:2}", "label 'net' is unknown (task.label_weights)"),
+        ("task.label_weights=inverse", "task.label_weights='inverse'"),
+        ("task.label_smoothing=0.1 task.head=hinge", "use task.label_smoothing=0.0 or task.head=softmax"),
+        ("task.hidden=[5] task.scores=given", "task.hidden=[5]"),
+    ],
+)
+def test_one_line(
+    arguments: str, expected: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert expected in said(monkeypatch, capfd, tmp_path, *arguments.split(), "train.max_updates=1")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "empty"),
+        (b"Ann\tB-PER\nsaw\tO\tx\n", "train.conll:2"),
+        (b"Ann\tB-PER\nsaw\tI-LOC\n", "train.conll:2"),
+        (b"Ann\tB-PER\n\xff\xfe\tO\n", "train.conll"),
+    ],
+    ids=["empty", "columns", "transition", "encoding"],
+)
+def test_a_bad_file_is_named_with_its_line(
+    content: bytes,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    data = tag_files(tmp_path)
+    (tmp_path / "train.conll").write_bytes(content)
+    assert expected in said(monkeypatch, capfd, tmp_path, *data)
+
+
+def test_a_label_that_train_lacks(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = label_files(tmp_path)
+    with (tmp_path / "test.txt").open("a", encoding="utf-8") as file:
+        file.write("2 new\n")
+    line = said(monkeypatch, capfd, tmp_path, *data)
+    assert "test.txt:41" in line
+    assert "'2'" in line
+
+
+def test_a_checkpoint_that_does_not_fit(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data = tag_files(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    arguments = [*data, "tracker=none", "run_plots=null", "hydra.run.dir=run", "train.epochs=1", "encoder.hidden=4"]
+    subprocess.run([*HYDROMEL, *arguments], check=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert "finished" in said(monkeypatch, capfd, tmp_path, "resume=run")
+    (tmp_path / "run" / "result.json").unlink()
+    kept = {name: (tmp_path / "run" / name).read_bytes() for name in (run_schema.RESOLVED, run_schema.VOCABS)}
+    line = said(monkeypatch, capfd, tmp_path, "resume=run", "encoder.hidden=6")
+    assert "does not fit" in line
+    assert "does not fit" in said(monkeypatch, capfd, tmp_path, "resume=run", "features.words.max_size=1")
+    assert "train.epochs='x'" in said(monkeypatch, capfd, tmp_path, "resume=run", "train.epochs=x")
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in kept} == kept, "a mistake spoilt the run"
+    last = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:100])
+    assert "last.safetensors" in said(monkeypatch, capfd, tmp_path, "resume=run")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "torch sees no GPU" in said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "device=cuda")
+
+
+def test_a_folder_is_one_run_s(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    line = said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "hydra.run.dir=run")
+    assert "run holds a run; go on with it by resume=" in line
+    assert not (tmp_path / "run" / "resolved.yaml").exists()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert "file" in said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "hydra.run.dir=file/run")
+
+
+def test_a_saved_run_names_no_modules_to_trust(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plain = config(*tag_files(tmp_path), "tracker=none") | {"plugins": ["os"]}
+    plain["encoder"] = {"_target_": "os.system", "command": "touch evil"}
+    (tmp_path / "run").mkdir()
+    resolved = tmp_path / "run" / "resolved.yaml"
+    resolved.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    assert "not allowed" in said(monkeypatch, capfd, tmp_path, "resume=run")
+    assert not (tmp_path / "evil").exists()
+    assert "only values can be changed" in said(monkeypatch, capfd, tmp_path, "resume=run", "encoder=rnn")
+    assert "train.epoch: unknown option" in said(monkeypatch, capfd, tmp_path, "resume=run", "train.epoch=3")
+    resolved.write_text("a: [", encoding="utf-8")
+    assert "damaged" in said(monkeypatch, capfd, tmp_path, "resume=run")
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "HF_DATASETS_CACHE": str(tmp_path)}
+    done = subprocess.run(
+        [*HYDROMEL, "task=tag", "dataset=conll2003", "tracker=none"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "lhoestq/conll2003" in done.stderr
+
+
+def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    data = tag_files(tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    from runner.data import numericalize
+    from runner.training import checkpoint
+
+    def write(path: Path, content: bytes) -> None:
+        monkeypatch.setattr(os, "fsync", full)
+        try:
+            numericalize.write_atomically(path, content)
+        finally:
+            monkeypatch.undo()
+
+    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    line = said(monkeypatch, capfd, tmp_path, *data, "hydra.run.dir=run")
+    assert "No space left on device" in line
+    assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_file()], "no half a file"
+
+
+def test_the_traceback_is_there_for_who_asks(tmp_path: Path) -> None:
+    environment = {**os.environ, "HYDRA_FULL_ERROR": "1"}
+    done = subprocess.run(
+        [*HYDROMEL, "encoder.hidden=-3"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from runner.cli.train import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = ('torch', 'mlflow', 'datasets', 'pyarrow', 'matplotlib')\n"
+        "print([module for module in heavy if module in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--help"], cwd=tmp_path, capture_output=True, text=True)
+    assert "batching: auto, bucketed" in done.stdout
+    assert done.stderr.strip() == "[]"

@@ -1,0 +1,37 @@
+"""Files that commands write: tried before the work, and valid JSON whatever the figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from runner.common.errors import HydromelError
+from runner.common.files import as_json, check_writable, write
+
+
+def test_trying_a_file_makes_its_folder_and_changes_nothing(tmp_path: Path) -> None:
+    check_writable(None)
+    check_writable(tmp_path / "a" / "b" / "new.json")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "old.json").write_text("kept", encoding="utf-8")
+    check_writable(tmp_path / "old.json")
+    assert (tmp_path / "old.json").read_text(encoding="utf-8") == "kept"
+    write(tmp_path / "old.json", "déjà")
+    assert (tmp_path / "old.json").read_text(encoding="utf-8") == "déjà"
+
+
+def test_why_it_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HydromelError, match=r"x: cannot be written \(.*/file is no folder\)"):
+        check_writable(tmp_path / "file" / "more" / "x")
+    for attempt in (check_writable, lambda path: write(path, "")):
+        with pytest.raises(HydromelError, match=r"cannot be written \(Is a directory\)"):
+            attempt(tmp_path)
+
+
+def test_json_has_no_infinity() -> None:
+    text = as_json({"a": [math.inf, 1.5], "b": {"c": (math.nan, -math.inf)}})
+    assert json.loads(text) == {"a": [None, 1.5], "b": {"c": [None, None]}}

@@ -1,0 +1,58 @@
+"""What a stream carries: its nests are mapped whole, saved and loaded, and do not grow without bound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from runner.common.errors import HydromelError
+from runner.config.instantiate import build
+from runner.data.load import arrange
+from runner.encoders.carried_state import detached, moved, select_state
+from runner.interfaces import START
+from runner.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.helpers.composed import config
+
+STATE: Any = (np.array([3, 1]), [torch.arange(4.0).view(2, 2).requires_grad_(), (torch.ones(2, 0), None)])
+
+
+def test_a_state_is_a_nest_whose_leaves_have_rows_first() -> None:
+    for function in (detached, lambda state: moved(state, torch.device("cpu"))):
+        seen, (first, (second, nothing)) = function(STATE)
+        assert seen.tolist() == [3, 1]
+        assert torch.equal(first, STATE[1][0])
+        assert second.shape == (2, 0)
+        assert nothing is None
+    assert not detached(STATE)[1][0].requires_grad
+    seen, (first, (second, _)) = select_state(STATE, np.array([1, 0, 1]))
+    assert seen.tolist() == [1, 3, 1]
+    assert first.tolist() == [[2, 3], [0, 1], [2, 3]]
+    assert second.shape == (3, 0)
+    assert detached(START) is START or detached(START) == START
+    with pytest.raises(TypeError, match="got dict"):
+        detached({"hidden": torch.ones(1)})
+
+
+def test_a_checkpoint_holds_arrays_of_the_host_too(tmp_path: Path) -> None:
+    path, model = tmp_path / "one.safetensors", nn.Linear(1, 1)
+    save_checkpoint(path, model, {"carried": detached(STATE)})
+    seen, (first, (second, nothing)) = load_checkpoint(path, model)["carried"]
+    assert isinstance(seen, np.ndarray)
+    assert seen.dtype == np.int64
+    assert seen.tolist() == [3, 1]
+    assert torch.equal(first, STATE[1][0])
+    assert second.shape == (2, 0)
+    assert nothing is None
+
+
+def test_a_transformer_over_a_stream_is_told_how_much_to_remember() -> None:
+    stream = ["task=lm", "task.unit=stream", "batching=stream", "encoder=transformer"]
+    endless = config(*stream)
+    batching = build(endless["batching"], "batching", {})
+    with pytest.raises(HydromelError, match=r"encoder\.memory=null: over a stream .* give encoder\.memory=N tokens"):
+        arrange(endless, batching, None)

@@ -1,0 +1,126 @@
+"""Log P of lines: what the model gives token by token, whatever stands beside them and however they are cut."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from runner.common.errors import HydromelError
+from runner.embeddings.ngrams import Ngrams
+from runner.inference.evaluation import lines as module
+from runner.inference.evaluation.lines import LineScorer
+from runner.inference.evaluation.tally import Tally
+from runner.inference.trained import Trained
+from runner.text.vocab import EOS
+from tests.helpers.language_models import language_model, log_p_of, trained
+
+ENCODERS = ("lstm", "conv", "transformer", "none")
+TEXT = ["a b c a", "", "c  c c zebra b a a b c", "b", "  a", "", "c a b b a c c", "zebra zoo a\tb"]
+EXACT = {"rel": 1e-9, "abs": 1e-9}
+
+
+def expected(run: Trained, words: Sequence[str]) -> float:
+    """-log P of the words and what follows the last, from probabilities of the whole line."""
+    log_p, ids = log_p_of(run, words), run.vocabs["target"].ids
+    return -sum(float(log_p[place, ids.get(word, 1)]) for place, word in enumerate([*words, EOS]))
+
+
+@pytest.fixture(params=[(2048, 16_384), (3, 16_384), (3, 4), (1, 1)])
+def _windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of a line, and tokens of all lines at once: all of them, or few."""
+    monkeypatch.setattr(module, "WINDOW", request.param[0])
+    monkeypatch.setattr(module, "TOKENS", request.param[1])
+
+
+@pytest.mark.usefixtures("_windows")
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_lines_by_themselves(encoder: str) -> None:
+    run = trained(encoder)
+    words = [[word for word in line.split(" ") if word] for line in TEXT]
+    wanted = [expected(run, some) for some in words]
+    for batch_size in (1, 3, 100):
+        found = LineScorer(language_model(run), False, batch_size).score(TEXT)
+        assert [one.nats for one in found] == pytest.approx(wanted, **EXACT)
+    assert [one.tokens for one in found] == [len(some) + 1 for some in words]
+    assert [one.unknown for one in found] == [0, 0, 1, 0, 0, 0, 0, 3], "words are between spaces, as in training"
+    assert [one.words for one in found] == [one.tokens for one in found]
+    assert [one.characters for one in found] == [len(" ".join(some)) + 1 for some in words]
+
+
+@pytest.mark.usefixtures("_windows")
+@pytest.mark.parametrize("encoder", ["lstm", "conv", "transformer"])
+def test_a_text_with_its_context(encoder: str) -> None:
+    """The same by calls of any number of lines: log P of line k is that of k lines less that of k - 1."""
+    memory = ["encoder.memory=4"] if encoder == "transformer" else []
+    run = trained(encoder, "task.unit=stream", *memory)
+    tokens = [word for line in TEXT for word in (*line.split(" "), EOS) if word]
+    lengths = np.array([len([word for word in line.split(" ") if word]) + 1 for line in TEXT])
+    log_p, ids = log_p_of(run, tokens[:-1]), run.vocabs["target"].ids
+    each = [-float(log_p[place, ids.get(word, 1)]) for place, word in enumerate(tokens)]
+    wanted = [sum(some) for some in np.split(np.array(each), np.cumsum(lengths)[:-1])]
+    for at_a_time in (1, 3, 100):
+        scorer = LineScorer(language_model(run), True, 1)
+        found = [one for first in range(0, len(TEXT), at_a_time) for one in scorer.score(TEXT[first:][:at_a_time])]
+        assert [one.nats for one in found] == pytest.approx(wanted, **EXACT)
+        assert [one.tokens for one in found] == lengths.tolist()
+
+
+def test_characters_are_words_too() -> None:
+    run = trained("lstm", "dataset.unit=char", words=("a", "b", " ", "é"))
+    (one,) = LineScorer(language_model(run), False, 1).score(["é  ab x"])
+    assert (one.tokens, one.unknown, one.words, one.characters) == (8, 1, 4, 8)
+    assert one.nats == pytest.approx(expected(run, list("é  ab x")), **EXACT)
+
+
+def test_an_enormous_line_is_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the lines beside it: the model never gets more tokens at once than it may."""
+    run, sizes = trained("lstm"), []
+    monkeypatch.setattr(module, "WINDOW", 64)
+    monkeypatch.setattr(module, "TOKENS", 128)
+    run.model.embedding.register_forward_pre_hook(lambda _, args: sizes.append(args[0]["words"].rows.n_tokens))
+    text = ["a b", " ".join(["a", "c"] * 5000), *["b c a"] * 100]
+    found = LineScorer(language_model(run), False, 100).score(text)
+    assert sum(sizes) == sum(one.tokens for one in found) == 3 + 10_001 + 400
+    assert max(sizes) <= 128
+    assert found[1].nats == pytest.approx(expected(run, text[1].split()), **EXACT)
+
+
+def test_what_cannot_be_read_in_windows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WINDOW", 4)
+    run = trained("lstm")
+    monkeypatch.setattr(run.model.encoder, "forward", lambda x, state: (x.map(lambda v: v.new_zeros(len(v), 6)), None))
+    scorer = LineScorer(language_model(run), False, 2)
+    scorer.score(["a b c"])
+    with pytest.raises(HydromelError, match=r"run: its encoder \(\w+\) carries no state"):
+        scorer.score(["a b c", "a b c a"])
+    run = trained("none")
+    run.model.embedding = Ngrams(
+        vocabs=run.vocabs, feature="words", lengths=[1, 2], buckets=9, size=5, dropout=0.0
+    ).double()
+    with pytest.raises(HydromelError, match="at most 4 tokens"):
+        LineScorer(language_model(run), False, 2).score(["a b c a"])
+    with pytest.raises(HydromelError, match="earlier windows"):
+        LineScorer(language_model(run), True, 2)
+
+
+def test_what_has_no_probability_is_said() -> None:
+    with pytest.raises(HydromelError, match="run: the text has the token <pad>"):
+        LineScorer(language_model(trained("lstm")), False, 2).score(["a", "b <pad> c"])
+
+
+def test_figures_of_a_worked_case() -> None:
+    """Probabilities 1/4, 1/3, 1/4, 1/3 of the tokens of two words of 4 characters in all, as in the golden case."""
+    nats = -torch.tensor([1 / 4, 1 / 3, 1 / 4, 1 / 3], dtype=torch.float64).log()
+    parts = [Tally(float(one), 1, 0, place % 2, place) for place, one in enumerate(nats)]
+    figures = sum(parts, start=Tally()).figures()
+    assert figures["perplexity"] == pytest.approx(12**0.5, rel=1e-12)
+    assert figures["nll"] == pytest.approx(1.242, abs=5e-4)
+    assert figures["log_p"] == pytest.approx(-2 * math.log(12), rel=1e-12)
+    assert figures["bits_per_token"] == pytest.approx(math.log2(12) / 2, rel=1e-12)
+    assert figures["word_perplexity"] == pytest.approx(12.0, rel=1e-12)
+    assert figures["nats_per_word"] == pytest.approx(math.log(12), rel=1e-12)
+    assert figures["bits_per_character"] == pytest.approx(math.log2(12) * 2 / 6, rel=1e-12)

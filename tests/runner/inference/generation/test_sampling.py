@@ -1,0 +1,209 @@
+"""Greedy choices and samples: what the model says by evaluation, the same alone and in company."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from runner.inference.generation import language_model as reading
+from runner.inference.generation.language_model import LanguageModel
+from runner.inference.generation.sampling import Continuation, Sampling, collect, keys_of, likeliest, steps
+from tests.helpers.language_models import language_model, log_p_of, trained
+
+PROMPTS = ["", "a b c a b c a b c a c", "b", "c c c a", "a z"]
+CASES = [
+    ("lstm", []),
+    ("conv", []),
+    ("none", []),
+    ("transformer", []),
+    ("transformer", ["encoder.memory=3", "encoder.positions=rotary"]),
+    (
+        "lstm",
+        ["features=words_chars", "embedding=word_char", "embedding.parts.words.size=3", "features.chars.min_count=1"],
+    ),
+]
+cases = pytest.mark.parametrize(("encoder", "changed"), CASES)
+
+
+def drawn(
+    model: LanguageModel, texts: list[str], numbers: list[int], samples: int, length: int, **how: Any
+) -> list[list[Continuation]]:
+    options = {"temperature": 1.0, "top_k": None, "top_p": None} | how
+    choose = Sampling(keys_of(5, numbers, samples, torch.device("cpu")), **options)
+    prompts = model.prompts(texts)
+    return collect(steps(model, prompts, samples, choose, length), model, len(texts), samples)
+
+
+def greedy(model: LanguageModel, texts: list[str], length: int) -> list[Continuation]:
+    found = steps(model, model.prompts(texts), 1, likeliest, length)
+    return [one for (one,) in collect(found, model, len(texts), 1)]
+
+
+@cases
+def test_the_likeliest_token_again_and_again(encoder: str, changed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against reading the whole row anew for each token; prompts are read in windows of a token or two."""
+    monkeypatch.setattr(reading, "READ_TOKENS", 8)
+    run = trained(encoder, *changed)
+    model = language_model(run)
+    for text, one in zip(PROMPTS, greedy(model, PROMPTS, 6), strict=True):
+        words, log_p = text.split(), 0.0
+        while len(words) < len(text.split()) + 6:
+            says = log_p_of(run, words)[-1]
+            says[[0, 1]] = -np.inf
+            best = int(says.argmax())
+            log_p += says[best]
+            if best == 2:
+                break
+            words.append(model.vocab.tokens[best])
+        assert [*text.split(), *model.vocab.decode(one.tokens)] == words
+        assert one.ended == (best == 2)
+        assert one.log_p == one.score == pytest.approx(log_p, abs=1e-9)
+
+
+@cases
+@pytest.mark.parametrize("unit", ["line", "stream"])
+def test_company_and_order_change_no_token(
+    encoder: str, changed: list[str], unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = language_model(trained(encoder, *changed, f"task.unit={unit}"))
+    how = {"temperature": 1.3, "top_k": 3, "top_p": 0.9}
+    together = drawn(model, PROMPTS, [0, 1, 2, 3, 4], 3, 8, **how)
+    backwards = drawn(model, PROMPTS[::-1], [4, 3, 2, 1, 0], 3, 8, **how)[::-1]
+    monkeypatch.setattr(reading, "READ_TOKENS", 2)
+    alone = [drawn(model, [text], [number], 3, 8, **how)[0] for number, text in enumerate(PROMPTS)]
+    for other in (backwards, alone):
+        for mine, theirs in zip(itertools.chain(*together), itertools.chain(*other), strict=True):
+            assert (mine.tokens, mine.ended) == (theirs.tokens, theirs.ended)
+            assert mine.log_p == pytest.approx(theirs.log_p, abs=1e-9)
+    assert len({tuple(one.tokens) for one in itertools.chain(*together)}) > 5
+    assert [one.tokens for one in greedy(model, PROMPTS, 8)] == [greedy(model, [text], 8)[0].tokens for text in PROMPTS]
+
+
+def test_more_samples_begin_with_the_same_ones() -> None:
+    model = language_model(trained("lstm"))
+    few, many = drawn(model, ["a"], [0], 2, 5)[0], drawn(model, ["a"], [0], 20, 5)[0]
+    assert all(one in many for one in few)
+    assert [one.log_p for one in many] == sorted((one.log_p for one in many), reverse=True)
+
+
+@pytest.mark.parametrize(("unit", "temperature", "allow_unk"), [("line", 1.0, True), ("stream", 0.6, False)])
+def test_samples_have_the_models_frequencies(unit: str, temperature: float, allow_unk: bool) -> None:
+    """Both tokens of 20,000 samples of two tokens, chi-square; the reference multiplies what evaluation says."""
+    run = trained("lstm", f"task.unit={unit}")
+    model = language_model(run, allow_unk)
+    (found,) = drawn(model, ["b a"], [7], 20_000, 2, temperature=temperature)
+    expected: dict[tuple[int, ...], float] = {}
+    for first in range(len(model.vocab)):
+        weight = _shares(log_p_of(run, ["b", "a"])[-1], temperature, allow_unk)[first]
+        if first == model.end:
+            expected[()] = weight
+            continue
+        after = log_p_of(run, ["b", "a", model.vocab.tokens[first]])[-1]
+        for second, share in enumerate(_shares(after, temperature, allow_unk)):
+            key = (first,) if second == model.end else (first, second)
+            expected[key] = weight * share
+    keys = [key for key, share in expected.items() if share > 0]
+    assert sum(expected.values()) == pytest.approx(1)
+    counts = dict.fromkeys(keys, 0)
+    for one in found:
+        counts[tuple(one.tokens)] += 1
+    test = chisquare([counts[key] for key in keys], [20_000 * expected[key] for key in keys])
+    assert test.pvalue > 0.01
+
+
+def _shares(log_p: Any, temperature: float, allow_unk: bool) -> list[float]:
+    weights = np.exp(log_p / temperature)
+    weights[[0] if allow_unk else [0, 1]] = 0
+    shares: list[float] = (weights / weights.sum()).tolist()
+    return shares
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 3, 40])
+@pytest.mark.parametrize("top_p", [None, 1e-9, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_truncation_keeps_the_right_tokens(top_k: int | None, top_p: float | None, temperature: float) -> None:
+    torch.manual_seed(4)
+    log_p = torch.randn(20, 12, dtype=torch.float64).mul(2).log_softmax(dim=1)
+    log_p[:, 5] = -torch.inf
+    log_p[3, 1:5] = -1.0  # equal ones stay or go together
+    weights = Sampling(torch.zeros(20, dtype=torch.int64), temperature, top_k, top_p).weights(log_p)
+    for given, got in zip(log_p.tolist(), weights, strict=True):
+        kept, share = _kept(given, temperature, top_k, top_p)
+        assert set(torch.isfinite(got).nonzero().flatten().tolist()) == kept
+        shares = got.softmax(dim=0)
+        assert [float(shares[token]) for token in sorted(kept)] == pytest.approx(
+            [share[token] for token in sorted(kept)]
+        )
+
+
+def _kept(
+    log_p: list[float], temperature: float, top_k: int | None, top_p: float | None
+) -> tuple[set[int], dict[int, float]]:
+    """Token by token, from the likeliest on."""
+    share = {token: np.exp(one / temperature) for token, one in enumerate(log_p) if one > -np.inf}
+    falling = sorted(share, key=lambda token: -share[token])
+    if top_k is not None:
+        last = share[falling[min(top_k, len(falling)) - 1]]
+        falling = [token for token in falling if share[token] >= last]
+    total = sum(share[token] for token in falling)
+    kept: list[int] = []
+    for token in falling:
+        enough = top_p is not None and top_p < 1 and sum(share[one] for one in kept) / total >= top_p
+        if enough and share[token] < share[kept[-1]] * (1 - 1e-12):
+            break
+        kept.append(token)
+    total = sum(share[token] for token in kept)
+    return set(kept), {token: share[token] / total for token in kept}
+
+
+def test_a_temperature_near_zero_is_greedy() -> None:
+    model = language_model(trained("lstm"))
+    for temperature in (1e-3, 1e-300):
+        found = drawn(model, PROMPTS, [0, 1, 2, 3, 4], 1, 8, temperature=temperature)
+        assert [one.tokens for (one,) in found] == [one.tokens for one in greedy(model, PROMPTS, 8)]
+
+
+@pytest.mark.parametrize("unit", ["line", "stream"])
+def test_log_p_is_that_of_evaluation(unit: str) -> None:
+    """Whatever is drawn, and however: log P is the model's own, of the tokens and of the end where it came."""
+    run = trained("lstm", f"task.unit={unit}")
+    model = language_model(run)
+    found = drawn(model, PROMPTS[:4], [0, 1, 2, 3], 5, 6, temperature=3.0)
+    ends = 0
+    for text, continuations in zip(PROMPTS, found, strict=False):
+        for one in continuations:
+            words = text.split()
+            says = log_p_of(run, [*words, *model.vocab.decode(one.tokens)])[len(words) :]
+            ids = [*one.tokens, *([2] if one.ended else [])]
+            assert one.log_p == pytest.approx(sum(says[place, token] for place, token in enumerate(ids)), abs=1e-9)
+            assert len(ids) <= 6
+            assert one.ended or len(ids) == 6
+            ends += one.ended
+    assert (ends > 0) == (unit == "line")
+
+
+def test_a_step_costs_a_step_and_rows_that_ended_cost_nothing() -> None:
+    run = trained("lstm")
+    model = language_model(run)
+    read: list[int] = []
+    run.model.encoder.register_forward_hook(lambda module, args, output: read.append(args[0].rows.n_tokens))
+    found = drawn(model, PROMPTS, [0, 1, 2, 3, 4], 4, 9)
+    said = [len(one.tokens) + one.ended for one in itertools.chain(*found)]
+    assert min(said) < max(said)
+    assert sum(read) == sum(len(text.split()) for text in PROMPTS) + sum(said)
+    assert read[1:] == [sum(one > step for one in said) for step in range(max(said))]
+
+
+def test_no_prompts_and_what_is_never_said() -> None:
+    model = language_model(trained("lstm"))
+    assert greedy(model, [], 5) == []
+    with_unk = language_model(trained("lstm"), allow_unk=True)
+    many = drawn(with_unk, ["a"], [0], 300, 8)[0]
+    said = {token for one in many for token in one.tokens}
+    assert said == {1, 3, 4, 5}
+    assert {token for one in drawn(model, ["a"], [0], 300, 8)[0] for token in one.tokens} == {3, 4, 5}

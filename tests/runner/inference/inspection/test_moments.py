@@ -1,0 +1,36 @@
+"""Sums over passages equal those over the whole."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runner.inference.inspection.moments import Moments, Saturation
+
+
+def test_correlations_of_passages_are_those_of_the_whole() -> None:
+    rng = np.random.default_rng(1)
+    units = rng.normal(size=(1000, 5)).astype(np.float32)
+    units[:, 1] += 1000  # a mean that would cancel
+    units[:, 2] = 0.3  # never varies, though no binary fraction
+    others = np.stack([units[:, 0] + 0.5 * rng.normal(size=1000), rng.integers(0, 2, 1000), np.full(1000, 0.1)], axis=1)
+    whole = Moments(5, 3)
+    for passage in np.split(np.arange(1000), [0, 1, 2, 130, 500, 500, 999]):
+        whole.add(units[passage], others[passage])
+    found = whole.correlation()
+    for unit in (0, 1, 3, 4):
+        for other in (0, 1):
+            expected = np.corrcoef(units[:, unit].astype(np.float64), others[:, other])[0, 1]
+            np.testing.assert_allclose(found[unit, other], expected, rtol=0, atol=1e-9)
+    assert found[0, 0] > 0.8
+    assert np.isnan(found[2]).all()
+    assert np.isnan(found[:, 2]).all()
+
+
+def test_saturation_is_a_share_of_tokens() -> None:
+    gates = np.array([[0.05, 0.5], [0.95, 0.5], [0.0, 0.99], [0.09, 0.1]], dtype=np.float32)
+    one = Saturation(2)
+    one.add(gates[:1])
+    one.add(gates[1:])
+    closed, opened = one.shares()
+    assert closed.tolist() == [0.75, 0.0]
+    assert opened.tolist() == [0.25, 0.25]

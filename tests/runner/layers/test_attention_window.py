@@ -1,0 +1,98 @@
+"""What rows keep of their past, and what a token sees of it, against lists."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from runner.layers.attention_window import Reach, latest, length_mask
+from runner.ragged import blocks
+from tests.helpers.contract import NoWaiting, rows_of
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 6])
+@pytest.mark.parametrize("places", [0, 2, 4])
+def test_the_latest_tokens_are_those_of_the_past_and_then_the_rows_own(count: int, places: int) -> None:
+    lengths = [3, 0, 7, 1]
+    rows = rows_of(lengths)
+    past = np.arange(4) * places
+    own = 4 * places + rows.host_offsets[:-1]
+    got = latest(rows, count, past, places, own).view(4, count).tolist()
+    for row, length in enumerate(lengths):
+        history = [*range(past[row], past[row] + places), *range(own[row], own[row] + length)]
+        expected = history[max(0, len(history) - count) :]
+        assert got[row][count - len(expected) :] == expected
+
+
+def visible_by_definition(reach: Reach, lengths: list[int], seen: list[int]) -> set[tuple[int, int, int]]:
+    """(row, query, key): which real tokens see which, one by one."""
+    found = set()
+    for row, (length, before) in enumerate(zip(lengths, seen, strict=True)):
+        for t, key in product(range(length), range(reach.keys)):
+            query = reach.places + t
+            there = reach.places - min(before, reach.places) <= key <= query
+            if there and (reach.memory is None or query - key <= reach.memory):
+                found.add((row, t, key))
+    return found
+
+
+@pytest.mark.parametrize("lengths", [[3, 0, 5], [1, 1, 1], [4, 4, 4]])
+@pytest.mark.parametrize("seen", [None, [0, 0, 0], [4, 4, 4], [9, 4, 5], [0, 2, 4]])
+@pytest.mark.parametrize("memory", [None, 1, 4, 6, 100])
+def test_a_token_sees_itself_and_so_many_before_it(
+    lengths: list[int], seen: list[int] | None, memory: int | None
+) -> None:
+    places = 0 if seen is None else min(max(seen), 4, memory or 4)
+    reach = Reach(rows_of(lengths), True, memory, None if seen is None else np.array(seen), places)
+    mask = reach.mask
+    shape = (3, 1, reach.rows.width, reach.keys)
+    shown = torch.ones(shape, dtype=torch.bool) if mask is None else mask.expand(shape)
+    real = [(row, t, key) for row, _, t, key in shown.nonzero().tolist() if t < lengths[row]]
+    assert set(real) == visible_by_definition(reach, lengths, seen or [0, 0, 0])
+    assert shown.any(dim=-1).all()  # padding too: a softmax over nothing would be NaN
+    if reach.is_triangle:
+        triangle = torch.ones(reach.rows.width, reach.keys, dtype=torch.bool).tril()
+        assert torch.equal(shown, triangle.expand(shape))
+    assert reach.kept == min(max(b + n for b, n in zip(reach.remembered, lengths, strict=True)), memory or 100)
+
+
+def test_a_step_over_rows_of_one_length_needs_no_mask() -> None:
+    rows = rows_of([1, 1])
+    assert Reach(rows, True, 4, np.array([7, 9]), 4).mask is None
+    assert Reach(rows, True, None, np.array([4, 4]), 4).mask is None
+    assert Reach(rows, True, 3, np.array([4, 4]), 4).mask is not None
+    assert Reach(rows, True, None, np.array([4, 3]), 4).mask is not None
+    assert Reach(rows_of([3, 1]), True, 2, None, 0).is_triangle
+    assert not Reach(rows_of([4, 1]), True, 2, None, 0).is_triangle
+
+
+def test_what_is_not_causal_sees_all_real_tokens_and_has_no_past() -> None:
+    length = length_mask(rows_of([1, 0, 2]))
+    assert length is not None
+    assert length[:, 0].tolist() == [[[True, False]], [[True, True]], [[True, True]]]  # an empty row sees something
+    assert length_mask(rows_of([2, 2])) is None
+    assert Reach(rows_of([2, 2]), False, None, None, 0).mask is None
+    for memory, seen in ((3, None), (None, np.zeros(2, dtype=np.int64))):
+        with pytest.raises(ValueError, match="only causal attention"):
+            Reach(rows_of([2, 2]), False, memory, seen, 0)
+
+
+def test_masks_never_wait_for_the_device() -> None:
+    with NoWaiting():
+        reach = Reach(rows_of([3, 0, 5]), True, 3, np.array([1, 0, 3]), 3)
+        assert reach.mask is not None
+        assert reach.latest.shape == (3 * reach.kept,)
+
+
+def test_blocks_hold_every_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
+    with NoWaiting():
+        reach = Reach(rows_of([3, 0, 5, 3]), True, 2, None, 0)
+        assert [block.rows.host_lengths.tolist() for block, _ in reach.blocks] == [[0], [3, 3], [5]]
+        tokens = torch.cat([tokens for _, tokens in reach.blocks])
+    assert torch.equal(tokens.index_select(0, reach.unblocked), torch.arange(11))
+    assert all(block.memory == 2 and block.causal for block, _ in reach.blocks)
+    assert Reach(rows_of([4, 4]), True, None, None, 0).blocks == []

@@ -1,0 +1,72 @@
+"""Passages: every line once, in order, and no more of a text in memory than was asked for."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.common.errors import HydromelError
+from runner.text.formats import reader as module
+from runner.text.formats.reader import check_encoding, passages, read_lines
+
+
+@given(st.lists(st.sampled_from(["", "a", "bc d", "efg"])), st.integers(1, 12))
+def test_every_line_is_in_one_passage_and_sentences_are_whole(lines: list[str], characters: int) -> None:
+    found = list(passages(iter(lines), "x", characters, lambda line: not line))
+    assert [line for one in found for line in one.lines] == lines
+    assert all(one.lines[-1] == "" for one in found[:-1])
+    firsts = itertools.accumulate((len(one.lines) for one in found), initial=1)
+    assert [one.first for one in found] == list(firsts)[:-1]
+    for one in found:  # as short as can be
+        ends = [place for place, line in enumerate(one.lines[:-1]) if not line]
+        assert all(sum(len(line) + 1 for line in one.lines[: end + 1]) < characters for end in ends)
+
+
+def test_a_text_without_end_is_read_as_far_as_it_is_asked_for() -> None:
+    lines = map(str, itertools.count())
+    taken = itertools.islice(passages(lines, "x", 10, lambda line: True), 3)
+    assert [one.lines[0] for one in taken] == ["0", "5", "10"]
+    assert int(next(lines)) < 20
+
+
+def test_what_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_CHARACTERS", 100)
+    with pytest.raises(HydromelError, match=r"x:2: no blank line for 10\d characters"):
+        list(passages(iter(["", *["a"] * 99]), "x", 1, lambda line: not line))
+
+
+TEXT = "\ufeffé\r\nb\u2028c\n\nd"  # U+2028 ends no line
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_lines_are_those_of_the_text(packed: bool) -> None:
+    content = gzip.compress(TEXT.encode()) if packed else TEXT.encode()
+    file = io.BufferedReader(io.BytesIO(content))
+    assert list(read_lines(file, "x", "utf-8")) == ["é", "b\u2028c", "", "d"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a\nb\xff\n", r"x:2: byte 2 of the line \(0xff\) is not utf-8.*--encoding"),
+        (gzip.compress(b"a\n" * 99, mtime=0)[:-9], "x: cannot be read"),
+        (b"a\n" + b"b" * 100, "x:2: a line of more than 50 bytes"),
+    ],
+    ids=["encoding", "gzip", "length"],
+)
+def test_broken_text_is_told_with_its_line(content: bytes, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST_LINE_BYTES", 50)
+    with pytest.raises(HydromelError, match=expected):
+        list(read_lines(io.BufferedReader(io.BytesIO(content)), "x", "utf-8"))
+
+
+def test_encodings() -> None:
+    check_encoding("iso-8859-1")
+    for encoding in ("utf-16", "klingon", "hex"):
+        with pytest.raises(HydromelError, match=f"--encoding {encoding}"):
+            check_encoding(encoding)

@@ -1,0 +1,142 @@
+"""Formats: the rows of a text, and the text again with answers in their places."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from runner.common.errors import HydromelError
+from runner.text.formats.base import Answers, TextFormat
+from runner.text.formats.columns import Columns
+from runner.text.formats.json_lines import JsonLines
+from runner.text.formats.lines import Lines
+from runner.text.formats.reader import Passage
+
+
+def passage(text: str) -> Passage:
+    return Passage("x", 11, text.split("\n"))
+
+
+def answered(wanted: TextFormat, text: str, *columns: str, probable: bool = False, label: bool = False) -> list[str]:
+    """The text with tokens in capitals as tags (or how many there are as label), a share of 0.25 as probability."""
+    parsed = wanted.parse(passage(text), ["tokens", *columns])
+    rows = parsed.table["tokens"].to_pylist()
+    strings = pa.array([str(len(row)) for row in rows] if label else [[token.upper() for token in row] for row in rows])
+    number = pa.array([0.25] * len(rows) if label else [[0.25] * len(row) for row in rows])
+    if not len(rows) and not label:
+        strings, number = (pa.array([], pa.list_(kind)) for kind in (pa.string(), pa.float32()))
+    return wanted.write(passage(text), parsed, Answers(strings, number if probable else None))
+
+
+def test_lines() -> None:
+    text = "a  b\u00a0c \n\n \n\tb"
+    assert answered(Lines(), text) == ["A B\u00a0C", "", "", "\tB"]
+    assert answered(Lines(), text, label=True) == ["2", "", "", "1"]
+    assert answered(Lines(), text, probable=True) == ["A B\u00a0C\t0.2500 0.2500", "", "", "\tB\t0.2500"]
+    assert answered(Lines(), text, label=True, probable=True) == ["2\t0.2500", "", "", "1\t0.2500"]
+    assert answered(Lines(), "\n") == ["", ""]
+    with pytest.raises(HydromelError, match="'pos'"):
+        Lines().check(["tokens", "pos"], "tags")
+
+
+def test_columns() -> None:
+    text = "# c\n-DOCSTART- x\n\na  N\n#b N\nb N \n \nc N\n\n"
+    wanted = Columns("space", {"tokens": 0, "pos": -1}, comment_prefix="# ", docstart="-DOCSTART-")
+    parsed = wanted.parse(passage(text), ["tokens", "pos"])
+    assert parsed.table.to_pydict() == {"tokens": [["a", "#b", "b"], ["c"]], "pos": [["N", "N", "N"], ["N"]]}
+    assert "\n".join(answered(wanted, text, "pos")) == ("# c\n-DOCSTART- x\n\na  N A\n#b N #B\nb N  B\n \nc N C\n\n")
+    assert answered(Columns("tab", {"tokens": 0}), "a", probable=True) == ["a\tA\t0.2500"]
+    assert answered(Columns("tab", {"tokens": 0}), "\n\n") == ["", "", ""]
+    assert [wanted.may_end(line) for line in (" \t", "-DOCSTART- x", "# c", "a N", "\u00a0")] == [
+        True,
+        True,
+        *[False] * 3,
+    ]
+
+
+def test_lines_that_hold_no_token_get_no_tag() -> None:
+    wanted = Columns("tab", {"tokens": 1}, comment_prefix="#", other=r"[0-9]+[-.][0-9]+\t")
+    text = "# text\n1-2\tab\n1\ta\n2\tb\n2.1\tc"
+    assert answered(wanted, text) == ["# text", "1-2\tab\t_", "1\ta\tA", "2\tb\tB", "2.1\tc\t_"]
+    assert answered(wanted, text, probable=True)[1] == "1-2\tab\t_\t_"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\tb\tc\nd\te", "x:12: 2 tab-separated columns; lines before have 3"),
+        ("a", "x:11: 1 tab-separated columns, but pos is asked for in column 1"),
+        ("\na\tb\n\tc", r"x:13: column 0 \(tokens\) is empty"),
+    ],
+)
+def test_malformed_columns(text: str, expected: str) -> None:
+    with pytest.raises(HydromelError, match=expected):
+        Columns("tab", {"tokens": 0, "pos": 1}).parse(passage(text), ["tokens", "pos"])
+
+
+def test_lines_of_tokens_are_no_columns() -> None:
+    """One column is, and so are a few tokens that hold spaces."""
+    for text in ("the cat sat\n\non mats", "cat NOUN\nsat VERB"):
+        with pytest.raises(HydromelError, match=r"x:11: no tab, but spaces; use --format lines .* --separator space"):
+            Columns("tab", {"tokens": 0}).parse(passage(text), ["tokens"])
+    parsed = Columns("tab", {"tokens": 0}).parse(passage("10 000\ncats\n\nsat "), ["tokens"])
+    assert parsed.table["tokens"].to_pylist() == [["10 000", "cats"], ["sat "]]
+
+
+def test_columns_are_as_many_in_every_passage() -> None:
+    wanted = Columns("tab", {"tokens": 0})
+    wanted.parse(passage("a\tb"), ["tokens"])
+    with pytest.raises(HydromelError, match="lines before have 2"):
+        wanted.parse(passage("a"), ["tokens"])
+
+
+def test_columns_have_no_room_for_labels_nor_unnamed_columns() -> None:
+    with pytest.raises(HydromelError, match="labels rows"):
+        Columns("tab", {"tokens": 0}).check(["tokens"], "label")
+    with pytest.raises(HydromelError, match="'pos'"):
+        Columns("tab", {"tokens": 0}).check(["tokens", "pos"], "tags")
+
+
+def test_json_objects_stay_as_they_stand() -> None:
+    text = '{"id": 1.50, "tokens": ["a", "b\\u00e9"]} \n\n{"text":"a  b","z":[]}\n{"text": ""}\n {"tokens":[] }'
+    lines = answered(JsonLines("tokens", "text"), text, probable=True)
+    assert lines == [
+        '{"id": 1.50, "tokens": ["a", "b\\u00e9"], "tags": ["A", "BÉ"], "tags_probability": [0.25, 0.25]}',
+        "",
+        '{"text":"a  b","z":[], "tags": ["A", "B"], "tags_probability": [0.25, 0.25]}',
+        '{"text": "", "tags": [], "tags_probability": []}',
+        ' {"tokens":[], "tags": [], "tags_probability": []}',
+    ]
+    assert all(json.loads(line) for line in lines if line)
+    assert answered(JsonLines("tokens", "text", "said"), '{"text": "a"}', label=True) == ['{"text": "a", "said": "1"}']
+
+
+def test_json_has_further_columns() -> None:
+    parsed = JsonLines("tokens", None).parse(passage('{"tokens": ["a"], "pos": ["N"]}'), ["tokens", "pos"])
+    assert parsed.table.to_pydict() == {"tokens": [["a"]], "pos": [["N"]]}
+    with pytest.raises(HydromelError, match="x:11: no field pos; the object's fields: tokens"):
+        JsonLines("tokens", None).parse(passage('{"tokens": ["a"]}'), ["tokens", "pos"])
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "a JSON list; each line must hold one object"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"token": []}', "no field tokens or text; the object's fields: token"),
+        ('{"tokens": "a b"}', "field 'tokens' is 'a b'; expected a list of strings"),
+        ('{"tokens": ["a", 1]}', "expected a list of strings"),
+        ('{"text": 3}', "field 'text' is 3; expected a string"),
+        ('{"text": "\\ud800"}', "half a surrogate pair"),
+        ('{"tokens": ["a"], "tags": 1}', "has a field 'tags' already; give the answers another with --field"),
+    ],
+)
+def test_malformed_json(line: str, expected: str) -> None:
+    with pytest.raises(HydromelError, match=r"^x:12: ") as error:
+        answered(JsonLines("tokens", "text"), '{"text": "the \\"tags\\" of"}\n' + line)
+    assert expected in str(error.value)
+    with pytest.raises(HydromelError, match="field 'pos' has 2 values for 1 tokens"):
+        JsonLines("tokens", None).parse(passage('{"tokens": ["a"], "pos": ["N", "V"]}'), ["tokens", "pos"])

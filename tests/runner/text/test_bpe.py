@@ -1,0 +1,148 @@
+"""Byte pair encoding: against the algorithm written out, and exactly there and back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.common.errors import HydromelError
+from runner.data.numericalize import columns_of
+from runner.inference.generation.text import Text
+from runner.text.bpe import BYTES, SPACE, all_pieces, characters_of, learn_merges, pieces_of, spelt
+from runner.text.features import Bpe
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+
+WORDS = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3 + ["naïve", "戦場", "👩‍🚀"] * 2
+ANY_WORDS = st.lists(st.text(st.characters(exclude_categories=("Cs",), exclude_characters=" "), min_size=1), max_size=6)
+LETTER = {byte: letter for letter, byte in BYTES.items()}
+
+
+def letters(word: str) -> list[str]:
+    return [LETTER[byte] for byte in f" {word}".encode()]
+
+
+def merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    found: list[str] = []
+    for part in parts:
+        if found and (found[-1], part) == pair:
+            found[-1] += part
+        else:
+            found.append(part)
+    return found
+
+
+def slow_pieces(word: str, merges: tuple[str, ...]) -> list[str]:
+    """All merges, one after another (Sennrich et al. 2016, algorithm 1)."""
+    parts = letters(word)
+    for merge in merges:
+        left, right = merge.split(" ")
+        parts = merged(parts, (left, right))
+    return parts
+
+
+@pytest.fixture(scope="module")
+def merges() -> tuple[str, ...]:
+    return learn_merges(pa.array(WORDS), 30, 2, forbidden=())
+
+
+def test_each_merge_is_of_the_most_frequent_pair(merges: tuple[str, ...]) -> None:
+    words = Counter(WORDS)
+    parts = {word: letters(word) for word in words}
+    assert len(merges) == 30
+    for merge in merges:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, count in words.items():
+            for pair in pairwise(parts[word]):
+                pairs[pair] += count
+        left, right = merge.split(" ")
+        assert pairs[left, right] == max(pairs.values()) >= 2
+        parts = {word: merged(some, (left, right)) for word, some in parts.items()}
+
+
+def test_the_order_of_words_changes_no_merge(merges: tuple[str, ...]) -> None:
+    for seed in range(3):
+        shuffled = np.random.default_rng(seed).permutation(WORDS).tolist()
+        assert learn_merges(pa.array(shuffled), 30, 2, forbidden=()) == merges
+
+
+def test_words_are_cut_as_by_merging_one_after_another(merges: tuple[str, ...]) -> None:
+    words = [*sorted(set(WORDS)), "lowest", "wider", "new", "naïveté", "x", "戦"]
+    counts, pieces = pieces_of(pa.array(words), merges)
+    assert counts.tolist() == [len(slow_pieces(word, merges)) for word in words]
+    assert pieces.to_pylist() == [piece for word in words for piece in slow_pieces(word, merges)]
+    assert counts.max() > 3 > counts.min() == 1
+
+
+@given(ANY_WORDS)
+def test_there_and_back(words: list[str]) -> None:
+    merges = learn_merges(pa.array(WORDS), 30, 2, forbidden=())
+    counts, pieces = pieces_of(pa.array(words, pa.string()), merges)
+    assert counts.sum() == len(pieces)
+    known = set(all_pieces(merges))
+    assert set(pieces.to_pylist()) <= known
+    assert "".join(spelt(pieces.to_pylist())) == "".join(f" {word}" for word in words)
+    assert sum(map(characters_of, pieces.to_pylist())) == sum(len(word) + 1 for word in words)
+    assert sum(piece.count(SPACE) for piece in pieces.to_pylist()) == len(words)
+
+
+def test_bytes_that_are_no_utf8_are_shown_as_such() -> None:
+    first, second, third = (LETTER[byte] for byte in "戦".encode())
+    assert list(spelt([first, second, third])) == ["", "", "戦"]
+    assert "".join(spelt([first, "a"])) == "�a"
+    assert "".join(spelt([first])) == "�"
+
+
+def test_nothing_is_merged_into_what_means_something_else() -> None:
+    words = pa.array(["x<eos>"] * 9)
+    free = set(all_pieces(learn_merges(words, 99, 2, forbidden=())))
+    whole = f"{SPACE}x<eos>"
+    assert whole in free
+    kept = all_pieces(learn_merges(words, 99, 2, forbidden=[whole]))
+    assert set(kept) == free - {whole}
+    longest = max(free - {whole}, key=len)  # what is made of a piece that must not be, is not made either
+    assert not set(all_pieces(learn_merges(words, 99, 2, forbidden=[longest]))) & {whole, longest}
+
+
+@pytest.mark.parametrize("word", ["", " ", "a b"])
+def test_what_is_no_word_is_not_cut(word: str, merges: tuple[str, ...]) -> None:
+    with pytest.raises(HydromelError, match=r"^byte pair encoding cuts words, got '.*'; use it where tokens are words"):
+        pieces_of(pa.array(["a", word]), merges)
+
+
+def test_damaged_merges_are_answered_in_one_line() -> None:
+    for damaged in ("lo w", "low", " ", "l o w"):
+        with pytest.raises(HydromelError, match=r"^merge '.*' is none of two pieces made before it"):
+            pieces_of(pa.array(["a"]), (damaged,))
+
+
+def test_a_feature_learns_from_train_and_knows_every_byte() -> None:
+    table = pa.table({"tokens": pa.array([["low", "<unk>", "low"], [], ["newest"]])})
+    feature = Bpe(column="tokens", merges=6, min_count=2)
+    vocab = feature.vocab(table)
+    assert vocab.tokens[:3] == (PAD, UNK, EOS)
+    assert len(vocab) == 3 + 256 + len(vocab.merges or ())
+    other = pa.table({"tokens": pa.array([["slow"], ["新", "low"], []])})
+    ids = columns_of(other, {"words": feature}, {"words": vocab})["words"]
+    assert ids.rows.host_lengths.tolist() == [len(slow_pieces(word, vocab.merges or ())) for word in ("slow",)] + [
+        sum(len(slow_pieces(word, vocab.merges or ())) for word in ("新", "low")),
+        0,
+    ]
+    assert 1 not in ids.values.tolist()
+    assert "".join(spelt(vocab.decode(ids.values.numpy()))) == " slow 新 low"
+    assert Vocab.of_plain(vocab.as_plain()) == vocab
+
+
+def test_generated_pieces_are_written_as_words(merges: tuple[str, ...]) -> None:
+    text = Text("word", merges)
+    for lines in ("lowest 戦 new\nwidest", "x\n\nlow", "low", "\nx\n"):
+        cut = [pieces_of(pa.array(line.split(), pa.string()), merges)[1].to_pylist() for line in lines.split("\n")]
+        tokens = [token for line in cut for token in (EOS, *line)][1:]
+        assert text.joined(tokens, behind="") == lines
+        assert text.joined(tokens, behind="so") == (lines if lines.startswith("\n") else f" {lines}")
+    assert text.joined(["w", "est", f"{SPACE}low"], behind="new lo") == "west low"

@@ -1,0 +1,78 @@
+"""Vocabularies against collections.Counter."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.text.vocab import EOS, PAD, UNK, Feature, Vocab
+
+WORDS = ["b", "a", "B", "c", "a", "b", "d", "é", UNK]
+
+
+def feature(**changed: object) -> Feature:
+    options = {"column": "tokens", "lowercase": False, "digits_to_zero": False, "min_count": 1, "max_size": None}
+    return Feature(**options | {"extend": False} | changed)  # type: ignore[arg-type]
+
+
+def table(*rows: list[str]) -> pa.Table:
+    return pa.table({"tokens": pa.array(rows, pa.list_(pa.string()))})
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=40), st.integers(1, 3), st.none() | st.integers(0, 3))
+def test_words_by_falling_count_then_alphabet(words: list[str], min_count: int, max_size: int | None) -> None:
+    counts = Counter(words)
+    kept = [word for word in sorted(counts, key=lambda word: (-counts[word], word)) if counts[word] >= min_count]
+    kept = [word for word in kept if word != UNK][:max_size]  # text that looks like a special string is that string
+    vocab = Vocab.words(pa.array(words, pa.string()), min_count, max_size, specials=(EOS,))
+    assert vocab.tokens == (PAD, UNK, EOS, *kept)
+    expected = [vocab.tokens.index(word) if word in vocab.tokens else 1 for word in words]
+    assert vocab.encode(pa.array(words, pa.string())).tolist() == expected
+
+
+def test_lower_case_joins_before_counting() -> None:
+    train = table(["The", "the"], [], ["THE", "É", "x"])
+    assert feature(lowercase=True, min_count=2).vocab(train).tokens[3:] == ("the",)
+    assert feature(min_count=2).vocab(train).tokens[3:] == ()
+    assert feature(lowercase=True).strings(train).to_pylist() == ["the", "the", "the", "é", "x"]
+
+
+def test_text_of_several_pieces() -> None:
+    pieces = pa.concat_tables([table(["a", "b"]), table(["b"]), table([], ["c"])])
+    assert feature().strings(pieces).to_pylist() == ["a", "b", "b", "c"]
+    assert feature().vocab(pieces).tokens[3:] == ("b", "a", "c")
+
+
+def test_labels_have_no_special_strings_and_know_what_they_lack() -> None:
+    labels = Vocab.labels(pa.array(["pos", "neg", "pos"]))
+    assert labels.tokens == ("neg", "pos")
+    assert labels.counts == (1, 2)
+    assert Vocab.of_plain(labels.as_plain()) == labels
+    assert labels.encode(pa.array(["pos", "new", "neg"])).tolist() == [1, -1, 0]
+    assert labels.decode([1, 0]) == ["pos", "neg"]
+    assert labels.ids == {"neg": 0, "pos": 1}
+
+
+def test_encoded_ids_can_be_written_to() -> None:
+    ids = Vocab.labels(pa.array(["a"])).encode(pa.array(["a", "a"]))
+    ids[0] = 5
+    assert ids.tolist() == [5, 0]
+
+
+def test_a_frozen_vocabulary() -> None:
+    with pytest.raises(AttributeError):
+        Vocab(("a",), unk=None).unk = 1  # type: ignore[misc]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=20), st.lists(st.sampled_from(["z", *WORDS]), max_size=20))
+def test_an_extended_vocabulary_knows_every_string_and_has_learned_the_same(train: list[str], other: list[str]) -> None:
+    texts = [pa.array(words, pa.string()) for words in (train, other)]
+    vocab = Vocab.words(texts[0], 2, None)
+    extended = vocab.extended(texts)
+    assert extended.tokens == (*vocab.tokens, *sorted({*train, *other} - {*vocab.tokens}))
+    assert (extended.known, extended.unk) == (len(vocab), 1)
+    assert extended.decode(extended.encode(texts[1])) == other

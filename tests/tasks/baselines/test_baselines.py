@@ -1,0 +1,133 @@
+"""What the simplest models get, beside every run: against slow counting, and against the configs of the same models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from runner.common.run_schema import RESULT_KEYS
+from runner.config.hashes import comparison_hash
+from runner.data.load import load_data
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+from tasks.baselines.baselines import linear_svm, most_frequent, token_rows, uniform
+from tasks.lm import Lm
+from tests.helpers.answer_batches import rows_of, words
+from tests.helpers.composed import config, label_files, run, tag_files
+from tests.helpers.counted_tags import most_frequent as slow_most_frequent
+from tests.helpers.counted_tags import noisy_tag_files
+
+SMALL = ["train.epochs=1", "embedding.size=8"]
+VOCAB = Vocab((PAD, UNK, "a", "b", "c", "only in test"), unk=1, extra=1)
+
+
+def tagged_words(lists: list[list[int]], tags: list[int]) -> Batch:
+    features = words(lists)
+    rows = features["words"].rows
+    return Batch(features, Ragged(torch.tensor(tags), rows, "packed"), rows.host_lengths)
+
+
+def test_each_word_has_its_most_frequent_tag_and_ties_and_strangers_the_overall_one() -> None:
+    train = tagged_words([[2, 2, 2], [], [3, 3, 4, 4], [4, 4]], [0, 1, 1, 2, 1, 2, 2, 0, 2])
+    test = tagged_words([[2, 3, 4], [1, 5]], [0, 0, 0, 0, 0])
+    # a: 0 1 1; b: 2 and 1 once each, and overall 2 is more frequent; c: 2 2 0 2; strangers: as overall
+    assert most_frequent(train, test, VOCAB, 3).tolist() == [1, 2, 2, 2, 2]
+
+
+def test_it_is_what_counting_by_hand_and_the_config_of_that_name_say(tmp_path: Path) -> None:
+    files = noisy_tag_files(tmp_path)
+    trained = run(tmp_path / "trained", "experiment=most_frequent_tag", *files)
+    beside = run(tmp_path / "beside", *files, *SMALL)["baselines"]["most_frequent_tag"]
+    answers, gold = slow_most_frequent(tmp_path)
+    right = sum(a == b for a, b in zip(answers, gold, strict=True))
+    assert beside["accuracy"] == pytest.approx(100 * right / len(gold))
+    assert beside.pop("seconds") > 0
+    assert beside == {name: trained["metrics"]["test"][name] for name in beside}
+    assert beside["f1"] > 0
+
+
+def test_a_linear_svm_stands_beside_every_classifier(tmp_path: Path) -> None:
+    result = run(tmp_path / "run", *label_files(tmp_path), *SMALL, "encoder=bow")
+    assert tuple(result) == RESULT_KEYS
+    (name,) = result["baselines"]
+    assert name == "svm"
+    assert result["baselines"]["svm"].keys() == {"accuracy", "macro_f1", "seconds"}
+    assert result["baselines"]["svm"]["accuracy"] > result["majority"]["accuracy"] + 20
+    assert run(tmp_path / "without", *label_files(tmp_path), *SMALL, "baselines=false")["baselines"] == {}
+
+
+def test_the_svm_reads_words_and_pairs_of_words() -> None:
+    """`a b` and `b a` differ in their pairs alone; a row without words and unknown words are no obstacle."""
+    lists = [[2, 3], [3, 2]] * 8
+    train = Batch(words(lists), torch.tensor([0, 1] * 8), rows_of([1]).host_lengths)
+    test = Batch(words([[3, 2], [2, 3], [], [5, 1]]), torch.tensor([1, 0, 0, 0]), rows_of([1]).host_lengths)
+    assert linear_svm(train, test, VOCAB, 2).tolist()[:2] == [1, 0]
+
+
+@pytest.mark.parametrize("unit", [["task.unit=line"], ["task.unit=stream", "batching=stream"]], ids=["line", "stream"])
+def test_n_grams_stand_beside_every_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: list[str]
+) -> None:
+    files = [one for one in tag_files(tmp_path) if one != "task=tag"]
+    options = ["task=lm", *files, *SMALL, *unit, "train.max_updates=2"]
+    result = run(tmp_path / "run", *options)
+    assert list(result["baselines"]) == ["kneser_ney", "kneser_ney_cache"]
+    for found in result["baselines"].values():
+        assert found.keys() == {"nll", "perplexity", "seconds"}
+        assert 1 < found["perplexity"] < 2 * result["majority"]["perplexity"]
+    monkeypatch.setattr("tasks.baselines.baselines.MOST_TOKENS", 10)
+    assert run(tmp_path / "large", *options)["baselines"] == {}
+
+
+def test_their_text_is_what_the_task_predicts() -> None:
+    """A blank line is a row, its end an answer."""
+    task = Lm(**{key: value for key, value in config("task=lm")["task"].items() if key != "_target_"})
+    vocab = Vocab((PAD, UNK, EOS, "a", "b"), unk=1)
+    split = task.encode(words([[3, 4], [], [1]]), pa.table({}), {"words": vocab, "target": vocab})
+    text = token_rows(split, "words")
+    assert text.tokens.tolist() == [2, 3, 4, 2, 2, 2, 2, 1, 2]
+    assert text.position.tolist() == [0, 1, 2, 3, 0, 1, 0, 1, 2]
+    assert uniform(vocab).tolist() == [0, 0.25, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.data
+@pytest.mark.skipif("HYDROMEL_DATA" not in os.environ, reason="HYDROMEL_DATA names no folder of published data")
+@pytest.mark.parametrize(
+    ("dataset", "name", "quality", "least", "most"),
+    [
+        ("ud_ewt", "most_frequent_tag", "accuracy", 84.0, 86.0),
+        ("twitter_pos", "most_frequent_tag", "accuracy", 66.0, 69.0),
+        ("trec_dev", "svm", "accuracy", 83.0, 89.0),
+    ],
+)
+def test_on_published_data(tmp_path: Path, dataset: str, name: str, quality: str, least: float, most: float) -> None:
+    task = "tag" if name == "most_frequent_tag" else "classify"
+    options: list[Any] = [f"task={task}", f"dataset={dataset}", f"data_dir={os.environ['HYDROMEL_DATA']}"]
+    options += ["embedding.size=4", "encoder=none", "train.max_updates=1", "predictions=false"]
+    found = run(tmp_path / "run", *options)["baselines"][name]
+    assert least < found[quality] < most
+    assert found["seconds"] < 60
+
+
+@pytest.mark.data
+@pytest.mark.skipif("HYDROMEL_DATA" not in os.environ, reason="HYDROMEL_DATA names no folder of published data")
+def test_wikitext2_is_as_perplexing_to_kenlm() -> None:
+    """220.1386 for the same rows by KenLM (benchmarks/kneser_ney.py), whose vocabulary has one unknown word more."""
+    plain = config("task=lm", "dataset=wikitext2", f"data_dir={os.environ['HYDROMEL_DATA']}", "cache_dir=null")
+    task = Lm(**{key: value for key, value in plain["task"].items() if key != "_target_"})
+    data = load_data(plain, task)
+    found = task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
+    assert found["kneser_ney"]["perplexity"] == pytest.approx(220.1386, rel=1e-5)
+    assert 180 < found["kneser_ney_cache"]["perplexity"] < 195
+    assert found["kneser_ney"]["seconds"] < 60
+
+
+def test_runs_with_and_without_baselines_are_compared() -> None:
+    others, none, longer = (config("task=tag", *more) for more in ([], ["baselines=false"], ["train.epochs=3"]))
+    assert comparison_hash(others) == comparison_hash(none) != comparison_hash(longer)

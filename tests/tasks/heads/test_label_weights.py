@@ -1,0 +1,178 @@
+"""Weights of labels and smoothed targets, against sums written out; hidden layers behind the pooling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from runner.common.errors import HydromelError
+from runner.interfaces import Head
+from runner.layers.pooling import mean_pool
+from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
+from runner.text.vocab import Vocab
+from tasks.heads.label_weights import label_weights
+from tasks.targets import cross_entropy
+from tests.helpers.answer_batches import EncoderOf, classify, labelled, tag, tagged
+from tests.helpers.composed import label_files, run
+
+VOCAB = Vocab(("a", "b", "c"), unk=None, counts=(6, 3, 1))
+LABELS = {"target": VOCAB}
+
+
+def head_of(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    head: Any = classify(**changes).head(EncoderOf(4), LABELS, nn.Identity())
+    return head.double()
+
+
+def scored(head: Head, batch: Batch) -> torch.Tensor:
+    torch.manual_seed(1)
+    return head(Ragged(torch.randn(batch.rows.n_tokens, 4, dtype=torch.float64), batch.rows, "packed"), batch)
+
+
+def test_balanced_weights_are_inverse_to_counts_and_one_in_the_mean_over_train() -> None:
+    weights = label_weights("balanced", VOCAB)
+    assert weights.tolist() == pytest.approx([10 / (3 * 6), 10 / (3 * 3), 10 / (3 * 1)])
+    assert float((weights * torch.tensor(VOCAB.counts)).sum() / 10) == pytest.approx(1.0)
+
+
+def test_given_weights_leave_the_other_labels_at_one() -> None:
+    assert label_weights({"c": 4.0, "a": 0.5}, VOCAB).tolist() == [0.5, 1.0, 4.0]
+
+
+def test_a_weight_for_a_label_that_train_lacks() -> None:
+    with pytest.raises(HydromelError, match=r"^label 'bb' is unknown \(task.label_weights\); did you mean 'b'\?"):
+        head_of(label_weights={"bb": 2.0})
+
+
+def slow_smoothed(scores: list[float], gold: int, smoothing: float) -> float:
+    """-sum of q log p, q = (1 - smoothing) at the right answer + smoothing / C at every one."""
+    log_p = torch.tensor(scores, dtype=torch.float64).log_softmax(0).tolist()
+    q = [smoothing / len(scores) + (1 - smoothing) * (place == gold) for place in range(len(scores))]
+    return -sum(target * one for target, one in zip(q, log_p, strict=True))
+
+
+def test_smoothed_targets() -> None:
+    torch.manual_seed(0)
+    scores, gold = 3 * torch.randn(6, 3, dtype=torch.float64), [0, 1, 2, 2, 1, 0]
+    found = cross_entropy(scores, torch.tensor(gold), smoothing=0.3)
+    each = [slow_smoothed(row, one, 0.3) for row, one in zip(scores.tolist(), gold, strict=True)]
+    assert found.tolist() == pytest.approx(each, rel=1e-12)
+
+
+@pytest.mark.parametrize("head", ["softmax", "hinge"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weights", [None, "balanced", {"b": 3.0}])
+def test_the_loss_is_the_weighted_sum_and_counts_rows(head: str, smoothing: float, weights: Any) -> None:
+    if head == "hinge" and smoothing:
+        with pytest.raises(HydromelError, match=r"^task.label_smoothing=0.2: task.head=hinge learns no probabilities"):
+            head_of(head=head, label_smoothing=smoothing)
+        return
+    gold = [2, 0, 1, 2]
+    batch, plain = labelled(gold, lengths=[3, 0, 1, 2]), head_of(head=head)
+    module = head_of(head=head, label_smoothing=smoothing, label_weights=weights)
+    scores = scored(module, batch)
+    each = plain.losses(scores, batch).tolist()
+    if smoothing:
+        each = [slow_smoothed(row, one, smoothing) for row, one in zip(scores.tolist(), gold, strict=True)]
+    by_label = [1.0, 1.0, 1.0] if weights is None else label_weights(weights, VOCAB).tolist()
+    expected = [by_label[one] * loss for one, loss in zip(gold, each, strict=True)]
+    assert module.losses(scores, batch).tolist() == pytest.approx(expected, rel=1e-12)
+    loss = module.loss(scores, batch)
+    assert (float(loss.total.detach()), loss.count) == (pytest.approx(sum(expected), rel=1e-12), 4)
+    # what is predicted, and how probable it is, knows no weights
+    assert module.predict(scores, batch).tolist() == plain.predict(scores, batch).tolist()
+    torch.testing.assert_close(module.probabilities(scores, batch), plain.probabilities(scores, batch))
+
+
+def test_hidden_layers_stand_between_pooling_and_scores() -> None:
+    head = head_of(pooling="mean", hidden=[5, 2])
+    batch = labelled([0, 1], lengths=[3, 2])
+    tokens = Ragged(torch.randn(5, 4, dtype=torch.float64), batch.rows, "packed")
+    first, second = head.hidden.linears
+    assert (first.out_features, second.out_features, head.linear.in_features) == (5, 2, 2)
+    expected = head.linear(F.relu(second(F.relu(first(mean_pool(tokens))))))
+    for one in (tokens, tokens.pad()):
+        torch.testing.assert_close(head(one, batch), expected)
+
+
+def test_given_scores_have_no_hidden_layers() -> None:
+    with pytest.raises(HydromelError, match=r"^task.hidden=\[5\]: pooled vectors that are scores"):
+        classify(hidden=[5], scores="given")
+
+
+def test_weights_are_no_part_of_a_checkpoint() -> None:
+    assert head_of(label_weights="balanced").state_dict().keys() == head_of().state_dict().keys()
+
+
+TAGS = pa.table({"tags": pa.array([["B-A", "I-A", "O"], [], ["B-A", "O", "O"]], pa.list_(pa.string()))})
+
+
+@pytest.mark.parametrize(
+    ("scheme", "learned", "counts"),
+    [
+        (None, None, {"B-A": 2, "I-A": 1, "O": 3}),
+        ("IOB2", None, {"O": 3, "B-A": 2, "I-A": 1}),
+        ("IOB2", "IOBES", {"O": 3, "B-A": 1, "E-A": 1, "S-A": 1, "I-A": 0}),
+    ],
+)
+def test_balanced_weights_of_tags_count_those_that_are_learned(
+    scheme: Any, learned: Any, counts: dict[str, int]
+) -> None:
+    vocab = tag(span_scheme=scheme, train_scheme=learned).target_vocab(TAGS, {})
+    assert dict(zip(vocab.tokens, vocab.counts, strict=True)) == counts
+    kinds = sum(count > 0 for count in counts.values())
+    expected = [6 / (kinds * counts[one]) if counts[one] else 0.0 for one in vocab.tokens]
+    assert label_weights("balanced", vocab).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("layout", ["packed", "padded"])
+def test_the_loss_of_a_tagger_is_weighted_by_token(layout: str) -> None:
+    batch = tagged([[0, 2, 2], [], [1]])
+    weights = {"a": 2.0, "c": 0.5}
+    torch.manual_seed(0)
+    head: Any = tag(label_smoothing=0.1, label_weights=weights).head(EncoderOf(4), LABELS, nn.Identity())
+    tokens = Ragged(torch.randn(4, 4, dtype=torch.float64), batch.rows, "packed")
+    scores = head.double()(tokens if layout == "packed" else tokens.pad(), batch)
+    each = [slow_smoothed(row, gold, 0.1) for row, gold in zip(scores.tolist(), (0, 2, 2, 1), strict=True)]
+    expected = [weight * one for weight, one in zip((2.0, 0.5, 0.5, 1.0), each, strict=True)]
+    loss, losses = head.loss(scores, batch), head.losses(scores, batch)
+    assert losses.values.tolist() == pytest.approx(expected, rel=1e-12)
+    assert (float(loss.total.detach()), loss.count) == (pytest.approx(sum(expected), rel=1e-12), 4)
+
+
+@pytest.mark.parametrize("given", [{"label_smoothing": 0.1}, {"label_weights": "balanced"}])
+@pytest.mark.parametrize("head", ["crf", "count"])
+def test_only_a_softmax_weighs_and_smooths_tags(head: str, given: dict[str, Any]) -> None:
+    with pytest.raises(HydromelError, match=rf"^task.head={head} has neither label_smoothing nor label_weights"):
+        tag(head=head, **given)
+
+
+def uneven_files(folder: Path) -> list[str]:
+    """Of label 1 every fifth row alone is left, so that weights matter."""
+    options = label_files(folder)
+    lines = (folder / "train.txt").read_text(encoding="utf-8").splitlines()
+    kept = [line for number, line in enumerate(lines) if line[0] == "0" or number % 5 == 0]
+    (folder / "train.txt").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    return options
+
+
+SMALL = ("encoder=conv", "encoder.filters=4", "embedding.size=8", "batching.batch_size=8", "train.epochs=2")
+
+
+def test_weights_by_the_command_line_reach_the_loss(tmp_path: Path) -> None:
+    data = uneven_files(tmp_path)
+    figures = {}
+    for number, given in enumerate(["null", "balanced", "{0:1.0,1:1.0}", "{0:0.001}"]):
+        folder = tmp_path / "runs" / str(number)
+        figures[given] = run(folder, *data, *SMALL, f"task.label_weights={given}")["metrics"]["test"]
+    assert figures["null"] == figures["{0:1.0,1:1.0}"] != figures["balanced"]
+    counts = figures["{0:0.001}"]["confusion"]["counts"]
+    assert sum(row[1] for row in counts) > sum(row[0] for row in counts)  # label 0 weighs nothing: mostly 1 is said
