@@ -1,4 +1,8 @@
-"""The audit: does what a model says about an example depend on what stands beside it?"""
+"""The audit: does what a model says about an example depend on what stands beside it?
+
+Its function for any module, the audit of a config and that of a search space lie here, the rest in the packages within.
+Commands, the gallery and users' own tests may import it. It imports its checks, subjects and tracing.
+"""
 
 from runner.audit.api import audit_module
 from runner.audit.checks.verdict import Report

@@ -1,0 +1,1 @@
+"""What several tests import; it holds no tests."""
