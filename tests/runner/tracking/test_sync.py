@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runner.tracking.sync import deliver_pending
 
 import runner.tracking.tracker
 from runner.cli.sync import main
@@ -23,6 +22,7 @@ from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.tracking import mlflow_store
 from runner.tracking.run_folder import read_run
+from runner.tracking.sync import deliver_pending
 from runner.tracking.tracker import DELIVERED, DeliveryError, JsonlTracker, is_delivered
 from tests.helpers.run_folders import finish, finished, log_epoch, mlflow_node, start
 
