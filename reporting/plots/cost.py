@@ -7,9 +7,9 @@ from typing import Any
 from reporting.comparison.summary import Group, Strategy
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, label, style
+from reporting.runs.figures import MIB
 from runner.common.run_schema import LOWER_IS_BETTER
 
-MIB = 2**20
 WIDE = 10  # times the slowest: from here on the axis of speed is logarithmic
 
 

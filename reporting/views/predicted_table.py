@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reporting.comparison.predicted import Prediction
+from reporting.runs.figures import MIB
 from reporting.views import table_format
 from reporting.views.table_format import NONE, Cell, Column, Table
-
-MIB = 2**20
 
 
 def advice_table(found: Sequence[Prediction]) -> Table | None:

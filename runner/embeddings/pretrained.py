@@ -92,7 +92,7 @@ class Vectors(nn.Module):
             self.rows: Tensor = nn.Parameter(rows)
         else:
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
-        self.rates = {"rows": rate} if rate else {}  # see `optim.parameters_by_rate`
+        self.rates = {"rows": rate} if rate else {}  # see `optimizers.parameters_by_rate`
         self.output_size, self.at_start = rows.shape[1], (len(vocab), len(rows))
         self.some_unknown = SomeUnknown(vocab, unk_rate)
         self.dropout = Dropout(dropout)

@@ -28,7 +28,7 @@ class Given(nn.Module):
 
     Args:
         n_answers: C.
-        rate: of the bias' learning, times the optimiser's (`optim.parameters_by_rate`).
+        rate: of the bias' learning, times the optimiser's (`optimizers.parameters_by_rate`).
     """
 
     def __init__(self, n_answers: int, rate: float) -> None:

@@ -1,4 +1,4 @@
-"""Which tags may begin a row, follow one another, and end a row, by their scheme: what `spans.illegal` lets pass."""
+"""Which tags may begin a row, follow one another, and end a row, by their scheme: what `tags.illegal` lets pass."""
 
 from __future__ import annotations
 

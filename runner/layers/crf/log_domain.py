@@ -1,7 +1,7 @@
 """Sums over all paths in the domain of logarithms: right for every gap between scores, without a look at any number.
 
-Used where `crf_scaled` would have to wait for the device to know whether it may be trusted, and where it may not. Its
-time is C times that of a matrix product.
+Used where `scaled_domain` would have to wait for the device to know whether it may be trusted, and where it may not.
+Its time is C times that of a matrix product.
 """
 
 from __future__ import annotations

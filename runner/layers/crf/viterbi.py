@@ -1,6 +1,6 @@
 """The best path through each row (Viterbi 1967), and the k best. No Python per token: one turn of a loop a time step.
 
-Shapes as in crf_chain.py. Steps run over the rows that are still running alone, longest first.
+Shapes as in chain.py. Steps run over the rows that are still running alone, longest first.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibRoles:
-    """Tagging: the role of each token in a logical line of source (`stdlib_roles` says which roles there are).
+    """Tagging: the role of each token in a logical line of source (`roles` says which roles there are).
 
     Of lines with the same tokens the first is kept, train's before valid's before test's. Lines of more than
     `MAX_LINE_TOKENS` tokens are left out.
@@ -87,7 +87,7 @@ class StdlibRoles:
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibModules:
-    """Classification: the theme of the module (`stdlib_docs.THEMES`) that a docstring is from.
+    """Classification: the theme of the module (`docs.THEMES`) that a docstring is from.
 
     A token that is the name of the docstring's own top-level module is replaced by `<module>`, whatever its case.
     Docstrings of fewer than `MIN_DOC_TOKENS` tokens are left out, as are, from valid and test, themes that train
