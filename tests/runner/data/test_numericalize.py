@@ -13,7 +13,6 @@ import pytest
 from runner.common.errors import HydromelError
 from runner.common.files import write_atomically
 from runner.config.schema import Keep
-from runner.data import numericalize
 from runner.data.numericalize import Data, load
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Feature
@@ -171,7 +170,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(numericalize.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(HydromelError, match="No space left on device"):
         write_atomically(path, b"new")
     monkeypatch.undo()
