@@ -1,15 +1,16 @@
-"""Files that commands write: tried before the work, and valid JSON whatever the figures."""
+"""Files that commands write: tried before the work, whole or not at all, and valid JSON whatever the figures."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 
 from runner.common.errors import HydromelError
-from runner.common.files import as_json, check_writable, write
+from runner.common.files import as_json, check_writable, write, write_atomically
 
 
 def test_trying_a_file_makes_its_folder_and_changes_nothing(tmp_path: Path) -> None:
@@ -35,3 +36,18 @@ def test_why_it_cannot_be_written(tmp_path: Path) -> None:
 def test_json_has_no_infinity() -> None:
     text = as_json({"a": [math.inf, 1.5], "b": {"c": (math.nan, -math.inf)}})
     assert json.loads(text) == {"a": [None, 1.5], "b": {"c": [None, None]}}
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomically(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HydromelError, match="No space left on device"):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(path.parent) == ["file"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pyarrow as pa
 import pytest
 
 from runner.common.errors import HydromelError
-from runner.common.files import write_atomically
 from runner.config.schema import Keep
 from runner.data.numericalize import Data, load
 from runner.ragged.ragged import Ragged
@@ -161,21 +159,6 @@ def test_a_damaged_cache_is_made_anew_wherever_the_damage_is(tmp_path: Path) -> 
         assert not again.cached
         assert content(again) == expected
         assert path.read_bytes() == whole
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "deep" / "file"
-    write_atomically(path, b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(HydromelError, match="No space left on device"):
-        write_atomically(path, b"new")
-    monkeypatch.undo()
-    assert path.read_bytes() == b"old"
-    assert os.listdir(path.parent) == ["file"]
 
 
 def test_a_cache_folder_that_cannot_be_one_is_told(tmp_path: Path) -> None:
