@@ -19,6 +19,7 @@ from runner.batching.loader import Batching
 from runner.batching.passes import evaluation_batches, micro_batches
 from runner.batching.shapes import Shapes, Updates, in_blocks
 from runner.batching.stream import Stream
+from runner.kernels import missing_kernel
 from runner.layers.attention import attends
 from runner.layers.vocabulary import Chunked
 from runner.live_bytes import LiveBytes
@@ -104,6 +105,17 @@ class MemoryEstimate:
         self._attends = attends(model)
         self._chunk = max((one.chunk for one in self._chunked), default=None)
         self._laws: dict[tuple[type, str, bool, bool], Law] = {}
+
+    def where_it_runs(
+        self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates
+    ) -> Memory | str:
+        """As `of`; for a strategy that this machine cannot run, what torch says of the missing kernel."""
+        try:
+            return self.of(batching, train, others, updates)
+        except RuntimeError as error:
+            if missing := missing_kernel(error):
+                return missing
+            raise
 
     def of(self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates) -> Memory:
         """The estimate for one strategy.

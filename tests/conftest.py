@@ -12,6 +12,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from published import DATA
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
@@ -35,6 +36,13 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    without = pytest.mark.skip(reason="HYDROMEL_DATA names no folder of published data")
+    for item in items:
+        if item.get_closest_marker("data") and not DATA:
+            item.add_marker(without)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 from composed import config
 
+from runner.audit.tolerance import Tolerance, operations, roundoff
 from runner.build import build
 from runner.columns import columns_of
 from runner.finished import Trained
@@ -59,3 +60,9 @@ def log_p_of(run: Trained, words: Sequence[str]) -> npt.NDArray[Any]:
         scores, _ = run.model(batch, None)
         found: Head = head  # type: ignore[assignment]
         return found.probabilities(scores, batch).log().numpy()
+
+
+def rounding(model: LanguageModel, log_p: float, tokens: int = 16) -> float:
+    """How far log P of the same text may lie apart where other rows stand beside it: rounding alone, in float64."""
+    module = model.model
+    return Tolerance(roundoff(torch.float64), operations(module, tokens)).of(max(1.0, abs(log_p)))

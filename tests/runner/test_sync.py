@@ -161,13 +161,11 @@ def server(folder: Path, port: int) -> Iterator[None]:
         command, env=os.environ | quiet, stdout=log, stderr=log, cwd=folder, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(urllib.error.URLError, ConnectionError, TimeoutError):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
                 break
             assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.1)
         yield
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise, permutations
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from published import DATA
 from seqeval.metrics.sequence_labeling import get_entities
 
 from tasks.datasets.columns_file import Cells
@@ -20,7 +20,6 @@ from tasks.spans import ALLOWED, all_tags, illegal
 
 SCHEMES = tuple(ALLOWED)
 TYPES = ("LOC", "PER", "a-b")
-DATA = os.environ.get("HYDROMEL_DATA")
 
 Row = list[tuple[int, str | None]]  # a row as pieces: (number of tokens, type or None)
 rows_of_pieces = st.lists(
@@ -94,9 +93,9 @@ def test_by_hand() -> None:
     ]
 
 
-@pytest.mark.skipif(DATA is None, reason="needs the published data sets: set HYDROMEL_DATA to their folder")
+@pytest.mark.data
 def test_wnut17_there_and_back() -> None:
-    files = sorted((Path(DATA or "") / "tagging" / "wnut17").iterdir())
+    files = sorted((Path(DATA) / "tagging" / "wnut17").iterdir())
     assert len(files) == 3
     for path in files:
         cells = Cells.of(read_text(path, "utf-8"), "tab", None, skip_docstart=False)
