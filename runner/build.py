@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
-from runner.class_names import PROJECT, TARGET
+from runner.class_names import PROJECT, TARGET, registered, stable_name
 from runner.errors import HydromelError, did_you_mean
 
 _MISSING = "???"
@@ -161,9 +161,16 @@ def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Call
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
             raise
-        raise HydromelError(f"{where}._target_={path}: no module {error.name}") from error
+        raise HydromelError(f"{where}._target_={path}: no module {error.name}{_now_at(path, where)}") from error
     target = vars(module).get(name)
     if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
         public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
         raise HydromelError(f"{where}._target_={path}: {module_name} has no {name}{did_you_mean(name, public)}")
     return target  # type: ignore[no-any-return]
+
+
+def _now_at(path: str, where: str) -> str:
+    """Return where the class of a config written before a move lies now, for a message; empty where none is known."""
+    role = where.partition(".")[0].partition("[")[0]
+    present = registered(role).get(stable_name(path))
+    return "" if present is None else f"; did you mean '{present}'?"
