@@ -11,11 +11,12 @@ import yaml
 
 from reporting.mlflow_runs import PREFIX
 from reporting.run import Found, Run
+from runner.class_names import stable_name
 from runner.errors import HydromelError
 from runner.mlflow_store import SQLITE, sqlite_path
 from runner.names import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
 
-TRACKER = "runner.mlflow_tracker.MlflowTracker"
+TRACKER = "MlflowTracker"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def place_of(what: Sequence[str], found: Sequence[Found], tracking_uri: str | No
         return Place(_absolute(tracking_uri, Path.cwd()), asked)
     newest = max((item for item in found if item.run), key=lambda item: item.run.created if item.run else 0.0)
     tracker = _section(newest.folder, RESOLVED, "tracker")
-    if tracker.get("_target_") != TRACKER:
+    if stable_name(str(tracker.get("_target_"))) != TRACKER:
         return None
     experiment = str(tracker.get("experiment"))
     if tracking_uri:

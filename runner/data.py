@@ -8,6 +8,7 @@ from typing import Any
 
 from runner.batching.stream import Stream
 from runner.build import build
+from runner.class_names import with_stable_names
 from runner.columns import Data, load
 from runner.errors import HydromelError
 
@@ -22,7 +23,7 @@ def load_data(config: Config, task: Any) -> Data:
     if not features:
         raise HydromelError("features={}: at least one is needed, for example features=words")
     cache = None if config["cache_dir"] is None else Path(config["cache_dir"]).expanduser()
-    task_key = json.dumps(config["task"], sort_keys=True)
+    task_key = json.dumps(with_stable_names(config["task"]), sort_keys=True)
     data = load(corpus, features, task, task_key, config["max_length"], config["truncate"], cache)
     for name, split in data.splits.items():
         if not split.rows.n_rows:

@@ -20,9 +20,9 @@ from runner.command_line import Parser, failed
 from runner.errors import HydromelError
 from runner.mlflow_tracker import MlflowTracker
 from runner.records import is_alive, mark_dead, read_run
+from runner.saved_config import locate_classes
 from runner.tracker import DeliveryError, Tracker, is_delivered
 
-KNOWN = ("runner.mlflow_tracker.MlflowTracker", "runner.tracker.JsonlTracker", "runner.tracker.NoTracker")
 State = Literal["delivered", "up to date", "running", "no tracker"]
 
 
@@ -107,7 +107,7 @@ def _tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
     """The tracker that the run's own config names, one object for equal configs (it keeps its connection).
 
     Raises:
-        HydromelError: the config names none of the known ones: a saved run may not have code run.
+        HydromelError: the config names none of the registered ones: a saved run may not have code run.
     """
     read_run(folder)  # first, so that a folder which is none is called so
     path = folder / names.RESOLVED
@@ -116,8 +116,7 @@ def _tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
         node = dict(config["tracker"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise HydromelError(f"{path}: cannot read its 'tracker' ({' '.join(str(error).split())})") from error
-    if node.get("_target_") not in KNOWN:
-        raise HydromelError(f"{path}: tracker._target_={node.get('_target_')}; allowed: {', '.join(KNOWN)}")
+    node = locate_classes({"tracker": node}, ["tracker"], path, plugins=None)["tracker"]
     key = repr(sorted(node.items(), key=lambda item: item[0]))
     if key not in made:
         tracker: Tracker = build(node, "tracker", {})

@@ -16,6 +16,7 @@ from torch import nn
 from runner.batching.auto import Auto
 from runner.build import build
 from runner.model import build_model
+from runner.saved_config import locate_classes
 from runner.searching.check import check_config
 from runner.searching.options import SearchOptions
 from runner.vocab import EOS, PAD, UNK, Vocab
@@ -72,6 +73,7 @@ def test_it_composes_and_every_option_is_one_of_the_constructor(choice: str) -> 
     plain = composed(choice)
     assert plain["choices"][choice.partition("=")[0]] == choice.partition("=")[2]
     check_config(plain)
+    assert locate_classes(plain, plain, Path("resolved.yaml"), []) == plain, "a run of it could not be loaded"
     if plain["search"] is not None:
         SearchOptions.of(plain["search"])
 

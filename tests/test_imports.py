@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 BASICS = {"runner.errors", "runner.types"}
+RECORDS = {"runner.names", "runner.class_names"}
 ROWS = {"runner.ragged", "runner.rows"}
 WORDS = {"runner.vocab", "runner.spelling"}
 PLANS = {"plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "quality", "shapes"}
@@ -61,6 +62,7 @@ def test_there_are_modules() -> None:
         ("runner.errors", ()),
         ("runner.types", ()),
         ("runner.names", ()),
+        ("runner.class_names", ()),
         ("runner.rows", ()),
         ("runner.ragged", ("runner.rows",)),
         ("runner.vocab", ("runner.types",)),
@@ -75,7 +77,7 @@ def test_there_are_modules() -> None:
         ("runner.command_line", ("runner.errors",)),
         # the report is logged where runs are: how a store of MLflow is reached is known once
         ("runner.mlflow_store", ("runner.errors",)),
-        ("reporting", ("reporting", "runner.names", "runner.command_line", "runner.errors", "runner.mlflow_store")),
+        ("reporting", ("reporting", *RECORDS, "runner.command_line", "runner.errors", "runner.mlflow_store")),
         ("runner", ("runner",)),
         ("tasks", ("tasks", "runner")),
     ],
