@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench ui clean
+SEED ?= $(shell date +%s)
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --randomly-seed=$(SEED)
+
+.PHONY: setup demo test check portability bench ui clean
 
 setup: $(READY)  ## install, nothing else
 
@@ -24,14 +27,19 @@ ui: $(READY)  ## the MLflow page, at http://127.0.0.1:5000; prints the address o
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	$(BIN)/mlflow server --workers 1 --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000
 
-test: $(READY)  ## all tests; HYDROMEL_DATA=FOLDER adds those on published data
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+test: $(READY)  ## all tests, in random order (SEED=N: in that one); HYDROMEL_DATA=FOLDER adds those on published data
+	@echo 'order of tests: SEED=$(SEED)'
+	$(TEST)
 
 check: $(READY)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto
+	@echo 'order of tests: SEED=$(SEED)'
+	$(TEST)
+
+portability: $(READY)  ## all tests as on other processors, with other threads, and on a busy machine: three times as long
+	$(BIN)/python tests/portability.py
 
 bench: $(READY)  ## beside peers and floors, in turns; HYDROMEL_DATA=FOLDER: with those that need published data
 	$(BIN)/python benchmarks/bench.py --results benchmarks/results

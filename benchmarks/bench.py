@@ -29,7 +29,7 @@ import torch
 import training_peers as peers
 from bench_options import former, parsed
 from bench_show import draw, show
-from contest import Entrant, Score, compete, ratios, stepping, summary
+from contest import Entrant, NotRunHere, Score, compete, ratios, stepping, summary
 from training_runs import cost_of_run
 from training_steps import hand_step, our_step
 from word_lm_peer import example_step
@@ -124,7 +124,9 @@ def rows(options: argparse.Namespace) -> dict[str, Row]:
 def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
     """One row of the table."""
     load = os.getloadavg()[0]
-    scores = compete(row.entrants, options.device, options.threads, WARM_UP, options.rounds, row.updates)
+    scores, not_run = compete(row.entrants, options.device, options.threads, WARM_UP, options.rounds, row.updates)
+    if row.reference in not_run:
+        raise NotRunHere(f"{row.reference}: {not_run[row.reference]}")
     reference = scores[row.reference]
     return {
         "name": row.name,
@@ -141,6 +143,7 @@ def measure(options: argparse.Namespace, row: Row) -> dict[str, Any]:
             }
             for name, score in scores.items()
         ],
+        "not_run": not_run,
     }
 
 
@@ -214,6 +217,9 @@ def measured(options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     for name in options.rows or [*table, *APART]:
         try:
             row = measure(options, table[name]) if name in table else APART[name](options)
+        except NotRunHere as missing:
+            print(f"{name} is not run here: {missing}", flush=True)
+            continue
         except HydromelError as mistake:
             print(f"{name} is left out: {mistake}", flush=True)
             left_out.append(name)

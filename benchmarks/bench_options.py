@@ -19,7 +19,9 @@ WITHOUT_DATA = ["crf", "growth"]
 def parsed(description: str | None, names: Callable[[argparse.Namespace], list[str]]) -> argparse.Namespace:
     """The command line's options; `names` are of the rows that there are."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.environ.get("HYDROMEL_DATA"), help="folder of the published data sets")
+    parser.add_argument(
+        "--data", default=os.environ.get("HYDROMEL_DATA") or None, help="folder of the published data sets"
+    )
     parser.add_argument(
         "--rows", nargs="+", metavar="NAME", help="of the table (default: all; a wrong name lists them)"
     )

@@ -113,6 +113,8 @@ def _contest(row: dict[str, Any]) -> Table:
             f"{one['last_loss']:.3f}",
             one["kernels"],
         )
+    for name, missing in row.get("not_run", {}).items():
+        table.add_row(name, "not run here", *[""] * (len(columns)), missing)
     return table
 
 

@@ -23,10 +23,14 @@ from torch import Tensor
 
 from runner.common.errors import HydromelError
 from runner.profiling.accounting import Memory
-from runner.profiling.kernels import KernelWatch
+from runner.profiling.kernels import KernelWatch, missing_kernel
 
 Step = Callable[[int], tuple[Tensor, int, int]]  # number of an update -> its loss, its real tokens, places of padding
 Clock = Literal["seconds", "cpu_seconds"]
+
+
+class NotRunHere(HydromelError):
+    """This machine has no kernel for an entrant's work."""
 
 
 @dataclass(frozen=True)
@@ -69,22 +73,32 @@ class Score:
 
 def compete(
     entrants: Mapping[str, Entrant], device: str, threads: int, warm_up: int, rounds: int, updates: int
-) -> dict[str, Score]:
-    """So many rounds of so many updates of every entrant, after some that warm up."""
+) -> tuple[dict[str, Score], dict[str, str]]:
+    """Run so many rounds of so many updates of every entrant, after some that warm up.
+
+    Returns:
+        The scores, and the entrants that this machine cannot run, with what it lacks.
+    """
     workers = {name: started(entrant.work, device, threads, *entrant.arguments) for name, entrant in entrants.items()}
     for name, pipe in workers.items():
         received(pipe, name)  # all are ready
     turns: dict[str, list[Turn]] = {name: [] for name in workers}
+    not_run: dict[str, str] = {}
     for turn in range(warm_up + rounds):
         for name in list(workers)[:: 1 if turn % 2 else -1]:
             workers[name].send(updates)
-            turns[name].append(received(workers[name], name))
+            try:
+                turns[name].append(received(workers[name], name))
+            except NotRunHere as missing:
+                not_run[name] = str(missing)
+                del workers[name]
     for pipe in workers.values():
         pipe.send(0)
-    return {
+    scores = {
         name: Score(turns[name][warm_up:], turns[name][0].loss, updates * len(turns[name]), *received(pipe, name))
         for name, pipe in workers.items()
     }
+    return scores, not_run
 
 
 def ratios(score: Score, reference: Score, clock: Clock) -> list[float]:
@@ -106,11 +120,13 @@ def started(target: Callable[..., None], *arguments: Any) -> Connection:
 
 
 def received(pipe: Connection, name: str) -> Any:
-    """What the worker answers. Raises HydromelError where it could not."""
+    """Return what the worker answers. Raises HydromelError where it failed, NotRunHere where it lacks a kernel."""
     try:
         answer = pipe.recv()
     except EOFError:
         raise HydromelError(f"{name} failed, see above") from None
+    if isinstance(answer, NotRunHere):
+        raise answer
     if isinstance(answer, HydromelError):
         raise HydromelError(f"{name}: {answer}")
     return answer
@@ -123,6 +139,10 @@ def _answering(target: Callable[..., None], pipe: Connection, *arguments: Any) -
         target(pipe, *arguments)
     except HydromelError as mistake:
         pipe.send(mistake)
+    except RuntimeError as error:
+        if not (missing := missing_kernel(error)):
+            raise
+        pipe.send(NotRunHere(missing))
     except (EOFError, BrokenPipeError):
         return
 

@@ -17,6 +17,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 from runner.tracking import mlflow_store
+from tests.helpers.published import DATA
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore SIGINT: heed it again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,6 +36,13 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    without = pytest.mark.skip(reason="HYDROMEL_DATA names no folder of published data")
+    for item in items:
+        if item.get_closest_marker("data") and not DATA:
+            item.add_marker(without)
 
 
 @pytest.fixture

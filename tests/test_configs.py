@@ -14,6 +14,7 @@ from torch import nn
 
 from runner.batching.auto import Auto
 from runner.config.instantiate import build
+from runner.config.saved import locate_classes
 from runner.model import build_model
 from runner.sweeps.search.check import check_config
 from runner.sweeps.search.options import SearchOptions
@@ -72,6 +73,7 @@ def test_it_composes_and_every_option_is_one_of_the_constructor(choice: str) -> 
     plain = composed(choice)
     assert plain["choices"][choice.partition("=")[0]] == choice.partition("=")[2]
     check_config(plain)
+    assert locate_classes(plain, plain, Path("resolved.yaml"), []) == plain, "a run of it could not be loaded"
     if plain["search"] is not None:
         SearchOptions.of(plain["search"])
 

@@ -18,7 +18,8 @@ MODEL = f"{CORE} runner.config runner.model runner.batching runner.data runner.t
 BASICS = "runner.common.arrays runner.common.errors runner.common.types"
 TENSORS = f"{BASICS} runner.ragged.blocks runner.ragged.ragged runner.ragged.rows"
 WORDS = "runner.text.characters runner.text.vocab"
-SHARED = "runner.common.command_line runner.common.errors runner.common.run_schema"  # by runs and reports
+# by runs and reports
+SHARED = "runner.common.command_line runner.common.errors runner.common.run_schema runner.common.class_names"
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
 # Only what stands above in this table can be named, so packages are in no circles. `runner.interfaces`, `runner.model`
@@ -36,7 +37,7 @@ LAYERS = {
     "runner.batching": "runner.common runner.ragged",
     "runner.data": f"{CORE} runner.config runner.batching",
     "runner.layers": TENSORS,
-    "runner.layers.recurrent": f"{TENSORS} runner.layers",
+    "runner.layers.recurrent": f"{TENSORS} runner.layers runner.profiling.kernels",
     "runner.layers.crf": TENSORS,
     "runner.embeddings.vector_files": "runner.common",
     "runner.embeddings": f"{TENSORS} {WORDS} runner.layers runner.layers.recurrent runner.embeddings.vector_files",
@@ -55,7 +56,7 @@ LAYERS = {
     "runner.sweeps": "runner.common runner.config",
     "runner.sweeps.search": "runner.common runner.config runner.tracking runner.sweeps",
     "runner.audit.tracing": "runner.common runner.interfaces runner.ragged runner.layers",
-    "runner.audit.checks": f"{MODEL} runner.audit.tracing",
+    "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
     "runner.audit": f"{MODEL} runner.audit.tracing runner.audit.checks runner.audit.subjects",
     "runner.audit.report": "runner.audit.checks runner.audit",
@@ -93,6 +94,8 @@ NARROWER = {
     "runner.common.types": "",
     "runner.common.run_schema": "",
     "runner.common.command_line": "runner.common.errors",
+    "runner.common.class_names": "",
+    "runner.profiling.kernels": "",
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
     "runner.ragged.blocks": "runner.common.arrays",

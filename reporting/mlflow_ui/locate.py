@@ -11,11 +11,12 @@ import yaml
 
 from reporting.runs.mlflow_download import PREFIX
 from reporting.runs.run import Found, Run
+from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
 from runner.tracking.mlflow_store import SQLITE, sqlite_path
 
-TRACKER = "runner.tracking.mlflow_tracker.MlflowTracker"
+TRACKER = "MlflowTracker"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def place_of(what: Sequence[str], found: Sequence[Found], tracking_uri: str | No
         return Place(_absolute(tracking_uri, Path.cwd()), asked)
     newest = max((item for item in found if item.run), key=lambda item: item.run.created if item.run else 0.0)
     tracker = _section(newest.folder, RESOLVED, "tracker")
-    if tracker.get("_target_") != TRACKER:
+    if stable_name(str(tracker.get("_target_"))) != TRACKER:
         return None
     experiment = str(tracker.get("experiment"))
     if tracking_uri:

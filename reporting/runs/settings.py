@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from reporting.runs.run import Run
+from runner.common.class_names import with_stable_names
 from runner.common.run_schema import RESOLVED
 
 # keys that say nothing about what is compared, or that may differ inside a group; `choices` are names of groups
@@ -54,7 +55,7 @@ def _config(run: Run) -> dict[str, Any]:
         config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
         config = None
-    chosen = _compared(config) if isinstance(config, dict) else {}
+    chosen = with_stable_names(_compared(config)) if isinstance(config, dict) else {}
     if isinstance(names := chosen.get("choices"), dict):
         chosen["choices"] = _compared(names)
     return {**chosen, "data": run.text("provenance.data_fingerprint")[:8]}

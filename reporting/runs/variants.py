@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from reporting.runs.run import Run
+from runner.common.class_names import with_stable_names
 from runner.common.run_schema import RESOLVED
 
 SECTION = re.compile(r"^batching:.*?(?=^\S|\Z)", re.MULTILINE | re.DOTALL)  # parsing whole configs would take seconds
@@ -96,7 +97,7 @@ def _parsed(section: str) -> Options:
         loaded = yaml.safe_load(section)["batching"]
     except yaml.YAMLError:
         return {}
-    return dict(_flat(loaded, "")) if isinstance(loaded, Mapping) else {}
+    return dict(_flat(with_stable_names(loaded), "")) if isinstance(loaded, Mapping) else {}
 
 
 def _flat(value: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:

@@ -85,18 +85,27 @@ def advise(
     """
     begin, lengths, device = time.perf_counter(), train.rows.host_lengths, train.rows.device
     named = [(name, Candidate(one, train, one.updates(lengths, seed, 0))) for name, one in auto.strategies()]
-    memories = [estimate.of(one.batching, train, others, one.updates) for _, one in named]
+    memories = [estimate.where_it_runs(one.batching, train, others, one.updates) for _, one in named]
     resident_bytes = accounting.Memory(device).before
     seconds = probe().predict([one for _, one in named], auto.probe_seconds)
-    found = [
-        predicted(one, name, its_seconds, 1, peak_bytes(memory, device, resident_bytes, copied=True))
-        for (name, one), memory, its_seconds in zip(named, memories, seconds, strict=True)
-    ]
+    found, not_run = [], {}
+    for (name, one), memory, its_seconds in zip(named, memories, seconds, strict=True):
+        if isinstance(memory, str) or isinstance(its_seconds, str):
+            not_run[name] = memory if isinstance(memory, str) else str(its_seconds)
+        else:
+            peak = peak_bytes(memory, device, resident_bytes, copied=True)
+            found.append(predicted(one, name, its_seconds, 1, peak))
+    if not found:
+        raise HydromelError(
+            f"batching=auto: this machine runs none of the candidates ({next(iter(not_run.values()))}); use "
+            "precision=float32"
+        )
     best = fastest(found, auto.max_memory_bytes)
     return {
         "chosen": best.name,
         "batch_size": best.batch_size,
         "candidates": [asdict(one) for one in found],
+        "not_run": not_run,
         "probe_seconds": time.perf_counter() - begin,
     }
 
@@ -124,8 +133,14 @@ def sentence(advice: dict[str, Any]) -> str:
     size = "" if advice["batch_size"] is None else f" with batch_size={advice['batch_size']}"
     return (
         f"batching=auto goes on as {advice['chosen']}{size}; real tokens/s (and peak memory) predicted in "
-        f"{advice['probe_seconds']:.1f} s: {', '.join(rates)}"
+        f"{advice['probe_seconds']:.1f} s: {', '.join(rates)}{_not_run(advice)}"
     )
+
+
+def _not_run(advice: dict[str, Any]) -> str:
+    """Which candidates this machine could not run, and why."""
+    missing: dict[str, str] = advice.get("not_run", {})
+    return f"; not run here: {', '.join(missing)} ({next(iter(missing.values()))})" if missing else ""
 
 
 def settled(config: dict[str, Any], advice: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from runner.interfaces import START, Head, Metric, Task
 from runner.layers.attention import attends
 from runner.layers.chunked_softmax import Chunked
 from runner.model import Model
+from runner.profiling.kernels import missing_kernel
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -105,6 +106,17 @@ class MemoryEstimate:
         self._attends = attends(model)
         self._chunk = max((one.chunk for one in self._chunked), default=None)
         self._laws: dict[tuple[type, str, bool, bool], Law] = {}
+
+    def where_it_runs(
+        self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates
+    ) -> Memory | str:
+        """As `of`; for a strategy that this machine cannot run, what torch says of the missing kernel."""
+        try:
+            return self.of(batching, train, others, updates)
+        except RuntimeError as error:
+            if missing := missing_kernel(error):
+                return missing
+            raise
 
     def of(self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates) -> Memory:
         """The estimate for one strategy.

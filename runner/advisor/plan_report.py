@@ -48,8 +48,9 @@ class Planned:
         digest: of the updates of all epochs planned; equal digests, equal updates.
         quality: of its plan.
         padding: by cause, the share (0 to 1) of all places in memory.
-        memory: at the peak of training, estimated.
-        predicted: what it would cost on this machine; None where nothing was probed.
+        memory: at the peak of training, estimated; None where this machine cannot run it.
+        predicted: what it would cost on this machine; None where nothing was probed, or it cannot be run.
+        not_run: what this machine lacks to run it; empty where it runs.
     """
 
     name: str
@@ -58,8 +59,9 @@ class Planned:
     digest: str
     quality: Quality
     padding: dict[str, float]
-    memory: Memory
+    memory: Memory | None
     predicted: Predicted | None = None
+    not_run: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,12 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, pr
     if probe_seconds is not None:
         resident_bytes = accounting.Memory(device).before
         seconds = probe_of(config, task, model.to(device), build_optimizer).predict(candidates, probe_seconds)
-        peaks = [peak_bytes(one.memory, device, resident_bytes, copied=False) for one in planned]
-        planned = [
-            replace(one, predicted=predicted(each, one.name, its_seconds, epochs, peak))
-            for one, each, its_seconds, peak in zip(planned, candidates, seconds, peaks, strict=True)
-        ]
+        for place, (plain, each, its_seconds) in enumerate(zip(planned, candidates, seconds, strict=True)):
+            if isinstance(its_seconds, str):
+                planned[place] = replace(plain, not_run=its_seconds)
+            elif plain.memory is not None:
+                peak = peak_bytes(plain.memory, device, resident_bytes, copied=False)
+                planned[place] = replace(plain, predicted=predicted(each, plain.name, its_seconds, epochs, peak))
     lengths = train.rows.host_lengths
     return Report(
         choices={name: chosen for name, chosen in config["choices"].items() if name != "batching"},
@@ -164,6 +167,7 @@ def plan_one(
     together = [update for epoch in updates for update in epoch]
     padded = batching.padding_of_epoch(lengths, together)
     places = len(updates) * int(lengths.sum()) + sum(padded.values())
+    estimate = memory.where_it_runs(batching, train, others, together)
     return Planned(
         name=batching.name,
         batch_size=batching.batch_size,
@@ -171,7 +175,8 @@ def plan_one(
         digest=digest(together),
         quality=measure(updates, lengths, answers, batching.batch_size),
         padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
-        memory=memory.of(batching, train, others, together),
+        memory=None if isinstance(estimate, str) else estimate,
+        not_run=estimate if isinstance(estimate, str) else "",
     )
 
 
@@ -189,7 +194,8 @@ def as_dict(report: Report) -> dict[str, Any]:
     """Plain values, as `--json` writes them: with shares beside what chance gives and with totals."""
     content = asdict(report)
     for one, shown in zip(report.planned, content["planned"], strict=True):
-        shown["memory"] |= {name: getattr(one.memory, name) for name in ("training_bytes", "evaluation_bytes")}
+        if one.memory is not None:
+            shown["memory"] |= {name: getattr(one.memory, name) for name in ("training_bytes", "evaluation_bytes")}
         for name, figure in vars(one.quality).items():
             if isinstance(figure, Share):
                 shown["quality"][name]["times_chance"] = figure.times_chance

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from runner.advisor.advisor import Predicted
+from runner.advisor.memory_estimate import Memory
 from runner.advisor.plan_report import Planned, Report
 from runner.batching.shuffle_quality import Share
 
@@ -17,6 +18,7 @@ WIDEST = 1000  # columns; tables take what they need
 MIB = 2**20
 MUCH_ALIKE = 1.5  # times chance, in length: above it updates are no random samples
 KNOWN_WRONG = "unmasked"  # a layout
+NOT_RUN = "not run"  # this machine lacks a kernel
 Column = tuple[str, Callable[[Planned], str]]
 
 COST: list[Column] = [
@@ -25,11 +27,13 @@ COST: list[Column] = [
     ("full\n%", lambda one: _percent(one.quality.fill_rate)),
     ("padding\n%", lambda one: _percent(sum(one.padding.values()))),
     ("spread+last\n+rounding", lambda one: "+".join(f"{100 * share:.1f}" for share in one.padding.values())),
-    ("largest\nbatch", lambda one: f"{one.memory.rows} x {one.memory.width:,}"),
-    ("its\ntokens", lambda one: f"{one.memory.tokens:,}"),
-    ("active\nMiB", lambda one: _mebibytes(one.memory.activation_bytes)),
-    ("training\nMiB", lambda one: _mebibytes(one.memory.training_bytes)),
-    ("evaluation\nMiB", lambda one: _mebibytes(one.memory.evaluation_bytes)),
+]
+MEMORY: list[tuple[str, Callable[[Memory], str]]] = [
+    ("largest\nbatch", lambda memory: f"{memory.rows} x {memory.width:,}"),
+    ("its\ntokens", lambda memory: f"{memory.tokens:,}"),
+    ("active\nMiB", lambda memory: _mebibytes(memory.activation_bytes)),
+    ("training\nMiB", lambda memory: _mebibytes(memory.training_bytes)),
+    ("evaluation\nMiB", lambda memory: _mebibytes(memory.evaluation_bytes)),
 ]
 SPEED: list[tuple[str, Callable[[Predicted], str]]] = [
     ("real tokens/s\npredicted", lambda one: f"{one.predicted_real_tokens_per_s:,.0f}"),
@@ -55,7 +59,8 @@ def show(report: Report) -> None:
     console = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
     mean, longest = report.lengths["mean"], report.lengths["longest"]
     console.print(f"{report.data}; {mean:,.1f} tokens a row, longest {longest:,}", soft_wrap=True)
-    console.print(_table("What it takes", COST, report.planned))
+    memory = [(header, _of_memory(figure)) for header, figure in MEMORY]
+    console.print(_table("What it takes", [*COST, *memory], report.planned))
     if report.device is not None:
         speed = [(header, _of_prediction(figure)) for header, figure in SPEED]
         console.print(_table(f"How fast it would be here, on {report.device}", speed, report.planned))
@@ -65,8 +70,12 @@ def show(report: Report) -> None:
         console.print(f"- {line}", soft_wrap=True)
 
 
+def _of_memory(figure: Callable[[Memory], str]) -> Callable[[Planned], str]:
+    return lambda one: NOT_RUN if one.memory is None else figure(one.memory)
+
+
 def _of_prediction(figure: Callable[[Predicted], str]) -> Callable[[Planned], str]:
-    return lambda one: "-" if one.predicted is None else figure(one.predicted)
+    return lambda one: (NOT_RUN if one.not_run else "-") if one.predicted is None else figure(one.predicted)
 
 
 def _recommended(planned: Sequence[Planned]) -> str:
@@ -111,13 +120,33 @@ def _same(planned: Sequence[Planned]) -> list[str]:
 
 
 def _notes(report: Report) -> list[str]:
-    memory = report.planned[0].memory
+    memory = next((one.memory for one in report.planned if one.memory is not None), None)
+    estimate = (
+        []
+        if memory is None
+        else [
+            "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
+            f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
+            f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active"
+        ]
+    )
     return [
-        "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
-        f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
-        f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active",
+        *_not_run(report.planned),
+        *estimate,
         f"over all rows, length tells the answer with r {_number(report.length_tells_answer)}",
         f"epochs planned: {report.epochs}; docs/plan.md says what each figure is",
+    ]
+
+
+def _not_run(planned: Sequence[Planned]) -> list[str]:
+    """Return a line for each kernel that this machine lacks, with the strategies that need it."""
+    by_reason: dict[str, list[str]] = {}
+    for one in planned:
+        if one.not_run:
+            by_reason.setdefault(one.not_run, []).append(one.name)
+    return [
+        f"not run here: {len(names)} of {len(planned)} strategies ({', '.join(names)}): {reason}"
+        for reason, names in by_reason.items()
     ]
 
 

@@ -24,6 +24,7 @@ from runner.common.arrays import FloatArray, IntArray
 from runner.interfaces import START, Head, Task
 from runner.layers.attention import attends
 from runner.model import Model, device_of
+from runner.profiling.kernels import missing_kernel
 from runner.ragged.batch import Batch
 from runner.training.loop import backward
 
@@ -61,6 +62,7 @@ class Kind:
         pool: the rows of each micro-batch of the plans.
         most_places: the largest piece to be timed; what is larger is timed with fewer rows.
         shapes, seconds: what was timed.
+        not_run: what this machine lacks to run them; empty where they run.
     """
 
     batching: Batching | Stream
@@ -70,6 +72,7 @@ class Kind:
     most_places: float = np.inf
     shapes: list[Shapes] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    not_run: str = ""
 
     def lengths(self, rows: IntArray) -> IntArray:
         return self.train.rows.host_lengths[rows]
@@ -106,8 +109,11 @@ class Probe:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = 0.0
 
-    def predict(self, candidates: Sequence[Candidate], seconds: float) -> list[float]:
-        """Seconds that the updates of each candidate would take, found in about so many `seconds`."""
+    def predict(self, candidates: Sequence[Candidate], seconds: float) -> list[float | str]:
+        """Seconds that the updates of each candidate would take, found in about so many `seconds`.
+
+        For a candidate that this machine cannot run, what torch says of the missing kernel.
+        """
         kinds: dict[Hashable, Kind] = {}
         shapes = [one.shapes(self.blocks) for one in candidates]
         keys = [_key(one) for one in candidates]
@@ -115,9 +121,9 @@ class Probe:
             kind = kinds.setdefault(key, Kind(one.batching, one.train, len(each.rows) > len(one.updates), []))
             kind.pool += np.split(np.concatenate(one.updates), np.cumsum(each.rows)[:-1])
         step = self._measure(list(kinds.values()), seconds)
-        laws = {key: kind.law() for key, kind in kinds.items()}
+        laws = {key: kind.law() for key, kind in kinds.items() if not kind.not_run}
         return [
-            float((terms_of(each) @ laws[key]).sum()) + len(one.updates) * step
+            kinds[key].not_run or float((terms_of(each) @ laws[key]).sum()) + len(one.updates) * step
             for one, each, key in zip(candidates, shapes, keys, strict=True)
         ]
 
@@ -127,17 +133,27 @@ class Probe:
         Kinds of small batches come first: what a large one frees, the C library keeps, and small ones would then be
         faster than in a process of their own.
         """
-        each, steps = seconds / len(kinds), []
+        each, steps = seconds / len(kinds), list[float]()
         for kind in sorted(kinds, key=lambda one: np.median([one.lengths(rows).sum() for rows in one.pool])):
-            end = time.perf_counter() + each
-            self._warm_up(kind, each / _PIECES)
-            while len(kind.seconds) < (_MOST if time.perf_counter() < end else _LEAST):
-                for share in SHARES:
-                    rows = self._piece(kind, share * kind.most_places)
-                    kind.shapes.append(kind.shape(rows, self.blocks))
-                    kind.seconds.append(self._seconds(kind, rows))
-                steps.append(self._step())
-        return float(np.median(steps))
+            try:
+                steps += self._measure_kind(kind, each)
+            except RuntimeError as error:
+                kind.not_run = missing_kernel(error)
+                if not kind.not_run:
+                    raise
+        return float(np.median(steps)) if steps else 0.0
+
+    def _measure_kind(self, kind: Kind, seconds: float) -> list[float]:
+        """Time pieces of one kind for about so many `seconds`; the seconds of each step of the optimiser."""
+        steps, end = [], time.perf_counter() + seconds
+        self._warm_up(kind, seconds / _PIECES)
+        while len(kind.seconds) < (_MOST if time.perf_counter() < end else _LEAST):
+            for share in SHARES:
+                rows = self._piece(kind, share * kind.most_places)
+                kind.shapes.append(kind.shape(rows, self.blocks))
+                kind.seconds.append(self._seconds(kind, rows))
+            steps.append(self._step())
+        return steps
 
     def _warm_up(self, kind: Kind, allowed: float) -> None:
         """The first runs of a kind are slow; the second tells how large the pieces may be."""

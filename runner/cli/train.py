@@ -28,7 +28,7 @@ from runner.common.errors import HydromelError
 from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
 from runner.config.compose import resolve
 from runner.config.error_messages import explain
-from runner.config.saved import write_config
+from runner.config.saved import locate_classes, write_config
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import Jobs
 
@@ -162,8 +162,10 @@ def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
     config = OmegaConf.to_container(saved, resolve=True)
     assert isinstance(config, dict)
     here = {"resume": str(folder), "plugins": plain["plugins"]}  # no file may say which modules are trusted
-    new = {key: value for key, value in plain.items() if key not in config}  # options of later than when it began
-    return new | {str(key): value for key, value in config.items()} | here, folder
+    own = {str(key): value for key, value in config.items()}
+    own = locate_classes(own, own, folder / RESOLVED, plain["plugins"])
+    new = {key: value for key, value in plain.items() if key not in own}  # options of later than when it began
+    return new | own | here, folder
 
 
 def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: Any) -> None:

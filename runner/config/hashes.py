@@ -1,4 +1,7 @@
-"""Hashes of a resolved config: which runs are the same, and which may be compared."""
+"""Hashes of a resolved config: which runs are the same, and which may be compared.
+
+They are made of options and of the stable names of classes (`runner.common.class_names`), never of module paths.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from runner.common.class_names import with_stable_names
 
 _NO_RECORD = (
     "turn",
@@ -52,5 +57,6 @@ def _without(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any
     return kept
 
 
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def _hash(config: Mapping[str, Any]) -> str:
+    text = json.dumps(with_stable_names(config), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -17,10 +17,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
+from runner.common.class_names import PROJECT, TARGET, registered, stable_name
 from runner.common.errors import HydromelError, did_you_mean
 
-ALLOWED = ("runner.", "tasks.", "reporting.")
-_TARGET = "_target_"
 _MISSING = "???"
 
 
@@ -37,7 +36,7 @@ def build(node: Mapping[str, Any], where: str, runtime: Mapping[str, Any], plugi
         HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
     """
     target = _locate(node, where, plugins)
-    options = {key: value for key, value in node.items() if key != _TARGET}
+    options = {key: value for key, value in node.items() if key != TARGET}
     check_options(target, options, where, given=runtime)
     nested = partial(_build_nested, runtime=runtime, plugins=plugins)
     built = {key: nested(value, f"{where}.{key}") for key, value in options.items()}
@@ -84,8 +83,8 @@ def check_nodes(value: Any, where: str, given: Sequence[str], plugins: Sequence[
         return
     for key, item in value.items():
         check_nodes(item, f"{where}.{key}", given, plugins)
-    if _TARGET in value:
-        options = {key: item for key, item in value.items() if key != _TARGET}
+    if TARGET in value:
+        options = {key: item for key, item in value.items() if key != TARGET}
         check_options(_locate(value, where, plugins), options, where, dict.fromkeys(given))
 
 
@@ -130,7 +129,7 @@ def _check_value(value: Any, annotation: Any, where: str) -> None:
 def _is_plain(value: Any) -> bool:
     """Whether a value holds no node that is yet to be built, so that its annotation can be checked."""
     if isinstance(value, Mapping):
-        return _TARGET not in value and all(_is_plain(item) for item in value.values())
+        return TARGET not in value and all(_is_plain(item) for item in value.values())
     if isinstance(value, list):
         return all(_is_plain(item) for item in value)
     return value is None or isinstance(value, bool | int | float | str)
@@ -139,7 +138,7 @@ def _is_plain(value: Any) -> bool:
 def _build_nested(value: Any, where: str, runtime: Mapping[str, Any], plugins: Sequence[str]) -> Any:
     again = partial(_build_nested, runtime=runtime, plugins=plugins)
     if isinstance(value, Mapping):
-        if _TARGET in value:
+        if TARGET in value:
             return build(value, where, runtime, plugins)
         return {key: again(item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(value, list):
@@ -148,10 +147,10 @@ def _build_nested(value: Any, where: str, runtime: Mapping[str, Any], plugins: S
 
 
 def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Callable[..., Any]:
-    path = node.get(_TARGET)
+    path = node.get(TARGET)
     if not isinstance(path, str):
         raise HydromelError(f"{where} has no _target_; name one of its configs ({where}=NAME) or give _target_")
-    allowed = (*ALLOWED, *(f"{plugin.rstrip('.')}." for plugin in plugins))
+    allowed = (*PROJECT, *(f"{plugin.rstrip('.')}." for plugin in plugins))
     if not path.startswith(allowed):
         raise HydromelError(
             f"{where}._target_={path}: not allowed; it must begin with {', '.join(allowed)} (see the option plugins)"
@@ -162,9 +161,16 @@ def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Call
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
             raise
-        raise HydromelError(f"{where}._target_={path}: no module {error.name}") from error
+        raise HydromelError(f"{where}._target_={path}: no module {error.name}{_now_at(path, where)}") from error
     target = vars(module).get(name)
     if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
         public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
         raise HydromelError(f"{where}._target_={path}: {module_name} has no {name}{did_you_mean(name, public)}")
     return target  # type: ignore[no-any-return]
+
+
+def _now_at(path: str, where: str) -> str:
+    """Return where the class of a config written before a move lies now, for a message; empty where none is known."""
+    role = where.partition(".")[0].partition("[")[0]
+    present = registered(role).get(stable_name(path))
+    return "" if present is None else f"; did you mean '{present}'?"

@@ -1,28 +1,22 @@
-"""The config of a run that may be anybody's: it may name only what makes up a model and its data (`PARTS`)."""
+"""The config of a run that may be anybody's: it may name only the classes registered for each role."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from runner.common import run_schema
+from runner.common.class_names import PROJECT, TARGET, registered, stable_name
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write, write_text
 
 Config = dict[str, Any]
-PARTS = (
-    "runner.embeddings.",
-    "runner.encoders.",
-    "runner.batching.",
-    "runner.text.features.",
-    "runner.text.vocab.",
-    "tasks.",
-)
 MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to answer text
 _ALWAYS = ("dtype", "max_length", "choices")
+_PLUGINS = "; plugins (--plugins NAME, or plugins=[NAME] where options have that form) names modules that you trust"
 
 
 def write_config(config: Config, folder: Path) -> None:
@@ -39,7 +33,7 @@ def write_config(config: Config, folder: Path) -> None:
 
 
 def config_of(folder: Path, built: Sequence[str], plugins: Sequence[str]) -> Config:
-    """What a run's folder says of its model.
+    """Return what a run's folder says of its model, classes named where they lie now.
 
     Args:
         built: groups of the config that are to be built, such as `encoder`.
@@ -64,22 +58,43 @@ def config_of(folder: Path, built: Sequence[str], plugins: Sequence[str]) -> Con
     for key in (*built, *_ALWAYS):
         if key not in config or (key in built and not isinstance(config[key], dict)):
             raise HydromelError(f"{path}: damaged, it lacks '{key}'")
-    for key in built:
-        _check_targets(config[key], f"{path}: {key}", (*PARTS, *(f"{plugin.rstrip('.')}." for plugin in plugins)))
-    return config
+    return locate_classes(config, built, path, plugins)
 
 
-def _check_targets(node: Any, where: str, allowed: tuple[str, ...]) -> None:
-    """Stricter than `build`: the project has functions that a saved run must not have called, such as commands."""
+def locate_classes(config: Config, keys: Iterable[str], path: Path, plugins: Sequence[str] | None) -> Config:
+    """Return a saved config in which every `_target_` below `keys` says where its class lies now.
+
+    This is stricter than `build`: the project has functions that a saved run must not have called, such as commands.
+    A class of the project must be registered for its role, the key; in modules of `plugins` a target stays as it is.
+
+    Args:
+        path: where the config was saved, for messages.
+        plugins: further modules that the user, not the run, allows; None: the user cannot name any.
+
+    Raises:
+        HydromelError: a target that is neither registered for its role nor in a plugin.
+    """
+    return config | {key: _located(config[key], key, f"{path}: {key}", plugins) for key in keys}
+
+
+def _located(node: Any, role: str, where: str, plugins: Sequence[str] | None) -> Any:
     if isinstance(node, list):
-        for place, one in enumerate(node):
-            _check_targets(one, f"{where}[{place}]", allowed)
-    if isinstance(node, dict):
-        target = node.get("_target_")
-        if target is not None and not str(target).startswith(allowed):
-            raise HydromelError(
-                f"{where}._target_={target}: not allowed in a saved run; plugins (--plugins NAME, or plugins=[NAME] "
-                "where options have that form) names modules that you trust"
-            )
-        for key, one in node.items():
-            _check_targets(one, f"{where}.{key}", allowed)
+        return [_located(item, role, f"{where}[{place}]", plugins) for place, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    located = {key: _located(item, role, f"{where}.{key}", plugins) for key, item in node.items()}
+    if (target := node.get(TARGET)) is not None:
+        located[TARGET] = _present_path(str(target), role, where, plugins)
+    return located
+
+
+def _present_path(target: str, role: str, where: str, plugins: Sequence[str] | None) -> str:
+    if target.startswith(tuple(f"{plugin.rstrip('.')}." for plugin in plugins or ())):
+        return target
+    known = registered(role)
+    if target.startswith(PROJECT) and (path := known.get(stable_name(target))) is not None:
+        return path
+    raise HydromelError(
+        f"{where}.{TARGET}={target}: not allowed in a saved run; allowed under {role}: {', '.join(known) or 'none'}"
+        f"{'' if plugins is None else _PLUGINS}"
+    )

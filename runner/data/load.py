@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.batching.stream import Stream
+from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.data.numericalize import Data, load
@@ -22,7 +23,7 @@ def load_data(config: Config, task: Any) -> Data:
     if not features:
         raise HydromelError("features={}: at least one is needed, for example features=words")
     cache = None if config["cache_dir"] is None else Path(config["cache_dir"]).expanduser()
-    task_key = json.dumps(config["task"], sort_keys=True)
+    task_key = json.dumps(with_stable_names(config["task"]), sort_keys=True)
     data = load(corpus, features, task, task_key, config["max_length"], config["truncate"], cache)
     for name, split in data.splits.items():
         if not split.rows.n_rows:

@@ -44,8 +44,14 @@ def run_job(folder: Path, started: float, config: dict[str, Any] | None = None) 
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:
+        from runner.profiling.kernels import missing_kernel
         from runner.training.out_of_memory import ran_out
 
+        if missing := missing_kernel(error):
+            return failed(
+                f"this machine has no kernel for what the model computes ({missing}); use precision=float32, or "
+                f"another module; what was done is kept in {folder}"
+            )
         if not ran_out(error):
             raise
         return failed(f"out of memory ({str(error).strip().splitlines()[0]}); what was done is kept in {folder}")

@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import yaml
 
 from runner.common import run_schema
+from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
 from runner.tracking.mlflow_store import redacted
 
@@ -53,7 +54,9 @@ def tags(run: Mapping[str, Any], result: Mapping[str, Any] | None) -> dict[str, 
 
 
 def params(folder: Path) -> dict[str, str]:
-    """The resolved config with dotted names, without the tracker's own; lists as JSON, long values cut.
+    """Return the resolved config with dotted names, without the tracker's own; lists as JSON, long values cut.
+
+    Classes are told by their stable names, so that runs still group by them after the code has moved.
 
     Raises:
         HydromelError: no `resolved.yaml`, or it holds no mapping.
@@ -66,7 +69,7 @@ def params(folder: Path) -> dict[str, str]:
     if not isinstance(config, dict):
         raise HydromelError(f"{path}: a mapping is expected, not {type(config).__name__}")
     kept = {key: value for key, value in config.items() if key not in _NOT_PARAMS}
-    return {allowed_name(key): _cut(value) for key, value in _flattened(kept, "")}
+    return {allowed_name(key): _cut(value) for key, value in _flattened(with_stable_names(kept), "")}
 
 
 def _flattened(config: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:

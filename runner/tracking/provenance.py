@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from runner.config.hashes import comparison_hash, config_hash
+from runner.profiling.kernels import describe_machine
 from runner.profiling.malloc import choose_malloc
+from runner.profiling.matmul import choose_matmul
 
 _PACKAGES = ("torch", "numpy", "pyarrow", "hydra-core", "mlflow", "datasets", "seqeval", "hydromel")
 
@@ -27,9 +29,10 @@ def provenance(config: Mapping[str, Any], device: torch.device, data_fingerprint
         "device": torch.cuda.get_device_name(device) if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
         "cpu": cpu_name(),
+        "kernels": describe_machine(device),
         "threads": torch.get_num_threads(),
-        "matmul": config["matmul"],
-        "malloc": choose_malloc(config["malloc"]),  # again, for what holds
+        "matmul": choose_matmul(config["matmul"]),  # chosen again, for the answer: what holds on this machine
+        "malloc": choose_malloc(config["malloc"]),
         "host": platform.node(),
         "system": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),

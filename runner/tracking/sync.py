@@ -10,14 +10,10 @@ import yaml
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
+from runner.config.saved import locate_classes
 from runner.tracking.run_folder import is_alive, mark_dead, read_run
 from runner.tracking.tracker import DeliveryError, Tracker, is_delivered
 
-KNOWN = (
-    "runner.tracking.mlflow_tracker.MlflowTracker",
-    "runner.tracking.tracker.JsonlTracker",
-    "runner.tracking.tracker.NoTracker",
-)
 State = Literal["delivered", "up to date", "running", "no tracker"]
 
 
@@ -75,7 +71,7 @@ def tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
     """The tracker that the run's own config names, one object for equal configs (it keeps its connection).
 
     Raises:
-        HydromelError: the config names none of the known ones: a saved run may not have code run.
+        HydromelError: the config names none of the registered ones: a saved run may not have code run.
     """
     read_run(folder)  # first, so that a folder which is none is called so
     path = folder / run_schema.RESOLVED
@@ -84,8 +80,7 @@ def tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
         node = dict(config["tracker"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise HydromelError(f"{path}: cannot read its 'tracker' ({' '.join(str(error).split())})") from error
-    if node.get("_target_") not in KNOWN:
-        raise HydromelError(f"{path}: tracker._target_={node.get('_target_')}; allowed: {', '.join(KNOWN)}")
+    node = locate_classes({"tracker": node}, ["tracker"], path, plugins=None)["tracker"]
     key = repr(sorted(node.items(), key=lambda item: item[0]))
     if key not in made:
         tracker: Tracker = build(node, "tracker", {})

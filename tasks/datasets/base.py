@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction
 from tasks.datasets.files import TextFile, find, read_text, sha256
@@ -70,7 +71,7 @@ class LocalCorpus(ABC):
         """sha256 of the files' bytes and of how they are read; not of where they lie."""
         arguments = {key: value for key, value in asdict(self).items() if key not in NOT_IN_FINGERPRINT}
         record = {
-            "reader": f"{type(self).__module__}.{type(self).__qualname__}",
+            "reader": stable_name(f"{type(self).__module__}.{type(self).__qualname__}"),
             "rules_version": RULES_VERSION,
             "arguments": arguments,
             "files": {split: sha256(path) for split, path in self.paths().items()},

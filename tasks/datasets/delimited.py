@@ -37,7 +37,8 @@ def quoted_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArra
     Quoted fields may hold delimiters and line ends.
     """
     data = file.text.encode() + b"\n"  # Arrow takes a single line without an end for no row
-    csv.field_size_limit(len(data))  # its default stops at documents of 128 KiB
+    # its default stops at documents of 128 KiB; it holds for the whole process, so it is never lowered
+    csv.field_size_limit(max(csv.field_size_limit(), len(data)))
     width = len(next(csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter)))
     strings = {f"f{place}": pa.string() for place in range(width)}
     try:

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.published import DATA
+
 ROOT = Path(__file__).parents[2]
-DATA = os.environ.get("HYDROMEL_DATA")
 SMALL = ["--rows", "growth", "--sentences", "200", "--threads", "1"]
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "HYDROMEL_DATA"}
     environment |= {"PYTHONPATH": f"{ROOT}:{ROOT / 'benchmarks'}", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=200)
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -65,7 +66,6 @@ def test_a_row_that_cannot_be_measured_is_left_out_and_the_others_are_kept(tmp_p
 
 
 @pytest.mark.data
-@pytest.mark.skipif(DATA is None, reason="HYDROMEL_DATA names no folder of published data")
 def test_the_example_of_a_language_model_begins_as_ours() -> None:
     code = f"""
 from training_ours import Ours, compose
@@ -79,6 +79,26 @@ print(apart_from(peer, ours))
     done = python("-c", code)
     same, other = map(float, done.stdout.split())
     assert same < 1e-5 < 1e-4 < other
+
+
+def test_an_entrant_that_this_machine_cannot_run_leaves_the_race(tmp_path: Path) -> None:
+    script = tmp_path / "race.py"
+    script.write_text(
+        """
+import torch
+from contest import compete, stepping
+def works():
+    return lambda number: (torch.ones(()), 7, 3)
+def lacks():
+    def step(number):
+        raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
+    return step
+if __name__ == "__main__":
+    scores, not_run = compete({"a": stepping(works), "b": stepping(lacks)}, "cpu", 1, 0, 2, 1)
+    print(list(scores), list(not_run), len(scores["a"].turns), "LSTM" in not_run["b"])
+"""
+    )
+    assert python(str(script)).stdout.strip() == "['a'] ['b'] 2 True"
 
 
 def test_padding_is_counted_beside_real_tokens() -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from runner.audit.checks.tolerance import Tolerance, operations, roundoff
 from runner.config.instantiate import build
 from runner.data.numericalize import columns_of
 from runner.inference.generation.language_model import LanguageModel
@@ -59,3 +60,9 @@ def log_p_of(run: Trained, words: Sequence[str]) -> npt.NDArray[Any]:
         scores, _ = run.model(batch, None)
         found: Head = head  # type: ignore[assignment]
         return found.probabilities(scores, batch).log().numpy()
+
+
+def rounding(model: LanguageModel, log_p: float, tokens: int = 16) -> float:
+    """How far log P of the same text may lie apart where other rows stand beside it: rounding alone, in float64."""
+    module = model.model
+    return Tolerance(roundoff(torch.float64), operations(module, tokens)).of(max(1.0, abs(log_p)))

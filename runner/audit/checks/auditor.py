@@ -26,6 +26,7 @@ from runner.audit.tracing.alignment import differences, worst_difference
 from runner.audit.tracing.interventions import is_used
 from runner.audit.tracing.module_state import Mode, seeded, unchanged
 from runner.audit.tracing.observe import Observation, Setting, Subject, observe
+from runner.profiling.kernels import missing_kernel
 
 Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -102,14 +103,23 @@ class Auditor:
         if not runs:
             reason = NO_EQUAL if check == "neighbours" else NO_PADDING
             return Verdict(self.subject.name, check, self.mode, None, reason=reason)
-        worst = 0.0
+        worst, compared = 0.0, False
         for one in found:
-            worst = max(worst, one.share)
+            worst, compared = max(worst, one.share), True
+            if one.not_run:
+                return kinds.not_run(self.subject.name, check, self.mode, one.not_run)
             if one.share > 1.0:
                 self.failed[check] = one.company
                 why = self.finding(one) if self.explained else None
                 return Verdict(self.subject.name, check, self.mode, False, one.share, why)
-        return Verdict(self.subject.name, check, self.mode, True, worst)
+        return Verdict(self.subject.name, check, self.mode, True, worst) if compared else self._nothing_compared(check)
+
+    def _nothing_compared(self, check: str) -> Verdict:
+        """Return the verdict where no example has an answer even alone: `extremes` says why, or this machine cannot."""
+        errors = [run.error for run in self.alone.runs if run.error is not None]
+        if missing := next(filter(None, map(missing_kernel, errors)), ""):
+            return kinds.not_run(self.subject.name, check, self.mode, missing)
+        return Verdict(self.subject.name, check, self.mode, None, reason="no example has an answer in numbers")
 
     def finding(self, one: Difference) -> Finding:
         """Where and why."""
@@ -134,7 +144,7 @@ class Auditor:
         """The same run on a module as it was, and on one that has just seen other rows."""
         rows = [row for row, _ in self.alone.finite()]
         if not rows:
-            return Verdict(self.subject.name, "repeat", self.mode, None, reason="no example has an answer in numbers")
+            return self._nothing_compared("repeat")
         company, other = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
         worst = 0.0
         for asked, between in ((company, other), (other, company)):  # what is kept of the first may hide a change

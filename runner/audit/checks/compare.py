@@ -14,6 +14,7 @@ from runner.audit.checks.variations import Company
 from runner.audit.tracing.alignment import worst_difference
 from runner.audit.tracing.observe import Observation, Setting, Subject, observe
 from runner.audit.tracing.precision import narrowest
+from runner.profiling.kernels import missing_kernel
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Difference:
         rows: examples in which it lies beyond what is allowed.
         size, allowed: largest |difference| and its limit.
         company: the run.
+        not_run: the error, where it says that this machine has no kernel for what the model computes.
     """
 
     quantity: str
@@ -33,6 +35,7 @@ class Difference:
     allowed: float
     company: Company
     note: str = ""
+    not_run: str = ""
 
     @property
     def place(self) -> str:
@@ -136,10 +139,7 @@ def not_finite(alone: Alone) -> Iterator[Difference]:
     for row, run in enumerate(alone.runs):
         company = Company((row,))
         if run.error is not None:
-            note = (
-                f"alone, with {alone.subject.lengths[row]} tokens: {type(run.error).__name__}: {first_line(run.error)}."
-            )
-            yield Difference("error", (row,), torch.inf, 0.0, company, note)
+            yield _error(company, run.error, f"alone, with {alone.subject.lengths[row]} tokens: ")
         elif what := _bad(run):
             yield Difference(what, (row,), torch.inf, 0.0, company, f"alone, with {alone.subject.lengths[row]} tokens.")
 
@@ -148,8 +148,9 @@ def first_line(error: Exception) -> str:
     return " ".join((str(error) or "no message").split())[:160].rstrip(".")
 
 
-def _error(company: Company, error: Exception) -> Difference:
-    return Difference("error", company.rows, torch.inf, 0.0, company, f"{type(error).__name__}: {first_line(error)}.")
+def _error(company: Company, error: Exception, where: str = "") -> Difference:
+    note = f"{where}{type(error).__name__}: {first_line(error)}."
+    return Difference("error", company.rows, torch.inf, 0.0, company, note, missing_kernel(error))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 VALUE_LEAK = "value leak through padding"
 WIDTH = "width dependence"
@@ -76,8 +76,9 @@ class Verdict:
     """One check of one subject in one mode.
 
     Attributes:
-        passed: None where the check does not apply; `reason` then says why.
+        passed: None where the check does not apply, or was not run; `reason` then says why.
         worst: largest difference as a share of what is allowed; above 1 it fails.
+        not_run: this machine has no kernel for what the model computes, which says nothing of the model.
     """
 
     subject: str
@@ -87,6 +88,12 @@ class Verdict:
     worst: float = 0.0
     finding: Finding | None = None
     reason: str = ""
+    not_run: bool = False
+
+
+def not_run(subject: str, check: str, mode: str, error: str) -> Verdict:
+    """Return the verdict of a check that this machine cannot make; `error` is what torch says of the missing kernel."""
+    return Verdict(subject, check, mode, None, reason=f"not run here: {error}", not_run=True)
 
 
 @dataclass(frozen=True)
@@ -158,8 +165,13 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed, controls apart."""
-        return not self.failures()
+        """Whether a check was made and none failed, controls apart."""
+        return not self.failures() and any(one.passed for one in self.verdicts if one.subject not in self.controls)
+
+    @property
+    def not_run(self) -> list[Verdict]:
+        """The checks that this machine could not make."""
+        return [one for one in self.verdicts if one.not_run]
 
     def failures(self, controls: bool = False) -> list[Verdict]:
         """Failed verdicts, in the order in which checks are made; those of controls only on request."""
@@ -179,11 +191,14 @@ class Report:
         """For tests.
 
         Raises:
-            AssertionError: a check failed; the message names module, kind and hint of each fault.
+            AssertionError: a check failed; the message names module, kind and hint of each fault. Or no check was made.
         """
-        if not self.passed:
+        if self.failures():
             told = ["\n  ".join(one.lines) for one in faults(self.failures())]
             raise AssertionError("\n".join([f"{self.title}: not batch-invariant", *told]))
+        if not self.passed:
+            reasons = dict.fromkeys(one.reason for one in self.verdicts if one.reason)
+            raise AssertionError("\n".join([f"{self.title}: no check was made", *reasons]))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` writes them."""
@@ -196,6 +211,7 @@ class Report:
         return {
             "title": self.title,
             "passed": self.passed,
+            "not_run": len(self.not_run),
             "controls": list(self.controls),
             "facts": self.facts,
             "verdicts": verdicts,
@@ -238,7 +254,13 @@ def _fault(group: Sequence[Verdict], after: Sequence[str]) -> Fault:
     return Fault(worst.finding, *(list(dict.fromkeys(each)) for each in (subjects, checks, modes, after)))
 
 
-def worst_of(verdicts: Sequence[Verdict]) -> bool | None:
-    """The verdict of several modes together: failed if one is, none if none applies."""
-    known = [one.passed for one in verdicts if one.passed is not None]
-    return all(known) if known else None
+State = Literal["ok", "fail", "not run", "none"]
+
+
+def state_of(verdicts: Sequence[Verdict]) -> State:
+    """Return the state of several modes together: the worst of them, `none` where the check applies to none."""
+    if any(one.passed is False for one in verdicts):
+        return "fail"
+    if any(one.not_run for one in verdicts):
+        return "not run"
+    return "ok" if any(one.passed for one in verdicts) else "none"

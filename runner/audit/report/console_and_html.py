@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,12 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from runner.audit.checks.variations import CHECKS
-from runner.audit.checks.verdict import Heat, Report, faults, worst_of
+from runner.audit.checks.verdict import Heat, Report, State, Verdict, faults, state_of
 from runner.audit.search_space import Audited
 
 WIDEST = 1000  # columns; a table takes what it needs
 SHADES = 10  # of the heat map, one a power of ten beyond what rounding allows
-MARKS = {True: ("ok", "green"), False: ("FAIL", "bold red"), None: ("-", "dim")}
+MARKS: dict[State, tuple[str, str]] = {
+    "ok": ("ok", "green"),
+    "fail": ("FAIL", "bold red"),
+    "not run": ("not run", "yellow"),
+    "none": ("-", "dim"),
+}
 
 
 def console(report: Report) -> None:
@@ -55,7 +61,8 @@ def combination(audited: Audited) -> list[str]:
     lines = [f"{mark}  {audited.choice}: {named} ({report.facts['seconds']:.1f} s)"]
     if audited.is_control:
         return [f"{lines[0]}; a control: it must {'and does ' if audited.passed else ''}fail"]
-    return lines + [f"      {fault.lines[0]}" for fault in faults(report.failures())]
+    lines += [f"      {fault.lines[0]}" for fault in faults(report.failures())]
+    return lines + [f"      {line}" for line in _not_run(report)]
 
 
 def closing(report: Report) -> list[str]:
@@ -72,14 +79,34 @@ def closing(report: Report) -> list[str]:
     for name, reason in report.facts.get("left out", {}).items():
         reasons.setdefault(reason.partition("; got")[0], []).append(name)
     lines += [f"Left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    lines += _not_run(report)
     subjects = [one for one in report.subjects() if one not in report.controls]
     seconds = f" ({report.facts['seconds']:.0f} s)" if "seconds" in report.facts else ""
     if report.passed:
-        lines.append(f"Batch-invariant under {', '.join(subjects)}{seconds}.")
+        besides = f", {_count(len(report.not_run))} not run here" if report.not_run else ""
+        lines.append(f"Batch-invariant under {', '.join(subjects)}{besides}{seconds}.")
+    elif not report.failures():
+        lines.append(f"Undecided: no check was made{seconds}.")
     else:
         guilty = list(dict.fromkeys(one.subject for one in report.failures()))
         lines.append(f"NOT batch-invariant: {', '.join(guilty)}{seconds}.")
     return lines
+
+
+def _not_run(report: Report) -> list[str]:
+    """Return a line for each reason why this machine could not make a check, with the checks and strategies."""
+    groups: dict[str, list[Verdict]] = {}
+    for one in report.not_run:
+        groups.setdefault(one.reason, []).append(one)
+    return [
+        f"{_count(len(group))} {reason} ({_named(one.check for one in group)}; {_named(one.subject for one in group)}; "
+        f"{' and '.join(dict.fromkeys(one.mode for one in group))} mode)"
+        for reason, group in groups.items()
+    ]
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _count(checks: int) -> str:
@@ -111,14 +138,15 @@ def page(report: Report) -> str:
 
 def _mark(report: Report, subject: str, check: str) -> Text:
     verdicts = report.of(subject, check)
-    text, style = MARKS[worst_of(verdicts)]
-    failed = [one.mode for one in verdicts if one.passed is False]
-    return Text(f"{text} ({failed[0]})" if len(failed) == 1 < len(verdicts) else text, style)
+    state = state_of(verdicts)
+    text, style = MARKS[state]
+    modes = [one.mode for one in verdicts if state in ("fail", "not run") and state_of([one]) == state]
+    return Text(f"{text} ({modes[0]})" if len(modes) == 1 < len(verdicts) else text, style)
 
 
 def _cell(report: Report, subject: str, check: str) -> dict[str, str]:
     verdicts = report.of(subject, check)
-    state = {True: "ok", False: "fail", None: "none"}[worst_of(verdicts)]
+    state = state_of(verdicts).replace(" ", "-")
     share = max((one.worst for one in verdicts), default=0.0)
     told = (
         next((one.reason for one in verdicts if one.reason), "")

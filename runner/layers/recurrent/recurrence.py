@@ -9,19 +9,24 @@ run unrolled.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.profiler import record_function
 
 from runner.layers.recurrent.cells import PARTS, Carried, everything, stepped
 from runner.layers.recurrent.unrolled import UNROLLED, unrolled
 from runner.layers.staircase import Staircase, moved
 from runner.layers.weight_drop import WeightDrop
+from runner.profiling.kernels import FLOAT32_LSTM, runs
 from runner.ragged.ragged import Ragged
 
+log = logging.getLogger(__name__)
 Cell = Literal["rnn", "gru", "lstm"]
 _MODULES: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
@@ -180,8 +185,34 @@ class Recurrence(nn.Module):
     def _call(self, inputs: Any, state: Carried) -> tuple[Any, Carried]:
         """Torch's module, whose states have a first dimension for layers and no tuple for one part."""
         parts = tuple(one[None] for one in state)
-        output, end = self.cell(inputs, parts if self.is_lstm else parts[0])
+        if self._needs_float32(inputs):
+            # autocast would choose a kernel that this processor lacks, and end in an error
+            with record_function(FLOAT32_LSTM), torch.autocast("cpu", enabled=False):
+                output, end = self.cell(inputs.float(), tuple(one.float() for one in parts))
+        else:
+            output, end = self.cell(inputs, parts if self.is_lstm else parts[0])
         return output, (end[0][0], end[1][0]) if self.is_lstm else (end[0],)
+
+    def _needs_float32(self, inputs: Any) -> bool:
+        """Return whether autocast is on for an arithmetic in which this machine runs no LSTM."""
+        if not self.is_lstm or not torch.is_autocast_enabled("cpu"):
+            return False
+        dtype = torch.get_autocast_dtype("cpu")
+        training = torch.is_grad_enabled()
+        device_type = (inputs.data if isinstance(inputs, PackedSequence) else inputs).device.type
+        if device_type != "cpu" or runs("lstm", dtype, "cpu", training):
+            return False
+        _warn_of_float32(dtype)
+        return True
+
+
+@cache
+def _warn_of_float32(dtype: torch.dtype) -> None:
+    """Say once that LSTMs do not run in the arithmetic that was asked for."""
+    name = str(dtype).removeprefix("torch.")
+    log.warning(
+        "this processor has no %s LSTM (%s): LSTMs compute in float32", name, torch.backends.cpu.get_cpu_capability()
+    )
 
 
 def reversed_rows(x: Ragged) -> Ragged:

@@ -113,3 +113,26 @@ def test_a_stream_has_one_strategy(tmp_path: Path) -> None:
     options = ["task=lm", "dataset=text", f"data_dir={tmp_path}", "dataset.train=train.txt", "dataset.valid=valid.txt"]
     with pytest.raises(HydromelError, match=r"task\.unit=stream and batching=stream go together"):
         run(tmp_path / "run", *options, "task.unit=stream", "batching=auto", "encoder=lstm", "encoder.hidden=8")
+
+
+def test_a_candidate_that_this_machine_cannot_run_is_not_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds, missing = Probe._seconds, "could not create a primitive descriptor for the LSTM"
+    lacking = {"packed"}
+
+    def timed(self: Probe, kind: Any, rows: Any) -> float:
+        if kind.batching.layout in lacking:
+            raise RuntimeError(missing)
+        return seconds(self, kind, rows)
+
+    monkeypatch.setattr(Probe, "_seconds", timed)
+    options = [*tag_files(tmp_path), *MODEL, *AUTO, "train.max_updates=2", "batching.among=[packed,bucketed]"]
+    said: list[str] = []
+    result = experiment.run_experiment(config(*options, "tracker=none"), tmp_path / "run", 0.0, said.append)
+    assert result["advice"]["chosen"] == "bucketed"
+    assert result["advice"]["not_run"] == {"packed": missing}
+    assert any(f"; not run here: packed ({missing})" in line for line in said)
+    lacking.add("padded")
+    with pytest.raises(HydromelError, match="this machine runs none of the candidates"):
+        run(tmp_path / "other", *options)

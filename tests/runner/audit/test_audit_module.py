@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from runner.audit import Padding, Report, audit_module
 from runner.audit.checks import verdict as kinds
+from runner.audit.report.console_and_html import closing, page
 from runner.common.errors import HydromelError
 from runner.interfaces import Loss
 
@@ -244,3 +245,48 @@ def test_a_report_as_plain_values() -> None:
     failed = [one for one in plain["verdicts"] if one["passed"] is False]
     assert {one["check"] for one in failed} >= {"width", "company"}
     assert failed[0]["finding"]["hint"] == kinds.HINTS[failed[0]["finding"]["kind"]]
+
+
+NO_KERNEL = "could not create a primitive descriptor for the LSTM forward propagation primitive"
+
+
+class NoHalf(Pool):
+    """As torch's LSTM on a processor without AVX-512: there is no kernel in half precisions."""
+
+    def __init__(self, lacks: tuple[torch.dtype, ...], leak: float = 0.0) -> None:
+        super().__init__(leak)
+        self.lacks = lacks
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if x.dtype in self.lacks:
+            raise RuntimeError(f"{NO_KERNEL}. Run workload with environment variable ONEDNN_VERBOSE=all")
+        return super().forward(x, mask)
+
+
+def test_what_this_machine_cannot_run_is_no_fault_of_the_model() -> None:
+    report = audit_module(NoHalf((torch.bfloat16,)), examples(), collate, arithmetics=("float32", "bf16"))
+    report.raise_if_failed()
+    assert report.passed
+    assert {(one.check, one.mode) for one in report.not_run} == {("bf16", "eval"), ("bf16", "train")}
+    assert {one.reason for one in report.not_run} == {f"not run here: {NO_KERNEL}"}
+    assert report.as_dict()["not_run"] == 2
+    said = closing(report)
+    assert said[0] == f"2 checks not run here: {NO_KERNEL} (bf16; NoHalf; eval and train mode)"
+    assert said[-1] == "Batch-invariant under NoHalf, 2 checks not run here."
+    assert 'class="not-run"' in page(report)
+
+
+def test_a_leak_is_told_beside_what_was_not_run() -> None:
+    report = audit_module(NoHalf((torch.bfloat16,), leak=1.0), examples(), collate, arithmetics=("bf16",))
+    assert len(report.not_run) == 2
+    assert not report.passed
+    assert "NOT batch-invariant" in closing(report)[-1]
+
+
+def test_an_audit_that_could_check_nothing_does_not_pass() -> None:
+    report = audit_module(NoHalf((torch.float64, torch.float32)), examples(), collate)
+    assert not report.failures()
+    assert not report.passed
+    assert closing(report)[-1] == "Undecided: no check was made."
+    with pytest.raises(AssertionError, match="no check was made"):
+        report.raise_if_failed()

@@ -184,7 +184,7 @@ def test_it_is_a_filter(stream: Path) -> None:
     """stdin to stdout, figures on stderr, as much as somebody reads."""
     command = [sys.executable, "-m", "runner.cli.evaluate", str(stream), "--input", "-", "--chunk", "1"]
     shell = ["bash", "-c", f"yes the cat | {' '.join(command)} | head -2; echo ${{PIPESTATUS[*]}}"]
-    done = subprocess.run(shell, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(shell, capture_output=True, text=True)
     first, second, codes = done.stdout.splitlines()
     assert [line.split("\t")[2:] for line in (first, second)] == [["3", "0"], ["3", "0"]]
     assert codes.split()[1] == "141", done.stderr

@@ -150,7 +150,7 @@ def test_a_text_appears_token_by_token(stream: Path) -> None:
         assert process.stderr is not None
         assert process.stdout.read(20).startswith(b"a")
         process.stdout.close()
-        assert process.wait(60) == 141
+        assert process.wait() == 141
         assert process.stderr.read() == b""
 
 

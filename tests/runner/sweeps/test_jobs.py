@@ -22,7 +22,7 @@ OPTIONS = ["encoder.hidden=4", "embedding.size=4", "train.epochs=1", "tracker=no
 
 def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [*HYDROMEL, "-m", *tag_files(folder), *OPTIONS, "sweep.id=s", *arguments]
-    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def runs(folder: Path, file: str) -> dict[str, dict[str, object]]:
@@ -76,13 +76,11 @@ def test_an_interrupted_sweep_keeps_what_is_finished(tmp_path: Path, number: sig
     process = subprocess.Popen(
         [*HYDROMEL, "-m", *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
     while len(list((tmp_path / "runs").glob("s/*/checkpoints/last.safetensors"))) < 2:
-        assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)  # to the command alone: it passes it on
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate()[1]
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "1 finished run(s) are kept; go on with sweep.id=s" in error

@@ -1,13 +1,14 @@
 """Corpora as the configs describe them."""
 
 import importlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+
+from tests.helpers.published import DATA
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "dataset"
 
@@ -29,7 +30,6 @@ def corpus() -> Callable[..., Any]:
 @pytest.fixture
 def published() -> Path:
     """The folder of published data sets."""
-    folder = os.environ.get("HYDROMEL_DATA")
-    if folder is None:
+    if not DATA:
         pytest.skip("HYDROMEL_DATA names no folder of published data sets")
-    return Path(folder)
+    return Path(DATA)

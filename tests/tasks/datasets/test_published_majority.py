@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,19 @@ from runner.ragged.rows import Rows
 from runner.text.arrow import array, lengths_of
 from runner.text.vocab import Feature
 from tests.helpers.answer_batches import classify, lm, tag
+from tests.helpers.published import DATA
 
 CONFIGS = Path(__file__).parents[3] / "configs/dataset"
 WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
 CLASSIFY = classify()
 LM = lm()
 
-pytestmark = [
-    pytest.mark.data,
-    pytest.mark.skipif("HYDROMEL_DATA" not in os.environ, reason="HYDROMEL_DATA names no folder of published data"),
-]
+pytestmark = pytest.mark.data
 
 
 def encoded(dataset: str, task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     node = yaml.safe_load((CONFIGS / f"{dataset}.yaml").read_text(encoding="utf-8"))
-    tables = build({**node, "data_dir": os.environ["HYDROMEL_DATA"]}, "dataset", {}).read()
+    tables = build({**node, "data_dir": DATA}, "dataset", {}).read()
     vocabs = {"words": WORDS.vocab(tables["train"])}
     vocabs["target"] = task.target_vocab(tables["train"], vocabs)
     batches = {}

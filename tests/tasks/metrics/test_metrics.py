@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +20,7 @@ from tasks.metrics.metrics import LabelMetric, PerplexityMetric, SpanMetric
 from tasks.spans.tags import all_tags
 from tasks.targets import answers, cross_entropy
 from tests.helpers.answer_batches import ids, labelled, tagged
+from tests.helpers.published import DATA
 
 SEQEVAL = {"IOB1": IOB1, "IOB2": IOB2, "IOBES": IOBES}
 
@@ -202,9 +202,7 @@ def test_fifty_thousand_sentences_take_no_time() -> None:
 @pytest.mark.data
 def test_real_tags_and_predictions_of_wnut17() -> None:
     """Predictions: every token's most frequent tag in train."""
-    if "HYDROMEL_DATA" not in os.environ:
-        pytest.skip("HYDROMEL_DATA names no folder of published data")
-    folder = Path(os.environ["HYDROMEL_DATA"]) / "tagging/wnut17"
+    folder = Path(DATA) / "tagging/wnut17"
     train = read(folder / "wnut17train.conll")
     test = read(folder / "emerging.test.annotated")
     counts: dict[str, dict[str, int]] = {}

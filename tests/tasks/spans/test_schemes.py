@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from itertools import pairwise, permutations
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from tasks.datasets.conll import Cells
 from tasks.datasets.files import read_text
 from tasks.spans.schemes import Conversion
 from tasks.spans.tags import ALLOWED, all_tags, illegal
+from tests.helpers.published import DATA
 
 SCHEMES = tuple(ALLOWED)
 TYPES = ("LOC", "PER", "a-b")
-DATA = os.environ.get("HYDROMEL_DATA")
 
 Row = list[tuple[int, str | None]]  # a row as pieces: (number of tokens, type or None)
 rows_of_pieces = st.lists(
@@ -94,9 +93,9 @@ def test_by_hand() -> None:
     ]
 
 
-@pytest.mark.skipif(DATA is None, reason="needs the published data sets: set HYDROMEL_DATA to their folder")
+@pytest.mark.data
 def test_wnut17_there_and_back() -> None:
-    files = sorted((Path(DATA or "") / "tagging" / "wnut17").iterdir())
+    files = sorted((Path(DATA) / "tagging" / "wnut17").iterdir())
     assert len(files) == 3
     for path in files:
         cells = Cells.of(read_text(path, "utf-8"), "tab", None, skip_docstart=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -162,14 +162,17 @@ def test_all_tags() -> None:
     assert all_tags(["A", "B"], "IOB1") == ["O", "B-A", "I-A", "B-B", "I-B"]
 
 
-def test_fifty_thousand_sentences_take_no_time() -> None:
+def test_fifty_thousand_sentences_take_no_call_for_each() -> None:
     rng = np.random.default_rng(0)
     names = all_tags(TYPES, "IOB2")
     lengths = rng.integers(1, 40, 50_000)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = rng.integers(0, len(names), offsets[-1])
-    began = time.process_time()
-    starts, _, _ = spans(ids, offsets, SpanTags.of(names), "IOB2", "default")
-    seconds = time.process_time() - began
+    called = []
+    sys.setprofile(lambda frame, event, argument: called.append(event))
+    try:
+        starts, _, _ = spans(ids, offsets, SpanTags.of(names), "IOB2", "default")
+    finally:
+        sys.setprofile(None)
     assert len(starts) > 100_000
-    assert seconds < 0.5  # some ten times what it takes; a loop over the million tokens takes longer
+    assert 0 < len(called) < 10_000  # a million tokens

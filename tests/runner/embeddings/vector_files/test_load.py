@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from runner.embeddings.vector_files import index
 from runner.embeddings.vector_files import text as vector_text
 from runner.embeddings.vector_files.load import VectorFile, find_vectors, fingerprint
 from runner.embeddings.vector_files.table import Found
+from tests.helpers.published import DATA
 
-DATA = os.environ.get("HYDROMEL_DATA")
 ROWS = {"the": [0.5, -1.25, 3.0], "Ann": [1e-3, 2.0, -0.0625], "ann": [9.0, 8.0, 7.0], "é": [-1.0, 0.0, 1.0]}
 
 
@@ -226,9 +225,8 @@ def test_a_fingerprint_changes_with_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-@pytest.mark.skipif(DATA is None, reason="needs HYDROMEL_DATA, the folder of published data sets")
 def test_published_vectors_are_the_same_as_text_and_as_binary() -> None:
-    folder = Path(str(DATA)) / "vectors"
+    folder = Path(DATA) / "vectors"
     text = folder / "glove.6B.50d.subset.txt"
     lines = text.read_text(encoding="utf-8").splitlines()
     slow = {line.split(" ")[0]: np.float32(line.split(" ")[1:]) for line in lines}
