@@ -41,6 +41,7 @@ from runner.layers.crf.crf import Crf
 from runner.profiling.accounting import Memory
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
+from runner.tracking.provenance import cpu_name
 
 BATCHES, WIDTHS, TAGS = (32, 128), (25, 50), (9, 17, 50)
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -180,12 +181,9 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 def machine(device: str) -> dict[str, object]:
-    model = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cpu": model[0] if model else platform.processor(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "load_average_1_min": os.getloadavg()[0],
         "torch": torch.__version__,

@@ -59,13 +59,13 @@ def git_commit() -> str | None:
 
 
 def cpu_name() -> str:
-    """The processor's own name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    """Return the processor's name, as `lscpu` tells it: on x86 and Arm alike, where /proc/cpuinfo differs."""
+    try:
+        done = subprocess.run(["lscpu"], capture_output=True, text=True, timeout=10, env=os.environ | {"LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired):
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in done.stdout.splitlines() if line.startswith("Model name:")]
+    return next((name for name in names if name not in ("", "-")), platform.processor() or platform.machine())
 
 
 def _versions() -> dict[str, str]:
