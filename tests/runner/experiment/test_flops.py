@@ -21,6 +21,7 @@ from runner.ragged.ragged import Ragged
 from runner.training.state import Training
 from tests.helpers.composed import run, tag_files
 from tests.helpers.contract import rows_of
+from tests.helpers.machine import lstm_is_fused
 
 D, H, GATES = 5, 3, {"rnn": 1, "gru": 3, "lstm": 4}
 
@@ -76,7 +77,7 @@ def test_recurrent_layers(cell: Cell) -> None:
         assert 15 * each - 2 * begin <= both <= 15 * each
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+@pytest.mark.skipif(not lstm_is_fused(), reason="torch has no fused LSTM on this processor")
 def test_a_fused_kernel_is_missed_without_its_formula() -> None:
     layer, x = nn.LSTM(D, H, batch_first=True), torch.randn(2, 4, D)
     counted = {}
