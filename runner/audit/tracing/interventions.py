@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from runner.audit.tracing.alignment import Geometry, possible, worst_difference
-from runner.audit.tracing.observe import Record, Setting, Subject, observe, trace
+from runner.audit.tracing.observe import Record, Setting, Subject, observe, trace, weights_like
 from runner.ragged.ragged import Ragged
 
 Change = Callable[[Tensor], Tensor]
@@ -25,7 +25,7 @@ def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Rec
     def shift(module: nn.Module, inputs: Any, output: Any) -> Any:
         nonlocal calls
         calls += 1
-        return changed(output, lambda one: one + SHIFT, only=record.part) if calls == record.call else output
+        return changed(output, _shift_unevenly, only=record.part) if calls == record.call else output
 
     before = observe(subject, rows, setting)
     with ExitStack() as hooks:
@@ -34,6 +34,11 @@ def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Rec
     if before.error is not None or after.error is not None:
         return True
     return any(worst_difference(a, b) > 0 for a, b in zip(before.outputs, after.outputs, strict=True))
+
+
+def _shift_unevenly(values: Tensor) -> Tensor:
+    """Return values shifted by 0.75 to 1.5, rising: a normalisation takes an equal shift off again, up to rounding."""
+    return values + SHIFT * weights_like(values).to(values)
 
 
 def reads_padding(subject: Subject, rows: Sequence[int], module: str, allowed: float) -> bool:
