@@ -23,4 +23,4 @@ def test_no_normalisation_takes_a_shift_off_again(shape: tuple[int, ...]) -> Non
 
     for normalise in (by_batch, by_layer):
         moved = normalise(_shift_unevenly(values)) - normalise(values)
-        assert moved.abs().max() > 0.1
+        assert moved.abs().max() > 0.01  # rounding would be 1e-15
