@@ -151,7 +151,7 @@ def test_there_is_no_second_derivative() -> None:
     scores = random_scores().requires_grad_()
     tags = torch.zeros(sum(ROWS), dtype=torch.int64)
     total = negative_log_likelihood(scores, tags, random_chain(), rows_of(ROWS)).sum()
-    with pytest.raises(RuntimeError, match="cannot be differentiated: leave create_graph=False"):
+    with pytest.raises(RuntimeError, match="cannot be differentiated again; use create_graph=False"):
         torch.autograd.grad(total, scores, create_graph=True)
 
 
