@@ -83,8 +83,8 @@ def test_moving_and_its_gradient() -> None:
 def test_recurrence_in_few_and_many_rectangles_keeps_the_contract(
     cell: Any, reverse: bool, call: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recurrence, "_call_places", call)
-    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: False)
+    monkeypatch.setattr(Recurrence, "_call_cost", call)
+    monkeypatch.setattr(Recurrence, "_runs_unrolled", lambda self, x: False)
     layer = Recurrence(cell, 6, 5, reverse).double()
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
 
@@ -118,7 +118,7 @@ def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_se
             torch.testing.assert_close(ours.index_select(0, real), torchs[0])
             assert not ours[lengths == 0].any()
     if cell == "lstm":
-        n_blocks = len(Staircase.of(rows, None if state is not None else layer._call_places).blocks)
+        n_blocks = len(Staircase.of(rows, None if state is not None else layer._call_cost).blocks)
         assert n_blocks > 1
         assert watch.describe(layout) == f"oneDNN RNN in {n_blocks} blocks, {layout}"
 
@@ -131,8 +131,8 @@ def test_torchs_packed_sequences_that_run_on_a_gpu_keep_the_contract_too(
     layer, tokens = Recurrence(cell, 6, 5, reverse).double(), torch.randn(13, 6, dtype=torch.float64)
     x = Ragged(tokens, rows_of((5, 0, 1, 7)), "packed")
     stairs = [layer(one, START) for one in (x, x.pad())]
-    monkeypatch.setattr(Recurrence, "_uneven", lambda self, x, state: False)
-    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: False)
+    monkeypatch.setattr(Recurrence, "_runs_rectangles", lambda self, x, state: False)
+    monkeypatch.setattr(Recurrence, "_runs_unrolled", lambda self, x: False)
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
     for (output, end), one in zip(stairs, (x, x.pad()), strict=True):
         other, last = layer(one, START)

@@ -84,7 +84,7 @@ def test_inputs_that_are_not_learned_get_no_gradient_and_weights_the_same(cell: 
 def test_rows_keep_the_contract_where_equal_ones_run_unrolled_too(
     cell: Any, reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: x.rows.n_tokens > 0)
+    monkeypatch.setattr(Recurrence, "_runs_unrolled", lambda self, x: x.rows.n_tokens > 0)
     layer = Recurrence(cell, 6, 5, reverse).double()
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
 
