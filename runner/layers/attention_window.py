@@ -64,12 +64,12 @@ class Reach:
 
     @cached_property
     def is_triangle(self) -> bool:
-        """Whether query t sees exactly keys 0 to t. Kernels have this mask built in and skip half of the work."""
+        """True if query t sees exactly keys 0 to t: kernels have this mask built in."""
         return self.causal and self.places == 0 and not self._slides
 
     @property
     def _slides(self) -> bool:
-        """Whether `memory` hides any key: the first key is too far back for the last query."""
+        """True if `memory` hides any key: the first key is too far back for the last query."""
         return self.memory is not None and self.keys - 1 > self.memory
 
     @cached_property

@@ -1,15 +1,15 @@
-"""A highway layer (Srivastava, Greff, Schmidhuber 2015): part of a vector is transformed, the rest carried through."""
+"""A highway layer (Srivastava, Greff, Schmidhuber 2015): a gate mixes each vector with its transformation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-CARRIED = -2.0  # the gate's first bias: at the beginning most is carried through (their section 2.2)
+CARRIED = -2.0  # initial bias of the gate: at first most of the input is carried through (section 2.2)
 
 
 class Highway(nn.Module):
-    """g relu(W x + b) + (1 - g) x, with g = sigmoid(V x + c); each vector by itself.
+    """g relu(W x + b) + (1 - g) x with g = sigmoid(V x + c), for each vector separately.
 
     Args:
         size: D.
@@ -21,5 +21,5 @@ class Highway(nn.Module):
         nn.init.constant_(self.gate.bias, CARRIED)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(..., D) -> the same."""
+        """Transform vectors (..., D)."""
         return torch.lerp(values, torch.relu(self.transform(values)), torch.sigmoid(self.gate(values)))

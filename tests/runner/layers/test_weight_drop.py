@@ -121,7 +121,7 @@ def test_locked_dropout_has_a_rate_for_each_place() -> None:
         assert torch.equal((row == 0).any(dim=0), lost), "the same at all tokens"
     for wrong in ([0.1], [0.1] * 4, []):
         with pytest.raises(
-            HydromelError, match=r"^encoder\.locked_dropout=\[.*\]: 3 numbers are needed, for each layer"
+            HydromelError, match=r"^encoder\.locked_dropout=\[.*\] has \d+ numbers; give 3: one for each layer"
         ):
             stack(locked_dropout=wrong)
 
