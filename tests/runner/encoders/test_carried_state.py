@@ -267,8 +267,8 @@ def test_an_encoder_that_sees_what_follows_carries_no_state(name: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "causal", "message"),
     [
-        ({"memory": 3}, False, "memory=3 is for what comes before a token"),
-        ({"positions": "rotary", "score": "additive"}, True, "positions=rotary turns what is multiplied"),
+        ({"memory": 3}, False, "memory=3 needs a causal encoder"),
+        ({"positions": "rotary", "score": "additive"}, True, "positions=rotary does not work with score=additive"),
         ({"positions": "rotary", "size": 6, "heads": 2}, True, "size=6 / heads=2 must be even for positions=rotary"),
     ],
 )

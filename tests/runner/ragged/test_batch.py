@@ -70,7 +70,7 @@ def test_ids_on_a_device_are_known_on_the_host_too() -> None:
     assert again.features["pos"].on_host().tolist() == [13, 14, 15]
     wrong = there.select(chosen, width=4).unmasked().features["words"]
     assert wrong.on_host().reshape(3, 4).tolist() == [[3, 4, 5, 0], [0] * 4, [6, 0, 0, 0]]
-    with pytest.raises(ValueError, match="these ids lie on meta alone"):
+    with pytest.raises(ValueError, match="these ids are on meta only"):
         there.features["words"].map(lambda ids: ids + 1).on_host()
 
 
