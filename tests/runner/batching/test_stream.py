@@ -120,7 +120,7 @@ def test_rows_that_are_not_one_text_are_refused():
     two = Ragged(torch.arange(9), rows, "packed")
     with pytest.raises(HydromelError, match=r"unit=stream.*got 2 rows"):
         stream().arrange(Batch({"word": two}, two, np.arange(2)))
-    with pytest.raises(HydromelError, match="an answer a token"):
+    with pytest.raises(HydromelError, match="one target per token"):
         stream().arrange(Batch(text(9).features, torch.zeros(1), np.arange(1)))
 
 

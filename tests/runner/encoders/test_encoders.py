@@ -210,7 +210,7 @@ def test_a_causal_encoder_sees_no_later_token(name: str, layout: str) -> None:
 
 @pytest.mark.parametrize("name", ["blstm", "bgru", "bow"])
 def test_an_encoder_that_sees_what_follows_refuses_to_be_causal(name: str) -> None:
-    with pytest.raises(HydromelError, match=r"bidirectional|one vector a row"):
+    with pytest.raises(HydromelError, match=r"bidirectional|one vector per row"):
         encoder(name, causal=True)
 
 
