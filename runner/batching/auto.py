@@ -50,10 +50,10 @@ class Auto:
         chosen = [(name, self.candidates[name]) for name in self.among]
         if self.batch_sizes is None:
             return chosen
-        return [(name, of_size(batching, size)) for name, batching in chosen for size in self.batch_sizes]
+        return [(name, with_batch_size(batching, size)) for name, batching in chosen for size in self.batch_sizes]
 
 
-def of_size(batching: Batching, batch_size: int) -> Batching:
+def with_batch_size(batching: Batching, batch_size: int) -> Batching:
     """Return the same strategy with `batch_size` examples per update."""
     plan = replace(batching.plan, batch_size=batch_size)  # type: ignore[type-var]  # plans are dataclasses
     return replace(batching, batch_size=batch_size, plan=plan)

@@ -19,7 +19,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, spans
 
-_SHORTEST = 5  # least tokens of a window of varying length, as in the code of Merity et al.
+_MIN_WINDOW = 5  # least tokens of a window of varying length, as in the code of Merity et al.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +164,8 @@ class Stream:
         return batch.pad() if self.layout == "padded" else batch
 
     def _window_lengths(self, total: int, seed: int) -> IntArray:
-        """Draw window lengths that add up to `total`; all but the last are at least `_SHORTEST`."""
-        rng, shortest = np.random.default_rng(seed), min(_SHORTEST, self.window)
+        """Draw window lengths that add up to `total`; all but the last are at least `_MIN_WINDOW`."""
+        rng, shortest = np.random.default_rng(seed), min(_MIN_WINDOW, self.window)
         means = np.where(rng.random(total) < self.half_rate, self.window / 2, self.window)
         drawn = np.maximum(shortest, rng.normal(means, self.spread).astype(np.int64))
         ends = np.minimum(np.cumsum(drawn), total)

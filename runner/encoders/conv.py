@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from runner.common.types import Fraction, PositiveInt
-from runner.layers.attention_window import latest
-from runner.layers.convolution import Convolution, by_products, side_by_side
+from runner.layers.attention_window import latest_indices
+from runner.layers.convolution import Convolution, side_by_side, uses_products
 from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.residual import Joint, Shortcut
 from runner.layers.staircase import packed_tokens
@@ -81,7 +81,7 @@ class Conv(nn.Module):
         """
         if state is not None and not self.causal:
             raise ValueError("only causal convolutions carry a state; got a state with causal=False")
-        if by_products(x, self.sizes):  # products return packed tokens: pack once, not in each layer
+        if uses_products(x, self.sizes):  # products return packed tokens: pack once, not in each layer
             x = Ragged(packed_tokens(x), x.rows, "packed")
         latest = None if state is None else self._latest(x)
         ends: Tails = []
@@ -99,7 +99,7 @@ class Conv(nn.Module):
         """Return the indices of the last tokens of each row, past tokens first, for any layer, (B * tail,)."""
         rows, n_past = x.rows, x.rows.n_rows * self.tail
         starts = rows.host_offsets[:-1] if x.layout == "packed" else np.arange(rows.n_rows) * rows.width
-        return latest(rows, self.tail, np.arange(rows.n_rows) * self.tail, self.tail, n_past + starts)
+        return latest_indices(rows, self.tail, np.arange(rows.n_rows) * self.tail, self.tail, n_past + starts)
 
 
 def _end(before: Tensor, x: Ragged, latest: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ class Transformer(nn.Module):
         padded = x.layout == "padded"
         places = torch.arange(x.rows.width, device=x.values.device) if padded else x.rows.position
         if seen is not None:
-            before = x.rows._send(seen)
+            before = x.rows.send(seen)
             places = before[:, None] + places if padded else before.index_select(0, x.rows.row) + places
         if self.table is None:
             return sinusoids(places, self.size, x.values.dtype)

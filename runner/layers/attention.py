@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from runner.layers.attention_window import Reach
 from runner.layers.dropout import Dropout
-from runner.layers.positions import angles, rotated
+from runner.layers.positions import angles, rotate
 from runner.ragged.ragged import Ragged
 
 Score = Literal["dot", "scaled_dot", "additive"]
@@ -95,7 +95,7 @@ class SelfAttention(nn.Module):
         if self.rotary:
             # positions count from the start of the past: only distances matter, and small numbers are exact
             turns = angles(torch.arange(reach.keys, device=keys.device), keys.shape[-1], keys.dtype)
-            queries, keys = rotated(queries, turns[reach.places :]), rotated(keys, turns)
+            queries, keys = rotate(queries, turns[reach.places :]), rotate(keys, turns)
         drops = self.training and self.dropout.p > 0.0
         # torch's fused kernels know neither additive scores nor dropout with a seed for each row
         if self.score == "additive" or (drops and reach.rows.seeds is not None):

@@ -16,7 +16,7 @@ from runner.ragged.blocks import block_ends
 from runner.ragged.rows import Rows, choose
 
 
-def latest(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -> Tensor:
+def latest_indices(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -> Tensor:
     """Return the indices of the last `count` tokens of each row, in order, (B * count,).
 
     They are the end of the row's own tokens, preceded by the end of its past if the row has fewer than `count`. If past
@@ -32,7 +32,7 @@ def latest(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -
     # position of each kept token relative to the row's own first token: negative positions are in the past
     place = rows.host_lengths[:, None] - np.arange(count, 0, -1)
     index = np.where(place >= 0, own[:, None] + place, past[:, None] + np.maximum(places + place, 0))
-    return rows._send(index.ravel())
+    return rows.send(index.ravel())
 
 
 class Reach:
@@ -93,7 +93,7 @@ class Reach:
             visible = visible & (key >= query - self.memory)
         if full:
             return visible
-        first = self.rows._send(self.places - self.remembered)
+        first = self.rows.send(self.places - self.remembered)
         return visible & (key >= first[:, None, None, None])
 
     @cached_property
@@ -117,7 +117,7 @@ class Reach:
         tokens = np.concatenate([reach.rows.source for reach, _ in self.blocks])
         inverse = np.empty_like(tokens)
         inverse[tokens] = np.arange(len(tokens))
-        return self.rows._send(inverse)
+        return self.rows.send(inverse)
 
     @cached_property
     def kept(self) -> int:
@@ -129,7 +129,7 @@ class Reach:
     def latest(self) -> Tensor:
         """The indices of those places among the B * K keys, (B * kept,)."""
         starts = np.arange(self.rows.n_rows) * self.keys
-        return latest(self.rows, self.kept, starts, self.places, starts + self.places)
+        return latest_indices(self.rows, self.kept, starts, self.places, starts + self.places)
 
 
 def length_mask(rows: Rows) -> Tensor | None:

@@ -46,7 +46,7 @@ def vocabulary_nll(
 
     def chunk_nll(x: Tensor, ids: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         scores = vocabulary_scores(x, weight, bias, precision)
-        return F.cross_entropy(scores.to(_exact(scores.dtype)), ids, reduction="none")
+        return F.cross_entropy(scores.to(_loss_dtype(scores.dtype)), ids, reduction="none")
 
     chunks = [(vectors[place], targets[place]) for place in chunks_of(len(vectors), chunk)]
     if not torch.is_grad_enabled():
@@ -83,7 +83,7 @@ class _Loss(torch.autograd.Function):
         ctx: Any, vectors: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk: int, precision: Precision
     ) -> Tensor:
         dtype = torch.bfloat16 if precision == "bfloat16" else vectors.dtype
-        exact = _exact(dtype)
+        exact = _loss_dtype(dtype)
         x, w = _extended(vectors, 1.0, dtype), _extended(weight, bias, dtype)
         by_x, by_w = torch.empty_like(x, dtype=exact), torch.empty_like(w)
         total = torch.zeros((), dtype=exact, device=x.device)
@@ -121,5 +121,5 @@ def _extended(matrix: Tensor, column: Tensor | float, dtype: torch.dtype) -> Ten
     return extended
 
 
-def _exact(dtype: torch.dtype) -> torch.dtype:
+def _loss_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)

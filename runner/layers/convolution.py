@@ -20,8 +20,8 @@ from runner.layers.staircase import moved, packed_tokens
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
 
-PRODUCT_SIZE = 64  # largest D for which products of windows are faster on a CPU (docs/performance.md)
-CROWDED = 0.8  # least share of real tokens for which a padded rectangle is convolved as it is, on a CPU
+MAX_PRODUCT_SIZE = 64  # largest D for which products of windows are faster on a CPU (docs/performance.md)
+DENSE_SHARE = 0.8  # least share of real tokens for which a padded rectangle is convolved as it is, on a CPU
 Span = tuple[int, int]  # the part of the widest window that a convolution sees: first place, last place + 1
 
 
@@ -68,7 +68,7 @@ class Convolution(nn.Module):
         # after the last row round the line up to a length that oneDNN has a kernel for.
         gap, device = max(self.left, self.right), x.values.device
         places = torch.arange(x.rows.n_tokens, device=device) + (x.rows.row + 1) * gap
-        size = recurring(x.rows.n_tokens + (x.rows.n_rows + 1) * gap)
+        size = round_up_size(x.rows.n_tokens + (x.rows.n_rows + 1) * gap)
         line = x.values.new_zeros(size, x.values.shape[-1])
         line = line.index_copy(0, places, x.values)
         if edge is not None:
@@ -83,7 +83,7 @@ class Convolution(nn.Module):
         return scores.transpose(1, 2)
 
 
-def recurring(size: int) -> int:
+def round_up_size(size: int) -> int:
     """Round `size` up, by a sixteenth at most, to one of 17 sizes from each power of two to the next.
 
     oneDNN compiles a kernel for every size that it has not seen lately, which takes as long as running it.
@@ -105,29 +105,29 @@ def side_by_side(convolutions: Sequence[Convolution], x: Ragged, before: Tensor 
         return x.with_values(x.values.new_zeros(*x.values.shape[:-1], filters))
     tokens = x.values if x.layout == "packed" else x.values.flatten(0, 1)
     if x.values.device.type != "cpu":
-        return _by_torch(convolutions, x, before)
-    if by_products(x, [tokens.shape[1]]):
-        values = _by_products(convolutions, x, tokens, before)
-    elif x.layout == "packed" or x.rows.n_tokens >= CROWDED * len(tokens):
-        return _by_torch(convolutions, x, before)
+        return _convolve_by_torch(convolutions, x, before)
+    if uses_products(x, [tokens.shape[1]]):
+        values = _convolve_windows(convolutions, x, tokens, before)
+    elif x.layout == "packed" or x.rows.n_tokens >= DENSE_SHARE * len(tokens):
+        return _convolve_by_torch(convolutions, x, before)
     else:
-        values = _by_torch(convolutions, Ragged(packed_tokens(x), x.rows, "packed"), before).values
+        values = _convolve_by_torch(convolutions, Ragged(packed_tokens(x), x.rows, "packed"), before).values
     if x.layout == "padded":
         values = moved(values, None, x.rows.flat, len(tokens)).view(*x.values.shape[:-1], -1)
     return x.with_values(values)
 
 
-def by_products(x: Ragged, sizes: Sequence[int]) -> bool:
+def uses_products(x: Ragged, sizes: Sequence[int]) -> bool:
     """Return whether convolutions over vectors of these `sizes` run as matrix products."""
-    return x.values.device.type == "cpu" and max(sizes) <= PRODUCT_SIZE
+    return x.values.device.type == "cpu" and max(sizes) <= MAX_PRODUCT_SIZE
 
 
-def _by_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
+def _convolve_by_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
     x = x.with_values(x.filled(0.0))
     return x.with_values(torch.cat([layer.by_torch(x, before) for layer in convolutions], dim=-1))
 
 
-def _by_products(convolutions: Sequence[Convolution], x: Ragged, tokens: Tensor, before: Tensor | None) -> Tensor:
+def _convolve_windows(convolutions: Sequence[Convolution], x: Ragged, tokens: Tensor, before: Tensor | None) -> Tensor:
     """Convolve `x`, whose places in order are `tokens`, by matrix products; return (N, all filters)."""
     # Windows are gathered from a table of all places, then one place of zeros, then the places of the past. Everything
     # beyond the edges of a row points to the zeros, so the gather needs no mask and reads no padding.
@@ -157,7 +157,7 @@ def _windows(rows: Rows, layout: Layout, left: int, right: int, past: int) -> Te
         seen = np.where((step >= 0) & (step < rows.host_lengths[row]), starts[row] + step, n_places)
         if past:
             seen = np.where(step < 0, n_places + 1 + (row + 1) * past + step, seen)
-        rows.kept[key] = rows._send(seen.ravel())
+        rows.kept[key] = rows.send(seen.ravel())
     windows: Tensor = rows.kept[key]
     return windows
 

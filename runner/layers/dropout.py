@@ -50,7 +50,7 @@ class Dropout(nn.Module):
         if not self.training or self.p == 0.0:
             return values
         if rows.seeds is None:
-            return dropped_out(values, self.p)
+            return drop_values(values, self.p)
         keys = self._keys(rows, rows.seeds, layout)
         for size in values.shape[keys.dim() :]:
             keys = drawn(keys[..., None], torch.arange(size, device=keys.device))
@@ -126,7 +126,7 @@ class TypeDropout(nn.Module):
         return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
 
 
-def dropped_out(values: Tensor, p: float) -> Tensor:
+def drop_values(values: Tensor, p: float) -> Tensor:
     """Drop each value with probability `p` and divide the others by 1 - p, with torch's global generator.
 
     On a CPU, `p` is rounded to a multiple of 1/65536 (0.3 becomes 0.300003). Kept values are divided by the rounded

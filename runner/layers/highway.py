@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-CARRIED = -2.0  # initial bias of the gate: at first most of the input is carried through (section 2.2)
+GATE_BIAS = -2.0  # initial bias of the gate: at first most of the input is carried through (section 2.2)
 
 
 class Highway(nn.Module):
@@ -18,7 +18,7 @@ class Highway(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.transform, self.gate = nn.Linear(size, size), nn.Linear(size, size)
-        nn.init.constant_(self.gate.bias, CARRIED)
+        nn.init.constant_(self.gate.bias, GATE_BIAS)
 
     def forward(self, values: Tensor) -> Tensor:
         """Transform vectors (..., D)."""

@@ -56,19 +56,19 @@ def min_pool(x: Ragged) -> Tensor:
 
 def _extreme(x: Ragged, worst: float) -> Tensor:
     if x.layout == "padded" and x.values.device.type != "cpu":
-        return over_rectangle(x, worst)
+        return padded_extreme(x, worst)
     pooled: Tensor = _Extreme.apply(packed_tokens(x), x.rows, worst)  # type: ignore[no-untyped-call]
     return pooled
 
 
-def over_rectangle(x: Ragged, worst: float) -> Tensor:
+def padded_extreme(x: Ragged, worst: float) -> Tensor:
     """Return the largest values of padded rows (`worst` is -inf) or the smallest (inf). Packed is faster on a CPU."""
     filled = x.filled(worst)
     pooled = filled.amax(dim=1) if worst < 0 else filled.amin(dim=1)
     return pooled.masked_fill((x.lengths == 0)[:, None], 0.0)
 
 
-def _scattered(values: Tensor, rows: Rows, reduce: str, start: float) -> Tensor:
+def _reduce_rows(values: Tensor, rows: Rows, reduce: str, start: float) -> Tensor:
     """Reduce the tokens of each row, (N, D) -> (B, D), from the initial value `start`."""
     initial = values.new_full((rows.n_rows, *values.shape[1:]), start)
     return initial.scatter_reduce(0, rows.row[:, None].expand_as(values), values, reduce)
@@ -79,7 +79,7 @@ class _Extreme(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, rows: Rows, worst: float) -> Tensor:
-        pooled = _scattered(values, rows, "amax" if worst < 0 else "amin", worst)
+        pooled = _reduce_rows(values, rows, "amax" if worst < 0 else "amin", worst)
         ctx.save_for_backward(values, pooled)
         ctx.rows = rows
         return pooled.masked_fill((rows.lengths == 0)[:, None], 0.0)
@@ -89,21 +89,21 @@ class _Extreme(torch.autograd.Function):
         values, pooled = ctx.saved_tensors
         row = ctx.rows.row
         chosen = (values == pooled.index_select(0, row)).to(values.dtype)
-        share = grads[0] / _scattered(chosen, ctx.rows, "sum", 0.0).clamp(min=1.0)
+        share = grads[0] / _reduce_rows(chosen, ctx.rows, "sum", 0.0).clamp(min=1.0)
         return chosen.mul_(share.index_select(0, row)), None, None
 
 
 def first_pool(x: Ragged) -> Tensor:
     """Return the first token of each row."""
-    return _pick(x, torch.zeros_like(x.lengths))
+    return _token_at(x, torch.zeros_like(x.lengths))
 
 
 def last_pool(x: Ragged) -> Tensor:
     """Return the last real token of each row, never the end of the padded row."""
-    return _pick(x, x.lengths - 1)
+    return _token_at(x, x.lengths - 1)
 
 
-def _pick(x: Ragged, position: Tensor) -> Tensor:
+def _token_at(x: Ragged, position: Tensor) -> Tensor:
     """Return the token at `position` (B,) of each row, and 0 for empty rows."""
     # the places of empty rows are clamped to an existing one, whose value is then masked
     empty = (x.lengths == 0)[:, None]
@@ -137,12 +137,12 @@ class AttentionPool(nn.Module):
         # subtracting the largest score of each row does not change the softmax and keeps exp in range
         highest = max_pool(scores.map(Tensor.detach))
         shift = highest.index_select(0, x.rows.row) if x.layout == "packed" else highest[:, None, :]
-        weights = scores.with_values((scores.values - shift).masked_fill(~_real(x), -torch.inf).exp())
+        weights = scores.with_values((scores.values - shift).masked_fill(~_token_mask(x), -torch.inf).exp())
         total = sum_pool(weights).masked_fill((x.lengths == 0)[:, None], 1.0)
         return sum_pool(x.with_values(x.values * weights.values)) / total
 
 
-def _real(x: Ragged) -> Tensor:
+def _token_mask(x: Ragged) -> Tensor:
     """Return the mask of real tokens, with a trailing dimension to broadcast."""
     return x.mask().unsqueeze(-1)
 

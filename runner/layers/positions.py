@@ -27,7 +27,7 @@ def sinusoids(positions: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     return torch.stack([turns.sin(), turns.cos()], dim=-1).flatten(-2).to(dtype)
 
 
-def rotated(vectors: Tensor, turns: Tensor) -> Tensor:
+def rotate(vectors: Tensor, turns: Tensor) -> Tensor:
     """Rotate each pair of adjacent features by its angle: (..., T, d), (T, d / 2) -> (..., T, d).
 
     The product of a rotated query and a rotated key depends on the distance of their positions only (RoFormer, Su et

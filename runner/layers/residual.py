@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from runner.layers.highway import CARRIED
+from runner.layers.highway import GATE_BIAS
 from runner.ragged.ragged import Ragged
 
 Shortcut = Literal["none", "residual", "highway"]
@@ -33,7 +33,7 @@ class Joint(nn.Module):
         self.project = nn.Linear(input_size, size, bias=False) if projects else nn.Identity()
         self.gate = nn.Linear(input_size, size) if shortcut == "highway" else None
         if self.gate is not None:
-            nn.init.constant_(self.gate.bias, CARRIED)
+            nn.init.constant_(self.gate.bias, GATE_BIAS)
         self.norm = nn.LayerNorm(size) if layer_norm else nn.Identity()
 
     def forward(self, before: Ragged, after: Ragged) -> Ragged:

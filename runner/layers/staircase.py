@@ -59,7 +59,7 @@ class Staircase:
             Block(ends[stop] - ends[start], running[start]) for start, stop in zip(starts, stops, strict=True)
         ]
         self.sizes = [block.steps * block.rows for block in self.blocks]
-        self.row_order = rows._send(order[: running[0]])
+        self.row_order = rows.send(order[: running[0]])
         self._rank = np.empty_like(order)
         self._rank[order] = np.arange(len(order))
         self._lengths = lengths[order[: running[0]]]  # longest first
@@ -76,18 +76,18 @@ class Staircase:
     @cached_property
     def places(self) -> Tensor:
         """Return the place of each packed token, (N,)."""
-        return self.rows._send(self._places_of(self.rows.host_position))
+        return self.rows.send(self._places_of(self.rows.host_position))
 
     @cached_property
     def reversed_places(self) -> Tensor:
         """Return the place of each packed token, (N,), if every row is read from its own end."""
         lengths = np.repeat(self.rows.host_lengths, self.rows.host_lengths)
-        return self.rows._send(self._places_of(lengths - 1 - self.rows.host_position))
+        return self.rows.send(self._places_of(lengths - 1 - self.rows.host_position))
 
     @cached_property
     def last_places(self) -> Tensor:
         """Return the place of each row's last token, (R,), longest row first."""
-        return self.rows._send(self._first[self._lengths - 1] + np.arange(len(self._lengths)))
+        return self.rows.send(self._first[self._lengths - 1] + np.arange(len(self._lengths)))
 
     @cached_property
     def running(self) -> list[int]:
@@ -160,7 +160,7 @@ def moved(values: Tensor, source: Tensor | None, target: Tensor | None, size: in
         target: (N,) distinct places of the result; None: the first N, with `size` N.
         size: length of the result.
     """
-    result: Tensor = _Moved.apply(values, source, target, size)  # type: ignore[no-untyped-call]
+    result: Tensor = _Move.apply(values, source, target, size)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -169,7 +169,7 @@ def packed_tokens(x: Ragged) -> Tensor:
     return x.values if x.layout == "packed" else moved(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
 
 
-class _Moved(torch.autograd.Function):
+class _Move(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
         ctx.save_for_backward(source, target)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from runner.layers.dropout import dropped_out
+from runner.layers.dropout import drop_values
 
 
 class WeightDrop(nn.Module):
@@ -33,7 +33,7 @@ class WeightDrop(nn.Module):
             return
         kept = cell._flat_weights
         from_input, from_hidden, *biases = cell.all_weights[0]
-        cell._flat_weights = [from_input, dropped_out(from_hidden, self.drop), *biases]
+        cell._flat_weights = [from_input, drop_values(from_hidden, self.drop), *biases]
         try:
             with warnings.catch_warnings():  # cuDNN warns that it copies weights that are not contiguous
                 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")

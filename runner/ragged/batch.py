@@ -53,7 +53,7 @@ class Batch:
         if isinstance(self.target, Ragged):
             target: Tensor | Ragged = self.target.select_by(rows, tokens)
         else:
-            target = self.target.index_select(0, rows._send(np.ascontiguousarray(chosen)))
+            target = self.target.index_select(0, rows.send(np.ascontiguousarray(chosen)))
         return Batch(features, target, self.index[chosen], continues)
 
     def pad(self) -> Batch:

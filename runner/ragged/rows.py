@@ -18,7 +18,7 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 
-WITHOUT_WAITING = 2**16  # bytes that CUDA copies from pageable memory without blocking (CUDA programming guide)
+NON_BLOCKING_BYTES = 2**16  # bytes that CUDA copies from pageable memory without blocking (CUDA programming guide)
 
 
 class Rows:
@@ -58,7 +58,8 @@ class Rows:
         if self.width < max(1, self.max_len):
             raise ValueError(f"width {self.width} is less than {max(1, self.max_len)}; it must hold the longest row")
 
-    def _send(self, array: npt.NDArray[np.generic]) -> Tensor:
+    def send(self, array: npt.NDArray[np.generic]) -> Tensor:
+        """Copy an array to the device of the index maps without blocking the host."""
         return sent(array, self.device)
 
     @cached_property
@@ -69,22 +70,22 @@ class Rows:
     @cached_property
     def offsets(self) -> Tensor:
         """(B+1,) `host_offsets` on the device."""
-        return self._send(self.host_offsets)
+        return self.send(self.host_offsets)
 
     @cached_property
     def lengths(self) -> Tensor:
         """(B,) the number of tokens of each row, on the device."""
-        return self._send(self.host_lengths)
+        return self.send(self.host_lengths)
 
     @cached_property
     def row(self) -> Tensor:
         """(N,) the row of each token."""
-        return self._send(np.repeat(np.arange(self.n_rows), self.host_lengths))
+        return self.send(np.repeat(np.arange(self.n_rows), self.host_lengths))
 
     @cached_property
     def position(self) -> Tensor:
         """(N,) the position of each token in its row, from 0."""
-        return self._send(self.host_position)
+        return self.send(self.host_position)
 
     @cached_property
     def host_position(self) -> IntArray:
@@ -94,7 +95,7 @@ class Rows:
     @cached_property
     def flat(self) -> Tensor:
         """(N,) the index of each token in the flattened padded layout, (B*T)."""
-        return self._send(self.host_flat)
+        return self.send(self.host_flat)
 
     @cached_property
     def host_flat(self) -> IntArray:
@@ -111,7 +112,7 @@ class Rows:
     def packed_reversal(self) -> Tensor:
         """(N,) packed indices that reverse each row; applying them twice restores the order."""
         ends = np.repeat(self.host_offsets[1:], self.host_lengths)
-        return self._send(ends - 1 - self.host_position)
+        return self.send(ends - 1 - self.host_position)
 
     @cached_property
     def padded_reversal(self) -> Tensor:
@@ -194,17 +195,17 @@ class TimeMajor:
         # the rows that run at step t are those longer than t: a cumulative count of lengths, from the longest
         running = np.cumsum(np.bincount(lengths, minlength=rows.max_len + 1)[::-1])[::-1][1:]
         return cls(
-            tokens=rows._send(tokens),
-            inverse=rows._send(inverse),
+            tokens=rows.send(tokens),
+            inverse=rows.send(inverse),
             batch_sizes=torch.from_numpy(running.astype(np.int64).copy()),
-            row_order=rows._send(order),
+            row_order=rows.send(order),
         )
 
 
 def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     """Copy an array to a device without blocking the host; large arrays need pinned memory for that."""
     tensor = torch.from_numpy(array)
-    if device.type == "cuda" and array.nbytes > WITHOUT_WAITING:
+    if device.type == "cuda" and array.nbytes > NON_BLOCKING_BYTES:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
@@ -213,7 +214,7 @@ def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows
     """Return the `Rows` of the chosen rows, with their seeds, and the packed index of each of their tokens."""
     selected, tokens = spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
     if rows.seeds is not None:
-        selected.seeds = rows.seeds.index_select(0, rows._send(np.ascontiguousarray(chosen)))
+        selected.seeds = rows.seeds.index_select(0, rows.send(np.ascontiguousarray(chosen)))
     return selected, tokens
 
 
@@ -221,4 +222,4 @@ def spans(starts: IntArray, lengths: IntArray, device: torch.device, width: int 
     """Return the `Rows` of spans of `lengths` (B,) packed tokens from `starts` (B,), and the index of each token."""
     rows = Rows(lengths, device, width)
     rows.source = np.repeat(starts - rows.host_offsets[:-1], lengths) + np.arange(rows.n_tokens)
-    return rows, rows._send(rows.source)
+    return rows, rows.send(rows.source)

@@ -17,7 +17,7 @@ from runner.common.arrays import IntArray
 from runner.layers.crf.chain import Chain, wide
 from runner.ragged.rows import Rows
 
-FEW_TAGS = 32  # number of tags up to which numpy's steps are faster than torch's on a CPU (docs/performance.md)
+MAX_NUMPY_TAGS = 32  # number of tags up to which numpy's steps are faster than torch's on a CPU (docs/performance.md)
 FloatArray = npt.NDArray[np.floating]
 
 
@@ -38,7 +38,7 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
         return torch.zeros(0, dtype=torch.int64, device=scores.device), best
     time, chain = rows.time_major, chain.to(best.dtype)
     own, last = scores.to(best.dtype).index_select(0, time.tokens), time.inverse.index_select(0, rows.ends[1])
-    on_host = scores.device.type == "cpu" and scores.shape[1] <= FEW_TAGS
+    on_host = scores.device.type == "cpu" and scores.shape[1] <= MAX_NUMPY_TAGS
     paths = _paths_on_host if on_host else _paths
     tags, highest = paths(own, chain, time.batch_sizes.numpy().tolist(), last)
     return tags.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)

@@ -68,7 +68,7 @@ def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[
 CELLS: dict[str, Cell] = {"RNN_TANH": rnn_cell, "GRU": gru_cell, "LSTM": lstm_cell}
 
 
-def hidden_of(gates: Gates, state: Carried) -> Tensor:
+def hidden_state(gates: Gates, state: Carried) -> Tensor:
     """Return the hidden state, (R, H): the output of a layer."""
     return state[0]
 
@@ -83,7 +83,7 @@ def stepped(
     inputs: Tensor,
     batch_sizes: list[int],
     state: Carried,
-    keep: Callable[[Gates, Carried], Tensor] = hidden_of,
+    keep: Callable[[Gates, Carried], Tensor] = hidden_state,
 ) -> tuple[Tensor, Carried]:
     """Step a cell through time, over the rows that are still running at each step.
 

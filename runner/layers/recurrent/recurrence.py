@@ -64,8 +64,8 @@ class Recurrence(nn.Module):
                 return self._run_staircase(x, state)
             if not self.reverse:
                 return self._run(x, state)
-            output, end = self._run(reversed_rows(x), state)
-            return reversed_rows(output), end
+            output, end = self._run(reverse_rows(x), state)
+            return reverse_rows(output), end
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -77,13 +77,13 @@ class Recurrence(nn.Module):
         packed = x.with_values(x.filled(0.0)).pack()
         if not x.rows.n_tokens:
             return packed.with_values(packed.values.new_zeros(0, len(self.parts), self.hidden))
-        read = reversed_rows(packed) if self.reverse else packed
+        read = reverse_rows(packed) if self.reverse else packed
         time = read.rows.time_major
-        inputs = permuted(read.values, time.tokens, time.inverse)
+        inputs = permute(read.values, time.tokens, time.inverse)
         start = tuple(part.index_select(0, time.row_order) for part in self._initial(read, state))
         steps, _ = stepped(self.cell, inputs, time.batch_sizes.tolist(), start, keep=everything)
-        parts = read.with_values(permuted(steps, time.inverse, time.tokens))
-        return reversed_rows(parts) if self.reverse else parts
+        parts = read.with_values(permute(steps, time.inverse, time.tokens))
+        return reverse_rows(parts) if self.reverse else parts
 
     def _run(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
         """Run rows from their first token to their last by torch's module, as a rectangle or a packed sequence."""
@@ -186,7 +186,7 @@ class Recurrence(nn.Module):
     def _run_packed(self, x: Ragged, state: Carried) -> tuple[Tensor, Carried]:
         """Run a `PackedSequence`: (N, D) and state -> (N, H) and state. Empty rows are not part of it."""
         time = x.rows.time_major
-        inputs = permuted(x.values, time.tokens, time.inverse)
+        inputs = permute(x.values, time.tokens, time.inverse)
         start = tuple(part.index_select(0, time.row_order) for part in state)
         if x.rows.stepped:
             output, end = stepped(self.cell, inputs, time.batch_sizes.tolist(), start)
@@ -194,7 +194,7 @@ class Recurrence(nn.Module):
             sequence, end = self._call_module(PackedSequence(inputs, time.batch_sizes), start)
             output = sequence.data
         final = tuple(old.to(new.dtype).index_copy(0, time.row_order, new) for old, new in zip(state, end, strict=True))
-        return permuted(output, time.inverse, time.tokens), final
+        return permute(output, time.inverse, time.tokens), final
 
     def _call_module(self, inputs: Any, state: Carried) -> tuple[Any, Carried]:
         """Call torch's module, whose states have a first dimension for layers and are no tuple if there is one part."""
@@ -231,28 +231,28 @@ def _warn_of_float32(dtype: torch.dtype) -> None:
     )
 
 
-def reversed_rows(x: Ragged) -> Ragged:
+def reverse_rows(x: Ragged) -> Ragged:
     """Return each row in reverse order, with padding in place. Reversing twice restores `x`."""
     if x.rows.n_rows == 1 and x.layout == "packed":  # batching=size1, where making an index map would cost more
         return x.with_values(x.values.flip(0))
     if x.layout == "packed":
-        return x.with_values(permuted(x.values, x.rows.packed_reversal, x.rows.packed_reversal))
+        return x.with_values(permute(x.values, x.rows.packed_reversal, x.rows.packed_reversal))
     starts = torch.arange(x.rows.n_rows, device=x.values.device)[:, None] * x.rows.width
     order = (starts + x.rows.padded_reversal).flatten()
-    return x.with_values(permuted(x.values.flatten(0, 1), order, order).view(x.values.shape))
+    return x.with_values(permute(x.values.flatten(0, 1), order, order).view(x.values.shape))
 
 
-def permuted(values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+def permute(values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
     """Return `values[order]` for a permutation and its inverse: (N, *) -> (N, *).
 
     The gradient of a permutation is a gather by its inverse; the gradient of `index_select`, which has to allow for
     repeated indices, is a scattered sum and much slower.
     """
-    result: Tensor = _Permuted.apply(values, order, inverse)  # type: ignore[no-untyped-call]
+    result: Tensor = _Permute.apply(values, order, inverse)  # type: ignore[no-untyped-call]
     return result
 
 
-class _Permuted(torch.autograd.Function):
+class _Permute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(inverse)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from runner.layers.attention_window import Reach, latest, length_mask
+from runner.layers.attention_window import Reach, latest_indices, length_mask
 from runner.ragged import blocks
 from tests.helpers.contract import NoWaiting, rows_of
 
@@ -20,7 +20,7 @@ def test_the_latest_tokens_are_those_of_the_past_and_then_the_rows_own(count: in
     rows = rows_of(lengths)
     past = np.arange(4) * places
     own = 4 * places + rows.host_offsets[:-1]
-    got = latest(rows, count, past, places, own).view(4, count).tolist()
+    got = latest_indices(rows, count, past, places, own).view(4, count).tolist()
     for row, length in enumerate(lengths):
         history = [*range(past[row], past[row] + places), *range(own[row], own[row] + length)]
         expected = history[max(0, len(history) - count) :]

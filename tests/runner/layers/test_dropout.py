@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
 from runner.layers.attention_window import Reach
-from runner.layers.dropout import Dropout, drawn, dropped_out, numbered
+from runner.layers.dropout import Dropout, drawn, drop_values, numbered
 from runner.layers.pooling import pooling
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, check_contract, rows_of
@@ -105,8 +105,8 @@ def test_attention_weights_keep_the_contract_where_rows_bring_seeds(causal: bool
 
 def test_without_seeds_torchs_generator_draws() -> None:
     torch.manual_seed(0)
-    expected = dropped_out(torch.ones(9, 4), 0.3)
-    again = dropped_out(torch.ones(9, 4), 0.3)
+    expected = drop_values(torch.ones(9, 4), 0.3)
+    again = drop_values(torch.ones(9, 4), 0.3)
     assert not torch.equal(expected, again)
     torch.manual_seed(0)
     assert torch.equal(Dropout(0.3)(torch.ones(9, 4), rows_of([5, 4]), "packed"), expected)
@@ -116,7 +116,7 @@ def test_without_seeds_torchs_generator_draws() -> None:
 def test_torchs_generator_drops_with_the_probability_asked_for(p: float) -> None:
     """Within five standard errors, in each of the four places that one draw of 64 bits decides on, and in pairs."""
     torch.manual_seed(3)
-    values = dropped_out(torch.ones(2**18, 4, dtype=torch.float64), p)
+    values = drop_values(torch.ones(2**18, 4, dtype=torch.float64), p)
     drops = min(round(p * 2**16), 2**16 - 1) / 2**16
     lost = values == 0
     assert torch.equal(values[~lost].unique(), torch.tensor([1 / (1 - drops)], dtype=torch.float64))
@@ -132,7 +132,7 @@ def test_torchs_generator_drops_with_the_probability_asked_for(p: float) -> None
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 1, 7)])
 def test_what_is_kept_has_a_gradient_and_what_is_dropped_has_none(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     values = torch.full(shape, 3.0, dtype=dtype, requires_grad=True)
-    dropped = dropped_out(values, 0.5)
+    dropped = drop_values(values, 0.5)
     dropped.sum().backward()
     assert dropped.dtype is dtype
     assert values.grad is not None

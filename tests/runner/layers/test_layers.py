@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.interfaces import START
 from runner.layers import convolution
-from runner.layers.convolution import Convolution, recurring, side_by_side
-from runner.layers.pooling import over_rectangle, pooling
+from runner.layers.convolution import Convolution, round_up_size, side_by_side
+from runner.layers.pooling import padded_extreme, pooling
 from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.profiling.kernels import KernelWatch
 from runner.ragged.ragged import Ragged
@@ -89,9 +89,9 @@ def test_equal_largest_values_share_the_gradient_in_both_layouts() -> None:
 
 @pytest.mark.parametrize("worst", [-torch.inf, torch.inf])
 def test_on_a_gpu_the_largest_of_a_rectangle_is_the_same(worst: float) -> None:
-    check_contract(lambda x: over_rectangle(x.pad() if x.layout == "packed" else x, worst), 6)
+    check_contract(lambda x: padded_extreme(x.pad() if x.layout == "packed" else x, worst), 6)
     x = ragged(layout="padded", widen=2)
-    torch.testing.assert_close(over_rectangle(x, worst), pooling("max" if worst < 0 else "min", 6)(x))
+    torch.testing.assert_close(padded_extreme(x, worst), pooling("max" if worst < 0 else "min", 6)(x))
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -124,9 +124,9 @@ def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
         weigh = torch.randn(sum(LENGTHS), 10, dtype=torch.float64)
         asked = [values, *parameters, *([] if past is None else [past])]
         for largest_product in (64, 0):
-            monkeypatch.setattr(convolution, "PRODUCT_SIZE", largest_product)
+            monkeypatch.setattr(convolution, "MAX_PRODUCT_SIZE", largest_product)
             for crowded in (0.0, 1.0):
-                monkeypatch.setattr(convolution, "CROWDED", crowded)
+                monkeypatch.setattr(convolution, "DENSE_SHARE", crowded)
                 check_contract(lambda x: side_by_side(layers, x, None), 6, parameters)
                 together = side_by_side(layers, x, past).tokens()
                 found.append((together, *torch.autograd.grad((together * weigh).sum(), asked)))
@@ -146,7 +146,7 @@ def test_a_line_that_is_lengthened_changes_no_answer(causal: bool, monkeypatch: 
     for past in (before, None) if causal else (None,):
         found = []
         for largest_product in (64, 0):
-            monkeypatch.setattr(convolution, "PRODUCT_SIZE", largest_product)
+            monkeypatch.setattr(convolution, "MAX_PRODUCT_SIZE", largest_product)
             answer = layer(x, past).values
             weigh = torch.linspace(1, 2, answer.numel(), dtype=torch.float64).view(answer.shape)
             found.append((answer, *torch.autograd.grad((answer * weigh).sum(), [values, *layer.parameters()])))
@@ -156,9 +156,9 @@ def test_a_line_that_is_lengthened_changes_no_answer(causal: bool, monkeypatch: 
 
 def test_lengths_of_lines_recur() -> None:
     for size in (1, 31, 32, 33, 1000, 1024, 1025, 65_537):
-        assert size <= recurring(size) <= size * 17 / 16
+        assert size <= round_up_size(size) <= size * 17 / 16
     for power in range(3, 13):
-        assert len({recurring(size) for size in range(2**power, 2 ** (power + 1))}) <= 17
+        assert len({round_up_size(size) for size in range(2**power, 2 ** (power + 1))}) <= 17
 
 
 def test_convolutions_run_in_mixed_precision() -> None:

@@ -14,7 +14,7 @@ from runner.audit.tracing.module_state import with_dropout, without_dropout
 from runner.common.errors import HydromelError
 from runner.encoders.rnn import Rnn
 from runner.interfaces import START
-from runner.layers.dropout import dropped_out
+from runner.layers.dropout import drop_values
 from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.layers.weight_drop import WeightDrop
 from runner.ragged.ragged import Ragged
@@ -37,7 +37,7 @@ def inputs(lengths: list[int]) -> Ragged:
 def mask_of(module: Recurrence, seed: int, drop: float) -> Tensor:
     """The mask that is drawn first from a seed."""
     torch.manual_seed(seed)
-    return dropped_out(torch.ones_like(module.cell.weight_hh_l0), drop)
+    return drop_values(torch.ones_like(module.cell.weight_hh_l0), drop)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -333,7 +333,7 @@ def test_no_step_runs_over_padding(
 
     monkeypatch.setattr(module, step, counting)
     if step == "_best_previous":
-        monkeypatch.setattr(crf_decode, "FEW_TAGS", 0)
+        monkeypatch.setattr(crf_decode, "MAX_NUMPY_TAGS", 0)
     if run == "likelihood":
         crf.negative_log_likelihood(x, torch.zeros(57, dtype=torch.int64))
     else:
@@ -350,7 +350,7 @@ def test_paths_on_the_host_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, n
     chain = Chain(*(one.round() for one in (chain.start, chain.transitions, chain.end)))
     scores = torch.randint(3, (sum(lengths), n_tags)).double()
     on_host = viterbi(scores, chain, rows)
-    monkeypatch.setattr(crf_decode, "FEW_TAGS", 0)
+    monkeypatch.setattr(crf_decode, "MAX_NUMPY_TAGS", 0)
     for mine, theirs in zip(on_host, viterbi(scores, chain, rows), strict=True):
         assert torch.equal(mine, theirs)
 
