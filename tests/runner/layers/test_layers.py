@@ -1,4 +1,4 @@
-"""Every layer keeps the contract, equals a slow reference or torch's own module, and never waits for the device."""
+"""Every layer keeps the contract, equals a reference or torch's module, and never synchronises with the device."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_pooling_keeps_the_contract(name: Any) -> None:
 
 
 def by_definition(name: str, pool: Any, row: Tensor) -> Tensor:
-    """(length, D) -> (D,), slowly."""
+    """Pool one row by a simple loop: (length, D) -> (D,)."""
     if name == "attention":
         scores = torch.stack([pool.query(torch.tanh(pool.hidden(token))) for token in row]).detach()
         total = sum(math.exp(score) for score in scores)
@@ -114,7 +114,7 @@ def test_convolution_keeps_the_contract_and_equals_each_row_by_itself(width: int
 def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
     causal: bool, layout: str, widen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of several widths, with and without what stood before the rows; by products, and by torch's convolutions."""
+    """Check several widths, with and without a past, by matrix products and by torch's convolutions."""
     layers = [Convolution(6, filters, width, causal).double() for filters, width in ((4, 3), (2, 1), (3, 6), (1, 4))]
     parameters = [one for layer in layers for one in weights(layer)]
     x, before = ragged(layout=layout, widen=widen), torch.randn(len(LENGTHS), 7, 6, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_line_that_is_lengthened_changes_no_answer(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long enough for zeros behind it; with what stood before the rows, and without."""
+    """Check rows long enough for zeros after the line, with and without a past."""
     lengths = (40, 0, 31, 1, 50)
     layer, x = Convolution(6, 4, 4, causal).double(), ragged(lengths)
     values, before = x.values.requires_grad_(), torch.randn(5, 3, 6, dtype=torch.float64)
@@ -276,7 +276,7 @@ def test_no_layer_waits_for_the_device(layout: Any) -> None:
 
 def test_half_precision_sums_do_not_round_at_each_token() -> None:
     x = Ragged(torch.ones(1000, 1, dtype=torch.bfloat16), rows_of((1000,)), "packed")
-    for layout in (x, x.pad()):  # added one by one, bf16 stops at 256
+    for layout in (x, x.pad()):  # summed one by one, bf16 stops at 256
         assert pooling("sum", 1)(layout).item() == 1000
         assert pooling("mean", 1)(layout).item() == 1
         assert pooling("sum", 1)(layout).dtype is pooling("mean", 1)(layout).dtype is torch.float32

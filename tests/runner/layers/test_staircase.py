@@ -1,4 +1,4 @@
-"""Rows as rectangles, against slow and obvious references; recurrent layers over them, in float32 against torch's."""
+"""Staircases against simple references, and recurrent layers that use them against torch in float32."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runner.ragged.ragged import Ragged
 from tests.helpers.contract import check_contract, rows_of
 
 LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=9).filter(any)
-CALLS = [0.0, 3.0, 20.0, 1e9, None]  # from no padding at all to one rectangle
+CALLS = [0.0, 3.0, 20.0, 1e9, None]  # from no padding to one rectangle
 CELLS = ("lstm", "gru", "rnn")
 
 
@@ -95,7 +95,7 @@ def test_recurrence_in_few_and_many_rectangles_keeps_the_contract(
 def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_sequence(
     cell: Any, state: Any, layout: str
 ) -> None:
-    """In float32, of sizes at which several rectangles pay; outputs, all gradients, and the state at each row's end."""
+    """Compare outputs, all gradients and final states in float32, for sizes at which several rectangles pay off."""
     torch.manual_seed(1)
     lengths = np.random.default_rng(1).integers(0, 40, 60).clip(0, 33)
     rows, layer = rows_of(lengths.tolist()), Recurrence(cell, 20, 100, reverse=False)
@@ -103,7 +103,7 @@ def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_se
     x = Ragged(tokens, rows, "packed")
     with KernelWatch() as watch:
         output, end = layer(x if layout == "packed" else x.pad(float("nan")), state)
-    real = torch.from_numpy(np.flatnonzero(lengths))  # torch's takes no empty rows
+    real = torch.from_numpy(np.flatnonzero(lengths))  # torch accepts no empty rows
     sequence = x.pad().values.index_select(0, real)
     packed = pack_padded_sequence(sequence, torch.from_numpy(lengths)[real], batch_first=True, enforce_sorted=False)
     expected, last = layer.cell(packed)

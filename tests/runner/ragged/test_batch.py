@@ -1,4 +1,4 @@
-"""Batches: what is selected, how it is laid out, and what the known-wrong layout does."""
+"""Batches: selection, layouts, and the deliberately wrong layout."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_moving_keeps_shared_rows_shared() -> None:
 
 
 def test_ids_on_a_device_are_known_on_the_host_too() -> None:
-    """Without waiting: the device has no numbers here."""
+    """Select without synchronising: this device holds no values."""
     there = split(per_token=True).to(torch.device("meta"))
     chosen = np.array([2, 1, 3])
     for batch, laid_out in [(there.select(chosen), lambda one: one), (there.select(chosen, width=4), Batch.pad)]:
