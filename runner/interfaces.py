@@ -1,4 +1,4 @@
-"""What the runner asks of a task, a model's parts and a corpus. `tasks/` holds the answers."""
+"""The protocols that connect the runner with a task, the parts of a model and a corpus. `tasks/` implements them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 
-State = Any  # what a recurrent encoder carries from one window of a text to the next; None: rows by themselves
-START: State = ()  # the state at the begin of a text that is read in windows
+State = Any  # what a recurrent encoder carries from one window of a text to the next; None: rows are independent
+START: State = ()  # the state at the start of a text that is read in windows
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum and what it counts (rows or tokens). Division happens once per update, over all of its micro-batches."""
+    """A summed loss and the number of rows or tokens in the sum.
+
+    An update divides once, over all of its micro-batches, so the split into micro-batches does not change the mean.
+    """
 
     total: Tensor
     count: int
@@ -30,11 +33,11 @@ class Loss:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model answers, for every row or real token of a split in the split's own order, on the host.
+    """The model's prediction for every row or real token of a split, in the order of the split, on the host.
 
     Attributes:
-        answers: (N,) int64 ids.
-        probability: (N,) float32 of that answer, 0 to 1.
+        answers: (N,) int64 predicted ids.
+        probability: (N,) float32 probability of the predicted id, 0 to 1.
     """
 
     answers: npt.NDArray[np.int64]
@@ -42,23 +45,25 @@ class Predictions:
 
 
 class Corpus(Protocol):
-    """Text as published: one Arrow table a split (`train`, `valid`, `test`).
+    """A text data set as published: one Arrow table for each split (`train`, `valid`, `test`).
 
-    Columns: `tokens` list<string>; `label` string (classify); `tags` list<string> (tag); any others of the file;
-    optionally `line` int64, the line of the file on which each row begins. The schema's metadata may hold `path`.
+    Columns: `tokens` list<string>; `label` string (classify); `tags` list<string> (tag); any other columns of the
+    file; optionally `line` int64, the line of the file on which each row starts. The schema's metadata may hold `path`.
     """
 
     name: str
 
     def fingerprint(self) -> str:
-        """A hash of the files' contents and of how they are read; cheap beside reading them."""
+        """Return a hash of the files' contents and of the options they are read with. Cheap compared with `read`."""
         ...
 
-    def read(self) -> dict[str, pa.Table]: ...
+    def read(self) -> dict[str, pa.Table]:
+        """Return the table of each split."""
+        ...
 
 
 class Encoder(Protocol):
-    """Token vectors -> token vectors (or one vector a row: `per_token` is then false, its rows have length 1)."""
+    """Map token vectors to token vectors, or to one vector per row (`per_token` is false and rows have length 1)."""
 
     output_size: int
     per_token: bool
@@ -67,105 +72,115 @@ class Encoder(Protocol):
 
 
 class Head(Protocol):
-    """Token vectors -> scores, loss and predictions. Scores are (B, C), or (N, C) for the real tokens alone: one a
-    possible answer, or whatever else the head makes its losses and predictions from.
+    """Map token vectors to scores, and scores to losses and predictions.
+
+    Scores are (B, C) for rows or (N, C) for real tokens: one per class, or whatever else the head needs for its losses
+    and predictions.
     """
 
     def __call__(self, encoded: Ragged, batch: Batch) -> Tensor: ...
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Summed over rows or real tokens, with their number."""
+        """Return the loss summed over rows or real tokens, with their number."""
         ...
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        """The terms of that sum: (B,) one a row, or a packed `Ragged` of one a real token (see `per_row`)."""
+        """Return the terms of that sum: (B,) per row, or a packed `Ragged` per real token (see `per_row`)."""
         ...
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        """(B,) or (N,) int64: the answers."""
+        """Return the predicted ids, (B,) or (N,) int64."""
         ...
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        """(B, C) or (N, C), in float32 at least: of every possible answer by itself."""
+        """Return the probability of every class, (B, C) or (N, C), in at least float32."""
         ...
 
 
 class Metric(Protocol):
-    """Gathers predictions on the device, without synchronising, and computes once at the end."""
+    """An accumulator of predictions on the device: it never synchronises in `update` and computes once at the end."""
 
     @property
     def takes(self) -> Literal["answers", "losses"]:
-        """What the head predicts, or its losses: (B,), or (N,) for real tokens."""
+        """The input of `update`: the head's predictions or its losses, (B,) for rows or (N,) for real tokens."""
         ...
 
-    def update(self, said: Tensor, batch: Batch) -> None: ...
+    def update(self, values: Tensor, batch: Batch) -> None:
+        """Add the predictions or losses of one batch."""
+        ...
 
     def compute(self) -> dict[str, Any]:
-        """Named figures (floats, documented units) and, by name, tables of detail (nested dicts and lists)."""
+        """Return figures by name (floats with documented units) and detail tables by name (nested dicts and lists)."""
         ...
 
 
 class Inspector(Protocol):
-    """Looks into a finished run's predictions, and says them in the data set's own words."""
+    """A view of a finished run's predictions in the labels and words of the data set."""
 
     @property
     def answer(self) -> Literal["label", "tags"]:
-        """The column of answers: one a row, or one a token."""
+        """The column of correct answers: `label` has one per row, `tags` one per token."""
         ...
 
     def strings(self, answers: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> pa.Array:
-        """(N,) what predicted ids mean. Rows begin at `offsets` (B+1,), where answers are tokens' own."""
+        """Return the strings (N,) of predicted ids. Where ids are per token, row i starts at `offsets[i]` (B+1,)."""
         ...
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
-        """Tables of detail by name (nested dicts and lists), which join the split's metrics."""
+        """Return detail tables by name (nested dicts and lists) to be added to the metrics of the split."""
         ...
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
     ) -> None:
-        """Write files to `folder` that hold gold and predicted answers beside the text.
+        """Write files to `folder` with the text, the correct answers and the predictions.
 
         Args:
-            split: the `name` (test, valid) of `corpus`, as integers.
-            table: the same as read from `corpus`.
+            predictions: of every row or real token of `split`.
+            split: the split `name` of `corpus`, as integers.
+            name: of the split: test or valid.
+            corpus: the data set.
+            table: the same split as read from `corpus`.
+            folder: where to write.
         """
         ...
 
 
 class Task(Protocol):
-    """What an answer is: its targets, its head, its metric."""
+    """The definition of a prediction problem: its targets, its head and its metric."""
 
     name: str
-    quality: str  # the metric by which runs are compared and the best checkpoint is chosen
-    causal: bool  # whether a token's vector may depend on the tokens before it alone
+    quality: str  # the metric that compares runs and selects the best checkpoint
+    causal: bool  # whether a token's vector may depend on earlier tokens only
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
-        """The possible answers, from train alone."""
+        """Return the vocabulary of possible answers, taken from the training set only."""
         ...
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """A whole split as a `Batch`: packed features, and targets by `vocabs['target']`."""
+        """Return a whole split as a `Batch`: packed features, and targets numbered by `vocabs['target']`."""
         ...
 
     def count(self, batch: Batch) -> int:
-        """How many answers of `batch` are supervised, from what the host knows."""
+        """Return the number of supervised targets in `batch`, from host data only."""
         ...
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> Head:
-        """The head for what `encoder` gives; an error where a task for tokens gets an encoder of rows."""
+        """Return a head for the output of `encoder`; raise if a token-level task gets a row-level encoder."""
         ...
 
-    def metric(self, vocabs: Mapping[str, Vocab]) -> Metric: ...
+    def metric(self, vocabs: Mapping[str, Vocab]) -> Metric:
+        """Return a new, empty metric."""
+        ...
 
     def inspector(self, vocabs: Mapping[str, Vocab]) -> Inspector | None:
-        """What looks into predictions; None where there is nothing to be looked into (language models)."""
+        """Return the inspector of predictions, or None if there is nothing to inspect (language models)."""
         ...
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """The metric on `test` of the most frequent answer of `train` (or of answers' frequencies alone)."""
+        """Return the metric on `test` for predicting the most frequent answer (or answer frequencies) of `train`."""
         ...
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """The same figures (no tables) of other models as simple, by name, with the `seconds` that each took."""
+        """Return the same figures (no tables) for other simple models by name, with the `seconds` each one took."""
         ...

@@ -1,4 +1,4 @@
-"""A model: features -> embedding -> encoder -> head."""
+"""The model: features -> embedding -> encoder -> head."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from runner.text.vocab import Vocab
 
 
 class Model(nn.Module):
-    """Scores for a batch.
+    """An embedding, an encoder and a head, which together compute scores for a batch.
 
     Attributes:
-        embedding: ids of each feature -> one vector a token.
-        encoder: token vectors -> token vectors, in their context.
-        head: token vectors -> the task's scores, loss and predictions.
+        embedding: maps the ids of each feature to one vector per token.
+        encoder: maps token vectors to token vectors in context.
+        head: maps token vectors to the task's scores, loss and predictions.
     """
 
     def __init__(self, embedding: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
@@ -30,13 +30,13 @@ class Model(nn.Module):
         numbered(self)
 
     def forward(self, batch: Batch, state: State) -> tuple[Tensor, State]:
-        """Scores, (B, C) or (N, C) for real tokens; and the encoder's state at the end of each row."""
+        """Return scores, (B, C) for rows or (N, C) for real tokens, and the encoder's state at the end of each row."""
         encoded, state = self.encoder(self.embedding(batch.features), state)
         return self.head(encoded, batch), state
 
 
 def build_model(config: Mapping[str, Any], task: Task, vocabs: Mapping[str, Vocab], plugins: list[str]) -> Model:
-    """The model that `config` (its nodes `embedding` and `encoder`) and the task describe, on the CPU in float32."""
+    """Return the model described by `config` (nodes `embedding` and `encoder`) and the task, on the CPU in float32."""
     embedding = build(config["embedding"], "embedding", {"vocabs": vocabs}, plugins)
     sizes = {"input_size": embedding.output_size, "causal": task.causal}
     encoder = build(config["encoder"], "encoder", sizes, plugins)
@@ -46,10 +46,10 @@ def build_model(config: Mapping[str, Any], task: Task, vocabs: Mapping[str, Voca
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Numbers that are trained; tied weights count once."""
+    """Return the number of parameters; tied weights count once."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where its parameters lie."""
+    """Return the device of the model's parameters."""
     return next(model.parameters()).device

@@ -1,4 +1,4 @@
-"""Batching strategies: which rows make up an update, in which order and shape, and what padding that takes.
+"""Batching strategies: the rows of each update, their order and layout, and the padding that results.
 
-Packages that need batches may import it. Plans (`plan`, `shuffled`, `bucketed`, ...) do without torch.
+Packages that need batches may import it. Plans (`plan`, `shuffled`, `bucketed`, ...) do not need torch.
 """

@@ -1,6 +1,6 @@
-"""Rows of close lengths: buckets whose boundaries are optimal for the histogram of lengths.
+"""Updates of rows of similar lengths, from buckets whose boundaries are optimal for the histogram of lengths.
 
-Symbols: L distinct lengths v_1 < ... < v_L; C_j the number of rows of at most v_j; K boundaries at most.
+Symbols: B rows; L distinct lengths v_1 < ... < v_L; C_j the number of rows with at most v_j tokens; K buckets at most.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from runner.common.types import PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketed:
-    """Rows shuffled within each bucket, then the updates of all buckets shuffled.
+    """A plan that shuffles rows within each bucket, and then the updates of all buckets.
 
     The last update of every bucket may be small.
 
     Args:
-        batch_size: rows of an update, at most.
-        buckets: how many buckets, at most.
+        batch_size: maximum number of rows of an update.
+        buckets: maximum number of buckets.
     """
 
     batch_size: PositiveInt
@@ -35,20 +35,20 @@ class Bucketed:
 
 
 def buckets_of(lengths: IntArray, buckets: int) -> IntArray:
-    """(B,) the bucket of each row, from 0 for the shortest."""
+    """Return the bucket of each row, (B,), from 0 for the shortest rows."""
     bucket: IntArray = np.searchsorted(boundaries(lengths, buckets), lengths)
     return bucket
 
 
 def boundaries(lengths: IntArray, buckets: int) -> IntArray:
-    """(at most `buckets`,) the longest length of each bucket, rising: those with the least sum of (boundary - length).
+    """Return the longest length of each bucket, rising, (at most `buckets`,), for the least sum of (boundary - length).
 
-    Exact, by dynamic programming: the least area of the rows up to v_j in k buckets is
+    The solution is exact, by dynamic programming: the least area of the rows up to v_j in k buckets is
 
         A_k(j) = min over i of A_(k-1)(i) + v_j (C_j - C_i)
 
-    That area is what padding would be if every update held a row as long as its boundary. So it stands in for
-    the padding of the real updates, whose widths are those of the rows that chance brings together.
+    This area is the padded size if every update contained a row as long as its boundary. It approximates the padding of
+    real updates, whose widths depend on which rows are drawn together.
     """
     histogram = np.bincount(lengths)
     distinct = np.flatnonzero(histogram)
@@ -56,7 +56,7 @@ def boundaries(lengths: IntArray, buckets: int) -> IntArray:
         return distinct
     counts = np.concatenate(([0], np.cumsum(histogram[distinct])))
     area = np.concatenate(([0], distinct * counts[1:]))
-    last_before = []  # for each k from 2 and each j, the i of the minimum: where the bucket below ends
+    last_before = []  # for each k >= 2 and each j the best i, which is the end of the bucket below
     for _ in range(1, buckets):
         cut = row_minima(area, distinct, counts)
         area = np.concatenate(([0], area[cut] + distinct * (counts[1:] - counts[cut])))
@@ -70,26 +70,27 @@ def boundaries(lengths: IntArray, buckets: int) -> IntArray:
 
 
 def row_minima(area: IntArray, distinct: IntArray, counts: IntArray) -> IntArray:
-    """(L,) the leftmost i in 0..L that minimises area[i] - distinct[j] * counts[i], for each j.
+    """Return for each j the smallest i in 0..L that minimises area[i] - distinct[j] * counts[i], (L,).
 
-    The matrix is totally monotone, since lengths and counts rise: the i of a row is never left of the i of a row above
-    (Aggarwal et al., 1987). So the middle rows are found between the minima of their neighbours, all rows of
-    one level at once: O(L) work a level, O(L log L) in all. An i beyond j needs no exclusion: it would mean rows
-    longer than v_j, which cost more than they take off.
+    The matrix of these values is totally monotone, since lengths and counts rise: the best i never decreases with j
+    (Aggarwal et al., 1987). So the best i of a middle row is between those of its neighbours. All rows of one level of
+    the bisection are searched at once, with O(L) work per level and O(L log L) in total. An i > j needs no exclusion:
+    it would include rows longer than v_j, whose area is more than what they save.
     """
     n_rows, last = len(distinct), len(area) - 1
-    found = np.zeros(n_rows, dtype=np.int64)
+    best = np.zeros(n_rows, dtype=np.int64)
     step = 1 << (n_rows.bit_length() - 1)
     while step:
+        # candidates of all middle rows are concatenated; the minimum of each segment comes from one `reduceat`
         middle = np.arange(step - 1, n_rows, 2 * step)
-        low = np.where(middle >= step, found[middle - step], 0)
-        high = np.where(middle + step < n_rows, found[np.minimum(middle + step, n_rows - 1)], last)
+        low = np.where(middle >= step, best[middle - step], 0)
+        high = np.where(middle + step < n_rows, best[np.minimum(middle + step, n_rows - 1)], last)
         widths = high - low + 1
         starts = np.cumsum(widths) - widths
         column = np.repeat(low - starts, widths) + np.arange(widths.sum())
         value = area[column] - np.repeat(distinct[middle], widths) * counts[column]
         smallest = np.repeat(np.minimum.reduceat(value, starts), widths)
         hits = np.flatnonzero(value == smallest)
-        found[middle] = column[hits[np.searchsorted(hits, starts)]]
+        best[middle] = column[hits[np.searchsorted(hits, starts)]]
         step //= 2
-    return found
+    return best

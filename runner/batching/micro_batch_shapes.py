@@ -1,4 +1,4 @@
-"""The sizes of all that a strategy sends through a model, in training and in evaluation, without laying it out."""
+"""The sizes of all micro-batches of a strategy, in training and in evaluation, without building them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from runner.ragged.batch import Batch
 
 
 def micro_batches(batching: Batching | Stream, updates: Updates, train: Batch, blocks: bool = False) -> Shapes:
-    """The shapes of what goes through the model at once in training.
+    """Return the shapes of the micro-batches of training.
 
     Args:
-        blocks: the model has packed rows in blocks, of which gradients need all.
+        batching: the strategy.
+        updates: the rows of each update.
+        train: the training set.
+        blocks: the model runs packed rows in blocks; gradients keep all of them in memory.
     """
     lengths = train.rows.host_lengths
     if isinstance(batching, Stream):
@@ -27,23 +30,29 @@ def micro_batches(batching: Batching | Stream, updates: Updates, train: Batch, b
 def evaluation_batches(
     batching: Batching | Stream, splits: list[Batch], batch_size: int, blocks: bool = False
 ) -> Shapes:
-    """The shapes of what goes through it at once in evaluation.
+    """Return the shapes of the batches of evaluation.
 
     Args:
-        blocks: the model has packed rows in blocks, one at a time.
+        batching: the strategy.
+        splits: the splits to evaluate.
+        batch_size: rows of a batch; streams ignore it.
+        blocks: the model runs packed rows in blocks, of which only one is in memory at a time.
     """
     if isinstance(batching, Stream):
         rows = np.full(len(splits), batching.evaluation_streams)
-        widths = np.minimum(batching.window, [-(-one.real_tokens // batching.evaluation_streams) for one in splits])
-        return Shapes.of(rows, np.maximum(1, widths), np.minimum(rows * widths, [one.real_tokens for one in splits]))
+        widths = np.minimum(batching.window, [-(-split.real_tokens // batching.evaluation_streams) for split in splits])
+        return Shapes.of(
+            rows, np.maximum(1, widths), np.minimum(rows * widths, [split.real_tokens for split in splits])
+        )
     shapes = []
     for lengths in (split.rows.host_lengths for split in splits):
         batches = by_length(lengths, batch_size)
-        found = shapes_of(batches, lengths, None, _width_multiple(batching))
+        whole = shapes_of(batches, lengths, None, _width_multiple(batching))
         in_order = lengths[np.concatenate(batches)]
-        shapes.append(in_blocks(found, in_order, "largest") if blocks and not batching.pads else found)
+        shapes.append(in_blocks(whole, in_order, "largest") if blocks and not batching.pads else whole)
     return joined(shapes)
 
 
 def _width_multiple(batching: Batching) -> int:
+    """Return the multiple that widths are rounded up to: 1 if the layout has no padding."""
     return batching.width_multiple if batching.layout in ("padded", "unmasked") else 1

@@ -1,4 +1,4 @@
-"""How much padding updates hold in memory, by cause. Host integers only: nothing waits for the device."""
+"""The amount of padding in updates, by cause. It uses host integers only, so nothing synchronises with the device."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from runner.common.run_schema import PADDING_CAUSES
 def padding_by_cause(
     lengths: IntArray, sizes: IntArray, is_last: npt.NDArray[np.bool_], width_multiple: int
 ) -> dict[str, int]:
-    """Padded tokens of some micro-batches.
+    """Return the number of padded tokens of some micro-batches, by cause.
 
     Args:
-        lengths: (R,) the length of each row, micro-batch after micro-batch.
-        sizes: (M,) rows of each micro-batch, at least 1.
-        is_last: (M,) whether it belongs to an update that is smaller than the others.
+        lengths: (R,) length of each row, micro-batch after micro-batch.
+        sizes: (M,) number of rows of each micro-batch, at least 1.
+        is_last: (M,) whether the micro-batch belongs to an update that is smaller than the others.
         width_multiple: padded widths are rounded up to a multiple of it.
 
     Returns:
-        `spread`: up to the longest row of the micro-batch (at least 1); `last_batch`: the same, where `is_last`;
-        `rounding`: from there to the multiple.
+        `spread`: padding up to the longest row of the micro-batch (at least 1); `last_batch`: the same in updates with
+        `is_last`; `rounding`: padding from there to the multiple.
     """
     if not len(sizes):
         return no_padding()
@@ -35,8 +35,10 @@ def padding_by_cause(
 
 
 def no_padding() -> dict[str, int]:
+    """Return zero padded tokens for every cause."""
     return dict.fromkeys(PADDING_CAUSES, 0)
 
 
 def round_up(length: int, multiple: int) -> int:
+    """Round `length` up to a multiple of `multiple`."""
     return -(-length // multiple) * multiple

@@ -1,4 +1,4 @@
-"""Rows of equal length only: no padding by construction, at the price of updates that are not full."""
+"""Updates of rows of equal length: no padding by construction, but some updates are not full."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from runner.common.types import PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class SameLength:
-    """Rows shuffled within each length, then the updates of all lengths shuffled.
+    """A plan that shuffles rows within each length, and then the updates of all lengths.
 
-    The last update of every length may be small: `plan.fill_rate` says how full updates are on average.
+    The last update of every length may be small; `plan.fill_rate` measures how full updates are on average.
 
     Args:
-        batch_size: rows of an update, at most.
+        batch_size: maximum number of rows of an update.
     """
 
     batch_size: PositiveInt

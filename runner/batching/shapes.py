@@ -1,4 +1,4 @@
-"""The sizes of what goes through the model at once, of a whole plan. Host integers only."""
+"""The sizes of the micro-batches of a whole plan, computed from host integers only."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Shapes:
     """The sizes of M micro-batches.
 
     Attributes:
-        rows: (M,).
-        widths: (M,) tokens of the longest row, at least 1 and rounded up to a multiple.
-        tokens: (M,) real tokens.
-        cells: (M,) places of the rectangle, or the rectangles (`in_blocks`), that hold the rows.
-        pairs: (M,) pairs of places of one row there.
+        rows: (M,) number of rows.
+        widths: (M,) length of the longest row, at least 1 and rounded up to a multiple.
+        tokens: (M,) number of real tokens.
+        cells: (M,) number of places in the rectangle, or the rectangles (`in_blocks`), that hold the rows.
+        pairs: (M,) number of pairs of places of the same row in them: the cost of attention.
     """
 
     rows: IntArray
@@ -34,12 +34,12 @@ class Shapes:
 
     @classmethod
     def of(cls, rows: IntArray, widths: IntArray, tokens: IntArray) -> Shapes:
-        """Each in one rectangle."""
+        """Return the shapes of micro-batches in one rectangle each."""
         return cls(rows, widths, tokens, rows * widths, rows * widths**2)
 
 
 def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = None, width_multiple: int = 1) -> Shapes:
-    """The shapes of what goes through the model at once: whole updates, or pieces of them of `micro_batch` rows."""
+    """Return the shapes of micro-batches: whole updates, or pieces of `micro_batch` rows."""
     whole = np.array([len(update) for update in updates])
     most = int(whole.max()) if micro_batch is None else micro_batch
     pieces = -(-whole // most)
@@ -52,16 +52,17 @@ def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = Non
 
 
 def joined(shapes: Sequence[Shapes]) -> Shapes:
-    """One after another."""
-    return Shapes(*(np.concatenate([getattr(one, field.name) for one in shapes]) for field in fields(Shapes)))
+    """Concatenate shapes."""
+    return Shapes(*(np.concatenate([getattr(part, field.name) for part in shapes]) for field in fields(Shapes)))
 
 
 def in_blocks(shapes: Shapes, ordered: IntArray, together: Literal["all", "largest"]) -> Shapes:
-    """The same, their rows standing in blocks of close lengths (`runner.ragged.blocks`).
+    """Return the shapes if rows run in blocks of similar lengths (`runner.ragged.blocks`).
 
     Args:
-        ordered: the lengths of all rows, one micro-batch after another.
-        together: whether all blocks of a micro-batch are counted, or the one that has most pairs.
+        shapes: of the same micro-batches in one rectangle each.
+        ordered: the lengths of all rows, micro-batch after micro-batch.
+        together: count all blocks of a micro-batch, or only the one with the most pairs.
     """
     cells, pairs = shapes.cells.copy(), shapes.pairs.copy()
     for place, unsorted in enumerate(np.split(ordered, np.cumsum(shapes.rows)[:-1])):

@@ -1,9 +1,9 @@
-"""How well plans shuffle, and how large their updates are: figures of a plan, without training.
+"""Statistics of a plan, without training: how well it shuffles and how large its updates are.
 
-Sorting rows by length saves padding, but rows that stand together are then alike, so an update's gradient is a biased
-sample of the data's. These figures say how much, each beside what a plan that knows nothing of the rows would give.
+Sorting rows by length saves padding but makes the rows of an update similar, so its gradient is a biased sample of the
+full gradient. These statistics measure the bias, and compare it with that of a random assignment of rows to updates.
 
-Shapes: B rows of the split, K updates of an epoch, C possible answers. All is counted exactly; nothing is sampled.
+Shapes: B rows of the split, K updates of an epoch, C classes. Everything is counted exactly; nothing is sampled.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from runner.common.arrays import FloatArray, IntArray
 
 @dataclass(frozen=True)
 class Spread:
-    """Of a positive quantity.
+    """The distribution of a positive quantity.
 
     Attributes:
-        variation: its coefficient of variation, standard deviation / mean (0 where the mean is 0).
+        mean: its mean.
+        variation: its coefficient of variation, standard deviation / mean (0 if the mean is 0).
+        smallest: its minimum.
+        largest: its maximum.
     """
 
     mean: float
@@ -35,29 +38,31 @@ class Spread:
 
 @dataclass(frozen=True)
 class Share:
-    """A share of 0 to 1, or None where it has no meaning, and its mean over all ways to shuffle the rows."""
+    """A share, 0 to 1, and its mean over all ways to shuffle the rows (`chance`); None where it is undefined."""
 
     value: float | None
     chance: float | None
 
     @property
     def times_chance(self) -> float | None:
+        """The share as a multiple of chance."""
         return None if self.value is None or not self.chance else self.value / self.chance
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Figures of a plan; the mean of its epochs where nothing else is said.
+    """The statistics of a plan, as means over its epochs unless stated otherwise.
 
     Attributes:
-        updates: of an epoch.
+        updates: number of updates of an epoch.
         rows_per_update: mean number of rows of an update.
-        fill_rate: rows / (updates x batch size); None where no batch size limits updates.
+        fill_rate: rows / (updates x batch size); None if no batch size limits updates.
         tokens: real tokens of an update, over all epochs.
-        alike_in_length: `between_share` of the lengths: 0 no update differs from another, 1 no row from its neighbours.
-        alike_in_answers: `between_share` of the answers.
-        length_tells_answer: `correlation` of length and answer inside updates.
-        repeated_pairs: of the pairs of rows that stand together in an epoch, how many do so in the next one again.
+        alike_in_length: `between_share` of lengths: 0 if all updates have the same mean, 1 if the rows of an update are
+            equally long.
+        alike_in_answers: `between_share` of the correct answers.
+        length_tells_answer: `correlation` of length and correct answer inside updates.
+        repeated_pairs: share of the pairs of rows of an update that are in the same update in the next epoch again.
     """
 
     updates: float
@@ -73,12 +78,12 @@ class Quality:
 def measure(
     epochs: Sequence[Updates], lengths: IntArray, answers: FloatArray | None, batch_size: int | None
 ) -> Quality:
-    """The figures of some epochs of a plan.
+    """Return the statistics of some epochs of a plan.
 
     Args:
-        epochs: the updates of each, in which every row of the split stands once; at least one epoch of one update.
+        epochs: the updates of each epoch, with every row of the split exactly once; at least one epoch of one update.
         lengths: (B,) of the rows.
-        answers: (B, C) the share of each answer in a row, from `answer_shares`; None where rows have no answers to mix.
+        answers: (B, C) share of each class in a row, from `answer_shares`; None if rows have no classes.
         batch_size: rows of a full update, or None.
     """
     members = [membership(updates, len(lengths)) for updates in epochs]
@@ -101,37 +106,40 @@ def measure(
 
 
 def membership(updates: Updates, n_rows: int) -> IntArray:
-    """(B,) the number of the update in which each row stands.
+    """Return the number of the update of each row, (B,).
 
     Raises:
-        ValueError: a row that stands in no update, or in more than one.
+        ValueError: if a row is in no update or in more than one.
     """
     rows = np.concatenate(updates)
     if len(rows) != n_rows or (np.bincount(rows, minlength=n_rows) != 1).any():
-        raise ValueError(f"{len(rows)} places for {n_rows} rows; a plan has each row exactly once")
+        raise ValueError(
+            f"updates hold {len(rows)} row numbers for {n_rows} rows; a plan must have each row exactly once"
+        )
     member = np.empty(n_rows, dtype=np.int64)
     member[rows] = np.repeat(np.arange(len(updates)), [len(update) for update in updates])
     return member
 
 
 def spread(values: IntArray) -> Spread:
+    """Return the distribution of `values`."""
     mean = float(values.mean())
     return Spread(mean, float(values.std()) / mean if mean else 0.0, int(values.min()), int(values.max()))
 
 
 def between_share(values: IntArray | FloatArray, groups: IntArray) -> float | None:
-    """The share of a variance that lies between groups: `sum_g n_g |m_g - m|^2 / sum_i |x_i - m|^2`.
+    """Return the share of variance between groups: `sum_g n_g |m_g - m|^2 / sum_i |x_i - m|^2`.
 
-    m_g are the means of groups, m that of all. Of one column this is eta squared, the correlation ratio of Pearson
-    (1905) and Fisher (1925); of one 0/1 column for each label it is the R squared of Light and Margolin (1971), which
-    equals the tau of Goodman and Kruskal (1954).
+    m_g is the mean of a group of n_g values, m the mean of all. For one column this is eta squared, the correlation
+    ratio of Pearson (1905) and Fisher (1925); for one 0/1 column per label it is the R squared of Light and Margolin
+    (1971), which equals the tau of Goodman and Kruskal (1954).
 
     Args:
         values: (B,) or (B, D).
-        groups: (B,) the group of each row, counted from 0.
+        groups: (B,) group of each row, from 0.
 
     Returns:
-        0 to 1; None where all values are equal.
+        0 to 1; None if all values are equal.
     """
     columns = _columns(values)
     deviations = columns - columns.mean(axis=0)
@@ -143,15 +151,15 @@ def between_share(values: IntArray | FloatArray, groups: IntArray) -> float | No
 
 
 def chance_between_share(groups: IntArray) -> float | None:
-    """The mean of `between_share` over all permutations of the rows: (K - 1) / (B - 1); None for a single row."""
+    """Return the mean of `between_share` over all permutations of rows: (K - 1) / (B - 1); None for a single row."""
     return (len(np.unique(groups)) - 1) / (len(groups) - 1) if len(groups) > 1 else None
 
 
 def repeated_pairs(before: IntArray, after: IntArray) -> float | None:
-    """Of the pairs of rows that share an update in `before` (B,), the share that do so in `after` (B,) too.
+    """Return the share of pairs of rows that share an update in `before` (B,) and do so in `after` (B,) too.
 
-    With n_ij rows in update i before and j after, `sum_ij n_ij (n_ij - 1) / sum_i n_i (n_i - 1)` (Wallace 1983), which
-    counts all pairs without forming one. None where no two rows stand together.
+    With n_ij rows in update i before and j after, this is `sum_ij n_ij (n_ij - 1) / sum_i n_i (n_i - 1)` (Wallace
+    1983), which counts all pairs without enumerating them. None if no two rows share an update.
     """
     together = _pairs(np.bincount(before))
     both = np.unique(before * (int(after.max()) + 1) + after, return_counts=True)[1]
@@ -159,26 +167,28 @@ def repeated_pairs(before: IntArray, after: IntArray) -> float | None:
 
 
 def chance_repeated_pairs(after: IntArray) -> float | None:
-    """The mean of `repeated_pairs` where rows are dealt at random to updates as large as those of `after` (B,).
+    """Return the mean of `repeated_pairs` if rows are assigned at random to updates of the sizes in `after` (B,).
 
-    Any pair then stands together with probability `sum_j n_j (n_j - 1) / (B (B - 1))`; None for a single row.
+    Any pair then shares an update with probability `sum_j n_j (n_j - 1) / (B (B - 1))`. None for a single row.
     """
     return _pairs(np.bincount(after)) / (len(after) * (len(after) - 1)) if len(after) > 1 else None
 
 
 def correlation(lengths: IntArray, answers: FloatArray, groups: IntArray | None) -> float | None:
-    """How far a row's length tells its answer: `sqrt(sum_c cov(x, y_c)^2 / (var x * sum_c var y_c))`, 0 to 1.
+    """Return the correlation of a row's length x with its answers y, from 0 to 1.
 
-    The square is the share of the answers' variance that is linear in the length (the redundancy of Stewart and Love
-    1968). Of two labels it is the absolute value of their ordinary (point-biserial) correlation with the length.
+    It is `sqrt(sum_c cov(x, y_c)^2 / (var x * sum_c var y_c))`. Its square is the share of the answers' variance that
+    is linear in the length (the redundancy of Stewart and Love 1968). For two labels it is the absolute value of their
+    ordinary (point-biserial) correlation with the length.
 
     Args:
         lengths: (B,).
         answers: (B, C) from `answer_shares`.
-        groups: (B,) count deviations from the mean of each group, not of all (correlation inside groups), or None.
+        groups: (B,) take deviations from the mean of each group (correlation inside groups); None: from the mean of
+            all.
 
     Returns:
-        None where the length or the answer never varies (inside groups).
+        0 to 1; None if lengths or answers never vary (inside groups).
     """
     groups = np.zeros(len(lengths), dtype=np.int64) if groups is None else groups
     columns = _columns(lengths)
@@ -188,47 +198,48 @@ def correlation(lengths: IntArray, answers: FloatArray, groups: IntArray | None)
 
 
 def answer_shares(ids: IntArray, counts: IntArray, n_answers: int) -> FloatArray:
-    """(B, C) the share of each answer among those of a row; an empty row has none of any.
+    """Return the share of each class among the correct answers of a row, (B, C); all 0 for an empty row.
 
     Args:
-        ids: (N,) answers from 0, row after row.
-        counts: (B,) how many belong to each row: 1, or its length where every token has one.
+        ids: (N,) class ids from 0, row after row.
+        counts: (B,) number of ids of each row: 1, or its length if every token has one.
         n_answers: C.
     """
     cells = np.repeat(np.arange(len(counts)) * n_answers, counts) + ids
-    found = np.bincount(cells, minlength=len(counts) * n_answers).reshape(len(counts), n_answers)
-    return found / np.maximum(1, counts)[:, None]
+    frequencies = np.bincount(cells, minlength=len(counts) * n_answers).reshape(len(counts), n_answers)
+    return frequencies / np.maximum(1, counts)[:, None]
 
 
 def _columns(values: IntArray | FloatArray) -> FloatArray:
-    """(B, D) a copy as floats."""
+    """Return a copy as floats, (B, D)."""
     return np.array(values, dtype=np.float64).reshape(len(values), -1)
 
 
 def _squares(deviations: FloatArray, values: FloatArray) -> float:
-    """Their sum; 0 where what is left beside `values` is rounding alone."""
+    """Return the sum of squared deviations, or 0 if it is only rounding error of `values`."""
     total, scale = float(np.square(deviations).sum()), float(np.square(values).sum())
     return total if total > 1e-20 * scale else 0.0
 
 
 def _sums(values: FloatArray, groups: IntArray) -> FloatArray:
-    """(K, D) the sum of the values (B, D) of each group, by rising group."""
+    """Return the sum of the values (B, D) of each group, (K, D), sorted by group."""
     order = stable_order(groups)
     sums: FloatArray = np.add.reduceat(values[order], group_starts(groups[order]), axis=0)
     return sums
 
 
 def _centred(values: FloatArray, groups: IntArray) -> FloatArray:
-    """(B, D) less the mean of each row's group."""
+    """Return the values (B, D) minus the mean of each row's group."""
     _, place, counts = np.unique(groups, return_inverse=True, return_counts=True)
     return values - (_sums(values, groups) / counts[:, None])[place]
 
 
 def _pairs(counts: IntArray) -> int:
-    """Ordered pairs within groups of `counts` members."""
+    """Return the number of ordered pairs within groups of `counts` members."""
     return int((counts * (counts - 1)).sum())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the known values, or None if there are none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -1,4 +1,4 @@
-"""Rows in random order: the plan of `size1`, `padmask` and `packed`, which so make the same updates."""
+"""Rows in random order: the plan of `size1`, `padmask` and `packed`, which therefore make the same updates."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from runner.common.types import PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffled:
-    """All rows shuffled and cut into updates; only the last may be smaller.
+    """A plan that shuffles all rows and cuts them into updates; only the last update may be smaller.
 
     Args:
-        batch_size: rows of an update.
+        batch_size: number of rows of an update.
     """
 
     batch_size: PositiveInt

@@ -1,4 +1,4 @@
-"""A batching strategy: plan (which rows form an update) x micro-batch (how it is cut) x layout (how it lies)."""
+"""A batching strategy: a plan (the rows of an update), a micro-batch size (how it is cut) and a layout in memory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Batching:
     """Updates and batches of independent rows (`runner.batching.stream.Stream` has the same methods for one text).
 
     Args:
-        name: what reports call this strategy.
-        batch_size: examples of an update; None where the plan has another limit.
-        plan: which rows form one update; its batch size is this one.
-        micro_batch: rows that go through the model at once, their gradients being added up (None: the whole update).
-        layout: `packed`; `timestep`: packed, and recurrent layers step through time; `padded` with a mask; or
-            `unmasked`: padded, with the padding taken for text (known wrong).
+        name: name of the strategy in reports.
+        batch_size: examples per update; None if the plan has another limit.
+        plan: decides which rows form one update; its batch size is this one.
+        micro_batch: rows that go through the model at once; their gradients are summed (None: the whole update).
+        layout: `packed`; `timestep`: packed, and recurrent layers step through time; `padded`, with a mask; or
+            `unmasked`: padded, with padding treated as text (known wrong).
         width_multiple: padded widths are rounded up to a multiple of it.
 
     Raises:
-        ValueError: a plan with another batch size.
+        ValueError: if the plan has another batch size.
     """
 
     name: str
@@ -42,56 +42,58 @@ class Batching:
 
     def __post_init__(self) -> None:
         if self.plan.batch_size != self.batch_size:
-            raise ValueError(f"plan.batch_size={self.plan.batch_size} but batch_size={self.batch_size}; set the latter")
+            raise ValueError(
+                f"plan.batch_size={self.plan.batch_size} but batch_size={self.batch_size}; set batch_size only"
+            )
 
     @property
     def pads(self) -> bool:
-        """Whether batches hold padding."""
+        """True if batches hold padding."""
         return self.layout in ("padded", "unmasked")
 
     def arrange(self, split: Batch) -> Batch:
-        """The rows of training: here, those of the split."""
+        """Return the rows of training: for this strategy, those of the split."""
         return split
 
     def dropped_tokens(self, split: Batch) -> int:
-        """Tokens of the split that `arrange` leaves out: here, none."""
+        """Return the number of tokens that `arrange` leaves out: for this strategy, none."""
         return 0
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
-        """Row numbers of each update of an epoch: a function of `seed` and `epoch` alone."""
+        """Return the row numbers of each update of an epoch, which depend on `seed` and `epoch` only."""
         return self.plan(lengths, np.random.default_rng([seed, epoch]))
 
     def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
-        """(U,) tokens of the longest row of each update, for a split of `lengths` (B,)."""
+        """Return the longest row of each update in tokens, (U,), for a split of `lengths` (B,)."""
         return longest_of(lengths, updates)
 
     def rate(self, update: IntArray) -> float:
-        """What the learning rate is multiplied by at this update: here, nothing."""
+        """Return the factor of the learning rate at this update: for this strategy, 1."""
         return 1.0
 
     def micro_batches(self, split: Batch, chosen: IntArray) -> Iterator[Batch]:
-        """The rows of one update, cut and laid out for the model."""
+        """Yield the micro-batches of one update, laid out for the model."""
         for rows in self._cut(chosen):
             yield self._lay_out(split, rows)
 
     def evaluation(self, split: Batch, batch_size: int) -> Iterator[Batch]:
-        """Every row of the split once, from short to long, `batch_size` at a time, in this layout."""
+        """Yield every row of the split once, from short to long, `batch_size` at a time, in this layout."""
         for rows in by_length(split.rows.host_lengths, batch_size):
             yield self._lay_out(split, rows)
 
     def padding(self, lengths: IntArray, is_last: bool) -> dict[str, int]:
-        """Padded tokens of one micro-batch, by cause.
+        """Return the number of padded tokens of one micro-batch, by cause.
 
         Args:
             lengths: (B,) of its rows.
-            is_last: whether it belongs to an update for which `is_short` holds.
+            is_last: whether the micro-batch belongs to an update that `is_short`.
         """
         if not self.pads or not len(lengths):
             return no_padding()
         return padding_by_cause(lengths, np.array([len(lengths)]), np.array([is_last]), self.width_multiple)
 
     def padding_of_epoch(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
-        """Padded tokens of whole updates, by cause, for a split of `lengths` (B,)."""
+        """Return the number of padded tokens of whole updates, by cause, for a split of `lengths` (B,)."""
         if not self.pads or not updates:
             return no_padding()
         pieces = [(len(rows), self.is_short(update)) for update in updates for rows in self._cut(update)]
@@ -99,15 +101,17 @@ class Batching:
         return padding_by_cause(lengths[np.concatenate(updates)], sizes, is_last, self.width_multiple)
 
     def is_short(self, update: IntArray) -> bool:
-        """Whether an update has fewer rows than `batch_size` because rows ran out (a budget says nothing of rows)."""
+        """Return whether rows ran out before the update had `batch_size`; always false with a token budget."""
         if self.batch_size is None or isinstance(self.plan, TokenBudget):
             return False
         return len(update) < self.batch_size
 
     def _cut(self, update: IntArray) -> list[IntArray]:
+        """Cut an update into micro-batches."""
         return [update] if self.micro_batch is None else cut(update, self.micro_batch)
 
     def _lay_out(self, split: Batch, rows: IntArray) -> Batch:
+        """Return the chosen rows in this strategy's layout."""
         if not self.pads:
             packed = split.select(rows)
             return packed.step_by_step() if self.layout == "timestep" else packed

@@ -1,4 +1,4 @@
-"""One long text as parallel streams, cut into windows: language models whose state is carried (unit `stream`)."""
+"""One long text as parallel streams, cut into windows, for language models that carry a state (unit `stream`)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, spans
 
-_SHORTEST = 5  # tokens of a window that varies, as in the program of Merity et al.
+_MIN_WINDOW = 5  # least tokens of a window of varying length, as in the code of Merity et al.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
     """Updates and batches of one text (`runner.batching.strategy.Batching` has the same methods for independent rows).
 
-    The split is a `Batch` of one row, the whole text of N tokens, with one answer a token. Training reads `batch_size`
-    streams of N // batch_size tokens side by side, a window of each an update, in the text's order.
+    The split is a `Batch` of one row, the whole text of N tokens, with one target per token. Training reads
+    `batch_size` streams of N // batch_size tokens in parallel: each update is one window of every stream, in the text's
+    order.
 
     Args:
-        name: what reports call this strategy.
-        batch_size: streams side by side, which are the rows of an update.
+        name: name of the strategy in reports.
+        batch_size: number of parallel streams, which are the rows of an update.
         window: tokens of each stream in an update (the length of backpropagation through time).
         half_rate: probability that an update's window is only half as long (Merity et al. 2017, section 5).
-        spread: standard deviation of windows' lengths, in tokens. Where this or `half_rate` is not 0, windows vary, so
-            that not the same tokens end one in every epoch, and an update's learning rate is multiplied by its window's
-            share of `window`. Every token is still read once an epoch.
-        evaluation_streams: streams side by side in evaluation. Each begins without context, so this number is part
-            of what is measured, and the batch size of evaluation is not used.
-        layout: `packed` or `padded`. Windows of an update are equally long, so training has no padding in either.
+        spread: standard deviation of window lengths, in tokens. If this or `half_rate` is not 0, window lengths vary,
+            so that windows end at other tokens in every epoch, and an update's learning rate is multiplied by its
+            window's share of `window`. Every token is still read once per epoch.
+        evaluation_streams: number of parallel streams in evaluation. Each stream starts without context, so this number
+            affects the result; the batch size of evaluation is not used.
+        layout: `packed` or `padded`. Windows of an update have equal lengths, so training has no padding in either.
     """
 
     name: str
@@ -51,16 +52,17 @@ class Stream:
     layout: Literal["packed", "padded"]
 
     def arrange(self, split: Batch) -> Batch:
-        """The windows of training, as rows: row w * batch_size + s is window w of stream s.
+        """Return the windows of training as rows: row w * batch_size + s is window w of stream s.
 
-        Where windows vary, rows are single tokens: row s * n + t is token t of stream s, of n.
+        If window lengths vary, rows are single tokens: row s * n + t is token t of stream s, with n tokens per stream.
 
         Raises:
-            HydromelError: a split that is not one row, or has fewer tokens than there are streams.
+            HydromelError: if the split is not one row or has fewer tokens than streams.
         """
         if split.real_tokens < self.batch_size:
             raise HydromelError(
-                f"batching.batch_size={self.batch_size}: a text of {split.real_tokens} tokens gives fewer streams"
+                f"batching.batch_size={self.batch_size}: a text of {split.real_tokens} tokens is too short; "
+                f"use at most {split.real_tokens} streams"
             )
         per_stream = split.real_tokens // self.batch_size
         if not self.varies:
@@ -69,14 +71,14 @@ class Stream:
         return replace(self, window=1)._windows(split, np.array([total]), total)
 
     def dropped_tokens(self, split: Batch) -> int:
-        """Tokens at the end of the text that `arrange` leaves out, so that all streams are equally long."""
+        """Return the number of tokens at the end of the text that `arrange` leaves out to make streams equally long."""
         return split.real_tokens % self.batch_size
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
-        """Rows of each update, for the `lengths` of what `arrange` gave: the text's order, whatever seed and epoch.
+        """Return the rows of each update, in the text's order, for the `lengths` of the rows from `arrange`.
 
-        Where windows vary, their lengths are drawn from the seed, and each epoch has them in another order: so all
-        epochs have equally many updates.
+        Seed and epoch matter only if window lengths vary. The lengths are drawn from the seed alone, and each epoch
+        permutes them, so all epochs have the same number of updates.
         """
         if not self.varies:
             return cut(np.arange(len(lengths)), self.batch_size)
@@ -84,36 +86,36 @@ class Stream:
         shuffled = np.random.default_rng([seed, epoch]).permutation(self._window_lengths(per_stream, seed))
         starts = np.arange(self.batch_size)[:, None] * per_stream
         ends = [0, *np.cumsum(shuffled).tolist()]
-        return [(starts + np.arange(begin, end)).ravel() for begin, end in pairwise(ends)]
+        return [(starts + np.arange(first, end)).ravel() for first, end in pairwise(ends)]
 
     def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
-        """(U,) tokens of the window of each update."""
+        """Return the window length of each update in tokens, (U,)."""
         if self.varies:
             return np.array([len(update) // self.batch_size for update in updates])
         return longest_of(lengths, updates)
 
     def rate(self, update: IntArray) -> float:
-        """What the learning rate is multiplied by at this update."""
+        """Return the factor of the learning rate at this update."""
         return len(update) / (self.batch_size * self.window) if self.varies else 1.0
 
     @property
     def varies(self) -> bool:
-        """Whether windows are of different lengths."""
+        """True if windows have different lengths."""
         return self.half_rate > 0 or self.spread > 0
 
     def micro_batches(self, split: Batch, chosen: IntArray) -> Iterator[Batch]:
-        """One update (a state is carried for each stream, so none is cut); it continues the one before it."""
+        """Yield one update, uncut, since the state of every stream is carried; it continues the update before it."""
         if not self.varies:
             yield self._lay_out(split, chosen)
             return
         width = len(chosen) // self.batch_size
         rows, tokens = spans(chosen[::width], np.full(self.batch_size, width), split.rows.device)
-        yield self._in_layout(self._gathered(split, rows, tokens))
+        yield self._in_layout(self._gather(split, rows, tokens))
 
     def evaluation(self, split: Batch, batch_size: int) -> Iterator[Batch]:
-        """Every token of a split (one row, not arranged) once, in `evaluation_streams`, window after window.
+        """Yield every token of a split (one row, not arranged) once, in `evaluation_streams`, window by window.
 
-        Streams are as long as N / evaluation_streams rounded up; where the text ends before a window, its row is empty.
+        Streams have N / evaluation_streams tokens, rounded up. Rows of windows after the end of the text are empty.
         """
         per_stream = -(-split.real_tokens // self.evaluation_streams)
         starts = np.minimum(np.arange(self.evaluation_streams + 1) * per_stream, split.real_tokens)
@@ -122,45 +124,48 @@ class Stream:
             yield self._lay_out(arranged, rows)
 
     def padding(self, lengths: IntArray, is_last: bool) -> dict[str, int]:
-        """Padded tokens of one batch of windows of `lengths` (B,), by cause: none in training."""
+        """Return the number of padded tokens of one batch of windows of `lengths` (B,), by cause: none in training."""
         if self.layout == "packed" or not len(lengths):
             return no_padding()
         return padding_by_cause(lengths, np.array([len(lengths)]), np.array([is_last]), width_multiple=1)
 
     def padding_of_epoch(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
-        """Padded tokens of whole updates, by cause: none, since windows of an update are equally long."""
+        """Return the number of padded tokens of whole updates, by cause: none, since windows have equal lengths."""
         return no_padding()
 
     def is_short(self, update: IntArray) -> bool:
-        """Whether an update has fewer rows than `batch_size`: never, since each has a window of every stream."""
+        """Return whether an update has fewer rows than `batch_size`: never, since it has a window of every stream."""
         return False
 
     def _windows(self, split: Batch, stream_lengths: IntArray, stride: int) -> Batch:
-        """Rows as `arrange` says, by one gather a column. Stream s: `stream_lengths[s]` tokens from s * stride on."""
+        """Gather the rows of `arrange`, column by column; stream s has `stream_lengths[s]` tokens from s * stride."""
         if split.rows.n_rows != 1 or not isinstance(split.target, Ragged):
             raise HydromelError(
-                f"batching={self.name}: streams are cut from one text with an answer a token (task=lm, unit=stream); "
-                f"got {split.rows.n_rows} rows"
+                f"batching={self.name} needs one text with one target per token (task=lm, unit=stream); "
+                f"got {split.rows.n_rows} rows; use a batching strategy for independent rows"
             )
         first = np.arange(0, stride, self.window)[:, None]
         lengths = np.clip(stream_lengths - first, 0, self.window).ravel()
         starts = (np.arange(len(stream_lengths)) * stride + first).ravel()
-        return self._gathered(split, *spans(starts, lengths, split.rows.device))
+        return self._gather(split, *spans(starts, lengths, split.rows.device))
 
-    def _gathered(self, split: Batch, rows: Rows, tokens: Tensor) -> Batch:
+    def _gather(self, split: Batch, rows: Rows, tokens: Tensor) -> Batch:
+        """Return a batch of `rows` with the given tokens of the split."""
         assert isinstance(split.target, Ragged)
         features = {name: feature.select_by(rows, tokens) for name, feature in split.features.items()}
         return Batch(features, split.target.select_by(rows, tokens), np.arange(rows.n_rows), continues=True)
 
     def _lay_out(self, split: Batch, rows: IntArray) -> Batch:
+        """Return the chosen windows in this strategy's layout."""
         return self._in_layout(split.select(rows, continues=True))
 
     def _in_layout(self, batch: Batch) -> Batch:
+        """Return a packed batch in this strategy's layout."""
         return batch.pad() if self.layout == "padded" else batch
 
     def _window_lengths(self, total: int, seed: int) -> IntArray:
-        """Lengths of windows, `_SHORTEST` at least but for one, which add up to `total`."""
-        rng, shortest = np.random.default_rng(seed), min(_SHORTEST, self.window)
+        """Draw window lengths that add up to `total`; all but the last are at least `_MIN_WINDOW`."""
+        rng, shortest = np.random.default_rng(seed), min(_MIN_WINDOW, self.window)
         means = np.where(rng.random(total) < self.half_rate, self.window / 2, self.window)
         drawn = np.maximum(shortest, rng.normal(means, self.spread).astype(np.int64))
         ends = np.minimum(np.cumsum(drawn), total)

@@ -1,4 +1,4 @@
-"""Updates of about equal size in memory, whatever the lengths of their rows."""
+"""Updates of about equal size in memory, regardless of the lengths of their rows."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from runner.common.types import PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class TokenBudget:
-    """Rows shuffled within buckets of close lengths, then each update grown while rows x longest <= `max_tokens`.
+    """A plan that shuffles rows within buckets of similar lengths, with updates of rows x longest <= `max_tokens`.
 
-    A row longer than the budget is an update by itself. The width is counted before it is rounded up to
-    `width_multiple`, and as 1 for empty rows.
+    A row longer than the budget is an update by itself. The longest length is used as it is, not rounded up to
+    `width_multiple`, and counts as at least 1.
 
     Args:
-        max_tokens: cells of an update with its padding, at most.
-        batch_size: rows of an update, at most (None: only the budget limits them).
-        buckets: how many buckets, at most; fewer mix more and pad more.
+        max_tokens: maximum number of places of an update, with padding.
+        batch_size: maximum number of rows of an update (None: only the budget limits it).
+        buckets: maximum number of buckets; fewer buckets mix rows better and need more padding.
     """
 
     max_tokens: PositiveInt
@@ -35,17 +35,18 @@ class TokenBudget:
         order = shuffle_within(bucket, rng)
         widths = np.maximum(1, lengths[order])
         edges = [*group_starts(bucket[order]).tolist(), len(order)]
-        starts = [start for begin, end in pairwise(edges) for start in self._grow(widths[begin:end], begin)]
+        starts = [start for first, end in pairwise(edges) for start in self._grow(widths[first:end], first)]
         return shuffle_updates(cut_at(order, np.array(starts, dtype=np.int64)), rng)
 
     def _grow(self, widths: IntArray, offset: int) -> list[int]:
-        """Where the updates of one bucket begin, counted from `offset`."""
+        """Return where the updates of one bucket start, counted from `offset`."""
         starts, place = [], 0
         while place < len(widths):
             starts.append(offset + place)
-            most = self.max_tokens // int(widths[place])  # the longest is no shorter than the first
+            # the longest row is no shorter than the first, so no more rows than this can fit
+            most = self.max_tokens // int(widths[place])
             most = most if self.batch_size is None else min(most, self.batch_size)
             longest = np.maximum.accumulate(widths[place : place + most])
-            fits = longest * np.arange(1, len(longest) + 1) <= self.max_tokens  # true, then false
+            fits = longest * np.arange(1, len(longest) + 1) <= self.max_tokens  # true up to some row, then false
             place += max(1, int(np.count_nonzero(fits)))
         return starts

@@ -1,4 +1,4 @@
-"""A bag of words: each row pooled to one vector, without order, and optionally transformed."""
+"""A bag of words: each row is pooled to one vector, regardless of order, and optionally transformed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from runner.ragged.ragged import Ragged
 
 
 class Bow(nn.Module):
-    """Pool, then hidden layers with ReLU (a deep averaging network, Iyyer et al. 2015, when pool is mean).
+    """Pooling followed by hidden layers with ReLU (with pool=mean a deep averaging network, Iyyer et al. 2015).
 
     Args:
         input_size: D.
-        causal: must be false: a bag knows no order.
-        pool: mean, max, min or sum over the row; sqrt: sum over the root of its length; unit_sum: sum scaled to norm 1.
+        causal: must be false, since a bag of words has no order.
+        pool: mean, max, min or sum over the row; sqrt: sum / sqrt(length); unit_sum: sum scaled to norm 1.
         hidden: sizes of the hidden layers; [] for none.
-        dropout: probability, on the pooled vector and behind each hidden layer.
+        dropout: probability, on the pooled vector and after each hidden layer.
     """
 
     per_token = False
@@ -39,14 +39,14 @@ class Bow(nn.Module):
         super().__init__()
         if causal:
             raise HydromelError(
-                "encoder=bow gives one vector a row, so it cannot predict each next token; use encoder=rnn"
+                "encoder=bow gives one vector per row, so it cannot predict each next token; use encoder=rnn"
             )
         self.pool = pooling(pool, input_size)
         self.hidden = HiddenLayers(input_size, hidden, dropout)
         self.output_size = self.hidden.output_size
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
-        """Rows of (length, D) -> rows of one vector each."""
+        """Map rows of (length, D) to rows of one vector each."""
         single = x.rows.single
         vectors = self.hidden(self.pool(x), single)
         return Ragged(vectors if x.layout == "packed" else vectors[:, None], single, x.layout), None

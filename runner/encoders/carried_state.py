@@ -1,7 +1,7 @@
-"""What a causal encoder carries from one window of texts to the next: nests of lists and tuples.
+"""The state that a causal encoder carries from one window of its texts to the next: nested lists and tuples.
 
-In them lie tensors, and numpy arrays for what the host has to know. The first dimension of each is the row, so that
-rows can be chosen, repeated and put in another order without knowing what any of it means.
+They hold tensors, and numpy arrays for values that the host needs. The first dimension of each is the row, so rows can
+be selected, repeated and reordered without knowing what the values mean.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from runner.interfaces import State
 
 
 def detached(state: State) -> State:
-    """The state without its history: no gradient flows into the window before."""
+    """Return the state without its autograd history, so that no gradient flows into the previous window."""
     return _map(state, Tensor.detach, lambda array: array)
 
 
 def moved(state: State, device: torch.device) -> State:
-    """The state on `device`; what the host has to know stays there."""
+    """Return the state with its tensors on `device`; arrays stay on the host."""
     return _map(state, lambda tensor: tensor.to(device), lambda array: array)
 
 
 def select_state(state: State, rows: IntArray) -> State:
-    """The state of the chosen `rows` (any number, in any order, on the host), such as the best of a beam."""
+    """Return the state of the chosen `rows` (any number, in any order, on the host), such as the best of a beam."""
     index = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
 
     def chosen(tensor: Tensor) -> Tensor:
@@ -37,12 +37,13 @@ def select_state(state: State, rows: IntArray) -> State:
 
 
 def _map(state: State, of_tensor: Callable[[Tensor], Tensor], of_array: Callable[[IntArray], IntArray]) -> State:
+    """Apply functions to all tensors and arrays of a state."""
     if isinstance(state, Tensor):
         return of_tensor(state)
     if isinstance(state, np.ndarray):
         return of_array(state)
     if isinstance(state, list | tuple):
-        return type(state)(_map(one, of_tensor, of_array) for one in state)
+        return type(state)(_map(part, of_tensor, of_array) for part in state)
     if state is None:
         return None
-    raise TypeError(f"a state holds tensors, arrays, lists and tuples; got {type(state).__name__}")
+    raise TypeError(f"state: got {type(state).__name__}; use tensors, arrays, lists and tuples")

@@ -9,35 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from runner.common.types import Fraction, PositiveInt
-from runner.layers.attention_window import latest
-from runner.layers.convolution import Convolution, by_products, side_by_side
+from runner.layers.attention_window import latest_indices
+from runner.layers.convolution import Convolution, side_by_side, uses_products
 from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.residual import Joint, Shortcut
 from runner.layers.staircase import packed_tokens
 from runner.ragged.ragged import Ragged
 
-Tails = list[Tensor]  # (B, widest - 1, D) for each layer: the last of its inputs; zeros where a row has had fewer
+Tails = list[Tensor]  # for each layer its last inputs, (B, widest - 1, D); zeros where a row has had fewer
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
 class Conv(nn.Module):
-    """Convolutions of every width side by side, concatenated, activated; each layer over the outputs of the one before.
+    """Stacked layers, each of which concatenates convolutions of all widths and applies an activation.
 
     Args:
         input_size: D.
-        causal: see only what stands before (language models).
+        causal: filters see a token and earlier ones only (language models).
         filters: outputs of each width.
-        widths: tokens that the filters see.
+        widths: number of tokens that filters see.
         activation: relu, tanh or gelu.
-        layers: how many, one upon another.
+        layers: number of stacked layers.
         layer_norm: normalise the output of every layer.
         shortcut: around every layer (`runner.layers.residual`).
         dropout: probability, on the output of every layer.
-        locked_dropout: probability, on the input of every layer and the last output; the same numbers at all tokens of
-            a row. Or a list of them, one a place: the input of the first layer, of the second, ..., the last output.
+        locked_dropout: probability, on the input of every layer and the last output, for the same features at all
+            tokens of a row. Or a list: for the input of the first layer, of the second, ..., and for the last output.
 
     Raises:
-        ValueError: no widths.
+        ValueError: if `widths` is empty.
     """
 
     per_token = True
@@ -58,7 +58,7 @@ class Conv(nn.Module):
     ) -> None:
         super().__init__()
         if not widths:
-            raise ValueError("widths=[]: at least one width is needed, for example [3, 4, 5]")
+            raise ValueError("widths=[] is empty; give at least one width, for example [3, 4, 5]")
         self.output_size = filters * len(widths)
         self.causal, self.tail = causal, max(widths) - 1
         self.sizes = sizes = [input_size] + [self.output_size] * (layers - 1)
@@ -71,17 +71,17 @@ class Conv(nn.Module):
         self.locked = locked_layers(locked_dropout, layers + 1)
 
     def forward(self, x: Ragged, state: Tails | tuple[()] | None) -> tuple[Ragged, Tails | None]:
-        """Rows of (length, D), state at their begin -> rows of (length, filters * widths), state at each row's own end.
+        """Map rows of (length, D) and their initial state to rows of (length, filters * widths) and their final state.
 
-        The state is `START` at the begin of texts that are read in windows; None, and then None comes out, where rows
-        stand by themselves. On a CPU padded rows come out packed where all layers are matrix products.
+        The state is `START` at the start of texts that are read in windows. It is None for independent rows, and then
+        None is returned. On a CPU, padded rows are returned packed if all layers are matrix products.
 
         Raises:
-            ValueError: a state, and not causal.
+            ValueError: if a state is given and the layer is not causal.
         """
         if state is not None and not self.causal:
-            raise ValueError("only causal convolutions carry a state")
-        if by_products(x, self.sizes):  # they give packed tokens, so nothing is laid out in between
+            raise ValueError("only causal convolutions carry a state; got a state with causal=False")
+        if uses_products(x, self.sizes):  # products return packed tokens: pack once, not in each layer
             x = Ragged(packed_tokens(x), x.rows, "packed")
         latest = None if state is None else self._latest(x)
         ends: Tails = []
@@ -96,14 +96,14 @@ class Conv(nn.Module):
         return self.locked[-1].of(x), None if latest is None else ends  # type: ignore[operator]
 
     def _latest(self, x: Ragged) -> Tensor:
-        """(B * tail,) the last tokens of each row in any layer, among those of its past and then its own."""
+        """Return the indices of the last tokens of each row, past tokens first, for any layer, (B * tail,)."""
         rows, n_past = x.rows, x.rows.n_rows * self.tail
-        begins = rows.host_offsets[:-1] if x.layout == "packed" else np.arange(rows.n_rows) * rows.width
-        return latest(rows, self.tail, np.arange(rows.n_rows) * self.tail, self.tail, n_past + begins)
+        starts = rows.host_offsets[:-1] if x.layout == "packed" else np.arange(rows.n_rows) * rows.width
+        return latest_indices(rows, self.tail, np.arange(rows.n_rows) * self.tail, self.tail, n_past + starts)
 
 
 def _end(before: Tensor, x: Ragged, latest: Tensor) -> Tensor:
-    """(B, tail, D) of the past, rows of (length, D) -> (B, tail, D)."""
+    """Return the last inputs of each row, (B, tail, D), from those of the past (B, tail, D) and rows of (length, D)."""
     own = x.values if x.layout == "packed" else x.values.flatten(0, 1)
     past = before.flatten(0, 1).to(own.dtype)
     return torch.cat([past, own]).index_select(0, latest).view(before.shape)

@@ -1,4 +1,4 @@
-"""No context: each token's vector as it is."""
+"""The identity encoder: each token's vector without context."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from runner.ragged.ragged import Ragged
 
 
 class NoContext(nn.Module):
-    """Hands on the embedding's vectors; baselines that know a token by itself.
+    """The embedding's vectors unchanged: a baseline that sees each token in isolation.
 
     Args:
         input_size: D.
-        dropout: probability of dropping a number of a vector.
+        dropout: probability of dropping a feature of a vector.
     """
 
     per_token = True
@@ -26,5 +26,5 @@ class NoContext(nn.Module):
         self.output_size = input_size
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
-        """Rows of (length, D) -> the same; nothing is carried from window to window."""
+        """Apply dropout to rows of (length, D). The state is returned unchanged, since nothing is carried."""
         return self.dropout.of(x), state

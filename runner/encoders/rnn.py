@@ -13,28 +13,28 @@ from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.layers.residual import Joint, Shortcut
 from runner.ragged.ragged import Ragged
 
-Layers = list[Carried]  # one a layer; what a stream carries from window to window
+Layers = list[Carried]  # the state of each layer, which a stream carries from window to window
 
 
 class Rnn(nn.Module):
-    """Recurrent layers, each over the outputs of the one before it.
+    """Stacked recurrent layers.
 
     Args:
         input_size: D.
-        causal: only forward (language models).
+        causal: forward direction only (language models).
         cell: rnn, gru or lstm.
-        hidden: H, a direction.
-        layers: how many, one upon another.
-        bidirectional: also from each row's own end; null: wherever the task is not causal.
+        hidden: H, hidden units per direction.
+        layers: number of stacked layers.
+        bidirectional: also read each row from its end; null: if the task is not causal.
         layer_norm: normalise the output of every layer.
         shortcut: around every layer (`runner.layers.residual`).
         dropout: probability, on the output of every layer.
-        locked_dropout: probability, on the input of every layer and the last output; the same numbers at all tokens of
-            a row. Or a list of them, one a place: the input of the first layer, of the second, ..., the last output.
-        weight_drop: probability of dropping a hidden-to-hidden weight, for all rows and tokens of an update alike.
+        locked_dropout: probability, on the input of every layer and the last output, for the same features at all
+            tokens of a row. Or a list: for the input of the first layer, of the second, ..., and for the last output.
+        weight_drop: probability of dropping a hidden-to-hidden weight; all rows and tokens of a batch share the mask.
 
     Raises:
-        HydromelError: bidirectional, and causal; another number of probabilities than places.
+        HydromelError: if `bidirectional` and `causal` are both true, or `locked_dropout` has another number of entries.
     """
 
     per_token = True
@@ -67,15 +67,15 @@ class Rnn(nn.Module):
         self.locked = locked_layers(locked_dropout, layers + 1)
 
     def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers | None]:
-        """Rows of (length, D), forward state at their begin -> rows of (length, H or 2H), state at each row's own end.
+        """Map rows of (length, D) and their initial state to rows of (length, H or 2H) and their final state.
 
-        The state is `START` at the begin of texts that are read in windows; None, and then None comes out, where rows
-        stand by themselves.
+        The state is that of the forward direction. It is `START` at the start of texts that are read in windows, and
+        None for independent rows, for which None is returned.
         """
         ends: Layers = []
-        for place, one in enumerate(self.forwards):
+        for place, layer in enumerate(self.forwards):
             read: Ragged = self.locked[place].of(x)  # type: ignore[operator]
-            output, end = one(read, state[place] if state else state)
+            output, end = layer(read, state[place] if state else state)
             if end is not None:
                 ends.append(end)
             if self.backwards:

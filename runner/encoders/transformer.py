@@ -20,7 +20,8 @@ from runner.layers.norm import Norm, normalisation
 from runner.layers.positions import sinusoids
 from runner.ragged.ragged import Ragged
 
-# how many tokens each row has had, (B,), on the host; and for each layer keys and values of the last P, (B, P, 2 size)
+# the number of tokens that each row has had, (B,) on the host; for each layer keys and values of the last P, (B, P, 2
+# size)
 Remembered = tuple[IntArray, list[Tensor]]
 
 
@@ -28,22 +29,22 @@ class Transformer(nn.Module):
     """x + Attention(Norm(x)), then x + FeedForward(Norm(x)), `layers` times (Vaswani et al. 2017; Xiong et al. 2020).
 
     Args:
-        input_size: D; projected to `size` where they differ.
-        causal: each token sees itself and those before it.
-        size: of the vectors within, a multiple of `heads`.
-        heads: of attention.
-        layers: how many.
-        feedforward: size of the hidden layer between.
-        score: of attention: dot, scaled_dot or additive (see `runner.layers.attention`).
-        norm: layer, or batch, whose answers depend on the batch in training (see `runner.layers.norm`).
-        positions: sinusoidal, learned (up to max_positions) or none: added to a token's vector, and counted on from
-            window to window; or rotary: in attention, where distances count alone.
-        max_positions: tokens of the longest row for learned positions, with those of windows before.
-        memory: tokens before a token that it sees in a layer, in a long row as in windows; null: all of them.
+        input_size: D; projected to `size` if they differ.
+        causal: a token sees itself and earlier tokens only.
+        size: size of the vectors inside, a multiple of `heads`.
+        heads: number of attention heads.
+        layers: number of layers.
+        feedforward: size of the hidden layer of FeedForward.
+        score: attention score: dot, scaled_dot or additive (see `runner.layers.attention`).
+        norm: layer or batch; with batch, predictions depend on the batch in training (see `runner.layers.norm`).
+        positions: sinusoidal, learned (up to max_positions) or none: added to token vectors and counted on from window
+            to window; or rotary: applied in attention, where only distances matter.
+        max_positions: for learned positions, tokens of the longest row, including its earlier windows.
+        memory: earlier tokens that a token sees in a layer, in long rows and across windows alike; null: all of them.
         dropout: probability, on the input, the attention weights and both branches.
 
     Raises:
-        ValueError: sizes that do not divide, or options that do not go together.
+        ValueError: if sizes are not divisible or options are incompatible.
     """
 
     per_token = True
@@ -72,9 +73,9 @@ class Transformer(nn.Module):
         if positions == "rotary" and size // heads % 2:
             raise ValueError(f"size={size} / heads={heads} must be even for positions=rotary")
         if positions == "rotary" and score == "additive":
-            raise ValueError("positions=rotary turns what is multiplied; use score=scaled_dot or score=dot with it")
+            raise ValueError("positions=rotary does not work with score=additive; use score=scaled_dot or score=dot")
         if memory is not None and not causal:
-            raise ValueError(f"memory={memory} is for what comes before a token (task=lm); use memory=null")
+            raise ValueError(f"memory={memory} needs a causal encoder (task=lm); use memory=null for other tasks")
         self.size, self.positions, self.max_positions, self.output_size = size, positions, max_positions, size
         self.causal, self.memory = causal, memory
         self.input = nn.Identity() if input_size == size else nn.Linear(input_size, size)
@@ -86,15 +87,16 @@ class Transformer(nn.Module):
         self.norm = normalisation(norm, size)
 
     def forward(self, x: Ragged, state: Remembered | tuple[()] | None) -> tuple[Ragged, Remembered | None]:
-        """Rows of (length, D), state at their begin -> rows of (length, size), state at each row's own end.
+        """Map rows of (length, D) and their initial state to rows of (length, size) and their final state.
 
-        The state is `START` at the begin of texts that are read in windows; None, and then None comes out, where rows
-        stand by themselves.
+        The state is `START` at the start of texts that are read in windows. It is None for independent rows, and then
+        None is returned.
         """
         x = x.with_values(x.filled(0.0)).map(self.input)
-        seen, pasts = self._begin(x, state)
+        seen, pasts = self._initial(x, state)
         if self.positions in ("sinusoidal", "learned"):
-            # not times sqrt(size), which is meant for embeddings of unit length: ours would drown the positions
+            # vectors are not scaled by sqrt(size), which suits embeddings of unit length: ours would drown the
+            # positions
             x = x.with_values(x.values + self._encoded(x, seen))
         x = self.dropout.of(x)
         reach = Reach(x.rows, self.causal, self.memory, seen, 0 if pasts[0] is None else pasts[0].shape[1])
@@ -106,23 +108,23 @@ class Transformer(nn.Module):
         output = x.with_values(self.norm(x.filled(0.0), x.rows, x.layout))
         return output, None if seen is None else (seen + x.rows.host_lengths, ends)
 
-    def _begin(
+    def _initial(
         self, x: Ragged, state: Remembered | tuple[()] | None
     ) -> tuple[IntArray | None, Sequence[Tensor | None]]:
-        """The state given, or at the begin of each row, or none."""
+        """Return the tokens seen so far and the past of each layer: the given ones, empty ones at `START`, or None."""
         if state is None:
             return None, [None] * len(self.layers)
         if not state:
-            nothing = x.values.new_zeros(x.rows.n_rows, 0, 2 * self.size)
-            return np.zeros(x.rows.n_rows, dtype=np.int64), [nothing] * len(self.layers)
+            empty = x.values.new_zeros(x.rows.n_rows, 0, 2 * self.size)
+            return np.zeros(x.rows.n_rows, dtype=np.int64), [empty] * len(self.layers)
         return state
 
     def _encoded(self, x: Ragged, seen: IntArray | None) -> Tensor:
-        """The positions' vectors, counted from the first token that each row ever had."""
+        """Return the vectors of positions, counted from the first token of each row's text."""
         padded = x.layout == "padded"
         places = torch.arange(x.rows.width, device=x.values.device) if padded else x.rows.position
         if seen is not None:
-            before = x.rows._send(seen)
+            before = x.rows.send(seen)
             places = before[:, None] + places if padded else before.index_select(0, x.rows.row) + places
         if self.table is None:
             return sinusoids(places, self.size, x.values.dtype)
@@ -137,6 +139,8 @@ class Transformer(nn.Module):
 
 
 class _Layer(nn.Module):
+    """Attention and a feedforward network, each after a normalisation and with a residual connection."""
+
     def __init__(
         self, size: int, heads: int, feedforward: int, score: Score, rotary: bool, norm: Norm, dropout: float
     ) -> None:
@@ -147,10 +151,10 @@ class _Layer(nn.Module):
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(3))
 
     def forward(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
-        x = x.with_values(x.filled(0.0))  # in padding too, the gradient of a weight is 0 times its input
-        there = {"rows": x.rows, "layout": x.layout}
-        first_norm, second_norm = (partial(one, **there) for one in self.norms)
-        drop_attended, drop_hidden, drop_output = (partial(one, **there) for one in self.dropouts)
+        x = x.with_values(x.filled(0.0))  # 0 times NaN in padding would spoil gradients of weights
+        layout = {"rows": x.rows, "layout": x.layout}
+        first_norm, second_norm = (partial(norm, **layout) for norm in self.norms)
+        drop_attended, drop_hidden, drop_output = (partial(dropout, **layout) for dropout in self.dropouts)
         attended: Ragged
         attended, end = self.attention(x.map(first_norm), reach, past)
         values = x.values + drop_attended(attended.filled(0.0))

@@ -1,4 +1,4 @@
-"""Layers that more than one encoder, embedding or head uses; each says the same packed, padded and one row at a time.
+"""Layers shared by encoders, embeddings and heads. Each gives equal results for packed, padded and single rows.
 
-Embeddings, encoders, heads and the model may import it. It imports tensors of rows and nothing above them.
+Embeddings, encoders, heads and the model may import it. It imports `runner.ragged` and nothing above it.
 """

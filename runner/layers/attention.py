@@ -1,6 +1,6 @@
-"""Multi-head self-attention within each row: dot, scaled dot or additive scores; all tokens of a row, or its past.
+"""Multi-head self-attention within each row, with dot, scaled dot or additive scores, over a whole row or its past.
 
-Shapes: H heads of d numbers, D = H d; queries stand in T places, keys in K = P + T
+Shapes: B rows, H heads of size d, D = H d; T places of queries and K = P + T places of keys, P of them in the past
 (`runner.layers.attention_window.Reach`).
 """
 
@@ -16,15 +16,15 @@ from torch.utils.checkpoint import checkpoint
 
 from runner.layers.attention_window import Reach
 from runner.layers.dropout import Dropout
-from runner.layers.positions import angles, rotated
+from runner.layers.positions import angles, rotate
 from runner.ragged.ragged import Ragged
 
 Score = Literal["dot", "scaled_dot", "additive"]
-ADDITIVE_NUMBERS = 2**22  # that additive scores hold at once before they are summed over d: 16 MiB in float32
+ADDITIVE_NUMBERS = 2**22  # numbers that additive scores hold at once before the sum over d: 16 MiB in float32
 
 
 class SelfAttention(nn.Module):
-    """softmax(score(q, k)) V over the tokens of a row that are in reach.
+    """softmax(score(q, k)) V over the keys that each query sees.
 
     `dot` is q . k (Luong et al. 2015, eq. 8), `scaled_dot` is q . k / sqrt(d) (Vaswani et al. 2017, eq. 1), `additive`
     is v . tanh(q + k) (Bahdanau et al. 2015, appendix A.1.2: the projections of queries and keys are its W and U).
@@ -33,8 +33,8 @@ class SelfAttention(nn.Module):
         size: D, a multiple of `heads`.
         heads: number of heads.
         score: dot, scaled_dot or additive.
-        rotary: queries and keys are turned by their positions (see `runner.layers.positions`).
-        dropout: probability of dropping a weight.
+        rotary: rotate queries and keys by their positions (see `runner.layers.positions`).
+        dropout: probability of dropping an attention weight.
     """
 
     def __init__(self, size: int, heads: int, score: Score, rotary: bool, dropout: float) -> None:
@@ -44,27 +44,40 @@ class SelfAttention(nn.Module):
         self.output = nn.Linear(size, size)
         self.dropout = Dropout(dropout)
         if score == "additive":
-            bound = math.sqrt(heads / size)  # as torch's linear layers of d inputs
+            bound = math.sqrt(heads / size)  # as in torch's linear layers with d inputs
             self.additive = nn.Parameter(torch.empty(heads, size // heads).uniform_(-bound, bound))
 
     def forward(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
-        """Rows of (length, D) -> the same. Packed: only products of queries and keys see rectangles, of close lengths.
+        """Attend within rows of (length, D).
+
+        Packed rows are padded for the products of queries and keys only, in blocks of similar lengths.
 
         Args:
-            past: (B, P, 2D) keys and values of each row's past, as `reach` has them; None: rows stand by themselves.
+            x: rows of (length, D).
+            reach: the keys that queries see.
+            past: (B, P, 2D) keys and values of each row's past, placed as `reach` says; None: rows are independent.
 
         Returns:
-            Besides, the past at each row's end, (B, P', 2D); None without one.
+            Rows of (length, D), and the past at each row's end, (B, P', 2D), or None if there was none.
         """
         x = x.with_values(x.filled(0.0)).map(self.queries_keys_values)
         if x.layout == "padded" or past is not None or not reach.blocks:
             attended, end = self._rectangle(x, reach, past)
             return attended.map(self.output), end
-        parts = [self._rectangle(x.select_by(one.rows, tokens), one, None)[0].values for one, tokens in reach.blocks]
+        parts = [
+            self._rectangle(x.select_by(block.rows, tokens), block, None)[0].values for block, tokens in reach.blocks
+        ]
         return x.with_values(torch.cat(parts).index_select(0, reach.unblocked)).map(self.output), None
 
     def _rectangle(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
-        """Queries, keys and values, rows of (length, 3D) -> what they attend to, and the past at each row's end."""
+        """Attend in one padded rectangle.
+
+        Args:
+            x: queries, keys and values, rows of (length, 3D).
+
+        Returns:
+            Rows of (length, D), and the past at each row's end.
+        """
         size = x.values.shape[-1] // 3
         queries, keys_values = torch.split(x.pad().values, [size, 2 * size], dim=-1)
         end = None
@@ -75,15 +88,16 @@ class SelfAttention(nn.Module):
         return attended.pack() if x.layout == "packed" else attended, end
 
     def _attend(self, queries: Tensor, keys_values: Tensor, reach: Reach) -> Tensor:
-        """(B, T, D), (B, K, 2D) -> (B, T, D)."""
+        """Map queries (B, T, D) and keys and values (B, K, 2D) to weighted values (B, T, D)."""
         n_rows, width, _ = queries.shape
         queries = queries.view(n_rows, width, self.heads, -1).transpose(1, 2)
         keys, values = keys_values.view(n_rows, reach.keys, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         if self.rotary:
-            # places are counted from the past's begin: only distances matter, and small numbers are exact
+            # positions count from the start of the past: only distances matter, and small numbers are exact
             turns = angles(torch.arange(reach.keys, device=keys.device), keys.shape[-1], keys.dtype)
-            queries, keys = rotated(queries, turns[reach.places :]), rotated(keys, turns)
+            queries, keys = rotate(queries, turns[reach.places :]), rotate(keys, turns)
         drops = self.training and self.dropout.p > 0.0
+        # torch's fused kernels know neither additive scores nor dropout with a seed for each row
         if self.score == "additive" or (drops and reach.rows.seeds is not None):
             attended = self._weights(queries, keys, reach).to(values.dtype) @ values
         else:
@@ -99,7 +113,7 @@ class SelfAttention(nn.Module):
         return attended.transpose(1, 2).reshape(n_rows, width, -1)
 
     def _weights(self, queries: Tensor, keys: Tensor, reach: Reach) -> Tensor:
-        """(B, H, T, d), (B, H, K, d) -> (B, H, T, K), dropped out, in float32 at least."""
+        """Return attention weights after dropout, (B, H, T, d), (B, H, K, d) -> (B, H, T, K), in at least float32."""
         if self.score == "additive":
             scores = additive_scores(queries, keys, self.additive)
         else:
@@ -115,16 +129,19 @@ class SelfAttention(nn.Module):
 
 
 def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """(B, H, T, d), (B, H, K, d), (H, d) -> (B, H, T, K).
+    """Return v . tanh(q + k): (B, H, T, d), (B, H, K, d), (H, d) -> (B, H, T, K).
 
-    All sums q + k at once are d times as large: they are made for some queries at a time, and again for gradients.
+    The sums q + k are d times as large as the scores. So they are computed for a few queries at a time, and computed
+    again in the backward pass instead of being kept.
     """
     step = max(1, ADDITIVE_NUMBERS // max(1, keys.numel()))
     if step >= queries.shape[2]:
         return _additive(queries, keys, weight)
     pieces = torch.split(queries, step, dim=2)
-    scored = [checkpoint(_additive, one, keys, weight, use_reentrant=False, preserve_rng_state=False) for one in pieces]
-    return torch.cat(scored, dim=2)
+    scores = [
+        checkpoint(_additive, piece, keys, weight, use_reentrant=False, preserve_rng_state=False) for piece in pieces
+    ]
+    return torch.cat(scores, dim=2)
 
 
 def _additive(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
@@ -132,5 +149,5 @@ def _additive(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
 
 
 def attends(model: nn.Module) -> bool:
-    """Whether there is attention in it, which has packed rows in blocks and costs by pairs of tokens."""
-    return any(isinstance(one, SelfAttention) for one in model.modules())
+    """Return whether the model has self-attention: it runs packed rows in blocks, at a cost per pair of tokens."""
+    return any(isinstance(module, SelfAttention) for module in model.modules())

@@ -1,6 +1,6 @@
-"""What rows keep of their past from one window of a text to the next, and which of it a token attends to.
+"""The part of their past that rows keep from one window of a text to the next, and the keys that a token attends to.
 
-Shapes: B rows, T the padded width, P places of the past.
+Shapes: B rows, N tokens in all, T the padded width, P places of the past.
 """
 
 from __future__ import annotations
@@ -16,59 +16,71 @@ from runner.ragged.blocks import block_ends
 from runner.ragged.rows import Rows, choose
 
 
-def latest(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -> Tensor:
-    """(B * count,) where the last `count` tokens of each row lie, in order: the end of its own after that of its past.
+def latest_indices(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -> Tensor:
+    """Return the indices of the last `count` tokens of each row, in order, (B * count,).
+
+    They are the end of the row's own tokens, preceded by the end of its past if the row has fewer than `count`. If past
+    and row together have fewer, the index of the first place of the past is repeated; values there are meaningless.
 
     Args:
-        past: (B,) where each row's past begins; it ends, after so many `places`, with the latest token.
-        own: (B,) where the row's own tokens begin.
-
-    A row that has had fewer tokens gets its first place in front of them: what stands there means nothing.
+        rows: the current window.
+        count: number of tokens to keep for each row.
+        past: (B,) index at which the past of each row starts. It fills `places` places and ends with the latest token.
+        places: P.
+        own: (B,) index at which the row's own tokens start.
     """
+    # position of each kept token relative to the row's own first token: negative positions are in the past
     place = rows.host_lengths[:, None] - np.arange(count, 0, -1)
     index = np.where(place >= 0, own[:, None] + place, past[:, None] + np.maximum(places + place, 0))
-    return rows._send(index.ravel())
+    return rows.send(index.ravel())
 
 
 class Reach:
-    """Which keys the queries of a batch see, in every layer of a stack.
+    """The keys that each query of a batch attends to ("sees"), shared by all layers of a stack.
 
-    Keys lie in K = P + T places: the past of each row, which ends where the padded rows themselves begin, then those.
+    There are K = P + T keys per row: the P places of its past, then the T places of the padded row. The past is
+    right-aligned: its latest token is always at place P - 1, so that the distance of two places is the distance of
+    their tokens in the text, for rows with long and with short histories alike.
+
+        row with 2 remembered tokens, 3 own ones, P = 4, T = 4:   . . p p | x x x .
 
     Args:
-        rows: of the queries.
-        causal: a query sees keys up to its own.
-        memory: and at most so many before it; None: all of them.
-        seen: (B,) tokens of each row before these, of which the last ones are in the past; None: there is no past.
+        rows: the rows of the queries.
+        causal: a query sees no later keys than its own.
+        memory: a query sees at most this many keys before its own; None: all of them.
+        seen: (B,) number of earlier tokens of each row, the last of which are in the past; None: there is no past.
         places: P.
 
     Raises:
-        ValueError: a memory or a past, and not causal.
+        ValueError: a memory or a past without `causal`.
     """
 
     def __init__(self, rows: Rows, causal: bool, memory: int | None, seen: IntArray | None, places: int) -> None:
         if not causal and (memory is not None or seen is not None):
-            raise ValueError("only causal attention has a memory, and carries a state")
+            raise ValueError("only causal attention has a memory or a state; use causal=True or leave both out")
         self.rows, self.causal, self.memory, self.places = rows, causal, memory, places
         self.keys = places + rows.width
         self.remembered = np.zeros(rows.n_rows, dtype=np.int64) if seen is None else np.minimum(seen, places)
 
     @cached_property
     def is_triangle(self) -> bool:
-        """Whether query t sees keys up to t, and nothing else is to be hidden: kernels know this without a mask."""
+        """True if query t sees exactly keys 0 to t: kernels have this mask built in."""
         return self.causal and self.places == 0 and not self._slides
 
     @property
     def _slides(self) -> bool:
-        """Whether the last query does not see the first key, since it lies too far back."""
+        """True if `memory` hides any key: the first key is too far back for the last query."""
         return self.memory is not None and self.keys - 1 > self.memory
 
     @cached_property
     def mask(self) -> Tensor | None:
-        """(T, K) or (B, 1, T, K), or (B, 1, 1, K) if not causal: true where a query sees a key; None: they see all.
+        """A bool mask, true where a query sees a key: (T, K), (B, 1, T, K) or, if not causal, (B, 1, 1, K).
 
-        What padding sees does not matter, but it sees something: a softmax over nothing would be NaN.
+        None if every query sees every key. Queries in padding see at least one key, since a softmax over none is NaN;
+        their output is never read.
         """
+        # The mask is as small as possible: per-row masks (B, T, K) are needed only where histories differ. Padding keys
+        # of a causal row need no mask, since they come after every real query; unused places of the past do.
         if not self.causal:
             return length_mask(self.rows)
         full = self.rows.n_rows == 0 or int(self.remembered.min()) == self.places
@@ -81,14 +93,15 @@ class Reach:
             visible = visible & (key >= query - self.memory)
         if full:
             return visible
-        begins = self.rows._send(self.places - self.remembered)
-        return visible & (key >= begins[:, None, None, None])
+        first = self.rows.send(self.places - self.remembered)
+        return visible & (key >= first[:, None, None, None])
 
     @cached_property
     def blocks(self) -> list[tuple[Reach, Tensor]]:
-        """Rows of close lengths by themselves, with the packed index of each of their tokens: less padding, squared.
+        """The rows in blocks of similar lengths, each with the packed indices of its tokens; [] if one block is best.
 
-        Only where there is no past. None where more than one block would gain nothing.
+        The cost of attention grows with the square of the padded width, so blocks save more than padding alone. For
+        rows without a past only.
         """
         lengths = self.rows.host_lengths
         order = np.argsort(lengths, kind="stable")
@@ -100,29 +113,29 @@ class Reach:
 
     @cached_property
     def unblocked(self) -> Tensor:
-        """(N,) for each packed token, where it lies among those of all blocks."""
+        """The index of each packed token in the concatenated blocks, (N,)."""
         tokens = np.concatenate([reach.rows.source for reach, _ in self.blocks])
         inverse = np.empty_like(tokens)
         inverse[tokens] = np.arange(len(tokens))
-        return self.rows._send(inverse)
+        return self.rows.send(inverse)
 
     @cached_property
     def kept(self) -> int:
-        """Places of the past after these rows: as many as the longest history of a row has, or the memory."""
+        """The number of places of the past after this window: the longest history of a row, at most the memory."""
         longest = int((self.remembered + self.rows.host_lengths).max(initial=0))
         return longest if self.memory is None else min(longest, self.memory)
 
     @cached_property
     def latest(self) -> Tensor:
-        """(B * kept,) those places among the B * K of all rows."""
-        begins = np.arange(self.rows.n_rows) * self.keys
-        return latest(self.rows, self.kept, begins, self.places, begins + self.places)
+        """The indices of those places among the B * K keys, (B * kept,)."""
+        starts = np.arange(self.rows.n_rows) * self.keys
+        return latest_indices(self.rows, self.kept, starts, self.places, starts + self.places)
 
 
 def length_mask(rows: Rows) -> Tensor | None:
-    """(B, 1, 1, T): the keys that a row's queries see; None where all are real, so that kernels without mask can run.
+    """Return the keys that the queries of each row see, (B, 1, 1, T); None without padding (faster kernels).
 
-    An empty row sees its padding: what it says is never read.
+    The queries of an empty row see its padding; their output is never read.
     """
     if rows.n_tokens == rows.n_rows * rows.width:
         return None

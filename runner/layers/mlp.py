@@ -1,4 +1,4 @@
-"""Hidden layers on one vector a row."""
+"""Hidden layers for one vector per row."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from runner.ragged.rows import Rows
 
 
 class HiddenLayers(nn.Module):
-    """Dropout; then for each size a linear layer, ReLU and dropout.
+    """A multilayer perceptron: dropout, then a linear layer, ReLU and dropout for each size.
 
     Args:
         input_size: D.
-        sizes: of the layers, first to last; [] for dropout alone.
+        sizes: output sizes of the layers, first to last; [] for dropout only.
         dropout: probability.
 
     Attributes:
@@ -32,7 +32,7 @@ class HiddenLayers(nn.Module):
         self.output_size = widths[-1]
 
     def forward(self, vectors: Tensor, single: Rows) -> Tensor:
-        """(B, D) -> (B, output_size); `single` are rows of one place each (`Rows.single`)."""
+        """Map vectors (B, D) to (B, output_size). `single` has one place per row (`Rows.single`)."""
         first, *others = self.dropouts
         vectors = first(vectors, single, "packed")
         for linear, dropout in zip(self.linears, others, strict=True):

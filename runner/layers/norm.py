@@ -1,6 +1,6 @@
-"""Normalisation of token vectors: each by itself (layer), or each feature over the real tokens of a batch (batch).
+"""Normalisation of token vectors: each vector separately (layer), or each feature over the tokens of a batch (batch).
 
-Like dropout, these take values and say where they stand: (N, D) if packed, (B, T, D) if padded -> the same.
+As in dropout, `forward` takes values with their rows and layout: (N, D) if packed, (B, T, D) if padded.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ Norm = Literal["layer", "batch"]
 
 
 class LayerNorm(nn.Module):
-    """Each token's D numbers, shifted and scaled to mean 0 and variance 1, then by learned weights (Ba et al. 2016)."""
+    """Layer normalisation (Ba et al. 2016): each token's vector gets mean 0 and variance 1, then learned weights."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(size)
 
     def forward(self, values: Tensor, rows: Rows, layout: Layout) -> Tensor:
+        """Normalise each vector."""
         normed: Tensor = self.norm(values)
         return normed
 
 
 class MaskedBatchNorm(nn.Module):
-    """Each feature, shifted and scaled to mean 0 and variance 1 over the real tokens of the batch.
+    """Batch normalisation over real tokens: each feature gets mean 0 and variance 1 (Ioffe and Szegedy 2015).
 
-    Source: Ioffe and Szegedy 2015. This is torch's `BatchNorm1d` of the packed tokens, whatever the layout: the biased
-    variance normalises, the unbiased one enters the running variance, both at momentum 0.1. Evaluation normalises by
-    the running statistics.
+    In either layout this equals torch's `BatchNorm1d` on packed tokens: the biased variance normalises, the unbiased
+    variance updates the running variance, with momentum 0.1. Evaluation uses the running statistics.
 
-    In training an answer depends on the tokens beside it: that is what the layer is, so strategies that cut an update
-    differently (`size1`, `padmask`) no longer make the same updates. Below two tokens there is no variance: such a
-    batch is normalised by the running statistics, in training too, and leaves them as they are.
+    In training, predictions depend on the other tokens of the micro-batch by design. So strategies that cut an update
+    differently (`size1`, `padmask`) no longer make the same updates. A batch of fewer than two tokens has no variance:
+    it is normalised by the running statistics, in training too, and does not update them.
 
     Args:
         size: D.
@@ -53,13 +53,13 @@ class MaskedBatchNorm(nn.Module):
         self.running_var: Tensor
 
     def forward(self, values: Tensor, rows: Rows, layout: Layout) -> Tensor:
-        """What stands in padding is not read; zeros come out there."""
-        of_batch = self.training and rows.n_tokens > 1
+        """Normalise each feature. Padding is not read and becomes zeros."""
+        use_batch = self.training and rows.n_tokens > 1
         tokens = Ragged(values, rows, layout).tokens()
-        normed = F.batch_norm(tokens, self.running_mean, self.running_var, self.weight, self.bias, of_batch)
+        normed = F.batch_norm(tokens, self.running_mean, self.running_var, self.weight, self.bias, use_batch)
         return normed if layout == "packed" else Ragged(normed, rows, "packed").pad().values
 
 
 def normalisation(name: Norm, size: int) -> LayerNorm | MaskedBatchNorm:
-    """The normalisation of that name for token vectors of `size`."""
+    """Return the normalisation called `name` for token vectors of `size`."""
     return LayerNorm(size) if name == "layer" else MaskedBatchNorm(size)

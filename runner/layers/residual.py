@@ -1,4 +1,4 @@
-"""What stands behind each layer of a stack: a way around it, and the normalisation of what comes out."""
+"""The shortcut around each layer of a stack and the normalisation of its output."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Literal
 import torch
 from torch import nn
 
-from runner.layers.highway import CARRIED
+from runner.layers.highway import GATE_BIAS
 from runner.ragged.ragged import Ragged
 
 Shortcut = Literal["none", "residual", "highway"]
 
 
 class Joint(nn.Module):
-    """A layer's output y joined with its input x, and each token's vector normalised (Ba et al. 2016) if asked for.
+    """A combination of a layer's output y with its input x, optionally layer-normalised (Ba et al. 2016).
 
     none: y; residual: x + y (He et al. 2016); highway: g y + (1 - g) x, with g = sigmoid(V x + c) (Srivastava et al.
     2015). Where the sizes of x and y differ, x is projected by a learned linear map.
 
     Args:
-        input_size: of x.
-        size: of y.
-        shortcut: which of the three.
-        layer_norm: whether to normalise.
+        input_size: size of x.
+        size: size of y.
+        shortcut: none, residual or highway.
+        layer_norm: normalise each token's vector.
     """
 
     def __init__(self, input_size: int, size: int, shortcut: Shortcut, layer_norm: bool) -> None:
@@ -33,14 +33,14 @@ class Joint(nn.Module):
         self.project = nn.Linear(input_size, size, bias=False) if projects else nn.Identity()
         self.gate = nn.Linear(input_size, size) if shortcut == "highway" else None
         if self.gate is not None:
-            nn.init.constant_(self.gate.bias, CARRIED)
+            nn.init.constant_(self.gate.bias, GATE_BIAS)
         self.norm = nn.LayerNorm(size) if layer_norm else nn.Identity()
 
     def forward(self, before: Ragged, after: Ragged) -> Ragged:
-        """Rows of (length, input_size), rows of (length, size) -> rows of (length, size)."""
+        """Combine rows of (length, input_size) with rows of (length, size); return rows of (length, size)."""
         if self.shortcut == "none" and isinstance(self.norm, nn.Identity):
             return after
-        x, y = before.filled(0.0), after.filled(0.0)  # in padding too, the gradient of a weight is 0 times its input
+        x, y = before.filled(0.0), after.filled(0.0)  # 0 times NaN in padding would spoil gradients of weights
         if self.shortcut == "residual":
             y = self.project(x) + y
         elif self.gate is not None:

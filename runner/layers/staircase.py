@@ -1,9 +1,15 @@
-"""Rows of different lengths as a few rectangles: sorted from long to short, and cut across time.
+"""Rows of different lengths as a few rectangles: rows are sorted from long to short, and time is cut into blocks.
 
-A kernel for rectangles then runs one after another, each over the rows that have not ended at its begin, and hands its
-state to the next. Few cuts leave padding, many cost calls: `cuts` weighs them.
+A kernel for rectangles, such as torch's fused LSTM, runs over one block after another and passes its state on. Each
+block holds only the rows that have not ended before it. Few blocks leave much padding, many blocks cost many kernel
+calls: `cuts` finds the best compromise. For lengths 5, 5, 3, 1 and two blocks (x token, . padding):
 
-Shapes: B rows, R of at least one token, N tokens in all, M places of all rectangles, N of which hold tokens.
+    x x x | x x
+    x x x | x x
+    x x x |
+    x . . |
+
+Shapes: B rows, R of them with at least one token, N tokens in all, M places in all blocks, N of which hold tokens.
 """
 
 from __future__ import annotations
@@ -22,23 +28,23 @@ from runner.ragged.rows import Rows
 
 
 class Block(NamedTuple):
-    """One rectangle."""
+    """The size of one rectangle."""
 
     steps: int
     rows: int
 
 
 class Staircase:
-    """Where each token lies in rectangles that stand one behind another, each of (steps, rows) places.
+    """The place of each token in a sequence of blocks, each a rectangle of (steps, rows) places stored time-major.
 
     Args:
-        rows: at least one of which has a token.
-        call: how many places a further rectangle is worth; None: a cut wherever a row ends, so that there is no padding
-            and every row ends at the end of a rectangle.
+        rows: at least one of them has a token.
+        call: cost of one more block, in places; None: cut wherever a row ends, so that there is no padding and every
+            row ends at the end of a block.
 
     Attributes:
-        blocks: the rectangles, first to last; the rows of each are the longest of the one before.
-        sizes: places of each.
+        blocks: the blocks in time order; the rows of a block are the longest rows of the block before.
+        sizes: number of places of each block.
         row_order: (R,) the rows, longest first.
     """
 
@@ -47,45 +53,45 @@ class Staircase:
         lengths = rows.host_lengths
         order = np.argsort(-lengths, kind="stable")
         ends, running = _levels(lengths)
-        begins = cuts(ends, running, call)
-        stops = [*begins[1:], len(ends) - 1]
+        starts = cuts(ends, running, call)
+        stops = [*starts[1:], len(ends) - 1]
         self.blocks = [
-            Block(ends[stop] - ends[begin], running[begin]) for begin, stop in zip(begins, stops, strict=True)
+            Block(ends[stop] - ends[start], running[start]) for start, stop in zip(starts, stops, strict=True)
         ]
         self.sizes = [block.steps * block.rows for block in self.blocks]
-        self.row_order = rows._send(order[: running[0]])
+        self.row_order = rows.send(order[: running[0]])
         self._rank = np.empty_like(order)
         self._rank[order] = np.arange(len(order))
         self._lengths = lengths[order[: running[0]]]  # longest first
 
     @classmethod
     def of(cls, rows: Rows, call: float | None) -> Staircase:
-        """The same object for all layers that ask for the same."""
+        """Return the staircase of `rows`, made once and shared by all layers with the same `call`."""
         key = ("staircase", call)
         if key not in rows.kept:
             rows.kept[key] = cls(rows, call)
-        found: Staircase = rows.kept[key]
-        return found
+        staircase: Staircase = rows.kept[key]
+        return staircase
 
     @cached_property
     def places(self) -> Tensor:
-        """(N,) the place of each packed token."""
-        return self.rows._send(self._places_of(self.rows.host_position))
+        """Return the place of each packed token, (N,)."""
+        return self.rows.send(self._places_of(self.rows.host_position))
 
     @cached_property
     def reversed_places(self) -> Tensor:
-        """(N,) the place of each packed token where every row is read from its own end."""
+        """Return the place of each packed token, (N,), if every row is read from its own end."""
         lengths = np.repeat(self.rows.host_lengths, self.rows.host_lengths)
-        return self.rows._send(self._places_of(lengths - 1 - self.rows.host_position))
+        return self.rows.send(self._places_of(lengths - 1 - self.rows.host_position))
 
     @cached_property
     def last_places(self) -> Tensor:
-        """(R,) the place of each row's last token, longest row first."""
-        return self.rows._send(self._first[self._lengths - 1] + np.arange(len(self._lengths)))
+        """Return the place of each row's last token, (R,), longest row first."""
+        return self.rows.send(self._first[self._lengths - 1] + np.arange(len(self._lengths)))
 
     @cached_property
     def running(self) -> list[int]:
-        """How many rows each step has."""
+        """Return the number of rows of each step."""
         return [block.rows for block in self.blocks for _ in range(block.steps)]
 
     def _places_of(self, step: IntArray) -> IntArray:
@@ -94,70 +100,76 @@ class Staircase:
 
     @cached_property
     def _first(self) -> IntArray:
-        """The place of each step's longest row."""
+        """Return the place of each step's longest row."""
         steps, width = np.array(self.blocks).T
-        behind = np.cumsum(self.sizes) - self.sizes  # places before each rectangle
-        first: IntArray = np.repeat(behind, steps) + _counted(steps) * np.repeat(width, steps)
+        block_start = np.cumsum(self.sizes) - self.sizes
+        first: IntArray = np.repeat(block_start, steps) + _count_up(steps) * np.repeat(width, steps)
         return first
 
 
 def cuts(ends: Sequence[int], running: Sequence[int], call: float | None) -> list[int]:
-    """At which of the `ends` rectangles begin, so that all their places, and `call` places for each, are fewest.
+    """Return the indices of `ends` at which blocks start, for the least total cost.
 
-    Exact, by dynamic programming: with r_i rows running behind end e_i,
+    The cost is the number of places in all blocks plus `call` places for each block. The solution is exact, by dynamic
+    programming: with r_i rows longer than e_i,
 
         cost(j) = call + min over i < j of cost(i) + r_i (e_j - e_i)
 
     Args:
-        ends: 0, and the lengths that rows have, rising.
-        running: how many rows are longer than each of them.
-        call: None: they begin at all of them.
+        ends: 0 and the distinct lengths of rows, rising.
+        running: number of rows that are longer than each of `ends`.
+        call: cost of one more block, in places; None: blocks start at every one of `ends`.
     """
     if call is None:
         return list(range(len(ends) - 1))
-    cost, before = [0.0], [0]
+    # cost[j] covers the first ends[j] steps; a block from ends[i] to ends[j] has the r_i rows that run at its start. A
+    # cut between two lengths gains nothing over one at a length, so only lengths are candidates.
+    cost, best_start = [0.0], [0]
     for end in ends[1:]:
-        each = [so_far + rows * (end - begin) for so_far, rows, begin in zip(cost, running, ends, strict=False)]
-        least = min(each)
+        costs = [so_far + rows * (end - start) for so_far, rows, start in zip(cost, running, ends, strict=False)]
+        least = min(costs)
         cost.append(least + call)
-        before.append(each.index(least))
-    found = [before[-1]]
-    while found[-1]:
-        found.append(before[found[-1]])
-    return found[::-1]
+        best_start.append(costs.index(least))
+    starts = [best_start[-1]]
+    while starts[-1]:
+        starts.append(best_start[starts[-1]])
+    return starts[::-1]
 
 
 def _levels(lengths: IntArray) -> tuple[list[int], list[int]]:
-    """What `cuts` takes: 0 and the distinct lengths, and how many rows are longer than each."""
+    """Return the arguments of `cuts`: 0 and the distinct lengths, and the number of rows that are longer than each."""
     distinct, counts = np.unique(lengths[lengths > 0], return_counts=True)
     return [0, *distinct.tolist()], [int(counts.sum()), *(counts.sum() - np.cumsum(counts)).tolist()]
 
 
-def _counted(counts: IntArray) -> IntArray:
-    """0, 1, ... up to each of the counts, one after another."""
+def _count_up(counts: IntArray) -> IntArray:
+    """Return 0, 1, ..., count - 1 for each count, concatenated."""
     counted: IntArray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return counted
 
 
 def moved(values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
-    """`result[target] = values[source]`, zeros elsewhere: (P, *) -> (size, *).
+    """Return `result` with `result[target] = values[source]` and zeros elsewhere: (P, *) -> (size, *).
+
+    Places are distinct, so the gradient is the same move with `source` and `target` exchanged. The gradient of
+    `index_select`, which has to allow for repeated places, is a scattered sum and much slower.
 
     Args:
-        source: (N,) distinct places; None: all of them in order.
-        target: (N,) distinct places; None: the first N, and `size` is N.
-
-    Its gradient is the same with both exchanged; that of `index_select` is a scattered sum, slower by far.
+        values: (P, *).
+        source: (N,) distinct places of `values`; None: all of them in order.
+        target: (N,) distinct places of the result; None: the first N, with `size` N.
+        size: length of the result.
     """
-    result: Tensor = _Moved.apply(values, source, target, size)  # type: ignore[no-untyped-call]
+    result: Tensor = _Move.apply(values, source, target, size)  # type: ignore[no-untyped-call]
     return result
 
 
 def packed_tokens(x: Ragged) -> Tensor:
-    """(N, *) the values of real tokens, as `Ragged.tokens`, with a gradient that is moved rather than summed."""
+    """Return the values of real tokens, (N, *), as `Ragged.tokens` does, but with the faster gradient of `moved`."""
     return x.values if x.layout == "packed" else moved(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
 
 
-class _Moved(torch.autograd.Function):
+class _Move(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
         ctx.save_for_backward(source, target)

@@ -8,17 +8,17 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from runner.layers.dropout import dropped_out
+from runner.layers.dropout import drop_values
 
 
 class WeightDrop(nn.Module):
-    """Drop each hidden-to-hidden weight with probability `drop` in training, and divide the others by 1 - drop.
+    """In training, set each hidden-to-hidden weight to 0 with probability `drop` and divide the others by 1 - drop.
 
-    One mask for all rows and all steps of a forward pass, the next pass has another. So it is the one dropout that rows
-    share by nature, and their seeds (`runner.layers.dropout`) say nothing of it.
+    All rows and steps of a forward pass share one mask; the next pass draws another. Since rows share weights, this is
+    the one dropout that row seeds (`runner.layers.dropout`) do not control.
 
     Args:
-        drop: 0 to below 1.
+        drop: at least 0, less than 1.
     """
 
     def __init__(self, drop: float) -> None:
@@ -27,15 +27,15 @@ class WeightDrop(nn.Module):
 
     @contextmanager
     def of(self, cell: nn.RNNBase) -> Iterator[None]:
-        """Meanwhile, a cell of one layer and one direction computes with fewer weights, by whichever kernel."""
+        """Within the context, let a cell of one layer and one direction compute with dropped weights, in any kernel."""
         if not self.training or self.drop == 0.0:
             yield
             return
         kept = cell._flat_weights
         from_input, from_hidden, *biases = cell.all_weights[0]
-        cell._flat_weights = [from_input, dropped_out(from_hidden, self.drop), *biases]
+        cell._flat_weights = [from_input, drop_values(from_hidden, self.drop), *biases]
         try:
-            with warnings.catch_warnings():  # cuDNN says that it copies weights which are no one block of memory
+            with warnings.catch_warnings():  # cuDNN warns that it copies weights that are not contiguous
                 warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
                 yield
         finally:

@@ -1,4 +1,4 @@
-"""Rows of different lengths: their lengths and places, values of their tokens, batches of them, blocks of similar rows.
+"""Rows of different lengths: `Rows` (lengths and index maps), `Ragged` (values), `Batch`, and blocks of similar rows.
 
 Nearly every package may import it. It imports only `runner.common`.
 """

@@ -1,4 +1,4 @@
-"""`Batch`: the features of some rows, their targets, and which rows of the file they are. A whole split is one too."""
+"""`Batch`: the features and targets of some rows of a split, with their row numbers. A whole split is a `Batch` too."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ class Batch:
     """Some rows of a split, ready for a model.
 
     Attributes:
-        features: name -> integer ids; all share one `Rows`.
-        target: (B,) one answer a row, or a `Ragged` of one answer a token.
-        index: (B,) on the host: the row numbers in the file's order, so that nothing is ever unsorted.
+        features: integer ids by feature name; all share one `Rows`.
+        target: one target per row, (B,), or a `Ragged` with one target per token.
+        index: (B,) row numbers in the order of the file, on the host. Results are stored by it, so batches may have any
+            order.
         continues: the rows are windows of texts (streams), so a state is carried from batch to batch.
     """
 
@@ -32,61 +33,65 @@ class Batch:
 
     @property
     def rows(self) -> Rows:
+        """The rows that all features share."""
         return next(iter(self.features.values())).rows
 
     @property
     def real_tokens(self) -> int:
+        """The number of tokens without padding."""
         return self.rows.n_tokens
 
     @property
     def padded_tokens(self) -> int:
-        """Padding in memory: 0 when packed."""
+        """The number of padding places in memory: 0 if packed."""
         return next(iter(self.features.values())).padded_tokens
 
     def select(self, chosen: IntArray, width: int | None = None, continues: bool = False) -> Batch:
-        """The chosen rows, packed, by index arithmetic; `width` is kept for a later `pad`."""
+        """Return the chosen rows, packed, by index arithmetic; `width` is used by a later `pad`."""
         rows, tokens = choose(self.rows, chosen, width)
         features = {name: feature.select_by(rows, tokens) for name, feature in self.features.items()}
         if isinstance(self.target, Ragged):
             target: Tensor | Ragged = self.target.select_by(rows, tokens)
         else:
-            target = self.target.index_select(0, rows._send(np.ascontiguousarray(chosen)))
+            target = self.target.index_select(0, rows.send(np.ascontiguousarray(chosen)))
         return Batch(features, target, self.index[chosen], continues)
 
     def pad(self) -> Batch:
-        """Features in the padded layout; id 0 (`<pad>`) stands in the padding."""
+        """Return the batch with padded features; padding has id 0 (`<pad>`)."""
         return replace(self, features={name: feature.pad() for name, feature in self.features.items()})
 
     def unmasked(self) -> Batch:
-        """The known-wrong layout: padded, and every row claims to be as long as the widest. Targets stay right."""
+        """Return a deliberately wrong layout: padded, with all rows as long as the widest. Targets stay correct."""
         full = Rows(np.full(self.rows.n_rows, self.rows.width, dtype=np.int64), self.rows.device, self.rows.width)
         full = full.with_seeds(self.rows.seeds)
-        return replace(self, features={name: _claiming(feature.pad(), full) for name, feature in self.features.items()})
+        return replace(self, features={name: _as_full(feature.pad(), full) for name, feature in self.features.items()})
 
     def with_seeds(self, seeds: Tensor | None) -> Batch:
-        """Each row draws its dropout from its own seed, (B,) int64: then it loses the same values in any company."""
+        """Return the batch with a dropout seed per row, (B,) int64, so that dropout does not depend on the batch."""
         return self._with_rows(lambda rows: rows.with_seeds(seeds))
 
     def step_by_step(self) -> Batch:
-        """Recurrent layers step their cells through time instead of calling a fused kernel."""
+        """Return the batch marked so that recurrent layers step through time instead of calling a fused kernel."""
         return self._with_rows(Rows.step_by_step)
 
     def _with_rows(self, change: Callable[[Rows], Rows]) -> Batch:
-        changed: dict[int, Rows] = {}  # rows that were shared stay shared
+        """Return the batch with `change` applied to its rows."""
+        changed: dict[int, Rows] = {}  # features that shared rows still share them
 
-        def put(feature: Ragged) -> Ragged:
+        def replaced(feature: Ragged) -> Ragged:
             if id(feature.rows) not in changed:
                 changed[id(feature.rows)] = change(feature.rows)
             return replace(feature, rows=changed[id(feature.rows)])
 
-        features = {name: put(feature) for name, feature in self.features.items()}
-        target = put(self.target) if isinstance(self.target, Ragged) else self.target
+        features = {name: replaced(feature) for name, feature in self.features.items()}
+        target = replaced(self.target) if isinstance(self.target, Ragged) else self.target
         return replace(self, features=features, target=target)
 
     def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`."""
         if self.rows.device == device:
             return self
-        moved = {id(self.rows): self.rows.to(device)}  # rows that were shared stay shared
+        moved = {id(self.rows): self.rows.to(device)}  # features that shared rows still share them
 
         def move(feature: Ragged) -> Ragged:
             return feature.to(device, moved.setdefault(id(feature.rows), feature.rows.to(device)))
@@ -96,8 +101,8 @@ class Batch:
         return replace(self, features=features, target=target)
 
 
-def _claiming(padded: Ragged, full: Rows) -> Ragged:
-    """The same places under rows that claim to be full; the padding counts as ids on the host, too."""
+def _as_full(padded: Ragged, full: Rows) -> Ragged:
+    """Return the same places with rows of full length, so that padding counts as tokens, also in the host's ids."""
     if padded.host is None:
         return Ragged(padded.values, full, "padded")
     host = np.zeros(full.n_tokens, dtype=padded.host.dtype)

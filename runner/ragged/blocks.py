@@ -1,4 +1,4 @@
-"""Rows of close lengths in blocks, for work that grows with the square of a rectangle's width."""
+"""Blocks of rows of similar lengths, for work that grows with the square of the padded width (attention)."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import numpy as np
 
 from runner.common.arrays import IntArray
 
-BLOCK_PAIRS = 2**14  # of a query and a key that take about as long as one more block does (docs/performance.md)
+BLOCK_PAIRS = 2**14  # cost of one more block, in pairs of a query and a key (docs/performance.md)
 
 
 def block_ends(lengths: IntArray) -> IntArray:
-    """Where blocks of rows of rising `lengths` (B,) end, so that the sum of rows * longest^2 + BLOCK_PAIRS is least.
+    """Return where blocks of rows with sorted `lengths` (B,) end, for the least sum of rows * longest^2 + BLOCK_PAIRS.
 
-    Exact, by dynamic programming over the distinct lengths: with those up to v_j, which C_j rows have,
+    The solution is exact, by dynamic programming over the distinct lengths v_j, where C_j rows have at most v_j tokens:
 
         A(j) = min over i < j of A(i) + v_j^2 (C_j - C_i) + BLOCK_PAIRS
     """
     n_rows = len(lengths)
     if not n_rows or n_rows * int(lengths[-1]) ** 2 - int((lengths**2).sum()) <= BLOCK_PAIRS:
-        return np.array([n_rows])  # not even a block for each row would gain anything
+        return np.array([n_rows])  # even a block for each row would save less than one block costs
     distinct, counts = np.unique(lengths, return_counts=True)
     ends = np.concatenate(([0], np.cumsum(counts)))
     least = np.zeros(len(ends), dtype=np.int64)
-    before = np.zeros(len(ends), dtype=np.int64)
+    best_start = np.zeros(len(ends), dtype=np.int64)
     for j, length in enumerate(distinct, start=1):
         costs = least[:j] + length**2 * (ends[j] - ends[:j])
-        before[j] = costs.argmin()
-        least[j] = costs[before[j]] + BLOCK_PAIRS
-    found = [len(distinct)]
-    while before[found[-1]]:
-        found.append(int(before[found[-1]]))
-    best: IntArray = ends[np.array(found[::-1])]
-    return best
+        best_start[j] = costs.argmin()
+        least[j] = costs[best_start[j]] + BLOCK_PAIRS
+    path = [len(distinct)]
+    while best_start[path[-1]]:
+        path.append(int(best_start[path[-1]]))
+    best_ends: IntArray = ends[np.array(path[::-1])]
+    return best_ends

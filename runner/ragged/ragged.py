@@ -22,13 +22,14 @@ Layout = Literal["packed", "padded"]
 
 @dataclass(frozen=True)
 class Ragged:
-    """Values for each token of each row.
+    """A value for each token of each row.
 
     Attributes:
-        values: (N, *) if packed, (B, T, *) if padded. What stands in padded places means nothing.
-        rows: where rows begin and end; shared with all that has the same rows.
-        layout: which of the two.
-        host: (N,) the same ids on the host too, where they were sent from there (`to`) and selected since; else None.
+        values: (N, *) if packed, (B, T, *) if padded. Values in padded places are arbitrary.
+        rows: where rows start and end; shared by everything with the same rows.
+        layout: packed or padded.
+        host: (N,) a copy of the ids on the host, if they were sent from there (`to`) and only selected since; else
+            None.
     """
 
     values: Tensor
@@ -43,63 +44,66 @@ class Ragged:
 
     @classmethod
     def from_lists(cls, lists: Sequence[Sequence[float]], dtype: torch.dtype = torch.float64) -> Ragged:
-        """Packed, on the CPU, from one list of numbers a row (for tests and examples)."""
-        rows = Rows(np.array([len(one) for one in lists], dtype=np.int64), torch.device("cpu"))
-        return cls(torch.tensor([value for one in lists for value in one], dtype=dtype), rows, "packed")
+        """Return packed values on the CPU from one list of numbers per row (for tests and examples)."""
+        rows = Rows(np.array([len(row) for row in lists], dtype=np.int64), torch.device("cpu"))
+        return cls(torch.tensor([value for row in lists for value in row], dtype=dtype), rows, "packed")
 
     @property
     def offsets(self) -> Tensor:
+        """(B+1,) the packed index at which each row starts; the last entry is N."""
         return self.rows.offsets
 
     @property
     def lengths(self) -> Tensor:
+        """(B,) the number of tokens of each row."""
         return self.rows.lengths
 
     @property
     def max_len(self) -> int:
+        """The number of tokens of the longest row."""
         return self.rows.max_len
 
     @property
     def padded_tokens(self) -> int:
-        """Places of padding in memory: 0 when packed."""
+        """The number of padding places in memory: 0 if packed."""
         return 0 if self.layout == "packed" else self.rows.n_rows * self.rows.width - self.rows.n_tokens
 
     def mask(self) -> Tensor:
-        """(B, T) true at real tokens, or all true (N,) when packed."""
+        """Return a mask that is true at real tokens: (B, T) if padded, all true (N,) if packed."""
         return self.rows.mask if self.layout == "padded" else self.rows.mask.new_ones(self.rows.n_tokens)
 
     def with_values(self, values: Tensor) -> Ragged:
-        """Other values for the same rows in the same layout."""
+        """Return other values for the same rows in the same layout."""
         return Ragged(values, self.rows, self.layout)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Ragged:
-        """Apply a function that works on each token by itself; it need not know the layout."""
+        """Apply a function that treats each token independently, so that it need not know the layout."""
         return self.with_values(function(self.values))
 
     def tokens(self) -> Tensor:
-        """(N, *) the values of real tokens, whichever the layout."""
+        """Return the values of real tokens in either layout, (N, *)."""
         if self.layout == "packed":
             return self.values
         return self.values.flatten(0, 1).index_select(0, self.rows.flat)
 
     def on_host(self) -> npt.NDArray[np.integer]:
-        """(N,) the ids of real tokens, without waiting for a device.
+        """Return the ids of real tokens, (N,), without synchronising with a device.
 
         Raises:
-            ValueError: they lie on a device alone.
+            ValueError: if the ids are on a device and the host has no copy.
         """
         if self.host is not None:
             return self.host
         if self.values.device.type != "cpu":
-            raise ValueError(f"these ids lie on {self.values.device} alone; the host has no copy of them")
+            raise ValueError(f"these ids are on {self.values.device} only; keep a copy on the host (`Ragged.to`)")
         return self.tokens().numpy()
 
     def pack(self) -> Ragged:
-        """The packed layout: (N, *)."""
+        """Return the packed layout, (N, *)."""
         return self if self.layout == "packed" else Ragged(self.tokens(), self.rows, "packed", self.host)
 
     def pad(self, fill: float = 0.0) -> Ragged:
-        """The padded layout: (B, T, *), `fill` in the padding."""
+        """Return the padded layout, (B, T, *), with `fill` in the padding."""
         if self.layout == "padded":
             return replace(self, values=self.filled(fill))
         trailing = self.values.shape[1:]
@@ -108,23 +112,23 @@ class Ragged:
         return Ragged(padded.view(self.rows.n_rows, self.rows.width, *trailing), self.rows, "padded", self.host)
 
     def filled(self, fill: float) -> Tensor:
-        """The values with `fill` selected (never multiplied) into padded places: no value or gradient leaks."""
+        """Return the values with `fill` in padded places: selected, never multiplied, since NaN * 0 is NaN."""
         if self.layout == "packed":
             return self.values
         mask = self.rows.mask.view(*self.rows.mask.shape, *[1] * (self.values.dim() - 2))
         return self.values.masked_fill(~mask, fill)
 
     def select(self, chosen: IntArray, width: int | None = None) -> Ragged:
-        """The chosen rows, in that order, packed: index arithmetic only, no loop over rows or tokens."""
+        """Return the chosen rows in that order, packed, by index arithmetic without a loop over rows or tokens."""
         return self.pack().select_by(*choose(self.rows, chosen, width))
 
     def select_by(self, rows: Rows, tokens: Tensor) -> Ragged:
-        """`select` with the result of `choose`, which features with the same rows share."""
+        """Select by the result of `choose`, computed once for all features with the same rows."""
         host = None if self.host is None or rows.source is None else self.host[rows.source]
         return Ragged(self.values.index_select(0, tokens), rows, "packed", host)
 
     def to(self, device: torch.device, rows: Rows | None = None) -> Ragged:
-        """On `device`, with `rows` where those are shared; of ids that leave the host, it keeps a copy there."""
+        """Return the values on `device`, with the given `rows` if shared. Ids that leave the host keep a copy there."""
         leaves = self.values.device.type == "cpu" and device.type != "cpu" and not self.values.is_floating_point()
         host = self.on_host() if leaves else self.host
         return Ragged(self.values.to(device, non_blocking=True), rows or self.rows.to(device), self.layout, host)

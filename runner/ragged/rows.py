@@ -1,4 +1,4 @@
-"""`Rows`: where the rows of a batch begin and end, and the index maps between the packed and the padded layout.
+"""`Rows`: where the rows of a batch start and end, and the index maps between the packed and the padded layout.
 
 Shapes: B rows, N tokens in all, T the padded width.
 """
@@ -18,28 +18,28 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 
-WITHOUT_WAITING = 2**16  # bytes that CUDA takes from pageable memory at once (its guide); for more it may wait
+NON_BLOCKING_BYTES = 2**16  # bytes that CUDA copies from pageable memory without blocking (CUDA programming guide)
 
 
 class Rows:
-    """Where the rows of a batch begin and end. One per batch, shared by all of its features and layers.
+    """The start and end of each row of a batch. A batch has one `Rows`, shared by all of its features and layers.
 
-    The lengths are known on the host, so no index map ever waits for the device; each map is made once, when
-    it is first asked for.
+    The lengths are known on the host, so no index map synchronises with the device. Each map is made once, when it is
+    first used.
 
     Args:
         lengths: (B,) number of tokens of each row, at least 0.
-        device: where the index maps are to lie.
-        width: T of the padded layout; at least the longest length (default: exactly that, and at least 1).
+        device: device of the index maps.
+        width: T of the padded layout, at least the longest length (default: the longest length, at least 1).
 
     Attributes:
-        seeds: (B,) int64 from which each row draws its own dropout, or None: rows draw from one generator.
-        source: (N,) on the host: which token of the rows that these were selected from (`spans`) each one is, or None.
-        stepped: recurrent layers are to step their cells through time instead of calling a fused kernel.
-        kept: what layers work out of the lengths and keep for the next layer.
+        seeds: (B,) int64 dropout seed of each row; None: all rows draw from one generator.
+        source: (N,) on the host, index of each token among the rows that these were selected from (`spans`); or None.
+        stepped: recurrent layers step through time instead of calling a fused kernel.
+        kept: a cache for what layers compute from the lengths and share with other layers.
 
     Raises:
-        ValueError: a negative length, or a width smaller than the longest row.
+        ValueError: if a length is negative or `width` is less than the longest length.
     """
 
     def __init__(self, lengths: IntArray, device: torch.device, width: int | None = None) -> None:
@@ -54,37 +54,38 @@ class Rows:
         self.stepped = False
         self.kept: dict[Hashable, Any] = {}
         if self.n_rows and int(self.host_lengths.min()) < 0:
-            raise ValueError(f"a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
+            raise ValueError(f"lengths: a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
         if self.width < max(1, self.max_len):
-            raise ValueError(f"width {self.width} is less than the longest row ({self.max_len})")
+            raise ValueError(f"width {self.width} is less than {max(1, self.max_len)}; it must hold the longest row")
 
-    def _send(self, array: npt.NDArray[np.generic]) -> Tensor:
+    def send(self, array: npt.NDArray[np.generic]) -> Tensor:
+        """Copy an array to the device of the index maps without blocking the host."""
         return sent(array, self.device)
 
     @cached_property
     def host_offsets(self) -> IntArray:
-        """(B+1,) where each row begins among the N tokens; the last entry is N."""
+        """(B+1,) the packed index at which each row starts; the last entry is N."""
         return np.concatenate(([0], np.cumsum(self.host_lengths)))
 
     @cached_property
     def offsets(self) -> Tensor:
         """(B+1,) `host_offsets` on the device."""
-        return self._send(self.host_offsets)
+        return self.send(self.host_offsets)
 
     @cached_property
     def lengths(self) -> Tensor:
-        """(B,) on the device."""
-        return self._send(self.host_lengths)
+        """(B,) the number of tokens of each row, on the device."""
+        return self.send(self.host_lengths)
 
     @cached_property
     def row(self) -> Tensor:
-        """(N,) the row that each token belongs to."""
-        return self._send(np.repeat(np.arange(self.n_rows), self.host_lengths))
+        """(N,) the row of each token."""
+        return self.send(np.repeat(np.arange(self.n_rows), self.host_lengths))
 
     @cached_property
     def position(self) -> Tensor:
-        """(N,) the place of each token in its row, from 0."""
-        return self._send(self.host_position)
+        """(N,) the position of each token in its row, from 0."""
+        return self.send(self.host_position)
 
     @cached_property
     def host_position(self) -> IntArray:
@@ -93,8 +94,8 @@ class Rows:
 
     @cached_property
     def flat(self) -> Tensor:
-        """(N,) where each token lies in the flattened (B*T) padded layout."""
-        return self._send(self.host_flat)
+        """(N,) the index of each token in the flattened padded layout, (B*T)."""
+        return self.send(self.host_flat)
 
     @cached_property
     def host_flat(self) -> IntArray:
@@ -109,52 +110,53 @@ class Rows:
 
     @cached_property
     def packed_reversal(self) -> Tensor:
-        """(N,) reads each row from its own end; an involution."""
+        """(N,) packed indices that reverse each row; applying them twice restores the order."""
         ends = np.repeat(self.host_offsets[1:], self.host_lengths)
-        return self._send(ends - 1 - self.host_position)
+        return self.send(ends - 1 - self.host_position)
 
     @cached_property
     def padded_reversal(self) -> Tensor:
-        """(B, T) column indices that reverse each row within its own length and leave padding in place."""
+        """(B, T) column indices that reverse each row within its length and leave padding in place."""
         step = torch.arange(self.width, device=self.device)
         return torch.where(self.mask, self.lengths[:, None] - 1 - step, step)
 
     @cached_property
     def time_major(self) -> TimeMajor:
-        """The order in which `torch.nn.utils.rnn.PackedSequence` wants the N tokens."""
+        """The token order of `torch.nn.utils.rnn.PackedSequence`."""
         return TimeMajor.of(self)
 
     @cached_property
     def ends(self) -> tuple[Tensor, Tensor]:
-        """(R,) packed indices of the first and of the last token of each row that is not empty, longest row first."""
+        """(R,) packed indices of the first and the last token of each row that is not empty, longest row first."""
         order = self.time_major.row_order
         return self.offsets.index_select(0, order), self.offsets.index_select(0, order + 1) - 1
 
     @cached_property
     def single(self) -> Rows:
-        """One place a row, for what is pooled from it."""
+        """Rows of one place each, for vectors pooled from these rows."""
         return Rows(np.ones(self.n_rows, dtype=np.int64), self.device).with_seeds(self.seeds)
 
     def with_seeds(self, seeds: Tensor | None) -> Rows:
-        """The same rows, of which each draws its dropout from its own seed, (B,) int64.
+        """Return the same rows with a dropout seed for each row, (B,) int64, or without seeds.
 
         Raises:
-            ValueError: not one int64 a row.
+            ValueError: if `seeds` is not one int64 per row.
         """
         if seeds is not None and (seeds.shape != (self.n_rows,) or seeds.dtype != torch.int64):
-            raise ValueError(f"seeds are {tuple(seeds.shape)} of {seeds.dtype}; need ({self.n_rows},) of int64")
+            raise ValueError(f"seeds have shape {tuple(seeds.shape)} and {seeds.dtype}; need ({self.n_rows},) of int64")
         rows = copy.copy(self)
         rows.__dict__.pop("single", None)
         rows.seeds = seeds
         return rows
 
     def step_by_step(self) -> Rows:
-        """The same rows, `stepped`."""
+        """Return the same rows, `stepped`."""
         rows = copy.copy(self)
         rows.stepped = True
         return rows
 
     def to(self, device: torch.device) -> Rows:
+        """Return the same rows with index maps on `device`."""
         if device == self.device:
             return self
         rows = Rows(self.host_lengths, device, self.width)
@@ -164,13 +166,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class TimeMajor:
-    """Rows sorted from long to short and read across: first every row's first token, then every second token, ...
+    """Rows sorted from long to short and read by time step: first every row's first token, then every second token, ...
 
     Attributes:
-        tokens: (N,) packed token index for each place of the time-major order.
-        inverse: (N,) the way back.
-        batch_sizes: (T',) on the host: how many rows are still running at each step; empty rows never run.
-        row_order: (R,) the rows of at least one token, longest first.
+        tokens: (N,) packed index of each token in time-major order.
+        inverse: (N,) time-major index of each packed token.
+        batch_sizes: (L,) number of rows still running at each of the L steps, on the host; empty rows never run.
+        row_order: (R,) the rows with at least one token, longest first.
     """
 
     tokens: Tensor
@@ -180,6 +182,7 @@ class TimeMajor:
 
     @classmethod
     def of(cls, rows: Rows) -> TimeMajor:
+        """Return the time-major order of `rows`."""
         lengths = rows.host_lengths
         order = np.argsort(-lengths, kind="stable")
         order = order[lengths[order] > 0]
@@ -189,34 +192,34 @@ class TimeMajor:
         tokens = np.lexsort((token_rank, rows.host_position))
         inverse = np.empty_like(tokens)
         inverse[tokens] = np.arange(len(tokens))
-        # at step t run the rows longer than t: count lengths from the long end
+        # the rows that run at step t are those longer than t: a cumulative count of lengths, from the longest
         running = np.cumsum(np.bincount(lengths, minlength=rows.max_len + 1)[::-1])[::-1][1:]
         return cls(
-            tokens=rows._send(tokens),
-            inverse=rows._send(inverse),
+            tokens=rows.send(tokens),
+            inverse=rows.send(inverse),
             batch_sizes=torch.from_numpy(running.astype(np.int64).copy()),
-            row_order=rows._send(order),
+            row_order=rows.send(order),
         )
 
 
 def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
-    """The array on a device, which the host does not wait for; what is large for that goes by way of pinned memory."""
+    """Copy an array to a device without blocking the host; large arrays need pinned memory for that."""
     tensor = torch.from_numpy(array)
-    if device.type == "cuda" and array.nbytes > WITHOUT_WAITING:
+    if device.type == "cuda" and array.nbytes > NON_BLOCKING_BYTES:
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
-    """The `Rows` of the chosen rows, with their seeds, and the packed index of each of their tokens."""
+    """Return the `Rows` of the chosen rows, with their seeds, and the packed index of each of their tokens."""
     selected, tokens = spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
     if rows.seeds is not None:
-        selected.seeds = rows.seeds.index_select(0, rows._send(np.ascontiguousarray(chosen)))
+        selected.seeds = rows.seeds.index_select(0, rows.send(np.ascontiguousarray(chosen)))
     return selected, tokens
 
 
 def spans(starts: IntArray, lengths: IntArray, device: torch.device, width: int | None = None) -> tuple[Rows, Tensor]:
-    """The `Rows` of runs of `lengths` (B,) packed tokens that begin at `starts` (B,), and the index of each token."""
+    """Return the `Rows` of spans of `lengths` (B,) packed tokens from `starts` (B,), and the index of each token."""
     rows = Rows(lengths, device, width)
     rows.source = np.repeat(starts - rows.host_offsets[:-1], lengths) + np.arange(rows.n_tokens)
-    return rows, rows._send(rows.source)
+    return rows, rows.send(rows.source)

@@ -1,4 +1,4 @@
-"""Conditional random fields: the layer, the chain's scores, decoding, and likelihoods by two ways of adding up.
+"""Conditional random fields: the layer, chain scores, decoding, and likelihoods in the probability and log domains.
 
-Heads and `tasks.spans` may import it. It imports tensors of rows and nothing above them.
+Heads and `tasks.spans` may import it. It imports `runner.ragged` and nothing above it.
 """

@@ -1,9 +1,10 @@
-"""What a linear chain adds to the tags' own scores: the scores of a path's start, its steps and its end.
+"""The scores that a linear chain adds to the tags' own scores: of a path's start, its transitions and its end.
 
-A path through a row of tags y_1 .. y_L scores start[y_1] + sum of scores[t, y_t] + sum of transitions[y_t-1, y_t] +
-end[y_L] (Lafferty et al. 2001; Collobert et al. 2011, eq. 9, with start and end). -inf forbids.
+A path y_1 .. y_L through a row of tags scores start[y_1] + sum of scores[t, y_t] + sum of transitions[y_t-1, y_t] +
+end[y_L] (Lafferty et al. 2001; Collobert et al. 2011, eq. 9, with start and end). A score of -inf forbids a path.
 
-Shapes here and in crf_*.py: B rows, of which R are not empty, N tokens in all, C tags, n rows still running at a step.
+Shapes in this package: B rows, R of them not empty, N tokens in all, C tags, n rows still running at a step. A row is
+running at step t if it has more than t tokens.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from runner.ragged.rows import Rows
 
 @dataclass(frozen=True)
 class Chain:
-    """Scores of what stands between tags.
+    """The learned scores of a chain.
 
     Attributes:
-        start: (C,) of a row's first tag.
-        transitions: (C, C) of going from a tag (row) to the next (column).
-        end: (C,) of a row's last tag.
+        start: (C,) score of each tag as the first of a row.
+        transitions: (C, C) score of moving from one tag (row) to the next (column).
+        end: (C,) score of each tag as the last of a row.
     """
 
     start: Tensor
@@ -31,12 +32,13 @@ class Chain:
     end: Tensor
 
     def to(self, dtype: torch.dtype) -> Chain:
+        """Return the chain with scores of `dtype`."""
         return Chain(self.start.to(dtype), self.transitions.to(dtype), self.end.to(dtype))
 
 
 @dataclass(frozen=True)
 class Allowed:
-    """Which tags may begin a row, follow one another, and end a row: bool, of the shapes of a `Chain`."""
+    """The allowed first tags, transitions and last tags: bool tensors of the shapes of a `Chain`."""
 
     start: Tensor
     transitions: Tensor
@@ -44,33 +46,37 @@ class Allowed:
 
     @classmethod
     def everything(cls, n_tags: int) -> Allowed:
-        one = torch.ones(n_tags, dtype=torch.bool)
-        return cls(one, one.expand(n_tags, -1), one)
+        """Return an instance that forbids nothing."""
+        ones = torch.ones(n_tags, dtype=torch.bool)
+        return cls(ones, ones.expand(n_tags, -1), ones)
 
     def restrict(self, chain: Chain) -> Chain:
-        """The same scores with -inf for what is not allowed."""
+        """Return the scores of `chain` with -inf for everything that is not allowed."""
         pairs = ((chain.start, self.start), (chain.transitions, self.transitions), (chain.end, self.end))
         return Chain(*(scores.masked_fill(~allowed, -torch.inf) for scores, allowed in pairs))
 
 
 def wide(values: Tensor) -> torch.dtype:
-    """The dtype in which scores are added up: float32 at least."""
+    """Return the dtype for adding up scores: that of `values`, but at least float32."""
     return torch.promote_types(values.dtype, torch.float32)
 
 
 def path_scores(scores: Tensor, tags: Tensor, chain: Chain, rows: Rows) -> Tensor:
-    """(B,) float64: of one path a row; 0 for empty rows.
+    """Return the score of one given path per row, (B,) float64; 0 for empty rows.
 
     Args:
         scores: (N, C) packed.
-        tags: (N,) ids.
+        tags: (N,) ids of the path.
         chain: of the same C tags.
-        rows: where rows begin and end.
+        rows: where rows start and end.
     """
     n_tags = scores.shape[1]
+    # Starts, transitions and ends form one flat table, so that a single lookup scores the step into every token of
+    # every row. Row C of the table holds the starts: a row's first token "comes from" tag C, any other from the token
+    # before it. `roll` brings the last token of one row to the first of the next; `where` replaces it.
     table = torch.cat([chain.transitions.flatten(), chain.start, chain.end])
-    came_from = torch.where(rows.position == 0, n_tags, tags.roll(1))  # start lies behind the last row of transitions
-    steps = table.index_select(0, came_from * n_tags + tags)
+    previous = torch.where(rows.position == 0, n_tags, tags.roll(1))
+    steps = table.index_select(0, previous * n_tags + tags)
     own = scores.gather(1, tags[:, None]).squeeze(1)
     last = tags.index_select(0, rows.ends[1]) + n_tags * (n_tags + 1)
     total = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)

@@ -1,6 +1,6 @@
-"""A linear-chain conditional random field (Lafferty et al. 2001): exact, batched, on packed and on padded rows.
+"""A linear-chain conditional random field (Lafferty et al. 2001): exact, batched, for packed and padded rows.
 
-Work is done for real tokens alone, over time steps on which only the rows run that have not ended.
+Only real tokens are computed: each time step runs over the rows that have not ended.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ Constrain = Literal["none", "train", "decode", "both"]
 
 
 class Crf(nn.Module):
-    """Scores of starts, transitions and ends, learned with the tags' own.
+    """A layer that learns scores of starts, transitions and ends together with the tags' own scores.
 
     Args:
         n_tags: C.
-        allowed: which tags may begin a row, follow one another, and end a row.
-        constrain: where what is not allowed is forbidden: in the likelihood (train), in the best paths and marginals
-            (decode), in both, or nowhere.
+        allowed: which tags may start a row, follow each other, and end a row.
+        constrain: where paths that are not allowed are excluded: in the likelihood (train), in best paths and marginals
+            (decode), in both, or nowhere (none).
     """
 
     may_start: Tensor
@@ -45,14 +45,14 @@ class Crf(nn.Module):
         self.register_buffer("may_end", allowed.end, persistent=False)
 
     def chain(self, purpose: Literal["train", "decode"]) -> Chain:
-        """The scores, with -inf for what is forbidden for that purpose."""
+        """Return the chain's scores, with -inf where `constrain` forbids a step for `purpose`."""
         chain = Chain(self.start, self.transitions, self.end)
         if self.constrain not in (purpose, "both"):
             return chain
         return Allowed(self.may_start, self.may_follow, self.may_end).restrict(chain)
 
     def negative_log_likelihood(self, scores: Ragged, tags: Tensor) -> Tensor:
-        """(B,) nats, float64: -log p(tags | scores) of each row; 0 for empty rows, inf for paths that are forbidden.
+        """Return -log p(tags | scores) of each row in nats, (B,) float64; 0 for empty rows, inf for forbidden paths.
 
         Args:
             scores: rows of (length, C).
@@ -61,15 +61,18 @@ class Crf(nn.Module):
         return negative_log_likelihood(scores.tokens(), tags, self.chain("train"), scores.rows)
 
     def decode(self, scores: Ragged) -> Tensor:
-        """(N,) int64: the tags of each row's best path."""
+        """Return the tags of each row's best path, (N,) int64."""
         return viterbi(scores.tokens(), self.chain("decode"), scores.rows)[0]
 
     def k_best(self, scores: Ragged, k: int) -> tuple[Tensor, Tensor]:
-        """(N, K) the tags of each row's K best paths, and (B, K) their log probabilities; -inf: there are no more."""
+        """Return the tags (N, K) of each row's K best paths and their log probabilities (B, K).
+
+        A log probability of -inf marks a path that does not exist, in rows with fewer than K allowed paths.
+        """
         tokens, chain = scores.tokens(), self.chain("decode")
-        tags, found = k_best(tokens, chain, scores.rows, k)
-        return tags, found - log_partition(tokens, chain, scores.rows)[:, None]
+        tags, path_scores = k_best(tokens, chain, scores.rows, k)
+        return tags, path_scores - log_partition(tokens, chain, scores.rows)[:, None]
 
     def marginals(self, scores: Ragged) -> Tensor:
-        """(N, C) float64: the probability of each tag of each token. No gradient flows."""
+        """Return the probability of each tag at each token, (N, C) float64, without gradient."""
         return token_marginals(scores.tokens(), self.chain("decode"), scores.rows)

@@ -1,7 +1,7 @@
 """The likelihood of a path among all paths of its row, its gradient in closed form, and marginal probabilities.
 
-d log Z / d score = the probability, over all paths, of what the score is given for (Lafferty et al. 2001, section 3):
-forward and backward sums give all of them, so that nothing is differentiated step by step.
+The derivative of log Z by a score is the probability, over all paths, of using that score (Lafferty et al. 2001,
+section 3). One forward and one backward sum give all of these probabilities, so autograd records no time steps.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from runner.ragged.rows import Rows
 
 
 def negative_log_likelihood(scores: Tensor, tags: Tensor, chain: Chain, rows: Rows) -> Tensor:
-    """(B,) float64 nats: -log p(tags | scores) of each row; 0 for empty rows, inf for forbidden paths.
+    """Return -log p(tags | scores) of each row in nats, (B,) float64; 0 for empty rows, inf for forbidden paths.
 
-    Differentiable once, by scores and chain.
+    Differentiable once, with respect to `scores` and `chain`.
 
     Args:
         scores: (N, C) packed.
-        tags: (N,) int64.
+        tags: (N,) int64 ids of the path.
         chain: of the same C tags.
-        rows: where rows begin and end.
+        rows: where rows start and end.
 
     Raises:
-        RuntimeError: a second derivative is asked for, by `create_graph=True`.
+        RuntimeError: if a second derivative is requested (`create_graph=True`).
     """
     parts = (chain.start, chain.transitions, chain.end)
     result: Tensor = _Likelihood.apply(scores, *parts, tags, rows)  # type: ignore[no-untyped-call]
@@ -38,9 +38,9 @@ def negative_log_likelihood(scores: Tensor, tags: Tensor, chain: Chain, rows: Ro
 
 @torch.no_grad()
 def log_partition(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
-    """(B,) float64: log of the sum of exp(score) over all paths of each row; 0 for empty rows, which have one of none.
+    """Return log Z of each row, the log of the sum of exp(score) over its paths: (B,) float64, without gradient.
 
-    No gradient flows.
+    An empty row has one empty path of score 0, so its log Z is 0.
     """
     result = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)
     if rows.n_tokens == 0:
@@ -50,18 +50,24 @@ def log_partition(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
 
 @torch.no_grad()
 def token_marginals(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
-    """(N, C) float64 packed: the probability of each tag of each token, over all paths. No gradient flows."""
+    """Return the probability of each tag at each token over all paths, (N, C) float64 packed, without gradient."""
     if rows.n_tokens == 0:
         return scores.double()
     return sums(scores, chain, rows, both=True).token_marginals()
 
 
 def sums(scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSums | LogSums:
-    """Those by probabilities where they are exact, else those by logarithms.
+    """Return sums in the probability domain where they are exact, otherwise in the log domain.
 
-    Which it is can be seen only in numbers. On a CPU to look costs nothing; another device would be waited for, and
-    has the threads for sums by logarithms. (A kernel that scans each row in registers is what would be faster there.)
+    Args:
+        scores: (N, C) packed, at least one token.
+        chain: of the same C tags.
+        rows: where rows start and end.
+        both: compute backward sums too.
     """
+    # Only the computed numbers show whether the probability domain is exact. Reading them is free on a CPU. On a GPU it
+    # would synchronise, and the GPU has enough threads for log-domain sums; a kernel that scans each row in registers
+    # would be faster there.
     if scores.device.type == "cpu":
         scaled = ScaledSums.of(scores, chain, rows, both)
         if scaled.are_exact(chain):
@@ -74,7 +80,7 @@ class _Likelihood(torch.autograd.Function):
     def forward(
         ctx: Any, scores: Tensor, start: Tensor, transitions: Tensor, end: Tensor, tags: Tensor, rows: Rows
     ) -> Tensor:
-        ctx.rows, ctx.kinds = rows, [(one.shape, one.dtype) for one in (scores, start, transitions, end)]
+        ctx.rows, ctx.kinds = rows, [(part.shape, part.dtype) for part in (scores, start, transitions, end)]
         result = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)
         if rows.n_tokens == 0:
             return result
@@ -85,19 +91,25 @@ class _Likelihood(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """What all paths lead one to expect, less what the given path has."""
+        """Return the gradients: expected counts over all paths minus the counts of the given path."""
         if torch.is_grad_enabled():
-            raise RuntimeError("the gradient of a CRF's likelihood cannot be differentiated: leave create_graph=False")
+            raise RuntimeError(
+                "the gradient of a CRF likelihood cannot be differentiated again; use create_graph=False"
+            )
         rows: Rows = ctx.rows
         if rows.n_tokens == 0:
             return (*(torch.zeros(shape, dtype=dtype, device=grad.device) for shape, dtype in ctx.kinds), None, None)
+        # Each gradient is an expectation over all paths minus an observation on the given path. Every token is weighted
+        # by the incoming gradient of its row; the transition into a row's first token does not exist, so its weight
+        # is 0, which also cancels the pairs that `roll` forms across rows.
         weights = grad.index_select(0, rows.row)
-        inner = weights.masked_fill(rows.position == 0, 0.0)  # nothing leads to a row's first token
-        of_tokens = ctx.sums.token_marginals() * weights[:, None]
-        of_tokens.scatter_add_(1, ctx.tags[:, None], -weights[:, None])
-        of_pairs = ctx.sums.pair_sums(inner)
-        steps = ctx.tags.roll(1) * of_tokens.shape[1] + ctx.tags
-        of_pairs.view(-1).index_add_(0, steps, inner, alpha=-1)
-        of_start, of_end = (of_tokens.index_select(0, places).sum(0) for places in rows.ends)
-        grads = (of_tokens, of_start, of_pairs, of_end)
-        return (*(one.to(dtype) for one, (_, dtype) in zip(grads, ctx.kinds, strict=True)), None, None)
+        inner = weights.masked_fill(rows.position == 0, 0.0)
+        token_grad = ctx.sums.token_marginals() * weights[:, None]
+        token_grad.scatter_add_(1, ctx.tags[:, None], -weights[:, None])
+        pair_grad = ctx.sums.pair_sums(inner)
+        steps = ctx.tags.roll(1) * token_grad.shape[1] + ctx.tags
+        pair_grad.view(-1).index_add_(0, steps, inner, alpha=-1)
+        # start and end scores are used exactly by the tags of first and last tokens, so their gradients are sums
+        start_grad, end_grad = (token_grad.index_select(0, places).sum(0) for places in rows.ends)
+        grads = (token_grad, start_grad, pair_grad, end_grad)
+        return (*(part.to(dtype) for part, (_, dtype) in zip(grads, ctx.kinds, strict=True)), None, None)

@@ -1,8 +1,8 @@
-"""Sums over all paths in the domain of probabilities: one matrix product and one product a step, in float64, on a CPU.
+"""Sums over all paths in the probability domain: a step is a matrix product and a multiplication in float64, on a CPU.
 
-The forward sums of every row and its backward sums (the forward sums of the row read from its own end, by transposed
-transitions) run side by side, scaled at every few steps (Rabiner 1989, III.A and V.A). Steps are small: numpy's calls,
-which cost a third of torch's, make them twice as fast (docs/performance.md).
+Forward and backward sums run in the same loop (backward sums are forward sums of the reversed row with transposed
+transitions) and are rescaled every few steps (Rabiner 1989, III.A and V.A). Steps are small, so the overhead of calls
+dominates: a numpy call costs a third of a torch call, which makes steps twice as fast (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from runner.common.arrays import FloatArray
 from runner.layers.crf.chain import Chain
 from runner.ragged.rows import Rows
 
-SCALE_EVERY = 8  # steps; float64 holds 700 nats either way, and a step takes some tens at most
-# What underflow takes is below 1e-307, and no start, step or end makes it larger than LARGEST times that: sums of LEAST
-# and more do not show it.
+SCALE_EVERY = 8  # steps; float64 spans 700 nats in either direction, and a step uses some tens of them at most
+# A term that underflows is below 1e-307, and no start, transition or end score multiplies it by more than LARGEST. So
+# it cannot contribute to a sum of at least LEAST, and sums of up to MOST are far from overflow.
 LEAST, MOST, LARGEST = 1e-270, 1e280, 1e20
-ONE_THREAD = 2**18  # multiplications of a matrix product up to which OpenBLAS takes one thread
+ONE_THREAD = 2**18  # multiplications of a matrix product up to which OpenBLAS uses a single thread
 
 
 @dataclass(frozen=True)
 class ScaledSums:
-    """Sums of exp(score) over the paths on either side of each token, each up to a factor of its row and step.
+    """Sums of exp(score) over the partial paths before and after each token, each up to a factor of its row and step.
 
     Attributes:
         log_z: (R,) log of the sum over all paths of each row, longest row first.
         of_rows: (R,) the same sum, up to a factor.
-        before: (D, N, C) time-major: over the paths that lead to a token and a tag, without the tag's own score. D
-            directions: forward, and backward (there the n-th step is the n-th token from the row's end).
-        after: (D, N, C) the same with the tag's own score.
-        edges: (2, C) exp of the scores of starts and ends.
-        moves: (C, C) exp of transitions.
-        rows: where rows begin and end.
+        before: (D, N, C) time-major: over the partial paths that reach a token and a tag, without the tag's own score.
+            D directions: forward, then backward (whose n-th step is the n-th token from the row's end).
+        after: (D, N, C) time-major: the same with the tag's own score.
+        edges: (2, C) exp of the start and end scores.
+        moves: (C, C) exp of the transitions.
+        rows: where rows start and end.
     """
 
     log_z: Tensor
@@ -50,9 +50,9 @@ class ScaledSums:
     rows: Rows
 
     @classmethod
-    @np.errstate(all="ignore")  # `are_exact` is asked next
+    @np.errstate(all="ignore")  # the caller checks `are_exact`
     def of(cls, scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSums:
-        """Of at least one token's scores (N, C), packed, on a CPU: forward sums alone, or both."""
+        """Return the sums for the scores (N, C), packed on a CPU, of at least one token: forward only, or `both`."""
         time = rows.time_major
         order, inverse = time.tokens.numpy(), time.inverse.numpy()
         orders = np.stack([order, rows.packed_reversal.numpy()[order]]) if both else order[None]
@@ -67,33 +67,37 @@ class ScaledSums:
 
     @cached_property
     def _around(self) -> tuple[FloatArray, FloatArray]:
-        """(N, C) sums over the paths through a token and a tag, and (N, C) the backward part of them; both packed."""
+        """Return sums over the paths through each token and tag, (N, C), and their backward part, (N, C); packed."""
         inverse = self.rows.time_major.inverse.numpy()
-        back = self.after[1].take(inverse[self.rows.packed_reversal.numpy()], axis=0)
-        return self.before[0].take(inverse, axis=0) * back, back
+        from_end = self.after[1].take(inverse[self.rows.packed_reversal.numpy()], axis=0)
+        return self.before[0].take(inverse, axis=0) * from_end, from_end
 
     @cached_property
     def _total(self) -> FloatArray:
-        """(N, 1) sums over all paths, by each token's factors."""
+        """Return the sum over all paths as seen from each token, (N, 1)."""
+        # The scale factors of a token's forward and backward sums multiply all of its tags alike. Dividing by this
+        # total, which has the same factors, removes them, so probabilities never need the factors themselves.
         total: FloatArray = self._around[0].sum(1, keepdims=True)
         return total
 
     def token_marginals(self) -> Tensor:
-        """(N, C) packed: how likely each token has each tag."""
+        """Return the probability of each tag at each token, (N, C) packed."""
         return torch.from_numpy(self._around[0] / self._total)
 
     def pair_sums(self, weights: Tensor) -> Tensor:
-        """(C, C): how often each tag follows each other, the step into each token weighed by (N,)."""
-        ahead = self.after[0].take(self.rows.time_major.inverse.numpy(), axis=0)
+        """Return the expected count of each transition, (C, C), with the step into each token weighted by (N,)."""
+        # The sum over tokens of left[t - 1, i] * moves[i, j] * right[t, j] is one product of the (N, C) sums of all
+        # tokens, so no (N, C, C) array exists. Pairs across two rows have weight 0 (see `_Likelihood.backward`).
+        from_start = self.after[0].take(self.rows.time_major.inverse.numpy(), axis=0)
         shares = (weights.numpy()[:, None] / self._total)[1:]
-        weighed, back = torch.from_numpy(ahead[:-1] * shares), torch.from_numpy(self._around[1][1:])
-        return torch.from_numpy(self.moves) * (weighed.t() @ back)
+        left, right = torch.from_numpy(from_start[:-1] * shares), torch.from_numpy(self._around[1][1:])
+        return torch.from_numpy(self.moves) * (left.t() @ right)
 
     @np.errstate(all="ignore")
     def are_exact(self, chain: Chain) -> bool:
-        """Whether no sum misses paths that float64 could not hold."""
+        """Return whether no path was lost to underflow or overflow in float64."""
         least = self.before.min()
-        if least < LEAST:  # what no path can reach does no harm
+        if least < LEAST:  # a zero is correct where no allowed path reaches the tag: look at the other tags only
             step = self.rows.host_position[self.rows.time_major.tokens.numpy()]
             possible = _possible(chain, len(self.before), self.rows.max_len)
             least = self.before.min(initial=1.0, where=possible[:, np.minimum(step, possible.shape[1] - 1)])
@@ -101,53 +105,62 @@ class ScaledSums:
         lows = (least, *(total.min() for total in totals))
         highs = (self.before.max(), *(total.max() for total in totals))
         shared = (self.edges.max(), self.moves.max())
-        # nan is neither
+        # comparisons with NaN are false, so a NaN anywhere means "not exact"
         return all(low >= LEAST for low in lows) and all(high <= MOST for high in highs) and max(shared) <= LARGEST
 
 
 def _on_host(scores: Tensor) -> FloatArray:
-    found: FloatArray = scores.detach().double().numpy()
-    return found
+    array: FloatArray = scores.detach().double().numpy()
+    return array
 
 
 def _sweep(
     own: FloatArray, first: FloatArray, moves: FloatArray, running: list[int]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """`before`, `after` and (R,) the log of the factor that `after` lacks at each row's forward end.
+    """Run the recursion over time; return `before`, `after` and the log of the scale divided out of each row, (R,).
 
     Args:
-        own: (D, N, C) exp of the tags' own scores.
+        own: (D, N, C) exp of the tags' own scores, time-major.
         first: (D, C) sums before the first step.
-        moves: (D, C, C).
-        running: rows that are still running at each step.
+        moves: (D, C, C) exp of the scores of moving from a tag (row) to another (column).
+        running: number of rows that are still running at each step.
     """
+    # Rows are sorted from long to short and time-major, so every step works on a contiguous slice whose first n rows
+    # continue the previous step; products are written in place, without temporary arrays. The scale removed from the
+    # forward sums is kept as a log, since log Z needs it back; that of the backward sums cancels in probabilities.
     before, after = np.empty_like(own), np.empty_like(own)
     log_factor = np.zeros(running[0])
-    begin = running[0]
-    before[:, :begin] = first[:, None, :]
-    latest = np.multiply(before[:, :begin], own[:, :begin], out=after[:, :begin])
+    start = running[0]
+    before[:, :start] = first[:, None, :]
+    latest = np.multiply(before[:, :start], own[:, :start], out=after[:, :start])
     for step, n in enumerate(running[1:], start=1):
-        here = slice(begin, begin + n)
+        here = slice(start, start + n)
         reached = _multiply(latest[:, :n], moves, before[:, here])
         latest = np.multiply(reached, own[:, here], out=after[:, here])
         if step % SCALE_EVERY == 0:
             total = latest.sum(2, keepdims=True)
             latest /= total
             log_factor[:n] += np.log(total[0, :, 0])
-        begin += n
+        start += n
     return before, after, log_factor
 
 
 def _multiply(left: FloatArray, right: FloatArray, result: FloatArray) -> FloatArray:
-    """(D, n, C) @ (D, C, C); large ones by torch, since numpy has threads of its own, which hinder those of torch."""
+    """Return (D, n, C) @ (D, C, C), written to `result`.
+
+    Large products use torch: numpy's BLAS would start threads of its own, which compete with those of torch.
+    """
     if left[0].size * right.shape[2] <= ONE_THREAD:
         return np.matmul(left, right, out=result)
-    torch.bmm(*(torch.from_numpy(one) for one in (left, right)), out=torch.from_numpy(result))
+    torch.bmm(*(torch.from_numpy(array) for array in (left, right)), out=torch.from_numpy(result))
     return result
 
 
 def _possible(chain: Chain, n_directions: int, n_steps: int) -> npt.NDArray[np.bool_]:
-    """(D, K, C) which tags any path reaches at each step from a row's either end; the last of K holds for all later."""
+    """Return which tags any allowed path reaches at each step from either end of a row, (D, K, C) bool.
+
+    K is at most `n_steps`: once a step equals the one before, so do all later ones, and the last entry stands for them.
+    """
     allowed = _on_host(chain.transitions) > -np.inf
     both = np.stack([allowed, allowed.T])[:n_directions]
     reached = [np.stack([_on_host(chain.start), _on_host(chain.end)])[:n_directions] > -np.inf]

@@ -1,6 +1,6 @@
-"""Recurrent cells written out, and stepped through time: what the fused kernels of `recurrence` compute.
+"""Recurrent cells written out and stepped through time. They compute the same as the fused kernels of `recurrence`.
 
-Shapes: R rows that are still running, D inputs, H hidden.
+Shapes: R rows that are still running, N tokens in all, D inputs, H hidden units, G gates.
 """
 
 from __future__ import annotations
@@ -11,35 +11,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Carried = tuple[Tensor, ...]  # (R, H) hidden, and (R, H) cell of an LSTM
+Carried = tuple[Tensor, ...]  # (R, H) hidden state, and for an LSTM (R, H) cell state
 Gates = tuple[Tensor, ...]  # (R, H) each
 Cell = Callable[[Tensor, Tensor, Carried], tuple[Gates, Carried]]
 
-# what a cell computes at each step, in the order of its gates and then of its state
+# the tensors that a cell computes at each step: first its gates, then its state
 PARTS: dict[str, tuple[str, ...]] = {
     "RNN_TANH": ("hidden",),
     "GRU": ("reset", "update", "candidate", "hidden"),
     "LSTM": ("input", "forget", "output", "candidate", "hidden", "cell"),
 }
-GATES = ("input", "forget", "output", "reset", "update")  # of those the ones from 0 (closed) to 1 (open)
+GATES = ("input", "forget", "output", "reset", "update")  # the parts with values from 0 (closed) to 1 (open)
 
 
 def rnn_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[Gates, Carried]:
-    """h' = tanh(W x + U h) (Elman 1990), without gates.
+    """Compute h' = tanh(W x + b + U h + c) (Elman 1990), which has no gates.
 
     Args:
-        from_input: (R, H) W x + b; of other cells (R, GH), for G gates one after another.
-        from_hidden: the same size, U h + c.
-        state: before this step.
+        from_input: (R, H) W x + b; for other cells (R, GH), the gates concatenated.
+        from_hidden: U h + c, of the same shape.
+        state: the state before this step.
 
     Returns:
-        The gates of this step, and the state after it; `PARTS` names both.
+        The gates of this step and the state after it, both named by `PARTS`.
     """
     return (), (torch.tanh(from_input + from_hidden),)
 
 
 def gru_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[Gates, Carried]:
-    """Reset r, update z, candidate n: h' = (1 - z) n + z h (Cho et al. 2014; r is multiplied after U, as in cuDNN)."""
+    """Compute h' = (1 - z) n + z h from update gate z, candidate n and reset gate r (Cho et al. 2014).
+
+    As in cuDNN, r multiplies U h + c rather than h.
+    """
     (hidden,) = state
     reset_x, update_x, candidate_x = from_input.chunk(3, dim=1)
     reset_h, update_h, candidate_h = from_hidden.chunk(3, dim=1)
@@ -50,25 +53,28 @@ def gru_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[G
 
 
 def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[Gates, Carried]:
-    """Gates i, f, o, candidate g: c' = f c + i g, h' = o tanh(c') (Hochreiter, Schmidhuber 1997; Gers et al. 2000)."""
+    """Compute c' = f c + i g and h' = o tanh(c') from gates i, f, o and candidate g.
+
+    Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
+    """
     _, memory = state
-    sums = (from_input + from_hidden).chunk(4, dim=1)
-    enter, forget, leave = torch.sigmoid(sums[0]), torch.sigmoid(sums[1]), torch.sigmoid(sums[3])
+    sums = (from_input + from_hidden).chunk(4, dim=1)  # torch orders the parts i, f, g, o
+    input_gate, forget, output_gate = torch.sigmoid(sums[0]), torch.sigmoid(sums[1]), torch.sigmoid(sums[3])
     candidate = torch.tanh(sums[2])
-    memory = forget * memory + enter * candidate
-    return (enter, forget, leave, candidate), (leave * torch.tanh(memory), memory)
+    memory = forget * memory + input_gate * candidate
+    return (input_gate, forget, output_gate, candidate), (output_gate * torch.tanh(memory), memory)
 
 
 CELLS: dict[str, Cell] = {"RNN_TANH": rnn_cell, "GRU": gru_cell, "LSTM": lstm_cell}
 
 
-def hidden_of(gates: Gates, state: Carried) -> Tensor:
-    """(R, H) what a layer gives to the next one."""
+def hidden_state(gates: Gates, state: Carried) -> Tensor:
+    """Return the hidden state, (R, H): the output of a layer."""
     return state[0]
 
 
 def everything(gates: Gates, state: Carried) -> Tensor:
-    """(R, P, H) gates and state, in the order of `PARTS`."""
+    """Return gates and state stacked in the order of `PARTS`, (R, P, H) for P parts."""
     return torch.stack((*gates, *state), dim=1)
 
 
@@ -77,27 +83,28 @@ def stepped(
     inputs: Tensor,
     batch_sizes: list[int],
     state: Carried,
-    keep: Callable[[Gates, Carried], Tensor] = hidden_of,
+    keep: Callable[[Gates, Carried], Tensor] = hidden_state,
 ) -> tuple[Tensor, Carried]:
-    """Step a cell through time, over fewer and fewer rows.
+    """Step a cell through time, over the rows that are still running at each step.
 
     Args:
-        module: one layer, one direction; the weights it computes with (W, U, b, c) are used, its kernel is not.
+        module: one layer, one direction; its current weights (W, U, b, c) are used, its kernel is not.
         inputs: (N, D) time-major, as in a `PackedSequence`: every row's first token, longest row first, and so on.
-        batch_sizes: how many rows are running at each step.
-        state: (R, H) each, of all rows, at their begin.
-        keep: what of each step comes out.
+        batch_sizes: number of rows running at each step.
+        state: the state of all rows at their start, (R, H) each, longest row first.
+        keep: selects the output of a step from its gates and state.
 
     Returns:
-        (N, *) time-major what is kept, and the state at each row's own end.
+        The kept outputs, (N, *) time-major, and the state at each row's own end.
     """
-    cell, (w, u, b, c) = CELLS[module.mode], [one for one in module._flat_weights if one is not None]
+    cell, (w, u, b, c) = CELLS[module.mode], [weight for weight in module._flat_weights if weight is not None]
     outputs, ended = [], []
     for now in torch.split(inputs, batch_sizes):
         running = len(now)
-        ended.append(tuple(one[running:] for one in state))  # rows that are shorter: their state is final
-        state = tuple(one[:running] for one in state)
+        ended.append(tuple(part[running:] for part in state))  # rows that have ended: their state is final
+        state = tuple(part[:running] for part in state)
         gates, state = cell(F.linear(now, w, b), F.linear(state[0], u, c), state)
         outputs.append(keep(gates, state))
     ended.append(state)  # of the longest rows
+    # the shortest rows ended first, so the reversed order is longest row first again
     return torch.cat(outputs), tuple(torch.cat(part) for part in zip(*reversed(ended), strict=True))

@@ -1,12 +1,14 @@
-"""GRU and tanh RNN over all rows of a batch, with their gradients written out: for CPUs, where torch fuses neither.
+"""GRU and tanh RNN over all rows of a batch, with hand-written gradients, for CPUs, where torch has no fused kernel.
 
-Tokens lie in time-major order, as in a `PackedSequence`: every row's first token, longest row first, then every second
-token, and so on. Each step runs over the rows that have not ended, so there is no padding; and neither steps nor their
-gradients are nodes of autograd. Inputs take one product for all tokens, as does the gradient of each weight; what is
-left of a step is a product and work in place. The equations are those of `runner.layers.recurrent.cells`.
+Tokens are in time-major order, as in a `PackedSequence`: every row's first token, longest row first, then every second
+token, and so on. Each step runs over the rows that have not ended, so there is no padding. Autograd sees one node for
+the whole sequence instead of several for each step. All inputs take one matrix product, as does the gradient of each
+weight; a step itself is one small product and some in-place arithmetic. The equations are those of
+`runner.layers.recurrent.cells`.
 
-Shapes: N tokens, R rows, D inputs, H hidden; weights are torch's: w (GH, D), u (GH, H), b and c (GH,), for G gates.
-There is no second derivative: asking for one is torch's RuntimeError.
+Shapes: N tokens, R rows, D inputs, H hidden units; the weights are torch's: w (GH, D), u (GH, H), b and c (GH,), where
+G is 3 for the GRU (reset, update, candidate) and 1 for the tanh RNN. There is no second derivative: torch raises a
+RuntimeError if one is requested.
 """
 
 from __future__ import annotations
@@ -23,123 +25,139 @@ _ATEN: Any = torch.ops.aten
 Gradients = tuple[Tensor | None, ...]
 
 
-def unrolled(mode: str, inputs: Tensor, weights: Sequence[Tensor], begin: Tensor, running: list[int]) -> Tensor:
-    """Hidden states (N, H) of time-major inputs (N, D).
+def unrolled(mode: str, inputs: Tensor, weights: Sequence[Tensor], start: Tensor, running: list[int]) -> Tensor:
+    """Return the hidden states (N, H) for time-major inputs (N, D).
 
     Args:
-        mode: of torch's module, one of `UNROLLED`.
+        mode: the `mode` of torch's module, one of `UNROLLED`.
+        inputs: (N, D).
         weights: w, u, b, c.
-        begin: (R, H) the states before the first step, longest row first.
-        running: how many rows have not ended at each step; R at the first.
+        start: (R, H) states before the first step, longest row first.
+        running: number of rows that have not ended at each step; R at the first.
     """
     with record_function(f"unrolled {mode}"):
-        hidden: Tensor = UNROLLED[mode](inputs, *weights, begin, running)
+        hidden: Tensor = UNROLLED[mode](inputs, *weights, start, running)
     return hidden
 
 
 class _Gru(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, begin: Tensor, running: list[int]
+        ctx: Any, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, start: Tensor, running: list[int]
     ) -> Tensor:
+        # Forward, for one step:  r, z = sigmoid(sums of x and h);  m = U_n h + c_n;  n = tanh(W_n x + b_n + r m);
+        # h' = lerp(n, h, z). The contributions of x are computed here for all tokens. The rows of `gates` start as the
+        # sums without the hidden state, so that a step adds `h u'` to r, z and m in a single product in place, then
+        # turns the first two into gates. Only n is kept apart, since r multiplies m but not the input's part of the
+        # candidate.
         size = u.shape[1]
         two = 2 * size
-        gates = x.new_empty(len(x), 3 * size)  # r, z, and what r multiplies
-        opening, inner = gates[:, :two], gates[:, two:]
-        torch.addmm(b[:two] + c[:two], x, w[:two].t(), out=opening)
-        inner.copy_(c[two:])
+        gates = x.new_empty(len(x), 3 * size)  # r, z, m
+        reset_update, m = gates[:, :two], gates[:, two:]
+        torch.addmm(b[:two] + c[:two], x, w[:two].t(), out=reset_update)
+        m.copy_(c[two:])
         n = torch.addmm(b[two:], x, w[two:].t())
         h = x.new_empty(len(x), size)
         from_hidden = u.t().contiguous()
-        parts = (gates, opening, gates[:, :size], gates[:, size:two], inner, n, h)
-        blocks = [torch.split(one, running) for one in parts]
-        for old, sums, open_, r, z, m, new, out in zip(_before(begin, blocks[-1], running), *blocks, strict=True):
+        parts = (gates, reset_update, gates[:, :size], gates[:, size:two], m, n, h)
+        steps = [torch.split(part, running) for part in parts]
+        for old, sums, r_z, r, z, inner, new, out in zip(_previous(start, steps[-1], running), *steps, strict=True):
             sums.addmm_(old, from_hidden)
-            torch.sigmoid(open_, out=open_)
-            new.addcmul_(r, m).tanh_()
+            torch.sigmoid(r_z, out=r_z)
+            new.addcmul_(r, inner).tanh_()
             torch.lerp(new, old, z, out=out)
-        ctx.save_for_backward(x, w, u, begin, gates, n, h)
+        ctx.save_for_backward(x, w, u, start, gates, n, h)
         ctx.running = running
         return h
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        x, w, u, begin, gates, n, h = ctx.saved_tensors
-        r, z, inner = gates.chunk(3, dim=1)
-        # by h' = n + z (h - n), what one of h' brings to the sums in the gates; step by step, times the gradient of h'
+        x, w, u, start, gates, n, h = ctx.saved_tensors
+        r, z, m = gates.chunk(3, dim=1)
+        # From h' = n + z (h - n), the derivatives of h' by the sums inside r, z and n (elementwise, so vectors) depend
+        # only on saved values. They are computed for all tokens at once; the sequential part then merely multiplies
+        # them by the gradient of h' and propagates the result to the previous state.
         by_n = _ATEN.tanh_backward(1.0 - z, n)
         sums = x.new_empty(len(x), 3, u.shape[1])
-        by_r, by_z, by_inner = sums.unbind(1)
-        _ATEN.sigmoid_backward(by_n * inner, r, grad_input=by_r)
-        _ATEN.sigmoid_backward(_states(begin, h, ctx.running).sub_(n), z, grad_input=by_z)
-        torch.mul(by_n, r, out=by_inner)
-        grad, grad_begin = grad.clone(memory_format=torch.contiguous_format), torch.zeros_like(begin)
-        _steps_back(grad, grad_begin, sums, z, u, ctx.running)
+        by_r, by_z, by_m = sums.unbind(1)
+        _ATEN.sigmoid_backward(by_n * m, r, grad_input=by_r)
+        _ATEN.sigmoid_backward(_states(start, h, ctx.running).sub_(n), z, grad_input=by_z)
+        torch.mul(by_n, r, out=by_m)
+        grad, grad_start = grad.clone(memory_format=torch.contiguous_format), torch.zeros_like(start)
+        _step_back(grad, grad_start, sums, z, u, ctx.running)
         flat = sums.flatten(1)
         grad.mul_(by_n)
-        del by_n  # here memory is at its most
-        grad_u, grad_c = flat.t() @ _states(begin, h, ctx.running), flat.sum(0)
-        by_inner.copy_(grad)  # what inputs bring is not multiplied by r
+        del by_n  # memory peaks here
+        grad_u, grad_c = flat.t() @ _states(start, h, ctx.running), flat.sum(0)
+        # u and c enter the candidate through r m, but w and b enter it directly: replace that third of the gradients
+        by_m.copy_(grad)
         grad_x = flat @ w if ctx.needs_input_grad[0] else None
-        return grad_x, flat.t() @ x, grad_u, flat.sum(0), grad_c, grad_begin, None
+        return grad_x, flat.t() @ x, grad_u, flat.sum(0), grad_c, grad_start, None
 
 
-def _steps_back(grad: Tensor, grad_begin: Tensor, sums: Tensor, z: Tensor, u: Tensor, running: list[int]) -> None:
-    """A GRU's steps from last to first, in place.
+def _step_back(grad: Tensor, grad_start: Tensor, sums: Tensor, z: Tensor, u: Tensor, running: list[int]) -> None:
+    """Run the steps of a GRU's backward pass from last to first, in place.
 
     Args:
-        grad: (N, H) of each state as what follows reads it; becomes that of all that comes of the state.
-        grad_begin: (R, H) zeros; becomes the gradient of the states before the first step.
-        sums: (N, 3, H) what one of a state brings to its gates' sums; becomes the gradient of those.
+        grad: (N, H) gradient of each state as an output; becomes its total gradient, through later states too.
+        grad_start: (R, H) zeros; becomes the gradient of the states before the first step.
+        sums: (N, 3, H) derivatives of each state by the sums inside r, z and m; becomes the gradient of those sums.
+        z: (N, H) update gates.
+        u: (3H, H).
+        running: number of rows that have not ended at each step.
     """
-    earlier = _before(grad_begin, torch.split(grad, running), running)
+    previous = _previous(grad_start, torch.split(grad, running), running)
     parts = (grad[:, None], grad, z, sums, sums.flatten(1))
-    blocks = [torch.split(one, running) for one in parts]
-    for old, wide, new, kept, each, both in zip(*(reversed(one) for one in (earlier, *blocks)), strict=True):
-        each.mul_(wide)
-        old.addcmul_(new, kept).addmm_(both, u)
+    steps = [torch.split(part, running) for part in parts]
+    # a state reaches its successor directly, with weight z, and through the three sums, by u
+    for old, wide, new, gate, sum_grads, flat in zip(*(reversed(part) for part in (previous, *steps)), strict=True):
+        sum_grads.mul_(wide)
+        old.addcmul_(new, gate).addmm_(flat, u)
 
 
 class _TanhRnn(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, begin: Tensor, running: list[int]
+        ctx: Any, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, start: Tensor, running: list[int]
     ) -> Tensor:
+        # h holds the inputs' part of every sum first; a step adds the previous state's part and turns it into a state
         h = torch.addmm(b + c, x, w.t())
         from_hidden, steps = u.t().contiguous(), torch.split(h, running)
-        for old, new in zip(_before(begin, steps, running), steps, strict=True):
+        for old, new in zip(_previous(start, steps, running), steps, strict=True):
             new.addmm_(old, from_hidden).tanh_()
-        ctx.save_for_backward(x, w, u, begin, h)
+        ctx.save_for_backward(x, w, u, start, h)
         ctx.running = running
         return h
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Gradients:
-        x, w, u, begin, h = ctx.saved_tensors
-        sums, grad_begin = grad.clone(memory_format=torch.contiguous_format), torch.zeros_like(begin)
+        x, w, u, start, h = ctx.saved_tensors
+        # `sums` starts as the gradient of the outputs; a step multiplies its part by tanh' = 1 - h^2, which makes it
+        # the gradient of the sum inside tanh, and adds that to the gradient of the previous state
+        sums, grad_start = grad.clone(memory_format=torch.contiguous_format), torch.zeros_like(start)
         steps = torch.split(sums, ctx.running)
-        earlier = _before(grad_begin, steps, ctx.running)
-        slopes = torch.split(torch.addcmul(h.new_ones(()), h, h, value=-1.0), ctx.running)  # 1 - h^2
-        for old, new, slope in zip(*(reversed(one) for one in (earlier, steps, slopes)), strict=True):
+        previous = _previous(grad_start, steps, ctx.running)
+        slopes = torch.split(torch.addcmul(h.new_ones(()), h, h, value=-1.0), ctx.running)
+        for old, new, slope in zip(*(reversed(part) for part in (previous, steps, slopes)), strict=True):
             old.addmm_(new.mul_(slope), u)
-        del slopes, slope  # here memory is at its most
-        grad_u = sums.t() @ _states(begin, h, ctx.running)
+        del slopes, slope  # memory peaks here
+        grad_u = sums.t() @ _states(start, h, ctx.running)
         grad_b = sums.sum(0)
         grad_x = sums @ w if ctx.needs_input_grad[0] else None
-        return grad_x, sums.t() @ x, grad_u, grad_b, grad_b.clone(), grad_begin, None
+        return grad_x, sums.t() @ x, grad_u, grad_b, grad_b.clone(), grad_start, None
 
 
 UNROLLED: dict[str, Callable[..., Tensor]] = {"GRU": _Gru.apply, "RNN_TANH": _TanhRnn.apply}
 
 
-def _before(begin: Tensor, steps: Sequence[Tensor], running: list[int]) -> list[Tensor]:
-    """Of each step the rows of the one before that have not ended; of the first step `begin`."""
-    earlier = zip((begin, *steps), (len(begin), *running), running, strict=False)
-    return [one if before == now else one[:now] for one, before, now in earlier]
+def _previous(start: Tensor, steps: Sequence[Tensor], running: list[int]) -> list[Tensor]:
+    """Return for each step the rows of the step before (at first `start`) that have not ended: views, no copies."""
+    pairs = zip((start, *steps), (len(start), *running), running, strict=False)
+    return [step if before == now else step[:now] for step, before, now in pairs]
 
 
-def _states(begin: Tensor, h: Tensor, running: list[int]) -> Tensor:
-    """(N, H) the state before each step."""
-    return torch.cat(_before(begin, torch.split(h, running), running))
+def _states(start: Tensor, h: Tensor, running: list[int]) -> Tensor:
+    """Return the state before each step, (N, H)."""
+    return torch.cat(_previous(start, torch.split(h, running), running))

@@ -99,7 +99,7 @@ def test_candidates_keep_their_options_and_follow_the_batch_size() -> None:
 
 
 def test_a_name_that_is_no_candidate_is_named() -> None:
-    with pytest.raises(HydromelError, match="among names 'paked', which is no candidate; there are size1, same_length"):
+    with pytest.raises(HydromelError, match="among: unknown candidate 'paked'; use size1, same_length"):
         build(config("batching=auto", "batching.among=[paked]")["batching"], "batching", {})
     more = "+batching@batching.candidates.token_budget=token_budget"
     more_size = "batching.candidates.token_budget.batch_size=32"

@@ -1,4 +1,4 @@
-"""Sizes of what goes through a model, against the batches themselves."""
+"""Computed sizes of micro-batches against the batches themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.composed import config, label_files
 
 
 def made(*overrides: str) -> tuple[Any, Batch, list[Batch]]:
-    """The strategy, train (arranged) and the other splits."""
+    """Return the strategy, the arranged training set and the other splits."""
     plain = config("cache_dir=null", *overrides)
     data = load_data(plain, build(plain["task"], "task", {}))
     batching = build(plain["batching"], "batching", {})

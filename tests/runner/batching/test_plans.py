@@ -1,4 +1,4 @@
-"""Plans: every row once, the same from the same seed, boundaries as good as trying them all."""
+"""Plans: every row once, reproducible from the seed, and optimal boundaries."""
 
 import ast
 import itertools
@@ -80,12 +80,12 @@ def test_bucketed_never_mixes_buckets_and_shuffles_within_and_across():
 
 
 def area(lengths, bounds):
-    """The slow way: each row is as long as the first boundary that holds it."""
+    """Reference implementation: pad each row to the first boundary that holds it."""
     return sum(min(bound for bound in bounds if bound >= length) - length for length in lengths)
 
 
 def least_area(lengths, buckets):
-    """The slow way: every choice of boundaries among the lengths."""
+    """Reference implementation: try every choice of boundaries among the lengths."""
     distinct = sorted(set(lengths))
     choices = itertools.chain.from_iterable(itertools.combinations(distinct, k) for k in range(1, buckets + 1))
     return min(area(lengths, bounds) for bounds in choices if bounds[-1] == distinct[-1])
@@ -125,7 +125,7 @@ def test_more_buckets_never_cost_area():
 
 
 def grown_slowly(widths, max_tokens, batch_size):
-    """The slow way: one row after another joins the update while it fits."""
+    """Reference implementation: add one row after another to the update while it fits."""
     sizes, inside = [], []
     for width in widths:
         longer = [*inside, width]

@@ -1,4 +1,4 @@
-"""Sizes of micro-batches against the pieces themselves."""
+"""Computed sizes of micro-batches against the pieces themselves."""
 
 import numpy as np
 from hypothesis import given, settings

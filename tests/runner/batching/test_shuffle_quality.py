@@ -1,4 +1,4 @@
-"""Figures of plans: by hand, against slow loops, and against what shuffling really gives."""
+"""Statistics of plans against hand-computed values, simple loops and random shuffles."""
 
 import itertools
 import math
@@ -38,11 +38,11 @@ def arrays(*lists):
     return [np.array(one, dtype=np.int64) for one in lists]
 
 
-# --- slow and obvious
+# --- reference implementations
 
 
 def slow_between(rows, groups):
-    """Both sums of squares, row by row."""
+    """Compute both sums of squares row by row."""
     rows = [list(map(float, np.atleast_1d(row))) for row in rows]
     mean = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
     total = sum((x - m) ** 2 for row in rows for x, m in zip(row, mean, strict=True))
@@ -55,13 +55,13 @@ def slow_between(rows, groups):
 
 
 def slow_repeated(before, after):
-    """Every pair."""
+    """Count every pair."""
     pairs = [(i, j) for i, j in itertools.combinations(range(len(before)), 2) if before[i] == before[j]]
     return sum(after[i] == after[j] for i, j in pairs) / len(pairs) if pairs else None
 
 
 def slow_correlation(lengths, answers, groups):
-    """Covariances inside groups, one answer after another."""
+    """Compute covariances inside groups, one class after another."""
 
     def centred(values):
         return [
@@ -116,7 +116,7 @@ def test_chance_is_the_mean_over_all_ways_to_shuffle():
     assert repeated == pytest.approx(chance_repeated_pairs(groups)) == pytest.approx((2 + 6) / 30)
 
 
-# --- by hand
+# --- hand-computed values
 
 
 def test_updates_of_equal_lengths_hold_all_of_the_variance_between_them():
@@ -154,7 +154,7 @@ def test_of_two_labels_it_is_the_ordinary_correlation():
 
 
 def test_inside_updates_the_difference_of_updates_does_not_count():
-    """Length tells the label over all rows, and tells nothing inside an update (Simpson 1951)."""
+    """Length predicts the label over all rows but not inside an update (Simpson 1951)."""
     lengths, labels, updates = arrays([1, 2, 1, 2, 8, 9, 8, 9], [0, 0, 0, 1, 1, 1, 1, 0], [0, 0, 0, 0, 1, 1, 1, 1])
     answers = np.eye(2)[labels]
     assert correlation(lengths, answers, None) > 0.4
@@ -185,7 +185,7 @@ def test_membership_wants_each_row_once():
 
 
 def labelled_rows(n=4000):
-    """Lengths that tell the label in part."""
+    """Return lengths that partly predict the label."""
     rng = np.random.default_rng(11)
     labels = rng.integers(0, 3, n)
     return rng.integers(1, 41, n) + 6 * labels, np.eye(3)[labels]

@@ -1,4 +1,4 @@
-"""Strategies: layouts against a slow reading row by row, micro-batches, padding by cause, evaluation."""
+"""Strategies: layouts against a row-by-row reference, micro-batches, padding by cause, evaluation."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def strategy(layout="padded", micro_batch=None, width_multiple=1, batch_size=4):
 
 
 def rows_of(feature, lengths):
-    """Each row's values as a list, read one token at a time."""
+    """Return each row's values as a list, read one token at a time."""
     if feature.layout == "padded":
         return [feature.values[row, :length].tolist() for row, length in enumerate(lengths)]
     values = iter(feature.values.tolist())
@@ -162,7 +162,7 @@ def test_no_rows_no_padding():
 def test_same_length_has_no_padding():
     plan = SameLength(batch_size=4)
     batching = Batching(name="x", batch_size=4, plan=plan, micro_batch=None, layout="padded", width_multiple=1)
-    lengths = np.array([length for length in LENGTHS if length] * 5)  # an empty row would take one place
+    lengths = np.array([length for length in LENGTHS if length] * 5)  # an empty row would take up one place
     updates = batching.updates(lengths, 1, 0)
     assert sum(batching.padding_of_epoch(lengths, updates).values()) == 0
 
@@ -195,7 +195,7 @@ def test_rows_are_arranged_as_they_are():
 
 
 def node(name, **changes):
-    """A config with its interpolation resolved, as Hydra would."""
+    """Return a config with its interpolations resolved, as Hydra does."""
     text = (CONFIGS / f"{name}.yaml").read_text()
     config = yaml.safe_load(text)
     config |= changes
@@ -205,7 +205,7 @@ def node(name, **changes):
 
 
 def names():
-    """Of those that stand by themselves: auto is composed of others (tests/runner/advisor/test_choose.py)."""
+    """Check all configs but auto, which is composed of others (tests/runner/advisor/test_choose.py)."""
     found = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "auto")
     assert found
     return found

@@ -1,4 +1,4 @@
-"""Streams against a slow cutting of the text, token by token."""
+"""Streams against a token-by-token reference."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from runner.ragged.rows import Rows
 
 
 def text(n_tokens):
-    """Token t has the feature 10 + t and the target 1010 + t."""
+    """Return a text whose token t has the feature 10 + t and the target 1010 + t."""
     rows = Rows(np.array([n_tokens]), torch.device("cpu"))
     ids = torch.arange(10, 10 + n_tokens, dtype=torch.int32)
     return Batch({"word": Ragged(ids, rows, "packed")}, Ragged(ids + 1000, rows, "packed"), np.arange(1))
@@ -34,7 +34,7 @@ def stream(batch_size=3, window=4, evaluation_streams=2, layout="packed", half_r
 
 
 def read(batches, n_streams):
-    """What each stream has read when all batches are done, checking layout, targets and state on the way."""
+    """Return what each stream has read after all batches; check layout, targets and state on the way."""
     streams = [[] for _ in range(n_streams)]
     for batch in batches:
         assert batch.continues
@@ -100,7 +100,7 @@ def test_evaluation_padding_lies_in_memory_as_counted():
 
 
 def test_row_numbers_are_window_times_streams_plus_stream():
-    arranged = stream(batch_size=3, window=4).arrange(text(32))  # 10 tokens a stream: windows of 4, 4, 2
+    arranged = stream(batch_size=3, window=4).arrange(text(32))  # 10 tokens per stream: windows of 4, 4, 2
     assert arranged.rows.host_lengths.tolist() == [4] * 6 + [2] * 3
     first_tokens = arranged.features["word"].values[arranged.rows.offsets[:-1]] - 10
     assert first_tokens.tolist() == [0, 10, 20, 4, 14, 24, 8, 18, 28]
@@ -120,7 +120,7 @@ def test_rows_that_are_not_one_text_are_refused():
     two = Ragged(torch.arange(9), rows, "packed")
     with pytest.raises(HydromelError, match=r"unit=stream.*got 2 rows"):
         stream().arrange(Batch({"word": two}, two, np.arange(2)))
-    with pytest.raises(HydromelError, match="an answer a token"):
+    with pytest.raises(HydromelError, match="one target per token"):
         stream().arrange(Batch(text(9).features, torch.zeros(1), np.arange(1)))
 
 

@@ -1,4 +1,4 @@
-"""What a stream carries: its nests are mapped whole, saved and loaded, and do not grow without bound."""
+"""Carried state: nested containers are mapped completely, saved and loaded, and do not grow without bound."""
 
 from __future__ import annotations
 

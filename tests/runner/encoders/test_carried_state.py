@@ -1,4 +1,4 @@
-"""Causal encoders carry a state: in whatever pieces rows are read, the answers are those of whole rows."""
+"""Causal encoders carry a state: rows read in any pieces give the outputs of whole rows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def texts(lengths: Sequence[int] = LENGTHS) -> list[Tensor]:
 
 
 def read(module: nn.Module, pieces: Sequence[Tensor], state: State, layout: str) -> tuple[list[Tensor], State]:
-    """The answers of each row; NaN stands in padding."""
+    """Return the outputs of each row; padding is NaN."""
     lengths = [len(piece) for piece in pieces]
     x = Ragged(torch.cat(list(pieces)), rows_of(lengths), "packed")
     output, state = module(x if layout == "packed" else x.pad(float("nan")), state)
@@ -83,13 +83,13 @@ def in_pieces(module: nn.Module, rows: Sequence[Tensor], cuts: np.ndarray[Any, A
 
 
 def windows(lengths: Sequence[int], window: int) -> np.ndarray[Any, Any]:
-    """(rows, windows + 1): every row in windows of one length, as streams are read."""
+    """Cut every row into windows of one length, as streams are: (rows, windows + 1)."""
     steps = np.arange(0, max(lengths) + window, window)
     return np.minimum(steps, np.array(lengths)[:, None])
 
 
 def at_random(lengths: Sequence[int], pieces: int) -> np.ndarray[Any, Any]:
-    """Every row cut anywhere, some pieces empty."""
+    """Cut every row anywhere, with some empty pieces."""
     rng = np.random.default_rng(0)
     inner = [np.sort(rng.integers(0, length + 1, pieces - 1)) for length in lengths]
     return np.column_stack([np.zeros(len(lengths), dtype=np.int64), np.array(inner), lengths])
@@ -106,7 +106,7 @@ def test_rows_in_pieces_are_whole_rows(name: str, changed: dict[str, Any], layou
 
 
 def weighted(answers: Tensor) -> Tensor:
-    """A sum in which each number weighs differently: what comes from a normalisation has a constant sum."""
+    """Return a weighted sum: the plain sum of a normalised vector is constant and has no gradient."""
     return (answers * torch.linspace(1, 2, answers.numel()).view_as(answers).to(answers)).sum()
 
 
@@ -192,7 +192,7 @@ def test_carrying_a_state_never_waits_for_the_device(name: str, changed: dict[st
 
 @one_of_each
 def test_a_step_costs_a_step(name: str, changed: dict[str, Any]) -> None:
-    """Tokens that pass the layers with weights: of the text read before none."""
+    """Count the tokens that pass layers with weights: earlier text must not be computed again."""
     module = encoder(name, changed)
     state = read(module, texts((40, 30)), START, "packed")[1]
     passed: list[int] = []
@@ -208,7 +208,7 @@ def test_a_step_costs_a_step(name: str, changed: dict[str, Any]) -> None:
         passed.clear()
         with FlopCounterMode(display=False) as operations:
             state = read(module, texts((1, 1)), state, layout)[1]
-        if name == "conv":  # its products are no module's
+        if name == "conv":  # its matrix products are not modules
             weights = sum(one.weight.numel() for one in module.modules() if isinstance(one, nn.Conv1d))
             assert operations.get_total_flops() == 2 * 2 * weights
         else:
@@ -267,8 +267,8 @@ def test_an_encoder_that_sees_what_follows_carries_no_state(name: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "causal", "message"),
     [
-        ({"memory": 3}, False, "memory=3 is for what comes before a token"),
-        ({"positions": "rotary", "score": "additive"}, True, "positions=rotary turns what is multiplied"),
+        ({"memory": 3}, False, "memory=3 needs a causal encoder"),
+        ({"positions": "rotary", "score": "additive"}, True, "positions=rotary does not work with score=additive"),
         ({"positions": "rotary", "size": 6, "heads": 2}, True, "size=6 / heads=2 must be even for positions=rotary"),
     ],
 )

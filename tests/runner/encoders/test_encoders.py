@@ -1,4 +1,4 @@
-"""Every encoder keeps the contract; causal encoders see no later token; streams carry on exactly."""
+"""Every encoder keeps the contract, causal encoders see no later token, and streams continue exactly."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_no_encoder_waits_for_the_device(name: str, layout: str) -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_known_wrong_layout_runs_and_is_wrong(name: str) -> None:
-    """`unmasked` lets short rows hear of padding, so the answers of rows of full length alone stay right."""
+    """`unmasked` lets padding affect short rows; only rows of full length keep correct outputs."""
     module = encoder(name, causal=False)
     table = torch.randn(4, SIZE, dtype=torch.float64)
     ids = {"words": Ragged(torch.tensor([1, 2, 3, 2, 1]), rows_of((4, 1)), "packed")}
@@ -73,8 +73,8 @@ def test_the_known_wrong_layout_runs_and_is_wrong(name: str) -> None:
         for one in (batch.pad(), batch.unmasked())
     )
     torch.testing.assert_close(wrong[0], right[0])
-    # a forward recurrence alone has read nothing but the row when it comes to its end
-    not_yet = name in ("lstm", "gru", "none")  # and without context nothing else is read at all
+    # a forward recurrence reads padding only after the end of a row
+    not_yet = name in ("lstm", "gru", "none")  # and the identity encoder never reads another token
     assert torch.allclose(wrong[1, 0], right[1, 0]) == not_yet
 
 
@@ -158,7 +158,7 @@ def test_a_highway_mixes_a_layers_input_and_output() -> None:
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
     joint, recurrence = module.joints[0], module.forwards[0]  # type: ignore[index]
     gate = torch.sigmoid(joint.gate(x.values))  # type: ignore[operator,union-attr]
-    assert gate.mean() < 0.3  # most is carried through at the beginning
+    assert gate.mean() < 0.3  # initially most of the input is carried through
     expected = gate * recurrence(x, None)[0].values + (1 - gate) * x.values  # type: ignore[operator]
     torch.testing.assert_close(module(x, None)[0].values, expected)
 
@@ -183,7 +183,7 @@ OTHERS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("changed", [*OTHERS, {"norm": "batch"}])
 def test_other_transformers_keep_the_contract(changed: dict[str, Any]) -> None:
     module = encoder("transformer", causal=True, **changed)
-    module.train(changed.get("norm") != "batch")  # in training it looks at the batch, as its name says
+    module.train(changed.get("norm") != "batch")  # in training it depends on the batch by design
     check_contract(lambda x: module(x, None), SIZE, list(module.parameters()))
 
 
@@ -210,7 +210,7 @@ def test_a_causal_encoder_sees_no_later_token(name: str, layout: str) -> None:
 
 @pytest.mark.parametrize("name", ["blstm", "bgru", "bow"])
 def test_an_encoder_that_sees_what_follows_refuses_to_be_causal(name: str) -> None:
-    with pytest.raises(HydromelError, match=r"bidirectional|one vector a row"):
+    with pytest.raises(HydromelError, match=r"bidirectional|one vector per row"):
         encoder(name, causal=True)
 
 
@@ -219,7 +219,7 @@ def test_an_encoder_that_sees_what_follows_refuses_to_be_causal(name: str) -> No
 @pytest.mark.parametrize("window", [1, 3, 4])
 def test_windows_that_carry_a_state_equal_the_whole_rows(name: str, layout: str, window: int) -> None:
     module = encoder(name, causal=True)
-    lengths = [10, 7, 0, 10]  # the second row ends early, the third never begins
+    lengths = [10, 7, 0, 10]  # the second row ends early, the third is empty
     torch.manual_seed(1)
     texts = [torch.randn(length, SIZE, dtype=torch.float64) for length in lengths]
     whole = module(Ragged(torch.cat(texts), rows_of(lengths), "packed"), None)[0].values.split(lengths)

@@ -1,4 +1,4 @@
-"""Attention against torch's own, and against loops over rows, heads and queries; masks; rows without tokens."""
+"""Attention against torch's module and loops over rows, heads and queries; masks; rows without tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def tokens(lengths: list[int] = LENGTHS, dtype: torch.dtype = torch.float64) -> 
 
 
 class Attention(nn.Module):
-    """A layer of D = 6 and two heads, and what it reaches."""
+    """Return a layer with D = 6 and two heads, and its `Reach`."""
 
     def __init__(
         self, score: Any, causal: bool = False, dropout: float = 0.0, memory: int | None = None, rotary: bool = False
@@ -96,7 +96,7 @@ def test_scaled_dots_equal_torchs_own(causal: bool) -> None:
 
 
 def turned(vector: Tensor, position: int) -> list[float]:
-    """Pairs of numbers as complex ones, times e^(i angle)."""
+    """Rotate pairs of features as complex numbers, by e^(i angle)."""
     size, numbers = len(vector), []
     for place in range(0, size, 2):
         angle = position / 10_000 ** (place / size)
@@ -114,7 +114,7 @@ def score_by_definition(layer: SelfAttention, head: int, query: Tensor, key: Ten
 
 
 def by_definition(attention: Attention, row: Tensor) -> Tensor:
-    """(length, D) -> (length, D), one head, query and key at a time."""
+    """Attend within one row (length, D), one head, query and key at a time."""
     layer = attention.layer
     queries, keys, values = (one.chunk(2, dim=1) for one in layer.queries_keys_values(row).chunk(3, dim=1))
     attended = []
@@ -169,7 +169,7 @@ def test_additive_scores_in_steps_are_those_at_once_and_so_are_gradients(monkeyp
 
 
 def test_additive_scores_keep_less_than_all_sums() -> None:
-    """What autograd keeps for the backward pass, in numbers."""
+    """Count the numbers that autograd saves for the backward pass."""
     parts = [torch.randn(4, 2, 512, 16, requires_grad=True) for _ in range(2)]
     kept: dict[int, int] = {}
 
@@ -191,7 +191,7 @@ def test_rows_without_tokens_are_finite_and_so_are_all_gradients(score: str, cau
     values = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
     output = layer(Ragged(values, rows, "packed").pad(float("nan")))
     assert output.values.isfinite().all()
-    output.values.sum().backward()  # of padding, too
+    output.values.sum().backward()  # includes padding
     assert values.grad is not None
     assert values.grad.isfinite().all()
     assert all(one.grad is not None and one.grad.isfinite().all() for one in layer.parameters())

@@ -1,4 +1,4 @@
-"""What rows keep of their past, and what a token sees of it, against lists."""
+"""The past that rows keep and the keys that a token sees, against lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from runner.layers.attention_window import Reach, latest, length_mask
+from runner.layers.attention_window import Reach, latest_indices, length_mask
 from runner.ragged import blocks
 from tests.helpers.contract import NoWaiting, rows_of
 
@@ -20,7 +20,7 @@ def test_the_latest_tokens_are_those_of_the_past_and_then_the_rows_own(count: in
     rows = rows_of(lengths)
     past = np.arange(4) * places
     own = 4 * places + rows.host_offsets[:-1]
-    got = latest(rows, count, past, places, own).view(4, count).tolist()
+    got = latest_indices(rows, count, past, places, own).view(4, count).tolist()
     for row, length in enumerate(lengths):
         history = [*range(past[row], past[row] + places), *range(own[row], own[row] + length)]
         expected = history[max(0, len(history) - count) :]
@@ -28,7 +28,7 @@ def test_the_latest_tokens_are_those_of_the_past_and_then_the_rows_own(count: in
 
 
 def visible_by_definition(reach: Reach, lengths: list[int], seen: list[int]) -> set[tuple[int, int, int]]:
-    """(row, query, key): which real tokens see which, one by one."""
+    """Return every (row, query, key) where a real token sees another, one by one."""
     found = set()
     for row, (length, before) in enumerate(zip(lengths, seen, strict=True)):
         for t, key in product(range(length), range(reach.keys)):
@@ -52,7 +52,7 @@ def test_a_token_sees_itself_and_so_many_before_it(
     shown = torch.ones(shape, dtype=torch.bool) if mask is None else mask.expand(shape)
     real = [(row, t, key) for row, _, t, key in shown.nonzero().tolist() if t < lengths[row]]
     assert set(real) == visible_by_definition(reach, lengths, seen or [0, 0, 0])
-    assert shown.any(dim=-1).all()  # padding too: a softmax over nothing would be NaN
+    assert shown.any(dim=-1).all()  # padding too: a softmax over no keys is NaN
     if reach.is_triangle:
         triangle = torch.ones(reach.rows.width, reach.keys, dtype=torch.bool).tril()
         assert torch.equal(shown, triangle.expand(shape))

@@ -1,4 +1,4 @@
-"""Chunked cross entropy over a vocabulary, against one plain softmax; and that the matrix of scores never exists."""
+"""Chunked cross entropy against a plain softmax, and without the full matrix of scores."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_no_token() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """The largest number of elements that any operation gives."""
+    """A mode that records the largest number of elements in the result of any operation."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Dropout by seeds: drawn well, and by row, position and feature alone."""
+"""Seeded dropout: good random numbers that depend on row, position and feature only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
 from runner.layers.attention_window import Reach
-from runner.layers.dropout import Dropout, drawn, dropped_out, numbered
+from runner.layers.dropout import Dropout, drawn, drop_values, numbered
 from runner.layers.pooling import pooling
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, check_contract, rows_of
@@ -20,7 +20,7 @@ MASK = 2**64 - 1
 
 
 def splitmix64(state: int) -> int:
-    """The next number of the paper's generator, in Python's own integers."""
+    """Return the next number of the paper's generator, in Python integers."""
     z = state
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & MASK
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB & MASK
@@ -28,7 +28,7 @@ def splitmix64(state: int) -> int:
 
 
 def test_the_numbers_are_splitmix64s() -> None:
-    """The first ones from seed 1234567, as published with the generator's reference code, and from others."""
+    """Compare with the numbers published with the reference code (seed 1234567), and with plain integers for others."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     got = drawn(torch.tensor(1234567), torch.arange(4))
     assert [int(number) & MASK for number in got] == published
@@ -38,7 +38,7 @@ def test_the_numbers_are_splitmix64s() -> None:
 
 
 def dropped(p: float, lengths: list[int], size: int, number: int = 0, first_seed: int = 0) -> Tensor:
-    """(N, D) 1.0 where a number is lost."""
+    """Return 1.0 for each dropped value, (N, D)."""
     layer = Dropout(p)
     layer.number = number
     rows = rows_of(lengths).with_seeds(torch.arange(first_seed, first_seed + len(lengths)))
@@ -57,11 +57,11 @@ def test_as_many_are_dropped_as_p_says_for_each_row_position_and_feature(p: floa
         z = (shares - p) / (p * (1 - p) / each) ** 0.5
         assert z.abs().max() < 4.5
         if z.dim():
-            assert 0.6 < z.var() < 1.5  # as many outliers as chance gives, not fewer
+            assert 0.6 < z.var() < 1.5  # the variance of independent draws
 
 
 def test_what_is_lost_is_not_correlated() -> None:
-    """Between neighbours in each direction, and between layers and seeds that differ by 1."""
+    """Check neighbours in each direction, and layers and seeds that differ by 1."""
     lost = dropped(0.5, [50] * 100, 40).view(100, 50, 40) - 0.5
     shifted = [(lost[1:], lost[:-1]), (lost[:, 1:], lost[:, :-1]), (lost[..., 1:], lost[..., :-1])]
     shifted += [(lost[..., 2:], lost[..., :-2]), (lost[1:, 1:], lost[:-1, :-1]), (lost[1:, :-1], lost[:-1, 1:])]
@@ -105,8 +105,8 @@ def test_attention_weights_keep_the_contract_where_rows_bring_seeds(causal: bool
 
 def test_without_seeds_torchs_generator_draws() -> None:
     torch.manual_seed(0)
-    expected = dropped_out(torch.ones(9, 4), 0.3)
-    again = dropped_out(torch.ones(9, 4), 0.3)
+    expected = drop_values(torch.ones(9, 4), 0.3)
+    again = drop_values(torch.ones(9, 4), 0.3)
     assert not torch.equal(expected, again)
     torch.manual_seed(0)
     assert torch.equal(Dropout(0.3)(torch.ones(9, 4), rows_of([5, 4]), "packed"), expected)
@@ -114,9 +114,9 @@ def test_without_seeds_torchs_generator_draws() -> None:
 
 @pytest.mark.parametrize("p", [1e-4, 0.1, 0.3, 0.5, 0.9, 0.9999999])
 def test_torchs_generator_drops_with_the_probability_asked_for(p: float) -> None:
-    """Within five standard errors, in each of the four places that one draw of 64 bits decides on, and in pairs."""
+    """Check rates within five standard errors, for each of the four values of one 64-bit draw, and for pairs."""
     torch.manual_seed(3)
-    values = dropped_out(torch.ones(2**18, 4, dtype=torch.float64), p)
+    values = drop_values(torch.ones(2**18, 4, dtype=torch.float64), p)
     drops = min(round(p * 2**16), 2**16 - 1) / 2**16
     lost = values == 0
     assert torch.equal(values[~lost].unique(), torch.tensor([1 / (1 - drops)], dtype=torch.float64))
@@ -132,7 +132,7 @@ def test_torchs_generator_drops_with_the_probability_asked_for(p: float) -> None
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 1, 7)])
 def test_what_is_kept_has_a_gradient_and_what_is_dropped_has_none(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     values = torch.full(shape, 3.0, dtype=dtype, requires_grad=True)
-    dropped = dropped_out(values, 0.5)
+    dropped = drop_values(values, 0.5)
     dropped.sum().backward()
     assert dropped.dtype is dtype
     assert values.grad is not None

@@ -1,4 +1,4 @@
-"""The gates that a recurrent layer exposes are those with which it computes what its kernel computes."""
+"""The gates and states that a recurrent layer exposes reproduce the output of its kernel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ragged(size: int, layout: Any, lengths: Any = LENGTHS) -> Ragged:
 
 
 def by_name(layer: Recurrence, x: Ragged, state: Any) -> dict[str, Tensor]:
-    """(N, H) each part."""
+    """Return each part, (N, H)."""
     found = layer.exposed(x, state)
     assert found.layout == "packed"
     assert found.values.shape[1] == len(layer.parts)
@@ -33,7 +33,7 @@ def by_name(layer: Recurrence, x: Ragged, state: Any) -> dict[str, Tensor]:
 
 
 def before(rows: Ragged, values: Tensor, begin: Tensor, reverse: bool) -> Tensor:
-    """(N, H) what each token's row held one step before it, slowly."""
+    """Return the state of each token's row one step before it, (N, H), by a simple loop."""
     found, at = torch.empty_like(values), 0
     for row, length in enumerate(rows.rows.host_lengths.tolist()):
         for place in range(length):
@@ -81,7 +81,7 @@ def test_exposed_parts_keep_the_contract(cell: Cell, reverse: bool) -> None:
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_layer_of_a_stack_exposes_what_it_gave(cell: Cell, layout: Any) -> None:
-    """Read as the encoder calls them, with state carried from one window to the next."""
+    """Read layers as the encoder calls them, with the state carried from one window to the next."""
     stack = Rnn(
         input_size=6,
         causal=True,

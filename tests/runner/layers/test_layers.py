@@ -1,4 +1,4 @@
-"""Every layer keeps the contract, equals a slow reference or torch's own module, and never waits for the device."""
+"""Every layer keeps the contract, equals a reference or torch's module, and never synchronises with the device."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.interfaces import START
 from runner.layers import convolution
-from runner.layers.convolution import Convolution, recurring, side_by_side
-from runner.layers.pooling import over_rectangle, pooling
+from runner.layers.convolution import Convolution, round_up_size, side_by_side
+from runner.layers.pooling import padded_extreme, pooling
 from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.profiling.kernels import KernelWatch
 from runner.ragged.ragged import Ragged
@@ -45,7 +45,7 @@ def test_pooling_keeps_the_contract(name: Any) -> None:
 
 
 def by_definition(name: str, pool: Any, row: Tensor) -> Tensor:
-    """(length, D) -> (D,), slowly."""
+    """Pool one row by a simple loop: (length, D) -> (D,)."""
     if name == "attention":
         scores = torch.stack([pool.query(torch.tanh(pool.hidden(token))) for token in row]).detach()
         total = sum(math.exp(score) for score in scores)
@@ -89,9 +89,9 @@ def test_equal_largest_values_share_the_gradient_in_both_layouts() -> None:
 
 @pytest.mark.parametrize("worst", [-torch.inf, torch.inf])
 def test_on_a_gpu_the_largest_of_a_rectangle_is_the_same(worst: float) -> None:
-    check_contract(lambda x: over_rectangle(x.pad() if x.layout == "packed" else x, worst), 6)
+    check_contract(lambda x: padded_extreme(x.pad() if x.layout == "packed" else x, worst), 6)
     x = ragged(layout="padded", widen=2)
-    torch.testing.assert_close(over_rectangle(x, worst), pooling("max" if worst < 0 else "min", 6)(x))
+    torch.testing.assert_close(padded_extreme(x, worst), pooling("max" if worst < 0 else "min", 6)(x))
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -114,7 +114,7 @@ def test_convolution_keeps_the_contract_and_equals_each_row_by_itself(width: int
 def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
     causal: bool, layout: str, widen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of several widths, with and without what stood before the rows; by products, and by torch's convolutions."""
+    """Check several widths, with and without a past, by matrix products and by torch's convolutions."""
     layers = [Convolution(6, filters, width, causal).double() for filters, width in ((4, 3), (2, 1), (3, 6), (1, 4))]
     parameters = [one for layer in layers for one in weights(layer)]
     x, before = ragged(layout=layout, widen=widen), torch.randn(len(LENGTHS), 7, 6, dtype=torch.float64)
@@ -124,9 +124,9 @@ def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
         weigh = torch.randn(sum(LENGTHS), 10, dtype=torch.float64)
         asked = [values, *parameters, *([] if past is None else [past])]
         for largest_product in (64, 0):
-            monkeypatch.setattr(convolution, "PRODUCT_SIZE", largest_product)
+            monkeypatch.setattr(convolution, "MAX_PRODUCT_SIZE", largest_product)
             for crowded in (0.0, 1.0):
-                monkeypatch.setattr(convolution, "CROWDED", crowded)
+                monkeypatch.setattr(convolution, "DENSE_SHARE", crowded)
                 check_contract(lambda x: side_by_side(layers, x, None), 6, parameters)
                 together = side_by_side(layers, x, past).tokens()
                 found.append((together, *torch.autograd.grad((together * weigh).sum(), asked)))
@@ -139,14 +139,14 @@ def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_line_that_is_lengthened_changes_no_answer(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Long enough for zeros behind it; with what stood before the rows, and without."""
+    """Check rows long enough for zeros after the line, with and without a past."""
     lengths = (40, 0, 31, 1, 50)
     layer, x = Convolution(6, 4, 4, causal).double(), ragged(lengths)
     values, before = x.values.requires_grad_(), torch.randn(5, 3, 6, dtype=torch.float64)
     for past in (before, None) if causal else (None,):
         found = []
         for largest_product in (64, 0):
-            monkeypatch.setattr(convolution, "PRODUCT_SIZE", largest_product)
+            monkeypatch.setattr(convolution, "MAX_PRODUCT_SIZE", largest_product)
             answer = layer(x, past).values
             weigh = torch.linspace(1, 2, answer.numel(), dtype=torch.float64).view(answer.shape)
             found.append((answer, *torch.autograd.grad((answer * weigh).sum(), [values, *layer.parameters()])))
@@ -156,9 +156,9 @@ def test_a_line_that_is_lengthened_changes_no_answer(causal: bool, monkeypatch: 
 
 def test_lengths_of_lines_recur() -> None:
     for size in (1, 31, 32, 33, 1000, 1024, 1025, 65_537):
-        assert size <= recurring(size) <= size * 17 / 16
+        assert size <= round_up_size(size) <= size * 17 / 16
     for power in range(3, 13):
-        assert len({recurring(size) for size in range(2**power, 2 ** (power + 1))}) <= 17
+        assert len({round_up_size(size) for size in range(2**power, 2 ** (power + 1))}) <= 17
 
 
 def test_convolutions_run_in_mixed_precision() -> None:
@@ -276,7 +276,7 @@ def test_no_layer_waits_for_the_device(layout: Any) -> None:
 
 def test_half_precision_sums_do_not_round_at_each_token() -> None:
     x = Ragged(torch.ones(1000, 1, dtype=torch.bfloat16), rows_of((1000,)), "packed")
-    for layout in (x, x.pad()):  # added one by one, bf16 stops at 256
+    for layout in (x, x.pad()):  # summed one by one, bf16 stops at 256
         assert pooling("sum", 1)(layout).item() == 1000
         assert pooling("mean", 1)(layout).item() == 1
         assert pooling("sum", 1)(layout).dtype is pooling("mean", 1)(layout).dtype is torch.float32

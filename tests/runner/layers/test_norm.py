@@ -1,4 +1,4 @@
-"""Normalisation against torch's own, on the packed tokens."""
+"""Normalisation against torch's modules on packed tokens."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def applied(layer: Any, x: Ragged) -> Ragged:
 
 
 def moved(layer: Any) -> Any:
-    """With weights that change something."""
+    """Return a layer with random weights."""
     for place, parameter in enumerate(layer.parameters()):
         torch.manual_seed(place)
         parameter.data.uniform_(0.5, 2.0)

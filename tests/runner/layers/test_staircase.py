@@ -1,4 +1,4 @@
-"""Rows as rectangles, against slow and obvious references; recurrent layers over them, in float32 against torch's."""
+"""Staircases against simple references, and recurrent layers that use them against torch in float32."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.contract import check_contract, rows_of
 from tests.helpers.machine import lstm_is_fused
 
 LENGTHS = st.lists(st.integers(0, 12), min_size=1, max_size=9).filter(any)
-CALLS = [0.0, 3.0, 20.0, 1e9, None]  # from no padding at all to one rectangle
+CALLS = [0.0, 3.0, 20.0, 1e9, None]  # from no padding to one rectangle
 CELLS = ("lstm", "gru", "rnn")
 
 
@@ -84,8 +84,8 @@ def test_moving_and_its_gradient() -> None:
 def test_recurrence_in_few_and_many_rectangles_keeps_the_contract(
     cell: Any, reverse: bool, call: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recurrence, "_call_places", call)
-    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: False)
+    monkeypatch.setattr(Recurrence, "_call_cost", call)
+    monkeypatch.setattr(Recurrence, "_runs_unrolled", lambda self, x: False)
     layer = Recurrence(cell, 6, 5, reverse).double()
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
 
@@ -96,7 +96,7 @@ def test_recurrence_in_few_and_many_rectangles_keeps_the_contract(
 def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_sequence(
     cell: Any, state: Any, layout: str
 ) -> None:
-    """In float32, of sizes at which several rectangles pay; outputs, all gradients, and the state at each row's end."""
+    """Compare outputs, all gradients and final states in float32, for sizes at which several rectangles pay off."""
     torch.manual_seed(1)
     lengths = np.random.default_rng(1).integers(0, 40, 60).clip(0, 33)
     rows, layer = rows_of(lengths.tolist()), Recurrence(cell, 20, 100, reverse=False)
@@ -104,7 +104,7 @@ def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_se
     x = Ragged(tokens, rows, "packed")
     with KernelWatch() as watch:
         output, end = layer(x if layout == "packed" else x.pad(float("nan")), state)
-    real = torch.from_numpy(np.flatnonzero(lengths))  # torch's takes no empty rows
+    real = torch.from_numpy(np.flatnonzero(lengths))  # torch accepts no empty rows
     sequence = x.pad().values.index_select(0, real)
     packed = pack_padded_sequence(sequence, torch.from_numpy(lengths)[real], batch_first=True, enforce_sorted=False)
     expected, last = layer.cell(packed)
@@ -119,7 +119,7 @@ def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_se
             torch.testing.assert_close(ours.index_select(0, real), torchs[0])
             assert not ours[lengths == 0].any()
     if cell == "lstm" and lstm_is_fused():
-        n_blocks = len(Staircase.of(rows, None if state is not None else layer._call_places).blocks)
+        n_blocks = len(Staircase.of(rows, None if state is not None else layer._call_cost).blocks)
         assert n_blocks > 1
         assert watch.describe(layout) == f"oneDNN RNN in {n_blocks} blocks, {layout}"
 
@@ -132,8 +132,8 @@ def test_torchs_packed_sequences_that_run_on_a_gpu_keep_the_contract_too(
     layer, tokens = Recurrence(cell, 6, 5, reverse).double(), torch.randn(13, 6, dtype=torch.float64)
     x = Ragged(tokens, rows_of((5, 0, 1, 7)), "packed")
     stairs = [layer(one, START) for one in (x, x.pad())]
-    monkeypatch.setattr(Recurrence, "_uneven", lambda self, x, state: False)
-    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: False)
+    monkeypatch.setattr(Recurrence, "_runs_rectangles", lambda self, x, state: False)
+    monkeypatch.setattr(Recurrence, "_runs_unrolled", lambda self, x: False)
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
     for (output, end), one in zip(stairs, (x, x.pad()), strict=True):
         other, last = layer(one, START)

@@ -1,4 +1,4 @@
-"""DropConnect: one mask for all tokens and rows of an update, the same by every kernel, and off in evaluation."""
+"""DropConnect: one mask for all tokens and rows of an update, the same in every kernel, and off in evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runner.audit.tracing.module_state import with_dropout, without_dropout
 from runner.common.errors import HydromelError
 from runner.encoders.rnn import Rnn
 from runner.interfaces import START
-from runner.layers.dropout import dropped_out
+from runner.layers.dropout import drop_values
 from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.layers.weight_drop import WeightDrop
 from runner.ragged.ragged import Ragged
@@ -35,9 +35,9 @@ def inputs(lengths: list[int]) -> Ragged:
 
 
 def mask_of(module: Recurrence, seed: int, drop: float) -> Tensor:
-    """The mask that is drawn first from a seed."""
+    """Return the first mask drawn from a seed."""
     torch.manual_seed(seed)
-    return dropped_out(torch.ones_like(module.cell.weight_hh_l0), drop)
+    return drop_values(torch.ones_like(module.cell.weight_hh_l0), drop)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -48,7 +48,7 @@ def test_every_kernel_computes_with_the_weights_that_one_mask_leaves(cell: Cell,
     plain = layer(cell, 0.0, reverse)
     mask = mask_of(module, 7, 0.5)
     with torch.no_grad():
-        plain.cell.weight_hh_l0.mul_(mask)  # what a mask that is constant over time comes to
+        plain.cell.weight_hh_l0.mul_(mask)  # equals a mask that is constant over time
     stepped = Ragged(x.values, x.rows.step_by_step(), "packed")
     padded = x.pad()
     for given in (x, padded, stepped):
@@ -95,7 +95,7 @@ def test_a_copy_of_a_layer_drops_its_own_weights() -> None:
 
 
 def test_an_audit_turns_it_off() -> None:
-    """Rows share it by nature, so what is asked of dropout is asked of the others."""
+    """Rows share the mask by design, so an audit of dropout turns weight drop off."""
     module, x = layer("lstm", 0.5).train(), inputs(LENGTHS["uneven"])
     for off in (without_dropout(module), with_dropout(module, 0.3)):
         with off:
@@ -110,7 +110,7 @@ def stack(**changes: Any) -> Rnn:
 
 
 def test_locked_dropout_has_a_rate_for_each_place() -> None:
-    """Input of the first layer, of the second, and the last output."""
+    """Check the input of the first layer, of the second, and the last output."""
     encoder = stack(locked_dropout=[0.1, 0.2, 0.3])
     assert [one.dropout.p for one in encoder.locked] == [0.1, 0.2, 0.3]  # type: ignore[union-attr]
     assert [one.dropout.p for one in stack(locked_dropout=0.4).locked] == [0.4] * 3  # type: ignore[union-attr]
@@ -121,7 +121,7 @@ def test_locked_dropout_has_a_rate_for_each_place() -> None:
         assert torch.equal((row == 0).any(dim=0), lost), "the same at all tokens"
     for wrong in ([0.1], [0.1] * 4, []):
         with pytest.raises(
-            HydromelError, match=r"^encoder\.locked_dropout=\[.*\]: 3 numbers are needed, for each layer"
+            HydromelError, match=r"^encoder\.locked_dropout=\[.*\] has \d+ numbers; give 3: one for each layer"
         ):
             stack(locked_dropout=wrong)
 

@@ -1,4 +1,4 @@
-"""Batches: what is selected, how it is laid out, and what the known-wrong layout does."""
+"""Batches: selection, layouts, and the deliberately wrong layout."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_moving_keeps_shared_rows_shared() -> None:
 
 
 def test_ids_on_a_device_are_known_on_the_host_too() -> None:
-    """Without waiting: the device has no numbers here."""
+    """Select without synchronising: this device holds no values."""
     there = split(per_token=True).to(torch.device("meta"))
     chosen = np.array([2, 1, 3])
     for batch, laid_out in [(there.select(chosen), lambda one: one), (there.select(chosen, width=4), Batch.pad)]:
@@ -70,7 +70,7 @@ def test_ids_on_a_device_are_known_on_the_host_too() -> None:
     assert again.features["pos"].on_host().tolist() == [13, 14, 15]
     wrong = there.select(chosen, width=4).unmasked().features["words"]
     assert wrong.on_host().reshape(3, 4).tolist() == [[3, 4, 5, 0], [0] * 4, [6, 0, 0, 0]]
-    with pytest.raises(ValueError, match="these ids lie on meta alone"):
+    with pytest.raises(ValueError, match="these ids are on meta only"):
         there.features["words"].map(lambda ids: ids + 1).on_host()
 
 

@@ -1,4 +1,4 @@
-"""Blocks of rows of close lengths, against all ways to cut."""
+"""Blocks of rows of similar lengths against all possible cuts."""
 
 from __future__ import annotations
 

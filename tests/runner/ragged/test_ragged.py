@@ -1,4 +1,4 @@
-"""Ragged rows against lists of lists: the slow and obvious way."""
+"""Ragged rows against a reference with lists of lists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LENGTHS = st.lists(st.integers(0, 6), max_size=7)
 
 
 def numbered(lengths: list[int]) -> Lists:
-    """Rows of those lengths; no number occurs twice, and none is 0."""
+    """Return rows of the given lengths with distinct values other than 0."""
     numbers = iter(range(1, sum(lengths) + 1))
     return [[float(next(numbers)) for _ in range(length)] for length in lengths]
 

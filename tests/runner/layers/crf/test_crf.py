@@ -1,4 +1,4 @@
-"""The CRF equals a sum over every single path and pytorch-crf, in both layouts, whatever the gaps between scores."""
+"""The CRF equals enumeration of all paths and pytorch-crf, in both layouts, for small and large gaps between scores."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ N_TAGS = 3
 
 @pytest.fixture(params=["scaled", "exact"])
 def domain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Sums by probabilities alone, or by logarithms alone."""
+    """Force sums in the probability domain or in the log domain."""
     of = {"scaled": ScaledSums.of, "exact": LogSums.of}[request.param]
     monkeypatch.setattr(crf_sums, "sums", lambda scores, chain, rows, both: of(scores, chain, rows, both))
     return str(request.param)
 
 
 def enumerate_all_paths(scores: Tensor, chain: Chain) -> tuple[Tensor, Tensor]:
-    """(P, L) every path through a row of scores (L, C), and (P,) what each scores."""
+    """Return every path through a row of scores (L, C), as tags (P, L), and its score, (P,)."""
     length, n_tags = scores.shape
     paths = torch.tensor(list(product(range(n_tags), repeat=length)), dtype=torch.int64)
     totals = []
@@ -58,7 +58,7 @@ def random_chain(seed: int = 0, n_tags: int = N_TAGS, forbid: bool = False) -> C
 
 
 def like_iob(n_tags: int) -> Allowed:
-    """The last tag may not begin a row and follows only itself and the one before it; the second may not end one."""
+    """The last tag may not start a row and follows only itself and the tag before it; the second may not end a row."""
     tag = torch.arange(n_tags)
     follow = (tag != n_tags - 1) | (tag[:, None] >= n_tags - 2)
     return Allowed(tag != n_tags - 1, follow, tag != 1)
@@ -137,7 +137,7 @@ def test_likelihood_gradients_and_decoding_equal_pytorch_crf(domain: str, layout
 @pytest.mark.parametrize("forbid", [False, True])
 def test_gradients_are_those_of_finite_differences(domain: str, forbid: bool) -> None:
     crf, rows = random_crf("both" if forbid else "none"), rows_of(ROWS)
-    tags = viterbi(random_scores(), random_chain(forbid=forbid), rows)[0]  # a path that is allowed
+    tags = viterbi(random_scores(), random_chain(forbid=forbid), rows)[0]  # an allowed path
 
     def loss(scores: Tensor, *parts: Tensor) -> Tensor:
         chain = like_iob(N_TAGS).restrict(Chain(*parts)) if forbid else Chain(*parts)
@@ -151,7 +151,7 @@ def test_there_is_no_second_derivative() -> None:
     scores = random_scores().requires_grad_()
     tags = torch.zeros(sum(ROWS), dtype=torch.int64)
     total = negative_log_likelihood(scores, tags, random_chain(), rows_of(ROWS)).sum()
-    with pytest.raises(RuntimeError, match="cannot be differentiated: leave create_graph=False"):
+    with pytest.raises(RuntimeError, match="cannot be differentiated again; use create_graph=False"):
         torch.autograd.grad(total, scores, create_graph=True)
 
 
@@ -195,7 +195,7 @@ def test_a_random_field_of_k_best_sums_to_one() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("gap", [100.0, 1e4])
 def test_extreme_gaps_underflow_nowhere(gap: float, dtype: torch.dtype) -> None:
-    """A path that is far behind half-way, along which alone one may go on."""
+    """A path that is far behind half-way may be the only one that is allowed to continue."""
     generator = torch.Generator().manual_seed(1)
     rows, chain = rows_of(ROWS), random_chain(forbid=True)
     tags = viterbi(random_scores(), chain, rows)[0]
@@ -219,7 +219,7 @@ def test_extreme_gaps_underflow_nowhere(gap: float, dtype: torch.dtype) -> None:
 
 
 def test_two_worlds_that_hide_from_each_other() -> None:
-    """Tags that never meet, each far ahead at another step: neither forward nor backward sums see what wins."""
+    """Tags that never meet, each far ahead at another step, hide the best path from forward and backward sums."""
     chain = Chain(torch.zeros(2), torch.eye(2).log(), torch.zeros(2)).to(torch.float64)
     scores = torch.tensor([[0.0, 1e4], [1e5, 0.0], [0.0, 1e4]], dtype=torch.float64)
     rows = rows_of((3,))
@@ -333,7 +333,7 @@ def test_no_step_runs_over_padding(
 
     monkeypatch.setattr(module, step, counting)
     if step == "_best_previous":
-        monkeypatch.setattr(crf_decode, "FEW_TAGS", 0)
+        monkeypatch.setattr(crf_decode, "MAX_NUMPY_TAGS", 0)
     if run == "likelihood":
         crf.negative_log_likelihood(x, torch.zeros(57, dtype=torch.int64))
     else:
@@ -350,7 +350,7 @@ def test_paths_on_the_host_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, n
     chain = Chain(*(one.round() for one in (chain.start, chain.transitions, chain.end)))
     scores = torch.randint(3, (sum(lengths), n_tags)).double()
     on_host = viterbi(scores, chain, rows)
-    monkeypatch.setattr(crf_decode, "FEW_TAGS", 0)
+    monkeypatch.setattr(crf_decode, "MAX_NUMPY_TAGS", 0)
     for mine, theirs in zip(on_host, viterbi(scores, chain, rows), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -365,7 +365,7 @@ def test_large_products_are_made_by_torch(monkeypatch: pytest.MonkeyPatch, both:
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
-    """By logarithms, as on a GPU: there nothing is looked at."""
+    """Use the log domain, as on a GPU, where no value is read by the host."""
     monkeypatch.setattr(crf_sums, "sums", LogSums.of)
     crf, packed = random_crf("both"), Ragged(random_scores(), rows_of(ROWS), "packed")
     x = packed if layout == "packed" else packed.pad()

@@ -1,4 +1,4 @@
-"""GRU and tanh RNN with their gradients written out, against torch's modules and against numerical gradients."""
+"""Unrolled GRU and tanh RNN against torch's modules and against numerical gradients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = {"gru": "GRU unrolled", "rnn": "tanh RNN unrolled"}
 
 
 def case(cell: str, lengths: list[int], dtype: torch.dtype) -> tuple[nn.RNNBase, Tensor, Tensor, list[int]]:
-    """A module of 7 inputs and 5 hidden, time-major inputs, states before the first step, and rows at each step."""
+    """Return a module (7 inputs, 5 hidden units), time-major inputs, initial states, and rows running at each step."""
     torch.manual_seed(len(lengths))
     module = MODULES[cell](7, 5).to(dtype)
     inputs, begin = torch.randn(sum(lengths), 7, dtype=dtype), torch.randn(len(lengths), 5, dtype=dtype)
@@ -84,7 +84,7 @@ def test_inputs_that_are_not_learned_get_no_gradient_and_weights_the_same(cell: 
 def test_rows_keep_the_contract_where_equal_ones_run_unrolled_too(
     cell: Any, reverse: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Recurrence, "_unrolls", lambda self, x: x.rows.n_tokens > 0)
+    monkeypatch.setattr(Recurrence, "_runs_unrolled", lambda self, x: x.rows.n_tokens > 0)
     layer = Recurrence(cell, 6, 5, reverse).double()
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))
 
@@ -109,8 +109,8 @@ def test_states_at_each_rows_own_end_are_those_of_rows_by_themselves(cell: Any, 
     [
         ([3, 1, 2], True),
         ([4, 0, 4], True),
-        ([4, 4], False),  # equal: torch's way is as fast
-        ([20] * 16, True),  # but for few rows of many steps
+        ([4, 4], False),  # equal lengths: torch is as fast
+        ([20] * 16, True),  # except for few rows of many steps
         ([20] * 17, False),
         ([15] * 2, False),
         ([0, 0], False),
