@@ -64,7 +64,7 @@ def answer_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: 
     missing = np.flatnonzero(ids < 0)
     if len(missing):
         first = int(missing[0])
-        more = f" (nor are {len(missing) - 1} more {what}s of this split)" if len(missing) > 1 else ""
+        more = f" (nor are {len(missing) - 1} more in this split)" if len(missing) > 1 else ""
         shown = ", ".join(vocab.tokens[:SHOWN_LABELS]) + (", ..." if len(vocab) > SHOWN_LABELS else "")
         raise HydromelError(
             f"{at(first)}: {what} '{strings[first].as_py()}' is not in the training set{more}, which has "

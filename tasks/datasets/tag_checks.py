@@ -41,7 +41,7 @@ def check_tags(
     what = f"{at(first)}: tag '{tags[first].as_py()}' {context} is illegal in {scheme}"
     if strict:
         raise HydromelError(
-            f"{what} ({len(places)} illegal tags in the file); "
+            f"{what} (illegal tags in the file: {len(places)}); "
             "set the file's scheme with dataset.span_scheme, or keep such tags with dataset.strict_tags=false"
         )
     log.warning("%s; %d illegal tags are kept", what, len(places))

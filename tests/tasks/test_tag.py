@@ -58,13 +58,17 @@ def test_malformed_tags_that_the_reader_kept_stay() -> None:
 
 
 def test_plain_tags_under_a_scheme_are_an_error() -> None:
-    with pytest.raises(HydromelError, match=r"^task.span_scheme=IOB2: no tag of train is a span's \(N, V, ...\); use"):
+    with pytest.raises(
+        HydromelError, match=r"^task.span_scheme=IOB2: no tag of the training set encodes a span \(N, V, ...\); use"
+    ):
         tag(span_scheme="IOB2").target_vocab(table([["N", "V"]]), {})
 
 
 def test_a_tag_that_train_lacks_is_named_with_its_place() -> None:
     found = table([["a", "b"], [], ["c", "odd"]], line=[1, 4, 5]).replace_schema_metadata({"path": "x.conll"})
-    with pytest.raises(HydromelError, match=r"^x.conll:5, token 2: tag 'odd' is not in train; its 3 are a, b, c$"):
+    with pytest.raises(
+        HydromelError, match=r"^x.conll:5, token 2: tag 'odd' is not in the training set, .* 3 tags: a, b, c$"
+    ):
         tag().encode(words([[1, 1], [], [1, 1]]), found, ABC)
 
 
@@ -144,7 +148,7 @@ def test_a_batch_of_empty_rows_has_no_loss() -> None:
 
 
 def test_one_vector_a_row_is_not_enough() -> None:
-    expected = "^task=tag needs a vector for each token, but this encoder gives one for each row; use encoder=conv, rnn"
+    expected = "^task=tag needs one vector per token, but this encoder computes one per row; use encoder=conv, rnn"
     with pytest.raises(HydromelError, match=expected):
         tag().head(EncoderOf(4, per_token=False), ABC, nn.Identity())
 

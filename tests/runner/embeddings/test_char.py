@@ -169,7 +169,9 @@ def test_words_that_are_cut_are_counted() -> None:
     assert described["cut_forms"] == 1
     assert described["cut_tokens"] == {"train": 2, "test": 0}
     assert described["characters"] == len(VOCAB.alphabet)
-    said = "1 forms of features.chars are longer than max_characters=9 and are cut; tokens of train 2, test 0"
+    said = (
+        "1 forms of features.chars are longer than max_characters=9 and are truncated; affected tokens: train 2, test 0"
+    )
     assert line_of_cuts(described) == said
     (described,) = describe_characters(embedding("char_rnn", max_characters=40), splits)
     assert line_of_cuts(described) is None

@@ -99,5 +99,5 @@ def test_a_linear_model_has_a_number_for_each_label_and_begins_at_zero() -> None
 
 def test_no_ngrams_are_zeros_and_a_length_counts_once() -> None:
     assert not ngrams(lengths=[])({"words": ids("packed")}).values.any()
-    with pytest.raises(ValueError, match=r"lengths=\[1, 1\]: each length once"):
+    with pytest.raises(ValueError, match=r"lengths=\[1, 1\]: give each length only once"):
         ngrams(lengths=[1, 1])

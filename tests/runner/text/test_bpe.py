@@ -111,13 +111,13 @@ def test_nothing_is_merged_into_what_means_something_else() -> None:
 
 @pytest.mark.parametrize("word", ["", " ", "a b"])
 def test_what_is_no_word_is_not_cut(word: str, merges: tuple[str, ...]) -> None:
-    with pytest.raises(HydromelError, match=r"^byte pair encoding cuts words, got '.*'; use it where tokens are words"):
+    with pytest.raises(HydromelError, match=r"^byte pair encoding splits words, got '.*'; use it if tokens are words"):
         pieces_of(pa.array(["a", word]), merges)
 
 
 def test_damaged_merges_are_answered_in_one_line() -> None:
     for damaged in ("lo w", "low", " ", "l o w"):
-        with pytest.raises(HydromelError, match=r"^merge '.*' is none of two pieces made before it"):
+        with pytest.raises(HydromelError, match=r"^merge '.*' does not join two pieces made before it"):
             pieces_of(pa.array(["a"]), (damaged,))
 
 

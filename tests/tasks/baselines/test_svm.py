@@ -200,14 +200,16 @@ def test_stored_as_json_it_answers_the_same_and_goes_on(tmp_path: Path, buckets:
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": "hydromel-linear-svm-1", "labels": []}'])
 def test_a_file_that_is_no_svm_is_an_error_of_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "svm.json").write_text(content, encoding="utf-8")
-    with pytest.raises(HydromelError, match=r"svm.json: no linear SVM of the format hydromel-linear-svm-1 \(") as error:
+    with pytest.raises(
+        HydromelError, match=r"svm.json: not a linear SVM in the format hydromel-linear-svm-1 \("
+    ) as error:
         OnlineSvm.load(tmp_path / "svm.json")
     assert "\n" not in str(error.value)
 
 
 def test_nothing_learned_and_uneven_lists_are_errors() -> None:
     svm = OnlineSvm(lengths=[1], buckets=None, rate=0.5, decay=0.0)
-    with pytest.raises(ValueError, match="nothing has been learned"):
+    with pytest.raises(ValueError, match="the SVM has no labels yet"):
         svm.predict([["a"]])
     with pytest.raises(ValueError, match="2 texts and 1 labels"):
         svm.learn([["a"], ["b"]], ["x"])

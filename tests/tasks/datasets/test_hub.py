@@ -116,7 +116,10 @@ def fails(reader) -> str:
             {"splits": {"train": "train", "dev": "test"}},
             "split 'dev' is unknown (dataset.splits). Allowed: test, train, valid",
         ),
-        ({"splits": {"train": None, "test": "test"}}, "dataset=ag_news_hub: dataset.splits.train names no split of "),
+        (
+            {"splits": {"train": None, "test": "test"}},
+            "dataset=ag_news_hub: dataset.splits.train=null; name the split of ",
+        ),
         ({"columns": {"tokens": "txt"}}, "column 'txt' is unknown (dataset.columns, "),
         (
             {"columns": {"label": "label"}},
@@ -124,7 +127,7 @@ def fails(reader) -> str:
         ),
         (
             {"columns": {"tokens": "text", "tags": "label"}},
-            "SET:train: column label holds string; tags are a list a row",
+            "SET:train: column label has type string; tags must be lists",
         ),
         ({"config": "other"}, "dataset=ag_news_hub: cannot load SET: BuilderConfig 'other' not found"),
         ({"path": "/no/such/folder"}, "dataset=ag_news_hub: cannot load /no/such/folder: Couldn't find any data file"),
@@ -150,7 +153,7 @@ def test_illegal_tags_and_unequal_lengths_name_the_row(corpus, folder):
     arguments = {"columns": {"tokens": "tokens", "tags": "ner_tags"}, "splits": {"train": "train"}}
     path = folder(features, train={"tokens": [["a"], [], ["b"]], "ner_tags": [[0], [], [2]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
-    assert message.startswith(f"{path}:train, row 2: tag 'I-X' at the beginning of a sentence is illegal in IOB2")
+    assert message.startswith(f"{path}:train, row 2: tag 'I-X' at the start of a sentence is illegal in IOB2")
     path = folder(features, train={"tokens": [["a"], ["b"]], "ner_tags": [[0], [0, 0]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
     assert message == f"{path}:train, row 1: 2 tags for 1 tokens"

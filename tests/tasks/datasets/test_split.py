@@ -96,7 +96,7 @@ def test_cut_keeps_given_splits_all_rows_and_order():
 
 
 def test_cuts_that_leave_nothing_are_errors():
-    with pytest.raises(HydromelError, match=r"dataset=d: .*leaves nothing to train on"):
+    with pytest.raises(HydromelError, match=r"dataset=d: .*leaves no training set"):
         cut_missing({"train": table([["a"]])}, "hash", 0.5, 0.5, "d")
     some = table([["a"], ["a"]]).replace_schema_metadata({b"path": b"/x/file.txt"})
     with pytest.raises(HydromelError, match=r"^/x/file\.txt: cutting .* from 2 examples leaves (train|valid) without"):

@@ -72,7 +72,9 @@ def test_smoothed_targets() -> None:
 @pytest.mark.parametrize("weights", [None, "balanced", {"b": 3.0}])
 def test_the_loss_is_the_weighted_sum_and_counts_rows(head: str, smoothing: float, weights: Any) -> None:
     if head == "hinge" and smoothing:
-        with pytest.raises(HydromelError, match=r"^task.label_smoothing=0.2: task.head=hinge learns no probabilities"):
+        with pytest.raises(
+            HydromelError, match=r"^task.label_smoothing=0.2 needs task.head=softmax, but task.head=hinge"
+        ):
             head_of(head=head, label_smoothing=smoothing)
         return
     gold = [2, 0, 1, 2]
@@ -104,7 +106,7 @@ def test_hidden_layers_stand_between_pooling_and_scores() -> None:
 
 
 def test_given_scores_have_no_hidden_layers() -> None:
-    with pytest.raises(HydromelError, match=r"^task.hidden=\[5\]: pooled vectors that are scores"):
+    with pytest.raises(HydromelError, match=r"^task.hidden=\[5\]: with task.scores=given or task.head=count"):
         classify(hidden=[5], scores="given")
 
 
@@ -151,7 +153,7 @@ def test_the_loss_of_a_tagger_is_weighted_by_token(layout: str) -> None:
 @pytest.mark.parametrize("given", [{"label_smoothing": 0.1}, {"label_weights": "balanced"}])
 @pytest.mark.parametrize("head", ["crf", "count"])
 def test_only_a_softmax_weighs_and_smooths_tags(head: str, given: dict[str, Any]) -> None:
-    with pytest.raises(HydromelError, match=rf"^task.head={head} has neither label_smoothing nor label_weights"):
+    with pytest.raises(HydromelError, match=rf"^task.head={head} supports neither label_smoothing nor label_weights"):
         tag(head=head, **given)
 
 

@@ -81,13 +81,13 @@ def test_scores_are_linear_or_the_vectors_themselves(scores: Any) -> None:
 
 
 def test_vectors_that_cannot_be_scores_are_an_error() -> None:
-    with pytest.raises(
-        HydromelError, match=r"^scores that are given need one number for each of the 3 labels, but the"
-    ):
+    with pytest.raises(HydromelError, match=r"^given scores need an encoder output of size 3"):
         given().head(EncoderOf(8), LABELS, nn.Identity())
-    with pytest.raises(HydromelError, match="scores that are given need one number"):
+    with pytest.raises(HydromelError, match="given scores need an encoder output of size"):
         tag(head="count").head(EncoderOf(8), LABELS, nn.Identity())
-    with pytest.raises(HydromelError, match=r"^task.constraints=decode: counts have no transitions to constrain"):
+    with pytest.raises(
+        HydromelError, match=r"^task.constraints=decode: task.head=count has no transitions to constrain"
+    ):
         tag(head="count", span_scheme="IOB2", constraints="decode")
 
 

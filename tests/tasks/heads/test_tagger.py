@@ -133,14 +133,14 @@ def test_a_crf_over_plain_tags_has_nothing_to_forbid() -> None:
     head: Any = task.head(EncoderOf(4), vocabs, nn.Identity())
     assert head.predict(torch.zeros(7, 2), tagged(GOLD)).shape == (7,)
     with pytest.raises(
-        HydromelError, match=r"^task.constraints=decode needs spans, but task.span_scheme=null: plain t"
+        HydromelError, match=r"^task.constraints=decode needs span tags, but task.span_scheme=null means plain t"
     ):
         tag(span_scheme=None, constraints="decode")
 
 
 def test_a_softmax_is_not_constrained_in_training() -> None:
     for constraints in ("train", "both"):
-        with pytest.raises(HydromelError, match=rf"^task.constraints={constraints}: training a softmax has no trans"):
+        with pytest.raises(HydromelError, match=rf"^task.constraints={constraints}: a softmax has no trans"):
             tag(head="softmax", constraints=constraints)
 
 
@@ -148,6 +148,6 @@ def test_gold_tags_that_a_constrained_crf_cannot_learn_are_named() -> None:
     train = pa.table({"tags": pa.array([["O"], ["O", "I-PER"]], pa.list_(pa.string()))})
     for constraints in ("none", "decode"):
         assert "I-PER" in tag(constraints=constraints).target_vocab(train, {}).tokens
-    with pytest.raises(HydromelError, match=r"^row 2, token 2: 'I-PER' may not stand there in IOBES; a crf whose"):
+    with pytest.raises(HydromelError, match=r"^row 2, token 2: tag 'I-PER' is illegal here in IOBES, and a CRF with"):
         tag(constraints="train").target_vocab(train, {})
     assert tag(span_scheme="IOB2", train_scheme="IOBES", constraints="both").target_vocab(train, {})  # converted: legal

@@ -180,7 +180,7 @@ def test_perplexity_of_half_precision_scores_is_summed_in_full() -> None:
 
 def test_perplexity_beyond_a_float_is_infinite_and_of_nothing_is_an_error() -> None:
     metric = PerplexityMetric(per_character=False)
-    with pytest.raises(HydromelError, match="perplexity of no tokens is undefined"):
+    with pytest.raises(HydromelError, match="perplexity is undefined: this split has no rows"):
         metric.compute()
     metric.add(torch.tensor([5000.0]))
     assert metric.compute()["perplexity"] == math.inf

@@ -227,7 +227,10 @@ def test_a_sentence_that_is_gone_is_named(tmp_path: Path) -> None:
     corpus = build(config(*column_options(tmp_path))["dataset"], "dataset", {})
     table = corpus.read()["test"]
     (tmp_path / "test").write_text(COLUMNS[COLUMNS.index("# inside") :], encoding="utf-8")
-    with pytest.raises(HydromelError, match=rf"^{tmp_path / 'test'}:8: no sentence begins here any more$"):
+    with pytest.raises(
+        HydromelError,
+        match=rf"^{tmp_path / 'test'}:8: no sentence starts here any more; the file has changed since it was read$",
+    ):
         token_texts(corpus, table)
 
 
@@ -319,4 +322,4 @@ def test_the_listing_is_limited_and_says_so() -> None:
     text = listing([(number, number + 1, 0) for number in range(len(rows))], [], rows)
     shown = text.count("\nrow ")
     assert SHOWN / 2 < shown <= SHOWN
-    assert f"== missed: {len(rows)}, {shown} of them here (" in text
+    assert f"== missed: {len(rows)}, {shown} of them shown (" in text
