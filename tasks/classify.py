@@ -20,13 +20,13 @@ from runner.layers.pooling import Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.baselines.baselines import figures, linear_svm
+from tasks.baselines.baselines import figures, linear_svm, majority_metrics
 from tasks.heads.label_weights import LabelWeights, weighted
 from tasks.heads.outputs import AnswerOutput, OutputHead, OutputKind, output_of, scorer
 from tasks.metrics.example_scores import of_answers
 from tasks.metrics.metrics import LabelMetric
 from tasks.predictions.inspectors import LabelInspector
-from tasks.targets import answer_ids, answers, column, majority_answers, place
+from tasks.targets import answer_ids, answers, column, place
 
 
 class Classify:
@@ -116,9 +116,7 @@ class Classify:
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """Return the metrics on `test` of always predicting the most frequent label of the training set."""
-        metric = self.metric(vocabs)
-        metric.update(majority_answers(train, test, len(vocabs["target"])), test)
-        return metric.compute()
+        return majority_metrics(self.metric(vocabs), train, test, vocabs["target"])
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
         """Return the figures of a linear SVM over the unigrams and bigrams of the first feature."""

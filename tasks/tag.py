@@ -22,7 +22,7 @@ from runner.layers.crf.crf import Constrain
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.baselines.baselines import figures, most_frequent
+from tasks.baselines.baselines import figures, majority_metrics, most_frequent
 from tasks.heads.label_weights import LabelWeights, weighted
 from tasks.heads.outputs import OUTPUTS, Output, output_of, scorer
 from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
@@ -31,7 +31,7 @@ from tasks.predictions.inspectors import TagInspector
 from tasks.spans.constraints import allowed_by
 from tasks.spans.schemes import Conversion
 from tasks.spans.tags import Scheme, SpanTags, all_tags, as_scheme, illegal
-from tasks.targets import answer_ids, answer_rows, column, majority_answers, place, require_tokens
+from tasks.targets import answer_ids, answer_rows, column, place, require_tokens
 
 
 class Tag:
@@ -78,18 +78,14 @@ class Tag:
     ) -> None:
         self.name = name
         self.scheme = None if span_scheme is None else as_scheme(span_scheme)
-        if train_scheme is not None and self.scheme is None:
-            raise HydromelError(
-                f"task.train_scheme={train_scheme} needs span tags, but task.span_scheme=null means plain tags; "
-                "use task.train_scheme=null"
-            )
+        for option, value, off in (("train_scheme", train_scheme, "null"), ("constraints", constraints, "none")):
+            if self.scheme is None and value not in (None, "none"):
+                raise HydromelError(
+                    f"task.{option}={value} needs span tags, but task.span_scheme=null means plain tags; "
+                    f"use task.{option}={off}"
+                )
         self.learned_scheme = train_scheme or self.scheme
         self.head_kind, self.constraints = head, constraints
-        if constraints != "none" and self.scheme is None:
-            raise HydromelError(
-                f"task.constraints={constraints} needs span tags, but task.span_scheme=null means plain tags; "
-                "use task.constraints=none"
-            )
         if constraints in ("train", "both") and head == "softmax":
             raise HydromelError(
                 f"task.constraints={constraints}: a softmax has no transitions to constrain in training; use "
@@ -138,8 +134,7 @@ class Tag:
                 f"task.span_scheme={self.scheme}: no tag of the training set encodes a span "
                 f"({', '.join(plain.tokens[:5])}, ...); use task.span_scheme=null for plain tags"
             )
-        # The order matters: legal tags come first, so that everything behind them is malformed
-        # (`dataset.strict_tags=false` keeps such tags).
+        # Legal tags come first, so everything after them is malformed (`dataset.strict_tags=false` keeps such tags).
         own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
         ids = own.encode(tags)
         if self.learned_scheme in (None, self.scheme):
@@ -240,9 +235,7 @@ class Tag:
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
         """Return the metrics on `test` of always predicting the most frequent tag of the training set."""
-        metric = self.metric(vocabs)
-        metric.update(majority_answers(train, test, len(vocabs["target"])), test)
-        return metric.compute()
+        return majority_metrics(self.metric(vocabs), train, test, vocabs["target"])
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
         """Return the figures of predicting each word's most frequent tag; words are the first feature."""

@@ -76,6 +76,7 @@ class Spelled(nn.Module):
 
         The character vectors are packed rows of (characters, D), one per form.
         """
+        # Each distinct form once; `spans` lists the places of its characters among the symbols of all forms.
         forms, form_of_token = np.unique(ids.on_host(), return_inverse=True)
         starts, ends = self.spelling.offsets[forms], self.spelling.offsets[forms + 1]
         rows, places = spans(starts, ends - starts, self.symbols.device)

@@ -109,6 +109,7 @@ class Vectors(nn.Module):
         place = F.embedding(ids, self.place)[..., 0]
         in_file = place >= self.n_own
         rows = F.embedding((place - self.n_own).clamp(min=0), self.rows)
+        # Frozen float16 rows are stored as their bits (see `_bits`).
         if rows.dtype == torch.int16:
             rows = rows.view(torch.float16).to(self.own.dtype)
         own = F.embedding(place.masked_fill(in_file, 0), self.own, padding_idx=0)

@@ -76,6 +76,7 @@ def pieces_of(words: pa.Array, merges: tuple[str, ...]) -> tuple[npt.NDArray[np.
     Raises:
         HydromelError: a word that is empty or contains a space, or invalid merges.
     """
+    # Splitting is slow compared to a look-up, and most words of a text are repeated.
     coded = pc.dictionary_encode(words)
     no_words = coded.dictionary.filter(pc.match_substring_regex(coded.dictionary, "^$| "))
     if len(no_words):

@@ -61,6 +61,7 @@ def _symbols(codes: npt.NDArray[np.uint32], alphabet: str) -> npt.NDArray[np.int
     """Return the symbols (M,) of code points (M,)."""
     if not alphabet:
         return np.full(len(codes), UNKNOWN)
+    # The alphabet is sorted by code point, so a binary search finds each character.
     known = _codes([alphabet])
     place = np.searchsorted(known, codes).clip(max=len(known) - 1)
     return np.where(known[place] == codes, FIRST + place, UNKNOWN)

@@ -23,7 +23,7 @@ from runner.text.vocab import PAD, Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 from tasks.baselines.linear_svm import LinearSvm, train_svm
 from tasks.heads.outputs import BACK_OFF
-from tasks.targets import answer_rows, answers
+from tasks.targets import answer_rows, answers, majority_answers
 
 # Settings of the linear SVM, as in configs/experiment/svm.yaml.
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
@@ -45,6 +45,12 @@ def figures(metric: Metric, test: Batch, predict: Callable[[], Tensor]) -> dict[
     return {name: value for name, value in values.items() if isinstance(value, float)} | {"seconds": seconds}
 
 
+def majority_metrics(metric: Metric, train: Batch, test: Batch, labels: Vocab) -> dict[str, Any]:
+    """Return the metric's results on `test` of always predicting the most frequent target of `train`."""
+    metric.update(majority_answers(train, test, len(labels)), test)
+    return metric.compute()
+
+
 def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tensor:
     """Return each word's most frequent tag in the training set, for the tokens of `test`: (N,).
 
@@ -52,6 +58,7 @@ def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Te
     """
     train_words, test_words = (_word_ids(split, vocab).values.long() for split in (train, test))
     tags = answers(train)
+    # One count for each pair of word and tag. The overall frequencies are scaled down so far that they only break ties.
     counts = torch.bincount(train_words * n_answers + tags, minlength=vocab.known * n_answers).double()
     overall = torch.bincount(tags, minlength=n_answers).double() / max(1, len(tags))
     return (counts.view(-1, n_answers) + BACK_OFF * overall).argmax(dim=1).index_select(0, test_words)

@@ -118,9 +118,9 @@ def with_cache(probabilities: FloatArray, text: TokenRows, weight: float, window
     lengths = np.minimum(before, window)
     # Sorted by (token, place), all occurrences of a token are contiguous and in the order of the text. So the number
     # of occurrences inside the window is the difference of two ranks, without a loop over the window.
-    here = tokens * len(tokens) + places
-    occurrences = np.sort(here)
-    counts = np.searchsorted(occurrences, here) - np.searchsorted(occurrences, here - lengths)
+    keys = tokens * len(tokens) + places
+    occurrences = np.sort(keys)
+    counts = np.searchsorted(occurrences, keys) - np.searchsorted(occurrences, keys - lengths)
     share = counts / np.maximum(lengths, 1)
     return np.where(lengths > 0, (1.0 - weight) * probabilities + weight * share, probabilities)
 
@@ -190,9 +190,9 @@ def _contexts(ids: IntArray, position: IntArray, n: int) -> IntArray:
     return before
 
 
-def _find(keys: IntArray, wanted: IntArray, possible: npt.NDArray[np.bool_]) -> IntArray:
-    """Return the indices (M,) of `wanted` (M,) in the sorted `keys` (G,); -1 if missing or not `possible`."""
-    places = np.searchsorted(keys, wanted)
+def _find(keys: IntArray, queries: IntArray, possible: npt.NDArray[np.bool_]) -> IntArray:
+    """Return the indices (M,) of `queries` (M,) in the sorted `keys` (G,); -1 if missing or not `possible`."""
+    places = np.searchsorted(keys, queries)
     is_key = possible & (places < len(keys))
-    is_key[is_key] = keys[places[is_key]] == wanted[is_key]
+    is_key[is_key] = keys[places[is_key]] == queries[is_key]
     return np.where(is_key, places, -1)

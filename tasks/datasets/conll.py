@@ -46,6 +46,7 @@ class Cells:
         Raises:
             HydromelError: there are no token lines, or a line has a different number of columns or an empty column.
         """
+        # A blank line ends a sentence, so the number of blank lines before a line numbers its sentence.
         blank = is_empty(pc.ascii_trim_whitespace(file.lines))
         if skip_docstart:
             blank |= mask_of(pc.starts_with(file.lines, DOCSTART))
@@ -96,13 +97,14 @@ class Cells:
             HydromelError: a sentence of the table does not start at its line, so the file has changed.
         """
         offsets = self.offsets()
-        first_lines, wanted = self.line[offsets[:-1]], table["line"].to_numpy()
-        rows = np.searchsorted(first_lines, wanted).clip(max=len(first_lines) - 1)
-        missing = first_true(first_lines[rows] != wanted)
+        # Sentences are found by their first line, so the table may be a part of the file in any order.
+        first_lines, table_lines = self.line[offsets[:-1]], table["line"].to_numpy()
+        rows = np.searchsorted(first_lines, table_lines).clip(max=len(first_lines) - 1)
+        missing = first_true(first_lines[rows] != table_lines)
         if missing is not None:
             raise HydromelError(
-                f"{self.file.at(wanted[missing])}: no sentence starts here any more; the file has changed since it was "
-                "read"
+                f"{self.file.at(table_lines[missing])}: no sentence starts here any more; the file has changed since "
+                "it was read"
             )
         lines = self.file.lines.take(pa.array(self.line - 1))
         return list_column(lines, offsets).take(pa.array(rows))

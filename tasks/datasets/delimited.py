@@ -56,6 +56,7 @@ def quoted_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArra
     except pa.ArrowInvalid as error:
         raise explain(file, delimiter, error) from error
     columns = [array(column) for column in table.columns]
+    # A row takes one line, and one more for each line end inside its quoted fields.
     n_lines = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
     return columns, 1 + np.cumsum(n_lines) - n_lines
 
@@ -115,19 +116,19 @@ class Delimited(LocalCorpus):
                 raise HydromelError(f"{file.at(line[empty])}: the label is empty; every row needs one")
         return example_table(table, line, file.path)
 
-    def _place(self, wanted: Column, file: TextFile, names: list[str] | None, width: int, key: str) -> int:
+    def _place(self, column: Column, file: TextFile, names: list[str] | None, width: int, key: str) -> int:
         """Return the index of a column given by name or by place."""
-        if isinstance(wanted, int):
-            if -width <= wanted < width:
-                return wanted
+        if isinstance(column, int):
+            if -width <= column < width:
+                return column
             raise HydromelError(
-                f"{file.at(1)}: dataset.{key}: there is no column {wanted}; the file has {width} columns"
+                f"{file.at(1)}: dataset.{key}: there is no column {column}; the file has {width} columns"
             )
         if names is None:
             raise HydromelError(
-                f"dataset.{key}: '{wanted}' is a name, but dataset.header=false; use a place such as 0, or "
+                f"dataset.{key}: '{column}' is a name, but dataset.header=false; use a place such as 0, or "
                 "dataset.header=true"
             )
-        if wanted not in names:
-            raise unknown("column", wanted, names, f"dataset.{key}; {file.at(1)}")
-        return names.index(wanted)
+        if column not in names:
+            raise unknown("column", column, names, f"dataset.{key}; {file.at(1)}")
+        return names.index(column)

@@ -79,11 +79,11 @@ class HubDataset:
                 f"dataset={self.name}: cannot load {self.path}: {reason} "
                 "(a Hub id needs the network or an earlier download; stdlib_* and local files need neither)"
             ) from error
-        wanted = {split: own for split in SPLITS if (own := self.splits.get(split)) is not None}
-        for split, own in wanted.items():
+        split_names = {split: own for split in SPLITS if (own := self.splits.get(split)) is not None}
+        for split, own in split_names.items():
             if own not in published:
                 raise unknown("split", own, published, f"dataset.splits.{split}, {self.path}")
-        self._loaded = {split: published[own] for split, own in wanted.items()}
+        self._loaded = {split: published[own] for split, own in split_names.items()}
         return self._loaded
 
     def fingerprint(self) -> str:
@@ -133,10 +133,10 @@ class HubDataset:
         """Check that there is one tag per token, and that the tags are legal in their scheme."""
         if not pa.types.is_list(tags.type):
             raise HydromelError(f"{where}: column {self.columns['tags']} has type {tags.type}; tags must be lists")
-        counts, wanted = lengths_of(tags), lengths_of(tokens)
-        odd = first_true(counts != wanted)
+        n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
+        odd = first_true(n_tags != n_tokens)
         if odd is not None:
-            raise HydromelError(f"{where}, row {odd}: {counts[odd]} tags for {wanted[odd]} tokens")
+            raise HydromelError(f"{where}, row {odd}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
         offsets = offsets_of(tags)
         check_tags(
             tags.flatten(),

@@ -74,10 +74,10 @@ class Jsonl(LocalCorpus):
         return {name: kind for name, kind in fields.items() if name is not None}
 
     def _check(self, file: TextFile, tokens: pa.ListArray, tags: pa.ListArray) -> None:
-        counts, wanted = lengths_of(tags), lengths_of(tokens)
-        odd = first_true(counts != wanted)
+        n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
+        odd = first_true(n_tags != n_tokens)
         if odd is not None:
-            raise HydromelError(f"{file.at(odd + 1)}: {counts[odd]} tags for {wanted[odd]} tokens")
+            raise HydromelError(f"{file.at(odd + 1)}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
         offsets = offsets_of(tags)
         # The line of a flat position: the last row that starts at or before it, counted from 1.
         check_tags(

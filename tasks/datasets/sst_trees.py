@@ -41,14 +41,14 @@ class Trees(LocalCorpus):
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
-        wanted = None if self.phrases == "all" or self.phrases == split else 1
+        n_phrases = None if self.phrases in ("all", split) else 1  # the first phrase is the whole sentence
         tokens: list[str] = []
         labels: list[str] = []
         lengths: list[int] = []
         lines: list[int] = []
         for line, text in enumerate(file.lines.to_pylist(), start=1):
             words, phrases = parse_tree(text, file.at(line))
-            for phrase in phrases[:wanted]:
+            for phrase in phrases[:n_phrases]:
                 label = phrase.label if self.labels == "fine" else binary(phrase.label, file.at(line))
                 if label is None:
                     continue

@@ -35,6 +35,7 @@ def label_weights(given: Literal["balanced"] | Mapping[str, float], labels: Voca
     """
     if given == "balanced":
         counts = torch.tensor(labels.counts, dtype=torch.float64)
+        # A scheme has tags that never occur in the training set: their weight would be infinite, and is never used.
         seen = counts > 0
         return (counts.sum() / (seen.sum() * counts)).masked_fill(~seen, 0.0)
     assert isinstance(given, Mapping)

@@ -133,6 +133,7 @@ class AdaptiveVocabulary(nn.Module):
         return self.nll(vectors, target).sum()
 
     def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
+        # torch's module fails on an empty batch; the sum of no values keeps the graph.
         if not len(target):
             return vectors.sum(dim=1)
         log_p: Tensor = self.clusters(vectors, target - 1).output

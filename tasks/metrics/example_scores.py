@@ -28,6 +28,7 @@ def of_spans(gold: SpanArrays, predicted: SpanArrays, offsets: IntArray) -> Outc
     """Return the number of correct (`right`), predicted and gold spans of each row, given the rows' offsets (B+1,)."""
     correct = predicted[0][are_right(predicted, gold, int(offsets[-1]))]
 
+    # Starts are sorted, so the spans of a row are those between the ranks of its two offsets.
     def count_per_row(starts: IntArray) -> IntArray:
         return np.diff(np.searchsorted(starts, offsets)).astype(np.int64)
 

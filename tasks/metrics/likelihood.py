@@ -26,6 +26,7 @@ def by_position(nats: FloatArray, starts_line: npt.NDArray[np.bool_]) -> dict[st
     """
     starts = np.flatnonzero(starts_line)
     position = np.arange(len(nats)) - np.repeat(starts, np.diff(starts, append=len(nats)))
+    # Bin k holds the positions (1-based) from 2**(k-1) + 1 to 2**k; bin 0 the first.
     ranges = [(2**power // 2 + 1, 2**power) for power in range(64)]
     return {"bins": _bins(nats, np.ceil(np.log2(position + 1)).astype(np.int64), ranges)}
 

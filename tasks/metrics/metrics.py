@@ -111,6 +111,7 @@ class SpanMetric:
         """
         gold, predicted = _join(self._gold), _join(self._predicted)
         offsets = np.concatenate([[0], *self._lengths]).cumsum()
+        # Convert both sides, so that figures do not depend on the scheme that the model learns.
         if self.to_own is not None:
             gold, predicted = self.to_own(gold, offsets), self.to_own(predicted, offsets)
         figures: dict[str, Any] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}

@@ -82,13 +82,13 @@ class Listing:
                 sides.append((name, int(starts[span]), int(ends[span]), self.compared.types[types[span]]))
         start, end = min(side[1] for side in sides), max(side[2] for side in sides)
         row = int(np.searchsorted(self.offsets, start, side="right")) - 1
-        begin = int(self.offsets[row])
+        row_start = int(self.offsets[row])
         # The table has the whole row, the offsets only the tokens that max_length kept.
-        words = self.table["tokens"][row].as_py()[: int(self.offsets[row + 1]) - begin]
+        words = self.table["tokens"][row].as_py()[: int(self.offsets[row + 1]) - row_start]
         lines = [f"\n{place(self.table, row)}"]
-        for name, first, after, kind in sides:
-            lines.append(f"  {name:9}  {kind}: {' '.join(words[first - begin : after - begin])}")
-        return "\n".join([*lines, f"  {'text':9}  {in_context(words, start - begin, end - begin)}"])
+        for name, first, stop, kind in sides:
+            lines.append(f"  {name:9}  {kind}: {' '.join(words[first - row_start : stop - row_start])}")
+        return "\n".join([*lines, f"  {'text':9}  {in_context(words, start - row_start, end - row_start)}"])
 
 
 def in_context(words: Sequence[str], start: int, end: int) -> str:

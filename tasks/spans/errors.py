@@ -48,9 +48,9 @@ def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
         predicted: the same for the predicted spans.
     """
     (gold_starts, gold_ends, gold_types), (starts, ends, types) = gold, predicted
+    # No two spans of a side overlap, so the predicted spans that overlap a gold one are contiguous: `count` of them,
+    # from `first` on. g and p are the gold and the predicted span of each overlapping pair.
     first = np.searchsorted(ends, gold_starts, side="right")
-    # Neither side overlaps itself, so the predictions that overlap a gold span are contiguous: `count` from `first`.
-    # g and p (pairs,) are the gold and predicted spans of all overlapping pairs.
     count = np.searchsorted(starts, gold_ends, side="left") - first
     g = np.repeat(np.arange(len(gold_starts)), count)
     p = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
@@ -58,6 +58,7 @@ def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
     same_ends = (gold_starts[g] == starts[p]) & (gold_ends[g] == ends[p])
     kind = np.select([same_ends & same_type, same_type, same_ends], [RIGHT, BOUNDARY, TYPE], BOTH)
     overlap = np.minimum(gold_ends[g], ends[p]) - np.maximum(gold_starts[g], starts[p])
+    # `lexsort` sorts by its last key first: equal bounds, equal types, longest overlap, then the order of the text.
     chosen = _one_to_one(g, p, np.lexsort((p, g, -overlap, ~same_type, ~same_ends)))
     g, p, kind = g[chosen], p[chosen], kind[chosen]
     missed, spurious = (np.setdiff1d(np.arange(n), used) for n, used in ((len(gold_starts), g), (len(starts), p)))
@@ -66,8 +67,8 @@ def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
         np.concatenate([p, np.full(len(missed), -1), spurious]),
     )
     kind = np.concatenate([kind, np.full(len(missed), MISSED), np.full(len(spurious), SPURIOUS)])
-    begins = np.concatenate([gold_starts[g[g >= 0]], starts[spurious]])
-    order = np.lexsort((kind, begins))
+    pair_starts = np.concatenate([gold_starts[g[g >= 0]], starts[spurious]])
+    order = np.lexsort((kind, pair_starts))
     return Matches(g[order], p[order], kind[order])
 
 

@@ -73,10 +73,12 @@ def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntAr
     starts, ends, types = span_arrays
     lengths = ends - starts
     before = np.cumsum(lengths) - lengths
+    # `inside` lists the tokens of all spans: consecutive numbers, shifted to start at each span's first token.
     inside = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
     prefix = np.full(offsets[-1], OUTSIDE)
     prefix[inside] = INSIDE
     if scheme == "IOB1":
+        # IOB1 writes B only to separate a span from a preceding span of the same type in the same row.
         adjacent = (starts[1:] == ends[:-1]) & (types[1:] == types[:-1]) & ~np.isin(starts[1:], offsets)
         prefix[starts[1:][adjacent]] = BEGIN
     else:

@@ -102,6 +102,7 @@ def illegal(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
     Raises:
         HydromelError: an unknown scheme.
     """
+    # Parse each distinct tag once, then look the results up for all N tokens.
     encoded = tags.fill_null("").dictionary_encode()
     parsed = SpanTags.of(encoded.dictionary.to_pylist()).within(as_scheme(scheme))
     ids = encoded.indices.to_numpy()
@@ -115,6 +116,7 @@ def illegal(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
     else:
         continues = (prefix == INSIDE) | (prefix == END)
         wrong = (after_open | continues) & ~(follows & continues)
+        # A span left open at the end of a row has no following tag that could be illegal: report the last tag.
         last = offsets[1:][np.diff(offsets) > 0] - 1
         wrong[last] |= _is_open(prefix[last])
     return np.flatnonzero(wrong | (prefix == MALFORMED))
@@ -143,25 +145,28 @@ def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, schem
     # A span starts at `first` and lasts as long as the following tags continue it. Only the definition of `first`
     # depends on the scheme and mode; two strict schemes also reject spans by how they end.
     continues = after_open & same_type & ((prefix == INSIDE) | (prefix == END))
-    begin = prefix == BEGIN
+    is_begin = prefix == BEGIN
     if mode == "default":
         first = (prefix != OUTSIDE) & (prefix != MALFORMED) & ~continues
     elif scheme == "IOB1":
-        allowed_begin = begin & after_open & same_type
-        stray_before = _shift(begin & ~allowed_begin)
+        # B is legal only directly after a span of its type, which it separates from the next. An I after a B that is
+        # not legal starts a new span, since that B belongs to none.
+        allowed_begin = is_begin & after_open & same_type
+        stray_before = _shift(is_begin & ~allowed_begin)
         first = allowed_begin | ((prefix == INSIDE) & (~continues | stray_before))
     elif scheme == "IOB2":
-        first = begin
+        first = is_begin
     else:
-        first = begin | (prefix == SINGLE)
+        first = is_begin | (prefix == SINGLE)
+    # The end of a span is the first token after its start that does not continue it.
     starts = np.flatnonzero(first)
     stops = np.append(np.flatnonzero(~continues), len(prefix))
     ends = stops[np.searchsorted(stops, starts, side="right")]
     if mode == "strict" and scheme == "IOBES":
         kept = np.isin(prefix[ends - 1], (END, SINGLE))
     elif mode == "strict" and scheme == "IOB1":
-        cut_off = np.append(begin & after_open & ~same_type, False)
-        kept = ~(begin[ends - 1] & cut_off[ends])
+        cut_off = np.append(is_begin & after_open & ~same_type, False)
+        kept = ~(is_begin[ends - 1] & cut_off[ends])
     else:
         return starts, ends, kind[starts]
     return starts[kept], ends[kept], kind[starts[kept]]

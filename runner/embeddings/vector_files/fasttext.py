@@ -42,6 +42,7 @@ def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found
     pairs = zip(forms, lowered, strict=True)
     used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
     place = {word: index for index, word in enumerate(dict.fromkeys(used))}
+    # The table has rows only for forms that have a vector, so a form's row is its rank among these.
     table, has_vector = model.vectors(list(place))
     row_of_form = np.where(has_vector, np.cumsum(has_vector) - 1, -1)
     row_of_word = row_of_form[[place[word] for word in used]]

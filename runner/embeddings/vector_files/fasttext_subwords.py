@@ -23,6 +23,7 @@ def ngram_hashes(words: list[bytes], shortest: int, longest: int) -> tuple[npt.N
     matter, since the vectors are averaged.
     """
     data = np.frombuffer(b"".join(b"<%b>" % word for word in words), dtype=np.uint8)
+    # Sign-extend each byte to 32 bits, as fastText does when it casts to int8_t.
     signed = data.astype(np.int8).astype(np.int32).view(np.uint32)
     chars = np.flatnonzero((data & 0xC0) != 0x80)  # first byte of each character
     sizes = np.diff(chars, append=len(data))

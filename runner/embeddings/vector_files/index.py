@@ -34,17 +34,18 @@ class WordIndex:
 
         A word that is in the file twice is returned twice.
         """
+        # All entries with a word's hash are contiguous; expand the ranges first..last to one entry per candidate.
         hashes = _hashes(words)
         first = np.searchsorted(self._hashes, hashes, side="left")
         last = np.searchsorted(self._hashes, hashes, side="right")
-        which = np.repeat(np.arange(len(words)), last - first)
-        place = np.repeat(first - np.cumsum(last - first) + (last - first), last - first) + np.arange(len(which))
+        word_of = np.repeat(np.arange(len(words)), last - first)
+        place = np.repeat(first - np.cumsum(last - first) + (last - first), last - first) + np.arange(len(word_of))
         # Different words may have the same hash, so compare with the bytes in the file.
         starts = self._starts[place]
-        same = [self._is_at(words[word], at) for word, at in zip(which.tolist(), starts.tolist(), strict=True)]
-        which, place = which[same], place[same]
+        same = [self._is_at(words[word], at) for word, at in zip(word_of.tolist(), starts.tolist(), strict=True)]
+        word_of, place = word_of[same], place[same]
         order = np.argsort(self._numbers[place], kind="stable")
-        return which[order], self._numbers[place][order], self._starts[place][order]
+        return word_of[order], self._numbers[place][order], self._starts[place][order]
 
     def _is_at(self, word: bytes, at: int) -> bool:
         end = at + len(word)

@@ -69,8 +69,8 @@ class VectorFile:
     def find(self, words: Sequence[str], lowercase_if_missing: bool) -> tuple[Table, IntArray]:
         """Return the same as `find_vectors`: the table (R, D), and the row of each word (-1: none)."""
         if self._layout is None:
-            found = find_vectors(self.path, words, lowercase_if_missing)
-            return found.table, found.row_of_word
+            vectors = find_vectors(self.path, words, lowercase_if_missing)
+            return vectors.table, vectors.row_of_word
         forms, lowered, places = _forms(words, lowercase_if_missing)
         if isinstance(self._layout, TextFormat):
             table, row_of_form = read_text_at(self.path, self._layout, list(places), self._index)

@@ -97,18 +97,18 @@ def read_text(path: Path, layout: TextFormat, places: dict[bytes, int]) -> tuple
         HydromelError: a line with too few or too many numbers, a duplicate word, an invalid or infinite number, or a
             number of words that differs from the header's.
     """
-    wanted, count = Wanted(path, list(places), layout.size, "line"), 0
+    builder, count = Wanted(path, list(places), layout.size, "line"), 0
     for lines in _all_lines(path, layout):
         keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
         chosen = np.flatnonzero(keys >= 0)
-        wanted.add(keys[chosen], lines.numbers[chosen], lines.vectors(chosen))
+        builder.add(keys[chosen], lines.numbers[chosen], lines.vectors(chosen))
         count += len(keys)
     if layout.words_in_header not in (None, count):
         raise HydromelError(
             f"{path}:1: the first line says {layout.words_in_header:,} words, but the file has {count:,}; the file is "
             "truncated or its first line is wrong"
         )
-    return wanted.table, wanted.row_of_word, count
+    return builder.table, builder.row_of_word, count
 
 
 def index_text(path: Path, layout: TextFormat) -> WordIndex:
@@ -123,14 +123,14 @@ def read_text_at(path: Path, layout: TextFormat, words: list[bytes], index: Word
     Raises:
         HydromelError: as for `read_text`, but only for the lines of these words.
     """
-    wanted = Wanted(path, words, layout.size, "line")
+    builder = Wanted(path, words, layout.size, "line")
     keys, numbers, starts = index.find(words)
     for first in range(0, len(keys), _CHUNK_LINES):
         chunk = slice(first, first + _CHUNK_LINES)
         block = b"".join(_line_at(index.data, start) for start in starts[chunk].tolist())
         lines = _Lines(path, block, 0, numbers[chunk], layout)
-        wanted.add(keys[chunk], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
-    return wanted.table, wanted.row_of_word
+        builder.add(keys[chunk], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
+    return builder.table, builder.row_of_word
 
 
 def _line_at(data: mmap.mmap, start: int) -> bytes:

@@ -132,14 +132,14 @@ def _rows_at(
             offset of its vector.
     """
     keys, numbers, starts = entries
-    wanted = Wanted(path, words, layout.size, "word")
+    builder = Wanted(path, words, layout.size, "word")
     span = np.arange(4 * layout.size)
     memory = np.frombuffer(data, dtype=np.uint8)
     for first in range(0, len(keys), _CHUNK_ROWS):
         chunk = slice(first, first + _CHUNK_ROWS)
         rows = memory[starts[chunk, None] + span].view("<f4").astype(np.float32, copy=False)
-        wanted.add(keys[chunk], numbers[chunk], rows)
-    return wanted.table, wanted.row_of_word
+        builder.add(keys[chunk], numbers[chunk], rows)
+    return builder.table, builder.row_of_word
 
 
 def _entries(path: Path, data: mmap.mmap, layout: Word2vecFormat) -> Iterator[tuple[int, int, int]]:

@@ -65,6 +65,7 @@ class Columns:
         places = np.flatnonzero(~ends & ~self._without_token(lines))
         fields = self._fields(passage, lines, places)
         flat = {name: self._column(passage, fields, places, name) for name in columns}
+        # A row ends at a blank line, so the number of blank lines before a token numbers its row.
         row = np.cumsum(ends)[places]
         offsets = pa.array(np.append(np.flatnonzero(np.diff(row, prepend=-1)), len(places)), pa.int32())
         lists = {name: pa.ListArray.from_arrays(offsets, values) for name, values in flat.items()}

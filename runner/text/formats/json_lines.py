@@ -61,11 +61,11 @@ class JsonLines:
     def _tokens(self, at: str, fields: dict[str, Any]) -> list[str]:
         if self.tokens_field is not None and self.tokens_field in fields:
             return _strings(at, fields, self.tokens_field, None)
-        wanted = [name for name in (self.tokens_field, self.text_field) if name is not None]
+        names = [name for name in (self.tokens_field, self.text_field) if name is not None]
         if self.text_field is None or self.text_field not in fields:
-            hint = did_you_mean(wanted[-1], fields)
+            hint = did_you_mean(names[-1], fields)
             raise HydromelError(
-                f"{at}: no field {' or '.join(wanted)}; the object's fields: {', '.join(fields) or 'none'}{hint}"
+                f"{at}: no field {' or '.join(names)}; the object's fields: {', '.join(fields) or 'none'}{hint}"
             )
         text = fields[self.text_field]
         if not isinstance(text, str):

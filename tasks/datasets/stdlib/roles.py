@@ -92,11 +92,11 @@ def parameter(source: Source, node: Any) -> None:
 def imports(source: Source, node: Any) -> None:
     role = "module" if isinstance(node, ast.Import) else "imported"
     if isinstance(node, ast.ImportFrom):
-        begin = source.begin(node)
-        source.claim("module", begin + 1, source.behind("import", begin) - 2)
+        start = source.begin(node)
+        source.claim("module", start + 1, source.behind("import", start) - 2)
     for name in node.names:
-        begin, end = source.begin(name), source.end(name)
-        source.claim(role, begin, begin + 2 * name.name.count("."))
+        start, end = source.begin(name), source.end(name)
+        source.claim(role, start, start + 2 * name.name.count("."))
         if name.asname is not None:
             source.claim("alias", end, end)
 

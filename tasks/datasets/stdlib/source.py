@@ -83,6 +83,7 @@ def parse(text: str) -> ast.Module:
 
 def place(purpose: str, name: str) -> float:
     """Return a pseudo-random number in [0, 1) that depends only on the arguments."""
+    # 48 bits of a cryptographic hash, which a float holds exactly; Python's own `hash` differs between processes.
     digest = hashlib.sha256(f"{SALT} {purpose} {name}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
@@ -127,10 +128,10 @@ def read(name: str) -> SourceFile:
 def walk(folder: Path) -> list[str]:
     """Return the names of the `.py` files under `folder`, without those in `LEFT_OUT` folders."""
     names = []
-    for here, folders, files in os.walk(folder):
+    for current, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith("config-")]
-        inside = Path(here).relative_to(folder)
-        names += [(inside / name).as_posix() for name in files if name.endswith(".py")]
+        relative = Path(current).relative_to(folder)
+        names += [(relative / name).as_posix() for name in files if name.endswith(".py")]
     return names
 
 
