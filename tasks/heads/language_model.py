@@ -133,7 +133,7 @@ class AdaptiveVocabulary(nn.Module):
         return self.nll(vectors, target).sum()
 
     def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
-        # torch's module fails on an empty batch; the sum of no values keeps the graph.
+        # An empty batch gives an empty result that is still part of the graph.
         if not len(target):
             return vectors.sum(dim=1)
         log_p: Tensor = self.clusters(vectors, target - 1).output

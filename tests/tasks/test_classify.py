@@ -79,7 +79,7 @@ def test_loss_is_the_sum_over_rows() -> None:
 
 
 def test_an_encoder_of_one_vector_a_row_will_do() -> None:
-    """A bag of words gives rows of length one; pooling them changes nothing."""
+    """A bag of words gives rows of length one, which pooling does not change."""
     task, batch = classify(pooling="mean"), labelled([0, 1], lengths=[5, 0])
     head = task.head(EncoderOf(3), {"target": Vocab(("a", "b"), unk=None)}, torch.nn.Identity())
     vectors = torch.randn(2, 3)

@@ -1,4 +1,4 @@
-"""Language models of pieces of words: figures of words and characters, whatever the pieces; a run and its prompts."""
+"""Language models over subword pieces: word and character figures independent of the pieces; a run and its prompts."""
 
 from __future__ import annotations
 

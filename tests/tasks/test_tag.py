@@ -93,7 +93,7 @@ def test_an_unknown_scheme() -> None:
 
 
 def encoded_like(batch: Batch, tokens: torch.Tensor) -> Ragged:
-    """`tokens` (N, D) of the true rows, in the layout of the batch's features; NaN in padding."""
+    """Return `tokens` (N, D) of the true rows in the layout of the batch's features, with NaN as padding."""
     assert isinstance(batch.target, Ragged)
     packed = Ragged(tokens, batch.target.rows, "packed")
     if batch.features["words"].layout == "packed":
@@ -131,7 +131,7 @@ def test_loss_is_over_real_tokens_alone_in_every_layout() -> None:
 
 
 def test_unmasked_features_that_an_encoder_packed() -> None:
-    """All of the rectangle lies packed, since the rows claim to fill it."""
+    """The whole rectangle is packed, because the rows claim to fill it."""
     split = tagged([[0, 2, 1], [1]])
     batch, tokens = split.unmasked(), torch.randn(4, 4)
     head = tag().head(EncoderOf(4), ABC, nn.Identity())

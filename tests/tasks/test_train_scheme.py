@@ -1,4 +1,4 @@
-"""Learning tags of one scheme, measured in the data set's own."""
+"""Training on tags of one scheme, measured in the data set's scheme."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table(rows: list[list[str]]) -> pa.Table:
 
 
 def retagged(row: list[str], scheme: str) -> list[str]:
-    """The spans that seqeval sees, in tags of `scheme`, one by one."""
+    """Encode the spans that seqeval finds in tags of `scheme`, one by one."""
     new = ["O"] * len(row)
     before = ("", -1)
     for kind, start, end in get_entities(row):

@@ -1,4 +1,4 @@
-"""N-grams that end at a token: against a slow loop over strings of ids, in both layouts."""
+"""N-grams that end at a token, compared with a loop over strings of ids, in both layouts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_buckets_are_filled_evenly_and_order_counts() -> None:
 
 
 def slow_sum(module: Ngrams, row: list[int]) -> Tensor:
-    """(length, D) by a loop over n-grams."""
+    """Compute the vectors (length, D) by a loop over n-grams."""
     row = [1 if one >= VOCABS["words"].known else one for one in row]
     total = torch.zeros(len(row), module.output_size, dtype=torch.float64)
     for end in range(1, len(row) + 1):

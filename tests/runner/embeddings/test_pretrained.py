@@ -1,4 +1,4 @@
-"""Pretrained vectors as an embedding: whose vector a word gets, how fast it learns, and what is said of it."""
+"""Pretrained vectors as an embedding: the vector of each word, its learning rate, and its description."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_words_that_training_does_not_know_are_looked_up_or_unk(file: Path) -> N
 
 
 def after_updates(module: Vectors, updates: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far SGD moved rows of the file and own rows, with a gradient of ones for each number of each token."""
+    """Return how far SGD moves the file's rows and the learned rows, with a gradient of one everywhere."""
     before = module.rows.detach().clone(), module.own.detach().clone()
     optimizer = build_optimizer(config("optimizer=sgd", "optimizer.lr=0.5", "optimizer.momentum=0.0"), module)
     for _ in range(updates):
@@ -181,7 +181,7 @@ def test_mistakes_are_one_line(file: Path) -> None:
 
 
 def test_a_run_with_vectors(tmp_path: Path) -> None:
-    """Words of valid and test are looked up, several sets stand side by side, and the result says what was found."""
+    """Words of valid and test are looked up, several vector files are combined, and the result lists the coverage."""
     files = tag_files(tmp_path)
     (tmp_path / "a.txt").write_text("ann 1.0 0.0\nbob 1.0 0.5\nrome 0.0 1.0\noslo 0.5 1.0\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("Cid 1.0 0.0 2.0\nthe 0.0 1.0 0.0\n", encoding="utf-8")

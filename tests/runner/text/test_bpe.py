@@ -1,4 +1,4 @@
-"""Byte pair encoding: against the algorithm written out, and exactly there and back."""
+"""Byte pair encoding: compared with the published algorithm, and exactly reversible."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def slow_pieces(word: str, merges: tuple[str, ...]) -> list[str]:
-    """All merges, one after another (Sennrich et al. 2016, algorithm 1)."""
+    """Learn all merges one by one (Sennrich et al. 2016, algorithm 1)."""
     parts = letters(word)
     for merge in merges:
         left, right = merge.split(" ")

@@ -1,4 +1,4 @@
-"""Finding and decoding files, and what is said when that fails."""
+"""Finding and decoding files, and the messages if that fails."""
 
 import gzip
 

@@ -1,4 +1,4 @@
-"""Hub data sets: `load_dataset` on local folders laid out as on the Hub, and on no network at all."""
+"""Hub data sets: `load_dataset` on local folders with the Hub's layout, and without a network."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """`folder(features, train=columns, ...)`: parquet files laid out as on the Hub."""
+    """Return `folder(features, train=columns, ...)`, which writes parquet files with the Hub's layout."""
 
     def write(features, **splits):
         root = tmp_path / "owner" / "set"
@@ -175,7 +175,7 @@ def test_fingerprint_is_of_contents_and_arguments_not_of_places(corpus, classifi
 
 
 def test_without_network_one_line_says_so():
-    """In a fresh process, as `HF_HUB_OFFLINE` is read on import."""
+    """Run in a fresh process, because `HF_HUB_OFFLINE` is read on import."""
     program = (
         "from tasks.datasets.hub import HubDataset\nfrom runner.common.errors import HydromelError\n"
         "data = HubDataset(name='d', path='lhoestq/conll2003', config=None, revision=None, splits={'train': 'train'},"

@@ -1,4 +1,4 @@
-"""Every reader on small files: what it reads, and the line it names when a file is wrong."""
+"""Every reader on small files: the rows that it reads, and the line that it names if a file is malformed."""
 
 import gzip
 import inspect
@@ -19,7 +19,7 @@ LOCAL = ("columns_file", "labelled", "conllu", "tsv", "csv", "jsonl", "text", "s
 
 @pytest.fixture
 def read(corpus, tmp_path):
-    """`read(config, text, **overrides)`: the rows of a file that holds `text`."""
+    """Return `read(config, text, **overrides)`, which reads the rows of a file that contains `text`."""
 
     def from_text(config, text, **overrides):
         (tmp_path / "file").write_text(text, encoding="utf-8", newline="")
@@ -31,7 +31,7 @@ def read(corpus, tmp_path):
 
 @pytest.fixture
 def fails(read, tmp_path):
-    """`fails(config, text, **overrides)`: the one-line message, with the file's path written as FILE."""
+    """Return `fails(config, text, **overrides)`, which gives the one-line message with the file's path as FILE."""
 
     def from_text(config, text, **overrides):
         with pytest.raises(HydromelError) as caught:

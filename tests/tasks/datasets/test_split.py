@@ -1,4 +1,4 @@
-"""The cut of missing splits: stable, shares on average, no text in two splits."""
+"""Cutting missing splits: it is stable, fractions hold on average, and no text is in two splits."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ def table(rows):
 
 
 def reference(row: list[str]) -> int:
-    """`content_hash` of one row, byte by byte."""
+    """Compute `content_hash` of one row, byte by byte."""
     data = "".join(row).encode()
     mixed = 0xC2B2AE3D27D4EB4F * (len(row) + 1)
     for position, byte in enumerate(data):

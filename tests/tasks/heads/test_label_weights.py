@@ -1,4 +1,4 @@
-"""Weights of labels and smoothed targets, against sums written out; hidden layers behind the pooling."""
+"""Label weights and smoothed targets, compared with explicit sums; hidden layers after the pooling."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_weight_for_a_label_that_train_lacks() -> None:
 
 
 def slow_smoothed(scores: list[float], gold: int, smoothing: float) -> float:
-    """-sum of q log p, q = (1 - smoothing) at the right answer + smoothing / C at every one."""
+    """Return -sum of q log p, with q = (1 - smoothing) at the target + smoothing / C at every class."""
     log_p = torch.tensor(scores, dtype=torch.float64).log_softmax(0).tolist()
     q = [smoothing / len(scores) + (1 - smoothing) * (place == gold) for place in range(len(scores))]
     return -sum(target * one for target, one in zip(q, log_p, strict=True))
@@ -158,7 +158,7 @@ def test_only_a_softmax_weighs_and_smooths_tags(head: str, given: dict[str, Any]
 
 
 def uneven_files(folder: Path) -> list[str]:
-    """Of label 1 every fifth row alone is left, so that weights matter."""
+    """Keep only every fifth row of label 1, so that weights matter."""
     options = label_files(folder)
     lines = (folder / "train.txt").read_text(encoding="utf-8").splitlines()
     kept = [line for number, line in enumerate(lines) if line[0] == "0" or number % 5 == 0]

@@ -1,4 +1,4 @@
-"""Hinge and count heads, and scores that are given: against the textbook's updates and slow counts."""
+"""Hinge and count heads, and given scores, compared with textbook updates and plain counting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LR = 0.25
 
 
 def given(**changes: Any) -> Classify:
-    """Sums that are scores, and learn by their margins."""
+    """Return a task whose summed vectors are scores, trained with the hinge loss."""
     return classify(**{"pooling": "sum", "head": "hinge", "scores": "given", **changes})
 
 
@@ -44,7 +44,7 @@ def test_hinge_is_the_sum_of_margins_that_are_missed() -> None:
 
 
 def test_weights_of_present_features_move_by_the_rate_where_the_margin_is_missed_and_only_there() -> None:
-    """The worked case: w <- w + lr * y for y * score < 1. Score 0.5 misses, 1.0 and -1.5 do not."""
+    """A worked example: w <- w + lr * y if y * score < 1. Score 0.5 is inside the margin; 1.0 and -1.5 are not."""
     table = nn.Embedding(5, 3)
     nn.init.zeros_(table.weight)
     with torch.no_grad():

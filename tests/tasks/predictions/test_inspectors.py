@@ -1,4 +1,4 @@
-"""Files of predictions: every column of the data, in its own order, and figures that another program counts alike."""
+"""Files of predictions: all columns of the data, in its order, and figures that another program reproduces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VOCABS = {"target": Vocab(("a", "b", "c", "d"), unk=None)}
 
 
 def sentences(path: Path) -> list[list[str]]:
-    """The lines of each sentence of a column file."""
+    """Return the lines of each sentence of a column file."""
     return [part.split("\n") for part in path.read_text(encoding="utf-8").strip("\n").split("\n\n")]
 
 
@@ -259,7 +259,7 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
     batches = [split.select(rows) for rows in np.array_split(rng.permutation(20), -(-20 // size))]
 
     class Given(torch.nn.Module):
-        """Scores that were fixed for each token."""
+        """A model with fixed scores for each token."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""fastText models as fastText wrote them (fasttext/make.py beside this file), against what it says of them."""
+"""fastText models written by fastText (fasttext/make.py in this folder), compared with its own results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_lower_case_comes_before_ngrams() -> None:
 
 
 def hash_of(ngram: str) -> int:
-    """FNV-1a of bytes extended by their sign, as `Dictionary::hash` has it."""
+    """Compute FNV-1a over sign-extended bytes, like `Dictionary::hash`."""
     value = 2166136261
     for byte in ngram.encode():
         value = ((value ^ ((byte - 256 if byte > 127 else byte) % 2**32)) * 16777619) % 2**32

@@ -1,4 +1,4 @@
-"""Text and binary files of vectors: what is read, and what is said of files that are wrong."""
+"""Text and binary vector files: the vectors that are read, and the messages for malformed files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_format_is_told_by_the_content(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lowercase", [False, True])
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_asked_again_says_the_same(name: str, lowercase: bool, tmp_path: Path) -> None:
-    """With longer and shorter words beside those that it has, in whatever order."""
+    """Query the words of the file mixed with longer and shorter ones, in any order."""
     asked = [["é", "the", "th", "thee", "Ann"], [], ["ANN", "nn", "ann", ""], ["THE"], ["unseen"], ["é", "the"]]
     slow = [found_in(tmp_path / "v", FILES[name], *words, lowercase=lowercase) for words in asked]
     opened = VectorFile(tmp_path / "v")
@@ -84,7 +84,7 @@ def test_a_file_that_is_asked_again_says_the_same(name: str, lowercase: bool, tm
 
 
 def test_what_is_wrong_is_said_of_a_file_that_is_asked_again(tmp_path: Path) -> None:
-    """By the line, as at the first time, of words that were not looked at before."""
+    """Errors name the line, as in the first read, for words that were not parsed before."""
     (tmp_path / "v").write_text("a 1.0\n\nb x\nc nan\nd 1.0\nd 2.0", encoding="utf-8")
     opened = VectorFile(tmp_path / "v")
     assert opened.find(["a"], False)[0].tolist() == [[1.0]]
@@ -139,7 +139,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters=" \t\n\v\f\r"), 
 def test_blocks_of_any_size_read_the_same(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, list[float]], block: int
 ) -> None:
-    """And every number is read as Python reads it."""
+    """The block size does not matter, and numbers are parsed as in Python."""
     path = tmp_path_factory.getbasetemp() / "blocks.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_text, "_BLOCK_BYTES", block)

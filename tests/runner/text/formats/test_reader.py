@@ -1,4 +1,4 @@
-"""Passages: every line once, in order, and no more of a text in memory than was asked for."""
+"""Passages: every line once, in order, and no more text in memory than requested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats: the rows of a text, and the text again with answers in their places."""
+"""Text formats: parsing the rows of a text, and writing the text with predictions in the right places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def passage(text: str) -> Passage:
 
 
 def answered(wanted: TextFormat, text: str, *columns: str, probable: bool = False, label: bool = False) -> list[str]:
-    """The text with tokens in capitals as tags (or how many there are as label), a share of 0.25 as probability."""
+    """Write the text with upper-case tokens as tags (or their number as label) and the probability 0.25."""
     parsed = wanted.parse(passage(text), ["tokens", *columns])
     rows = parsed.table["tokens"].to_pylist()
     strings = pa.array([str(len(row)) for row in rows] if label else [[token.upper() for token in row] for row in rows])
@@ -77,7 +77,7 @@ def test_malformed_columns(text: str, expected: str) -> None:
 
 
 def test_lines_of_tokens_are_no_columns() -> None:
-    """One column is, and so are a few tokens that hold spaces."""
+    """A single column is valid, even if a few tokens contain spaces."""
     for text in ("the cat sat\n\non mats", "cat NOUN\nsat VERB"):
         with pytest.raises(
             HydromelError, match=r"x:11: the line has spaces but no tab; use --format lines .* --separator space"
