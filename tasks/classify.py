@@ -1,4 +1,4 @@
-"""Classification: one label for each row."""
+"""Classification: one label per row."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from runner.layers.pooling import Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.baselines.baselines import figures, linear_svm
+from tasks.baselines.baselines import figures, linear_svm, majority_metrics
 from tasks.heads.label_weights import LabelWeights, weighted
 from tasks.heads.outputs import AnswerOutput, OutputHead, OutputKind, output_of, scorer
 from tasks.metrics.example_scores import of_answers
 from tasks.metrics.metrics import LabelMetric
 from tasks.predictions.inspectors import LabelInspector
-from tasks.targets import answer_ids, answers, column, majority_answers, place
+from tasks.targets import answer_ids, answers, column, place
 
 
 class Classify:
-    """One label for each row, from the column `label`.
+    """The task of predicting one label per row, from the column `label`.
 
     Args:
-        name: for messages and records.
-        quality: the metric by which runs are compared.
-        pooling: how the token vectors of a row become one. Rows without tokens pool to zeros.
-        head: what scores mean: softmax (cross entropy), hinge (margins, as of a support vector machine), or count
-            (frequencies, learned in one step; it takes scores as they are given).
-        scores: by a linear layer from the pooled vectors, or given: those vectors are scores.
-        hidden: sizes of the hidden layers (ReLU) between the pooled vectors and their scores; [] for none.
-        dropout: probability, on the pooled vectors and behind each hidden layer.
-        label_smoothing: share of a softmax' target that all labels have in common (Szegedy et al. 2016), 0 to below 1.
-        label_weights: what a row weighs in training by its label (`tasks.heads.label_weights`); null: every row 1.
+        name: the task's name in messages and records.
+        quality: the metric used to compare runs and to choose the best checkpoint.
+        pooling: how the token vectors of a row are reduced to one vector. Rows without tokens pool to zeros.
+        head: the meaning of the scores: softmax (cross entropy), hinge (margins, as in a support vector machine), or
+            count (frequencies, learned in one step; it uses the encoder's scores unchanged).
+        scores: linear: computed by a linear layer from the pooled vectors; given: the pooled vectors are the scores.
+        hidden: sizes of the hidden layers (ReLU) between the pooled vectors and the linear layer; [] for none.
+        dropout: dropout probability on the pooled vectors and after each hidden layer.
+        label_smoothing: share of the softmax target spread evenly over all labels (Szegedy et al. 2016), 0 to below 1.
+        label_weights: weight of each row in the training loss, by its label (`tasks.heads.label_weights`); null: 1.
 
     Raises:
-        HydromelError: hidden layers behind scores, or smoothing without a softmax.
+        HydromelError: hidden layers with given scores, or label smoothing without a softmax.
     """
 
     causal: bool = False
@@ -72,17 +72,18 @@ class Classify:
         self.label_weights = label_weights
         if hidden and self.given:
             raise HydromelError(
-                f"task.hidden={hidden}: pooled vectors that are scores have no layers behind them; use []"
+                f"task.hidden={hidden}: with task.scores=given or task.head=count the pooled vectors are the scores, "
+                "without layers in between; use task.hidden=[]"
             )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         return Vocab.labels(column(train, "label", self.name))
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """The split, with a target of (B,) ids.
+        """Return the split as a batch, with a target of (B,) label ids.
 
         Raises:
-            HydromelError: a label that train lacks.
+            HydromelError: a label that is not in the training set.
         """
         labels = column(table, "label", self.name)
         target = answer_ids(labels, vocabs["target"], lambda row: place(table, row), "label")
@@ -92,10 +93,10 @@ class Classify:
         return len(batch.index)
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> ClassifyHead:
-        """The head for vectors of the encoder's size.
+        """Return a head for vectors of the encoder's output size.
 
         Raises:
-            HydromelError: scores are to be given, by vectors that cannot be scores, or a weight for an unknown label.
+            HydromelError: given scores of the wrong size, or a weight for an unknown label.
         """
         labels = vocabs["target"]
         hidden = HiddenLayers(encoder.output_size, self.hidden, self.dropout)
@@ -109,31 +110,29 @@ class Classify:
     def inspector(self, vocabs: Mapping[str, Vocab]) -> LabelInspector:
         return LabelInspector(vocabs["target"].tokens)
 
-    def outcomes(self, said: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
-        """`right` and `answers` of each row; none of macro F1, which is no sum over rows."""
-        return of_answers(answers(split).numpy(), said, split) if self.quality == "accuracy" else None
+    def outcomes(self, predicted: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
+        """Return the counts `right` and `answers` of each row; None for macro F1, which is not a sum over rows."""
+        return of_answers(answers(split).numpy(), predicted, split) if self.quality == "accuracy" else None
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """The metrics on `test` of always answering train's most frequent label."""
-        metric = self.metric(vocabs)
-        metric.update(majority_answers(train, test, len(vocabs["target"])), test)
-        return metric.compute()
+        """Return the metrics on `test` of always predicting the most frequent label of the training set."""
+        return majority_metrics(self.metric(vocabs), train, test, vocabs["target"])
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """A linear SVM of words and pairs of words, from the first feature."""
+        """Return the figures of a linear SVM over the unigrams and bigrams of the first feature."""
         words, n_labels = vocabs[next(iter(train.features))], len(vocabs["target"])
-        answer = partial(linear_svm, train, test, words, n_labels)
-        return {"svm": figures(self.metric(vocabs), test, answer)}
+        predict = partial(linear_svm, train, test, words, n_labels)
+        return {"svm": figures(self.metric(vocabs), test, predict)}
 
 
 class ClassifyHead(OutputHead):
-    """Pool, transform, score: token vectors (D) -> (B, C).
+    """A classification head that pools, transforms and scores: token vectors (D) -> (B, C).
 
     Args:
         pool: rows of (length, D) -> (B, D).
         hidden: (B, D) -> (B, H).
         linear: (B, H) -> (B, C).
-        output: what scores mean.
+        output: the loss and predictions defined on the scores.
     """
 
     def __init__(

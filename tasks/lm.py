@@ -1,4 +1,4 @@
-"""Language modelling: at each token, what the next one is."""
+"""Language modelling: predicting the next token at each token."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ from tasks.targets import answer_rows, answers, require_tokens
 
 
 class Lm:
-    """The next token at each token; a row's end is the token `<eos>`, which begins the next row's context too.
+    """The task of predicting the next token. A row ends with the token `<eos>`, which also starts the next row.
 
     Args:
-        name: for messages and records.
-        quality: the metric by which runs are compared: a monotone function of nll either way.
-        unit: `line`: rows are independent, and each begins from `<eos>`. `stream`: the split is one row, its text in
+        name: the task's name in messages and records.
+        quality: the metric used to compare runs; both choices are monotone functions of the nll.
+        unit: `line`: rows are independent, and each starts from `<eos>`. `stream`: the split is one row, its text in
             order, for batching=stream.
-        feature: which feature is predicted; its vocabulary is that of the answers.
-        tie_weights: score with the embedding's own vectors (Press and Wolf 2017).
-        init_range: r: weights of its own are drawn evenly from -r to r at first, and biases are 0; None: as torch draws
-            those of a linear layer. Tied weights are the embedding's.
-        cutoffs: ids from which on strings count as rare, in clusters of an adaptive softmax; null: one full softmax.
-        chunk_scores: how many scores, tokens times vocabulary, are in memory at once.
-        precision: of those scores: that of the vectors (`same`), or bfloat16, while the rest stays as it is.
-        dropout: probability, on the encoder's output.
-        locked_dropout: the same, at all tokens of a row alike.
-        activation_penalty, change_penalty: of large outputs, and of ones that change (`LmHead`).
+        feature: the feature that is predicted; its vocabulary is the target vocabulary.
+        tie_weights: use the embedding's vectors as output weights (Press and Wolf 2017).
+        init_range: r: output weights are initialised uniformly in [-r, r] and biases to 0; null: torch's
+            initialisation of a linear layer. Not for tied weights, which the embedding initialises.
+        cutoffs: first id of each cluster of rare strings in an adaptive softmax; null: one full softmax.
+        chunk_scores: number of scores (tokens times vocabulary) held in memory at once.
+        precision: precision of those scores: that of the vectors (`same`), or bfloat16 for the scores alone.
+        dropout: dropout probability on the encoder's output.
+        locked_dropout: dropout probability with one mask for all tokens of a row.
+        activation_penalty, change_penalty: weights of the AR and TAR penalties (`LmHead`).
 
     Raises:
-        HydromelError: an adaptive softmax with tied weights, or in another precision; a range for weights not its own.
+        HydromelError: an adaptive softmax with tied weights or another precision, or `init_range` without one softmax
+            that has its own weights.
     """
 
     causal: bool = True
@@ -80,17 +81,17 @@ class Lm:
         self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
         if cutoffs is not None and (tie_weights or precision != "same"):
             raise HydromelError(
-                f"task.cutoffs={cutoffs}: an adaptive softmax has weights and a precision of its own; "
-                "use task.tie_weights=false and task.precision=same with it"
+                f"task.cutoffs={cutoffs}: an adaptive softmax has its own weights and precision; "
+                "use it with task.tie_weights=false and task.precision=same"
             )
         if init_range is not None and (tie_weights or cutoffs is not None):
             raise HydromelError(
-                f"task.init_range={init_range}: it is for one softmax with weights of its own; use "
-                "task.init_range=null (embedding.init_range is for tied weights)"
+                f"task.init_range={init_range} initialises a full softmax with its own weights; use "
+                "task.init_range=null (for tied weights set embedding.init_range)"
             )
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
-        """The predicted feature's own.
+        """Return the vocabulary of the predicted feature.
 
         Raises:
             HydromelError: no feature of that name.
@@ -100,37 +101,42 @@ class Lm:
         return vocabs[self.feature]
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """Inputs and what follows each of them: a row of n tokens t1..tn becomes `<eos>` t1..tn -> t1..tn `<eos>`.
+        """Return inputs and next tokens: a row of n tokens t1..tn becomes `<eos>` t1..tn -> t1..tn `<eos>`.
 
-        So every token, and every row's end, is predicted once, and a blank line is a row of length 1. One after another
-        these rows are also the stream and its next tokens; it is the same values as one row.
+        Every token and every row end is predicted exactly once, and a blank line is a row of length 1. The concatenated
+        rows are also the inputs and next tokens of the stream, so `unit=stream` uses the same values as a single row.
+
+        Raises:
+            HydromelError: a predicted feature with words from outside the training set.
         """
         if vocabs[self.feature].extra:
             raise HydromelError(
-                f"features.{self.feature}.extend=true: task=lm predicts words of train alone; use extend=false"
+                f"features.{self.feature}.extend=true: task=lm predicts only words of the training set; use "
+                f"features.{self.feature}.extend=false"
             )
         rows = next(iter(features.values())).rows
         lengths = rows.host_lengths + 1
-        wide = Rows(lengths if self.unit == "line" else lengths.sum(keepdims=True), rows.device)
-        # tokens in front of which so many rows have begun move on by as many places
+        rows_with_ends = Rows(lengths if self.unit == "line" else lengths.sum(keepdims=True), rows.device)
+        # Each row gains one token, so the tokens of row r (from 0) move right by r places. This leaves a free slot
+        # after every row; shifted by one more, the free slot is in front of every row.
         slots = torch.arange(rows.n_tokens, device=rows.device) + rows.row
 
         def with_ends(feature: Ragged, end: int, slots: Tensor) -> Ragged:
-            values = feature.values.new_full((wide.n_tokens,), end)
-            return Ragged(values.index_copy_(0, slots, feature.values), wide, "packed")
+            values = feature.values.new_full((rows_with_ends.n_tokens,), end)
+            return Ragged(values.index_copy_(0, slots, feature.values), rows_with_ends, "packed")
 
         inputs = {name: with_ends(feature, vocabs[name].ids[EOS], slots + 1) for name, feature in features.items()}
         target = with_ends(features[self.feature], vocabs["target"].ids[EOS], slots)
-        return Batch(inputs, target.map(Tensor.long), np.arange(wide.n_rows))
+        return Batch(inputs, target.map(Tensor.long), np.arange(rows_with_ends.n_rows))
 
     def count(self, batch: Batch) -> int:
         return answer_rows(batch).n_tokens
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> LmHead:
-        """Scores of every string of the vocabulary, by weights of its own or by the embedding's.
+        """Return a head over the whole vocabulary, with its own weights or the embedding's.
 
         Raises:
-            HydromelError: an encoder of one vector a row, or weights to be tied that do not fit.
+            HydromelError: an encoder with one vector per row, or tied weights of the wrong size.
         """
         require_tokens(encoder, self.name)
         size = encoder.output_size
@@ -153,8 +159,10 @@ class Lm:
             raise HydromelError(f"task.cutoffs={self.cutoffs}: {error}") from error
 
     def metric(self, vocabs: Mapping[str, Vocab]) -> PerplexityMetric:
-        """Bits per character too, where every string of the vocabulary is one character (`<eos>` is the line end), and
-        perplexity of words where tokens are pieces of them.
+        """Return the perplexity metric.
+
+        It reports bits per character if every string of the vocabulary is one character (`<eos>` is the line end), and
+        word perplexity if tokens are pieces of words.
         """
         if vocabs["target"].merges is not None:
             return PerplexityMetric(per_character=False, pieces=PieceCounts(self.feature, vocabs["target"]))
@@ -162,30 +170,33 @@ class Lm:
         return PerplexityMetric(per_character=all(len(string) == 1 for string in strings))
 
     def inspector(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Nothing: a probability of each word says more than the likeliest word."""
+        """Return None: the probability of each word is more informative than a file of most likely words."""
 
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
     ) -> dict[str, Any]:
-        """By position in a line and by frequency in train (`tasks.metrics.likelihood`), from each token's nats (N,)."""
+        """Return perplexities by position in a line and by frequency in the training set, from each token's nats (N,).
+
+        See `tasks.metrics.likelihood`.
+        """
         vocab = vocabs["target"]
         counts = np.bincount(answers(train).numpy(), minlength=len(vocab))
-        begins = split.features[self.feature].tokens().numpy() == vocabs[self.feature].ids[EOS]
-        apart = {vocab.tokens[one]: one for one in (vocab.unk, vocab.ids[EOS]) if one is not None}
+        starts_line = split.features[self.feature].tokens().numpy() == vocabs[self.feature].ids[EOS]
+        special_ids = {vocab.tokens[token]: token for token in (vocab.unk, vocab.ids[EOS]) if token is not None}
         return {
-            "by_position": by_position(losses, begins),
-            "by_frequency": by_frequency(losses, answers(split).numpy(), counts, apart),
+            "by_position": by_position(losses, starts_line),
+            "by_frequency": by_frequency(losses, answers(split).numpy(), counts, special_ids),
         }
 
-    def outcomes(self, said: npt.NDArray[np.float64], split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes:
-        """`nats` and `tokens` of each line, or of `blocks` of a stream."""
+    def outcomes(self, losses: npt.NDArray[np.float64], split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes:
+        """Return the `nats` and `tokens` of each line, or of each of the `blocks` of a stream."""
         lengths = answer_rows(split).host_lengths
-        return of_losses(said, lengths if self.unit == "line" else blocks(int(lengths.sum())))
+        return of_losses(losses, lengths if self.unit == "line" else blocks(int(lengths.sum())))
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """The metrics on `test` of train's token frequencies (a unigram model), not smoothed.
+        """Return the metrics on `test` of a unigram model: token frequencies of the training set, not smoothed.
 
-        `<unk>` counts as seen once where train has none, lest one unknown token of test make all infinite.
+        `<unk>` counts as seen at least once, since a single unknown token of `test` would make the loss infinite.
         """
         vocab = vocabs["target"]
         counts = torch.bincount(answers(train), minlength=len(vocab)).double()
@@ -196,17 +207,20 @@ class Lm:
         return metric.compute()
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """5-grams with Kneser-Ney smoothing, and the same with a cache of recent tokens."""
+        """Return the figures of a 5-gram model with Kneser-Ney smoothing, with and without a cache of recent tokens."""
         return kneser_ney(train, test, self.feature, vocabs["target"], lambda: self.metric(vocabs))
 
 
 def _tied_weight(input_size: int, n_tokens: int, embedding: nn.Module) -> nn.Parameter:
     weight = getattr(embedding, "weight", None)
     if not isinstance(weight, nn.Parameter) or weight.shape[0] != n_tokens:
-        raise HydromelError("task.tie_weights=true needs embedding=word over the predicted feature (task.feature)")
+        raise HydromelError(
+            "task.tie_weights=true needs embedding=word over the predicted feature (task.feature); "
+            "use that embedding or task.tie_weights=false"
+        )
     if weight.shape[1] != input_size:
         raise HydromelError(
-            f"task.tie_weights=true: embedding.size={weight.shape[1]}, but the encoder gives {input_size}; "
+            f"task.tie_weights=true: embedding.size={weight.shape[1]}, but the encoder's output size is {input_size}; "
             "make them equal or use task.tie_weights=false"
         )
     return weight

@@ -1,4 +1,4 @@
-"""Tagging: one tag for each token, plain or forming spans."""
+"""Tagging: one tag per token, either plain tags or tags that encode spans."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runner.layers.crf.crf import Constrain
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.baselines.baselines import figures, most_frequent
+from tasks.baselines.baselines import figures, majority_metrics, most_frequent
 from tasks.heads.label_weights import LabelWeights, weighted
 from tasks.heads.outputs import OUTPUTS, Output, output_of, scorer
 from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
@@ -31,34 +31,34 @@ from tasks.predictions.inspectors import TagInspector
 from tasks.spans.constraints import allowed_by
 from tasks.spans.schemes import Conversion
 from tasks.spans.tags import Scheme, SpanTags, all_tags, as_scheme, illegal
-from tasks.targets import answer_ids, answer_rows, column, majority_answers, place, require_tokens
+from tasks.targets import answer_ids, answer_rows, column, place, require_tokens
 
 
 class Tag:
-    """One tag for each token, from the column `tags`.
+    """The task of predicting one tag per token, from the column `tags`.
 
     Args:
-        name: for messages and records.
-        quality: the metric by which runs are compared; null: `f1` of spans where tags form them, else `accuracy`.
-        span_scheme: how tags form spans (IOB1, IOB2, IOBES), or null for plain tags, such as parts of speech.
-        train_scheme: the scheme of the tags that are learned and predicted (null: `span_scheme`). Predictions are
-            converted to `span_scheme` before they are measured or written, so figures compare whatever was learned.
-        head: softmax (each token by itself), crf (all tags of a row at once), or count (frequencies, learned in one
-            step from scores that the encoder gives).
-        constraints: where tags that the scheme does not let follow one another are forbidden: in decoding, in a crf's
-            training, in both, or nowhere.
-        dropout: probability, on the encoder's output.
-        label_smoothing: share of a softmax' target that all tags have in common (Szegedy et al. 2016), 0 to below 1.
-        label_weights: what a token weighs in a softmax' training by its (learned) tag (`tasks.heads.label_weights`);
-            null: 1.
+        name: the task's name in messages and records.
+        quality: the metric used to compare runs; null: span `f1` if the tags encode spans, else `accuracy`.
+        span_scheme: how tags encode spans (IOB1, IOB2, IOBES), or null for plain tags such as parts of speech.
+        train_scheme: the scheme of the tags that the model learns and predicts (null: `span_scheme`). Predictions are
+            converted to `span_scheme` before they are measured or written, so figures are comparable across schemes.
+        head: softmax (each token independently), crf (all tags of a row jointly), or count (frequencies, learned in
+            one step from scores computed by the encoder).
+        constraints: where the transitions that the scheme forbids are excluded: decode, train (a CRF's training),
+            both, or none.
+        dropout: dropout probability on the encoder's output.
+        label_smoothing: share of the softmax target spread evenly over all tags (Szegedy et al. 2016), 0 to below 1.
+        label_weights: weight of each token in the softmax's training loss, by its tag in the learned scheme
+            (`tasks.heads.label_weights`); null: 1.
 
     Raises:
-        HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, constraints on the training of a
-            softmax, smoothing or weights without one, or a quality that such tags do not have.
+        HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, training constraints with a
+            softmax, smoothing or weights without a softmax, or a quality that does not apply to such tags.
 
     Attributes:
-        scheme: of the data set's tags.
-        learned_scheme: of the target vocabulary's tags.
+        scheme: the scheme of the data set's tags; None for plain tags.
+        learned_scheme: the scheme of the tags in the target vocabulary.
     """
 
     causal: bool = False
@@ -78,22 +78,28 @@ class Tag:
     ) -> None:
         self.name = name
         self.scheme = None if span_scheme is None else as_scheme(span_scheme)
-        if train_scheme is not None and self.scheme is None:
-            raise HydromelError(f"task.train_scheme={train_scheme} needs spans, but task.span_scheme=null: plain tags")
+        for option, value, off in (("train_scheme", train_scheme, "null"), ("constraints", constraints, "none")):
+            if self.scheme is None and value not in (None, "none"):
+                raise HydromelError(
+                    f"task.{option}={value} needs span tags, but task.span_scheme=null means plain tags; "
+                    f"use task.{option}={off}"
+                )
         self.learned_scheme = train_scheme or self.scheme
         self.head_kind, self.constraints = head, constraints
-        if constraints != "none" and self.scheme is None:
-            raise HydromelError(f"task.constraints={constraints} needs spans, but task.span_scheme=null: plain tags")
         if constraints in ("train", "both") and head == "softmax":
             raise HydromelError(
-                f"task.constraints={constraints}: training a softmax has no transitions to constrain; use decode or "
-                "none, or task.head=crf"
+                f"task.constraints={constraints}: a softmax has no transitions to constrain in training; use "
+                "task.constraints=decode or none, or task.head=crf"
             )
         if constraints != "none" and head == "count":
-            raise HydromelError(f"task.constraints={constraints}: counts have no transitions to constrain; use none")
+            raise HydromelError(
+                f"task.constraints={constraints}: task.head=count has no transitions to constrain; "
+                "use task.constraints=none"
+            )
         if head != "softmax" and (label_smoothing or label_weights is not None):
             raise HydromelError(
-                f"task.head={head} has neither label_smoothing nor label_weights; use 0.0 and null, or a softmax"
+                f"task.head={head} supports neither label_smoothing nor label_weights; use task.label_smoothing=0.0 "
+                "and task.label_weights=null, or task.head=softmax"
             )
         self.softmax = output_of("softmax", label_smoothing)
         self.label_weights, self.dropout = label_weights, dropout
@@ -104,16 +110,19 @@ class Tag:
             raise HydromelError(f"task.quality={quality}; with task.span_scheme={scheme} use {' or '.join(possible)}")
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
-        """Train's tags; with a scheme also every other prefix of the types seen, which valid or test may have.
+        """Return the tags of the training set; with a scheme, also all other prefixes of the span types seen there.
+
+        Valid and test may contain such prefixes even if the training set does not.
 
         Raises:
-            HydromelError: pieces of words; tags that should form spans, none of which does; malformed ones that are to
-                be converted; illegal ones, where training is constrained.
+            HydromelError: subword tokens; a span scheme although no tag encodes a span; malformed tags that would have
+                to be converted; illegal tags with constrained training.
         """
         for name, vocab in vocabs.items():
             if vocab.merges is not None:
                 raise HydromelError(
-                    f"task={self.name} answers each word, and features.{name} has pieces of words; use features=words"
+                    f"task={self.name} predicts one tag per word, but features.{name} splits words into pieces; "
+                    "use features=words"
                 )
         tags, offsets = _flat(column(train, "tags", self.name))
         plain = Vocab.labels(tags)
@@ -122,10 +131,10 @@ class Tag:
         types = SpanTags.of(plain.tokens).types
         if not types:
             raise HydromelError(
-                f"task.span_scheme={self.scheme}: no tag of train is a span's ({', '.join(plain.tokens[:5])}, ...); "
-                "use task.span_scheme=null for plain tags"
+                f"task.span_scheme={self.scheme}: no tag of the training set encodes a span "
+                f"({', '.join(plain.tokens[:5])}, ...); use task.span_scheme=null for plain tags"
             )
-        # dict.fromkeys: malformed tags that the reader was told to keep come last
+        # Legal tags come first, so everything after them is malformed (`dataset.strict_tags=false` keeps such tags).
         own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
         ids = own.encode(tags)
         if self.learned_scheme in (None, self.scheme):
@@ -134,38 +143,38 @@ class Tag:
             return own.counted(ids)
         if malformed := own.tokens[len(all_tags(types, self.scheme)) :]:
             raise HydromelError(
-                f"task.train_scheme={self.learned_scheme}: '{malformed[0]}' of train is no tag of {self.scheme}, so it "
-                "cannot be converted; use task.train_scheme=null"
+                f"task.train_scheme={self.learned_scheme}: '{malformed[0]}' in the training set is not a tag of "
+                f"{self.scheme}, so it cannot be converted; use task.train_scheme=null"
             )
         learned = Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
         return learned.counted(Conversion.of(own.tokens, self.learned_scheme)(ids, offsets))
 
     def _require_legal(self, train: pa.Table, tags: pa.Array, offsets: IntArray, scheme: Scheme) -> None:
-        wrong = illegal(tags, offsets, scheme)
-        if len(wrong):
-            first = int(wrong[0])
+        illegal_places = illegal(tags, offsets, scheme)
+        if len(illegal_places):
+            first = int(illegal_places[0])
             raise HydromelError(
-                f"{_at(train, offsets, first)}: '{tags[first].as_py()}' may not stand there in {scheme}; a crf whose "
-                "training is constrained gives it no probability: use task.constraints=decode or none"
+                f"{_at(train, offsets, first)}: tag '{tags[first].as_py()}' is illegal here in {scheme}, and a "
+                "CRF with constrained training gives it probability 0; use task.constraints=decode or none"
             )
 
     def own_tags(self, learned: Vocab) -> tuple[str, ...]:
-        """The data set's tags, from those that are learned."""
+        """Return the data set's tags for a vocabulary of learned tags."""
         if self.scheme is None or self.learned_scheme == self.scheme:
             return learned.tokens
         return tuple(all_tags(SpanTags.of(learned.tokens).types, self.scheme))
 
     def to_own(self, learned: Vocab) -> Conversion | None:
-        """From learned tags to the data set's; None where they are the same."""
+        """Return the conversion from learned tags to the data set's tags; None if they are the same."""
         if self.scheme is None or self.learned_scheme == self.scheme:
             return None
         return Conversion.of(learned.tokens, self.scheme)
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
-        """The split, with a packed target of (N,) ids, of learned tags, over the features' own rows.
+        """Return the split as a batch, with a packed target of (N,) ids of learned tags over the features' rows.
 
         Raises:
-            HydromelError: a tag that train lacks, or a row with more or fewer tags than tokens.
+            HydromelError: a tag that is not in the training set, or a row with more or fewer tags than tokens.
         """
         tags, offsets = _flat(column(table, "tags", self.name))
         rows = next(iter(features.values())).rows
@@ -185,10 +194,11 @@ class Tag:
         return answer_rows(batch).n_tokens
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> TagHead:
-        """Scores of every tag.
+        """Return a head that scores every tag for each token.
 
         Raises:
-            HydromelError: an encoder of one vector a row, or of vectors that cannot be counts, or a weight for no tag.
+            HydromelError: an encoder with one vector per row, given scores of the wrong size, or a weight for an
+                unknown tag.
         """
         require_tokens(encoder, self.name)
         tags = vocabs["target"].tokens
@@ -214,34 +224,33 @@ class Tag:
     def inspector(self, vocabs: Mapping[str, Vocab]) -> TagInspector:
         return TagInspector(self.own_tags(vocabs["target"]), self.scheme, self.to_own(vocabs["target"]))
 
-    def outcomes(self, said: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
-        """Of each row `right`, `predicted` and `gold` spans, or `right` and `answers` for accuracy, in the data set's
-        own tags; none of macro F1, which is no sum over rows.
+    def outcomes(self, predicted: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
+        """Return counts per row, in the data set's tags; None for macro F1, which is not a sum over rows.
+
+        For F1 the counts are of `right`, `predicted` and `gold` spans; for accuracy of `right` and all `answers`.
         """
         if self.quality == "macro_f1":
             return None
-        return self.inspector(vocabs).outcomes(said, split, by_span=self.quality == "f1")
+        return self.inspector(vocabs).outcomes(predicted, split, by_span=self.quality == "f1")
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """The metrics on `test` of always answering train's most frequent tag."""
-        metric = self.metric(vocabs)
-        metric.update(majority_answers(train, test, len(vocabs["target"])), test)
-        return metric.compute()
+        """Return the metrics on `test` of always predicting the most frequent tag of the training set."""
+        return majority_metrics(self.metric(vocabs), train, test, vocabs["target"])
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """Each word's most frequent tag; words are the first feature."""
+        """Return the figures of predicting each word's most frequent tag; words are the first feature."""
         words, n_tags = vocabs[next(iter(train.features))], len(vocabs["target"])
-        answer = partial(most_frequent, train, test, words, n_tags)
-        return {"most_frequent_tag": figures(self.metric(vocabs), test, answer)}
+        predict = partial(most_frequent, train, test, words, n_tags)
+        return {"most_frequent_tag": figures(self.metric(vocabs), test, predict)}
 
 
 def _flat(tags: pa.ListArray) -> tuple[pa.Array, IntArray]:
-    """(N,) the tags of all rows, and (B+1,) where rows begin."""
+    """Return the tags (N,) of all rows, and the rows' offsets (B+1,), starting at 0."""
     offsets: IntArray = tags.offsets.to_numpy().astype(np.int64)
     return pc.list_flatten(tags), offsets - offsets[0]
 
 
 def _at(table: pa.Table, offsets: IntArray, token: int) -> str:
-    """Where the n-th token stands."""
+    """Return the position of the n-th token of a split, for messages."""
     row = int(np.searchsorted(offsets, token, side="right")) - 1
     return f"{place(table, row)}, token {token - offsets[row] + 1}"

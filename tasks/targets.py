@@ -1,6 +1,6 @@
-"""What the three tasks share: reading a table's answers, cross entropy, and the baseline of always one answer.
+"""Helpers of all three tasks: reading targets from a table, cross entropy, and the majority baseline.
 
-Shapes: N answers (rows, or real tokens), C possible answers.
+Shapes: B rows, N targets (one per row, or one per real token), C classes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.text.vocab import Vocab
 
-SHOWN_LABELS = 12  # of the known ones in an error
+SHOWN_LABELS = 12  # known labels listed in an error message
 
 
 def column(table: pa.Table, name: str, task: str) -> pa.Array:
-    """One contiguous column of a corpus.
+    """Return a column of a corpus as one contiguous array.
 
     Raises:
         HydromelError: the corpus has no such column.
@@ -33,13 +33,13 @@ def column(table: pa.Table, name: str, task: str) -> pa.Array:
     if name not in table.column_names:
         raise HydromelError(
             f"task={task} needs the column '{name}', but this data set has {', '.join(table.column_names)}; "
-            "choose another with dataset=NAME"
+            "choose another data set with dataset=NAME"
         )
     return table[name].combine_chunks()
 
 
 def place(table: pa.Table, row: int) -> str:
-    """Where row `row` stands: `file:line` as far as the table knows, else its number in the split, from 1."""
+    """Return the position of a row for messages: `file:line` if the table has it, else the 1-based row number."""
     if "origin" in table.column_names:
         return str(table["origin"][row].as_py())
     path = (table.schema.metadata or {}).get(b"path")
@@ -49,84 +49,88 @@ def place(table: pa.Table, row: int) -> str:
 
 
 def answer_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: str) -> Tensor:
-    """(N,) int64 ids of `strings`.
+    """Return the int64 ids (N,) of label or tag strings.
 
     Args:
         strings: (N,) labels or tags.
-        vocab: those of train.
-        at: where the n-th string stands, for the message.
+        vocab: the labels or tags of the training set.
+        at: index of a string -> its position, for the message.
         what: `label` or `tag`.
 
     Raises:
-        HydromelError: a string that train lacks.
+        HydromelError: a string that is not in the training set.
     """
     ids = vocab.encode(strings)
     missing = np.flatnonzero(ids < 0)
     if len(missing):
         first = int(missing[0])
-        more = f" (nor are {len(missing) - 1} more of this split)" if len(missing) > 1 else ""
+        more = f" (nor are {len(missing) - 1} more in this split)" if len(missing) > 1 else ""
         shown = ", ".join(vocab.tokens[:SHOWN_LABELS]) + (", ..." if len(vocab) > SHOWN_LABELS else "")
         raise HydromelError(
-            f"{at(first)}: {what} '{strings[first].as_py()}' is not in train{more}; its {len(vocab)} are {shown}"
+            f"{at(first)}: {what} '{strings[first].as_py()}' is not in the training set{more}, which has "
+            f"{len(vocab)} {what}s: {shown}"
         )
     return torch.from_numpy(ids.astype(np.int64))
 
 
 def answers(batch: Batch) -> Tensor:
-    """(N,) int64: the right answers, of rows or of real tokens."""
+    """Return the int64 target ids (N,) of a batch, one per row or one per real token."""
     return (batch.target.tokens() if isinstance(batch.target, Ragged) else batch.target).long()
 
 
 def answer_rows(batch: Batch) -> Rows:
-    """The rows of a target that has one answer a token; true ones, also where the features' claim too much."""
+    """Return the rows of a target with one id per token.
+
+    They have the true lengths, even in the unmasked layout, where the features' rows include the padding.
+    """
     if not isinstance(batch.target, Ragged):
-        raise TypeError("this batch has one answer a row, not one a token")
+        raise TypeError("this batch has one target per row; one per token is needed")
     return batch.target.rows
 
 
 def require_tokens(encoder: Encoder, task: str) -> None:
-    """Let pass only encoders that give a vector for each token.
+    """Check that an encoder computes one vector per token.
 
     Raises:
-        HydromelError: this one gives one for each row.
+        HydromelError: the encoder computes one vector per row.
     """
     if not encoder.per_token:
         raise HydromelError(
-            f"task={task} needs a vector for each token, but this encoder gives one for each row; "
+            f"task={task} needs one vector per token, but this encoder computes one per row; "
             "use encoder=conv, rnn or transformer"
         )
 
 
 def token_vectors(encoded: Ragged, batch: Batch) -> Tensor:
-    """(N, D) encoder outputs at the tokens that have an answer, and no others."""
+    """Return the encoder's outputs (N, D) at the tokens that have a target."""
     rows = answer_rows(batch)
     if encoded.layout == "packed" and encoded.rows.n_tokens == rows.n_tokens:
         return encoded.values
-    # by the target's own rows: in the unmasked layout the features' rows reach into the padding
+    # Select by the target's rows: in the unmasked layout the features' rows include the padding.
     rectangle = encoded.values if encoded.layout == "padded" else encoded.pad().values
     return rectangle.flatten(0, 1).index_select(0, rows.flat)
 
 
-def cross_entropy(scores: Tensor, right: Tensor, smoothing: float = 0.0) -> Tensor:
-    """(N,) -log softmax(scores (N, C)) at the `right` answers (N,), in nats and in float32 at least.
+def cross_entropy(scores: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return -log softmax(scores (N, C)) at the target ids (N,): (N,) in nats, in float32 or wider.
 
     Args:
-        smoothing: share of the target that all C answers have in common (Szegedy et al. 2016, section 7).
+        smoothing: share of the target distribution spread evenly over all C classes (Szegedy et al. 2016, section 7).
     """
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return F.cross_entropy(exact, right, reduction="none", label_smoothing=smoothing)
+    return F.cross_entropy(exact, target, reduction="none", label_smoothing=smoothing)
 
 
 def softmax(scores: Tensor) -> Tensor:
-    """(N, C) of scores (N, C), in float32 at least."""
+    """Return the softmax over classes of scores (N, C), in float32 or wider."""
     return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(dim=1)
 
 
 def per_row(losses: Tensor | Ragged) -> Tensor:
-    """(B,) what each row adds to the loss, from a head's `losses`; rows without tokens add 0."""
+    """Return each row's contribution (B,) to the loss, from a head's `losses`; rows without tokens contribute 0."""
     return sum_pool(losses) if isinstance(losses, Ragged) else losses
 
 
 def majority_answers(train: Batch, test: Batch, n_labels: int) -> Tensor:
-    """(N,) train's most frequent answer (of equal ones the first), for all of `test`."""
+    """Return the most frequent target of `train` for all of `test`: (N,). Among ties the lowest id wins."""
     return torch.bincount(answers(train), minlength=n_labels).argmax().expand(len(answers(test)))

@@ -1,4 +1,4 @@
-"""Embeddings: ids of a token's features -> one vector a token.
+"""Embeddings: ids of a token's features -> one vector per token.
 
-Training, evaluation and experiments may import it. It imports layers and vocabularies, no config and no batches.
+Training, evaluation and experiments may import it. It imports layers and vocabularies, but no config and no batches.
 """

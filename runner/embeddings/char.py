@@ -1,8 +1,9 @@
-"""Vectors of words, composed of their characters: by convolutions, or by a recurrent layer.
+"""Word vectors composed from characters by convolutions or by a recurrent layer.
 
-What a form is composed to has no context, so a batch composes each of its distinct forms once. Which these are is told
-by ids on the host (`Ragged.on_host`): a device would have to be waited for. Their characters are rows of their own, one
-a form. Dropout falls on the tokens' vectors, not on the forms': two tokens of one form lose different numbers.
+The vector of a form does not depend on its context, so a batch composes each of its distinct forms only once. The
+distinct forms are found from ids on the host (`Ragged.on_host`), to avoid a synchronisation with the device. Each form
+is a row of characters. Dropout is applied to the tokens' vectors, not to the forms': two tokens of the same form get
+different masks.
 """
 
 from __future__ import annotations
@@ -30,22 +31,22 @@ from runner.text.vocab import Vocab
 
 
 class Spelled(nn.Module):
-    """Characters of the distinct forms of a batch.
+    """A look-up of character vectors for the distinct forms of a batch.
 
-    How forms are spelt is made from the vocabulary, and no part of a checkpoint: a model for more forms has the same
+    The spelling of forms comes from the vocabulary and is not part of a checkpoint: a model for more forms has the same
     weights.
 
     Args:
-        vocabs: of all features.
-        feature: of forms (`runner.text.features.Characters`).
-        size: D, numbers a character.
-        max_characters: of a form that are read; longer ones are cut.
+        vocabs: vocabularies of all features.
+        feature: a feature of forms (`runner.text.features.Characters`).
+        size: D, size of a character's vector.
+        max_characters: number of characters read of each form; longer forms are truncated.
 
     Attributes:
-        composed: `real` and `padded` characters of all that was asked for so far, counted on the host.
+        composed: number of `real` and `padded` characters looked up so far, counted on the host.
 
     Raises:
-        HydromelError: no feature of that name, or one that has no characters.
+        HydromelError: no feature of that name, or one without characters.
     """
 
     def __init__(self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int) -> None:
@@ -57,8 +58,8 @@ class Spelled(nn.Module):
         self.alphabet = vocabs[feature].alphabet
         if not self.alphabet:
             raise HydromelError(
-                f"embedding.feature={feature}: features.{feature} has no characters; use one whose _target_ is "
-                "runner.text.features.Characters, such as features=words_chars, and a min_count that leaves some"
+                f"embedding.feature={feature}: features.{feature} has no characters; use a feature with the _target_ "
+                "runner.text.features.Characters, such as features=words_chars, and a min_count that some reach"
             )
         self.table = nn.Embedding(FIRST + len(self.alphabet), size)
         self.register_buffer("symbols", None, persistent=False)
@@ -66,13 +67,17 @@ class Spelled(nn.Module):
         self.admit(vocabs)
 
     def admit(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Spell the forms of vocabularies that have grown since (`runner.text.open_vocabulary`)."""
+        """Spell the forms of extended vocabularies (see `runner.text.open_vocabulary`)."""
         self.spelling: Spelling = spell(vocabs[self.feature].tokens, self.alphabet, self.max_characters)
         self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
 
     def forward(self, ids: Ragged) -> tuple[Ragged, Tensor]:
-        """Ids of N tokens -> rows of (characters, D), one a distinct form, packed; (N,) the row of each token."""
-        forms, of_token = np.unique(ids.on_host(), return_inverse=True)
+        """Return the character vectors of the distinct forms of N tokens, and the row (N,) of each token among them.
+
+        The character vectors are packed rows of (characters, D), one per form.
+        """
+        # Each distinct form once; `spans` lists the places of its characters among the symbols of all forms.
+        forms, form_of_token = np.unique(ids.on_host(), return_inverse=True)
         starts, ends = self.spelling.offsets[forms], self.spelling.offsets[forms + 1]
         rows, places = spans(starts, ends - starts, self.symbols.device)
         rows.stepped = ids.rows.stepped
@@ -80,10 +85,10 @@ class Spelled(nn.Module):
         characters = Ragged(vectors, rows, "packed")
         self.composed["real"] += rows.n_tokens
         self.composed["padded"] += characters.padded_tokens
-        return characters, sent(of_token, vectors.device)
+        return characters, sent(form_of_token, vectors.device)
 
     def describe(self, splits: Splits) -> dict[str, Any]:
-        """What `result.json` says of these characters."""
+        """Return this embedding's entry in `result.json`."""
         cut = self.spelling.cut
         return {
             "feature": self.feature,
@@ -97,40 +102,40 @@ class Spelled(nn.Module):
 
 
 def describe_characters(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
-    """What `result.json` says of each embedding of characters in the model."""
+    """Return the entries of `result.json` for all character embeddings in the model."""
     return [module.describe(splits) for module in model.modules() if isinstance(module, Spelled)]
 
 
 def composed_characters(model: nn.Module) -> dict[str, int]:
-    """Characters that the model's embeddings composed so far, real and padded; {} where it has no such embedding."""
+    """Return the real and padded characters that the model has composed so far; {} without character embeddings."""
     counts = [module.composed for module in model.modules() if isinstance(module, Spelled)]
-    return {key: sum(one[key] for one in counts) for key in counts[0]} if counts else {}
+    return {key: sum(count[key] for count in counts) for key in counts[0]} if counts else {}
 
 
 def line_of_cuts(described: Mapping[str, Any]) -> str | None:
-    """What the console says of words that were cut; None where none was."""
+    """Return the console line about truncated words, or None if there are none."""
     if not described["cut_forms"]:
         return None
     cut = ", ".join(f"{split} {tokens:,}" for split, tokens in described["cut_tokens"].items())
     return (
         f"{described['cut_forms']:,} forms of features.{described['feature']} are longer than "
-        f"max_characters={described['max_characters']} and are cut; tokens of {cut}"
+        f"max_characters={described['max_characters']} and are truncated; affected tokens: {cut}"
     )
 
 
 class CharConv(nn.Module):
-    """Convolutions over a word's characters, each filter's largest output, optionally highway layers (Kim et al. 2016).
+    """An embedding by convolutions over a word's characters, max pooling and optional highway layers (Kim et al. 2016).
 
     Args:
-        vocabs: of all features.
-        feature: of forms (`runner.text.features.Characters`).
-        size: numbers a character.
-        max_characters: of a word that are read; longer ones are cut, and counted.
-        widths: characters that the filters see.
-        filters: of each width.
-        activation: relu or tanh, before the largest is taken.
-        highway: how many such layers.
-        dropout: probability of dropping a number of a word's vector.
+        vocabs: vocabularies of all features.
+        feature: a feature of forms (`runner.text.features.Characters`).
+        size: size of a character's vector.
+        max_characters: number of characters read of each word; longer words are truncated and counted.
+        widths: widths of the filters, in characters.
+        filters: number of filters of each width.
+        activation: relu or tanh, before the pooling.
+        highway: number of highway layers.
+        dropout: probability of dropping an element of a word's vector.
 
     Raises:
         ValueError: no widths.
@@ -162,24 +167,26 @@ class CharConv(nn.Module):
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids of forms -> rows of (length, filters * number of widths)."""
         ids = features[self.spelled.feature]
-        characters, of_token = self.spelled(ids)
-        # no activation changes which output is largest
+        characters, form_of_token = self.spelled(ids)
+        # Both activations are monotone, so pooling first gives the same result with fewer activations.
         largest = max_pool(side_by_side([*self.convolutions], characters, None))
         vectors = self.highway(self.activation(largest))
-        return self.dropout.of(_of_tokens(vectors, of_token, ids))
+        return self.dropout.of(_of_tokens(vectors, form_of_token, ids))
 
 
 class CharRnn(nn.Module):
-    """The last states of a recurrent layer over a word's characters, read forwards and backwards (Lample et al. 2016).
+    """An embedding by the final states of a bidirectional recurrent layer over a word's characters.
+
+    See Lample et al. 2016.
 
     Args:
-        vocabs: of all features.
-        feature: of forms (`runner.text.features.Characters`).
-        size: numbers a character.
-        max_characters: of a word that are read; longer ones are cut, and counted.
+        vocabs: vocabularies of all features.
+        feature: a feature of forms (`runner.text.features.Characters`).
+        size: size of a character's vector.
+        max_characters: number of characters read of each word; longer words are truncated and counted.
         cell: rnn, gru or lstm.
-        hidden: numbers a direction.
-        dropout: probability of dropping a number of a word's vector.
+        hidden: hidden units per direction.
+        dropout: probability of dropping an element of a word's vector.
     """
 
     def __init__(
@@ -203,12 +210,18 @@ class CharRnn(nn.Module):
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Ids of forms -> rows of (length, 2 * hidden)."""
         ids = features[self.spelled.feature]
-        characters, of_token = self.spelled(ids)
+        characters, form_of_token = self.spelled(ids)
         (ahead, _), (back, _) = self.forwards(characters, None), self.backwards(characters, None)
-        return self.dropout.of(_of_tokens(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), of_token, ids))
+        return self.dropout.of(_of_tokens(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), form_of_token, ids))
 
 
-def _of_tokens(vectors: Tensor, of_token: Tensor, ids: Ragged) -> Ragged:
-    """(U, D) of forms, (N,) the form of each token -> rows of (length, D) in the layout of `ids`."""
-    tokens = Ragged(F.embedding(of_token, vectors), ids.rows, "packed")
+def _of_tokens(vectors: Tensor, form_of_token: Tensor, ids: Ragged) -> Ragged:
+    """Return the vector of each token as rows of (length, D), in the layout of `ids`.
+
+    Args:
+        vectors: (U, D), one per distinct form.
+        form_of_token: (N,) row of each token's form.
+        ids: the tokens' rows and layout.
+    """
+    tokens = Ragged(F.embedding(form_of_token, vectors), ids.rows, "packed")
     return tokens.pad() if ids.layout == "padded" else tokens

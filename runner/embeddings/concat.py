@@ -1,4 +1,4 @@
-"""Several embeddings of a token, one after another or added up."""
+"""Several embeddings of a token, concatenated or summed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runner.ragged.ragged import Ragged
 
 
 class Embedding(Protocol):
-    """Ids of features -> one vector a token."""
+    """A module that maps ids of features to one vector per token."""
 
     output_size: int
 
@@ -22,7 +22,7 @@ class Embedding(Protocol):
 
 
 class Split(Protocol):
-    """A whole split: ids of each feature."""
+    """A split as ids of each feature."""
 
     @property
     def features(self) -> Mapping[str, Ragged]: ...
@@ -32,12 +32,12 @@ Splits = Mapping[str, Split]
 
 
 class Joined(nn.Module):
-    """The vectors of all parts, concatenated or summed.
+    """An embedding that concatenates or sums the vectors of its parts.
 
     Args:
         parts: name -> embedding.
-        join: concat, or sum, for parts of one size.
-        dropout: probability of dropping a number of the whole vector.
+        join: concat, or sum (for parts of the same size).
+        dropout: probability of dropping an element of the joined vector.
 
     Raises:
         ValueError: no parts, or a sum of different sizes.
@@ -50,14 +50,14 @@ class Joined(nn.Module):
         sizes = {name: cast(Embedding, part).output_size for name, part in parts.items()}
         if join == "sum" and len(set(sizes.values())) > 1:
             shown = ", ".join(f"{name} has {size}" for name, size in sizes.items())
-            raise ValueError(f"join=sum needs parts of one size, but {shown}; make them equal or use join=concat")
+            raise ValueError(f"join=sum needs parts of the same size, but {shown}; make them equal or use join=concat")
         self.parts, self.join = nn.ModuleDict(parts), join
         self.output_size = sum(sizes.values()) if join == "concat" else next(iter(sizes.values()))
         self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
-        """Ids -> rows of (length, D), D being the sum of the parts' sizes, or their size if they are summed."""
+        """Map ids to rows of (length, D); D is the sum of the parts' sizes, or their common size with join=sum."""
         embedded: list[Ragged] = [part(features) for part in self.parts.values()]
-        values = [one.values for one in embedded]
+        values = [vectors.values for vectors in embedded]
         joined = torch.cat(values, dim=-1) if self.join == "concat" else torch.stack(values).sum(dim=0)
         return self.dropout.of(embedded[0].with_values(joined))

@@ -1,4 +1,4 @@
-"""A vector for each n-gram of ids that ends at a token: words by their vocabulary, longer ones by hashing."""
+"""Vectors of the n-grams that end at each token: unigrams by vocabulary, longer n-grams by hashing."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from runner.text.vocab import Vocab
 
 
 class Ngrams(nn.Module):
-    """The sum of the vectors of the n-grams that end at each token, as in fastText's classifier (Joulin et al. 2017).
+    """An embedding that sums the vectors of the n-grams that end at each token, as in fastText's classifier.
 
-    With one number for each label it is a linear model of a bag of n-grams: pooled by a sum, its vectors are scores.
+    See Joulin et al. 2017. With one element per label it is a linear model over bags of n-grams: pooled by a sum, its
+    vectors are scores.
 
     Args:
-        vocabs: of all features, and of the task's answers.
-        feature: which one to take n-grams of.
-        lengths: of the n-grams, in tokens; []: none, all vectors are zeros.
-        buckets: rows of the table that n-grams of two tokens and more share.
-        size: D, numbers a vector; None: one for each label, and all begin at zero.
-        dropout: probability of dropping a number of a vector.
+        vocabs: vocabularies of all features, and of the targets.
+        feature: the feature whose n-grams are embedded.
+        lengths: lengths of the n-grams, in tokens; []: no n-grams, all vectors are zero.
+        buckets: rows of the table that are shared by n-grams of two or more tokens.
+        size: D, size of a vector; None: one element per label, initialised to zero.
+        dropout: probability of dropping an element of a vector.
 
     Raises:
         HydromelError: no feature of that name.
@@ -46,7 +47,7 @@ class Ngrams(nn.Module):
         if feature not in vocabs or feature == "target":
             raise no_feature(feature, vocabs)
         if len(set(lengths)) < len(lengths):
-            raise ValueError(f"lengths={lengths}: each length once")
+            raise ValueError(f"lengths={lengths}: give each length only once")
         vocab = vocabs[feature]
         self.feature, self.lengths, self.buckets = feature, lengths, buckets
         self.known, self.unk = vocab.known, vocab.unk or 0
@@ -58,14 +59,14 @@ class Ngrams(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
-        """Ids -> rows of (length, D)."""
+        """Map ids to rows of (length, D)."""
         ids = features[self.feature].map(lambda values: values.masked_fill(values >= self.known, self.unk))
         rows = [self._rows(ids, length) for length in self.lengths] or [torch.zeros_like(ids.values, dtype=torch.int64)]
-        # one look-up for all lengths: each would make a gradient as large as the table
+        # A single look-up for all lengths, since each look-up makes a gradient as large as the table.
         return self.dropout.of(ids.with_values(self.table(torch.stack(rows, dim=-1)).sum(dim=-2)))
 
     def _rows(self, ids: Ragged, length: int) -> Tensor:
-        """Rows of the table, int64; 0, which is zeros, where there is no such n-gram."""
+        """Return the table row of the n-gram that ends at each token, int64; 0 (the zero vector) if there is none."""
         if length == 1:
             return ids.values.long()
         buckets = ngram_buckets(ids, length, self.buckets).values

@@ -1,4 +1,4 @@
-"""Pretrained vectors of a file beside learned ones for the words that it lacks."""
+"""Pretrained vectors from a file, with learned vectors for the words that the file lacks."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ _SPECIAL = (PAD, UNK, EOS)
 
 
 class Vectors(nn.Module):
-    """Look up a vector for each token: the file's where it has the word, else one that is learned.
+    """An embedding that takes a word's vector from a file, or learns one if the file lacks the word.
 
-    Two tables: rows of the file, at a learning rate of their own, and rows for `<unk>`, `<eos>` and words of train that
-    the file lacks, which always learn at the full rate; they begin with the mean and the spread (standard deviation, by
-    dimension) of the file's rows. `<pad>` (id 0) is the zero vector and stays so. Both tables are part of a checkpoint.
+    It has two tables, both part of a checkpoint. One holds rows of the file, with a separate learning rate. The other
+    holds rows for `<unk>`, `<eos>` and words of the training set that the file lacks; they learn at the full rate, and
+    are initialised with the mean and standard deviation, per dimension, of the file's rows. `<pad>` (id 0) is always
+    the zero vector.
 
     Args:
-        vocabs: of all features.
-        feature: which one to embed. With `extend`, words of the data that training does not know are looked up too.
+        vocabs: vocabularies of all features.
+        feature: the feature to embed. With `extend`, words of the data outside the training set are looked up too.
         data_dir: folder that `path` is relative to (null: it must be absolute).
-        path: of the file; its content tells the format (`runner.embeddings.vector_files`).
-        lowercase_if_missing: a word that the file lacks gets the vector of the word in lower case, and shares its row.
-        rate: of learning, for the file's rows, times the optimiser's: 0 frozen, 1 fine-tuned, between: more slowly.
-        storage: of the file's rows; float16 halves their memory, for frozen ones.
-        unk_rate: share of words that are `<unk>` in training (`runner.embeddings.unk_dropout`).
-        dropout: probability of dropping a number of a vector.
+        path: path of the file; its format is detected by content (`runner.embeddings.vector_files`).
+        lowercase_if_missing: use the lower-case word's vector, and share its row, for words that the file lacks.
+        rate: learning rate of the file's rows, as a multiple of the optimiser's: 0 freezes them, 1 fine-tunes them.
+        storage: precision of the file's rows; float16 halves the memory of frozen rows.
+        unk_rate: share of words replaced by `<unk>` in training (`runner.embeddings.unk_dropout`).
+        dropout: probability of dropping an element of a vector.
 
     Raises:
-        HydromelError: no feature of that name; a file that is missing, malformed, or without any word of the feature.
-        ValueError: float16 rows that are to be trained.
+        HydromelError: no feature of that name, or a file that is missing, malformed or has no word of the feature.
+        ValueError: trainable rows in float16.
     """
 
     def __init__(
@@ -65,23 +66,23 @@ class Vectors(nn.Module):
         if feature not in vocabs or feature == "target":
             raise no_feature(feature, vocabs)
         if rate and storage == "float16":
-            raise ValueError(f"storage=float16 is for frozen vectors; use rate=0 or storage=float32 (rate={rate})")
+            raise ValueError(f"storage=float16 needs frozen vectors, but rate={rate}; use rate=0 or storage=float32")
         self.feature, self.path = feature, _resolve(path, data_dir)
         vocab = vocabs[feature]
         words = [word for word in vocab.tokens if word not in _SPECIAL]
         if not words:
             raise HydromelError(
-                f"features.{feature} has no words to look up in {self.path}; its min_count or max_size leaves none"
+                f"features.{feature} has no words to look up in {self.path}; lower its min_count or raise its max_size"
             )
         found = find_vectors(self.path, words, lowercase_if_missing)
         self.lowercase_if_missing, self.unk = lowercase_if_missing, vocab.unk or 0
         if not len(found.table):
             raise HydromelError(
                 f"{self.path}: none of the {len(words):,} words of features.{feature} is in this file "
-                f"({found.format}); is it of this language and casing? (embedding.lowercase_if_missing)"
+                f"({found.format}); check its language and casing (embedding.lowercase_if_missing)"
             )
         self.file = {"fingerprint": fingerprint(self.path), "format": found.format, "words": found.words_in_file}
-        self.opened: VectorFile | None = None  # once there is new text
+        self.opened: VectorFile | None = None  # opened by the first call of `admit` with new words
         self.asked, self.composed = len(words), found.composed
         place, self.n_own = _places(vocab, found)
         self.register_buffer("place", torch.from_numpy(place))
@@ -98,25 +99,28 @@ class Vectors(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
-        """Ids -> rows of (length, D)."""
+        """Map ids to rows of (length, D)."""
         ids: Ragged = self.some_unknown(features[self.feature])
         return self.dropout.of(ids.map(self._look_up))
 
     def _look_up(self, ids: Tensor) -> Tensor:
+        # Places below n_own are rows of `own`, the others rows of the file. Both tables are read for all tokens and one
+        # result is selected: selecting tokens first would synchronise with the device.
         place = F.embedding(ids, self.place)[..., 0]
         in_file = place >= self.n_own
         rows = F.embedding((place - self.n_own).clamp(min=0), self.rows)
+        # Frozen float16 rows are stored as their bits (see `_bits`).
         if rows.dtype == torch.int16:
             rows = rows.view(torch.float16).to(self.own.dtype)
         own = F.embedding(place.masked_fill(in_file, 0), self.own, padding_idx=0)
         return torch.where(in_file[..., None], rows, own)
 
     def admit(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Look up the words of a vocabulary that has grown since; see `runner.text.open_vocabulary`. A checkpoint is
-        loaded before.
+        """Look up the words of an extended vocabulary (see `runner.text.open_vocabulary`), after loading a checkpoint.
 
-        A new word shares the row of a known one where both fall back to the same form of the file.
+        A new word shares the row of a known word if both fall back to the same form in the file.
         """
+        # Start from the training vocabulary each time: the new words of an earlier call are dropped.
         tokens, (n_words, n_rows) = vocabs[self.feature].tokens, self.at_start
         place, rows = self.place[:n_words], self.rows[:n_rows].detach()
         if len(tokens) > n_words:
@@ -134,7 +138,7 @@ class Vectors(nn.Module):
         self.place, self.rows = place, nn.Parameter(rows) if isinstance(self.rows, nn.Parameter) else rows
 
     def describe(self, splits: Splits) -> dict[str, Any]:
-        """What `result.json` says of these vectors; waits for the device."""
+        """Return this embedding's entry in `result.json`; synchronises with the device."""
         covered = (self.place >= self.n_own)[:, 0].cpu()
         return {
             "path": str(self.path),
@@ -149,23 +153,23 @@ class Vectors(nn.Module):
 
 
 def describe_vectors(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
-    """What `result.json` says of each file of vectors in the model."""
+    """Return the entries of `result.json` for all vector files in the model."""
     return [module.describe(splits) for module in model.modules() if isinstance(module, Vectors)]
 
 
 def line_of(described: Mapping[str, Any]) -> str:
-    """What the console says of a file of vectors."""
+    """Return the console line about a vector file."""
     shares = ", ".join(f"{split} {100 * share:.1f} %" for split, share in described["coverage"].items())
     return (
-        f"{described['path']} ({described['format']}, {described['words']:,} words of {described['size']} numbers): "
-        f"{described['covered_words']:,} of {described['asked_words']:,} words found; tokens of {shares}"
+        f"{described['path']} ({described['format']}, {described['words']:,} vectors of size {described['size']}): "
+        f"{described['covered_words']:,} of {described['asked_words']:,} words found; covered tokens: {shares}"
     )
 
 
 def _places(vocab: Vocab, found: Found) -> tuple[IntArray, int]:
-    """(V, 1) the row of each id among own rows, then the file's; and how many own rows there are.
+    """Return the row (V, 1) of each id, counting own rows first and then the file's, and the number of own rows.
 
-    Words that training does not know (`Vocab.extra`) and that the file lacks are `<unk>`.
+    Words outside the training set (`Vocab.extra`) that the file lacks use the row of `<unk>`.
     """
     special = [place for place, word in enumerate(vocab.tokens) if word in _SPECIAL]
     in_file = np.full(len(vocab), -1, dtype=np.int64)
@@ -174,26 +178,27 @@ def _places(vocab: Vocab, found: Found) -> tuple[IntArray, int]:
     n_own = int(own.sum())
     place = np.where(own, np.cumsum(own) - 1, n_own + in_file)
     assert vocab.tokens[0] == PAD
-    lost = (in_file < 0) & ~own
-    place[lost] = place[vocab.unk]
+    unknown = (in_file < 0) & ~own
+    place[unknown] = place[vocab.unk]
     return place[:, None], n_own
 
 
 def _more_places(
     tokens: Sequence[str], table: Table, row_of_word: IntArray, place: IntArray, first: int, unk: int
 ) -> tuple[IntArray, IntArray]:
-    """The place of each token behind those that have one, and which rows of `table` are new.
+    """Return the place (V - K,) of each new token, and the indices of the rows of `table` that have to be added.
 
     Args:
-        tokens: V, of which all but the special ones were looked for.
-        table: (R, D) that was found.
-        row_of_word: of each token that was looked for (-1: none).
-        place: (K,) of the first K tokens.
-        first: of the new rows, in the order in which they are given.
-        unk: whose place tokens have that the file lacks.
+        tokens: V tokens, all of which except the special ones were looked up.
+        table: (R, D) vectors found in the file.
+        row_of_word: row in `table` of each token that was looked up (-1: none).
+        place: (K,) places of the first K tokens, the known ones.
+        first: place of the first added row.
+        unk: id of `<unk>`, whose place is used for tokens that the file lacks.
     """
     row = np.full(len(tokens), -1)
     row[[word not in _SPECIAL for word in tokens]] = row_of_word
+    # Rows that a known token already uses keep its place; only the others are added.
     old, new = row[: len(place)], row[len(place) :]
     place_of_row = np.full(len(table), -1)
     place_of_row[old[old >= 0]] = place[old >= 0]
@@ -203,7 +208,7 @@ def _more_places(
 
 
 def _drawn(n: int, rows: Tensor) -> Tensor:
-    """(n, D) of the mean and spread of `rows` (R, D); the first, of `<pad>`, is zero."""
+    """Draw rows (n, D) with the mean and standard deviation of `rows` (R, D); the first, for `<pad>`, is zero."""
     variance, mean = torch.var_mean(rows, dim=0, correction=0)
     drawn = mean + variance.sqrt() * torch.randn(n, rows.shape[1])
     drawn[0] = 0
@@ -211,22 +216,22 @@ def _drawn(n: int, rows: Tensor) -> Tensor:
 
 
 def _bits(rows: Tensor, path: Path) -> Tensor:
-    """float16 numbers as the int16 of their bits: `Module.to(dtype)` would widen floats."""
+    """Return float16 numbers reinterpreted as int16, because `Module.to(dtype)` would convert a float16 buffer."""
     half = rows.half()
     if not half.isfinite().all():
-        raise HydromelError(f"{path}: holds numbers that float16 cannot; use embedding.storage=float32")
+        raise HydromelError(f"{path}: some numbers are too large for float16; use embedding.storage=float32")
     return half.view(torch.int16)
 
 
 def _share(covered: Tensor, ids: Ragged) -> float:
-    """Of running tokens, 0 to 1."""
+    """Return the share of tokens that are covered, 0 to 1."""
     tokens = ids.tokens().cpu()
     return float(covered[tokens].double().mean()) if len(tokens) else 0.0
 
 
 def _resolve(path: str, data_dir: str | None) -> Path:
-    """`path` in the folder of data, unless it is absolute."""
+    """Return `path` if it is absolute, else `data_dir/path`."""
     file = Path(path).expanduser()
     if not file.is_absolute() and data_dir is None:
-        raise HydromelError(f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER, or a whole path")
+        raise HydromelError(f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER or an absolute path")
     return file if file.is_absolute() else Path(str(data_dir)).expanduser() / file

@@ -1,4 +1,4 @@
-"""Word dropout: some known tokens are `<unk>` while training, so that its vector is learned."""
+"""Word dropout: some known tokens are replaced by `<unk>` in training, so that the vector of `<unk>` is learned."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 
 class SomeUnknown(nn.Module):
-    """Replace each known token by `<unk>` with probability `rate` in training (Iyyer et al. 2015, section 2.3.1).
+    """A layer that replaces each known token by `<unk>` with probability `rate` in training.
 
-    It draws as any dropout does: anew for each update, on the device, from a row's own seed where there is one.
+    See Iyyer et al. 2015, section 2.3.1. The masks are drawn like those of any dropout: for each update, on the device,
+    and from a row's own seed if it has one.
 
     Args:
-        vocab: of the ids; `<pad>`, `<eos>` and a vocabulary without `<unk>` stay as they are.
-        rate: 0 to below 1.
+        vocab: vocabulary of the ids; `<pad>` and `<eos>` are never replaced, nor are ids of one without `<unk>`.
+        rate: probability, from 0 to below 1.
     """
 
     def __init__(self, vocab: Vocab, rate: float) -> None:
@@ -27,7 +28,7 @@ class SomeUnknown(nn.Module):
         self.dropout = Dropout(rate)
 
     def forward(self, ids: Ragged) -> Ragged:
-        """Ids -> ids."""
+        """Map ids to ids."""
         if not self.training or self.dropout.p == 0.0 or self.unk is None:
             return ids
         kept = self.dropout.of(ids.map(lambda values: torch.ones(values.shape, device=values.device))).values > 0

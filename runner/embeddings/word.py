@@ -1,4 +1,4 @@
-"""One learned vector for each id of a feature."""
+"""A learned vector for each id of a feature."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from runner.text.vocab import Vocab
 
 
 class Word(nn.Module):
-    """Look up a vector for each token; `<pad>` (id 0) is the zero vector and stays so, what training does not know
-    (`Vocab.extra`) has the vector of `<unk>`.
+    """An embedding that looks up a learned vector for each token.
+
+    `<pad>` (id 0) is always the zero vector. Words outside the training set (`Vocab.extra`) use the vector of `<unk>`.
 
     Args:
-        vocabs: of all features.
-        feature: which one to embed.
-        size: D, numbers a vector.
-        init_range: r: numbers are drawn evenly from -r to r at first; None: from a normal distribution of variance 1.
-        unk_rate: share of known tokens that are `<unk>` in training (`runner.embeddings.unk_dropout`).
-        type_dropout: probability of dropping a word throughout a row (`TypeDropout`).
-        dropout: probability of dropping a number of a vector.
+        vocabs: vocabularies of all features.
+        feature: the feature to embed.
+        size: D, size of a vector.
+        init_range: r: initialise uniformly in [-r, r]; None: from the standard normal distribution.
+        unk_rate: share of known tokens replaced by `<unk>` in training (`runner.embeddings.unk_dropout`).
+        type_dropout: probability of dropping all occurrences of a word in a row (`TypeDropout`).
+        dropout: probability of dropping an element of a vector.
 
     Raises:
         HydromelError: no feature of that name.
@@ -58,13 +59,13 @@ class Word(nn.Module):
 
     @property
     def weight(self) -> nn.Parameter:
-        """(V, D), for heads that tie their weights to it."""
+        """The table (V, D), for heads that tie their weights to it."""
         weight = self.table.weight
         assert isinstance(weight, nn.Parameter)
         return weight
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
-        """Ids -> rows of (length, D)."""
+        """Map ids to rows of (length, D)."""
         ids: Ragged = self.some_unknown(features[self.feature])
         known = ids.map(lambda values: values.masked_fill(values >= self.table.num_embeddings, self.unk))
         return self.dropout.of(self.type_dropout.of(known.map(self.table), known))

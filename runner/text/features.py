@@ -1,6 +1,7 @@
-"""Features that are computed from a token's string: its characters, casing, first or last characters, its pieces.
+"""Features computed from a token's string: its characters, pieces, casing, prefix or suffix.
 
-`runner.text.vocab.Feature` is the string itself. All make one integer column, with a vocabulary from train alone.
+`runner.text.vocab.Feature` is the string itself. Each feature is one integer column, with a vocabulary made only from
+the training set.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from runner.text.vocab import EOS, PAD, UNK, Vocab, normalised
 
 
 class TokenFeature(Protocol):
-    """How one integer column is made; its `repr` names all of its options."""
+    """The definition of one integer column; its `repr` contains all options."""
 
     @property
     def column(self) -> str:
-        """Which list<string> column of the corpus it is made of."""
+        """The list<string> column of the corpus that it is computed from."""
         ...
 
     @property
     def extend(self) -> bool:
-        """Whether strings that train lacks get ids of their own (`Vocab.extra`)."""
+        """True if strings that are not in the training set get separate ids (`Vocab.extra`)."""
         ...
 
     def strings(self, table: pa.Table) -> pa.Array:
-        """(N,) one string a token, for all rows one after another."""
+        """Return one string per token (N,), for all rows, concatenated."""
         ...
 
     def vocab(self, train: pa.Table) -> Vocab: ...
@@ -39,16 +40,16 @@ class TokenFeature(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Characters:
-    """Every distinct form of the data, to be composed of its characters (`runner.embeddings.char`).
+    """A feature for embeddings that compose each distinct form of its characters (`runner.embeddings.char`).
 
-    Characters belong to the vocabulary of forms, not to the tokens: an id of this feature is a form's, and `Vocab` says
-    by `alphabet` of what forms are spelt. So a batch composes each of its forms once, however often it occurs.
+    An id of this feature is that of a form; the form's characters belong to the vocabulary, and `Vocab.alphabet` lists
+    those that are learned. So a batch composes each form once, however often it occurs.
 
     Args:
         column: name of a list<string> column of the corpus.
-        lowercase: map to lower case first.
-        digits_to_zero: and every decimal digit to 0.
-        min_count: characters seen less often in the distinct forms of train are one, unknown, character.
+        lowercase: convert to lower case.
+        digits_to_zero: replace every decimal digit with 0.
+        min_count: characters seen less often in the distinct forms of the training set become one unknown character.
     """
 
     column: str
@@ -70,13 +71,14 @@ class Characters:
 
 @dataclass(frozen=True, kw_only=True)
 class Bpe:
-    """Pieces of words, by byte pair encoding learned from train (`runner.text.bpe`): several tokens a word, none
-    unknown.
+    """A feature of subword pieces, by byte pair encoding learned from the training set (`runner.text.bpe`).
+
+    A word becomes one or more tokens, none of which is unknown.
 
     Args:
-        column: name of a list<string> column of the corpus, of words.
-        merges: how many are learned; there may be as many strings more than the 256 bytes.
-        min_count: pairs of pieces seen less often in train are not merged.
+        column: name of a list<string> column of the corpus that contains words.
+        merges: number of merges to learn; the vocabulary has up to as many strings in addition to the 256 bytes.
+        min_count: pairs of pieces seen less often in the training set are not merged.
     """
 
     column: str
@@ -88,18 +90,18 @@ class Bpe:
         return False
 
     def strings(self, table: pa.Table) -> pa.Array:
-        """(N,) the words, which `runner.data.numericalize.columns_of` cuts by the vocabulary's merges."""
+        """Return the words (N,), which `runner.data.numericalize.columns_of` splits by the vocabulary's merges."""
         return normalised(table, self.column, lowercase=False, digits_to_zero=False)
 
     def vocab(self, train: pa.Table) -> Vocab:
-        """Pieces by falling count in train, then those that only other texts have."""
+        """Return the pieces by decreasing count in the training set, then those that do not occur in it."""
         words, specials = self.strings(train), (PAD, UNK, EOS)
         merges = learn_merges(words, self.merges, self.min_count, forbidden=specials)
         seen = Vocab.words(pieces_of(words, merges)[1], min_count=1, max_size=None, specials=(EOS,))
         return Vocab(tuple(dict.fromkeys((*seen.tokens, *all_pieces(merges)))), unk=1, merges=merges)
 
 
-# what each case looks like (RE2); of several, the first holds, and where none does, letters are `mixed`
+# Patterns (RE2) of the kinds of casing. The first that matches applies; if none does, the casing is `mixed`.
 _CASES = {
     "digits": r"^\p{Nd}+$",
     "punctuation": r"^[^\p{L}\p{N}]*$",
@@ -113,8 +115,10 @@ _CASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Casing:
-    """How a token is written: `digits` alone, `punctuation` (neither letter nor digit), `has_digit`, or letters, which
-    are `caseless`, `lower`, `title` (the first alone is upper case), `upper` or `mixed`.
+    """A feature of a token's casing.
+
+    It is `digits` (only digits), `punctuation` (neither letters nor digits), `has_digit`, or for letters `caseless`,
+    `lower`, `title` (only the first is upper case), `upper` or `mixed`.
 
     Args:
         column: name of a list<string> column of the corpus.
@@ -135,16 +139,16 @@ class Casing:
 
 @dataclass(frozen=True, kw_only=True)
 class Affix:
-    """The first or the last characters of each token; the whole token, where it is shorter.
+    """A feature of the first or last characters of each token, or the whole token if it is shorter.
 
     Args:
         column: name of a list<string> column of the corpus.
         end: prefix or suffix.
-        length: characters of it.
-        lowercase: map to lower case first.
-        digits_to_zero: and every decimal digit to 0.
-        min_count: affixes seen less often in train become `<unk>`.
-        max_size: at most so many affixes (null: all).
+        length: number of characters.
+        lowercase: convert to lower case.
+        digits_to_zero: replace every decimal digit with 0.
+        min_count: affixes seen less often in the training set become `<unk>`.
+        max_size: maximum number of affixes (null: no limit).
     """
 
     column: str
@@ -170,6 +174,6 @@ class Affix:
 
 
 def casing(strings: pa.Array) -> pa.Array:
-    """(N,) how each string is written; see `Casing`. An empty one is punctuation."""
+    """Return the casing (N,) of each string; see `Casing`. An empty string is punctuation."""
     matches = [pc.match_substring_regex(strings, pattern) for pattern in _CASES.values()]
     return pc.case_when(pc.make_struct(*matches), *_CASES, "mixed")

@@ -1,4 +1,4 @@
-"""Words that training has not seen, and how a finished model looks them up."""
+"""Words that are not in the training set, and how a trained model looks them up."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from runner.text.vocab import Vocab
 
 @runtime_checkable
 class Admits(Protocol):
-    """A module that knows more of a new word than that it is `<unk>`: its characters, or its vector in a file."""
+    """A module that can represent new words better than by `<unk>`: by their characters, or by vectors in a file."""
 
     def admit(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Take vocabularies with more words behind those that it was made for, in place of any given before."""
+        """Use vocabularies that append new words to the original ones, replacing those of an earlier call."""
         ...
 
 
 def admit(
     model: nn.Module, vocabs: Mapping[str, Vocab], features: Mapping[str, TokenFeature], table: pa.Table
 ) -> dict[str, Vocab]:
-    """Make a model ready for new text: its new words get ids, are spelt, and are looked up in files of vectors.
+    """Prepare a model for new text: give its new words ids, spell them, and look them up in vector files.
 
-    For text in pieces, give the vocabularies of training each time: the words of an earlier piece are forgotten, so
-    memory stays that of one piece. Nothing is learned, and what is known stays as it is. A checkpoint is loaded before,
-    and the model is not saved afterwards.
+    For text in chunks, pass the training vocabularies each time: the words of the previous chunk are forgotten, so
+    memory stays that of one chunk. Nothing is trained, and known words do not change. Load the checkpoint before, and
+    do not save the model afterwards.
 
     Args:
-        vocabs: of training (`Data.vocabs`).
-        features: those whose `extend` is true have ids for all words, as in training.
-        table: with the features' columns.
+        vocabs: the training vocabularies (`Data.vocabs`).
+        features: the model's features; those with `extend` get ids for all words, as in training.
+        table: the new text, with the features' columns.
 
     Returns:
-        The vocabularies by which `table` is numericalised (`runner.data.numericalize.columns_of`).
+        The vocabularies with which to numericalise `table` (`runner.data.numericalize.columns_of`).
     """
-    grown = dict(vocabs)
+    extended = dict(vocabs)
     for name, feature in features.items():
         if feature.extend:
-            grown[name] = vocabs[name].extended([feature.strings(table)])
+            extended[name] = vocabs[name].extended([feature.strings(table)])
     for module in model.modules():
         if isinstance(module, Admits):
-            module.admit(grown)
-    return grown
+            module.admit(extended)
+    return extended

@@ -1,4 +1,4 @@
-"""Vocabularies: from train alone, frozen, encoded by Arrow without a loop over tokens."""
+"""Vocabularies: made only from the training set, immutable, encoded by Arrow without a loop over tokens."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"
 
 @dataclass(frozen=True)
 class Vocab:
-    """Strings and their ids, which are their places in `tokens`.
+    """A vocabulary of strings; the id of a string is its index in `tokens`.
 
     Attributes:
-        tokens: distinct strings; `<pad>` has id 0 where there is one.
-        unk: the id of strings that are not in `tokens`, or None where there can be none (labels).
-        extra: how many tokens, the last ones, are of the data but not learned (`Feature.extend`): they can be looked up
-            elsewhere, as embedding=vectors does in its file; to all else they are `<unk>`.
-        alphabet: the characters that are learned, in the order of their code points, where tokens are composed of their
-            characters (`runner.text.features.Characters`); else empty.
-        counts: how often train has each of `tokens`, where they are labels or tags; else empty.
-        merges: by which words are cut into `tokens` (`runner.text.bpe`); None where they are whole.
+        tokens: distinct strings; `<pad>`, if present, has id 0.
+        unk: id of strings that are not in `tokens`, or None if there can be none (labels).
+        extra: number of tokens at the end that are in the data but not learned (`Feature.extend`). They can be looked
+            up elsewhere, as embedding=vectors does in its file; everything else treats them as `<unk>`.
+        alphabet: learned characters, sorted by code point, if tokens are composed of their characters
+            (`runner.text.features.Characters`); else empty.
+        counts: count of each token in the training set, for labels and tags; else empty.
+        merges: the merges that split words into `tokens` (`runner.text.bpe`); None if words are not split.
     """
 
     tokens: tuple[str, ...]
@@ -44,7 +44,7 @@ class Vocab:
 
     @property
     def known(self) -> int:
-        """How many tokens are learned; ids from here on are of `extra` ones."""
+        """The number of learned tokens; ids from here on are of `extra` tokens."""
         return len(self.tokens) - self.extra
 
     @cached_property
@@ -56,7 +56,7 @@ class Vocab:
         return {token: place for place, token in enumerate(self.tokens)}
 
     def encode(self, strings: pa.Array) -> npt.NDArray[np.int32]:
-        """(N,) ids; -1 for a string that is unknown where there is no `unk` (the caller says where it stands)."""
+        """Return the ids (N,) of strings; -1 for an unknown string if there is no `unk` (the caller reports it)."""
         places = pc.index_in(strings, value_set=self._values)
         missing = -1 if self.unk is None else self.unk
         ids: npt.NDArray[np.int32] = pc.fill_null(places, missing).to_numpy(zero_copy_only=False)
@@ -67,33 +67,33 @@ class Vocab:
 
     @classmethod
     def labels(cls, strings: pa.Array) -> Vocab:
-        """Every distinct string, in alphabetical order, without `<pad>` or `<unk>`, and how often each occurs."""
+        """Return a vocabulary of all distinct strings, sorted, with counts, without `<pad>` and `<unk>`."""
         vocab = cls(tuple(sorted(pc.unique(strings).to_pylist())), unk=None)
         return vocab.counted(vocab.encode(strings))
 
     def counted(self, ids: npt.NDArray[np.integer]) -> Vocab:
-        """With the `counts` of ids (N,)."""
+        """Return a copy with the `counts` of ids (N,)."""
         return replace(self, counts=tuple(np.bincount(ids, minlength=len(self)).tolist()))
 
     @classmethod
     def words(cls, strings: pa.Array, min_count: int, max_size: int | None, specials: Sequence[str] = ()) -> Vocab:
-        """`<pad>`, `<unk>`, `specials`, then strings by falling count (ties in alphabetical order)."""
+        """Return a vocabulary of `<pad>`, `<unk>`, `specials`, then strings by decreasing count (ties sorted)."""
         counted = pc.value_counts(strings)
         table = pa.table({"token": counted.field("values"), "count": counted.field("counts")})
         table = table.filter(pc.greater_equal(table["count"], min_count))
         table = table.sort_by([("count", "descending"), ("token", "ascending")])
         first = dict.fromkeys((PAD, UNK, *specials))
-        found = [token for token in table["token"].to_pylist() if token not in first][:max_size]
-        return cls((*first, *found), unk=1)
+        tokens = [token for token in table["token"].to_pylist() if token not in first][:max_size]
+        return cls((*first, *tokens), unk=1)
 
     def extended(self, strings: Sequence[pa.Array]) -> Vocab:
-        """With every other string that occurs, in alphabetical order, as `extra`; ids stay what they are."""
-        found = pa.chunked_array([pc.unique(one) for one in strings], pa.string()).unique()
-        new = found.filter(pc.invert(pc.is_in(found, value_set=self._values)))
+        """Return a copy with all new strings, sorted, appended as `extra`; existing ids do not change."""
+        distinct = pa.chunked_array([pc.unique(column) for column in strings], pa.string()).unique()
+        new = distinct.filter(pc.invert(pc.is_in(distinct, value_set=self._values)))
         return replace(self, tokens=(*self.tokens, *sorted(new.to_pylist())), extra=self.extra + len(new))
 
     def as_plain(self) -> dict[str, Any]:
-        """For JSON; `of_plain` takes it back."""
+        """Return a JSON-serialisable mapping, from which `of_plain` restores the vocabulary."""
         lists = {"tokens": list(self.tokens), "counts": list(self.counts)}
         merges = {} if self.merges is None else {"merges": list(self.merges)}
         return lists | {"unk": self.unk, "extra": self.extra, "alphabet": self.alphabet} | merges
@@ -107,17 +107,17 @@ class Vocab:
 
 @dataclass(frozen=True, kw_only=True)
 class Feature:
-    """One integer column for each token: which column of the corpus, and how its vocabulary is made.
+    """A feature of the token strings themselves, as one integer column.
 
     Args:
         column: name of a list<string> column of the corpus.
-        lowercase: map to lower case first.
-        digits_to_zero: and every decimal digit to 0.
-        min_count: strings seen less often in train become `<unk>`.
-        max_size: at most so many strings, besides the special ones (null: all).
-        extend: give ids to all other strings of the data too, those of valid and test among them, so that pretrained
-            vectors can be looked up for them. Nothing is learned from them: it is what looking words up in the file
-            when predicting comes to. To embeddings without a file they are `<unk>`.
+        lowercase: convert to lower case.
+        digits_to_zero: replace every decimal digit with 0.
+        min_count: strings seen less often in the training set become `<unk>`.
+        max_size: maximum number of strings, not counting the special ones (null: no limit).
+        extend: also give ids to all other strings of the data, including valid and test, so that pretrained vectors
+            can be looked up for them. Nothing is learned from these strings: the effect is the same as looking up new
+            words in the file at prediction time. Embeddings without a file treat them as `<unk>`.
     """
 
     column: str
@@ -128,7 +128,7 @@ class Feature:
     extend: bool
 
     def strings(self, table: pa.Table) -> pa.Array:
-        """(N,) the normalised strings of all rows, one after another."""
+        """Return the normalised strings (N,) of all rows, concatenated."""
         return normalised(table, self.column, self.lowercase, self.digits_to_zero)
 
     def vocab(self, train: pa.Table) -> Vocab:
@@ -136,7 +136,7 @@ class Feature:
 
 
 def normalised(table: pa.Table, column: str, lowercase: bool, digits_to_zero: bool) -> pa.Array:
-    """(N,) the strings of all rows of a list<string> column, one after another, mapped as asked."""
+    """Return the strings (N,) of all rows of a list<string> column, concatenated, normalised as requested."""
     flat = pc.list_flatten(table[column].combine_chunks())
     flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat
     flat = pc.utf8_lower(flat) if lowercase else flat

@@ -1,4 +1,4 @@
-"""What a model has to beat: majorities, the most frequent tag, linear models, n-gram models.
+"""Baselines that a model should beat: most frequent tags, linear models, n-gram models.
 
 Tasks may import it. It imports heads and `tasks.targets`.
 """

@@ -1,6 +1,6 @@
-"""The simplest models, learned in seconds at most: what a network must beat.
+"""Simple baselines that train within seconds, for comparison with a network.
 
-Shapes: N answers (rows, or real tokens), C possible answers.
+Shapes: B rows, N targets (one per row, or one per real token), C classes.
 """
 
 from __future__ import annotations
@@ -23,97 +23,112 @@ from runner.text.vocab import PAD, Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 from tasks.baselines.linear_svm import LinearSvm, train_svm
 from tasks.heads.outputs import BACK_OFF
-from tasks.targets import answer_rows, answers
+from tasks.targets import answer_rows, answers, majority_answers
 
-# of the linear SVM, as in configs/experiment/svm.yaml
+# Settings of the linear SVM, as in configs/experiment/svm.yaml.
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
-MOST_EXAMPLES = 600_000  # of all epochs: large sets need fewer
-# of the n-grams; such a cache is near the best for WikiText-2's valid split, by lines and as a stream
+MOST_EXAMPLES = 600_000  # limit on examples times epochs: large training sets need fewer epochs
+# Settings of the n-gram model. The cache's are close to optimal for WikiText-2's validation set, both by lines and as
+# a stream.
 ORDER, CACHE_WEIGHT, CACHE_WINDOW = 5, 0.15, 1000
-MOST_TOKENS = 10_000_000  # of train; n-grams take about 150 bytes a token, which a network may not have left free
+# Largest training set for the n-gram model, which takes about 150 bytes per token: the network may have left less.
+MOST_TOKENS = 10_000_000
 
 
-def figures(metric: Metric, test: Batch, answer: Callable[[], Tensor]) -> dict[str, float]:
-    """The metric's figures on `test`, without its tables, and the `seconds` that learning and answering took."""
-    begin = time.perf_counter()
-    said = answer()
-    seconds = time.perf_counter() - begin
-    metric.update(said, test)
-    found: dict[str, Any] = metric.compute()
-    return {name: value for name, value in found.items() if isinstance(value, float)} | {"seconds": seconds}
+def figures(metric: Metric, test: Batch, predict: Callable[[], Tensor]) -> dict[str, float]:
+    """Return the metric's figures on `test`, without its tables, and the `seconds` spent in `predict`."""
+    start = time.perf_counter()
+    predicted = predict()
+    seconds = time.perf_counter() - start
+    metric.update(predicted, test)
+    values: dict[str, Any] = metric.compute()
+    return {name: value for name, value in values.items() if isinstance(value, float)} | {"seconds": seconds}
+
+
+def majority_metrics(metric: Metric, train: Batch, test: Batch, labels: Vocab) -> dict[str, Any]:
+    """Return the metric's results on `test` of always predicting the most frequent target of `train`."""
+    metric.update(majority_answers(train, test, len(labels)), test)
+    return metric.compute()
 
 
 def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tensor:
-    """(N,) each word's most frequent tag in train; where that says nothing, the one that is more frequent overall."""
-    words, right = (_word_ids(split, vocab).values.long() for split in (train, test)), answers(train)
-    known, asked = words
-    cells = torch.bincount(known * n_answers + right, minlength=vocab.known * n_answers).double()
-    overall = torch.bincount(right, minlength=n_answers).double() / max(1, len(right))
-    return (cells.view(-1, n_answers) + BACK_OFF * overall).argmax(dim=1).index_select(0, asked)
+    """Return each word's most frequent tag in the training set, for the tokens of `test`: (N,).
+
+    Ties, unseen words among them, go to the tag that is more frequent overall.
+    """
+    train_words, test_words = (_word_ids(split, vocab).values.long() for split in (train, test))
+    tags = answers(train)
+    # One count for each pair of word and tag. The overall frequencies are scaled down so far that they only break ties.
+    counts = torch.bincount(train_words * n_answers + tags, minlength=vocab.known * n_answers).double()
+    overall = torch.bincount(tags, minlength=n_answers).double() / max(1, len(tags))
+    return (counts.view(-1, n_answers) + BACK_OFF * overall).argmax(dim=1).index_select(0, test_words)
 
 
 def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tensor:
-    """(N,) the answers of a linear SVM over words and hashed pairs of words."""
-    rows, asked = (bags(_word_ids(split, vocab), vocab.known) for split in (train, test))
-    used = np.unique(rows.indices)  # the other columns would keep weights of zero
+    """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words."""
+    rows, test_rows = (bags(_word_ids(split, vocab), vocab.known) for split in (train, test))
+    used = np.unique(rows.indices)  # the weights of all other columns would stay zero
     svm = LinearSvm(len(used), n_answers, DECAY)
     epochs = min(EPOCHS, max(1, MOST_EXAMPLES // max(1, rows.shape[0])))
     train_svm(svm, rows[:, used], answers(train).numpy(), RATE, epochs, BATCH_SIZE)
-    return torch.from_numpy(svm.scores(asked[:, used]).argmax(axis=1))
+    return torch.from_numpy(svm.scores(test_rows[:, used]).argmax(axis=1))
 
 
 def kneser_ney(
     train: Batch, test: Batch, feature: str, vocab: Vocab, metric: Callable[[], Metric]
 ) -> dict[str, dict[str, float]]:
-    """Figures of an n-gram model of `feature`, and of the same with a cache; none where train exceeds `MOST_TOKENS`."""
+    """Return the figures of an n-gram model of `feature`, with and without a cache.
+
+    They are empty if the training set has more than `MOST_TOKENS` tokens.
+    """
     if train.real_tokens > MOST_TOKENS:
         return {}
-    begin = time.perf_counter()
-    known, asked = (token_rows(split, feature) for split in (train, test))
-    probabilities = KneserNey(known, uniform(vocab), ORDER).probabilities(asked)
-    seconds = time.perf_counter() - begin
-    found = {
+    start = time.perf_counter()
+    train_text, test_text = (token_rows(split, feature) for split in (train, test))
+    probabilities = KneserNey(train_text, uniform(vocab), ORDER).probabilities(test_text)
+    seconds = time.perf_counter() - start
+    by_model = {
         "kneser_ney": figures(metric(), test, lambda: _nats(probabilities)),
         "kneser_ney_cache": figures(
-            metric(), test, lambda: _nats(with_cache(probabilities, asked, CACHE_WEIGHT, CACHE_WINDOW))
+            metric(), test, lambda: _nats(with_cache(probabilities, test_text, CACHE_WEIGHT, CACHE_WINDOW))
         ),
     }
-    for each in found.values():
-        each["seconds"] += seconds  # of learning, which they share
-    return found
+    for values in by_model.values():
+        values["seconds"] += seconds  # both models share the training
+    return by_model
 
 
 def token_rows(split: Batch, feature: str) -> TokenRows:
-    """The text of a language model's split: each row's first input, then its answers."""
+    """Return the text of a language model's split: the first input of each row, then its targets."""
     rows = answer_rows(split)
-    begins = rows.host_offsets[:-1]
-    inputs, right = split.features[feature].pack().on_host(), answers(split).numpy()
-    return TokenRows.of(np.insert(right, begins, inputs[begins]), rows.host_lengths + 1)
+    starts = rows.host_offsets[:-1]
+    inputs, targets = split.features[feature].pack().on_host(), answers(split).numpy()
+    return TokenRows.of(np.insert(targets, starts, inputs[starts]), rows.host_lengths + 1)
 
 
 def uniform(vocab: Vocab) -> FloatArray:
-    """(V,) all strings alike, but for `<pad>`, which is no answer."""
+    """Return the uniform distribution (V,) over all strings except `<pad>`, which is never a target."""
     possible = np.ones(len(vocab))
     possible[vocab.ids[PAD]] = 0.0
     return possible / np.count_nonzero(possible)
 
 
 def bags(ids: Ragged, known: int) -> csr_array:
-    """(B, known + BUCKETS) how often each word and hashed pair of words stands in a row, over the root of its length.
+    """Return the counts (B, known + BUCKETS) of words and hashed bigrams in each row, over the root of its length.
 
-    These are the columns and values of embedding=ngrams under encoder=bow with pool=sqrt.
+    Columns and values are the same as with embedding=ngrams, encoder=bow and pool=sqrt.
     """
     row = np.repeat(np.arange(ids.rows.n_rows), ids.rows.host_lengths)
     value = 1.0 / np.sqrt(np.maximum(ids.rows.host_lengths, 1))
     pairs = ngram_buckets(ids, 2, BUCKETS).values.numpy()
-    there = pairs > 0
-    columns = np.concatenate([ids.values.numpy().astype(np.int64), known - 1 + pairs[there]])
-    rows = np.concatenate([row, row[there]])
+    is_pair = pairs > 0  # bucket 0: no bigram ends at the first token of a row
+    columns = np.concatenate([ids.values.numpy().astype(np.int64), known - 1 + pairs[is_pair]])
+    rows = np.concatenate([row, row[is_pair]])
     return csr_array((value[rows], (rows, columns)), shape=(ids.rows.n_rows, known + BUCKETS))
 
 
 def _word_ids(split: Batch, vocab: Vocab) -> Ragged:
-    """The first feature's, packed; what train does not know is `<unk>`."""
+    """Return the ids of the first feature, packed; words that were not in the training set are `<unk>`."""
     ids = next(iter(split.features.values())).pack()
     return ids.map(lambda values: values.masked_fill(values >= vocab.known, vocab.unk or 0))
 

@@ -1,4 +1,4 @@
-"""A linear support vector machine over sparse rows, one label against the rest, learned online by its margin test.
+"""A linear support vector machine over sparse rows, one label against the rest, trained online.
 
 Shapes: B rows, F features, C labels.
 """
@@ -14,29 +14,30 @@ _SMALLEST_SCALE = 1e-6
 
 
 class LinearSvm:
-    """Weights of labels and features, learned by stochastic gradient descent on the hinge loss with an L2 term.
+    """A linear SVM, trained by stochastic gradient descent on the hinge loss with an L2 term.
 
-    As in Pegasos (Shalev-Shwartz et al. 2007) but for the rate of learning, which is the caller's: one that does not
-    fall lets the model follow labels that drift. All weights decay at each update; that is done by one number, so
-    an update costs what its rows hold and not F.
+    The method is Pegasos (Shalev-Shwartz et al. 2007) except for the learning rate, which the caller chooses: with a
+    constant rate the model follows labels that drift.
 
     Args:
         n_features: F.
         n_labels: C.
-        decay: lambda, the weight of the L2 term; of the bias too.
+        decay: lambda, the weight of the L2 term, on the bias too.
     """
 
     def __init__(self, n_features: int, n_labels: int, decay: float) -> None:
         self.decay = decay
         self.bias = np.zeros(n_labels)
+        # The weights are `_scaled * _scale`. Decay multiplies only the scalar, so the cost of an update depends on the
+        # non-zero entries of its rows, not on F.
         self._scaled, self._scale = np.zeros((n_features, n_labels)), 1.0
 
     @classmethod
     def of(cls, weights: FloatArray, bias: FloatArray, decay: float) -> LinearSvm:
-        """One that has learned: weights (F, C), bias (C,)."""
-        made = cls(len(weights), len(bias), decay)
-        made._scaled, made.bias = weights, bias
-        return made
+        """Return an SVM with trained weights (F, C) and bias (C,)."""
+        svm = cls(len(weights), len(bias), decay)
+        svm._scaled, svm.bias = weights, bias
+        return svm
 
     @property
     def n_features(self) -> int:
@@ -44,31 +45,31 @@ class LinearSvm:
 
     @property
     def weights(self) -> FloatArray:
-        """(F, C)."""
+        """The weights (F, C)."""
         return self._scaled * self._scale
 
     def scores(self, rows: csr_array) -> FloatArray:
-        """(B, C) of rows (B, F)."""
+        """Return the scores (B, C) of rows (B, F)."""
         scores: FloatArray = (rows @ self._scaled) * self._scale + self.bias
         return scores
 
-    def learn(self, rows: csr_array, right: IntArray, rate: float) -> None:
-        """One update by rows (B, F) of labels (B,).
+    def learn(self, rows: csr_array, labels: IntArray, rate: float) -> None:
+        """Make one update with rows (B, F) of labels (B,).
 
-        Weights of the features that are present move by rate / B * value * y, y = 1 for the right label and -1 for the
-        others, where y * score < 1, and nowhere else.
+        Where y * score < 1, the weights of the features in the row change by rate / B * value * y, with y = 1 for the
+        row's label and -1 for the others. All other weights only decay.
         """
-        signs = np.full((len(right), len(self.bias)), -1.0)
-        signs[np.arange(len(right)), right] = 1.0
-        missed = signs * self.scores(rows) < 1.0
+        signs = np.full((len(labels), len(self.bias)), -1.0)
+        signs[np.arange(len(labels)), labels] = 1.0
+        inside_margin = signs * self.scores(rows) < 1.0
         self._shrink(1.0 - rate * self.decay)
-        steps = np.where(missed, signs, 0.0) * (rate / len(right))
-        moved = rows.data[:, None] * np.repeat(steps / self._scale, np.diff(rows.indptr), axis=0)
-        np.add.at(self._scaled, rows.indices, moved)  # a feature may stand in several rows
+        steps = np.where(inside_margin, signs, 0.0) * (rate / len(labels))
+        changes = rows.data[:, None] * np.repeat(steps / self._scale, np.diff(rows.indptr), axis=0)
+        np.add.at(self._scaled, rows.indices, changes)  # unlike `+=`, adds up features that are in several rows
         self.bias += steps.sum(axis=0)
 
     def grow(self, n_features: int, n_labels: int) -> None:
-        """Room for more features and labels, with weights of zero."""
+        """Grow to at least this many features and labels, with new weights of zero."""
         more = (max(0, n_features - len(self._scaled)), max(0, n_labels - len(self.bias)))
         self._scaled = np.pad(self._scaled, ((0, more[0]), (0, more[1])))
         self.bias = np.pad(self.bias, (0, more[1]))
@@ -76,16 +77,17 @@ class LinearSvm:
     def _shrink(self, factor: float) -> None:
         self.bias *= factor
         self._scale *= factor
+        # Fold the scale into the weights before it underflows.
         if self._scale < _SMALLEST_SCALE:
             self._scaled *= self._scale
             self._scale = 1.0
 
 
-def train_svm(svm: LinearSvm, rows: csr_array, right: IntArray, rate: float, epochs: int, batch_size: int) -> None:
-    """Updates in random order, always the same one; the rate falls linearly to 0."""
+def train_svm(svm: LinearSvm, rows: csr_array, labels: IntArray, rate: float, epochs: int, batch_size: int) -> None:
+    """Train for some epochs in a fixed random order; the learning rate decreases linearly to 0."""
     rng = np.random.default_rng(1)
-    n_updates = -(-len(right) // batch_size)
+    n_updates = -(-len(labels) // batch_size)
     for epoch in range(epochs):
-        for update, chosen in enumerate(np.array_split(rng.permutation(len(right)), n_updates)):
+        for update, chosen in enumerate(np.array_split(rng.permutation(len(labels)), n_updates)):
             done = (epoch * n_updates + update) / (epochs * n_updates)
-            svm.learn(rows[chosen], right[chosen], rate * (1.0 - done))
+            svm.learn(rows[chosen], labels[chosen], rate * (1.0 - done))

@@ -1,4 +1,4 @@
-"""A linear SVM of bags of n-grams that learns from a stream of tokenised texts, and is stored as plain JSON."""
+"""A linear SVM over bags of n-grams that is trained on a stream of tokenised texts and stored as plain JSON."""
 
 from __future__ import annotations
 
@@ -21,50 +21,53 @@ Text = Sequence[str]
 
 
 class OnlineSvm:
-    """Learns labels of texts, one at a time or in batches, and goes on for as long as there are more.
+    """An SVM that is trained on texts one at a time or in batches, for as long as there are more.
 
-    Labels and n-grams that are new get weights when first learned. The rate does not fall, so it follows labels
-    that drift; `LinearSvm` says what an update does. A text's n-grams count 1 / root of its number of tokens each.
+    New labels and n-grams get weights when they first occur. The learning rate is constant, so the model follows
+    labels that drift; see `LinearSvm` for the update. Each n-gram of a text has the value 1 / sqrt(number of tokens).
 
     Args:
-        lengths: of n-grams, in tokens.
-        buckets: n-grams share so many weights by their hash; None: each has its own.
-        rate: of learning.
-        decay: of the weights, at each update, times the rate.
+        lengths: lengths of the n-grams, in tokens.
+        buckets: number of hash buckets that share weights; None: every n-gram has its own weights.
+        rate: learning rate.
+        decay: weight decay per update, as a multiple of the rate.
     """
 
     def __init__(self, *, lengths: Sequence[int], buckets: int | None, rate: float, decay: float) -> None:
         if not lengths or min(lengths) < 1 or (buckets is not None and buckets < 1):
-            raise ValueError(f"lengths={list(lengths)}, buckets={buckets}: lengths and buckets must be at least 1")
+            raise ValueError(
+                f"lengths={list(lengths)}, buckets={buckets}: give one or more lengths; lengths and buckets must be at "
+                "least 1"
+            )
         self.lengths, self.buckets, self.rate = tuple(lengths), buckets, rate
         self.labels: dict[str, int] = {}
-        self.features: dict[str, int] = {}  # n-gram, or number of a bucket -> row of weights
+        self.features: dict[str, int] = {}  # n-gram, or bucket number -> row of the weights
         self._svm = LinearSvm(0, 0, decay)
 
     def learn(self, texts: Sequence[Text], labels: Sequence[str]) -> None:
-        """One update by these texts and their labels."""
+        """Make one update with these texts and their labels."""
         if len(texts) != len(labels) or not texts:
-            raise ValueError(f"{len(texts)} texts and {len(labels)} labels; need as many of both, at least one")
-        right = np.array([self.labels.setdefault(label, len(self.labels)) for label in labels])
+            raise ValueError(f"{len(texts)} texts and {len(labels)} labels; give one label per text, at least one text")
+        label_ids = np.array([self.labels.setdefault(label, len(self.labels)) for label in labels])
         bags = [[self.features.setdefault(gram, len(self.features)) for gram in self._grams(text)] for text in texts]
-        self._make_room()
-        self._svm.learn(self._rows(bags, texts), right, self.rate)
+        self._grow()
+        self._svm.learn(self._rows(bags, texts), label_ids, self.rate)
 
     def predict(self, texts: Sequence[Text]) -> list[str]:
-        """The label of the highest score of each text; of equal ones that which was learned first."""
+        """Return the label with the highest score for each text; among ties the label that occurred first."""
         if not self.labels:
-            raise ValueError("nothing has been learned yet")
+            raise ValueError("the SVM has no labels yet; call learn first")
         names = list(self.labels)
         return [names[best] for best in self.scores(texts).argmax(axis=1)]
 
     def scores(self, texts: Sequence[Text]) -> FloatArray:
-        """(texts, labels), labels in the order of `self.labels`."""
+        """Return the scores (texts, labels), with labels in the order of `self.labels`."""
         known = self.features
         bags = [[known[gram] for gram in self._grams(text) if gram in known] for text in texts]
         return self._svm.scores(self._rows(bags, texts))
 
     def save(self, path: Path) -> None:
-        """As JSON: labels, and the weights of each n-gram in their order."""
+        """Write a JSON file with the labels and, in their order, the weights of each n-gram."""
         weights = self._svm.weights
         content = {
             "format": FORMAT,
@@ -80,10 +83,10 @@ class OnlineSvm:
 
     @classmethod
     def load(cls, path: Path) -> OnlineSvm:
-        """What `save` wrote; it goes on learning from there.
+        """Load a file written by `save`; training can continue from there.
 
         Raises:
-            HydromelError: a file that is no such thing.
+            HydromelError: the file cannot be read or is not of this format.
         """
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
@@ -91,16 +94,16 @@ class OnlineSvm:
                 raise ValueError(f"its format is {stored.get('format')!r}")
             return cls._of(stored)
         except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
-            raise HydromelError(f"{path}: no linear SVM of the format {FORMAT} ({error})") from error
+            raise HydromelError(f"{path}: not a linear SVM in the format {FORMAT} ({error})") from error
 
     @classmethod
     def _of(cls, stored: dict[str, Any]) -> OnlineSvm:
-        made = cls(lengths=stored["lengths"], buckets=stored["buckets"], rate=stored["rate"], decay=stored["decay"])
-        made.labels = {label: place for place, label in enumerate(stored["labels"])}
-        made.features = {gram: place for place, gram in enumerate(stored["weights"])}
+        svm = cls(lengths=stored["lengths"], buckets=stored["buckets"], rate=stored["rate"], decay=stored["decay"])
+        svm.labels = {label: place for place, label in enumerate(stored["labels"])}
+        svm.features = {gram: place for place, gram in enumerate(stored["weights"])}
         weights = np.array(list(stored["weights"].values()), dtype=np.float64)
-        made._svm = LinearSvm.of(weights.reshape(-1, len(made.labels)), np.array(stored["bias"]), stored["decay"])
-        return made
+        svm._svm = LinearSvm.of(weights.reshape(-1, len(svm.labels)), np.array(stored["bias"]), stored["decay"])
+        return svm
 
     def _grams(self, text: Text) -> list[str]:
         grams = [" ".join(text[end - n : end]) for n in self.lengths for end in range(n, len(text) + 1)]
@@ -109,11 +112,11 @@ class OnlineSvm:
     def _rows(self, bags: Sequence[Sequence[int]], texts: Sequence[Text]) -> csr_array:
         sizes = [len(bag) for bag in bags]
         values = np.repeat([1.0 / np.sqrt(max(1, len(text))) for text in texts], sizes)
-        columns = np.array([one for bag in bags for one in bag], dtype=np.int64)
+        columns = np.array([feature for bag in bags for feature in bag], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         return csr_array((values, columns, offsets), shape=(len(bags), self._svm.n_features))
 
-    def _make_room(self) -> None:
-        """For new n-grams and labels; twice what is needed, so that growing costs little in all."""
+    def _grow(self) -> None:
+        """Make room for new n-grams and labels; doubling the features keeps the amortised cost of copying constant."""
         if len(self.features) > self._svm.n_features or len(self.labels) > len(self._svm.bias):
             self._svm.grow(2 * len(self.features), len(self.labels))

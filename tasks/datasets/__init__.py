@@ -1,4 +1,4 @@
-"""Readers of corpora: files, published data sets and the Hugging Face hub, each to one Arrow table a split.
+"""Readers of corpora: files, published data sets and the Hugging Face Hub. Each returns one Arrow table per split.
 
-Configs name what is in it; `tasks.predictions` may import it. It imports formats of text and spans.
+Configs name the classes of this package; `tasks.predictions` may import it. It imports text formats and spans.
 """

@@ -1,4 +1,4 @@
-"""What all readers of local files share: which files, their encoding, the cut of missing splits, the fingerprint."""
+"""The base class of readers of local files: finding files, their encoding, missing splits, and the fingerprint."""
 
 import hashlib
 import json
@@ -14,28 +14,28 @@ from runner.common.types import Fraction
 from tasks.datasets.files import TextFile, find, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
 
-RULES_VERSION = 1  # raise it when the same bytes come to be read differently: it enters the fingerprint
-# what these say is in the fingerprint as the files' contents
+RULES_VERSION = 1  # part of the fingerprint: increase it when the same bytes are read differently
+# Not in the fingerprint, since the files' contents are.
 NOT_IN_FINGERPRINT = ("name", "data_dir", "train", "valid", "test")
 
-# No `from __future__ import annotations` in this module and its subclasses': configs are checked against the
-# inherited annotations of `__init__`, which must be types, not strings to be looked up in another module.
+# No `from __future__ import annotations` here or in the modules of subclasses: configs are checked against the
+# inherited annotations of `__init__`, which must be types, not strings that only another module can resolve.
 
 
 @dataclass(kw_only=True)
 class LocalCorpus(ABC):
-    """A `runner.interfaces.Corpus` of one file a split. Subclasses say how one file is parsed.
+    """A `runner.interfaces.Corpus` with one file per split. Subclasses define how a file is parsed.
 
     Args:
-        name: of the data set, for messages and records.
-        data_dir: the folder that `train`, `valid` and `test` are relative to (null: they must be absolute).
-        train: file of the train split.
-        valid: file of the validation split (null: cut from train).
-        test: file of the test split (null: cut from train).
-        encoding: of the files, as Python names it.
-        cut: how missing splits are cut: `hash` of the text, or `contiguous` (train first, then valid, then test).
-        valid_fraction: share of train that becomes valid where `valid` is null (0: there is then no such split).
-        test_fraction: share of train that becomes test where `test` is null (0: there is then no such split).
+        name: the data set's name in messages and records.
+        data_dir: folder that `train`, `valid` and `test` are relative to (null: they must be absolute).
+        train: file of the training set.
+        valid: file of the validation set (null: cut from the training set).
+        test: file of the test set (null: cut from the training set).
+        encoding: encoding of the files, by its Python name.
+        cut: how missing splits are cut: by a `hash` of the text, or `contiguous` (train first, then valid, then test).
+        valid_fraction: share of the training set cut off for validation if `valid` is null (0: no validation set).
+        test_fraction: share of the training set cut off for testing if `test` is null (0: no test set).
     """
 
     name: str
@@ -50,25 +50,28 @@ class LocalCorpus(ABC):
 
     @abstractmethod
     def parse(self, file: TextFile, split: str) -> pa.Table:
-        """One file as a table of examples, made by `example_table`."""
+        """Return a file as a table of examples, made by `example_table`."""
 
     def paths(self) -> dict[str, Path]:
-        """The file of each split that has one.
+        """Return the path of each split that has a file.
 
         Raises:
-            HydromelError: a file is missing, or stands for two splits.
+            HydromelError: a file is missing, or two splits name the same file.
         """
         named = {"train": self.train, "valid": self.valid, "test": self.test}
-        found = {split: find(file, self.data_dir, self.name) for split, file in named.items() if file is not None}
-        first: dict[Path, str] = {}
-        for split, path in found.items():
-            other = first.setdefault(path.resolve(), split)
+        paths = {split: find(file, self.data_dir, self.name) for split, file in named.items() if file is not None}
+        split_of_file: dict[Path, str] = {}
+        for split, path in paths.items():
+            other = split_of_file.setdefault(path.resolve(), split)
             if other != split:
-                raise HydromelError(f"dataset={self.name}: {other} and {split} name the same file, {path}")
-        return found
+                raise HydromelError(
+                    f"dataset={self.name}: {other} and {split} name the same file, {path}; give each split its own, or "
+                    "null to cut it from train"
+                )
+        return paths
 
     def fingerprint(self) -> str:
-        """sha256 of the files' bytes and of how they are read; not of where they lie."""
+        """Return the sha256 of the files' bytes and of the reader's options, but not of the files' paths."""
         arguments = {key: value for key, value in asdict(self).items() if key not in NOT_IN_FINGERPRINT}
         record = {
             "reader": stable_name(f"{type(self).__module__}.{type(self).__qualname__}"),
@@ -79,10 +82,10 @@ class LocalCorpus(ABC):
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def read(self) -> dict[str, pa.Table]:
-        """One table a split, in the order train, valid, test.
+        """Return one table per split, in the order train, valid, test.
 
         Raises:
-            HydromelError: anything wrong with a file, with its path and, where there is one, its line.
+            HydromelError: a file is malformed; the message has its path and, if possible, the line.
         """
         tables = {}
         for split, path in self.paths().items():

@@ -1,4 +1,4 @@
-"""Column files (CoNLL): a token a line, its fields in columns, a blank line between sentences."""
+"""Column files (CoNLL): one token per line with its fields in columns, and a blank line between sentences."""
 
 from dataclasses import dataclass
 
@@ -24,11 +24,11 @@ class Cells:
     """The token lines of a column file.
 
     Attributes:
-        file: where they were read.
+        file: the file they were read from.
         fields: (N,) lists of `width` strings.
         width: number of columns, the same on every line.
         line: (N,) 1-based line numbers.
-        sentence: (N,) a number for each sentence; never falls.
+        sentence: (N,) sentence numbers, non-decreasing.
     """
 
     file: TextFile
@@ -41,11 +41,12 @@ class Cells:
     def of(cls, file: TextFile, separator: Separator, comment_prefix: str | None, skip_docstart: bool) -> "Cells":
         """Split a file into cells.
 
-        Blank lines (white space alone) and document marks end a sentence; comments do not.
+        Blank lines (only white space) and document marks end a sentence; comments do not.
 
         Raises:
-            HydromelError: no token line; a line has another number of columns than most, or an empty column.
+            HydromelError: there are no token lines, or a line has a different number of columns or an empty column.
         """
+        # A blank line ends a sentence, so the number of blank lines before a line numbers its sentence.
         blank = is_empty(pc.ascii_trim_whitespace(file.lines))
         if skip_docstart:
             blank |= mask_of(pc.starts_with(file.lines, DOCSTART))
@@ -64,55 +65,60 @@ class Cells:
         return cls(file, fields, width, line, np.cumsum(blank, dtype=np.int64)[kept])
 
     def column(self, place: int) -> pa.StringArray:
-        """(N,) one column; negative places count from the right.
+        """Return a column (N,); negative places count from the right.
 
         Raises:
             HydromelError: there is no such column.
         """
         if not -self.width <= place < self.width:
             raise HydromelError(
-                f"{self.file.path}: column {place} was asked for, but the file has {self.width} columns"
+                f"{self.file.path}: there is no column {place}; the file has {self.width} columns, use 0 to "
+                f"{self.width - 1} or -{self.width} to -1 (dataset.columns)"
             )
         return pc.list_element(self.fields, place % self.width)
 
-    def _check_tags_apart(self, columns: dict[str, int]) -> None:
-        """Raises HydromelError where a column that the model reads is the one of its answers."""
+    def _check_tags_not_input(self, columns: dict[str, int]) -> None:
+        """Raise a HydromelError if an input column is also the column of the tags."""
         for name, place in columns.items():
             if "tags" in columns and name != "tags" and place % self.width == columns["tags"] % self.width:
                 raise HydromelError(
                     f"{self.file.at(self.line[0])}: {name} and tags are the same column, {place % self.width} of "
-                    f"{self.width}; dataset.columns says where they are, dataset.separator (tab, space) what parts them"
+                    f"{self.width}; set different places in dataset.columns, or another dataset.separator (tab, space)"
                 )
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Cells":
-        """Some of the lines."""
+        """Return the cells of the lines selected by `mask` (N,)."""
         return Cells(self.file, self.fields.filter(pa.array(mask)), self.width, self.line[mask], self.sentence[mask])
 
     def lines_of(self, table: pa.Table) -> pa.ListArray:
-        """The file's own lines, as they stand there, of the sentences of a table that was read from it.
+        """Return the original lines of the sentences of a table that was read from this file.
 
         Raises:
-            HydromelError: no sentence begins where one of the table does: the file is not what it was.
+            HydromelError: a sentence of the table does not start at its line, so the file has changed.
         """
         offsets = self.offsets()
-        begins, wanted = self.line[offsets[:-1]], table["line"].to_numpy()
-        rows = np.searchsorted(begins, wanted).clip(max=len(begins) - 1)
-        gone = first_true(begins[rows] != wanted)
-        if gone is not None:
-            raise HydromelError(f"{self.file.at(wanted[gone])}: no sentence begins here any more")
+        # Sentences are found by their first line, so the table may be a part of the file in any order.
+        first_lines, table_lines = self.line[offsets[:-1]], table["line"].to_numpy()
+        rows = np.searchsorted(first_lines, table_lines).clip(max=len(first_lines) - 1)
+        missing = first_true(first_lines[rows] != table_lines)
+        if missing is not None:
+            raise HydromelError(
+                f"{self.file.at(table_lines[missing])}: no sentence starts here any more; the file has changed since "
+                "it was read"
+            )
         lines = self.file.lines.take(pa.array(self.line - 1))
         return list_column(lines, offsets).take(pa.array(rows))
 
     def offsets(self) -> IntArray:
-        """(B+1,) where sentences begin among the N lines."""
-        begins = np.flatnonzero(np.diff(self.sentence, prepend=-1))
-        return np.append(begins, len(self.line))
+        """Return the start of each sentence among the N lines, and N: (B+1,)."""
+        starts = np.flatnonzero(np.diff(self.sentence, prepend=-1))
+        return np.append(starts, len(self.line))
 
     def table(self, columns: dict[str, int], span_scheme: SpanScheme | None, strict_tags: bool) -> pa.Table:
-        """A row a sentence, with one list column for each of `columns` (name -> place)."""
+        """Return a table with one row per sentence and one list column for each of `columns` (name -> place)."""
         offsets = self.offsets()
         values = {name: self.column(place) for name, place in columns.items()}
-        self._check_tags_apart(columns)
+        self._check_tags_not_input(columns)
         if "tags" in values:
             check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
         lists = {name: list_column(value, offsets) for name, value in values.items()}
@@ -120,7 +126,7 @@ class Cells:
 
 
 def _common_width(file: TextFile, fields: pa.ListArray, line: IntArray, separator: Separator) -> int:
-    """The number of columns of all lines; an error at the first line that differs from most."""
+    """Return the number of columns of all lines; raise an error at the first line that differs from the majority."""
     widths = lengths_of(fields)
     common = int(np.bincount(widths).argmax())
     odd = first_true(widths != common)
@@ -133,15 +139,15 @@ def _common_width(file: TextFile, fields: pa.ListArray, line: IntArray, separato
 
 @dataclass(kw_only=True)
 class ColumnsFile(LocalCorpus):
-    """Tagged text in columns.
+    """A reader of tagged text in columns.
 
     Args:
-        separator: between columns: one `tab`, or `space` for any run of spaces.
-        columns: name -> place from 0, negative from the right; `tokens` is needed, and `tags` for tagging.
-        span_scheme: of the column `tags` (null: plain tags, such as parts of speech).
-        strict_tags: an illegal tag is an error (true), or is kept and counted in the log (false).
-        skip_docstart: leave out lines that begin with `-DOCSTART-`.
-        comment_prefix: leave out lines that begin so (null: none).
+        separator: separator between columns: one `tab`, or `space` for any run of spaces.
+        columns: name -> column from 0, negative from the right; must contain `tokens`, and `tags` for tagging.
+        span_scheme: scheme of the column `tags` (null: plain tags, such as parts of speech).
+        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
+        skip_docstart: ignore lines that start with `-DOCSTART-`.
+        comment_prefix: ignore lines that start with this prefix (null: none).
     """
 
     separator: Separator
@@ -155,23 +161,23 @@ class ColumnsFile(LocalCorpus):
         if "tokens" not in self.columns or {"line", "label"} & set(self.columns):
             raise HydromelError(
                 f"dataset.columns names {', '.join(self.columns) or 'nothing'}; "
-                "it must name tokens, and neither line nor label"
+                "it must name tokens, and may name neither line nor label"
             )
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         return self._cells(file).table(self.columns, self.span_scheme, self.strict_tags)
 
     def token_lines(self, table: pa.Table) -> tuple[pa.ListArray, str]:
-        """The file's own line of each token of a table that `read` gave, and what separates columns there.
+        """Return the original line of each token of a table from `read`, and the separator of its columns.
 
         Raises:
-            HydromelError: the file is not what it was.
+            HydromelError: the file has changed since.
         """
         lines = self._cells(read_text(path_of(table), self.encoding)).lines_of(table)
         return lines, "\t" if self.separator == "tab" else " "
 
     def text_format(self) -> Columns:
-        """Text for a model of this data set is written as its files are."""
+        """Return the format of this data set's files, the default for text given to models trained on it."""
         return Columns(self.separator, self.columns, self.comment_prefix, DOCSTART if self.skip_docstart else None)
 
     def _cells(self, file: TextFile) -> Cells:

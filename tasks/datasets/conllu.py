@@ -1,4 +1,4 @@
-"""CoNLL-U (universaldependencies.org/format.html): ten tab-separated columns, a syntactic word a line."""
+"""CoNLL-U (universaldependencies.org/format.html): ten tab-separated columns, one syntactic word per line."""
 
 from dataclasses import dataclass
 
@@ -14,18 +14,18 @@ from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import path_of
 
 WIDTH = 10
-NO_WORD = r"[0-9]+[-.][0-9]+\t"  # lines of ranges and of empty nodes begin so
+NO_WORD = r"[0-9]+[-.][0-9]+\t"  # start of the lines of multiword ranges and empty nodes
 COLUMNS = {"tokens": 1, "lemma": 2, "tags": 3, "xpos": 4}  # FORM, LEMMA, UPOS, XPOS
 
 
 @dataclass(kw_only=True)
 class Conllu(LocalCorpus):
-    """A treebank as tagged text: FORM as `tokens`, UPOS as `tags`, XPOS as `xpos`, LEMMA as `lemma`.
+    """A reader of treebanks as tagged text: FORM as `tokens`, UPOS as `tags`, XPOS as `xpos`, LEMMA as `lemma`.
 
-    Comments, multiword ranges (id `8-9`) and empty nodes (id `8.1`) are left out.
+    Comments, multiword ranges (id `8-9`) and empty nodes (id `8.1`) are ignored.
 
     Args:
-        span_scheme: null, since parts of speech are plain tags (`${dataset.span_scheme}` is what task=tag reads).
+        span_scheme: always null, since parts of speech are plain tags (task=tag reads `${dataset.span_scheme}`).
     """
 
     span_scheme: None
@@ -34,15 +34,15 @@ class Conllu(LocalCorpus):
         return self._words(file).table(COLUMNS, None, strict_tags=True)
 
     def token_lines(self, table: pa.Table) -> tuple[pa.ListArray, str]:
-        """The file's own line of each word of a table that `read` gave, and what separates columns there.
+        """Return the original line of each word of a table from `read`, and the separator of its columns.
 
         Raises:
-            HydromelError: the file is not what it was.
+            HydromelError: the file has changed since.
         """
         return self._words(read_text(path_of(table), self.encoding)).lines_of(table), "\t"
 
     def text_format(self) -> Columns:
-        """Text for a model of this data set is written as its files are."""
+        """Return the format of this data set's files, the default for text given to models trained on it."""
         return Columns("tab", COLUMNS, comment_prefix="#", other=NO_WORD)
 
     @staticmethod
@@ -55,6 +55,6 @@ class Conllu(LocalCorpus):
         if odd is not None:
             raise HydromelError(
                 f"{file.at(cells.line[odd])}: id '{ids[odd].as_py()}'; "
-                "CoNLL-U has 8, 8-9 for a range or 8.1 for an empty node"
+                "CoNLL-U allows 8, 8-9 for a range or 8.1 for an empty node"
             )
         return cells.keep(mask_of(pc.ascii_is_decimal(ids)))

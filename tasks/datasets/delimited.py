@@ -1,4 +1,4 @@
-"""TSV and CSV: one example a row, its label and its text in columns given by name or by place."""
+"""TSV and CSV: one example per row, with label and text in columns given by name or by place."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ Column = int | str
 
 
 def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
-    """Columns and 1-based lines of rows without quoting: a row a line; quotes are characters like any other."""
+    """Split unquoted rows, one per line, into columns; return the columns and the 1-based line of each row."""
     fields = pc.split_pattern(file.lines, delimiter)
     widths = lengths_of(fields)
     width = int(widths[0])
@@ -32,19 +32,19 @@ def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray
 
 
 def quoted_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
-    """Columns and 1-based first lines of rows whose fields may stand in double quotes (doubled inside).
+    """Split rows with double-quoted fields into columns; return the columns and the 1-based first line of each row.
 
-    Quoted fields may hold delimiters and line ends.
+    Quoted fields may contain delimiters, line ends and doubled quotes.
     """
-    data = file.text.encode() + b"\n"  # Arrow takes a single line without an end for no row
-    # its default stops at documents of 128 KiB; it holds for the whole process, so it is never lowered
+    data = file.text.encode() + b"\n"  # Arrow ignores a single line without a line end
+    # The default limit rejects documents above 128 KiB. It is global to the process, so it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), len(data)))
     width = len(next(csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter)))
     strings = {f"f{place}": pa.string() for place in range(width)}
     try:
         table = arrow_csv.read_csv(
             pa.py_buffer(data),
-            # one block, since a row may be of any length
+            # A single block: a row may have any length, and Arrow requires a row to fit into a block.
             read_options=arrow_csv.ReadOptions(
                 use_threads=False, block_size=len(data) + 1, autogenerate_column_names=True
             ),
@@ -56,12 +56,13 @@ def quoted_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArra
     except pa.ArrowInvalid as error:
         raise explain(file, delimiter, error) from error
     columns = [array(column) for column in table.columns]
-    taken = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
-    return columns, 1 + np.cumsum(taken) - taken
+    # A row takes one line, and one more for each line end inside its quoted fields.
+    n_lines = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
+    return columns, 1 + np.cumsum(n_lines) - n_lines
 
 
 def explain(file: TextFile, delimiter: str, error: pa.ArrowInvalid) -> HydromelError:
-    """The line at which a quoted file goes wrong, found row by row, as Arrow does not know it."""
+    """Return an error with the line at which a quoted file is malformed, found row by row since Arrow does not say."""
     reader = csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter, strict=True)
     width, line = 0, 1
     try:
@@ -71,7 +72,7 @@ def explain(file: TextFile, delimiter: str, error: pa.ArrowInvalid) -> HydromelE
                 return wrong_width(file, line, len(row), width)
             line = reader.line_num + 1
     except csv.Error as reason:
-        return HydromelError(f"{file.at(line)}: {reason}; fields in quotes double the quotes they hold")
+        return HydromelError(f"{file.at(line)}: {reason}; double the quotes inside quoted fields")
     return HydromelError(f"{file.path}: {' '.join(str(error).split())[:200]}")
 
 
@@ -81,14 +82,14 @@ def wrong_width(file: TextFile, line: int, got: int, width: int) -> HydromelErro
 
 @dataclass(kw_only=True)
 class Delimited(LocalCorpus):
-    """Classified text in columns.
+    """A reader of labelled text in columns.
 
     Args:
-        delimiter: one character between columns.
-        quoting: fields may stand in double quotes, as spreadsheets write them; otherwise a quote is a character.
-        header: the first row names the columns.
-        text_columns: by name or by place from 0; several are joined by a space.
-        label_column: by name or by place from 0 (null: none, for language models).
+        delimiter: the character between columns.
+        quoting: true: fields may be in double quotes, as spreadsheets write them; false: a quote is a plain character.
+        header: true if the first row names the columns.
+        text_columns: columns by name or by place from 0; several are joined by a space.
+        label_column: column by name or by place from 0 (null: none, for language models).
     """
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)]
@@ -112,19 +113,22 @@ class Delimited(LocalCorpus):
             table["label"] = columns[self._place(self.label_column, file, names, len(columns), "label_column")]
             empty = first_true(is_empty(table["label"]))
             if empty is not None:
-                raise HydromelError(f"{file.at(line[empty])}: the label is empty")
+                raise HydromelError(f"{file.at(line[empty])}: the label is empty; every row needs one")
         return example_table(table, line, file.path)
 
-    def _place(self, wanted: Column, file: TextFile, names: list[str] | None, width: int, key: str) -> int:
-        """The column that a name or a place means."""
-        if isinstance(wanted, int):
-            if -width <= wanted < width:
-                return wanted
-            raise HydromelError(f"{file.at(1)}: dataset.{key} asks for column {wanted}; the file has {width} columns")
+    def _place(self, column: Column, file: TextFile, names: list[str] | None, width: int, key: str) -> int:
+        """Return the index of a column given by name or by place."""
+        if isinstance(column, int):
+            if -width <= column < width:
+                return column
+            raise HydromelError(
+                f"{file.at(1)}: dataset.{key}: there is no column {column}; the file has {width} columns"
+            )
         if names is None:
             raise HydromelError(
-                f"dataset.{key}: '{wanted}' is a name, but dataset.header=false; give a place such as 0"
+                f"dataset.{key}: '{column}' is a name, but dataset.header=false; use a place such as 0, or "
+                "dataset.header=true"
             )
-        if wanted not in names:
-            raise unknown("column", wanted, names, f"dataset.{key}; {file.at(1)}")
-        return names.index(wanted)
+        if column not in names:
+            raise unknown("column", column, names, f"dataset.{key}; {file.at(1)}")
+        return names.index(column)

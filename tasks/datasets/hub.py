@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub by id, or of a local folder laid out as there, through `datasets`."""
+"""Data sets of the Hugging Face Hub, or of a local folder with the same layout, through the library `datasets`."""
 
 import hashlib
 import json
@@ -20,18 +20,18 @@ class HubDataset:
     """A `runner.interfaces.Corpus` from `datasets.load_dataset`.
 
     Args:
-        name: of the data set here, for messages and records.
-        path: id on the Hub (`owner/name`), or a folder laid out as on the Hub.
+        name: the data set's name in messages and records.
+        path: id on the Hub (`owner/name`), or a folder with the same layout.
         config: the data set's configuration, such as `en_ewt` (null: its only or default one).
         revision: branch, tag or commit on the Hub (null: main).
-        splits: train, valid and test -> the name of the data set's own split (null: cut from train).
-        columns: `tokens`, `label`, `tags` or any other name -> the data set's own column. A column of strings that
-            becomes `tokens` is split on spaces; lists are taken as they are; class numbers become class names.
-        span_scheme: of the tags (null: plain tags, or none).
-        strict_tags: an illegal tag is an error (true), or is kept and counted in the log (false).
+        splits: train, valid and test -> the name of the split on the Hub (null: cut from train).
+        columns: `tokens`, `label`, `tags` or any other name -> the name of the column on the Hub. Strings that become
+            `tokens` are split on spaces; lists are kept; class numbers become class names.
+        span_scheme: scheme of the tags (null: plain tags, or none).
+        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
         cut: how missing splits are cut from train, as for local files.
-        valid_fraction: share of train that becomes valid where it is null.
-        test_fraction: share of train that becomes test where it is null.
+        valid_fraction: share of train cut off for validation if splits.valid is null.
+        test_fraction: share of train cut off for testing if splits.test is null.
     """
 
     name: str
@@ -52,24 +52,26 @@ class HubDataset:
             if split not in SPLITS:
                 raise unknown("split", split, SPLITS, "dataset.splits")
         if self.splits.get("train") is None:
-            raise HydromelError(f"dataset={self.name}: dataset.splits.train names no split of {self.path}")
+            raise HydromelError(
+                f"dataset={self.name}: dataset.splits.train=null; name the split of {self.path} to train on"
+            )
         if "tokens" not in self.columns:
             raise HydromelError(f"dataset={self.name}: dataset.columns must name the column that holds tokens")
 
     def load(self) -> dict[str, Any]:
-        """The wanted splits as `datasets.Dataset`, loaded once.
+        """Return the configured splits as `datasets.Dataset`; they are loaded once.
 
         Raises:
-            HydromelError: `datasets` cannot load it (its own first line says why), or it has no such split.
+            HydromelError: `datasets` cannot load the data (the message has its reason), or there is no such split.
         """
         if self._loaded is not None:
             return self._loaded
-        # these take seconds to import, and few runs need them
+        # Imported here because it takes seconds, and few runs need it.
         from datasets import load_dataset
         from datasets.exceptions import DatasetsError
 
         try:
-            found = load_dataset(self.path, self.config, revision=self.revision)
+            published = load_dataset(self.path, self.config, revision=self.revision)
         # RuntimeError: a data set that is a script; ValueError: an unknown configuration
         except (DatasetsError, OSError, RuntimeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -77,15 +79,15 @@ class HubDataset:
                 f"dataset={self.name}: cannot load {self.path}: {reason} "
                 "(a Hub id needs the network or an earlier download; stdlib_* and local files need neither)"
             ) from error
-        wanted = {split: own for split in SPLITS if (own := self.splits.get(split)) is not None}
-        for split, own in wanted.items():
-            if own not in found:
-                raise unknown("split", own, found, f"dataset.splits.{split}, {self.path}")
-        self._loaded = {split: found[own] for split, own in wanted.items()}
+        split_names = {split: own for split in SPLITS if (own := self.splits.get(split)) is not None}
+        for split, own in split_names.items():
+            if own not in published:
+                raise unknown("split", own, published, f"dataset.splits.{split}, {self.path}")
+        self._loaded = {split: published[own] for split, own in split_names.items()}
         return self._loaded
 
     def fingerprint(self) -> str:
-        """sha256 of the used columns' contents and of how they are read; the same wherever they were downloaded."""
+        """Return the sha256 of the used columns' contents and of the reader's options; the same on any machine."""
         arguments = [
             self.columns,
             self.span_scheme,
@@ -103,10 +105,10 @@ class HubDataset:
         return digest.hexdigest()
 
     def read(self) -> dict[str, pa.Table]:
-        """One table a split.
+        """Return one table per split.
 
         Raises:
-            HydromelError: as `load`; a column that is missing or of a type of no use; an illegal tag.
+            HydromelError: as for `load`; or a column that is missing or of an unsupported type, or an illegal tag.
         """
         tables = {split: self._table(data, split) for split, data in self.load().items()}
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
@@ -124,17 +126,17 @@ class HubDataset:
     def _column(self, data: Any, own: str) -> pa.Array:
         if own not in data.column_names:
             raise unknown("column", own, data.column_names, f"dataset.columns, {self.path}")
-        # whole from Arrow: no Python object per row
+        # The whole column in Arrow: no Python object per row.
         return array(data.select_columns([own]).with_format("arrow")[:][own])
 
     def _check(self, tokens: pa.ListArray, tags: pa.Array, where: str) -> None:
-        """One tag a token, and each where it may stand."""
+        """Check that there is one tag per token, and that the tags are legal in their scheme."""
         if not pa.types.is_list(tags.type):
-            raise HydromelError(f"{where}: column {self.columns['tags']} holds {tags.type}; tags are a list a row")
-        counts, wanted = lengths_of(tags), lengths_of(tokens)
-        odd = first_true(counts != wanted)
+            raise HydromelError(f"{where}: column {self.columns['tags']} has type {tags.type}; tags must be lists")
+        n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
+        odd = first_true(n_tags != n_tokens)
         if odd is not None:
-            raise HydromelError(f"{where}, row {odd}: {counts[odd]} tags for {wanted[odd]} tokens")
+            raise HydromelError(f"{where}, row {odd}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
         offsets = offsets_of(tags)
         check_tags(
             tags.flatten(),
@@ -150,18 +152,18 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _names(column: pa.Array, feature: Any, where: str) -> pa.Array:
-    """A column as string or list<string>: class numbers become names, other numbers their digits.
+    """Return a column as string or list<string>: class numbers become names, other numbers their digits.
 
     Args:
-        column: (B,) of one value or one list a row.
-        feature: what `datasets` says it is; a `ClassLabel`, or a list of one, has the names.
-        where: for messages.
+        column: (B,) with one value or one list per row.
+        feature: its type in `datasets`; a `ClassLabel`, or a list of one, has the names.
+        where: its place, for messages.
 
     Raises:
         HydromelError: a missing value, or a class number without a name (hidden labels are often -1).
     """
     if column.null_count:
-        raise HydromelError(f"{where}: {column.null_count} missing values")
+        raise HydromelError(f"{where}: {column.null_count} missing values; every row needs one")
     if _is_list(column.type):
         inner = feature.feature if hasattr(feature, "feature") else feature[0]
         return list_column(_names(column.flatten(), inner, where), offsets_of(column))
@@ -178,7 +180,7 @@ def _names(column: pa.Array, feature: Any, where: str) -> pa.Array:
 
 
 def _digest_column(column: pa.Array, digest: Any) -> None:
-    """Add a column's contents, however its buffers lie."""
+    """Add a column's contents to a digest, independently of its Arrow buffers."""
     if _is_list(column.type):
         digest.update(offsets_of(column).tobytes())
         _digest_column(column.flatten(), digest)

@@ -1,4 +1,4 @@
-"""JSON Lines: an object a line, with a text or a list of tokens, and a label or a list of tags."""
+"""JSON Lines: one object per line, with a text or a list of tokens, and a label or a list of tags."""
 
 import json
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from tasks.datasets.files import TextFile
 from tasks.datasets.tag_checks import SpanScheme, check_tags
 
 STRINGS = pa.list_(pa.string())
-# a label may be any of these, the same on every line; Python's bool is an int, so it comes first
+# Types a label may have, the same on every line.
 LABEL_TYPES = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}
 
 
 @dataclass(kw_only=True)
 class Jsonl(LocalCorpus):
-    """Text as JSON objects; fields that are not named here are ignored.
+    """A reader of text as JSON objects; fields that are not named here are ignored.
 
     Args:
-        text_field: a string, split on spaces (null: there is `tokens_field`).
-        tokens_field: a list of strings (null: there is `text_field`).
-        label_field: a string, integer or boolean (null: none).
-        tags_field: a list of strings, one a token (null: none).
-        span_scheme: of the tags (null: plain tags, such as parts of speech).
-        strict_tags: an illegal tag is an error (true), or is kept and counted in the log (false).
+        text_field: field with a string, split on spaces (null: use `tokens_field`).
+        tokens_field: field with a list of strings (null: use `text_field`).
+        label_field: field with a string, integer or boolean (null: none).
+        tags_field: field with a list of strings, one per token (null: none).
+        span_scheme: scheme of the tags (null: plain tags, such as parts of speech).
+        strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
     text_field: str | None
@@ -48,25 +48,25 @@ class Jsonl(LocalCorpus):
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         fields = self._fields(file)
-        found = _read(file, fields)
+        values = _read(file, fields)
         columns = {}
         if self.text_field is not None:
-            columns["tokens"] = split_on_spaces(found[self.text_field])
+            columns["tokens"] = split_on_spaces(values[self.text_field])
         if self.tokens_field is not None:
-            columns["tokens"] = found[self.tokens_field]
+            columns["tokens"] = values[self.tokens_field]
         if self.label_field is not None:
-            columns["label"] = found[self.label_field].cast(pa.string())
+            columns["label"] = values[self.label_field].cast(pa.string())
         if self.tags_field is not None:
-            columns["tags"] = found[self.tags_field]
+            columns["tags"] = values[self.tags_field]
             self._check(file, columns["tokens"], columns["tags"])
         return example_table(columns, file.numbers, file.path)
 
     def text_format(self) -> JsonLines:
-        """Text for a model of this data set is written as its files are."""
+        """Return the format of this data set's files, the default for text given to models trained on it."""
         return JsonLines(self.tokens_field, self.text_field)
 
     def _fields(self, file: TextFile) -> dict[str, pa.DataType]:
-        """The Arrow type of each named field; a label's is that of the first line."""
+        """Return the Arrow type of each named field; the label's is that of the first line."""
         fields = {self.text_field: pa.string(), self.tokens_field: STRINGS, self.tags_field: STRINGS}
         if self.label_field is not None:
             first = _object(file, 1).get(self.label_field)
@@ -74,12 +74,12 @@ class Jsonl(LocalCorpus):
         return {name: kind for name, kind in fields.items() if name is not None}
 
     def _check(self, file: TextFile, tokens: pa.ListArray, tags: pa.ListArray) -> None:
-        counts, wanted = lengths_of(tags), lengths_of(tokens)
-        odd = first_true(counts != wanted)
+        n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
+        odd = first_true(n_tags != n_tokens)
         if odd is not None:
-            raise HydromelError(f"{file.at(odd + 1)}: {counts[odd]} tags for {wanted[odd]} tokens")
+            raise HydromelError(f"{file.at(odd + 1)}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
         offsets = offsets_of(tags)
-        # the row of a flat position is the last that begins at or before it
+        # The line of a flat position: the last row that starts at or before it, counted from 1.
         check_tags(
             tags.flatten(),
             offsets,
@@ -90,10 +90,10 @@ class Jsonl(LocalCorpus):
 
 
 def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]:
-    """The named fields of all lines.
+    """Return the named fields of all lines.
 
     Raises:
-        HydromelError: a line is no object, or a field is missing, null or of another type there.
+        HydromelError: a line is not an object, or a field is missing, null or of another type.
     """
     data = file.text.encode()
     try:
@@ -125,7 +125,7 @@ def _object(file: TextFile, line: int) -> dict[str, Any]:
 
 
 def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> HydromelError:
-    """The first line that does not fit, found line by line, as Arrow does not know it."""
+    """Return an error with the first invalid line, found line by line since Arrow does not say."""
     for line in range(1, len(file.lines) + 1):
         record = _object(file, line)
         for name, kind in fields.items():

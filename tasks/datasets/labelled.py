@@ -1,4 +1,4 @@
-"""`LABEL text`: one example a line, the label before the first space."""
+"""`LABEL text`: one example per line, with the label before the first space."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,11 +15,11 @@ from tasks.datasets.files import TextFile
 
 @dataclass(kw_only=True)
 class Labelled(LocalCorpus):
-    """Text with a label before it. A label alone is an example of length 0.
+    """A reader of text preceded by a label. A label alone is an example of length 0.
 
     Args:
-        label_part: `whole` label; of labels such as TREC's `NUM:dist`, the `coarse` part before the colon (NUM), or
-            the `fine` label, which is all of it, since a subtype's name means something under its own type alone.
+        label_part: `whole`: the label as it is. For labels such as TREC's `NUM:dist`, `coarse`: the part before the
+            colon (NUM); `fine`: the complete label, since subtype names are only unique within their type.
     """
 
     label_part: Literal["whole", "coarse", "fine"]
@@ -27,14 +27,12 @@ class Labelled(LocalCorpus):
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         numbers = file.numbers
-        # the added space gives a label without a text an empty one, and no text a token more
+        # The appended space gives a label without text an empty text, and adds no token to other texts.
         parts = pc.split_pattern(pc.binary_join_element_wise(file.lines, "", " "), " ", max_splits=1)
         label, text = pc.list_element(parts, 0), pc.list_element(parts, 1)
         empty = first_true(is_empty(label))
         if empty is not None:
-            raise HydromelError(
-                f"{file.at(numbers[empty])}: no label at the beginning of the line; LABEL text was expected"
-            )
+            raise HydromelError(f"{file.at(numbers[empty])}: no label at the start of the line; expected LABEL text")
         label = self._part(label, file, numbers)
         return example_table({"tokens": split_on_spaces(text), "label": label}, numbers, file.path)
 

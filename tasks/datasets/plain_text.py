@@ -1,4 +1,4 @@
-"""Plain text for language models: a line an example."""
+"""Plain text for language models: one example per line."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,10 +12,10 @@ from tasks.datasets.files import TextFile
 
 @dataclass(kw_only=True)
 class PlainText(LocalCorpus):
-    """Lines of text. A line's end is no token here: task=lm adds it as `<eos>`.
+    """A reader of lines of text. Line ends are not tokens here: task=lm adds them as `<eos>`.
 
     Args:
-        unit: `word` splits lines on spaces; `char` makes every character of a line, spaces too, a token.
+        unit: `word`: tokens are separated by spaces; `char`: every character, including spaces, is a token.
         blank_lines: `keep` lines without tokens as examples of length 0, or `drop` them.
     """
 

@@ -1,4 +1,4 @@
-"""Stanford Sentiment Treebank: one bracketed tree a line, with a label on every phrase."""
+"""The Stanford Sentiment Treebank: one bracketed tree per line, with a label on every phrase."""
 
 import re
 from dataclasses import dataclass
@@ -12,26 +12,28 @@ from runner.text.arrow import example_table, list_column
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
-PIECE = re.compile(r"\((\S+) |(\))|([^() ]+)")  # the beginning of a phrase with its label, its end, or a word
-_BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # neutral is none of the two
+PIECE = re.compile(r"\((\S+) |(\))|([^() ]+)")  # start of a phrase with its label, end of a phrase, or a word
+_BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # None: neutral
 
 
 @dataclass
 class Phrase:
+    """A labelled phrase: the words from `start` to `end` (exclusive) of its sentence."""
+
     label: str
-    start: int  # place of its first word in the sentence
+    start: int
     end: int
 
 
 @dataclass(kw_only=True)
 class Trees(LocalCorpus):
-    """Labelled phrases or sentences.
+    """A reader of labelled phrases or sentences.
 
     Args:
-        phrases: in which splits every phrase is an example, outer ones first: `none` (whole sentences alone),
-            `train` (as Socher et al. 2013 do) or `all`.
-        labels: `fine` as they stand, 0 to 4; or `binary`: 0 and 1 for below and above the neutral 2, whose phrases and
-            sentences are left out.
+        phrases: splits in which every phrase is an example, outer phrases first: `none` (only whole sentences),
+            `train` (as in Socher et al. 2013) or `all`.
+        labels: `fine`: the labels 0 to 4; `binary`: 0 for labels below 2 and 1 for labels above, without the neutral
+            phrases and sentences (label 2).
     """
 
     phrases: Literal["none", "train", "all"]
@@ -39,14 +41,14 @@ class Trees(LocalCorpus):
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
-        wanted = None if self.phrases == "all" or self.phrases == split else 1
+        n_phrases = None if self.phrases in ("all", split) else 1  # the first phrase is the whole sentence
         tokens: list[str] = []
         labels: list[str] = []
         lengths: list[int] = []
         lines: list[int] = []
         for line, text in enumerate(file.lines.to_pylist(), start=1):
             words, phrases = parse_tree(text, file.at(line))
-            for phrase in phrases[:wanted]:
+            for phrase in phrases[:n_phrases]:
                 label = phrase.label if self.labels == "fine" else binary(phrase.label, file.at(line))
                 if label is None:
                     continue
@@ -63,21 +65,21 @@ class Trees(LocalCorpus):
 
 
 def binary(label: str, at: str) -> str | None:
-    """0 (negative), 1 (positive) or None (neutral), of a label from 0 to 4.
+    """Map a label from 0 to 4 to 0 (negative), 1 (positive) or None (neutral).
 
     Raises:
         HydromelError: another label.
     """
     if label not in _BINARY:
-        raise HydromelError(f"{at}: label '{label}'; dataset.labels=binary takes labels from 0 to 4")
+        raise HydromelError(f"{at}: label '{label}'; dataset.labels=binary needs labels from 0 to 4")
     return _BINARY[label]
 
 
 def parse_tree(text: str, at: str) -> tuple[list[str], list[Phrase]]:
-    """The words of a tree such as `(3 (2 Good) (2 film))`, and its phrases from the outside in, left to right.
+    """Return the words of a tree such as `(3 (2 Good) (2 film))`, and its phrases in pre-order.
 
     Raises:
-        HydromelError: brackets that do not match, or anything outside the one tree of the line.
+        HydromelError: unbalanced brackets, or anything outside the line's only tree.
     """
     words: list[str] = []
     phrases: list[Phrase] = []
@@ -85,14 +87,14 @@ def parse_tree(text: str, at: str) -> tuple[list[str], list[Phrase]]:
     for piece in PIECE.finditer(text):
         label, close, word = piece.groups()
         if label is None and not still_open:
-            raise HydromelError(f"{at}: '{piece.group()}' stands outside of any tree")
+            raise HydromelError(f"{at}: '{piece.group()}' is outside the tree; each line must hold one tree")
         if word is not None:
             words.append(word)
         elif close is not None:
             still_open.pop().end = len(words)
         else:
             if phrases and not still_open:
-                raise HydromelError(f"{at}: a second tree begins; each line must hold one tree")
+                raise HydromelError(f"{at}: a second tree starts; each line must hold one tree")
             still_open.append(Phrase(label, len(words), len(words)))
             phrases.append(still_open[-1])
     if still_open or not phrases:

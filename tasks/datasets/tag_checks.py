@@ -1,4 +1,4 @@
-"""Tags as a corpus holds them: their scheme, and whether each may stand where it does."""
+"""A check that the tags of a corpus are legal in their scheme."""
 
 import logging
 from collections.abc import Callable
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 def check_tags(
     tags: pa.Array, offsets: IntArray, scheme: SpanScheme | None, strict: bool, at: Callable[[int], str]
 ) -> None:
-    """Look for tags that `scheme` forbids: malformed, or not allowed after the tag before.
+    """Check for illegal tags: malformed ones, or ones that `scheme` forbids after the previous tag.
 
     Args:
-        tags: (N,) of all sentences.
-        offsets: (B+1,) where sentences begin.
-        scheme: null checks nothing: the tags are plain, such as parts of speech.
-        strict: an illegal tag is an error; otherwise it is kept as it is and counted in the log.
-        at: where a flat position stands, as `path:line`.
+        tags: (N,) tags of all sentences.
+        offsets: (B+1,) start of each sentence, and N.
+        scheme: the scheme; None checks nothing: the tags are plain, such as parts of speech.
+        strict: True: an illegal tag is an error; False: illegal tags are kept and counted in the log.
+        at: flat position -> `path:line`.
 
     Raises:
         HydromelError: the first illegal tag, if strict.
@@ -37,12 +37,11 @@ def check_tags(
     if not len(places):
         return
     first = int(places[0])
-    begins = first in offsets
-    before = "at the beginning of a sentence" if begins else f"after '{tags[first - 1].as_py()}'"
-    what = f"{at(first)}: tag '{tags[first].as_py()}' {before} is illegal in {scheme}"
+    context = "at the start of a sentence" if first in offsets else f"after '{tags[first - 1].as_py()}'"
+    what = f"{at(first)}: tag '{tags[first].as_py()}' {context} is illegal in {scheme}"
     if strict:
         raise HydromelError(
-            f"{what} ({len(places)} such in the file); "
-            "name the file's own scheme with dataset.span_scheme, or keep such tags with dataset.strict_tags=false"
+            f"{what} (illegal tags in the file: {len(places)}); "
+            "set the file's scheme with dataset.span_scheme, or keep such tags with dataset.strict_tags=false"
         )
-    log.warning("%s; %d such tags are kept", what, len(places))
+    log.warning("%s; %d illegal tags are kept", what, len(places))

@@ -1,4 +1,4 @@
-"""Heads: token vectors -> scores, losses and answers; and what an example weighs in the loss.
+"""Heads: token vectors -> scores, losses and predictions; and the weights of examples in the loss.
 
 Tasks and baselines may import it. It imports layers and `tasks.targets`.
 """

@@ -1,6 +1,6 @@
-"""What each label weighs in training. Figures of valid and test know no weights.
+"""Label weights in the training loss. Figures of the validation and test sets are never weighted.
 
-Shapes: N answers (rows, or real tokens), C labels.
+Shapes: N targets (one per row, or one per real token), C labels.
 """
 
 from __future__ import annotations
@@ -24,15 +24,18 @@ LabelWeights = Literal["balanced"] | dict[str, PositiveFloat]
 
 
 def label_weights(given: Literal["balanced"] | Mapping[str, float], labels: Vocab) -> Tensor:
-    """(C,) float64. `balanced`: n / (k * count) for n answers of k labels in train (King and Zeng 2001, as in
-    scikit-learn), whose mean over train's answers is 1; 0 for those (tags) that a scheme has and train has not.
-    Of a mapping: as given, and 1 for labels that it does not name.
+    """Return the weight of each label: (C,) float64.
+
+    `balanced`: n / (k * count), for n targets with k different labels in the training set (King and Zeng 2001, as in
+    scikit-learn); the mean over the training targets is 1. Tags of the scheme that never occur there get 0.
+    A mapping: as given, with 1 for the labels it does not name.
 
     Raises:
-        HydromelError: a weight for a label that train lacks.
+        HydromelError: a weight for a label that is not in the training set.
     """
     if given == "balanced":
         counts = torch.tensor(labels.counts, dtype=torch.float64)
+        # A scheme has tags that never occur in the training set: their weight would be infinite, and is never used.
         seen = counts > 0
         return (counts.sum() / (seen.sum() * counts)).masked_fill(~seen, 0.0)
     assert isinstance(given, Mapping)
@@ -43,20 +46,20 @@ def label_weights(given: Literal["balanced"] | Mapping[str, float], labels: Voca
 
 
 def weighted(output: Output, given: LabelWeights | None, labels: Vocab) -> Output | WeightedOutput:
-    """The output with `label_weights`, if any."""
+    """Return the output with `label_weights` applied, or unchanged if none are given."""
     return output if given is None else WeightedOutput(output, label_weights(given, labels))
 
 
 class WeightedOutput(nn.Module):
-    """An output whose loss weighs each answer by its right label.
+    """An output whose loss weights each target by its label.
 
-    An update's loss is the sum of weighted losses over the number of answers, as without weights. It is not divided by
-    the sum of the update's weights (as torch's `CrossEntropyLoss(weight=...)` does): then the same answer would move
-    the model more or less by who stands beside it.
+    The loss of an update is the sum of the weighted losses divided by the number of targets, as without weights. It is
+    not divided by the sum of the weights, as in torch's `CrossEntropyLoss(weight=...)`: then the gradient of an example
+    would depend on the other examples in its batch.
 
     Args:
-        output: what scores mean.
-        weights: (C,) of each label.
+        output: the unweighted output.
+        weights: (C,) weight of each label.
     """
 
     def __init__(self, output: Output, weights: Tensor) -> None:
@@ -66,15 +69,15 @@ class WeightedOutput(nn.Module):
         self.weights: Tensor
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Summed over all answers of the batch, with their number."""
+        """Return the weighted loss summed over all targets of the batch, with their number."""
         losses = self.losses(scores, batch)
         return Loss((losses.values if isinstance(losses, Ragged) else losses).sum(), scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        """The terms of that sum: (B,) one a row, or a packed `Ragged` of one a real token."""
+        """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
         losses = self.output.losses(scores, batch)
         weights = self.weights.index_select(0, answers(batch))
-        return losses.map(lambda each: each * weights) if isinstance(losses, Ragged) else losses * weights
+        return losses.map(lambda values: values * weights) if isinstance(losses, Ragged) else losses * weights
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return self.output.predict(scores, batch)

@@ -1,9 +1,10 @@
-"""The head of a language model: vectors of tokens, and what the vocabulary's share of the next token is.
+"""The language model head: token vectors -> probabilities of the next token over the vocabulary.
 
-What it hands on as scores are vectors, (N, D), or (N, 2D) where what they were before dropout is penalised too: the
-(N, V) scores of a batch are made chunk by chunk, where they are asked for, and never exist as a whole in training.
+The "scores" it passes on are token vectors, (N, D), or (N, 2D) if the vectors before dropout are penalised too. The
+vocabulary scores (N, V) of a batch are computed chunk by chunk where they are needed; in training they never exist as
+a whole, since they would take more memory than the rest of the model.
 
-Shapes: N real tokens, D numbers a vector, V strings of the vocabulary.
+Shapes: N real tokens, vectors of size D, V strings in the vocabulary.
 """
 
 from __future__ import annotations
@@ -23,34 +24,37 @@ from tasks.targets import answer_rows, answers, token_vectors
 
 
 class VocabularyOutput(Protocol):
-    """Probabilities of every string of the vocabulary, from vectors (N, D). `<pad>` has none."""
+    """Probabilities over the vocabulary, from vectors (N, D). `<pad>` has probability 0."""
 
-    def loss(self, vectors: Tensor, right: Tensor) -> Tensor:
-        """() sum of `nll`, for training."""
+    def loss(self, vectors: Tensor, target: Tensor) -> Tensor:
+        """Return the sum of `nll`, a scalar, for training."""
         ...
 
-    def nll(self, vectors: Tensor, right: Tensor) -> Tensor:
-        """(N,) -log p of the right ids (N,), in nats."""
+    def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
+        """Return -log p of the target ids (N,): (N,) in nats."""
         ...
 
     def log_probabilities(self, vectors: Tensor) -> Tensor:
-        """(N, V), in float32 at least; -inf for `<pad>`. Memory for all of it: give it few vectors."""
+        """Return log probabilities (N, V), in float32 or wider; -inf for `<pad>`.
+
+        The whole matrix is in memory at once, so N should be small.
+        """
         ...
 
     def best(self, vectors: Tensor) -> Tensor:
-        """(N,) int64, the likeliest id."""
+        """Return the most likely ids (N,), int64."""
         ...
 
 
 class SoftmaxVocabulary(nn.Module):
-    """One softmax over all strings.
+    """A full softmax over the vocabulary.
 
     Args:
         input_size: D.
-        vocab: V possible answers.
-        tied: (V, D) weight shared with the embedding, or None for one of its own.
-        chunk_scores: how many scores are in memory at once; those of one token at least.
-        precision: of the matrix products.
+        vocab: the target vocabulary of V strings.
+        tied: (V, D) weight shared with the embedding, or None for a separate weight.
+        chunk_scores: number of scores held in memory at once; a chunk is one token or more.
+        precision: precision of the matrix products.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class SoftmaxVocabulary(nn.Module):
         self.weight = own.weight if tied is None else tied
         self.bias = own.bias
         self.chunk, self.precision = max(1, chunk_scores // len(vocab)), precision  # tokens
-        # added to the bias, not to the scores: (V,) costs nothing beside (N, V)
+        # <pad> is excluded through the bias (V,): adding -inf to the scores would be a pass over (N, V) values.
         never = torch.zeros(len(vocab))
         never[vocab.ids[PAD]] = -torch.inf
         self.register_buffer("never", never, persistent=False)
@@ -69,7 +73,7 @@ class SoftmaxVocabulary(nn.Module):
 
     @torch.no_grad()
     def drawn(self, init_range: float) -> SoftmaxVocabulary:
-        """With new weights, drawn evenly from -init_range to init_range, and without bias."""
+        """Reinitialise in place: weights uniform in [-init_range, init_range], biases 0. Return self."""
         self.weight.uniform_(-init_range, init_range)
         self.bias.zero_()
         return self
@@ -77,11 +81,11 @@ class SoftmaxVocabulary(nn.Module):
     def _bias(self) -> Tensor:
         return self.bias + self.never
 
-    def loss(self, vectors: Tensor, right: Tensor) -> Tensor:
-        return vocabulary_loss(vectors, self.weight, self._bias(), right, self.chunk, self.precision)
+    def loss(self, vectors: Tensor, target: Tensor) -> Tensor:
+        return vocabulary_loss(vectors, self.weight, self._bias(), target, self.chunk, self.precision)
 
-    def nll(self, vectors: Tensor, right: Tensor) -> Tensor:
-        return vocabulary_nll(vectors, self.weight, self._bias(), right, self.chunk, self.precision)
+    def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
+        return vocabulary_nll(vectors, self.weight, self._bias(), target, self.chunk, self.precision)
 
     def log_probabilities(self, vectors: Tensor) -> Tensor:
         scores = vocabulary_scores(vectors, self.weight, self._bias(), self.precision)
@@ -90,63 +94,72 @@ class SoftmaxVocabulary(nn.Module):
     def best(self, vectors: Tensor) -> Tensor:
         bias = self._bias()
         chunks = (vectors[place] for place in chunks_of(len(vectors), self.chunk))
-        return torch.cat([vocabulary_scores(some, self.weight, bias, self.precision).argmax(dim=1) for some in chunks])
+        scores = (vocabulary_scores(chunk, self.weight, bias, self.precision) for chunk in chunks)
+        return torch.cat([chunk_scores.argmax(dim=1) for chunk_scores in scores])
 
 
 class AdaptiveVocabulary(nn.Module):
-    """Adaptive softmax (Grave et al. 2017): rare strings in clusters, of which only those that occur are computed, from
-    shorter vectors. Ids are ordered by falling count. On a GPU it waits for the device to learn which clusters occur.
+    """An adaptive softmax (Grave et al. 2017), which groups rare strings into clusters with smaller projections.
+
+    Only the clusters that occur in a batch are computed. Ids must be sorted by decreasing frequency. On a GPU it
+    synchronises with the device to find out which clusters occur.
 
     Args:
         input_size: D.
-        vocab: V possible answers.
-        cutoffs: first ids of each cluster of rare strings, rising.
+        vocab: the target vocabulary of V strings.
+        cutoffs: first id of each cluster of rare strings, increasing.
 
     Raises:
-        ValueError: cutoffs that do not rise, or do not fit the vocabulary or the vectors' size.
+        ValueError: cutoffs that do not increase, or do not fit the vocabulary or the input size.
     """
 
     def __init__(self, input_size: int, vocab: Vocab, cutoffs: list[int]) -> None:
         super().__init__()
         if vocab.ids[PAD] != 0:
-            raise ValueError("the vocabulary does not begin with <pad>")
+            raise ValueError(f"the first string of the vocabulary is {vocab.tokens[:1]}; it must be <pad>")
         if not cutoffs or cutoffs != sorted(set(cutoffs)) or cutoffs[0] < 2 or cutoffs[-1] >= len(vocab):
-            raise ValueError(f"cutoffs {cutoffs} must rise from 2 to below the vocabulary's size, {len(vocab)}")
+            raise ValueError(
+                f"cutoffs {cutoffs} must increase, from at least 2 to below the vocabulary size {len(vocab)}"
+            )
         if input_size < 4 ** len(cutoffs):
-            raise ValueError(f"{len(cutoffs)} cutoffs need vectors of {4 ** len(cutoffs)} numbers, got {input_size}")
-        # without <pad>: all ids are one less
+            raise ValueError(
+                f"{len(cutoffs)} cutoffs need vectors of size {4 ** len(cutoffs)} or more, got {input_size}"
+            )
+        # torch's module has no class for <pad> (id 0), so all ids inside it are one less.
         shifted = [cutoff - 1 for cutoff in cutoffs]
         self.clusters = nn.AdaptiveLogSoftmaxWithLoss(input_size, len(vocab) - 1, shifted, head_bias=True)
 
-    def loss(self, vectors: Tensor, right: Tensor) -> Tensor:
-        return self.nll(vectors, right).sum()
+    def loss(self, vectors: Tensor, target: Tensor) -> Tensor:
+        return self.nll(vectors, target).sum()
 
-    def nll(self, vectors: Tensor, right: Tensor) -> Tensor:
-        if not len(right):
+    def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
+        # An empty batch gives an empty result that is still part of the graph.
+        if not len(target):
             return vectors.sum(dim=1)
-        found: Tensor = self.clusters(vectors, right - 1).output
-        return -found.to(torch.promote_types(found.dtype, torch.float32))
+        log_p: Tensor = self.clusters(vectors, target - 1).output
+        return -log_p.to(torch.promote_types(log_p.dtype, torch.float32))
 
     def log_probabilities(self, vectors: Tensor) -> Tensor:
-        found: Tensor = self.clusters.log_prob(vectors)
-        exact = found.to(torch.promote_types(found.dtype, torch.float32))
+        log_p: Tensor = self.clusters.log_prob(vectors)
+        exact = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
         return torch.cat([exact.new_full((len(exact), 1), -torch.inf), exact], dim=1)
 
     def best(self, vectors: Tensor) -> Tensor:
-        found: Tensor = self.clusters.predict(vectors) + 1
-        return found
+        ids: Tensor = self.clusters.predict(vectors) + 1
+        return ids
 
 
 class LmHead(nn.Module):
-    """Drop out, and score where scores are asked for.
+    """A language model head: dropout, then a distribution over the vocabulary.
 
     Args:
-        dropout: probability of dropping a number of a token's vector.
-        locked_dropout: the same numbers at all tokens of a row.
-        output: probabilities from vectors.
-        activation_penalty: alpha, of the mean square of vectors after dropout (AR; Merity et al. 2017, equation 6).
-        change_penalty: beta, of the mean square of the difference between a vector and the one before it in its row,
-            before dropout (TAR, equation 7).
+        dropout: probability of dropping an element of a token's vector.
+        locked_dropout: the same with one mask for all tokens of a row.
+        output: vectors -> probabilities over the vocabulary.
+        activation_penalty: alpha, weight of the mean square of the vectors after dropout (AR; Merity et al. 2017,
+            equation 6).
+        change_penalty: beta, weight of the mean square of the difference between consecutive vectors of a row before
+            dropout (TAR, equation 7).
     """
 
     def __init__(
@@ -163,7 +176,10 @@ class LmHead(nn.Module):
         self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        """Vectors (N, D) of the real tokens; where change is penalised, in training, (N, 2D): undropped ones behind."""
+        """Return the vectors (N, D) of the real tokens after dropout.
+
+        In training with a change penalty they are (N, 2D): the second half holds the vectors before dropout.
+        """
         rows = answer_rows(batch)
         plain = token_vectors(encoded, batch)
         locked = self.locked.of(Ragged(plain, rows, "packed")).values
@@ -171,7 +187,7 @@ class LmHead(nn.Module):
         return torch.cat([vectors, plain], dim=1) if self.training and self.change_penalty else vectors
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Nats, and in training the penalties of each token, summed over tokens."""
+        """Return the nats, plus in training the penalties, summed over tokens."""
         vectors = self._vectors(scores)
         total = self.output.loss(vectors, answers(batch))
         if self.training and self.activation_penalty:
@@ -179,12 +195,13 @@ class LmHead(nn.Module):
         if self.training and self.change_penalty:
             plain = scores[:, scores.shape[1] // 2 :]
             change = (plain[1:] - plain[:-1]).square().mean(dim=1)
-            within = answer_rows(batch).position[1:] > 0
-            total = total + self.change_penalty * change.masked_fill(~within, 0.0).sum()
+            # Rows are concatenated, so the difference across a row boundary must not count.
+            same_row = answer_rows(batch).position[1:] > 0
+            total = total + self.change_penalty * change.masked_fill(~same_row, 0.0).sum()
         return Loss(total, scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Ragged:
-        """Nats of each token, without penalties."""
+        """Return the nats of each token, without penalties."""
         return Ragged(self.output.nll(self._vectors(scores), answers(batch)), answer_rows(batch), "packed")
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
-"""Where scores come from and what they mean, each answer (row or token) by itself: softmax, hinge, counts.
+"""Scores and their meaning, independently for each target (row or token): softmax, hinge, counts.
 
-Shapes: N answers, C possible ones, D numbers a vector.
+Shapes: N targets, C classes, vectors of size D.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from runner.ragged.ragged import Ragged
 from tasks.targets import answers, cross_entropy, softmax
 
 OutputKind = Literal["softmax", "hinge", "count"]
-BACK_OFF = 1e-7  # rate of a counted bias: it decides where nothing was counted, or equally much, and nowhere else
+# Learning rate of the bias with head=count. It is so small that the bias, the overall class frequencies, only breaks
+# ties: where nothing was counted, or the same number for several classes.
+BACK_OFF = 1e-7
 
 
 class Given(nn.Module):
-    """Vectors that are scores already, plus a learned bias of each answer.
+    """A layer for vectors that already are scores; it adds a learned bias per class.
 
     Args:
         n_answers: C.
-        rate: of the bias' learning, times the optimiser's (`optimizers.parameters_by_rate`).
+        rate: learning rate of the bias, as a multiple of the optimiser's (`optimizers.parameters_by_rate`).
     """
 
     def __init__(self, n_answers: int, rate: float) -> None:
@@ -42,23 +44,23 @@ class Given(nn.Module):
 
 
 def scorer(given: bool, input_size: int, n_answers: int, output: OutputKind) -> nn.Module:
-    """Vectors (N, D) -> scores (N, C): by a linear layer, or as they are `given`.
+    """Return a module that maps vectors (N, D) to scores (N, C): a linear layer, or `Given` if the vectors are scores.
 
     Raises:
-        HydromelError: vectors that cannot be scores.
+        HydromelError: given scores of another size than C.
     """
     if not given:
         return nn.Linear(input_size, n_answers)
     if input_size != n_answers:
         raise HydromelError(
-            f"scores that are given need one number for each of the {n_answers} labels, but the encoder gives vectors "
-            f"of {input_size}; use embedding=ngrams embedding.size=null with encoder=none, or bow with hidden=[]"
+            f"given scores need an encoder output of size {n_answers} (one per label), got {input_size}; use "
+            "embedding=ngrams embedding.size=null with encoder=none, or encoder=bow with encoder.hidden=[]"
         )
     return Given(n_answers, BACK_OFF if output == "count" else 1.0)
 
 
 class AnswerOutput(Protocol):
-    """What scores mean: what `runner.interfaces.Head` asks of a head, but for the scores themselves."""
+    """The loss and predictions defined on scores: `runner.interfaces.Head` without the computation of the scores."""
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss: ...
 
@@ -70,7 +72,7 @@ class AnswerOutput(Protocol):
 
 
 class OutputHead(nn.Module):
-    """The part of a head that its `output` answers for; a head adds how token vectors become scores."""
+    """A head that delegates losses and predictions to its `output`; subclasses compute the scores."""
 
     def __init__(self, output: AnswerOutput) -> None:
         super().__init__()
@@ -91,10 +93,10 @@ class OutputHead(nn.Module):
 
 @dataclass(frozen=True)
 class Output:
-    """What each answer's scores mean by themselves.
+    """An output that treats each target independently.
 
     Attributes:
-        each: scores (N, C), right answers (N,) -> the loss of each answer (N,).
+        each: scores (N, C), target ids (N,) -> the loss of each target (N,).
         shares: scores (N, C) -> probabilities (N, C).
     """
 
@@ -102,41 +104,45 @@ class Output:
     shares: Callable[[Tensor], Tensor]
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Summed over all answers of the batch, with their number."""
+        """Return the loss summed over all targets of the batch, with their number."""
         return Loss(self.each(scores, answers(batch)).sum(), scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        """The terms of that sum: (B,) one a row, or a packed `Ragged` of one a real token."""
+        """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
         losses = self.each(scores, answers(batch))
         return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        """(N,) int64."""
+        """Return the predicted ids (N,), int64."""
         return scores.argmax(dim=1)
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        """(N, C), in float32 at least."""
+        """Return the probabilities (N, C), in float32 or wider."""
         return self.shares(scores)
 
 
-def hinge(scores: Tensor, right: Tensor) -> Tensor:
-    """(N,) sum over answers of max(0, 1 - y score), y = 1 for the right one, else -1: one against the rest (Rifkin and
-    Klautau 2004). Only what fails its margin test, y score < 1, has a gradient.
+def hinge(scores: Tensor, target: Tensor) -> Tensor:
+    """Return the one-against-rest hinge loss (N,) of scores (N, C): sum over classes of max(0, 1 - y score).
+
+    y is 1 for the target class and -1 for the others (Rifkin and Klautau 2004). Only scores that fail their margin
+    test, y score < 1, have a gradient.
     """
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    signs = torch.full_like(exact, -1.0).scatter(1, right[:, None], 1.0)
+    signs = torch.full_like(exact, -1.0).scatter(1, target[:, None], 1.0)
     return (1.0 - signs * exact).relu().sum(dim=1)
 
 
-def counted(scores: Tensor, right: Tensor) -> Tensor:
-    """(N,) minus the right answers' scores: one step of size 1 from zero, over all of train at once, makes of scores
-    that are looked up relative frequencies.
+def counted(scores: Tensor, target: Tensor) -> Tensor:
+    """Return the negative score (N,) of each target class.
+
+    The gradient is -1 at the target class and 0 elsewhere. So one step of size 1 from zero, over the whole training
+    set, turns a table of scores into class frequencies.
     """
-    return -scores.gather(1, right[:, None])[:, 0]
+    return -scores.gather(1, target[:, None])[:, 0]
 
 
 def relative(scores: Tensor) -> Tensor:
-    """(N, C) of counts; where there are none, all alike."""
+    """Return counts (N, C) as relative frequencies; a row without counts becomes uniform."""
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32)).clamp(min=0.0)
     total = exact.sum(dim=1, keepdim=True)
     return torch.where(total > 0, exact / total.masked_fill(total == 0, 1.0), 1.0 / scores.shape[1])
@@ -150,16 +156,16 @@ OUTPUTS: dict[OutputKind, Output] = {
 
 
 def output_of(kind: OutputKind, label_smoothing: float) -> Output:
-    """The output of that kind, of which a softmax learns smoothed targets (`cross_entropy`).
+    """Return the output of a kind; a softmax may use smoothed targets (`cross_entropy`).
 
     Raises:
-        HydromelError: targets to be smoothed that are no probabilities.
+        HydromelError: label smoothing of a kind other than softmax.
     """
     if not label_smoothing:
         return OUTPUTS[kind]
     if kind != "softmax":
         raise HydromelError(
-            f"task.label_smoothing={label_smoothing}: task.head={kind} learns no probabilities that could be smoothed; "
+            f"task.label_smoothing={label_smoothing} needs task.head=softmax, but task.head={kind}; "
             "use task.label_smoothing=0.0 or task.head=softmax"
         )
     return replace(OUTPUTS[kind], each=partial(cross_entropy, smoothing=label_smoothing))

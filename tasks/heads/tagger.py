@@ -1,6 +1,6 @@
-"""The head of a tagger: scores for each tag of each token, and what is made of them, token by token or by the row.
+"""The tagging head: a score for each tag of each token, decoded token by token or for a whole row.
 
-Shapes: N real tokens, C tags.
+Shapes: B rows, N real tokens, C tags.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ HeadKind = Literal["softmax", "crf", "count"]
 
 
 class TagHead(OutputHead):
-    """Drop out, score: token vectors (D) -> (N, C) for the real tokens alone.
+    """A head that applies dropout and a linear layer: token vectors (D) -> (N, C), for real tokens only.
 
     Args:
-        dropout: probability.
+        dropout: dropout probability.
         linear: (N, D) -> (N, C).
-        output: what scores mean.
+        output: the loss and predictions defined on the scores.
     """
 
     def __init__(self, dropout: float, linear: nn.Module, output: AnswerOutput) -> None:
@@ -44,26 +44,26 @@ class TagHead(OutputHead):
 
 
 class SoftmaxOutput(nn.Module):
-    """Each token's tags by themselves.
+    """An output that treats each token independently, except for constrained decoding.
 
     Args:
-        output: what scores mean.
-        allowed: which tags may follow which.
-        constrain: predict the likeliest path that is allowed, instead of each token's likeliest tag.
+        output: the loss and predictions of independent tokens.
+        allowed: the legal transitions between tags.
+        constrain: predict the most likely legal path of a row, instead of the most likely tag of each token.
     """
 
     def __init__(self, output: AnswerOutput, allowed: Allowed, constrain: bool) -> None:
         super().__init__()
         self.output = output
         self.constrain = constrain
-        for name, part in vars(_zeros_or_never(allowed)).items():
+        for name, part in vars(_legal_transitions(allowed)).items():
             self.register_buffer(name, part, persistent=False)
         self.start: Tensor
         self.transitions: Tensor
         self.end: Tensor
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Cross entropy, summed over tokens."""
+        """Return the cross entropy summed over tokens."""
         return self.output.loss(scores, batch)
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
@@ -72,21 +72,22 @@ class SoftmaxOutput(nn.Module):
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         if not self.constrain:
             return scores.argmax(dim=1)
+        # A CRF whose transitions score 0 or -inf: its best path is the most likely legal sequence of tags.
         log_probability = scores.to(wide(scores)).log_softmax(dim=1)
         return viterbi(log_probability, Chain(self.start, self.transitions, self.end), answer_rows(batch))[0]
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        """By each token's softmax, whatever is allowed."""
+        """Return each token's softmax, without the constraints."""
         return self.output.probabilities(scores, batch)
 
 
 class CrfOutput(nn.Module):
-    """All tags of a row at once, by a linear-chain CRF.
+    """An output that scores all tags of a row jointly, by a linear-chain CRF.
 
     Args:
         n_tags: C.
-        allowed: which tags may follow which.
-        constrain: where that holds.
+        allowed: the legal transitions between tags.
+        constrain: where illegal transitions are excluded: none, decode, train or both.
     """
 
     def __init__(self, n_tags: int, allowed: Allowed, constrain: Constrain) -> None:
@@ -94,21 +95,22 @@ class CrfOutput(nn.Module):
         self.crf = Crf(n_tags, allowed, constrain)
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Negative log-likelihood of the rows' paths, in nats, counted by tokens: as large as a softmax's, so that
-        learning rates carry over, and long rows weigh more.
+        """Return the negative log-likelihood of the rows' paths, in nats, with the number of tokens as its count.
+
+        Dividing by tokens instead of rows keeps the loss on the scale of a softmax, so learning rates carry over.
         """
         return Loss(self.losses(scores, batch).sum(), scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor:
-        """(B,) of each row's path."""
+        """Return the negative log-likelihood (B,) of each row's path."""
         return self.crf.negative_log_likelihood(_ragged(scores, batch), answers(batch)).to(wide(scores))
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Each row's best path."""
+        """Return each row's best path, as tag ids (N,)."""
         return self.crf.decode(_ragged(scores, batch))
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Marginals, over all paths of the row."""
+        """Return the marginal probabilities (N, C) over all paths of each row."""
         return self.crf.marginals(_ragged(scores, batch)).to(wide(scores))
 
 
@@ -116,7 +118,7 @@ def _ragged(scores: Tensor, batch: Batch) -> Ragged:
     return Ragged(scores, answer_rows(batch), "packed")
 
 
-def _zeros_or_never(allowed: Allowed) -> Chain:
-    """Transitions without a say, but for those that are not allowed."""
+def _legal_transitions(allowed: Allowed) -> Chain:
+    """Return transition scores of 0, and -inf for illegal transitions."""
     parts = (allowed.start, allowed.transitions, allowed.end)
     return allowed.restrict(Chain(*(torch.zeros(part.shape) for part in parts)))

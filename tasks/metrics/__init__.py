@@ -1,4 +1,4 @@
-"""Figures of quality: of labels, spans and likelihoods, and what each example adds to them.
+"""Quality metrics of labels, spans and likelihoods, and the contribution of each example to them.
 
 Tasks and predictions may import it. It imports spans and `tasks.targets`.
 """

@@ -1,4 +1,4 @@
-"""Whether answers of probability p are right in p of the cases."""
+"""Calibration: a model is calibrated if predictions of probability p are correct in a share p of the cases."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-BINS = 10  # of equal width
+BINS = 10  # bins of equal width over [0, 1]
 
 
-def calibration(probability: npt.NDArray[np.floating], right: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Reliability by bins of probability, and the expected calibration error (Naeini, Cooper and Hauskrecht 2015).
+def calibration(probability: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return reliability by bins of probability, and the expected calibration error (Naeini et al. 2015).
 
     Args:
-        probability: (N,) of the answer given, 0 to 1.
-        right: (N,) whether that answer is right.
+        probability: (N,) probability of the predicted class, 0 to 1.
+        correct: (N,) true where the prediction is correct.
 
     Returns:
-        `ece`: sum over bins of (share of the answers) x |accuracy - confidence|, in percent; `bins`: of each that holds
-        answers `from`, `to` (probabilities), `count`, `confidence` (mean probability) and `accuracy`, both in percent.
+        `ece`: sum over bins of (share of the predictions) x |accuracy - confidence|, in percent. `bins`: for each
+        non-empty bin `from` and `to` (probabilities), `count`, `confidence` (mean probability) and `accuracy`, the
+        last two in percent.
     """
     probability = probability.astype(np.float64)
-    # a probability that stands on an edge belongs to the bin below it, as 1.0 must
-    place = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1)
-    count = np.bincount(place, minlength=BINS)
+    # Bins are closed on the right, so that 1.0 falls into the last one.
+    bin_of = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    count = np.bincount(bin_of, minlength=BINS)
     confidence, accuracy = (
-        100 * np.bincount(place, weights=values, minlength=BINS) / np.maximum(count, 1)
-        for values in (probability, right)
+        100 * np.bincount(bin_of, weights=values, minlength=BINS) / np.maximum(count, 1)
+        for values in (probability, correct)
     )
     bins = [
         {

@@ -1,6 +1,6 @@
-"""Where a language model's perplexity comes from: places in a line, and how often train has a token.
+"""A language model's perplexity, broken down by position in the line and by frequency in the training set.
 
-Shapes: N tokens of a split, V strings of the vocabulary.
+Shapes: N tokens of a split, V strings in the vocabulary.
 """
 
 from __future__ import annotations
@@ -14,48 +14,49 @@ from runner.common.arrays import FloatArray, IntArray
 from runner.inference.evaluation.tally import perplexity
 
 
-def by_position(nats: FloatArray, begins: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    """Perplexity of the first token of lines, the second, the third and fourth, the fifth to eighth, ...
+def by_position(nats: FloatArray, starts_line: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the perplexity of the first token of a line, the second, the third and fourth, the fifth to eighth, ...
 
     Args:
-        nats: (N,) -log P of each token, in the text's order.
-        begins: (N,) true at the first of each line; the first of all is one.
+        nats: (N,) -log P of each token, in the order of the text.
+        starts_line: (N,) true at the first token of each line; true at index 0.
 
     Returns:
-        `bins`, where there are tokens: `from` and `to` (places from 1), `tokens`, `nll` (of one), `perplexity`.
+        `bins`, the non-empty ones: `from` and `to` (positions from 1), `tokens`, `nll` (per token), `perplexity`.
     """
-    starts = np.flatnonzero(begins)
+    starts = np.flatnonzero(starts_line)
     position = np.arange(len(nats)) - np.repeat(starts, np.diff(starts, append=len(nats)))
+    # Bin k holds the positions (1-based) from 2**(k-1) + 1 to 2**k; bin 0 the first.
     ranges = [(2**power // 2 + 1, 2**power) for power in range(64)]
     return {"bins": _bins(nats, np.ceil(np.log2(position + 1)).astype(np.int64), ranges)}
 
 
-def by_frequency(nats: FloatArray, answers: IntArray, counts: IntArray, apart: dict[str, int]) -> dict[str, Any]:
-    """Perplexity of tokens by how often train has them: never, up to 9 times, up to 99 times, ...
+def by_frequency(nats: FloatArray, targets: IntArray, counts: IntArray, special_ids: dict[str, int]) -> dict[str, Any]:
+    """Return the perplexity of tokens by their frequency in the training set: 0, 1 to 9, 10 to 99, ... occurrences.
 
     Args:
-        nats, answers: (N,) -log P of each token, and its id.
-        counts: (V,) of train.
-        apart: strings that are shown by themselves, and their ids.
+        nats, targets: (N,) -log P of each token, and its id.
+        counts: (V,) occurrences of each string in the training set.
+        special_ids: strings that are listed separately, outside the bins, and their ids.
 
     Returns:
-        `bins`: `from` and `to` (occurrences in train), `tokens`, `nll` and `perplexity`; `apart`: the last three by
-        string. Together they are all tokens.
+        `bins`: `from` and `to` (occurrences in the training set), `tokens`, `nll` and `perplexity`; `apart`: the last
+        three for each special string. Together they cover all tokens.
     """
     ends = [10**power for power in range(19)]
     ranges = [(0, 0), *((end, 10 * end - 1) for end in ends)]
-    is_apart = np.isin(answers, list(apart.values()))
-    which = np.searchsorted(ends, counts[answers[~is_apart]], side="right")
-    shown = {string: _figures(nats[answers == place]) for string, place in apart.items() if (answers == place).any()}
-    return {"bins": _bins(nats[~is_apart], which, ranges), "apart": shown}
+    is_special = np.isin(targets, list(special_ids.values()))
+    bin_of = np.searchsorted(ends, counts[targets[~is_special]], side="right")
+    apart = {string: _figures(nats[targets == id_]) for string, id_ in special_ids.items() if (targets == id_).any()}
+    return {"bins": _bins(nats[~is_special], bin_of, ranges), "apart": apart}
 
 
-def _bins(nats: FloatArray, which: IntArray, ranges: list[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Of each bin that has tokens; `which` (N,) says the bin of each, whose bounds are its `ranges`."""
-    total, tokens = np.bincount(which, weights=nats), np.bincount(which)
+def _bins(nats: FloatArray, bin_of: IntArray, ranges: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return the figures of each non-empty bin, from the bin (N,) of each token and the bounds of all bins."""
+    total, tokens = np.bincount(bin_of, weights=nats), np.bincount(bin_of)
     return [
-        {"from": ranges[one][0], "to": ranges[one][1]} | _figure(float(total[one]), int(tokens[one]))
-        for one in np.flatnonzero(tokens).tolist()
+        {"from": ranges[number][0], "to": ranges[number][1]} | _figure(float(total[number]), int(tokens[number]))
+        for number in np.flatnonzero(tokens).tolist()
     ]
 
 

@@ -1,7 +1,8 @@
-"""Metrics: gathered on the device without waiting for it, computed once. Shares are percentages, 0-100; 0 / 0 is 0.
+"""Metrics: accumulated on the device without synchronising, computed once. Shares are percentages, 0-100; 0 / 0 is 0.
 
-Shapes: N answers (rows, or real tokens), C possible answers, K span types. What the figures are does not depend on how
-a split is cut into batches.
+The results do not depend on how a split is cut into batches.
+
+Shapes: N targets (one per row, or one per real token), C classes, K span types.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from tasks.targets import answer_rows, answers
 
 
 def precision_recall_f1(right: IntArray, predicted: IntArray, gold: IntArray) -> tuple[FloatArray, ...]:
-    """Percentages from counts, elementwise; F1 = 2 right / (predicted + gold), van Rijsbergen 1979."""
+    """Return precision, recall and F1 in percent, elementwise; F1 = 2 right / (predicted + gold), Rijsbergen 1979."""
     parts, wholes = (100.0 * right, 100.0 * right, 200.0 * right), (predicted, gold, predicted + gold)
     return tuple(part / np.maximum(whole, 1) for part, whole in zip(parts, wholes, strict=True))
 
 
 def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: IntArray) -> dict[str, dict[str, Any]]:
-    """`precision`, `recall`, `f1` (percent) and `support` (gold count) of each name."""
+    """Return `precision`, `recall`, `f1` (percent) and `support` (gold count) of each name."""
     columns = [*precision_recall_f1(right, predicted, gold), gold]
     keys = ("precision", "recall", "f1", "support")
     rows = zip(*(values.tolist() for values in columns), strict=True)
@@ -40,10 +41,10 @@ def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: In
 
 
 class LabelMetric:
-    """Accuracy, F1 of each label and their mean, and the confusion matrix, from counts kept on the device.
+    """Accuracy, F1 per label and macro F1, and the confusion matrix, from counts kept on the device.
 
     Args:
-        labels: (C,) the names of the possible answers.
+        labels: (C,) names of the classes.
     """
 
     takes: Literal["answers"] = "answers"
@@ -52,15 +53,15 @@ class LabelMetric:
         self.labels = tuple(labels)
         self._counts: Tensor | None = None  # (C*C,) gold-major
 
-    def update(self, said: Tensor, batch: Batch) -> None:
+    def update(self, predicted: Tensor, batch: Batch) -> None:
         if self._counts is None:
-            self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64, device=said.device)
-        # bincount would wait for the device
-        cells = answers(batch) * len(self.labels) + said
+            self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64, device=predicted.device)
+        # `bincount` synchronises with the device to find its output size; `index_add_` does not.
+        cells = answers(batch) * len(self.labels) + predicted
         self._counts.index_add_(0, cells, torch.ones_like(cells))
 
     def compute(self) -> dict[str, Any]:
-        """`accuracy`, `macro_f1`, `per_class`, and `confusion` with gold labels as rows and predictions as columns.
+        """Return `accuracy`, `macro_f1`, `per_class`, and `confusion` (gold labels as rows, predictions as columns).
 
         `macro_f1` is the unweighted mean over the labels that are gold or predicted at least once.
         """
@@ -78,12 +79,12 @@ class LabelMetric:
 
 
 class SpanMetric:
-    """Token accuracy, and precision, recall and F1 of spans, as seqeval counts them in its default and strict mode.
+    """Token accuracy, and precision, recall and F1 of spans, as in seqeval's default and strict modes.
 
     Args:
-        tags: (C,) the possible tags.
-        scheme: how tags form spans; `headline_mode` says how they are read for the headline figures.
-        to_own: from the tags that a model learns and predicts to `tags`; None where they are the same.
+        tags: (C,) the tags of the data set.
+        scheme: how tags encode spans; `headline_mode` chooses the mode of the headline figures.
+        to_own: conversion from the tags that the model predicts to `tags`; None if they are the same.
     """
 
     takes: Literal["answers"] = "answers"
@@ -97,17 +98,20 @@ class SpanMetric:
         self._predicted: list[Tensor] = []
         self._lengths: list[IntArray] = []
 
-    def update(self, said: Tensor, batch: Batch) -> None:
+    def update(self, predicted: Tensor, batch: Batch) -> None:
         self._gold.append(answers(batch))
-        self._predicted.append(said)
+        self._predicted.append(predicted)
         self._lengths.append(answer_rows(batch).host_lengths)
 
     def compute(self) -> dict[str, Any]:
-        """`accuracy`; `precision`, `recall`, `f1` of the headline mode, and the same with `_default` and `_strict`;
-        `per_type` of the headline mode; `spans` says scheme and mode.
+        """Return the metrics of all targets so far.
+
+        They are `accuracy`; `precision`, `recall` and `f1` of the headline mode, and of both modes with the suffixes
+        `_default` and `_strict`; `per_type` of the headline mode; and `spans`, the scheme and the headline mode.
         """
         gold, predicted = _join(self._gold), _join(self._predicted)
         offsets = np.concatenate([[0], *self._lengths]).cumsum()
+        # Convert both sides, so that figures do not depend on the scheme that the model learns.
         if self.to_own is not None:
             gold, predicted = self.to_own(gold, offsets), self.to_own(predicted, offsets)
         figures: dict[str, Any] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}
@@ -123,81 +127,83 @@ class SpanMetric:
     def _counts(
         self, gold: IntArray, predicted: IntArray, offsets: IntArray, mode: Mode
     ) -> tuple[IntArray, IntArray, IntArray]:
-        """(K,) spans of each type that are right (same start, end and type), predicted, and gold."""
-        there, found = (spans(ids, offsets, self.tags, self.scheme, mode) for ids in (gold, predicted))
-        types = (found[2][are_right(found, there, len(gold))], found[2], there[2])
-        right, found_of, gold_of = (np.bincount(one, minlength=len(self.tags.types)) for one in types)
-        return right, found_of, gold_of
+        """Return the number of correct (same start, end and type), predicted and gold spans of each type: (K,) each."""
+        gold_spans, predicted_spans = (spans(ids, offsets, self.tags, self.scheme, mode) for ids in (gold, predicted))
+        correct = are_right(predicted_spans, gold_spans, len(gold))
+        types = (predicted_spans[2][correct], predicted_spans[2], gold_spans[2])
+        n_correct, n_predicted, n_gold = (np.bincount(kinds, minlength=len(self.tags.types)) for kinds in types)
+        return n_correct, n_predicted, n_gold
 
 
 class PieceCounts:
-    """How many words and characters some pieces of words (`runner.text.bpe`) are, counted on the device.
+    """A count of the words and characters that subword tokens (`runner.text.bpe`) stand for, kept on the device.
 
     Args:
-        feature: of inputs, whose vocabulary is that of the answers.
-        vocab: (V,) pieces.
+        feature: the input feature with the same vocabulary as the targets.
+        vocab: the vocabulary of V pieces.
     """
 
     def __init__(self, feature: str, vocab: Vocab) -> None:
         self.feature, self.eos = feature, vocab.ids[EOS]
         ends = {PAD: (0, 0), UNK: (0, 0), EOS: (1, 1)}
-        worth = [ends.get(one) or (one.count(SPACE), characters_of(one)) for one in vocab.tokens]
-        self._worth = torch.tensor(worth, dtype=torch.int64)  # (V, 2)
+        counts = [ends.get(piece) or (piece.count(SPACE), characters_of(piece)) for piece in vocab.tokens]
+        self._counts = torch.tensor(counts, dtype=torch.int64)  # (V, 2): words and characters of each piece
         self._total: Tensor | None = None
 
     def add(self, batch: Batch) -> None:
-        """The answers of a batch."""
-        right, before = answers(batch), batch.features[self.feature].tokens()
-        self._worth = self._worth.to(right.device, non_blocking=True)
-        no_space = (before == self.eos) & (right != self.eos)  # a line's first word has none before it
-        total = self._worth.index_select(0, right).sum(dim=0)
+        """Add the targets of a batch."""
+        targets, inputs = answers(batch), batch.features[self.feature].tokens()
+        self._counts = self._counts.to(targets.device, non_blocking=True)
+        # A word's first piece includes the space before it, which the text lacks at the start of a line.
+        no_space = (inputs == self.eos) & (targets != self.eos)
+        total = self._counts.index_select(0, targets).sum(dim=0)
         total = total - torch.stack([torch.zeros_like(total[0]), no_space.sum()])
         self._total = total if self._total is None else self._total + total
 
     def compute(self) -> tuple[int, int]:
-        """Words and characters."""
+        """Return the number of words and of characters."""
         words, characters = (0, 0) if self._total is None else self._total.tolist()
         return words, characters
 
 
 class PerplexityMetric:
-    """Mean negative log likelihood of a token, from one sum over all tokens: never a mean of batches' means.
+    """Mean negative log likelihood per token, from one sum over all tokens, never from the means of batches.
 
     Args:
-        per_character: tokens are characters, so that bits per token are bits per character.
-        pieces: tokens are pieces of words, so that words and characters have to be counted.
+        per_character: True if tokens are characters, so that bits per token are bits per character.
+        pieces: counter of words and characters if tokens are pieces of words, else None.
     """
 
     takes: Literal["losses"] = "losses"
 
     def __init__(self, *, per_character: bool, pieces: PieceCounts | None = None) -> None:
         self.per_character, self.pieces = per_character, pieces
-        self._total: Tensor | None = None  # nats, float64: its rounding does not depend on the batches
+        self._total: Tensor | None = None  # nats; float64, so that rounding does not depend on the batches
         self._count = 0
 
-    def update(self, said: Tensor, batch: Batch) -> None:
-        """(N,) nats."""
-        self.add(said)
+    def update(self, nll: Tensor, batch: Batch) -> None:
+        """Add the nats (N,) of a batch's targets."""
+        self.add(nll)
         if self.pieces is not None:
             self.pieces.add(batch)
 
     def add(self, nll: Tensor) -> None:
-        """(N,) nats of N further tokens."""
+        """Add the nats (N,) of N more tokens."""
         total = nll.detach().sum(dtype=torch.float64)
         self._total = total if self._total is None else self._total + total
         self._count += len(nll)
 
     def compute(self) -> dict[str, Any]:
-        """`nll` (nats a token), `perplexity` (exp of it), and `bits_per_character` where tokens are characters.
+        """Return `nll` (nats per token), `perplexity` (its exponential), and `bits_per_character` if it is defined.
 
-        Where they are pieces of words, also `word_perplexity`, and `bits_per_character`: of the text as words with a
-        space between them, a line end being one word and one character.
+        It is defined if tokens are characters, or pieces of words, which also have a `word_perplexity`. For pieces the
+        text counts as words separated by one space, and a line end as one word and one character.
 
         Raises:
-            HydromelError: there was no token.
+            HydromelError: no token was added.
         """
         if self._total is None or self._count == 0:
-            raise HydromelError("perplexity of no tokens is undefined: this split has no rows")
+            raise HydromelError("perplexity is undefined: this split has no rows; use a split with at least one")
         nll = float(self._total) / self._count
         figures = {"nll": nll, "perplexity": perplexity(nll)}
         if self.pieces is not None:
@@ -211,6 +217,6 @@ class PerplexityMetric:
 
 
 def _join(parts: list[Tensor]) -> IntArray:
-    """All parts as one array on the host: the one wait for the device."""
+    """Return all parts as one array on the host; this is the only synchronisation with the device."""
     joined: IntArray = torch.cat(parts or [torch.empty(0, dtype=torch.int64)]).cpu().numpy()
     return joined

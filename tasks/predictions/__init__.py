@@ -1,4 +1,4 @@
-"""Files of predictions, with what is right and wrong in them.
+"""Files of predictions and listings of their errors.
 
-Tasks may import it. It imports metrics, spans and the readers whose files it writes again.
+Tasks may import it. It imports metrics, spans and the readers whose file formats it writes.
 """

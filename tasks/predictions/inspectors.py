@@ -1,6 +1,6 @@
-"""A finished run's answers: tables of detail, and files in the data set's own format with gold and predicted columns.
+"""Inspectors of a finished run: detailed tables, and files in the data set's format with gold and predicted columns.
 
-Shapes: B rows, N answers (of rows, or of real tokens).
+Shapes: B rows, N predictions (one per row, or one per real token).
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 @dataclass(frozen=True)
 class LabelInspector:
-    """One answer a row.
+    """The inspector of a task with one label per row.
 
     Attributes:
-        labels: (C,) the names of the possible answers.
-        answer: the column of answers.
+        labels: (C,) names of the classes.
+        answer: name of the predicted column.
     """
 
     labels: tuple[str, ...]
     answer: Literal["label"] = "label"
 
     def strings(self, answers: IntArray, offsets: IntArray) -> pa.Array:
-        """(B,) labels of ids."""
+        """Return the labels (B,) of predicted ids."""
         return pa.array(self.labels, pa.string()).take(pa.array(answers))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
-        """`calibration` of the answers."""
+        """Return the `calibration` of the predictions."""
         return {"calibration": calibration(predictions.probability, predictions.answers == answers(split).numpy())}
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
     ) -> None:
-        """`NAME.tsv`: gold, predicted, its probability, and where the row stands; in the split's own order."""
+        """Write `NAME.tsv`: gold and predicted label, probability and place of each row, in the split's order."""
         columns = (answers(split).tolist(), predictions.answers.tolist(), predictions.probability.tolist())
         labels = escaped(pa.array(self.labels, pa.string())).to_pylist()
         lines = ["gold\tpredicted\tscore\tplace"]
@@ -67,13 +67,13 @@ class LabelInspector:
 
 @dataclass(frozen=True)
 class TagInspector:
-    """One answer a token.
+    """The inspector of a task with one tag per token.
 
     Attributes:
         tags: (C,) the data set's tags.
-        scheme: how they form spans; None: plain tags.
-        to_own: from learned tags to these; None where they are the same.
-        answer: the column of answers.
+        scheme: how they encode spans; None: plain tags.
+        to_own: conversion from learned tags to `tags`; None if they are the same.
+        answer: name of the predicted column.
     """
 
     tags: tuple[str, ...]
@@ -82,53 +82,59 @@ class TagInspector:
     answer: Literal["tags"] = "tags"
 
     def strings(self, answers: IntArray, offsets: IntArray) -> pa.Array:
-        """(N,) the data set's tags, from ids of learned ones, of rows that begin at `offsets` (B+1,)."""
+        """Return the data set's tags (N,) of predicted ids of learned tags; rows start at `offsets` (B+1,)."""
         return pa.array(self.tags, pa.string()).take(pa.array(self._own(answers, offsets)))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
-        """`calibration` of all tokens; of spans also `calibration_in_spans` (tokens that are predicted to be in one),
-        `errors` and `type_confusion`.
+        """Return the `calibration` of all tokens.
+
+        Tags that encode spans also have `calibration_in_spans` (of tokens predicted to be inside a span), `errors` and
+        `type_confusion`.
         """
-        right = predictions.answers == answers(split).numpy()
-        found = {"calibration": calibration(predictions.probability, right)}
+        correct = predictions.answers == answers(split).numpy()
+        tables = {"calibration": calibration(predictions.probability, correct)}
         if self.scheme is None:
-            return found
+            return tables
         _, predicted = self._own_ids(predictions.answers, split)
         inside = SpanTags.of(self.tags).prefix[predicted] != OUTSIDE
-        found["calibration_in_spans"] = calibration(predictions.probability[inside], right[inside])
-        return found | self._compare(predictions, split, self.scheme).tables()
+        tables["calibration_in_spans"] = calibration(predictions.probability[inside], correct[inside])
+        return tables | self._compare(predictions, split, self.scheme).tables()
 
-    def outcomes(self, said: IntArray, split: Batch, by_span: bool) -> Outcomes:
-        """Of each row `right`, `predicted` and `gold` spans, or else `right` and `answers`, from learned tags (N,)."""
+    def outcomes(self, predicted: IntArray, split: Batch, by_span: bool) -> Outcomes:
+        """Return counts per row from predicted ids (N,) of learned tags.
+
+        They are the `right`, `predicted` and `gold` spans if `by_span`, else the `right` tags and all `answers`.
+        """
         if self.scheme is None or not by_span:
-            return of_answers(*self._own_ids(said, split), split)
-        gold, predicted = self._spans(said, split, self.scheme)
-        return of_spans(gold, predicted, answer_rows(split).host_offsets)
+            return of_answers(*self._own_ids(predicted, split), split)
+        gold_spans, predicted_spans = self._spans(predicted, split, self.scheme)
+        return of_spans(gold_spans, predicted_spans, answer_rows(split).host_offsets)
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
     ) -> None:
-        """`NAME.conll`: every column of the data, then gold, then predicted, a blank line after each sentence; of spans
-        also `errors.txt`. Tokens that max_length cut are left out, as they are from all figures.
+        """Write `NAME.conll`: all columns of the data, gold and predicted tag, and a blank line after each sentence.
+
+        For tags that encode spans also write `errors.txt`. Tokens cut off by max_length are omitted, as in all figures.
 
         Raises:
-            HydromelError: a file cannot be written, or is not what was read when the run began.
+            HydromelError: a file cannot be written, or the data file has changed since the run read it.
         """
         rows = answer_rows(split)
         texts, separator = token_texts(corpus, table)
         names = escaped(pa.array(self.tags, pa.string()))
-        answered = (names.take(pa.array(ids)) for ids in self._own_ids(predictions.answers, split))
-        lines = pc.binary_join_element_wise(first_tokens(texts, rows), *answered, separator)
+        gold_and_predicted = (names.take(pa.array(ids)) for ids in self._own_ids(predictions.answers, split))
+        lines = pc.binary_join_element_wise(first_tokens(texts, rows), *gold_and_predicted, separator)
         sentences = pc.binary_join(list_column(lines, rows.host_offsets), "\n").to_pylist()
         write_text(folder / f"{name}.conll", "\n\n".join(sentences) + "\n\n")
         if self.scheme is not None:
-            compared = self._compare(predictions, split, self.scheme)
-            write_text(folder / "errors.txt", Listing(compared, rows.host_offsets, table).text())
+            comparison = self._compare(predictions, split, self.scheme)
+            write_text(folder / "errors.txt", Listing(comparison, rows.host_offsets, table).text())
 
-    def _own_ids(self, said: IntArray, split: Batch) -> tuple[IntArray, IntArray]:
-        """(N,) gold and (N,) predicted, in the data set's tags, from learned ones."""
+    def _own_ids(self, predicted: IntArray, split: Batch) -> tuple[IntArray, IntArray]:
+        """Return gold (N,) and predicted (N,) ids of the data set's tags, from predicted ids of learned tags."""
         offsets = answer_rows(split).host_offsets
-        return self._own(answers(split).numpy(), offsets), self._own(said, offsets)
+        return self._own(answers(split).numpy(), offsets), self._own(predicted, offsets)
 
     def _own(self, ids: IntArray, offsets: IntArray) -> IntArray:
         return ids if self.to_own is None else self.to_own(ids, offsets)
@@ -137,16 +143,17 @@ class TagInspector:
         gold, predicted = self._spans(predictions.answers, split, scheme)
         return Comparison(gold, predicted, SpanTags.of(self.tags).types)
 
-    def _spans(self, said: IntArray, split: Batch, scheme: Scheme) -> list[SpanArrays]:
-        """Gold and predicted ones, as the headline figures read them, from learned tags (N,)."""
+    def _spans(self, predicted: IntArray, split: Batch, scheme: Scheme) -> list[SpanArrays]:
+        """Return gold and predicted spans, in the mode of the headline figures, from predicted ids of learned tags."""
         tags, offsets = SpanTags.of(self.tags), answer_rows(split).host_offsets
-        return [spans(ids, offsets, tags, scheme, headline_mode(scheme)) for ids in self._own_ids(said, split)]
+        return [spans(ids, offsets, tags, scheme, headline_mode(scheme)) for ids in self._own_ids(predicted, split)]
 
 
 def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
-    """The columns of each token as one string, and what separates them.
+    """Return the columns of each token as one string, and their separator.
 
-    Of a column file its own lines; of other data the columns that hold one string a token, `escaped`, and tabs.
+    For column files these are the original lines. For other data they are all columns with one string per token,
+    `escaped` and separated by tabs.
     """
     if isinstance(corpus, ColumnsFile | Conllu):
         return corpus.token_lines(table)
@@ -163,13 +170,13 @@ def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
 
 
 def escaped(strings: pa.Array) -> pa.Array:
-    """(N,) strings that fit into a cell: tabs and line ends in them are written `\\t`, `\\n`, `\\r`."""
+    """Return strings (N,) that are safe in a table cell: tabs and line ends become `\\t`, `\\n`, `\\r`."""
     for special, written in ESCAPED.items():
         strings = pc.replace_substring(strings, special, written)
     return strings
 
 
 def first_tokens(texts: pa.ListArray, rows: Rows) -> pa.Array:
-    """(N,) of each row as many strings as `rows` has tokens there."""
+    """Return the first strings of each list, as many as the row has tokens in `rows`: (N,)."""
     places = np.repeat(offsets_of(texts)[:-1] - rows.host_offsets[:-1], rows.host_lengths) + np.arange(rows.n_tokens)
     return texts.flatten().take(pa.array(places))

@@ -1,4 +1,4 @@
-"""Errors of spans, to be read: where they stand, what was gold, what was predicted, and the words around them."""
+"""A readable listing of span errors: place, gold and predicted span, and the surrounding words."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from tasks.metrics.metrics import by_name
 from tasks.spans.errors import KINDS, RIGHT, Comparison
 from tasks.targets import place
 
-SHOWN = 50  # errors of each kind, spread over the text
-AROUND = 12  # tokens before and after
+SHOWN = 50  # most errors listed of each kind, spread over the text
+AROUND = 12  # tokens of context on either side
 MEANING = {
-    "boundary": "the right type, other ends",
-    "type": "the right ends, another type",
-    "both": "other ends and another type, some token in common",
-    "missed": "gold, and no prediction is left for it",
-    "spurious": "predicted, and no gold span is left for it",
+    "boundary": "correct type, wrong bounds",
+    "type": "correct bounds, wrong type",
+    "both": "wrong bounds and wrong type, with common tokens",
+    "missed": "gold span without a matching prediction",
+    "spurious": "predicted span without a matching gold span",
 }
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a listing is made of.
+    """A listing of the span errors of a split.
 
     Attributes:
-        compared: gold spans and predicted ones.
-        offsets: (B+1,) where rows begin.
-        table: the split that the rows are from, in its order.
+        compared: the gold and predicted spans.
+        offsets: (B+1,) start of each row among the tokens, and their number.
+        table: the split as read from the corpus, in the same order.
     """
 
     compared: Comparison
@@ -39,7 +39,7 @@ class Listing:
     table: pa.Table
 
     def text(self) -> str:
-        """A table by type, then each kind of error with at most `SHOWN` cases."""
+        """Return the text: a table by type, then up to `SHOWN` cases of each kind of error."""
         counts = np.bincount(self.compared.matches.kind, minlength=len(KINDS))
         gold, predicted = len(self.compared.gold[0]), len(self.compared.predicted[0])
         head = f"{gold:,} gold spans, {predicted:,} predicted, {counts[RIGHT]:,} right"
@@ -50,7 +50,7 @@ class Listing:
         return "\n".join(parts) + "\n"
 
     def _table(self) -> list[str]:
-        """Of each type precision, recall and F1 (percent), spans, and what became of them."""
+        """Return the lines of a table by type: precision, recall and F1 (percent), and the counts of each kind."""
         types = self.compared.types
         per_type = self.compared.tables()["errors"]["per_type"]
         right = np.array([per_type[name]["right"] for name in types], dtype=np.int64)
@@ -66,33 +66,36 @@ class Listing:
         return [" " * width + lines[0], *lines[1:]]
 
     def _cases(self, kind: int, name: str) -> list[str]:
-        found = np.flatnonzero(self.compared.matches.kind == kind)
-        shown = found[:: -(-len(found) // SHOWN) or 1]
-        how_many = f", {len(shown)} of them here" if len(shown) < len(found) else ""
-        return ["", f"== {name}: {len(found):,}{how_many} ({MEANING[name]}) ==", *map(self._case, shown.tolist())]
+        cases = np.flatnonzero(self.compared.matches.kind == kind)
+        shown = cases[:: -(-len(cases) // SHOWN) or 1]
+        how_many = f", {len(shown)} of them shown" if len(shown) < len(cases) else ""
+        return ["", f"== {name}: {len(cases):,}{how_many} ({MEANING[name]}) ==", *map(self._case, shown.tolist())]
 
     def _case(self, number: int) -> str:
         matches = self.compared.matches
-        found: list[tuple[str, int, int, str]] = []  # whose, first token, token after the last, type
-        for name, (starts, ends, types), places in (
+        sides: list[tuple[str, int, int, str]] = []  # gold or predicted, start, end (exclusive), type
+        for name, (starts, ends, types), span_of_match in (
             ("gold", self.compared.gold, matches.gold),
             ("predicted", self.compared.predicted, matches.predicted),
         ):
-            if (one := int(places[number])) >= 0:
-                found.append((name, int(starts[one]), int(ends[one]), self.compared.types[types[one]]))
-        start, end = min(one[1] for one in found), max(one[2] for one in found)
+            if (span := int(span_of_match[number])) >= 0:
+                sides.append((name, int(starts[span]), int(ends[span]), self.compared.types[types[span]]))
+        start, end = min(side[1] for side in sides), max(side[2] for side in sides)
         row = int(np.searchsorted(self.offsets, start, side="right")) - 1
-        begin = int(self.offsets[row])
-        # without what max_length cut
-        words = self.table["tokens"][row].as_py()[: int(self.offsets[row + 1]) - begin]
+        row_start = int(self.offsets[row])
+        # The table has the whole row, the offsets only the tokens that max_length kept.
+        words = self.table["tokens"][row].as_py()[: int(self.offsets[row + 1]) - row_start]
         lines = [f"\n{place(self.table, row)}"]
-        for name, first, after, kind in found:
-            lines.append(f"  {name:9}  {kind}: {' '.join(words[first - begin : after - begin])}")
-        return "\n".join([*lines, f"  {'text':9}  {in_context(words, start - begin, end - begin)}"])
+        for name, first, stop, kind in sides:
+            lines.append(f"  {name:9}  {kind}: {' '.join(words[first - row_start : stop - row_start])}")
+        return "\n".join([*lines, f"  {'text':9}  {in_context(words, start - row_start, end - row_start)}"])
 
 
 def in_context(words: Sequence[str], start: int, end: int) -> str:
-    """`words[start:end]` in guillemets (brackets are common words), with at most `AROUND` words on either side."""
+    """Return `words[start:end]` in guillemets, with up to `AROUND` words of context on either side.
+
+    Guillemets are used because brackets are common tokens themselves.
+    """
     before, after = words[max(0, start - AROUND) : start], words[end : end + AROUND]
     cut_before, cut_after = ["..."] * (start > AROUND), ["..."] * (end + AROUND < len(words))
     return " ".join([*cut_before, *before, f"«{' '.join(words[start:end])}»", *after, *cut_after])

@@ -1,4 +1,4 @@
-"""Spans of tags: schemes, what is allowed, conversion, and kinds of mistakes.
+"""Spans encoded as tags: schemes, legal transitions, conversion between schemes, and kinds of errors.
 
 Any package of `tasks` may import it. It imports none of them.
 """

@@ -1,4 +1,4 @@
-"""Which tags may begin a row, follow one another, and end a row, by their scheme: what `tags.illegal` lets pass."""
+"""The tags that may start a row, follow each other, and end a row in a scheme: those that `tags.illegal` accepts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from tasks.spans.tags import BEGIN, END, INSIDE, MALFORMED, Scheme, SpanTags
 
 
 def allowed_by(scheme: Scheme, tags: Sequence[str]) -> Allowed:
-    """For C tags; malformed ones, and prefixes that the scheme lacks, may stand nowhere."""
-    said = SpanTags.of(tags).within(scheme)
-    is_open = np.isin(said.prefix, (BEGIN, INSIDE))
-    legal = said.prefix != MALFORMED
-    same_open = is_open[:, None] & (said.kind[:, None] == said.kind)  # a span of the same type may go on
+    """Return the legal transitions among C tags; malformed tags and prefixes that the scheme lacks are never legal."""
+    parsed = SpanTags.of(tags).within(scheme)
+    is_open = np.isin(parsed.prefix, (BEGIN, INSIDE))
+    legal = parsed.prefix != MALFORMED
+    same_open = is_open[:, None] & (parsed.kind[:, None] == parsed.kind)  # the row's span may continue at the column
     may_end = legal
     if scheme == "IOBES":
-        goes_on = np.isin(said.prefix, (INSIDE, END))
-        follow = np.where(is_open[:, None], same_open & goes_on, ~goes_on)
+        # An open span must continue with I or E of its type, and nothing else may. So no row ends in an open span.
+        continues = np.isin(parsed.prefix, (INSIDE, END))
+        follow = np.where(is_open[:, None], same_open & continues, ~continues)
         may_end = legal & ~is_open
     else:
-        goes_on = said.prefix == (BEGIN if scheme == "IOB1" else INSIDE)
-        follow = same_open | ~goes_on
+        # In IOB1 only B needs a span of its type before it (it separates two spans); in IOB2 only I does.
+        continues = parsed.prefix == (BEGIN if scheme == "IOB1" else INSIDE)
+        follow = same_open | ~continues
     follow = follow & legal[:, None] & legal
-    return Allowed(*(torch.from_numpy(one) for one in (legal & ~goes_on, follow, may_end)))
+    return Allowed(*(torch.from_numpy(mask) for mask in (legal & ~continues, follow, may_end)))

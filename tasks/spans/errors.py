@@ -1,4 +1,4 @@
-"""What went wrong with spans: every gold span and every predicted one is right, or in an error of one kind.
+"""Kinds of span errors: every gold span and every predicted span is correct, or part of an error of one kind.
 
 Shapes: G gold spans, P predicted spans, M matches, K span types.
 """
@@ -14,21 +14,22 @@ import numpy as np
 from runner.common.arrays import IntArray
 from tasks.spans.tags import SpanArrays
 
-# boundary: the right type, but other ends; type: the right ends, but another type; both: neither, but some token is
-# common; missed: gold, and nothing predicted is left for it; spurious: predicted, and nothing gold is left for it
+# right: same start, end and type. boundary: same type, other bounds. type: same bounds, other type. both: other bounds
+# and type, but at least one common token. missed: a gold span without a matching prediction. spurious: a predicted span
+# without a matching gold span.
 KINDS = ("right", "boundary", "type", "both", "missed", "spurious")
 RIGHT, BOUNDARY, TYPE, BOTH, MISSED, SPURIOUS = range(6)
-NONE = "(none)"  # no span
+NONE = "(none)"  # label of "no span" in the confusion matrix
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Each gold and each predicted span once, in the order of the text.
+    """Pairs of gold and predicted spans, in the order of the text; each span is in exactly one pair.
 
     Attributes:
-        gold: (M,) places among the gold spans; -1: spurious.
-        predicted: (M,) places among the predicted spans; -1: missed.
-        kind: (M,) places in KINDS.
+        gold: (M,) index of the gold span; -1: none (spurious).
+        predicted: (M,) index of the predicted span; -1: none (missed).
+        kind: (M,) index into KINDS.
     """
 
     gold: IntArray
@@ -37,23 +38,27 @@ class Matches:
 
 
 def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
-    """One to one: spans of equal ends first, then by overlap, those of equal type before others and long before short.
+    """Match gold and predicted spans one to one.
 
+    Pairs are chosen greedily among overlapping spans: equal bounds first, then equal types, then longer overlaps.
     So right + boundary + type + both + missed = G, and right + boundary + type + both + spurious = P.
 
     Args:
-        gold: starts, ends (exclusive) and types of the gold spans, in order, no two of which overlap.
-        predicted: the same of the predicted spans.
+        gold: starts, ends (exclusive) and types of the gold spans, sorted, not overlapping each other.
+        predicted: the same for the predicted spans.
     """
     (gold_starts, gold_ends, gold_types), (starts, ends, types) = gold, predicted
+    # No two spans of a side overlap, so the predicted spans that overlap a gold one are contiguous: `count` of them,
+    # from `first` on. g and p are the gold and the predicted span of each overlapping pair.
     first = np.searchsorted(ends, gold_starts, side="right")
-    count = np.searchsorted(starts, gold_ends, side="left") - first  # of predicted spans that overlap a gold one
+    count = np.searchsorted(starts, gold_ends, side="left") - first
     g = np.repeat(np.arange(len(gold_starts)), count)
     p = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
     same_type = gold_types[g] == types[p]
     same_ends = (gold_starts[g] == starts[p]) & (gold_ends[g] == ends[p])
     kind = np.select([same_ends & same_type, same_type, same_ends], [RIGHT, BOUNDARY, TYPE], BOTH)
     overlap = np.minimum(gold_ends[g], ends[p]) - np.maximum(gold_starts[g], starts[p])
+    # `lexsort` sorts by its last key first: equal bounds, equal types, longest overlap, then the order of the text.
     chosen = _one_to_one(g, p, np.lexsort((p, g, -overlap, ~same_type, ~same_ends)))
     g, p, kind = g[chosen], p[chosen], kind[chosen]
     missed, spurious = (np.setdiff1d(np.arange(n), used) for n, used in ((len(gold_starts), g), (len(starts), p)))
@@ -62,13 +67,13 @@ def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
         np.concatenate([p, np.full(len(missed), -1), spurious]),
     )
     kind = np.concatenate([kind, np.full(len(missed), MISSED), np.full(len(spurious), SPURIOUS)])
-    begins = np.concatenate([gold_starts[g[g >= 0]], starts[spurious]])
-    order = np.lexsort((kind, begins))
+    pair_starts = np.concatenate([gold_starts[g[g >= 0]], starts[spurious]])
+    order = np.lexsort((kind, pair_starts))
     return Matches(g[order], p[order], kind[order])
 
 
 def _one_to_one(gold: IntArray, predicted: IntArray, order: IntArray) -> list[int]:
-    """Pairs, taken in this order, of which neither span is taken yet."""
+    """Return the indices of the pairs that are chosen, going through them in `order`; each span is used once."""
     chosen, taken_gold, taken_predicted = [], set(), set()
     for place in order.tolist():
         g, p = gold[place], predicted[place]
@@ -81,12 +86,12 @@ def _one_to_one(gold: IntArray, predicted: IntArray, order: IntArray) -> list[in
 
 @dataclass(frozen=True)
 class Comparison:
-    """Gold spans beside predicted ones; each side is starts, ends (exclusive) and types, in order, none overlapping.
+    """Gold and predicted spans; each side is sorted starts, ends (exclusive) and types, without overlaps.
 
     Attributes:
-        gold: (G,) each.
-        predicted: (P,) each.
-        types: the names of the span types.
+        gold: three arrays (G,).
+        predicted: three arrays (P,).
+        types: (K,) names of the span types.
     """
 
     gold: SpanArrays
@@ -98,12 +103,14 @@ class Comparison:
         return match(self.gold, self.predicted)
 
     def tables(self) -> dict[str, Any]:
-        """`errors`: the `counts` of each kind, and of each kind `per_type` (of gold; of spurious spans, the predicted).
+        """Return the tables `errors` and `type_confusion`.
 
-        `type_confusion`: gold types as rows, predicted ones as columns, `(none)` last: missed and spurious spans.
+        `errors` holds the `counts` of each kind, and the same `per_type`, by the type of the gold span (of the
+        predicted one if spurious). `type_confusion` has gold types as rows and predicted types as columns; its last
+        row and column, `(none)`, count spurious and missed spans.
         """
         none = len(self.types)
-        # a place of -1 reads what is appended
+        # An index of -1 (no span) reads the appended last entry.
         gold_type = np.append(self.gold[2], none)[self.matches.gold]
         predicted_type = np.append(self.predicted[2], none)[self.matches.predicted]
         confusion = np.zeros((none + 1, none + 1), dtype=np.int64)

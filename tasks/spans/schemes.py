@@ -1,8 +1,8 @@
-"""Conversion of tags among IOB1, IOB2 and IOBES, by way of the spans they mean. Numpy over flat ids, no loops.
+"""Conversion of tags between IOB1, IOB2 and IOBES, through the spans they encode. Numpy over flat ids, no loops.
 
-Legal tags of two schemes stand for the same sets of spans, so converting them there and back gives the same tags.
+All schemes can encode the same sets of spans, so converting legal tags to another scheme and back is lossless.
 
-Shapes: B rows, N tokens in all, K spans.
+Shapes: B rows, N tokens in total, K spans.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tasks.spans.tags import (
 
 @dataclass(frozen=True)
 class Conversion:
-    """From ids of one tag vocabulary to ids of `all_tags(source.types, scheme)`.
+    """A map from ids of one tag vocabulary to ids of `all_tags(source.types, scheme)`.
 
-    Illegal tags are read as conlleval reads them (`spans` in its default mode): each run of tags that can be a span is
-    one, so what comes out is always legal. Malformed tags become `O`.
+    Illegal tags are read as in conlleval (`spans` in default mode): each run of tags that can be a span is one. So the
+    result is always legal. Malformed tags become `O`.
 
     Attributes:
-        source: what each tag of the first vocabulary says.
-        scheme: that of the second.
+        source: the parsed tags of the source vocabulary.
+        scheme: the scheme of the target vocabulary.
     """
 
     source: SpanTags
@@ -48,45 +48,47 @@ class Conversion:
 
     @classmethod
     def of(cls, tags: Sequence[str], scheme: Scheme) -> Conversion:
-        """From the ids of `tags`, whatever their scheme."""
+        """Return a conversion from the ids of `tags`, which may be of any scheme."""
         return cls(SpanTags.of(tags), scheme)
 
     def __call__(self, ids: npt.NDArray[np.integer], offsets: IntArray) -> IntArray:
-        """(N,) ids of the same spans in the target's scheme.
+        """Return the ids (N,) of the same spans in the target scheme.
 
         Args:
-            ids: (N,) of all rows, one after another.
-            offsets: (B+1,) where rows begin.
+            ids: (N,) source ids of all rows, concatenated.
+            offsets: (B+1,) start of each row, and N.
         """
-        # the default reading needs no scheme
-        found = spans(ids, offsets, self.source, self.scheme, "default")
-        return tag_ids(found, offsets, self.scheme)
+        # The default mode does not depend on the scheme, so the target's is as good as the unknown source's.
+        return tag_ids(spans(ids, offsets, self.source, self.scheme, "default"), offsets, self.scheme)
 
 
-def tag_ids(found: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntArray:
-    """(N,) ids, in the vocabulary `all_tags(types, scheme)`, of the tags that say so.
+def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntArray:
+    """Return the ids (N,), in the vocabulary `all_tags(types, scheme)`, of the tags that encode the given spans.
 
     Args:
-        found: spans, in order, no two of which overlap; types are places in `types`.
-        offsets: (B+1,) where rows begin; no span reaches over a row's end.
-        scheme: of the tags.
+        span_arrays: sorted spans without overlaps; their types are indices into `types`.
+        offsets: (B+1,) start of each row, and N; no span crosses a row boundary.
+        scheme: the scheme of the tags.
     """
-    starts, ends, types = found
+    starts, ends, types = span_arrays
     lengths = ends - starts
     before = np.cumsum(lengths) - lengths
+    # `inside` lists the tokens of all spans: consecutive numbers, shifted to start at each span's first token.
     inside = np.arange(lengths.sum()) + np.repeat(starts - before, lengths)
     prefix = np.full(offsets[-1], OUTSIDE)
     prefix[inside] = INSIDE
     if scheme == "IOB1":
-        touches = (starts[1:] == ends[:-1]) & (types[1:] == types[:-1]) & ~np.isin(starts[1:], offsets)
-        prefix[starts[1:][touches]] = BEGIN
+        # IOB1 writes B only to separate a span from a preceding span of the same type in the same row.
+        adjacent = (starts[1:] == ends[:-1]) & (types[1:] == types[:-1]) & ~np.isin(starts[1:], offsets)
+        prefix[starts[1:][adjacent]] = BEGIN
     else:
         prefix[starts] = BEGIN
     if scheme == "IOBES":
         prefix[ends - 1] = END
         prefix[starts[lengths == 1]] = SINGLE
-    place = np.zeros(max(PREFIXES.values()) + 1, dtype=np.int64)
-    place[[PREFIXES[letter] for letter in ALLOWED[scheme]]] = 1 + np.arange(len(ALLOWED[scheme]))
-    ids = place[prefix]  # of the first type, as `all_tags` orders them; O is 0
+    first_id = np.zeros(max(PREFIXES.values()) + 1, dtype=np.int64)
+    # `all_tags` lists O, then all prefixes of the first type, of the second, ...: look up the prefix, add the type.
+    first_id[[PREFIXES[letter] for letter in ALLOWED[scheme]]] = 1 + np.arange(len(ALLOWED[scheme]))
+    ids = first_id[prefix]
     ids[inside] += len(ALLOWED[scheme]) * np.repeat(types, lengths)
     return ids

@@ -1,7 +1,8 @@
-"""Spans of tags: which tags are illegal, and which spans a sequence of tags means. Numpy over flat ids, no loops.
+"""Spans encoded as tags: finding illegal tags, and decoding tags to spans. Numpy over flat ids, no loops.
 
-Shapes: B rows, N tokens in all, K spans. A tag is `O` or `PREFIX-TYPE` with a prefix of B, I, E, S; anything else is
-malformed and means the same as `O`.
+A tag is `O` or `PREFIX-TYPE` with the prefix B, I, E or S; anything else is malformed and is treated as `O`.
+
+Shapes: B rows, N tokens in total, K spans.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ALLOWED: dict[Scheme, str] = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES"}
 
 
 def as_scheme(scheme: str) -> Scheme:
-    """`scheme`, if it is one.
+    """Return `scheme` as a `Scheme`.
 
     Raises:
         HydromelError: it is not one of IOB1, IOB2, IOBES.
@@ -41,19 +42,20 @@ def as_scheme(scheme: str) -> Scheme:
 
 
 def headline_mode(scheme: Scheme) -> Mode:
-    """How spans are read for the figures that stand first: strict for IOBES, where the default reading calls some wrong
-    answers right, and default (that of conlleval and of published figures) for IOB1 and IOB2.
+    """Return the mode of the headline figures: strict for IOBES, default for IOB1 and IOB2.
+
+    The default mode is that of conlleval and of published figures. For IOBES it would accept some wrong predictions.
     """
     return "strict" if scheme == "IOBES" else "default"
 
 
 @dataclass(frozen=True)
 class SpanTags:
-    """What each of C tags says.
+    """A vocabulary of C tags, parsed into prefixes and types.
 
     Attributes:
         prefix: (C,) one of OUTSIDE, BEGIN, INSIDE, END, SINGLE, MALFORMED.
-        kind: (C,) place in `types`, or -1 where there is no type.
+        kind: (C,) index into `types`, or -1 for tags without a type.
         types: names of the span types, in alphabetical order.
     """
 
@@ -63,47 +65,48 @@ class SpanTags:
 
     @classmethod
     def of(cls, tags: Sequence[str]) -> SpanTags:
-        found = [re.fullmatch(r"([BIES])-(.+)", tag, re.DOTALL) for tag in tags]
-        types = tuple(sorted({match[2] for match in found if match}))
+        matches = [re.fullmatch(r"([BIES])-(.+)", tag, re.DOTALL) for tag in tags]
+        types = tuple(sorted({match[2] for match in matches if match}))
         place = {name: number for number, name in enumerate(types)}
         prefix = [
             PREFIXES[match[1]] if match else OUTSIDE if tag == "O" else MALFORMED
-            for tag, match in zip(tags, found, strict=True)
+            for tag, match in zip(tags, matches, strict=True)
         ]
-        kind = [place[match[2]] if match else -1 for match in found]
+        kind = [place[match[2]] if match else -1 for match in matches]
         return cls(np.array(prefix, dtype=np.int8), np.array(kind, dtype=np.int64), types)
 
     def within(self, scheme: Scheme) -> SpanTags:
-        """The same with prefixes that `scheme` has no use for as MALFORMED."""
+        """Return a copy in which prefixes that `scheme` does not use are MALFORMED."""
         allowed = [OUTSIDE, *(PREFIXES[letter] for letter in ALLOWED[scheme])]
         prefix = np.where(np.isin(self.prefix, allowed), self.prefix, MALFORMED).astype(np.int8)
         return SpanTags(prefix, self.kind, self.types)
 
 
 def all_tags(types: Sequence[str], scheme: Scheme) -> list[str]:
-    """`O`, and every prefix of `scheme` with every type."""
+    """Return `O`, then every prefix of `scheme` for the first type, for the second, ..."""
     return ["O", *(f"{prefix}-{name}" for name in types for prefix in ALLOWED[scheme])]
 
 
 def illegal(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
-    """Flat positions, sorted, whose tag may not stand there.
+    """Return the sorted flat positions of illegal tags.
 
-    Malformed tags; in IOB1 a B that does not follow a span of its own type; in IOB2 an I that does not; in IOBES a tag
-    that does not go on with an open span, or goes on with none. A span of IOBES that is still open at the end of its
-    row counts at the row's last token.
+    Illegal are malformed tags; in IOB1 a B that does not follow a span of its type; in IOB2 an I that does not; in
+    IOBES a tag that fails to continue an open span, or continues a span that is not open. An IOBES span still open at
+    the end of its row is reported at the row's last token.
 
     Args:
-        tags: (N,) of all rows, one after another.
-        offsets: (B+1,) where rows begin.
+        tags: (N,) tags of all rows, concatenated.
+        offsets: (B+1,) start of each row, and N.
         scheme: IOB1, IOB2 or IOBES.
 
     Raises:
         HydromelError: an unknown scheme.
     """
+    # Parse each distinct tag once, then look the results up for all N tokens.
     encoded = tags.fill_null("").dictionary_encode()
-    known = SpanTags.of(encoded.dictionary.to_pylist()).within(as_scheme(scheme))
+    parsed = SpanTags.of(encoded.dictionary.to_pylist()).within(as_scheme(scheme))
     ids = encoded.indices.to_numpy()
-    prefix, kind = known.prefix[ids], known.kind[ids]
+    prefix, kind = parsed.prefix[ids], parsed.kind[ids]
     after_open, same_type = _neighbours(prefix, kind, offsets)
     follows = after_open & same_type
     if scheme == "IOB1":
@@ -111,60 +114,67 @@ def illegal(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
     elif scheme == "IOB2":
         wrong = (prefix == INSIDE) & ~follows
     else:
-        goes_on = (prefix == INSIDE) | (prefix == END)
-        wrong = (after_open | goes_on) & ~(follows & goes_on)
+        continues = (prefix == INSIDE) | (prefix == END)
+        wrong = (after_open | continues) & ~(follows & continues)
+        # A span left open at the end of a row has no following tag that could be illegal: report the last tag.
         last = offsets[1:][np.diff(offsets) > 0] - 1
         wrong[last] |= _is_open(prefix[last])
     return np.flatnonzero(wrong | (prefix == MALFORMED))
 
 
 def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode) -> SpanArrays:
-    """The spans, in order: starts, ends (exclusive) and types (places in `tags.types`), (K,) each.
+    """Return the spans in order: starts, ends (exclusive) and types (indices into `tags.types`), (K,) each.
 
-    `default` takes every run of tags as a span that can be one, as conlleval and seqeval's default do, whatever the
-    scheme. `strict` takes only what `scheme` allows, as seqeval's `mode="strict"`: in IOB2 a span begins with B, in
-    IOBES it is S or B..E; in IOB1 it begins with I, or with B right after its own type.
+    `default` reads every run of tags that can be a span as one, like conlleval and seqeval's default, whatever the
+    scheme. `strict` reads only what `scheme` allows, like seqeval's `mode="strict"`: in IOB2 a span starts with B, in
+    IOBES it is S or B..E; in IOB1 it starts with I, or with B directly after a span of its type.
 
-    In IOB1 seqeval also drops a span of one B before a B of another type (scheme.py, `IOB1.end_patterns` lack it); so
-    does this, to give the same figures.
+    In IOB1 seqeval also drops a span of a single B before a B of another type (`IOB1.end_patterns` in its scheme.py
+    lacks this case). This function does the same, so that the figures agree.
 
     Args:
-        ids: (N,) places of tags in the vocabulary that `tags` was made from.
-        offsets: (B+1,) where rows begin.
-        tags: what each tag of the vocabulary says.
-        scheme: what the tags mean; `default` reads any.
+        ids: (N,) tag ids in the vocabulary that `tags` was made from.
+        offsets: (B+1,) start of each row, and N.
+        tags: the parsed tags of the vocabulary.
+        scheme: the scheme of the tags; not used by `default`.
         mode: default or strict.
     """
-    said = tags if mode == "default" else tags.within(scheme)
-    prefix, kind = said.prefix[ids], said.kind[ids]
+    parsed = tags if mode == "default" else tags.within(scheme)
+    prefix, kind = parsed.prefix[ids], parsed.kind[ids]
     after_open, same_type = _neighbours(prefix, kind, offsets)
-    goes_on = after_open & same_type & ((prefix == INSIDE) | (prefix == END))
-    begin = prefix == BEGIN
+    # A span starts at `first` and lasts as long as the following tags continue it. Only the definition of `first`
+    # depends on the scheme and mode; two strict schemes also reject spans by how they end.
+    continues = after_open & same_type & ((prefix == INSIDE) | (prefix == END))
+    is_begin = prefix == BEGIN
     if mode == "default":
-        first = (prefix != OUTSIDE) & (prefix != MALFORMED) & ~goes_on
+        first = (prefix != OUTSIDE) & (prefix != MALFORMED) & ~continues
     elif scheme == "IOB1":
-        allowed_begin = begin & after_open & same_type
-        stray_before = _shift(begin & ~allowed_begin)
-        first = allowed_begin | ((prefix == INSIDE) & (~goes_on | stray_before))
+        # B is legal only directly after a span of its type, which it separates from the next. An I after a B that is
+        # not legal starts a new span, since that B belongs to none.
+        allowed_begin = is_begin & after_open & same_type
+        stray_before = _shift(is_begin & ~allowed_begin)
+        first = allowed_begin | ((prefix == INSIDE) & (~continues | stray_before))
     elif scheme == "IOB2":
-        first = begin
+        first = is_begin
     else:
-        first = begin | (prefix == SINGLE)
+        first = is_begin | (prefix == SINGLE)
+    # The end of a span is the first token after its start that does not continue it.
     starts = np.flatnonzero(first)
-    stops = np.append(np.flatnonzero(~goes_on), len(prefix))
+    stops = np.append(np.flatnonzero(~continues), len(prefix))
     ends = stops[np.searchsorted(stops, starts, side="right")]
     if mode == "strict" and scheme == "IOBES":
         kept = np.isin(prefix[ends - 1], (END, SINGLE))
     elif mode == "strict" and scheme == "IOB1":
-        cut_off = np.append(begin & after_open & ~same_type, False)
-        kept = ~(begin[ends - 1] & cut_off[ends])
+        cut_off = np.append(is_begin & after_open & ~same_type, False)
+        kept = ~(is_begin[ends - 1] & cut_off[ends])
     else:
         return starts, ends, kind[starts]
     return starts[kept], ends[kept], kind[starts[kept]]
 
 
 def are_right(predicted: SpanArrays, gold: SpanArrays, n_tokens: int) -> BoolArray:
-    """(K,) whether each predicted span is a gold one: same start, end and type. No two gold spans begin together."""
+    """Return a mask (K,) of the predicted spans that are correct: a gold span has the same start, end and type."""
+    # Gold spans do not overlap, so at most one starts at each token: index their ends and types by that token.
     end_at, type_at = np.zeros(n_tokens, dtype=np.int64), np.full(n_tokens, -1)
     end_at[gold[0]], type_at[gold[0]] = gold[1], gold[2]
     same: BoolArray = (end_at[predicted[0]] == predicted[1]) & (type_at[predicted[0]] == predicted[2])
@@ -172,11 +182,11 @@ def are_right(predicted: SpanArrays, gold: SpanArrays, n_tokens: int) -> BoolArr
 
 
 def _neighbours(prefix: SmallIntArray, kind: IntArray, offsets: IntArray) -> tuple[BoolArray, BoolArray]:
-    """(N,) whether the tag before is B or I, (N,) whether it has the same type; both false where a row begins."""
-    begins = offsets[:-1][np.diff(offsets) > 0]
+    """Return two masks (N,): the previous tag is B or I; it has the same type. Both are false at the start of a row."""
+    row_starts = offsets[:-1][np.diff(offsets) > 0]
     after_open, same_type = _shift(_is_open(prefix)), np.zeros(len(kind), dtype=np.bool_)
     same_type[1:] = kind[1:] == kind[:-1]
-    after_open[begins] = same_type[begins] = False
+    after_open[row_starts] = same_type[row_starts] = False
     return after_open, same_type
 
 
@@ -186,7 +196,7 @@ def _is_open(prefix: SmallIntArray) -> BoolArray:
 
 
 def _shift(mask: BoolArray) -> BoolArray:
-    """What stands one place before; false at the beginning."""
-    before = np.zeros_like(mask)
-    before[1:] = mask[:-1]
-    return before
+    """Return the mask shifted by one position to the right; false at position 0."""
+    shifted = np.zeros_like(mask)
+    shifted[1:] = mask[:-1]
+    return shifted

@@ -41,7 +41,9 @@ def test_labels_become_ids_of_train() -> None:
 def test_a_label_that_train_lacks_is_named_with_its_place(columns: dict[str, Any], where: str) -> None:
     found = table(["pos", "odd"], **columns).replace_schema_metadata({"path": "dev.txt"})
     vocab = Vocab(("neg", "pos"), unk=None)
-    with pytest.raises(HydromelError, match=rf"^{where}: label 'odd' is not in train; its 2 are neg, pos$"):
+    with pytest.raises(
+        HydromelError, match=rf"^{where}: label 'odd' is not in the training set, .* 2 labels: neg, pos$"
+    ):
         classify().encode(words([[1], [1]]), found, {"target": vocab})
 
 
@@ -50,7 +52,7 @@ def test_a_long_list_of_labels_is_cut_and_further_strangers_are_counted() -> Non
     with pytest.raises(HydromelError) as error:
         classify().encode(words([[1]] * 3), table(["x", "c03", "y"]), {"target": vocab})
     assert str(error.value).startswith(
-        "row 1: label 'x' is not in train (nor are 1 more of this split); its 50 are c00, "
+        "row 1: label 'x' is not in the training set (nor are 1 more in this split), which has 50 labels: c00, "
     )
     assert str(error.value).endswith("c11, ...")
 
@@ -77,7 +79,7 @@ def test_loss_is_the_sum_over_rows() -> None:
 
 
 def test_an_encoder_of_one_vector_a_row_will_do() -> None:
-    """A bag of words gives rows of length one; pooling them changes nothing."""
+    """A bag of words gives rows of length one, which pooling does not change."""
     task, batch = classify(pooling="mean"), labelled([0, 1], lengths=[5, 0])
     head = task.head(EncoderOf(3), {"target": Vocab(("a", "b"), unk=None)}, torch.nn.Identity())
     vectors = torch.randn(2, 3)

@@ -86,7 +86,9 @@ def test_words_of_valid_and_test_are_not_predicted() -> None:
     vocab = Vocab((PAD, UNK, EOS, "a", "b"), unk=1, extra=1)
     table = pa.table({"tokens": pa.array([["a"]], pa.list_(pa.string()))})
     features = {"words": Ragged.from_lists([[3]], torch.int32)}
-    with pytest.raises(HydromelError, match=r"features\.words\.extend=true: task=lm predicts words of train alone"):
+    with pytest.raises(
+        HydromelError, match=r"features\.words\.extend=true: task=lm predicts only words of the training set"
+    ):
         lm().encode(features, table, {"words": vocab, "target": vocab})
 
 
@@ -131,7 +133,11 @@ def test_tied_weights_are_the_embedding_and_leave_its_padding_at_zero() -> None:
     [
         (nn.Identity(), 4, r"^task.tie_weights=true needs embedding=word over the predicted feature"),
         (nn.Embedding(7, 4), 4, r"^task.tie_weights=true needs embedding=word over the predicted feature"),
-        (nn.Embedding(6, 3), 4, r"^task.tie_weights=true: embedding.size=3, but the encoder gives 4; make them equal"),
+        (
+            nn.Embedding(6, 3),
+            4,
+            r"^task.tie_weights=true: embedding.size=3, but the encoder's output size is 4; make them equal",
+        ),
     ],
 )
 def test_weights_that_cannot_be_tied(embedding: nn.Module, size: int, message: str) -> None:
@@ -140,7 +146,7 @@ def test_weights_that_cannot_be_tied(embedding: nn.Module, size: int, message: s
 
 
 def test_one_vector_a_row_is_not_enough() -> None:
-    with pytest.raises(HydromelError, match=r"^task=lm needs a vector for each token"):
+    with pytest.raises(HydromelError, match=r"^task=lm needs one vector per token"):
         lm().head(EncoderOf(4, per_token=False), VOCABS, nn.Identity())
 
 
@@ -185,7 +191,7 @@ def test_weights_of_its_own_are_drawn_from_the_range_asked_for() -> None:
     assert not head.output.bias.any()
     for wrong in ({"tie_weights": True}, {"cutoffs": [3]}):
         with pytest.raises(
-            HydromelError, match=r"^task\.init_range=0\.1: it is for one softmax with weights of its own"
+            HydromelError, match=r"^task\.init_range=0\.1: initialises a full softmax with its own weights"
         ):
             lm(init_range=0.1, **wrong)
 
@@ -211,13 +217,16 @@ def test_an_adaptive_softmax_gives_every_string_but_pad_its_share(cutoffs: list[
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"cutoffs": [9]}, r"^task.cutoffs=\[9\]: cutoffs \[9\] must rise from 2 to below the vocabulary's size, 6"),
-        ({"cutoffs": [4, 3]}, r"must rise from 2"),
-        ({"cutoffs": [1]}, r"must rise from 2"),
-        ({"cutoffs": []}, r"^task.cutoffs=\[\]: cutoffs \[\] must rise from 2"),
-        ({"cutoffs": [2, 3, 4]}, r"3 cutoffs need vectors of 64 numbers, got 16"),
-        ({"cutoffs": [3], "tie_weights": True}, r"an adaptive softmax has weights and a precision of its own"),
-        ({"cutoffs": [3], "precision": "bfloat16"}, r"an adaptive softmax has weights and a precision of its own"),
+        (
+            {"cutoffs": [9]},
+            r"^task.cutoffs=\[9\]: cutoffs \[9\] must increase, from at least 2 to below the vocabulary size 6",
+        ),
+        ({"cutoffs": [4, 3]}, r"must increase, from at least 2"),
+        ({"cutoffs": [1]}, r"must increase, from at least 2"),
+        ({"cutoffs": []}, r"^task.cutoffs=\[\]: cutoffs \[\] must increase, from at least 2"),
+        ({"cutoffs": [2, 3, 4]}, r"3 cutoffs need vectors of size 64 or more, got 16"),
+        ({"cutoffs": [3], "tie_weights": True}, r"an adaptive softmax has its own weights and precision"),
+        ({"cutoffs": [3], "precision": "bfloat16"}, r"an adaptive softmax has its own weights and precision"),
     ],
 )
 def test_cutoffs_that_do_not_fit(changes: dict[str, Any], message: str) -> None:

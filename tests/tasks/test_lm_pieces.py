@@ -1,4 +1,4 @@
-"""Language models of pieces of words: figures of words and characters, whatever the pieces; a run and its prompts."""
+"""Language models over subword pieces: word and character figures independent of the pieces; a run and its prompts."""
 
 from __future__ import annotations
 
@@ -95,6 +95,7 @@ def test_whole_rows_are_classified_by_pieces_and_words_are_not_tagged_by_them(tm
     pieces = ["features=bpe", "features.words.merges=10", "encoder=none", "train.epochs=3", "baselines=false"]
     assert run(tmp_path / "labels", *label_files(tmp_path), *pieces)["metrics"]["test"]["accuracy"] > 60
     with pytest.raises(
-        HydromelError, match=r"^task=tag answers each word, and features\.words has pieces of words; use features=words"
+        HydromelError,
+        match=r"^task=tag predicts one tag per word, but features\.words splits words into pieces; use features=words",
     ):
         run(tmp_path / "tags", *tag_files(tmp_path), *pieces)

@@ -1,4 +1,4 @@
-"""Losses of single answers and rows: they add up to the loss, and are those of each row alone."""
+"""Losses of single targets and rows: they sum to the loss, and equal those of single-example runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""experiment=ngram_mlp is Bengio's model: a window of n - 1 tokens, end to end, one hidden layer, a softmax."""
+"""experiment=ngram_mlp is Bengio's model: the concatenated vectors of n - 1 tokens, one hidden layer, a softmax."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model() -> Any:
 
 
 def hidden(model: Any, ids: list[int]) -> Tensor:
-    """(length, filters) what the softmax gets for one row."""
+    """Compute the softmax's input (length, filters) for one row."""
     with torch.no_grad():
         encoded: Ragged = model.encoder(model.embedding(words([ids])), None)[0]
     return encoded.tokens()
@@ -55,7 +55,7 @@ def test_it_is_a_matrix_times_the_embeddings_end_to_end(model: Any) -> None:
 
 
 def test_it_learns_what_n_grams_learn_and_words_alone_do_not_say(tmp_path: Path) -> None:
-    """Each token is the sum of the two before it, modulo 7."""
+    """Return rows in which each token is the sum of the two before it, modulo 7."""
     rng = np.random.default_rng(1)
     for split, count in (("train", 300), ("valid", 20), ("test", 20)):
         rows = rng.integers(0, 7, (count, 20))

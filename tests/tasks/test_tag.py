@@ -58,13 +58,17 @@ def test_malformed_tags_that_the_reader_kept_stay() -> None:
 
 
 def test_plain_tags_under_a_scheme_are_an_error() -> None:
-    with pytest.raises(HydromelError, match=r"^task.span_scheme=IOB2: no tag of train is a span's \(N, V, ...\); use"):
+    with pytest.raises(
+        HydromelError, match=r"^task.span_scheme=IOB2: no tag of the training set encodes a span \(N, V, ...\); use"
+    ):
         tag(span_scheme="IOB2").target_vocab(table([["N", "V"]]), {})
 
 
 def test_a_tag_that_train_lacks_is_named_with_its_place() -> None:
     found = table([["a", "b"], [], ["c", "odd"]], line=[1, 4, 5]).replace_schema_metadata({"path": "x.conll"})
-    with pytest.raises(HydromelError, match=r"^x.conll:5, token 2: tag 'odd' is not in train; its 3 are a, b, c$"):
+    with pytest.raises(
+        HydromelError, match=r"^x.conll:5, token 2: tag 'odd' is not in the training set, .* 3 tags: a, b, c$"
+    ):
         tag().encode(words([[1, 1], [], [1, 1]]), found, ABC)
 
 
@@ -89,7 +93,7 @@ def test_an_unknown_scheme() -> None:
 
 
 def encoded_like(batch: Batch, tokens: torch.Tensor) -> Ragged:
-    """`tokens` (N, D) of the true rows, in the layout of the batch's features; NaN in padding."""
+    """Return `tokens` (N, D) of the true rows in the layout of the batch's features, with NaN as padding."""
     assert isinstance(batch.target, Ragged)
     packed = Ragged(tokens, batch.target.rows, "packed")
     if batch.features["words"].layout == "packed":
@@ -127,7 +131,7 @@ def test_loss_is_over_real_tokens_alone_in_every_layout() -> None:
 
 
 def test_unmasked_features_that_an_encoder_packed() -> None:
-    """All of the rectangle lies packed, since the rows claim to fill it."""
+    """The whole rectangle is packed, because the rows claim to fill it."""
     split = tagged([[0, 2, 1], [1]])
     batch, tokens = split.unmasked(), torch.randn(4, 4)
     head = tag().head(EncoderOf(4), ABC, nn.Identity())
@@ -144,7 +148,7 @@ def test_a_batch_of_empty_rows_has_no_loss() -> None:
 
 
 def test_one_vector_a_row_is_not_enough() -> None:
-    expected = "^task=tag needs a vector for each token, but this encoder gives one for each row; use encoder=conv, rnn"
+    expected = "^task=tag needs one vector per token, but this encoder computes one per row; use encoder=conv, rnn"
     with pytest.raises(HydromelError, match=expected):
         tag().head(EncoderOf(4, per_token=False), ABC, nn.Identity())
 

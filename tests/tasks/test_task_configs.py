@@ -1,4 +1,4 @@
-"""configs/task/*.yaml, composed as the root config composes them: data set first, then task."""
+"""configs/task/*.yaml, composed in the order of the root config: data set first, then task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads, losses and metrics never wait for the device: on a GPU each wait costs more than the work of a small batch."""
+"""Heads, losses and metrics never synchronise: on a GPU a synchronisation costs more than the work of a small batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning tags of one scheme, measured in the data set's own."""
+"""Training on tags of one scheme, measured in the data set's scheme."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def table(rows: list[list[str]]) -> pa.Table:
 
 
 def retagged(row: list[str], scheme: str) -> list[str]:
-    """The spans that seqeval sees, in tags of `scheme`, one by one."""
+    """Encode the spans that seqeval finds in tags of `scheme`, one by one."""
     new = ["O"] * len(row)
     before = ("", -1)
     for kind, start, end in get_entities(row):
@@ -94,14 +94,18 @@ def test_targets_are_in_the_learned_scheme(learned: str) -> None:
 def test_a_type_that_train_lacks_is_named_as_the_file_writes_it() -> None:
     task = tag("IOB2", "IOBES")
     vocabs = {"target": task.target_vocab(table([["B-PER"]]), {})}
-    with pytest.raises(HydromelError, match=r"^row 1, token 2: tag 'B-LOC' is not in train; its 3 are O, B-PER, I-PER"):
+    with pytest.raises(
+        HydromelError, match=r"^row 1, token 2: tag 'B-LOC' is not in the training set, .* tags: O, B-PER, I-PER"
+    ):
         task.encode(words([[1, 1]]), table([["B-PER", "B-LOC"]]), vocabs)
 
 
 def test_plain_and_malformed_tags_cannot_be_converted() -> None:
-    with pytest.raises(HydromelError, match=r"^task.train_scheme=IOBES needs spans, but task.span_scheme=null"):
+    with pytest.raises(HydromelError, match=r"^task.train_scheme=IOBES needs span tags, but task.span_scheme=null"):
         tag(None, "IOBES")
-    with pytest.raises(HydromelError, match=r"^task.train_scheme=IOBES: 'X-A' of train is no tag of IOB2, so it"):
+    with pytest.raises(
+        HydromelError, match=r"^task.train_scheme=IOBES: 'X-A' in the training set is not a tag of IOB2"
+    ):
         tag("IOB2", "IOBES").target_vocab(table([["B-A", "X-A"]]), {})
     assert tag("IOB2", "IOB2").target_vocab(table([["B-A", "X-A"]]), {}).tokens == ("O", "B-A", "I-A", "X-A")
 

@@ -1,4 +1,4 @@
-"""Files of pretrained vectors (text, word2vec, fastText), and looking words up in them.
+"""Readers of pretrained vector files (text, word2vec, fastText), which look up the vectors of given words.
 
 Only `runner.embeddings` may import it. It imports only `runner.common`.
 """

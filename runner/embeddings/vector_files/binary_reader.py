@@ -1,4 +1,4 @@
-"""Reading a mapped binary file from its beginning on, without copying it."""
+"""Sequential reading of a memory-mapped binary file, without copying it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from runner.common.errors import HydromelError
 
 
 def mapped(path: Path) -> mmap.mmap:
-    """The file's bytes, read when they are looked at. It is closed when nothing sees it any more, and not before."""
+    """Map a file into memory, so that bytes are read when they are accessed.
+
+    The map is closed when the last array that views it is garbage-collected.
+    """
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 class Cursor:
-    """Where reading stands; numbers are little endian.
+    """A reading position in a mapped file; numbers are little endian.
 
     Args:
-        path: for messages.
+        path: path of the file, for messages.
         data: the mapped file.
     """
 
@@ -31,20 +34,20 @@ class Cursor:
         self.path, self.data, self.at = path, data, 0
 
     def values(self, form: str, what: str) -> tuple[Any, ...]:
-        """Numbers of the kinds that `form` names, as in `struct`; `what` they are is said where the file ends early."""
-        begin = self._advance(struct.calcsize(f"<{form}"), what)
-        return struct.unpack_from(f"<{form}", self.data, begin)
+        """Read values in the `struct` format `form`; `what` names them in an error message."""
+        start = self._advance(struct.calcsize(f"<{form}"), what)
+        return struct.unpack_from(f"<{form}", self.data, start)
 
     def array(self, dtype: str, count: int, what: str) -> npt.NDArray[Any]:
-        """(count,) a view of the file."""
-        begin = self._advance(np.dtype(dtype).itemsize * count, what)
-        return np.frombuffer(self.data, dtype, count, begin)
+        """Read an array (count,), as a view of the file."""
+        start = self._advance(np.dtype(dtype).itemsize * count, what)
+        return np.frombuffer(self.data, dtype, count, start)
 
     def damaged(self, how: str) -> HydromelError:
-        return HydromelError(f"{self.path}: cut off, or damaged: {how}")
+        return HydromelError(f"{self.path}: truncated or damaged: {how}; get the file again")
 
     def _advance(self, n_bytes: int, what: str) -> int:
-        begin, self.at = self.at, self.at + n_bytes
+        start, self.at = self.at, self.at + n_bytes
         if n_bytes < 0 or self.at > len(self.data):
-            raise self.damaged(f"{what} should end at byte {self.at:,}, the file has {len(self.data):,}")
-        return begin
+            raise self.damaged(f"{what} should end at byte {self.at:,}, but the file has {len(self.data):,} bytes")
+        return start

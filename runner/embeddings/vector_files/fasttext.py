@@ -1,8 +1,8 @@
-"""fastText's `.bin` models: header, dictionary, and the input matrix, plain or product-quantised (Joulin et al. 2016).
+"""fastText `.bin` models: header, dictionary, and the input matrix, plain or product-quantised (Joulin et al. 2016).
 
-A word's vector is the mean of its own row and those of its n-grams; a word that the model lacks has those of its
-n-grams alone. The layout is that of `FastText::saveModel` (versions 11 and 12), all little endian; rows are read where
-they lie.
+A word's vector is the mean of its own row and the rows of its n-grams; for a word that the model lacks, of its n-grams
+only. The layout is that of `FastText::saveModel` (versions 11 and 12), little endian; rows are read through a memory
+map.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from runner.embeddings.vector_files.table import Found, Table
 _MAGIC = struct.pack("<i", 793712314)
 _SUPERVISED = 3
 _END_OF_SENTENCE = b"</s>"  # has no n-grams
-_WORDS_AT_ONCE = 2048
+_CHUNK_WORDS = 2048
 
 
 def is_fasttext(head: bytes) -> bool:
@@ -31,27 +31,30 @@ def is_fasttext(head: bytes) -> bool:
 
 
 def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found:
-    """Vectors of words: by `forms` if the model has it, else by `lowered` if it has that, else by n-grams of `forms`.
+    """Return the vectors of words: of the form if the model has it, else of the lower-case form if the model has that.
+
+    If it has neither, the vector is composed of the form's n-grams.
 
     Raises:
-        HydromelError: the file is cut off, damaged, of another version, or holds a number that is not finite.
+        HydromelError: the file is truncated, damaged or of another version, or contains a number that is not finite.
     """
     model = Model(Cursor(path, mapped(path)), {*forms, *lowered})
     pairs = zip(forms, lowered, strict=True)
     used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
     place = {word: index for index, word in enumerate(dict.fromkeys(used))}
-    table, there = model.vectors(list(place))
-    row_of_form = np.where(there, np.cumsum(there) - 1, -1)
+    # The table has rows only for forms that have a vector, so a form's row is its rank among these.
+    table, has_vector = model.vectors(list(place))
+    row_of_form = np.where(has_vector, np.cumsum(has_vector) - 1, -1)
     row_of_word = row_of_form[[place[word] for word in used]]
     composed = sum(row >= 0 and word not in model.ids for word, row in zip(used, row_of_word, strict=True))
     return Found(model.name, table, row_of_word, model.n_words, composed)
 
 
 class Model:
-    """What of a fastText model its vectors need.
+    """The parts of a fastText model that are needed for word vectors.
 
     Args:
-        file: at its beginning.
+        file: a cursor at the start of the file.
         wanted: the words whose row numbers are kept.
     """
 
@@ -59,12 +62,12 @@ class Model:
         self._path = file.path
         _, version = file.values("ii", "the header")
         if version not in (11, 12):
-            raise HydromelError(f"{file.path}: fastText model of version {version}; versions 11 and 12 can be read")
+            raise HydromelError(f"{file.path}: fastText model of version {version}; use one of version 11 or 12")
         options = file.values("12id", "the header")
         self.size, self._buckets = options[0], options[8]
         self._shortest, self._longest = options[9], options[10]
         if version == 11 and options[7] == _SUPERVISED:
-            self._longest = 0  # such models had no n-grams, whatever their options say
+            self._longest = 0  # these models had no n-grams, whatever their options say
         n_entries, self.n_words, _, _, n_pruned = file.values("3i2q", "the header")
         if not 0 <= self.n_words <= n_entries or self._buckets < (self._longest > 0):
             raise file.damaged(f"{self.n_words:,} words of {n_entries:,} entries, {self._buckets:,} buckets of n-grams")
@@ -75,77 +78,81 @@ class Model:
         self.name = "fastText .bin, quantised" if quantised else "fastText .bin"
         self._matrix = Quantised(file) if quantised else Dense(file)
         output_quantised = file.values("?", "the kind of the output matrix")[0]
-        _ = Quantised(file) if quantised and output_quantised else Dense(file)  # not needed, but is it all there?
+        _ = Quantised(file) if quantised and output_quantised else Dense(file)  # unused, but detects a truncated file
         self._check(file)
 
     def _check(self, file: Cursor) -> None:
-        """Whether every row that a word or an n-gram can ask for is there."""
+        """Check that the matrix has every row that a word or an n-gram can refer to."""
         n_rows, size = self._matrix.shape
         n_ngrams = 0 if self._longest < 1 else self._buckets
         if n_ngrams and not self._all_kept:
             n_ngrams = int(self._kept[:, 1].max(initial=-1)) + 1
         if size != self.size or n_rows < self.n_words + n_ngrams or self._kept.min(initial=0) < 0:
             raise file.damaged(
-                f"a matrix of {n_rows:,} rows of {size} numbers for {self.n_words:,} words and {n_ngrams:,} n-grams of "
-                f"{self.size} numbers"
+                f"a matrix of {n_rows:,} rows of size {size}, for {self.n_words:,} words and {n_ngrams:,} n-grams of "
+                f"size {self.size}"
             )
 
     def vectors(self, words: list[bytes]) -> tuple[Table, npt.NDArray[np.bool_]]:
-        """(R, D) of the words that have any row, and which those are, (W,).
+        """Return the vectors (R, D) of the words that have at least one row, and a mask (W,) of these words.
 
         Raises:
             HydromelError: a number that is not finite.
         """
         table = np.empty((len(words), self.size), dtype=np.float32)
-        there, count = np.zeros(len(words), dtype=bool), 0
-        for begin in range(0, len(words), _WORDS_AT_ONCE):
-            some = words[begin : begin + _WORDS_AT_ONCE]
-            rows, owner = self._rows_of(some)
-            has, first, n_rows = np.unique(owner, return_index=True, return_counts=True)
-            if not len(has):
+        has_vector, count = np.zeros(len(words), dtype=bool), 0
+        # In chunks, since all rows of all n-grams would take much more memory than the means.
+        for start in range(0, len(words), _CHUNK_WORDS):
+            chunk = words[start : start + _CHUNK_WORDS]
+            rows, owner = self._rows_of(chunk)
+            present, first, n_rows = np.unique(owner, return_index=True, return_counts=True)
+            if not len(present):
                 continue
             means = np.add.reduceat(self._matrix.rows(rows), first) / n_rows[:, None].astype(np.float32)
-            wrong = ~np.isfinite(means).all(axis=1)
-            if wrong.any():
-                word = some[int(has[wrong.argmax()])].decode(errors="replace")
-                raise HydromelError(f"{self._path}: the vector of '{word}' holds a number that is not finite")
-            table[count : count + len(has)] = means
-            there[begin + has] = True
-            count += len(has)
-        return table[:count], there
+            not_finite = ~np.isfinite(means).all(axis=1)
+            if not_finite.any():
+                word = chunk[int(present[not_finite.argmax()])].decode(errors="replace")
+                raise HydromelError(f"{self._path}: the vector of '{word}' contains a number that is not finite")
+            table[count : count + len(present)] = means
+            has_vector[start + present] = True
+            count += len(present)
+        return table[:count], has_vector
 
     def _rows_of(self, words: list[bytes]) -> tuple[IntArray, IntArray]:
-        """Rows of the matrix for each word, and the word that each is for, rising."""
+        """Return the matrix rows of all words, and the index of the word that each row belongs to, sorted."""
         own = np.array([self.ids.get(word, -1) for word in words], dtype=np.int64)
         hashes, owner = ngram_hashes(words, self._shortest, self._longest)
         bucket = hashes.astype(np.int64) % max(1, self._buckets)
         ends = np.array([word == _END_OF_SENTENCE for word in words], dtype=bool)
         kept = ~ends[owner]
         if not self._all_kept:
-            bucket, has = self._renumbered(bucket)
-            kept &= has
-        in_model = np.flatnonzero(own >= 0)
-        rows = np.concatenate([own[in_model], self.n_words + bucket[kept]])
-        owners = np.concatenate([in_model, owner[kept]])
+            bucket, in_model = self._renumber(bucket)
+            kept &= in_model
+        known = np.flatnonzero(own >= 0)
+        rows = np.concatenate([own[known], self.n_words + bucket[kept]])
+        owners = np.concatenate([known, owner[kept]])
         order = np.argsort(owners, kind="stable")
         return rows[order], owners[order]
 
-    def _renumbered(self, bucket: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
-        """The places of n-grams among those that quantising kept, and which were kept."""
+    def _renumber(self, bucket: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+        """Map buckets to their numbers after pruning; return the numbers and a mask of the buckets that were kept."""
         old, new = self._kept[np.argsort(self._kept[:, 0])].T.astype(np.int64)
         at = np.searchsorted(old, bucket)
-        has = np.append(old, -1)[at] == bucket
-        return np.append(new, 0)[at], has
+        in_model = np.append(old, -1)[at] == bucket
+        return np.append(new, 0)[at], in_model
 
     def _read_dictionary(self, file: Cursor, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
-        """Rows of wanted words. One step a word: where an entry begins is known from the one before alone."""
+        """Return the rows of the wanted words.
+
+        Entries have no index, so each is found from the end of the previous one.
+        """
         ids, data, at = {}, file.data, file.at
         for row in range(n_entries):
             end = data.find(b"\0", at)
             if end < 0 or end + 10 > len(data):
-                raise file.damaged(f"the file ends in word {row + 1:,} of {n_entries:,}")
+                raise file.damaged(f"the file ends within entry {row + 1:,} of {n_entries:,}")
             if row < self.n_words and (word := data[at:end]) in wanted:  # labels come after the words
                 ids[word] = row
-            at = end + 10  # the zero, a count of 8 bytes, a kind of 1
+            at = end + 10  # skip the zero byte, a count of 8 bytes and a kind of 1 byte
         file.at = at
         return ids

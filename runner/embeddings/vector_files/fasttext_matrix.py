@@ -1,8 +1,8 @@
-"""A matrix of a fastText model: numbers, or codes of a product quantiser.
+"""A matrix of a fastText model: float32 numbers, or codes of a product quantiser.
 
-A product quantiser (Jegou et al. 2011, Joulin et al. 2016) cuts a vector into parts of `part` numbers (the last may be
-shorter), and keeps of each part the number of the nearest of 256 centroids. With `qnorm` the vector's norm is quantised
-apart, by one more, of one number.
+A product quantiser (Jegou et al. 2011, Joulin et al. 2016) splits a vector into parts of size `part` (the last may be
+smaller), and stores for each part the index of the nearest of 256 centroids. With `qnorm` the vector's norm is
+quantised separately, by a quantiser of size 1.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _CENTROIDS = 256
 
 
 class Dense:
-    """float32 numbers, mapped.
+    """A matrix of float32 numbers, memory-mapped.
 
     Attributes:
-        shape: (R, D)
+        shape: (R, D).
     """
 
     def __init__(self, file: Cursor) -> None:
@@ -29,16 +29,16 @@ class Dense:
         self._data = file.array("<f4", self.shape[0] * self.shape[1], "a matrix").reshape(self.shape)
 
     def rows(self, chosen: IntArray) -> Table:
-        """(k, D)"""
+        """Return the chosen rows (k, D)."""
         rows: Table = self._data[chosen]
         return rows
 
 
 class Quantised:
-    """Codes, mapped.
+    """A matrix of product-quantised codes, memory-mapped.
 
     Attributes:
-        shape: (R, D)
+        shape: (R, D).
     """
 
     def __init__(self, file: Cursor) -> None:
@@ -49,7 +49,7 @@ class Quantised:
         codes = file.array("u1", n_codes, "the codes")
         self._parts = _centroids(file)
         if n_codes != n_rows * len(self._parts) or sum(part.shape[1] for part in self._parts) != size:
-            raise file.damaged(f"{n_codes:,} codes for {n_rows:,} rows of {size} numbers")
+            raise file.damaged(f"{n_codes:,} codes for {n_rows:,} rows of size {size}")
         self._codes = codes.reshape(n_rows, len(self._parts))
         self._norms: npt.NDArray[np.float32] | None = None
         if has_norms:
@@ -57,7 +57,7 @@ class Quantised:
             self._norms = _centroids(file)[0][norm_codes]
 
     def rows(self, chosen: IntArray) -> Table:
-        """(k, D)"""
+        """Return the chosen rows (k, D)."""
         codes = self._codes[chosen]
         rows: Table = np.concatenate([part[codes[:, place]] for place, part in enumerate(self._parts)], axis=1)
         return rows if self._norms is None else rows * self._norms[chosen]
@@ -66,16 +66,19 @@ class Quantised:
 def _shape(file: Cursor) -> tuple[int, int]:
     n_rows, size = file.values("2q", "a matrix")
     if n_rows < 0 or size < 1:
-        raise file.damaged(f"a matrix of {n_rows:,} rows of {size:,} numbers")
+        raise file.damaged(f"a matrix of {n_rows:,} rows of size {size:,}")
     return n_rows, size
 
 
 def _centroids(file: Cursor) -> list[npt.NDArray[np.float32]]:
-    """(256, numbers of the part) for each part."""
+    """Read the centroids of each part: (256, size of the part)."""
     size, n_parts, part, last = file.values("4i", "the quantiser")
     values = file.array("<f4", size * _CENTROIDS, "the centroids")
     if min(size, n_parts, part, last) < 1 or (n_parts - 1) * part + last != size:
-        raise file.damaged(f"a quantiser of {n_parts} parts of {part} and {last} of {size} numbers")
+        raise file.damaged(
+            f"a quantiser of {n_parts} parts of size {part}, the last of {last}, for vectors of size {size}"
+        )
+    # All parts but the last have the same size, so they are one array; the last follows it.
     cut = (n_parts - 1) * part * _CENTROIDS
     parts = values[:cut].reshape(n_parts - 1, _CENTROIDS, part)
     return [*parts, values[cut:].reshape(_CENTROIDS, last)]

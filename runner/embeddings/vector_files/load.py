@@ -1,6 +1,6 @@
-"""Files of pretrained vectors: which format one is, told by its content, and the rows that a vocabulary needs.
+"""Loading pretrained vectors: detecting a file's format by content, and reading the rows that a vocabulary needs.
 
-Whatever the file's size, memory is taken for those rows alone: text is read in blocks, binary formats are mapped.
+Memory is used only for those rows, whatever the size of the file: text is read in blocks, binary formats are mapped.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from runner.embeddings.vector_files.word2vec import (
     word2vec_format,
 )
 
-_HEAD_BYTES = 2**16  # the first line of a text of 5,000 numbers fits
+_HEAD_BYTES = 2**16  # enough for the first line of a text file with vectors of size 5,000
 _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -> Found:
-    """The rows for `words`, by exact form, or else (an option) by that of the word in lower case.
+    """Find the vectors of `words` by exact form, or optionally by the lower-case form if the file lacks the word.
 
     Raises:
-        HydromelError: no such file, none of these formats, or malformed: with the line or the byte.
+        HydromelError: no such file, an unknown format, or a malformed file; the message has the line or byte.
     """
     head = _head(path)
     forms, lowered, places = _forms(words, lowercase_if_missing)
@@ -48,12 +48,12 @@ def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -
 
 
 class VectorFile:
-    """A file of vectors that is asked again and again: where its words stand is looked for once.
+    """A vector file that is queried repeatedly; its words are indexed once.
 
-    Its places take 24 bytes a word. fastText's dictionary is read anew each time, and its matrix where it lies.
+    The index takes 24 bytes per word. A fastText model has no index: its dictionary is read again for each query.
 
     Raises:
-        HydromelError: as `find_vectors`.
+        HydromelError: as for `find_vectors`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,10 +67,10 @@ class VectorFile:
             self._index = index_word2vec(path, self._layout)
 
     def find(self, words: Sequence[str], lowercase_if_missing: bool) -> tuple[Table, IntArray]:
-        """What `find_vectors` finds: table (R, D), and the row of each word (-1: none)."""
+        """Return the same as `find_vectors`: the table (R, D), and the row of each word (-1: none)."""
         if self._layout is None:
-            found = find_vectors(self.path, words, lowercase_if_missing)
-            return found.table, found.row_of_word
+            vectors = find_vectors(self.path, words, lowercase_if_missing)
+            return vectors.table, vectors.row_of_word
         forms, lowered, places = _forms(words, lowercase_if_missing)
         if isinstance(self._layout, TextFormat):
             table, row_of_form = read_text_at(self.path, self._layout, list(places), self._index)
@@ -80,22 +80,22 @@ class VectorFile:
 
 
 def _forms(words: Sequence[str], lowercase_if_missing: bool) -> tuple[list[bytes], list[bytes], dict[bytes, int]]:
-    """The words, what they fall back to, and the place of each distinct one of these."""
+    """Return the words, their fallback forms, and an index of the distinct ones among both."""
     forms = [word.encode() for word in words]
     lowered = [word.lower().encode() for word in words] if lowercase_if_missing else forms
     return forms, lowered, {form: place for place, form in enumerate(dict.fromkeys([*forms, *lowered]))}
 
 
 def _by_word(row_of_form: IntArray, forms: list[bytes], lowered: list[bytes], places: dict[bytes, int]) -> IntArray:
-    """The row of each word, its own or else that of what it falls back to."""
+    """Return the row of each word, or that of its fallback form if the word itself has none."""
     exact = row_of_form[[places[form] for form in forms]]
-    other = row_of_form[[places[form] for form in lowered]]
-    rows: IntArray = np.where(exact >= 0, exact, other)
+    fallback = row_of_form[[places[form] for form in lowered]]
+    rows: IntArray = np.where(exact >= 0, exact, fallback)
     return rows
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of size, time of change and the first 64 KiB: a whole file of gigabytes would take longer than reading."""
+    """Return a hash of the file's size, modification time and first 64 KiB; hashing gigabytes would take too long."""
     state = path.stat()
     known = f"{state.st_size} {state.st_mtime_ns} ".encode() + _head(path)
     return hashlib.sha256(known).hexdigest()[:24]
@@ -106,17 +106,17 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
-        raise HydromelError(f"{path}: cannot be read ({error.strerror}); embedding.path names the vectors") from error
+        raise HydromelError(f"{path}: cannot be read ({error.strerror}); check embedding.path") from error
     if not head:
         raise HydromelError(f"{path}: the file is empty")
     for magic, name in _PACKED.items():
         if head.startswith(magic):
-            raise HydromelError(f"{path}: a {name} file; unpack it first, since vectors are read where they lie")
+            raise HydromelError(f"{path}: a {name} file; unpack it first, since vectors are read in place")
     return head
 
 
 def _only_used(table: Table, row_of_word: IntArray) -> tuple[Table, IntArray]:
-    """Without rows of lower-case forms whose words were found as they are."""
+    """Remove the rows of fallback forms that no word uses, since the word itself was found."""
     used = np.zeros(len(table), dtype=bool)
     used[row_of_word[row_of_word >= 0]] = True
     if used.all():

@@ -1,4 +1,4 @@
-"""The rows that are wanted of a file of vectors, taken as the file is read."""
+"""The table of vectors that is filled while a vector file is read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Table = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Found:
-    """What a file has for some words.
+    """The vectors found for a list of W words.
 
     Attributes:
-        format: of the file, in words.
-        table: (R, D) float32, the rows that are needed, each once.
-        row_of_word: (W,) the row of each asked word, or -1. Words that fall back to the same form share its row.
-        words_in_file: how many the file has.
-        composed: how many of the asked words have a vector from their n-grams alone (fastText).
+        format: readable name of the file's format.
+        table: (R, D) float32, the needed rows, without duplicates.
+        row_of_word: (W,) row of each word, or -1. Words that fall back to the same form share its row.
+        words_in_file: number of words in the file.
+        composed: number of words whose vector is composed only of n-grams (fastText).
     """
 
     format: str
@@ -34,45 +34,50 @@ class Found:
 
 
 class Wanted:
-    """A table of as many rows as words are wanted, filled in the file's order.
+    """A table with room for all wanted words, filled in the file's order.
 
-    Memory that nothing was written to is not taken, so that the table is as large as what was found.
+    The operating system commits only the pages that are written to, so memory is used only for words that are found.
 
     Args:
-        path: of the file, for messages.
-        words: distinct; K of them.
+        path: path of the file, for messages.
+        words: K distinct words.
         size: D.
-        unit: what the file counts, `line` or `word`.
+        unit: unit of positions in the file, `line` or `word`.
     """
 
     def __init__(self, path: Path, words: list[bytes], size: int, unit: str) -> None:
         self.path, self.words, self.unit = path, words, unit
         self.count = 0
         self.row_of_word = np.full(len(words), -1, dtype=np.int64)
-        self._where = np.zeros(len(words), dtype=np.int64)  # number of the line or word, from 1
+        self._where = np.zeros(len(words), dtype=np.int64)  # 1-based line or word; 0: not found so far
         self._rows = np.empty((len(words), size), dtype=np.float32)
 
     def add(self, keys: IntArray, where: IntArray, rows: Table) -> None:
-        """Rows (k, D) of the words with these numbers, which stand `where` in the file.
+        """Add the rows (k, D) of the words with indices `keys` (k,), found at positions `where` (k,) of the file.
 
         Raises:
-            HydromelError: a word that was there before, or a number that is not finite.
+            HydromelError: a word that occurs twice, or a number that is not finite.
         """
         before = self._where[keys]
         self._where[keys] = where
-        twice = (before > 0) | (self._where[keys] != where)
-        if twice.any():
-            at = int(twice.argmax())
+        # A word is a duplicate if an earlier call added it, or if a later entry of this call has overwritten it.
+        is_duplicate = (before > 0) | (self._where[keys] != where)
+        if is_duplicate.any():
+            at = int(is_duplicate.argmax())
             first = int(before[at]) or int(where[at])
             again = int(where[at]) if before[at] else int(self._where[keys[at]])
             word = self.words[int(keys[at])].decode(errors="replace")
-            raise HydromelError(f"{self._at(again)}: '{word}' is there twice, the first time in {self.unit} {first}")
-        wrong = ~np.isfinite(rows).all(axis=1)
-        if wrong.any():
-            at = int(wrong.argmax())
+            raise HydromelError(
+                f"{self._at(again)}: duplicate word '{word}', first in {self.unit} {first}; remove one of the two"
+            )
+        not_finite = ~np.isfinite(rows).all(axis=1)
+        if not_finite.any():
+            at = int(not_finite.argmax())
             number = float(rows[at][~np.isfinite(rows[at])][0])
             word = self.words[int(keys[at])].decode(errors="replace")
-            raise HydromelError(f"{self._at(int(where[at]))}: the vector of '{word}' holds {number}")
+            raise HydromelError(
+                f"{self._at(int(where[at]))}: the vector of '{word}' contains {number}; all numbers must be finite"
+            )
         self.row_of_word[keys] = self.count + np.arange(len(keys))
         self._rows[self.count : self.count + len(keys)] = rows
         self.count += len(keys)
@@ -82,5 +87,5 @@ class Wanted:
 
     @property
     def table(self) -> Table:
-        """(R, D) what was found."""
+        """The rows (R, D) that were added."""
         return self._rows[: self.count]

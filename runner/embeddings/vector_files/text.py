@@ -1,9 +1,11 @@
-"""Vectors as text: a line is a word and its numbers. GloVe's files begin with the first word; those of word2vec and
-fastText (.vec) with a line of two numbers, how many words and how many numbers a word.
+"""Vectors as text: each line is a word and its numbers.
 
-Lines are parted in blocks of bytes, by where fields end, and numbers are parsed for wanted words alone: the cost of a
-line that is not wanted is that of finding its word. The last D fields are the numbers, so that words may hold spaces
-(as in GloVe 840B); only ASCII's white space parts fields, so that they may be that of Unicode.
+GloVe files start with the first word. word2vec and fastText (.vec) files start with a line of two numbers, the number
+of words and the vector size D.
+
+Blocks of bytes are split into lines by the positions of field ends, and numbers are parsed only for wanted words, so a
+line that is not wanted costs only finding its word. The last D fields of a line are the numbers, so words may contain
+spaces (as in GloVe 840B). Only ASCII white space separates fields, so words may contain Unicode white space.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ from runner.embeddings.vector_files.binary_reader import mapped
 from runner.embeddings.vector_files.index import WordIndex
 from runner.embeddings.vector_files.table import Table, Wanted
 
-_BLOCK_BYTES = 2**18  # small enough to stay in a core's cache
-_LINES_AT_ONCE = 512
+_BLOCK_BYTES = 2**18  # fits into a core's cache
+_CHUNK_LINES = 512
 _WHITE = b" \t\n\v\f\r"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)", re.I)
@@ -36,13 +38,13 @@ _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
 
 @dataclass(frozen=True)
 class TextFormat:
-    """A text of vectors.
+    """The layout of a text file of vectors.
 
     Attributes:
-        name: of the format.
-        size: D, numbers a word.
-        words_in_header: how many words the file says that it has, or None.
-        skip: bytes before the first word.
+        name: name of the format.
+        size: D, the vector size.
+        words_in_header: number of words according to the header, or None without a header.
+        skip: number of bytes before the first word.
     """
 
     name: str
@@ -52,15 +54,15 @@ class TextFormat:
 
     @property
     def first_line(self) -> int:
-        """The number of the line of the first word."""
+        """The 1-based line of the first word."""
         return 1 if self.words_in_header is None else 2
 
 
 def text_format(path: Path, head: bytes) -> TextFormat:
-    """What the beginning of a file says.
+    """Return the layout of a file from its first bytes.
 
     Raises:
-        HydromelError: it is no text of vectors.
+        HydromelError: it is not a text file of vectors.
     """
     mark = len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0
     first = head[mark:].partition(b"\n")[0]
@@ -71,58 +73,64 @@ def text_format(path: Path, head: bytes) -> TextFormat:
     if numbers < 1:
         shown = first[:40].decode(errors="replace").strip()
         raise HydromelError(
-            f"{path}:1: '{shown}' is no word with its numbers; use GloVe or word2vec text, word2vec binary, "
+            f"{path}:1: '{shown}' is not a word followed by numbers; use GloVe or word2vec text, word2vec binary, "
             "fastText .vec or .bin"
         )
     return TextFormat("GloVe text", numbers, None, mark)
 
 
 def header_of(line: bytes) -> tuple[int, int] | None:
-    """(words, numbers a word) of a line that says so."""
+    """Return (number of words, vector size) if the line is a header, else None."""
     fields = line.split()
     return (int(fields[0]), int(fields[1])) if len(fields) == 2 and all(field.isdigit() for field in fields) else None
 
 
 def read_text(path: Path, layout: TextFormat, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
-    """Table (R, D), the row of each word of `places`, by its place (-1: none), and how many words the file has.
+    """Return the table (R, D), the row of each wanted word (-1: none), and the number of words in the file.
 
-    `places` numbers the words from 0.
+    Args:
+        path: path of the file.
+        layout: its layout.
+        places: wanted word -> its index, from 0.
 
     Raises:
-        HydromelError: a line with too few or too many numbers, a word that is there twice, a number that is none or not
-            finite, or fewer words than the header says.
+        HydromelError: a line with too few or too many numbers, a duplicate word, an invalid or infinite number, or a
+            number of words that differs from the header's.
     """
-    wanted, count = Wanted(path, list(places), layout.size, "line"), 0
+    builder, count = Wanted(path, list(places), layout.size, "line"), 0
     for lines in _all_lines(path, layout):
         keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
-        some = np.flatnonzero(keys >= 0)
-        wanted.add(keys[some], lines.numbers[some], lines.vectors(some))
+        chosen = np.flatnonzero(keys >= 0)
+        builder.add(keys[chosen], lines.numbers[chosen], lines.vectors(chosen))
         count += len(keys)
     if layout.words_in_header not in (None, count):
-        raise HydromelError(f"{path}:1: the first line says {layout.words_in_header:,} words, the file has {count:,}")
-    return wanted.table, wanted.row_of_word, count
+        raise HydromelError(
+            f"{path}:1: the first line says {layout.words_in_header:,} words, but the file has {count:,}; the file is "
+            "truncated or its first line is wrong"
+        )
+    return builder.table, builder.row_of_word, count
 
 
 def index_text(path: Path, layout: TextFormat) -> WordIndex:
-    """Where the words of the file stand."""
+    """Return an index of the words of the file."""
     pieces = ((lines.words(), lines.numbers, lines.starts) for lines in _all_lines(path, layout))
     return WordIndex(mapped(path), pieces, _WHITE)
 
 
 def read_text_at(path: Path, layout: TextFormat, words: list[bytes], index: WordIndex) -> tuple[Table, IntArray]:
-    """Table (R, D), and the row of each of the words (-1: none).
+    """Return the table (R, D), and the row of each of the words (-1: none), using an index.
 
     Raises:
-        HydromelError: as `read_text`, of the lines of these words.
+        HydromelError: as for `read_text`, but only for the lines of these words.
     """
-    wanted = Wanted(path, words, layout.size, "line")
+    builder = Wanted(path, words, layout.size, "line")
     keys, numbers, starts = index.find(words)
-    for begin in range(0, len(keys), _LINES_AT_ONCE):
-        some = slice(begin, begin + _LINES_AT_ONCE)
-        block = b"".join(_line_at(index.data, start) for start in starts[some].tolist())
-        lines = _Lines(path, block, 0, numbers[some], layout)
-        wanted.add(keys[some], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
-    return wanted.table, wanted.row_of_word
+    for first in range(0, len(keys), _CHUNK_LINES):
+        chunk = slice(first, first + _CHUNK_LINES)
+        block = b"".join(_line_at(index.data, start) for start in starts[chunk].tolist())
+        lines = _Lines(path, block, 0, numbers[chunk], layout)
+        builder.add(keys[chunk], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
+    return builder.table, builder.row_of_word
 
 
 def _line_at(data: mmap.mmap, start: int) -> bytes:
@@ -141,7 +149,7 @@ def _all_lines(path: Path, layout: TextFormat) -> Iterator[_Lines]:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Blocks that end with a line; the last line may lack its end."""
+    """Yield blocks of whole lines; a missing line end of the last line is added."""
     rest = b""
     while chunk := file.read(_BLOCK_BYTES):
         body, end, rest_of_chunk = chunk.rpartition(b"\n")
@@ -155,40 +163,45 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 class _Lines:
-    """The lines of a block, parted into words and numbers.
+    """The lines of a block, split into words and numbers.
 
     Args:
+        path: path of the file, for messages.
         block: bytes of whole lines.
-        at: the byte of the file at which they begin.
-        numbers: of the lines.
+        at: byte offset of the block in the file.
+        numbers: 1-based numbers of the lines.
+        layout: layout of the file.
     """
 
     def __init__(self, path: Path, block: bytes, at: int, numbers: IntArray, layout: TextFormat) -> None:
         self.path, self.layout, self._block = path, layout, block
         data = np.frombuffer(block, dtype=np.uint8)
-        space = (data == ord(" ")) | (data - 9 < 5)  # tab to carriage return; bytes wrap around
+        # The second term is true for tab to carriage return (9 to 13): smaller bytes wrap around to large ones.
+        space = (data == ord(" ")) | (data - 9 < 5)
         field_ends = np.flatnonzero(space[1:] & ~space[:-1]) + 1
         line_ends = np.flatnonzero(data == ord("\n"))
         up_to = np.searchsorted(field_ends, line_ends, side="right")
         n_fields = np.diff(up_to, prepend=0)
-        full = np.flatnonzero(n_fields)  # lines of nothing but spaces are none
+        full = np.flatnonzero(n_fields)  # ignore blank lines
         starts = np.concatenate(([0], line_ends[:-1] + 1))[full]
         n_fields, self.numbers = n_fields[full], numbers[full]
+        # The last D fields are the numbers, so the word ends with the field before them, whatever spaces it contains.
         word_ends = field_ends[np.maximum(up_to[full] - layout.size - 1, 0)]
-        nameless = (n_fields == layout.size) & space[starts]  # the word is a space, or nothing
+        nameless = (n_fields == layout.size) & space[starts]  # the word is white space or empty
         self._check(starts, word_ends, n_fields, nameless)
-        self.starts = at + starts  # in the file
-        self._begins, self._ends = starts, np.where(nameless, starts, word_ends)  # of words
+        self.starts = at + starts  # offsets in the file
+        self._word_starts, self._word_ends = starts, np.where(nameless, starts, word_ends)  # offsets in the block
 
     def words(self) -> list[bytes]:
-        """As bytes: a word that is no UTF-8 harms no other."""
-        spans = zip(self._begins.tolist(), self._ends.tolist(), strict=True)
-        return [self._block[begin:end] for begin, end in spans]
+        """Return the words as bytes, so that a word in invalid UTF-8 does not affect the others."""
+        spans = zip(self._word_starts.tolist(), self._word_ends.tolist(), strict=True)
+        return [self._block[start:end] for start, end in spans]
 
     def vectors(self, chosen: npt.NDArray[np.intp]) -> Table:
-        """(k, D) the numbers of the chosen lines."""
-        bounds = np.empty(2 * len(self._begins) + 1, dtype=np.int32)  # word, numbers, word, numbers, ...
-        bounds[:-1:2], bounds[1::2], bounds[-1] = self._begins, self._ends, len(self._block)
+        """Return the numbers (k, D) of the chosen lines."""
+        # View the block as an Arrow array of word, numbers, word, numbers, ...: the odd entries are the numbers.
+        bounds = np.empty(2 * len(self._word_starts) + 1, dtype=np.int32)
+        bounds[:-1:2], bounds[1::2], bounds[-1] = self._word_starts, self._word_ends, len(self._block)
         buffers = [None, pa.py_buffer(bounds), pa.py_buffer(self._block)]
         pieces = pa.Array.from_buffers(pa.binary(), len(bounds) - 1, buffers).take(pa.array(2 * chosen + 1))
         try:
@@ -196,37 +209,38 @@ class _Lines:
             values: Table = pc.cast(pc.ascii_split_whitespace(text).flatten(), pa.float32()).to_numpy()
             return values.reshape(len(chosen), self.layout.size)
         except (pa.ArrowInvalid, ValueError) as error:
-            raise self._no_number(pieces.to_pylist(), chosen) from error
+            raise self._invalid_number(pieces.to_pylist(), chosen) from error
 
     def _check(
         self, starts: IntArray, word_ends: IntArray, n_fields: IntArray, nameless: npt.NDArray[np.bool_]
     ) -> None:
-        """Too few fields; or too many, where what lies between word and numbers looks like numbers too."""
+        """Raise an error for a line with too few fields, or with more numbers than D.
+
+        A word may contain spaces, so additional fields are an error only if all of them are decimal numbers.
+        """
         size = self.layout.size
         short = (n_fields <= size) & ~nameless
         if short.any():
             at = int(short.argmax())
             raise self._wrong_size(at, int(n_fields[at]) - 1)
-        for at in np.flatnonzero(n_fields > size + 1).tolist():  # a few dozen of 2 million lines in GloVe 840B
+        for at in np.flatnonzero(n_fields > size + 1).tolist():  # few: some dozens of 2 million lines in GloVe 840B
             between = self._block[starts[at] : word_ends[at]].split()[1:]
             if all(_DECIMAL.fullmatch(field) for field in between):
                 raise self._wrong_size(at, int(n_fields[at]) - 1)
 
     def _wrong_size(self, at: int, got: int) -> HydromelError:
-        said = "line 1 has" if self.layout.words_in_header is None else "the first line says"
-        return HydromelError(f"{self.path}:{self.numbers[at]}: {got} numbers; {said} {self.layout.size}")
+        source = "line 1 has" if self.layout.words_in_header is None else "the first line says"
+        return HydromelError(f"{self.path}:{self.numbers[at]}: {got} numbers; {source} {self.layout.size}")
 
-    def _no_number(self, pieces: list[bytes], chosen: npt.NDArray[np.intp]) -> HydromelError:
+    def _invalid_number(self, pieces: list[bytes], chosen: npt.NDArray[np.intp]) -> HydromelError:
         for piece, at in zip(pieces, chosen, strict=True):
             for field in piece.split():
                 if not is_number(field):
                     shown = field.decode(errors="replace")
-                    return HydromelError(f"{self.path}:{self.numbers[at]}: '{shown}' is no number")
-        return HydromelError(
-            f"{self.path}: numbers cannot be read between lines {self.numbers[0]} and {self.numbers[-1]}"
-        )
+                    return HydromelError(f"{self.path}:{self.numbers[at]}: '{shown}' is not a number")
+        return HydromelError(f"{self.path}: invalid numbers between lines {self.numbers[0]} and {self.numbers[-1]}")
 
 
 def is_number(field: bytes) -> bool:
-    """Whether Arrow reads it as one."""
+    """Return True if Arrow parses the field as a number."""
     return _NUMBER.fullmatch(field) is not None

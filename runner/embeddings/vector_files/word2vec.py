@@ -1,5 +1,6 @@
-"""word2vec's binary format: a line `words size`, then for each word its bytes, a space, and float32 numbers, little
-endian; word2vec's own program writes a line end after each, others do not.
+"""The binary word2vec format: a line `words size`, then for each word its bytes, a space and little-endian float32.
+
+The original word2vec program writes a line end after each vector; other programs do not.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ from runner.embeddings.vector_files.index import Piece, WordIndex
 from runner.embeddings.vector_files.table import Table, Wanted
 from runner.embeddings.vector_files.text import header_of
 
-_OF_NUMBERS = frozenset(b"0123456789+-.eEnaifNAIF \t\r")
-_ROWS_AT_ONCE = 512
-_WORDS_AT_ONCE = 2**16
+_NUMBER_BYTES = frozenset(b"0123456789+-.eEnaifNAIF \t\r")
+_CHUNK_ROWS = 512
+_CHUNK_WORDS = 2**16
 _LINE_END = ord("\n")
 
 
 @dataclass(frozen=True)
 class Word2vecFormat:
-    """A binary file.
+    """The layout of a binary word2vec file.
 
     Attributes:
-        n_words: that it says it has.
-        size: D.
-        skip: bytes before the first word.
+        n_words: number of words according to the header.
+        size: D, the vector size.
+        skip: number of bytes before the first word.
+        name: name of the format.
     """
 
     n_words: int
@@ -42,10 +44,10 @@ class Word2vecFormat:
 
 
 def word2vec_format(path: Path, head: bytes) -> Word2vecFormat | None:
-    """What the first line says, or None where the file has no such line, or text after it.
+    """Return the layout from the first bytes; None if there is no header, or if text follows it.
 
     Raises:
-        HydromelError: a first line that speaks of no words or no numbers.
+        HydromelError: a header with 0 words or size 0.
     """
     first, _, rest = head.partition(b"\n")
     header = header_of(first.removeprefix(b"\xef\xbb\xbf"))
@@ -53,32 +55,38 @@ def word2vec_format(path: Path, head: bytes) -> Word2vecFormat | None:
         return None
     n_words, size = header
     if not n_words or not size:
-        raise HydromelError(f"{path}:1: the first line says {n_words} words of {size} numbers; both must be above 0")
+        raise HydromelError(f"{path}:1: the first line says {n_words} words of size {size}; both must be above 0")
+    # The text format has the same header. It is text if what follows the first word looks like decimal numbers.
     _, _, numbers = rest.lstrip().partition(b" ") if b" " in rest else rest.partition(b"\t")
     line = numbers[: 4 * size].partition(b"\n")[0]
-    is_text = not numbers or (line and _OF_NUMBERS.issuperset(line))
+    is_text = not numbers or (line and _NUMBER_BYTES.issuperset(line))
     return None if is_text else Word2vecFormat(n_words, size, len(first) + 1)
 
 
 def read_word2vec(path: Path, layout: Word2vecFormat, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
-    """Table (R, D), the row of each word of `places`, by its place (-1: none), and how many words the file has.
+    """Return the table (R, D), the row of each wanted word (-1: none), and the number of words in the file.
+
+    Args:
+        path: path of the file.
+        layout: its layout.
+        places: wanted word -> its index, from 0.
 
     Raises:
-        HydromelError: the file ends early or goes on after its last word, a word is there twice, or a number is not
+        HydromelError: the file ends early or continues after its last word, a word occurs twice, or a number is not
             finite.
     """
     data = mapped(path)
-    found = [
+    entries = [
         (key, number, space + 1)
-        for number, begin, space in _entries(path, data, layout)
-        if (key := places.get(data[begin:space])) is not None
+        for number, start, space in _entries(path, data, layout)
+        if (key := places.get(data[start:space])) is not None
     ]
-    columns = tuple(np.array(found, dtype=np.int64).reshape(-1, 3).T)
+    columns = tuple(np.array(entries, dtype=np.int64).reshape(-1, 3).T)
     return *_rows_at(path, data, layout, list(places), columns), layout.n_words
 
 
 def index_word2vec(path: Path, layout: Word2vecFormat) -> WordIndex:
-    """Where the words of the file stand."""
+    """Return an index of the words of the file."""
     data = mapped(path)
     entries = _entries(path, data, layout)
     return WordIndex(data, iter(lambda: _piece(data, entries), None), b" ")
@@ -87,10 +95,10 @@ def index_word2vec(path: Path, layout: Word2vecFormat) -> WordIndex:
 def read_word2vec_at(
     path: Path, layout: Word2vecFormat, words: list[bytes], index: WordIndex
 ) -> tuple[Table, IntArray]:
-    """Table (R, D), and the row of each of the words (-1: none).
+    """Return the table (R, D), and the row of each of the words (-1: none), using an index.
 
     Raises:
-        HydromelError: a word is there twice, or a number is not finite.
+        HydromelError: a word occurs twice, or a number is not finite.
     """
     keys, numbers, starts = index.find(words)
     lengths = np.array([len(word) for word in words], dtype=np.int64)
@@ -98,12 +106,12 @@ def read_word2vec_at(
 
 
 def _piece(data: mmap.mmap, entries: Iterator[tuple[int, int, int]]) -> Piece | None:
-    """Some words more; None at the end."""
-    some = list(islice(entries, _WORDS_AT_ONCE))
-    if not some:
+    """Return the next piece for the index; None at the end."""
+    chunk = list(islice(entries, _CHUNK_WORDS))
+    if not chunk:
         return None
-    numbers, begins, _ = np.array(some, dtype=np.int64).T
-    return [data[begin:space] for _, begin, space in some], numbers, begins
+    numbers, starts, _ = np.array(chunk, dtype=np.int64).T
+    return [data[start:space] for _, start, space in chunk], numbers, starts
 
 
 def _rows_at(
@@ -111,43 +119,48 @@ def _rows_at(
     data: mmap.mmap,
     layout: Word2vecFormat,
     words: list[bytes],
-    found: tuple[IntArray, ...],
+    entries: tuple[IntArray, ...],
 ) -> tuple[Table, IntArray]:
-    """Rows (R, D), and the row of each of `words` (-1: none).
+    """Return the table (R, D), and the row of each of `words` (-1: none).
 
     Args:
-        found: which of the words are there, the how manieth of the file they are, and the byte of their numbers.
+        path: path of the file, for messages.
+        data: the mapped file.
+        layout: its layout.
+        words: the wanted words.
+        entries: for each word that is in the file, its index in `words`, its 1-based number in the file, and the byte
+            offset of its vector.
     """
-    keys, numbers, starts = found
-    wanted = Wanted(path, words, layout.size, "word")
+    keys, numbers, starts = entries
+    builder = Wanted(path, words, layout.size, "word")
     span = np.arange(4 * layout.size)
     memory = np.frombuffer(data, dtype=np.uint8)
-    for begin in range(0, len(keys), _ROWS_AT_ONCE):
-        some = slice(begin, begin + _ROWS_AT_ONCE)
-        rows = memory[starts[some, None] + span].view("<f4").astype(np.float32, copy=False)
-        wanted.add(keys[some], numbers[some], rows)
-    return wanted.table, wanted.row_of_word
+    for first in range(0, len(keys), _CHUNK_ROWS):
+        chunk = slice(first, first + _CHUNK_ROWS)
+        rows = memory[starts[chunk, None] + span].view("<f4").astype(np.float32, copy=False)
+        builder.add(keys[chunk], numbers[chunk], rows)
+    return builder.table, builder.row_of_word
 
 
 def _entries(path: Path, data: mmap.mmap, layout: Word2vecFormat) -> Iterator[tuple[int, int, int]]:
-    """The how manieth of the file (from 1) each word is, the byte at which it begins, and that of the space behind it.
+    """Yield the 1-based number of each word, the byte offset at which it starts, and that of the space after it.
 
-    One step a word: where a word begins is known from the one before alone.
+    Words have no index, so each is found from the end of the previous vector.
     """
     row_bytes, at, end = 4 * layout.size, layout.skip, len(data)
     for number in range(1, layout.n_words + 1):
         space = data.find(b" ", at)
-        begin = space + 1
-        if space < 0 or begin + row_bytes > end:
+        vector_start = space + 1
+        if space < 0 or vector_start + row_bytes > end:
             raise HydromelError(
-                f"{path}: cut off in word {number:,} of {layout.n_words:,} (the file has {end:,} bytes, its first line "
-                f"says {layout.size} numbers a word)"
+                f"{path}: the file ends within word {number:,} of {layout.n_words:,} (it has {end:,} bytes, and its "
+                f"first line says vectors of size {layout.size}); it is truncated or its first line is wrong"
             )
         while data[at] == _LINE_END:
             at += 1
         yield number, at, space
-        at = begin + row_bytes
+        at = vector_start + row_bytes
     if data[at:].strip(b"\n"):
         raise HydromelError(
-            f"{path}: {end - at:,} bytes after the last of {layout.n_words:,} words; the first line is wrong"
+            f"{path}: {end - at:,} bytes follow the last of {layout.n_words:,} words; the first line is wrong"
         )

@@ -1,6 +1,6 @@
-"""What text for a finished model is read as, and what answers are written as, whatever the format.
+"""The interface of text formats: parsing text for a trained model, and writing its predictions.
 
-Shapes: L lines of a passage, B rows (examples) of it, N tokens in all.
+Shapes: L lines of a passage, B rows (examples), N tokens in total.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ STRINGS = pa.list_(pa.string())
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of the rows of a passage.
+    """The predictions of a model for the rows of a passage.
 
     Attributes:
-        strings: (B,) labels, or lists of one tag a token.
-        probability: the same of float32, 0 to 1; None: not to be written.
+        strings: (B,) labels, or lists with one tag per token.
+        probability: float32 probabilities, 0 to 1, of the same structure; None: they are not written.
     """
 
     strings: pa.Array
@@ -36,8 +36,8 @@ class Parsed:
     """The rows of a passage.
 
     Attributes:
-        table: a list<string> column for each that features are made of, with a row an example.
-        places: the line, counted from 0, of each row (B,); of each token (N,) where a token has a line.
+        table: the list<string> columns that the features are computed from, with one row per example.
+        places: line index, from 0, of each row (B,), or of each token (N,) in formats with one token per line.
     """
 
     table: pa.Table
@@ -45,59 +45,59 @@ class Parsed:
 
 
 class TextFormat(Protocol):
-    """A way to write text down."""
+    """A format of text files."""
 
     def may_end(self, line: str) -> bool:
-        """Whether no row goes on behind this line."""
+        """Return True if no row continues after this line."""
         ...
 
     def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
-        """Complain if the format has no such columns, or no room for such answers.
+        """Check that the format has these columns and can hold such predictions.
 
         Raises:
-            HydromelError: it has not.
+            HydromelError: it does not or cannot.
         """
         ...
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        """The passage's rows.
+        """Return the rows of a passage.
 
         Raises:
-            HydromelError: malformed text, with its line.
+            HydromelError: malformed text; the message has its line.
         """
         ...
 
     def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
-        """(L,) the passage's lines with the answers of its rows."""
+        """Return the passage's lines (L,) with the predictions added."""
         ...
 
 
 @runtime_checkable
 class HasTextFormat(Protocol):
-    """A corpus whose files are columns or JSON: text for its models is, too, unless the user says otherwise."""
+    """A corpus whose file format (columns or JSON) is the default for text given to models trained on it."""
 
     def text_format(self) -> TextFormat: ...
 
 
 def spaced(text: str) -> list[str]:
-    """Tokens between runs of U+0020, as data sets are read; other white space stays inside tokens."""
+    """Split a text at runs of U+0020, as readers of data sets do; other white space stays inside tokens."""
     return [token for token in text.split(" ") if token]
 
 
 def joined(values: pa.Array) -> pa.Array:
-    """(B,) strings as they are, or lists of them as strings with spaces between."""
+    """Join lists of strings (B,) with spaces; return plain strings (B,) unchanged."""
     return pc.binary_join(values, " ") if pa.types.is_list(values.type) else values
 
 
 def written(probability: pa.Array) -> pa.Array:
-    """Numbers, or lists of them, as strings with 4 decimals."""
+    """Format numbers, or lists of numbers, with 4 decimals."""
     if pa.types.is_list(probability.type):
         return pa.ListArray.from_arrays(probability.offsets, written(probability.values))
-    return pa.array([f"{one:.4f}" for one in probability.to_pylist()], pa.string())
+    return pa.array([f"{number:.4f}" for number in probability.to_pylist()], pa.string())
 
 
 def put(lines: list[str], places: IntArray, texts: pa.Array) -> list[str]:
-    """`lines` with `texts` at these places."""
+    """Replace the lines at these places with `texts`, in place; return `lines`."""
     for place, text in zip(places.tolist(), texts.to_pylist(), strict=True):
         lines[place] = text
     return lines

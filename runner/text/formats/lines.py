@@ -15,8 +15,10 @@ from runner.text.formats.reader import Passage
 
 
 class Lines:
-    """A row a line, tokens between spaces. For each line one of answers: the label, or the tags between spaces; with
-    probabilities a tab and these. Blank lines stay blank.
+    """A format with one row per line and tokens separated by spaces.
+
+    The output has one line per row: the label, or the tags separated by spaces; then, if probabilities are written, a
+    tab and the probabilities. Blank lines stay blank.
     """
 
     def may_end(self, line: str) -> bool:
@@ -25,12 +27,12 @@ class Lines:
     def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
         for column in columns:
             if column != "tokens":
-                raise HydromelError(f"this run reads the column '{column}' too; use --format columns or jsonl")
+                raise HydromelError(f"this run also needs the column '{column}'; use --format columns or jsonl")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         lines = pc.utf8_trim(pa.array(passage.lines, pa.string()), " ")
         places = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
-        tokens = pc.split_pattern_regex(lines.take(pa.array(places)), " +")  # as data sets are read: U+0020 alone
+        tokens = pc.split_pattern_regex(lines.take(pa.array(places)), " +")  # only U+0020, as for data sets
         return Parsed(pa.table({"tokens": tokens}), places)
 
     def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:

@@ -1,4 +1,4 @@
-"""Text in pieces: a file or a pipe is read some lines at a time, so that memory does not grow with its length."""
+"""Reading a file or a pipe some lines at a time, so that memory use does not depend on its length."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import BinaryIO, cast
 
 from runner.common.errors import HydromelError
 
-LONGEST_LINE_BYTES = 2**24  # a file without line ends must not fill the memory
-MOST_CHARACTERS = 2**26  # of lines that belong together: a file that lacks its blank lines must not, either
+# Limits for malformed input: a file without line ends, or without blank lines between rows, must not fill the memory.
+LONGEST_LINE_BYTES = 2**24
+MOST_CHARACTERS = 2**26  # of lines that belong together
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True)
 class Passage:
-    """Some lines of a text that are read at a time.
+    """A block of lines that are processed together.
 
     Attributes:
-        name: of the file.
-        first: number of the first line, from 1.
-        lines: without line ends.
+        name: name of the file.
+        first: 1-based number of the first line.
+        lines: the lines, without line ends.
     """
 
     name: str
@@ -33,44 +34,53 @@ class Passage:
     lines: list[str]
 
     def at(self, place: int) -> str:
-        """`file:line` of the line at this place, from 0."""
+        """Return `file:line` of the line at this index, from 0."""
         return f"{self.name}:{self.first + place}"
 
 
 def passages(lines: Iterator[str], name: str, characters: int, may_end: Callable[[str], bool]) -> Iterator[Passage]:
-    """All lines, in passages that hold so many characters, or little more.
+    """Yield all lines in passages of about `characters` characters.
 
     Args:
-        name: of the file.
-        may_end: whether a passage may end behind this line.
+        lines: the lines of the file.
+        name: name of the file.
+        characters: a passage ends at the first possible line once it has this many.
+        may_end: line -> True if a passage may end after it.
 
     Raises:
-        HydromelError: no line at which a passage may end for `MOST_CHARACTERS`.
+        HydromelError: no passage can end for more than `MOST_CHARACTERS`.
     """
     kept: list[str] = []
-    first, held = 1, 0
+    first, n_characters = 1, 0
     for line in lines:
         kept.append(line)
-        held += len(line) + 1
-        if held >= characters and may_end(line):
+        n_characters += len(line) + 1
+        if n_characters >= characters and may_end(line):
             yield Passage(name, first, kept)
-            first, held, kept = first + len(kept), 0, []
-        elif held > MOST_CHARACTERS + characters:
-            raise HydromelError(f"{name}:{first}: no blank line for {held:,} characters from here; is --format right?")
+            first, n_characters, kept = first + len(kept), 0, []
+        elif n_characters > MOST_CHARACTERS + characters:
+            raise HydromelError(
+                f"{name}:{first}: no blank line in the {n_characters:,} characters from here; check --format, "
+                "or separate rows by blank lines"
+            )
     if kept:
         yield Passage(name, first, kept)
 
 
 def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
-    """The lines of a text, plain or gzipped (told by content), without line ends (LF or CRLF) or a byte order mark.
+    """Yield the lines of a text, plain or gzipped, without line ends (LF or CRLF) and without a byte order mark.
+
+    Gzip is detected by content.
 
     Raises:
-        HydromelError: a line that is too long or not of that encoding; damaged gzip.
+        HydromelError: a line that is too long or invalid in the encoding, or damaged gzip.
     """
     try:
         for number, line in enumerate(_raw_lines(_unzipped(file)), start=1):
             if len(line) > LONGEST_LINE_BYTES:
-                raise HydromelError(f"{name}:{number}: a line of more than {LONGEST_LINE_BYTES:,} bytes")
+                raise HydromelError(
+                    f"{name}:{number}: the line has more than {LONGEST_LINE_BYTES:,} bytes, the most allowed; split it"
+                )
             text = _decoded(line, encoding, f"{name}:{number}")
             yield text.removeprefix(_BYTE_ORDER_MARK) if number == 1 else text
     except (OSError, EOFError, zlib.error) as error:
@@ -78,16 +88,18 @@ def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
 
 
 def check_encoding(encoding: str) -> None:
-    """Let pass the encodings in which lines can be told before they are decoded.
+    """Check that an encoding is known and that its line ends can be found before decoding.
 
     Raises:
-        HydromelError: any other, or an unknown one.
+        HydromelError: it is unknown, or its line ends are not single bytes.
     """
     with suppress(LookupError):
         codecs.lookup(encoding)
         if "\n".encode(encoding) == b"\n":
             return
-    raise HydromelError(f"--encoding {encoding}: use one with line ends of one byte, such as utf-8, iso-8859-1, cp1252")
+    raise HydromelError(
+        f"--encoding {encoding}: use a known encoding with one-byte line ends, such as utf-8, iso-8859-1 or cp1252"
+    )
 
 
 def _unzipped(file: BinaryIO) -> BinaryIO:
@@ -105,5 +117,5 @@ def _decoded(line: bytes, encoding: str, at: str) -> str:
     except UnicodeDecodeError as error:
         raise HydromelError(
             f"{at}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is not {encoding}: {error.reason}; "
-            "name the text's own encoding with --encoding"
+            "set the text's encoding with --encoding"
         ) from error

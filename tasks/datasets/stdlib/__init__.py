@@ -1,4 +1,4 @@
-"""The corpora that need no download: Python's own standard library.
+"""Built-in corpora, made from Python's standard library without a download.
 
-Configs name what is in it, and nothing imports it. It imports `tasks.datasets`.
+Configs name the classes of this package; nothing imports it. It imports `tasks.datasets`.
 """

@@ -1,10 +1,10 @@
-"""Built-in corpora: real text on every machine, from the standard library of the Python that runs. No download.
+"""Built-in corpora: real text on every machine, from the standard library of the running Python, without a download.
 
-Splits are by file (80 / 10 / 10 % of the files, by a hash of the file's name in the library), so valid and test are
-from files that train has not seen, and a file keeps its split when the library grows. What another Python version
-makes of them differs; the fingerprint says which it was. Files that the running Python cannot parse are left out.
+Splits are by file (80 / 10 / 10 % of the files, by a hash of the file's name in the library). So valid and test come
+from files that are not in train, and a file stays in its split when the library grows. Another Python version gives
+different corpora; the fingerprint contains the version. Files that the running Python cannot parse are ignored.
 
-Every table has a column `origin`, `FILE:LINE` in the library, beside those of its task.
+Every table has a column `origin`, `FILE:LINE` in the library, in addition to the columns of its task.
 """
 
 import gc
@@ -37,13 +37,13 @@ T = TypeVar("T")
 SizeName = Literal["small", "medium", "full"]
 CODE_SIZES = {"small": Size(0.25, 24_000), "medium": Size(0.5, 64_000), "full": Size(1, np.inf)}
 DOC_SIZES = {"small": Size(0.5, 64_000), "medium": Size(0.75, 128_000), "full": Size(1, np.inf)}
-MAX_LINE_TOKENS = 200  # a longer logical line is a table of data (18 of 81,525 of CPython 3.11.7)
-MIN_DOC_TOKENS = 5  # a shorter docstring says too little of its theme
+MAX_LINE_TOKENS = 200  # longer logical lines are tables of data (18 of 81,525 lines in CPython 3.11.7)
+MIN_DOC_TOKENS = 5  # shorter docstrings hardly identify their theme
 OWN_NAME = "<module>"
 
 
 class Row(NamedTuple):
-    """One example: its tokens, its label, its tags (None where the task has none) and where it is from."""
+    """One example: its split, tokens, label and tags (None if the task has none), and origin."""
 
     split: str
     tokens: list[str]
@@ -54,15 +54,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibRoles:
-    """Tagging: the role of each token in a logical line of source (`roles` says which roles there are).
+    """A tagging corpus: the role of each token in a logical line of source code (see `roles`).
 
-    Of lines with the same tokens the first is kept, train's before valid's before test's. Lines of more than
-    `MAX_LINE_TOKENS` tokens are left out.
+    Among lines with the same tokens only the first is kept, in the order train, valid, test. Lines of more than
+    `MAX_LINE_TOKENS` tokens are ignored.
 
     Args:
-        name: of the data set, for messages and records.
-        size: how much of the library is read.
-        span_scheme: of the tags.
+        name: the data set's name in messages and records.
+        size: part of the library that is read.
+        span_scheme: scheme of the tags.
     """
 
     name: str
@@ -87,15 +87,15 @@ class StdlibRoles:
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibModules:
-    """Classification: the theme of the module (`docs.THEMES`) that a docstring is from.
+    """A classification corpus: the theme (`docs.THEMES`) of the module that a docstring comes from.
 
-    A token that is the name of the docstring's own top-level module is replaced by `<module>`, whatever its case.
-    Docstrings of fewer than `MIN_DOC_TOKENS` tokens are left out, as are, from valid and test, themes that train
-    lacks in this Python. Of docstrings with the same tokens the first is kept, train's before valid's before test's.
+    The name of the docstring's top-level module is replaced by `<module>`, whatever its case. Docstrings of fewer than
+    `MIN_DOC_TOKENS` tokens are ignored, and so are themes in valid and test that are not in train with this Python.
+    Among docstrings with the same tokens only the first is kept, in the order train, valid, test.
 
     Args:
-        name: of the data set, for messages and records.
-        size: how much of the library is read.
+        name: the data set's name in messages and records.
+        size: part of the library that is read.
     """
 
     name: str
@@ -107,8 +107,8 @@ class StdlibModules:
     def read(self) -> dict[str, pa.Table]:
         files = [file for file in source_files(DOC_SIZES[self.size]) if file.module in THEME_OF]
         rows = distinct(rows_of(files, self._rows))
-        learnt = {row.label for row in rows if row.split == "train"}
-        return tables([row for row in rows if row.label in learnt])
+        train_labels = {row.label for row in rows if row.split == "train"}
+        return tables([row for row in rows if row.label in train_labels])
 
     @staticmethod
     def _rows(file: SourceFile) -> list[Row]:
@@ -123,14 +123,14 @@ class StdlibModules:
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibWords:
-    """Language modelling: docstrings, one a row, and the paragraphs of `pydoc`'s help topics, where there are any.
+    """A language modelling corpus of words: docstrings, and the paragraphs of `pydoc`'s help topics if it has any.
 
-    Of rows with the same tokens the first is kept, train's before valid's before test's. Topics are cut into splits
-    and sizes as files are.
+    Among rows with the same tokens only the first is kept, in the order train, valid, test. Topics are assigned to
+    splits and sizes in the same way as files.
 
     Args:
-        name: of the data set, for messages and records.
-        size: how much of the library is read.
+        name: the data set's name in messages and records.
+        size: part of the library that is read.
     """
 
     name: str
@@ -150,22 +150,21 @@ class StdlibWords:
         tree = parse(file.text())
         texts = [(file.name, text, line) for text, line in docstrings(tree)]
         if file.name == TOPICS:
-            every = ((f"{TOPICS}#{topic}", text, line) for topic, text, line in topics(tree))
-            texts = [row for row in every if place("size", row[0]) < DOC_SIZES[self.size].share]
+            paragraphs = ((f"{TOPICS}#{topic}", text, line) for topic, text, line in topics(tree))
+            texts = [row for row in paragraphs if place("size", row[0]) < DOC_SIZES[self.size].share]
         rows = (Row(split_of(unit), TOKEN.findall(text), None, None, f"{unit}:{line}") for unit, text, line in texts)
         return [row for row in rows if row.tokens]
 
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibChars:
-    """Language modelling: lines of source, every character a token, indentation too; the line end is none.
+    """A language modelling corpus of characters: lines of source code, with indentation, without line ends.
 
-    Blank lines, white space at line ends, and files with the same contents as one before them are left out. Lines
-    that stand in several files stay.
+    Blank lines, trailing white space and duplicate files are ignored. Lines that occur in several files are kept.
 
     Args:
-        name: of the data set, for messages and records.
-        size: how much of the library is read.
+        name: the data set's name in messages and records.
+        size: part of the library that is read.
     """
 
     name: str
@@ -186,20 +185,20 @@ class StdlibChars:
 
 
 def rows_of(files: Iterable[SourceFile], rows: Callable[[SourceFile], list[Row]]) -> list[Row]:
-    """The rows of all files that the running Python can parse."""
-    found = []
+    """Return the rows of all files that the running Python can parse."""
+    all_rows = []
     with collector_paused():
         for file in files:
             try:
-                found += rows(file)
+                all_rows += rows(file)
             except SyntaxError:
                 continue
-    return found
+    return all_rows
 
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Syntax trees and rows are many objects without cycles: looking for cycles would take a third of the time."""
+    """Pause the garbage collector: trees and rows are many objects without cycles, and it takes a third of the time."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -210,12 +209,12 @@ def collector_paused() -> Iterator[None]:
 
 
 def distinct(rows: list[Row]) -> list[Row]:
-    """The rows, without those whose tokens an earlier one has: no two are the same, in one split or in two."""
+    """Return the rows without duplicates: no two have the same tokens, neither within nor across splits."""
     return first_of(rows, lambda row: row.split, lambda row: tuple(row.tokens))
 
 
 def first_of(items: Iterable[T], split: Callable[[T], str], key: Callable[[T], Hashable]) -> list[T]:
-    """Train's items, then valid's, then test's; of items with the same key the first alone."""
+    """Return the first item with each key, in the order train, valid, test."""
     first: dict[Hashable, T] = {}
     for item in sorted(items, key=lambda item: SPLITS.index(split(item))):
         first.setdefault(key(item), item)
@@ -223,12 +222,12 @@ def first_of(items: Iterable[T], split: Callable[[T], str], key: Callable[[T], H
 
 
 def tables(rows: list[Row]) -> dict[str, pa.Table]:
-    """One table a split."""
+    """Return one table per split."""
     return {split: table([row for row in rows if row.split == split]) for split in SPLITS}
 
 
 def table(rows: list[Row]) -> pa.Table:
-    """Columns `tokens`, then `label` or `tags` where the rows have them, and `origin`."""
+    """Return a table with the columns `tokens`, `label` or `tags` if the rows have them, and `origin`."""
     offsets = np.cumsum([0, *(len(row.tokens) for row in rows)])
     columns = {"tokens": list_column(flat(row.tokens for row in rows), offsets)}
     if rows and rows[0].label is not None:

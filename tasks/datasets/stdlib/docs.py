@@ -4,13 +4,13 @@ import ast
 import re
 from collections.abc import Iterator
 
-# a word, with an inner apostrophe (`doesn't`); a run of characters that rule lines or prompt (`-----`, `>>>`); else
-# one character that is neither word nor space
+# A word, possibly with an apostrophe (`doesn't`); a run of ruling or prompt characters (`-----`, `>>>`); or any other
+# character that is not white space.
 TOKEN = re.compile(r"\w+(?:'\w+)?|[-=*~`.>#]{2,}|[^\w\s]")
 TOPICS = "pydoc_data/topics.py"
 
-# Themes of top-level modules, after the chapters of the Library Reference. A split cuts between files, so to be right
-# on another file is to have learnt the theme. Modules that fit none are left out.
+# Themes of top-level modules, after the chapters of the Library Reference. Splits are by file, so a model has to learn
+# the theme, not the file. Modules that fit no theme are left out.
 THEMES = {
     "concurrency": "asyncio concurrent contextvars multiprocessing queue sched selectors signal subprocess threading "
     "_threading_local",
@@ -36,21 +36,21 @@ THEME_OF = {module: theme for theme, modules in THEMES.items() for module in mod
 
 
 def docstrings(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """(docstring, its line) of the module, its classes and functions, without the indentation of the source."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
+    """Yield (docstring, line) of the module, its classes and functions, without the source's indentation."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node)
             if text:
                 yield text, node.body[0].lineno
-        # only statements are entered: expressions, most of a tree, hold no docstring
+        # Only statements are visited: expressions are most of a tree and contain no docstrings.
         for field in ("body", "orelse", "handlers", "finalbody", "cases"):
-            waiting.extend(getattr(node, field, ()))
+            pending.extend(getattr(node, field, ()))
 
 
 def topics(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
-    """(topic, paragraph, line of the topic) of the help texts that `help('FOR')` shows, from the syntax of `TOPICS`."""
+    """Yield (topic, paragraph, line of the topic) of the texts shown by `help('FOR')`, from the tree of `TOPICS`."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
             for key, value in zip(statement.value.keys, statement.value.values, strict=True):

@@ -1,22 +1,22 @@
-"""Roles of the tokens of Python source: tokens from `tokenize`, spans from `ast`, tags in IOB2.
+"""Roles of the tokens of Python source code: tokens from `tokenize`, spans from `ast`, tags in IOB2.
 
-A row is a logical line: a statement, or the head of a compound statement, whatever number of physical lines it takes.
-Comments, indentation and line ends are no tokens. The roles:
+A row is a logical line: a statement, or the head of a compound statement, which may span several physical lines.
+Comments, indentation and line ends are not tokens. The roles:
 
     function, class      the name that `def` or `class` defines
-    parameter            a parameter's name, of `def` or `lambda`
-    annotation           the whole annotation of a parameter, a variable or a result: `Optional [ int ]`
-    base                 a base class (where it is a call, that is a callee)
-    decorator            what stands behind `@`, without arguments
-    module, imported     `from module import imported`, with leading dots; `alias` is the name behind `as`
-    callee               what is called, with its dots: `os . path . join`; of `f(x).g(y)` `f` and, by itself, `g`
+    parameter            the name of a parameter of `def` or `lambda`
+    annotation           the complete annotation of a parameter, a variable or a result: `Optional [ int ]`
+    base                 a base class (if it is a call, the function is a callee instead)
+    decorator            the expression after `@`, without arguments
+    module, imported     `from module import imported`, with leading dots; `alias` is the name after `as`
+    callee               the called dotted name: `os . path . join`; in `f(x).g(y)` both `f` and, separately, `g`
     keyword              the name of a keyword argument
-    exception            what is raised, or named by `except`
-    loop_variable        what `for` binds, in a loop or a comprehension; each name of a tuple by itself
+    exception            the exception that is raised, or named by `except`
+    loop_variable        a name bound by `for`, in a loop or a comprehension; each name of a tuple separately
     target               any other name or dotted name that is bound: `self . size = ...`, `with ... as file`, patterns
-    attribute            any other dotted name: `self . size`; behind an expression the last name: `rows[0].size`
+    attribute            any other dotted name: `self . size`; after an expression only the last name: `rows[0].size`
 
-Where roles nest, the outermost wins. Names that are just read, literals, keywords and operators are `O`.
+Where roles nest, the outermost wins. Names that are only read, literals, keywords and operators are `O`.
 """
 
 import ast
@@ -29,7 +29,7 @@ from tasks.datasets.stdlib.tokens import Source
 
 
 class LogicalLine(NamedTuple):
-    """One row: its tokens, their IOB2 tags, and the line of the file on which it begins."""
+    """One row: its tokens, their IOB2 tags, and the first line in the file."""
 
     tokens: list[str]
     tags: list[str]
@@ -37,13 +37,14 @@ class LogicalLine(NamedTuple):
 
 
 def logical_lines(text: str) -> Iterator[LogicalLine]:
-    """The logical lines of a module's source.
+    """Yield the logical lines of a module's source.
 
     Raises:
-        SyntaxError: the text is no Python of the running version.
+        SyntaxError: the text is not valid in the running Python version.
     """
     tree = parse(text)
     source = Source(text)
+    # Outer nodes come first, and a claimed token is never claimed again: so the outermost role wins.
     for node in outermost_first(tree):
         if claim := ROLES.get(type(node)):
             claim(source, node)
@@ -52,7 +53,7 @@ def logical_lines(text: str) -> Iterator[LogicalLine]:
 
 
 def outermost_first(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node, level by level; what stands inside of f-strings is left out, as they are single tokens."""
+    """Yield all nodes in breadth-first order, except those inside f-strings, which are single tokens."""
     level = [tree]
     while level:
         yield from level
@@ -91,11 +92,11 @@ def parameter(source: Source, node: Any) -> None:
 def imports(source: Source, node: Any) -> None:
     role = "module" if isinstance(node, ast.Import) else "imported"
     if isinstance(node, ast.ImportFrom):
-        begin = source.begin(node)
-        source.claim("module", begin + 1, source.behind("import", begin) - 2)
+        start = source.begin(node)
+        source.claim("module", start + 1, source.behind("import", start) - 2)
     for name in node.names:
-        begin, end = source.begin(name), source.end(name)
-        source.claim(role, begin, begin + 2 * name.name.count("."))
+        start, end = source.begin(name), source.end(name)
+        source.claim(role, start, start + 2 * name.name.count("."))
         if name.asname is not None:
             source.claim("alias", end, end)
 
@@ -121,7 +122,7 @@ def loop(source: Source, node: Any) -> None:
 
 
 def bound(source: Source, node: Any) -> None:
-    """A name or an attribute; what is read by itself (`O`) or before a call or a dot is left to other nodes."""
+    """Claim a bound name or an attribute; a name that is only read stays `O` or belongs to another node."""
     if isinstance(node.ctx, ast.Store):
         source.claim_name("target", node)
     elif isinstance(node, ast.Attribute):
@@ -129,7 +130,7 @@ def bound(source: Source, node: Any) -> None:
 
 
 def capture(source: Source, node: Any) -> None:
-    """The name that a pattern binds is its last token; of a mapping's `**rest` the last but the brace."""
+    """Claim the name that a pattern binds: its last token, or for a mapping's `**rest` the last before the brace."""
     if isinstance(node, ast.MatchMapping):
         end = source.end(node) - 1
         end -= source.tokens[end] == ","

@@ -1,4 +1,4 @@
-"""The source of the standard library of the Python that runs: which files, their splits, sizes and fingerprint."""
+"""The source files of the running Python's standard library: their selection, splits, sizes and fingerprint."""
 
 import ast
 import hashlib
@@ -17,25 +17,25 @@ from pathlib import Path
 from runner.common.errors import HydromelError
 from tasks.datasets.split import SPLITS
 
-RULES_VERSION = 1  # raise it when the same files come to be read differently: it enters the fingerprint
-# folders that are no part of the library; its tests and demos; tables of characters
+RULES_VERSION = 1  # part of the fingerprint: increase it when the same files are read differently
+# Folders that are not part of the library; its tests and demos; character tables.
 LEFT_OUT = frozenset({"site-packages", "dist-packages", "__pycache__", "encodings", "lib2to3", "turtledemo"})
 LEFT_OUT |= {"test", "tests", "idle_test", "idlelib"}
 GENERATED = re.compile(rb"auto-?generated|(automatically|file is|configuration) generated", re.IGNORECASE)
-HEAD_BYTES = 500  # of a file, in which it says whether it is generated
-# Of 415,813 tried, the salt under which CPython 3.11, 3.12 and 3.13 are cut into the fairest splits: a few large files
-# hold much of the library, and a theme of `stdlib_modules` should occur in all splits of all sizes where it can.
+HEAD_BYTES = 500  # start of a file, which is searched for GENERATED
+# The salt, out of 415,813 candidates, that gives the most balanced splits with CPython 3.11, 3.12 and 3.13. A few large
+# files hold much of the library, and every theme of `stdlib_modules` should be in all splits of all sizes if possible.
 SALT = "373367"
-VALID_SHARE = TEST_SHARE = 0.1  # of the files
+VALID_SHARE = TEST_SHARE = 0.1  # share of the files
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file.
+    """One source file.
 
     Attributes:
-        name: its path in the library, `json/decoder.py`, the same on every machine.
-        content: its bytes.
+        name: path in the library, such as `json/decoder.py`; the same on every machine.
+        content: the file's bytes.
     """
 
     name: str
@@ -47,10 +47,10 @@ class SourceFile:
         return self.name.partition("/")[0].removesuffix(".py")
 
     def text(self) -> str:
-        """Line ends are LF.
+        """Return the decoded text, with LF line ends.
 
         Raises:
-            SyntaxError: the file is not in the encoding that it names.
+            SyntaxError: the file is not in the encoding that it declares.
         """
         encoding, _ = tokenize.detect_encoding(io.BytesIO(self.content).readline)
         try:
@@ -61,20 +61,20 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Size:
-    """Which files a size takes: a share of them by hash, none larger than `max_bytes`."""
+    """A selection of files: a share of them, by hash, and none larger than `max_bytes`."""
 
     share: float
     max_bytes: float
 
 
 def parse(text: str) -> ast.Module:
-    """The syntax of a module.
+    """Return the syntax tree of a module.
 
     Raises:
-        SyntaxError: the text is no Python of the running version.
+        SyntaxError: the text is not valid in the running Python version.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # escapes and literals that later versions frown upon
+        warnings.simplefilter("ignore")  # escapes and literals that are deprecated in later versions
         try:
             return ast.parse(text)
         except ValueError as error:  # a NUL character, before Python 3.11.4
@@ -82,39 +82,40 @@ def parse(text: str) -> ast.Module:
 
 
 def place(purpose: str, name: str) -> float:
-    """A number in [0, 1) that looks random, and depends on its arguments alone."""
+    """Return a pseudo-random number in [0, 1) that depends only on the arguments."""
+    # 48 bits of a cryptographic hash, which a float holds exactly; Python's own `hash` differs between processes.
     digest = hashlib.sha256(f"{SALT} {purpose} {name}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def split_of(name: str) -> str:
-    where = place("split", name)
-    return "test" if where < TEST_SHARE else "valid" if where < TEST_SHARE + VALID_SHARE else "train"
+    number = place("split", name)
+    return "test" if number < TEST_SHARE else "valid" if number < TEST_SHARE + VALID_SHARE else "train"
 
 
 def library() -> Path:
-    """The folder of the standard library; that of the base Python in a virtual environment."""
+    """Return the folder of the standard library; in a virtual environment, that of the base Python."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def source_files(size: Size) -> list[SourceFile]:
-    """The files of a size, in order of names. Sizes nest: a larger share and limit give the same files and more.
+    """Return the files of a size, sorted by name. Sizes nest: a larger one contains the files of a smaller one.
 
-    Left out: tests, demos, installed packages, `encodings`, and files that say that they are generated.
+    Tests, demos, installed packages, `encodings` and files marked as generated are ignored.
 
     Raises:
-        HydromelError: the library has too little source here, or a file cannot be read.
+        HydromelError: the library has too few source files here, or a file cannot be read.
     """
     folder = library()
     names = sorted(name for name in walk(folder) if place("size", name) < size.share)
-    found = [file for file in map(read, names) if not GENERATED.search(file.content[:HEAD_BYTES])]
-    found = [file for file in found if len(file.content) <= size.max_bytes]
-    if {split_of(file.name) for file in found} < set(SPLITS):
+    files = [file for file in map(read, names) if not GENERATED.search(file.content[:HEAD_BYTES])]
+    files = [file for file in files if len(file.content) <= size.max_bytes]
+    if {split_of(file.name) for file in files} < set(SPLITS):
         raise HydromelError(
-            f"{folder}: {len(found)} files of Python source, too few for the built-in corpora (stdlib_*): the standard "
+            f"{folder}: {len(files)} Python source files, too few for the built-in corpora (stdlib_*): the standard "
             "library is zipped, stripped or missing; use a full CPython, or another dataset with data_dir=FOLDER"
         )
-    return found
+    return files
 
 
 def read(name: str) -> SourceFile:
@@ -125,17 +126,17 @@ def read(name: str) -> SourceFile:
 
 
 def walk(folder: Path) -> list[str]:
-    """Names of the `.py` files under `folder`; `LEFT_OUT` folders are not entered."""
+    """Return the names of the `.py` files under `folder`, without those in `LEFT_OUT` folders."""
     names = []
-    for here, folders, files in os.walk(folder):
+    for current, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name not in LEFT_OUT and not name.startswith("config-")]
-        inside = Path(here).relative_to(folder)
-        names += [(inside / name).as_posix() for name in files if name.endswith(".py")]
+        relative = Path(current).relative_to(folder)
+        names += [(relative / name).as_posix() for name in files if name.endswith(".py")]
     return names
 
 
 def fingerprint(arguments: Mapping[str, object], files: list[SourceFile]) -> str:
-    """sha256 of the files' names and bytes, the Python version, the arguments and the version of the rules."""
+    """Return the sha256 of the files' names and bytes, the Python version, the arguments and the rules' version."""
     record = {
         "rules_version": RULES_VERSION,
         "python": f"{platform.python_implementation()} {platform.python_version()}",

@@ -1,6 +1,6 @@
-"""The tokens of Python source as `tokenize` finds them, addressed by the positions that `ast` gives.
+"""The tokens of Python source code from `tokenize`, indexed by the positions of `ast`.
 
-Comments, indentation and line ends are no tokens; string literals are one token each, and short.
+Comments, indentation and line ends are not tokens; a string literal is one token, shortened if it is long.
 """
 
 import ast
@@ -9,9 +9,9 @@ import tokenize
 from collections.abc import Iterator
 from typing import Any
 
-MAX_STRING = 14  # characters of a string literal, with quotes; a longer one is shortened
+MAX_STRING = 14  # characters of a string literal, with quotes; longer literals are shortened
 NOT_TOKENS = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
-# since Python 3.12 (t-strings: 3.14) `tokenize` takes these apart
+# Since Python 3.12 `tokenize` splits f-strings into parts, and since 3.14 t-strings.
 STRING_STARTS = {getattr(tokenize, name) for name in ("FSTRING_START", "TSTRING_START") if hasattr(tokenize, name)}
 STRING_ENDS = {getattr(tokenize, name) for name in ("FSTRING_END", "TSTRING_END") if hasattr(tokenize, name)}
 
@@ -19,13 +19,13 @@ Position = tuple[int, int]  # line from 1, byte of its UTF-8 from 0, as `ast` co
 
 
 class Source:
-    """The tokens of a file, and the roles claimed on them.
+    """The tokens of a file, and the roles claimed for them.
 
     Attributes:
         tokens: (N,) strings.
-        tags: (N,) IOB2.
-        first: where a token begins -> its index.
-        last: where a token ends -> its index.
+        tags: (N,) IOB2 tags.
+        first: start position of a token -> its index.
+        last: end position of a token -> its index.
         rows: (index of the first token, line of the file) of each logical line.
     """
 
@@ -35,32 +35,32 @@ class Source:
         self.last: dict[Position, int] = {}
         self.rows: list[tuple[int, int]] = []
         lines = [] if text.isascii() else text.split("\n")
-        begins_row = True
+        starts_row = True
         for kind, string, start, end in whole_strings(text):
             if kind == tokenize.NEWLINE:
-                begins_row = True
+                starts_row = True
                 continue
-            if begins_row:
+            if starts_row:
                 self.rows.append((len(self.tokens), start[0]))
-                begins_row = False
+                starts_row = False
             self.first[in_bytes(start, lines)] = self.last[in_bytes(end, lines)] = len(self.tokens)
             self.tokens.append(string)
         self.tags = ["O"] * len(self.tokens)
 
     def begin(self, node: Any) -> int:
-        """Index of the first token of a syntax node."""
+        """Return the index of the first token of a syntax node."""
         return self.first[node.lineno, node.col_offset]
 
     def end(self, node: Any) -> int:
-        """Index of the last token of a syntax node."""
+        """Return the index of the last token of a syntax node."""
         return self.last[node.end_lineno, node.end_col_offset]
 
     def behind(self, word: str, index: int) -> int:
-        """Index of the token behind the first `word` at or after `index`."""
+        """Return the index of the token after the first `word` at or after `index`."""
         return self.tokens.index(word, index) + 1
 
     def claim(self, role: str, first: int, last: int) -> None:
-        """Give the tokens first..last a role, unless an outer node has claimed them."""
+        """Give the tokens first..last a role, unless an outer node has already claimed them."""
         if self.tags[first] == "O":
             self.tags[first : last + 1] = [f"B-{role}"] + [f"I-{role}"] * (last - first)
 
@@ -68,7 +68,7 @@ class Source:
         self.claim(role, self.begin(node), self.end(node))
 
     def claim_name(self, role: str, node: ast.AST) -> None:
-        """A dotted name as one span; behind any other expression (`f(x).name`) the last name alone."""
+        """Claim a dotted name as one span; after any other expression (`f(x).name`) only the last name."""
         if is_dotted(node):
             self.claim_node(role, node)
         elif isinstance(node, ast.Attribute):
@@ -76,12 +76,12 @@ class Source:
 
 
 def whole_strings(text: str) -> Iterator[tuple[int, str, Position, Position]]:
-    """(kind, string, start, end) of each token, `NEWLINE` among them; string literals are whole, and short.
+    """Yield (kind, string, start, end) of each token, including `NEWLINE`; a string literal is one token.
 
-    A literal of more than `MAX_STRING` characters, or with fields to fill in, keeps its prefix and its quotes around
-    `...`: `"..."`, `rb"..."`, `f"..."`. So an f-string is the same token in every version of Python.
+    A literal of more than `MAX_STRING` characters, and every f-string, is shortened to its prefix and its quotes around
+    `...`: `"..."`, `rb"..."`, `f"..."`. So an f-string is the same token in every Python version.
     """
-    opened: list[tuple[str, Position]] = []  # f-strings may nest
+    opened: list[tuple[str, Position]] = []  # a stack, since f-strings may nest
     for kind, string, start, end, _ in tokenize.generate_tokens(io.StringIO(text).readline):
         if kind in STRING_STARTS:
             opened.append((string, start))
@@ -96,7 +96,7 @@ def whole_strings(text: str) -> Iterator[tuple[int, str, Position, Position]]:
 
 
 def shortened(literal: str) -> str:
-    """A string literal, or the opening of an f-string, by the rule of `whole_strings`."""
+    """Shorten a string literal, or the opening of an f-string, by the rule of `whole_strings`."""
     body = literal.lstrip("rRbBuUfFtT")
     prefix = literal[: len(literal) - len(body)]
     if len(literal) <= MAX_STRING and "\n" not in literal and not set(prefix) & set("fFtT"):
@@ -106,13 +106,13 @@ def shortened(literal: str) -> str:
 
 
 def in_bytes(position: Position, lines: list[str]) -> Position:
-    """`tokenize` counts characters, `ast` bytes; `lines` is empty where that is the same."""
+    """Convert a position from characters (`tokenize`) to bytes (`ast`); `lines` is empty if they are the same."""
     line, character = position
     return (line, len(lines[line - 1][:character].encode())) if lines else position
 
 
 def is_dotted(node: ast.AST) -> bool:
-    """Whether an expression is names and dots alone."""
+    """Return True if an expression consists only of names and dots."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return isinstance(node, ast.Name)

@@ -22,13 +22,13 @@ WITH_TASK_OPTIONS = {"rnn", "conv"}  # the others are alike to a task; `hydromel
 NO_CONTEXT = {"none"}  # encoders to which padding is nothing, whether it is known or not
 REASONS = (
     "so it cannot predict each next token",
-    "task=tag needs a vector for each token",
+    "task=tag needs one vector per token",
     "would see the next token that task=lm predicts",
     "make them equal or use task.tie_weights=false",
     "span_scheme",  # plain tags have no other scheme
     "no transitions to constrain",  # a softmax in training
     "over a stream the encoder would remember the whole text",
-    "scores that are given need one number for each",  # of task.scores=given and task.head=count
+    "given scores need an encoder output of size",  # of task.scores=given and task.head=count
 )
 
 

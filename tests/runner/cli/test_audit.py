@@ -99,7 +99,7 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["batching=paded"], "batching=paded: unknown"),
         (["batching=stream"], "task.unit=stream and batching=stream go together"),
         (["encoder.hidden=0"], "encoder.hidden=0"),
-        (["task=tag", "encoder=bow"], "a vector for each token"),
+        (["task=tag", "encoder=bow"], "one vector per token"),
         (["--rows", "3"], "--rows: '3' is not a whole number from 8"),
         (["--rows", "513"], "--rows: '513' is not a whole number from 8 to 512: more add time, not insight"),
         (["--longest", "5000"], "--longest: '5000' is not a whole number from 3 to 4096"),
@@ -194,7 +194,7 @@ def test_every_combination_a_line_each(tmp_path: Path, capsys: pytest.CaptureFix
     assert command.main(["--every", "encoder=bow", "--json", str(tmp_path / "every.json")]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("ok    task=classify encoder=bow: bucketed, packed, padmask")
-    assert any(line.startswith("-     task=tag encoder=bow: task=tag needs a vector for each token") for line in told)
+    assert any(line.startswith("-     task=tag encoder=bow: task=tag needs one vector per token") for line in told)
     assert re.match(r"(\d+) of \1 models pass; \d+ combinations are no model", told[-1])
     made = json.loads((tmp_path / "every.json").read_text(encoding="utf-8"))
     assert made[0]["failed"]["padmask"] == []

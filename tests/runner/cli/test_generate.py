@@ -207,7 +207,7 @@ def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--prompts", "nowhere"], "--prompts nowhere: cannot be read"),
         (["the cat"], "'the cat': give one run=RUN"),
         (["prompt=the\ncat"], "prompt 'the cat' has a line end, and this run knows single lines"),
-        (["--prompts", "x", "--encoding", "utf-16"], "--encoding utf-16: use one with line ends of one byte"),
+        (["--prompts", "x", "--encoding", "utf-16"], "--encoding utf-16: use a known encoding with one-byte line ends"),
         (["prompt=\udcff"], "prompt= is not of UTF-8"),
         (["--tempratur", "1"], "see hydromel-generate --help"),
     ],

@@ -291,13 +291,13 @@ def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("arguments", "content", "expected"),
     [
-        ("", b"a\tO\nb\n", "text:2: 1 tab-separated columns; lines before have 2"),
+        ("", b"a\tO\nb\n", "text:2: 1 tab-separated columns; earlier lines have 2"),
         ("", b"a\tO\n\xff\tO\n", "text:2: byte 1 of the line (0xff) is not utf-8"),
         ("--format jsonl", b'{"tokens": ["a"]}\n{"tokens": 3}\n', "text:2: field 'tokens' is 3"),
         ("--format jsonl", b"{}", "text:1: no field tokens or text"),
         ("--format lines --columns tokens=1", b"", "--separator and --columns"),
         ("--field x", b"", "--field names a field of JSON objects"),
-        ("--columns pos=1", b"", "reads the column 'tokens' too; name its place with --columns"),
+        ("--columns pos=1", b"", "also needs the column 'tokens'; give its place with --columns"),
         ("--columns tokens", b"", "'tokens' is not of the form tokens=0,pos=1"),
         ("--batch-size 0", b"", "'0' is not a whole number from 1"),
         ("--encoding utf-16", b"", "--encoding utf-16"),
@@ -326,7 +326,7 @@ def test_a_file_may_be_replaced_by_its_answers(tagger: Path, tmp_path: Path) -> 
 
 
 def test_labels_have_no_columns(classifier: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert "labels rows" in _line(capfd, str(classifier / "run"), "--format", "columns")
+    assert "one label per row" in _line(capfd, str(classifier / "run"), "--format", "columns")
 
 
 def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -52,7 +52,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
         ("device=gpu", "device='gpu'"),
         ("encoder.hidden=[", "encoder.hidden=["),
         ("optimizer.lr=0", "optimizer.lr=0"),
-        ("task=tag encoder=bow", "a vector for each token"),
+        ("task=tag encoder=bow", "one vector per token"),
         ("task=lm encoder=blstm", "encoder.bidirectional"),
         ("batching=stream", "batching=stream"),
         ("task=lm task.unit=stream", "batching=stream"),

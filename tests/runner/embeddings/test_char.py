@@ -1,4 +1,4 @@
-"""Words composed of their characters: against each word by itself, once a batch, without waiting, in any company."""
+"""Character embeddings: equal to composing each word separately, once per batch, without synchronisation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def ids_of(text: list[list[int]]) -> Ragged:
 
 
 def conv_by_hand(module: CharConv, characters: Tensor) -> Tensor:
-    """(L, D) -> the word's vector, one place and filter width at a time."""
+    """Compute a word's vector from characters (L, D), one position and filter width at a time."""
     parts = []
     for convolution in module.convolutions:
         weight, bias = convolution.convolution.weight, convolution.convolution.bias  # (F, D, K), (F,)
@@ -67,7 +67,7 @@ def conv_by_hand(module: CharConv, characters: Tensor) -> Tensor:
 
 
 def rnn_by_hand(module: CharRnn, characters: Tensor) -> Tensor:
-    """(L, D) -> the states of torch's own module after the last and the first character."""
+    """Return the states of torch's module for characters (L, D), after the last and the first one."""
     forwards, backwards = module.forwards.cell, module.backwards.cell
     return torch.cat([forwards(characters[None])[0][0, -1], backwards(characters.flip(0)[None])[0][0, -1]])
 
@@ -130,7 +130,7 @@ def test_batches_without_tokens_and_tokens_without_characters(module: CharConv |
 
 @pytest.mark.parametrize("module", MODULES)
 def test_forms_of_a_batch_on_a_device_are_known_without_waiting_for_it(module: CharConv | CharRnn) -> None:
-    """The device has no numbers here, so whoever asked for one would fail."""
+    """Tensors on the meta device have no values, so code that reads one fails."""
     ids = ids_of(TEXT)
     moved = copy.deepcopy(module).to(META)
     for layout in (ids, ids.pad()):
@@ -169,7 +169,9 @@ def test_words_that_are_cut_are_counted() -> None:
     assert described["cut_forms"] == 1
     assert described["cut_tokens"] == {"train": 2, "test": 0}
     assert described["characters"] == len(VOCAB.alphabet)
-    said = "1 forms of features.chars are longer than max_characters=9 and are cut; tokens of train 2, test 0"
+    said = (
+        "1 forms of features.chars are longer than max_characters=9 and are truncated; affected tokens: train 2, test 0"
+    )
     assert line_of_cuts(described) == said
     (described,) = describe_characters(embedding("char_rnn", max_characters=40), splits)
     assert line_of_cuts(described) is None
@@ -203,7 +205,7 @@ def test_no_widths_is_an_error() -> None:
 
 
 def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
-    """Words of test that train lacks end as their tags do; without characters no model could know."""
+    """The unknown words of the test set have suffixes that identify their tags, so only characters can predict them."""
     rng = np.random.default_rng(1)
     for split, first in (("train", "bcdfgh"), ("valid", "jklm"), ("test", "npqr")):
         words = ["".join(rng.choice(list(first), 3)) + end for end in ("ab", "ed") for _ in range(150)]
@@ -224,7 +226,7 @@ def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batching", ["padmask", "packed", "unmasked"])
 def test_a_whole_update_asks_the_device_for_nothing(batching: str, tmp_path: Path) -> None:
-    """From the split on, on a device that has no numbers to give."""
+    """Run from the split on, on the meta device, which has no values."""
     plain = config(
         *tag_files(tmp_path), "embedding=word_char", f"batching={batching}", "encoder=conv", "cache_dir=null"
     )

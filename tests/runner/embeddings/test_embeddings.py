@@ -1,4 +1,4 @@
-"""Every embedding looks up the same vectors, and passes the same gradients, in both layouts."""
+"""Every embedding returns the same vectors and the same gradients in both layouts."""
 
 from __future__ import annotations
 

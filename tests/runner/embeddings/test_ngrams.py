@@ -1,4 +1,4 @@
-"""N-grams that end at a token: against a slow loop over strings of ids, in both layouts."""
+"""N-grams that end at a token, compared with a loop over strings of ids, in both layouts."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_buckets_are_filled_evenly_and_order_counts() -> None:
 
 
 def slow_sum(module: Ngrams, row: list[int]) -> Tensor:
-    """(length, D) by a loop over n-grams."""
+    """Compute the vectors (length, D) by a loop over n-grams."""
     row = [1 if one >= VOCABS["words"].known else one for one in row]
     total = torch.zeros(len(row), module.output_size, dtype=torch.float64)
     for end in range(1, len(row) + 1):
@@ -99,5 +99,5 @@ def test_a_linear_model_has_a_number_for_each_label_and_begins_at_zero() -> None
 
 def test_no_ngrams_are_zeros_and_a_length_counts_once() -> None:
     assert not ngrams(lengths=[])({"words": ids("packed")}).values.any()
-    with pytest.raises(ValueError, match=r"lengths=\[1, 1\]: each length once"):
+    with pytest.raises(ValueError, match=r"lengths=\[1, 1\]: give each length only once"):
         ngrams(lengths=[1, 1])

@@ -1,4 +1,4 @@
-"""Pretrained vectors as an embedding: whose vector a word gets, how fast it learns, and what is said of it."""
+"""Pretrained vectors as an embedding: the vector of each word, its learning rate, and its description."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_words_that_training_does_not_know_are_looked_up_or_unk(file: Path) -> N
 
 
 def after_updates(module: Vectors, updates: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far SGD moved rows of the file and own rows, with a gradient of ones for each number of each token."""
+    """Return how far SGD moves the file's rows and the learned rows, with a gradient of one everywhere."""
     before = module.rows.detach().clone(), module.own.detach().clone()
     optimizer = build_optimizer(config("optimizer=sgd", "optimizer.lr=0.5", "optimizer.momentum=0.0"), module)
     for _ in range(updates):
@@ -131,9 +131,9 @@ def test_float16_holds_the_same_vectors_rounded(file: Path, dtype: torch.dtype) 
     assert got.dtype == dtype
     assert got.tolist() == torch.tensor([[0.1, 2.0], [3.0, -2.0]]).half().tolist()
     file.write_text("the 0.1 1e6\n", encoding="utf-8")
-    with pytest.raises(HydromelError, match=r"holds numbers that float16 cannot; use embedding\.storage=float32"):
+    with pytest.raises(HydromelError, match=r"some numbers are too large for float16; use embedding\.storage=float32"):
         vectors(file, rate=0.0, storage="float16")
-    with pytest.raises(HydromelError, match="storage=float16 is for frozen vectors"):
+    with pytest.raises(HydromelError, match="storage=float16 needs frozen vectors"):
         vectors(file, rate=0.5, storage="float16")
 
 
@@ -163,17 +163,15 @@ def test_coverage_is_counted_by_hand(file: Path) -> None:
     figures = {key: described[0][key] for key in ("words", "size", "rows", "asked_words", "covered_words")}
     assert figures == {"words": 4, "size": 2, "rows": 3, "asked_words": 6, "covered_words": 4}
     assert line_of(described[0]) == (
-        f"{file} (GloVe text, 4 words of 2 numbers): 4 of 6 words found; "
-        "tokens of train 75.0 %, valid 50.0 %, test 0.0 %"
+        f"{file} (GloVe text, 4 vectors of size 2): 4 of 6 words found; "
+        "covered tokens: train 75.0 %, valid 50.0 %, test 0.0 %"
     )
 
 
 def test_mistakes_are_one_line(file: Path) -> None:
     with pytest.raises(HydromelError, match=r"none of the 1 words of features\.words is in this file \(GloVe text\)"):
         vectors(file, Vocab((PAD, UNK, "q"), unk=1))
-    with pytest.raises(
-        HydromelError, match=r"features\.words has no words to look up in .*; its min_count or max_size"
-    ):
+    with pytest.raises(HydromelError, match=r"features\.words has no words to look up in .*; lower its min_count"):
         vectors(file, Vocab((PAD, UNK), unk=1))
     with pytest.raises(HydromelError, match=r"embedding\.path=v\.txt is relative to data_dir; give data_dir=FOLDER"):
         vectors(file, path="v.txt")
@@ -183,7 +181,7 @@ def test_mistakes_are_one_line(file: Path) -> None:
 
 
 def test_a_run_with_vectors(tmp_path: Path) -> None:
-    """Words of valid and test are looked up, several sets stand side by side, and the result says what was found."""
+    """Words of valid and test are looked up, several vector files are combined, and the result lists the coverage."""
     files = tag_files(tmp_path)
     (tmp_path / "a.txt").write_text("ann 1.0 0.0\nbob 1.0 0.5\nrome 0.0 1.0\noslo 0.5 1.0\n", encoding="utf-8")
     (tmp_path / "b.txt").write_text("Cid 1.0 0.0 2.0\nthe 0.0 1.0 0.0\n", encoding="utf-8")

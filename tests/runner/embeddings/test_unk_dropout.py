@@ -1,4 +1,4 @@
-"""Word dropout: which tokens become <unk>, how many, and when."""
+"""Word dropout: the tokens that become <unk>, their number, and when it applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learned vectors."""
+"""Learned word vectors."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-9])
     assert data() == (False, ids)
     (tmp_path / "train.conll").write_text("new\tO\n", encoding="utf-8")
-    with pytest.raises(HydromelError, match="no tag of train"):  # read anew: other content, other key
+    with pytest.raises(HydromelError, match="no tag of the training set"):  # read anew: other content, other key
         data()
 
 

@@ -1,4 +1,4 @@
-"""The vectorised splits against Python's own."""
+"""The vectorised splits, compared with Python's."""
 
 from itertools import pairwise
 

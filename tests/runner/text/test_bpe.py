@@ -1,4 +1,4 @@
-"""Byte pair encoding: against the algorithm written out, and exactly there and back."""
+"""Byte pair encoding: compared with the published algorithm, and exactly reversible."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
 
 
 def slow_pieces(word: str, merges: tuple[str, ...]) -> list[str]:
-    """All merges, one after another (Sennrich et al. 2016, algorithm 1)."""
+    """Learn all merges one by one (Sennrich et al. 2016, algorithm 1)."""
     parts = letters(word)
     for merge in merges:
         left, right = merge.split(" ")
@@ -111,13 +111,13 @@ def test_nothing_is_merged_into_what_means_something_else() -> None:
 
 @pytest.mark.parametrize("word", ["", " ", "a b"])
 def test_what_is_no_word_is_not_cut(word: str, merges: tuple[str, ...]) -> None:
-    with pytest.raises(HydromelError, match=r"^byte pair encoding cuts words, got '.*'; use it where tokens are words"):
+    with pytest.raises(HydromelError, match=r"^byte pair encoding splits words, got '.*'; use it if tokens are words"):
         pieces_of(pa.array(["a", word]), merges)
 
 
 def test_damaged_merges_are_answered_in_one_line() -> None:
     for damaged in ("lo w", "low", " ", "l o w"):
-        with pytest.raises(HydromelError, match=r"^merge '.*' is none of two pieces made before it"):
+        with pytest.raises(HydromelError, match=r"^merge '.*' does not join two pieces made before it"):
             pieces_of(pa.array(["a"]), (damaged,))
 
 

@@ -1,4 +1,4 @@
-"""Characters, casing and affixes of tokens, and how forms are spelt."""
+"""Characters, casing and affixes of tokens, and the spelling of forms."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def table(*rows: list[str]) -> pa.Table:
 
 
 def slow_casing(word: str) -> str:
-    """The definition, character by character."""
+    """Classify the casing by its definition, character by character."""
     kinds = [unicodedata.category(one) for one in word]
     letters = [kind for kind in kinds if kind.startswith("L")]
     capital = [kind in ("Lu", "Lt") for kind in letters]

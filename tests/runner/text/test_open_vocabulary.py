@@ -1,4 +1,4 @@
-"""New words: composed, looked up and shared as they would have been, had training extended its vocabulary by them."""
+"""New words are composed, looked up and shared as if training had extended its vocabulary by them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def table(words: list[str]) -> pa.Table:
 
 
 def made(folder: Path, extend: bool, *overrides: str) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """An embedding, its features and its vocabularies of `TRAIN`."""
+    """Return an embedding, its features and its vocabularies, made from `TRAIN`."""
     path = folder / "vectors.txt"
     path.write_text("".join(f"{word} {a} {b}\n" for word, (a, b) in FILE.items()), encoding="utf-8")
     words = ["features.words.min_count=1", f"features.words.extend={str(extend).lower()}", "features.chars.min_count=1"]
@@ -74,7 +74,7 @@ def test_a_new_word_shares_the_row_that_training_moved(tmp_path: Path) -> None:
 
 
 def test_the_file_is_read_through_once(tmp_path: Path) -> None:
-    """However many pieces the text has; a file that has gone since then is still there."""
+    """The file is opened once for any number of chunks, and still works after it has been deleted."""
     module, features, vocabs = made(tmp_path, True)
     admit(module, vocabs, features, table(LAST))
     (tmp_path / "vectors.txt").unlink()

@@ -1,4 +1,4 @@
-"""Vocabularies against collections.Counter."""
+"""Vocabularies, compared with collections.Counter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the simplest models get, beside every run: against slow counting, and against the configs of the same models."""
+"""Simple baselines, compared with plain counting and with the configs of the same models."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_linear_svm_stands_beside_every_classifier(tmp_path: Path) -> None:
 
 
 def test_the_svm_reads_words_and_pairs_of_words() -> None:
-    """`a b` and `b a` differ in their pairs alone; a row without words and unknown words are no obstacle."""
+    """`a b` and `b a` differ only in their bigrams; empty rows and unknown words are allowed."""
     lists = [[2, 3], [3, 2]] * 8
     train = Batch(words(lists), torch.tensor([0, 1] * 8), rows_of([1]).host_lengths)
     test = Batch(words([[3, 2], [2, 3], [], [5, 1]]), torch.tensor([1, 0, 0, 0]), rows_of([1]).host_lengths)
@@ -86,7 +86,7 @@ def test_n_grams_stand_beside_every_language_model(
 
 
 def test_their_text_is_what_the_task_predicts() -> None:
-    """A blank line is a row, its end an answer."""
+    """A blank line is a row, and its end is a target."""
     task = Lm(**{key: value for key, value in config("task=lm")["task"].items() if key != "_target_"})
     vocab = Vocab((PAD, UNK, EOS, "a", "b"), unk=1)
     split = task.encode(words([[3, 4], [], [1]]), pa.table({}), {"words": vocab, "target": vocab})

@@ -1,4 +1,4 @@
-"""Kneser-Ney and the cache: they sum to one, and say what dictionaries and loops say."""
+"""Kneser-Ney smoothing and the cache: probabilities sum to one and equal those of dictionaries and loops."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def rows(lists: Lists) -> TokenRows:
 
 
 def corpus(n_rows: int, seed: int, n_ids: int = V) -> Lists:
-    """Rows of skewed tokens, so that counts of 1 to 4 are there."""
+    """Return rows with a skewed distribution of tokens, so that counts of 1 to 4 occur."""
     rng = np.random.default_rng(seed)
     return [(1 + rng.zipf(1.3, rng.integers(1, 12)) % (n_ids - 1)).tolist() for _ in range(n_rows)]
 
 
 class Slow:
-    """By the definition: a dictionary of left neighbours for each n-gram, and a recursion."""
+    """Compute the model by its definition: a dictionary of left neighbours for each n-gram, and a recursion."""
 
     def __init__(self, lists: Lists, order: int, base: FloatArray = BASE) -> None:
         self.base = base
@@ -119,7 +119,7 @@ def test_probabilities_of_all_ids_sum_to_one(order: int, weight: float) -> None:
 
 
 def test_a_small_case_by_hand() -> None:
-    """Rows 1 2 3, 1 2 2: the bigrams are 12 (twice), 23 and 22. 2 stands behind 1 and 2, 3 behind 2: counts 2 and 1."""
+    """Rows 1 2 3, 1 2 2: the bigrams are 12 (twice), 23 and 22. 2 follows 1 and 2, 3 follows 2: counts 2 and 1."""
     half, fifth = Fraction(1, 2), Fraction(1, 5)
     unigram_2 = (2 - 1 + (1 + half) * fifth) / 3  # of counts of 1 and 2, 0.5 and 1 are taken
     unigram_3 = (1 - half + (1 + half) * fifth) / 3
@@ -157,7 +157,7 @@ def test_discounts(counts: list[int], expected: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("train", [[], [[1]], [[1], [2]], [[1, 2]]])
 def test_texts_that_say_next_to_nothing(train: Lists) -> None:
-    """Without answers, or with rows that are too short for the order, all is finite; unseen tokens are alike."""
+    """Without targets, or with rows shorter than the order, results are finite; unseen tokens are equally likely."""
     asked = rows([[1, 2, 3, 4, 5], [3, 5]])
     probabilities = KneserNey(rows(train), BASE, 5).probabilities(asked)
     if train != [[1, 2]]:

@@ -1,4 +1,4 @@
-"""The linear SVM: against a slow loop, against the same model trained by the runner, and on a stream that drifts."""
+"""The linear SVM, compared with a plain loop and with the same model trained by the runner, and on drifting data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.helpers.composed import label_files, run
 def slow_update(
     weights: dict[tuple[int, int], float], bias: list[float], rows: Any, right: list[int], rate: float, decay: float
 ) -> None:
-    """The hinge update as textbooks give it, number by number; `rows` are lists of (feature, value)."""
+    """Make the textbook hinge update, number by number; `rows` are lists of (feature, value)."""
     n_labels = len(bias)
     moves: list[tuple[int, int, float]] = []
     for row, gold in zip(rows, right, strict=True):
@@ -69,7 +69,7 @@ def test_updates_are_the_textbooks(decay: float) -> None:
 
 
 def test_the_worked_case_of_the_margin() -> None:
-    """y * score < 1 only: then weights of present features move by rate * y."""
+    """Only if y * score < 1 do the weights of the present features change, by rate * y."""
     svm = LinearSvm(3, 2, 0.0)
     row = csr_array(np.array([[1.0, 1.0, 0.0]]))
     svm.learn(row, np.array([0]), 0.25)
@@ -134,7 +134,7 @@ def test_training_learns_what_can_be_separated() -> None:
 
 
 def stream(good: str, bad: str, count: int, seed: int) -> tuple[list[list[str]], list[str]]:
-    """Texts of which two words tell the label; half of the words tell nothing."""
+    """Return texts in which two words determine the label; half of the words are noise."""
     rng = random.Random(seed)
     words = {good: ["fine", "glad"], bad: ["dull", "sad"]}
     labels = [rng.choice([good, bad]) for _ in range(count)]
@@ -200,14 +200,16 @@ def test_stored_as_json_it_answers_the_same_and_goes_on(tmp_path: Path, buckets:
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": "hydromel-linear-svm-1", "labels": []}'])
 def test_a_file_that_is_no_svm_is_an_error_of_one_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "svm.json").write_text(content, encoding="utf-8")
-    with pytest.raises(HydromelError, match=r"svm.json: no linear SVM of the format hydromel-linear-svm-1 \(") as error:
+    with pytest.raises(
+        HydromelError, match=r"svm.json: not a linear SVM in the format hydromel-linear-svm-1 \("
+    ) as error:
         OnlineSvm.load(tmp_path / "svm.json")
     assert "\n" not in str(error.value)
 
 
 def test_nothing_learned_and_uneven_lists_are_errors() -> None:
     svm = OnlineSvm(lengths=[1], buckets=None, rate=0.5, decay=0.0)
-    with pytest.raises(ValueError, match="nothing has been learned"):
+    with pytest.raises(ValueError, match="the SVM has no labels yet"):
         svm.predict([["a"]])
     with pytest.raises(ValueError, match="2 texts and 1 labels"):
         svm.learn([["a"], ["b"]], ["x"])

@@ -1,4 +1,4 @@
-"""Corpora as the configs describe them."""
+"""Fixtures that make corpora from their configs."""
 
 import importlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "dataset"
 
 @pytest.fixture
 def corpus() -> Callable[..., Any]:
-    """`corpus(name, data_dir, **overrides)`: the reader of configs/dataset/`name`.yaml."""
+    """Return `corpus(name, data_dir, **overrides)`, which makes the reader of configs/dataset/`name`.yaml."""
 
     def build(name: str, data_dir: Path | None, /, **overrides: object) -> Any:
         root = OmegaConf.create({"data_dir": None if data_dir is None else str(data_dir)})
@@ -29,7 +29,7 @@ def corpus() -> Callable[..., Any]:
 
 @pytest.fixture
 def published() -> Path:
-    """The folder of published data sets."""
+    """Return the folder of published data sets."""
     if not DATA:
         pytest.skip("HYDROMEL_DATA names no folder of published data sets")
     return Path(DATA)

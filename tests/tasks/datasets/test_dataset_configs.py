@@ -1,4 +1,4 @@
-"""The data set configs: accepted by the builder, commented on every line, and their mistakes told in one line."""
+"""The data set configs: they are valid, every line has a comment, and mistakes give one-line errors."""
 
 from pathlib import Path
 

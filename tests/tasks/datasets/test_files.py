@@ -1,4 +1,4 @@
-"""Finding and decoding files, and what is said when that fails."""
+"""Finding and decoding files, and the messages if that fails."""
 
 import gzip
 
@@ -29,7 +29,8 @@ def test_missing_data_dir_says_what_to_give():
     with pytest.raises(HydromelError) as caught:
         find("tagging/wnut17/wnut17train.conll", None, "wnut17")
     assert str(caught.value) == (
-        "dataset=wnut17 reads local files: give data_dir=FOLDER, a folder that holds tagging/wnut17/wnut17train.conll"
+        "dataset=wnut17 reads local files; give data_dir=FOLDER, the folder that contains "
+        "tagging/wnut17/wnut17train.conll"
     )
 
 
@@ -85,7 +86,7 @@ def test_unreadable_files_are_named(file, tmp_path):
     empty = file(b"")
     assert fails(empty) == f"{empty}: the file is empty"
     blank = file(b" \n\n\t\n")
-    assert fails(blank) == f"{blank}: no examples, the file holds white space alone"
+    assert fails(blank) == f"{blank}: no examples; the file contains only white space"
     whole = gzip.compress(bytes(range(256)) * 20)
     for damaged in (whole[:-30], whole[:20] + b"\x00\xff" * 5 + whole[30:], whole[:-8] + b"\0" * 8):
         path = file(damaged)

@@ -1,4 +1,4 @@
-"""Hub data sets: `load_dataset` on local folders laid out as on the Hub, and on no network at all."""
+"""Hub data sets: `load_dataset` on local folders with the Hub's layout, and without a network."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """`folder(features, train=columns, ...)`: parquet files laid out as on the Hub."""
+    """Return `folder(features, train=columns, ...)`, which writes parquet files with the Hub's layout."""
 
     def write(features, **splits):
         root = tmp_path / "owner" / "set"
@@ -116,7 +116,10 @@ def fails(reader) -> str:
             {"splits": {"train": "train", "dev": "test"}},
             "split 'dev' is unknown (dataset.splits). Allowed: test, train, valid",
         ),
-        ({"splits": {"train": None, "test": "test"}}, "dataset=ag_news_hub: dataset.splits.train names no split of "),
+        (
+            {"splits": {"train": None, "test": "test"}},
+            "dataset=ag_news_hub: dataset.splits.train=null; name the split of ",
+        ),
         ({"columns": {"tokens": "txt"}}, "column 'txt' is unknown (dataset.columns, "),
         (
             {"columns": {"label": "label"}},
@@ -124,7 +127,7 @@ def fails(reader) -> str:
         ),
         (
             {"columns": {"tokens": "text", "tags": "label"}},
-            "SET:train: column label holds string; tags are a list a row",
+            "SET:train: column label has type string; tags must be lists",
         ),
         ({"config": "other"}, "dataset=ag_news_hub: cannot load SET: BuilderConfig 'other' not found"),
         ({"path": "/no/such/folder"}, "dataset=ag_news_hub: cannot load /no/such/folder: Couldn't find any data file"),
@@ -150,7 +153,7 @@ def test_illegal_tags_and_unequal_lengths_name_the_row(corpus, folder):
     arguments = {"columns": {"tokens": "tokens", "tags": "ner_tags"}, "splits": {"train": "train"}}
     path = folder(features, train={"tokens": [["a"], [], ["b"]], "ner_tags": [[0], [], [2]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
-    assert message.startswith(f"{path}:train, row 2: tag 'I-X' at the beginning of a sentence is illegal in IOB2")
+    assert message.startswith(f"{path}:train, row 2: tag 'I-X' at the start of a sentence is illegal in IOB2")
     path = folder(features, train={"tokens": [["a"], ["b"]], "ner_tags": [[0], [0, 0]]})
     message = fails(lambda: corpus("conll2003", None, path=path, **arguments))
     assert message == f"{path}:train, row 1: 2 tags for 1 tokens"
@@ -172,7 +175,7 @@ def test_fingerprint_is_of_contents_and_arguments_not_of_places(corpus, classifi
 
 
 def test_without_network_one_line_says_so():
-    """In a fresh process, as `HF_HUB_OFFLINE` is read on import."""
+    """Run in a fresh process, because `HF_HUB_OFFLINE` is read on import."""
     program = (
         "from tasks.datasets.hub import HubDataset\nfrom runner.common.errors import HydromelError\n"
         "data = HubDataset(name='d', path='lhoestq/conll2003', config=None, revision=None, splits={'train': 'train'},"

@@ -1,4 +1,4 @@
-"""Published data through the readers into tasks: answers are counted, and the majority baseline is the known one."""
+"""Published data, read and encoded by the tasks: the targets' number and the majority baseline are the known ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every reader on small files: what it reads, and the line it names when a file is wrong."""
+"""Every reader on small files: the rows that it reads, and the line that it names if a file is malformed."""
 
 import gzip
 import inspect
@@ -19,7 +19,7 @@ LOCAL = ("columns_file", "labelled", "conllu", "tsv", "csv", "jsonl", "text", "s
 
 @pytest.fixture
 def read(corpus, tmp_path):
-    """`read(config, text, **overrides)`: the rows of a file that holds `text`."""
+    """Return `read(config, text, **overrides)`, which reads the rows of a file that contains `text`."""
 
     def from_text(config, text, **overrides):
         (tmp_path / "file").write_text(text, encoding="utf-8", newline="")
@@ -31,7 +31,7 @@ def read(corpus, tmp_path):
 
 @pytest.fixture
 def fails(read, tmp_path):
-    """`fails(config, text, **overrides)`: the one-line message, with the file's path written as FILE."""
+    """Return `fails(config, text, **overrides)`, which gives the one-line message with the file's path as FILE."""
 
     def from_text(config, text, **overrides):
         with pytest.raises(HydromelError) as caught:
@@ -108,8 +108,8 @@ def test_columns_round_trip(read, sentences):
         ("a X\nb  Y Z\n c X \n", {"separator": "space"}, "FILE:2: 3 space-separated columns"),
         ("a\tX\n\n\tY\n", {}, "FILE:3: column 0 is empty"),
         ("a\tX\nb\t\n", {}, "FILE:2: column 1 is empty"),
-        ("a\tX\n", {"columns": {"tokens": 0, "tags": 2}}, "FILE: column 2 was asked for, but the file has 2 columns"),
-        ("a\tX\n", {"columns": {"tokens": 0, "tags": -3}}, "FILE: column -3 was asked for"),
+        ("a\tX\n", {"columns": {"tokens": 0, "tags": 2}}, "FILE: there is no column 2; the file has 2 columns"),
+        ("a\tX\n", {"columns": {"tokens": 0, "tags": -3}}, "FILE: there is no column -3"),
         ("# only\n#\n", {"comment_prefix": "#"}, "FILE: no examples in the file"),
         ("\na X\nb Y\n", {}, "FILE:2: tokens and tags are the same column, 0 of 1; dataset.columns"),
         ("a\tX\n", {"columns": {"tokens": 1, "tags": -1}}, "FILE:1: tokens and tags are the same column, 1 of 2"),
@@ -137,7 +137,7 @@ def test_illegal_tags_name_their_line(fails, tags, line, tag):
     text = "".join("\n" if tag == "/" else f"word\t{tag}\n" for tag in tags.split())
     message = fails("columns_file", text, span_scheme="IOB2")
     assert message.startswith(f"FILE:{line}: tag '{tag}' ")
-    assert "is illegal in IOB2 (1 such in the file)" in message
+    assert "is illegal in IOB2 (illegal tags in the file: 1)" in message
 
 
 def test_illegal_tags_are_kept_and_counted_by_option(read, caplog):
@@ -145,7 +145,7 @@ def test_illegal_tags_are_kept_and_counted_by_option(read, caplog):
     with caplog.at_level(logging.WARNING):
         table = read("columns_file", text, span_scheme="IOB2", strict_tags=False)
     assert table["tags"].to_pylist() == [["I-X", "O", "I-X"]]
-    assert "2 such tags are kept" in caplog.text
+    assert "2 illegal tags are kept" in caplog.text
     assert read("columns_file", text, span_scheme="IOB1").num_rows == 1, "the same tags are legal in IOB1"
 
 
@@ -180,7 +180,7 @@ def test_conllu_leaves_out_comments_ranges_and_empty_nodes(read):
     [
         (WORD.format(1, "a") + "2\tb\n" + WORD.format(3, "c"), "FILE:2: 2 tab-separated columns; the file's other"),
         ("# c\n1\ta\tNOUN\n2\tb\tNOUN\n", "FILE:2: 3 columns; CoNLL-U has 10"),
-        (WORD.format(1, "a") + WORD.format("x", "b"), "FILE:2: id 'x'; CoNLL-U has 8, 8-9"),
+        (WORD.format(1, "a") + WORD.format("x", "b"), "FILE:2: id 'x'; CoNLL-U allows 8, 8-9"),
         ("# only comments\n\n", "FILE: no examples in the file"),
     ],
 )
@@ -213,8 +213,8 @@ def test_label_parts(read, part, label):
 @pytest.mark.parametrize(
     ("text", "part", "message"),
     [
-        ("1 a\n a\n", "whole", "FILE:2: no label at the beginning of the line"),
-        ("1 a\n\n1 b\n", "whole", "FILE:2: no label at the beginning of the line"),
+        ("1 a\n a\n", "whole", "FILE:2: no label at the start of the line"),
+        ("1 a\n\n1 b\n", "whole", "FILE:2: no label at the start of the line"),
         ("A:b x\nA y\n", "coarse", "FILE:2: label 'A' is not COARSE:fine, which dataset.label_part=coarse needs"),
         ("A:b x\nA: y\n", "fine", "FILE:2: label 'A:' is not COARSE:fine"),
     ],
@@ -276,7 +276,7 @@ def test_csv_documents_of_any_length(read):
             "tsv",
             "a\t1\n",
             {"header": False, "text_columns": [2]},
-            "FILE:1: dataset.text_columns asks for column 2; the",
+            "FILE:1: dataset.text_columns: there is no column 2; the",
         ),
         ("tsv", "text\tlabel\n", {}, "FILE: no examples in the file"),
         ("csv", "text,label\n", {}, "FILE: no examples in the file"),
@@ -345,7 +345,7 @@ def test_jsonl_tokens_and_tags(read):
         (
             '{"tokens": ["a"], "tags": ["O"]}\n{"tokens": [], "tags": []}\n{"tokens": ["a"], "tags": ["I-X"]}\n',
             TAGGED | {"span_scheme": "IOB2"},
-            "FILE:3: tag 'I-X' at the beginning of a sentence is illegal in IOB2",
+            "FILE:3: tag 'I-X' at the start of a sentence is illegal in IOB2",
         ),
         (
             '{"text": "a"}\n',
@@ -433,7 +433,7 @@ def test_one_file_for_two_splits_is_an_error(corpus, tmp_path):
 
 
 def test_missing_data_dir_and_file(corpus, tmp_path):
-    with pytest.raises(HydromelError, match="dataset=wnut17 reads local files: give data_dir=FOLDER, a folder that "):
+    with pytest.raises(HydromelError, match="dataset=wnut17 reads local files; give data_dir=FOLDER, the folder that "):
         corpus("wnut17", None).read()
     with pytest.raises(HydromelError, match=r"dataset=wnut17: no file .*wnut17train\.conll"):
         corpus("wnut17", tmp_path).fingerprint()

@@ -1,4 +1,4 @@
-"""The cut of missing splits: stable, shares on average, no text in two splits."""
+"""Cutting missing splits: it is stable, fractions hold on average, and no text is in two splits."""
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ def table(rows):
 
 
 def reference(row: list[str]) -> int:
-    """`content_hash` of one row, byte by byte."""
+    """Compute `content_hash` of one row, byte by byte."""
     data = "".join(row).encode()
     mixed = 0xC2B2AE3D27D4EB4F * (len(row) + 1)
     for position, byte in enumerate(data):
@@ -96,7 +96,7 @@ def test_cut_keeps_given_splits_all_rows_and_order():
 
 
 def test_cuts_that_leave_nothing_are_errors():
-    with pytest.raises(HydromelError, match=r"dataset=d: .*leaves nothing to train on"):
+    with pytest.raises(HydromelError, match=r"dataset=d: .*leaves no training set"):
         cut_missing({"train": table([["a"]])}, "hash", 0.5, 0.5, "d")
     some = table([["a"], ["a"]]).replace_schema_metadata({b"path": b"/x/file.txt"})
     with pytest.raises(HydromelError, match=r"^/x/file\.txt: cutting .* from 2 examples leaves (train|valid) without"):

@@ -1,4 +1,4 @@
-"""Weights of labels and smoothed targets, against sums written out; hidden layers behind the pooling."""
+"""Label weights and smoothed targets, compared with explicit sums; hidden layers after the pooling."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_weight_for_a_label_that_train_lacks() -> None:
 
 
 def slow_smoothed(scores: list[float], gold: int, smoothing: float) -> float:
-    """-sum of q log p, q = (1 - smoothing) at the right answer + smoothing / C at every one."""
+    """Return -sum of q log p, with q = (1 - smoothing) at the target + smoothing / C at every class."""
     log_p = torch.tensor(scores, dtype=torch.float64).log_softmax(0).tolist()
     q = [smoothing / len(scores) + (1 - smoothing) * (place == gold) for place in range(len(scores))]
     return -sum(target * one for target, one in zip(q, log_p, strict=True))
@@ -72,7 +72,9 @@ def test_smoothed_targets() -> None:
 @pytest.mark.parametrize("weights", [None, "balanced", {"b": 3.0}])
 def test_the_loss_is_the_weighted_sum_and_counts_rows(head: str, smoothing: float, weights: Any) -> None:
     if head == "hinge" and smoothing:
-        with pytest.raises(HydromelError, match=r"^task.label_smoothing=0.2: task.head=hinge learns no probabilities"):
+        with pytest.raises(
+            HydromelError, match=r"^task.label_smoothing=0.2 needs task.head=softmax, but task.head=hinge"
+        ):
             head_of(head=head, label_smoothing=smoothing)
         return
     gold = [2, 0, 1, 2]
@@ -104,7 +106,7 @@ def test_hidden_layers_stand_between_pooling_and_scores() -> None:
 
 
 def test_given_scores_have_no_hidden_layers() -> None:
-    with pytest.raises(HydromelError, match=r"^task.hidden=\[5\]: pooled vectors that are scores"):
+    with pytest.raises(HydromelError, match=r"^task.hidden=\[5\]: with task.scores=given or task.head=count"):
         classify(hidden=[5], scores="given")
 
 
@@ -151,12 +153,12 @@ def test_the_loss_of_a_tagger_is_weighted_by_token(layout: str) -> None:
 @pytest.mark.parametrize("given", [{"label_smoothing": 0.1}, {"label_weights": "balanced"}])
 @pytest.mark.parametrize("head", ["crf", "count"])
 def test_only_a_softmax_weighs_and_smooths_tags(head: str, given: dict[str, Any]) -> None:
-    with pytest.raises(HydromelError, match=rf"^task.head={head} has neither label_smoothing nor label_weights"):
+    with pytest.raises(HydromelError, match=rf"^task.head={head} supports neither label_smoothing nor label_weights"):
         tag(head=head, **given)
 
 
 def uneven_files(folder: Path) -> list[str]:
-    """Of label 1 every fifth row alone is left, so that weights matter."""
+    """Keep only every fifth row of label 1, so that weights matter."""
     options = label_files(folder)
     lines = (folder / "train.txt").read_text(encoding="utf-8").splitlines()
     kept = [line for number, line in enumerate(lines) if line[0] == "0" or number % 5 == 0]

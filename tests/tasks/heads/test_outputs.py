@@ -1,4 +1,4 @@
-"""Hinge and count heads, and scores that are given: against the textbook's updates and slow counts."""
+"""Hinge and count heads, and given scores, compared with textbook updates and plain counting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LR = 0.25
 
 
 def given(**changes: Any) -> Classify:
-    """Sums that are scores, and learn by their margins."""
+    """Return a task whose summed vectors are scores, trained with the hinge loss."""
     return classify(**{"pooling": "sum", "head": "hinge", "scores": "given", **changes})
 
 
@@ -44,7 +44,7 @@ def test_hinge_is_the_sum_of_margins_that_are_missed() -> None:
 
 
 def test_weights_of_present_features_move_by_the_rate_where_the_margin_is_missed_and_only_there() -> None:
-    """The worked case: w <- w + lr * y for y * score < 1. Score 0.5 misses, 1.0 and -1.5 do not."""
+    """A worked example: w <- w + lr * y if y * score < 1. Score 0.5 is inside the margin; 1.0 and -1.5 are not."""
     table = nn.Embedding(5, 3)
     nn.init.zeros_(table.weight)
     with torch.no_grad():
@@ -81,13 +81,13 @@ def test_scores_are_linear_or_the_vectors_themselves(scores: Any) -> None:
 
 
 def test_vectors_that_cannot_be_scores_are_an_error() -> None:
-    with pytest.raises(
-        HydromelError, match=r"^scores that are given need one number for each of the 3 labels, but the"
-    ):
+    with pytest.raises(HydromelError, match=r"^given scores need an encoder output of size 3"):
         given().head(EncoderOf(8), LABELS, nn.Identity())
-    with pytest.raises(HydromelError, match="scores that are given need one number"):
+    with pytest.raises(HydromelError, match="given scores need an encoder output of size"):
         tag(head="count").head(EncoderOf(8), LABELS, nn.Identity())
-    with pytest.raises(HydromelError, match=r"^task.constraints=decode: counts have no transitions to constrain"):
+    with pytest.raises(
+        HydromelError, match=r"^task.constraints=decode: task.head=count has no transitions to constrain"
+    ):
         tag(head="count", span_scheme="IOB2", constraints="decode")
 
 

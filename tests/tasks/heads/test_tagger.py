@@ -1,4 +1,4 @@
-"""What a tagger makes of its scores: a softmax or a CRF, free or held to the span scheme."""
+"""The tagging head's losses and predictions: a softmax or a CRF, with or without constraints by the span scheme."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GOLD = [[0, 4, 1, 3], [], [5, 7], [0]]
 
 
 def tag(**changes: Any) -> Tag:
-    """A crf of IOBES, unless `changes` say so."""
+    """Return a task with a CRF over IOBES, with `changes` applied."""
     return answer_batches.tag(**{"span_scheme": "IOBES", "head": "crf", **changes})
 
 
@@ -39,7 +39,7 @@ def head_of(task: Tag) -> Any:
 
 
 def encoded(batch: Batch, tokens: Tensor) -> Ragged:
-    """`tokens` (N, D) of the true rows, in the layout of the batch's features; NaN in padding."""
+    """Return `tokens` (N, D) of the true rows in the layout of the batch's features, with NaN as padding."""
     assert isinstance(batch.target, Ragged)
     packed = Ragged(tokens, batch.target.rows, "packed")
     if batch.features["words"].layout == "packed":
@@ -105,7 +105,7 @@ def test_probabilities_of_a_crf_are_marginals() -> None:
 
 
 class Says(nn.Module):
-    """A model whose scores are given."""
+    """A model with given scores."""
 
     def __init__(self, head: nn.Module, scores: Tensor) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Says(nn.Module):
 
 
 def test_what_is_measured_is_what_is_decoded() -> None:
-    """I-LOC is the likeliest of a second token that only E-LOC can end; strictly read, it is no span."""
+    """I-LOC is the most likely tag of a last token where only E-LOC is legal; in strict mode it is not a span."""
     batch = tagged([[TAGS.index("B-LOC"), TAGS.index("E-LOC")]])
     scores = torch.full((2, len(TAGS)), -9.0, dtype=torch.float64)
     scores[0, TAGS.index("B-LOC")], scores[1, TAGS.index("I-LOC")], scores[1, TAGS.index("E-LOC")] = 5.0, 2.0, 1.0
@@ -133,14 +133,14 @@ def test_a_crf_over_plain_tags_has_nothing_to_forbid() -> None:
     head: Any = task.head(EncoderOf(4), vocabs, nn.Identity())
     assert head.predict(torch.zeros(7, 2), tagged(GOLD)).shape == (7,)
     with pytest.raises(
-        HydromelError, match=r"^task.constraints=decode needs spans, but task.span_scheme=null: plain t"
+        HydromelError, match=r"^task.constraints=decode needs span tags, but task.span_scheme=null means plain t"
     ):
         tag(span_scheme=None, constraints="decode")
 
 
 def test_a_softmax_is_not_constrained_in_training() -> None:
     for constraints in ("train", "both"):
-        with pytest.raises(HydromelError, match=rf"^task.constraints={constraints}: training a softmax has no trans"):
+        with pytest.raises(HydromelError, match=rf"^task.constraints={constraints}: a softmax has no trans"):
             tag(head="softmax", constraints=constraints)
 
 
@@ -148,6 +148,6 @@ def test_gold_tags_that_a_constrained_crf_cannot_learn_are_named() -> None:
     train = pa.table({"tags": pa.array([["O"], ["O", "I-PER"]], pa.list_(pa.string()))})
     for constraints in ("none", "decode"):
         assert "I-PER" in tag(constraints=constraints).target_vocab(train, {}).tokens
-    with pytest.raises(HydromelError, match=r"^row 2, token 2: 'I-PER' may not stand there in IOBES; a crf whose"):
+    with pytest.raises(HydromelError, match=r"^row 2, token 2: tag 'I-PER' is illegal here in IOBES, and a CRF with"):
         tag(constraints="train").target_vocab(train, {})
     assert tag(span_scheme="IOB2", train_scheme="IOBES", constraints="both").target_vocab(train, {})  # converted: legal

@@ -7,7 +7,7 @@ from tasks.metrics.calibration import calibration
 
 
 def slow_ece(probability: list[float], right: list[bool]) -> float:
-    """Percent, from the definition: bins (0, 0.1], (0.1, 0.2], ... of which the first holds 0 too."""
+    """Compute percentages by the definition, with the bins [0, 0.1], (0.1, 0.2], ..."""
     total = 0.0
     for number in range(10):
         inside = [

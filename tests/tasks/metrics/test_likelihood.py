@@ -1,4 +1,4 @@
-"""Perplexity by place and by frequency, against loops; every token is in one bin."""
+"""Perplexity by position and by frequency, compared with loops; every token is in exactly one bin."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.metrics.likelihood import by_frequency, by_position
 
 
 def test_the_bins_of_a_worked_case() -> None:
-    """Lines of 1, 5 and 3 tokens, of which the k-th costs k nats."""
+    """Lines of 1, 5 and 3 tokens; the k-th token costs k nats."""
     nats = np.array([1.0, 1, 2, 3, 4, 5, 1, 2, 3])
     begins = np.array([True, True, False, False, False, False, True, False, False])
     expected = [(1, 1, 3, 1.0), (2, 2, 2, 2.0), (3, 4, 3, 10 / 3), (5, 8, 1, 5.0)]

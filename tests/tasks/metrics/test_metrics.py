@@ -1,4 +1,4 @@
-"""Metrics against seqeval, hand counts and plain loops."""
+"""Metrics, compared with seqeval, hand counts and plain loops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SEQEVAL = {"IOB1": IOB1, "IOB2": IOB2, "IOBES": IOBES}
 
 
 def measure(metric: Any, scores: torch.Tensor, split: Batch, order: np.ndarray, batch_size: int) -> dict[str, Any]:
-    """The metric, fed with rows in some order and batches of some size."""
+    """Return the metric after adding rows in a given order, in batches of a given size."""
     by_token = not isinstance(split.target, torch.Tensor)
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
@@ -39,7 +39,7 @@ def measure(metric: Any, scores: torch.Tensor, split: Batch, order: np.ndarray, 
 
 
 def random_tagging(n_tags: int, seed: int, n_rows: int) -> tuple[Batch, torch.Tensor]:
-    """Gold tags, and scores that are right somewhat more often than by chance."""
+    """Return gold tags, and scores that are correct somewhat more often than by chance."""
     rng = np.random.default_rng(seed)
     rows = [rng.integers(0, n_tags, rng.integers(0, 10)).tolist() for _ in range(n_rows)]
     gold = torch.tensor([tag for row in rows for tag in row])
@@ -88,7 +88,7 @@ def test_span_figures_are_those_of_seqeval(scheme: str) -> None:
 
 
 def test_default_calls_a_wrong_iobes_answer_right() -> None:
-    """Why the headline of IOBES is strict."""
+    """The reason why the headline mode of IOBES is strict."""
     names = all_tags(["PER"], "IOBES")
     metric = SpanMetric(tags=names, scheme="IOBES")
     gold = [names.index(tag) for tag in ("B-PER", "E-PER", "O")]
@@ -121,7 +121,7 @@ def test_figures_of_nothing_are_zero() -> None:
 
 
 def test_labels_by_hand() -> None:
-    """a: 2 of 3 found, and 1 of b called a; c is never gold nor predicted, so no part of the mean."""
+    """Of a, 2 of 3 are found, and one b is predicted as a; c is neither gold nor predicted, so not part of the mean."""
     metric = LabelMetric(labels=["a", "b", "c"])
     metric.update(ids([0, 0, 1, 0, 1]), labelled([0, 0, 0, 1, 1]))
     figures = metric.compute()
@@ -180,7 +180,7 @@ def test_perplexity_of_half_precision_scores_is_summed_in_full() -> None:
 
 def test_perplexity_beyond_a_float_is_infinite_and_of_nothing_is_an_error() -> None:
     metric = PerplexityMetric(per_character=False)
-    with pytest.raises(HydromelError, match="perplexity of no tokens is undefined"):
+    with pytest.raises(HydromelError, match="perplexity is undefined: this split has no rows"):
         metric.compute()
     metric.add(torch.tensor([5000.0]))
     assert metric.compute()["perplexity"] == math.inf
@@ -201,7 +201,7 @@ def test_fifty_thousand_sentences_take_no_time() -> None:
 
 @pytest.mark.data
 def test_real_tags_and_predictions_of_wnut17() -> None:
-    """Predictions: every token's most frequent tag in train."""
+    """Predict every token's most frequent tag in the training set."""
     folder = Path(DATA) / "tagging/wnut17"
     train = read(folder / "wnut17train.conll")
     test = read(folder / "emerging.test.annotated")

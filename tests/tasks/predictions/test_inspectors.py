@@ -1,4 +1,4 @@
-"""Files of predictions: every column of the data, in its own order, and figures that another program counts alike."""
+"""Files of predictions: all columns of the data, in its order, and figures that another program reproduces."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VOCABS = {"target": Vocab(("a", "b", "c", "d"), unk=None)}
 
 
 def sentences(path: Path) -> list[list[str]]:
-    """The lines of each sentence of a column file."""
+    """Return the lines of each sentence of a column file."""
     return [part.split("\n") for part in path.read_text(encoding="utf-8").strip("\n").split("\n\n")]
 
 
@@ -227,7 +227,10 @@ def test_a_sentence_that_is_gone_is_named(tmp_path: Path) -> None:
     corpus = build(config(*column_options(tmp_path))["dataset"], "dataset", {})
     table = corpus.read()["test"]
     (tmp_path / "test").write_text(COLUMNS[COLUMNS.index("# inside") :], encoding="utf-8")
-    with pytest.raises(HydromelError, match=rf"^{tmp_path / 'test'}:8: no sentence begins here any more$"):
+    with pytest.raises(
+        HydromelError,
+        match=rf"^{tmp_path / 'test'}:8: no sentence starts here any more; the file has changed since it was read$",
+    ):
         token_texts(corpus, table)
 
 
@@ -256,7 +259,7 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
     batches = [split.select(rows) for rows in np.array_split(rng.permutation(20), -(-20 // size))]
 
     class Given(torch.nn.Module):
-        """Scores that were fixed for each token."""
+        """A model with fixed scores for each token."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -319,4 +322,4 @@ def test_the_listing_is_limited_and_says_so() -> None:
     text = listing([(number, number + 1, 0) for number in range(len(rows))], [], rows)
     shown = text.count("\nrow ")
     assert SHOWN / 2 < shown <= SHOWN
-    assert f"== missed: {len(rows)}, {shown} of them here (" in text
+    assert f"== missed: {len(rows)}, {shown} of them shown (" in text

@@ -1,4 +1,4 @@
-"""What may follow what is what `illegal`, which reads whole rows, does not flag."""
+"""The allowed transitions are exactly those that `illegal`, which checks whole rows, does not report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kinds of errors against a plain reading of their definitions."""
+"""Kinds of errors, compared with a direct implementation of their definitions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_kinds_by_hand(gold: list[Span], predicted: list[Span], expected: list[s
 
 
 def spans_of(row: list[tuple[int, int]]) -> list[Span]:
-    """Pieces (tokens, type or -1) to spans."""
+    """Convert pieces (number of tokens, type or -1) to spans."""
     found, at = [], 0
     for length, kind in row:
         if kind >= 0:

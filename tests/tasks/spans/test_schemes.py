@@ -1,4 +1,4 @@
-"""Conversion among schemes: there and back gives the same tags, and every scheme says the same spans."""
+"""Conversion between schemes: it is reversible, and every scheme encodes the same spans."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ rows_of_pieces = st.lists(
 
 
 def tags_of(row: Row, scheme: str) -> list[str]:
-    """The definition of each scheme, piece by piece."""
+    """Encode spans by the definition of each scheme, piece by piece."""
     tags: list[str] = []
     before = None
     for length, kind in row:

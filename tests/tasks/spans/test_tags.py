@@ -1,4 +1,4 @@
-"""Spans against seqeval and against slow, obvious readings."""
+"""Spans, compared with seqeval and with direct implementations of the definitions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def flat(rows: list[list[str]]) -> tuple[list[str], np.ndarray]:
 
 
 def random_rows(scheme: str, seed: int, n_rows: int = 3000) -> list[list[str]]:
-    """Legal and illegal alike: any tag of the scheme anywhere; rows of length 0 and 1 too."""
+    """Return random rows, legal or not: any tag of the scheme anywhere, including rows of length 0 and 1."""
     rng = np.random.default_rng(seed)
     tags = all_tags(TYPES, scheme)
     weights = np.array([len(tags) / 3, *[1.0] * (len(tags) - 1)])
@@ -78,7 +78,7 @@ def test_prefixes_that_a_scheme_lacks_are_outside_in_strict_mode() -> None:
 
 
 def test_iob1_drops_the_span_that_seqeval_drops() -> None:
-    """Its table of ends lacks B before a B of another type; the middle span is legal all the same."""
+    """seqeval's end patterns lack B before a B of another type, although the middle span is legal."""
     rows = [["I-PER", "B-PER", "B-LOC"]]
     assert by_seqeval(rows, "IOB1", "strict") == {(0, 0, 1, "PER")}
     assert found(rows, "IOB1", "strict") == {(0, 0, 1, "PER")}
@@ -98,7 +98,7 @@ def test_no_span_reaches_over_the_end_of_a_row() -> None:
 
 
 def slow_illegal(row: list[str], scheme: str) -> Iterator[int]:
-    """The definition, tag by tag."""
+    """Find illegal tags by the definition, tag by tag."""
     prefix, kind = "O", ""
     for position, tag in enumerate(row):
         before, kind_before = prefix, kind

@@ -1,4 +1,4 @@
-"""fastText models as fastText wrote them (fasttext/make.py beside this file), against what it says of them."""
+"""fastText models written by fastText (fasttext/make.py in this folder), compared with its own results."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_lower_case_comes_before_ngrams() -> None:
 
 
 def hash_of(ngram: str) -> int:
-    """FNV-1a of bytes extended by their sign, as `Dictionary::hash` has it."""
+    """Compute FNV-1a over sign-extended bytes, like `Dictionary::hash`."""
     value = 2166136261
     for byte in ngram.encode():
         value = ((value ^ ((byte - 256 if byte > 127 else byte) % 2**32)) * 16777619) % 2**32
@@ -89,7 +89,7 @@ def test_a_model_that_is_cut_anywhere_is_one_line(name: str, tmp_path: Path) -> 
     whole, cut = (FOLDER / f"{name}.bin").read_bytes(), tmp_path / "cut.bin"
     for end in [*range(4, 160), *range(160, len(whole), 211), len(whole) - 1]:
         cut.write_bytes(whole[:end])
-        with pytest.raises(HydromelError, match=r"^[^\n]*cut\.bin: cut off, or damaged: [^\n]*$"):
+        with pytest.raises(HydromelError, match=r"^[^\n]*cut\.bin: truncated or damaged: [^\n]*$"):
             find_vectors(cut, ["ka"], lowercase_if_missing=False)
 
 
@@ -124,7 +124,7 @@ def test_models_of_labels_of_version_11_have_no_ngrams(tmp_path: Path) -> None:
 
 
 def test_other_versions_are_named(tmp_path: Path) -> None:
-    with pytest.raises(HydromelError, match=r"model of version 10; versions 11 and 12 can be read"):
+    with pytest.raises(HydromelError, match=r"model of version 10; use one of version 11 or 12"):
         find_vectors(patched(tmp_path / "older.bin", _VERSION, 10), ["ka"], lowercase_if_missing=False)
 
 
@@ -135,5 +135,5 @@ def test_a_number_that_is_not_finite_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "nan.bin"
     begin = len(whole) - 4 * 10 * 89 - 17 - 4 * 10 * (200 + 89)  # the output matrix stands behind the input one
     broken.write_bytes(whole[:begin] + struct.pack("<f", float("nan")) * (10 * 289) + whole[begin + 40 * 289 :])
-    with pytest.raises(HydromelError, match=r"nan\.bin: the vector of 'ka' holds a number that is not finite"):
+    with pytest.raises(HydromelError, match=r"nan\.bin: the vector of 'ka' contains a number that is not finite"):
         find_vectors(broken, ["ka"], lowercase_if_missing=False)

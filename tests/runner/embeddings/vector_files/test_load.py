@@ -1,4 +1,4 @@
-"""Text and binary files of vectors: what is read, and what is said of files that are wrong."""
+"""Text and binary vector files: the vectors that are read, and the messages for malformed files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_format_is_told_by_the_content(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("lowercase", [False, True])
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_asked_again_says_the_same(name: str, lowercase: bool, tmp_path: Path) -> None:
-    """With longer and shorter words beside those that it has, in whatever order."""
+    """Query the words of the file mixed with longer and shorter ones, in any order."""
     asked = [["é", "the", "th", "thee", "Ann"], [], ["ANN", "nn", "ann", ""], ["THE"], ["unseen"], ["é", "the"]]
     slow = [found_in(tmp_path / "v", FILES[name], *words, lowercase=lowercase) for words in asked]
     opened = VectorFile(tmp_path / "v")
@@ -84,12 +84,12 @@ def test_a_file_that_is_asked_again_says_the_same(name: str, lowercase: bool, tm
 
 
 def test_what_is_wrong_is_said_of_a_file_that_is_asked_again(tmp_path: Path) -> None:
-    """By the line, as at the first time, of words that were not looked at before."""
+    """Errors name the line, as in the first read, for words that were not parsed before."""
     (tmp_path / "v").write_text("a 1.0\n\nb x\nc nan\nd 1.0\nd 2.0", encoding="utf-8")
     opened = VectorFile(tmp_path / "v")
     assert opened.find(["a"], False)[0].tolist() == [[1.0]]
-    wrong = {"b": "v:3: 'x' is no number", "c": "v:4: the vector of 'c' holds nan"}
-    for word, line in (wrong | {"d": "v:6: 'd' is there twice, the first time in line 5"}).items():
+    wrong = {"b": "v:3: 'x' is not a number", "c": "v:4: the vector of 'c' holds nan"}
+    for word, line in (wrong | {"d": "v:6: duplicate word 'd', first in line 5"}).items():
         with pytest.raises(HydromelError, match=line):
             opened.find(["a", word], False)
 
@@ -139,7 +139,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters=" \t\n\v\f\r"), 
 def test_blocks_of_any_size_read_the_same(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, list[float]], block: int
 ) -> None:
-    """And every number is read as Python reads it."""
+    """The block size does not matter, and numbers are parsed as in Python."""
     path = tmp_path_factory.getbasetemp() / "blocks.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_text, "_BLOCK_BYTES", block)
@@ -166,21 +166,24 @@ WRONG = {
     "GloVe text: a row too short": ("the 1.0 2.0\nAnn 1.0\n", r"v:2: 1 numbers; line 1 has 2"),
     "GloVe text: a row too long": ("the 1.0 2.0\nx 1.0 2.0\nAnn 1.0 2.0 3.0\n", r"v:3: 3 numbers; line 1 has 2"),
     "word2vec text: another size": ("2 3\nthe 1.0 2.0\nAnn 1.0 2.0\n", r"v:2: 2 numbers; the first line says 3"),
-    "word2vec text: cut": ("3 2\nthe 1.0 2.0\nAnn 1.0 2.0\n", r"v:1: the first line says 3 words, the file has 2"),
+    "word2vec text: cut": ("3 2\nthe 1.0 2.0\nAnn 1.0 2.0\n", r"v:1: the first line says 3 words, but the file has 2"),
     "word2vec text: cut in a row": ("3 2\nthe 1.0 2.0\nAnn 1.", r"v:3: 1 numbers; the first line says 2"),
-    "no number": ("the 1.0 2.0\nAnn 1.0 x2\n", r"v:2: 'x2' is no number"),
+    "not a number": ("the 1.0 2.0\nAnn 1.0 x2\n", r"v:2: 'x2' is not a number"),
     "nan": ("the 1.0 2.0\nAnn nan 2.0\n", r"v:2: the vector of 'Ann' holds nan"),
     "too large": ("the 1.0 2.0\nAnn 1.0 1e99\n", r"v:2: the vector of 'Ann' holds inf"),
-    "twice": ("the 1.0 2.0\nAnn 1.0 2.0\nthe 3.0 4.0\n", r"v:3: 'the' is there twice, the first time in line 1"),
+    "twice": ("the 1.0 2.0\nAnn 1.0 2.0\nthe 3.0 4.0\n", r"v:3: duplicate word 'the', first in line 1"),
     "twice, far apart": (
         "the 1.0 2.0\n" + "".join(f"w{i} 1.0 2.0\n" for i in range(50_000)) + "the 1.0 2.0\n",
-        r"v:50002: 'the' is there twice, the first time in line 1",
+        r"v:50002: duplicate word 'the', first in line 1",
     ),
     "empty": ("", r"v: the file is empty"),
-    "prose": ("It was a bright cold day in April\n", r"v:1: 'It was .* April' is no word with its numbers; use GloVe"),
-    "spaces": ("  \n \n", r"v:1: '' is no word with its numbers"),
-    "no words": ("0 3\n", r"v:1: the first line says 0 words of 3 numbers; both must be above 0"),
-    "no size": ("3 0\na\n", r"v:1: the first line says 3 words of 0 numbers"),
+    "prose": (
+        "It was a bright cold day in April\n",
+        r"v:1: 'It was .* April' is not a word followed by numbers; use GloVe",
+    ),
+    "spaces": ("  \n \n", r"v:1: '' is not a word followed by numbers"),
+    "no words": ("0 3\n", r"v:1: the first line says 0 words of size 3; both must be above 0"),
+    "no size": ("3 0\na\n", r"v:1: the first line says 3 words of size 0"),
 }
 
 
@@ -194,12 +197,14 @@ def test_what_is_wrong_is_said_in_one_line(name: str, tmp_path: Path) -> None:
 def test_binary_files_that_are_wrong(tmp_path: Path) -> None:
     whole = binary_of(ROWS)
     for end in range(5, len(whole)):
-        with pytest.raises(HydromelError, match=r"^[^\n]*v: cut off in word \d of 4 [^\n]*$|^[^\n]*v:\d: \d numbers"):
+        with pytest.raises(
+            HydromelError, match=r"^[^\n]*v: the file ends within word \d of 4 [^\n]*$|^[^\n]*v:\d: \d numbers"
+        ):
             found_in(tmp_path / "v", whole[:end], "the")
-    with pytest.raises(HydromelError, match=r"v: 3 bytes after the last of 4 words; the first line is wrong"):
+    with pytest.raises(HydromelError, match=r"v: 3 bytes follow the last of 4 words; the first line is wrong"):
         found_in(tmp_path / "v", whole + b"abc", "the")
     twice = binary_of(ROWS | {"x": [1.0, 2.0, 3.0]}).replace(b"x ", b"the ")
-    with pytest.raises(HydromelError, match=r"v, word 5: 'the' is there twice, the first time in word 1"):
+    with pytest.raises(HydromelError, match=r"v, word 5: duplicate word 'the', first in word 1"):
         found_in(tmp_path / "v", twice, "the")
     with pytest.raises(HydromelError, match=r"v, word 2: the vector of 'Ann' holds nan"):
         found_in(tmp_path / "v", binary_of(ROWS | {"Ann": [1.0, float("nan"), 0.0]}), "Ann")
@@ -211,7 +216,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     for magic, name in ((b"\x1f\x8b\x08", "gzip"), (b"PK\x03\x04", "zip"), (b"BZh9", "bzip2")):
         with pytest.raises(HydromelError, match=rf"v: a {name} file; unpack it first"):
             found_in(tmp_path / "v", magic + b"rest of it", "a")
-    with pytest.raises(HydromelError, match=r"model\.bin:1: '.*' is no word with its numbers"):
+    with pytest.raises(HydromelError, match=r"model\.bin:1: '.*' is not a word followed by numbers"):
         found_in(tmp_path / "model.bin", bytes(range(1, 256)) * 9, "a")
 
 

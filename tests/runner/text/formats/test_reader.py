@@ -1,4 +1,4 @@
-"""Passages: every line once, in order, and no more of a text in memory than was asked for."""
+"""Passages: every line once, in order, and no more text in memory than requested."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_text_without_end_is_read_as_far_as_it_is_asked_for() -> None:
 
 def test_what_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CHARACTERS", 100)
-    with pytest.raises(HydromelError, match=r"x:2: no blank line for 10\d characters"):
+    with pytest.raises(HydromelError, match=r"x:2: no blank line in the 10\d characters"):
         list(passages(iter(["", *["a"] * 99]), "x", 1, lambda line: not line))
 
 
@@ -55,7 +55,7 @@ def test_lines_are_those_of_the_text(packed: bool) -> None:
     [
         (b"a\nb\xff\n", r"x:2: byte 2 of the line \(0xff\) is not utf-8.*--encoding"),
         (gzip.compress(b"a\n" * 99, mtime=0)[:-9], "x: cannot be read"),
-        (b"a\n" + b"b" * 100, "x:2: a line of more than 50 bytes"),
+        (b"a\n" + b"b" * 100, "x:2: the line has more than 50 bytes"),
     ],
     ids=["encoding", "gzip", "length"],
 )

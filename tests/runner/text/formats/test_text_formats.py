@@ -1,4 +1,4 @@
-"""Formats: the rows of a text, and the text again with answers in their places."""
+"""Text formats: parsing the rows of a text, and writing the text with predictions in the right places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def passage(text: str) -> Passage:
 
 
 def answered(wanted: TextFormat, text: str, *columns: str, probable: bool = False, label: bool = False) -> list[str]:
-    """The text with tokens in capitals as tags (or how many there are as label), a share of 0.25 as probability."""
+    """Write the text with upper-case tokens as tags (or their number as label) and the probability 0.25."""
     parsed = wanted.parse(passage(text), ["tokens", *columns])
     rows = parsed.table["tokens"].to_pylist()
     strings = pa.array([str(len(row)) for row in rows] if label else [[token.upper() for token in row] for row in rows])
@@ -66,8 +66,8 @@ def test_lines_that_hold_no_token_get_no_tag() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a\tb\tc\nd\te", "x:12: 2 tab-separated columns; lines before have 3"),
-        ("a", "x:11: 1 tab-separated columns, but pos is asked for in column 1"),
+        ("a\tb\tc\nd\te", "x:12: 2 tab-separated columns; earlier lines have 3"),
+        ("a", "x:11: 1 tab-separated columns, but pos is column 1"),
         ("\na\tb\n\tc", r"x:13: column 0 \(tokens\) is empty"),
     ],
 )
@@ -77,9 +77,11 @@ def test_malformed_columns(text: str, expected: str) -> None:
 
 
 def test_lines_of_tokens_are_no_columns() -> None:
-    """One column is, and so are a few tokens that hold spaces."""
+    """A single column is valid, even if a few tokens contain spaces."""
     for text in ("the cat sat\n\non mats", "cat NOUN\nsat VERB"):
-        with pytest.raises(HydromelError, match=r"x:11: no tab, but spaces; use --format lines .* --separator space"):
+        with pytest.raises(
+            HydromelError, match=r"x:11: the line has spaces but no tab; use --format lines .* --separator space"
+        ):
             Columns("tab", {"tokens": 0}).parse(passage(text), ["tokens"])
     parsed = Columns("tab", {"tokens": 0}).parse(passage("10 000\ncats\n\nsat "), ["tokens"])
     assert parsed.table["tokens"].to_pylist() == [["10 000", "cats"], ["sat "]]
@@ -88,12 +90,12 @@ def test_lines_of_tokens_are_no_columns() -> None:
 def test_columns_are_as_many_in_every_passage() -> None:
     wanted = Columns("tab", {"tokens": 0})
     wanted.parse(passage("a\tb"), ["tokens"])
-    with pytest.raises(HydromelError, match="lines before have 2"):
+    with pytest.raises(HydromelError, match="earlier lines have 2"):
         wanted.parse(passage("a"), ["tokens"])
 
 
 def test_columns_have_no_room_for_labels_nor_unnamed_columns() -> None:
-    with pytest.raises(HydromelError, match="labels rows"):
+    with pytest.raises(HydromelError, match="one label per row"):
         Columns("tab", {"tokens": 0}).check(["tokens"], "label")
     with pytest.raises(HydromelError, match="'pos'"):
         Columns("tab", {"tokens": 0}).check(["tokens", "pos"], "tags")
@@ -130,8 +132,8 @@ def test_json_has_further_columns() -> None:
         ('{"tokens": "a b"}', "field 'tokens' is 'a b'; expected a list of strings"),
         ('{"tokens": ["a", 1]}', "expected a list of strings"),
         ('{"text": 3}', "field 'text' is 3; expected a string"),
-        ('{"text": "\\ud800"}', "half a surrogate pair"),
-        ('{"tokens": ["a"], "tags": 1}', "has a field 'tags' already; give the answers another with --field"),
+        ('{"text": "\\ud800"}', "an unpaired surrogate"),
+        ('{"tokens": ["a"], "tags": 1}', "already has a field 'tags'; use --field NAME"),
     ],
 )
 def test_malformed_json(line: str, expected: str) -> None:

@@ -1,4 +1,4 @@
-"""The built-in corpora: roles by hand and against the syntax tree, splits without leaks, sizes, fingerprints."""
+"""The built-in corpora: roles by hand and from the syntax tree, splits without leaks, sizes, fingerprints."""
 
 import ast
 import gc
@@ -20,7 +20,7 @@ NAMES = ("stdlib_roles", "stdlib_modules", "stdlib_words", "stdlib_chars")
 
 
 def spans(line) -> list[tuple[str, str]]:
-    """(role, text) of the spans of a logical line, read tag by tag."""
+    """Return (role, text) of each span of a logical line, decoded tag by tag."""
     found: list[tuple[str, str]] = []
     for token, tag in zip(line.tokens, line.tags, strict=True):
         if tag.startswith("B-"):
@@ -38,7 +38,7 @@ def rows(table, column="tokens") -> list[tuple[str, ...]]:
 
 @pytest.fixture(scope="module")
 def small():
-    """Each corpus in its small size."""
+    """Return each corpus in its small size."""
     readers = {
         "stdlib_roles": corpora.StdlibRoles(name="stdlib_roles", size="small", span_scheme="IOB2"),
         "stdlib_modules": corpora.StdlibModules(name="stdlib_modules", size="small"),
@@ -50,7 +50,7 @@ def small():
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """`library(files)` makes a standard library of these files (name -> text or bytes) the running one."""
+    """Return `library(files)`, which replaces the standard library by these files (name -> text or bytes)."""
     monkeypatch.setattr(source.sysconfig, "get_path", lambda _: str(tmp_path))
 
     def build(files):
@@ -63,12 +63,12 @@ def library(tmp_path, monkeypatch):
 
 
 def names_in(split: str, folder: str = ""):
-    """Names of files that fall into a split."""
+    """Yield names of files that belong to a split."""
     return (name for i in count() if split_of(name := f"{folder}m{i}.py") == split)
 
 
 def filled(folder: str = "") -> dict[str, str]:
-    """A file with a docstring for each split."""
+    """Return a file with a docstring for each split."""
     return {
         next(names_in(split, folder)): f'"""This is the module of the {split} split."""\nx_{split} = 1\n'
         for split in SPLITS
@@ -223,7 +223,7 @@ def test_what_is_no_python_is_a_syntax_error():
 
 
 def outside_of_strings(tree):
-    """Every node, by recursion, but those inside of f-strings."""
+    """Yield every node, by recursion, except those inside f-strings."""
     yield tree
     if not isinstance(tree, ast.JoinedStr):
         for child in ast.iter_child_nodes(tree):

@@ -1,7 +1,7 @@
-"""Makes the models beside it and what fastText itself says of them: `pip install fasttext`, then run this.
+"""Make the models in this folder and fastText's own results for them: `pip install fasttext`, then run this script.
 
-They are made-up words of several scripts, trained for a moment: small, but written by the program whose format it is.
-Threads and dimensions are tens: fastText fills a matrix with its first numbers in ten blocks, one a thread.
+The words are made up, in several scripts, and trained briefly: the files are small, but written by fastText itself.
+Threads and dimensions are multiples of ten: fastText initialises a matrix in ten blocks, one per thread.
 """
 
 from __future__ import annotations
