@@ -48,7 +48,7 @@ def test_a_size_is_the_largest_that_is_a_number() -> None:
     assert fault.finding is LEAK
     assert fault.checks == ["company", "huge", "nan"]
     (fault,) = faults(found[2:])
-    assert "output is lost: NaN or infinite (rows 0, 2" in fault.lines[0]
+    assert "output is NaN or infinite (rows 0, 2" in fault.lines[0]
     (fault,) = faults([failed("extremes", replace(lost, quantity="error"))])
     assert "error is an error (rows" in fault.lines[0]
 

@@ -287,6 +287,6 @@ def test_an_audit_that_could_check_nothing_does_not_pass() -> None:
     report = audit_module(NoHalf((torch.float64, torch.float32)), examples(), collate)
     assert not report.failures()
     assert not report.passed
-    assert closing(report)[-1] == "Undecided: no check was made."
-    with pytest.raises(AssertionError, match="no check was made"):
+    assert closing(report)[-1] == "Undecided: no check was run."
+    with pytest.raises(AssertionError, match="no check was run"):
         report.raise_if_failed()
