@@ -191,7 +191,8 @@ def read_vocabs(folder: Path) -> dict[str, Vocab]:
                 raise ValueError(f"the unknown token of '{name}' is {vocab.unk!r}, not an id below {len(vocab)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise HydromelError(
-            f"{path}: damaged file, it holds no vocabularies ({type(error).__name__}: {error}); restore it or train again"
+            f"{path}: damaged file, it holds no vocabularies ({type(error).__name__}: {error}); restore it or train "
+            "again"
         ) from error
     if TARGET not in vocabs:
         raise HydromelError(f"{path}: damaged file, it lacks '{TARGET}'; restore it or train again")

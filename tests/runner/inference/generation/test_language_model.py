@@ -115,12 +115,12 @@ def test_models_that_cannot_be_gone_on_from() -> None:
     run = trained("none")
     run.model.encoder = Forgetful()
     model = language_model(run)
-    with pytest.raises(HydromelError, match=r"^run: its encoder \(Forgetful\) carries no state from token to token$"):
+    with pytest.raises(HydromelError, match=r"^run: its encoder \(Forgetful\) carries no state from token to token; use a run with"):
         model.read(model.prompts(["a b"]))
     prompts = model.prompts([""])
     with pytest.raises(HydromelError, match="carries no state"):
         model.step(prompts.last, model.read(prompts))
     run = trained("none")
     features = run.features | {"pos": replace(run.features["words"], column="pos")}  # type: ignore[type-var]
-    with pytest.raises(HydromelError, match="inputs are made of the columns pos, tokens, and of a text"):
+    with pytest.raises(HydromelError, match="inputs need the columns pos, tokens, but a generated text"):
         language_model(replace(run, features=features))
