@@ -118,7 +118,7 @@ class LineScorer:
         longest = int(lengths.max())
         if longest > WINDOW and self.cuts_ngrams:
             raise HydromelError(
-                f"{self.model.where}: a line has {longest:,} tokens; embedding=ngrams reads lines of at most {WINDOW:,}"
+                f"{self.model.where}: embedding=ngrams reads lines of at most {WINDOW:,} tokens, got {longest:,}"
             )
         for first in range(0, longest, WINDOW):
             rows, places = spans(starts + np.minimum(first, lengths), np.clip(lengths - first, 0, WINDOW), _CPU)

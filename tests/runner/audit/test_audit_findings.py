@@ -64,7 +64,7 @@ def test_losses_of_single_examples_are_compared() -> None:
     audit_module(Scores(), rows(), collate, loss=per_row).raise_if_failed()
     padded = audit_module(Scores(), rows(), collate, loss=lambda output, some: output.pow(2).sum((1, 2)))
     assert not padded.passed
-    with pytest.raises(HydromelError, match=r"loss gave a tensor of shape \(\d, 3\)"):
+    with pytest.raises(HydromelError, match=r"loss returned a tensor of shape \(\d, 3\)"):
         audit_module(Scores(), rows(), collate, loss=lambda output, some: output.sum(1))
 
 
@@ -95,12 +95,12 @@ class Nothing:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"modes": ()}, r"modes=\(\): give a tuple of eval, train"),
-        ({"modes": "eval"}, "modes='eval': give a tuple"),
-        ({"modes": ("evaluate",)}, "give a tuple of eval, train"),
-        ({"arithmetics": ("float16",)}, "give a tuple of float64, float32, bf16, fp16"),
+        ({"modes": ()}, r"modes=\(\); pass a tuple of eval, train"),
+        ({"modes": "eval"}, "modes='eval'; pass a tuple"),
+        ({"modes": ("evaluate",)}, "pass a tuple of eval, train"),
+        ({"arithmetics": ("float16",)}, "pass a tuple of float64, float32, bf16, fp16"),
         ({"arithmetics": "float32"}, "arithmetics='float32'"),
-        ({"metric": Nothing}, "metric.compute gave no number"),
+        ({"metric": Nothing}, r"metric.compute\(\) returned no number"),
         ({"metric": Nothing()}, "metric"),
         ({"loss": lambda output, some: 1 / 0}, "loss raised ZeroDivisionError"),
         ({"answers": lambda output, lengths: 5}, "answers"),
@@ -119,17 +119,20 @@ def test_a_collate_function_that_pads_as_it_likes_is_told() -> None:
     def own_content(some: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
         return Padding(padding.widen).stack(some), padding.mask([len(row) for row in some])
 
-    for wrong, expected in ((own_width, "does not pad to the width"), (own_content, "does not put padding.fill")):
+    for wrong, expected in (
+        (own_width, "does not pad to the requested width"),
+        (own_content, "does not write padding.fill"),
+    ):
         with pytest.raises(HydromelError, match=expected):
             audit_module(Scores(), rows(), wrong)
-    with pytest.raises(HydromelError, match="collate gave a list"):
+    with pytest.raises(HydromelError, match="collate returned a list"):
         audit_module(Scores(), rows(), lambda some, padding: list(collate(some, padding)))
     with pytest.raises(HydromelError, match="collate raised TypeError"):
         audit_module(Scores(), rows(), lambda some: some)  # type: ignore[arg-type, misc]
 
 
 def test_no_module() -> None:
-    with pytest.raises(HydromelError, match=r"module is a function; give a torch\.nn\.Module"):
+    with pytest.raises(HydromelError, match=r"module is a function; pass a torch\.nn\.Module"):
         audit_module(lambda x, mask: x, rows(), collate)  # type: ignore[arg-type]
 
 

@@ -212,10 +212,10 @@ def test_errors_of_the_adapter() -> None:
     with pytest.raises(HydromelError, match="at least two examples, got 1"):
         audit_module(Pool(), examples((3,)), collate)
     with pytest.raises(
-        HydromelError, match=r"cannot tell which piece of part 1 of the output .*shapes .*; give answers="
+        HydromelError, match=r"cannot split tensor 1 of the output into examples .*shapes .*; pass answers="
     ):
         audit_module(nn.Flatten(0), examples(), lambda rows, padding: padding.stack(rows))
-    with pytest.raises(HydromelError, match="answers gave 1 tensors for"):
+    with pytest.raises(HydromelError, match="answers returned 1 tensors for"):
         audit_module(Pool(), examples(), collate, answers=lambda output, lengths: [output])
 
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_read_in_windows_is_said(monkeypatch: pytest.MonkeyPatch)
     ).double()
     with pytest.raises(HydromelError, match="at most 4 tokens"):
         LineScorer(language_model(run), False, 2).score(["a b c a"])
-    with pytest.raises(HydromelError, match="earlier windows"):
+    with pytest.raises(HydromelError, match="cannot read a text in windows"):
         LineScorer(language_model(run), True, 2)
 
 
