@@ -110,60 +110,60 @@ def answer(t: Training, split: Batch) -> Said:
     """Run the current model over a split once; metrics, tables and files are all computed from the result."""
     t.clock.start()
     if t.metric().takes == "losses":
-        said: Said = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
+        results: Said = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
     else:
         batches = t.batching.evaluation(split.to(t.clock.device), t.settings.eval_batch_size)
-        said = predict(t.model, t.head, batches, t.bf16)
+        results = predict(t.model, t.head, batches, t.bf16)
     t.clock.lap("evaluation")
     t.clock.settle()
-    return said
+    return results
 
 
-def figures(t: Training, said: Said, split: Batch) -> dict[str, Any]:
+def figures(t: Training, results: Said, split: Batch) -> dict[str, Any]:
     """Return the task's metric over the results of a whole split."""
     metric = t.metric()
-    metric.update(torch.from_numpy(flat(said)), split)
+    metric.update(torch.from_numpy(flat(results)), split)
     return metric.compute()
 
 
-def flat(said: Said) -> npt.NDArray[Any]:
+def flat(results: Said) -> npt.NDArray[Any]:
     """Return (N,) the input of metrics: predictions, or losses."""
-    return said.answers if isinstance(said, Predictions) else said
+    return results.answers if isinstance(results, Predictions) else results
 
 
-def inspect(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
+def inspect(t: Training, data: Data, name: str, results: Said, config: Config) -> dict[str, Any]:
     """Return tables of detail of split `name`, and write its outcomes and predictions to the run's folder.
 
     A file that cannot be written causes a warning, not an error, so that the run keeps its other results.
     """
     t.clock.start()
     try:
-        write_outcomes(t.task, flat(said), name, data.splits[name], data.vocabs, Path(t.run.path))
+        write_outcomes(t.task, flat(results), name, data.splits[name], data.vocabs, Path(t.run.path))
     except HydromelError as error:
         log.warning("the outcomes of %s are not written: %s", name, error)
-    tables = _tables(t, data, name, said, config) if config["predictions"] else {}
+    tables = _tables(t, data, name, results, config) if config["predictions"] else {}
     t.clock.lap("tracking")
     t.clock.settle()
     return tables
 
 
-def _tables(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
+def _tables(t: Training, data: Data, name: str, results: Said, config: Config) -> dict[str, Any]:
     split = data.splits[name]
-    if not isinstance(said, Predictions):
+    if not isinstance(results, Predictions):
         if not isinstance(t.task, TellsOfLosses):
             return {}
-        return t.task.loss_tables(said, split, data.splits["train"], data.vocabs)
+        return t.task.loss_tables(results, split, data.splits["train"], data.vocabs)
     inspector: Inspector | None = t.task.inspector(data.vocabs)
     if inspector is None:
         return {}
-    tables = inspector.tables(said, split)
+    tables = inspector.tables(results, split)
     try:
         corpus: Corpus = build(config["dataset"], "dataset", {}, config["plugins"])
         if corpus.fingerprint() != data.fingerprint:
             raise HydromelError(f"dataset={corpus.name} has changed since the start of the run")
         folder = Path(t.run.path) / run_schema.PREDICTIONS
         folder.mkdir(exist_ok=True)
-        inspector.write(said, split, name, corpus, corpus.read()[name], folder)
+        inspector.write(results, split, name, corpus, corpus.read()[name], folder)
     except (HydromelError, OSError) as error:
         log.warning("the predictions of %s are not written: %s", name, error)
     return tables

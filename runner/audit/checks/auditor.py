@@ -80,8 +80,8 @@ class Auditor:
     def differences(self, runs: Iterable[Company], extra: list[Difference]) -> Iterator[Difference]:
         """Yield `extra`, then the differences of each batch from its reference."""
         yield from extra
-        for company in runs:
-            batch = self._comparable(company)
+        for run in runs:
+            batch = self._comparable(run)
             if not batch.rows:
                 continue
             base = None if batch.against is None else observe(self.subject, batch.against.rows, batch.against.setting)
@@ -90,15 +90,15 @@ class Auditor:
                 seen.gradients = {}
             yield from compare(self.alone, batch, seen, base)
 
-    def _comparable(self, company: Company) -> Company:
+    def _comparable(self, batch: Company) -> Company:
         """Return the batch without the examples that have no output even alone; `extremes` reports those."""
-        rows = self.alone.comparable(company.rows)
-        against = None if company.against is None else self._comparable(company.against)
-        return replace(company, rows=rows, against=against)
+        rows = self.alone.comparable(batch.rows)
+        against = None if batch.against is None else self._comparable(batch.against)
+        return replace(batch, rows=rows, against=against)
 
     def _loss_differences(self, runs: Iterable[Company]) -> Iterator[Difference]:
-        for company in runs:
-            rows = self.alone.comparable(company.rows)
+        for run in runs:
+            rows = self.alone.comparable(run.rows)
             if rows:
                 yield from compare_loss(self.alone, Company(rows), observe(self.subject, rows, Setting(), loss=True))
 
@@ -155,13 +155,13 @@ class Auditor:
         rows = [row for row, _ in self.alone.finite()]
         if not rows:
             return self._nothing_compared("repeat")
-        company, other = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
+        first, second = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
         worst = 0.0
         # Both orders are tried: state that the module keeps from its first batch only would hide a change.
-        for batch, between in ((company, other), (other, company)):
+        for batch, between in ((first, second), (second, first)):
             fresh = observe(self.subject, batch.rows, batch.setting)
             with unchanged(self.subject.module):
-                for earlier in (batch, between) if batch is company else (between,):
+                for earlier in (batch, between) if batch is first else (between,):
                     observe(self.subject, earlier.rows, earlier.setting, keep_state=True)
                 again = observe(self.subject, batch.rows, batch.setting, keep_state=True)
             size = max(map(worst_difference, fresh.outputs, again.outputs), default=0.0)
@@ -180,15 +180,15 @@ class Auditor:
 
     def _check_random(self) -> Verdict | None:
         """Return a failed verdict if outputs depend on the random seed, else None."""
-        company = Company(tuple(row for row, _ in self.alone.finite())[:2])
-        if not company.rows:
+        batch = Company(tuple(row for row, _ in self.alone.finite())[:2])
+        if not batch.rows:
             return None
-        first, second = (observe_seeded(self.subject, company, seed) for seed in (1, 2))
+        first, second = (observe_seeded(self.subject, batch, seed) for seed in (1, 2))
         size = max(map(worst_difference, first.outputs, second.outputs), default=0.0)
-        difference = Difference("output", company.rows, size, self.alone.allowed(), company)
+        difference = Difference("output", batch.rows, size, self.alone.allowed(), batch)
         if difference.share <= 1.0 or first.error is not None or second.error is not None:
             return None
-        module = first_random(self.subject, company)
+        module = first_random(self.subject, batch)
         detail = "The same batch gets another output under another seed."
         finding = self._finding_at(difference, module, kinds.RANDOM, detail)
         return Verdict(self.subject.name, "repeat", self.mode, False, difference.share, finding)
@@ -199,21 +199,21 @@ class Auditor:
         Args:
             tokens: number of an example -> its tokens.
         """
-        check, company = next(iter(self.failed.items()), ("", None))
-        if company is None:
+        check, batch = next(iter(self.failed.items()), ("", None))
+        if batch is None:
             batches = companies(self.subject.lengths, self.subject.has_padding, self.seed)
-            check, company = next((name, batches[name][-1]) for name in ("huge", "company") if batches[name])
-        company = self._comparable(company)
-        steps = [step for step in Locator(self.alone).steps(company) if self._is_shown(step, company)]
-        row = _hottest(steps, {row: len(tokens(row)) for row in company.rows})
+            check, batch = next((name, batches[name][-1]) for name in ("huge", "company") if batches[name])
+        batch = self._comparable(batch)
+        steps = [step for step in Locator(self.alone).steps(batch) if self._is_shown(step, batch)]
+        row = _hottest(steps, {row: len(tokens(row)) for row in batch.rows})
         steps = [step for step in steps if row in step.members]
         shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in steps]
         names = [named(self.subject, step.record.module) for step in steps]
         return Heat(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
 
-    def _is_shown(self, step: Step, company: Company) -> bool:
+    def _is_shown(self, step: Step, batch: Company) -> bool:
         """Return True unless the values differ and are not used, such as the state of an RNN after its padding."""
-        return not step.rows() or is_used(self.subject, company.rows, company.setting, step.record)
+        return not step.rows() or is_used(self.subject, batch.rows, batch.setting, step.record)
 
 
 def arithmetic_verdict(
@@ -235,10 +235,10 @@ def arithmetic_verdict(
     return coarse.verdict(check, coarse.differences(runs, list(not_finite(alone))), runs)
 
 
-def observe_seeded(subject: Subject, company: Company, seed: int) -> Observation:
+def observe_seeded(subject: Subject, batch: Company, seed: int) -> Observation:
     """Run a batch with random numbers from a seed."""
     with seeded(seed):
-        return observe(subject, company.rows, company.setting)
+        return observe(subject, batch.rows, batch.setting)
 
 
 def _hottest(steps: Sequence[Step], lengths: Mapping[int, int]) -> int:

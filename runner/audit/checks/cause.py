@@ -69,18 +69,18 @@ class Probe:
 
     def __init__(self, alone: Alone, difference: Difference) -> None:
         self.alone, self.subject = alone, alone.subject
-        self.company, self.quantity, self.allowed = difference.company, difference.quantity, difference.allowed
+        self.batch, self.quantity, self.allowed = difference.company, difference.quantity, difference.allowed
 
     @property
     def padded(self) -> bool:
         """True if any row of the failing batch is padded."""
-        lengths = {int(self.subject.lengths[row]) for row in self.company.rows}
-        return self.subject.has_padding and (len(lengths) > 1 or self.company.setting.widen > 1 or 0 in lengths)
+        lengths = {int(self.subject.lengths[row]) for row in self.batch.rows}
+        return self.subject.has_padding and (len(lengths) > 1 or self.batch.setting.widen > 1 or 0 in lengths)
 
     def swapped(self) -> Cause | None:
         """Test whether the first wrong row has the output of another row of the batch."""
-        rows = self.company.rows
-        observation = observe(self.subject, rows, self.company.setting)
+        rows = self.batch.rows
+        observation = observe(self.subject, rows, self.batch.setting)
         if self.quantity != "output" or observation.error is not None:
             return None
         for row, output in zip(rows, observation.outputs, strict=True):
@@ -95,10 +95,10 @@ class Probe:
 
     def order(self) -> Cause | None:
         """Test the reverse order."""
-        rows = self.company.rows
+        rows = self.batch.rows
         if len(set(rows)) < 2:
             return None
-        setting = replace(self.company.setting, fill="neutral")  # other content would be drawn anew
+        setting = replace(self.batch.setting, fill="neutral")  # other content would be drawn anew
         if self._differs(rows, setting, tuple(reversed(rows)), setting):
             return Cause(kinds.ORDER, "The result changes when the same rows come in reverse order.")
         return None
@@ -107,8 +107,8 @@ class Probe:
         """Test other values in the padding."""
         if not self.subject.has_padding:
             return None
-        setting = replace(self.company.setting, fill="neutral")
-        for rows in dict.fromkeys((self.company.rows, *self._uneven())):
+        setting = replace(self.batch.setting, fill="neutral")
+        for rows in dict.fromkeys((self.batch.rows, *self._uneven())):
             for fill, sentence in FILLS.items():
                 for widen in (setting.widen, 2):
                     neutral = replace(setting, widen=widen)
@@ -121,8 +121,8 @@ class Probe:
         """Test wider padding, also of each example by itself."""
         if not self.subject.has_padding:
             return None
-        singles = [(row,) for row in dict.fromkeys(self.company.rows)]
-        for rows in (self.company.rows, *singles):
+        singles = [(row,) for row in dict.fromkeys(self.batch.rows)]
+        for rows in (self.batch.rows, *singles):
             for widen in (2, 4):
                 setting = Setting(widen=widen)
                 if self._differs(rows, Setting(), rows, setting):
@@ -133,11 +133,11 @@ class Probe:
         """Test batches of equal lengths, which hold no padding."""
         if self.quantity != "output":
             return None
-        for company in self._groups("neighbours"):
-            observation = observe(self.subject, company.rows, company.setting)
+        for batch in self._groups("neighbours"):
+            observation = observe(self.subject, batch.rows, batch.setting)
             if observation.error is not None:
                 continue
-            pairs = zip(company.rows, observation.outputs, strict=True)
+            pairs = zip(batch.rows, observation.outputs, strict=True)
             if not all(self._is_output_of(row, output) for row, output in pairs):
                 return Cause(kinds.NEIGHBOURS, "It differs in batches of equal lengths too, where nothing is padded.")
         return None
@@ -170,7 +170,7 @@ class Probe:
         return run.outputs
 
     def _uneven(self) -> list[tuple[int, ...]]:
-        return [company.rows for company in self._groups("company")[:2]]
+        return [batch.rows for batch in self._groups("company")[:2]]
 
     def _groups(self, check: str) -> list[Company]:
         lengths: IntArray = self.subject.lengths

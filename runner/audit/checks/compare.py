@@ -95,29 +95,29 @@ class Alone:
         return self.tolerance.of(self.scale, self.measured)
 
 
-def compare(alone: Alone, company: Company, seen: Observation, base: Observation | None = None) -> Iterator[Difference]:
+def compare(alone: Alone, batch: Company, seen: Observation, base: Observation | None = None) -> Iterator[Difference]:
     """Compare outputs, predictions and gradients of a batch with single-example runs, or with the run `base`."""
-    rows = company.rows
+    rows = batch.rows
     if base is not None and base.error is not None:
         return  # another check reports this error
     if seen.error is not None:
-        yield _error(company, seen.error)
+        yield _error(batch, seen.error)
         return
-    expected = _expect_alone(alone, rows) if base is None else _expect_run(base, company)
-    yield _by_row("output", company, seen.outputs, expected.outputs, alone.allowed())
+    expected = _expect_alone(alone, rows) if base is None else _expect_run(base, batch)
+    yield _by_row("output", batch, seen.outputs, expected.outputs, alone.allowed())
     # In coarse arithmetic ties are broken either way, and gradients test the logic, which float64 has tested already.
     if alone.coarse:
         return
     if seen.predictions is not None:
-        yield _by_row("prediction", company, seen.predictions, expected.predictions or [], 0.0)
-    yield from _gradients(alone, company, seen.gradients, expected.gradients, "gradient of")
+        yield _by_row("prediction", batch, seen.predictions, expected.predictions or [], 0.0)
+    yield from _gradients(alone, batch, seen.gradients, expected.gradients, "gradient of")
 
 
-def compare_loss(alone: Alone, company: Company, seen: Observation) -> Iterator[Difference]:
+def compare_loss(alone: Alone, batch: Company, seen: Observation) -> Iterator[Difference]:
     """Compare loss and gradients of a batch with the sums over its examples (for a plain mean: with their mean)."""
-    rows = company.rows
+    rows = batch.rows
     if seen.error is not None:
-        yield _error(company, seen.error)
+        yield _error(batch, seen.error)
         return
     if seen.loss is None:
         return
@@ -129,23 +129,23 @@ def compare_loss(alone: Alone, company: Company, seen: Observation) -> Iterator[
     scale = max((abs(float(loss.total)) for loss in losses), default=1.0) * max(1.0, share * len(rows))
     allowed = alone.tolerance.of(scale, terms=sum(alone.subject.lengths[list(rows)]))
     size = abs(float(seen.loss.total) - total)
-    yield Difference("loss", rows, size if size == size else torch.inf, allowed, company)
+    yield Difference("loss", rows, size if size == size else torch.inf, allowed, batch)
     if not is_mean and seen.loss.count != sum(loss.count for loss in losses):
         counts = f"The batch counts {seen.loss.count} targets, its examples {sum(loss.count for loss in losses)}."
-        yield Difference("count of the loss", rows, torch.inf, 0.0, company, counts)
+        yield Difference("count of the loss", rows, torch.inf, 0.0, batch, counts)
     expected = [{name: grad * share for name, grad in run.loss_gradients.items()} for run in runs]
-    yield from _gradients(alone, company, seen.loss_gradients, expected, "gradient of the loss by")
+    yield from _gradients(alone, batch, seen.loss_gradients, expected, "gradient of the loss by")
 
 
 def not_finite(alone: Alone) -> Iterator[Difference]:
     """Yield the examples whose single-example run ends in an error, or has NaN in its output or gradients."""
     for row, run in enumerate(alone.runs):
-        company = Company((row,))
+        batch = Company((row,))
         if run.error is not None:
-            yield _error(company, run.error, f"alone, with {alone.subject.lengths[row]} tokens: ")
+            yield _error(batch, run.error, f"alone, with {alone.subject.lengths[row]} tokens: ")
         elif quantity := _bad(run):
             note = f"alone, with {alone.subject.lengths[row]} tokens."
-            yield Difference(quantity, (row,), torch.inf, 0.0, company, note)
+            yield Difference(quantity, (row,), torch.inf, 0.0, batch, note)
 
 
 def first_line(error: Exception) -> str:
@@ -153,9 +153,9 @@ def first_line(error: Exception) -> str:
     return " ".join((str(error) or "no message").split())[:160].rstrip(".")
 
 
-def _error(company: Company, error: Exception, where: str = "") -> Difference:
+def _error(batch: Company, error: Exception, where: str = "") -> Difference:
     note = f"{where}{type(error).__name__}: {first_line(error)}."
-    return Difference("error", company.rows, torch.inf, 0.0, company, note, missing_kernel(error))
+    return Difference("error", batch.rows, torch.inf, 0.0, batch, note, missing_kernel(error))
 
 
 @dataclass(frozen=True)
@@ -173,23 +173,23 @@ def _expect_alone(alone: Alone, rows: Sequence[int]) -> _Expected:
     return _Expected([run.outputs[0] for run in runs], predictions, [run.gradients for run in runs])
 
 
-def _expect_run(base: Observation, company: Company) -> _Expected:
-    assert company.against is not None
-    places = [company.against.rows.index(row) for row in company.rows]
+def _expect_run(base: Observation, batch: Company) -> _Expected:
+    assert batch.against is not None
+    places = [batch.against.rows.index(row) for row in batch.rows]
     predictions = base.predictions and [base.predictions[place] for place in places]
     return _Expected([base.outputs[place] for place in places], predictions, [base.gradients])
 
 
 def _by_row(
-    quantity: str, company: Company, values: Sequence[Tensor], expected: Sequence[Tensor], allowed: float
+    quantity: str, batch: Company, values: Sequence[Tensor], expected: Sequence[Tensor], allowed: float
 ) -> Difference:
     sizes = [worst_difference(a, b) for a, b in zip(values, expected, strict=True)]
-    rows = tuple(row for row, size in zip(company.rows, sizes, strict=True) if size > allowed)
-    return Difference(quantity, rows, max(sizes, default=0.0), allowed, company)
+    rows = tuple(row for row, size in zip(batch.rows, sizes, strict=True) if size > allowed)
+    return Difference(quantity, rows, max(sizes, default=0.0), allowed, batch)
 
 
 def _gradients(
-    alone: Alone, company: Company, gradients: dict[str, Tensor], expected: Sequence[dict[str, Tensor]], what: str
+    alone: Alone, batch: Company, gradients: dict[str, Tensor], expected: Sequence[dict[str, Tensor]], what: str
 ) -> Iterator[Difference]:
     """Compare the gradient of every parameter with the sum of the expected ones.
 
@@ -200,10 +200,10 @@ def _gradients(
     totals = {name: sum((part[name] for part in expected), zero[name]) for name in gradients}
     sizes = [sum((part[name].abs() for part in expected), zero[name]) for name in gradients]
     scale = max((float(size.max()) for size in sizes if size.numel()), default=0.0)
-    terms = int(alone.subject.lengths[list(company.rows)].sum())
+    terms = int(alone.subject.lengths[list(batch.rows)].sum())
     allowed = alone.tolerance.of(scale, terms=terms)
     for name, grad in reversed(gradients.items()):
-        yield Difference(f"{what} {name}", company.rows, worst_difference(grad, totals[name]), allowed, company)
+        yield Difference(f"{what} {name}", batch.rows, worst_difference(grad, totals[name]), allowed, batch)
 
 
 def _bad(run: Observation) -> str:

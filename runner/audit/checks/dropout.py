@@ -17,15 +17,15 @@ COPIES = 8  # copies of an example in one batch: fewer may drop the same few val
 
 def dropout_verdict(subject: Subject, row: int) -> Verdict:
     """Check that copies of one example in one batch, with dropout on, draw different masks."""
-    company = Company((row,) * COPIES)
-    first, second = (observe_seeded(subject, company, seed) for seed in (1, 2))
+    batch = Company((row,) * COPIES)
+    first, second = (observe_seeded(subject, batch, seed) for seed in (1, 2))
     if first.error is not None or all(map(torch.equal, first.outputs, second.outputs)):
         return Verdict(subject.name, "dropout", "train", None, reason="no dropout is on")
     if any(not torch.equal(output, first.outputs[0]) for output in first.outputs[1:]):
         return Verdict(subject.name, "dropout", "train", True)
     detail = "All copies of an example in one batch drop the same values, and other values in the next run."
-    module = named(subject, first_random(subject, company))
-    finding = Finding(module, kinds.SHARED_DROPOUT, "output", company.rows, 0.0, 0.0, detail)
+    module = named(subject, first_random(subject, batch))
+    finding = Finding(module, kinds.SHARED_DROPOUT, "output", batch.rows, 0.0, 0.0, detail)
     return Verdict(subject.name, "dropout", "train", False, torch.inf, finding)
 
 

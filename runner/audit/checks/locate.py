@@ -77,29 +77,29 @@ class Locator:
 
     def module_of(self, difference: Difference) -> str | None:
         """Return the dotted name of the module at which a difference arises, or None if it arises after all modules."""
-        company = difference.company
+        batch = difference.company
         if "loss" in difference.quantity or difference.quantity == "prediction":
             return None  # outputs are compared first, so they agree
         if difference.quantity.startswith(_GRADIENT):
             return difference.quantity.removeprefix(_GRADIENT).rpartition(".")[0]
-        runs = [company, company.against] if company.against else [company]
+        runs = [batch, batch.against] if batch.against else [batch]
         for run in runs:
             if (module := self._find_first(run)) is not None:
                 return module
-        return self._find_in_fused_path(company)
+        return self._find_in_fused_path(batch)
 
-    def _find_first(self, company: Company) -> str | None:
+    def _find_first(self, batch: Company) -> str | None:
         """Return the first module whose output differs and is used.
 
         Outputs that are only permuted are passed over, since a module may sort rows and unsort them later; they are
         blamed if nothing else differs.
         """
         permuted = []
-        for step in self.steps(company):
-            if not step.rows() or not is_used(self.subject, company.rows, company.setting, step.record):
+        for step in self.steps(batch):
+            if not step.rows() or not is_used(self.subject, batch.rows, batch.setting, step.record):
                 continue
             if not step.is_permuted():
-                return self._module_or_caller(company, step.record.module)
+                return self._module_or_caller(batch, step.record.module)
             permuted.append(step.record.module)
         return sorter(permuted) if permuted else None
 
@@ -108,25 +108,25 @@ class Locator:
         by_length = {int(self.subject.lengths[row]): row for row, _ in self.alone.finite()}
         return tuple(list(by_length.values())[-3:])
 
-    def steps(self, company: Company, only: str | None = None, of: Side = "outputs") -> list[Step]:
+    def steps(self, batch: Company, only: str | None = None, of: Side = "outputs") -> list[Step]:
         """Return the comparable parts of the outputs (or inputs) of all modules, or `only` one, in execution order."""
         # A shape such as (3, 3, D) can be read in several ways; batches of other sizes and widths leave a single one.
         groups = [self.witnesses(), self.witnesses()[:2]]
         others = [
-            forward_pass for group in groups for forward_pass in passes(self.subject, group, company.setting, only, of)
+            forward_pass for group in groups for forward_pass in passes(self.subject, group, batch.setting, only, of)
         ]
-        alone = {row: self._pass_alone(row, only, of) for row in {*company.rows, *self.witnesses()}}
+        alone = {row: self._pass_alone(row, only, of) for row in {*batch.rows, *self.witnesses()}}
         steps = []
-        for forward_pass in passes(self.subject, company.rows, company.setting, only, of):
+        for forward_pass in passes(self.subject, batch.rows, batch.setting, only, of):
             for key in forward_pass.records:
                 step = self._step(key, forward_pass, others, alone)
                 if step is not None:
                     steps.append(step)
         return steps
 
-    def _module_or_caller(self, company: Company, module: str) -> str:
+    def _module_or_caller(self, batch: Company, module: str) -> str:
         """Return the module itself or, if its inputs differ already, the module whose code computed them."""
-        given = self.steps(company, module, "inputs") if module else []
+        given = self.steps(batch, module, "inputs") if module else []
         differs = any(step.rows() and not step.is_permuted() for step in given)
         return self._owner(module) if differs else module
 
@@ -160,13 +160,13 @@ class Locator:
             (self._passes[key],) = passes(self.subject, [row], Setting(), only, of)
         return self._passes[key]
 
-    def _find_in_fused_path(self, company: Company) -> str:
+    def _find_in_fused_path(self, batch: Company) -> str:
         """Return the first module that differs when only one module has a hook, or an empty string.
 
         Torch leaves its fused paths where modules have hooks, so a fault of a fused path hides while all are traced.
         """
         for name, _ in self.subject.module.named_modules():
-            if name and any(step.rows() for step in self.steps(company, only=name)):
+            if name and any(step.rows() for step in self.steps(batch, only=name)):
                 return str(name)
         return ""
 
@@ -193,43 +193,43 @@ def sorter(permuted: Sequence[str]) -> str:
 
 def first_not_finite(subject: Subject, difference: Difference) -> str:
     """Return the first module that returned a NaN or, for a gradient that is NaN, the one through which it came."""
-    company = difference.company
-    records = trace(subject, company.rows, company.setting)
+    batch = difference.company
+    records = trace(subject, batch.rows, batch.setting)
     for record in records:
         if bool(_tensor(record).isnan().any()):
             return record.module
     # The forward pass may mask a NaN that the backward pass brings back: it arose right after the last module whose
     # parameters have NaN gradients.
-    gradients = observe(subject, company.rows, company.setting).gradients
+    gradients = observe(subject, batch.rows, batch.setting).gradients
     touched = {name.rpartition(".")[0] for name, grad in gradients.items() if bool(grad.isnan().any())}
     last = max((place for place, record in enumerate(records) if record.module in touched), default=-1)
     return records[last + 1].module if 0 <= last < len(records) - 1 else ""
 
 
-def first_changed(subject: Subject, company: Company, other: Company) -> str:
+def first_changed(subject: Subject, batch: Company, other: Company) -> str:
     """Return the first module whose output for a batch changes after it has processed another batch."""
     with unchanged(subject.module):
-        first = {record.key: record for record in trace(subject, company.rows, company.setting, keep_state=True)}
+        first = {record.key: record for record in trace(subject, batch.rows, batch.setting, keep_state=True)}
         trace(subject, other.rows, other.setting, keep_state=True)
-        again = trace(subject, company.rows, company.setting, keep_state=True)
+        again = trace(subject, batch.rows, batch.setting, keep_state=True)
     for record in again:
         if record.key in first and worst_difference(_tensor(record), _tensor(first[record.key])) > 0:
             return record.module
     return ""
 
 
-def first_random(subject: Subject, company: Company) -> str:
+def first_random(subject: Subject, batch: Company) -> str:
     """Return the first module whose output changes with the seed, for the same inputs."""
-    first, second = _two_seeds(subject, company)
+    first, second = _two_seeds(subject, batch)
     changed = [record for key, record in first.items() if key in second and _differs(record, second[key])]
     return changed[0].module if changed else ""
 
 
-def _two_seeds(subject: Subject, company: Company) -> list[dict[Key, Record]]:
+def _two_seeds(subject: Subject, batch: Company) -> list[dict[Key, Record]]:
     runs = []
     for seed in (1, 2):
         with seeded(seed):
-            runs.append({record.key: record for record in trace(subject, company.rows, company.setting)})
+            runs.append({record.key: record for record in trace(subject, batch.rows, batch.setting)})
     return runs
 
 

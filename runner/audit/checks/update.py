@@ -58,9 +58,9 @@ def update_verdict(subject: Trained, alone: Alone, updates: Sequence[Company]) -
     return Verdict(subject.name, "update", "train", True, worst)
 
 
-def _run_update(subject: Trained, company: Company) -> Observation:
+def _run_update(subject: Trained, update: Company) -> Observation:
     """Run one update as training does, and return sums instead of means, for comparison with the examples' sums."""
-    micro_batches, model = subject.update(company.rows), subject.module
+    micro_batches, model = subject.update(update.rows), subject.module
     count = sum(_targets(batch) for batch in micro_batches)
     parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
     for parameter in parameters.values():

@@ -1,4 +1,4 @@
-"""What a reviewer broke once: outputs of several parts, random answers, wrong adapters, zeros, float32 inside, ..."""
+"""Cases from reviews: outputs of several parts, random outputs, wrong adapters, zeros, float32 inside, ..."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def collate(some: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
 
 
 class Scores(nn.Module):
-    """Right by itself; `then` makes the output of the scores (B, T, 3) and the mask."""
+    """A correct module; `then` computes the output from the scores (B, T, 3) and the mask."""
 
     def __init__(self, then: Callable[[Tensor, Tensor], Any] = lambda y, mask: y) -> None:
         super().__init__()
@@ -107,12 +107,12 @@ class Nothing:
         ({"decode": lambda output, lengths: output.nope}, "decode raised AttributeError"),
     ],
 )
-def test_what_is_given_wrongly_is_one_line(options: dict[str, Any], expected: str) -> None:
+def test_wrong_arguments_are_errors_of_one_line(options: dict[str, Any], expected: str) -> None:
     with pytest.raises(HydromelError, match=expected):
         audit_module(Scores(), rows(), collate, **options)
 
 
-def test_a_collate_function_that_pads_as_it_likes_is_told() -> None:
+def test_a_collate_function_that_ignores_padding_is_an_error() -> None:
     def own_width(some: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
         return Padding(1, padding.fill).stack(some), Padding().mask([len(row) for row in some])
 
@@ -131,12 +131,12 @@ def test_a_collate_function_that_pads_as_it_likes_is_told() -> None:
         audit_module(Scores(), rows(), lambda some: some)  # type: ignore[arg-type, misc]
 
 
-def test_no_module() -> None:
+def test_a_function_is_no_module() -> None:
     with pytest.raises(HydromelError, match=r"module is a function; pass a torch\.nn\.Module"):
         audit_module(lambda x, mask: x, rows(), collate)  # type: ignore[arg-type]
 
 
-def test_answers_that_are_all_zero() -> None:
+def test_outputs_that_are_all_zero() -> None:
     zero = Scores()
     nn.init.zeros_(zero.score.weight)
     nn.init.zeros_(zero.score.bias)
@@ -154,7 +154,7 @@ def test_float32_inside_is_measured_by_float32() -> None:
     assert not leak.passed
 
 
-def test_random_answers_are_called_so() -> None:
+def test_random_outputs_are_reported() -> None:
     report = audit_module(Scores(lambda y, mask: y + torch.randn_like(y)), rows(), collate)
     assert set(kinds_of(report)) == {kinds.RANDOM}
 
@@ -165,11 +165,11 @@ def test_random_answers_are_called_so() -> None:
             return F.dropout(self.score(x), self.drop_rate, self.training)
 
     module = Dropping()
-    module.drop_rate = 0.5  # of the module itself: turned off by its name
+    module.drop_rate = 0.5  # an attribute of the module itself, set to 0 because of its name
     audit_module(module, rows(), collate).raise_if_failed()
 
 
-def test_what_is_kept_in_lists_and_by_batch_size() -> None:
+def test_state_in_lists_and_by_batch_size_is_found() -> None:
     class Keeps(Scores):
         def __init__(self) -> None:
             super().__init__()
@@ -184,8 +184,8 @@ def test_what_is_kept_in_lists_and_by_batch_size() -> None:
     assert ("repeat", kinds.STATE) in [(one.check, one.finding.kind) for one in report.failures() if one.finding]
 
 
-def test_without_padding_no_padding_is_blamed() -> None:
-    attention = nn.MultiheadAttention(SIZE, 2)  # batch_first is forgotten
+def test_padding_is_not_blamed_without_padding() -> None:
+    attention = nn.MultiheadAttention(SIZE, 2)  # without batch_first
 
     class Forgotten(Scores):
         def __init__(self) -> None:
@@ -200,7 +200,7 @@ def test_without_padding_no_padding_is_blamed() -> None:
     assert found["neighbours"] == kinds.NEIGHBOURS
 
 
-def test_ids_that_are_told_by_their_value() -> None:
+def test_padding_recognised_by_its_id() -> None:
     class Known(nn.Module):
         def __init__(self) -> None:
             super().__init__()
