@@ -85,10 +85,10 @@ class Auditor:
             if not batch.rows:
                 continue
             base = None if batch.against is None else observe(self.subject, batch.against.rows, batch.against.setting)
-            seen = observe(self.subject, batch.rows, batch.setting)
+            observation = observe(self.subject, batch.rows, batch.setting)
             if batch.setting.fill == "nan" and not self.nan_gradients:
-                seen.gradients = {}
-            yield from compare(self.alone, batch, seen, base)
+                observation.gradients = {}
+            yield from compare(self.alone, batch, observation, base)
 
     def _comparable(self, batch: Company) -> Company:
         """Return the batch without the examples that have no output even alone; `extremes` reports those."""

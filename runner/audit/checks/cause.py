@@ -91,7 +91,7 @@ class Probe:
         return None
 
     def _is_output_of(self, row: int, output: Tensor) -> bool:
-        return worst_difference(output, self.alone.truth[row].outputs[0]) <= self.allowed
+        return worst_difference(output, self.alone.expected[row].outputs[0]) <= self.allowed
 
     def order(self) -> Cause | None:
         """Test the reverse order."""

@@ -70,13 +70,13 @@ class Alone:
         self.narrowest = narrowest(subject, int(subject.lengths.argmax())) if exact is None else dtype
         unit = max(roundoff(dtype), 0.0 if self.narrowest == dtype else float(torch.finfo(self.narrowest).eps) / 2)
         self.tolerance = Tolerance(unit, operations(subject.module, longest))
-        self.truth = self.runs if exact is None else exact.runs
+        self.expected = self.runs if exact is None else exact.runs
         self.coarse = exact is not None
         self.measured = 0.0
         if exact is not None:
-            errors = [_worst(run.outputs, self.truth[row].outputs) for row, run in self.finite()]
+            errors = [_worst(run.outputs, self.expected[row].outputs) for row, run in self.finite()]
             self.measured = max((error for error in errors if error < torch.inf), default=0.0)
-        self.scale = max((largest_magnitude(self.truth[row].outputs) for row, _ in self.finite()), default=1.0)
+        self.scale = max((largest_magnitude(self.expected[row].outputs) for row, _ in self.finite()), default=1.0)
 
     def of(self, subject: Subject) -> Alone:
         """Return the same runs as the reference for another layout of the same examples."""
@@ -95,46 +95,50 @@ class Alone:
         return self.tolerance.of(self.scale, self.measured)
 
 
-def compare(alone: Alone, batch: Company, seen: Observation, base: Observation | None = None) -> Iterator[Difference]:
+def compare(
+    alone: Alone, batch: Company, observation: Observation, base: Observation | None = None
+) -> Iterator[Difference]:
     """Compare outputs, predictions and gradients of a batch with single-example runs, or with the run `base`."""
     rows = batch.rows
     if base is not None and base.error is not None:
         return  # another check reports this error
-    if seen.error is not None:
-        yield _error(batch, seen.error)
+    if observation.error is not None:
+        yield _error(batch, observation.error)
         return
     expected = _expect_alone(alone, rows) if base is None else _expect_run(base, batch)
-    yield _by_row("output", batch, seen.outputs, expected.outputs, alone.allowed())
+    yield _by_row("output", batch, observation.outputs, expected.outputs, alone.allowed())
     # In coarse arithmetic ties are broken either way, and gradients test the logic, which float64 has tested already.
     if alone.coarse:
         return
-    if seen.predictions is not None:
-        yield _by_row("prediction", batch, seen.predictions, expected.predictions or [], 0.0)
-    yield from _gradients(alone, batch, seen.gradients, expected.gradients, "gradient of")
+    if observation.predictions is not None:
+        yield _by_row("prediction", batch, observation.predictions, expected.predictions or [], 0.0)
+    yield from _gradients(alone, batch, observation.gradients, expected.gradients, "gradient of")
 
 
-def compare_loss(alone: Alone, batch: Company, seen: Observation) -> Iterator[Difference]:
+def compare_loss(alone: Alone, batch: Company, observation: Observation) -> Iterator[Difference]:
     """Compare loss and gradients of a batch with the sums over its examples (for a plain mean: with their mean)."""
     rows = batch.rows
-    if seen.error is not None:
-        yield _error(batch, seen.error)
+    if observation.error is not None:
+        yield _error(batch, observation.error)
         return
-    if seen.loss is None:
+    if observation.loss is None:
         return
-    runs = [alone.truth[row] for row in rows]
+    runs = [alone.expected[row] for row in rows]
     losses = [run.loss for run in runs if run.loss is not None]
-    is_mean = seen.loss.count == 0
+    is_mean = observation.loss.count == 0
     share = 1.0 / len(rows) if is_mean else 1.0
     total = sum(float(loss.total) for loss in losses) * share
     scale = max((abs(float(loss.total)) for loss in losses), default=1.0) * max(1.0, share * len(rows))
     allowed = alone.tolerance.of(scale, terms=sum(alone.subject.lengths[list(rows)]))
-    size = abs(float(seen.loss.total) - total)
+    size = abs(float(observation.loss.total) - total)
     yield Difference("loss", rows, size if size == size else torch.inf, allowed, batch)
-    if not is_mean and seen.loss.count != sum(loss.count for loss in losses):
-        counts = f"The batch counts {seen.loss.count} targets, its examples {sum(loss.count for loss in losses)}."
+    if not is_mean and observation.loss.count != sum(loss.count for loss in losses):
+        counts = (
+            f"The batch counts {observation.loss.count} targets, its examples {sum(loss.count for loss in losses)}."
+        )
         yield Difference("count of the loss", rows, torch.inf, 0.0, batch, counts)
     expected = [{name: grad * share for name, grad in run.loss_gradients.items()} for run in runs]
-    yield from _gradients(alone, batch, seen.loss_gradients, expected, "gradient of the loss by")
+    yield from _gradients(alone, batch, observation.loss_gradients, expected, "gradient of the loss by")
 
 
 def not_finite(alone: Alone) -> Iterator[Difference]:
@@ -168,7 +172,7 @@ class _Expected:
 
 
 def _expect_alone(alone: Alone, rows: Sequence[int]) -> _Expected:
-    runs = [alone.truth[row] for row in rows]
+    runs = [alone.expected[row] for row in rows]
     predictions = [prediction for run in runs for prediction in run.predictions or []]
     return _Expected([run.outputs[0] for run in runs], predictions, [run.gradients for run in runs])
 
