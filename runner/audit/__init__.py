@@ -1,6 +1,6 @@
-"""The audit: does what a model says about an example depend on what stands beside it?
+"""The audit: a test that a model's result for an example does not depend on the other examples of its batch.
 
-Its function for any module, the audit of a config and that of a search space lie here, the rest in the packages within.
+This package holds the audits of a module, of a config and of a search space; its subpackages hold their parts.
 Commands, the gallery and users' own tests may import it. It imports its checks, subjects and tracing.
 """
 

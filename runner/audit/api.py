@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
+from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict
 from runner.audit.checks.compare import Alone
+from runner.audit.checks.dropout import dropout_verdict
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.verdict import Report, Verdict
 from runner.audit.subjects.module import Collate, ModuleSubject
@@ -36,44 +37,47 @@ def audit_module(
     name: str | None = None,
     seed: int = 1,
 ) -> Report:
-    """Does what a module says about an example depend on what stands beside it?
+    """Check that a module's result for an example does not depend on the other examples of its batch or on padding.
 
     Args:
-        module: audited as a float64 copy; it is left as it was.
-        examples: at least two, of different lengths; some equally long ones, and one of no token if it takes such.
-        collate: examples, `Padding` -> the module's arguments: a tensor, a tuple of them, or a dict by name.
-            It must pad as `Padding` says; `padding.stack(rows)` and `padding.mask(lengths)` do.
-        lengths: tokens of an example.
-        left_padding: padding stands before the tokens.
-        answers: the module's output and the lengths -> one tensor an example, real positions only. Without it, every
-            tensor of the output is read by its shape: (B, T, *), (T, B, *), (B, C, T), (N, *), (B, *), ...
-        loss: output, examples -> `Loss(sum, count)`, (B,) losses of single examples, or a plain mean (then cutting an
-            update must not change it).
-        decode: output, lengths -> one tensor of predictions an example.
-        metric: makes an object with `update(output, examples)` and `compute() -> dict`; figures must not depend on
-            how the examples are cut into batches.
-        modes: torch's own modules change kernels between them.
-        arithmetics: besides float64: float32, bf16, fp16. Their tolerance is what the examples alone lose in them.
-        nan_gradients: gradients too must be numbers where padding holds NaN. They are not in most right modules: the
-            gradient of a weight is 0 times the NaN that came in. A module that fills padding before each weight passes.
-        seed: of the groups.
+        module: the module; a float64 copy is audited, and the module itself stays as it is.
+        examples: at least two examples of different lengths; preferably some of equal length, and an empty one if the
+            module accepts it.
+        collate: examples, `Padding` -> the module's arguments: a tensor, a tuple of tensors, or a dict by name.
+            It must pad as `Padding` says, for example with `padding.stack(rows)` and `padding.mask(lengths)`.
+        lengths: example -> its number of tokens.
+        left_padding: padding comes before the tokens.
+        answers: output, lengths -> one tensor per example, real positions only. Without it, every tensor of the output
+            is split by its shape: (B, T, *), (T, B, *), (B, C, T), (N, *), (B, *), ...
+        loss: output, examples -> `Loss(sum, count)`, (B,) losses of single examples, or a plain mean (which must then
+            not change when an update is split).
+        decode: output, lengths -> one tensor of predictions per example.
+        metric: factory of an object with `update(output, examples)` and `compute() -> dict`; its values must not
+            depend on how the examples are split into batches.
+        modes: modes of the module; torch's own modules use different kernels in each.
+        arithmetics: arithmetics besides float64: float32, bf16, fp16. Their tolerance is the error of single-example
+            runs.
+        nan_gradients: require finite gradients where padding holds NaN. Most correct modules fail this, since the
+            gradient of a weight is 0 times the NaN of its input; a module that fills padding before each weight passes.
+        name: the report's title; None: the module's class.
+        seed: seed of the random choice of examples.
 
     Returns:
-        A report; `report.raise_if_failed()` is for tests, `report.passed`, `report.failures()` for the rest.
+        A report: call `report.raise_if_failed()` in tests, or read `report.passed` and `report.failures()`.
 
     Raises:
-        HydromelError: fewer than two examples, a mode or an arithmetic that is none, no `torch.nn.Module`, an output
-            that cannot be told apart by example, or one of the functions given does not do its part.
+        HydromelError: fewer than two examples, an unknown mode or arithmetic, no `torch.nn.Module`, an output that
+            cannot be split into examples, or a given function that fails or returns the wrong type.
     """
     _check(module, examples, modes, arithmetics)
     if metric is not None and not callable(metric):
-        raise HydromelError(f"metric is a {type(metric).__name__}; give what makes a fresh one, such as its class")
+        raise HydromelError(f"metric is a {type(metric).__name__}; pass a function that creates one, such as its class")
     title = name or type(module).__name__
     subject = ModuleSubject(
         module,
         examples,
         collate,
-        lengths=[lengths(one) for one in examples],
+        lengths=[lengths(example) for example in examples],
         left=left_padding,
         answers=answers,
         loss=loss,
@@ -83,9 +87,10 @@ def audit_module(
     subject.check_collate()
     exact = subject.cast("float64")
     report = Report(title)
-    with seeded(seed):  # dropout draws in train mode, though it drops nothing
+    # Dropout layers draw random numbers in train mode even at rate 0; the caller's generator must not change.
+    with seeded(seed):
         for mode in modes:
-            report.verdicts += _in_mode(subject, exact, mode, arithmetics, seed, nan_gradients)
+            report.verdicts += _audit_mode(subject, exact, mode, arithmetics, seed, nan_gradients)
         if metric is not None:
             with in_mode(exact.module, "eval"):
                 report.verdicts.append(metric_verdict(title, exact.figures(metric), range(len(examples))))
@@ -94,7 +99,7 @@ def audit_module(
     return report
 
 
-def _in_mode(
+def _audit_mode(
     subject: ModuleSubject,
     exact: ModuleSubject,
     mode: Mode,
@@ -102,22 +107,22 @@ def _in_mode(
     seed: int,
     nan_gradients: bool,
 ) -> Iterator[Verdict]:
-    """All checks in float64, and the coarser arithmetics against it."""
+    """Run all checks in float64, and compare the coarser arithmetics with it."""
     with in_mode(exact.module, mode):
         alone = Alone(exact, torch.float64)
         yield from Auditor(exact, mode, alone, seed, nan_gradients).verdicts()
         for arithmetic in arithmetics:
             with in_mode((coarse := subject.cast(arithmetic)).module, mode):
-                there = Alone(coarse, DTYPES[arithmetic], exact=alone)
-                yield arithmetic_verdict(coarse, there, arithmetic, mode, seed)
+                coarse_alone = Alone(coarse, DTYPES[arithmetic], exact=alone)
+                yield arithmetic_verdict(coarse, coarse_alone, arithmetic, mode, seed)
 
 
 def _check(module: object, examples: Sequence[Any], modes: Sequence[str], arithmetics: Sequence[str]) -> None:
-    """Raises HydromelError where these cannot be audited."""
+    """Raise HydromelError if these arguments cannot be audited."""
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
-        raise HydromelError(f"module is a {type(module).__name__}; give a torch.nn.Module, before it is scripted")
+        raise HydromelError(f"module is a {type(module).__name__}; pass a torch.nn.Module that is not scripted")
     if len(examples) < 2:
         raise HydromelError(f"an audit needs at least two examples, got {len(examples)}")
     for name, given, allowed in (("modes", modes, get_args(Mode)), ("arithmetics", arithmetics, tuple(DTYPES))):
         if isinstance(given, str) or not set(given) <= set(allowed) or (name == "modes" and not given):
-            raise HydromelError(f"{name}={given!r}: give a tuple of {', '.join(allowed)}")
+            raise HydromelError(f"{name}={given!r}; pass a tuple of {', '.join(allowed)}")

@@ -10,15 +10,9 @@ from typing import Any
 
 import torch
 
-from runner.audit.checks.auditor import (
-    DTYPES,
-    Arithmetic,
-    Auditor,
-    arithmetic_verdict,
-    dropout_verdict,
-    own_dropout_verdict,
-)
+from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict
 from runner.audit.checks.compare import Alone
+from runner.audit.checks.dropout import dropout_verdict, own_dropout_verdict
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.update import update_verdict
 from runner.audit.checks.verdict import Report, Verdict
@@ -41,24 +35,24 @@ from runner.training.setup import choose_device
 
 Config = dict[str, Any]
 Strategy = ModelSubject | StreamSubject
-STREAMS, WINDOWS = 4, 3  # of a text that is read in streams
-DROPOUT = 0.5  # rate of all layers where it is on
-UPDATE_ROWS = 8  # rows of an update, so that a sample makes several
+STREAMS, WINDOWS = 4, 3  # number of streams of a text, and of windows of each stream
+DROPOUT = 0.5  # rate of all dropout layers in the dropout check
+UPDATE_ROWS = 8  # largest batch size, so that a sample makes several updates
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command's flags say.
+    """The options of an audit of a config.
 
     Attributes:
-        rows: examples, at least 8.
-        longest: tokens; longer rows are cut.
-        random: random ids in place of the corpus's.
-        modes: of the module.
-        arithmetics: besides float64.
-        heat: whether the report shows module by position.
-        explained: whether controls, too, say where and why they fail.
-        weights: a checkpoint whose weights are audited; None: fresh ones.
+        rows: number of examples, at least 8.
+        longest: largest number of tokens; longer rows are cut.
+        random: use random ids instead of the corpus's.
+        modes: modes of the module.
+        arithmetics: arithmetics besides float64.
+        heat: include heat maps of modules by positions.
+        explained: find place and cause of the failures of controls too.
+        weights: a checkpoint whose weights are audited; None: fresh weights.
     """
 
     rows: int = 20
@@ -72,11 +66,12 @@ class Options:
 
 
 def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options: Options) -> Report:
-    """Audit one model under some strategies; those that ignore the mask are controls beside others.
+    """Audit one model under several strategies; those that ignore the mask are controls, unless there is no other.
 
     Args:
-        configs: one or more that differ in `batching` alone.
-        left_out: strategies that are to be named as not fitting, and why.
+        configs: at least one config; they differ in `batching` only.
+        left_out: name -> reason, for strategies that do not compose and are listed as left out.
+        options: size and extent of the audit.
 
     Raises:
         HydromelError: bad input, or no strategy fits.
@@ -95,12 +90,12 @@ def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options
     model.to(device=choose_device(config), dtype=torch.float64)
     subjects, unfit = _subjects(configs, left_out, task, data, model, options)
     report = Report(f"task={task.name} dataset={name_of(config, 'dataset')} encoder={_chosen(config)}")
-    wrong = tuple(one.name for one in subjects if _ignores_mask(one))
-    report.controls = wrong if len(wrong) < len(subjects) else ()
+    controls = tuple(subject.name for subject in subjects if _ignores_mask(subject))
+    report.controls = controls if len(controls) < len(subjects) else ()
     _audit(report, subjects, options, config["seed"])
     report.facts = {
         "examples": len(subjects[0].lengths),
-        "lengths": sorted(int(one) for one in subjects[0].lengths),
+        "lengths": sorted(int(length) for length in subjects[0].lengths),
         "parameters": parameter_count(model),
         "weights": "fresh" if options.weights is None else str(options.weights),
         "content": "random ids" if options.random else "the corpus",
@@ -114,30 +109,34 @@ def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options
 
 
 def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed: int) -> None:
-    """All modes and arithmetics; the examples alone are run once, and so is each layout, for all strategies."""
+    """Run all modes and arithmetics.
+
+    Single-example runs are shared by all strategies, and strategies of the same layout share the verdicts on it:
+    otherwise the cost would grow with the number of strategies.
+    """
     model = subjects[0].module
     for mode in options.modes:
         layouts: dict[Any, list[Verdict]] = {}
         with in_mode(model, mode):
-            truth = Alone(_reference(subjects[0]), torch.float64)
+            exact = Alone(_reference(subjects[0]), torch.float64)
             for subject in subjects:
-                auditor = Auditor(subject, mode, truth.of(subject), seed, explained=_explained(subject, options))
+                auditor = Auditor(subject, mode, exact.of(subject), seed, explained=_is_explained(subject, options))
                 key = _layout(subject)
                 if key not in layouts:
                     layouts[key] = list(auditor.verdicts())
-                report.verdicts += [replace(one, subject=subject.name) for one in layouts[key]]
-                report.verdicts += _own(auditor, subject, mode, seed)
+                report.verdicts += [replace(verdict, subject=subject.name) for verdict in layouts[key]]
+                report.verdicts += _check_strategy(auditor, subject, mode, seed)
                 if mode == "eval" and options.heat:
                     report.heats.append(auditor.heat(subject.tokens))
         for arithmetic in options.arithmetics:
-            report.verdicts += _coarse(subjects, truth, arithmetic, mode, seed, options)
+            report.verdicts += _check_arithmetic(subjects, exact, arithmetic, mode, seed, options)
     model.train()
     with with_dropout(model, DROPOUT):
-        report.verdicts += _dropout(subjects, seed, options)
+        report.verdicts += _check_dropout(subjects, seed, options)
 
 
-def _dropout(subjects: Sequence[Strategy], seed: int, options: Options) -> Iterator[Verdict]:
-    """Copies of an example lose different values; from seeds of its own, an example loses the same in any company."""
+def _check_dropout(subjects: Sequence[Strategy], seed: int, options: Options) -> Iterator[Verdict]:
+    """Check that copies of an example drop different values, and that its own seed makes dropout batch-invariant."""
     row = int(subjects[0].lengths.argmax())
     layouts: dict[Any, Verdict] = {}
     alone: Alone | None = None
@@ -147,13 +146,13 @@ def _dropout(subjects: Sequence[Strategy], seed: int, options: Options) -> Itera
             if verdict.passed and isinstance(subject, ModelSubject):  # windows of a stream bring no seeds
                 alone = alone or Alone(_reference(subject.with_seeds()), torch.float64)
                 with_seeds = subject.with_seeds()
-                verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed, _explained(subject, options))
+                verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed, _is_explained(subject, options))
             layouts[key] = verdict
         yield replace(layouts[key], subject=subject.name)
 
 
-def _own(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator[Verdict]:
-    """Verdicts on what a strategy does besides laying examples out."""
+def _check_strategy(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator[Verdict]:
+    """Yield the verdicts on a strategy's own batches, updates and evaluation, which its layout does not determine."""
     batches = subject.batches(seed)
     yield auditor.batches(batches)
     with unchanged(subject.module):
@@ -165,32 +164,33 @@ def _own(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator
 
 
 def _layout(subject: Strategy) -> Any:
-    """Strategies that agree in this lay the same examples out alike."""
+    """Return a key that is equal for strategies that lay out the same examples in the same way."""
     batching = subject.batching
     if isinstance(batching, Stream):
         return batching
     return batching.layout, batching.micro_batch, batching.width_multiple
 
 
-def _coarse(
-    subjects: Sequence[Strategy], truth: Alone, arithmetic: Arithmetic, mode: Mode, seed: int, options: Options
+def _check_arithmetic(
+    subjects: Sequence[Strategy], exact: Alone, arithmetic: Arithmetic, mode: Mode, seed: int, options: Options
 ) -> Iterator[Verdict]:
+    """Yield the verdict on each strategy in a coarser arithmetic; one cast copy of the model serves all of them."""
     first = _reference(subjects[0]).cast(arithmetic)
     with in_mode(first.module, mode):
-        alone = Alone(first, DTYPES[arithmetic], exact=truth)
+        alone = Alone(first, DTYPES[arithmetic], exact=exact)
         layouts: dict[Any, Verdict] = {}
         for subject in subjects:
             cast = replace(subject, module=first.module, bf16=first.bf16)
             if (key := _layout(subject)) not in layouts:
-                told = _explained(subject, options)
-                layouts[key] = arithmetic_verdict(cast, alone.of(cast), arithmetic, mode, seed, told)
+                explained = _is_explained(subject, options)
+                layouts[key] = arithmetic_verdict(cast, alone.of(cast), arithmetic, mode, seed, explained)
             yield replace(layouts[key], subject=subject.name)
 
 
 def _subjects(
     configs: Sequence[Config], left_out: Mapping[str, str], task: Task, data: Data, model: Model, options: Options
 ) -> tuple[list[Strategy], dict[str, str]]:
-    """Those that fit the task, and why the others do not."""
+    """Return a subject for each strategy that fits the task, and the reason for each other one by name."""
     fitting, unfit = [], dict(left_out)
     for config in configs:
         try:
@@ -203,12 +203,16 @@ def _subjects(
 
 
 def _subject(config: Config, task: Task, data: Data, model: Model, options: Options) -> Strategy:
-    """A strategy over a sample of the training split; its updates are small, so that there are several."""
+    """Return a strategy over a sample of the training split, with small updates, so that there are several.
+
+    Raises:
+        HydromelError: the strategy is `auto`, or does not fit the task.
+    """
     batching = build(_small(config["batching"]), "batching", {}, config["plugins"])
     if isinstance(batching, Auto):
-        raise HydromelError("batching=auto chooses among the others, which are audited by themselves; name those")
+        raise HydromelError("batching=auto only chooses among the other strategies; audit those by name")
     train = data.splits["train"]
-    arrange(config, batching, train)  # tells a strategy that does not fit the task
+    arrange(config, batching, train)  # raises if the strategy does not fit the task
     if isinstance(batching, Stream):
         text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
         text = with_random_ids(text, data.vocabs, config["seed"]) if options.random else text
@@ -219,6 +223,7 @@ def _subject(config: Config, task: Task, data: Data, model: Model, options: Opti
 
 
 def _small(node: Config) -> Config:
+    """Return a strategy's config with at most `UPDATE_ROWS` rows in a batch."""
     size = node.get("batch_size")
     if size is None:
         return node
@@ -227,7 +232,7 @@ def _small(node: Config) -> Config:
 
 
 def _reference(subject: Strategy) -> Strategy:
-    """One example at a time, packed: no padding, no neighbours."""
+    """Return the subject in the reference layout: packed, so without padding."""
     if isinstance(subject, StreamSubject):
         return subject
     return replace(subject, batching=replace(subject.batching, layout="packed", micro_batch=None))
@@ -237,9 +242,10 @@ def _ignores_mask(subject: Strategy) -> bool:
     return isinstance(subject, ModelSubject) and subject.batching.layout == "unmasked"
 
 
-def _explained(subject: Strategy, options: Options) -> bool:
+def _is_explained(subject: Strategy, options: Options) -> bool:
     return options.explained or not _ignores_mask(subject)
 
 
 def _chosen(config: Config) -> str:
+    """Return the encoder's name, as chosen or from its config."""
     return str(config["choices"].get("encoder") or name_of(config, "encoder"))

@@ -1,4 +1,4 @@
-"""Every combination of task, encoder and their options that configs/ offer, each small, under every strategy."""
+"""The audit of every combination of task, encoder and their options in configs/, at small sizes, by every strategy."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from runner.common.errors import HydromelError
 from runner.config.compose import Config, compose_config, compose_strategies, names_of, under
 from runner.config.instantiate import alternatives
 
-SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # numbers a vector
+SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # dimension of vectors, and options that hold one
 SMALL_DATA = ("features.words.max_size=30", "threads=1")
 SMALL_SAMPLE = Options(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
 GROUPS = ("task", "encoder")
-CONTROLS = ("encoder.norm=batch",)  # answers depend on the batch by nature, in training: the audit must see it
-LEFT = ("name", "quality")  # options of a task that no model sees
+CONTROLS = ("encoder.norm=batch",)  # batch norm mixes rows by design while training: the audit must fail it
+LEFT = ("name", "quality")  # options of a task that do not change the model
 
 
 @dataclass(frozen=True)
 class Audited:
-    """What came of one combination: a report, or why there is no such model."""
+    """The result of one combination: a report, or the reason why there is no such model."""
 
     choice: str
     report: Report | None
@@ -32,20 +32,21 @@ class Audited:
 
     @property
     def is_control(self) -> bool:
-        """Whether the audit has to fail it."""
-        return any(one in CONTROLS for one in self.choice.split())
+        """True if the audit must fail this combination."""
+        return any(override in CONTROLS for override in self.choice.split())
 
     @property
     def passed(self) -> bool:
-        """It is batch-invariant; or is none by nature, and the audit says so."""
+        """True for a batch-invariant model, and for a control that the audit fails."""
         return self.report is not None and self.report.passed is not self.is_control
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values: each strategy's failed checks."""
+        """Return plain values with each strategy's failed checks."""
         if self.report is None:
             return {"choice": self.choice, "unfit": self.unfit}
+        failures = self.report.failures(controls=True)
         failed = {
-            name: sorted({one.check for one in self.report.failures(controls=True) if one.subject == name})
+            name: sorted({verdict.check for verdict in failures if verdict.subject == name})
             for name in self.report.subjects()
         }
         return {
@@ -59,57 +60,61 @@ class Audited:
 
 
 def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> list[tuple[str, ...]]:
-    """Tasks x encoders x the task's options, and each option of an encoder by itself, as overrides.
+    """Return overrides for tasks x encoders, and for each other value of each of their options, one at a time.
 
-    Options are those that take one of a few values (pooling, unit, activation, ...). What `overrides` choose stays.
+    Options are those that take one of a few values (pooling, unit, activation, ...). The choices of `overrides` stay
+    fixed.
     """
-    given = {one.partition("=")[0] for one in overrides}
-    found: dict[str, tuple[str, ...]] = {}  # by content: blstm is rnn with cell=lstm
+    given = {override.partition("=")[0] for override in overrides}
+    # Keyed by the composed config, so that a model under two names (blstm is rnn with cell=lstm) is audited once.
+    chosen: dict[str, tuple[str, ...]] = {}
     for task in _names("task", overrides, config_dir):
         for encoder in _names("encoder", overrides, config_dir):
             config = compose_config([*overrides, task, encoder], config_dir)
             nodes = {group: config[group] for group in GROUPS}
-            found.setdefault(json.dumps(nodes), (task, encoder))
+            chosen.setdefault(json.dumps(nodes), (task, encoder))
             for group, name, value in _options(config):
                 changed = {**nodes, group: {**nodes[group], name: value}}
                 if f"{group}.{name}" not in given:
-                    chosen = f"{group}.{name}={json.dumps(value).strip(chr(34))}"
-                    found.setdefault(json.dumps(changed), (task, encoder, chosen))
-    return list(found.values())
+                    override = f"{group}.{name}={json.dumps(value).strip(chr(34))}"
+                    chosen.setdefault(json.dumps(changed), (task, encoder, override))
+    return list(chosen.values())
 
 
 def audit_space(
     overrides: Sequence[str], config_dir: Path | None = None, chosen: Sequence[tuple[str, ...]] | None = None
 ) -> Iterator[Audited]:
-    """Audit every combination in turn, or the `chosen` ones of them.
+    """Audit every combination in turn, or only the `chosen` ones.
 
     Raises:
-        HydromelError: overrides that do not compose.
+        HydromelError: the overrides do not compose.
     """
     configs, left_out = compose_strategies([*overrides, *SMALL_DATA], config_dir)
-    for one in combinations(overrides, config_dir) if chosen is None else chosen:
-        yield _audited([*one, *overrides], configs, left_out, config_dir)
+    for combination in combinations(overrides, config_dir) if chosen is None else chosen:
+        yield _audit_combination([*combination, *overrides], configs, left_out, config_dir)
 
 
-def _audited(
+def _audit_combination(
     overrides: Sequence[str], strategies: Sequence[Config], left_out: Mapping[str, str], config_dir: Path | None
 ) -> Audited:
-    """One combination, at small sizes, under strategies that were composed once for all."""
+    """Audit one combination at small sizes, under strategies that were composed once for all combinations."""
     config = _small(compose_config([*overrides, *SMALL_DATA], config_dir))
     choice = " ".join(dict.fromkeys(overrides))
     try:
-        return Audited(choice, audit_config([under(config, one) for one in strategies], left_out, SMALL_SAMPLE))
+        configs = [under(config, strategy) for strategy in strategies]
+        return Audited(choice, audit_config(configs, left_out, SMALL_SAMPLE))
     except HydromelError as error:
         return Audited(choice, None, str(error))
 
 
 def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> list[str]:
-    chosen = [one for one in overrides if one.startswith(f"{group}=")]
+    """Return the overrides that choose a member of a config group: the given one, or one for each member."""
+    chosen = [override for override in overrides if override.startswith(f"{group}=")]
     return chosen or [f"{group}={name}" for name in names_of(group, config_dir)]
 
 
 def _options(config: Config) -> Iterator[tuple[str, str, Any]]:
-    """Group, option and value, for each value that an option of few values does not have."""
+    """Yield group, option and value, for each other value of each option with a few allowed values."""
     for group in GROUPS:
         for name, values in alternatives(config[group], group, config["plugins"]).items():
             if name not in LEFT:
@@ -117,13 +122,14 @@ def _options(config: Config) -> Iterator[tuple[str, str, Any]]:
 
 
 def _small(node: Any) -> Any:
-    """A config with short vectors."""
+    """Return a config with vectors of size `SMALL`."""
     if not isinstance(node, Mapping):
         return node
     return {key: _shortened(key, value) if key in SIZES else _small(value) for key, value in node.items()}
 
 
 def _shortened(key: str, value: Any) -> Any:
+    """Return the small value of a size; a list of sizes keeps a single one."""
     if isinstance(value, list):
         return [SMALL] * min(1, len(value))
     return SMALL if isinstance(value, int) else value

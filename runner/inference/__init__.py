@@ -1,5 +1,4 @@
 """Finished runs: loading them, and predicting with them.
 
-Experiments, commands and tasks may import it. It imports training and all below, and none of
-the packages within it.
+Experiments, commands and tasks may import it. It imports training and all below, but none of its own subpackages.
 """

@@ -1,6 +1,7 @@
-"""What each example of a split contributes to the figure by which runs are compared: `outcomes.npz`.
+"""The contribution of each example of a split to the metric by which runs are compared: `outcomes.npz`.
 
-Two runs are then compared example by example (a paired bootstrap), which says more than two figures.
+With these, two runs can be compared example by example (a paired bootstrap), which is more precise than comparing two
+totals.
 """
 
 from __future__ import annotations
@@ -23,17 +24,21 @@ Outcomes = dict[str, npt.NDArray[Any]]
 
 @runtime_checkable
 class TellsOfExamples(Protocol):
-    """A task whose headline figure is made of sums over examples."""
+    """A task whose main metric is computed from sums over examples."""
 
     def outcomes(self, said: npt.NDArray[Any], split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
-        """Sums by name, (n,) each: of every row in the split's order (of a stream: of equal blocks).
+        """Return summands by name, (n,) each: one for every row in the split's order (of a stream: for equal blocks).
 
-        `right`, `answers` (accuracy = 100 sum right / sum answers), `right`, `predicted`, `gold` (F1 = 200 sum right /
-        (sum predicted + sum gold)), or `nats`, `tokens` (perplexity = exp(sum nats / sum tokens)). None where the
-        figure is no such sum (macro F1).
+        - `right`, `answers`: accuracy = 100 sum right / sum answers
+        - `right`, `predicted`, `gold`: F1 = 200 sum right / (sum predicted + sum gold)
+        - `nats`, `tokens`: perplexity = exp(sum nats / sum tokens)
+
+        None where the metric is no function of such sums (macro F1).
 
         Args:
-            said: (N,) what the task's metric takes, of all rows or tokens: answers, or losses.
+            said: (N,) input of the task's metric, for all rows or tokens: predictions, or losses.
+            split: the whole split.
+            vocabs: vocabularies of the features and the target.
         """
         ...
 
@@ -41,17 +46,17 @@ class TellsOfExamples(Protocol):
 def write_outcomes(
     task: object, said: npt.NDArray[Any], name: str, split: Batch, vocabs: Mapping[str, Vocab], folder: Path
 ) -> None:
-    """Write those of split `name` to the run's folder, where the task has such.
+    """Write the outcomes of split `name` to the run's folder, if the task has any.
 
     Raises:
-        HydromelError: they cannot be written.
+        HydromelError: the file cannot be written.
     """
     if not isinstance(task, TellsOfExamples):
         return
-    found = task.outcomes(said, split, vocabs)
-    if found is None:
+    outcomes = task.outcomes(said, split, vocabs)
+    if outcomes is None:
         return
     file = io.BytesIO()
-    arrays: dict[str, Any] = {"split": np.array([name]), **found}
+    arrays: dict[str, Any] = {"split": np.array([name]), **outcomes}
     np.savez(file, **arrays)
     write_bytes(folder / run_schema.OUTCOMES, file.getvalue())

@@ -1,4 +1,4 @@
-"""A finished run's predictions: made once, after training, by the best checkpoint; looked into, and written."""
+"""The predictions of a finished run: computed once after training by the best checkpoint, analysed and written."""
 
 from __future__ import annotations
 
@@ -30,28 +30,30 @@ from runner.text.vocab import Vocab
 from runner.training.state import Training
 
 Config = dict[str, Any]
-Said = Predictions | npt.NDArray[np.float64]  # answers, or (N,) losses: whichever the task's metric takes
+Said = Predictions | npt.NDArray[np.float64]  # predictions, or (N,) losses: the input of the task's metric
 log = logging.getLogger(__name__)
 
 
 @runtime_checkable
 class TellsOfLosses(Protocol):
-    """A task that says where its losses come from (language models: they have no answers to be looked into)."""
+    """A task that analyses its losses: a language model, whose predictions are not analysed."""
 
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
     ) -> dict[str, Any]:
-        """Tables of detail by name, which join the split's metrics.
+        """Return tables of detail by name, which are added to the split's metrics.
 
         Args:
-            losses: (N,) of each token of `split`.
-            train: what was learned from.
+            losses: (N,) loss of each token of `split`, in nats.
+            split: the analysed split.
+            train: the training set.
+            vocabs: vocabularies of the features and the target.
         """
         ...
 
 
 def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> Predictions:
-    """The answers of a split to rows that come in any order, in the split's own order."""
+    """Predict all rows of a split, from batches in any order; the result is in the split's own order."""
     answers: list[Tensor] = []
     probability: list[Tensor] = []
     index, lengths = [], []
@@ -65,99 +67,103 @@ def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> P
             index.append(batch.index)
             lengths.append(answers_a_row(batch))
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
-    _, order = choose(rows, np.argsort(np.concatenate(index)))
-    found = (torch.cat(parts).cpu().index_select(0, order).numpy() for parts in (answers, probability))
-    return Predictions(*found)
+    _, order = choose(rows, np.argsort(np.concatenate(index)))  # token by token, since rows have several predictions
+    columns = (torch.cat(parts).cpu().index_select(0, order).numpy() for parts in (answers, probability))
+    return Predictions(*columns)
 
 
 def token_losses(
     model: Model, batching: Batching | Stream, split: Batch, batch_size: int, bf16: bool
 ) -> npt.NDArray[np.float64]:
-    """(N,) the loss of each token of a split, in the split's own order, by the batches that the strategy evaluates."""
+    """Return (N,) the loss of each token, in the split's own order, computed on the strategy's evaluation batches."""
     split, head, state = split.to(device_of(model)), cast(Head, model.head), START
     assert isinstance(split.target, Ragged)
     n_tokens = split.target.rows.n_tokens
-    found = torch.full((n_tokens,), torch.nan, dtype=torch.float64, device=split.rows.device)
-    # the same batches again, with places for answers, say where each loss belongs, whatever became of the order
-    places = replace(split, target=split.target.with_values(torch.arange(n_tokens, device=found.device)))
-    batches = (batching.evaluation(one, batch_size) for one in (split, places))
+    nats = torch.full((n_tokens,), torch.nan, dtype=torch.float64, device=split.rows.device)
+    # A strategy may reorder and cut rows. The same batches are made a second time with token positions as targets:
+    # they say which token of the split each loss belongs to.
+    places = replace(split, target=split.target.with_values(torch.arange(n_tokens, device=nats.device)))
+    batches = (batching.evaluation(source, batch_size) for source in (split, places))
     model.eval()
-    with torch.inference_mode(), torch.autocast(found.device.type, torch.bfloat16, enabled=bf16):
-        for batch, there in zip(*batches, strict=True):
+    with torch.inference_mode(), torch.autocast(nats.device.type, torch.bfloat16, enabled=bf16):
+        for batch, places_batch in zip(*batches, strict=True):
             scores, state = model(batch, state if batch.continues else None)
             losses = head.losses(scores, batch)
             assert isinstance(losses, Ragged)
-            assert isinstance(there.target, Ragged)
-            found.index_copy_(0, there.target.tokens(), losses.tokens().double())
-    nats: npt.NDArray[np.float64] = found.cpu().numpy()
-    return nats
+            assert isinstance(places_batch.target, Ragged)
+            nats.index_copy_(0, places_batch.target.tokens(), losses.tokens().double())
+    result: npt.NDArray[np.float64] = nats.cpu().numpy()
+    return result
 
 
 def answers_a_row(batch: Batch) -> IntArray:
-    """(B,) how many answers each row has; those of the target, since features of the unmasked layout claim too many."""
+    """Return (B,) the number of predictions of each row.
+
+    They are counted by the target, since features in the unmasked layout count padding too.
+    """
     if isinstance(batch.target, Ragged):
         return batch.target.rows.host_lengths
     return np.ones(len(batch.index), dtype=np.int64)
 
 
 def answer(t: Training, split: Batch) -> Said:
-    """What the model, as it is, says of a split: all that its figures, tables and files are made of, in one pass."""
+    """Run the current model over a split once; metrics, tables and files are all computed from the result."""
     t.clock.start()
     if t.metric().takes == "losses":
-        said: Said = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
+        results: Said = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
     else:
         batches = t.batching.evaluation(split.to(t.clock.device), t.settings.eval_batch_size)
-        said = predict(t.model, t.head, batches, t.bf16)
+        results = predict(t.model, t.head, batches, t.bf16)
     t.clock.lap("evaluation")
     t.clock.settle()
-    return said
+    return results
 
 
-def figures(t: Training, said: Said, split: Batch) -> dict[str, Any]:
-    """The task's metric of what was said of all of a split."""
+def figures(t: Training, results: Said, split: Batch) -> dict[str, Any]:
+    """Return the task's metric over the results of a whole split."""
     metric = t.metric()
-    metric.update(torch.from_numpy(flat(said)), split)
+    metric.update(torch.from_numpy(flat(results)), split)
     return metric.compute()
 
 
-def flat(said: Said) -> npt.NDArray[Any]:
-    """(N,) what metrics take: answers, or losses."""
-    return said.answers if isinstance(said, Predictions) else said
+def flat(results: Said) -> npt.NDArray[Any]:
+    """Return (N,) the input of metrics: predictions, or losses."""
+    return results.answers if isinstance(results, Predictions) else results
 
 
-def inspect(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
-    """Tables of detail of split `name`, from what was said of it; files about it are written to the run's folder.
+def inspect(t: Training, data: Data, name: str, results: Said, config: Config) -> dict[str, Any]:
+    """Return tables of detail of split `name`, and write its outcomes and predictions to the run's folder.
 
-    What cannot be written costs a warning, not the run: all else that it found is kept.
+    A file that cannot be written causes a warning, not an error, so that the run keeps its other results.
     """
     t.clock.start()
     try:
-        write_outcomes(t.task, flat(said), name, data.splits[name], data.vocabs, Path(t.run.path))
+        write_outcomes(t.task, flat(results), name, data.splits[name], data.vocabs, Path(t.run.path))
     except HydromelError as error:
-        log.warning("no outcomes of %s are written: %s", name, error)
-    tables = _tables(t, data, name, said, config) if config["predictions"] else {}
+        log.warning("the outcomes of %s are not written: %s", name, error)
+    tables = _tables(t, data, name, results, config) if config["predictions"] else {}
     t.clock.lap("tracking")
     t.clock.settle()
     return tables
 
 
-def _tables(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
+def _tables(t: Training, data: Data, name: str, results: Said, config: Config) -> dict[str, Any]:
     split = data.splits[name]
-    if not isinstance(said, Predictions):
+    if not isinstance(results, Predictions):
         if not isinstance(t.task, TellsOfLosses):
             return {}
-        return t.task.loss_tables(said, split, data.splits["train"], data.vocabs)
+        return t.task.loss_tables(results, split, data.splits["train"], data.vocabs)
     inspector: Inspector | None = t.task.inspector(data.vocabs)
     if inspector is None:
         return {}
-    tables = inspector.tables(said, split)
+    tables = inspector.tables(results, split)
     try:
         corpus: Corpus = build(config["dataset"], "dataset", {}, config["plugins"])
         if corpus.fingerprint() != data.fingerprint:
-            raise HydromelError(f"dataset={corpus.name} is not what it was when the run began")
+            raise HydromelError(f"dataset={corpus.name} has changed since the start of the run")
         folder = Path(t.run.path) / run_schema.PREDICTIONS
         folder.mkdir(exist_ok=True)
-        inspector.write(said, split, name, corpus, corpus.read()[name], folder)
+        inspector.write(results, split, name, corpus, corpus.read()[name], folder)
     except (HydromelError, OSError) as error:
-        log.warning("no predictions of %s are written: %s", name, error)
+        log.warning("the predictions of %s are not written: %s", name, error)
     return tables

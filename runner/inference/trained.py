@@ -1,7 +1,7 @@
-"""A finished run, ready to answer new text: its model and vocabularies, from its folder alone, without its data set.
+"""A finished run, loaded for prediction on new text: its model and vocabularies, from its folder, without its data set.
 
-The folder may be anybody's, so nothing in it is trusted: what the config may name is bounded (`runner.config.saved`),
-weights are safetensors, vocabularies JSON. Opening them runs nothing.
+The folder may come from anyone, so nothing in it is trusted: a config may only name allowed classes
+(`runner.config.saved`), weights are safetensors, and vocabularies are JSON. Opening them executes no code.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model of any task, and what it takes to read text with it.
+    """A trained model of any task, with everything needed to read text with it.
 
     Attributes:
-        config: of its training, checked.
-        features: how text becomes integer columns.
-        vocabs: of training.
-        corpus: what it was trained on; not read.
+        config: the run's config, checked.
+        task: the task.
+        model: the model, in eval mode.
+        features: conversions of text to integer columns, by name.
+        vocabs: vocabularies of the features and the target.
+        corpus: the data set of its training, which is not read.
     """
 
     config: Config
@@ -62,16 +64,18 @@ class Trained:
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> Trained:
-        """The best checkpoint of the run in `folder`.
+        """Load the best checkpoint of the run in `folder`.
 
         Args:
-            dtype: of the arithmetic; None: as in training.
+            folder: the run's folder.
+            device: device of the model.
+            dtype: arithmetic of the model; None: as in training.
             plugins: further module prefixes that the user, not the run, allows.
-            data_dir: where the data set, and files of vectors, now lie; None: where they lay in training.
+            data_dir: folder of the data set and of vector files; None: as in training.
 
         Raises:
-            HydromelError: no run, one of another version, one that is damaged, or a config that names what is not
-                allowed.
+            HydromelError: the folder holds no run, a run of another version or a damaged one, or its config names a
+                class that is not allowed.
         """
         config = config_of(folder, MODEL, plugins)
         if data_dir is not None:
@@ -81,7 +85,8 @@ class Trained:
         features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
         corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
         _check_specials(folder, vocabs, [*features, TARGET] if task.causal else [])
-        model = build_model(config, task, vocabs, list(plugins)).to(dtype=_DTYPES[config["dtype"]])  # not rounded
+        # Load in the dtype of training, which rounds no weight, and convert afterwards.
+        model = build_model(config, task, vocabs, list(plugins)).to(dtype=_DTYPES[config["dtype"]])
         load_checkpoint(checkpoint_path(folder, "best"), model)
         model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
         return cls(config, task, model, features, vocabs, corpus)
@@ -89,10 +94,11 @@ class Trained:
 
 @dataclass(frozen=True)
 class Finished:
-    """A trained model that labels or tags.
+    """A trained classifier or tagger.
 
     Attributes:
-        inspector: says answers in the corpus's words.
+        trained: the trained model.
+        inspector: conversion of predictions to the corpus's labels.
     """
 
     trained: Trained
@@ -102,108 +108,113 @@ class Finished:
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> Finished:
-        """The best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`.
+        """Load the best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`.
 
         Raises:
-            HydromelError: also for a language model, whose answers are no labels.
+            HydromelError: also for a language model, which predicts no labels.
         """
         trained = Trained.load(folder, device, dtype, plugins, data_dir)
         inspector = trained.task.inspector(trained.vocabs)
         if inspector is None:
             raise HydromelError(
-                f"{folder}: task={trained.task.name} answers nothing about a text (classify and tag do)"
+                f"{folder}: task={trained.task.name} predicts no labels; use a run of task=classify or task=tag"
             )
         return cls(trained, inspector)
 
     @property
     def columns(self) -> list[str]:
-        """Of the text, that the features are made of; `tokens` among them."""
+        """The columns of the input table that the features read, including `tokens`."""
         return list(dict.fromkeys(["tokens", *(feature.column for feature in self.trained.features.values())]))
 
     def answer(self, table: pa.Table, batch_size: int) -> Answers:
-        """Labels of rows, or tags of tokens, with their probabilities, in the table's order.
+        """Predict the labels of rows, or the tags of tokens, with their probabilities, in the table's order.
 
-        In full precision, whatever the run's was: what rows stand beside one another then changes no answer but by
-        rounding. Rows to be labelled are cut as in training; every token gets its tag, whatever max_length says.
+        The arithmetic is full precision, whatever the run used, so that results depend on the other rows of a batch
+        only by rounding. Rows to be labelled are truncated as in training; every token gets its tag, whatever
+        max_length says.
         """
         per_token = self.inspector.answer == "tags"
-        split = self._numericalised(table, per_token)
+        split = self._numericalize(table, per_token)
         strings, probability = pa.array([], pa.string()), pa.array([], pa.float32())
         if table.num_rows:
             model = self.trained.model
             batches = evaluation_batches(split.to(device_of(model)), batch_size)
-            found = predict(model, cast(Head, model.head), batches, bf16=False)
-            strings = self.inspector.strings(found.answers, split.rows.host_offsets)
-            probability = pa.array(found.probability)
+            predictions = predict(model, cast(Head, model.head), batches, bf16=False)
+            strings = self.inspector.strings(predictions.answers, split.rows.host_offsets)
+            probability = pa.array(predictions.probability)
         if not per_token:
             return Answers(strings, probability)
         offsets = pa.array(split.rows.host_offsets, pa.int32())
         return Answers(*(pa.ListArray.from_arrays(offsets, flat) for flat in (strings, probability)))
 
-    def _numericalised(self, table: pa.Table, per_token: bool) -> Batch:
-        """The rows as integers, with targets that say nothing."""
+    def _numericalize(self, table: pa.Table, per_token: bool) -> Batch:
+        """Convert the rows to integers, with zeros in place of the unknown targets."""
         run = self.trained
         ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
         rows = next(iter(ids.values())).rows
-        nothing = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
-        batch = Batch(ids, Ragged(nothing, rows, "packed") if per_token else nothing, np.arange(rows.n_rows))
+        zeros = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
+        batch = Batch(ids, Ragged(zeros, rows, "packed") if per_token else zeros, np.arange(rows.n_rows))
         longest = run.config["max_length"]
         if longest is None or per_token:
             return batch
-        return truncate(batch, longest, run.config.get("truncate", "head"))  # runs of before there was a choice
+        return truncate(batch, longest, run.config.get("truncate", "head"))  # older runs have no option `truncate`
 
 
 def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
-    """Every row once, from short to long, packed."""
+    """Yield every row once, in packed batches, from short to long."""
     for rows in by_length(split.rows.host_lengths, batch_size):
         yield split.select(rows)
 
 
 def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:
-    """Keep a run's vocabularies in its folder."""
+    """Write a run's vocabularies to its folder."""
     plain = {name: vocab.as_plain() for name, vocab in vocabs.items()}
     write_text(folder / run_schema.VOCABS, json.dumps(plain, ensure_ascii=False) + "\n")
 
 
 def read_vocabs(folder: Path) -> dict[str, Vocab]:
-    """A run's vocabularies.
+    """Read a run's vocabularies.
 
     Raises:
-        HydromelError: the run is of a version that kept none, or the file is damaged.
+        HydromelError: an earlier version, which wrote no vocabularies, trained the run, or the file is damaged.
     """
     path = folder / run_schema.VOCABS
     if not path.is_file():
         raise HydromelError(f"{folder} has no {run_schema.VOCABS}: an earlier version trained this run; train it again")
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        vocabs = {name: Vocab.of_plain(one) for name, one in plain.items()}
+        vocabs = {name: Vocab.of_plain(content) for name, content in plain.items()}
         for name, vocab in vocabs.items():
             if not all(isinstance(token, str) for token in vocab.tokens) or len(vocab.ids) < len(vocab):
-                raise ValueError(f"the tokens of '{name}' are no distinct strings")
+                raise ValueError(f"the tokens of '{name}' must be distinct strings")
             if vocab.unk is not None and vocab.unk not in range(len(vocab)):
-                raise ValueError(f"the unknown token of '{name}' is {vocab.unk!r}")
+                raise ValueError(f"the unknown token of '{name}' is {vocab.unk!r}, not an id below {len(vocab)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HydromelError(f"{path}: damaged, no vocabularies ({type(error).__name__}: {error})") from error
+        raise HydromelError(
+            f"{path}: damaged file, it holds no vocabularies ({type(error).__name__}: {error}); restore it or train "
+            "again"
+        ) from error
     if TARGET not in vocabs:
-        raise HydromelError(f"{path}: damaged, it lacks '{TARGET}'")
+        raise HydromelError(f"{path}: damaged file, it lacks '{TARGET}'; restore it or train again")
     return vocabs
 
 
 def _check_specials(folder: Path, vocabs: Mapping[str, Vocab], needed: Sequence[str]) -> None:
-    """Raises HydromelError where what every language model reads is not in one of the `needed` vocabularies."""
+    """Raise HydromelError if a `needed` vocabulary lacks the special tokens that every language model reads."""
+    path = folder / run_schema.VOCABS
     for name in needed:
         if name not in vocabs:
-            raise HydromelError(f"{folder / run_schema.VOCABS}: damaged, it lacks '{name}'")
+            raise HydromelError(f"{path}: damaged file, it lacks '{name}'; restore it or train again")
         if EOS not in vocabs[name].ids or vocabs[name].ids.get(PAD) != 0:
             raise HydromelError(
-                f"{folder / run_schema.VOCABS}: damaged, '{name}' lacks {EOS}, or does not begin with {PAD}"
+                f"{path}: damaged file, '{name}' lacks {EOS}, or does not start with {PAD}; restore it or train again"
             )
 
 
 def _with_data_dir(node: Any, data_dir: str) -> Any:
-    """The same config, with another folder of data wherever one is named."""
+    """Return the config with every option `data_dir` replaced."""
     if isinstance(node, list):
-        return [_with_data_dir(one, data_dir) for one in node]
+        return [_with_data_dir(item, data_dir) for item in node]
     if not isinstance(node, dict):
         return node
-    return {key: data_dir if key == "data_dir" else _with_data_dir(one, data_dir) for key, one in node.items()}
+    return {key: data_dir if key == "data_dir" else _with_data_dir(value, data_dir) for key, value in node.items()}

@@ -1,4 +1,4 @@
-"""All checks of one subject in one mode: verdicts, and where values differ."""
+"""All checks of one subject in one mode: their verdicts, and a heat map of the differences."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from runner.audit.checks.locate import (
     first_changed,
     first_not_finite,
     first_random,
-    first_shared,
     named,
 )
+from runner.audit.checks.metric import NO_OUTPUT
 from runner.audit.checks.variations import Company, companies
 from runner.audit.checks.verdict import Finding, Heat, Verdict
 from runner.audit.tracing.alignment import differences, worst_difference
@@ -30,21 +30,20 @@ from runner.profiling.kernels import missing_kernel
 
 Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-NO_EQUAL = "no two examples are equally long"
+NO_EQUAL = "no two examples have the same length"
 NO_PADDING = "this layout holds no padding"
-COPIES = 8  # of an example whose dropout is looked at: fewer may lose the same few values by chance
 
 
 @dataclass
 class Auditor:
-    """Runs checks of one subject in one mode; the reference is shared by all of them.
+    """Runs the checks of one subject in one mode; all of them share the reference.
 
     Attributes:
-        alone: each example by itself, in float64.
-        seed: of the groups.
-        nan_gradients: where padding holds NaN, gradients are compared too.
+        alone: single-example runs, the reference.
+        seed: seed of the random choice of examples.
+        nan_gradients: compare gradients too where the padding holds NaN.
         explained: failed verdicts say where and why, which takes many runs.
-        failed: the run in which each failed check failed.
+        failed: the batch on which each failed check failed.
     """
 
     subject: Subject
@@ -56,212 +55,206 @@ class Auditor:
     failed: dict[str, Company] = field(default_factory=dict)
 
     def verdicts(self) -> Iterator[Verdict]:
-        """Of all checks that are made of runs, and of the loss; of random answers nothing more can be said."""
-        made = companies(self.subject.lengths, self.subject.has_padding, self.seed)
-        repeated = self._random() or self._repeat()
+        """Yield the verdicts of all checks that compare batches, and of the loss.
+
+        If outputs are random, no further check means anything, and the others are not run.
+        """
+        batches = companies(self.subject.lengths, self.subject.has_padding, self.seed)
+        repeated = self._check_random() or self._check_repeat()
         yield repeated
         if repeated.finding is not None and repeated.finding.kind == kinds.RANDOM:
-            for check in made:
-                yield Verdict(self.subject.name, check, self.mode, None, reason="its answers are random")
+            for check in batches:
+                yield Verdict(self.subject.name, check, self.mode, None, reason="its outputs are random")
             return
         bad = list(not_finite(self.alone))
-        for check, runs in made.items():
+        for check, runs in batches.items():
             extra = bad if check == "extremes" else []
             yield self.verdict(check, self.differences(runs, extra), runs or extra)
         if any(run.loss is not None for run in self.alone.runs):
-            yield self.verdict("loss", self._loss_differences(made["company"]), made["company"])
+            yield self.verdict("loss", self._loss_differences(batches["company"]), batches["company"])
 
     def batches(self, batches: Sequence[Company]) -> Verdict:
-        """The batches that a strategy makes."""
+        """Return the verdict on the batches that a strategy makes."""
         return self.verdict("batches", self.differences(batches, []), batches)
 
     def differences(self, runs: Iterable[Company], extra: list[Difference]) -> Iterator[Difference]:
+        """Yield `extra`, then the differences of each batch from its reference."""
         yield from extra
-        for company in runs:
-            good = self._comparable(company)
-            if not good.rows:
+        for run in runs:
+            batch = self._comparable(run)
+            if not batch.rows:
                 continue
-            base = None if good.against is None else observe(self.subject, good.against.rows, good.against.setting)
-            seen = observe(self.subject, good.rows, good.setting)
-            if good.setting.fill == "nan" and not self.nan_gradients:
-                seen.gradients = {}
-            yield from compare(self.alone, good, seen, base)
+            base = None if batch.against is None else observe(self.subject, batch.against.rows, batch.against.setting)
+            observation = observe(self.subject, batch.rows, batch.setting)
+            if batch.setting.fill == "nan" and not self.nan_gradients:
+                observation.gradients = {}
+            yield from compare(self.alone, batch, observation, base)
 
-    def _comparable(self, company: Company) -> Company:
-        """Without the examples that have no answer even alone: `extremes` tells of them."""
-        rows = self.alone.comparable(company.rows)
-        against = None if company.against is None else self._comparable(company.against)
-        return replace(company, rows=rows, against=against)
+    def _comparable(self, batch: Company) -> Company:
+        """Return the batch without the examples that have no output even alone; `extremes` reports those."""
+        rows = self.alone.comparable(batch.rows)
+        against = None if batch.against is None else self._comparable(batch.against)
+        return replace(batch, rows=rows, against=against)
 
     def _loss_differences(self, runs: Iterable[Company]) -> Iterator[Difference]:
-        for company in runs:
-            rows = self.alone.comparable(company.rows)
+        for run in runs:
+            rows = self.alone.comparable(run.rows)
             if rows:
                 yield from compare_loss(self.alone, Company(rows), observe(self.subject, rows, Setting(), loss=True))
 
-    def verdict(self, check: str, found: Iterator[Difference], runs: Sequence[object]) -> Verdict:
+    def verdict(self, check: str, differences: Iterator[Difference], runs: Sequence[object]) -> Verdict:
+        """Return the verdict on a check from its differences: the first one beyond rounding decides.
+
+        Args:
+            check: the check's name.
+            differences: the differences, computed as they are read, so that a failed check stops early.
+            runs: the batches of the check; without any it does not apply.
+        """
         if not runs:
             reason = NO_EQUAL if check == "neighbours" else NO_PADDING
             return Verdict(self.subject.name, check, self.mode, None, reason=reason)
         worst, compared = 0.0, False
-        for one in found:
-            worst, compared = max(worst, one.share), True
-            if one.not_run:
-                return kinds.not_run(self.subject.name, check, self.mode, one.not_run)
-            if one.share > 1.0:
-                self.failed[check] = one.company
-                why = self.finding(one) if self.explained else None
-                return Verdict(self.subject.name, check, self.mode, False, one.share, why)
+        for difference in differences:
+            worst, compared = max(worst, difference.share), True
+            if difference.not_run:
+                return kinds.not_run(self.subject.name, check, self.mode, difference.not_run)
+            if difference.share > 1.0:
+                self.failed[check] = difference.company
+                finding = self.finding(difference) if self.explained else None
+                return Verdict(self.subject.name, check, self.mode, False, difference.share, finding)
         return Verdict(self.subject.name, check, self.mode, True, worst) if compared else self._nothing_compared(check)
 
     def _nothing_compared(self, check: str) -> Verdict:
-        """Return the verdict where no example has an answer even alone: `extremes` says why, or this machine cannot."""
+        """Return the verdict where no example has an output even alone, for which `extremes` gives the reason."""
         errors = [run.error for run in self.alone.runs if run.error is not None]
         if missing := next(filter(None, map(missing_kernel, errors)), ""):
             return kinds.not_run(self.subject.name, check, self.mode, missing)
-        return Verdict(self.subject.name, check, self.mode, None, reason="no example has an answer in numbers")
+        return Verdict(self.subject.name, check, self.mode, None, reason=NO_OUTPUT)
 
-    def finding(self, one: Difference) -> Finding:
-        """Where and why."""
-        if one.note.startswith("alone") and one.quantity != "error":
-            module = first_not_finite(self.subject, one)
-            kind = kinds.OVERFLOW if self.alone.coarse else kinds.NOT_FINITE  # in float64 it has an answer
-            return self._found(one, module, kind, f"{one.quantity} is NaN {one.note}")
-        if one.quantity == "error":
-            module = observe(self.subject, one.company.rows, one.company.setting).failed_in
-            why = failure(one)
-            return self._found(one, module, why.kind, why.detail)
+    def finding(self, difference: Difference) -> Finding:
+        """Return place and cause of a difference, found by further runs."""
+        if difference.note.startswith("alone") and difference.quantity != "error":
+            module = first_not_finite(self.subject, difference)
+            kind = kinds.OVERFLOW if self.alone.coarse else kinds.NOT_FINITE  # in float64 it has an output
+            return self._finding_at(difference, module, kind, f"{difference.quantity} is NaN {difference.note}")
+        if difference.quantity == "error":
+            module = observe(self.subject, difference.company.rows, difference.company.setting).failed_in
+            why = failure(difference)
+            return self._finding_at(difference, module, why.kind, why.detail)
         locator = Locator(self.alone)
-        found = locator.module_of(one)
-        why = cause(self.alone, one, found, locator.witnesses())
-        return self._found(one, found, why.kind, why.detail)
+        origin = locator.module_of(difference)
+        why = cause(self.alone, difference, origin, locator.witnesses())
+        return self._finding_at(difference, origin, why.kind, why.detail)
 
-    def _found(self, one: Difference, module: str | None, kind: str, detail: str) -> Finding:
-        name = one.place if module is None else named(self.subject, module)
-        return Finding(name, kind, one.quantity, one.rows, one.size, one.allowed, detail)
+    def _finding_at(self, difference: Difference, module: str | None, kind: str, detail: str) -> Finding:
+        name = difference.place if module is None else named(self.subject, module)
+        return Finding(name, kind, difference.quantity, difference.rows, difference.size, difference.allowed, detail)
 
-    def _repeat(self) -> Verdict:
-        """The same run on a module as it was, and on one that has just seen other rows."""
+    def _check_repeat(self) -> Verdict:
+        """Compare the same batch on a fresh module and on one that has just processed other rows."""
         rows = [row for row, _ in self.alone.finite()]
         if not rows:
             return self._nothing_compared("repeat")
-        company, other = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
+        first, second = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
         worst = 0.0
-        for asked, between in ((company, other), (other, company)):  # what is kept of the first may hide a change
-            fresh = observe(self.subject, asked.rows, asked.setting)
+        # Both orders are tried: state that the module keeps from its first batch only would hide a change.
+        for batch, between in ((first, second), (second, first)):
+            fresh = observe(self.subject, batch.rows, batch.setting)
             with unchanged(self.subject.module):
-                for one in (asked, between) if asked is company else (between,):
-                    observe(self.subject, one.rows, one.setting, keep_state=True)
-                again = observe(self.subject, asked.rows, asked.setting, keep_state=True)
+                for earlier in (batch, between) if batch is first else (between,):
+                    observe(self.subject, earlier.rows, earlier.setting, keep_state=True)
+                again = observe(self.subject, batch.rows, batch.setting, keep_state=True)
             size = max(map(worst_difference, fresh.outputs, again.outputs), default=0.0)
-            difference = Difference("output", asked.rows, size, self.alone.allowed(), asked)
+            difference = Difference("output", batch.rows, size, self.alone.allowed(), batch)
             if again.error is not None or difference.share > 1.0:
-                return self._kept(difference, between, again)
+                return self._state_verdict(difference, between, again)
             worst = max(worst, difference.share)
         return Verdict(self.subject.name, "repeat", self.mode, True, worst)
 
-    def _kept(self, difference: Difference, other: Company, again: Observation) -> Verdict:
-        why = f": {first_line(again.error)}." if again.error is not None else "."
-        detail = f"The same rows get another answer after a batch of others{why}"
+    def _state_verdict(self, difference: Difference, other: Company, again: Observation) -> Verdict:
+        error = f": {first_line(again.error)}." if again.error is not None else "."
+        detail = f"The same rows get another output after a batch of other rows{error}"
         module = first_changed(self.subject, difference.company, other)
-        found = self._found(difference, module, kinds.STATE, detail)
-        return Verdict(self.subject.name, "repeat", self.mode, False, max(difference.share, 2.0), found)
+        finding = self._finding_at(difference, module, kinds.STATE, detail)
+        return Verdict(self.subject.name, "repeat", self.mode, False, max(difference.share, 2.0), finding)
 
-    def _random(self) -> Verdict | None:
-        """A failed verdict if answers follow the seed."""
-        company = Company(tuple(row for row, _ in self.alone.finite())[:2])
-        if not company.rows:
+    def _check_random(self) -> Verdict | None:
+        """Return a failed verdict if outputs depend on the random seed, else None."""
+        batch = Company(tuple(row for row, _ in self.alone.finite())[:2])
+        if not batch.rows:
             return None
-        first, second = (_seeded(self.subject, company, seed) for seed in (1, 2))
+        first, second = (observe_seeded(self.subject, batch, seed) for seed in (1, 2))
         size = max(map(worst_difference, first.outputs, second.outputs), default=0.0)
-        one = Difference("output", company.rows, size, self.alone.allowed(), company)
-        if one.share <= 1.0 or first.error is not None or second.error is not None:
+        difference = Difference("output", batch.rows, size, self.alone.allowed(), batch)
+        if difference.share <= 1.0 or first.error is not None or second.error is not None:
             return None
-        module = first_random(self.subject, company)
-        found = self._found(one, module, kinds.RANDOM, "The same batch gets another answer under another seed.")
-        return Verdict(self.subject.name, "repeat", self.mode, False, one.share, found)
+        module = first_random(self.subject, batch)
+        detail = "The same batch gets another output under another seed."
+        finding = self._finding_at(difference, module, kinds.RANDOM, detail)
+        return Verdict(self.subject.name, "repeat", self.mode, False, difference.share, finding)
 
     def heat(self, tokens: Callable[[int], Sequence[str]]) -> Heat:
-        """Where an example differs, module by module: in the run that failed first, or the one of all examples.
+        """Return the differences of an example, module by module, in the batch that failed first or that of all rows.
 
         Args:
-            tokens: of an example, by its number.
+            tokens: number of an example -> its tokens.
         """
-        check, company = next(iter(self.failed.items()), ("", None))
-        if company is None:
-            made = companies(self.subject.lengths, self.subject.has_padding, self.seed)
-            check, company = next((name, made[name][-1]) for name in ("huge", "company") if made[name])
-        company = self._comparable(company)
-        steps = [one for one in Locator(self.alone).steps(company) if self._is_shown(one, company)]
-        row = _hottest(steps, {row: len(tokens(row)) for row in company.rows})
-        mine = [step for step in steps if row in step.members]
-        shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in mine]
-        names = [named(self.subject, step.record.module) for step in mine]
+        check, batch = next(iter(self.failed.items()), ("", None))
+        if batch is None:
+            batches = companies(self.subject.lengths, self.subject.has_padding, self.seed)
+            check, batch = next((name, batches[name][-1]) for name in ("huge", "company") if batches[name])
+        batch = self._comparable(batch)
+        steps = [step for step in Locator(self.alone).steps(batch) if self._is_shown(step, batch)]
+        row = _hottest(steps, {row: len(tokens(row)) for row in batch.rows})
+        steps = [step for step in steps if row in step.members]
+        shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in steps]
+        names = [named(self.subject, step.record.module) for step in steps]
         return Heat(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
 
-    def _is_shown(self, step: Step, company: Company) -> bool:
-        """Whether it is right, or is used: the state of an RNN behind its padding, which no one reads, is neither."""
-        return not step.rows() or is_used(self.subject, company.rows, company.setting, step.record)
+    def _is_shown(self, step: Step, batch: Company) -> bool:
+        """Return True unless the values differ and are not used, such as the state of an RNN after its padding."""
+        return not step.rows() or is_used(self.subject, batch.rows, batch.setting, step.record)
 
 
 def arithmetic_verdict(
     subject: Subject, alone: Alone, check: str, mode: Mode, seed: int, explained: bool = True
 ) -> Verdict:
-    """Companies in coarser arithmetic against float64, with what the examples alone lose there as the measure.
+    """Compare batches in coarser arithmetic with float64; the tolerance is the error of the single-example runs.
 
     Args:
-        subject: cast to the arithmetic.
-        alone: the examples alone in that arithmetic, with their truth in float64.
+        subject: the subject, cast to the arithmetic.
+        alone: single-example runs in that arithmetic, with their float64 reference.
         check: the arithmetic's name.
+        mode: the module's mode.
+        seed: seed of the random choice of examples.
+        explained: a failed verdict says where and why.
     """
     coarse = Auditor(subject, mode, alone, seed, explained=explained)
-    made = companies(subject.lengths, subject.has_padding, seed)
-    runs = [*made["company"], *made["extremes"]]
+    batches = companies(subject.lengths, subject.has_padding, seed)
+    runs = [*batches["company"], *batches["extremes"]]
     return coarse.verdict(check, coarse.differences(runs, list(not_finite(alone))), runs)
 
 
-def dropout_verdict(subject: Subject, row: int) -> Verdict:
-    """Copies of one example in one batch, with dropout on: each must draw for itself."""
-    company = Company((row,) * COPIES)
-    first, second = (_seeded(subject, company, seed) for seed in (1, 2))
-    if first.error is not None or all(map(torch.equal, first.outputs, second.outputs)):
-        return Verdict(subject.name, "dropout", "train", None, reason="no dropout is on")
-    if any(not torch.equal(one, first.outputs[0]) for one in first.outputs[1:]):
-        return Verdict(subject.name, "dropout", "train", True)
-    detail = "Copies of an example in one batch lose the same values, and others in the next run."
-    one = Difference("output", company.rows, 0.0, 0.0, company)
-    module = named(subject, first_shared(subject, company))
-    found = Finding(module, kinds.SHARED_DROPOUT, one.quantity, one.rows, 0.0, 0.0, detail)
-    return Verdict(subject.name, "dropout", "train", False, torch.inf, found)
-
-
-def own_dropout_verdict(subject: Subject, alone: Alone, seed: int, explained: bool) -> Verdict:
-    """With dropout on, and examples that bring seeds for it: each loses in company what it loses alone."""
-    auditor = Auditor(subject, "train", alone, seed, explained=explained)
-    made = companies(subject.lengths, subject.has_padding, seed)
-    runs = [run for check in ("order", "duplicates", "company", "extremes", "width") for run in made[check]]
-    return auditor.verdict("dropout", auditor.differences(runs, []), runs)
-
-
-def _seeded(subject: Subject, company: Company, seed: int) -> Observation:
+def observe_seeded(subject: Subject, batch: Company, seed: int) -> Observation:
+    """Run a batch with random numbers from a seed."""
     with seeded(seed):
-        return observe(subject, company.rows, company.setting)
+        return observe(subject, batch.rows, batch.setting)
 
 
 def _hottest(steps: Sequence[Step], lengths: Mapping[int, int]) -> int:
-    """The example that differs most at the end; the longest of equals."""
+    """Return the example whose last step differs most; of equal ones the longest."""
     sizes = dict.fromkeys(lengths, 0.0)
-    for step in steps:  # the last one of each example stays
-        for row, mine, theirs in zip(step.members, step.together, step.alone, strict=True):
-            size = worst_difference(mine, theirs)
+    for step in steps:  # later steps overwrite earlier ones
+        for row, value, expected in zip(step.members, step.together, step.alone, strict=True):
+            size = worst_difference(value, expected)
             sizes[row] = size if size > step.allowed else 0.0
     return max(sizes, key=lambda row: (sizes[row], lengths[row]))
 
 
 def _by_position(step: Step, row: int, length: int) -> list[float]:
-    """(length,) shares of what is allowed, or one number for values without position."""
+    """Return (length,) differences divided by the allowed one, or a single number for values per row."""
     place = step.members.index(row)
-    found = differences(step.together[place], step.alone[place]) / max(step.allowed, 1e-300)
-    if found.dim() and len(found) == length and length > 0:
-        return [float(one) for one in found.reshape(length, -1).amax(dim=1)] if found.numel() else [0.0] * length
-    return [float(found.max())] if found.numel() else [0.0]
+    shares = differences(step.together[place], step.alone[place]) / max(step.allowed, 1e-300)
+    if shares.dim() and len(shares) == length and length > 0:
+        return [float(share) for share in shares.reshape(length, -1).amax(dim=1)] if shares.numel() else [0.0] * length
+    return [float(shares.max())] if shares.numel() else [0.0]

@@ -1,4 +1,4 @@
-"""Why a check failed: probes that change one factor at a time, the failing company otherwise as it was."""
+"""The cause of a failed check, found by probes that repeat the failing batch and change one factor at a time."""
 
 from __future__ import annotations
 
@@ -15,163 +15,165 @@ from runner.audit.tracing.interventions import reads_padding
 from runner.audit.tracing.observe import Fill, Observation, Setting, observe
 from runner.common.arrays import IntArray
 
-_OVERFLOW = ("overflow",)
 _LOSS = "gradient of the loss by "
 _GRADIENT = "gradient of "
-# what stands in padding besides what the layout puts there, and what it tells
+# content of the padding -> the finding's sentence where it changes the result
 FILLS: dict[Fill, str] = {
-    "other": "The answer changes with other content in the padding",
-    "huge": "The answer changes with 1e30 in the padding",
-    "nan": "The answer is lost when the padding holds NaN: it is multiplied by zero somewhere, not left out",
+    "other": "The result changes with other values in the padding",
+    "huge": "The result changes with 1e30 in the padding",
+    "nan": "The result becomes NaN when the padding holds NaN: padding is multiplied by zero somewhere, not left out",
 }
-NAN_GRADIENT = "The gradient is 0 times the NaN that came in from the padding: put zeros there before the weight"
+NAN_GRADIENT = "The gradient is 0 times the NaN of the padding: put zeros there before the weight is applied"
 
 
 @dataclass(frozen=True)
 class Cause:
+    """The kind of a fault, and one sentence on how it was determined."""
+
     kind: str
     detail: str
 
 
 def failure(difference: Difference) -> Cause:
-    """The kind of an error."""
-    overflow = any(word in difference.note for word in _OVERFLOW)
-    return Cause(kinds.OVERFLOW if overflow else kinds.ERROR, difference.note)
+    """Return the kind of an error."""
+    return Cause(kinds.OVERFLOW if "overflow" in difference.note else kinds.ERROR, difference.note)
 
 
 def cause(alone: Alone, difference: Difference, module: str | None, witnesses: Sequence[int]) -> Cause:
-    """The kind of a difference, and one sentence on how that was seen.
+    """Determine the kind of a difference.
 
     Args:
-        module: at which it arises, or None for the loss.
+        alone: the single-example runs.
+        difference: the difference that failed a check.
+        module: the module at which it arises, or None for the loss.
         witnesses: examples of different lengths.
     """
+    # The order of the probes matters: swapped rows and leaks also change with width, order and neighbours.
     probe = Probe(alone, difference)
-    if (found := probe.swapped()) is not None:
-        return found
+    if (verdict := probe.swapped()) is not None:
+        return verdict
     if module and probe.padded and reads_padding(alone.subject, witnesses, module, difference.allowed):
-        detail = "Its values at real tokens change with what stands in the padding of its inputs."
+        detail = "Its values at real tokens change with the values in the padding of its inputs."
         return Cause(kinds.VALUE_LEAK, detail)
-    tests: list[Callable[[], Cause | None]] = [probe.content, probe.width] if probe.padded else []
-    for test in (*tests, probe.neighbours, probe.order):
-        if (found := test()) is not None:
-            return found
+    probes: list[Callable[[], Cause | None]] = [probe.content, probe.width] if probe.padded else []
+    for run_probe in (*probes, probe.neighbours, probe.order):
+        if (verdict := run_probe()) is not None:
+            return verdict
     if "loss" in difference.quantity:
-        return Cause(kinds.LOSS, difference.note or "The update's loss is not that of its examples.")
-    return Cause(kinds.NEIGHBOURS, "The answer depends on who stands beside the example.")
+        return Cause(kinds.LOSS, difference.note or "The loss of the update differs from that of its examples.")
+    return Cause(kinds.NEIGHBOURS, "The result depends on the other examples of the batch.")
 
 
 class Probe:
-    """Runs of the failing company, changed in one way; each method tells a cause or None."""
+    """Repetitions of the failing batch, changed in one way; each method returns the cause that it detects, or None."""
 
     def __init__(self, alone: Alone, difference: Difference) -> None:
         self.alone, self.subject = alone, alone.subject
-        self.company, self.quantity, self.allowed = difference.company, difference.quantity, difference.allowed
+        self.batch, self.quantity, self.allowed = difference.company, difference.quantity, difference.allowed
 
     @property
     def padded(self) -> bool:
-        """Whether anything is padded in the failing company."""
-        lengths = {int(self.subject.lengths[row]) for row in self.company.rows}
-        return self.subject.has_padding and (len(lengths) > 1 or self.company.setting.widen > 1 or 0 in lengths)
+        """True if any row of the failing batch is padded."""
+        lengths = {int(self.subject.lengths[row]) for row in self.batch.rows}
+        return self.subject.has_padding and (len(lengths) > 1 or self.batch.setting.widen > 1 or 0 in lengths)
 
     def swapped(self) -> Cause | None:
-        """Rows that got each other's answers."""
-        rows = self.company.rows
-        seen = observe(self.subject, rows, self.company.setting)
-        if self.quantity != "output" or seen.error is not None:
+        """Test whether the first wrong row has the output of another row of the batch."""
+        rows = self.batch.rows
+        observation = observe(self.subject, rows, self.batch.setting)
+        if self.quantity != "output" or observation.error is not None:
             return None
-        for row, mine in zip(rows, seen.outputs, strict=True):
-            theirs = self.alone.truth[row].outputs[0]
-            if worst_difference(mine, theirs) <= self.allowed or not mine.numel():
+        for row, output in zip(rows, observation.outputs, strict=True):
+            if self._is_output_of(row, output) or not output.numel():
                 continue
-            other = next(
-                (o for o in rows if worst_difference(mine, self.alone.truth[o].outputs[0]) <= self.allowed), None
-            )
-            if other is None:
-                return None
-            return Cause(kinds.ORDER, f"Row {row} got the answer of row {other}.")
+            other = next((candidate for candidate in rows if self._is_output_of(candidate, output)), None)
+            return None if other is None else Cause(kinds.ORDER, f"Row {row} got the output of row {other}.")
         return None
 
+    def _is_output_of(self, row: int, output: Tensor) -> bool:
+        return worst_difference(output, self.alone.expected[row].outputs[0]) <= self.allowed
+
     def order(self) -> Cause | None:
-        rows = self.company.rows
+        """Test the reverse order."""
+        rows = self.batch.rows
         if len(set(rows)) < 2:
             return None
-        turned = tuple(reversed(rows))
-        setting = replace(self.company.setting, fill="neutral")  # other content would be drawn anew
-        if self._differs(rows, setting, turned, setting):
-            return Cause(kinds.ORDER, "The answer changes when the same rows stand in reverse order.")
+        setting = replace(self.batch.setting, fill="neutral")  # other content would be drawn anew
+        if self._differs(rows, setting, tuple(reversed(rows)), setting):
+            return Cause(kinds.ORDER, "The result changes when the same rows come in reverse order.")
         return None
 
     def content(self) -> Cause | None:
+        """Test other values in the padding."""
         if not self.subject.has_padding:
             return None
-        setting = replace(self.company.setting, fill="neutral")
-        for rows in dict.fromkeys((self.company.rows, *self._uneven())):
+        setting = replace(self.batch.setting, fill="neutral")
+        for rows in dict.fromkeys((self.batch.rows, *self._uneven())):
             for fill, sentence in FILLS.items():
                 for widen in (setting.widen, 2):
-                    here = replace(setting, widen=widen)
-                    if self._differs(rows, here, rows, replace(here, fill=fill)):
+                    neutral = replace(setting, widen=widen)
+                    if self._differs(rows, neutral, rows, replace(neutral, fill=fill)):
                         of_gradient = fill == "nan" and self.quantity.startswith(_GRADIENT)
                         return Cause(kinds.VALUE_LEAK, f"{NAN_GRADIENT if of_gradient else sentence}.")
         return None
 
     def width(self) -> Cause | None:
+        """Test wider padding, also of each example by itself."""
         if not self.subject.has_padding:
             return None
-        singles = [(row,) for row in dict.fromkeys(self.company.rows)]
-        for rows in (self.company.rows, *singles):
+        singles = [(row,) for row in dict.fromkeys(self.batch.rows)]
+        for rows in (self.batch.rows, *singles):
             for widen in (2, 4):
                 setting = Setting(widen=widen)
                 if self._differs(rows, Setting(), rows, setting):
-                    return Cause(kinds.WIDTH, f"The answer changes when the padding is {widen}x as wide as needed.")
+                    return Cause(kinds.WIDTH, f"The result changes when the padding is {widen}x as wide as needed.")
         return None
 
     def neighbours(self) -> Cause | None:
+        """Test batches of equal lengths, which hold no padding."""
         if self.quantity != "output":
             return None
-        for company in self._groups("neighbours"):
-            seen = observe(self.subject, company.rows, company.setting)
-            if seen.error is not None:
+        for batch in self._groups("neighbours"):
+            observation = observe(self.subject, batch.rows, batch.setting)
+            if observation.error is not None:
                 continue
-            theirs = [self.alone.truth[row].outputs[0] for row in company.rows]
-            pairs = zip(seen.outputs, theirs, strict=True)
-            if any(worst_difference(mine, other) > self.allowed for mine, other in pairs):
-                detail = "It differs beside rows of equal length too, where nothing is padded."
-                return Cause(kinds.NEIGHBOURS, detail)
+            pairs = zip(batch.rows, observation.outputs, strict=True)
+            if not all(self._is_output_of(row, output) for row, output in pairs):
+                return Cause(kinds.NEIGHBOURS, "It differs in batches of equal lengths too, where nothing is padded.")
         return None
 
     def _differs(self, rows: Sequence[int], setting: Setting, others: Sequence[int], changed: Setting) -> bool:
-        """Whether the quantity differs between two runs of the same rows, row by row."""
+        """Return True if the quantity differs between two runs of the same rows, compared row by row."""
         first = observe(self.subject, rows, setting, loss=self.quantity.startswith(_LOSS))
         second = observe(self.subject, others, changed, loss=self.quantity.startswith(_LOSS))
         if (first.error is None) != (second.error is None):
             return True
-        mine, theirs = self._of(first), self._of(second)
-        if mine is None or theirs is None:
+        before, after = self._values_of(first), self._values_of(second)
+        if before is None or after is None:
             return False
         if self.quantity in ("output", "prediction"):
-            theirs = [theirs[others.index(row)] for row in rows]
-        return any(worst_difference(a, b) > self.allowed for a, b in zip(mine, theirs, strict=True))
+            after = [after[others.index(row)] for row in rows]
+        return any(worst_difference(a, b) > self.allowed for a, b in zip(before, after, strict=True))
 
-    def _of(self, seen: Observation) -> list[Tensor] | None:
-        """The quantity in question."""
-        if seen.error is not None:
+    def _values_of(self, run: Observation) -> list[Tensor] | None:
+        """Return the quantity in question, one tensor per row, or a single one; None where the run has none."""
+        if run.error is not None:
             return None
         if self.quantity == "prediction":
-            return seen.predictions
+            return run.predictions
         if self.quantity == "loss" or self.quantity.startswith("count"):
-            return None if seen.loss is None else [seen.loss.total]
+            return None if run.loss is None else [run.loss.total]
         if self.quantity.startswith(_LOSS):
-            return [seen.loss_gradients[self.quantity.removeprefix(_LOSS)]]
+            return [run.loss_gradients[self.quantity.removeprefix(_LOSS)]]
         if self.quantity.startswith(_GRADIENT):
-            return [seen.gradients[self.quantity.removeprefix(_GRADIENT)]]
-        return seen.outputs
+            return [run.gradients[self.quantity.removeprefix(_GRADIENT)]]
+        return run.outputs
 
     def _uneven(self) -> list[tuple[int, ...]]:
-        return [company.rows for company in self._groups("company")[:2]]
+        return [batch.rows for batch in self._groups("company")[:2]]
 
     def _groups(self, check: str) -> list[Company]:
         lengths: IntArray = self.subject.lengths
-        made = companies(lengths, self.subject.has_padding, seed=0)[check]
-        good = [replace(one, rows=self.alone.comparable(one.rows)) for one in made]
-        return [one for one in good if one.rows]
+        batches = companies(lengths, self.subject.has_padding, seed=0)[check]
+        comparable = [replace(batch, rows=self.alone.comparable(batch.rows)) for batch in batches]
+        return [batch for batch in comparable if batch.rows]

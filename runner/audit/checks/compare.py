@@ -1,4 +1,4 @@
-"""Examples together against the same examples alone: what differs, by how much, beside what rounding explains."""
+"""The comparison of a batch with single-example runs of the same examples, and the size of their differences."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ from runner.profiling.kernels import missing_kernel
 
 @dataclass(frozen=True)
 class Difference:
-    """A quantity that was compared.
+    """The result of comparing one quantity.
 
     Attributes:
         quantity: `output`, `prediction`, `gradient of NAME`, `loss`, `gradient of the loss by NAME`, `error`.
-        rows: examples in which it lies beyond what is allowed.
-        size, allowed: largest |difference| and its limit.
-        company: the run.
-        not_run: the error, where it says that this machine has no kernel for what the model computes.
+        rows: examples whose difference exceeds the allowed one.
+        size: largest |difference|.
+        allowed: largest |difference| that rounding explains.
+        company: the batch.
+        note: further information for the message.
+        not_run: the error, where it says that this machine lacks a kernel that the model needs.
     """
 
     quantity: str
@@ -39,22 +41,22 @@ class Difference:
 
     @property
     def place(self) -> str:
-        """Where it arises if in no module."""
+        """The place that is named where the difference arises in no module."""
         return "decode" if self.quantity == "prediction" else "loss"
 
     @property
     def share(self) -> float:
-        """Of what is allowed; above 1 it is no rounding."""
+        """The size divided by the allowed size; above 1 rounding does not explain the difference."""
         return self.size / self.allowed if self.allowed > 0 else (0.0 if self.size == 0 else torch.inf)
 
 
 class Alone:
-    """Each example by itself: the reference.
+    """The reference: a single-example run of each example.
 
     Args:
-        subject: whose module lies in the arithmetic and mode of interest.
-        dtype: of that arithmetic.
-        exact: the float64 reference, where this one is coarser: tolerances then come from the errors seen here.
+        subject: the subject, its module in the arithmetic and mode of interest.
+        dtype: dtype of that arithmetic.
+        exact: the float64 reference, where this one is coarser; the tolerance then includes the errors measured here.
     """
 
     def __init__(self, subject: Subject, dtype: torch.dtype, exact: Alone | None = None) -> None:
@@ -63,27 +65,27 @@ class Alone:
         self._good = {row for row, run in enumerate(self.runs) if run.error is None and not _bad(run)}
         if exact is not None:
             self._good &= exact._good
+        # a float64 module may compute in float32 inside (a norm, a softmax): the tolerance is that of the narrowest
         longest = int(subject.lengths.max(initial=1))
         self.narrowest = narrowest(subject, int(subject.lengths.argmax())) if exact is None else dtype
         unit = max(roundoff(dtype), 0.0 if self.narrowest == dtype else float(torch.finfo(self.narrowest).eps) / 2)
         self.tolerance = Tolerance(unit, operations(subject.module, longest))
-        self.truth = self.runs if exact is None else exact.runs
+        self.expected = self.runs if exact is None else exact.runs
         self.coarse = exact is not None
         self.measured = 0.0
-        outputs = [(mine, true) for row, mine in self.finite() for true in [self.truth[row]]]
         if exact is not None:
-            errors = [_worst(mine.outputs, true.outputs) for mine, true in outputs]
-            self.measured = max((one for one in errors if one < torch.inf), default=0.0)
-        self.scale = max((_size(true.outputs) for _, true in outputs), default=1.0)
+            errors = [_worst(run.outputs, self.expected[row].outputs) for row, run in self.finite()]
+            self.measured = max((error for error in errors if error < torch.inf), default=0.0)
+        self.scale = max((largest_magnitude(self.expected[row].outputs) for row, _ in self.finite()), default=1.0)
 
     def of(self, subject: Subject) -> Alone:
-        """The same answers as the reference for another way of laying the same examples out."""
+        """Return the same runs as the reference for another layout of the same examples."""
         other = copy.copy(self)
         other.subject = subject
         return other
 
     def finite(self) -> Iterator[tuple[int, Observation]]:
-        """The examples that have an answer, alone, in numbers."""
+        """Yield the single-example runs that ended without an error or NaN, with their rows."""
         return ((row, self.runs[row]) for row in sorted(self._good))
 
     def comparable(self, rows: Sequence[int]) -> tuple[int, ...]:
@@ -93,125 +95,135 @@ class Alone:
         return self.tolerance.of(self.scale, self.measured)
 
 
-def compare(alone: Alone, company: Company, seen: Observation, base: Observation | None = None) -> Iterator[Difference]:
-    """Outputs, predictions and gradients of a run against each example alone, or against the run `base`."""
-    rows = company.rows
+def compare(
+    alone: Alone, batch: Company, observation: Observation, base: Observation | None = None
+) -> Iterator[Difference]:
+    """Compare outputs, predictions and gradients of a batch with single-example runs, or with the run `base`."""
+    rows = batch.rows
     if base is not None and base.error is not None:
-        return  # another check has told it
-    if seen.error is not None:
-        yield _error(company, seen.error)
+        return  # another check reports this error
+    if observation.error is not None:
+        yield _error(batch, observation.error)
         return
-    expected = _alone(alone, rows) if base is None else _of_run(base, company)
-    yield _by_row("output", company, seen.outputs, expected.outputs, alone.allowed())
-    if alone.coarse:  # ties fall either way there, and gradients are a matter of logic
+    expected = _expect_alone(alone, rows) if base is None else _expect_run(base, batch)
+    yield _by_row("output", batch, observation.outputs, expected.outputs, alone.allowed())
+    # In coarse arithmetic ties are broken either way, and gradients test the logic, which float64 has tested already.
+    if alone.coarse:
         return
-    if seen.predictions is not None:
-        yield _by_row("prediction", company, seen.predictions, expected.predictions or [], 0.0)
-    yield from _gradients(alone, company, seen.gradients, expected.gradients, "gradient of")
+    if observation.predictions is not None:
+        yield _by_row("prediction", batch, observation.predictions, expected.predictions or [], 0.0)
+    yield from _gradients(alone, batch, observation.gradients, expected.gradients, "gradient of")
 
 
-def compare_loss(alone: Alone, company: Company, seen: Observation) -> Iterator[Difference]:
-    """Loss and gradients of a run against the sums over its examples (of a plain mean: against their mean)."""
-    rows = company.rows
-    if seen.error is not None:
-        yield _error(company, seen.error)
+def compare_loss(alone: Alone, batch: Company, observation: Observation) -> Iterator[Difference]:
+    """Compare loss and gradients of a batch with the sums over its examples (for a plain mean: with their mean)."""
+    rows = batch.rows
+    if observation.error is not None:
+        yield _error(batch, observation.error)
         return
-    if seen.loss is None:
+    if observation.loss is None:
         return
-    runs = [alone.truth[row] for row in rows]
+    runs = [alone.expected[row] for row in rows]
     losses = [run.loss for run in runs if run.loss is not None]
-    is_mean = seen.loss.count == 0
+    is_mean = observation.loss.count == 0
     share = 1.0 / len(rows) if is_mean else 1.0
-    total = sum(float(one.total) for one in losses) * share
-    scale = max((abs(float(one.total)) for one in losses), default=1.0) * max(1.0, share * len(rows))
+    total = sum(float(loss.total) for loss in losses) * share
+    scale = max((abs(float(loss.total)) for loss in losses), default=1.0) * max(1.0, share * len(rows))
     allowed = alone.tolerance.of(scale, terms=sum(alone.subject.lengths[list(rows)]))
-    size = abs(float(seen.loss.total) - total)
-    yield Difference("loss", rows, size if size == size else torch.inf, allowed, company)
-    if not is_mean and seen.loss.count != sum(one.count for one in losses):
-        counts = f"{seen.loss.count} answers are counted, alone {sum(one.count for one in losses)}."
-        yield Difference("count of the loss", rows, torch.inf, 0.0, company, counts)
-    theirs = [{name: grad * share for name, grad in run.loss_gradients.items()} for run in runs]
-    yield from _gradients(alone, company, seen.loss_gradients, theirs, "gradient of the loss by")
+    size = abs(float(observation.loss.total) - total)
+    yield Difference("loss", rows, size if size == size else torch.inf, allowed, batch)
+    if not is_mean and observation.loss.count != sum(loss.count for loss in losses):
+        counts = (
+            f"The batch counts {observation.loss.count} targets, its examples {sum(loss.count for loss in losses)}."
+        )
+        yield Difference("count of the loss", rows, torch.inf, 0.0, batch, counts)
+    expected = [{name: grad * share for name, grad in run.loss_gradients.items()} for run in runs]
+    yield from _gradients(alone, batch, observation.loss_gradients, expected, "gradient of the loss by")
 
 
 def not_finite(alone: Alone) -> Iterator[Difference]:
-    """Examples that have no answer, or no gradient, in numbers, even alone."""
+    """Yield the examples whose single-example run ends in an error, or has NaN in its output or gradients."""
     for row, run in enumerate(alone.runs):
-        company = Company((row,))
+        batch = Company((row,))
         if run.error is not None:
-            yield _error(company, run.error, f"alone, with {alone.subject.lengths[row]} tokens: ")
-        elif what := _bad(run):
-            yield Difference(what, (row,), torch.inf, 0.0, company, f"alone, with {alone.subject.lengths[row]} tokens.")
+            yield _error(batch, run.error, f"alone, with {alone.subject.lengths[row]} tokens: ")
+        elif quantity := _bad(run):
+            note = f"alone, with {alone.subject.lengths[row]} tokens."
+            yield Difference(quantity, (row,), torch.inf, 0.0, batch, note)
 
 
 def first_line(error: Exception) -> str:
+    """Return the message of an error in one line of at most 160 characters."""
     return " ".join((str(error) or "no message").split())[:160].rstrip(".")
 
 
-def _error(company: Company, error: Exception, where: str = "") -> Difference:
+def _error(batch: Company, error: Exception, where: str = "") -> Difference:
     note = f"{where}{type(error).__name__}: {first_line(error)}."
-    return Difference("error", company.rows, torch.inf, 0.0, company, note, missing_kernel(error))
+    return Difference("error", batch.rows, torch.inf, 0.0, batch, note, missing_kernel(error))
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """What a run should give: by row, and gradients that add up to its own."""
+    """The expected values of a run: outputs and predictions by row, and gradients whose sum is the run's gradient."""
 
     outputs: list[Tensor]
     predictions: list[Tensor] | None
     gradients: list[dict[str, Tensor]]
 
 
-def _alone(alone: Alone, rows: Sequence[int]) -> _Expected:
-    runs = [alone.truth[row] for row in rows]
-    predictions = [one for run in runs for one in run.predictions or []]
+def _expect_alone(alone: Alone, rows: Sequence[int]) -> _Expected:
+    runs = [alone.expected[row] for row in rows]
+    predictions = [prediction for run in runs for prediction in run.predictions or []]
     return _Expected([run.outputs[0] for run in runs], predictions, [run.gradients for run in runs])
 
 
-def _of_run(base: Observation, company: Company) -> _Expected:
-    assert company.against is not None
-    places = [company.against.rows.index(row) for row in company.rows]
+def _expect_run(base: Observation, batch: Company) -> _Expected:
+    assert batch.against is not None
+    places = [batch.against.rows.index(row) for row in batch.rows]
     predictions = base.predictions and [base.predictions[place] for place in places]
     return _Expected([base.outputs[place] for place in places], predictions, [base.gradients])
 
 
 def _by_row(
-    quantity: str, company: Company, mine: Sequence[Tensor], theirs: Sequence[Tensor], allowed: float
+    quantity: str, batch: Company, values: Sequence[Tensor], expected: Sequence[Tensor], allowed: float
 ) -> Difference:
-    sizes = [worst_difference(a, b) for a, b in zip(mine, theirs, strict=True)]
-    rows = tuple(row for row, size in zip(company.rows, sizes, strict=True) if size > allowed)
-    return Difference(quantity, rows, max(sizes, default=0.0), allowed, company)
+    sizes = [worst_difference(a, b) for a, b in zip(values, expected, strict=True)]
+    rows = tuple(row for row, size in zip(batch.rows, sizes, strict=True) if size > allowed)
+    return Difference(quantity, rows, max(sizes, default=0.0), allowed, batch)
 
 
 def _gradients(
-    alone: Alone, company: Company, mine: dict[str, Tensor], theirs: Sequence[dict[str, Tensor]], what: str
+    alone: Alone, batch: Company, gradients: dict[str, Tensor], expected: Sequence[dict[str, Tensor]], what: str
 ) -> Iterator[Difference]:
-    """Of every parameter, the last first: what stands behind a leak is right. One scale for all: some are zero but for
-    rounding (a bias before a softmax).
+    """Compare the gradient of every parameter with the sum of the expected ones.
+
+    The last parameter comes first: layers after a leak have right gradients. One scale serves all parameters, since
+    some gradients are zero but for rounding (a bias before a softmax).
     """
-    zero = {name: torch.zeros_like(one) for name, one in mine.items()}
-    totals = {name: sum((one[name] for one in theirs), zero[name]) for name in mine}
-    sizes = [sum((one[name].abs() for one in theirs), zero[name]) for name in mine]
-    scale = max((float(one.max()) for one in sizes if one.numel()), default=0.0)
-    terms = int(alone.subject.lengths[list(company.rows)].sum())
+    zero = {name: torch.zeros_like(grad) for name, grad in gradients.items()}
+    totals = {name: sum((part[name] for part in expected), zero[name]) for name in gradients}
+    sizes = [sum((part[name].abs() for part in expected), zero[name]) for name in gradients]
+    scale = max((float(size.max()) for size in sizes if size.numel()), default=0.0)
+    terms = int(alone.subject.lengths[list(batch.rows)].sum())
     allowed = alone.tolerance.of(scale, terms=terms)
-    for name, grad in reversed(mine.items()):
-        yield Difference(f"{what} {name}", company.rows, worst_difference(grad, totals[name]), allowed, company)
+    for name, grad in reversed(gradients.items()):
+        yield Difference(f"{what} {name}", batch.rows, worst_difference(grad, totals[name]), allowed, batch)
 
 
 def _bad(run: Observation) -> str:
-    """Which quantity of a run holds NaN (an infinite score may be meant), or nothing."""
+    """Return the first quantity of a run that holds NaN (infinite scores may be intended), or an empty string."""
     named = {"output": run.outputs, **{f"gradient of {name}": [grad] for name, grad in run.gradients.items()}}
-    for what, tensors in named.items():
-        if any(bool(one.isnan().any()) for one in tensors):
-            return what
+    for quantity, tensors in named.items():
+        if any(bool(tensor.isnan().any()) for tensor in tensors):
+            return quantity
     return ""
 
 
-def _worst(mine: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    return max((worst_difference(a, b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
+def _worst(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    return max((worst_difference(a, b) for a, b in zip(values, expected, strict=True)), default=0.0)
 
 
-def _size(outputs: Sequence[Tensor]) -> float:
-    finite = [one.detach().double().nan_to_num(0.0, 0.0, 0.0).abs() for one in outputs]
-    return max((float(one.max()) for one in finite if one.numel()), default=0.0)
+def largest_magnitude(outputs: Sequence[Tensor]) -> float:
+    """Return the largest finite |number| of some tensors, 0 if there is none."""
+    finite = [output.detach().double().nan_to_num(0.0, 0.0, 0.0).abs() for output in outputs]
+    return max((float(output.max()) for output in finite if output.numel()), default=0.0)

@@ -1,4 +1,4 @@
-"""The first module at which values in valid positions differ."""
+"""The location of a fault: the first module at which values of real tokens differ."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from runner.audit.checks.compare import Alone, Difference
+from runner.audit.checks.compare import Alone, Difference, largest_magnitude
 from runner.audit.checks.variations import Company
 from runner.audit.tracing.alignment import Geometry, possible, reading, split, worst_difference
 from runner.audit.tracing.forward_passes import Key, Pass, passes
@@ -21,36 +21,50 @@ _GRADIENT = "gradient of "
 
 @dataclass(frozen=True)
 class Step:
-    """A part of a module's output that can be compared: one tensor for each of its `members`, together and alone."""
+    """A comparable part of a module's output: for each of its `members` the value in the batch and that alone.
+
+    Attributes:
+        record: the module, its call and the part.
+        members: the examples.
+        together: one tensor for each member, from the batch.
+        alone: one tensor for each member, from its single-example run.
+        allowed: largest |difference| that rounding explains.
+        by_length: `together`, read as if the rows were sorted from long to short, or from short to long.
+    """
 
     record: Record
     members: tuple[int, ...]
     together: list[Tensor]
     alone: list[Tensor]
     allowed: float
-    by_length: list[list[Tensor]]  # `together`, were the rows sorted from long to short, or from short to long
+    by_length: list[list[Tensor]]
 
     def rows(self) -> list[int]:
-        """Places among the members whose values differ."""
+        """Return the places among the members whose values differ."""
         pairs = enumerate(zip(self.together, self.alone, strict=True))
-        return [place for place, (mine, theirs) in pairs if worst_difference(mine, theirs) > self.allowed]
+        return [place for place, (value, expected) in pairs if not self._is_close(value, expected)]
 
     def is_permuted(self) -> bool:
-        """Whether the same examples came out in another order, as within modules that sort and unsort."""
+        """Return True if the same values came out in another order, as inside modules that sort and unsort rows."""
         return any(self._is_matched(together) for together in (self.together, *self.by_length))
 
     def _is_matched(self, together: list[Tensor]) -> bool:
+        """Return True if the tensors can be matched one to one with those of the single-example runs."""
         left = list(self.alone)
-        for mine in together:
-            match = next((place for place, one in enumerate(left) if worst_difference(mine, one) <= self.allowed), None)
-            if match is None:
+        for value in together:
+            matches = (place for place, candidate in enumerate(left) if self._is_close(value, candidate))
+            place = next(matches, None)
+            if place is None:
                 return False
-            del left[match]
+            del left[place]
         return True
+
+    def _is_close(self, value: Tensor, expected: Tensor) -> bool:
+        return worst_difference(value, expected) <= self.allowed
 
 
 class Locator:
-    """Traces of the examples alone, against which traces of companies are laid.
+    """Compares traces of batches with traces of single-example runs, module by module.
 
     Args:
         alone: the reference in the same mode and arithmetic.
@@ -62,101 +76,114 @@ class Locator:
         self._passes: dict[tuple[int, str | None, Side], Pass] = {}
 
     def module_of(self, difference: Difference) -> str | None:
-        """The dotted name of the module at which a difference arises; None where only the loss has it."""
-        company = difference.company
+        """Return the dotted name of the module at which a difference arises, or None if it arises after all modules."""
+        batch = difference.company
         if "loss" in difference.quantity or difference.quantity == "prediction":
-            return None  # outputs are compared first, and agree
+            return None  # outputs are compared first, so they agree
         if difference.quantity.startswith(_GRADIENT):
             return difference.quantity.removeprefix(_GRADIENT).rpartition(".")[0]
-        runs = [company, company.against] if company.against else [company]
+        runs = [batch, batch.against] if batch.against else [batch]
         for run in runs:
-            if (found := self._first(run)) is not None:
-                return found
-        return self._unwatched(company)
+            if (module := self._find_first(run)) is not None:
+                return module
+        return self._find_in_fused_path(batch)
 
-    def _first(self, company: Company) -> str | None:
-        """The module at which a run first leaves the examples alone, among those that are used."""
+    def _find_first(self, batch: Company) -> str | None:
+        """Return the first module whose output differs and is used.
+
+        Outputs that are only permuted are passed over, since a module may sort rows and unsort them later; they are
+        blamed if nothing else differs.
+        """
         permuted = []
-        for step in self.steps(company):
-            if not step.rows() or not is_used(self.subject, company.rows, company.setting, step.record):
+        for step in self.steps(batch):
+            if not step.rows() or not is_used(self.subject, batch.rows, batch.setting, step.record):
                 continue
             if not step.is_permuted():
-                return self._between(company, step.record.module)
+                return self._module_or_caller(batch, step.record.module)
             permuted.append(step.record.module)
         return sorter(permuted) if permuted else None
 
     def witnesses(self) -> tuple[int, ...]:
-        """Up to three examples of other lengths, to tell axes apart."""
+        """Return up to three examples of different lengths, which show which axis of a tensor is which."""
         by_length = {int(self.subject.lengths[row]): row for row, _ in self.alone.finite()}
         return tuple(list(by_length.values())[-3:])
 
-    def steps(self, company: Company, only: str | None = None, of: Side = "outputs") -> list[Step]:
-        """Every comparable part of what every module (or `only` one) returned or was given, in that order."""
-        groups = [self.witnesses(), self.witnesses()[:2]]  # of other numbers and widths, to tell axes apart
-        others = [one for group in groups for one in passes(self.subject, group, company.setting, only, of)]
-        alone = {row: self._alone(row, only, of) for row in {*company.rows, *self.witnesses()}}
-        found = []
-        for one in passes(self.subject, company.rows, company.setting, only, of):
-            for key in one.records:
-                step = self._step(key, one, others, alone)
+    def steps(self, batch: Company, only: str | None = None, of: Side = "outputs") -> list[Step]:
+        """Return the comparable parts of the outputs (or inputs) of all modules, or `only` one, in execution order."""
+        # A shape such as (3, 3, D) can be read in several ways; batches of other sizes and widths leave a single one.
+        groups = [self.witnesses(), self.witnesses()[:2]]
+        others = [
+            forward_pass for group in groups for forward_pass in passes(self.subject, group, batch.setting, only, of)
+        ]
+        alone = {row: self._pass_alone(row, only, of) for row in {*batch.rows, *self.witnesses()}}
+        steps = []
+        for forward_pass in passes(self.subject, batch.rows, batch.setting, only, of):
+            for key in forward_pass.records:
+                step = self._step(key, forward_pass, others, alone)
                 if step is not None:
-                    found.append(step)
-        return found
+                    steps.append(step)
+        return steps
 
-    def _between(self, company: Company, module: str) -> str:
-        """The module itself; or where what it was given differs already, the one whose own code made that."""
-        given = self.steps(company, module, "inputs") if module else []
+    def _module_or_caller(self, batch: Company, module: str) -> str:
+        """Return the module itself or, if its inputs differ already, the module whose code computed them."""
+        given = self.steps(batch, module, "inputs") if module else []
         differs = any(step.rows() and not step.is_permuted() for step in given)
         return self._owner(module) if differs else module
 
     def _owner(self, module: str) -> str:
-        """The module whose code calls this one: the next outside that is no mere list."""
-        outside = module.rpartition(".")[0]
-        is_list = isinstance(self.subject.module.get_submodule(outside), nn.ModuleList | nn.ModuleDict)
-        return self._owner(outside) if is_list else outside
+        """Return the module whose code calls this one: the next enclosing one that is not a list or dict of modules."""
+        enclosing = module.rpartition(".")[0]
+        is_list = isinstance(self.subject.module.get_submodule(enclosing), nn.ModuleList | nn.ModuleDict)
+        return self._owner(enclosing) if is_list else enclosing
 
-    def _step(self, key: Key, one: Pass, others: Sequence[Pass], alone: Mapping[int, Pass]) -> Step | None:
-        how = _reading(key, [one, *others])
+    def _step(self, key: Key, forward_pass: Pass, others: Sequence[Pass], alone: Mapping[int, Pass]) -> Step | None:
+        how = _reading(key, [forward_pass, *others])
         how_alone = _reading(key, list(alone.values()))
-        if how is None or how_alone is None or any(key not in alone[row].records for row in one.rows):
+        if how is None or how_alone is None or any(key not in alone[row].records for row in forward_pass.rows):
             return None
-        value = one.records[key].value
-        mine = split(value, how, one.geometry)
-        theirs = [split(alone[row].records[key].value, how_alone, alone[row].geometry)[0] for row in one.rows]
-        if len(mine) != len(theirs) or any(a.shape != b.shape for a, b in zip(mine, theirs, strict=True)):
-            return None  # such as characters of words, padded to the longest word of the batch
-        scale = max((_size(one) for one in theirs), default=0.0)
-        orders = [sorted_by(one.geometry, sign) for sign in (-1, 1)]
+        value = forward_pass.records[key].value
+        values = split(value, how, forward_pass.geometry)
+        expected = [
+            split(alone[row].records[key].value, how_alone, alone[row].geometry)[0] for row in forward_pass.rows
+        ]
+        if len(values) != len(expected) or any(a.shape != b.shape for a, b in zip(values, expected, strict=True)):
+            return None  # for example characters of words, padded to the longest word of the batch
+        scale = largest_magnitude(expected)
+        orders = [sorted_by(forward_pass.geometry, sign) for sign in (-1, 1)]
         by_length = [split(value, how, order) for order in orders if how in possible(value, order)]
         allowed = self.alone.tolerance.of(scale, self.alone.measured)
-        return Step(one.records[key], one.rows, mine, theirs, allowed, by_length)
+        return Step(forward_pass.records[key], forward_pass.rows, values, expected, allowed, by_length)
 
-    def _alone(self, row: int, only: str | None, of: Side) -> Pass:
+    def _pass_alone(self, row: int, only: str | None, of: Side) -> Pass:
         key = row, only, of
         if key not in self._passes:
             (self._passes[key],) = passes(self.subject, [row], Setting(), only, of)
         return self._passes[key]
 
-    def _unwatched(self, company: Company) -> str:
-        """Where nothing differs while all are watched: in a fused path, which torch leaves when hooks look on."""
+    def _find_in_fused_path(self, batch: Company) -> str:
+        """Return the first module that differs when only one module has a hook, or an empty string.
+
+        Torch leaves its fused paths where modules have hooks, so a fault of a fused path hides while all are traced.
+        """
         for name, _ in self.subject.module.named_modules():
-            if name and any(step.rows() for step in self.steps(company, only=name)):
+            if name and any(step.rows() for step in self.steps(batch, only=name)):
                 return str(name)
         return ""
 
 
-def _reading(key: Key, seen: Sequence[Pass]) -> str | None:
-    """How a part is meant, by all passes that have it."""
-    return reading((one.records[key].value, one.geometry) for one in seen if key in one.records)
+def _reading(key: Key, forward_passes: Sequence[Pass]) -> str | None:
+    """Return the reading of a part that fits all passes that have it."""
+    having = [forward_pass for forward_pass in forward_passes if key in forward_pass.records]
+    return reading((forward_pass.records[key].value, forward_pass.geometry) for forward_pass in having)
 
 
 def sorted_by(geometry: Geometry, sign: int) -> Geometry:
-    """The same rows by rising (1) or falling (-1) length."""
+    """Return the geometry of the same rows, sorted by rising (1) or falling (-1) length."""
     return replace(geometry, lengths=tuple(sorted(geometry.lengths, key=lambda length: sign * length)))
 
 
 def sorter(permuted: Sequence[str]) -> str:
-    """The module that sorted: the first in which another one got its rows in wrong order; or the first of all."""
+    """Return the module that sorted: the first one that encloses another permuted module, or else the first of all."""
     for name in permuted:
         prefix = f"{name}." if name else ""
         if any(other != name and other.startswith(prefix) for other in permuted):
@@ -165,53 +192,49 @@ def sorter(permuted: Sequence[str]) -> str:
 
 
 def first_not_finite(subject: Subject, difference: Difference) -> str:
-    """The first module that returned a NaN, or for a gradient that is NaN, the one through which it came."""
-    company = difference.company
-    records = trace(subject, company.rows, company.setting)
+    """Return the first module that returned a NaN or, for a gradient that is NaN, the one through which it came."""
+    batch = difference.company
+    records = trace(subject, batch.rows, batch.setting)
     for record in records:
         if bool(_tensor(record).isnan().any()):
             return record.module
-    # a NaN that forward leaves out comes back in backward: it arose right behind the last module that has it
-    gradients = observe(subject, company.rows, company.setting).gradients
+    # The forward pass may mask a NaN that the backward pass brings back: it arose right after the last module whose
+    # parameters have NaN gradients.
+    gradients = observe(subject, batch.rows, batch.setting).gradients
     touched = {name.rpartition(".")[0] for name, grad in gradients.items() if bool(grad.isnan().any())}
     last = max((place for place, record in enumerate(records) if record.module in touched), default=-1)
     return records[last + 1].module if 0 <= last < len(records) - 1 else ""
 
 
-def first_changed(subject: Subject, company: Company, other: Company) -> str:
-    """The first module that says something else of a company after it has seen another one."""
+def first_changed(subject: Subject, batch: Company, other: Company) -> str:
+    """Return the first module whose output for a batch changes after it has processed another batch."""
     with unchanged(subject.module):
-        first = {one.key: one for one in trace(subject, company.rows, company.setting, keep_state=True)}
+        first = {record.key: record for record in trace(subject, batch.rows, batch.setting, keep_state=True)}
         trace(subject, other.rows, other.setting, keep_state=True)
-        again = trace(subject, company.rows, company.setting, keep_state=True)
+        again = trace(subject, batch.rows, batch.setting, keep_state=True)
     for record in again:
         if record.key in first and worst_difference(_tensor(record), _tensor(first[record.key])) > 0:
             return record.module
     return ""
 
 
-def first_random(subject: Subject, company: Company) -> str:
-    """The first module that says something else under another seed, though it was given the same."""
-    first, second = _two_seeds(subject, company)
+def first_random(subject: Subject, batch: Company) -> str:
+    """Return the first module whose output changes with the seed, for the same inputs."""
+    first, second = _two_seeds(subject, batch)
     changed = [record for key, record in first.items() if key in second and _differs(record, second[key])]
     return changed[0].module if changed else ""
 
 
-def first_shared(subject: Subject, company: Company) -> str:
-    """The first module that draws other numbers in each run, but the same for all rows of a company of copies."""
-    return first_random(subject, company)
-
-
-def _two_seeds(subject: Subject, company: Company) -> list[dict[Key, Record]]:
+def _two_seeds(subject: Subject, batch: Company) -> list[dict[Key, Record]]:
     runs = []
     for seed in (1, 2):
         with seeded(seed):
-            runs.append({one.key: one for one in trace(subject, company.rows, company.setting)})
+            runs.append({record.key: record for record in trace(subject, batch.rows, batch.setting)})
     return runs
 
 
-def _differs(mine: Record, theirs: Record) -> bool:
-    return worst_difference(_tensor(mine), _tensor(theirs)) > 0
+def _differs(first: Record, second: Record) -> bool:
+    return worst_difference(_tensor(first), _tensor(second)) > 0
 
 
 def _tensor(record: Record) -> Tensor:
@@ -220,11 +243,6 @@ def _tensor(record: Record) -> Tensor:
 
 
 def named(subject: Subject, module: str) -> str:
-    """`encoder.forwards.0 (Recurrence)`; the whole is called by its class."""
+    """Return name and class of a module, as in `encoder.forwards.0 (Recurrence)`; of the root only its class."""
     kind = type(subject.module.get_submodule(module)).__name__
     return f"{module} ({kind})" if module else kind
-
-
-def _size(values: Tensor) -> float:
-    finite = values.detach().double().nan_to_num(0.0, 0.0, 0.0).abs()
-    return float(finite.max()) if finite.numel() else 0.0

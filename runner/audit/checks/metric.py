@@ -1,4 +1,4 @@
-"""Whether a metric's figures depend on how the examples are cut into batches."""
+"""The check `metric`: the metric's values must not depend on how the examples are split into batches."""
 
 from __future__ import annotations
 
@@ -13,61 +13,68 @@ from runner.audit.checks import verdict as kinds
 from runner.audit.checks.verdict import Finding, Verdict
 from runner.audit.tracing.observe import AdapterError
 
-Figures = Callable[[Sequence[Sequence[int]]], dict[str, Any]]  # batches of examples -> what the metric computes
+Figures = Callable[[Sequence[Sequence[int]]], dict[str, Any]]  # batches of examples -> values of the metric
 ALLOWED = 1e-9  # relative: a metric is a handful of sums
+NO_OUTPUT = "no example has an output without NaN"
 
 
 def metric_verdict(name: str, figures: Figures, rows: Sequence[int]) -> Verdict:
-    """All examples at once, against one at a time, three at a time, and in reverse order.
+    """Compare the metric over one batch of all examples with one at a time, three at a time, and the reverse order.
 
     Args:
-        name: of the subject.
-        figures: batches -> figures; only numbers are compared.
+        name: the subject's name.
+        figures: batches -> values of the metric; only numbers are compared.
         rows: the examples.
 
     Raises:
-        AdapterError: a metric without a figure that is a number.
+        AdapterError: the metric computes no number.
     """
     if not rows:
-        return Verdict(name, "metric", "eval", None, reason="no example has an answer in numbers")
+        return Verdict(name, "metric", "eval", None, reason=NO_OUTPUT)
     whole = _numbers(figures([rows]))
-    cuts: dict[str, list[Sequence[int]]] = {
+    splits: dict[str, list[Sequence[int]]] = {
         "one at a time": [[row] for row in rows],
-        "three at a time": [rows[at : at + 3] for at in range(0, len(rows), 3)],
+        "three at a time": [rows[start : start + 3] for start in range(0, len(rows), 3)],
         "in reverse order": [rows[::-1]],
     }
     worst = 0.0
-    for cut, batches in cuts.items():
+    for split, batches in splits.items():
         for figure, value in _numbers(figures(batches)).items():
             share = _share(value, whole[figure])
             worst = max(worst, share)
             if share > 1.0:
-                found = _finding(figure, cut, value, whole[figure], rows)
-                return Verdict(name, "metric", "eval", False, share, found)
+                finding = _finding(figure, split, value, whole[figure], rows)
+                return Verdict(name, "metric", "eval", False, share, finding)
     return Verdict(name, "metric", "eval", True, worst)
 
 
 def _numbers(figures: dict[str, Any]) -> dict[str, float]:
-    """Figures that are one number each; tables and names are left out."""
-    found = {
+    """Return the values that are single numbers; tables and names are left out."""
+    numbers = {
         name: float(value)
         for name, value in figures.items()
         if isinstance(value, Real) or (isinstance(value, Tensor) and value.numel() == 1)
     }
-    if not found:
-        raise AdapterError(f"metric.compute gave no number; got {figures!r:.80}")
-    return found
+    if not numbers:
+        raise AdapterError(
+            f"metric.compute() returned no number, got {figures!r:.80}; return a dict of numbers by name"
+        )
+    return numbers
 
 
-def _share(mine: float, theirs: float) -> float:
-    if mine == theirs or (math.isnan(mine) and math.isnan(theirs)):
+def _allowed(expected: float) -> float:
+    return ALLOWED * max(1.0, abs(expected))
+
+
+def _share(value: float, expected: float) -> float:
+    """Return |difference| divided by the allowed one: 0 for two NaN, infinite for a single NaN."""
+    if value == expected or (math.isnan(value) and math.isnan(expected)):
         return 0.0
-    found = abs(mine - theirs) / (ALLOWED * max(1.0, abs(theirs)))
-    return found if found == found else math.inf
+    share = abs(value - expected) / _allowed(expected)
+    return share if share == share else math.inf
 
 
-def _finding(figure: str, cut: str, mine: float, theirs: float, rows: Sequence[int]) -> Finding:
-    detail = f"{figure} is {theirs:.6g} over one batch of all examples, and {mine:.6g} over batches {cut}."
-    return Finding(
-        "metric", kinds.METRIC, figure, tuple(rows), abs(mine - theirs), ALLOWED * max(1.0, abs(theirs)), detail
-    )
+def _finding(figure: str, split: str, value: float, expected: float, rows: Sequence[int]) -> Finding:
+    detail = f"{figure} is {expected:.6g} over one batch of all examples, and {value:.6g} over batches {split}."
+    size, allowed = abs(value - expected), _allowed(expected)
+    return Finding("metric", kinds.METRIC, figure, tuple(rows), size, allowed, detail)

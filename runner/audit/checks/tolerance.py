@@ -1,4 +1,4 @@
-"""How far two right answers may lie apart: rounding alone, from the number of operations and a measured run.
+"""Tolerances: the largest difference that rounding alone explains, from the number of operations and a measured run.
 
 A sum of n numbers, added up in another order, moves by about sqrt(n) u times their size, u being the unit roundoff
 (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis", theorem 2.4).
@@ -13,43 +13,43 @@ import torch
 from torch import nn
 
 SAFETY = 16.0  # Higham and Mary's lambda; at 16 the bound holds for all numbers of any model together
-MEASURED_SAFETY = 4.0  # the same rounding, met in another order
+MEASURED_SAFETY = 4.0  # the same rounding errors in another order of summation
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """For one arithmetic.
+    """The tolerance of one arithmetic.
 
     Attributes:
-        roundoff: u of the arithmetic in which sums are made.
-        operations: n, additions behind one number of the output.
+        roundoff: unit roundoff u of the arithmetic in which sums are accumulated.
+        operations: number n of additions that one number of the output depends on.
     """
 
     roundoff: float
     operations: int
 
     def of(self, scale: float, measured: float = 0.0, terms: int = 1) -> float:
-        """Allowed |difference|.
+        """Return the allowed |difference|.
 
         Args:
-            scale: largest magnitude among the numbers compared.
-            measured: largest error that examples by themselves show against float64, where the arithmetic is coarser.
-            terms: further numbers that are added up (gradients over tokens).
+            scale: largest magnitude among the compared numbers.
+            measured: largest error of the single-example runs against float64, where the arithmetic is coarser.
+            terms: number of further summands (gradients are sums over tokens).
         """
         rounding = self.roundoff * math.sqrt(self.operations * max(1, terms)) * scale
         return MEASURED_SAFETY * measured + SAFETY * rounding
 
 
 def operations(module: nn.Module, length: int) -> int:
-    """An upper bound of the additions one after another behind a number of the output, for an example of `length`.
+    """Return an upper bound of the chain of additions behind one number of the output, for an example of `length`.
 
-    Every weight matrix adds up its inputs; where it recurs, for each token anew.
+    Every weight matrix sums over its inputs, and a recurrent one does so at each token.
     """
-    fan_in = sum(one[0].numel() for one in module.parameters() if one.dim() >= 2 and len(one))
+    fan_in = sum(weight[0].numel() for weight in module.parameters() if weight.dim() >= 2 and len(weight))
     return max(64, fan_in) * max(1, length)
 
 
 def roundoff(dtype: torch.dtype) -> float:
-    """u of an arithmetic; half precisions add up in float32, and their rounding of results is measured."""
+    """Return u of an arithmetic; half precisions accumulate in float32, and their rounding of results is measured."""
     wide = torch.promote_types(dtype, torch.float32)
     return float(torch.finfo(wide).eps) / 2

@@ -1,4 +1,4 @@
-"""Whether the training loop's gradients of an update are those of its examples, added up and divided once."""
+"""The check `update`: the training loop's gradients must be the sum over the examples, divided once per update."""
 
 from __future__ import annotations
 
@@ -21,52 +21,64 @@ from runner.training.loop import backward
 
 
 class Trained(Subject, Protocol):
-    """A subject that training puts together in micro-batches."""
+    """A subject whose updates consist of micro-batches, as in training."""
 
     @property
     def module(self) -> Model: ...
 
     def update(self, rows: Sequence[int]) -> list[Batch]:
-        """The micro-batches of an update, in order."""
+        """Return the micro-batches of an update, in order."""
         ...
 
 
 def update_verdict(subject: Trained, alone: Alone, updates: Sequence[Company]) -> Verdict:
-    """The loss and the gradients of the runner's own `backward`, against the examples alone.
+    """Compare loss and gradients of the runner's own `backward` with the sum over single-example runs.
 
     Args:
-        subject: in train mode, without dropout.
-        updates: the strategy's.
+        subject: a model in train mode, without dropout.
+        updates: the batches of the strategy's updates.
     """
     worst = 0.0
-    for company in updates:
-        good = replace(company, rows=alone.comparable(company.rows))
-        for one in compare_loss(alone, good, _trained(subject, good)) if good.rows else ():
-            worst = max(worst, one.share)
-            if one.share > 1.0:
-                detail = "The training loop's update is not that of its examples added up."
-                found = Finding("loss", kinds.LOSS, one.quantity, one.rows, one.size, one.allowed, detail)
-                return Verdict(subject.name, "update", "train", False, one.share, found)
+    for update in updates:
+        comparable = replace(update, rows=alone.comparable(update.rows))
+        for difference in compare_loss(alone, comparable, _run_update(subject, comparable)) if comparable.rows else ():
+            worst = max(worst, difference.share)
+            if difference.share > 1.0:
+                detail = "The training loop's update differs from the sum over its examples."
+                finding = Finding(
+                    "loss",
+                    kinds.LOSS,
+                    difference.quantity,
+                    difference.rows,
+                    difference.size,
+                    difference.allowed,
+                    detail,
+                )
+                return Verdict(subject.name, "update", "train", False, difference.share, finding)
     return Verdict(subject.name, "update", "train", True, worst)
 
 
-def _trained(subject: Trained, company: Company) -> Observation:
-    """One update as training makes it; sums again, so that they compare."""
-    batches, model = subject.update(company.rows), subject.module
-    count = sum(_answers(batch) for batch in batches)
+def _run_update(subject: Trained, update: Company) -> Observation:
+    """Run one update as training does, and return sums instead of means, for comparison with the examples' sums."""
+    micro_batches, model = subject.update(update.rows), subject.module
+    count = sum(_targets(batch) for batch in micro_batches)
     parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
-    for one in parameters.values():
-        one.grad = None
-    loss, _ = backward(model, model.head, batches, count, START, False, lambda lap: None)  # type: ignore[arg-type]
-    gradients = {name: torch.zeros_like(one) if one.grad is None else one.grad for name, one in parameters.items()}
-    for one in parameters.values():
-        one.grad = None
+    for parameter in parameters.values():
+        parameter.grad = None
+    loss, _ = backward(model, model.head, micro_batches, count, START, False, lambda lap: None)  # type: ignore[arg-type]
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        for name, parameter in parameters.items()
+    }
+    for parameter in parameters.values():
+        parameter.grad = None
     times = max(1, count)
     return Observation(
         loss=Loss(loss * times, count), loss_gradients={name: grad * times for name, grad in gradients.items()}
     )
 
 
-def _answers(batch: Batch) -> int:
+def _targets(batch: Batch) -> int:
+    """Return the number of targets: one per token, or one per row."""
     target = batch.target
     return target.rows.n_tokens if not isinstance(target, torch.Tensor) else len(batch.index)

@@ -1,4 +1,4 @@
-"""What is varied: which examples stand together, in which order, how wide, beside what. One check, one factor."""
+"""The variations of a batch: its examples, their order, the padded width and its content. A check varies one factor."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from runner.audit.tracing.observe import Setting
 from runner.common.arrays import IntArray
 
-# name -> what it varies; in the order in which they are made, the ones that others rely on first
+# name -> the varied factor, in the order of execution: checks that others rely on come first
 CHECKS = {
     "repeat": "the same examples again, after others",
-    "neighbours": "who stands beside an example, at equal lengths: no padding",
+    "neighbours": "the other examples of the batch, at equal lengths: no padding",
     "order": "the order of the examples",
-    "duplicates": "an example that stands there twice",
-    "company": "the number and the lengths of the neighbours",
+    "duplicates": "an example that occurs several times in the batch",
+    "company": "the number and the lengths of the other examples",
     "extremes": "no token, one token, the longest; a batch of one",
     "width": "padding up to 4x wider than needed",
-    "content": "other finite content in the padding",
-    "huge": "1e30 in the padding, behind every layer",
-    "nan": "NaN in the padding, behind every layer",
-    "batches": "the strategy's own batches, of training and evaluation",
-    "loss": "one update's loss and gradients, whole and cut",
+    "content": "other finite values in the padding",
+    "huge": "1e30 in the padding, after every layer",
+    "nan": "NaN in the padding, after every layer",
+    "batches": "the strategy's own batches, for training and evaluation",
+    "loss": "loss and gradients of one update, whole and split",
     "update": "the training loop's own gradients, over the strategy's micro-batches",
-    "metric": "the metric's figures, by batches of other sizes and order",
+    "metric": "the metric's values, over batches of other sizes and order",
     "dropout": "each example's own dropout",
     "float32": "single precision",
     "bf16": "bfloat16",
@@ -36,12 +36,12 @@ NEEDS_PADDING = ("width", "content", "huge", "nan")
 
 @dataclass(frozen=True)
 class Company:
-    """Examples that are run together.
+    """A specification of one batch: examples that are run together.
 
     Attributes:
-        rows: their numbers, in the order in which they stand.
-        setting: how they are laid out.
-        against: the same rows, otherwise laid out or ordered, with which they are compared; None: each of them alone.
+        rows: numbers of the examples, in the batch's order.
+        setting: width and content of the padding.
+        against: the same rows in another layout or order, as the reference; None compares with single-example runs.
     """
 
     rows: tuple[int, ...]
@@ -50,27 +50,29 @@ class Company:
 
 
 def companies(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list[Company]]:
-    """The runs of each check that is made of runs. A check without a run does not apply.
+    """Return the batches of each check that compares batches; a check without a batch does not apply.
 
     Args:
-        lengths: (R,) of all examples.
+        lengths: (R,) lengths of all examples.
         has_padding: whether the layout can hold padding.
-        seed: of the groups.
+        seed: seed of the random choice of examples.
     """
     rng = np.random.default_rng(seed)
-    everyone = _uneven_first(rng.permutation(len(lengths)), lengths)
+    all_rows = _uneven_first(rng.permutation(len(lengths)), lengths)
     group = tuple(_uneven(lengths, rng))
     plain = Company(group)
 
     def varied(*settings: Setting) -> list[Company]:
-        return [Company(group, one, Company(group, Setting(one.widen))) for one in settings]
+        return [Company(group, setting, Company(group, Setting(setting.widen))) for setting in settings]
 
     runs = {
         "neighbours": [Company(tuple(same)) for same in _equally_long(lengths, rng)],
-        "order": [Company(one, against=plain) for one in (group[::-1], _shuffled(group, rng), tuple(sorted(group)))],
+        "order": [
+            Company(order, against=plain) for order in (group[::-1], _shuffled(group, rng), tuple(sorted(group)))
+        ],
         "duplicates": [Company((group[0], group[0])), Company((group[0],) * 3)],
         "company": [
-            Company(tuple(int(row) for row in everyone[:n])) for n in (2, 3, 5, len(everyone)) if n <= len(everyone)
+            Company(tuple(int(row) for row in all_rows[:n])) for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)
         ],
         "extremes": [Company(rows) for rows in _extremes(lengths)],
         "width": [Company(rows, Setting(n), Company(rows)) for rows in (group[:1], group) for n in (2, 4)],
@@ -78,11 +80,14 @@ def companies(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list
         "huge": varied(Setting(1, "huge"), Setting(4, "huge")),
         "nan": varied(Setting(1, "nan"), Setting(4, "nan")),
     }
-    return {name: [] if name in NEEDS_PADDING and not has_padding else made for name, made in runs.items()}
+    return {name: [] if name in NEEDS_PADDING and not has_padding else batches for name, batches in runs.items()}
 
 
 def _uneven_first(order: IntArray, lengths: IntArray) -> IntArray:
-    """The same order, but for a second example that is not as long as the first, if there is one."""
+    """Swap an example of another length than the first into second place, if there is one.
+
+    The smallest batch of the check `company` then holds padding.
+    """
     others = np.flatnonzero(lengths[order] != lengths[order[0]])
     if len(others):
         order[[1, others[0]]] = order[[others[0], 1]]
@@ -94,23 +99,23 @@ def _shuffled(group: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ..
 
 
 def _uneven(lengths: IntArray, rng: np.random.Generator, size: int = 6) -> list[int]:
-    """Some examples, the longest and a shortest of at least one token among them, in random order."""
+    """Return up to `size` examples in random order, evenly spread by length, without empty rows where possible."""
     order = np.argsort(lengths, kind="stable")
-    some = order[lengths[order] > 0]
-    if len(some) == 0:
-        some = order
-    picked = some[np.unique(np.linspace(0, len(some) - 1, min(size, len(some))).astype(int))]
+    candidates = order[lengths[order] > 0]
+    if len(candidates) == 0:
+        candidates = order
+    picked = candidates[np.unique(np.linspace(0, len(candidates) - 1, min(size, len(candidates))).astype(int))]
     return [int(row) for row in rng.permutation(picked)]
 
 
 def _equally_long(lengths: IntArray, rng: np.random.Generator) -> list[Sequence[int]]:
-    """For up to three lengths: the examples of that length, all and two of them."""
-    found: list[Sequence[int]] = []
+    """Return groups of equal length, for up to three lengths: two of the examples, and all of them."""
+    groups: list[Sequence[int]] = []
     values, counts = np.unique(lengths[lengths > 0], return_counts=True)
     for value in values[counts >= 2][np.argsort(-values[counts >= 2])][:3]:
         rows = [int(row) for row in rng.permutation(np.flatnonzero(lengths == value))]
-        found += [rows[:2], rows] if len(rows) > 2 else [rows]
-    return found
+        groups += [rows[:2], rows] if len(rows) > 2 else [rows]
+    return groups
 
 
 def _extremes(lengths: IntArray) -> list[tuple[int, ...]]:

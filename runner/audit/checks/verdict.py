@@ -1,4 +1,4 @@
-"""What the audit says: a verdict for each check, and for one that failed, where, how much, why, and how to mend it."""
+"""The results of the audit: a verdict for each check and, where it failed, the place, size, cause and fix."""
 
 from __future__ import annotations
 
@@ -20,42 +20,44 @@ NOT_FINITE = "not finite"
 OVERFLOW = "numeric overflow"
 ERROR = "error"
 
-ROOTS = (STATE, RANDOM)  # whatever else is seen after such a fault may follow from it
-FOLLOWS = ("loss", "metric")  # places that are wrong wherever a module is
+ROOTS = (STATE, RANDOM)  # faults that may cause every other difference of the same subject
+FOLLOWS = ("loss", "metric")  # places that also fail wherever a module is wrong
 
 HINTS = {
-    VALUE_LEAK: "what stands in padding reaches real tokens: select before you mix, x.masked_fill(~mask, 0) for sums "
-    "and convolutions, -inf for maxima and softmax; run backwards from each row's own end; or pack the rows",
-    WIDTH: "the amount of padding is counted in: divide by lengths, count positions from the row's own begin, take the "
-    "state at length - 1, and stop recursions where the row ends",
-    ORDER: "answers come back in another order than the rows went in: undo the sort, or sort labels and lengths too; "
-    "or one row leaves something behind for the next",
-    NEIGHBOURS: "rows of one batch are mixed though there is no padding: statistics over the batch (batch norm), a "
-    "convolution across the joint of two rows, or a wrong axis",
-    STATE: "something is kept from one batch to the next: begin each batch from zeros, and keep no tensors in self",
-    LOSS: "the loss is averaged in parts: give its sum and its count, and divide once an update",
-    METRIC: "figures are averaged over batches: gather counts or sums, and compute once at the end",
-    RANDOM: "the same examples get other answers under another seed: turn its randomness off (dropout of other names, "
-    "noise, stochastic depth), or audit eval mode alone",
-    SHARED_DROPOUT: "one mask serves all rows: draw (rows, 1, size), not (1, 1, size) or (1, width, size)",
-    NOT_FINITE: "a row of nothing, or one masked altogether, gives NaN: divide by max(length, 1), and let such rows "
-    "see one place whose answer is not used",
-    OVERFLOW: "a constant such as -1e9 has no half-precision value: mask with -inf, or torch.finfo(x.dtype).min",
-    ERROR: "the module cannot take such examples: answer them, or say which it takes",
+    VALUE_LEAK: "values in the padding reach real tokens: select before you mix, with x.masked_fill(~mask, 0) for sums "
+    "and convolutions, and -inf for maxima and softmax; run the backward direction from each row's own end; or pack "
+    "the rows",
+    WIDTH: "the result depends on the amount of padding: divide by lengths, count positions from the row's own start, "
+    "take the state at length - 1, and stop recursions where the row ends",
+    ORDER: "outputs come back in a different order than the rows went in: undo the sort, or sort labels and lengths "
+    "too; or one row leaves state behind for the next",
+    NEIGHBOURS: "rows of one batch are mixed although there is no padding: statistics over the batch (batch norm), a "
+    "convolution across the boundary of two rows, or a wrong axis",
+    STATE: "state is kept from one batch to the next: start each batch from zeros, and keep no tensors in self",
+    LOSS: "the loss is averaged in parts: return its sum and its count, and divide once per update",
+    METRIC: "the metric is averaged over batches: accumulate counts or sums, and compute once at the end",
+    RANDOM: "the same examples give different outputs under another seed: turn off the module's randomness (dropout "
+    "under other names, noise, stochastic depth), or audit eval mode only",
+    SHARED_DROPOUT: "all rows share one dropout mask: draw (rows, 1, size), not (1, 1, size) or (1, width, size)",
+    NOT_FINITE: "a row without tokens, or a fully masked one, gives NaN: divide by max(length, 1), and let such rows "
+    "attend to one position whose output is not used",
+    OVERFLOW: "a constant such as -1e9 does not fit into half precision: mask with -inf, or torch.finfo(x.dtype).min",
+    ERROR: "the module cannot process such examples: return an output for them, or document which examples it accepts",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Why a check failed.
+    """The reason why a check failed.
 
     Attributes:
-        module: the first at which values in valid positions differ, by dotted name and class; or `loss`, `metric`.
-        kind: one of those above.
-        quantity: what differed: `output`, `prediction`, `gradient of NAME`, `loss`, ...
-        rows: examples that are touched.
-        size: largest |difference|; `allowed`: what rounding could explain.
-        detail: one sentence on how it was seen.
+        module: the first module at which values of real tokens differ (dotted name and class), or `loss`, `metric`.
+        kind: one of the constants above.
+        quantity: the quantity that differed: `output`, `prediction`, `gradient of NAME`, `loss`, ...
+        rows: the affected examples.
+        size: largest |difference|.
+        allowed: largest |difference| that rounding could explain.
+        detail: one sentence on how the kind was determined.
     """
 
     module: str
@@ -73,12 +75,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One check of one subject in one mode.
+    """The result of one check of one subject in one mode.
 
     Attributes:
-        passed: None where the check does not apply, or was not run; `reason` then says why.
-        worst: largest difference as a share of what is allowed; above 1 it fails.
-        not_run: this machine has no kernel for what the model computes, which says nothing of the model.
+        passed: None where the check does not apply or was not run; `reason` then says why.
+        worst: largest difference divided by the allowed one; the check fails above 1.
+        not_run: True where this machine lacks a kernel that the model needs, which says nothing about the model.
     """
 
     subject: str
@@ -92,18 +94,18 @@ class Verdict:
 
 
 def not_run(subject: str, check: str, mode: str, error: str) -> Verdict:
-    """Return the verdict of a check that this machine cannot make; `error` is what torch says of the missing kernel."""
+    """Return the verdict of a check that this machine cannot run; `error` is torch's message about the kernel."""
     return Verdict(subject, check, mode, None, reason=f"not run here: {error}", not_run=True)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Failed verdicts that have module and kind in common.
+    """Failed verdicts that share module and kind.
 
     Attributes:
-        finding: the one that differs most, as far as a number tells.
-        subjects, checks, modes: where it was seen.
-        after: checks that fail too, as they must or may where this is wrong.
+        finding: the finding with the largest difference; finite differences take precedence.
+        subjects, checks, modes: those in which the fault was seen.
+        after: further checks that fail, and may fail only because of this fault.
     """
 
     finding: Finding
@@ -114,28 +116,30 @@ class Fault:
 
     @property
     def lines(self) -> tuple[str, str, str]:
-        """What, where and how much; how it was seen; how to mend it."""
-        found = self.finding
-        rows = ", ".join(map(str, found.rows[:6])) + (", ..." if len(found.rows) > 6 else "")
-        size = f"differs by {found.size:.3g}, rounding allows {found.allowed:.1g}"
-        if not math.isfinite(found.size):
-            size = "is an error" if found.quantity == "error" else "is lost: NaN or infinite"
+        """Three lines of text: kind, place and size of the fault; how it was determined; how to fix it."""
+        finding = self.finding
+        rows = ", ".join(map(str, finding.rows[:6])) + (", ..." if len(finding.rows) > 6 else "")
+        size = f"differs by {finding.size:.3g}, rounding allows {finding.allowed:.1g}"
+        if not math.isfinite(finding.size):
+            size = "is an error" if finding.quantity == "error" else "is NaN or infinite"
         seen = f"rows {rows}; checks {', '.join(self.checks)}; {' and '.join(self.modes)} mode"
         after = f"; {', '.join(self.after)} fail with it" if self.after else ""
-        first = f"{', '.join(self.subjects)}: {found.kind} at {found.module}: {found.quantity} {size} ({seen}){after}"
-        return first, found.detail, f"{found.hint[:1].upper()}{found.hint[1:]}."
+        first = (
+            f"{', '.join(self.subjects)}: {finding.kind} at {finding.module}: {finding.quantity} {size} ({seen}){after}"
+        )
+        return first, finding.detail, f"{finding.hint[:1].upper()}{finding.hint[1:]}."
 
 
 @dataclass(frozen=True)
 class Heat:
-    """Where values differ: for one example, modules (in the order in which they ran) x its positions.
+    """A heat map of the differences of one example: modules (in the order in which they ran) by positions.
 
     Attributes:
-        subject, check, mode: of what.
+        subject, check, mode: the run that is shown.
         row: the example.
-        modules: names, first to last.
+        modules: names of the modules, first to last.
         tokens: the example's tokens, or positions.
-        shares: (modules, positions) |difference| as a share of what is allowed; one number for values without position.
+        shares: (modules, positions) |difference| divided by the allowed one; a single number for values per row.
     """
 
     subject: str
@@ -152,9 +156,9 @@ class Report:
     """All verdicts of an audit.
 
     Attributes:
-        title: what was audited.
+        title: name of the audited model.
         controls: subjects that are known to be wrong; they do not count, but show that the audit can fail.
-        facts: further lines for the reader (rows, parameters, seconds, ...).
+        facts: further information for the reader (rows, parameters, seconds, ...).
     """
 
     title: str
@@ -165,48 +169,54 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether a check was made and none failed, controls apart."""
-        return not self.failures() and any(one.passed for one in self.verdicts if one.subject not in self.controls)
+        """True if at least one check ran and none failed; controls do not count."""
+        return not self.failures() and any(
+            verdict.passed for verdict in self.verdicts if verdict.subject not in self.controls
+        )
 
     @property
     def not_run(self) -> list[Verdict]:
-        """The checks that this machine could not make."""
-        return [one for one in self.verdicts if one.not_run]
+        """The verdicts of checks that this machine could not run."""
+        return [verdict for verdict in self.verdicts if verdict.not_run]
 
     def failures(self, controls: bool = False) -> list[Verdict]:
-        """Failed verdicts, in the order in which checks are made; those of controls only on request."""
-        return [one for one in self.verdicts if one.passed is False and (controls or one.subject not in self.controls)]
+        """Return the failed verdicts, in the order of the checks; those of controls only on request."""
+        return [
+            verdict
+            for verdict in self.verdicts
+            if verdict.passed is False and (controls or verdict.subject not in self.controls)
+        ]
 
     def subjects(self) -> list[str]:
-        return list(dict.fromkeys(one.subject for one in self.verdicts))
+        return list(dict.fromkeys(verdict.subject for verdict in self.verdicts))
 
     def checks(self) -> list[str]:
-        return list(dict.fromkeys(one.check for one in self.verdicts))
+        return list(dict.fromkeys(verdict.check for verdict in self.verdicts))
 
     def of(self, subject: str, check: str) -> list[Verdict]:
-        """The verdicts of a check, one a mode."""
-        return [one for one in self.verdicts if (one.subject, one.check) == (subject, check)]
+        """Return the verdicts of one check of one subject, one for each mode."""
+        return [verdict for verdict in self.verdicts if (verdict.subject, verdict.check) == (subject, check)]
 
     def raise_if_failed(self) -> None:
-        """For tests.
+        """Fail a test where the audit fails.
 
         Raises:
-            AssertionError: a check failed; the message names module, kind and hint of each fault. Or no check was made.
+            AssertionError: a check failed (the message names module, kind and hint of each fault), or none was run.
         """
         if self.failures():
-            told = ["\n  ".join(one.lines) for one in faults(self.failures())]
-            raise AssertionError("\n".join([f"{self.title}: not batch-invariant", *told]))
+            messages = ["\n  ".join(fault.lines) for fault in faults(self.failures())]
+            raise AssertionError("\n".join([f"{self.title}: not batch-invariant", *messages]))
         if not self.passed:
-            reasons = dict.fromkeys(one.reason for one in self.verdicts if one.reason)
-            raise AssertionError("\n".join([f"{self.title}: no check was made", *reasons]))
+            reasons = dict.fromkeys(verdict.reason for verdict in self.verdicts if verdict.reason)
+            raise AssertionError("\n".join([f"{self.title}: no check was run", *reasons]))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as `--json` writes them."""
+        """Return plain values, as `--json` writes them."""
         verdicts = []
-        for one in self.verdicts:
-            plain = asdict(one)
-            if one.finding is not None:
-                plain["finding"]["hint"] = one.finding.hint
+        for verdict in self.verdicts:
+            plain = asdict(verdict)
+            if verdict.finding is not None:
+                plain["finding"]["hint"] = verdict.finding.hint
             verdicts.append(plain)
         return {
             "title": self.title,
@@ -215,52 +225,55 @@ class Report:
             "controls": list(self.controls),
             "facts": self.facts,
             "verdicts": verdicts,
-            "heats": [asdict(one) for one in self.heats],
+            "heats": [asdict(heat) for heat in self.heats],
         }
 
 
 def faults(failed: Sequence[Verdict]) -> list[Fault]:
-    """Failed verdicts put together by module and kind, in the order in which they were found.
+    """Group failed verdicts by module and kind, in the order in which they were found.
 
-    What may follow from another fault of the same subject is named with that one: loss and metric, where a module is
-    wrong, and all that comes after answers that are random or remember. A fault of their own shows once that is mended.
+    A verdict that may follow from another fault of the same subject is listed with that fault (`after`): loss and
+    metric where a module is wrong, and everything where outputs are random or depend on kept state. If such a check
+    has a fault of its own, it shows once the first fault is fixed.
     """
-    explained = [(one, one.finding) for one in failed if one.finding is not None]
+    explained = [(verdict, verdict.finding) for verdict in failed if verdict.finding is not None]
     groups: dict[tuple[str, str], list[Verdict]] = {}
     after: dict[tuple[str, str], list[str]] = {}
     roots: dict[str, tuple[str, str]] = {}
     modules: dict[str, tuple[str, str]] = {}
-    for one, found in explained:
-        if found.module not in FOLLOWS:
-            modules.setdefault(one.subject, (found.module, found.kind))
-    for one, found in explained:
-        key = (found.module, found.kind)
-        cause = modules.get(one.subject) if found.module in FOLLOWS else None
-        if found.kind in ROOTS:
-            roots.setdefault(one.subject, key)
+    for verdict, finding in explained:
+        if finding.module not in FOLLOWS:
+            modules.setdefault(verdict.subject, (finding.module, finding.kind))
+    for verdict, finding in explained:
+        key = (finding.module, finding.kind)
+        cause = modules.get(verdict.subject) if finding.module in FOLLOWS else None
+        if finding.kind in ROOTS:
+            roots.setdefault(verdict.subject, key)
         else:
-            cause = roots.get(one.subject, cause)
+            cause = roots.get(verdict.subject, cause)
         if cause is None:
-            groups.setdefault(key, []).append(one)
+            groups.setdefault(key, []).append(verdict)
         else:
-            after.setdefault(cause, []).append(one.check)
+            after.setdefault(cause, []).append(verdict.check)
     return [_fault(group, after.get(key, [])) for key, group in groups.items()]
 
 
 def _fault(group: Sequence[Verdict], after: Sequence[str]) -> Fault:
-    worst = max(group, key=lambda one: (one.finding is not None and math.isfinite(one.finding.size), one.worst))
+    worst = max(
+        group, key=lambda verdict: (verdict.finding is not None and math.isfinite(verdict.finding.size), verdict.worst)
+    )
     assert worst.finding is not None
-    subjects, checks, modes = ([getattr(one, key) for one in group] for key in ("subject", "check", "mode"))
-    return Fault(worst.finding, *(list(dict.fromkeys(each)) for each in (subjects, checks, modes, after)))
+    subjects, checks, modes = ([getattr(verdict, key) for verdict in group] for key in ("subject", "check", "mode"))
+    return Fault(worst.finding, *(list(dict.fromkeys(names)) for names in (subjects, checks, modes, after)))
 
 
 State = Literal["ok", "fail", "not run", "none"]
 
 
 def state_of(verdicts: Sequence[Verdict]) -> State:
-    """Return the state of several modes together: the worst of them, `none` where the check applies to none."""
-    if any(one.passed is False for one in verdicts):
+    """Return the combined state of several modes: the worst of them, `none` where the check applies to no mode."""
+    if any(verdict.passed is False for verdict in verdicts):
         return "fail"
-    if any(one.not_run for one in verdicts):
+    if any(verdict.not_run for verdict in verdicts):
         return "not run"
-    return "ok" if any(one.passed for one in verdicts) else "none"
+    return "ok" if any(verdict.passed for verdict in verdicts) else "none"

@@ -1,4 +1,4 @@
-"""Known mistakes, small enough to read, that the audit has to find.
+"""A gallery of known bugs in small modules, which the audit must find.
 
-Only commands may import it. It imports the audit as anybody would.
+Only commands may import it. It imports the audit like any user.
 """

@@ -1,4 +1,4 @@
-"""Known bugs: the audit must catch each, name its module and its kind, and let the mended twin pass."""
+"""Known bugs: the audit must catch each one, name its module and its kind, and pass the fixed twin."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
 
 @dataclass(frozen=True)
 class Bug:
-    """One of the gallery.
+    """A bug of the gallery. Factories take True for the fixed version and False for the wrong one.
 
     Attributes:
-        name: what goes wrong.
-        make: right or wrong -> the module.
-        module: where the audit must find it (a dotted name, or `loss`, `metric`).
-        kind: as what.
-        check: which check shows it, in the mode `mode`.
-        empty: whether an example without tokens is among them.
-        left: padding stands before the tokens.
-        loss, metric: right or wrong -> what `audit_module` takes.
-        arithmetics: besides float64.
+        name: a short description of the bug.
+        make: factory of the module.
+        module: the place that the audit must name (a dotted name, or `loss`, `metric`).
+        kind: the kind that the audit must name.
+        check: the check that shows the bug.
+        mode: the mode in which it does.
+        empty: the examples include one without tokens.
+        left: padding comes before the tokens.
+        characters: examples are words of characters, not vectors.
+        loss, metric: factories of these arguments of `audit_module`.
+        arithmetics: arithmetics besides float64.
     """
 
     name: str
@@ -51,7 +53,7 @@ class Bug:
     arithmetics: tuple[Arithmetic, ...] = ()
 
     def audit(self, right: bool) -> Report:
-        """The audit of the wrong module, or of its mended twin."""
+        """Audit the wrong module, or its fixed twin."""
         torch.manual_seed(0)
         module = self.make(right)
         lengths = (*LENGTHS, 0) if self.empty else LENGTHS
@@ -69,10 +71,10 @@ class Bug:
         )
 
     def caught(self, report: Report) -> tuple[str, str] | None:
-        """Module and kind of the finding of `check`, if it failed."""
-        for one in report.of(self.name, self.check):
-            if one.passed is False and one.mode == self.mode and one.finding is not None:
-                return one.finding.module.split(" ")[0], one.finding.kind
+        """Return module and kind of the finding of `check`, or None if it did not fail."""
+        for verdict in report.of(self.name, self.check):
+            if verdict.passed is False and verdict.mode == self.mode and verdict.finding is not None:
+                return verdict.finding.module.split(" ")[0], verdict.finding.kind
         return None
 
 
@@ -81,7 +83,7 @@ def _vectors(rows: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
 
 
 def _characters(rows: Sequence[Sequence[Tensor]], padding: Padding) -> tuple[Tensor, Tensor]:
-    """Words of characters: (B, T, W) and the characters of each word (B, T)."""
+    """Collate words of characters into (B, T, W) ids and (B, T) word lengths."""
     longest = max((len(word) for row in rows for word in row), default=0)
     words = [torch.stack([_padded(word, padding.width(longest)) for word in row]) for row in rows if len(row)]
     blank = torch.zeros(0, padding.width(longest), dtype=torch.int64)
@@ -176,7 +178,13 @@ BUGS = (
 
 @dataclass(frozen=True)
 class Catch:
-    """What came of one bug: where and as what it was found (None: missed), and whether its mended twin passed."""
+    """The result for one bug.
+
+    Attributes:
+        bug: the bug.
+        found: the module and kind that the audit named; None if it missed the bug.
+        twin_passed: the fixed twin passed.
+    """
 
     bug: Bug
     found: tuple[str, str] | None
@@ -184,9 +192,10 @@ class Catch:
 
     @property
     def named(self) -> bool:
+        """True if the audit named the expected module and kind."""
         return self.found == (self.bug.module, self.bug.kind)
 
 
 def run_gallery() -> list[Catch]:
-    """Audit every bug and its mended twin."""
+    """Audit every bug and its fixed twin."""
     return [Catch(bug, bug.caught(bug.audit(right=False)), bug.audit(right=True).passed) for bug in BUGS]

@@ -1,4 +1,4 @@
-"""Layers as they are often written, wrong, and mended. Each takes vectors (B, T, D) and a mask (B, T)."""
+"""Layers with frequent bugs, and their fixed versions (`right`). Each takes vectors (B, T, D) and a mask (B, T)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class Net(nn.Module):
-    """A projection, then the layer in question under its own name, then scores.
+    """A projection, the audited layer under its own name, and a linear layer for scores.
 
     Args:
-        name: what the layer is called.
-        layer: takes vectors and mask.
-        size: of its outputs.
+        name: the layer's name.
+        layer: the layer, which takes vectors and mask.
+        size: dimension of its outputs.
     """
 
     def __init__(self, name: str, layer: nn.Module, size: int = 6) -> None:
@@ -44,7 +44,7 @@ class MeanPool(nn.Module):
 
 
 class ExtremePool(nn.Module):
-    """Wrong: zeros in padding are taken for values, and win over what is negative (max) or positive (min)."""
+    """Wrong: zeros in padding count as values, and win over negative (max) or positive (min) ones."""
 
     def __init__(self, right: bool, largest: bool) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class ExtremePool(nn.Module):
 
 
 class ConvPair(nn.Module):
-    """Wrong: the second convolution reads what the first one wrote into the padding."""
+    """Wrong: the second convolution reads values that the first one wrote into the padding."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -66,16 +66,16 @@ class ConvPair(nn.Module):
         self.second = nn.Conv1d(6, 6, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        gone = ~mask[:, None, :]
-        hidden = self.first(x.transpose(1, 2).masked_fill(gone, 0.0)).relu()
+        is_padding = ~mask[:, None, :]
+        hidden = self.first(x.transpose(1, 2).masked_fill(is_padding, 0.0)).relu()
         if self.right:
-            hidden = hidden.masked_fill(gone, 0.0)
+            hidden = hidden.masked_fill(is_padding, 0.0)
         convolved: Tensor = self.second(hidden)
         return convolved.transpose(1, 2)
 
 
 class SoftmaxPool(nn.Module):
-    """Wrong: weights are masked after the softmax, so they do not add up to one (golden case: they add up to .618)."""
+    """Wrong: weights are masked after the softmax, so they do not sum to 1 (golden case: they sum to .618)."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -85,8 +85,8 @@ class SoftmaxPool(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         scores = self.query(x).squeeze(-1)
         if self.right:
-            blind = ~mask.any(1)[:, None]
-            weights = scores.masked_fill(~(mask | blind), -torch.inf).softmax(1).masked_fill(~mask, 0.0)
+            is_empty = ~mask.any(1)[:, None]
+            weights = scores.masked_fill(~(mask | is_empty), -torch.inf).softmax(1).masked_fill(~mask, 0.0)
         else:
             weights = scores.softmax(1).masked_fill(~mask, 0.0)
         mean: Tensor = (weights[:, :, None] * x).sum(1)
@@ -94,7 +94,7 @@ class SoftmaxPool(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Wrong: only a causal mask, where padding stands before the tokens, so that it is seen by all of them."""
+    """Wrong: a causal mask alone, although padding comes before the tokens, which all attend to it."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class CausalAttention(nn.Module):
 
 
 class Positions(nn.Module):
-    """Wrong: places are counted from the padded side."""
+    """Wrong: positions are counted from the padded side."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class Positions(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Wrong: padding counts in mean and variance. Mended: normalised within each token, which needs no batch."""
+    """Wrong: mean and variance include padding. Fixed: each token is normalised by itself, without the batch."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -139,11 +139,11 @@ class BatchNorm(nn.Module):
 
 
 class MaskedAttention(nn.Module):
-    """Attention over the tokens of a row, with the mask in one of several ways.
+    """Attention over the tokens of a row, masked in one of several ways.
 
     Args:
-        mask_value: what masked scores become; -1e9 has no half-precision value.
-        blind: whether a row without tokens sees its padding; otherwise its softmax is 0 / 0.
+        mask_value: value of masked scores; -1e9 does not fit into half precision.
+        blind: let a row without tokens attend to its padding; otherwise its softmax is 0 / 0.
     """
 
     def __init__(self, mask_value: float, blind: bool) -> None:

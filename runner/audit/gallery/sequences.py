@@ -1,4 +1,4 @@
-"""Recurrent layers, conditional random fields and characters as they are often written, wrong, and mended."""
+"""Recurrent layers, conditional random fields and characters with frequent bugs, and their fixed versions (`right`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class BackwardOverPadding(nn.Module):
-    """Wrong: a bidirectional LSTM reads the padding first, in its backward direction."""
+    """Wrong: the backward direction of a bidirectional LSTM reads the padding first."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class BackwardOverPadding(nn.Module):
 
 
 class LastState(nn.Module):
-    """Wrong: the state at the padded end is taken for the state at the row's own."""
+    """Wrong: the state at the padded end is used instead of the one at the row's own end."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class LastState(nn.Module):
 
 
 class SortedRows(nn.Module):
-    """Wrong: rows are sorted by length for packing, and come back sorted, while labels do not."""
+    """Wrong: rows are sorted by length for packing and returned sorted, while labels are not sorted."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class SortedRows(nn.Module):
 
 
 class KeptState(nn.Module):
-    """Wrong: the hidden state stays in the module, so a batch begins where the one before it ended."""
+    """Wrong: the hidden state is kept in the module, so a batch starts with the final state of the batch before it."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -65,17 +65,17 @@ class KeptState(nn.Module):
         self.state: Tensor | None = None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        known = self.state is not None and self.state.shape[1] == len(x)
-        output, end = self.gru(x, self.state if known and not self.right else None)
-        self.state = end.detach()
-        kept: Tensor = output
-        return kept
+        output: Tensor
+        fits = self.state is not None and self.state.shape[1] == len(x)
+        output, final = self.gru(x, self.state if fits and not self.right else None)
+        self.state = final.detach()
+        return output
 
 
 class LogPartition(nn.Module):
     """The CRF's forward recursion, log sum over paths of exp(score) (Lafferty et al. 2001): (B, T, C) -> (B, C) alpha.
 
-    Wrong: alpha is overwritten in padding (golden case "CRF forward past a row's end").
+    Wrong: alpha is overwritten at padded steps (golden case "CRF forward past a row's end").
     """
 
     def __init__(self, right: bool) -> None:
@@ -86,15 +86,16 @@ class LogPartition(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         alpha = x[:, 0]
         for step in range(1, x.shape[1]):
+            # alpha'_j = log sum_i exp(alpha_i + transition_ij) + emission_j; a row's alpha must stop at its own end.
             new = torch.logsumexp(alpha[:, :, None] + self.transitions, dim=1) + x[:, step]
             alpha = torch.where(mask[:, step, None], new, alpha) if self.right else new
         return alpha
 
 
 class PathScore(nn.Module):
-    """The score of the path 0, 1, 2, 0, ... : emissions and transitions, (B, T, C) -> (B, 1).
+    """The score of the path 0, 1, 2, 0, ...: emissions and transitions, (B, T, C) -> (B, 1).
 
-    Wrong: emissions are masked, but the transition into each padded step is counted.
+    Wrong: emissions are masked, but transitions into padded steps are counted.
     """
 
     def __init__(self, right: bool) -> None:
@@ -112,9 +113,9 @@ class PathScore(nn.Module):
 
 
 class CharacterPool(nn.Module):
-    """Words of characters (B, T, W) -> (B, T, 6): embed, convolve, largest over the word.
+    """Words of characters (B, T, W) -> (B, T, 6): embedding, convolution, maximum over the word.
 
-    Wrong: the largest is looked for in the word's padding too, which grows with the longest word beside it.
+    Wrong: the maximum includes the word's padding, which grows with the longest word of the batch.
     """
 
     def __init__(self, right: bool) -> None:
@@ -135,7 +136,7 @@ class CharacterPool(nn.Module):
 
 
 class Characters(nn.Module):
-    """Word vectors from characters, then scores a word."""
+    """Word vectors from characters, then scores for each word."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()

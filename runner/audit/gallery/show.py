@@ -1,4 +1,4 @@
-"""What came of the gallery, as a table."""
+"""The results of the gallery, as a table and as plain values."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from runner.audit.gallery.cases import Catch, run_gallery
 
 
 def console() -> list[Catch]:
-    """Audit all bugs and print, for each, where and as what it was found."""
+    """Audit all bugs, and print the module and kind that the audit named for each."""
     catches = run_gallery()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in ("bug", "caught", "at", "as", "named", "mended twin"):
+    for column in ("bug", "caught", "at", "as", "named", "fixed twin"):
         table.add_column(column)
-    for one in catches:
-        module, kind = one.found or ("-", "-")
-        marks = ("yes" if one.found else "NO", module, kind, "yes" if one.named else "NO")
-        table.add_row(one.bug.name, *marks, "passes" if one.twin_passed else "FAILS")
+    for catch in catches:
+        module, kind = catch.found or ("-", "-")
+        marks = ("yes" if catch.found else "NO", module, kind, "yes" if catch.named else "NO")
+        table.add_row(catch.bug.name, *marks, "passes" if catch.twin_passed else "FAILS")
     Console(width=1000, highlight=False).print(table)
-    named = sum(one.named for one in catches)
-    caught = sum(one.found is not None for one in catches)
-    passing = sum(one.twin_passed for one in catches)
-    print(f"{caught} of {len(catches)} caught, {named} named rightly; {passing} mended twins pass")
+    named = sum(catch.named for catch in catches)
+    caught = sum(catch.found is not None for catch in catches)
+    passing = sum(catch.twin_passed for catch in catches)
+    print(f"{caught} of {len(catches)} caught, {named} named correctly; {passing} fixed twins pass")
     return catches
 
 
 def as_dicts(catches: Sequence[Catch]) -> list[dict[str, Any]]:
-    """Plain values, as `--json` writes them."""
+    """Return plain values, as `--json` writes them."""
     return [
         {
-            "bug": one.bug.name,
-            "caught": one.found is not None,
-            "module": one.found[0] if one.found else None,
-            "kind": one.found[1] if one.found else None,
-            "expected": [one.bug.module, one.bug.kind],
-            "named": one.named,
-            "twin_passes": one.twin_passed,
+            "bug": catch.bug.name,
+            "caught": catch.found is not None,
+            "module": catch.found[0] if catch.found else None,
+            "kind": catch.found[1] if catch.found else None,
+            "expected": [catch.bug.module, catch.bug.kind],
+            "named": catch.named,
+            "twin_passes": catch.twin_passed,
         }
-        for one in catches
+        for catch in catches
     ]

@@ -1,4 +1,4 @@
-"""Losses, metrics and dropout as they are often written, wrong, and mended."""
+"""Losses, metrics and dropout with frequent bugs, and their fixed versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.interfaces import Loss
 
 
 class Tagger(nn.Module):
-    """Three scores a token."""
+    """A linear layer with three scores for each token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,17 +25,18 @@ class Tagger(nn.Module):
 
 
 def token_nll(output: tuple[Tensor, Tensor]) -> Tensor:
-    """(N,) negative log likelihoods of class 0 at the real tokens."""
+    """Return (N,) negative log-likelihoods of class 0 at the real tokens."""
     scores, mask = output
     return -scores[mask].log_softmax(-1)[:, 0]
 
 
 def mean_loss(output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> Tensor:
-    """Wrong: a mean over this micro-batch's tokens. An update of two micro-batches averages means of unequal counts."""
+    """Wrong: a mean over the micro-batch's tokens, so that an update averages means over different counts."""
     return token_nll(output).sum() / max(1, sum(map(len, examples)))
 
 
 def counted_loss(output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> Loss:
+    """Fixed: the sum over the tokens, and their number."""
     return Loss(token_nll(output).sum(), sum(map(len, examples)))
 
 
@@ -54,7 +55,7 @@ class BatchPerplexity:
 
 
 class TokenPerplexity:
-    """Mended: one sum over all tokens."""
+    """Fixed: one sum over all tokens."""
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
@@ -68,7 +69,7 @@ class TokenPerplexity:
 
 
 class LockedDropout(nn.Module):
-    """One mask for all steps of a row (Gal and Ghahramani 2016). Wrong: also for all rows of the batch."""
+    """Dropout with one mask for all steps of a row (Gal and Ghahramani 2016). Wrong: also for all rows of the batch."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()
@@ -81,7 +82,7 @@ class LockedDropout(nn.Module):
 
 
 class Dropped(nn.Module):
-    """Vectors through `LockedDropout`."""
+    """`LockedDropout` and a linear layer."""
 
     def __init__(self, right: bool) -> None:
         super().__init__()

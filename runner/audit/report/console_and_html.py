@@ -1,4 +1,4 @@
-"""A report on the console and as one self-contained page."""
+"""An audit's report on the console and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from runner.audit.checks.variations import CHECKS
 from runner.audit.checks.verdict import Heat, Report, State, Verdict, faults, state_of
 from runner.audit.search_space import Audited
 
-WIDEST = 1000  # columns; a table takes what it needs
-SHADES = 10  # of the heat map, one a power of ten beyond what rounding allows
+WIDEST = 1000  # console width in columns; a table takes what it needs
+SHADES = 10  # shades of the heat map, one for each power of ten beyond rounding
 MARKS: dict[State, tuple[str, str]] = {
     "ok": ("ok", "green"),
     "fail": ("FAIL", "bold red"),
@@ -28,7 +28,7 @@ MARKS: dict[State, tuple[str, str]] = {
 
 
 def console(report: Report) -> None:
-    """The verdicts as a table, then each fault."""
+    """Print the verdicts as a table, then each fault and the conclusion."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     out = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
@@ -52,60 +52,61 @@ def console(report: Report) -> None:
 
 
 def combination(audited: Audited) -> list[str]:
-    """One of a whole space of configs, in a line, and its faults."""
+    """Return the lines on one combination of a search space: its result, its faults, and checks that were not run."""
     report = audited.report
     if report is None:
         return [f"-     {audited.choice}: {audited.unfit}"]
-    named = ", ".join(one for one in report.subjects() if one not in report.controls)
+    named = ", ".join(subject for subject in report.subjects() if subject not in report.controls)
     mark = "ok  " if audited.passed else "FAIL"
     lines = [f"{mark}  {audited.choice}: {named} ({report.facts['seconds']:.1f} s)"]
     if audited.is_control:
-        return [f"{lines[0]}; a control: it must {'and does ' if audited.passed else ''}fail"]
+        return [f"{lines[0]}; a control, which must {'and does ' if audited.passed else ''}fail"]
     lines += [f"      {fault.lines[0]}" for fault in faults(report.failures())]
     return lines + [f"      {line}" for line in _not_run(report)]
 
 
 def closing(report: Report) -> list[str]:
-    """What the verdicts come to, in a sentence or two."""
+    """Return the conclusion in a few lines: controls, strategies left out, checks not run, and the overall result."""
     lines = []
     for control in report.controls:
-        failed = [one.check for one in report.failures(controls=True) if one.subject == control]
+        failed = {verdict.check for verdict in report.failures(controls=True) if verdict.subject == control}
         lines.append(
-            f"Control: {control} ignores the mask and fails {_count(len(set(failed)))}, so this audit can fail."
+            f"Control: {control} ignores the mask and fails {_count(len(failed))}, so this audit can fail."
             if failed
-            else f"Control: {control} ignores the mask, and yet nothing differs: this model never reads padding."
+            else f"Control: {control} ignores the mask, yet nothing differs: this model never reads padding."
         )
     reasons: dict[str, list[str]] = {}
     for name, reason in report.facts.get("left out", {}).items():
         reasons.setdefault(reason.partition("; got")[0], []).append(name)
     lines += [f"Left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     lines += _not_run(report)
-    subjects = [one for one in report.subjects() if one not in report.controls]
+    subjects = [subject for subject in report.subjects() if subject not in report.controls]
     seconds = f" ({report.facts['seconds']:.0f} s)" if "seconds" in report.facts else ""
     if report.passed:
-        besides = f", {_count(len(report.not_run))} not run here" if report.not_run else ""
-        lines.append(f"Batch-invariant under {', '.join(subjects)}{besides}{seconds}.")
+        not_run = f", {_count(len(report.not_run))} not run here" if report.not_run else ""
+        lines.append(f"Batch-invariant under {', '.join(subjects)}{not_run}{seconds}.")
     elif not report.failures():
-        lines.append(f"Undecided: no check was made{seconds}.")
+        lines.append(f"Undecided: no check was run{seconds}.")
     else:
-        guilty = list(dict.fromkeys(one.subject for one in report.failures()))
-        lines.append(f"NOT batch-invariant: {', '.join(guilty)}{seconds}.")
+        lines.append(f"NOT batch-invariant: {_unique(verdict.subject for verdict in report.failures())}{seconds}.")
     return lines
 
 
 def _not_run(report: Report) -> list[str]:
-    """Return a line for each reason why this machine could not make a check, with the checks and strategies."""
+    """Return a line for each reason why this machine could not run a check, with the checks and strategies."""
     groups: dict[str, list[Verdict]] = {}
-    for one in report.not_run:
-        groups.setdefault(one.reason, []).append(one)
-    return [
-        f"{_count(len(group))} {reason} ({_named(one.check for one in group)}; {_named(one.subject for one in group)}; "
-        f"{' and '.join(dict.fromkeys(one.mode for one in group))} mode)"
-        for reason, group in groups.items()
-    ]
+    for verdict in report.not_run:
+        groups.setdefault(verdict.reason, []).append(verdict)
+    lines = []
+    for reason, group in groups.items():
+        checks, subjects = _unique(verdict.check for verdict in group), _unique(verdict.subject for verdict in group)
+        modes = " and ".join(dict.fromkeys(verdict.mode for verdict in group))
+        lines.append(f"{_count(len(group))} {reason} ({checks}; {subjects}; {modes} mode)")
+    return lines
 
 
-def _named(names: Iterable[str]) -> str:
+def _unique(names: Iterable[str]) -> str:
+    """Return the distinct names in order, with commas."""
     return ", ".join(dict.fromkeys(names))
 
 
@@ -114,7 +115,7 @@ def _count(checks: int) -> str:
 
 
 def page(report: Report) -> str:
-    """The report as HTML: nothing is fetched, all names are escaped."""
+    """Return the report as an HTML page that loads nothing and escapes all names."""
     environment = Environment(
         loader=PackageLoader("runner.audit.report"),
         autoescape=True,
@@ -125,34 +126,36 @@ def page(report: Report) -> str:
     return environment.get_template("audit.html").render(
         report=report,
         rows=[
-            (check, CHECKS[check], [_cell(report, one, check) for one in report.subjects()])
+            (check, CHECKS[check], [_cell(report, subject, check) for subject in report.subjects()])
             for check in report.checks()
         ],
-        faults=[one.lines for one in faults(report.failures(controls=True))],
+        faults=[fault.lines for fault in faults(report.failures(controls=True))],
         closing=closing(report),
         facts={name: _fact(value) for name, value in report.facts.items() if name != "left out"},
-        heats=sorted((_heat(report, one) for one in report.heats if one.modules), key=lambda one: not one["differs"]),
+        heats=sorted(
+            (_heat(report, heat) for heat in report.heats if heat.modules), key=lambda shown: not shown["differs"]
+        ),
         shades=list(range(SHADES + 1)),
     )
 
 
 def _mark(report: Report, subject: str, check: str) -> Text:
+    """Return the state of a check, with the mode where it holds in one of several modes only."""
     verdicts = report.of(subject, check)
     state = state_of(verdicts)
     text, style = MARKS[state]
-    modes = [one.mode for one in verdicts if state in ("fail", "not run") and state_of([one]) == state]
+    modes = [verdict.mode for verdict in verdicts if state in ("fail", "not run") and state_of([verdict]) == state]
     return Text(f"{text} ({modes[0]})" if len(modes) == 1 < len(verdicts) else text, style)
 
 
 def _cell(report: Report, subject: str, check: str) -> dict[str, str]:
+    """Return the table cell of a check: its CSS class, text and tooltip."""
     verdicts = report.of(subject, check)
     state = state_of(verdicts).replace(" ", "-")
-    share = max((one.worst for one in verdicts), default=0.0)
-    told = (
-        next((one.reason for one in verdicts if one.reason), "")
-        or f"largest difference: {share:.2g} of what rounding allows"
-    )
-    return {"state": state, "text": _mark(report, subject, check).plain, "told": told}
+    share = max((verdict.worst for verdict in verdicts), default=0.0)
+    reason = next((verdict.reason for verdict in verdicts if verdict.reason), "")
+    tooltip = reason or f"largest difference: {share:.2g} of the allowed rounding"
+    return {"state": state, "text": _mark(report, subject, check).plain, "tooltip": tooltip}
 
 
 def _fact(value: Any) -> str:
@@ -162,21 +165,22 @@ def _fact(value: Any) -> str:
 
 
 def _heat(report: Report, heat: Heat) -> dict[str, Any]:
-    """Rows of cells with a shade 0 (within rounding) to `SHADES`; and what that check found."""
+    """Return a heat map: rows of cells of shade 0 (within rounding) to `SHADES`, and the finding of its check."""
     width = max(len(heat.tokens), 1)
     rows = []
     for name, shares in zip(heat.modules, heat.shares, strict=True):
         spread = shares if len(shares) == width else [max(shares, default=0.0)] * width
-        rows.append((name, [(_shade(share), _told(share)) for share in spread]))
+        rows.append((name, [(_shade(share), _tooltip(share)) for share in spread]))
     differs = any(share > 1.0 for shares in heat.shares for share in shares)
-    found = [one.finding for one in report.of(heat.subject, heat.check) if one.mode == heat.mode and one.finding]
-    told = f"where it differs: {found[0].kind} at {found[0].module}" if found else "where it differs"
+    verdicts = [verdict for verdict in report.of(heat.subject, heat.check) if verdict.mode == heat.mode]
+    finding = next((verdict.finding for verdict in verdicts if verdict.finding), None)
+    summary = f"where it differs: {finding.kind} at {finding.module}" if finding else "where it differs"
     return {
         "heat": heat,
         "rows": rows,
         "tokens": heat.tokens or ["(no token)"],
         "differs": differs,
-        "told": told if differs else "no difference",
+        "summary": summary if differs else "no difference",
     }
 
 
@@ -186,5 +190,5 @@ def _shade(share: float) -> int:
     return SHADES if math.isinf(share) else min(SHADES, 1 + int(math.log10(share)))
 
 
-def _told(share: float) -> str:
-    return "beyond all bounds" if math.isinf(share) else f"{share:.2g} of what rounding allows"
+def _tooltip(share: float) -> str:
+    return "infinite difference" if math.isinf(share) else f"{share:.2g} of the allowed rounding"

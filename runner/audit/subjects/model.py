@@ -32,14 +32,16 @@ POISON = {"huge": HUGE, "nan": float("nan")}
 
 @dataclass
 class ModelSubject:
-    """Rows of a sample, laid out by a strategy's own code, through a model and its head.
+    """A model and its head over rows of a sample, which the strategy's own code lays out.
 
     Attributes:
-        name: of the strategy.
+        name: the strategy's name.
         module: the model.
-        sample: packed; its `index` counts from 0.
+        sample: the examples, packed; its `index` counts from 0.
         batching: the strategy.
-        bf16: autocast.
+        task: the task, which creates the metric.
+        vocabs: vocabularies of the features and the target.
+        bf16: run the model under bfloat16 autocast.
     """
 
     name: str
@@ -65,23 +67,23 @@ class ModelSubject:
         return Geometry(lengths, needed * (setting.widen if self.has_padding else 1))
 
     def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """Its micro-batches."""
+        """Split the rows into those of each micro-batch."""
         return [list(batch.index) for batch in self.update(rows)]
 
     def cast(self, arithmetic: Arithmetic) -> ModelSubject:
-        """A copy in other arithmetic; bf16 is autocast over float32, as in training."""
+        """Return a copy in another arithmetic; bf16 is autocast over float32, as in training."""
         dtype = torch.float32 if arithmetic == "bf16" else DTYPES[arithmetic]
         return replace(self, module=copy.deepcopy(self.module).to(dtype), bf16=arithmetic == "bf16")
 
     def with_seeds(self) -> ModelSubject:
-        """The same examples, each of which draws its dropout from its own number."""
+        """Return the same subject whose examples draw their dropout masks from their own numbers."""
         return replace(self, sample=self.sample.with_seeds(torch.arange(len(self.lengths)).to(self.sample.rows.device)))
 
     def tokens(self, row: int) -> Sequence[str]:
         return words(self.sample, self.vocabs, row)
 
     def answer(self, rows: Sequence[int], setting: Setting) -> Answers:
-        """The micro-batches of one update, as the strategy lays them out, put together again."""
+        """Run the rows as one update, in the strategy's micro-batches, and join their results."""
         outputs: list[Tensor] = []
         predictions: list[Tensor] = []
         totals, count = [], 0
@@ -91,7 +93,7 @@ class ModelSubject:
                 self._poison(hooks, batch, setting)
                 scores, _ = self.module(batch, None)
                 loss = head.loss(scores, batch)
-            sizes = _answers_of(batch)
+            sizes = _outputs_per_row(batch)
             outputs += scores.split(sizes)
             predictions += torch.split(head.predict(scores, batch), sizes)
             totals.append(loss.total)
@@ -99,7 +101,7 @@ class ModelSubject:
         return Answers(outputs, Loss(torch.stack(totals).sum(), count), predictions)
 
     def micro_batches(self, rows: Sequence[int], setting: Setting) -> Iterator[Batch]:
-        """Laid out by the strategy; where a setting asks for more, widened and with other ids in the padding."""
+        """Yield the strategy's micro-batches, widened and with other ids in the padding where the setting says so."""
         for batch in self.batching.micro_batches(self.sample, np.array(rows, dtype=np.int64)):
             if setting == Setting() or not self.has_padding:
                 yield batch
@@ -109,35 +111,35 @@ class ModelSubject:
             yield padded if setting.fill == "neutral" else _with_ids_in_padding(padded, wide.rows.mask)
 
     def update(self, rows: Sequence[int]) -> list[Batch]:
-        """The micro-batches of training."""
+        """Return the micro-batches of one training update."""
         return list(self.batching.micro_batches(self.sample, np.array(rows, dtype=np.int64)))
 
     def batches(self, seed: int) -> list[Company]:
-        """What the strategy itself puts together: the updates of an epoch."""
-        return [Company(tuple(int(row) for row in one)) for one in self.batching.updates(self.lengths, seed, 0)]
+        """Return the strategy's own updates of an epoch."""
+        return [Company(tuple(int(row) for row in update)) for update in self.batching.updates(self.lengths, seed, 0)]
 
     def figures(self, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """The metric over batches laid out as in evaluation, by the runner's own loop."""
+        """Return the metric over batches that are laid out as in evaluation, by the training loop's own `evaluate`."""
 
-        def laid_out() -> Iterator[Batch]:
+        def evaluation_batches() -> Iterator[Batch]:
             for rows in batches:
-                some = self.sample.select(np.array(rows, dtype=np.int64))
-                yield from self.batching.evaluation(replace(some, index=np.arange(len(rows))), len(rows))
+                selected = self.sample.select(np.array(rows, dtype=np.int64))
+                yield from self.batching.evaluation(replace(selected, index=np.arange(len(rows))), len(rows))
 
-        return evaluate(self.module, self.task.metric(self.vocabs), laid_out(), self.bf16)
+        return evaluate(self.module, self.task.metric(self.vocabs), evaluation_batches(), self.bf16)
 
     def _poison(self, hooks: ExitStack, batch: Batch, setting: Setting) -> None:
-        """Put a value into the padding of whatever a module returns."""
+        """Add hooks that write a value into the padding of every module's output."""
         if setting.fill not in POISON or not self.has_padding:
             return
         value, lengths = POISON[setting.fill], torch.from_numpy(self.lengths[batch.index]).to(batch.rows.device)
 
         def poisoned(module: Any, inputs: Any, output: Any) -> Any:
-            if type(output) is tuple:  # a PackedSequence is one of another type, and holds no padding
+            if type(output) is tuple:  # not a PackedSequence, a subclass that holds no padding
                 return (poisoned(module, inputs, output[0]), *output[1:])
-            if not isinstance(output, Ragged) or output.layout == "packed" or not _alike(output.rows, batch.rows):
+            if not isinstance(output, Ragged) or output.layout == "packed" or not _is_aligned(output.rows, batch.rows):
                 return output
-            if not output.values.is_floating_point():  # ids: others stand in padding under `other`
+            if not output.values.is_floating_point():  # ids cannot be poisoned; the fill `other` replaces them
                 return output
             real = torch.arange(output.rows.width, device=lengths.device) < lengths[:, None]
             return output.with_values(output.values.masked_fill(~real[:, :, None], value))
@@ -146,12 +148,12 @@ class ModelSubject:
             hooks.callback(module.register_forward_hook(poisoned).remove)
 
 
-def _alike(mine: Rows, theirs: Rows) -> bool:
-    return mine.width == theirs.width and np.array_equal(mine.host_lengths, theirs.host_lengths)
+def _is_aligned(rows: Rows, expected: Rows) -> bool:
+    return rows.width == expected.width and np.array_equal(rows.host_lengths, expected.host_lengths)
 
 
-def _answers_of(batch: Batch) -> list[int]:
-    """Scores of each row: one, or one a token."""
+def _outputs_per_row(batch: Batch) -> list[int]:
+    """Return the number of scores of each row: one, or one per token."""
     if isinstance(batch.target, Ragged):
         sizes: list[int] = batch.target.rows.host_lengths.tolist()
         return sizes
@@ -159,7 +161,7 @@ def _answers_of(batch: Batch) -> list[int]:
 
 
 def _with_ids_in_padding(batch: Batch, mask: Tensor) -> Batch:
-    """Ids of the batch's own tokens, at random, in its padded places."""
+    """Return the batch with random ids of its own tokens at padded positions."""
     generator = torch.Generator().manual_seed(mask.numel())
 
     def fill(feature: Ragged) -> Ragged:

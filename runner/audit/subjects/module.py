@@ -52,7 +52,7 @@ class ModuleSubject:
         return [rows]
 
     def cast(self, arithmetic: Arithmetic) -> ModuleSubject:
-        """The same with a copy of the module in another arithmetic; half precisions are cast, not autocast."""
+        """Return the subject with its module copied to another arithmetic; half precisions are cast, not autocast."""
         other = copy.copy(self)
         other.module = copy.deepcopy(self.module).to(DTYPES[arithmetic])
         return other
@@ -62,42 +62,42 @@ class ModuleSubject:
         output = self.output(examples, setting)
         lengths = [int(self.lengths[row]) for row in rows]
         if self._answers:
-            outputs = _listed("answers", self._answers, output, lengths)
+            outputs = _call_for_list("answers", self._answers, output, lengths)
         else:
             outputs = self._split(output, rows, setting)
         if len(outputs) != len(rows):
-            raise AdapterError(f"answers gave {len(outputs)} tensors for {len(rows)} examples")
-        loss = _asked("loss", self._loss, output, examples) if self._loss else None
+            raise AdapterError(f"answers returned {len(outputs)} tensors for {len(rows)} examples; return one for each")
+        loss = _call("loss", self._loss, output, examples) if self._loss else None
         if isinstance(loss, Tensor):
             outputs, loss = _with_losses(outputs, loss)
-        predictions = _listed("decode", self._decode, output, lengths) if self._decode else None
+        predictions = _call_for_list("decode", self._decode, output, lengths) if self._decode else None
         return Answers(outputs, loss, predictions)
 
     def output(self, examples: Sequence[Any], setting: Setting) -> Any:
-        """What the module returns for a batch of these."""
-        given = self.arguments(examples, setting)
-        return self.module(**given) if isinstance(given, Mapping) else self.module(*given)
+        """Run the module on a batch of examples."""
+        arguments = self.arguments(examples, setting)
+        return self.module(**arguments) if isinstance(arguments, Mapping) else self.module(*arguments)
 
     def arguments(self, examples: Sequence[Any], setting: Setting) -> Mapping[str, Any] | tuple[Any, ...]:
-        """What `collate` gives, in the module's arithmetic and on its device.
+        """Collate examples into the module's arguments, in its arithmetic and on its device.
 
         Raises:
-            AdapterError: `collate` raises, or gives a list, which may be one argument or several.
+            AdapterError: `collate` raises, or returns a list, which may mean one argument or several.
         """
-        batch = _asked("collate", self.collate, examples, Padding(setting.widen, setting.fill, self.left))
+        batch = _call("collate", self.collate, examples, Padding(setting.widen, setting.fill, self.left))
         if isinstance(batch, list):
-            raise AdapterError("collate gave a list; give a tuple of arguments, a dict by name or a tensor")
-        numbers = (one for one in self.module.parameters() if one.is_floating_point())
-        like = next(numbers, torch.zeros(0, dtype=torch.float64))
+            raise AdapterError("collate returned a list; return a tuple of arguments, a dict by name or a tensor")
+        floats = (parameter for parameter in self.module.parameters() if parameter.is_floating_point())
+        like = next(floats, torch.zeros(0, dtype=torch.float64))
         if isinstance(batch, Mapping):
-            return {name: _like(one, like) for name, one in batch.items()}
-        return tuple(_like(one, like) for one in (batch if isinstance(batch, tuple) else (batch,)))
+            return {name: _like(value, like) for name, value in batch.items()}
+        return tuple(_like(value, like) for value in (batch if isinstance(batch, tuple) else (batch,)))
 
     def check_collate(self) -> None:
-        """Whether `collate` pads as it is told.
+        """Check that `collate` pads as its `Padding` argument says.
 
         Raises:
-            AdapterError: it pads, but not to the width or not with the content of `Padding`.
+            AdapterError: it pads, but not to that width or not with that content.
         """
         order = np.argsort(self.lengths, kind="stable")
         rows = [int(order[-1]), int(order[0])]
@@ -105,31 +105,33 @@ class ModuleSubject:
         if longest == self.lengths[rows[1]]:
             return
         plain, wide, poisoned = (
-            [one for one in _values(self.arguments(examples, setting)) if isinstance(one, Tensor)]
+            [value for value in _values(self.arguments(examples, setting)) if isinstance(value, Tensor)]
             for setting in (Setting(), Setting(2), Setting(1, "nan"))
         )
-        padded = any(longest in one.shape for one in plain)
-        if padded and [one.shape for one in plain] == [one.shape for one in wide]:
-            raise AdapterError("collate does not pad to the width that it is told; use padding.stack or padding.width")
-        numbers = isinstance(examples[0], Tensor) and examples[0].is_floating_point()
-        if padded and numbers and not any(bool(one.isnan().any()) for one in poisoned):
-            raise AdapterError("collate does not put padding.fill into the padding; use padding.stack")
+        is_padded = any(longest in tensor.shape for tensor in plain)
+        if is_padded and [tensor.shape for tensor in plain] == [tensor.shape for tensor in wide]:
+            raise AdapterError("collate does not pad to the requested width; use padding.stack or padding.width")
+        has_floats = isinstance(examples[0], Tensor) and examples[0].is_floating_point()
+        if is_padded and has_floats and not any(bool(tensor.isnan().any()) for tensor in poisoned):
+            raise AdapterError("collate does not write padding.fill into the padding; use padding.stack")
 
     def _split(self, output: Any, rows: Sequence[int], setting: Setting) -> list[Tensor]:
-        """One tensor an example: of the output's only part, or of all its parts end to end."""
+        """Split an output into one tensor per example, in which all parts of the output are concatenated."""
         if self._readings is None:
-            self._readings = self._read()
-        geometry, found = self.geometry(rows, setting), parts(output)
-        if len(found) != len(self._readings):
-            raise AdapterError(f"the output has {len(found)} parts, before it had {len(self._readings)}; give answers=")
-        split_parts = [split(part, how, geometry) for part, how in zip(found, self._readings, strict=True)]
-        return [_end_to_end(one) for one in zip(*split_parts, strict=True)]
+            self._readings = self._read_parts()
+        geometry, tensors = self.geometry(rows, setting), parts(output)
+        if len(tensors) != len(self._readings):
+            raise AdapterError(
+                f"the output has {len(tensors)} tensors, earlier it had {len(self._readings)}; pass answers="
+            )
+        split_parts = [split(part, how, geometry) for part, how in zip(tensors, self._readings, strict=True)]
+        return [_concatenate(pieces) for pieces in zip(*split_parts, strict=True)]
 
-    def _read(self) -> list[str]:
-        """How each part of the output is meant, from groups of other numbers and widths.
+    def _read_parts(self) -> list[str]:
+        """Return the reading of each part of the output, from batches of different sizes and widths.
 
         Raises:
-            AdapterError: no reading of a part fits all of them, or what belongs to an example changes its shape.
+            AdapterError: no reading of a part fits all of them, or an example's share of it changes its shape.
         """
         order = [int(row) for row in np.argsort(-self.lengths, kind="stable") if self.lengths[row] > 0]
         seen: list[tuple[list[Part], Geometry]] = []
@@ -137,70 +139,73 @@ class ModuleSubject:
             with torch.no_grad():
                 output = self.output([self.examples[row] for row in rows], Setting(widen))
             seen.append((parts(output), self.geometry(rows, Setting(widen))))
-        if not seen[0][0] or len({len(found) for found, _ in seen}) > 1:
-            raise AdapterError("the output holds no tensors, or another number of them each time; give answers=")
+        if not seen[0][0] or len({len(tensors) for tensors, _ in seen}) > 1:
+            raise AdapterError("the output holds no tensors, or not always the same number of them; pass answers=")
         return [_read_part(place, seen) for place in range(len(seen[0][0]))]
 
     def figures(self, metric: Callable[[], Any]) -> Figures:
-        """What a fresh metric computes from batches of examples."""
+        """Return a function that computes a new metric over batches of examples."""
 
-        def of(batches: Sequence[Sequence[int]]) -> dict[str, Any]:
-            one = metric()
+        def compute(batches: Sequence[Sequence[int]]) -> dict[str, Any]:
+            accumulator = metric()
             with torch.no_grad():
                 for rows in batches:
                     examples = [self.examples[row] for row in rows]
-                    _asked("metric.update", one.update, self.output(examples, Setting()), examples)
-            found = _asked("metric.compute", one.compute)
-            return dict(found) if isinstance(found, Mapping) else {"metric": found}
+                    _call("metric.update", accumulator.update, self.output(examples, Setting()), examples)
+            values = _call("metric.compute", accumulator.compute)
+            return dict(values) if isinstance(values, Mapping) else {"metric": values}
 
-        return of
+        return compute
 
 
-def _asked(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of the user answers; its errors are told as its own, not as the module's."""
+def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function of the user, whose errors are reported as its own, not as the module's."""
     try:
         return function(*arguments)
     except Exception as error:
         raise AdapterError(f"{name} raised {type(error).__name__}: {first_line(error)}") from error
 
 
-def _listed(name: str, function: Callable[..., Any], *arguments: Any) -> list[Tensor]:
-    return _asked(name, lambda: list(function(*arguments)))  # type: ignore[no-any-return]
+def _call_for_list(name: str, function: Callable[..., Any], *arguments: Any) -> list[Tensor]:
+    return _call(name, lambda: list(function(*arguments)))  # type: ignore[no-any-return]
 
 
 def _read_part(place: int, seen: Sequence[tuple[list[Part], Geometry]]) -> str:
-    """How one part is meant. The first example stands in the first and in the last run, three times as wide."""
-    sighted = [(found[place], geometry) for found, geometry in seen]
-    how = reading(sighted)
+    """Return the reading of one part of the output."""
+    runs = [(tensors[place], geometry) for tensors, geometry in seen]
+    how = reading(runs)
     if how is not None:
-        (first, shape), (last, wide) = sighted[0], sighted[-1]
-        if split(first, how, shape)[0].shape == split(last, how, wide)[0].shape:
+        # The longest example is in the first and the last run, which is three times as wide: a right reading gives it
+        # the same shape in both.
+        (first, geometry), (last, wide) = runs[0], runs[-1]
+        if split(first, how, geometry)[0].shape == split(last, how, wide)[0].shape:
             return how
-    shapes = [tuple(getattr(part, "shape", ())) for part, _ in sighted]
+    shapes = [tuple(getattr(part, "shape", ())) for part, _ in runs]
     raise AdapterError(
-        f"cannot tell which piece of part {place + 1} of the output belongs to which example (shapes {shapes}); "
-        "give answers="
+        f"cannot split tensor {place + 1} of the output into examples (its shapes in three batches: {shapes}); "
+        "pass answers="
     )
 
 
-def _end_to_end(pieces: tuple[Tensor, ...]) -> Tensor:
-    """One tensor of all that belongs to an example."""
-    return pieces[0] if len(pieces) == 1 else torch.cat([one.double().flatten() for one in pieces])
+def _concatenate(pieces: tuple[Tensor, ...]) -> Tensor:
+    """Return one tensor of all pieces of an example."""
+    return pieces[0] if len(pieces) == 1 else torch.cat([piece.double().flatten() for piece in pieces])
 
 
 def _with_losses(outputs: list[Tensor], loss: Tensor) -> tuple[list[Tensor], Loss]:
-    """A plain mean is a loss without a count; losses of single examples are answers of theirs, too.
+    """Return the outputs and the loss: a plain mean gets count 0, and losses of single examples join their outputs.
 
     Raises:
-        AdapterError: neither.
+        AdapterError: the loss has any other shape.
     """
     if loss.dim() == 0:
         return outputs, Loss(loss, 0)
     if loss.shape != (len(outputs),):
         raise AdapterError(
-            f"loss gave a tensor of shape {tuple(loss.shape)}; give a number, one for each example, or Loss(sum, count)"
+            f"loss returned a tensor of shape {tuple(loss.shape)}; return a mean, one loss for each example, or "
+            "Loss(sum, count)"
         )
-    return [_end_to_end(pair) for pair in zip(outputs, loss, strict=True)], Loss(loss.sum(), len(outputs))
+    return [_concatenate(pair) for pair in zip(outputs, loss, strict=True)], Loss(loss.sum(), len(outputs))
 
 
 def _values(arguments: Mapping[str, Any] | tuple[Any, ...]) -> list[Any]:
@@ -208,7 +213,7 @@ def _values(arguments: Mapping[str, Any] | tuple[Any, ...]) -> list[Any]:
 
 
 def _like(value: Any, like: Tensor) -> Any:
-    """A tensor where `like` lies; numbers in its arithmetic."""
+    """Move a tensor to the device of `like`, and cast floats to its dtype."""
     if not isinstance(value, Tensor):
         return value
     return value.to(like) if value.is_floating_point() else value.to(like.device)

@@ -1,4 +1,4 @@
-"""How the batches of an audit are padded: what a collate function is told, and helps it to do."""
+"""The padding of an audit's batches: the argument of a collate function, with helpers that pad accordingly."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from runner.audit.tracing.observe import HUGE, Fill
 
 @dataclass(frozen=True)
 class Padding:
-    """How much padding a batch is to have, and what is to stand in it. `stack` does both for most collate functions.
+    """The required amount and content of a batch's padding; `stack` applies both in most collate functions.
 
     Attributes:
-        widen: padded sizes as a multiple of what the longest example needs.
-        fill: `neutral` (zeros), `other` finite content, `huge` (1e30) or `nan`.
+        widen: padded sizes, as a multiple of what the longest example needs.
+        fill: content of the padding: `neutral` (zeros), `other` finite values, `huge` (1e30) or `nan`.
         left: padding goes before the tokens.
     """
 
@@ -26,20 +26,23 @@ class Padding:
     left: bool = False
 
     def width(self, longest: int) -> int:
-        """The padded size for a longest of `longest`."""
+        """Return the padded size for a longest example of `longest` tokens."""
         return max(1, longest) * self.widen
 
     def stack(self, rows: Sequence[Tensor], pad: int | None = None) -> Tensor:
-        """Rows of (length, *) -> (B, width, *); every dimension in which they differ is padded.
+        """Stack rows of (length, *) to (B, width, *), padding every dimension in which they differ.
 
-        Floats get `fill`; integers, which have no NaN, get values of the rows themselves wherever it is not neutral.
+        The padding of floats holds `fill`. Integers cannot be NaN: unless `fill` is neutral, their padding holds values
+        of the rows themselves.
 
         Args:
-            pad: what always stands in padding, for a module that knows padding by this value.
+            rows: one tensor for each example.
+            pad: constant content of the padding, for a module that recognises padding by this value.
         """
         dims = max(row.dim() for row in rows)
         sizes = [max(row.shape[dim] for row in rows) for dim in range(dims)]
-        uneven = [dim == 0 or len({row.shape[dim] for row in rows}) > 1 or self._inner(rows) for dim in range(dims)]
+        inner = self._has_inner_lengths(rows)
+        uneven = [dim == 0 or len({row.shape[dim] for row in rows}) > 1 or inner for dim in range(dims)]
         shape = [self.width(size) if wide else size for size, wide in zip(sizes, uneven, strict=True)]
         stacked = self._filled(rows, (len(rows), *shape)) if pad is None else rows[0].new_full((len(rows), *shape), pad)
         for place, row in enumerate(rows):
@@ -48,17 +51,18 @@ class Padding:
         return stacked
 
     def mask(self, lengths: Sequence[int]) -> Tensor:
-        """(B, width) true at real tokens."""
+        """Return (B, width), true at real tokens."""
         place = torch.arange(self.width(max(lengths, default=0)))
         count = torch.tensor(list(lengths))[:, None]
         return place >= len(place) - count if self.left else place < count
 
-    def _inner(self, rows: Sequence[Tensor]) -> bool:
-        """Whether trailing dimensions are lengths too (characters of words): integers of two dimensions."""
+    def _has_inner_lengths(self, rows: Sequence[Tensor]) -> bool:
+        """Return True if trailing dimensions are lengths too (characters of words): integers of two dimensions."""
         return rows[0].dim() == 2 and not rows[0].is_floating_point()
 
     def _filled(self, rows: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
         dtype = rows[0].dtype
+        # Random values of the rows themselves are valid ids, drawn the same way in each run.
         if self.fill == "neutral":
             return torch.zeros(shape, dtype=dtype)
         if not dtype.is_floating_point:

@@ -1,4 +1,4 @@
-"""Examples for the audit of a configured model: real rows, and such as every audit needs, cut from them."""
+"""Examples for the audit of a configured model: real rows, and rows cut from them to the lengths that it needs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import spans
 from runner.text.vocab import Vocab
 
-EQUAL = 3  # tokens of the rows that are cut to equal length
+EQUAL = 3  # number of tokens of the rows that are cut to equal length
 
 
 def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
-    """`n_rows` examples: shortest to longest of the split at even steps, then three of equal length, one token, none.
+    """Choose `n_rows` examples: evenly spaced by length, then three of equal length, one of one token, an empty one.
 
     Args:
         split: a whole split, packed.
-        n_rows: at least 8.
-        longest: tokens; longer rows are cut.
-        seed: of the choice among rows of like lengths.
+        n_rows: number of examples, at least 8.
+        longest: largest number of tokens; longer rows are cut.
+        seed: seed of the choice among rows of similar length.
 
     Returns:
         A packed batch whose `index` counts from 0.
@@ -36,14 +36,13 @@ def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
     spread = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), max(3, n_rows - 5))).astype(int))]
     long_enough = order[lengths[order] >= EQUAL]
     donors = rng.choice(long_enough if len(long_enough) else order, 5)
+    rows = np.concatenate([spread, donors])
     wanted = np.concatenate([np.minimum(lengths[spread], longest), [EQUAL] * 3, [1, 0]])
-    return cut_rows(
-        split, np.concatenate([spread, donors]), np.minimum(wanted, lengths[np.concatenate([spread, donors])])
-    )
+    return cut_rows(split, rows, np.minimum(wanted, lengths[rows]))
 
 
 def cut_rows(split: Batch, rows: IntArray, lengths: IntArray) -> Batch:
-    """The first `lengths` tokens of `rows`, with their answers; packed, `index` from 0."""
+    """Return the first `lengths` tokens of `rows`, with their targets; packed, `index` from 0."""
     starts = split.rows.host_offsets[rows]
     ragged_rows, tokens = spans(starts, lengths, split.rows.device)
     features = {name: feature.select_by(ragged_rows, tokens) for name, feature in split.features.items()}
@@ -55,7 +54,7 @@ def cut_rows(split: Batch, rows: IntArray, lengths: IntArray) -> Batch:
 
 
 def streams(text: Batch, n_streams: int, length: int) -> Batch:
-    """The first `n_streams` runs of `length` tokens (fewer if the text ends) of one text, a batch of one row."""
+    """Cut the first `n_streams` streams of `length` tokens, or fewer if the text ends, from a batch of one row."""
     length = max(1, min(length, text.real_tokens // n_streams))
     rows, tokens = spans(np.arange(n_streams) * length, np.full(n_streams, length), text.rows.device)
     assert isinstance(text.target, Ragged)
@@ -64,7 +63,7 @@ def streams(text: Batch, n_streams: int, length: int) -> Batch:
 
 
 def with_random_ids(batch: Batch, vocabs: Mapping[str, Vocab], seed: int) -> Batch:
-    """The same lengths with random ids: words in no order that a corpus has."""
+    """Return the batch with random ids and the same lengths: a word order that no corpus has."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(name: str, feature: Ragged) -> Ragged:
@@ -75,7 +74,7 @@ def with_random_ids(batch: Batch, vocabs: Mapping[str, Vocab], seed: int) -> Bat
 
 
 def words(batch: Batch, vocabs: Mapping[str, Vocab], row: int) -> Sequence[str]:
-    """The tokens of an example, by its first feature."""
+    """Return the tokens of an example, from its first feature."""
     name, feature = next(iter(batch.features.items()))
     start, end = batch.rows.host_offsets[row : row + 2]
-    return [vocabs[name].tokens[int(one)] for one in feature.values[start:end]]
+    return [vocabs[name].tokens[int(token_id)] for token_id in feature.values[start:end]]

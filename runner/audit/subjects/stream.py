@@ -29,10 +29,16 @@ from runner.training.loop import evaluate
 
 @dataclass
 class StreamSubject:
-    """Streams of a text side by side, window after window, their state carried on and its history cut, as in training.
+    """A language model over parallel streams, read window by window with carried, detached state, as in training.
 
     Attributes:
-        streams: (S rows of one length), each a stream of the text.
+        name: the strategy's name.
+        module: the model.
+        streams: S rows of equal length, each a stream of the text.
+        batching: the strategy.
+        task: the task, which creates the metric.
+        vocabs: vocabularies of the features and the target.
+        bf16: run the model under bfloat16 autocast.
     """
 
     name: str
@@ -42,7 +48,7 @@ class StreamSubject:
     task: Task
     vocabs: Mapping[str, Vocab]
     bf16: bool = False
-    has_padding: bool = False  # windows of an update are equally long
+    has_padding: bool = False  # all windows of an update have the same length
 
     @property
     def lengths(self) -> IntArray:
@@ -63,34 +69,35 @@ class StreamSubject:
         return words(self.streams, self.vocabs, row)
 
     def answer(self, rows: Sequence[int], setting: Setting) -> Answers:
+        """Read the streams window by window, and join each stream's scores and predictions."""
         state: State = START
         scores: list[list[Tensor]] = [[] for _ in rows]
-        answers: list[list[Tensor]] = [[] for _ in rows]
+        predictions: list[list[Tensor]] = [[] for _ in rows]
         totals, count = [], 0
         head = cast(Head, self.module.head)
         for batch in self._windows(rows):
             with torch.autocast(self.streams.rows.device.type, torch.bfloat16, enabled=self.bf16):
-                found, state = self.module(batch, state)
-                loss = head.loss(found, batch)
+                flat_scores, state = self.module(batch, state)
+                loss = head.loss(flat_scores, batch)
             state = detached(state)
             totals.append(loss.total)
             count += loss.count
             lengths = batch.rows.host_lengths.tolist()
-            for gathered, flat in ((scores, found), (answers, head.predict(found, batch))):
-                for row, one in zip(gathered, flat.split(lengths), strict=True):
-                    row.append(one)
+            for streams, flat in ((scores, flat_scores), (predictions, head.predict(flat_scores, batch))):
+                for stream, piece in zip(streams, flat.split(lengths), strict=True):
+                    stream.append(piece)
         loss = Loss(torch.stack(totals).sum(), count)
-        return Answers([torch.cat(row) for row in scores], loss, [torch.cat(row) for row in answers])
+        return Answers([torch.cat(pieces) for pieces in scores], loss, [torch.cat(pieces) for pieces in predictions])
 
     def update(self, rows: Sequence[int]) -> list[Batch]:
-        """All windows, as if they were one update."""
+        """Return all windows, as if they were one update."""
         return self._windows(rows)
 
     def batches(self, seed: int) -> list[Company]:
         return [Company(tuple(range(len(self.lengths))))]
 
     def figures(self, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """The metric over groups of streams, each group from its begin: by a fresh state, as `evaluate` starts."""
+        """Return the metric over groups of streams; each group starts from a fresh state, as in `evaluate`."""
         metric = self.task.metric(self.vocabs)
         figures: dict[str, Any] = {}
         for rows in batches:
@@ -98,12 +105,13 @@ class StreamSubject:
         return figures
 
     def _windows(self, rows: Sequence[int]) -> list[Batch]:
-        """Batches of one window of each stream; they continue one another."""
-        some = self.streams.select(np.array(rows, dtype=np.int64))
-        length, window = int(some.rows.host_lengths[0]), self.batching.window
+        """Return batches of one window of each stream, each batch the continuation of the one before."""
+        # Joined into one text, the streams pass through the strategy's own code, which cuts the same streams again.
+        streams = self.streams.select(np.array(rows, dtype=np.int64))
+        length, window = int(streams.rows.host_lengths[0]), self.batching.window
         text = Batch(
-            {name: one.select_by(*_as_one_row(some)) for name, one in some.features.items()},
-            some.target.select_by(*_as_one_row(some)),  # type: ignore[union-attr]
+            {name: feature.select_by(*_as_one_row(streams)) for name, feature in streams.features.items()},
+            streams.target.select_by(*_as_one_row(streams)),  # type: ignore[union-attr]
             np.arange(1),
         )
         strategy = replace(self.batching, batch_size=len(rows), window=min(window, length))
@@ -113,5 +121,5 @@ class StreamSubject:
 
 
 def _as_one_row(batch: Batch) -> tuple[Any, Tensor]:
-    """The rows of a packed batch, one after another, as one row."""
+    """Return the spans that join the rows of a packed batch into one row."""
     return spans(np.zeros(1, dtype=np.int64), np.array([batch.rows.n_tokens]), batch.rows.device)

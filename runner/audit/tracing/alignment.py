@@ -1,7 +1,7 @@
-"""Which part of a module's output belongs to which example, told from shapes alone.
+"""The split of a module's output into examples, from shapes alone.
 
-B examples of `lengths`, N tokens in all, T the padded width. One shape may be read in several ways (B = T, ...); what
-is possible in every run, with other B, T and N each time, is how the module means it.
+Shapes: B examples of `lengths`, N tokens in all, T the padded width. A single shape may have several readings (where
+B = T, for example); the reading that fits several runs with different B, T and N is the module's own.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from runner.ragged.ragged import Ragged
 
 Part = Tensor | Ragged | PackedSequence
-# how a part may be read, the likelier first
+# possible readings of a part, the likelier first
 READINGS = ("ragged", "packed", "padded", "time_major", "channels_first", "flat", "tokens", "rows", "states", "steps")
-PER_ROW = {"rows", "states"}  # no position: one value an example
+PER_ROW = {"rows", "states"}  # readings without positions: one value per example
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How the examples of one run lay side by side.
+    """The layout of the examples of one run.
 
     Attributes:
-        lengths: (B,) tokens of each example.
-        width: T, at least 1.
-        left: padding stands before the tokens.
+        lengths: (B,) number of tokens of each example.
+        width: padded width T, at least 1.
+        left: padding comes before the tokens.
     """
 
     lengths: tuple[int, ...]
@@ -37,13 +37,13 @@ class Geometry:
     left: bool = False
 
     def places(self, row: int) -> slice:
-        """Where the tokens of `row` stand among its T places."""
+        """Return the slice of the T positions that holds the tokens of `row`."""
         length = self.lengths[row]
         return slice(self.width - length, self.width) if self.left else slice(0, length)
 
 
 def parts(output: Any) -> list[Part]:
-    """The tensors of an output, in order, whatever holds them."""
+    """Return the tensors of an output in order, from any nesting of tuples, lists and dicts."""
     if isinstance(output, Tensor | Ragged | PackedSequence):
         return [output]
     inside: Iterable[Any] = ()
@@ -51,17 +51,14 @@ def parts(output: Any) -> list[Part]:
         inside = output.values()
     elif isinstance(output, tuple | list):
         inside = output
-    return [part for one in inside for part in parts(one)]
+    return [part for item in inside for part in parts(item)]
 
 
 def possible(part: Part, geometry: Geometry) -> set[str]:
-    """The readings that the shape allows in this run."""
+    """Return the readings that the part's shape allows in this run."""
     if isinstance(part, Ragged):
-        return (
-            {"ragged"}
-            if tuple(part.rows.host_lengths.tolist()) == geometry.lengths
-            else _readings(part.values, geometry)
-        )
+        is_aligned = tuple(part.rows.host_lengths.tolist()) == geometry.lengths
+        return {"ragged"} if is_aligned else _readings(part.values, geometry)
     if isinstance(part, PackedSequence):
         return {"packed"}
     return _readings(part, geometry)
@@ -70,7 +67,7 @@ def possible(part: Part, geometry: Geometry) -> set[str]:
 def _readings(values: Tensor, geometry: Geometry) -> set[str]:
     shape, n_rows, width = tuple(values.shape), len(geometry.lengths), geometry.width
     first, second = (*shape, -1, -1)[:2]
-    holds = {
+    fits = {
         "padded": first == n_rows and second == width,
         "time_major": first == width and second == n_rows,
         "channels_first": len(shape) >= 3 and first == n_rows and shape[-1] == width,
@@ -80,31 +77,32 @@ def _readings(values: Tensor, geometry: Geometry) -> set[str]:
         "states": len(shape) == 3 and second == n_rows,
         "steps": first == width,
     }
-    return {reading for reading, possible in holds.items() if possible}
+    return {reading for reading, is_possible in fits.items() if is_possible}
 
 
-def reading(seen: Iterable[tuple[Part, Geometry]]) -> str | None:
-    """The likeliest reading that all runs allow; None where there is none."""
+def reading(runs: Iterable[tuple[Part, Geometry]]) -> str | None:
+    """Return the likeliest reading that all runs allow, or None."""
     allowed: set[str] = set(READINGS)
-    for part, geometry in seen:
+    for part, geometry in runs:
         allowed &= possible(part, geometry)
     return next((name for name in READINGS if name in allowed), None)
 
 
 def split(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
-    """One tensor an example: (length, *), or (*) for readings in `PER_ROW`.
+    """Split a part into one tensor per example: (length, *), or (*) for readings in `PER_ROW`.
 
     Raises:
-        ValueError: a part that cannot be read so.
+        ValueError: the part's shape does not allow the reading `how`.
     """
-    if how not in possible(part, geometry):
-        raise ValueError(f"a part of the output cannot be read as {how!r}")
+    allowed = possible(part, geometry)
+    if how not in allowed:
+        raise ValueError(f"a part of the output cannot be read as {how!r}; its shape allows {sorted(allowed)}")
     if isinstance(part, Ragged):
         if how == "ragged":
             return list(torch.split(part.tokens(), list(geometry.lengths)))
         part = part.values
     if isinstance(part, PackedSequence):
-        return _unpacked(part)
+        return _unpack(part)
     if how == "tokens":
         return list(torch.split(part, list(geometry.lengths)))
     n_rows = len(geometry.lengths)
@@ -121,23 +119,26 @@ def split(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
     return [part[row, geometry.places(row)] for row in range(n_rows)]
 
 
-def _unpacked(sequence: PackedSequence) -> list[Tensor]:
-    """Rows in the order in which they were given, as far as the sequence knows it."""
+def _unpack(sequence: PackedSequence) -> list[Tensor]:
+    """Return the rows in their original order, as far as the sequence records it."""
     padded, lengths = pad_packed_sequence(sequence, batch_first=True)
     return [padded[row, :length] for row, length in enumerate(lengths.tolist())]
 
 
-def worst_difference(mine: Tensor, theirs: Tensor) -> float:
-    """Largest |difference|; equal infinities and NaN on both sides are equal, any other of them differs by inf."""
-    if mine.shape != theirs.shape:
+def worst_difference(value: Tensor, expected: Tensor) -> float:
+    """Return the largest |difference| (see `differences`), infinite for different shapes, 0 for empty tensors."""
+    if value.shape != expected.shape:
         return torch.inf
-    if mine.numel() == 0:
+    if value.numel() == 0:
         return 0.0
-    return float(differences(mine, theirs).max())
+    return float(differences(value, expected).max())
 
 
-def differences(mine: Tensor, theirs: Tensor) -> Tensor:
-    """|difference| in float64, elementwise, with the same rule; a NaN difference becomes inf."""
-    mine, theirs = mine.detach().double(), theirs.detach().double()
-    same = (mine == theirs) | (mine.isnan() & theirs.isnan())
-    return (mine - theirs).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(same, 0.0)
+def differences(value: Tensor, expected: Tensor) -> Tensor:
+    """Return the elementwise |difference| in float64.
+
+    Equal infinities, and NaN on both sides, differ by 0; any other infinity or NaN differs by infinity.
+    """
+    value, expected = value.detach().double(), expected.detach().double()
+    same = (value == expected) | (value.isnan() & expected.isnan())
+    return (value - expected).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).masked_fill(same, 0.0)

@@ -1,4 +1,4 @@
-"""The forward passes of a run: a strategy may cut an update into micro-batches."""
+"""The forward passes of a run; there are several where a strategy splits an update into micro-batches."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import Record, Setting, Side, Subject, trace
 
-Key = tuple[str, int, int]  # module, its call within the pass, part of what it returned or was given
+Key = tuple[str, int, int]  # module, its call within the pass, part of its outputs or inputs
 
 
 @dataclass(frozen=True)
 class Pass:
-    """What modules returned, or were given, in one forward pass.
+    """The outputs, or inputs, of modules in one forward pass.
 
     Attributes:
-        rows: the examples in it.
-        records: in the order in which they were made.
+        rows: the examples of the pass.
+        geometry: their layout.
+        records: records in execution order.
     """
 
     rows: tuple[int, ...]
@@ -28,14 +29,20 @@ class Pass:
 def passes(
     subject: Subject, rows: Sequence[int], setting: Setting, only: str | None = None, of: Side = "outputs"
 ) -> list[Pass]:
-    """The passes of one run, of all modules or `only` one; a module called unevenly often is left out."""
-    cut = subject.cut(rows)
+    """Run some rows and return the records of each forward pass, of all modules or `only` one.
+
+    Passes are told apart by counting calls, so a module that is not called equally often in each pass is left out.
+    """
+    groups = subject.cut(rows)
     records = trace(subject, rows, setting, only, of)
     calls = {record.module: record.call + 1 for record in records}
-    found: list[dict[Key, Record]] = [{} for _ in cut]
+    by_pass: list[dict[Key, Record]] = [{} for _ in groups]
     for record in records:
-        each, rest = divmod(calls[record.module], len(cut))
+        calls_per_pass, rest = divmod(calls[record.module], len(groups))
         if rest == 0:
-            number, call = divmod(record.call, each)
-            found[number][record.module, call, record.part] = record
-    return [Pass(tuple(some), subject.geometry(some, setting), one) for some, one in zip(cut, found, strict=True)]
+            number, call = divmod(record.call, calls_per_pass)
+            by_pass[number][record.module, call, record.part] = record
+    return [
+        Pass(tuple(group), subject.geometry(group, setting), pass_records)
+        for group, pass_records in zip(groups, by_pass, strict=True)
+    ]

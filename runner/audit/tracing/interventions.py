@@ -1,4 +1,4 @@
-"""Changes put into a run by hooks, to see what hears of them."""
+"""Interventions: changes made to a run by hooks, to see which values depend on them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from runner.audit.tracing.observe import Record, Setting, Subject, observe, trac
 from runner.ragged.ragged import Ragged
 
 Change = Callable[[Tensor], Tensor]
-SHIFT = 0.75  # of a size with activations
+SHIFT = 0.75  # of the magnitude of typical activations
 _PADDED = ("padded", "time_major", "channels_first", "flat")
 
 
 def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Record) -> bool:
-    """Whether the subject's answers hear of a part of a module's output: an LSTM's final states are often ignored."""
+    """Return True if the subject's outputs depend on a part of a module's output.
+
+    Many parts are ignored, such as the final states of an LSTM, and may hold anything.
+    """
     calls = -1
 
     def shift(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -42,16 +45,16 @@ def _shift_unevenly(values: Tensor) -> Tensor:
 
 
 def reads_padding(subject: Subject, rows: Sequence[int], module: str, allowed: float) -> bool:
-    """Whether what a module says at real tokens changes with what stands in the padding of its inputs."""
+    """Return True if a module's output at real tokens changes with the values in the padding of its inputs."""
     setting = Setting(widen=2)
     geometry = subject.geometry(rows, setting)
     touched = False
 
     def shift(_: nn.Module, args: Any, kwargs: Any) -> Any:
         nonlocal touched
-        shifted = tuple(_shifted(one, geometry) for one in args), {k: _shifted(v, geometry) for k, v in kwargs.items()}
         touched = True
-        return shifted
+        named = {name: _shift_padding(value, geometry) for name, value in kwargs.items()}
+        return tuple(_shift_padding(value, geometry) for value in args), named
 
     before = trace(subject, rows, setting, only=module)
     with ExitStack() as hooks:
@@ -62,7 +65,7 @@ def reads_padding(subject: Subject, rows: Sequence[int], module: str, allowed: f
 
 
 def changed(output: Any, change: Change, only: int) -> Any:
-    """The output with its `only`-th tensor changed; what holds the tensors stays as it is."""
+    """Return the output with its `only`-th tensor changed, in the same containers."""
     count = -1
 
     def walk(value: Any) -> Any:
@@ -71,7 +74,7 @@ def changed(output: Any, change: Change, only: int) -> Any:
             count += 1
             return _apply(value, change) if count == only else value
         if isinstance(value, dict):
-            return type(value)((name, walk(one)) for name, one in value.items())
+            return type(value)((name, walk(item)) for name, item in value.items())
         if isinstance(value, tuple) and hasattr(value, "_fields"):
             return type(value)(*map(walk, value))
         if isinstance(value, tuple | list):
@@ -89,25 +92,31 @@ def _apply(value: Tensor | Ragged | PackedSequence, change: Change) -> Any:
     return change(value) if value.is_floating_point() else value
 
 
-def _shifted(value: Any, geometry: Geometry) -> Any:
-    """An input with `SHIFT` added in its padded places, where it has any."""
+def _shift_padding(value: Any, geometry: Geometry) -> Any:
+    """Return an input with `SHIFT` added at its padded positions, if it has any."""
     if isinstance(value, Ragged) and value.layout == "padded" and value.values.is_floating_point():
         mask = value.rows.mask.view(*value.rows.mask.shape, *[1] * (value.values.dim() - 2))
         return value.with_values(value.values + SHIFT * ~mask)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
-    how = next((one for one in _PADDED if one in possible(value, geometry)), None)
+    how = _padded_reading(value, geometry)
     if how is None:
         return value
     shifted = value + SHIFT
-    view, source = (_rows_first(one, how, geometry) for one in (shifted, value))
+    view, source = _rows_first(shifted, how, geometry), _rows_first(value, how, geometry)
     for row in range(len(geometry.lengths)):
         view[row, geometry.places(row)] = source[row, geometry.places(row)]
     return shifted
 
 
+def _padded_reading(value: Tensor, geometry: Geometry) -> str | None:
+    """Return the likeliest reading with padding that the shape allows, or None."""
+    allowed = possible(value, geometry)
+    return next((reading for reading in _PADDED if reading in allowed), None)
+
+
 def _rows_first(value: Tensor, how: str, geometry: Geometry) -> Tensor:
-    """A view (B, T, *) of a padded tensor."""
+    """Return a view (B, T, *) of a padded tensor."""
     if how == "flat":
         return value.view(len(geometry.lengths), geometry.width, *value.shape[1:])
     if how == "time_major":
@@ -115,14 +124,14 @@ def _rows_first(value: Tensor, how: str, geometry: Geometry) -> Tensor:
     return value.movedim(-1, 1) if how == "channels_first" else value
 
 
-def _differ(mine: Record, theirs: Record, geometry: Geometry, allowed: float) -> bool:
-    """At real tokens, or in values of whole rows."""
-    a, b = mine.value, theirs.value
+def _differ(before: Record, after: Record, geometry: Geometry, allowed: float) -> bool:
+    """Return True if two records differ at real tokens, or in values of whole rows."""
+    a, b = before.value, after.value
     if isinstance(a, Ragged) and isinstance(b, Ragged):
         return worst_difference(a.tokens(), b.tokens()) > allowed
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return False
-    how = next((one for one in _PADDED if one in possible(a, geometry)), None)
+    how = _padded_reading(a, geometry)
     if how is None:
         return worst_difference(a, b) > allowed
     first, second = _rows_first(a, how, geometry), _rows_first(b, how, geometry)

@@ -1,4 +1,4 @@
-"""A module for the length of a run: mode, dropout, random numbers and what it keeps; afterwards all is as before."""
+"""Temporary states of a module: mode, dropout, random numbers and kept state; all are restored afterwards."""
 
 from __future__ import annotations
 
@@ -17,79 +17,84 @@ Mode = Literal["eval", "train"]
 
 @contextmanager
 def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
-    """Train or eval mode, without dropout; afterwards as it was."""
-    before = {one: one.training for one in module.modules()}
+    """Set train or eval mode, without dropout, and restore each submodule's mode afterwards."""
+    before = {submodule: submodule.training for submodule in module.modules()}
     module.train(mode == "train")
     try:
         with without_dropout(module):
             yield
     finally:
-        for one, training in before.items():
-            one.training = training
+        for submodule, training in before.items():
+            submodule.training = training
 
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """What the module keeps in itself (running statistics, hidden states) is afterwards as it was."""
+    """Restore everything that a run leaves in the module (running statistics, hidden states) afterwards."""
+    # Attributes, the registration of buffers and the content of buffers can change independently: keep all three.
     modules = list(module.modules())
-    attributes = [{name: _copied(value) for name, value in vars(one).items()} for one in modules]
-    buffers = [dict(one._buffers) for one in modules]
+    attributes = [{name: _copied(value) for name, value in vars(submodule).items()} for submodule in modules]
+    buffers = [dict(submodule._buffers) for submodule in modules]
     values = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
         yield
     finally:
-        for one, kept, held in zip(modules, attributes, buffers, strict=True):
-            for name in set(vars(one)) - set(kept):
-                del vars(one)[name]
-            vars(one).update(kept)
-            one._buffers.clear()
-            one._buffers.update(held)
+        for submodule, old_attributes, old_buffers in zip(modules, attributes, buffers, strict=True):
+            for name in set(vars(submodule)) - set(old_attributes):
+                del vars(submodule)[name]
+            vars(submodule).update(old_attributes)
+            submodule._buffers.clear()
+            submodule._buffers.update(old_buffers)
         with torch.no_grad():
             for name, buffer in module.named_buffers():
                 buffer.copy_(values[name])
 
 
 def _copied(value: Any) -> Any:
-    """Of a plain list, dict or set, which a module may write into, a copy."""
+    """Return a copy of a plain list, dict or set, which a module may change in place; any other value as it is."""
     return value.copy() if type(value) in (list, dict, set) else value
 
 
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
-    """All dropout probabilities at 0, those of torch's own layers too."""
+    """Set all dropout probabilities to 0, including those of torch's own layers, and restore them afterwards."""
     changed: list[tuple[nn.Module, str, float]] = []
-    for one in module.modules():
-        for name, value in vars(one).items():
-            is_rate = "drop" in name.lower() or (name == "p" and "Dropout" in type(one).__name__)
+    # Layers such as nn.LSTM and nn.MultiheadAttention keep their rate in attributes of various names.
+    for submodule in module.modules():
+        for name, value in vars(submodule).items():
+            is_rate = "drop" in name.lower() or (name == "p" and "Dropout" in type(submodule).__name__)
             if is_rate and isinstance(value, float):
-                changed.append((one, name, value))
-    for one, name, _ in changed:
-        setattr(one, name, 0.0)
+                changed.append((submodule, name, value))
+    for submodule, name, _ in changed:
+        setattr(submodule, name, 0.0)
     try:
         yield
     finally:
-        for one, name, value in changed:
-            setattr(one, name, value)
+        for submodule, name, value in changed:
+            setattr(submodule, name, value)
 
 
 @contextmanager
 def with_dropout(module: nn.Module, rate: float) -> Iterator[None]:
-    """All dropout layers of ours at one rate above 0, but for weight drop, at 0: rows share it by nature."""
+    """Set all dropout layers of this project to one rate above 0, and restore their rates afterwards.
+
+    Weight drop is set to 0, since all rows share its mask by design.
+    """
     rates = {Dropout: ("p", rate), WeightDrop: ("drop", 0.0)}
-    changed = [(one, *rates[type(one)]) for one in module.modules() if type(one) in rates]
-    before = [getattr(one, name) for one, name, _ in changed]
-    for one, name, new in changed:
-        setattr(one, name, new)
+    changed = [(submodule, *rates[type(submodule)]) for submodule in module.modules() if type(submodule) in rates]
+    before = [getattr(submodule, name) for submodule, name, _ in changed]
+    for submodule, name, new in changed:
+        setattr(submodule, name, new)
     try:
         yield
     finally:
-        for (one, name, _), old in zip(changed, before, strict=True):
-            setattr(one, name, old)
+        for (submodule, name, _), old in zip(changed, before, strict=True):
+            setattr(submodule, name, old)
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers from a seed; afterwards all generators are as they were."""
+    """Seed torch's random generators, and restore their states afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Weights that begin at zero, given values for an audit: where all is zero nothing can leak."""
+"""Random values for weights that are initialised to zero: a zero weight would hide any leak behind it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SPREAD = 0.1
 
 
 def wake(model: nn.Module, seed: int) -> None:
-    """Draw parameters that are zero as a whole (tables of counts, biases); the vectors of padding stay zero."""
+    """Draw random values for parameters that are all zero (tables of counts, biases); padding vectors stay zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

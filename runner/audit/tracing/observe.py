@@ -1,4 +1,4 @@
-"""One forward and backward pass over some examples: what it answers, its gradients, and what each module said."""
+"""One forward and backward pass over some examples: its outputs, its gradients, and the output of each module."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from runner.ragged.ragged import Ragged
 
 Fill = Literal["neutral", "other", "huge", "nan"]
 Side = Literal["outputs", "inputs"]
-NO_GRADIENT = "cudnn RNN backward can only be called in training mode"  # on GPUs, in eval mode: outputs alone then
-HUGE = 1e30  # finite, and its square is too in float64
+NO_GRADIENT = "cudnn RNN backward can only be called in training mode"  # on GPUs in eval mode: compare only outputs
+HUGE = 1e30  # finite in float64, and so is its square
 
 
 class AdapterError(HydromelError):
-    """What the module's user gave to the audit does not fit: no finding about the module."""
+    """An error in the arguments of the audit (collate, loss, ...), which says nothing about the module."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How the examples of one run are laid out. Probes change one field at a time.
+    """The padding of one run. Probes change one field at a time.
 
     Attributes:
         widen: padded width, as a multiple of what the examples need.
-        fill: what stands in padding: what the layout puts there (`neutral`), other finite content, HUGE, or NaN.
+        fill: content of the padding: the layout's own (`neutral`), `other` finite values, `huge` (1e30) or `nan`.
     """
 
     widen: int = 1
@@ -43,12 +43,12 @@ class Setting:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a subject says of some examples, in the order in which they were asked for.
+    """A subject's results for some examples, in the order of the request.
 
     Attributes:
-        outputs: one tensor an example.
-        loss: summed and counted; a plain mean has count 0; None where the subject has none.
-        predictions: one tensor of decoded answers an example, or None.
+        outputs: one tensor per example.
+        loss: sum and count of the loss; a plain mean has count 0; None where the subject has no loss.
+        predictions: one tensor of decoded predictions per example, or None.
     """
 
     outputs: list[Tensor]
@@ -57,7 +57,7 @@ class Answers:
 
 
 class Subject(Protocol):
-    """What is audited: a module, and how examples are put before it."""
+    """An audited module together with the code that lays examples out for it."""
 
     @property
     def name(self) -> str: ...
@@ -67,35 +67,38 @@ class Subject(Protocol):
 
     @property
     def lengths(self) -> IntArray:
-        """(R,) tokens of all examples."""
+        """(R,) number of tokens of each example."""
         ...
 
     @property
     def has_padding(self) -> bool:
-        """Whether uneven examples together hold padding at all."""
+        """True if a batch of examples of different lengths holds padding."""
         ...
 
-    def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry: ...
+    def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
+        """Return the layout of some examples in one forward pass."""
+        ...
 
     def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """The forward passes that `answer` makes of them, in order."""
+        """Split the rows into those of each forward pass that `answer` makes, in order."""
         ...
 
     def answer(self, rows: Sequence[int], setting: Setting) -> Answers:
-        """One forward pass, with the graph that gradients need."""
+        """Run the rows, keeping the graph that gradients need."""
         ...
 
 
 @dataclass
 class Observation:
-    """A run, or the error that it ended with.
+    """The results of a run, or the error that ended it.
 
     Attributes:
         outputs, predictions: as in `Answers`, detached.
-        gradients: of each parameter, of a sum of the outputs in which every number weighs differently.
+        gradients: for each parameter, the gradient of a weighted sum of the outputs (`weights_like`).
         loss: the summed loss, ().
-        loss_gradients: of each parameter, of the loss.
-        error: what was raised instead, and `failed_in`: the innermost module in which it was.
+        loss_gradients: for each parameter, the gradient of the loss.
+        error: the exception, if one was raised.
+        failed_in: the innermost module in which it was raised.
     """
 
     outputs: list[Tensor] = field(default_factory=list)
@@ -109,7 +112,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Record:
-    """A part of what a module returned (or was given): the `call`-th call of `module`, its `part`-th tensor."""
+    """A part of a module's outputs (or inputs): the `part`-th tensor of the `call`-th call of `module`."""
 
     module: str
     call: int
@@ -124,18 +127,21 @@ class Record:
 def observe(
     subject: Subject, rows: Sequence[int], setting: Setting, keep_state: bool = False, loss: bool = False
 ) -> Observation:
-    """Run `rows` together; an error of the module is an observation too.
+    """Run `rows` in one batch; an error of the module is an observation too.
 
     Args:
-        keep_state: what the run leaves in the module stays there; otherwise it is taken back.
-        loss: the loss's gradients are asked for, too.
+        subject: the subject.
+        rows: numbers of the examples.
+        setting: their padding.
+        keep_state: keep what the run leaves in the module, instead of restoring the state before it.
+        loss: compute the gradients of the loss too.
     """
     with nullcontext() if keep_state else unchanged(subject.module):
         try:
-            return _observed(subject.module, subject.answer(rows, setting), loss)
+            return _observe_answers(subject.module, subject.answer(rows, setting), loss)
         except AdapterError:
             raise
-        except Exception as error:  # whatever a module raises for such rows is what the audit has to tell
+        except Exception as error:  # any error of the module is a result of the audit
             return Observation(error=error, failed_in=_innermost(error, subject.module))
 
 
@@ -147,13 +153,13 @@ def trace(
     of: Side = "outputs",
     keep_state: bool = False,
 ) -> list[Record]:
-    """What every module (or `only` one) returned, or was given; in that order; up to an error, if there is one."""
+    """Record the outputs (or inputs) of every module, or `only` one, in execution order; an error ends the records."""
     records: list[Record] = []
     calls: dict[str, int] = {}
 
     def keep(name: str, value: Any) -> None:
         call = calls[name] = calls.get(name, -1) + 1
-        records.extend(Record(name, call, place, _kept(part)) for place, part in enumerate(parts(value)))
+        records.extend(Record(name, call, place, _copied(part)) for place, part in enumerate(parts(value)))
 
     def watch(name: str, module: nn.Module) -> RemovableHandle:
         if of == "outputs":
@@ -164,62 +170,66 @@ def trace(
         for name, module in subject.module.named_modules():
             if only is None or name == only:
                 hooks.callback(watch(name, module).remove)
-        with suppress(Exception):  # `observe` has told it
+        with suppress(Exception):  # `observe` reports it
             subject.answer(rows, setting)
     return records
 
 
 def weights_like(output: Tensor) -> Tensor:
-    """(…) 1 to 2, rising, so that gradients cannot agree by symmetry."""
+    """Return weights that rise from 1 to 2, in the output's shape.
+
+    With equal weights, the gradients of different outputs could agree by symmetry.
+    """
     return torch.linspace(1.0, 2.0, max(1, output.numel()), dtype=torch.float64)[: output.numel()].view(output.shape)
 
 
-def _observed(module: nn.Module, answers: Answers, loss: bool) -> Observation:
-    named = {name: one for name, one in module.named_parameters() if one.requires_grad}
-    seen = Observation(
-        outputs=[one.detach().clone() for one in answers.outputs],
+def _observe_answers(module: nn.Module, answers: Answers, loss: bool) -> Observation:
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    observation = Observation(
+        outputs=[output.detach().clone() for output in answers.outputs],
         predictions=answers.predictions,
         loss=None if answers.loss is None else replace(answers.loss, total=answers.loss.total.detach()),
     )
     weighted = [
-        (one.masked_fill(one.isinf(), 0.0) * weights_like(one).to(one)).sum()
-        for one in answers.outputs
-        if one.is_floating_point()
+        (output.masked_fill(output.isinf(), 0.0) * weights_like(output).to(output)).sum()
+        for output in answers.outputs
+        if output.is_floating_point()
     ]
     if weighted:
-        seen.gradients = _gradients(torch.stack(weighted).sum(), named, keep=loss and answers.loss is not None)
+        observation.gradients = _gradients(torch.stack(weighted).sum(), named, keep=loss and answers.loss is not None)
     if loss and answers.loss is not None:
-        seen.loss_gradients = _gradients(answers.loss.total, named, keep=False)
-    return seen
+        observation.loss_gradients = _gradients(answers.loss.total, named, keep=False)
+    return observation
 
 
 def _gradients(total: Tensor, named: dict[str, nn.Parameter], keep: bool) -> dict[str, Tensor]:
-    if not named or not total.requires_grad:  # nothing depends on a parameter, as where all rows are empty
-        return {name: torch.zeros_like(one) for name, one in named.items()}
+    """Return the gradients of `total`, keeping the graph if asked; none where cuDNN cannot compute them."""
+    if not named or not total.requires_grad:  # `total` depends on no parameter, for example where all rows are empty
+        return {name: torch.zeros_like(parameter) for name, parameter in named.items()}
     try:
-        found = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=keep)
+        gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=keep)
     except RuntimeError as error:
         if NO_GRADIENT not in str(error):
             raise
         return {}
     return {
-        name: torch.zeros_like(one) if grad is None else grad.detach()
-        for (name, one), grad in zip(named.items(), found, strict=True)
+        name: torch.zeros_like(parameter) if grad is None else grad.detach()
+        for (name, parameter), grad in zip(named.items(), gradients, strict=True)
     }
 
 
 def _innermost(error: Exception, module: nn.Module) -> str:
-    """The innermost module of the traceback, by name. (With hooks, torch would leave its fused paths.)"""
-    names = {id(one): name for name, one in module.named_modules()}
-    found, frame = "", error.__traceback__
+    """Return the name of the innermost module of the traceback (hooks would make torch leave its fused paths)."""
+    names = {id(submodule): name for name, submodule in module.named_modules()}
+    innermost, frame = "", error.__traceback__
     while frame is not None:
-        found = names.get(id(frame.tb_frame.f_locals.get("self")), found)
+        innermost = names.get(id(frame.tb_frame.f_locals.get("self")), innermost)
         frame = frame.tb_next
-    return found
+    return innermost
 
 
-def _kept(part: Part) -> Part:
-    """A copy, since what comes after may write in place."""
+def _copied(part: Part) -> Part:
+    """Return a copy, since later modules may write in place."""
     if isinstance(part, Tensor):
         return part.detach().clone()
     return part.with_values(part.values.detach().clone()) if isinstance(part, Ragged) else part

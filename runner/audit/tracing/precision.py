@@ -1,4 +1,4 @@
-"""In which arithmetic a module computes, whatever its parameters are in."""
+"""The arithmetic in which a module computes, whatever the dtype of its parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.audit.tracing.observe import Setting, Subject
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps the narrowest arithmetic to which an operation takes float64 numbers down."""
+    """Records the narrowest arithmetic to which any operation reduces float64 numbers."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -23,24 +23,25 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if not any(one.dtype == torch.float64 for one in _numbers((args, kwargs))):
-            return result  # constants may be made in any arithmetic
-        for one in _numbers(result):
-            if torch.finfo(one.dtype).eps > torch.finfo(self.narrowest).eps:
-                self.narrowest = one.dtype
+        if not any(tensor.dtype == torch.float64 for tensor in _numbers((args, kwargs))):
+            return result  # constants may be created in any arithmetic
+        for tensor in _numbers(result):
+            if torch.finfo(tensor.dtype).eps > torch.finfo(self.narrowest).eps:
+                self.narrowest = tensor.dtype
         return result
 
 
 def _numbers(values: Any) -> list[Tensor]:
-    return [one for one in tree_leaves(values) if isinstance(one, Tensor) and one.is_floating_point()]
+    """Return the tensors of floats."""
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def narrowest(subject: Subject, row: int) -> torch.dtype:
-    """The narrowest arithmetic in which one example is computed; many models have a float32 softmax or norm inside."""
+    """Return the narrowest arithmetic used for one example: many models have a float32 softmax or norm inside."""
     with unchanged(subject.module), torch.no_grad(), _Watch() as watch:
         try:
             subject.answer([row], Setting())
-        except Exception:  # the checks will tell it
+        except Exception:  # the checks report it
             return torch.float64
-    found: torch.dtype = watch.narrowest
-    return found
+    narrowest_dtype: torch.dtype = watch.narrowest
+    return narrowest_dtype

@@ -1,4 +1,4 @@
-"""What was measured, on the console."""
+"""The results of an evaluation on the console."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.table import Table
 
 from runner.inference.evaluation.tally import Tally
 
-WIDEST = 1000  # columns; a table takes what it needs
+WIDEST = 1000  # console width in columns; a table takes what it needs
 
 
 def console(title: str, metrics: Mapping[str, Any]) -> None:
-    """Figures, and what tables say of parts: labels, types of spans, places in a line, frequencies in train."""
+    """Print the metrics and their tables: by label, type of span, position in a line, frequency in the training set."""
     out = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
-    _figures(out, title, metrics)
+    _print_numbers(out, title, metrics)
     for name in ("per_class", "per_type"):
         if metrics.get(name):
             table = _table(name.removeprefix("per_"), *next(iter(metrics[name].values())))
             for label, row in metrics[name].items():
-                table.add_row(label, *(_written(value) for value in row.values()))
+                table.add_row(label, *(_formatted(value) for value in row.values()))
             out.print(table)
     if "by_position" in metrics:
         out.print(_bins("place in its line", metrics["by_position"]))
@@ -31,25 +31,25 @@ def console(title: str, metrics: Mapping[str, Any]) -> None:
 
 
 def totals(tally: Tally) -> None:
-    """Figures of a whole text, on stderr: its lines' are on stdout."""
+    """Print the metrics of a whole text on stderr, since those of its lines are on stdout."""
     out = Console(width=WIDEST, markup=False, highlight=False, emoji=False, file=sys.stderr)
-    _figures(out, "all lines", tally.figures())
+    _print_numbers(out, "all lines", tally.figures())
 
 
-def _figures(out: Console, title: str, metrics: Mapping[str, Any]) -> None:
+def _print_numbers(out: Console, title: str, metrics: Mapping[str, Any]) -> None:
     table = Table("figure", title, box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[1].justify = "right"
     for name, value in metrics.items():
         if isinstance(value, int | float):
-            table.add_row(name, _written(value))
+            table.add_row(name, _formatted(value))
     out.print(table)
 
 
 def _bins(title: str, content: Mapping[str, Any]) -> Table:
     table = _table(title, "tokens", "nll", "perplexity")
-    rows = {_range(one["from"], one["to"]): one for one in content["bins"]} | content.get("apart", {})
-    for name, one in rows.items():
-        table.add_row(name, *(_written(one[column]) for column in ("tokens", "nll", "perplexity")))
+    rows = {_range(row["from"], row["to"]): row for row in content["bins"]} | content.get("apart", {})
+    for name, row in rows.items():
+        table.add_row(name, *(_formatted(row[column]) for column in ("tokens", "nll", "perplexity")))
     return table
 
 
@@ -64,5 +64,5 @@ def _range(first: int, last: int) -> str:
     return f"{first:,}" if first == last else f"{first:,}–{last:,}"
 
 
-def _written(value: float | int) -> str:
+def _formatted(value: float | int) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"

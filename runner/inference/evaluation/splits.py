@@ -1,4 +1,4 @@
-"""A finished run on the splits of its own data set."""
+"""The evaluation of a finished run on the splits of its own data set."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ from runner.training.loop import evaluate
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """What is measured of splits, as in training: by the strategy's own batches, rows cut by `max_length`.
+    """An evaluation on splits as in training: in the strategy's own batches, with rows truncated to `max_length`.
 
     Attributes:
+        trained: the trained model.
         batching: the run's strategy.
     """
 
@@ -44,12 +45,12 @@ class SplitEvaluation:
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> SplitEvaluation:
-        """The best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`."""
+        """Load the best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`."""
         batching = config_of(folder, ("batching",), plugins)["batching"]
         return cls(Trained.load(folder, device, dtype, plugins, data_dir), build(batching, "batching", {}, plugins))
 
     def reading(self, streams: int | None, window: int | None) -> SplitEvaluation:
-        """The same with so many streams side by side, and windows of so many tokens; None: as in the run.
+        """Return the evaluation with another number of parallel streams and of tokens per window; None: as in the run.
 
         Raises:
             HydromelError: the run reads rows, not a stream.
@@ -58,14 +59,19 @@ class SplitEvaluation:
             return self
         if not isinstance(self.batching, Stream):
             raise HydromelError(
-                f"--streams and --window are for runs that read a stream; this one reads rows ({self.batching.name})"
+                f"--streams and --window apply to runs that read a stream; this one reads rows "
+                f"(batching={self.batching.name}), so leave them out"
             )
         streams = streams or self.batching.evaluation_streams
         batching = replace(self.batching, evaluation_streams=streams, window=window or self.batching.window)
         return replace(self, batching=batching)
 
     def measure(self, name: str | None, batch_size: int) -> tuple[str, dict[str, Any]]:
-        """The split's name (None: test, or valid where there is none), and its figures and tables.
+        """Return the name of a split, and its metrics and tables.
+
+        Args:
+            name: the split; None: test, or valid if there is no test split.
+            batch_size: rows per batch.
 
         Raises:
             HydromelError: the data set cannot be read, or has no such split.
@@ -77,23 +83,23 @@ class SplitEvaluation:
             raise unknown("split", name, tables, f"dataset={corpus.name}")
         if isinstance(self.trained.task, NextToken):
             return name, self._likelihood(tables, name, batch_size)
-        split = self._cut(self._numericalised(tables[name]))
+        split = self._truncate(self._numericalize(tables[name]))
         model, metric = self.trained.model, self.trained.task.metric(self.trained.vocabs)
-        return name, evaluate(
-            model, metric, self.batching.evaluation(split.to(device_of(model)), batch_size), bf16=False
-        )
+        batches = self.batching.evaluation(split.to(device_of(model)), batch_size)
+        return name, evaluate(model, metric, batches, bf16=False)
 
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, Any]:
-        """Of a language model: the task's figures, those of the text as words and characters, and tables."""
+        """Return a language model's metrics per token, word and character, and its tables."""
         task, vocabs = self.trained.task, self.trained.vocabs
-        train = self._cut(self._numericalised(tables["train"]))
-        whole = self._numericalised(tables[name])
-        split = self._cut(whole)
+        train = self._truncate(self._numericalize(tables["train"]))
+        whole = self._numericalize(tables[name])
+        split = self._truncate(whole)
         losses = token_losses(self.trained.model, self.batching, split, batch_size, bf16=False)
         metric = task.metric(vocabs)
         metric.update(torch.from_numpy(losses), split)
         figures = self._tally(tables[name], split, float(losses.sum())).figures()
-        if split.real_tokens < whole.real_tokens:  # what was cut counts as no token, but would as words
+        # Truncated text is missing from the tokens but not from the words and characters, whose metrics would be wrong.
+        if split.real_tokens < whole.real_tokens:
             figures = {name: value for name, value in figures.items() if name not in OF_WORDS}
         tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, TellsOfLosses) else {}
         return metric.compute() | figures | tables_of_losses
@@ -102,18 +108,18 @@ class SplitEvaluation:
         task, vocab = self.trained.task, self.trained.vocabs[TARGET]
         assert isinstance(task, NextToken)
         assert isinstance(split.target, Ragged)
-        answers = split.target.values
-        n_unknown = 0 if vocab.unk is None else int((answers == vocab.unk).sum())
+        targets = split.target.values
+        n_unknown = 0 if vocab.unk is None else int((targets == vocab.unk).sum())
         column = table[self.trained.features[task.feature].column].combine_chunks()
         sizes = Sizes.of(column, Text.of(self.trained.corpus, vocab).unit)
-        return Tally(nats, len(answers), n_unknown, int(sizes.words.sum()), int(sizes.characters.sum()))
+        return Tally(nats, len(targets), n_unknown, int(sizes.words.sum()), int(sizes.characters.sum()))
 
-    def _numericalised(self, table: pa.Table) -> Batch:
+    def _numericalize(self, table: pa.Table) -> Batch:
         run = self.trained
         ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
         return run.task.encode(ids, table, run.vocabs)
 
-    def _cut(self, split: Batch) -> Batch:
+    def _truncate(self, split: Batch) -> Batch:
         config = self.trained.config
         longest = config["max_length"]
         return split if longest is None else truncate(split, longest, config.get("truncate", "head"))

@@ -1,4 +1,4 @@
-"""How likely a text is to a language model, in units that can be compared.
+"""The likelihood of a text under a language model, per token, word and character.
 
 Shapes: B rows (lines) of a text.
 """
@@ -21,14 +21,14 @@ OF_WORDS = ("words", "characters", "nats_per_word", "word_perplexity", "bits_per
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over some text. Of texts one after another they add up; a line's end is a token, a word and a character.
+    """Sums over a text; the tallies of consecutive texts can be added. A line's end is a token, word and character.
 
     Attributes:
-        nats: -log P.
-        tokens: that were predicted, each once.
-        unknown: those among them that were read as `<unk>`.
-        words: between spaces, whatever the tokens are.
-        characters: of these words, with one space between.
+        nats: -log P of the text.
+        tokens: number of predicted tokens.
+        unknown: number of tokens that were read as `<unk>`.
+        words: number of words between spaces, whatever the tokens are.
+        characters: number of characters of these words, with a single space between words.
     """
 
     nats: float = 0.0
@@ -47,9 +47,7 @@ class Tally:
         )
 
     def figures(self) -> dict[str, float | int]:
-        """`log_p` (nats) and the counts; `nll` (nats a token), `bits_per_token`, `perplexity`; `nats_per_word`,
-        `word_perplexity`; `bits_per_character`.
-        """
+        """Return `log_p` (nats), the counts, and the metrics per token (`nll` in nats), word and character."""
         return {
             "log_p": -self.nats,
             "tokens": self.tokens,
@@ -67,23 +65,23 @@ class Tally:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of each line, its end included: (B,) words and (B,) characters."""
+    """The number of words (B,) and characters (B,) of each line, including its end."""
 
     words: IntArray
     characters: IntArray
 
     @classmethod
     def of(cls, tokens: pa.ListArray, unit: Unit) -> Sizes:
-        """Of lines of tokens that are words, or characters, spaces among them."""
+        """Count lines of tokens, which are words, or characters including spaces."""
         lines = pc.binary_join(tokens, "" if unit == "char" else " ")
-        words = lengths_of(tokens) if unit == "word" else _whole(pc.count_substring_regex(lines, "[^ ]+"))
-        return cls(words + 1, _whole(pc.utf8_length(lines)) + 1)
+        words = lengths_of(tokens) if unit == "word" else _as_integers(pc.count_substring_regex(lines, "[^ ]+"))
+        return cls(words + 1, _as_integers(pc.utf8_length(lines)) + 1)
 
 
-def _whole(numbers: pa.Array) -> IntArray:
+def _as_integers(numbers: pa.Array) -> IntArray:
     return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def perplexity(nll: float) -> float:
-    """Of nats a token (or word): exp(nll), infinite where that is more than a float can hold."""
+    """Return exp(nll), for nats per token or word, or infinity where that exceeds the range of a float."""
     return math.exp(nll) if nll < 700 else math.inf  # exp(710) overflows

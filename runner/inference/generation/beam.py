@@ -1,9 +1,9 @@
-"""Beam search: the likeliest continuations that can be found with a bounded number of them in hand.
+"""Beam search: the likeliest continuations that a search with a bounded number of hypotheses finds.
 
-A continuation that ends keeps its place in the beam, which goes on with the places that are left (Sutskever et al.
-2014). So a beam of one is the greedy choice, and one that is wide enough for all continuations is exhaustive.
+A hypothesis that ends keeps its place in the beam, and the search continues with the remaining places (Sutskever et al.
+2014). A beam of width 1 is therefore the greedy choice, and a beam wide enough for all continuations is exhaustive.
 
-Shapes: R hypotheses in hand, of all prompts together; K candidates of each.
+Shapes: R active hypotheses of all prompts together; K candidates for the next token of each.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from runner.inference.generation.sampling import Continuation, ranked
 
 @dataclass(frozen=True)
 class Beam:
-    """How to search.
+    """The parameters of a beam search.
 
     Attributes:
-        width: hypotheses of a prompt in hand, those that have ended among them.
+        width: hypotheses per prompt, including those that have ended.
         length_penalty: alpha of Wu et al. (2016, equation 14): the score is log P / ((5 + length) / 6)**alpha, where
-            length counts `<eos>` too. 0 ranks by log P, which favours short ones; above 0 longer ones gain.
-        n_best: how many are wanted of each prompt, at most `width`.
+            length includes `<eos>`. 0 ranks by log P, which favours short continuations; larger values favour longer
+            ones.
+        n_best: number of continuations to return for each prompt, at most `width`.
     """
 
     width: int
@@ -36,11 +37,11 @@ class Beam:
     n_best: int
 
     def score(self, log_p: float, length: int) -> float:
-        """Of `length` tokens, `<eos>` among them."""
+        """Return the score of `length` tokens, `<eos>` included."""
         return log_p / self._penalty(length)
 
     def bound(self, log_p: float, length: int, max_tokens: int) -> float:
-        """What a hypothesis that has `length` tokens can still score: log P only falls."""
+        """Return the highest score that a hypothesis of `length` tokens can still reach, since log P only falls."""
         return log_p / max(self._penalty(length + 1), self._penalty(max_tokens))
 
     def _penalty(self, length: int) -> float:
@@ -49,7 +50,7 @@ class Beam:
 
 @dataclass
 class _Hypotheses:
-    """In hand, not ended: of which prompt (R,), their tokens (R, length), and their log P (R,)."""
+    """The active hypotheses: their prompt (R,), tokens (R, length) and log P (R,)."""
 
     prompt: IntArray
     tokens: IntArray
@@ -57,59 +58,72 @@ class _Hypotheses:
 
 
 def beam_search(model: LanguageModel, prompts: Prompts, beam: Beam, max_tokens: int) -> list[list[Continuation]]:
-    """For each prompt its `n_best` continuations, the best score first; fewer where there are no more."""
+    """Return the `n_best` continuations of each prompt, by falling score; fewer if there are no more."""
     n = len(prompts)
     done: list[list[Continuation]] = [[] for _ in range(n)]
-    hand = _Hypotheses(np.arange(n), np.zeros((n, 0), dtype=np.int64), np.zeros(n))
+    active = _Hypotheses(np.arange(n), np.zeros((n, 0), dtype=np.int64), np.zeros(n))
     state, inputs = (model.read(prompts), prompts.last) if n else (None, {})
     for length in range(1, max_tokens + 1):
-        if not len(hand.prompt):
+        if not len(active.prompt):
             break
         log_p, state = model.step(inputs, state)
         log_p = log_p.masked_fill(model.forbidden, -torch.inf)
         best, candidates = log_p.topk(min(beam.width, log_p.shape[1]), dim=1)
-        room = beam.width - np.array([len(one) for one in done])
-        parents, tokens, total = _best(hand, best.cpu().numpy(), candidates.cpu().numpy(), room)
+        # A finished hypothesis keeps its place, so a prompt extends only as many hypotheses as it has places left.
+        room = beam.width - np.array([len(continuations) for continuations in done])
+        parents, tokens, total = _best_extensions(active, best.cpu().numpy(), candidates.cpu().numpy(), room)
         ends = tokens == model.end if model.end is not None else np.zeros(len(tokens), dtype=np.bool_)
         for row in np.flatnonzero(ends).tolist():
-            likelihood, before = float(total[row]), hand.tokens[parents[row]].tolist()
+            likelihood, before = float(total[row]), active.tokens[parents[row]].tolist()
             ended = Continuation(before, likelihood, beam.score(likelihood, length), ended=True)
-            done[hand.prompt[parents[row]]].append(ended)
-        longer = np.concatenate([hand.tokens[parents], tokens[:, None]], axis=1)
-        hand = _Hypotheses(hand.prompt[parents], longer, total)
-        kept = np.flatnonzero(~ends & ~_settled(beam, done, hand, ~ends, length, max_tokens)[hand.prompt])
-        hand = _Hypotheses(hand.prompt[kept], hand.tokens[kept], hand.log_p[kept])
+            done[active.prompt[parents[row]]].append(ended)
+        longer = np.concatenate([active.tokens[parents], tokens[:, None]], axis=1)
+        active = _Hypotheses(active.prompt[parents], longer, total)
+        kept = np.flatnonzero(~ends & ~_is_decided(beam, done, active, ~ends, length, max_tokens)[active.prompt])
+        active = _Hypotheses(active.prompt[kept], active.tokens[kept], active.log_p[kept])
+        # Each surviving extension continues from the state of its parent, which several extensions may share.
         state, inputs = select_state(state, parents[kept]), prompts.inputs(tokens[kept])
-    for row, prompt in enumerate(hand.prompt.tolist()):
-        likelihood = float(hand.log_p[row])
+    for row, prompt in enumerate(active.prompt.tolist()):
+        likelihood = float(active.log_p[row])
         score = beam.score(likelihood, max_tokens)
-        done[prompt].append(Continuation(hand.tokens[row].tolist(), likelihood, score, ended=False))
-    return [ranked(one)[: beam.n_best] for one in done]
+        done[prompt].append(Continuation(active.tokens[row].tolist(), likelihood, score, ended=False))
+    return [ranked(continuations)[: beam.n_best] for continuations in done]
 
 
-def _best(
-    hand: _Hypotheses, log_p: FloatArray, tokens: IntArray, room: IntArray
+def _best_extensions(
+    active: _Hypotheses, log_p: FloatArray, tokens: IntArray, room: IntArray
 ) -> tuple[IntArray, IntArray, FloatArray]:
-    """Of each prompt the likeliest extensions that it has room for, out of (R, K): parents, tokens and log P."""
-    total = (hand.log_p[:, None] + log_p).ravel()
-    parent = np.repeat(np.arange(len(hand.prompt)), log_p.shape[1])
-    prompt = hand.prompt[parent]
-    order = np.lexsort((-total, prompt))  # stable: of equal ones the better parent's
-    first = np.searchsorted(prompt[order], prompt[order])  # where each prompt's candidates begin
+    """Choose each prompt's likeliest extensions, as many as it has room for, out of (R, K) candidates.
+
+    Returns:
+        The parent hypothesis, the token and the log P of each extension.
+    """
+    total = (active.log_p[:, None] + log_p).ravel()
+    parent = np.repeat(np.arange(len(active.prompt)), log_p.shape[1])
+    prompt = active.prompt[parent]
+    # Sorted by prompt, then by falling log P, a candidate's rank within its prompt is its distance from the prompt's
+    # first candidate. The sort is stable, so ties go to the better parent.
+    order = np.lexsort((-total, prompt))
+    first = np.searchsorted(prompt[order], prompt[order])
     rank = np.arange(len(order)) - first
     order = order[(rank < room[prompt[order]]) & np.isfinite(total[order])]
     return parent[order], tokens.ravel()[order], total[order]
 
 
-def _settled(
-    beam: Beam, done: list[list[Continuation]], hand: _Hypotheses, going: npt.NDArray[np.bool_], length: int, most: int
+def _is_decided(
+    beam: Beam,
+    done: list[list[Continuation]],
+    hypotheses: _Hypotheses,
+    is_active: npt.NDArray[np.bool_],
+    length: int,
+    max_tokens: int,
 ) -> npt.NDArray[np.bool_]:
-    """Of each prompt, whether it has its n best: nothing that is still going can score more than the last of them."""
+    """Return, for each prompt, True if no active hypothesis can still score more than the last of its n best."""
     highest = np.full(len(done), -np.inf)
-    np.maximum.at(highest, hand.prompt[going], hand.log_p[going])
-    settled = np.zeros(len(done), dtype=np.bool_)
+    np.maximum.at(highest, hypotheses.prompt[is_active], hypotheses.log_p[is_active])
+    decided = np.zeros(len(done), dtype=np.bool_)
     for prompt, ended in enumerate(done):
         if len(ended) >= beam.n_best and np.isfinite(highest[prompt]):
             last = ranked(ended)[beam.n_best - 1].score
-            settled[prompt] = beam.bound(float(highest[prompt]), length, most) <= last
-    return settled
+            decided[prompt] = beam.bound(float(highest[prompt]), length, max_tokens) <= last
+    return decided

@@ -1,4 +1,4 @@
-"""A finished language model that reads prompts of any length, and then goes on token by token.
+"""A trained language model that reads prompts of any length and continues them token by token.
 
 Shapes: B prompts, R rows that are being continued, V strings of the vocabulary.
 """
@@ -28,21 +28,23 @@ from runner.ragged.rows import Rows, spans
 from runner.text.open_vocabulary import admit
 from runner.text.vocab import EOS
 
-READ_TOKENS = 16_384  # of all prompts together that are in memory at once: longer ones are read in windows
+READ_TOKENS = 16_384  # tokens of all prompts in memory at once; longer prompts are read in windows
 _CPU = torch.device("cpu")
-Inputs = dict[str, IntArray]  # for each feature (R,) ids, one a row
+Inputs = dict[str, IntArray]  # (R,) ids of each feature, one for each row
 
 
 @runtime_checkable
 class NextToken(Protocol):
-    """A task that says at each token what the next one is."""
+    """A task that predicts the next token at each token."""
 
-    feature: str  # which one is predicted
+    feature: str  # the predicted feature
     unit: Literal["line", "stream"]
 
 
 @runtime_checkable
 class VocabularyOutput(Protocol):
+    """An output layer over the vocabulary."""
+
     def log_probabilities(self, vectors: Tensor) -> Tensor:
         """(N, D) -> (N, V) in float32 at least; -inf for `<pad>`."""
         ...
@@ -50,19 +52,19 @@ class VocabularyOutput(Protocol):
 
 @runtime_checkable
 class NextTokenHead(Protocol):
-    """Its scores are vectors (N, D), of which `output` makes probabilities of every string."""
+    """A head whose scores are vectors (N, D), which `output` turns into probabilities of every string."""
 
     output: VocabularyOutput
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Texts as integers; each begins with `<eos>`, as rows and streams do in training.
+    """Prompts as integers; each starts with `<eos>`, as rows and streams do in training.
 
     Attributes:
-        ids: of each feature, rows of at least one token.
-        unknown: strings of each prompt that training has not seen, each once.
-        following: of each feature, (V,) ids for every string that may be predicted.
+        ids: ids of each feature, in rows of at least one token.
+        unknown: the strings of each prompt that are not in the vocabulary, without repetition.
+        following: (V,) ids of each feature for every string that may be predicted.
     """
 
     ids: dict[str, Ragged]
@@ -74,34 +76,34 @@ class Prompts:
 
     @property
     def last(self) -> Inputs:
-        """The last token of each prompt, with which generation begins."""
-        return {name: one.values.numpy()[one.rows.host_offsets[1:] - 1] for name, one in self.ids.items()}
+        """The last token of each prompt: the first input of generation."""
+        return {name: ids.values.numpy()[ids.rows.host_offsets[1:] - 1] for name, ids in self.ids.items()}
 
     def inputs(self, tokens: IntArray) -> Inputs:
-        """Predicted tokens (R,) as the next input."""
+        """Convert predicted tokens (R,) to the next input."""
         return {name: ids[tokens] for name, ids in self.following.items()}
 
 
 class LanguageModel:
-    """A finished run that predicts the next token.
+    """A trained model that predicts the next token.
 
     Args:
-        trained: the run.
-        where: names it in errors.
-        allow_unk: whether `<unk>` may be said.
+        trained: the trained model.
+        where: its name in error messages.
+        allow_unk: allow `<unk>` to be generated.
 
     Attributes:
-        end: id of `<eos>` where it ends a text (`task.unit=line`); None where it is the end of a line (`stream`).
-        forbidden: (V,) true for strings that are never said.
+        end: id of `<eos>` where it ends a text (`task.unit=line`); None where it only ends a line (`stream`).
+        forbidden: (V,) true for strings that are never generated.
 
     Raises:
-        HydromelError: it is no language model, or its inputs are not made of tokens alone.
+        HydromelError: the model is no language model, or its inputs need more than the tokens.
     """
 
     def __init__(self, trained: Trained, where: str, allow_unk: bool) -> None:
         task, head = trained.task, trained.model.head
         if not isinstance(task, NextToken) or not isinstance(head, NextTokenHead):
-            raise HydromelError(f"{where}: task={task.name} predicts no next token; generation needs a run of task=lm")
+            raise HydromelError(f"{where}: task={task.name} predicts no next token; use a run of task=lm")
         self.task, self.features = trained.task, trained.features
         self.model, self.output = trained.model, head.output
         self.vocabs, self.feature, self.unit, self.where = trained.vocabs, task.feature, task.unit, where
@@ -115,87 +117,95 @@ class LanguageModel:
             self.forbidden[self.vocab.unk] = True
 
     def _check(self) -> None:
+        """Raise HydromelError if inputs cannot be made from generated tokens, or the vocabularies do not match."""
         columns = {feature.column for feature in self.features.values()}
         if len(columns) > 1:
             raise HydromelError(
-                f"{self.where}: its inputs are made of the columns {', '.join(sorted(columns))}, and of a text that is "
-                "being made there are tokens alone"
+                f"{self.where}: its inputs need the columns {', '.join(sorted(columns))}, but a generated text has "
+                "only tokens; use a run whose features read a single column"
             )
         if self.vocab.merges is not None and len(self.features) > 1:
             raise HydromelError(
-                f"{self.where}: it reads {', '.join(self.features)}, and of pieces of words one is enough"
+                f"{self.where}: it reads the features {', '.join(self.features)}; with pieces of words, use a run with "
+                "a single feature"
             )
         if self.feature not in self.features or self.vocab.tokens != self.vocabs[self.feature].tokens:
-            raise HydromelError(f"{self.where}: damaged, its vocabularies of {self.feature} and of answers differ")
+            raise HydromelError(f"{self.where}: damaged, its vocabularies of {self.feature} and {TARGET} differ")
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
-        """Texts as the model reads them. New words are spelt, or looked up, by models that can.
+        """Convert texts to the model's ids. New words are spelt or looked up by models that support it.
 
         Raises:
             HydromelError: a line end where rows are lines, or unknown strings where the vocabulary has no `<unk>`.
         """
         if self.unit == "line" and (several := [text for text in texts if "\n" in text]):
             raise HydromelError(
-                f"prompt '{_short(several[0])}' has a line end, and this run knows single lines (task.unit=line); "
-                "leave it out, or give each line as a prompt of its own (--prompts)"
+                f"prompt '{_shorten(several[0])}' has a line end, but this run reads single lines (task.unit=line); "
+                "remove it, or pass each line as a prompt of its own (--prompts)"
             )
         lines = [[self.text.split(line) for line in text.split("\n")] for text in texts]
         whole = self.vocab.merges is None
-        # the vocabulary is the first row, so that every feature of what will follow is known; pieces have no other
+        # The whole vocabulary is read as the first row, which gives every feature's id of every string that may be
+        # generated. Pieces of words need no such row: they have a single feature.
         inputs, lengths = self._inputs([[*self.vocab.tokens] if whole else [], *itertools.chain(*lines)])
         ends = np.cumsum(lengths)[np.cumsum([0, *map(len, lines)])]
         rows = Rows(np.diff(ends), _CPU)
-        ids = {name: Ragged(one[ends[0] :], rows, "packed") for name, one in inputs.items()}
+        ids = {name: Ragged(values[ends[0] :], rows, "packed") for name, values in inputs.items()}
         if not whole:
             return Prompts(ids, [[] for _ in texts], {self.feature: np.arange(len(self.vocab))})
-        following = {name: one[1 : ends[0]].numpy().astype(np.int64) for name, one in inputs.items()}
-        for name, found in following.items():
-            found[self.vocab.ids[EOS]] = self.vocabs[name].ids[EOS]
+        following = {name: values[1 : ends[0]].numpy().astype(np.int64) for name, values in inputs.items()}
+        for name, feature_ids in following.items():
+            feature_ids[self.vocab.ids[EOS]] = self.vocabs[name].ids[EOS]
         return Prompts(ids, self._unknown(ids[self.feature], lines), following)
 
     def _inputs(self, lines: list[list[str]]) -> tuple[dict[str, Tensor], IntArray]:
-        """Ids of each feature, (N,), `<eos>` standing before each line; and how many those are of each line."""
+        """Return (N,) ids of each feature, with `<eos>` before each line, and the number of ids of each line."""
         (column,) = {feature.column for feature in self.features.values()}
         table = pa.table({column: pa.array(lines, pa.list_(pa.string()))})
         columns = columns_of(table, self.features, admit(self.model, self.vocabs, self.features, table))
         batch = self.task.encode(columns, table, self.vocabs)
-        inputs = {name: one.values for name, one in batch.features.items()}
+        inputs = {name: feature.values for name, feature in batch.features.items()}
         return inputs, next(iter(columns.values())).rows.host_lengths + 1
 
     def _unknown(self, ids: Ragged, lines: list[list[list[str]]]) -> list[list[str]]:
-        """Strings of each prompt, given as lines, whose id is that of `<unk>`."""
+        """Return the strings of each prompt (given as lines) whose id is that of `<unk>`.
+
+        Raises:
+            HydromelError: there are unknown strings, but no `<unk>`.
+        """
         offsets = ids.rows.host_offsets
         missing = -1 if self.vocab.unk is None else self.vocab.unk
         places = np.flatnonzero(ids.values.numpy() == missing)
         unknown: list[list[str]] = [[] for _ in lines]
         for row in np.unique(np.searchsorted(offsets, places, side="right") - 1):
             strings = [string for line in lines[row] for string in (EOS, *line)]
-            own = places[(places >= offsets[row]) & (places < offsets[row + 1])] - offsets[row]
-            unknown[row] = list(dict.fromkeys(strings[place] for place in own))
+            row_places = places[(places >= offsets[row]) & (places < offsets[row + 1])] - offsets[row]
+            unknown[row] = list(dict.fromkeys(strings[place] for place in row_places))
         if self.vocab.unk is None and any(unknown):
             raise HydromelError(
-                f"{self.where}: it knows no {shown([*itertools.chain(*unknown)])}, and its vocabulary has no <unk>"
+                f"{self.where}: unknown strings {shown([*itertools.chain(*unknown)])}, and the vocabulary has no <unk>"
             )
         return unknown
 
     @torch.inference_mode()
     def read(self, prompts: Prompts) -> State:
-        """The state in front of each prompt's last token; long prompts are read in windows, so memory is bounded."""
+        """Return the state before each prompt's last token; prompts are read in windows, so that memory is bounded."""
         rows = next(iter(prompts.ids.values())).rows
         lengths = rows.host_lengths - 1
         window = max(1, READ_TOKENS // max(1, len(lengths)))
         state: State = START
-        for begin in range(0, int(lengths.max(initial=0)), window):
-            starts = rows.host_offsets[:-1] + np.minimum(begin, lengths)
-            some, tokens = spans(starts, np.clip(lengths - begin, 0, window), rows.device)
-            batch = self._batch({name: one.select_by(some, tokens) for name, one in prompts.ids.items()})
+        for first in range(0, int(lengths.max(initial=0)), window):
+            # Prompts that have ended get windows of length 0, which leave their state as it is.
+            starts = rows.host_offsets[:-1] + np.minimum(first, lengths)
+            window_rows, tokens = spans(starts, np.clip(lengths - first, 0, window), rows.device)
+            batch = self._batch({name: ids.select_by(window_rows, tokens) for name, ids in prompts.ids.items()})
             _, state = self.model.encoder(self.model.embedding(batch.features), state)
             self._check_state(state)
         return state
 
     @torch.inference_mode()
     def step(self, inputs: Mapping[str, IntArray], state: State) -> tuple[Tensor, State]:
-        """One token of each row, (R,), state before it -> log P of what is next, (R, V) float64, state after it."""
+        """Read one token of each row, (R,); return log P of the next token, (R, V) float64, and the new state."""
         rows = Rows(np.ones(len(next(iter(inputs.values()))), dtype=np.int64), _CPU)
         features = {name: Ragged(torch.from_numpy(ids), rows, "packed") for name, ids in inputs.items()}
         vectors, state = self.model(self._batch(features), state)
@@ -204,21 +214,23 @@ class LanguageModel:
 
     def _batch(self, features: dict[str, Ragged]) -> Batch:
         rows = next(iter(features.values())).rows
-        nothing = Ragged(torch.zeros(rows.n_tokens, dtype=torch.int64), rows, "packed")
-        return Batch(features, nothing, np.arange(rows.n_rows), continues=True).to(self.device)
+        target = Ragged(torch.zeros(rows.n_tokens, dtype=torch.int64), rows, "packed")  # not used
+        return Batch(features, target, np.arange(rows.n_rows), continues=True).to(self.device)
 
     def _check_state(self, state: State) -> None:
         if state is None:
             raise HydromelError(
-                f"{self.where}: its encoder ({type(self.model.encoder).__name__}) carries no state from token to token"
+                f"{self.where}: its encoder ({type(self.model.encoder).__name__}) carries no state from token to "
+                "token; use a run with an encoder that does, such as encoder=lstm"
             )
 
 
 def shown(strings: Sequence[str], most: int = 10) -> str:
-    """The first of some strings, for a message."""
+    """Return the first strings of a list, quoted, for a message."""
     more = f" and {len(strings) - most:,} more" if len(strings) > most else ""
-    return ", ".join(f"'{_short(one)}'" for one in strings[:most]) + more
+    return ", ".join(f"'{_shorten(string)}'" for string in strings[:most]) + more
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
+    """Return a text in one line of at most 40 characters."""
     return " ".join((text if len(text) <= 40 else f"{text[:37]}...").split()) or text

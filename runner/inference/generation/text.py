@@ -1,4 +1,4 @@
-"""How text becomes tokens of a language model, and tokens become text again."""
+"""The conversion between text and the tokens of a language model."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Unit = Literal["word", "char"]
 
 @runtime_checkable
 class HasUnit(Protocol):
-    """A corpus that says what its tokens are."""
+    """A corpus that declares the unit of its tokens."""
 
     unit: Unit
 
 
 @dataclass(frozen=True)
 class Text:
-    """Words between spaces, or characters; the end of a line is the token `<eos>`.
+    """A tokenization into words between spaces, or characters; the end of a line is the token `<eos>`.
 
     Attributes:
-        unit: which of the two.
-        merges: by which words are cut into pieces (`runner.text.bpe`); None where they are whole.
+        unit: `word` or `char`.
+        merges: merges that split words into pieces (`runner.text.bpe`); None for whole words.
     """
 
     unit: Unit
@@ -35,42 +35,43 @@ class Text:
 
     @classmethod
     def of(cls, corpus: Corpus, vocab: Vocab) -> Text:
-        """As the corpus says, or else characters where every string of its vocabulary is one."""
+        """Return the corpus's tokenization, or characters if all strings of the vocabulary are single characters."""
         if isinstance(corpus, HasUnit):
             return cls(corpus.unit, vocab.merges)
-        characters = all(len(one) == 1 for one in set(vocab.tokens) - {PAD, UNK, EOS})
-        return cls("char" if characters else "word", vocab.merges)
+        is_characters = all(len(token) == 1 for token in set(vocab.tokens) - {PAD, UNK, EOS})
+        return cls("char" if is_characters else "word", vocab.merges)
 
     def split(self, line: str) -> list[str]:
-        """The tokens of a line."""
+        """Split a line into tokens."""
         return list(line) if self.unit == "char" else line.split()
 
     def pieces(self, tokens: Iterable[str], behind: str) -> Iterator[str]:
-        """What to write for tokens, one after another.
+        """Yield the text of each token, with the space before it.
 
         Args:
-            behind: the text that they follow.
+            tokens: the tokens.
+            behind: the text that precedes them.
         """
-        begins = not behind or behind[-1].isspace()
+        is_start = not behind or behind[-1].isspace()
         if self.merges is not None:
-            yield from _of_pieces(tokens, begins)
+            yield from _spell(tokens, is_start)
             return
         for token in tokens:
-            yield "\n" if token == EOS else token if begins or self.unit == "char" else f" {token}"
-            begins = token == EOS
+            yield "\n" if token == EOS else token if is_start or self.unit == "char" else f" {token}"
+            is_start = token == EOS
 
     def joined(self, tokens: Iterable[str], behind: str) -> str:
-        """All of `pieces`."""
+        """Return the text of all tokens."""
         return "".join(self.pieces(tokens, behind))
 
 
-def _of_pieces(tokens: Iterable[str], begins: bool) -> Iterator[str]:
-    """Words of their pieces; each brings the space before it, which the first of a line does without."""
-    for is_end, some in groupby(tokens, key=lambda token: token == EOS):
+def _spell(tokens: Iterable[str], is_start: bool) -> Iterator[str]:
+    """Yield the text of pieces of words; a word starts with a space, except at the start of a line."""
+    for is_end, group in groupby(tokens, key=lambda token: token == EOS):
         if is_end:
-            yield from ("\n" for _ in some)
+            yield from ("\n" for _ in group)
         else:
-            for written in spelt(some):
-                yield written.removeprefix(" ") if begins else written
-                begins = begins and not written
-        begins = is_end
+            for text in spelt(group):
+                yield text.removeprefix(" ") if is_start else text
+                is_start = is_start and not text
+        is_start = is_end

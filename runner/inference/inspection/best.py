@@ -1,4 +1,4 @@
-"""Which cells track which property best."""
+"""The cells that track each property best, and the saturation of the gates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from runner.layers.recurrent.cells import GATES
 
 @dataclass(frozen=True)
 class Cell:
-    """A part of a unit, and how it goes with a property: Pearson's r, over all tokens. Counted from 0."""
+    """A part of a unit (a gate or its memory), and its correlation with a property.
+
+    Attributes:
+        layer: number of the layer, from 0.
+        part: name of the part.
+        unit: number of the unit, from 0.
+        r: Pearson's r over all tokens.
+    """
 
     layer: int
     part: str
@@ -29,11 +36,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Tracked:
-    """A property, and what goes with it; nothing where it does not vary in this text.
+    """A property with the cells and the gate that track it best; none where it does not vary in this text.
 
     Attributes:
-        cells: by the memory of a layer (cell state, or hidden state), best first.
-        gate: the best of all gates, or None where a layer has none.
+        name: the property's name.
+        cells: cells by the memory of their layer (cell state, or hidden state), best first.
+        gate: the best gate, or None where no layer has gates.
     """
 
     name: str
@@ -46,30 +54,31 @@ class Tracked:
 
 
 def tracked(seen: Seen, cells: int) -> list[Tracked]:
-    """For each property so many cells, and a gate; those with the largest |r|."""
-    found = []
+    """Return, for each property, the `cells` cells and the gate with the largest |r|."""
+    properties = []
     for place, name in enumerate(seen.names):
         best = ranked(seen, place, lambda layer: (layer.memory,), cells)
-        gate = ranked(seen, place, lambda layer: tuple(part for part in layer.parts if part in GATES), 1)
-        found.append(Tracked(name, best, gate[0] if gate else None))
-    return found
+        gates = ranked(seen, place, lambda layer: tuple(part for part in layer.parts if part in GATES), 1)
+        properties.append(Tracked(name, best, gates[0] if gates else None))
+    return properties
 
 
 def ranked(seen: Seen, place: int, parts_of: Callable[[Layer], tuple[str, ...]], count: int) -> list[Cell]:
-    """The best `count` among these parts of each layer for the property at `place`."""
-    found = []
+    """Return the `count` units with the largest |r| for the property at `place`, among some parts of each layer."""
+    best = []
     for number, layer in enumerate(seen.layers):
         for part in parts_of(layer):
             r = layer.correlation[layer.parts.index(part), :, place]
             order = np.argsort(-np.nan_to_num(np.abs(r)), kind="stable")[:count]
-            found += [Cell(number, part, int(unit), float(r[unit])) for unit in order if np.isfinite(r[unit])]
-    return sorted(found, key=lambda cell: -abs(cell.r))[:count]
+            best += [Cell(number, part, int(unit), float(r[unit])) for unit in order if np.isfinite(r[unit])]
+    return sorted(best, key=lambda cell: -abs(cell.r))[:count]
 
 
 def saturation(layers: list[Layer]) -> list[dict[str, Any]]:
-    """A row a gate of a layer: how often it is closed and open, and how many units are so almost always.
+    """Return a row for each gate of each layer: how often it is closed or open, and for how many units almost always.
 
-    `closed`, `open`: mean share of tokens, 0 to 1; `always_closed`, `always_open`: units so at over 90 % of tokens.
+    `closed` and `open` are mean shares of tokens, 0 to 1; `always_closed` and `always_open` are numbers of units that
+    are closed or open at over 90 % of tokens.
     """
     return [
         {
@@ -86,12 +95,13 @@ def saturation(layers: list[Layer]) -> list[dict[str, Any]]:
     ]
 
 
-def as_dicts(found: list[Tracked]) -> dict[str, Any]:
+def as_dicts(tracked_properties: list[Tracked]) -> dict[str, Any]:
+    """Return plain values, as `--json` writes them."""
     return {
-        one.name: {
-            "told": one.told,
-            "cells": [asdict(cell) for cell in one.cells],
-            "gate": None if one.gate is None else asdict(one.gate),
+        item.name: {
+            "told": item.told,
+            "cells": [asdict(cell) for cell in item.cells],
+            "gate": None if item.gate is None else asdict(item.gate),
         }
-        for one in found
+        for item in tracked_properties
     }

@@ -1,4 +1,4 @@
-"""A text as a language model reads it: its tokens, where they stand, and the integers that the model is given."""
+"""A text as a language model reads it: its tokens, their positions, and the ids of the model's input."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from runner.ragged.ragged import Ragged
 from runner.text.bpe import characters_of, pieces_of
 from runner.text.open_vocabulary import admit
 
-_ROWS = 32  # lines at a time, where a model reads each by itself
+_ROWS = 32  # lines per batch, for a model that reads each line by itself
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A text in N tokens; a line's end is one.
+    """A text in N tokens, one of which is each line's end.
 
     Attributes:
-        text: lines end with a line feed.
-        ends: (N,) the place behind each token's last character in `text`.
-        batch: N + 1 places: `<eos>`, with which a text begins, and then the tokens.
-        by_line: each line is a row by itself, of which the model knows nothing in the next one.
-        unknown: how many tokens the model does not know.
+        text: the text; lines end with a line feed.
+        ends: (N,) end of each token in `text`: the position after its last character.
+        batch: N + 1 positions: `<eos>`, which starts a text, and the tokens.
+        by_line: each line is a separate row, without context.
+        unknown: number of tokens that the model does not know.
         characters: tokens are characters, not words between spaces.
     """
 
@@ -45,17 +45,17 @@ class Reading:
 
     @property
     def tokens(self) -> list[str]:
-        """(N,) each with the spaces before it, so that together they are the text."""
+        """(N,) the tokens, each with the spaces before it, so that joined they are the text."""
         starts = np.concatenate(([0], self.ends[:-1]))
-        return [self.text[begin:end] for begin, end in zip(starts.tolist(), self.ends.tolist(), strict=True)]
+        return [self.text[start:end] for start, end in zip(starts.tolist(), self.ends.tolist(), strict=True)]
 
     def windows(self, width: int) -> Iterator[Batch]:
-        """The places in the text's order: of one text `width` at a time, a state to be carried on; or some lines."""
+        """Yield the text in order: consecutive windows of `width` tokens, or batches of lines if `by_line`."""
         if self.by_line:
             for rows in cut(np.arange(self.batch.rows.n_rows), _ROWS):
                 yield self.batch.select(rows)
             return
-        one = Stream(
+        stream = Stream(
             name="inspect",
             batch_size=1,
             window=width,
@@ -64,93 +64,99 @@ class Reading:
             evaluation_streams=1,
             layout="packed",
         )
-        yield from one.evaluation(self.batch, 1)
+        yield from stream.evaluation(self.batch, 1)
 
 
 def read(trained: Trained, text: str, name: str) -> Reading:
-    """The text in the run's own tokens: characters, or words between spaces.
+    """Read a text in the run's own tokens: characters, or words between spaces.
 
     Args:
-        name: of the text, for messages.
+        trained: the trained model.
+        text: the text; lines end with a line feed.
+        name: the text's name, for messages.
 
     Raises:
-        HydromelError: no token, or none that the model knows; a model that reads more than tokens.
+        HydromelError: the text has no token, or none that the model knows, or the model reads more than tokens.
     """
     for feature_name, feature in trained.features.items():
         if feature.column != "tokens":
-            raise HydromelError(f"this run reads the column '{feature.column}' too ({feature_name}); a text has none")
+            raise HydromelError(
+                f"this run's feature {feature_name} reads the column '{feature.column}', which a text lacks; "
+                "use a run whose features read tokens only"
+            )
     characters = of_characters(trained)
     tokens, ends = _characters(text) if characters else _words(text)
     if not any(tokens):
-        raise HydromelError(f"{name}: there is no text to look at")
+        raise HydromelError(f"{name}: the text has no tokens; give at least one")
     table = pa.table({"tokens": pa.array(tokens, pa.list_(pa.string()))})
     merges = trained.vocabs[TARGET].merges
     if merges is not None:
-        ends = _of_pieces(tokens, ends, merges)
+        ends = _piece_ends(tokens, ends, merges)
     ids = columns_of(table, trained.features, admit(trained.model, trained.vocabs, trained.features, table))
-    unknown = _unknown(trained, ids)
-    there = next(iter(ids.values())).rows.n_tokens
-    if unknown == there:
-        what = "characters" if characters else "words"
-        raise HydromelError(f"{name}: the run knows none of its {there:,} {what}")
+    unknown, n_tokens = _count_unknown(trained, ids), next(iter(ids.values())).rows.n_tokens
+    if unknown == n_tokens:
+        unit = "characters" if characters else "words"
+        raise HydromelError(f"{name}: all of its {n_tokens:,} {unit} are unknown to the run; use another text")
     batch = trained.task.encode(ids, table, trained.vocabs)
     return Reading(text, ends, batch, batch.rows.n_rows == len(tokens) > 1, unknown, characters)
 
 
 def joined(rows: Sequence[Sequence[str]], characters: bool) -> str:
-    """The text of a data set's rows: what `read` takes apart again."""
+    """Join the rows of a data set into a text, which `read` splits again."""
     return "\n".join(("" if characters else " ").join(row) for row in rows)
 
 
 def of_characters(trained: Trained) -> bool:
-    """Whether the run's tokens are characters."""
+    """Return True if the run's tokens are characters."""
     return Text.of(trained.corpus, trained.vocabs[TARGET]).unit == "char"
 
 
 def _characters(text: str) -> tuple[list[list[str]], IntArray]:
-    """Each line's characters; the places behind each character, line ends among them."""
+    """Split a text into each line's characters, and the end of each character, line ends included."""
     return [list(line) for line in text.split("\n")], np.arange(1, len(text) + 1)
 
 
 def _words(text: str) -> tuple[list[list[str]], IntArray]:
-    """The same for words between spaces."""
-    rows, ends, at = [], [], 0
+    """Split a text into each line's words between spaces, and the end of each word, line ends included."""
+    rows, ends, line_start = [], [], 0
     for line in text.split("\n"):
-        words, place = [word for word in line.split(" ") if word], at
+        words, place = [word for word in line.split(" ") if word], line_start
         for word in words:
             place = text.index(word, place) + len(word)
             ends.append(place)
         rows.append(words)
-        at += len(line) + 1
-        ends.append(at)
+        line_start += len(line) + 1
+        ends.append(line_start)
     return rows, np.array(ends[:-1], dtype=np.int64)  # the last line has no end of its own
 
 
-def _of_pieces(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) -> IntArray:
-    """The places behind each piece of words (`runner.text.bpe`), from those behind words and line ends.
+def _piece_ends(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) -> IntArray:
+    """Return the end of each piece of a word (`runner.text.bpe`), from the ends of words and lines.
 
-    A character of several bytes belongs to the piece in which it begins.
+    A character of several bytes belongs to the piece in which it starts.
     """
     words = [word for row in rows for word in row]
     counts, pieces = pieces_of(pa.array(words, pa.string()), merges)
+    # The pieces' lengths, summed over the text, differ from text positions by a constant within each word; the end of
+    # its last piece, which is the end of the word, gives the constant.
     written = np.cumsum([characters_of(piece) for piece in pieces.to_pylist()])
-    last = np.cumsum(counts) - 1  # of each word
+    last_piece = np.cumsum(counts) - 1
     is_word = np.ones(len(ends), dtype=np.bool_)
     is_word[np.cumsum([len(row) + 1 for row in rows])[:-1] - 1] = False
-    found = np.empty(len(pieces) + len(rows) - 1, dtype=np.int64)
-    spread = np.where(is_word, 0, 1)
-    spread[is_word] = counts
-    of_word = np.repeat(is_word, spread)
-    found[~of_word] = ends[~is_word]
-    found[of_word] = np.maximum(np.repeat(ends[is_word] - written[last], counts) + written, 0)
-    return found
+    piece_ends = np.empty(len(pieces) + len(rows) - 1, dtype=np.int64)
+    repeats = np.where(is_word, 0, 1)
+    repeats[is_word] = counts
+    of_word = np.repeat(is_word, repeats)
+    piece_ends[~of_word] = ends[~is_word]
+    piece_ends[of_word] = np.maximum(np.repeat(ends[is_word] - written[last_piece], counts) + written, 0)
+    return piece_ends
 
 
-def _unknown(trained: Trained, ids: dict[str, Ragged]) -> int:
-    """Tokens that no feature knows."""
+def _count_unknown(trained: Trained, ids: dict[str, Ragged]) -> int:
+    """Return the number of tokens that no feature knows."""
     known = np.zeros(next(iter(ids.values())).rows.n_tokens, dtype=np.bool_)
     for name, feature in ids.items():
         vocab = trained.vocabs[name]
-        found = feature.values.numpy()
-        known |= (found != vocab.unk) & (found < vocab.known)
+        values = feature.values.numpy()
+        known |= (values != vocab.unk) & (values < vocab.known)
     return int((~known).sum())

@@ -1,4 +1,4 @@
-"""What was found, on the console, as JSON, and as one self-contained page."""
+"""The results of an inspection on the console, as JSON, and as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ from runner.inference.inspection.reading import Reading
 from runner.inference.inspection.watch import Layer, Seen
 from runner.layers.recurrent.cells import GATES
 
-WIDEST = 1000  # columns; a table takes what it needs
-SHADES = 10  # either side of the middle
-EXCERPT = {True: 420, False: 90}  # characters, or words, of the line at which it begins and of those behind it
+WIDEST = 1000  # console width in columns; a table takes what it needs
+SHADES = 10  # shades on either side of zero
+EXCERPT = {True: 420, False: 90}  # length of a passage in tokens: characters (True), or words (False)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a text.
+    """The results of an inspection of a text.
 
     Attributes:
-        run: its name.
-        source: of the text.
+        run: the run's name.
+        source: name of the text.
+        reading: the text in the model's tokens.
+        seen: the record of the recurrent layers.
         found: the cells of each property.
-        shown: tokens whose values the page shows.
+        shown: number of tokens whose values the page shows.
     """
 
     run: str
@@ -49,18 +51,21 @@ class Report:
 
     @classmethod
     def of(cls, run: str, source: str, reading: Reading, seen: Seen, cells: int) -> Report:
+        """Return the results with so many `cells` for each property."""
         shown = len(seen.layers[0].shown)
         return cls(run, source, reading, seen, tracked(seen, cells), shown)
 
     @property
     def summary(self) -> str:
+        """One line on the text and the layers."""
         tokens = len(self.reading.ends)
-        what = "characters" if self.reading.characters else "words and line ends"
-        layers = ", ".join(f"{one.shown.shape[2]} of {', '.join(one.parts)}" for one in self.seen.layers)
+        unit = "characters" if self.reading.characters else "words and line ends"
+        layers = ", ".join(f"{layer.shown.shape[2]} of {', '.join(layer.parts)}" for layer in self.seen.layers)
         unknown = f", {self.reading.unknown:,} of them unknown to the run" if self.reading.unknown else ""
-        return f"{self.source}: {tokens:,} {what}{unknown}. Layers from 0: {layers}."
+        return f"{self.source}: {tokens:,} {unit}{unknown}. Layers from 0: {layers}."
 
     def as_dict(self) -> dict[str, Any]:
+        """Return plain values, as `--json` writes them."""
         return {
             "run": self.run,
             "text": self.source,
@@ -73,17 +78,18 @@ class Report:
 
 
 def console(report: Report) -> None:
+    """Print the cells of each property, and the saturation of the gates."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     out = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
     out.print(Text(f"Cells of {report.run}", style="bold"))
     out.print(report.summary, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("feature", "best cells, layer/cell r", "best gate", "which is"):
-        table.add_column(name, style="dim" if name == "which is" else "")
-    for one in report.found:
-        cells = "  ".join(f"{cell.name} {cell.r:+.2f}" for cell in one.cells) or "does not vary here"
-        table.add_row(one.name, cells, _gate(one.gate), one.told)
+    for name in ("feature", "best cells, layer/cell r", "best gate", "description"):
+        table.add_column(name, style="dim" if name == "description" else "")
+    for tracked_property in report.found:
+        cells = "  ".join(f"{cell.name} {cell.r:+.2f}" for cell in tracked_property.cells) or "does not vary here"
+        table.add_row(tracked_property.name, cells, _gate(tracked_property.gate), tracked_property.told)
     out.print(table)
     rows = saturation(report.seen.layers)
     if not rows:
@@ -105,7 +111,7 @@ def console(report: Report) -> None:
 
 
 def page(report: Report) -> str:
-    """The report as HTML: nothing is fetched, the text is escaped."""
+    """Return the report as an HTML page that loads nothing and escapes the text."""
     environment = Environment(
         loader=PackageLoader("runner.inference.inspection"),
         autoescape=True,
@@ -114,12 +120,12 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     tokens = report.reading.tokens[: report.shown]
-    listed = list({(cell.layer, cell.unit): cell for one in report.found for cell in one.cells}.values())
+    listed = list({(cell.layer, cell.unit): cell for item in report.found for cell in item.cells}.values())
     return environment.get_template("inspect.html").render(
         report=report,
-        sections=[_section(report, one, tokens) for one in report.found if one.cells],
-        still=[one.name for one in report.found if not one.cells],
-        most=max((len(one.cells) for one in report.found), default=0),
+        sections=[_section(report, item, tokens) for item in report.found if item.cells],
+        constant=[item.name for item in report.found if not item.cells],
+        most=max((len(item.cells) for item in report.found), default=0),
         saturation=saturation(report.seen.layers),
         plots=[_plot(number, layer) for number, layer in enumerate(report.seen.layers) if layer.closed],
         bounds=(LEFT, RIGHT),
@@ -129,9 +135,9 @@ def page(report: Report) -> str:
             "memory": {str(number): layer.memory for number, layer in enumerate(report.seen.layers)},
             "cells": {cell.name: _series(report.seen.layers[cell.layer], cell) for cell in listed},
             "yes": {
-                one.name: np.flatnonzero(_column(report, one)[: report.shown]).tolist()
-                for one in report.found
-                if one.cells and PROPERTIES[one.name].yes_or_no
+                item.name: np.flatnonzero(_column(report, item)[: report.shown]).tolist()
+                for item in report.found
+                if item.cells and PROPERTIES[item.name].yes_or_no
             },
         },
     )
@@ -141,54 +147,56 @@ def _gate(gate: Cell | None) -> str:
     return "-" if gate is None else f"{gate.part} {gate.name} {gate.r:+.2f}"
 
 
-def _column(report: Report, one: Tracked) -> npt.NDArray[np.float64]:
-    column: npt.NDArray[np.float64] = report.seen.properties[:, report.seen.names.index(one.name)]
+def _column(report: Report, item: Tracked) -> npt.NDArray[np.float64]:
+    """Return (N,) a property at each token."""
+    column: npt.NDArray[np.float64] = report.seen.properties[:, report.seen.names.index(item.name)]
     return column
 
 
 def scaled(values: Singles, part: str) -> tuple[Singles, float, float]:
-    """Values from -1 to 1 for a colour, and what -1 and 1 mean: the bounds of a gate or of a tanh.
+    """Scale values to -1 to 1 for colours, and return the values that -1 and 1 stand for.
 
-    A cell state has none: 1 is what it exceeds, in either direction, at one token of fifty.
+    These are the bounds of a gate or of a tanh. A cell state is unbounded: 1 is the magnitude that it exceeds at one
+    token in fifty.
     """
     if part in GATES:
         return 2 * values - 1, 0.0, 1.0
-    reach = float(np.quantile(np.abs(values), 0.98)) or 1.0 if part == "cell" else 1.0
-    return np.clip(values / reach, -1.0, 1.0), -reach, reach
+    bound = float(np.quantile(np.abs(values), 0.98)) or 1.0 if part == "cell" else 1.0
+    return np.clip(values / bound, -1.0, 1.0), -bound, bound
 
 
 def _series(layer: Layer, cell: Cell) -> dict[str, Any]:
-    """Every part of a unit: signed bytes (127 is 1) in base64, and what -1 and 1 mean."""
-    found = {}
+    """Return every part of a unit: signed bytes (127 is 1) in base64, and the values that -1 and 1 stand for."""
+    parts = {}
     for place, part in enumerate(layer.parts):
         values, low, high = scaled(layer.shown[:, place, cell.unit], part)
         data = np.rint(values * 127).astype(np.int8).tobytes()
-        found[part] = {"low": low, "high": high, "data": base64.b64encode(data).decode()}
-    return found
+        parts[part] = {"low": low, "high": high, "data": base64.b64encode(data).decode()}
+    return parts
 
 
-def _section(report: Report, one: Tracked, tokens: list[str]) -> dict[str, Any]:
-    """A property's best cell over the passage where the property varies most."""
-    column, best = _column(report, one)[: report.shown], one.cells[0]
+def _section(report: Report, item: Tracked, tokens: list[str]) -> dict[str, Any]:
+    """Return a property's best cell over the passage where the property varies most."""
+    column, best = _column(report, item)[: report.shown], item.cells[0]
     layer = report.seen.layers[best.layer]
     values, low, high = scaled(layer.shown[:, layer.parts.index(best.part), best.unit], best.part)
     width = EXCERPT[report.reading.characters]
-    lines = [0, *(place + 1 for place, token in enumerate(tokens) if token.endswith("\n"))]
-    starts = [at for at in lines if at + width <= len(tokens)] or [0]
-    start = max(starts, key=lambda at: float(column[at : at + width].std()))
-    marks = column > 0 if PROPERTIES[one.name].yes_or_no else np.zeros(len(column), dtype=np.bool_)
+    line_starts = [0, *(place + 1 for place, token in enumerate(tokens) if token.endswith("\n"))]
+    starts = [start for start in line_starts if start + width <= len(tokens)] or [0]
+    start = max(starts, key=lambda start: float(column[start : start + width].std()))
+    marks = column > 0 if PROPERTIES[item.name].yes_or_no else np.zeros(len(column), dtype=np.bool_)
     return {
-        "one": one,
-        "gate": _gate(one.gate),
+        "property": item,
+        "gate": _gate(item.gate),
         "low": low,
         "high": high,
-        "marked": PROPERTIES[one.name].yes_or_no,
+        "marked": PROPERTIES[item.name].yes_or_no,
         "runs": _runs(tokens, values, marks, slice(start, start + width)),
     }
 
 
 def _runs(tokens: list[str], values: Singles, marks: npt.NDArray[np.bool_], where: slice) -> list[tuple[str, str]]:
-    """Classes and text of runs of tokens of one shade."""
+    """Return the CSS classes and the text of runs of consecutive tokens of the same shade."""
     shades = np.rint(values[where] * SHADES).astype(int).tolist()
     keys = zip(shades, marks[where].tolist(), strict=True)
     classes = [f"{_shade(shade)}{' on' if mark else ''}" for shade, mark in keys]
@@ -197,12 +205,12 @@ def _runs(tokens: list[str], values: Singles, marks: npt.NDArray[np.bool_], wher
 
 
 def _shade(shade: int) -> str:
-    """p1 to p10, n1 to n10, or z."""
+    """Return the CSS class of a shade: p1 to p10, n1 to n10, or z."""
     return "z" if shade == 0 else f"{'p' if shade > 0 else 'n'}{min(abs(shade), SHADES)}"
 
 
 def _plot(number: int, layer: Layer) -> dict[str, Any]:
-    """How saturated each unit's gates are (Karpathy et al. 2015, figure 3): right share across, left share up."""
+    """Return points of each unit's gates, the open share on x, the closed one on y (Karpathy et al. 2015, figure 3)."""
     return {
         "layer": number,
         "gates": [

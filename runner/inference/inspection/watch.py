@@ -1,4 +1,4 @@
-"""Runs a text through a model and keeps what its recurrent layers compute: sums over all, the values of its begin."""
+"""A run over a text that records a model's recurrent layers: sums over all tokens, and the values of the first ones."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from runner.layers.recurrent.cells import GATES
 from runner.layers.recurrent.recurrence import Recurrence
 from runner.model import Model, device_of
 
-WINDOW = 512  # tokens at a time: memory is that of these and of what is shown, whatever the text's length
+WINDOW = 512  # tokens per window; memory grows with this and with the number of shown tokens, not with the text
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What was seen of a recurrent layer of H units and P parts (gates, then state; `parts` names them).
+    """The record of a recurrent layer of H units and P parts (gates, then states).
 
     Attributes:
-        correlation: (P, H, F) of each part of each unit with each property; NaN where either does not vary.
+        parts: names of the parts.
+        correlation: (P, H, F) correlation of each part of each unit with each property; NaN where either does not vary.
         closed, open: gate -> (H,) share of tokens at which it is saturated (`runner.inference.inspection.moments`).
         shown: (S, P, H) float32, the values at the first S tokens.
     """
@@ -41,18 +42,18 @@ class Layer:
 
     @property
     def memory(self) -> str:
-        """What carries on: the cell state of an LSTM, else the hidden state."""
+        """The name of the part that is carried on: the cell state of an LSTM, else the hidden state."""
         return self.parts[-1]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen of a text of N tokens.
+    """The record of a text of N tokens.
 
     Attributes:
-        names: of the F properties.
-        properties: (N, F) at each token's last character.
-        layers: the first, which reads the embedding, to the last.
+        names: names of the F properties.
+        properties: (N, F) properties at each token's last character.
+        layers: records of the layers, from the first, which reads the embedding, to the last.
     """
 
     names: tuple[str, ...]
@@ -60,8 +61,8 @@ class Seen:
     layers: list[Layer]
 
 
-class _Watched:
-    """The sums of one layer."""
+class _LayerSums:
+    """The running sums of one layer."""
 
     def __init__(self, layer: Recurrence, n_properties: int) -> None:
         self.parts, self.hidden, self.n_properties = layer.parts, layer.hidden, n_properties
@@ -70,14 +71,15 @@ class _Watched:
         self.kept: list[Singles] = []
 
     def add(self, values: Singles, table: Floats, keep: int) -> None:
-        """(n, P, H) values and (n, F) properties, of which the first `keep` are to be shown."""
+        """Add (n, P, H) values and (n, F) properties; the first `keep` tokens are shown."""
         self.moments.add(values.reshape(len(values), len(self.parts) * self.hidden), table)
-        for gate, one in self.saturation.items():
-            one.add(values[:, self.parts.index(gate)])
-        self.kept.append(values[:keep].copy())  # a view would keep the whole window
+        for gate, saturation in self.saturation.items():
+            saturation.add(values[:, self.parts.index(gate)])
+        self.kept.append(values[:keep].copy())  # a view would keep the whole window in memory
 
     def layer(self) -> Layer:
-        shares = {gate: one.shares() for gate, one in self.saturation.items()}
+        """Return the layer's record."""
+        shares = {gate: saturation.shares() for gate, saturation in self.saturation.items()}
         return Layer(
             self.parts,
             self.moments.correlation().reshape(len(self.parts), self.hidden, self.n_properties),
@@ -88,34 +90,36 @@ class _Watched:
 
 
 def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> Seen:
-    """Run the text through the model's embedding and encoder, window by window, its state carried on.
+    """Run the text through the model's embedding and encoder, window by window with carried state.
 
-    A layer's values are recomputed from what it reads, by the cell written out (`Recurrence.exposed`), since fused
-    kernels show no gates.
+    A layer's values are recomputed from its inputs by an explicit cell (`Recurrence.exposed`), since fused kernels do
+    not return their gates.
 
     Args:
-        names: of `properties.PROPERTIES`.
-        shown: tokens from the begin whose values are kept.
+        model: the model.
+        reading: the text.
+        names: names of `properties.PROPERTIES`.
+        shown: number of tokens, from the start, whose values are kept.
 
     Raises:
         HydromelError: the encoder has no recurrent layer.
     """
-    recurrences = [one for one in model.encoder.modules() if isinstance(one, Recurrence)]
+    recurrences = [module for module in model.encoder.modules() if isinstance(module, Recurrence)]
     if not recurrences:
-        raise HydromelError("this run's encoder has no recurrent layer (those of encoder=rnn, gru and lstm are)")
+        raise HydromelError("this run's encoder has no recurrent layer; use a run with encoder=rnn, gru or lstm")
     table = properties.table(reading.text, names)[np.maximum(reading.ends - 1, 0)]
-    watched = [_Watched(one, len(names)) for one in recurrences]
-    at = -1  # the first place is the <eos> before the text: no token of it
-    for values in _exposed(model, reading, recurrences):
-        first, at = at, at + len(values[0])
-        skip = 1 if first < 0 else 0
-        for one, value in zip(watched, values, strict=True):
-            one.add(value[skip:], table[first + skip : at], max(0, shown - first - skip))
-    return Seen(tuple(names), table, [one.layer() for one in watched])
+    sums = [_LayerSums(recurrence, len(names)) for recurrence in recurrences]
+    stop = -1  # the first position is the <eos> before the text, which is not one of its tokens
+    for values in _exposed_windows(model, reading, recurrences):
+        start, stop = stop, stop + len(values[0])
+        skip = 1 if start < 0 else 0
+        for layer_sums, value in zip(sums, values, strict=True):
+            layer_sums.add(value[skip:], table[start + skip : stop], max(0, shown - start - skip))
+    return Seen(tuple(names), table, [layer_sums.layer() for layer_sums in sums])
 
 
-def _exposed(model: Model, reading: Reading, recurrences: list[Recurrence]) -> Iterator[list[Singles]]:
-    """Of each window (n, P, H) a layer, on the host."""
+def _exposed_windows(model: Model, reading: Reading, recurrences: list[Recurrence]) -> Iterator[list[Singles]]:
+    """Yield, for each window, the values (n, P, H) of each layer, on the host."""
     seen: dict[Recurrence, Singles] = {}
 
     def expose(layer: Any, args: Any, options: Any, output: Any) -> None:
@@ -124,10 +128,10 @@ def _exposed(model: Model, reading: Reading, recurrences: list[Recurrence]) -> I
     encoder = cast(Encoder, model.encoder)
     state: State = None if reading.by_line else START
     with ExitStack() as hooks, torch.inference_mode():
-        for one in recurrences:
-            hooks.callback(one.register_forward_hook(expose, with_kwargs=True).remove)
+        for recurrence in recurrences:
+            hooks.callback(recurrence.register_forward_hook(expose, with_kwargs=True).remove)
         for batch in reading.windows(WINDOW):
             moved = batch.to(device_of(model))
             seen.clear()
             _, state = encoder(model.embedding(moved.features), state)
-            yield [seen[one] for one in recurrences]
+            yield [seen[recurrence] for recurrence in recurrences]

@@ -1,4 +1,4 @@
-"""What a classifier may have besides its pooling is batch-invariant too; weights that see their company are found."""
+"""Options of classifiers besides pooling are batch-invariant; weights that depend on the batch are found."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_hidden_layers_smoothing_and_weights_are_batch_invariant() -> None:
     assert report.failures(controls=True)
 
 
-def test_a_loss_over_the_sum_of_a_batch_s_weights_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As torch's `CrossEntropyLoss(weight=...)` divides."""
+def test_a_loss_divided_by_the_batchs_weights_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss divided by the sum of the batch's weights, like torch's `CrossEntropyLoss(weight=...)`."""
 
     def divided(self: WeightedOutput, scores: Tensor, batch: Batch) -> Loss:
         losses = self.losses(scores, batch)

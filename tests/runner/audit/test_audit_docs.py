@@ -1,4 +1,4 @@
-"""docs/audit.md tells what the audit does and found: tables against the code, and its example runs."""
+"""docs/audit.md is current: its tables equal the code, and its example runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TESTED = dict(re.findall(r"(torch|pytorch-crf|transformers) (\d+\.\d+\.\d+)", DO
 
 
 def rows_of(heading: str) -> list[list[str]]:
-    """The cells of the table that begins with `heading`."""
+    """Return the cells of the table that starts with `heading`."""
     lines = DOCS[DOCS.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -34,14 +34,14 @@ def installed(package: str) -> str:
         return "not installed"
 
 
-def test_constants_of_tolerances_are_told() -> None:
+def test_constants_of_tolerances_are_documented() -> None:
     assert f"λ = {tolerance.SAFETY:g}," in DOCS
     assert f"{tolerance.MEASURED_SAFETY:g} times the largest error" in DOCS
     assert metric.ALLOWED == 1e-9
     assert "differ by 10⁻⁹ of their size" in " ".join(DOCS.split())
 
 
-def test_checks_kinds_and_gallery_are_told_as_they_are() -> None:
+def test_checks_kinds_and_gallery_match_the_code() -> None:
     assert dict(rows_of("Check")) == {f"`{name}`": varied for name, varied in CHECKS.items()}
     assert dict(rows_of("Kind")) == {kind: f"{hint[:1].upper()}{hint[1:]}." for kind, hint in HINTS.items()}
     gallery = [(name, module.strip("`"), kind, check.strip("`")) for name, module, kind, check in rows_of("Bug")]
@@ -49,8 +49,8 @@ def test_checks_kinds_and_gallery_are_told_as_they_are() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
-def test_what_it_says_of_the_modules_of_others() -> None:
-    """A fresh audit of each gives the docs' line."""
+def test_the_table_of_other_modules_is_current() -> None:
+    """A new audit of each module gives its line of the table."""
     assert set(TESTED) == {"torch", "pytorch-crf", "transformers"}
     for package, tested in TESTED.items():
         if installed(package) != tested:
@@ -64,7 +64,7 @@ def test_what_it_says_of_the_modules_of_others() -> None:
     assert marks["`nn.BatchNorm1d`", "over padded `(B, C, T)`"] == ["passes", "leaks"]
 
 
-def test_the_example_passes_and_without_lengths_it_fails() -> None:
+def test_the_example_passes_and_fails_without_lengths() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", DOCS, re.S)
     names: dict[str, Any] = {}
     exec(compile(example, "docs/audit.md", "exec"), names)

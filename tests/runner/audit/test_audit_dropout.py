@@ -1,4 +1,4 @@
-"""The audit's check of dropout: on in every layer, and each example's own by its seed."""
+"""The audit's check of dropout: on in every layer, and determined by each example's own seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.ragged.rows import Rows
 
 SMALL = ("task=classify", "features.words.max_size=30", "embedding.size=6", "threads=1")
 CONV = ("encoder=conv", "encoder.filters=4", "batching=padmask")
-QUICK = Options(rows=8, longest=9, modes=(), arithmetics=())  # nothing but the check of dropout
+QUICK = Options(rows=8, longest=9, modes=(), arithmetics=())  # only the check of dropout
 
 
 def verdicts(*overrides: str) -> dict[str, Verdict]:
@@ -28,21 +28,21 @@ def verdicts(*overrides: str) -> dict[str, Verdict]:
     return {one.subject: one for one in report.verdicts}
 
 
-def test_every_strategy_but_the_known_wrong_one_passes_though_dropout_is_off_in_the_config() -> None:
+def test_every_strategy_but_unmasked_passes_although_the_config_has_no_dropout() -> None:
     found = verdicts("encoder=transformer", "encoder.size=8", "encoder.feedforward=8")
     assert {name for name, one in found.items() if one.passed is False} == {"unmasked"}
     assert {"padmask", "packed", "size1", "timestep"} <= {name for name, one in found.items() if one.passed}
 
 
 def by_place(self: Dropout, rows: Rows, seeds: torch.Tensor, layout: Layout) -> Any:
-    """As if a row's seed were its place in the batch."""
+    """A wrong seed: the row's position in the batch."""
     return HONEST(self, rows, torch.arange(rows.n_rows), layout)
 
 
 HONEST = Dropout._keys
 
 
-def test_dropout_by_the_place_in_the_batch_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_by_position_in_the_batch_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dropout, "_keys", by_place)
     one = verdicts(*CONV)["padmask"]
     assert one.passed is False
@@ -57,7 +57,7 @@ def test_a_model_without_dropout_has_no_verdict(monkeypatch: pytest.MonkeyPatch)
     assert (one.passed, one.reason) == (None, "no dropout is on")
 
 
-def test_rates_are_afterwards_as_they_were() -> None:
+def test_rates_are_restored() -> None:
     model = nn.ModuleList([Dropout(0.0), nn.ModuleList([Dropout(0.2)])])
     layers = [one for one in model.modules() if isinstance(one, Dropout)]
     with with_dropout(model, 0.5):

@@ -31,9 +31,9 @@ def test_characters_are_batch_invariant(embedding: str) -> None:
     assert {one.check for one in report.failures(controls=True)} >= {"company", "width", "content", "nan", "dropout"}
 
 
-def test_a_composition_that_sees_how_long_other_words_are_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_composition_that_depends_on_other_words_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def leaking(x: Ragged) -> Tensor:
-        """The mean of each row, zeros behind its end among them."""
+        """The mean of each row, including the zeros after its end."""
         return x.pad().values.mean(dim=1)
 
     monkeypatch.setattr(char, "max_pool", leaking)

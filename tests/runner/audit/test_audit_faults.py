@@ -1,4 +1,4 @@
-"""Failed verdicts as a reader meets them: put together by fault, the same on the console, in a page and in a test."""
+"""Failed verdicts grouped by fault, the same on the console, in a page and in a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def failed(check: str, finding: Finding, subject: str = "Tagger", mode: str = "e
     return Verdict(subject, check, mode, False, share, finding)
 
 
-def test_a_test_gets_what_the_console_tells(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_test_message_equals_the_console_output(capsys: pytest.CaptureFixture[str]) -> None:
     verdicts = [failed(check, LEAK, mode=mode) for mode in ("eval", "train") for check in ("company", "nan")]
     report = Report("Tagger", verdicts)
     with pytest.raises(AssertionError) as caught:
@@ -40,34 +40,34 @@ def test_a_test_gets_what_the_console_tells(capsys: pytest.CaptureFixture[str]) 
     Report("Tagger", [Verdict("Tagger", "company", "eval", True)]).raise_if_failed()
 
 
-def test_a_size_is_the_largest_that_is_a_number() -> None:
-    lost = replace(LEAK, size=math.inf, detail="It is lost.")
+def test_a_faults_size_is_the_largest_finite_one() -> None:
+    lost = replace(LEAK, size=math.inf, detail="It is NaN.")
     small = replace(LEAK, size=0.1, detail="It is small.")
     found = [failed("company", small), failed("huge", LEAK), failed("nan", lost)]
     (fault,) = faults(found)
     assert fault.finding is LEAK
     assert fault.checks == ["company", "huge", "nan"]
     (fault,) = faults(found[2:])
-    assert "output is lost: NaN or infinite (rows 0, 2" in fault.lines[0]
+    assert "output is NaN or infinite (rows 0, 2" in fault.lines[0]
     (fault,) = faults([failed("extremes", replace(lost, quantity="error"))])
     assert "error is an error (rows" in fault.lines[0]
 
 
 @pytest.mark.parametrize("kind", [kinds.STATE, kinds.RANDOM])
-def test_what_follows_a_state_is_not_told_apart(kind: str) -> None:
+def test_failures_after_kept_state_are_one_fault(kind: str) -> None:
     loss = Finding("loss", kinds.LOSS, "loss", (0,), 1.0, 1e-14, "It is averaged.")
     kept = replace(KEPT, kind=kind)
     found = [failed("repeat", kept), failed("order", LEAK), failed("loss", loss), failed("company", LEAK)]
     (fault,) = faults(found)
     assert fault.finding is kept
     assert fault.lines[0].endswith("; order, loss, company fail with it")
-    other = failed("order", LEAK, subject="padmask")  # of another strategy
+    other = failed("order", LEAK, subject="padmask")  # another strategy
     assert [one.subjects for one in faults([*found, other])] == [["Tagger"], ["padmask"]]
-    before = [failed("order", LEAK), failed("repeat", kept, mode="train")]  # seen without it
+    before = [failed("order", LEAK), failed("repeat", kept, mode="train")]  # found before the state
     assert [one.finding.kind for one in faults(before)] == [kinds.VALUE_LEAK, kind]
 
 
-def test_loss_and_metric_follow_a_module_and_stand_alone_without() -> None:
+def test_loss_and_metric_follow_a_module_fault_or_are_faults_themselves() -> None:
     loss = Finding("loss", kinds.LOSS, "loss", (0,), 1.0, 1e-14, "It is averaged.")
     (fault,) = faults([failed("company", LEAK), failed("loss", loss)])
     assert fault.after == ["loss"]
@@ -75,7 +75,7 @@ def test_loss_and_metric_follow_a_module_and_stand_alone_without() -> None:
     assert (fault.finding, fault.after) == (loss, [])
 
 
-def test_a_page_names_the_module_and_tells_facts_plainly() -> None:
+def test_a_page_names_the_module_and_the_facts() -> None:
     shares = [[0.0, math.inf], [5.0, 0.5]]
     heats = [Heat("Tagger", "company", "eval", 2, ["lstm", "score"], ["a", "b"], shares)]
     heats.append(Heat("packed", "company", "eval", 2, ["lstm", "score"], ["a", "b"], [[0.0, 0.0], [0.0, 0.0]]))
@@ -88,7 +88,7 @@ def test_a_page_names_the_module_and_tells_facts_plainly() -> None:
     assert "lengths: 0, 1, 7 · arithmetics: float64, bf16 · seconds: 1.2<" in page
 
 
-def test_json_of_a_size_that_is_no_number() -> None:
+def test_json_of_a_size_that_is_not_finite() -> None:
     report = Report("Tagger", [failed("nan", replace(LEAK, size=math.inf))])
     (made,) = json.loads(as_json(report.as_dict()), parse_constant=pytest.fail)["verdicts"]
     assert made["worst"] is made["finding"]["size"] is None

@@ -1,4 +1,4 @@
-"""What a reviewer broke once: outputs of several parts, random answers, wrong adapters, zeros, float32 inside, ..."""
+"""Cases from reviews: outputs of several parts, random outputs, wrong adapters, zeros, float32 inside, ..."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def collate(some: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
 
 
 class Scores(nn.Module):
-    """Right by itself; `then` makes the output of the scores (B, T, 3) and the mask."""
+    """A correct module; `then` computes the output from the scores (B, T, 3) and the mask."""
 
     def __init__(self, then: Callable[[Tensor, Tensor], Any] = lambda y, mask: y) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ def test_losses_of_single_examples_are_compared() -> None:
     audit_module(Scores(), rows(), collate, loss=per_row).raise_if_failed()
     padded = audit_module(Scores(), rows(), collate, loss=lambda output, some: output.pow(2).sum((1, 2)))
     assert not padded.passed
-    with pytest.raises(HydromelError, match=r"loss gave a tensor of shape \(\d, 3\)"):
+    with pytest.raises(HydromelError, match=r"loss returned a tensor of shape \(\d, 3\)"):
         audit_module(Scores(), rows(), collate, loss=lambda output, some: output.sum(1))
 
 
@@ -95,45 +95,48 @@ class Nothing:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"modes": ()}, r"modes=\(\): give a tuple of eval, train"),
-        ({"modes": "eval"}, "modes='eval': give a tuple"),
-        ({"modes": ("evaluate",)}, "give a tuple of eval, train"),
-        ({"arithmetics": ("float16",)}, "give a tuple of float64, float32, bf16, fp16"),
+        ({"modes": ()}, r"modes=\(\); pass a tuple of eval, train"),
+        ({"modes": "eval"}, "modes='eval'; pass a tuple"),
+        ({"modes": ("evaluate",)}, "pass a tuple of eval, train"),
+        ({"arithmetics": ("float16",)}, "pass a tuple of float64, float32, bf16, fp16"),
         ({"arithmetics": "float32"}, "arithmetics='float32'"),
-        ({"metric": Nothing}, "metric.compute gave no number"),
+        ({"metric": Nothing}, r"metric.compute\(\) returned no number"),
         ({"metric": Nothing()}, "metric"),
         ({"loss": lambda output, some: 1 / 0}, "loss raised ZeroDivisionError"),
         ({"answers": lambda output, lengths: 5}, "answers"),
         ({"decode": lambda output, lengths: output.nope}, "decode raised AttributeError"),
     ],
 )
-def test_what_is_given_wrongly_is_one_line(options: dict[str, Any], expected: str) -> None:
+def test_wrong_arguments_are_errors_of_one_line(options: dict[str, Any], expected: str) -> None:
     with pytest.raises(HydromelError, match=expected):
         audit_module(Scores(), rows(), collate, **options)
 
 
-def test_a_collate_function_that_pads_as_it_likes_is_told() -> None:
+def test_a_collate_function_that_ignores_padding_is_an_error() -> None:
     def own_width(some: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
         return Padding(1, padding.fill).stack(some), Padding().mask([len(row) for row in some])
 
     def own_content(some: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
         return Padding(padding.widen).stack(some), padding.mask([len(row) for row in some])
 
-    for wrong, expected in ((own_width, "does not pad to the width"), (own_content, "does not put padding.fill")):
+    for wrong, expected in (
+        (own_width, "does not pad to the requested width"),
+        (own_content, "does not write padding.fill"),
+    ):
         with pytest.raises(HydromelError, match=expected):
             audit_module(Scores(), rows(), wrong)
-    with pytest.raises(HydromelError, match="collate gave a list"):
+    with pytest.raises(HydromelError, match="collate returned a list"):
         audit_module(Scores(), rows(), lambda some, padding: list(collate(some, padding)))
     with pytest.raises(HydromelError, match="collate raised TypeError"):
         audit_module(Scores(), rows(), lambda some: some)  # type: ignore[arg-type, misc]
 
 
-def test_no_module() -> None:
-    with pytest.raises(HydromelError, match=r"module is a function; give a torch\.nn\.Module"):
+def test_a_function_is_no_module() -> None:
+    with pytest.raises(HydromelError, match=r"module is a function; pass a torch\.nn\.Module"):
         audit_module(lambda x, mask: x, rows(), collate)  # type: ignore[arg-type]
 
 
-def test_answers_that_are_all_zero() -> None:
+def test_outputs_that_are_all_zero() -> None:
     zero = Scores()
     nn.init.zeros_(zero.score.weight)
     nn.init.zeros_(zero.score.bias)
@@ -151,7 +154,7 @@ def test_float32_inside_is_measured_by_float32() -> None:
     assert not leak.passed
 
 
-def test_random_answers_are_called_so() -> None:
+def test_random_outputs_are_reported() -> None:
     report = audit_module(Scores(lambda y, mask: y + torch.randn_like(y)), rows(), collate)
     assert set(kinds_of(report)) == {kinds.RANDOM}
 
@@ -162,11 +165,11 @@ def test_random_answers_are_called_so() -> None:
             return F.dropout(self.score(x), self.drop_rate, self.training)
 
     module = Dropping()
-    module.drop_rate = 0.5  # of the module itself: turned off by its name
+    module.drop_rate = 0.5  # an attribute of the module itself, set to 0 because of its name
     audit_module(module, rows(), collate).raise_if_failed()
 
 
-def test_what_is_kept_in_lists_and_by_batch_size() -> None:
+def test_state_in_lists_and_by_batch_size_is_found() -> None:
     class Keeps(Scores):
         def __init__(self) -> None:
             super().__init__()
@@ -181,8 +184,8 @@ def test_what_is_kept_in_lists_and_by_batch_size() -> None:
     assert ("repeat", kinds.STATE) in [(one.check, one.finding.kind) for one in report.failures() if one.finding]
 
 
-def test_without_padding_no_padding_is_blamed() -> None:
-    attention = nn.MultiheadAttention(SIZE, 2)  # batch_first is forgotten
+def test_padding_is_not_blamed_without_padding() -> None:
+    attention = nn.MultiheadAttention(SIZE, 2)  # without batch_first
 
     class Forgotten(Scores):
         def __init__(self) -> None:
@@ -197,7 +200,7 @@ def test_without_padding_no_padding_is_blamed() -> None:
     assert found["neighbours"] == kinds.NEIGHBOURS
 
 
-def test_ids_that_are_told_by_their_value() -> None:
+def test_padding_recognised_by_its_id() -> None:
     class Known(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""`audit_module`, as other people's tests use it: adapters, errors, what is compared, what is left behind."""
+"""`audit_module` as used in other projects' tests: adapters, errors, compared quantities, restored state."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def findings(report: Report) -> set[tuple[str, str, str]]:
     }
 
 
-def test_a_right_module_passes_every_check_in_both_modes() -> None:
+def test_a_correct_module_passes_every_check_in_both_modes() -> None:
     report = audit_module(Pool(), examples(), collate)
     report.raise_if_failed()
     assert report.passed
     told = {(one.check, one.mode) for one in report.verdicts if one.passed}
     made = ("repeat", "neighbours", "order", "duplicates", "company", "extremes", "width", "content", "huge", "nan")
     assert told >= {(check, mode) for check in (*made, "float32") for mode in ("eval", "train")}
-    assert next(one for one in report.verdicts if one.check == "dropout").passed is None  # it has none
+    assert next(one for one in report.verdicts if one.check == "dropout").passed is None  # the module has no dropout
 
 
 @pytest.mark.parametrize("leak", [1e-9, 1e-3, 1.0])
@@ -70,7 +70,7 @@ def test_a_leak_of_any_size_is_found(leak: float) -> None:
 
 def test_gradients_are_compared_where_outputs_agree() -> None:
     class Detached(nn.Module):
-        """Right answers; but a row passes its gradient on only where it is as long as the widest."""
+        """Correct outputs, but a row passes on its gradient only if it is as long as the longest one."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -88,7 +88,7 @@ def test_gradients_are_compared_where_outputs_agree() -> None:
     }
 
 
-def test_code_between_modules_is_that_of_the_module_that_calls_and_not_of_a_list() -> None:
+def test_code_between_modules_is_attributed_to_the_calling_module() -> None:
     class Averaging(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -102,7 +102,7 @@ def test_code_between_modules_is_that_of_the_module_that_calls_and_not_of_a_list
     assert ("width", "Averaging", kinds.WIDTH) in findings(report)
 
 
-def test_the_module_is_left_as_it_was() -> None:
+def test_the_module_is_unchanged() -> None:
     module = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 2))
     module[2].eval()
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -131,7 +131,7 @@ def test_arguments_by_name_and_padding_on_the_left() -> None:
 
     some = examples((4, 2, 7, 2, 1))
     audit_module(LastToken(), some, by_name, left_padding=True).raise_if_failed()
-    assert not audit_module(LastToken(), some, by_name).passed  # the last place is padding there
+    assert not audit_module(LastToken(), some, by_name).passed  # the last position is padding there
 
 
 def test_loss_decode_and_metric() -> None:
@@ -189,7 +189,7 @@ def test_loss_decode_and_metric() -> None:
     assert any(one.finding.quantity == "prediction" for one in wrong.failures() if one.finding)
 
 
-def test_what_a_module_cannot_take_is_a_finding_not_a_crash() -> None:
+def test_an_error_of_the_module_is_a_finding() -> None:
     class Picky(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -212,14 +212,14 @@ def test_errors_of_the_adapter() -> None:
     with pytest.raises(HydromelError, match="at least two examples, got 1"):
         audit_module(Pool(), examples((3,)), collate)
     with pytest.raises(
-        HydromelError, match=r"cannot tell which piece of part 1 of the output .*shapes .*; give answers="
+        HydromelError, match=r"cannot split tensor 1 of the output into examples .*shapes .*; pass answers="
     ):
         audit_module(nn.Flatten(0), examples(), lambda rows, padding: padding.stack(rows))
-    with pytest.raises(HydromelError, match="answers gave 1 tensors for"):
+    with pytest.raises(HydromelError, match="answers returned 1 tensors for"):
         audit_module(Pool(), examples(), collate, answers=lambda output, lengths: [output])
 
 
-def test_padding_stacks_what_collate_functions_need() -> None:
+def test_padding_stack_and_mask() -> None:
     rows = [torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0], [5.0, 6.0]])]
     assert Padding().stack(rows).tolist() == [[[1, 2], [0, 0]], [[3, 4], [5, 6]]]
     assert Padding(left=True).stack(rows).tolist() == [[[0, 0], [1, 2]], [[3, 4], [5, 6]]]
@@ -251,7 +251,7 @@ NO_KERNEL = "could not create a primitive descriptor for the LSTM forward propag
 
 
 class NoHalf(Pool):
-    """As torch's LSTM on a processor without AVX-512: there is no kernel in half precisions."""
+    """A module without a kernel in half precisions, such as torch's LSTM on a processor without AVX-512."""
 
     def __init__(self, lacks: tuple[torch.dtype, ...], leak: float = 0.0) -> None:
         super().__init__(leak)
@@ -263,7 +263,7 @@ class NoHalf(Pool):
         return super().forward(x, mask)
 
 
-def test_what_this_machine_cannot_run_is_no_fault_of_the_model() -> None:
+def test_a_missing_kernel_is_no_fault_of_the_model() -> None:
     report = audit_module(NoHalf((torch.bfloat16,)), examples(), collate, arithmetics=("float32", "bf16"))
     report.raise_if_failed()
     assert report.passed
@@ -276,17 +276,17 @@ def test_what_this_machine_cannot_run_is_no_fault_of_the_model() -> None:
     assert 'class="not-run"' in page(report)
 
 
-def test_a_leak_is_told_beside_what_was_not_run() -> None:
+def test_a_leak_is_reported_with_checks_that_were_not_run() -> None:
     report = audit_module(NoHalf((torch.bfloat16,), leak=1.0), examples(), collate, arithmetics=("bf16",))
     assert len(report.not_run) == 2
     assert not report.passed
     assert "NOT batch-invariant" in closing(report)[-1]
 
 
-def test_an_audit_that_could_check_nothing_does_not_pass() -> None:
+def test_an_audit_without_any_check_does_not_pass() -> None:
     report = audit_module(NoHalf((torch.float64, torch.float32)), examples(), collate)
     assert not report.failures()
     assert not report.passed
-    assert closing(report)[-1] == "Undecided: no check was made."
-    with pytest.raises(AssertionError, match="no check was made"):
+    assert closing(report)[-1] == "Undecided: no check was run."
+    with pytest.raises(AssertionError, match="no check was run"):
         report.raise_if_failed()

@@ -1,4 +1,4 @@
-"""What stands between the layers of a stack, done wrong, is found and named; done right, it passes."""
+"""Operations between the layers of a stack: wrong ones are found and named, correct ones pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_stacks_are_batch_invariant(encoder: str) -> None:
 
 
 def mask_of_the_batch(self: LockedDropout, x: Ragged) -> Ragged:
-    """All rows lose what the batch's first row loses."""
+    """Dropout with the mask of the batch's first row for all rows."""
     if not self.training or self.dropout.p == 0.0 or x.rows.n_rows == 0:
         return x
     ones = torch.ones(x.rows.n_rows, x.values.shape[-1])
@@ -43,7 +43,7 @@ def mask_of_the_batch(self: LockedDropout, x: Ragged) -> Ragged:
 
 
 def norm_of_rows(self: Joint, before: Ragged, after: Ragged) -> Ragged:
-    """Mean and variance over all places of a row, padding among them."""
+    """Normalisation by mean and variance over all positions of a row, including padding."""
     values = after.pad().values
     mean, variance = values.mean(dim=(1, 2), keepdim=True), values.var(dim=(1, 2), keepdim=True)
     normed = Ragged((values - mean) / (variance + 1e-5).sqrt(), after.rows, "padded")
@@ -51,7 +51,7 @@ def norm_of_rows(self: Joint, before: Ragged, after: Ragged) -> Ragged:
 
 
 def shifted_shortcut(self: Joint, before: Ragged, after: Ragged) -> Ragged:
-    """Each place is joined with the input of the place before it: the first of a row with its neighbour's last."""
+    """Concatenation with the previous position's input: a row's first token gets the last one of the row before."""
     x, y = before.filled(0.0), after.filled(0.0)
     return after.with_values(self.norm(self.project(x).roll(1, dims=0) + y))
 
@@ -64,7 +64,7 @@ def shifted_shortcut(self: Joint, before: Ragged, after: Ragged) -> Ragged:
         (Joint, "forward", shifted_shortcut, "packed", "order", "encoder.joints.0 (Joint)"),
     ],
 )
-def test_broken_twins_are_found(
+def test_broken_layers_are_found(
     broken: type, method: str, wrong: Callable[..., Ragged], batching: str, check: str, named: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

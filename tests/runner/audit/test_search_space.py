@@ -1,4 +1,4 @@
-"""Every task x encoder x strategy of configs/, and their options: found by glob, audited small, all batch-invariant."""
+"""Every task x encoder x strategy of configs/ and their options, found by glob, are batch-invariant at small sizes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tasks.classify import Pooling
 CONFIGS = Path(__file__).parents[3] / "configs"
 TASKS = sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml"))
 ENCODERS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml"))
-CHOOSES = {"auto"}  # one of the others
+CHOOSES = {"auto"}  # a choice among the others
 STRATEGIES = {path.stem for path in (CONFIGS / "batching").glob("*.yaml")} - CHOOSES
-PER_ROW = {"bow"}  # encoders of one vector a row
-WITH_TASK_OPTIONS = {"rnn", "conv"}  # the others are alike to a task; `hydromel-audit --every` takes them all
-NO_CONTEXT = {"none"}  # encoders to which padding is nothing, whether it is known or not
+PER_ROW = {"bow"}  # encoders with one vector per row
+WITH_TASK_OPTIONS = {"rnn", "conv"}  # to a task the others are equivalent; `hydromel-audit --every` audits all
+NO_CONTEXT = {"none"}  # encoders that padding does not affect, with or without a mask
 REASONS = (
     "so it cannot predict each next token",
     "task=tag needs one vector per token",
@@ -33,7 +33,8 @@ REASONS = (
 
 
 def assert_batch_norm_alone_is_blamed(report: Report) -> None:
-    """In training alone; one row at a time, what it learned from rows before shows where rows are too short."""
+    """Batch norm fails in training only, and no other module is blamed."""
+    # `update` may fail too: batches of one row that are too short use statistics of earlier rows.
     failures = [one for one in report.failures() if one.check != "update"]
     assert {one.mode for one in failures} == {"train"}
     blamed = {one.finding.module for one in failures if one.finding and one.subject == "padmask"}
@@ -46,7 +47,7 @@ def test_every_combination_is_batch_invariant(task: str, encoder: str) -> None:
     torch.set_num_threads(1)
     reports = []
     overrides = [f"task={task}", f"encoder={encoder}"]
-    # of all encoders together: blstm is rnn with cell=lstm, and need not be audited twice
+    # among all encoders: blstm is rnn with cell=lstm, which is audited once
     chosen = [options for options in combinations(overrides[:1]) if options[1] == overrides[1]]
     if encoder not in WITH_TASK_OPTIONS:
         chosen = [options for options in chosen if not any(option.startswith("task.") for option in options)]
@@ -68,7 +69,7 @@ def test_every_combination_is_batch_invariant(task: str, encoder: str) -> None:
     assert bool(reports) == (encoder not in PER_ROW or task == "classify")
 
 
-def test_combinations_hold_each_pooling_and_unit_once() -> None:
+def test_combinations_include_each_pooling_and_unit_once() -> None:
     found = combinations(["task=classify", "encoder=conv"])
     pools = {one for chosen in found for one in chosen if one.startswith("task.pooling=")}
     assert pools == {f"task.pooling={one}" for one in set(get_args(Pooling)) - {"max"}}
@@ -76,11 +77,11 @@ def test_combinations_hold_each_pooling_and_unit_once() -> None:
     assert len(found) == len(set(found))
     assert ("task=lm", "encoder=gru", "task.unit=stream") in combinations(["task=lm"])
     chosen = combinations(["task=classify", "encoder=conv", "task.pooling=min"])
-    assert not any("task.pooling" in one for options in chosen for one in options)  # what is given stays
+    assert not any("task.pooling" in one for options in chosen for one in options)  # given overrides stay fixed
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
-def test_a_transformer_that_remembers_a_stream_is_batch_invariant(positions: str) -> None:
+def test_a_transformer_with_memory_over_a_stream_is_batch_invariant(positions: str) -> None:
     torch.set_num_threads(1)
     stream = ["task=lm", "task.unit=stream", "encoder=transformer", "encoder.memory=5", "encoder.layers=1"]
     report = next(audit_space([*stream, f"encoder.positions={positions}"])).report

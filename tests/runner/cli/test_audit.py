@@ -184,7 +184,7 @@ def test_the_verdict_is_told_though_its_file_cannot_be_written(
 
 def test_the_gallery_as_the_command_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--gallery", "--json", str(tmp_path / "gallery.json")]) == 0
-    assert "20 of 20 caught, 20 named rightly; 20 mended twins pass" in capsys.readouterr().out
+    assert "20 of 20 caught, 20 named correctly; 20 fixed twins pass" in capsys.readouterr().out
     made: list[dict[str, Any]] = json.loads((tmp_path / "gallery.json").read_text(encoding="utf-8"))
     assert len(made) == 20
     assert all(one["caught"] and one["named"] and one["twin_passes"] for one in made)

@@ -215,9 +215,9 @@ def test_bad_input_is_answered_in_one_line(
     transformer = trained(tmp_path / "transformer", *text, "embedding.size=8", "encoder.heads=2")
     run = f"run={characters}"
     cases: list[tuple[str, list[str], str]] = [
-        ("", [run], "stdin: there is no text to look at"),
-        ("\n\n", [run], "stdin: there is no text to look at"),
-        ("ЖЖ\nЖ", [run], "stdin: the run knows none of its 3 characters"),
+        ("", [run], "stdin: the text has no tokens"),
+        ("\n\n", [run], "stdin: the text has no tokens"),
+        ("ЖЖ\nЖ", [run], "stdin: all of its 3 characters are unknown to the run"),
         (TEXT, [run, "--feature", "quote"], "feature 'quote' is unknown (--feature); did you mean 'quotes'?"),
         (TEXT, [run, "--limit", "0"], "'0' is not a whole number from 2"),
         (TEXT, [run, "--split", "test", "--input", "x"], "not allowed with argument"),

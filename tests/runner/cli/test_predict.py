@@ -285,7 +285,7 @@ def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFi
     trained(
         tmp_path / "run", "task=lm", "encoder=gru", "dataset=text", f"data_dir={tmp_path}", *files, "train.epochs=1"
     )
-    assert "task=lm answers nothing about a text" in _line(capfd, str(tmp_path / "run"))
+    assert "task=lm predicts no labels" in _line(capfd, str(tmp_path / "run"))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What each example contributes: the sums are the run's own figures, in the file's order, whatever the strategy."""
+"""Outcomes of examples: their sums give the run's own metrics, in the file's order, under every strategy."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read(folder: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 def text_files(folder: Path) -> list[str]:
-    """A small text, a blank line in it; the overrides that read it."""
+    """Write a small text with a blank line, and return the overrides that read it."""
     label_files(folder)
     for split in ("train", "valid", "test"):
         path = folder / f"{split}.txt"
@@ -69,7 +69,7 @@ def text_files(folder: Path) -> list[str]:
     ],
     ids=["classify", "spans", "iobes", "accuracy", "lines", "stream"],
 )
-def test_sums_are_the_headline_figure(
+def test_sums_give_the_main_metric(
     tmp_path: Path,
     files: Callable[[Path], list[str]],
     options: tuple[str, ...],
@@ -90,10 +90,10 @@ def test_sums_are_the_headline_figure(
     assert tokens.max() - tokens.min() <= 1
 
 
-def test_order_is_the_files_whatever_the_strategy(tmp_path: Path) -> None:
+def test_order_is_that_of_the_file_under_every_strategy(tmp_path: Path) -> None:
     options = [*tag_files(tmp_path), *SMALL, "encoder=rnn", "encoder.hidden=4", "train.max_updates=9"]
     written = {}
-    for strategy in ("padmask", "packed"):  # the same updates, so the same answers
+    for strategy in ("padmask", "packed"):  # the same updates, so the same predictions
         run(tmp_path / strategy, *options, f"batching={strategy}", "batching.batch_size=8")
         written[strategy] = (tmp_path / strategy / run_schema.OUTCOMES).read_bytes()
     assert written["padmask"] == written["packed"]
@@ -107,7 +107,7 @@ def test_order_is_the_files_whatever_the_strategy(tmp_path: Path) -> None:
     assert (tmp_path / "packed" / run_schema.OUTCOMES, None) in artifacts(tmp_path / "packed"), "MLflow gets it"
 
 
-def test_a_figure_that_is_no_sum_has_none(tmp_path: Path) -> None:
+def test_a_metric_that_is_no_sum_has_no_outcomes(tmp_path: Path) -> None:
     run(tmp_path / "run", *label_files(tmp_path), *SMALL, *RNN, "task.quality=macro_f1")
     assert not (tmp_path / "run" / run_schema.OUTCOMES).exists()
 
@@ -117,7 +117,7 @@ TAGS = all_tags(("LOC", "PER"), "IOB1")
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_spans_of_each_row_are_those_of_the_row_alone(data: st.DataObject) -> None:
+def test_spans_of_each_row_equal_those_of_the_row_alone(data: st.DataObject) -> None:
     pair = st.tuples(*[st.integers(0, len(TAGS) - 1)] * 2)
     rows = data.draw(st.lists(st.lists(pair, max_size=6), min_size=1, max_size=5))
     task, vocabs = tag(span_scheme="IOB1"), {"target": Vocab(tuple(TAGS), unk=None)}
@@ -139,7 +139,7 @@ def whole(rows: list[list[tuple[int, int]]]) -> Any:
 
 
 @given(st.integers(1, 5000))
-def test_blocks_are_the_text_in_nearly_equal_parts(n_tokens: int) -> None:
+def test_blocks_split_the_text_into_nearly_equal_parts(n_tokens: int) -> None:
     lengths = blocks(n_tokens)
     assert lengths.sum() == n_tokens
     assert lengths.max() - lengths.min() <= 1

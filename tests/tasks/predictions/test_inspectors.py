@@ -216,7 +216,7 @@ def test_a_data_set_that_changed_meanwhile_costs_the_files_not_the_run(
     monkeypatch.setattr("runner.inference.predictions.build", rebuilt)
     run(tmp_path / "run", *files, *SMALL)
     assert caplog.messages == [
-        "no predictions of test are written: dataset=wnut17 is not what it was when the run began"
+        "the predictions of test are not written: dataset=wnut17 has changed since the start of the run"
     ]
     assert not (tmp_path / "run" / run_schema.PREDICTIONS).exists()
     result = json.loads((tmp_path / "run" / run_schema.RESULT).read_text(encoding="utf-8"))

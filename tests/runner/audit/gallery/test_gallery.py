@@ -1,4 +1,4 @@
-"""The audit can fail: each known bug is caught, at the right module, as the right kind; its mended twin passes."""
+"""Each known bug is caught with the expected module and kind, and its fixed twin passes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner.audit.gallery.cases import BUGS, Bug
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_it_is_caught_and_named_and_its_twin_passes(bug: Bug) -> None:
+def test_each_bug_is_caught_and_named_and_its_fixed_twin_passes(bug: Bug) -> None:
     torch.set_num_threads(1)
     report = bug.audit(right=False)
     assert not report.passed
@@ -22,8 +22,8 @@ def test_it_is_caught_and_named_and_its_twin_passes(bug: Bug) -> None:
     bug.audit(right=True).raise_if_failed()
 
 
-def test_the_gallery_holds_what_the_field_gets_wrong() -> None:
+def test_the_gallery_covers_the_kinds() -> None:
     assert len(BUGS) >= 20
     assert len({bug.name for bug in BUGS}) == len(BUGS)
     kinds = {bug.kind for bug in BUGS}
-    assert len(kinds) >= 9  # every kind but those that need no known bug: `error`, neighbours
+    assert len(kinds) >= 9  # all kinds except `error` and neighbours, which have no known bug

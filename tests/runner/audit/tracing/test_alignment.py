@@ -1,4 +1,4 @@
-"""Which part of an output belongs to which example, told from shapes; and how differences are measured."""
+"""The split of outputs into examples by their shapes, and the measure of differences."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_rows_come_back_from_every_layout(name: str) -> None:
+def test_rows_are_recovered_from_every_layout(name: str) -> None:
     part, geometry = LAYOUTS[name]
     how = name.split(",")[0]
     assert how in possible(part, geometry)
@@ -51,12 +51,12 @@ def test_values_of_whole_rows() -> None:
     pooled, states = torch.randn(3, 2), torch.randn(1, 3, 2)
     assert all(map(torch.equal, split(pooled, "rows", geometry), pooled))
     assert all(map(torch.equal, split(states, "states", geometry), states.transpose(0, 1)))
-    table = torch.randn(4, 2)  # one vector a position, the same for all rows
+    table = torch.randn(4, 2)  # one vector for each position, the same for all rows
     assert [len(one) for one in split(table, "steps", geometry)] == list(LENGTHS)
 
 
-def test_what_one_run_leaves_open_another_decides() -> None:
-    """(3, 3): rows by places, or places by rows? A second run with other numbers tells."""
+def test_a_second_run_resolves_an_ambiguous_shape() -> None:
+    """(3, 3) may be rows by positions or positions by rows; a second run of another size decides."""
     square = (torch.zeros(3, 3, 2), Geometry((3, 1, 2), 3))
     assert {"padded", "time_major"} <= possible(*square)
     assert reading([square, (torch.zeros(5, 2, 2), Geometry((5, 1), 5))]) == "time_major"
@@ -64,12 +64,12 @@ def test_what_one_run_leaves_open_another_decides() -> None:
     assert reading([square, (torch.zeros(7, 11), Geometry((5, 1), 5))]) is None
 
 
-def test_what_cannot_be_read_so_is_told() -> None:
+def test_an_impossible_reading_is_an_error() -> None:
     with pytest.raises(ValueError, match="cannot be read as 'padded'"):
         split(torch.zeros(2, 2), "padded", Geometry(LENGTHS, 4))
 
 
-def test_parts_are_found_in_whatever_holds_them() -> None:
+def test_parts_are_found_in_nested_containers() -> None:
     a, b, c = torch.zeros(1), torch.ones(1), RAGGED
     assert [id(one) for one in parts({"x": (a, [b, None, "text"]), "y": c})] == [id(a), id(b), id(c)]
     assert parts(None) == []

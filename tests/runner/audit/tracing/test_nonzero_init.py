@@ -7,7 +7,7 @@ from runner.audit.tracing.nonzero_init import wake
 from runner.cli.audit import main
 
 
-def test_weights_of_zero_are_drawn_and_others_and_padding_stay() -> None:
+def test_zero_weights_are_drawn_and_padding_stays_zero() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(5, 3, padding_idx=0), "linear": nn.Linear(3, 2)})
     nn.init.zeros_(model["table"].weight)  # type: ignore[arg-type]
     before = model["linear"].weight.clone()
@@ -17,6 +17,6 @@ def test_weights_of_zero_are_drawn_and_others_and_padding_stay() -> None:
     assert torch.equal(model["linear"].weight, before)
 
 
-def test_a_linear_model_that_begins_at_zero_is_audited_with_other_weights() -> None:
-    """Its control fails: with weights of zero it could not."""
+def test_a_linear_model_initialised_to_zero_is_audited_with_random_weights() -> None:
+    """The control fails, which it could not with zero weights."""
     assert main(["experiment=svm", "embedding.buckets=50", "cache_dir=null", "threads=1"]) == 0

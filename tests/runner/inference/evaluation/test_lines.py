@@ -1,4 +1,4 @@
-"""Log P of lines: what the model gives token by token, whatever stands beside them and however they are cut."""
+"""Log P of lines equals that of single tokens, for every batch and window."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ EXACT = {"rel": 1e-9, "abs": 1e-9}
 
 
 def expected(run: Trained, words: Sequence[str]) -> float:
-    """-log P of the words and what follows the last, from probabilities of the whole line."""
+    """Return -log P of the words and the line's end, from the probabilities of the whole line."""
     log_p, ids = log_p_of(run, words), run.vocabs["target"].ids
     return -sum(float(log_p[place, ids.get(word, 1)]) for place, word in enumerate([*words, EOS]))
 
 
 @pytest.fixture(params=[(2048, 16_384), (3, 16_384), (3, 4), (1, 1)])
 def _windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of a line, and tokens of all lines at once: all of them, or few."""
+    """Test large and small windows of a line, and numbers of tokens per batch."""
     monkeypatch.setattr(module, "WINDOW", request.param[0])
     monkeypatch.setattr(module, "TOKENS", request.param[1])
 
@@ -54,7 +54,7 @@ def test_lines_by_themselves(encoder: str) -> None:
 @pytest.mark.usefixtures("_windows")
 @pytest.mark.parametrize("encoder", ["lstm", "conv", "transformer"])
 def test_a_text_with_its_context(encoder: str) -> None:
-    """The same by calls of any number of lines: log P of line k is that of k lines less that of k - 1."""
+    """log P of line k is that of k lines minus that of k - 1 lines, for any number of lines per call."""
     memory = ["encoder.memory=4"] if encoder == "transformer" else []
     run = trained(encoder, "task.unit=stream", *memory)
     tokens = [word for line in TEXT for word in (*line.split(" "), EOS) if word]
@@ -69,7 +69,7 @@ def test_a_text_with_its_context(encoder: str) -> None:
         assert [one.tokens for one in found] == lengths.tolist()
 
 
-def test_characters_are_words_too() -> None:
+def test_characters_are_also_counted_as_words() -> None:
     run = trained("lstm", "dataset.unit=char", words=("a", "b", " ", "é"))
     (one,) = LineScorer(language_model(run), False, 1).score(["é  ab x"])
     assert (one.tokens, one.unknown, one.words, one.characters) == (8, 1, 4, 8)
@@ -77,7 +77,7 @@ def test_characters_are_words_too() -> None:
 
 
 def test_an_enormous_line_is_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the lines beside it: the model never gets more tokens at once than it may."""
+    """The model never reads more tokens at once than allowed, including other lines of the batch."""
     run, sizes = trained("lstm"), []
     monkeypatch.setattr(module, "WINDOW", 64)
     monkeypatch.setattr(module, "TOKENS", 128)
@@ -89,7 +89,7 @@ def test_an_enormous_line_is_read_in_windows(monkeypatch: pytest.MonkeyPatch) ->
     assert found[1].nats == pytest.approx(expected(run, text[1].split()), **EXACT)
 
 
-def test_what_cannot_be_read_in_windows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_cannot_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WINDOW", 4)
     run = trained("lstm")
     monkeypatch.setattr(run.model.encoder, "forward", lambda x, state: (x.map(lambda v: v.new_zeros(len(v), 6)), None))
@@ -103,17 +103,17 @@ def test_what_cannot_be_read_in_windows_is_said(monkeypatch: pytest.MonkeyPatch)
     ).double()
     with pytest.raises(HydromelError, match="at most 4 tokens"):
         LineScorer(language_model(run), False, 2).score(["a b c a"])
-    with pytest.raises(HydromelError, match="earlier windows"):
+    with pytest.raises(HydromelError, match="cannot read a text in windows"):
         LineScorer(language_model(run), True, 2)
 
 
-def test_what_has_no_probability_is_said() -> None:
+def test_texts_without_a_probability() -> None:
     with pytest.raises(HydromelError, match="run: the text has the token <pad>"):
         LineScorer(language_model(trained("lstm")), False, 2).score(["a", "b <pad> c"])
 
 
 def test_figures_of_a_worked_case() -> None:
-    """Probabilities 1/4, 1/3, 1/4, 1/3 of the tokens of two words of 4 characters in all, as in the golden case."""
+    """Two words of 4 characters in all, with token probabilities 1/4, 1/3, 1/4, 1/3, as in the golden case."""
     nats = -torch.tensor([1 / 4, 1 / 3, 1 / 4, 1 / 3], dtype=torch.float64).log()
     parts = [Tally(float(one), 1, 0, place % 2, place) for place, one in enumerate(nats)]
     figures = sum(parts, start=Tally()).figures()

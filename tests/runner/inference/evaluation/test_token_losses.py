@@ -1,4 +1,4 @@
-"""Losses of a split's tokens: each once, in the split's order, whatever the strategy, its layout and its windows."""
+"""Losses of a split's tokens: each once, in the split's order, for every strategy, layout and window."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def split_of(run: Trained) -> Batch:
 
 
 def reference(run: Trained, rows: list[Batch]) -> torch.Tensor:
-    """(N,) losses of rows that are read one after another, each whole and by itself."""
+    """Return (N,) losses of rows that are read one at a time, each whole."""
     head: Head = run.model.head  # type: ignore[assignment]
     with torch.inference_mode():
         return torch.cat([head.losses(run.model(one, None)[0], one).tokens() for one in rows])  # type: ignore[union-attr]
@@ -54,8 +54,8 @@ def test_rows(encoder: str, strategy: str) -> None:
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("streams", [1, 4, 7])
 @pytest.mark.parametrize("encoder", ["lstm", "transformer", "conv"])
-def test_a_stream_in_windows_is_the_stream_whole(encoder: str, streams: int, layout: str) -> None:
-    """Uneven streams, of which each begins without context, and windows of any length."""
+def test_a_stream_in_windows_equals_the_whole_stream(encoder: str, streams: int, layout: str) -> None:
+    """Streams of different lengths, each starting without context, and windows of any length."""
     run = trained(encoder, "task.unit=stream", *(["encoder.memory=4"] if encoder == "transformer" else []))
     split = split_of(run)
     per_stream = -(-split.real_tokens // streams)

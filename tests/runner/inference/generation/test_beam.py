@@ -1,4 +1,4 @@
-"""Beam search: wide enough it is exhaustive, of width one it is greedy, and company changes nothing."""
+"""Beam search: exhaustive if wide enough, greedy at width 1, and independent of other prompts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_of(encoder: str, unit: str) -> Trained:
 
 @lru_cache
 def everything(encoder: str, unit: str, text: str) -> dict[tuple[int, ...], float]:
-    """log P of every continuation of up to LONGEST tokens, by evaluating each; an end that comes is its last token."""
+    """Return log P of every continuation of up to LONGEST tokens, evaluated one by one; `<eos>` is the last token."""
     run = run_of(encoder, unit)
     vocab = run.vocabs["target"]
     ends = unit == "line"
@@ -74,7 +74,7 @@ def test_a_beam_of_one_is_greedy(encoder: str, unit: str, alpha: float) -> None:
 
 @pytest.mark.parametrize("encoder", ["lstm", "transformer", "conv"])
 @pytest.mark.parametrize("beam", [Beam(3, 0.0, 3), Beam(4, 1.0, 2)])
-def test_company_changes_no_hypothesis(encoder: str, beam: Beam) -> None:
+def test_other_prompts_change_no_hypothesis(encoder: str, beam: Beam) -> None:
     texts = ["a b c a b c a b c", "", "b", "c c", "a"]
     together = search(encoder, "line", texts, beam, 7)
     alone = [search(encoder, "line", [text], beam, 7)[0] for text in texts]
@@ -84,8 +84,8 @@ def test_company_changes_no_hypothesis(encoder: str, beam: Beam) -> None:
         assert len(mine) == beam.n_best
 
 
-def test_a_narrow_beam_is_what_a_plain_loop_finds() -> None:
-    """Extend every hypothesis, keep the best that there is room for, set those aside that end."""
+def test_a_narrow_beam_equals_a_plain_loop() -> None:
+    """Reference implementation: extend every hypothesis, keep the best that fit, set finished ones aside."""
     run = run_of("lstm", "line")
     for text, found in zip(PROMPTS, search("lstm", "line", PROMPTS, Beam(3, 0.5, 3), 5), strict=True):
         live: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
@@ -103,7 +103,7 @@ def test_a_narrow_beam_is_what_a_plain_loop_finds() -> None:
 
 
 def test_hypotheses_that_can_no_longer_win_cost_nothing() -> None:
-    """A wide beam over many steps, of which one answer is wanted, reads fewer tokens than one that shows all."""
+    """A wide beam over many steps reads fewer tokens with n_best=1 than with all hypotheses."""
     run = trained("lstm")
     model = language_model(run)
     read: list[int] = []
@@ -118,7 +118,7 @@ def test_hypotheses_that_can_no_longer_win_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 3.0, -1.0])
-def test_the_bound_is_the_best_that_can_still_be_scored(alpha: float) -> None:
+def test_the_bound_is_the_highest_reachable_score(alpha: float) -> None:
     beam = Beam(1, alpha, 1)
     for length, most in itertools.combinations(range(9), 2):
         best = max(beam.score(-4.2, longer) for longer in range(length + 1, most + 1))

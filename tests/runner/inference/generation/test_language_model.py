@@ -1,4 +1,4 @@
-"""Prompts are what the task makes of the same text, whatever its tokens are; and models that cannot be gone on from."""
+"""Prompts equal the encoding of the same text by the task; models that cannot generate raise an error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Corpus:
 
 
 def inputs_of(run: Trained, lines: list[list[str]]) -> dict[str, list[int]]:
-    """Ids of a text in training; new words get theirs as anywhere."""
+    """Return the ids of a text as in training, including new words."""
     table = pa.table({"tokens": pa.array(lines, pa.list_(pa.string()))})
     vocabs = admit(run.model, run.vocabs, run.features, table)
     batch = run.task.encode(columns_of(table, run.features, vocabs), table, vocabs)
@@ -38,7 +38,7 @@ def inputs_of(run: Trained, lines: list[list[str]]) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("features", ["words", "words_chars", "[words,casing,suffix]"])
-def test_prompts_are_what_training_reads(features: str) -> None:
+def test_prompts_are_read_as_in_training(features: str) -> None:
     minimum = ["features.chars.min_count=1"] if features == "words_chars" else []
     run = trained("none", "task.unit=stream", f"features={features}", *minimum)
     texts = ["a b\nc a\n", "", "b Z b", "\n", "c"]
@@ -91,14 +91,14 @@ def test_pieces_of_words() -> None:
         (Text("word", MERGES), ["Ġlow", "Ã", EOS], "", ["low", "", "�", "\n"]),
     ],
 )
-def test_what_is_written_for_each_token(text: Text, tokens: list[str], behind: str, expected: list[str]) -> None:
+def test_text_of_each_token(text: Text, tokens: list[str], behind: str, expected: list[str]) -> None:
     assert list(text.pieces(tokens, behind)) == expected
-    # and nothing waits for more tokens than it needs
+    # and no token is withheld for longer than necessary
     endless = text.pieces(itertools.chain(tokens, itertools.repeat(tokens[-1])), behind)
     assert list(itertools.islice(endless, len(expected))) == expected
 
 
-def test_what_tokens_are() -> None:
+def test_the_unit_of_tokens() -> None:
     letters, words = (Vocab((PAD, UNK, EOS, *some), unk=1) for some in ("ab", ("ab", "c")))
     assert Text.of(Corpus("word"), letters) == Text("word")  # type: ignore[arg-type]
     assert Text.of(Corpus("char"), words) == Text("char")  # type: ignore[arg-type]
@@ -111,16 +111,16 @@ class Forgetful(nn.Module):
         return x, None
 
 
-def test_models_that_cannot_be_gone_on_from() -> None:
+def test_models_that_cannot_generate() -> None:
     run = trained("none")
     run.model.encoder = Forgetful()
     model = language_model(run)
-    with pytest.raises(HydromelError, match=r"^run: its encoder \(Forgetful\) carries no state from token to token$"):
+    with pytest.raises(HydromelError, match=r"^run: its encoder \(Forgetful\) carries no state from token to token; "):
         model.read(model.prompts(["a b"]))
     prompts = model.prompts([""])
     with pytest.raises(HydromelError, match="carries no state"):
         model.step(prompts.last, model.read(prompts))
     run = trained("none")
     features = run.features | {"pos": replace(run.features["words"], column="pos")}  # type: ignore[type-var]
-    with pytest.raises(HydromelError, match="inputs are made of the columns pos, tokens, and of a text"):
+    with pytest.raises(HydromelError, match="inputs need the columns pos, tokens, but a generated text"):
         language_model(replace(run, features=features))

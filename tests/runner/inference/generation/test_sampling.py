@@ -1,4 +1,4 @@
-"""Greedy choices and samples: what the model says by evaluation, the same alone and in company."""
+"""Greedy generation and samples agree with evaluation, and do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def greedy(model: LanguageModel, texts: list[str], length: int) -> list[Continua
 
 
 @cases
-def test_the_likeliest_token_again_and_again(encoder: str, changed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against reading the whole row anew for each token; prompts are read in windows of a token or two."""
+def test_greedy_generation(encoder: str, changed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare with reading the whole row again for each token; prompts are read in windows of one or two tokens."""
     monkeypatch.setattr(reading, "READ_TOKENS", 8)
     run = trained(encoder, *changed)
     model = language_model(run)
@@ -67,7 +67,7 @@ def test_the_likeliest_token_again_and_again(encoder: str, changed: list[str], m
 
 @cases
 @pytest.mark.parametrize("unit", ["line", "stream"])
-def test_company_and_order_change_no_token(
+def test_batch_and_order_change_no_token(
     encoder: str, changed: list[str], unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = language_model(trained(encoder, *changed, f"task.unit={unit}"))
@@ -84,7 +84,7 @@ def test_company_and_order_change_no_token(
     assert [one.tokens for one in greedy(model, PROMPTS, 8)] == [greedy(model, [text], 8)[0].tokens for text in PROMPTS]
 
 
-def test_more_samples_begin_with_the_same_ones() -> None:
+def test_more_samples_start_with_the_same_ones() -> None:
     model = language_model(trained("lstm"))
     few, many = drawn(model, ["a"], [0], 2, 5)[0], drawn(model, ["a"], [0], 20, 5)[0]
     for one in few:
@@ -96,7 +96,7 @@ def test_more_samples_begin_with_the_same_ones() -> None:
 
 @pytest.mark.parametrize(("unit", "temperature", "allow_unk"), [("line", 1.0, True), ("stream", 0.6, False)])
 def test_samples_have_the_models_frequencies(unit: str, temperature: float, allow_unk: bool) -> None:
-    """Both tokens of 20,000 samples of two tokens, chi-square; the reference multiplies what evaluation says."""
+    """Test 20,000 samples of two tokens by chi-square against the product of evaluation's probabilities."""
     run = trained("lstm", f"task.unit={unit}")
     model = language_model(run, allow_unk)
     (found,) = drawn(model, ["b a"], [7], 20_000, 2, temperature=temperature)
@@ -129,11 +129,11 @@ def _shares(log_p: Any, temperature: float, allow_unk: bool) -> list[float]:
 @pytest.mark.parametrize("top_k", [None, 1, 3, 40])
 @pytest.mark.parametrize("top_p", [None, 1e-9, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_truncation_keeps_the_right_tokens(top_k: int | None, top_p: float | None, temperature: float) -> None:
+def test_truncation_keeps_the_likeliest_tokens(top_k: int | None, top_p: float | None, temperature: float) -> None:
     torch.manual_seed(4)
     log_p = torch.randn(20, 12, dtype=torch.float64).mul(2).log_softmax(dim=1)
     log_p[:, 5] = -torch.inf
-    log_p[3, 1:5] = -1.0  # equal ones stay or go together
+    log_p[3, 1:5] = -1.0  # ties are kept or dropped together
     weights = Sampling(torch.zeros(20, dtype=torch.int64), temperature, top_k, top_p).weights(log_p)
     for given, got in zip(log_p.tolist(), weights, strict=True):
         kept, share = _kept(given, temperature, top_k, top_p)
@@ -147,7 +147,7 @@ def test_truncation_keeps_the_right_tokens(top_k: int | None, top_p: float | Non
 def _kept(
     log_p: list[float], temperature: float, top_k: int | None, top_p: float | None
 ) -> tuple[set[int], dict[int, float]]:
-    """Token by token, from the likeliest on."""
+    """Reference implementation, token by token from the likeliest."""
     share = {token: np.exp(one / temperature) for token, one in enumerate(log_p) if one > -np.inf}
     falling = sorted(share, key=lambda token: -share[token])
     if top_k is not None:
@@ -172,8 +172,8 @@ def test_a_temperature_near_zero_is_greedy() -> None:
 
 
 @pytest.mark.parametrize("unit", ["line", "stream"])
-def test_log_p_is_that_of_evaluation(unit: str) -> None:
-    """Whatever is drawn, and however: log P is the model's own, of the tokens and of the end where it came."""
+def test_log_p_equals_evaluation(unit: str) -> None:
+    """log P is the model's own, of the tokens and of the end if it came, whatever the sampling."""
     run = trained("lstm", f"task.unit={unit}")
     model = language_model(run)
     found = drawn(model, PROMPTS[:4], [0, 1, 2, 3], 5, 6, temperature=3.0)
@@ -190,7 +190,7 @@ def test_log_p_is_that_of_evaluation(unit: str) -> None:
     assert (ends > 0) == (unit == "line")
 
 
-def test_a_step_costs_a_step_and_rows_that_ended_cost_nothing() -> None:
+def test_rows_that_ended_cost_nothing() -> None:
     run = trained("lstm")
     model = language_model(run)
     read: list[int] = []
@@ -202,7 +202,7 @@ def test_a_step_costs_a_step_and_rows_that_ended_cost_nothing() -> None:
     assert read[1:] == [sum(one > step for one in said) for step in range(max(said))]
 
 
-def test_no_prompts_and_what_is_never_said() -> None:
+def test_no_prompts_and_forbidden_tokens() -> None:
     model = language_model(trained("lstm"))
     assert greedy(model, [], 5) == []
     with_unk = language_model(trained("lstm"), allow_unk=True)

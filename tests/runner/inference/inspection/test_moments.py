@@ -1,4 +1,4 @@
-"""Sums over passages equal those over the whole."""
+"""Sums over passages equal those over the whole text."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from runner.inference.inspection.moments import Moments, Saturation
 
 
-def test_correlations_of_passages_are_those_of_the_whole() -> None:
+def test_correlations_of_passages_equal_those_of_the_whole() -> None:
     rng = np.random.default_rng(1)
     units = rng.normal(size=(1000, 5)).astype(np.float32)
-    units[:, 1] += 1000  # a mean that would cancel
-    units[:, 2] = 0.3  # never varies, though no binary fraction
+    units[:, 1] += 1000  # a mean large enough for cancellation
+    units[:, 2] = 0.3  # constant, but not exact in binary
     others = np.stack([units[:, 0] + 0.5 * rng.normal(size=1000), rng.integers(0, 2, 1000), np.full(1000, 0.1)], axis=1)
     whole = Moments(5, 3)
     for passage in np.split(np.arange(1000), [0, 1, 2, 130, 500, 500, 999]):

@@ -1,4 +1,4 @@
-"""What cells may track, against definitions written out character by character, and against Python's own tokenizer."""
+"""Properties of characters, against reference implementations by character, and Python's own tokenizer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def column(text: str, name: str) -> list[float]:
 
 
 def slowly(text: str) -> dict[str, list[float]]:
-    """Every property but those of Python, by a walk over the text."""
+    """Reference implementation of every property but those of Python, by a loop over the text."""
     found: dict[str, list[float]] = {name: [] for name in DEFAULT}
     quoted, curly, depth, line, word = False, 0, 0, "", 0
     for one in text:
@@ -55,7 +55,7 @@ def slowly(text: str) -> dict[str, list[float]]:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_properties_equal_a_walk_over_the_text(seed: int) -> None:
+def test_properties_equal_a_loop_over_the_text(seed: int) -> None:
     rng = random.Random(seed)
     alphabet = rng.choice(['ab "\n', "a([)]{} \n", 'Aé1٣ß\t "“”()\n', "x \n"])
     text = "".join(rng.choice(alphabet) for _ in range(rng.choice([1, 2, 7, 200])))
@@ -70,14 +70,14 @@ def test_a_text_of_known_properties() -> None:
     assert column(text, "quotes") == [0, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0]
     assert column(text, "depth") == [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0]
     assert column(text, "word_position") == [1, 2, 3, 0, 0, 1, 2, 0, 0, 0, 1, 0]
-    assert column("it's \"", "python_string") == [0, 0, 1, 1, 1, 1]  # left open: to the line's end
+    assert column("it's \"", "python_string") == [0, 0, 1, 1, 1, 1]  # unclosed: up to the line's end
     assert column("'\\'' #'\n'", "python_string") == [1, 1, 1, 0, 0, 0, 0, 0, 1]
     assert column("'\\'' #'\n'", "python_comment") == [0, 0, 0, 0, 0, 1, 1, 0, 0]
     assert column("''''a'''#", "python_string") == [0, 0, 1, 1, 1, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize("module", [statistics, inspect, tokenize])
-def test_python_is_read_as_python_reads_it(module: object) -> None:
+def test_python_properties_equal_pythons_tokenizer(module: object) -> None:
     source = inspect.getsource(module)  # type: ignore[arg-type]
     starts = [0]
     for line in source.splitlines(keepends=True):
