@@ -23,7 +23,7 @@ def write(write_run: Any, folder: Path, f1: dict[int, float], **change: Any) -> 
 
 
 def since(now: baseline.Sides, then: baseline.Sides, *texts: str) -> History:
-    return changes.compared("then", now, then, [thresholds.parse(text) for text in texts], 0.95)
+    return changes.compare("then", now, then, [thresholds.parse(text) for text in texts], 0.95)
 
 
 def test_a_seed_that_diverged_never_passes(tmp_path: Path, write_run: Any) -> None:

@@ -28,7 +28,7 @@ def sides(folder: Path) -> baseline.Sides:
 
 
 def since(now: Path, then: Path, *texts: str) -> History:
-    return changes.compared("then", sides(now), sides(then), [thresholds.parse(text) for text in texts], 0.95)
+    return changes.compare("then", sides(now), sides(then), [thresholds.parse(text) for text in texts], 0.95)
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_strategies_against_the_reference(run_of: Any) -> None:
     reference = {seed: run_of(f"r{seed}", spans(seed)) for seed in (1, 2)}
     packed = {seed: run_of(f"p{seed}", spans(seed)) for seed in (1, 2, 3)}
     bucketed = {seed: run_of(f"b{seed}", spans(9 + seed)) for seed in (1, 2)}
-    found = example_outcomes.compared({"packed": packed, "bucketed": bucketed}, reference, 0.95)
+    found = example_outcomes.compare({"packed": packed, "bucketed": bucketed}, reference, 0.95)
     assert found.problems == []
     assert found.same == {"packed"}
     same, other = found.differences["packed"], found.differences["bucketed"]
@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
     broken = run_of("b1", spans(1))
     (broken.folder / "outcomes.npz").write_bytes(b"")
     strategies = {"packed": {1: run_of("p1", shuffled), 2: run_of("p2", spans(2))}, "bucketed": {1: broken}}
-    found = example_outcomes.compared(strategies, reference, 0.95)
+    found = example_outcomes.compare(strategies, reference, 0.95)
     assert found.differences["packed"].n == 1
     assert list(found.differences) == ["packed"]
     assert len(found.problems) == 2
@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
 def test_a_handful_of_examples_gives_no_interval(run_of: Any) -> None:
     few = {name: each[: example_outcomes.FEWEST_EXAMPLES - 1] for name, each in spans(1).items()}
     other = {**few, "right": np.zeros_like(few["right"])}
-    found = example_outcomes.compared({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
+    found = example_outcomes.compare({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
     assert (found.differences, found.same) == ({}, frozenset())
 
 
@@ -152,9 +152,9 @@ def test_a_seed_without_outcomes_is_told_and_nothing_is_said_of_all_examples(run
     made = spans(1)
     base = {seed: run_of(f"base{seed}", made) for seed in (1, 2)}
     mine = {seed: run_of(f"mine{seed}", made) for seed in (1, 2)}
-    assert example_outcomes.compared({"packed": mine}, base, 0.95).same == {"packed"}
+    assert example_outcomes.compare({"packed": mine}, base, 0.95).same == {"packed"}
     (mine[2].folder / "outcomes.npz").unlink()
-    found = example_outcomes.compared({"packed": mine}, base, 0.95)
+    found = example_outcomes.compare({"packed": mine}, base, 0.95)
     assert found.differences["packed"].n == 1
     assert not found.same
     assert found.problems == ["packed is compared on examples without seed 2: what each example adds is not on record."]

@@ -285,7 +285,7 @@ def test_the_title_says_what_is_compared(
 ) -> None:
     for name, config in runs_of:
         write_run(tmp_path / f"{name}{config}", name, 1, change={"provenance.comparison_hash": config})
-    assert report.title(report.make(["night"], find.scan(tmp_path), Asked(None, 0.95, 1.0))) == said
+    assert report.title(report.build(["night"], find.scan(tmp_path), Asked(None, 0.95, 1.0))) == said
 
 
 def mean(low: float | None, high: float | None) -> Mean:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reporting.runs.run import Run, read
-from reporting.runs.settings import AS_MOST, MISSING, apart
+from reporting.runs.settings import SAME_AS_MOST, MISSING, distinguishing_settings
 
 CHARS = {"_target_": "runner.embeddings.char.CharConv", "filters": 50, "size": 30}
 ABLATION: dict[str, dict[str, Any]] = {
@@ -34,7 +34,7 @@ def told(tmp_path: Path, write_run: Any) -> Any:
             run = read(folder).run
             assert run is not None
             runs["title", name] = run
-        return {key[1]: settings for key, settings in apart(runs).items()}
+        return {key[1]: settings for key, settings in distinguishing_settings(runs).items()}
 
     return tell
 
@@ -47,7 +47,7 @@ def test_an_ablation_tells_what_each_group_has_of_its_own(told: Any) -> None:
         for name, change in ABLATION.items()
     }
     assert told(configs) == {
-        "all": {"settings": AS_MOST},
+        "all": {"settings": SAME_AS_MOST},
         "crf": {"task.constraints": "null", "task.head": "crf"},
         "iob2": {"task.scheme": "IOB2"},
         "slow": {"task.clip": "9", "task.decay": "0.5", "task.lr": "0.1"},
