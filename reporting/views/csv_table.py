@@ -1,4 +1,4 @@
-"""The comparison as a tidy CSV table, for spreadsheets or data frames: a row per run, a column per setting or figure."""
+"""The comparison as a tidy CSV table for spreadsheets or data frames: a row per run, a column per setting or figure."""
 
 from __future__ import annotations
 

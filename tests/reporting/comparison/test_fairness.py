@@ -126,7 +126,7 @@ def test_another_batch_size_is_told_of_every_setting(tmp_path: Path, write_run: 
             file.write(f"\nencoder:\n  dropout: {dropout}\n")
     other = write_run(tmp_path / "c", "token_budget", 1, change={"provenance.comparison_hash": "b"})
     batching(other, batch_size=None)
-    assert sorted(map(tables.of_group, grouped(tmp_path))) == [
+    assert sorted(map(tables.settings_text, grouped(tmp_path))) == [
         "batching.batch_size=32, encoder.dropout=0.5",
         "batching.batch_size=64, encoder.dropout=0.429259",
     ]
