@@ -1,4 +1,4 @@
-"""`hydromel-compare`: compare finished runs by batching strategy, on the console and in a report."""
+"""The command `hydromel-compare`: compare finished runs by batching strategy, on the console and in a report."""
 
 from __future__ import annotations
 
@@ -132,6 +132,15 @@ def _parser() -> Parser:
     parser.add_argument(
         "--predicted", type=Path, metavar="FILE", help="score the predictions in this file of hydromel-plan --json"
     )
+    _add_comparison_options(parser)
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
+    parser.add_argument(
+        "--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs"
+    )
+    return parser
+
+
+def _add_comparison_options(parser: Parser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="WHAT",
@@ -166,11 +175,6 @@ def _parser() -> Parser:
         help="difference in quality that does not matter: percentage points, or percent of padmask's quality for "
         "metrics where lower is better (default: %(default)s)",
     )
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
-    parser.add_argument(
-        "--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs"
-    )
-    return parser
 
 
 def _finite(text: str) -> float:

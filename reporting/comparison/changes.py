@@ -60,6 +60,7 @@ def compare(baseline: str, now: Sides, then: Sides, conditions: Sequence[Conditi
     if unmatched and conditions:
         more = f" (and {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
         raise HydromelError(f"--fail-if cannot be judged: {unmatched[0]}{more}")
+    # Bonferroni: each figure has one interval per compared strategy.
     level = 1 - (1 - confidence) / max(1, len(both))
     required = {condition.figure for condition in conditions}
     changes: list[Change] = []
@@ -136,8 +137,8 @@ def _unpaired(figure: str, now: Side, then: Side) -> str:
     if not seeds:
         return ""
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
-    where = "in both these runs and the baseline" + (" (same turn and machine)" if depends_on_machine(figure) else "")
-    return f"{figure} of {now.strategy} ({now.heading}), {named}, is not recorded {where}"
+    where = "these runs or the baseline" + (" (same turn and machine)" if depends_on_machine(figure) else "")
+    return f"{figure} of {now.strategy} ({now.heading}), {named}, is missing in {where}"
 
 
 def _values(side: Side, figure: str) -> dict[Slot, float]:
@@ -192,6 +193,7 @@ def _judge(condition: Condition, change: Change) -> Judged:
             f"--fail-if '{condition.text}': no percentage of {change.before:g} ({change.strategy}); give the bound "
             "without %"
         )
+    # Both intervals must exclude zero, as a verdict needs both: over seeds and, if recorded, on examples.
     intervals = [mean for mean in (change.difference, change.on_examples) if mean is not None and mean.low is not None]
     beyond = condition.beyond(measured.mean)
     failed = beyond and all(condition.certain(interval) for interval in intervals)

@@ -20,7 +20,7 @@ class Made:
 
 def sentences(strategies: Mapping[str, Made], split: str = "test") -> list[str]:
     """Return sentences on how the quality of these strategies may be compared, given which made the same updates."""
-    sound = {name: made for name, made in strategies.items() if not is_known_wrong(name)}
+    sound = {name: strategy for name, strategy in strategies.items() if not is_known_wrong(name)}
     classes = [names for names in same_updates(sound) if len(names) > 1]
     pairs = {pair: _shared(sound[pair[0]], sound[pair[1]]) for pair in combinations(sound, 2)}
     partly = [
@@ -55,10 +55,10 @@ def is_known_wrong(name: str) -> bool:
 def same_updates(strategies: Mapping[str, Made]) -> list[list[str]]:
     """Return the strategies in classes, in their order: members share seeds, and made equal updates in all of these."""
     classes: list[list[str]] = []
-    for name, made in strategies.items():
+    for name, strategy in strategies.items():
         # Having equal updates is not transitive, as pairs may share different seeds: compare with every member.
         for members in classes:
-            pairs = [_shared(strategies[member], made) for member in members]
+            pairs = [_shared(strategies[member], strategy) for member in members]
             if all(same and not other for same, other in pairs):
                 members.append(name)
                 break
@@ -76,17 +76,17 @@ def _shared(a: Made, b: Made) -> tuple[list[int], list[int]]:
 
 def _equal(names: list[str], strategies: Mapping[str, Made], split: str) -> str:
     members = [strategies[name] for name in names]
-    counts = sorted({count for made in members for count, _ in made.updates.values()})
+    counts = sorted({count for strategy in members for count, _ in strategy.updates.values()})
     count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
-    masks = " and by dropout masks" if any(made.dropout for made in members) else ""
+    masks = " and by dropout masks" if any(strategy.dropout for strategy in members) else ""
     sentence = (
         f"{_listed(names)} made the same {count} updates (the same rows in each{_over_seeds(members)}), "
         f"so their quality may differ only by rounding{masks}"
     )
     gaps = [
         max(qualities) - min(qualities)
-        for seed in sorted({seed for made in members for seed in made.quality})
-        if len(qualities := [made.quality[seed] for made in members if seed in made.quality]) > 1
+        for seed in sorted({seed for strategy in members for seed in strategy.quality})
+        if len(qualities := [strategy.quality[seed] for strategy in members if seed in strategy.quality]) > 1
     ]
     if not gaps:
         return f"{sentence}."
@@ -95,7 +95,7 @@ def _equal(names: list[str], strategies: Mapping[str, Made], split: str) -> str:
 
 
 def _over_seeds(members: list[Made]) -> str:
-    seeds = {seed for made in members for seed in made.updates}
+    seeds = {seed for strategy in members for seed in strategy.updates}
     return f", for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
 
 

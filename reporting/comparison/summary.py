@@ -111,6 +111,7 @@ def groups(runs: list[Run], asked: Asked) -> list[Group]:
     for run in runs:
         key = (run.title, run.comparison_hash, run.text("provenance.data_fingerprint"), run.metric, run.split)
         by_key.setdefault(key, []).append(run)
+    # Batch size splits a group after its other settings are known: runs of one configuration share those settings.
     settings = distinguishing_settings({key: same_key[0] for key, same_key in by_key.items()})
     parts = [(key, same_size) for key in sorted(by_key) for same_size in split_by_batch_size(by_key[key])]
     sizes = differing_batch_sizes([(key[0], same_size) for key, same_size in parts])
@@ -121,6 +122,7 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
     chosen = choose(name_variants(runs))
     sample = runs[0]
     higher = bool(sample.value("quality.higher_is_better"))
+    # Only first turns: a repeated run trains the same way, so it adds nothing to quality or to the target.
     firsts = [run for seeds in chosen.by_strategy.values() for run in first_turns(seeds).values()]
     target = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
     rule = rule_for(chosen, asked.confidence, asked.margin, higher)
@@ -130,7 +132,7 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
         for name in chosen.by_strategy
     ]
     noise = speed_noise(chosen, asked.confidence)
-    made = {name: _made(first_turns(seeds)) for name, seeds in chosen.by_strategy.items()}
+    updates = {name: _made(first_turns(seeds)) for name, seeds in chosen.by_strategy.items()}
     return Group(
         title=sample.title,
         metric=sample.metric,
@@ -152,7 +154,7 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
         machines=sorted({_machine(run) for run in chosen.runs}),
         majority=_majority(sample),
         baselines=_baselines(firsts, higher),
-        sentences=sentences(made, sample.split) + ratios_within_noise(against.by_strategy, noise),
+        sentences=sentences(updates, sample.split) + ratios_within_noise(against.by_strategy, noise),
         notes=notes(rule, against, noise, sample.split, asked.confidence),
         caveats=caveats(chosen) + against.problems,
     )

@@ -86,6 +86,7 @@ def _section(folder: Path, name: str, key: str | None) -> dict[str, Any]:
 def _absolute(uri: str, folder: Path) -> str:
     if not uri.startswith(SQLITE):
         return uri
+    # The path was relative to the directory that the run was started in, not to the current one.
     path = sqlite_path(uri)
     if not folder.is_dir() and not Path(path).is_absolute():
         raise HydromelError(f"the runs were started in {folder}, which is not here; give --tracking-uri")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import time
 import warnings
@@ -80,6 +79,7 @@ def log(comparison: Report, files: Sequence[Path], place: Place, runs_filter: st
     with warnings.catch_warnings(action="ignore"):  # by mlflow, about its dependencies
         client = open_store(place.uri, TIMEOUT_S)
         experiment = client.get_experiment_by_name(place.experiment)
+        # The report joins the experiment of its runs; it never creates one, as a mistyped store would then look right.
         if experiment is None:
             raise HydromelError(f"there is no experiment '{place.experiment}'; upload its runs with hydromel-sync")
         samples = client.search_runs([experiment.experiment_id], runs_filter, max_results=1)

@@ -54,6 +54,7 @@ def _newest(store: Path) -> str:
             "SELECT MAX(experiment_id) FROM experiments WHERE lifecycle_stage = 'active'"
         ).fetchone()
     if views:
+        # Both views of a report have the same time: the shorter key is the one of strategies.
         experiment, key, _ = max(views, key=lambda view: (_updated(view[2]), -len(view[1])))
         return address(f"{SQLITE}{store}", str(experiment), key.removeprefix(PREFIX))
     return address(f"{SQLITE}{store}", str(latest[0]), None) if latest and latest[0] is not None else SERVER

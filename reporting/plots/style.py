@@ -69,6 +69,7 @@ def plot(name: str, caption: str, figure: Any, with_png: bool) -> Plot:
     if with_png:
         figure.savefig(png, format="png", dpi=DPI, facecolor="white")
     figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(METADATA))
+    # Inline SVG needs no XML header, and `currentColor` is the text colour of the page around it.
     drawing = svg.getvalue()
     drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
     return Plot(name, caption, png.getvalue(), drawing)
@@ -144,7 +145,7 @@ def name_rows(axes: Any, strategies: Sequence[Strategy]) -> None:
 
 
 def spread_bar(axes: Any, row: int, spread: Spread, scale: float, strategies: Sequence[Strategy]) -> None:
-    """Draw the median as a bar in the row of its strategy, and the range of several runs as a line; both times `scale`."""
+    """Draw the median as a bar in a strategy's row, and the range of several runs as a line; both times `scale`."""
     strategy = strategies[row]
     hatch = "//" if strategy.known_wrong else None
     colour = style(strategy, strategies)[0]

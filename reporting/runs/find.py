@@ -43,6 +43,7 @@ def _select(name: str, runs: Path) -> list[Found]:
     """Return the runs below the folder `name`, or those of the sweep or experiment of that name below `runs`."""
     if Path(name).is_dir() and (inside := scan(Path(name))):
         return inside
+    # Sweeps and experiments are named in the records, so all runs must be read to find theirs.
     everything = scan(runs)
     folder = (runs / name).resolve()
     selected = [

@@ -81,6 +81,7 @@ def texts(runs: Iterable[Run], path: str) -> list[str]:
 
 def length_rates(runs: Iterable[Run]) -> list[LengthRate]:
     """Return real tokens per second by the longest row of an update: tokens of all runs over their seconds."""
+    # Tokens and seconds are summed before dividing: a mean of rates would overrate runs with few updates of a length.
     sums: dict[int, list[float]] = {}
     for run in runs:
         for record in _list(run.value("speed.by_length")):

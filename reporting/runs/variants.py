@@ -35,6 +35,7 @@ def split_by_batch_size(runs: list[Run]) -> list[list[Run]]:
 
     Another batch size trains differently, so strategies are compared at equal sizes only.
     """
+    # `auto` chooses its own batch size, so several sizes in its runs are no reason to split.
     sizes = [_batch_size(run) for run in runs]
     by_strategy: dict[str, set[str]] = {}
     for run, size in zip(runs, sizes, strict=True):
@@ -42,6 +43,7 @@ def split_by_batch_size(runs: list[Run]) -> list[list[Run]]:
             by_strategy.setdefault(run.strategy, set()).add(size)
     if all(len(own_sizes) == 1 for own_sizes in by_strategy.values()):
         return [runs]
+    # Sizes are texts: sorted by length first, 16 comes before 128.
     order = sorted(set(sizes), key=lambda size: (len(size), size))
     return [[run for run, own in zip(runs, sizes, strict=True) if own == size] for size in order]
 
@@ -50,6 +52,7 @@ def differing_batch_sizes(groups: Sequence[tuple[str, list[Run]]]) -> list[dict[
     """Return, for each group (title, runs), the batch size of most of its runs, if groups of its title differ in it."""
     usual = []
     for _, runs in groups:
+        # `null` (a strategy without a batch size) counts only if no run of the group has a size.
         counts = Counter(map(_batch_size, runs))
         usual.append(max(counts, key=lambda size: (size != "null", counts[size])))
     by_title: dict[str, set[str]] = {}

@@ -92,6 +92,7 @@ def ratio_interval(values: Mapping[K, float], base: Mapping[K, float], confidenc
 
     Values that are not positive are left out; the result is None when no pair remains.
     """
+    # In logs a ratio and its inverse are equally far from 1, so which strategy is the base does not matter.
     logs = [math.log(values[key] / base[key]) for key in sorted(_positive(values) & _positive(base))]
     mean = mean_interval(logs, confidence)
     if mean is None:

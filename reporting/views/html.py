@@ -15,6 +15,7 @@ from reporting.views.report import Report
 
 def page(report: Report, drawn: list[list[Plot]]) -> str:
     """Return the report as HTML, with the plots `drawn` of each group. All names are escaped."""
+    # StrictUndefined turns a misspelled name in the template into an error instead of an empty text.
     environment = Environment(
         loader=PackageLoader("reporting"),
         autoescape=True,

@@ -28,6 +28,7 @@ def tables(group: Group, confidence: float) -> list[Table]:
         )
     )
     quality.rows.extend(_best_baseline(group, quality.columns))
+    # What no run recorded is left out column by column; a table with only the names of strategies is left out whole.
     shown = [table_format.without_empty(table) for table in (quality, *others)]
     shown += [table] if (table := advice_table(group.advice)) else []
     return [table for table in shown if len(table.columns) > 1]

@@ -76,8 +76,8 @@ def test_grammar(text: str, expected: tuple[object, ...]) -> None:
         ("sped < -5%", "figure 'sped' is unknown (--fail-if 'sped < -5%'); did you mean 'speed'?"),
         ("tets/f1 < -1", "did you mean 'test'?"),
         ("test < -1", "figure 'test' is unknown"),
-        ("test/f1 < 1", "so it is 0 or below with <"),
-        ("memory > -1%", "so it is 0 or above with >"),
+        ("test/f1 < 1", "with < it must be 0 or below"),
+        ("memory > -1%", "with > it must be 0 or above"),
     ],
 )
 def test_typos_are_one_line_before_anything_is_read(
@@ -179,11 +179,11 @@ def test_what_is_not_in_both_never_passes(write: Any) -> None:
         ({"provenance__comparison_hash": "other"}, "test/f1 < -1", "is not in the baseline"),
         ({"provenance__data_fingerprint": "other"}, "test/f1 < -1", "is not in the baseline"),
         ({"quality__metric": "accuracy"}, "test/f1 < -1", "is not in the baseline"),
-        ({"provenance__host": "two"}, "speed < -5%", "is of other machines: two cpu Xeon 2; the baseline: one cpu"),
+        ({"provenance__host": "two"}, "speed < -5%", "on other machines: two cpu Xeon 2; the baseline: one cpu"),
         ({"seed": 7}, "test/f1 < -1", "has no seed in common"),
         ({"turn": 7}, "speed < -1", "has no seed and turn in common"),
-        ({}, "test/f2 < -1", "test/f2 of packed (tag · wnut17 · word · rnn) is not on record in these runs; did you"),
-        ({"memory": None}, "memory > 1%", "memory/peak_bytes of packed (tag · wnut17 · word · rnn) is not on record"),
+        ({}, "test/f2 < -1", "test/f2 of packed (tag · wnut17 · word · rnn) is not recorded in these runs; did you"),
+        ({"memory": None}, "memory > 1%", "memory/peak_bytes of packed (tag · wnut17 · word · rnn) is not recorded"),
     ],
 )
 def test_what_cannot_be_judged_never_passes(write: Any, change: dict[str, Any], text: str, said: str) -> None:

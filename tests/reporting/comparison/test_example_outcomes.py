@@ -85,12 +85,12 @@ def test_metrics_that_are_no_sums_and_runs_without_outcomes_have_none(run_of: An
     ("change", "said"),
     [
         ({"gold": None}, "no array 'gold' in it"),
-        ({"gold": np.ones(3)}, "are not numbers, one an example"),
-        ({"right": np.array(["a"] * N)}, "are not numbers, one an example"),
+        ({"gold": np.ones(3)}, "must hold one number per example"),
+        ({"right": np.array(["a"] * N)}, "must hold one number per example"),
         ({"right": np.array([{}] * N)}, "allow_pickle=False"),
-        ({"gold": np.full(N, np.nan)}, "are not all finite and from 0 on"),
-        ({"gold": -np.ones(N)}, "are not all finite and from 0 on"),
-        ({"gold": np.zeros(N)}, "are not all finite and from 0 on"),
+        ({"gold": np.full(N, np.nan)}, "must be finite and not negative"),
+        ({"gold": -np.ones(N)}, "must be finite and not negative"),
+        ({"gold": np.zeros(N)}, "must be finite and not negative"),
         ({"right": np.zeros(N)}, "does not add up to f1 of result.json: 0, not"),
         ({"split": np.array([])}, "is damaged"),
     ],
@@ -157,7 +157,9 @@ def test_a_seed_without_outcomes_is_told_and_nothing_is_said_of_all_examples(run
     found = example_outcomes.compare({"packed": mine}, base, 0.95)
     assert found.differences["packed"].n == 1
     assert not found.same
-    assert found.problems == ["packed is compared on examples without seed 2: what each example adds is not on record."]
+    assert found.problems == [
+        "packed is compared on examples without seed 2: the outcomes of its examples were not recorded."
+    ]
 
 
 def _patched(content: bytes, mark: bytes, offset: int, value: int) -> bytes:

@@ -227,7 +227,7 @@ def test_tokens_to_target(tmp_path: Path, write_run: Any) -> None:
     write_run(tmp_path / "old", "packed", 1, valid=[(1.0, 10.0), (2.0, 30.0)])
     _, strategies = only(tmp_path)
     assert strategies["padmask"].tokens_to_target.median == 1000
-    assert strategies["packed"].tokens_to_target.n == 0  # not on record, which is not "never"
+    assert strategies["packed"].tokens_to_target.n == 0  # not recorded, which does not mean "never"
 
 
 def test_what_auto_chose_is_no_option(tmp_path: Path, write_run: Any) -> None:

@@ -101,10 +101,10 @@ def test_without_predictions_there_is_no_table(
     [
         (None, "cannot be read"),
         ("{}", "not written by hydromel-plan --json"),
-        (json.dumps(OTHER | {"planned": [{"predicted": None}]}), "it predicts nothing"),
+        (json.dumps(OTHER | {"planned": [{"predicted": None}]}), "it holds no predictions"),
         (
             json.dumps(OTHER | {"planned": [{"predicted": said("packed", 1.0, 1.0)}]}),
-            "about lm · d · e · x; the runs are",
+            "is for lm · d · e · x, but the runs are",
         ),
     ],
 )

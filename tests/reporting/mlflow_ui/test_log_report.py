@@ -146,7 +146,7 @@ def test_runs_that_were_not_delivered_are_said_to_be_so(
     shutil.copy(template, tmp_path / "mlflow.db")
     tracked(write_run(tmp_path / "runs" / "a", "packed", 1), "sqlite:///mlflow.db", tmp_path)
     assert compare.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert "there is no experiment 'tests'; hydromel-sync delivers runs" in capsys.readouterr().err
+    assert "there is no experiment 'tests'; upload its runs with hydromel-sync" in capsys.readouterr().err
 
 
 def test_where_runs_were_logged(tmp_path: Path, write_run: Any) -> None:

@@ -83,10 +83,10 @@ def test_bars_of_errors_add_up_to_all_spans() -> None:
 
 
 def test_reliability_shows_the_bins() -> None:
-    figure = reliability({"all answers": CALIBRATION, "answers in spans": CALIBRATION}, "test")
+    figure = reliability({"all predictions": CALIBRATION, "predictions in spans": CALIBRATION}, "test")
     top = figure.axes[0]
     assert [patch.get_height() for patch in top.patches] == pytest.approx([30.0, 88.0])
-    assert top.get_title() == "all answers of test, ECE 12.5 %"
+    assert top.get_title() == "all predictions of test, ECE 12.5 %"
     assert len(figure.axes) == 4
 
 

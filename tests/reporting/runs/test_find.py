@@ -77,7 +77,7 @@ def damage(sweep: Path, name: str, path: str, text: str) -> str:
     [
         ('{"run_id": ', "cannot be read"),
         ("", "cannot be read"),
-        ("[1]", "is damaged: it holds a list, not an object"),
+        ("[1]", "is damaged: it holds a list, not a JSON object"),
         ("{}", "is damaged: run_id=None, but it must be of type str"),
     ],
 )

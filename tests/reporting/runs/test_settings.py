@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reporting.runs.run import Run, read
-from reporting.runs.settings import SAME_AS_MOST, MISSING, distinguishing_settings
+from reporting.runs.settings import MISSING, SAME_AS_MOST, distinguishing_settings
 
 CHARS = {"_target_": "runner.embeddings.char.CharConv", "filters": 50, "size": 30}
 ABLATION: dict[str, dict[str, Any]] = {
