@@ -1,4 +1,4 @@
-"""`--baseline` and `--fail-if`: what changed, whether by chance, and what fails."""
+"""`--baseline` and `--fail-if`: changes, whether they may be chance, and failing conditions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def since(now: Path, then: Path, *texts: str) -> History:
 
 @pytest.fixture
 def write(tmp_path: Path, write_run: Any) -> Any:
-    """Runs of a strategy below `where`, one for each F1, from seed 1."""
+    """Write runs of a strategy below `where`, one for each F1, from seed 1."""
 
     def make(where: str, values: list[float], name: str = "packed", **change: Any) -> Path:
         for seed, f1 in enumerate(values, start=1):
@@ -108,7 +108,7 @@ def test_changes_are_paired_by_seed(write: Any) -> None:
     ("values", "text", "failed"),
     [
         ([38.0, 40.1, 42.0], "test/f1 < -1.0", True),
-        ([39.9, 41.7, 43.9], "test/f1 < -1.0", False),  # surely lower, but by less than the bound
+        ([39.9, 41.7, 43.9], "test/f1 < -1.0", False),  # certainly lower, but by less than the bound
         ([30.0, 42.0, 44.1], "test/f1 < -1.0", False),  # lower by more, but it may be chance
         ([38.0, 40.1, 42.0], "test/f1 < -5%", False),
         ([38.0, 40.1, 42.0], "test/f1 < -4%", True),

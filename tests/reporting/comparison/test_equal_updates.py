@@ -1,4 +1,4 @@
-"""What is said on equal updates, word by word: these sentences are what a reader concludes from."""
+"""The sentences on equal updates, word by word, since readers draw conclusions from them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_one_strategy_has_nothing_to_be_compared_with() -> None:
 
 
 def test_a_chain_of_shared_seeds_is_not_a_class() -> None:
-    """a and c share no seed, so nothing says that they made the same updates, though b agrees with both."""
+    """a and c share no seed, so it is unknown whether they made the same updates, though b agrees with both."""
     chain = {"a": made({1: "x"}), "b": made({1: "x", 2: "y"}), "c": made({2: "y"})}
     assert same_updates(chain) == [["a", "b"], ["c"]]
     assert sentences(chain)[1:] == ["b and c made the same updates for seed 2."]

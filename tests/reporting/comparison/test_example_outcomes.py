@@ -1,4 +1,4 @@
-"""outcomes.npz: read, checked against result.json, and what strategies come to on examples."""
+"""outcomes.npz: reading, the check against result.json, and the differences of strategies on examples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def f1(made: Arrays) -> float:
 
 @pytest.fixture
 def run_of(tmp_path: Path, write_run: Any) -> Any:
-    """A run whose outcomes are these arrays; its figure in result.json is `value`, or F1 of them."""
+    """Write a run with these arrays as outcomes; its metric in result.json is `value`, or their F1."""
 
     def make(name: str, made: Arrays, *, value: float | None = None, change: dict[str, Any] | None = None) -> Run:
         folder = write_run(tmp_path / name, "packed", 1, f1=f1(made) if value is None else value, change=change)
@@ -170,7 +170,7 @@ def _patched(content: bytes, mark: bytes, offset: int, value: int) -> bytes:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda content: _patched(content, b"PK\x01\x02", 10, 99),  # a compression that there is not
+        lambda content: _patched(content, b"PK\x01\x02", 10, 99),  # an unknown compression method
         lambda content: _patched(content, b"PK\x01\x02", 8, 1),  # encrypted
         lambda content: content[:-30],
     ],

@@ -1,4 +1,4 @@
-"""What is pooled and what is not: turns, options of batching, machines; noise, order in time, and verdicts."""
+"""Pooling of runs (turns, options of batching, machines); noise, order in time, and verdicts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def at_time(folder: Path, created: float) -> None:
 
 
 def outcomes(folder: Path, seed: int, n_right: int) -> None:
-    """Accuracy of n_right in N, written as the run's outcomes and its figure."""
+    """Write a run with n_right of N examples correct: its outcomes and its accuracy."""
     right = np.zeros(N, dtype=int)
     right[np.random.default_rng(seed).permutation(N)[:n_right]] = 1
     np.savez(folder / "outcomes.npz", split=np.array(["test"]), right=right, answers=np.ones(N, dtype=int))
@@ -118,7 +118,7 @@ def test_batch_sizes_are_compared_each_by_itself(tmp_path: Path, write_run: Any)
 
 
 def test_another_batch_size_is_told_of_every_setting(tmp_path: Path, write_run: Any) -> None:
-    """Else a table of settings would lay the gain of one to another; what else differs stands beside it."""
+    """Without the batch size, a table of settings would credit its gain to another setting."""
     for name, dropout, size in (("a", 0.4292592188556814, 64), ("b", 0.5, 32)):
         folder = write_run(tmp_path / name, "packed", 1, change={"provenance.comparison_hash": name})
         batching(folder, batch_size=size)
@@ -133,7 +133,7 @@ def test_another_batch_size_is_told_of_every_setting(tmp_path: Path, write_run: 
 
 
 def test_one_batch_size_a_strategy_stays_one_group(tmp_path: Path, write_run: Any) -> None:
-    """A budget of tokens has no batch size."""
+    """A token budget has no batch size."""
     batching(write_run(tmp_path / "a", "padmask", 1), batch_size=32)
     batching(write_run(tmp_path / "b", "token_budget", 1), batch_size=None)
     assert len(grouped(tmp_path)) == 1

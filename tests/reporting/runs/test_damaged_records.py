@@ -1,4 +1,4 @@
-"""Records of runs with something else in them than was written: told or shown as a dash, never a crash."""
+"""Damaged records of runs: reported or shown as a dash, never a crash."""
 
 from __future__ import annotations
 

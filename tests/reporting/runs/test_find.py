@@ -1,4 +1,4 @@
-"""Which runs a name means, and what becomes of those that are unfinished or damaged."""
+"""The runs that a name stands for, and the treatment of unfinished and damaged ones."""
 
 from __future__ import annotations
 
