@@ -1,4 +1,4 @@
-"""`--fail-if` where a seed failed, diverged or is missing on one side: a condition that cannot be judged never passes."""
+"""`--fail-if` where a seed failed, diverged or is missing on one side: what cannot be judged must not pass."""
 
 from __future__ import annotations
 
