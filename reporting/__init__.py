@@ -1,5 +1,5 @@
-"""Reports: what finished runs say when they are compared.
+"""Comparison reports of finished runs.
 
-Only `compare.py`, the command, lies at its top. It reads runs' folders: of `runner` it imports names, errors and
-the command line, and no part of it imports torch.
+The package itself holds only the command, `compare.py`. It reads the folders of runs; of `runner` it imports the names
+of files and keys, the errors and the command line. Nothing here imports torch.
 """

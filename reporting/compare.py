@@ -1,4 +1,4 @@
-"""`hydromel-compare`: finished runs compared by batching strategy, on the console and as a report to keep."""
+"""The command `hydromel-compare`: compare finished runs by batching strategy, on the console and in a report."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from reporting.comparison import baseline
-from reporting.comparison import changes as history
+from reporting.comparison import baseline, changes
 from reporting.comparison.baseline import Sides
 from reporting.comparison.predicted import read_plan
 from reporting.comparison.summary import Asked
@@ -24,11 +23,11 @@ from reporting.views.report import Report
 from runner.common.command_line import Parser, failed, number
 from runner.common.errors import HydromelError
 
-HIGHEST_CONFIDENCE = 0.999  # what lies beyond, no thousands of resamples tell
+HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bootstrap draws
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
+    """Run the command and return its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
     try:
         return compare(_parser().parse_args(arguments))
     except (HydromelError, OSError) as error:
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """Read, summarise, show and write; the exit code, 1 if a condition failed.
+    """Read the runs, compare them, write the report and print it. Return the exit code: 1 if a condition failed.
 
     Raises HydromelError when there is nothing to compare.
     """
@@ -44,44 +43,48 @@ def compare(options: argparse.Namespace) -> int:
         raise HydromelError("--fail-if needs --baseline: a run's folder, a sweep, or the report.json to compare with")
     with tempfile.TemporaryDirectory() as downloads:
         found = _find(options.what, options, Path(downloads))
-        made = _make(options, found, Path(downloads))
+        comparison = _compare(options, found, Path(downloads))
         if options.csv:
-            _write(options.csv, csv_table.to_csv(made.groups))
-    files = write(made, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
+            _write(options.csv, csv_table.to_csv(comparison.groups))
+    files = write(comparison, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
     if options.json:
-        _write(options.json, report.to_json(made))
-    console.show(made)  # last: whoever reads only its first lines (`| head`) has the report all the same
+        _write(options.json, report.to_json(comparison))
+    console.show(comparison)  # last, so that the report is written even if only the first lines are read (`| head`)
     print(f"Report: {files[0]}")
     if not options.no_mlflow:
-        log_report.offer(made, found, files, options.tracking_uri)
-    return console.judgement(made.history) if made.history else 0
+        log_report.try_to_log(comparison, found, files, options.tracking_uri)
+    return console.print_failures(comparison.history) if comparison.history else 0
 
 
-def _make(options: argparse.Namespace, found: list[Found], downloads: Path) -> Report:
+def _compare(options: argparse.Namespace, found: list[Found], downloads: Path) -> Report:
     predicted = None if options.predicted is None else read_plan(options.predicted)
     asked = Asked(options.target, options.confidence, options.margin, predicted)
-    made = report.make(options.what, found, asked)
-    if not made.groups:
-        raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(made))}")
-    if predicted is not None and predicted.title not in (titles := [group.title for group in made.groups]):
+    comparison = report.build(options.what, found, asked)
+    if not comparison.groups:
+        raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(comparison))}")
+    titles = [group.title for group in comparison.groups]
+    if predicted is not None and predicted.title not in titles:
         raise HydromelError(
-            f"--predicted {options.predicted}: it is about {predicted.title}; the runs are {'; '.join(titles)}"
+            f"--predicted {options.predicted} is for {predicted.title}, but the runs are {'; '.join(titles)}; name "
+            "runs or a plan that match"
         )
     if options.baseline is None:
-        return made
-    now = baseline.of_groups(made.groups, [item.run for item in found if item.run])
+        return comparison
+    now = baseline.of_groups(comparison.groups, [item.run for item in found if item.run])
     then = _baseline(options, asked, downloads / "baseline")
-    return replace(made, history=history.compared(options.baseline, now, then, options.fail_if, options.confidence))
+    history = changes.compare(options.baseline, now, then, options.fail_if, options.confidence)
+    return replace(comparison, history=history)
 
 
 def _baseline(options: argparse.Namespace, asked: Asked, downloads: Path) -> Sides:
     if Path(options.baseline).is_file():
         return baseline.of_report(Path(options.baseline))
     found = _find([options.baseline], options, downloads)
-    made = report.make([options.baseline], found, asked)
-    if not made.groups:
-        raise HydromelError(f"--baseline {options.baseline}: no finished run. {' '.join(report.left_out(made))}")
-    return baseline.of_groups(made.groups, [item.run for item in found if item.run])
+    comparison = report.build([options.baseline], found, asked)
+    if not comparison.groups:
+        lines = " ".join(report.left_out(comparison))
+        raise HydromelError(f"--baseline {options.baseline}: no finished run. {lines}")
+    return baseline.of_groups(comparison.groups, [item.run for item in found if item.run])
 
 
 def _write(path: Path, text: str) -> None:
@@ -90,13 +93,16 @@ def _write(path: Path, text: str) -> None:
 
 
 def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list[Found]:
-    names = [each for each in what if not each.startswith(mlflow_download.PREFIX)]
-    experiments = [each.removeprefix(mlflow_download.PREFIX) for each in what if each not in names]
+    names = [name for name in what if not name.startswith(mlflow_download.PREFIX)]
+    experiments = [name.removeprefix(mlflow_download.PREFIX) for name in what if name not in names]
     if experiments and options.tracking_uri is None:
-        raise HydromelError(f"--tracking-uri is missing: where is the MLflow experiment '{experiments[0]}'?")
+        raise HydromelError(
+            f"--tracking-uri is missing: give the MLflow store of the experiment '{experiments[0]}', such as "
+            "sqlite:///mlflow.db"
+        )
     found = find.find(names, options.runs) if names or not experiments else []
-    for at, experiment in enumerate(experiments):
-        found += mlflow_download.download(experiment, options.tracking_uri, downloads / str(at))
+    for place, experiment in enumerate(experiments):
+        found += mlflow_download.download(experiment, options.tracking_uri, downloads / str(place))
     return find.unique(found)
 
 
@@ -104,25 +110,41 @@ def _parser() -> Parser:
     parser = Parser(
         prog="hydromel-compare",
         description="Compare finished runs by batching strategy: quality, throughput, padding, memory.",
-        epilog="Runs that differ in batching, seed and turn alone are compared; others stand in tables of their own.",
+        epilog="Runs are compared if they differ only in batching, seed and turn; others get tables of their own.",
     )
     parser.add_argument(
         "what",
         nargs="*",
         metavar="WHAT",
-        help="a folder with runs below it, a sweep id, an experiment, or mlflow:EXPERIMENT (default: all runs)",
+        help="folder with runs below it, sweep id, experiment, or mlflow:EXPERIMENT (default: all runs)",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/WHAT)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a row a run: its settings and all its figures")
     parser.add_argument(
-        "--predicted", type=Path, metavar="FILE", help="of hydromel-plan --json: score what it predicts of these runs"
+        "--json", type=Path, metavar="FILE", help="write all figures here too, unrounded (a copy of report.json)"
     )
+    parser.add_argument(
+        "--csv",
+        type=Path,
+        metavar="FILE",
+        help="write a table here with one row per run: its settings and all its figures",
+    )
+    parser.add_argument(
+        "--predicted", type=Path, metavar="FILE", help="score the predictions in this file of hydromel-plan --json"
+    )
+    _add_comparison_options(parser)
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
+    parser.add_argument(
+        "--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs"
+    )
+    return parser
+
+
+def _add_comparison_options(parser: Parser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="WHAT",
-        help="show what changed since these runs: a folder, a sweep, an experiment, or an earlier report.json",
+        help="show the changes since these runs: folder, sweep, experiment, or an earlier report.json",
     )
     parser.add_argument(
         "--fail-if",
@@ -130,31 +152,29 @@ def _parser() -> Parser:
         type=parse,
         default=[],
         metavar="CONDITION",
-        help="exit with 1 if a figure changed beyond this, and not by chance: 'test/f1 < -1.0', 'speed < -5%%', "
-        "'memory > 10%%' (repeatable)",
+        help="exit with 1 if a figure changed beyond this bound, and not by chance: 'test/f1 < -1.0', "
+        "'speed < -5%%', 'memory > 10%%' (repeatable)",
     )
     parser.add_argument(
         "--target",
         type=_finite,
         metavar="VALUE",
-        help="quality on valid to be timed (default: one that every run reached)",
+        help="quality on valid whose time is reported (default: the best that every run reached)",
     )
     parser.add_argument(
-        "--confidence", type=_share, default=0.95, help="of the intervals, between 0 and 1 (default: %(default)s)"
+        "--confidence",
+        type=_share,
+        default=0.95,
+        help="confidence of the intervals, between 0 and 1 (default: %(default)s)",
     )
     parser.add_argument(
         "--margin",
         type=number(0),
         default=1.0,
         metavar="POINTS",
-        help="differences in quality below it do not matter: percentage points, or percent of padmask's where less is "
-        "better (default: %(default)s)",
+        help="difference in quality that does not matter: percentage points, or percent of padmask's quality for "
+        "metrics where lower is better (default: %(default)s)",
     )
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store with the runs, e.g. sqlite:///mlflow.db")
-    parser.add_argument(
-        "--no-mlflow", action="store_true", help="do not log the report to the MLflow where its runs were logged"
-    )
-    return parser
 
 
 def _finite(text: str) -> float:

@@ -1,4 +1,4 @@
-"""What runs say together: groups, differences and their significance, baselines, targets, caveats.
+"""Comparison of runs: groups, differences and their significance, baselines, target quality, caveats.
 
-Plots, views and the command may import it. It imports runs and statistics, and shows nothing.
+Plots, views and the command may import it. It imports `runs` and `statistics`, and prints or draws nothing.
 """

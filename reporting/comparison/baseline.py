@@ -1,4 +1,4 @@
-"""What a comparison with the past is made of: the runs of each strategy, from a comparison or its report.json."""
+"""The two sides of a comparison with earlier runs: the runs of each strategy, from a comparison or its report.json."""
 
 from __future__ import annotations
 
@@ -14,63 +14,68 @@ from reporting.runs.figures import RunFigures
 from reporting.runs.run import Run
 from runner.common.errors import HydromelError
 
-BATCH_SIZE = "batching.batch_size"  # a setting of groups that are apart by it
+BATCH_SIZE = "batching.batch_size"  # the setting of groups that differ in it
 
 
 @dataclass(frozen=True)
 class Side:
-    """One strategy of one group, now or then. `headline` is the figure by which quality is compared."""
+    """One strategy of one group, before or now. `headline` is the figure that measures its quality."""
 
     heading: str
     strategy: str
     headline: str
     options: Mapping[str, str]  # of its batching, by dotted name
     runs: list[RunFigures]
-    at_hand: Mapping[str, Run]  # the runs themselves, by run_id: with what each example adds; none of a report's
+    at_hand: Mapping[str, Run]  # the runs themselves by run_id, which have outcomes; empty for a report.json
 
 
-# by what must agree: comparison hash, data, headline, batch size (where groups are apart by it), strategy
+# by what must agree: comparison hash, data, headline, batch size (where groups differ in it alone), strategy
 Sides = dict[tuple[str, ...], Side]
 
 
 def of_groups(groups: list[Group], runs: Iterable[Run]) -> Sides:
-    """`runs`: those that the groups were made of."""
+    """Return the sides of a comparison's groups; `runs` are the runs that these were made of."""
     at_hand = {run.text("run_id"): run for run in runs}
-    found: Sides = {}
-    alike = Counter((group.comparison_hash, group.data_fingerprint) for group in groups)
+    sides: Sides = {}
+    similar = Counter((group.comparison_hash, group.data_fingerprint) for group in groups)
     for group in groups:
-        several = alike[group.comparison_hash, group.data_fingerprint] > 1
-        for each in group.strategies:
+        size = _batch_size(group.settings, similar[group.comparison_hash, group.data_fingerprint])
+        for strategy in group.strategies:
             headline = f"{group.split}/{group.metric}"
-            side = Side(_heading(group.title, group.settings), each.name, headline, each.options, each.runs, at_hand)
-            size = group.settings.get(BATCH_SIZE, "") if several else ""
-            found[group.comparison_hash, group.data_fingerprint, headline, size, each.name] = side
-    return found
+            sides[group.comparison_hash, group.data_fingerprint, headline, size, strategy.name] = Side(
+                heading=_heading(group.title, group.settings),
+                strategy=strategy.name,
+                headline=headline,
+                options=strategy.options,
+                runs=strategy.runs,
+                at_hand=at_hand,
+            )
+    return sides
 
 
 def of_report(path: Path) -> Sides:
-    """From a report.json. Raises HydromelError for a file that is none."""
+    """Return the sides in a report.json. Raises HydromelError for any other file."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        alike = Counter((group["comparison_hash"], group["data_fingerprint"]) for group in report["groups"])
-        found: Sides = {}
+        similar = Counter((group["comparison_hash"], group["data_fingerprint"]) for group in report["groups"])
+        sides: Sides = {}
         for group in report["groups"]:
-            found |= _of_json(group, alike[group["comparison_hash"], group["data_fingerprint"]] > 1)
-        return found
+            sides |= _of_json(group, similar[group["comparison_hash"], group["data_fingerprint"]])
+        return sides
     except (OSError, ValueError) as error:
         raise HydromelError(f"--baseline {path} cannot be read: {' '.join(str(error).split())}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise HydromelError(
-            f"--baseline {path} is no report.json of this version of hydromel-compare ({type(error).__name__}: {error})"
+            f"--baseline {path} is not a report.json of this version of hydromel-compare; make it anew "
+            f"({type(error).__name__}: {error})"
         ) from error
 
 
-def _of_json(group: Any, several: bool) -> Sides:
-    """`several`: whether there are groups like it, so that its batch size tells it from them."""
-    found: Sides = {}
-    size = group["settings"].get(BATCH_SIZE, "") if several else ""
-    for each in group["strategies"]:
-        headline = f"{group['split']}/{group['metric']}"
+def _of_json(group: Any, similar: int) -> Sides:
+    sides: Sides = {}
+    size = _batch_size(group["settings"], similar)
+    headline = f"{group['split']}/{group['metric']}"
+    for strategy in group["strategies"]:
         runs = [
             RunFigures(
                 run_id=run["run_id"],
@@ -79,11 +84,22 @@ def _of_json(group: Any, several: bool) -> Sides:
                 machine=tuple(run["machine"]),
                 figures={name: float(value) for name, value in run["figures"].items()},
             )
-            for run in each["runs"]
+            for run in strategy["runs"]
         ]
-        side = Side(_heading(group["title"], group["settings"]), each["name"], headline, each["options"], runs, {})
-        found[group["comparison_hash"], group["data_fingerprint"], headline, size, each["name"]] = side
-    return found
+        sides[group["comparison_hash"], group["data_fingerprint"], headline, size, strategy["name"]] = Side(
+            heading=_heading(group["title"], group["settings"]),
+            strategy=strategy["name"],
+            headline=headline,
+            options=strategy["options"],
+            runs=runs,
+            at_hand={},
+        )
+    return sides
+
+
+def _batch_size(settings: Mapping[str, str], similar: int) -> str:
+    """Return the batch size that tells a group from the `similar` groups of the same hash and data; else empty."""
+    return settings.get(BATCH_SIZE, "") if similar > 1 else ""
 
 
 def _heading(title: str, settings: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""What a reader of a comparison must know before believing it, in plain sentences."""
+"""Caveats: sentences that a reader must know before trusting a comparison."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from reporting.runs import measures
 from reporting.runs.run import MACHINE, Run
 from reporting.runs.selection import Chosen
 
-COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten digits of forty tell commits apart
-COMPANY = 0.5  # load average beyond the run's own threads that says that others were at work
+COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to tell commits apart
+FOREIGN_LOAD = 0.5  # load average above the run's own threads that shows other work on the machine
 
 
 def caveats(chosen: Chosen) -> list[str]:
+    """Return every caveat that applies to these runs."""
     runs = chosen.runs
-    told = [
+    sentences = [
         _machines(runs),
         _order(chosen),
         _busy(runs),
@@ -24,7 +25,7 @@ def caveats(chosen: Chosen) -> list[str]:
         _seeds(chosen),
         _no_quality(runs),
     ]
-    return [sentence for sentence in told if sentence]
+    return [sentence for sentence in sentences if sentence]
 
 
 def _machines(runs: list[Run]) -> str:
@@ -33,38 +34,40 @@ def _machines(runs: list[Run]) -> str:
     if not differing:
         return ""
     return (
-        f"Times and memory are not comparable, so left out: these runs differ in {differing}. "
-        "Ratios are of pairs of runs on one machine."
+        f"Times and memory are not comparable and are left out: these runs differ in {differing}. "
+        "Ratios are taken between pairs of runs on one machine."
     )
 
 
 def _order(chosen: Chosen) -> str:
-    """Strategies of several runs each, of which one ran wholly before another on the same machine."""
+    """Return a warning if one strategy, of several runs, ran wholly before another on the same machine."""
     if len(chosen.machines) > 1:
         return ""
     times = {
         name: [run.created for turns in seeds.values() for run in turns.values()]
         for name, seeds in chosen.by_strategy.items()
     }
-    times = {name: each for name, each in times.items() if len(each) > 1}
+    times = {name: created for name, created in times.items() if len(created) > 1}
     apart = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
     if not apart:
         return ""
     return (
-        f"Strategies ran one after another (all of {apart[0][0]} before any of {apart[0][1]}), so a drift of the "
-        "machine looks like a difference in speed; one sweep over all of them runs them in turn."
+        f"Strategies ran one after another (all runs of {apart[0][0]} before any of {apart[0][1]}), so a drift of the "
+        "machine looks like a difference in speed; a single sweep over all strategies alternates between them."
     )
 
 
 def _busy(runs: list[Run]) -> str:
-    """Runs during which more processes wanted to run than the run itself has threads."""
+    """Return a warning if more processes wanted to run than the run itself has threads."""
     loads = [(run.number("provenance.load_average"), run.number("provenance.threads")) for run in runs]
-    busy = [load for load, threads in loads if load is not None and threads is not None and load > threads + COMPANY]
+    busy = [
+        load for load, threads in loads if load is not None and threads is not None and load > threads + FOREIGN_LOAD
+    ]
     if not busy:
         return ""
     return (
         f"The machine was busy with other work in {len(busy)} of {len(runs)} runs (load up to {max(busy):.1f}): "
-        "their times are too long, and ratios of them unsure."
+        "their times are too long, and ratios of these times are unreliable."
     )
 
 
@@ -75,7 +78,7 @@ def _code(runs: list[Run]) -> str:
 
 
 def _differing(runs: list[Run], path: str, name: str) -> str:
-    """`host (a, b)` when the runs do not agree on what stands at `path`, else nothing."""
+    """Return `host (a, b)` if the runs differ in the value at `path`, else nothing."""
     values = sorted({run.text(path) for run in runs})
     return f"{name} ({', '.join(value or 'not recorded' for value in values)})" if len(values) > 1 else ""
 
@@ -89,19 +92,19 @@ def _left_out(count: int) -> str:
 
 
 def _turns(chosen: Chosen) -> str:
-    """The same seed must give the same quality in each turn."""
+    """Return a warning if turns of the same seed differ in quality, which they must not."""
     gaps = {}
     for name, seeds in chosen.by_strategy.items():
         for seed, turns in seeds.items():
-            found = measures.values(turns.values(), measures.quality)
-            if found and max(found) > min(found):
-                gaps[f"{name} seed {seed}"] = max(found) - min(found)
+            qualities = measures.values(turns.values(), measures.quality)
+            if qualities and max(qualities) > min(qualities):
+                gaps[f"{name} seed {seed}"] = max(qualities) - min(qualities)
     if not gaps:
         return ""
     worst = max(gaps, key=gaps.__getitem__)
     return (
-        f"Equal runs did not give equal quality in {len(gaps)} case{'s' if len(gaps) > 1 else ''}, by up to "
-        f"{gaps[worst]:.3g} ({worst}): something in them is not fixed by the seed. Quality is that of the first turn."
+        f"Equal runs differ in quality in {len(gaps)} case{'s' if len(gaps) > 1 else ''}, by up to "
+        f"{gaps[worst]:.3g} ({worst}): the seed does not determine them fully. Quality is that of the first turn."
     )
 
 
@@ -120,4 +123,4 @@ def _no_quality(runs: list[Run]) -> str:
     without = [f"{run.strategy} seed {run.seed}" for run in runs if measures.quality(run) is None]
     if not without:
         return ""
-    return f"No finite {runs[0].metric} on {runs[0].split}, so left out of it: {', '.join(without)}."
+    return f"Left out of quality, since {runs[0].metric} on {runs[0].split} is not finite: {', '.join(without)}."

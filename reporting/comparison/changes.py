@@ -1,4 +1,4 @@
-"""Runs now against a baseline: what changed, whether by chance, and which conditions (`--fail-if`) fail."""
+"""Changes since a baseline: their size, whether they may be chance, and which conditions (`--fail-if`) fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from reporting.comparison import example_outcomes
 from reporting.comparison.baseline import Side, Sides
 from reporting.comparison.example_outcomes import OnExamples
 from reporting.comparison.thresholds import SHORT, Condition
-from reporting.runs.figures import RunFigures, amount, of_machine
+from reporting.runs.figures import RunFigures, amount, depends_on_machine
 from reporting.statistics import intervals as statistics
 from reporting.statistics.intervals import Mean, Slot
 from runner.common.errors import HydromelError, did_you_mean
@@ -18,21 +18,21 @@ from runner.common.errors import HydromelError, did_you_mean
 
 @dataclass(frozen=True)
 class Change:
-    """A figure of one strategy: now minus then, over `difference.n` pairs of runs of equal seed (turn, machine)."""
+    """The change of one figure of a strategy, over `difference.n` pairs of runs of equal seed (turn, machine)."""
 
     heading: str  # of its group
     strategy: str
     figure: str
-    before: float  # means over the pairs
+    before: float  # mean over the pairs, as is `now`
     now: float
-    difference: Mean
-    percent: Mean | None  # the same, of `before`
-    on_examples: Mean | None  # the same difference; its interval is by a bootstrap of test examples
+    difference: Mean  # now minus before
+    percent: Mean | None  # the difference in percent of `before`
+    on_examples: Mean | None  # the same difference, with an interval by a bootstrap over test examples
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A condition on one strategy's change. `says` is a sentence."""
+    """The result of a condition for one strategy. `says` is a sentence on it."""
 
     condition: str
     failed: bool
@@ -41,42 +41,53 @@ class Judged:
 
 @dataclass(frozen=True)
 class History:
-    """Everything that is in both is in `changes`; `unmatched` says what is not."""
+    """All changes since a baseline: `changes` of what both sides have, `unmatched` sentences on the rest."""
 
     baseline: str
-    level: float  # confidence of each interval, so that those of one figure hold at once for all strategies
+    level: float  # of each interval; corrected so that those of one figure hold at once for all strategies
     changes: list[Change]
     unmatched: list[str]
     judged: list[Judged]
 
 
-def compared(baseline: str, now: Sides, then: Sides, conditions: Sequence[Condition], confidence: float) -> History:
-    """Raises HydromelError where a condition cannot be judged: that is never taken for a pass."""
+def compare(baseline: str, now: Sides, then: Sides, conditions: Sequence[Condition], confidence: float) -> History:
+    """Compare the runs now with those of the baseline, and judge the conditions.
+
+    Raises HydromelError for a condition that cannot be judged: it must never count as passed.
+    """
     both = [key for key in now if key in then and _same_options(now[key], then[key])]
     unmatched = _unmatched(now, then)
     if unmatched and conditions:
         more = f" (and {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
         raise HydromelError(f"--fail-if cannot be judged: {unmatched[0]}{more}")
+    # Bonferroni: each figure has one interval per compared strategy.
     level = 1 - (1 - confidence) / max(1, len(both))
-    asked = {condition.figure for condition in conditions}
+    required = {condition.figure for condition in conditions}
     changes: list[Change] = []
     judged: list[Judged] = []
     for key in both:
-        made: dict[str, Change] = {}
-        examples = _on_examples(now[key], then[key], level)
-        unmatched += examples.problems
-        for figure in dict.fromkeys((now[key].headline, *SHORT.values(), *sorted(asked))):
-            change = _change(figure, now[key], then[key], examples, level)
-            missing = change if isinstance(change, str) else _unpaired(figure, now[key], then[key])
-            if missing and figure in asked:
-                raise HydromelError(f"--fail-if cannot be judged: {missing}")
-            if missing and _values(now[key], figure):
-                unmatched.append(missing)
-            if isinstance(change, Change):
-                made[figure] = change
-        changes += made.values()
-        judged += [_judge(condition, made[condition.figure]) for condition in conditions]
+        by_figure, problems = _changes(now[key], then[key], required, level)
+        unmatched += problems
+        changes += by_figure.values()
+        judged += [_judge(condition, by_figure[condition.figure]) for condition in conditions]
     return History(baseline, level, changes, unmatched, judged)
+
+
+def _changes(now: Side, then: Side, required: set[str], level: float) -> tuple[dict[str, Change], list[str]]:
+    """Return the changes of one strategy by figure, and sentences on what could not be compared."""
+    changes: dict[str, Change] = {}
+    examples = _on_examples(now, then, level)
+    problems = list(examples.problems)
+    for figure in dict.fromkeys((now.headline, *SHORT.values(), *sorted(required))):
+        change = _change(figure, now, then, examples, level)
+        missing = change if isinstance(change, str) else _unpaired(figure, now, then)
+        if missing and figure in required:
+            raise HydromelError(f"--fail-if cannot be judged: {missing}")
+        if missing and _values(now, figure):
+            problems.append(missing)
+        if isinstance(change, Change):
+            changes[figure] = change
+    return changes, problems
 
 
 def _same_options(now: Side, then: Side) -> bool:
@@ -84,27 +95,22 @@ def _same_options(now: Side, then: Side) -> bool:
 
 
 def _unmatched(now: Sides, then: Sides) -> list[str]:
-    said = []
-    for there, other, where in ((now, then, "the baseline"), (then, now, "these runs")):
-        said += [
-            f"{side.strategy} ({side.heading}) is not in {where}" for key, side in there.items() if key not in other
+    lines = []
+    for sides, others, where in ((now, then, "the baseline"), (then, now, "these runs")):
+        lines += [
+            f"{side.strategy} ({side.heading}) is not in {where}" for key, side in sides.items() if key not in others
         ]
     for key, side in now.items():
         if key in then and not _same_options(side, then[key]):
-            keys = sorted(
-                name
-                for name in {*side.options, *then[key].options}
-                if side.options.get(name) != then[key].options.get(name)
-            )
-            texts = [
-                f"{name}={side.options.get(name, 'none')}, was {then[key].options.get(name, 'none')}" for name in keys
-            ]
-            said.append(f"{side.strategy} ({side.heading}) has other options: {'; '.join(texts)}")
-    return said
+            old = then[key].options
+            names = sorted(name for name in {*side.options, *old} if side.options.get(name) != old.get(name))
+            texts = [f"{name}={side.options.get(name, 'none')}, was {old.get(name, 'none')}" for name in names]
+            lines.append(f"{side.strategy} ({side.heading}) has other options: {'; '.join(texts)}")
+    return lines
 
 
 def _change(figure: str, now: Side, then: Side, examples: OnExamples, level: float) -> Change | str:
-    """The change, or a line that says why there is none."""
+    """Return the change, or the reason why there is none."""
     new, old = _values(now, figure), _values(then, figure)
     pairs = sorted(new.keys() & old.keys())
     if not pairs:
@@ -125,20 +131,20 @@ def _change(figure: str, now: Side, then: Side, examples: OnExamples, level: flo
 
 
 def _unpaired(figure: str, now: Side, then: Side) -> str:
-    """Says which seeds have no pair of runs with this figure; empty where all have. A run that diverged has none."""
+    """Return a sentence on the seeds without a pair of runs with this figure (a run diverged, say); else empty."""
     pairs = _values(now, figure).keys() & _values(then, figure).keys()
     seeds = {run.seed for side in (now, then) for run in side.runs} - {seed for seed, _, _ in pairs}
     if not seeds:
         return ""
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
-    where = "in these runs and the baseline alike" + (" (same turn and machine)" if of_machine(figure) else "")
-    return f"{figure} of {now.strategy} ({now.heading}), {named}, is not on record {where}"
+    where = "these runs or the baseline" + (" (same turn and machine)" if depends_on_machine(figure) else "")
+    return f"{figure} of {now.strategy} ({now.heading}), {named}, is missing in {where}"
 
 
 def _values(side: Side, figure: str) -> dict[Slot, float]:
-    """By what pairs of runs have in common: of figures that no machine changes, each seed's first turn."""
+    """Return a figure by what pairs the runs. A figure that no machine changes is that of each seed's first turn."""
     known = [run for run in side.runs if figure in run.figures]
-    if of_machine(figure):
+    if depends_on_machine(figure):
         return {(run.seed, run.turn, run.machine): run.figures[figure] for run in known}
     return {(run.seed, 0, ()): run.figures[figure] for run in _first_turns(replace(side, runs=known))}
 
@@ -148,30 +154,30 @@ def _why_not(figure: str, now: Side, then: Side) -> str:
     for side, where in ((now, "these runs"), (then, "the baseline")):
         if not _values(side, figure):
             names = [name for run in side.runs for name in run.figures]
-            return f"{figure} of {who} is not on record in {where}{did_you_mean(figure, names)}"
+            return f"{figure} of {who} is not recorded in {where}{did_you_mean(figure, names)}"
     machines = [{run.machine for run in side.runs} for side in (now, then)]
-    if of_machine(figure) and not machines[0] & machines[1]:
-        named = [", ".join(" ".join(each) for each in sorted(some)) for some in machines]
-        return f"{figure} of {who} is of other machines: {named[0]}; the baseline: {named[1]}"
-    return f"{who} has no seed{' and turn' if of_machine(figure) else ''} in common with the baseline"
+    if depends_on_machine(figure) and not machines[0] & machines[1]:
+        new, old = (", ".join(" ".join(machine) for machine in sorted(side)) for side in machines)
+        return f"{figure} of {who} was measured on other machines: {new}; the baseline: {old}"
+    return f"{who} has no seed{' and turn' if depends_on_machine(figure) else ''} in common with the baseline"
 
 
 def _percent(difference: Mean, before: float) -> Mean | None:
     if before <= 0:
         return None
     mean, low, high = (
-        None if each is None else 100 * each / before for each in (difference.mean, difference.low, difference.high)
+        None if value is None else 100 * value / before for value in (difference.mean, difference.low, difference.high)
     )
     return Mean(difference.n, mean or 0.0, low, high)
 
 
 def _on_examples(now: Side, then: Side, level: float) -> OnExamples:
-    """Nothing where either side's runs are not at hand, or recorded no outcomes."""
+    """Return the differences on examples; none if a side's runs are not at hand, or recorded no outcomes."""
     new, old = (
-        {each.seed: side.at_hand[each.run_id] for each in _first_turns(side) if each.run_id in side.at_hand}
+        {run.seed: side.at_hand[run.run_id] for run in _first_turns(side) if run.run_id in side.at_hand}
         for side in (now, then)
     )
-    return example_outcomes.compared({now.strategy: new}, old, level)
+    return example_outcomes.compare({now.strategy: new}, old, level)
 
 
 def _first_turns(side: Side) -> list[RunFigures]:
@@ -180,13 +186,17 @@ def _first_turns(side: Side) -> list[RunFigures]:
 
 
 def _judge(condition: Condition, change: Change) -> Judged:
-    """Failed where the change is beyond the bound and every interval that there is excludes no change."""
-    made = change.percent if condition.percent else change.difference
-    if made is None:
-        raise HydromelError(f"--fail-if '{condition.text}': no percentage of {change.before:g} ({change.strategy})")
-    intervals = [each for each in (change.difference, change.on_examples) if each is not None and each.low is not None]
-    beyond = condition.beyond(made.mean)
-    failed = beyond and all(condition.certain(each) for each in intervals)
+    """Judge a condition: it fails if the change is beyond the bound and every known interval excludes zero change."""
+    measured = change.percent if condition.percent else change.difference
+    if measured is None:
+        raise HydromelError(
+            f"--fail-if '{condition.text}': no percentage of {change.before:g} ({change.strategy}); give the bound "
+            "without %"
+        )
+    # Both intervals must exclude zero, as a verdict needs both: over seeds and, if recorded, on examples.
+    intervals = [mean for mean in (change.difference, change.on_examples) if mean is not None and mean.low is not None]
+    beyond = condition.beyond(measured.mean)
+    failed = beyond and all(condition.certain(interval) for interval in intervals)
     if not beyond:
         how = "holds"
     elif not intervals:
@@ -199,12 +209,12 @@ def _judge(condition: Condition, change: Change) -> Judged:
         condition.text,
         failed,
         f"{condition.text}: {how}: {change.strategy} ({change.heading}) {before} before, {now} now: "
-        f"{_signed(made, figure, ' %' if condition.percent else '')}",
+        f"{_signed(measured, figure, ' %' if condition.percent else '')}",
     )
 
 
 def _signed(value: Mean, figure: str, unit: str) -> str:
     mean, low, high = (
-        None if each is None else amount(each, figure, "+") for each in (value.mean, value.low, value.high)
+        None if number is None else amount(number, figure, "+") for number in (value.mean, value.low, value.high)
     )
     return f"{mean}{unit}" if low is None or high is None else f"{mean}{unit} ({low} to {high})"

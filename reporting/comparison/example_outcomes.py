@@ -1,4 +1,4 @@
-"""What each test example contributed to a run's figure (outcomes.npz), and how strategies differ on examples."""
+"""Outcomes of single test examples (outcomes.npz): what each adds to a run's metric, and how strategies differ."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from reporting.statistics.intervals import Mean
 from runner.common.errors import HydromelError
 from runner.common.run_schema import OUTCOMES
 
-FEWEST_EXAMPLES = 20  # fewer are too few for what is drawn from them to look like what more would be drawn from
-AGREES = 1e-5  # relative: the figure of result.json may be summed in another order
+FEWEST_EXAMPLES = 20  # with fewer, resamples of them do not vary as new test sets would
+AGREES = 1e-5  # relative tolerance: the metric in result.json may have been summed in another order
 
 
 def _hundredfold(ratio: FloatArray) -> FloatArray:
@@ -35,7 +35,7 @@ def _bits(ratio: FloatArray) -> FloatArray:
     return ratio / math.log(2)
 
 
-# metric -> its formula; others are no ratios of sums over examples
+# metric -> its formula of the ratio; other metrics are not ratios of sums over examples
 FORMULAS: dict[str, Formula] = {
     "accuracy": _hundredfold,
     "f1": _hundredfold,
@@ -43,14 +43,14 @@ FORMULAS: dict[str, Formula] = {
     "nll": _itself,
     "bits_per_character": _bits,
 }
-ARRAYS: dict[str, tuple[str, ...]] = {  # of outcomes.npz; the last is the same for all runs on the same examples
+ARRAYS: dict[str, tuple[str, ...]] = {  # in outcomes.npz; the last is the same for all runs on the same examples
     "accuracy": ("right", "answers"),
     "f1": ("right", "predicted", "gold"),
     "perplexity": ("nats", "tokens"),
     "nll": ("nats", "tokens"),
     "bits_per_character": ("nats", "tokens"),
 }
-# what numpy and zipfile raise for files of other bytes than were written; RuntimeError: said to be encrypted
+# raised by numpy and zipfile for damaged files (RuntimeError if a file seems to be encrypted)
 DAMAGED = (
     *(OSError, ValueError, TypeError, EOFError, LookupError, MemoryError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error),
@@ -59,7 +59,7 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Of one run: what its examples add up to, and `asked` (n,), what is the same for all runs on these examples."""
+    """The outcomes of one run: the terms of its metric, and `asked` (n,), equal in all runs on the same examples."""
 
     sums: Sums
     asked: FloatArray
@@ -67,7 +67,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class OnExamples:
-    """Differences to the reference by strategy. `same`: those with equal outcomes on every example, in all seeds."""
+    """The differences to the reference by strategy. `same` have equal outcomes on every example, in all seeds."""
 
     differences: dict[str, Mean]
     same: frozenset[str]
@@ -75,49 +75,44 @@ class OnExamples:
 
 
 def read(run: Run) -> Outcomes | None:
-    """The outcomes of a run; None if it recorded none, or its metric is no ratio of sums.
+    """Return the outcomes of a run; None if it recorded none, or its metric is not a ratio of sums.
 
-    Raises HydromelError for a file that is damaged, or that does not add up to the figure of result.json.
+    Raises HydromelError for a file that is damaged, or that does not add up to the metric in result.json.
     """
     path, formula = run.folder / OUTCOMES, FORMULAS.get(run.metric)
     if formula is None or not path.exists():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            made = _sums(run.metric, arrays)
+            outcomes = _outcomes(run.metric, arrays)
             split = str(arrays["split"][0])
     except DAMAGED as error:
         raise HydromelError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    recorded, total = run.number(f"metrics.{split}.{run.metric}"), _total(made.sums, formula)
+    recorded, total = run.number(f"metrics.{split}.{run.metric}"), _total(outcomes.sums, formula)
     if recorded is None or not math.isclose(total, recorded, rel_tol=AGREES, abs_tol=AGREES):
         raise HydromelError(f"{path} does not add up to {run.metric} of result.json: {total:.6g}, not {recorded}")
-    return made if split == run.split else None
+    return outcomes if split == run.split else None
 
 
-def compared(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int, Run], level: float) -> OnExamples:
-    """Each strategy (seed -> run) against the reference, over the seeds of which both have outcomes of one test."""
+def compare(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int, Run], level: float) -> OnExamples:
+    """Compare each strategy (seed -> run) with the reference, over seeds in which both answered the same examples."""
     problems: list[str] = []
     base = _read_all(reference, problems)
     if not base:
         return OnExamples({}, frozenset(), problems)
+    # One draw of examples serves all seeds and strategies, so all of them must have answered the same examples.
     asked = next(iter(base.values())).asked
-    pairs: dict[str, list[tuple[Sums, Sums]]] = {}
     shared = {name: runs.keys() & reference.keys() for name, runs in strategies.items()}
+    pairs: dict[str, list[tuple[Sums, Sums]]] = {}
     for name, runs in strategies.items():
-        mine = _read_all({seed: run for seed, run in runs.items() if seed in base}, problems)
-        both = [pair for seed, one in mine.items() if _are(pair := (one, base[seed]), asked)]
-        if len(both) < len(mine):
-            problems.append(
-                f"{name} and the reference did not answer the same examples in all seeds: those are left out."
-            )
-        if not both:
-            continue
-        pairs[name] = [(one.sums, other.sums) for one, other in both]
-        if missing := sorted(shared[name] - mine.keys()):
-            problems.append(
-                f"{name} is compared on examples without seed{'s' if missing[1:] else ''} "
-                f"{', '.join(map(str, missing))}: what each example adds is not on record."
-            )
+        own = _read_all({seed: run for seed, run in runs.items() if seed in base}, problems)
+        if own_pairs := _paired(name, own, base, asked, problems):
+            pairs[name] = own_pairs
+            if missing := sorted(shared[name] - own.keys()):
+                problems.append(
+                    f"{name} is compared on examples without seed{'s' if missing[1:] else ''} "
+                    f"{', '.join(map(str, missing))}: the outcomes of its examples were not recorded."
+                )
     same = frozenset(
         name
         for name, seeds in pairs.items()
@@ -126,45 +121,62 @@ def compared(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int
     if not pairs or len(asked) < FEWEST_EXAMPLES:
         return OnExamples({}, same, problems)
     formula = FORMULAS[next(iter(reference.values())).metric]
-    found = bootstrap.mean_differences(list(pairs.values()), formula, level, bootstrap.resamples_for(level))
-    return OnExamples(dict(zip(pairs, found, strict=True)), same, problems)
+    means = bootstrap.mean_differences(list(pairs.values()), formula, level, bootstrap.resamples_for(level))
+    return OnExamples(dict(zip(pairs, means, strict=True)), same, problems)
+
+
+def _paired(
+    name: str, own: Mapping[int, Outcomes], base: Mapping[int, Outcomes], asked: FloatArray, problems: list[str]
+) -> list[tuple[Sums, Sums]]:
+    """Return (own, reference) sums of the seeds on the examples `asked`; seeds on others add a line to `problems`."""
+    pairs = [
+        (outcomes.sums, base[seed].sums)
+        for seed, outcomes in own.items()
+        if np.array_equal(outcomes.asked, asked) and np.array_equal(base[seed].asked, asked)
+    ]
+    if len(pairs) < len(own):
+        problems.append(
+            f"{name} and the reference did not answer the same examples in all seeds: those seeds are left out."
+        )
+    return pairs
 
 
 def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, Outcomes]:
-    """By seed, of the runs that have any; what is wrong with others is added to `problems`."""
-    found = {}
+    """Return the outcomes by seed, of the runs that have any; errors become lines in `problems`."""
+    by_seed = {}
     for seed, run in runs.items():
         try:
-            made = read(run)
+            outcomes = read(run)
         except HydromelError as error:
             problems.append(f"Left out on examples: {error}.")
             continue
-        if made is not None:
-            found[seed] = made
-    return found
+        if outcomes is not None:
+            by_seed[seed] = outcomes
+    return by_seed
 
 
-def _are(pair: tuple[Outcomes, Outcomes], asked: FloatArray) -> bool:
-    return all(np.array_equal(each.asked, asked) for each in pair)
+def _equal(own: Sums, reference: Sums) -> bool:
+    return np.array_equal(own.numerator, reference.numerator) and np.array_equal(own.denominator, reference.denominator)
 
 
-def _equal(one: Sums, other: Sums) -> bool:
-    return np.array_equal(one.numerator, other.numerator) and np.array_equal(one.denominator, other.denominator)
+def _outcomes(metric: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Outcomes:
+    """Return the outcomes in these arrays.
 
-
-def _sums(metric: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Outcomes:
-    """Raises ValueError where the arrays that the metric needs are missing, or not (n,) finite numbers from 0 on."""
+    Raises ValueError if an array of the metric is missing, or is not (n,) finite numbers of 0 or more.
+    """
     names = ARRAYS[metric]
     missing = [name for name in names if name not in arrays]
     if missing:
         raise ValueError(f"no array {missing[0]!r} in it")
-    found = [arrays[name] for name in names]
-    if any(each.ndim != 1 or each.shape != found[0].shape or each.dtype.kind not in "iuf" for each in found):
-        raise ValueError(f"{', '.join(names)} are not numbers, one an example")
-    if not all(np.isfinite(each).all() and (each >= 0).all() for each in found) or not found[-1].any():
-        raise ValueError(f"{', '.join(names)} are not all finite and from 0 on")
-    first, *others = (each.astype(np.float64) for each in found)
-    if metric == "f1":
+    columns = [arrays[name] for name in names]
+    if any(
+        column.ndim != 1 or column.shape != columns[0].shape or column.dtype.kind not in "iuf" for column in columns
+    ):
+        raise ValueError(f"{', '.join(names)} must hold one number per example")
+    if not all(np.isfinite(column).all() and (column >= 0).all() for column in columns) or not columns[-1].any():
+        raise ValueError(f"{', '.join(names)} must be finite and not negative, and {names[-1]} not all 0")
+    first, *others = (column.astype(np.float64) for column in columns)
+    if metric == "f1":  # 2 TP / (predicted + gold)
         return Outcomes(Sums(2 * first, others[0] + others[1]), others[1])
     return Outcomes(Sums(first, others[0]), others[0])
 

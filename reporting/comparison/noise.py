@@ -1,4 +1,4 @@
-"""The machine's noise: how far the speeds of equal runs differ; which ratios are within it."""
+"""The noise of the machine: how far the speeds of equal runs differ, and which ratios are within that."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reporting.statistics.intervals import Ratio
 
 
 def speed_noise(chosen: Chosen, confidence: float) -> Ratio | None:
-    """Of the speed of runs that are equal but for their turn, on one machine."""
+    """Return the noise of speed among runs on one machine that are equal except for their turn."""
     equal: dict[tuple[object, ...], list[float]] = {}
     for run in chosen.runs:  # in the order of their turns
         if (speed := measures.speed(run)) is not None:
@@ -21,23 +21,21 @@ def speed_noise(chosen: Chosen, confidence: float) -> Ratio | None:
     return intervals.noise(list(equal.values()), confidence)
 
 
-def within(verdicts: Mapping[str, Verdict], noise: Ratio | None) -> list[str]:
-    """A sentence on each strategy whose ratio to the reference may as well be noise.
-
-    The mean log of n ratios of equal runs is spread by 1 / sqrt(n) of that of one.
-    """
+def ratios_within_noise(verdicts: Mapping[str, Verdict], noise: Ratio | None) -> list[str]:
+    """Return a sentence for each strategy whose speed ratio to the reference could be noise alone."""
     if noise is None or noise.high is None:
         return []
-    said = []
+    sentences = []
     for name, verdict in verdicts.items():
         ratio = verdict.ratio
         if ratio is None:
             continue
+        # The log of one noisy ratio lies within log(noise.high); the mean of n of them spreads by 1 / sqrt(n) of that.
         half = math.log(noise.high) / math.sqrt(ratio.n)
         if abs(math.log(ratio.mean)) <= half:
             pairs = f" over {ratio.n} pairs" if ratio.n > 1 else ""
-            said.append(
-                f"{name} is {ratio.mean:.3f} times as fast as {REFERENCE}: within the noise of the machine, where "
+            sentences.append(
+                f"{name} is {ratio.mean:.3f} times as fast as {REFERENCE}, which is within the noise of the machine: "
                 f"equal runs give {math.exp(-half):.3f} to {math.exp(half):.3f}{pairs}."
             )
-    return said
+    return sentences

@@ -1,4 +1,4 @@
-"""How the figures of a group were made, in plain sentences: what a reader needs to judge its intervals."""
+"""Notes on how the figures of a group were made, which a reader needs to judge its intervals."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ from reporting.statistics.intervals import Ratio
 
 
 def notes(rule: Rule, verdicts: Verdicts, noise: Ratio | None, split: str, confidence: float) -> list[str]:
-    """Nothing where no strategy is compared."""
-    made = verdicts.by_strategy.values()
-    if not made:
+    """Return the notes of a group; none if no strategy is compared."""
+    compared = verdicts.by_strategy.values()
+    if not compared:
         return []
     percent = f"{100 * confidence:g} %"
-    said = []
+    lines = []
     if rule.comparisons > 1:
-        said.append(
+        lines.append(
             f"{rule.comparisons} strategies are compared with {REFERENCE}: each interval against it is at "
-            f"{100 * rule.level:.4g} %, so that all hold together at {percent} (Bonferroni)."
+            f"{100 * rule.level:.4g} %, so that all of them hold at once at {percent} (Bonferroni)."
         )
-    if any(each.on_examples for each in made):
-        said.append(
-            f"Over seeds: {split} as it is, other runs; on examples: these runs, other examples "
-            f"({resamples_for(rule.level):,} paired resamples). A verdict is what both say; equivalent means "
+    if any(verdict.on_examples for verdict in compared):
+        lines.append(
+            f"Intervals over seeds: the same {split}, other runs; on examples: the same runs, other examples "
+            f"({resamples_for(rule.level):,} paired resamples). A verdict needs both to agree; equivalent means "
             f"within {rule.margin_text} (--margin)."
         )
-    elif any(each.difference for each in made):
-        said.append(
-            f"Intervals are over seeds alone: what each example of {split} adds (outcomes.npz) is not on record. "
+    elif any(verdict.difference for verdict in compared):
+        lines.append(
+            f"Intervals are over seeds only: the outcomes of single {split} examples (outcomes.npz) were not recorded. "
             f"Equivalent means within {rule.margin_text} (--margin)."
         )
     if noise is None or noise.low is None or noise.high is None:
-        said.append("The machine's noise was not measured: `turn=1,2` in a sweep runs everything twice and shows it.")
+        lines.append(
+            "The noise of the machine was not measured: `turn=1,2` in a sweep measures it by running everything twice."
+        )
     else:
-        said.append(
-            f"Noise of the machine: the ratio of the speeds of two equal runs lies in {noise.low:.3f} to "
+        lines.append(
+            f"Noise of the machine: the speeds of two equal runs have a ratio of {noise.low:.3f} to "
             f"{noise.high:.3f} ({percent}; {noise.n} repeated run{'s' if noise.n > 1 else ''})."
         )
-    return said
+    return lines

@@ -1,4 +1,4 @@
-"""What was predicted of strategies (`batching=auto`, `hydromel-plan --json`) beside what was measured."""
+"""Predictions of speed and memory (by `batching=auto` or `hydromel-plan --json`), with the measurements of runs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reporting.runs.run import Run
+from reporting.runs.run import TITLE, Run
 from reporting.runs.variants import BATCH_SIZE, options
 from runner.common.errors import HydromelError
-
-TITLE = ("task", "dataset", "embedding", "encoder")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a file of `hydromel-plan --json` predicts, and of what: the title that groups have."""
+    """The predictions in a file of `hydromel-plan --json`, and the title of the group that they are for."""
 
     title: str
     candidates: list[Mapping[str, Any]]
@@ -26,11 +24,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of one strategy at one batch size; medians over runs. What was not measured is None."""
+    """The prediction for one strategy at one batch size; medians over runs. What was not measured is None."""
 
     name: str
     batch_size: int | None
-    chosen: int  # runs of `auto` that went on as this
+    chosen: int  # number of `auto` runs that chose this strategy
     predicted_tokens_per_s: float
     tokens_per_s: float | None
     predicted_peak_bytes: float
@@ -38,55 +36,59 @@ class Prediction:
 
 
 def read_plan(path: Path) -> Plan:
-    """A file that `hydromel-plan --json` wrote. Raises HydromelError for any other."""
+    """Read a file that `hydromel-plan --json` wrote. Raises HydromelError for any other."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         title = " · ".join(str(content["choices"][name]) for name in TITLE)
-        candidates = [one["predicted"] for one in content["planned"] if one["predicted"] is not None]
-        if not all(map(_is_whole, candidates)):
+        candidates = [plan["predicted"] for plan in content["planned"] if plan["predicted"] is not None]
+        if not all(map(_is_complete, candidates)):
             raise ValueError("a strategy lacks figures")
     except OSError as error:
         raise HydromelError(f"--predicted {path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
         raise HydromelError(f"--predicted {path}: not written by hydromel-plan --json ({error})") from error
     if not candidates:
-        raise HydromelError(f"--predicted {path}: it predicts nothing; make it without --no-probe")
+        raise HydromelError(f"--predicted {path}: it holds no predictions; write it again without --no-probe")
     return Plan(title, candidates)
 
 
 def predictions(runs: Sequence[Run], planned: Iterable[Mapping[str, Any]], measured: bool) -> list[Prediction]:
-    """All that the runs' own advice or a plan says, scored by the runs that were made.
+    """Return all predictions by the runs' own advice or by a plan, with what the runs measured.
 
     Args:
-        measured: whether to score at all; runs of several machines are no measure.
+        measured: whether to fill in measurements; False for runs on several machines, which cannot be pooled.
     """
     by_key: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
-    for candidate in [*(one for run in runs for one in _candidates(run)), *planned]:
+    for candidate in [*(candidate for run in runs for candidate in _candidates(run)), *planned]:
         by_key.setdefault((candidate["name"], candidate["batch_size"]), []).append(candidate)
-    return [_prediction(key, said, [run for run in runs if _is(run, *key)], measured) for key, said in by_key.items()]
+    return [
+        _prediction(key, candidates, [run for run in runs if _matches(run, *key)], measured)
+        for key, candidates in by_key.items()
+    ]
 
 
 def _candidates(run: Run) -> list[Mapping[str, Any]]:
-    """What a run of `auto` was told; a damaged record says nothing."""
-    said = run.value("advice.candidates")
-    return [one for one in said if _is_whole(one)] if isinstance(said, list) else []
+    """Return the predictions that a run of `auto` recorded; none from a damaged record."""
+    candidates = run.value("advice.candidates")
+    return [candidate for candidate in candidates if _is_complete(candidate)] if isinstance(candidates, list) else []
 
 
-def _is_whole(one: Any) -> bool:
-    if not isinstance(one, Mapping) or not isinstance(one.get("name"), str) or "batch_size" not in one:
+def _is_complete(candidate: Any) -> bool:
+    if not isinstance(candidate, Mapping) or not isinstance(candidate.get("name"), str):
         return False
-    return all(isinstance(one.get(f"predicted_{key}"), int | float) for key in ("real_tokens_per_s", "peak_bytes"))
+    figures = [candidate.get(f"predicted_{key}") for key in ("real_tokens_per_s", "peak_bytes")]
+    return "batch_size" in candidate and all(isinstance(figure, int | float) for figure in figures)
 
 
-def _is(run: Run, name: str, batch_size: int | None) -> bool:
-    """Whether the run is one of this strategy and batch size, or of `auto` that chose them."""
+def _matches(run: Run, name: str, batch_size: int | None) -> bool:
+    """Return whether the run used this strategy and batch size, by itself or because `auto` chose them."""
     if isinstance(advice := run.value("advice"), Mapping):
         return bool(advice.get("chosen") == name and advice.get("batch_size") == batch_size)
     return run.strategy == name and options(run).get(BATCH_SIZE, "null") == json.dumps(batch_size)
 
 
 def _prediction(
-    key: tuple[str, int | None], said: list[Mapping[str, Any]], runs: list[Run], measured: bool
+    key: tuple[str, int | None], candidates: list[Mapping[str, Any]], runs: list[Run], measured: bool
 ) -> Prediction:
     def median(path: str) -> float | None:
         values = [value for run in runs if (value := run.number(path)) is not None]
@@ -95,8 +97,8 @@ def _prediction(
     return Prediction(
         *key,
         chosen=sum(run.value("advice") is not None for run in runs),
-        predicted_tokens_per_s=statistics.median(one["predicted_real_tokens_per_s"] for one in said),
+        predicted_tokens_per_s=statistics.median(candidate["predicted_real_tokens_per_s"] for candidate in candidates),
         tokens_per_s=median("speed.real_tokens_per_s"),
-        predicted_peak_bytes=statistics.median(one["predicted_peak_bytes"] for one in said),
+        predicted_peak_bytes=statistics.median(candidate["predicted_peak_bytes"] for candidate in candidates),
         peak_bytes=median("memory.peak_bytes"),
     )

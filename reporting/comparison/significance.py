@@ -1,4 +1,4 @@
-"""What may be concluded of a strategy against the reference: better, worse, equivalent or nothing; and its speed."""
+"""Verdicts on a strategy against the reference: better, worse, equivalent or undecided; and its relative speed."""
 
 from __future__ import annotations
 
@@ -6,96 +6,105 @@ from dataclasses import dataclass
 
 from reporting.comparison import example_outcomes
 from reporting.runs import measures
-from reporting.runs.selection import Chosen, every, first
+from reporting.runs.selection import Chosen, Seeds, all_turns, first_turns
 from reporting.statistics import intervals
 from reporting.statistics.intervals import Mean, Ratio
 
-REFERENCE = "padmask"  # quality and speed are compared with it, since it is the standard
+REFERENCE = "padmask"  # the standard strategy: quality and speed of others are compared with it
 UNDECIDED, SAME = "undecided", "equal on every example"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a group's strategies are compared with the reference."""
+    """The rule by which the strategies of a group are compared with the reference."""
 
     comparisons: int  # strategies that share a seed with the reference
-    level: float  # confidence of each interval, so that all of them hold at once
+    level: float  # of each interval; corrected so that all of them hold at once
     margin: float  # in units of the metric: a smaller difference does not matter
     margin_text: str
-    higher: bool  # is better
+    higher: bool  # whether higher values of the metric are better
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A strategy against the reference. The intervals of all strategies of a group hold at once."""
+    """The verdict on a strategy against the reference. The intervals of all strategies of a group hold at once."""
 
     difference: Mean | None  # of quality, paired by seed
-    on_examples: Mean | None  # the same difference (mean over `n` seeds), its interval by a bootstrap of test examples
+    on_examples: Mean | None  # the same (mean over `n` seeds), with an interval by a bootstrap over examples
     ratio: Ratio | None  # of real tokens/s, paired by seed, turn and machine
-    says: str  # of quality
+    says: str  # the verdict on quality
 
 
 @dataclass(frozen=True)
 class Verdicts:
+    """The verdicts on the strategies of a group."""
+
     by_strategy: dict[str, Verdict]
-    problems: list[str]  # with the records of examples
+    problems: list[str]  # with the recorded outcomes of examples
 
 
 def rule_for(chosen: Chosen, confidence: float, margin: float, higher: bool) -> Rule:
-    """Bonferroni's correction: m intervals, each at 1 - (1 - confidence) / m, hold together with `confidence`."""
+    """Return the rule of a group, with Bonferroni's correction for its number of comparisons.
+
+    By the union bound, m intervals, each at 1 - (1 - confidence) / m, hold at once with at least `confidence`.
+    """
     reference = chosen.by_strategy.get(REFERENCE, {})
-    others = [seeds for name, seeds in chosen.by_strategy.items() if name != REFERENCE and seeds.keys() & reference]
+    others = _compared(chosen)
     level = 1 - (1 - confidence) / max(1, len(others))
     if higher:
         return Rule(len(others), level, margin, f"{margin:.2f}", higher)
-    mean = measures.mean(first(reference).values(), measures.quality) or 0.0
+    mean = measures.mean(first_turns(reference).values(), measures.quality) or 0.0
     return Rule(len(others), level, margin / 100 * mean, f"{margin:g} %", higher)
 
 
 def verdicts(chosen: Chosen, rule: Rule) -> Verdicts:
-    """Of every strategy that shares a seed with the reference; the reference itself has none."""
+    """Return the verdict on every strategy that shares a seed with the reference; the reference itself has none."""
     reference = chosen.by_strategy.get(REFERENCE, {})
-    others = {
-        name: seeds
-        for name, seeds in chosen.by_strategy.items()
-        if name != REFERENCE and seeds.keys() & reference.keys()
-    }
-    base = first(reference)
-    examples = example_outcomes.compared({name: first(seeds) for name, seeds in others.items()}, base, rule.level)
-    quality, speed = measures.by_seed(base, measures.quality), measures.by_slot(every(reference), measures.speed)
-    made = {}
+    others = _compared(chosen)
+    base = first_turns(reference)
+    examples = example_outcomes.compare({name: first_turns(seeds) for name, seeds in others.items()}, base, rule.level)
+    quality, speed = measures.by_seed(base, measures.quality), measures.by_slot(all_turns(reference), measures.speed)
+    by_strategy = {}
     for name, seeds in others.items():
-        gaps = intervals.differences(measures.by_seed(first(seeds), measures.quality), quality)
+        gaps = intervals.differences(measures.by_seed(first_turns(seeds), measures.quality), quality)
         difference = intervals.mean_interval(gaps, rule.level)
         on_examples = examples.differences.get(name)
-        made[name] = Verdict(
+        by_strategy[name] = Verdict(
             difference=difference,
             on_examples=on_examples,
-            ratio=intervals.ratio_interval(measures.by_slot(every(seeds), measures.speed), speed, rule.level),
+            ratio=intervals.ratio_interval(measures.by_slot(all_turns(seeds), measures.speed), speed, rule.level),
             says=SAME if name in examples.same else says(difference, on_examples, rule),
         )
-    return Verdicts(made, examples.problems)
+    return Verdicts(by_strategy, examples.problems)
+
+
+def _compared(chosen: Chosen) -> dict[str, Seeds]:
+    """Return the strategies that share a seed with the reference."""
+    reference = chosen.by_strategy.get(REFERENCE, {})
+    return {name: seeds for name, seeds in chosen.by_strategy.items() if name != REFERENCE and seeds.keys() & reference}
 
 
 def says(over_seeds: Mean | None, on_examples: Mean | None, rule: Rule) -> str:
-    """What both intervals agree on: conservative, as each leaves out what the other measures.
+    """Return what both intervals agree on. This is conservative: each ignores the variation that the other measures.
 
-    An interval beyond 0 says `better` or `worse`; one within (-margin, margin) says `equivalent within` it, as two
-    one-sided tests would; both can hold. One seed has no interval over seeds: examples alone decide, which is said.
+    An interval that excludes 0 means `better` or `worse`; one within (-margin, margin) means `equivalent within` it,
+    as two one-sided tests (TOST) would; both can hold. One seed has no interval over seeds: then examples alone
+    decide, and the verdict ends with `(one seed)`.
     """
     seeds, examples = _bounds(over_seeds), _bounds(on_examples)
     if not seeds and not examples:
         return UNDECIDED
+    # Both intervals agree on a side, or on the margin, exactly if their union is on that side, or within the margin.
     lowest, highest = min(seeds + examples), max(seeds + examples)
     small = -rule.margin < lowest and highest < rule.margin
     if lowest == highest == 0:
-        said = "equal"
+        verdict = "equal"
     elif lowest > 0 or highest < 0:
         word = "better" if (lowest > 0) == rule.higher else "worse"
-        said = f"{word}, by less than {rule.margin_text}" if small else word
+        verdict = f"{word}, by less than {rule.margin_text}" if small else word
     else:
-        said = f"equivalent within {rule.margin_text}" if small else UNDECIDED
-    return said if seeds or said == UNDECIDED else f"{said} (one seed)"
+        verdict = f"equivalent within {rule.margin_text}" if small else UNDECIDED
+    return verdict if seeds or verdict == UNDECIDED else f"{verdict} (one seed)"
 
 
 def _bounds(interval: Mean | None) -> tuple[float, ...]:

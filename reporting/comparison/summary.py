@@ -1,6 +1,6 @@
-"""From runs to what is compared: groups of equal configuration, and in each a summary of every strategy over seeds.
+"""The comparison itself: runs in groups of equal configuration, and a summary of every strategy over its seeds.
 
-All views (console, Markdown, HTML, plots) show these objects and report.json is these objects: they cannot disagree.
+All views (console, Markdown, HTML, plots) show these objects, and report.json holds them: so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -10,158 +10,152 @@ from dataclasses import dataclass
 
 from reporting.comparison.caveats import caveats
 from reporting.comparison.equal_updates import Made, is_known_wrong, sentences
-from reporting.comparison.noise import speed_noise, within
+from reporting.comparison.noise import ratios_within_noise, speed_noise
 from reporting.comparison.notes import notes
 from reporting.comparison.predicted import Plan, Prediction, predictions
 from reporting.comparison.significance import Rule, Verdict, rule_for, verdicts
-from reporting.comparison.time_to_target import Target, common_target, counts_tokens, when
+from reporting.comparison.time_to_target import Target, common_target, counts_tokens, time_to_reach
 from reporting.runs import measures
 from reporting.runs.figures import RunFigures, run_figures
 from reporting.runs.measures import LengthRate
 from reporting.runs.run import Evaluation, Run
-from reporting.runs.selection import Chosen, choose, every, first
-from reporting.runs.settings import apart
-from reporting.runs.variants import batch_sizes, by_batch_size, named, options
+from reporting.runs.selection import Chosen, all_turns, choose, first_turns
+from reporting.runs.settings import distinguishing_settings
+from reporting.runs.variants import differing_batch_sizes, name_variants, options, split_by_batch_size
 from reporting.statistics import intervals
 from reporting.statistics.intervals import Mean, Ratio, Reached, Spread
 from runner.common.run_schema import PADDING_CAUSES
 
-SLOWEST = "size1"
+SLOWEST = "size1"  # the simplest strategy, which speed-ups are relative to
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asked for. `margin`: a smaller difference in quality does not matter, in percentage points;
-    for metrics of which less is better, in percent of the reference's."""
+    """The user's options. A difference in quality below `margin` does not matter: percentage points, or percent of the
+    reference's quality for metrics where lower is better."""
 
     target: float | None
     confidence: float
     margin: float
-    predicted: Plan | None = None  # by hydromel-plan
+    predicted: Plan | None = None  # from hydromel-plan --json
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One batching strategy of a group, over its seeds. What could not be measured is None or missing.
+    """The summary of one batching strategy of a group over its seeds. What was not measured is None or missing.
 
-    Times and memory of runs on several machines are not pooled: then they are None, or empty, in the whole group.
+    Times and memory on several machines are not pooled: then they are None or empty in the whole group.
     """
 
     name: str
     known_wrong: bool
     options: dict[str, str]  # of its batching, by dotted name
-    chose: list[str]  # of `auto`: what its runs went on as
-    run_ids: dict[int, str]  # by seed, as every dict[int, ...] here; of its first turn
-    turns: int  # the most runs that a seed has
+    chose: list[str]  # by `auto`: the strategies that its runs used
+    run_ids: dict[int, str]  # of first turns, by seed (as is every dict[int, ...] here)
+    turns: int  # of the seed with most
     quality: Mean | None  # on test
     quality_by_seed: dict[int, float]
     against_padmask: Verdict | None
-    seconds_to_target: Reached  # seconds of training until an evaluation on valid reached the group's target
-    tokens_to_target: Reached  # real tokens that training had read by then
+    seconds_to_target: Reached  # of training, until an evaluation on valid reached the group's target
+    tokens_to_target: Reached  # real tokens trained on by then
     real_tokens_per_s: Spread | None
     speedup_over_size1: Ratio | None  # ratio of real tokens/s, paired by seed, turn and machine
     padding_share: float | None  # padded / (real + padded), mean over runs, 0..1
     padding_by_cause: dict[str, float]  # share of all positions in memory, mean over runs, 0..1
-    character_padding: float | None  # share of the characters that character models were given, mean over runs, 0..1
+    character_padding: float | None  # share of the characters that character models read, mean over runs, 0..1
     seconds_by_phase: dict[str, float]  # mean over runs
     by_length: list[LengthRate]
     peak_memory_bytes: Spread | None
     peak_batch: dict[str, int] | None  # rows, width, tokens of the micro-batch that needed most memory
-    halved: list[str]  # sentences on runs that ran out of memory and went on with smaller micro-batches
-    matrix_share: Spread | None  # of the device's measured rate of matrix products, 0..1
+    halved: list[str]  # sentences on runs that ran out of memory and continued with smaller micro-batches
+    matrix_share: Spread | None  # share of the device's measured rate of matrix products, 0..1
     joules_per_thousand_tokens: Spread | None
     memory_sources: list[str]
     kernels: list[str]
-    runs: list[RunFigures]  # of all seeds and turns: every figure of each
+    runs: list[RunFigures]  # all seeds and turns, with every figure
     updates: dict[int, tuple[int, str]]  # count, digest
     evaluations: dict[int, tuple[Evaluation, ...]]  # on valid
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs whose configuration differs in batching, seed and turn alone."""
+    """The comparison of runs whose configurations differ only in batching, seed and turn."""
 
     title: str
     metric: str
     higher_is_better: bool
-    split: str  # on which quality is measured: test, or valid where the data has no test
+    split: str  # that quality is measured on: test, or valid where the data has no test
     comparison_hash: str
     data_fingerprint: str
-    settings: dict[str, str]  # what sets this group apart from others of the same title
+    settings: dict[str, str]  # that tell this group from others with its title
     target: Target
     margin: float  # in units of the metric
-    comparisons: int  # strategies that are compared with the reference: as many as intervals are corrected for
-    noise: Ratio | None  # of the speed of equal runs in different turns
+    comparisons: int  # number of strategies compared with the reference, which intervals are corrected for
+    noise: Ratio | None  # of speed, between equal runs in different turns
     strategies: list[Strategy]
-    advice: list[Prediction]  # what was predicted of strategies, beside what was measured
+    advice: list[Prediction]  # predictions for strategies, with measurements
     machines: list[str]  # host, CPU, threads and device of the runs
-    majority: dict[str, float]  # what always answering train's most frequent label gets on test
-    baselines: dict[str, float]  # the quality on test of each of the simplest models, majority among them; best first
-    sentences: list[str]  # on equal updates, and on speed beside noise
-    notes: list[str]  # on how figures were made
+    majority: dict[str, float]  # metrics on test of always predicting the most frequent label of the training set
+    baselines: dict[str, float]  # quality on test of the simplest models (majority is one), best first
+    sentences: list[str]  # on equal updates, and on speed ratios within noise
+    notes: list[str]  # on how the figures were made
     caveats: list[str]
 
 
 def groups(runs: list[Run], asked: Asked) -> list[Group]:
-    """Runs grouped by configuration, data and metric; groups are never pooled. In the order of their titles.
+    """Group runs by configuration, data and metric, and compare them; groups are never pooled. Sorted by title.
 
-    Batching may differ inside a group, but not its batch size where a strategy was run with several.
+    Batching may differ inside a group, except for its batch size where a strategy has several.
     """
     by_key: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
-        key = (_title(run), _hash(run), run.text("provenance.data_fingerprint"), run.metric, run.split)
+        key = (run.title, run.comparison_hash, run.text("provenance.data_fingerprint"), run.metric, run.split)
         by_key.setdefault(key, []).append(run)
-    settings = apart({key: each[0] for key, each in by_key.items()})
-    parts = [(key, same_size) for key in sorted(by_key) for same_size in by_batch_size(by_key[key])]
-    sizes = batch_sizes([(key[0], same_size) for key, same_size in parts])
+    # Batch size splits a group after its other settings are known: runs of one configuration share those settings.
+    settings = distinguishing_settings({key: same_key[0] for key, same_key in by_key.items()})
+    parts = [(key, same_size) for key in sorted(by_key) for same_size in split_by_batch_size(by_key[key])]
+    sizes = differing_batch_sizes([(key[0], same_size) for key, same_size in parts])
     return [_group(same_size, size | settings[key], asked) for (key, same_size), size in zip(parts, sizes, strict=True)]
 
 
-def _title(run: Run) -> str:
-    return " · ".join(run.text(key) for key in ("task", "dataset", "embedding", "encoder"))
-
-
-def _hash(run: Run) -> str:
-    return run.text("provenance.comparison_hash")
-
-
 def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
-    chosen = choose(named(runs))
-    one = runs[0]
-    higher = bool(one.value("quality.higher_is_better"))
-    firsts = [run for seeds in chosen.by_strategy.values() for run in first(seeds).values()]
-    aim = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
+    chosen = choose(name_variants(runs))
+    sample = runs[0]
+    higher = bool(sample.value("quality.higher_is_better"))
+    # Only first turns: a repeated run trains the same way, so it adds nothing to quality or to the target.
+    firsts = [run for seeds in chosen.by_strategy.values() for run in first_turns(seeds).values()]
+    target = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
     rule = rule_for(chosen, asked.confidence, asked.margin, higher)
     against = verdicts(chosen, rule)
     strategies = [
-        _strategy(name, chosen, aim, rule, against.by_strategy.get(name), asked.confidence)
+        _strategy(name, chosen, target, rule, against.by_strategy.get(name), asked.confidence)
         for name in chosen.by_strategy
     ]
     noise = speed_noise(chosen, asked.confidence)
-    made = {name: _made(first(seeds)) for name, seeds in chosen.by_strategy.items()}
+    updates = {name: _made(first_turns(seeds)) for name, seeds in chosen.by_strategy.items()}
     return Group(
-        title=_title(one),
-        metric=one.metric,
+        title=sample.title,
+        metric=sample.metric,
         higher_is_better=higher,
-        split=one.split,
-        comparison_hash=_hash(one),
-        data_fingerprint=one.text("provenance.data_fingerprint"),
+        split=sample.split,
+        comparison_hash=sample.comparison_hash,
+        data_fingerprint=sample.text("provenance.data_fingerprint"),
         settings=settings,
-        target=aim,
+        target=target,
         margin=rule.margin,
         comparisons=rule.comparisons,
         noise=noise,
         strategies=strategies,
         advice=predictions(
             chosen.runs,
-            asked.predicted.candidates if asked.predicted and asked.predicted.title == _title(one) else [],
+            asked.predicted.candidates if asked.predicted and asked.predicted.title == sample.title else [],
             measured=len(chosen.machines) == 1,
         ),
         machines=sorted({_machine(run) for run in chosen.runs}),
-        majority=_majority(one),
+        majority=_majority(sample),
         baselines=_baselines(firsts, higher),
-        sentences=sentences(made, one.split) + within(against.by_strategy, noise),
-        notes=notes(rule, against, noise, one.split, asked.confidence),
+        sentences=sentences(updates, sample.split) + ratios_within_noise(against.by_strategy, noise),
+        notes=notes(rule, against, noise, sample.split, asked.confidence),
         caveats=caveats(chosen) + against.problems,
     )
 
@@ -170,10 +164,10 @@ def _strategy(
     name: str, chosen: Chosen, target: Target, rule: Rule, verdict: Verdict | None, confidence: float
 ) -> Strategy:
     seeds = chosen.by_strategy[name]
-    firsts, runs = first(seeds), every(seeds)
-    timed = runs if len(chosen.machines) == 1 else []  # across machines no times are pooled
+    firsts, runs = first_turns(seeds), all_turns(seeds)
+    timed = runs if len(chosen.machines) == 1 else []  # times on several machines are not pooled
     quality = measures.by_seed(firsts, measures.quality)
-    size1 = every(chosen.by_strategy.get(SLOWEST, {}))
+    size1 = all_turns(chosen.by_strategy.get(SLOWEST, {}))
     return Strategy(
         name=name,
         known_wrong=is_known_wrong(name),
@@ -184,9 +178,9 @@ def _strategy(
         quality=intervals.mean_interval(list(quality.values()), confidence),
         quality_by_seed=quality,
         against_padmask=verdict,
-        seconds_to_target=intervals.reached([when(run, target, rule.higher, "seconds") for run in timed]),
+        seconds_to_target=intervals.reached([time_to_reach(run, target, rule.higher, "seconds") for run in timed]),
         tokens_to_target=intervals.reached(
-            [when(run, target, rule.higher, "tokens") for run in firsts.values() if counts_tokens(run)]
+            [time_to_reach(run, target, rule.higher, "tokens") for run in firsts.values() if counts_tokens(run)]
         ),
         real_tokens_per_s=_spread(timed, measures.speed),
         speedup_over_size1=intervals.ratio_interval(
@@ -226,18 +220,18 @@ def _machine(run: Run) -> str:
 
 
 def _majority(run: Run) -> dict[str, float]:
-    """Figures of the baseline: the quality and, beside it, accuracy."""
+    """Return the majority baseline's metrics: the one that measures quality, and accuracy."""
     names = dict.fromkeys((run.metric, "accuracy"))
     return {name: value for name in names if (value := run.number(f"majority.{name}")) is not None}
 
 
 def _baselines(runs: list[Run], higher: bool) -> dict[str, float]:
-    """Of the simplest models that any of the runs has; they know neither strategy nor seed."""
-    found: dict[str, float] = {}
+    """Return the quality of the simplest models that any of the runs has; it depends on neither strategy nor seed."""
+    qualities: dict[str, float] = {}
     for run in runs:
-        named = {"majority": run.number(f"majority.{run.metric}")}
+        own = {"majority": run.number(f"majority.{run.metric}")}
         others = run.value("baselines")
         if isinstance(others, Mapping):
-            named |= {str(name): run.number(f"baselines.{name}.{run.metric}") for name in others}
-        found |= {name: value for name, value in named.items() if value is not None}
-    return dict(sorted(found.items(), key=lambda one: -one[1] if higher else one[1]))
+            own |= {str(name): run.number(f"baselines.{name}.{run.metric}") for name in others}
+        qualities |= {name: value for name, value in own.items() if value is not None}
+    return dict(sorted(qualities.items(), key=lambda item: -item[1] if higher else item[1]))

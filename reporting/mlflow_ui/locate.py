@@ -1,4 +1,4 @@
-"""Where the runs compared were logged to MLflow, and by which filter they are found there. Does not import mlflow."""
+"""The MLflow store and experiment of the compared runs, and a filter that finds them. Does not import mlflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from reporting.runs.mlflow_download import PREFIX
-from reporting.runs.run import Found, Run
+from reporting.runs.run import Found
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
@@ -21,26 +21,26 @@ TRACKER = "MlflowTracker"
 
 @dataclass(frozen=True)
 class Place:
-    """A store and an experiment in it. The URI of a sqlite file has an absolute path."""
+    """A store and an experiment in it. The URI of an SQLite file has an absolute path."""
 
     uri: str
     experiment: str
 
 
 def place_of(what: Sequence[str], found: Sequence[Found], tracking_uri: str | None) -> Place | None:
-    """Where the newest of the runs was logged; None if it was not logged to MLflow.
+    """Return where the newest of the runs was logged; None if it was not logged to MLflow.
 
     Args:
-        what: what was asked for; `mlflow:EXPERIMENT` says it.
+        what: the names on the command line; `mlflow:EXPERIMENT` determines the place.
         found: the runs.
-        tracking_uri: of the store, where it is not the run's own.
+        tracking_uri: the store, if it is not the one in the run's config.
 
     Raises:
-        HydromelError: a relative path of a run that was started in a directory that is not here.
+        HydromelError: the run's store has a relative path, and the directory it was started in does not exist here.
     """
-    asked = next((name.removeprefix(PREFIX) for name in what if name.startswith(PREFIX)), None)
-    if asked and tracking_uri:
-        return Place(_absolute(tracking_uri, Path.cwd()), asked)
+    experiment = next((name.removeprefix(PREFIX) for name in what if name.startswith(PREFIX)), None)
+    if experiment and tracking_uri:
+        return Place(_absolute(tracking_uri, Path.cwd()), experiment)
     newest = max((item for item in found if item.run), key=lambda item: item.run.created if item.run else 0.0)
     tracker = _section(newest.folder, RESOLVED, "tracker")
     if stable_name(str(tracker.get("_target_"))) != TRACKER:
@@ -52,33 +52,29 @@ def place_of(what: Sequence[str], found: Sequence[Found], tracking_uri: str | No
 
 
 def filter_of(found: Sequence[Found]) -> str:
-    """What only the runs compared fit, as far as one condition of MLflow's search can say it: no list is allowed there.
+    """Return a filter for the compared runs, as narrow as one condition of MLflow's search can be: it allows no lists.
 
-    Their sweep, else their experiment of Hydromel, else their configuration, else all runs that Hydromel trained.
+    It is by their sweep, else by their experiment of Hydromel, else by their configuration, else all runs that
+    Hydromel trained.
     """
     runs = [item for item in found if item.run]
     for tag, values in (
         (TAG_SWEEP, {item.sweep_id for item in runs}),
         ("experiment", {item.experiment for item in runs}),
-        ("comparison_hash", {_hash(item.run) for item in runs if item.run}),
+        ("comparison_hash", {item.run.comparison_hash for item in runs if item.run}),
     ):
         if len(values) == 1 and (value := next(iter(values))) and "'" not in value:
             return f"tags.`{tag}` = '{value}'"
     return f"tags.`{TAG_RUN_ID}` IS NOT NULL"
 
 
-def _hash(run: Run) -> str:
-    return run.text("provenance.comparison_hash")
-
-
 def _started_in(folder: Path) -> Path:
-    """The directory that a run's relative paths are meant from."""
-    about = _section(folder, RUN, None)
-    return Path(str(about.get("cwd") or "."))
+    """Return the directory that a run's relative paths are relative to."""
+    return Path(str(_section(folder, RUN, None).get("cwd") or "."))
 
 
 def _section(folder: Path, name: str, key: str | None) -> dict[str, Any]:
-    """An object in a run's file (JSON is YAML); empty where there is none."""
+    """Return an object in a run's file (JSON is YAML too); empty if there is none."""
     try:
         value = yaml.load((folder / name).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
@@ -90,7 +86,8 @@ def _section(folder: Path, name: str, key: str | None) -> dict[str, Any]:
 def _absolute(uri: str, folder: Path) -> str:
     if not uri.startswith(SQLITE):
         return uri
-    written = sqlite_path(uri)
-    if not folder.is_dir() and not Path(written).is_absolute():
+    # The path was relative to the directory that the run was started in, not to the current one.
+    path = sqlite_path(uri)
+    if not folder.is_dir() and not Path(path).is_absolute():
         raise HydromelError(f"the runs were started in {folder}, which is not here; give --tracking-uri")
-    return SQLITE + str(folder.absolute() / written) + uri.removeprefix(SQLITE + written)
+    return SQLITE + str(folder.absolute() / path) + uri.removeprefix(SQLITE + path)

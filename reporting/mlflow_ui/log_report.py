@@ -1,9 +1,8 @@
-"""The comparison in MLflow, beside the runs compared: a run with the page and its figures, and views of the charts."""
+"""Logging of a comparison to MLflow, next to its runs: a run with the report's files, and views of the charts."""
 
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import time
 import warnings
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from reporting.mlflow_ui import shared_view
 from reporting.mlflow_ui.locate import Place, filter_of, place_of
 from reporting.mlflow_ui.shared_view import Shown
-from reporting.runs.run import Found
+from reporting.runs.mlflow_download import without_credentials
+from reporting.runs.run import TITLE, Found
 from reporting.views import report
 from reporting.views.files import slug
 from reporting.views.report import Report
@@ -25,38 +25,37 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
     from mlflow.tracking import MlflowClient
 
-TAG_REPORT = "hydromel.report"  # of the run that holds a report: its key
-QUALITY = {"test": "test", "valid": "best"}  # the section of metrics with the quality of the kept checkpoint
+TAG_REPORT = "hydromel.report"  # tag of the run that holds a report; its value is the report's key
+QUALITY = {"test": "test", "valid": "best"}  # split -> prefix of the metrics of the kept checkpoint
 FIGURES = ("speed/tok_s", "pad/fraction", "mem/peak_gib")
-LABELS = ("task", "dataset", "embedding", "encoder")  # tags of a run, besides its strategy
 LONGEST_NOTE = 4500  # characters; MLflow's servers cut tags at 5,000
-SERVER = "http://127.0.0.1:5000"  # where `make ui` serves a file
+SERVER = "http://127.0.0.1:5000"  # address at which `make ui` serves a file
 TIMEOUT_S = 10.0
 
 
-def offer(made: Report, found: Sequence[Found], files: Sequence[Path], tracking_uri: str | None) -> None:
-    """Log the report where its runs were logged, and say where it is; what goes wrong is one line, and no error.
+def try_to_log(comparison: Report, found: Sequence[Found], files: Sequence[Path], tracking_uri: str | None) -> None:
+    """Log the report where its runs were logged, and print its address; a failure is a warning of one line.
 
     Args:
-        made: the report.
+        comparison: the report.
         found: its runs.
         files: its files, the page first.
-        tracking_uri: of the store, where it is not the runs' own.
+        tracking_uri: the store, if it is not the one in the runs' config.
     """
     try:
-        place = place_of(made.what, found, tracking_uri)
+        place = place_of(comparison.what, found, tracking_uri)
         if place is None:
             return
-        link = log(made, files, place, filter_of(found))
-    except Exception as error:  # whatever mlflow, a driver or a cloud's library raises: the report stands all the same
+        link = log(comparison, files, place, filter_of(found))
+    except Exception as error:  # MLflow, a driver or a cloud library may raise anything; the report's files exist
         reason = str(error) if isinstance(error, HydromelError) else one_line(error)
         print(f"warning: the report is not in MLflow: {redacted(reason)}", file=sys.stderr)
         return
-    print(f"MLflow: {link}{_served(place.uri)}")
+    print(f"MLflow: {link}{_serving_command(place.uri)}")
 
 
-def _served(uri: str) -> str:
-    """By which command the address answers; a server's own answers by itself."""
+def _serving_command(uri: str) -> str:
+    """Return the command that serves a store; empty for the address of a server."""
     if uri.startswith(("http:", "https:")):
         return ""
     if uri == f"{SQLITE}{Path('mlflow.db').absolute()}":
@@ -64,54 +63,61 @@ def _served(uri: str) -> str:
     return f" (served by `mlflow server --workers 1 --backend-store-uri '{redacted(uri)}'`)"
 
 
-def log(made: Report, files: Sequence[Path], place: Place, chosen: str) -> str:
-    """Put `files` and the views there, in place of an earlier comparison's of the same name; returns their address.
+def log(comparison: Report, files: Sequence[Path], place: Place, runs_filter: str) -> str:
+    """Log `files` and the views, replacing those of an earlier comparison with the same name; return their address.
 
     Args:
-        chosen: a filter, in MLflow's language of searches, that lets the runs compared through.
+        comparison: the report.
+        files: its files.
+        place: the store and experiment of its runs.
+        runs_filter: a filter for the compared runs, in MLflow's search syntax.
 
     Raises:
         HydromelError: no such store or experiment, or it has none of the runs.
-        Exception: of mlflow, SQLAlchemy or the operating system.
+        Exception: errors of mlflow, SQLAlchemy or the operating system.
     """
-    with warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
+    with warnings.catch_warnings(action="ignore"):  # by mlflow, about its dependencies
         client = open_store(place.uri, TIMEOUT_S)
-        known = client.get_experiment_by_name(place.experiment)
-        if known is None:
-            raise HydromelError(f"there is no experiment '{place.experiment}'; hydromel-sync delivers runs")
-        samples = client.search_runs([known.experiment_id], chosen, max_results=1)
+        experiment = client.get_experiment_by_name(place.experiment)
+        # The report joins the experiment of its runs; it never creates one, as a mistyped store would then look right.
+        if experiment is None:
+            raise HydromelError(f"there is no experiment '{place.experiment}'; upload its runs with hydromel-sync")
+        samples = client.search_runs([experiment.experiment_id], runs_filter, max_results=1)
         if not samples:
-            raise HydromelError(f"experiment '{place.experiment}' has none of these runs; hydromel-sync delivers them")
-        run = _replaced(client, known.experiment_id, made, place.uri)
+            raise HydromelError(
+                f"experiment '{place.experiment}' has none of these runs; upload them with hydromel-sync"
+            )
+        run = _clean_run(client, experiment.experiment_id, comparison, place.uri)
         for file in files:
             client.log_artifact(run.info.run_id, str(file))
-        client.set_tag(run.info.run_id, "mlflow.note.content", note(made))
+        client.set_tag(run.info.run_id, "mlflow.note.content", note(comparison))
         client.set_terminated(run.info.run_id)
-        _set_views(client, known.experiment_id, made, shown(made, samples[0], chosen))
-    return address(place.uri, known.experiment_id, key(made))
+        _set_views(client, experiment.experiment_id, comparison, _view_contents(comparison, samples[0], runs_filter))
+    return address(place.uri, experiment.experiment_id, key(comparison))
 
 
-def key(made: Report) -> str:
-    """By which the comparison is found again: readable, and different for different names."""
-    name = label(made)
+def key(comparison: Report) -> str:
+    """Return the key under which the comparison is found again: readable, and distinct for each name."""
+    name = label(comparison)
     return f"hydromel-{slug(name)[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def label(made: Report) -> str:
-    return ", ".join(made.what) or "all runs"
+def label(comparison: Report) -> str:
+    """Return the name of the comparison: the names on the command line."""
+    return ", ".join(comparison.what) or "all runs"
 
 
 def address(uri: str, experiment_id: str, view: str | None) -> str:
-    """Of the page with the charts; MLflow opens on another one without all of this."""
+    """Return the address of the page with the charts. All of its parameters are needed: else MLflow opens another."""
     server = uri.rstrip("/") if uri.startswith(("http:", "https:")) else SERVER
-    server = re.sub(r"//[^/@\s]*@", "//", server)  # no user and password in what is printed
+    server = without_credentials(server)  # as the address is printed
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
     return f"{page}&viewStateShareKey={view}" if view else page
 
 
-def note(made: Report) -> str:
-    """The report in Markdown without its plots, as far as a tag holds it."""
-    lines = report.to_markdown(made, [[] for _ in made.groups]).splitlines()
+def note(comparison: Report) -> str:
+    """Return the report in Markdown without plots, cut to the length of a tag."""
+    lines = report.to_markdown(comparison, [[] for _ in comparison.groups]).splitlines()
     kept, size = [], 0
     for line in lines:
         size += len(line) + 1
@@ -122,41 +128,41 @@ def note(made: Report) -> str:
     return "\n".join(kept)
 
 
-def shown(made: Report, sample: LoggedRun, chosen: str) -> Shown:
-    """What one of the runs has, of what the report is about: a chart of nothing says nothing."""
-    metrics = list(dict.fromkeys(group.metric for group in made.groups))
-    settings = dict.fromkeys(name for group in made.groups for name in group.settings)
+def _view_contents(comparison: Report, sample: LoggedRun, runs_filter: str) -> Shown:
+    """Return the report's params and metrics, those that a sample run has: empty charts are of no use."""
+    metrics = list(dict.fromkeys(group.metric for group in comparison.groups))
+    settings = dict.fromkeys(name for group in comparison.groups for name in group.settings)
     logged: Mapping[str, Any] = sample.data.metrics
-    titles = [group.title.split(" · ") for group in made.groups]
-    differing = [tag for tag, values in zip(LABELS, zip(*titles, strict=False), strict=False) if len(set(values)) > 1]
+    titles = [group.title.split(" · ") for group in comparison.groups]
+    differing = [tag for tag, values in zip(TITLE, zip(*titles, strict=False), strict=False) if len(set(values)) > 1]
     return Shown(
         params=["batching.name", *(name for name in settings if name in sample.data.params)],
-        quality=list(dict.fromkeys(f"{QUALITY[group.split]}/{group.metric}" for group in made.groups)),
+        quality=list(dict.fromkeys(f"{QUALITY[group.split]}/{group.metric}" for group in comparison.groups)),
         figures=[name for name in FIGURES if name in logged],
         curves=[*(f"valid/{metric}" for metric in metrics), "train/loss"],
         tags=differing,
-        filter=chosen,
+        filter=runs_filter,
     )
 
 
-def _replaced(client: MlflowClient, experiment_id: str, made: Report, uri: str) -> LoggedRun:
-    """The report's run, without the files of an earlier comparison."""
-    mine = f"tags.`{TAG_REPORT}` = '{key(made)}'"
-    if earlier := client.search_runs([experiment_id], mine, max_results=1):
+def _clean_run(client: MlflowClient, experiment_id: str, comparison: Report, uri: str) -> LoggedRun:
+    """Return the report's run: a new one, or that of an earlier comparison without its files."""
+    same_report = f"tags.`{TAG_REPORT}` = '{key(comparison)}'"
+    if earlier := client.search_runs([experiment_id], same_report, max_results=1):
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-        kept: Any = get_artifact_repository(earlier[0].info.artifact_uri, tracking_uri=uri)
-        kept.delete_artifacts()
+        artifacts: Any = get_artifact_repository(earlier[0].info.artifact_uri, tracking_uri=uri)
+        artifacts.delete_artifacts()
         return earlier[0]
-    tags = {TAG_REPORT: key(made), "mlflow.source.name": "hydromel-compare", "mlflow.source.type": "LOCAL"}
-    return client.create_run(experiment_id, tags=tags, run_name=f"report: {label(made)}"[:250])
+    tags = {TAG_REPORT: key(comparison), "mlflow.source.name": "hydromel-compare", "mlflow.source.type": "LOCAL"}
+    return client.create_run(experiment_id, tags=tags, run_name=f"report: {label(comparison)}"[:250])
 
 
-def _set_views(client: MlflowClient, experiment_id: str, made: Report, what: Shown) -> None:
+def _set_views(client: MlflowClient, experiment_id: str, comparison: Report, contents: Shown) -> None:
     now_ms = int(time.time() * 1000)
     for view, name, state in (
-        (f"{key(made)}-runs", f"{label(made)}: every run", shared_view.by_run(what)),
-        (key(made), f"{label(made)}: strategies", shared_view.by_strategy(what)),
+        (f"{key(comparison)}-runs", f"{label(comparison)}: every run", shared_view.by_run(contents)),
+        (key(comparison), f"{label(comparison)}: strategies", shared_view.by_strategy(contents)),
     ):
         value = shared_view.tag_value(name, state, now_ms)
         client.set_experiment_tag(experiment_id, shared_view.PREFIX + view, value)

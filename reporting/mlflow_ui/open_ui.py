@@ -1,6 +1,6 @@
-"""The address of the newest view of the charts in a sqlite store, printed, and opened where there is a browser.
+"""Print the address of the newest charts in an SQLite store, and open it if there is a browser.
 
-`make ui` starts this beside MLflow's server. Nothing that fails here keeps the server from running.
+`make ui` starts this next to MLflow's server. No failure here stops the server.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from reporting.mlflow_ui.shared_view import PREFIX
 from runner.tracking.mlflow_store import SQLITE
 
 KEYS = f"{PREFIX}hydromel-"
-PATIENCE_S = 60.0  # for the server to answer
+PATIENCE_S = 60.0  # limit of the wait for the server
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the address for the file that is named (`mlflow.db` if none is); returns 0 whatever happens."""
-    given = sys.argv[1:] if arguments is None else arguments
-    link = newest(Path(given[0] if given else "mlflow.db"))
+    """Print the address for the file in `arguments` (default: `mlflow.db`). Always returns 0."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    link = newest(Path(arguments[0] if arguments else "mlflow.db"))
     print(f"MLflow: {link}", flush=True)
     if _has_display() and _answers(PATIENCE_S):
         with contextlib.suppress(webbrowser.Error):
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def newest(store: Path) -> str:
-    """Of the view that was written last; without one, of the experiment made last; else of the server."""
+    """Return the address of the latest view; without views that of the latest experiment, else of the server."""
     with contextlib.suppress(sqlite3.Error, OSError):
         if store.is_file():
             return _newest(store)
@@ -50,13 +50,14 @@ def _newest(store: Path) -> str:
             "ON e.experiment_id = t.experiment_id WHERE e.lifecycle_stage = 'active' AND t.key LIKE ?",
             (f"{KEYS}%",),
         ).fetchall()
-        last = database.execute(
+        latest = database.execute(
             "SELECT MAX(experiment_id) FROM experiments WHERE lifecycle_stage = 'active'"
         ).fetchone()
     if views:
+        # Both views of a report have the same time: the shorter key is the one of strategies.
         experiment, key, _ = max(views, key=lambda view: (_updated(view[2]), -len(view[1])))
         return address(f"{SQLITE}{store}", str(experiment), key.removeprefix(PREFIX))
-    return address(f"{SQLITE}{store}", str(last[0]), None) if last and last[0] is not None else SERVER
+    return address(f"{SQLITE}{store}", str(latest[0]), None) if latest and latest[0] is not None else SERVER
 
 
 def _updated(value: str) -> float:
@@ -66,17 +67,17 @@ def _updated(value: str) -> float:
 
 
 def _has_display() -> bool:
-    """Whether a browser would have a window: one of text would take over the terminal."""
+    """Return whether a browser could open a window: a text browser would take over the terminal."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _answers(patience_s: float) -> bool:
-    """Whether the server takes connections, after waiting for it."""
-    place = urlsplit(SERVER)
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
+    """Wait for the server; return whether it accepts connections."""
+    server = urlsplit(SERVER)
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
-            socket.create_connection((str(place.hostname), place.port or 80), timeout=1.0).close()
+            socket.create_connection((str(server.hostname), server.port or 80), timeout=1.0).close()
             return True
         time.sleep(0.5)
     return False

@@ -1,8 +1,8 @@
-"""Views of MLflow's charts: what its page shows of the runs compared, made here instead of by hand.
+"""Views of MLflow's charts: the state of its page for the compared runs, made here instead of by hand.
 
-MLflow keeps a view that is shared as a tag of the experiment: JSON with a name and two times (milliseconds), and the
-page's own state as JSON, deflated, in base64. The form is that of MLflow 3.17, read from a view that was made by hand;
-it is not documented. A view that a later page does not understand does no harm: the page says so and shows its own.
+MLflow stores a shared view as a tag of the experiment: JSON with a name and two times (milliseconds), and the page's
+state as JSON, deflated, in base64. The format is that of MLflow 3.17, read from a view made by hand; it is not
+documented. A later page that does not understand a view says so and shows its default: that does no harm.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PREFIX = "mlflow.sharedViewState."  # of the experiment's tag; after it stands the key of the page's address
+PREFIX = "mlflow.sharedViewState."  # of the experiment's tag, followed by the key in the page's address
 RUNS_IN_A_CHART = 500
-SECTIONS = (("Compared", 2), ("Figures", 2), ("Curves", 2))  # name, and charts side by side
+SECTIONS = (("Compared", 2), ("Figures", 2), ("Curves", 2))  # name, and number of charts side by side
 STRATEGY = "batching"  # the tag by which runs are grouped
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a view shows: names of params and metrics of MLflow's runs, and a filter in its language of searches."""
+    """The contents of a view: names of params and metrics of MLflow's runs, and a filter in its search syntax."""
 
-    params: Sequence[str]  # that differ between runs; axes before those of the metrics
+    params: Sequence[str]  # that differ between runs; their axes come before those of metrics
     quality: Sequence[str]  # on test, such as test/f1
-    figures: Sequence[str]  # one value a run: speed/tok_s, pad/fraction, mem/peak_gib
-    curves: Sequence[str]  # many values a run: valid/f1, train/loss
-    tags: Sequence[str]  # by which runs are grouped besides their strategy
+    figures: Sequence[str]  # one value per run: speed/tok_s, pad/fraction, mem/peak_gib
+    curves: Sequence[str]  # many values per run: valid/f1, train/loss
+    tags: Sequence[str]  # that group runs, besides their strategy
     filter: str
 
 
 def by_strategy(shown: Shown) -> dict[str, Any]:
-    """The page's state where runs of one strategy are one bar, one point, and a curve with a band."""
+    """Return the state that shows each strategy as one bar, one point, and a curve with a band."""
     return _state(shown, params=[], grouped=True)
 
 
 def by_run(shown: Shown) -> dict[str, Any]:
-    """The page's state where each run is a line through strategy, settings, quality and speed, and a point."""
+    """Return the state that shows each run as a point and as a line through strategy, settings, quality and speed."""
     return _state(shown, params=shown.params, grouped=False)
 
 
 def tag_value(name: str, state: dict[str, Any], now_ms: int) -> str:
-    """What the experiment's tag holds."""
+    """Return the value of the experiment's tag for a view."""
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})
 
 
 def read_state(value: str) -> dict[str, Any]:
-    """The page's state out of what the tag holds."""
+    """Return the page's state from the value of a tag."""
     packed = json.loads(value)["state"].removeprefix("deflate;")
     state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
     return state
@@ -58,9 +58,9 @@ def read_state(value: str) -> dict[str, Any]:
 def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]:
     metrics = [*shown.quality, *shown.figures]
     speed = next((name for name in shown.figures if name.startswith("speed/")), None)
-    first = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
+    compared = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
     if speed:
-        first += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in shown.quality]
+        compared += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in shown.quality]
     bars = [_card("BAR", 1, metricKey=metric) for metric in metrics]
     curves = [_card("LINE", 2, **_curve(metric)) for metric in shown.curves]
     tags = [STRATEGY, *shown.tags]
@@ -73,9 +73,11 @@ def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": [{**card, "uuid": f"chart-{at}"} for at, card in enumerate([*first, *bars, *curves])],
-        "compareRunSections": [_section(at, *each) for at, each in enumerate(SECTIONS)],
-        "isAccordionReordered": True,  # else the page sorts the sections by name
+        "compareRunCharts": [
+            {**card, "uuid": f"chart-{place}"} for place, card in enumerate([*compared, *bars, *curves])
+        ],
+        "compareRunSections": [_section(place, *section) for place, section in enumerate(SECTIONS)],
+        "isAccordionReordered": True,  # otherwise the page sorts the sections by name
         "groupBy": {
             "aggregateFunction": "average",
             "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in tags],
@@ -90,9 +92,9 @@ def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]
     }
 
 
-def _section(at: int, name: str, columns: int) -> dict[str, Any]:
+def _section(place: int, name: str, columns: int) -> dict[str, Any]:
     return {
-        "uuid": f"section-{at}",
+        "uuid": f"section-{place}",
         "name": name,
         "columns": columns,
         "display": True,
@@ -102,9 +104,9 @@ def _section(at: int, name: str, columns: int) -> dict[str, Any]:
     }
 
 
-def _card(kind: str, section: int, **about: Any) -> dict[str, Any]:
+def _card(kind: str, section: int, **options: Any) -> dict[str, Any]:
     common = {"type": kind, "metricSectionId": f"section-{section}", "runsCountToCompare": RUNS_IN_A_CHART}
-    return {**common, "deleted": False, "isGenerated": False, **about}
+    return {**common, "deleted": False, "isGenerated": False, **options}
 
 
 def _axis(metric: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Pictures of comparisons and of single runs; configs name those that a run or a search draws.
+"""Plots of comparisons and of single runs; configs name the classes that draw those of a run or a search.
 
-Views may import it. It imports the comparison and all below.
+Views may import it. It imports `comparison` and the packages below it.
 """

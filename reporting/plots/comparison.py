@@ -1,4 +1,4 @@
-"""The plots of one group. Each as SVG, and as PNG where asked for."""
+"""The plots of one group, as SVG and if requested as PNG."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ CAUSE_NAMES = {"spread": "lengths differ", "last_batch": "last batch"}
 
 
 def plots(group: Group, with_png: bool) -> list[Plot]:
-    """The plots that this group has figures for."""
-    import matplotlib  # half a second, needed here alone
+    """Return the plots that this group has figures for."""
+    import matplotlib  # takes half a second, and is needed only here
 
     with matplotlib.rc_context(SETTINGS):
         return [
             drawing.plot(name, caption.format(metric=group.metric, split=group.split), draw(group), with_png)
-            for name, has, caption, draw in PLOTS
-            if any(has(strategy) for strategy in group.strategies)
+            for name, has_figures, caption, draw in PLOTS
+            if any(has_figures(strategy) for strategy in group.strategies)
         ]
 
 
 def _quality(group: Group) -> Any:
+    """Draw quality on valid over training time, a curve per strategy with a band from worst to best seed."""
     figure, axes = drawing.axes(4.2)
     for strategy in group.strategies:
         colour, marker, line = style(strategy, group.strategies)
@@ -37,16 +38,18 @@ def _quality(group: Group) -> Any:
             continue
         mean = mean_curve(curves)
         if len(curves) > 1:
-            at = list(zip(*curves, strict=False))
-            low, high = [min(p.quality for p in each) for each in at], [max(p.quality for p in each) for each in at]
-            axes.fill_between([x for x, _ in mean], low, high, color=colour, alpha=0.15, lw=0)
+            qualities = [[point.quality for point in points] for points in zip(*curves, strict=False)]
+            seconds = [x for x, _ in mean]
+            axes.fill_between(
+                seconds, list(map(min, qualities)), list(map(max, qualities)), color=colour, alpha=0.15, lw=0
+            )
         every = max(1, len(mean) // 12)
         axes.plot(
             *zip(*mean, strict=True), line, color=colour, marker=marker, ms=5, markevery=every, label=label(strategy)
         )
     if group.target.quality is not None:
         axes.axhline(group.target.quality, color=INK, lw=0.8, ls=(0, (4, 4)), label="target")
-    if _spans_decades([s for each in group.strategies for points in each.evaluations.values() for s in points]):
+    if _spans_decades([p for strategy in group.strategies for points in strategy.evaluations.values() for p in points]):
         drawing.logarithmic(axes.xaxis)
     unit = "" if group.metric in LOWER_IS_BETTER else " (%)"
     axes.set_xlabel("training time (s)", color=INK)
@@ -57,14 +60,16 @@ def _quality(group: Group) -> Any:
 
 
 def mean_curve(curves: list[tuple[Evaluation, ...]]) -> list[tuple[float, float]]:
-    """(seconds, quality) of the k-th evaluation, mean over the seeds, as far as all seeds went."""
-    at = list(zip(*curves, strict=False))
+    """Return (seconds, quality) of the k-th evaluation, averaged over seeds, up to the shortest curve."""
     n = len(curves)
-    return [(sum(p.seconds for p in each) / n, sum(p.quality for p in each) / n) for each in at]
+    return [
+        (sum(point.seconds for point in points) / n, sum(point.quality for point in points) / n)
+        for points in zip(*curves, strict=False)
+    ]
 
 
 def _spans_decades(points: list[Evaluation]) -> bool:
-    """Whether the fastest would be a smear at the left edge on a linear axis."""
+    """Return whether the fastest curve would be squeezed against the left edge of a linear axis."""
     seconds = sorted(point.seconds for point in points if point.seconds > 0)
     return bool(seconds) and seconds[-1] > 50 * seconds[0] and len(seconds) > 1
 
@@ -72,16 +77,14 @@ def _spans_decades(points: list[Evaluation]) -> bool:
 def _throughput(group: Group) -> Any:
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
-    top = max(each.real_tokens_per_s.high for each in strategies if each.real_tokens_per_s)
+    highest = max(strategy.real_tokens_per_s.high for strategy in strategies if strategy.real_tokens_per_s)
     for row, strategy in enumerate(strategies):
         speed = strategy.real_tokens_per_s
         if speed is None:
             continue
-        drawing.bar(axes, row, speed.median, strategy, strategies)
-        if speed.n > 1:
-            axes.plot([speed.low, speed.high], [row, row], color=INK, lw=1.6, marker="|", ms=7)
-        drawing.say(axes, speed.high, row, f"{speed.median:,.0f}")
-    axes.set_xlim(0, top * 1.2)  # room for the figures
+        drawing.spread_bar(axes, row, speed, 1, strategies)
+        drawing.annotate(axes, speed.high, row, f"{speed.median:,.0f}")
+    axes.set_xlim(0, highest * 1.2)  # room for the numbers
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.locator_params(axis="x", nbins=4)
     axes.set_xlabel("real tokens per second", color=INK)
@@ -89,82 +92,84 @@ def _throughput(group: Group) -> Any:
 
 
 def _padding(group: Group) -> Any:
-    """By cause, and in a panel of its own, since its unit is another, that of the words' characters."""
+    """Draw padding of tokens by cause, and in a second panel, as its unit differs, padding of the words' characters."""
     strategies = group.strategies
     characters = any(strategy.character_padding for strategy in strategies)
     figure, panels = drawing.stacked([drawing.height(strategies)] * (2 if characters else 1))
-    rows = [[100 * each.padding_by_cause.get(cause, 0.0) for cause in PADDING_CAUSES] for each in strategies]
+    rows = [[100 * strategy.padding_by_cause.get(cause, 0.0) for cause in PADDING_CAUSES] for strategy in strategies]
     colours = {cause: CAUSES[cause] for cause in PADDING_CAUSES}
     ends = drawing.segments(panels[0], rows, colours, CAUSE_NAMES)
-    known = [bool(strategy.padding_by_cause) for strategy in strategies]
-    _finish_padding(panels[0], strategies, ends, known, "padding (% of positions in memory)")
+    recorded = [bool(strategy.padding_by_cause) for strategy in strategies]
+    _finish_padding(panels[0], strategies, ends, recorded, "padding (% of positions in memory)")
     if characters:
         shares = [100 * (strategy.character_padding or 0.0) for strategy in strategies]
         panels[1].barh(range(len(strategies)), shares, drawing.BAR, color="#AA77AA", label="in words' characters")
-        known = [strategy.character_padding is not None for strategy in strategies]
-        _finish_padding(panels[1], strategies, shares, known, "padding (% of characters in memory)")
+        recorded = [strategy.character_padding is not None for strategy in strategies]
+        _finish_padding(panels[1], strategies, shares, recorded, "padding (% of characters in memory)")
     drawing.legend(figure, 2 if characters else len(CAUSES))
     return figure
 
 
-def _finish_padding(axes: Any, strategies: list[Strategy], ends: list[float], known: list[bool], words: str) -> None:
-    drawing.rows_of(axes, strategies)
+def _finish_padding(
+    axes: Any, strategies: list[Strategy], ends: list[float], recorded: list[bool], xlabel: str
+) -> None:
+    drawing.name_rows(axes, strategies)
     for row, end in enumerate(ends):
-        drawing.say(axes, end, row, f"{end:.1f} %" if known[row] else "not recorded")
+        drawing.annotate(axes, end, row, f"{end:.1f} %" if recorded[row] else "not recorded")
     axes.set_xlim(0, (max(ends) or 1.0) * 1.2)
-    axes.set_xlabel(words, color=INK)
+    axes.set_xlabel(xlabel, color=INK)
 
 
-# name, whether there is something to draw of a strategy, caption, how
+# name, test whether a strategy has figures to draw, caption, function that draws the plot
 PLOTS: tuple[tuple[str, Callable[[Strategy], object], str, Callable[[Group], Any]], ...] = (
     (
         "quality",
-        lambda each: any(each.evaluations.values()),
+        lambda strategy: any(strategy.evaluations.values()),
         "{metric} on valid over seconds of training; line: mean, band: range over seeds.",
         _quality,
     ),
     (
         "throughput",
-        lambda each: each.real_tokens_per_s,
+        lambda strategy: strategy.real_tokens_per_s,
         "Real tokens (padding not counted) trained on per second; bar: median, line: range over runs.",
         _throughput,
     ),
     (
         "quality_speed",
-        lambda each: each.quality and each.real_tokens_per_s,
-        "{metric} on {split} against speed: better is up and right. Large: mean and median, "
-        "with the interval over seeds and the range of speeds; small: each seed.",
+        lambda strategy: strategy.quality and strategy.real_tokens_per_s,
+        "{metric} on {split} against speed: better is up and right. Large points: mean and median, "
+        "with the interval over seeds and the range of speeds; small points: single seeds.",
         cost.quality_speed,
     ),
     (
         "seconds",
-        lambda each: len(each.seconds_by_phase) > 1,
-        "Where the time went, mean over runs; at the end of each bar the seconds of all of it.",
+        lambda strategy: len(strategy.seconds_by_phase) > 1,
+        "Time by phase, mean over runs; the number at the end of each bar is the total in seconds.",
         time.seconds,
     ),
     (
         "length",
-        lambda each: len(each.by_length) > 1,
-        "Speed of updates by their longest row, in classes of twice the length.",
+        lambda strategy: len(strategy.by_length) > 1,
+        "Speed of updates by their longest row; each class is twice as long as the one before.",
         time.by_length,
     ),
     (
         "padding",
-        lambda each: each.padding_by_cause,
+        lambda strategy: strategy.padding_by_cause,
         "Padding as a share of all positions in memory, by what caused it; mean over runs.",
         _padding,
     ),
     (
         "memory",
-        lambda each: each.peak_memory_bytes,
-        "Peak memory, median and range over runs, and the micro-batch that set it where it is known.",
+        lambda strategy: strategy.peak_memory_bytes,
+        "Peak memory, median and range over runs, with the shape of the micro-batch that needed most, if recorded.",
         cost.memory,
     ),
     (
         "arithmetic",
-        lambda each: each.matrix_share,
-        "Arithmetic achieved in training, as a share of the rate of matrix products that was measured on the device; "
-        "work on padding counts, so that more is not always faster.",
+        lambda strategy: strategy.matrix_share,
+        "Arithmetic rate achieved in training, as a share of the rate of matrix products measured on the device; "
+        "work on padding counts, so more is not always faster.",
         cost.matrix_share,
     ),
 )

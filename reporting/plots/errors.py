@@ -1,9 +1,11 @@
-"""Plots of what went wrong: kinds of span errors by type, and how far probabilities can be believed."""
+"""Plots of errors: kinds of span errors by type, and the calibration of predicted probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from reporting.plots.style import BLUE, GREY
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,11 +18,10 @@ KINDS = {
     "missed": "#999999",
     "spurious": "#D55E00",
 }
-BLUE, GREY = "#0072B2", "#BBBBBB"
 
 
 def error_kinds(errors: Mapping[str, Any], split: str) -> Figure:
-    """Spans of each type, the most frequent on top: gold ones by what became of them, then, apart, spurious ones."""
+    """Draw the spans of each type, the most frequent on top: gold spans by outcome, then spurious predictions."""
     from matplotlib.figure import Figure
 
     per_type = errors["per_type"]
@@ -31,38 +32,39 @@ def error_kinds(errors: Mapping[str, Any], split: str) -> Figure:
     for kind, colour in KINDS.items():
         counts = [per_type[name][kind] for name in names]
         label = f"{kind} {errors['counts'][kind]:,}"
-        hatch = "//" if kind == "spurious" else None  # of predictions that no gold span stands for
+        hatch = "//" if kind == "spurious" else None  # predictions that match no gold span
         axis.barh(names, counts, left=left, color=colour, label=label, hatch=hatch, edgecolor="white", linewidth=0.5)
-        left = [before + count for before, count in zip(left, counts, strict=True)]
-    axis.set(xlabel=f"spans of {split}: gold ones, then spurious ones (hatched)")
+        left = [start + count for start, count in zip(left, counts, strict=True)]
+    axis.set(xlabel=f"spans of {split}: gold spans, then spurious predictions (hatched)")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9, columnspacing=1, handlelength=1.2)
     return figure
 
 
 def reliability(tables: Mapping[str, Mapping[str, Any]], split: str) -> Figure:
-    """Share of right answers by their probability; on the diagonal probabilities are what they say.
+    """Draw accuracy by predicted probability; on the diagonal predictions are as accurate as their probability says.
 
     Args:
-        tables: what the answers are (`all tokens`, ...) -> `ece` and `bins` of result.json.
-        split: on which.
+        tables: name of the predictions (`all tokens`, ...) -> `ece` and `bins` of result.json.
+        split: the name of the split, for titles.
     """
     from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(4 * len(tables), 4.4), layout="constrained")
-    rows = figure.subplots(2, len(tables), squeeze=False, sharex=True, height_ratios=[3, 1])
+    panels = figure.subplots(2, len(tables), squeeze=False, sharex=True, height_ratios=[3, 1])
     for place, (name, table) in enumerate(tables.items()):
-        top, bottom = rows[0][place], rows[1][place]
-        middle = [50 * (one["from"] + one["to"]) for one in table["bins"]]
+        top, bottom = panels[0][place], panels[1][place]
+        bins = table["bins"]
+        middles = [50 * (row["from"] + row["to"]) for row in bins]
         top.plot([0, 100], [0, 100], color=GREY, linewidth=1)
-        top.bar(middle, [one["accuracy"] for one in table["bins"]], width=9, color=BLUE, alpha=0.35)
-        points = [(one["confidence"], one["accuracy"]) for one in table["bins"]]
+        top.bar(middles, [row["accuracy"] for row in bins], width=9, color=BLUE, alpha=0.35)
+        points = [(row["confidence"], row["accuracy"]) for row in bins]
         top.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, clip_on=False)
         top.set(xlim=(0, 100), ylim=(0, 102), title=f"{name} of {split}, ECE {table['ece']:.1f} %")
-        bottom.bar(middle, [one["count"] for one in table["bins"]], width=9, color=GREY)
-        bottom.set(yscale="log", xlabel="probability of the answer, %")
+        bottom.bar(middles, [row["count"] for row in bins], width=9, color=GREY)
+        bottom.set(yscale="log", xlabel="predicted probability, %")
         bottom.yaxis.set_major_formatter("{x:,.0f}")
         bottom.yaxis.set_minor_formatter(NullFormatter())
-    rows[0][0].set(ylabel="right, %")
-    rows[1][0].set(ylabel="answers")
+    panels[0][0].set(ylabel="accuracy, %")
+    panels[1][0].set(ylabel="predictions")
     return figure

@@ -1,4 +1,4 @@
-"""Plots of one finished run, drawn into its folder: curves, seconds by phase, figures of parts, what went wrong."""
+"""Plots of one finished run in its folder: curves, seconds by phase, scores by class, errors."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from reporting.plots.errors import error_kinds, reliability
 from reporting.plots.likelihood import likelihood
-from reporting.plots.style import DPI, PHASES, SETTINGS
+from reporting.plots.style import BLUE, DPI, ORANGE, PHASES, SETTINGS
 from runner.common import run_schema
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_LABELS = 40  # a confusion matrix of more cannot be read
-CALIBRATIONS = {"calibration": "all answers", "calibration_in_spans": "answers in spans"}
-BLUE, ORANGE = "#0072B2", "#D55E00"
+MOST_LABELS = 40  # with more, a confusion matrix cannot be read
+CALIBRATIONS = {"calibration": "all predictions", "calibration_in_spans": "predictions in spans"}
 
 
 class RunPlots:
-    """Draws `plots/` of a run."""
+    """The drawing of a run's plots into its folder `plots/`."""
 
     def draw(self, folder: Path) -> list[Path]:
-        """Write a PNG for each figure that the run has, and give their paths; result.json must be there."""
-        import matplotlib  # half a second, needed here alone
+        """Write a PNG for each figure that the run has, and return their paths. The run must have a result.json."""
+        import matplotlib  # takes half a second, and is needed only here
 
         result = json.loads((folder / run_schema.RESULT).read_text(encoding="utf-8"))
         records = read_records(folder / run_schema.METRICS)
@@ -41,14 +40,14 @@ class RunPlots:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, in their order."""
+    """Return the records of metrics.jsonl in order."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def figures(result: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Figure]:
-    """Name -> figure, of those that there is something to draw for."""
+    """Return the figures by name, those for which the result has data."""
     split = "test" if "test" in result["metrics"] else "valid"
     metrics = result["metrics"][split]
     drawn = {"curves": curves(result, records), "seconds": seconds(result)}
@@ -69,14 +68,16 @@ def figures(result: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[st
 
 
 def curves(result: Mapping[str, Any], records: list[dict[str, Any]]) -> Figure:
-    """Training loss and the quality on valid, over updates."""
+    """Draw training loss and quality on valid over updates."""
     from matplotlib.figure import Figure
 
     quality = result["quality"]["metric"]
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axis, name, colour in ((left, "train/loss", BLUE), (right, f"valid/{quality}", ORANGE)):
-        points = [(one["step"], one["metrics"][name]) for one in records if one["metrics"].get(name) is not None]
+        points = [
+            (record["step"], record["metrics"][name]) for record in records if record["metrics"].get(name) is not None
+        ]
         axis.plot(*zip(*points, strict=True), color=colour, marker="o" if len(points) < 30 else None, markersize=4)
         axis.set(xlabel="updates", ylabel=name.replace("/", " "))
         axis.grid(alpha=0.3)
@@ -85,7 +86,7 @@ def curves(result: Mapping[str, Any], records: list[dict[str, Any]]) -> Figure:
 
 
 def seconds(result: Mapping[str, Any]) -> Figure:
-    """Where the time went: one stacked bar."""
+    """Draw seconds by phase as one stacked bar."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.9), layout="constrained")
@@ -101,7 +102,7 @@ def seconds(result: Mapping[str, Any]) -> Figure:
 
 
 def confusion(table: Mapping[str, Any], split: str) -> Figure:
-    """Share of each gold label's examples (rows) that got each answer (columns), with the counts."""
+    """Draw the share of each gold label's examples (rows) by predicted label (columns), with counts."""
     from matplotlib.figure import Figure
 
     labels, counts = table["labels"], table["counts"]
@@ -123,14 +124,14 @@ def confusion(table: Mapping[str, Any], split: str) -> Figure:
 
 
 def f1_by_class(scores: Mapping[str, Mapping[str, float]], split: str) -> Figure:
-    """F1 of each class or span type, the most frequent on top, with its support."""
+    """Draw F1 of each class or span type with its support, the most frequent on top."""
     from matplotlib.figure import Figure
 
     ordered = sorted(scores.items(), key=lambda item: item[1]["support"])
     figure = Figure(figsize=(6, 0.3 * len(ordered) + 1.1), layout="constrained")
     axis = figure.subplots()
-    axis.barh([name for name, _ in ordered], [one["f1"] for _, one in ordered], color=BLUE)
-    for place, (_, one) in enumerate(ordered):
-        axis.text(one["f1"] + 1, place, f"{one['f1']:.1f}  (n={one['support']:,.0f})", va="center", fontsize=9)
+    axis.barh([name for name, _ in ordered], [score["f1"] for _, score in ordered], color=BLUE)
+    for place, (_, score) in enumerate(ordered):
+        axis.text(score["f1"] + 1, place, f"{score['f1']:.1f}  (n={score['support']:,.0f})", va="center", fontsize=9)
     axis.set(xlabel=f"F1 on {split}, %", xlim=(0, 125), xticks=range(0, 101, 20))
     return figure

@@ -1,4 +1,4 @@
-"""The plots of a search, drawn into its folder: the metric trial by trial, and which options mattered."""
+"""The plots of a search in its folder: the metric of each trial, and the importance of options."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reporting.plots.style import DPI, SETTINGS
+from reporting.plots.style import BLUE, DPI, ORANGE, SETTINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SEARCH = "search.json"
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#8C8C8C"
+DARK_GREY = "#8C8C8C"
 
 
 class SearchPlots:
-    """Draws history.png and importance.png of a search."""
+    """The drawing of a search's history.png and importance.png."""
 
     def draw(self, folder: Path) -> list[Path]:
-        """Write those that there is something to draw for, remove older ones, and give their paths."""
-        import matplotlib  # half a second, needed here alone
+        """Remove older plots, write those for which there is data, and return their paths."""
+        import matplotlib  # takes half a second, and is needed only here
 
         search = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
         written = []
@@ -37,11 +37,11 @@ class SearchPlots:
 
 
 def history(search: Mapping[str, Any]) -> Figure | None:
-    """Each trial's figure on valid, and the best so far."""
+    """Draw each trial's metric on valid, and the best so far; None without a finished trial."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    finished = [(one["number"], one["value"]) for one in search["trials"] if one["ended"] == "finished"]
+    finished = [(trial["number"], trial["value"]) for trial in search["trials"] if trial["ended"] == "finished"]
     if not finished:
         return None
     figure = Figure(figsize=(7, 3.6), layout="constrained")
@@ -50,9 +50,11 @@ def history(search: Mapping[str, Any]) -> Figure | None:
     so_far = [best(value for _, value in finished[: place + 1]) for place in range(len(finished))]
     axes.step([number for number, _ in finished], so_far, where="post", color=ORANGE, lw=1.6, label="best so far")
     axes.plot(*zip(*finished, strict=True), "o", color=BLUE, ms=5, label="finished")
-    if pruned := [(one["number"], one["evaluations"][-1]) for one in search["trials"] if one["ended"] == "pruned"]:
-        axes.plot(*zip(*pruned, strict=True), "x", color=GREY, ms=6, label="ended early (last figure)")
-    _failures(axes, [one["number"] for one in search["trials"] if one["ended"] == "failed"])
+    if pruned := [
+        (trial["number"], trial["evaluations"][-1]) for trial in search["trials"] if trial["ended"] == "pruned"
+    ]:
+        axes.plot(*zip(*pruned, strict=True), "x", color=DARK_GREY, ms=6, label="ended early (last figure)")
+    _failures(axes, [trial["number"] for trial in search["trials"] if trial["ended"] == "failed"])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=f"{search['metric']} on valid")
     axes.grid(alpha=0.3)
@@ -61,7 +63,7 @@ def history(search: Mapping[str, Any]) -> Figure | None:
 
 
 def importance(search: Mapping[str, Any]) -> Figure | None:
-    """Each option's share of the variance, the greatest on top."""
+    """Draw each option's share of the variance, the largest on top; None if it was not computed."""
     from matplotlib.figure import Figure
 
     if search["importance"] is None:
@@ -78,7 +80,7 @@ def importance(search: Mapping[str, Any]) -> Figure | None:
 
 
 def _failures(axes: Axes, numbers: list[int]) -> None:
-    """Marks on the lower edge: failed trials have no figure."""
+    """Mark failed trials, which have no metric, on the lower edge."""
     if numbers:
         places = [0.02] * len(numbers)
         transform = axes.get_xaxis_transform()

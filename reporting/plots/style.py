@@ -1,4 +1,4 @@
-"""What plots share: their look, a strategy's colour, bars, and a figure as PNG and as SVG that takes the page's ink."""
+"""Parts that plots share: colours and styles, bars, and rendering as PNG and as SVG in the page's text colour."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from reporting.comparison.summary import Strategy
+from reporting.statistics.intervals import Spread
 
-INK = "#234567"  # the colour of text and axes in the SVG: replaced by the page's own, so that it fits dark and light
-# colour, marker and line of a strategy are fixed, whatever else is in the plot (Okabe and Ito's palette, and Tol's)
+INK = (
+    "#234567"  # a placeholder for text and axes: the SVG gets the page's own colour instead, which fits dark and light
+)
+# colour, marker and line of each strategy, the same in every plot (from the palettes of Okabe and Ito, and of Tol)
 STYLES = {
     "size1": ("#CC79A7", "s", "-"),
     "same_length": ("#E69F00", "^", "-"),
@@ -32,24 +35,25 @@ PHASES = {
     "evaluation": "#CC79A7",
     "tracking": "#D55E00",
 }
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#BBBBBB"
 WIDTH_INCHES, ROW_INCHES, FRAME_INCHES = 5.0, 0.42, 1.1  # narrow, so that a phone shows the text at 10 px
 BAR = 0.62  # of the height of a row
 DPI = 144
-METADATA = ("Date", "Creator", "Format", "Type")  # left out: the same figures give the same file
+METADATA = ("Date", "Creator", "Format", "Type")  # left out, so that equal figures give equal files
 SETTINGS: dict[Any, Any] = {
     "font.size": 11,
     "font.family": "sans-serif",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "text.parse_math": False,  # a name with $ in it is a name
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's font
+    "text.parse_math": False,  # so that a $ in a name is not taken for mathematics
+    "svg.fonttype": "none",  # keep text as text: small, searchable, in the page's font
     "svg.hashsalt": "hydromel",
 }
 
 
 @dataclass(frozen=True)
 class Plot:
-    """`png` is empty where none was asked for."""
+    """A plot as SVG and as PNG; `png` is empty if it was not requested."""
 
     name: str
     caption: str
@@ -58,49 +62,51 @@ class Plot:
 
 
 def plot(name: str, caption: str, figure: Any, with_png: bool) -> Plot:
-    """The figure drawn; its places are worked out once for both forms."""
+    """Render a figure. The layout is computed once for both formats."""
     figure.get_layout_engine().execute(figure)
-    figure.set_layout_engine(None)  # else each form would be drawn twice, first to place things
+    figure.set_layout_engine(None)  # else each format would be drawn twice, the first time only for its layout
     png, svg = io.BytesIO(), io.StringIO()
     if with_png:
         figure.savefig(png, format="png", dpi=DPI, facecolor="white")
     figure.savefig(svg, format="svg", transparent=True, metadata=dict.fromkeys(METADATA))
+    # Inline SVG needs no XML header, and `currentColor` is the text colour of the page around it.
     drawing = svg.getvalue()
     drawing = drawing[drawing.index("<svg") :].replace(INK, "currentColor")
     return Plot(name, caption, png.getvalue(), drawing)
 
 
 def label(strategy: Strategy) -> str:
+    """Return the name of a strategy, with a mark if it is known to be wrong."""
     return f"{strategy.name} (known wrong)" if strategy.known_wrong else strategy.name
 
 
 def style(strategy: Strategy, strategies: Sequence[Strategy]) -> tuple[str, str, str]:
-    """Its colour, marker and line; names without a place in the palette take turns in what is left."""
-    others = [each.name for each in strategies if each.name not in STYLES]
+    """Return colour, marker and line of a strategy; names that are not in `STYLES` cycle through `OTHER`."""
+    others = [other.name for other in strategies if other.name not in STYLES]
     return STYLES[strategy.name] if strategy.name in STYLES else OTHER[others.index(strategy.name) % len(OTHER)]
 
 
 def axes(height_inches: float) -> tuple[Any, Any]:
-    """A figure and its one pair of axes."""
-    figure, (one,) = stacked([height_inches])
-    return figure, one
+    """Return a figure and its single axes."""
+    figure, (panel,) = stacked([height_inches])
+    return figure, panel
 
 
 def stacked(heights_inches: Sequence[float]) -> tuple[Any, list[Any]]:
-    """A figure with one pair of axes below another."""
+    """Return a figure with panels (axes) of these heights, one below the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, sum(heights_inches)), layout="constrained")
-    rows = figure.subplots(len(heights_inches), 1, squeeze=False, height_ratios=list(heights_inches))[:, 0]
-    for one in rows:
-        one.tick_params(colors=INK)
-        for spine in one.spines.values():
+    panels = figure.subplots(len(heights_inches), 1, squeeze=False, height_ratios=list(heights_inches))[:, 0]
+    for panel in panels:
+        panel.tick_params(colors=INK)
+        for spine in panel.spines.values():
             spine.set_color(INK)
-    return figure, list(rows)
+    return figure, list(panels)
 
 
 def logarithmic(axis: Any) -> None:
-    """With plain numbers at 1, 2 and 5 of each decade; at fewer where the axis is long, so that they stand apart."""
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of each decade, or fewer where they would collide."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log", subs=(2, 3, 4, 6, 8))
@@ -111,49 +117,55 @@ def logarithmic(axis: Any) -> None:
 
 
 def legend(figure: Any, columns: int) -> None:
+    """Add a legend above the panels."""
     figure.legend(
         loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, fontsize=10, columnspacing=1.2
     )
 
 
 def bars(strategies: Sequence[Strategy]) -> tuple[Any, Any]:
-    """Axes for horizontal bars, the first strategy on top, so that long names are read without turning the head."""
-    figure, one = axes(height(strategies))
-    rows_of(one, strategies)
-    return figure, one
+    """Return a figure and its axes for horizontal bars, the first strategy on top; names are read without rotation."""
+    figure, panel = axes(height(strategies))
+    name_rows(panel, strategies)
+    return figure, panel
 
 
 def height(strategies: Sequence[Strategy]) -> float:
-    """Inches that bars of them need."""
+    """Return the inches that a bar for each strategy needs."""
     return FRAME_INCHES + ROW_INCHES * len(strategies)
 
 
-def rows_of(one: Any, strategies: Sequence[Strategy]) -> None:
-    """Name the rows of these axes."""
-    one.set_yticks(range(len(strategies)), [label(strategy).replace(" (", "\n(") for strategy in strategies])
-    one.set_ylim(len(strategies) - 0.4, -0.6)
-    one.tick_params(axis="y", length=0)
-    one.grid(axis="x", alpha=0.25, lw=0.6)
-    one.set_axisbelow(True)
+def name_rows(axes: Any, strategies: Sequence[Strategy]) -> None:
+    """Label the rows of these axes with the strategies."""
+    axes.set_yticks(range(len(strategies)), [label(strategy).replace(" (", "\n(") for strategy in strategies])
+    axes.set_ylim(len(strategies) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", alpha=0.25, lw=0.6)
+    axes.set_axisbelow(True)
 
 
-def bar(one: Any, row: int, width: float, strategy: Strategy, strategies: Sequence[Strategy]) -> None:
+def spread_bar(axes: Any, row: int, spread: Spread, scale: float, strategies: Sequence[Strategy]) -> None:
+    """Draw the median as a bar in a strategy's row, and the range of several runs as a line; both times `scale`."""
+    strategy = strategies[row]
     hatch = "//" if strategy.known_wrong else None
-    one.barh(row, width, BAR, color=style(strategy, strategies)[0], hatch=hatch, edgecolor="white", lw=0)
+    colour = style(strategy, strategies)[0]
+    axes.barh(row, scale * spread.median, BAR, color=colour, hatch=hatch, edgecolor="white", lw=0)
+    if spread.n > 1:
+        axes.plot([scale * spread.low, scale * spread.high], [row, row], color=INK, lw=1.6, marker="|", ms=7)
 
 
-def say(one: Any, x: float, row: int, text: str) -> None:
-    """Words at the end of a bar."""
-    one.annotate(
+def annotate(axes: Any, x: float, row: int, text: str) -> None:
+    """Write text at the end of a bar."""
+    axes.annotate(
         text, (x, row), (5, 0), textcoords="offset points", va="center", color=INK, fontsize=10, annotation_clip=False
     )
 
 
-def segments(one: Any, rows: Sequence[Sequence[float]], colours: dict[str, str], names: dict[str, str]) -> list[float]:
-    """Stacked bars: `rows[i]` are the widths of row i's parts, in the order of `colours`; returns where each ends."""
+def segments(axes: Any, rows: Sequence[Sequence[float]], colours: dict[str, str], names: dict[str, str]) -> list[float]:
+    """Draw stacked bars and return where each ends. `rows[i]` has the widths of row i's parts, ordered as `colours`."""
     ends = [0.0] * len(rows)
-    for at, (part, colour) in enumerate(colours.items()):
-        widths = [row[at] for row in rows]
-        one.barh(range(len(rows)), widths, BAR, ends, color=colour, label=names.get(part, part))
+    for place, (part, colour) in enumerate(colours.items()):
+        widths = [row[place] for row in rows]
+        axes.barh(range(len(rows)), widths, BAR, ends, color=colour, label=names.get(part, part))
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     return ends

@@ -1,4 +1,4 @@
-"""Plots of time: seconds by phase, and speed by the length of rows."""
+"""Plots of time: seconds by phase, and speed by length of rows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from reporting.comparison.summary import Group
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, PHASES, label, style
 
-MOST_TIMES = 8  # the slowest takes longer than the fastest; beyond it bars of seconds would be specks
+MOST_TIMES = 8  # ratio of slowest to fastest beyond which bars in seconds would be too short to read
 
 
 def seconds(group: Group) -> Any:
-    """Stacked bars of seconds; of shares where the slowest would leave the others no room."""
+    """Draw stacked bars of seconds by phase; of shares if one strategy takes far longer than the others."""
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
-    rows = [[each.seconds_by_phase.get(phase, 0.0) for phase in PHASES] for each in strategies]
+    rows = [[strategy.seconds_by_phase.get(phase, 0.0) for phase in PHASES] for strategy in strategies]
     totals = [sum(row) for row in rows]
     known = [total for total in totals if total > 0]
     as_shares = bool(known) and max(known) > MOST_TIMES * min(known)
@@ -23,8 +23,8 @@ def seconds(group: Group) -> Any:
         rows = [[100 * part / total if total else 0.0 for part in row] for row, total in zip(rows, totals, strict=True)]
     ends = drawing.segments(axes, rows, PHASES, {"optimizer": "optimiser", "startup": "start-up"})
     for row, (end, total) in enumerate(zip(ends, totals, strict=True)):
-        words = f"{total:,.3g} s" if total < 100 else f"{total:,.0f} s"
-        drawing.say(axes, end, row, words if total else "not recorded")
+        text = f"{total:,.3g} s" if total < 100 else f"{total:,.0f} s"
+        drawing.annotate(axes, end, row, text if total else "not recorded")
     axes.set_xlim(0, (max(ends) or 1.0) * 1.2)
     if as_shares:
         axes.set_xticks(range(0, 101, 25))
@@ -34,15 +34,15 @@ def seconds(group: Group) -> Any:
 
 
 def by_length(group: Group) -> Any:
-    """A line a strategy, both axes logarithmic."""
+    """Draw a line per strategy on two logarithmic axes."""
     figure, axes = drawing.axes(3.6)
     for strategy in group.strategies:
         if not strategy.by_length:
             continue
         colour, marker, line = style(strategy, group.strategies)
-        places = [each.longest for each in strategy.by_length]
-        speeds = [each.real_tokens_per_s for each in strategy.by_length]
-        axes.plot(places, speeds, line, color=colour, marker=marker, ms=5, label=label(strategy))
+        lengths = [rate.longest for rate in strategy.by_length]
+        speeds = [rate.real_tokens_per_s for rate in strategy.by_length]
+        axes.plot(lengths, speeds, line, color=colour, marker=marker, ms=5, label=label(strategy))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     drawing.logarithmic(axes.yaxis)

@@ -1,4 +1,4 @@
-"""Runs as they are found: in folders or in MLflow, their records, settings and figures, and which of them count.
+"""Reading of runs: finding them in folders or in MLflow, their records, settings and figures, and which of them count.
 
-Any package of `reporting` but statistics may import it.
+Every package of `reporting` except `statistics` may import it.
 """

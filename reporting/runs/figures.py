@@ -1,4 +1,4 @@
-"""Every figure of a run by one name, `test/f1` or `speed/real_tokens_per_s`: for CSV and comparisons with the past."""
+"""Every figure of a run under one name, `test/f1` or `speed/real_tokens_per_s`, for CSV files and for baselines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from reporting.runs.run import Run
 
-# sections of result.json by the name that figures have in MLflow and in conditions
+# the prefix of a figure's name, in MLflow and in conditions -> its section of result.json
 SECTIONS = {
     "test": "metrics.test",
     "valid": "metrics.valid",
@@ -24,12 +24,12 @@ SECTIONS = {
     "model": "model",
 }
 MIB = 2**20
-OF_MACHINE = ("speed", "memory", "seconds", "energy", "arithmetic")  # mean nothing beside those of another machine
+MACHINE_SECTIONS = ("speed", "memory", "seconds", "energy", "arithmetic")  # comparable only on one machine
 
 
 @dataclass(frozen=True)
 class RunFigures:
-    """One run: which it is, where it ran, and its figures by name."""
+    """The identity of one run, its machine, and its figures by name."""
 
     run_id: str
     seed: int
@@ -39,24 +39,25 @@ class RunFigures:
 
 
 def run_figures(run: Run) -> RunFigures:
+    """Return every figure of a run."""
     figures = dict(_figures(run))
     return RunFigures(run.text("run_id"), run.seed, run.turn, run.machine, figures)
 
 
-def of_machine(name: str) -> bool:
-    """Whether a figure depends on the machine."""
-    return name.partition("/")[0] in OF_MACHINE
+def depends_on_machine(name: str) -> bool:
+    """Return whether a figure depends on the machine that the run used."""
+    return name.partition("/")[0] in MACHINE_SECTIONS
 
 
 def amount(value: float, figure: str, sign: str = "") -> str:
-    """In words: bytes in MiB; else three decimals at most, and none from a thousand on."""
+    """Return a figure as text: bytes in MiB, others to four digits, or as whole numbers from 1,000 on."""
     if figure.endswith("_bytes"):
         return f"{value / MIB:{sign},.1f} MiB"
     return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
 
 
 def _figures(run: Run) -> Iterator[tuple[str, float]]:
-    """Finite numbers; tables of detail (per type, by length) are not among them."""
+    """Yield the finite numbers of all sections; nested tables (by type, by length) are left out."""
     for name, path in SECTIONS.items():
         section: Any = run.value(path)
         if isinstance(section, Mapping):

@@ -1,4 +1,4 @@
-"""What is read from runs for one strategy: figures of a run, and what they come to over runs."""
+"""Measures of a run (quality, speed, padding, memory), and their collection over the runs of one strategy."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ PEAK_BATCH = ("rows", "width", "tokens")
 
 @dataclass(frozen=True)
 class LengthRate:
-    """Speed of the updates whose longest row had more than half of `longest` tokens, and at most that."""
+    """The speed of the updates whose longest row had more than half of `longest` tokens, and at most `longest`."""
 
     longest: int
     real_tokens_per_s: float
 
 
 def figure(path: str) -> Measure:
-    """The finite number at a dotted path of result.json."""
+    """Return the measure that reads the finite number at a dotted path of result.json."""
     return lambda run: run.number(path)
 
 
 def quality(run: Run) -> float | None:
+    """Return the run's quality: its metric on test, or on valid where the data has no test."""
     return run.number(f"metrics.{run.split}.{run.metric}")
 
 
@@ -36,50 +37,55 @@ speed = figure("speed.real_tokens_per_s")
 
 
 def padding_share(path: str) -> Measure:
-    """Padded tokens at this path as a share of all positions in memory, 0..1."""
+    """Return the measure of the padded tokens at this path as a share of all positions in memory, 0..1."""
     return lambda run: _share(run.number(path), run.number("tokens.real"), run.number("tokens.padded"))
 
 
 def character_padding(run: Run) -> float | None:
-    """Padded characters as a share of all that character models were given, 0..1."""
+    """Return the padded characters as a share of all characters that character models read, 0..1."""
     padded = run.number("characters.padded")
     return _share(padded, run.number("characters.real"), padded)
 
 
 def by_seed(runs: Mapping[int, Run], measure: Measure) -> dict[int, float]:
+    """Return the measure of each seed's run, of those that have it."""
     return {seed: value for seed, run in runs.items() if (value := measure(run)) is not None}
 
 
 def by_slot(runs: Iterable[Run], measure: Measure) -> dict[Slot, float]:
-    """What pairs of runs are equal in but for the strategy: seed, turn and machine."""
+    """Return the measure by (seed, turn, machine): runs of two strategies are paired when these agree."""
     return {(run.seed, run.turn, run.machine): value for run in runs if (value := measure(run)) is not None}
 
 
 def values(runs: Iterable[Run], measure: Measure) -> list[float]:
+    """Return the measure of every run that has it."""
     return [value for run in runs if (value := measure(run)) is not None]
 
 
 def mean(runs: Iterable[Run], measure: Measure) -> float | None:
-    found = values(runs, measure)
-    return sum(found) / len(found) if found else None
+    """Return the mean over the runs that have this measure; None if none has."""
+    measured = values(runs, measure)
+    return sum(measured) / len(measured) if measured else None
 
 
 def means(runs: list[Run], measures: Mapping[str, Measure]) -> dict[str, float]:
-    """The means of those measures that any run has."""
-    found = {name: mean(runs, measure) for name, measure in measures.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    """Return the means of those measures that at least one run has."""
+    all_means = {name: mean(runs, measure) for name, measure in measures.items()}
+    return {name: value for name, value in all_means.items() if value is not None}
 
 
 def texts(runs: Iterable[Run], path: str) -> list[str]:
+    """Return the different texts at a dotted path of result.json, sorted."""
     return sorted({text for run in runs if (text := run.text(path))})
 
 
 def length_rates(runs: Iterable[Run]) -> list[LengthRate]:
-    """Real tokens per second by the longest row of an update, over all runs: the sum of tokens over that of seconds."""
+    """Return real tokens per second by the longest row of an update: tokens of all runs over their seconds."""
+    # Tokens and seconds are summed before dividing: a mean of rates would overrate runs with few updates of a length.
     sums: dict[int, list[float]] = {}
     for run in runs:
-        for each in _list(run.value("speed.by_length")):
-            figures = _numbers(each, ("longest", "real_tokens", "seconds"))
+        for record in _list(run.value("speed.by_length")):
+            figures = _numbers(record, ("longest", "real_tokens", "seconds"))
             if figures is None:
                 continue
             total = sums.setdefault(int(figures[0]), [0.0, 0.0])
@@ -89,7 +95,7 @@ def length_rates(runs: Iterable[Run]) -> list[LengthRate]:
 
 
 def peak_batch(runs: Iterable[Run]) -> dict[str, int] | None:
-    """The micro-batch that needed most memory, of the run whose peak was highest."""
+    """Return the micro-batch that needed most memory, from the run with the highest peak."""
     peaks = [
         (run.number("memory.peak_bytes") or 0.0, counts)
         for run in runs
@@ -101,21 +107,21 @@ def peak_batch(runs: Iterable[Run]) -> dict[str, int] | None:
 
 
 def halvings(runs: Iterable[Run]) -> list[str]:
-    """A sentence for each run in which memory ran out."""
-    said = []
+    """Return a sentence for each run that ran out of memory and continued with smaller micro-batches."""
+    sentences = []
     for run in runs:
-        if at := _list(run.value("memory.micro_batch.halved_at")):
+        if halved_at := _list(run.value("memory.micro_batch.halved_at")):
             used, asked = run.value("memory.micro_batch.used"), run.value("memory.micro_batch.asked")
             rows = "all rows of an update" if asked is None else f"{asked} rows"
-            said.append(
-                f"{run.strategy} seed {run.seed} ran out of memory {_updates(at)}: its micro-batch went from {rows} to "
-                f"{used}; the updates stayed the same."
+            sentences.append(
+                f"{run.strategy} seed {run.seed} ran out of memory {_updates(halved_at)}: its micro-batch went from "
+                f"{rows} to {used}; the updates stayed the same."
             )
-    return said
+    return sentences
 
 
 def _updates(numbers: list[int]) -> str:
-    """0 stands for what was tried before training."""
+    """Return the updates as text; number 0 stands for the trial before training."""
     during = [str(number) for number in numbers if number]
     parts = ["before training"] if len(during) < len(numbers) else []
     if during:
@@ -123,16 +129,18 @@ def _updates(numbers: list[int]) -> str:
     return " and ".join(parts)
 
 
-def _share(part: float | None, one: float | None, other: float | None) -> float | None:
-    return None if part is None or one is None or other is None or one + other == 0 else part / (one + other)
+def _share(part: float | None, real: float | None, padded: float | None) -> float | None:
+    if part is None or real is None or padded is None or real + padded == 0:
+        return None
+    return part / (real + padded)
 
 
 def _numbers(record: Any, keys: tuple[str, ...]) -> list[float] | None:
-    """The finite numbers at these keys; None of a damaged record, which lacks one."""
+    """Return the finite numbers at these keys; None for a damaged record, which lacks at least one."""
     if not isinstance(record, Mapping):
         return None
-    found = [value for key in keys if (value := finite(record.get(key))) is not None]
-    return found if len(found) == len(keys) else None
+    numbers = [value for key in keys if (value := finite(record.get(key))) is not None]
+    return numbers if len(numbers) == len(keys) else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Runs that were logged to MLflow: their records are artifacts, and are downloaded to be read as folders."""
+"""Download of runs that were logged to MLflow: their records are artifacts, saved to folders and read from there."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ from runner.common.errors import HydromelError, unknown
 from runner.common.run_schema import METRICS, OUTCOMES, RESOLVED, RESULT, RUN, TAG_RUN_ID
 
 PREFIX = "mlflow:"
-PAGE = 200  # runs asked for at a time
+PAGE = 200  # runs per request
 
 
-def download(experiment: str, tracking_uri: str, into: Path) -> list[Found]:
-    """The runs of an MLflow experiment, their records downloaded below `into`.
+def download(experiment: str, tracking_uri: str, folder: Path) -> list[Found]:
+    """Download the records of an MLflow experiment's runs below `folder`, and return the runs.
 
-    Raises HydromelError when the server does not answer, or has no such experiment, or no runs of ours in it.
+    Raises HydromelError when the server does not answer, or has no such experiment, or no run of Hydromel in it.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # a wrong address should say so soon
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # so that a wrong address fails soon
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
     try:
         client = MlflowClient(tracking_uri=tracking_uri)
-        known = client.get_experiment_by_name(experiment)
-        if known is None:
-            names = [each.name for each in client.search_experiments()]
-            raise unknown("MLflow experiment", experiment, names, f"--tracking-uri {_public(tracking_uri)}")
-        found = [_fetch(client, run_id, status, into) for run_id, status in _runs(client, known.experiment_id)]
+        logged = client.get_experiment_by_name(experiment)
+        if logged is None:
+            names = [known.name for known in client.search_experiments()]
+            raise unknown("MLflow experiment", experiment, names, f"--tracking-uri {without_credentials(tracking_uri)}")
+        runs = [_fetch(client, run_id, status, folder) for run_id, status in _runs(client, logged.experiment_id)]
     except MlflowException as error:
-        raise HydromelError(_public(f"MLflow at {tracking_uri}: {str(error).splitlines()[0]}")) from error
-    if not found:
-        raise HydromelError(f"no run of Hydromel in the MLflow experiment '{experiment}' ({_public(tracking_uri)})")
-    return found
+        raise HydromelError(without_credentials(f"MLflow at {tracking_uri}: {str(error).splitlines()[0]}")) from error
+    if not runs:
+        raise HydromelError(
+            f"no run of Hydromel in the MLflow experiment '{experiment}' ({without_credentials(tracking_uri)})"
+        )
+    return runs
 
 
-def _public(text: str) -> str:
-    """`text` without the user and password of an address in it."""
+def without_credentials(text: str) -> str:
+    """Return `text` without the user and password in the addresses it holds."""
     return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _runs(client: Any, experiment_id: str) -> list[tuple[str, str]]:
-    """(id, status) of every run that Hydromel trained; a sweep's report is a run too, but not one of them."""
+    """Return (id, status) of every run that Hydromel trained. A comparison report is an MLflow run too: left out."""
     runs: list[tuple[str, str]] = []
     token = None
     while True:
@@ -58,13 +60,14 @@ def _runs(client: Any, experiment_id: str) -> list[tuple[str, str]]:
             return runs
 
 
-def _fetch(client: Any, run_id: str, status: str, into: Path) -> Found:
-    folder = into / run_id
+def _fetch(client: Any, run_id: str, status: str, parent: Path) -> Found:
+    folder = parent / run_id
     folder.mkdir(parents=True)
     for artifact in client.list_artifacts(run_id):
         if artifact.path in (RUN, RESULT, METRICS, RESOLVED, OUTCOMES):
             client.download_artifacts(run_id, artifact.path, str(folder))
     found, name = read(folder), PREFIX + run_id
+    # The folder is temporary, so that reports and messages name the run in MLflow instead.
     return replace(
         found,
         folder=Path(name),

@@ -1,4 +1,4 @@
-"""Runs whose batching has one name but other options: told apart by those, never taken for equal runs."""
+"""Variants of a strategy: runs whose batching has the same name but other options, which are never taken for equal."""
 
 from __future__ import annotations
 
@@ -22,36 +22,39 @@ Options = Mapping[str, str]  # by dotted name
 
 
 def options(run: Run) -> Options:
-    """Options of the run's batching, from its resolved.yaml; none where that is missing or damaged."""
+    """Return the options of the run's batching from its resolved.yaml; none where that is missing or damaged."""
     try:
         section = SECTION.search((run.folder / RESOLVED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return _parsed(section.group()) if section else {}
+    return _parse(section.group()) if section else {}
 
 
-def by_batch_size(runs: list[Run]) -> list[list[Run]]:
-    """Runs of one group, apart by batch size if any strategy has several.
+def split_by_batch_size(runs: list[Run]) -> list[list[Run]]:
+    """Split one group's runs by batch size if any strategy has several sizes.
 
-    Another batch size is other training: strategies are compared at the same one.
+    Another batch size trains differently, so strategies are compared at equal sizes only.
     """
-    sizes = [options(run).get(BATCH_SIZE, "null") for run in runs]
-    names: dict[str, set[str]] = {}
+    # `auto` chooses its own batch size, so several sizes in its runs are no reason to split.
+    sizes = [_batch_size(run) for run in runs]
+    by_strategy: dict[str, set[str]] = {}
     for run, size in zip(runs, sizes, strict=True):
-        if not _chose(run):
-            names.setdefault(run.strategy, set()).add(size)
-    if all(len(each) == 1 for each in names.values()):
+        if not _is_auto(run):
+            by_strategy.setdefault(run.strategy, set()).add(size)
+    if all(len(own_sizes) == 1 for own_sizes in by_strategy.values()):
         return [runs]
+    # Sizes are texts: sorted by length first, 16 comes before 128.
     order = sorted(set(sizes), key=lambda size: (len(size), size))
     return [[run for run, own in zip(runs, sizes, strict=True) if own == size] for size in order]
 
 
-def batch_sizes(groups: Sequence[tuple[str, list[Run]]]) -> list[dict[str, str]]:
-    """Of each group (title, runs) the batch size that most of its runs have, where those of its title differ in it."""
+def differing_batch_sizes(groups: Sequence[tuple[str, list[Run]]]) -> list[dict[str, str]]:
+    """Return, for each group (title, runs), the batch size of most of its runs, if groups of its title differ in it."""
     usual = []
     for _, runs in groups:
-        sizes = Counter(options(run).get(BATCH_SIZE, "null") for run in runs)
-        usual.append(max(sizes, key=lambda size: (size != "null", sizes[size])))
+        # `null` (a strategy without a batch size) counts only if no run of the group has a size.
+        counts = Counter(map(_batch_size, runs))
+        usual.append(max(counts, key=lambda size: (size != "null", counts[size])))
     by_title: dict[str, set[str]] = {}
     for (title, _), size in zip(groups, usual, strict=True):
         by_title.setdefault(title, set()).add(size)
@@ -61,48 +64,57 @@ def batch_sizes(groups: Sequence[tuple[str, list[Run]]]) -> list[dict[str, str]]
     ]
 
 
-def named(runs: list[Run]) -> list[Run]:
-    """The same runs; a strategy's most frequent options keep its name, others are named after what differs.
+def name_variants(runs: list[Run]) -> list[Run]:
+    """Return the same runs, with variants named: the most frequent options keep the plain name of the strategy.
 
-    What `auto` chose for itself is no option: it is one strategy, whatever it chose.
+    The choices of `auto` are not options: it is one strategy, whatever it chose.
     """
-    by_name: dict[str, list[Run]] = {}
+    by_strategy: dict[str, list[Run]] = {}
     for run in runs:
-        by_name.setdefault(run.strategy, []).append(run)
-    return [each for alike in by_name.values() for each in _named(alike)]
+        by_strategy.setdefault(run.strategy, []).append(run)
+    return [run for same_strategy in by_strategy.values() for run in _name_variants(same_strategy)]
 
 
-def _chose(run: Run) -> bool:
+def scalar_text(value: Any) -> str:
+    """Return a config value as YAML writes it: `null`, `true`, `0.5`."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+
+
+def _batch_size(run: Run) -> str:
+    return options(run).get(BATCH_SIZE, "null")
+
+
+def _is_auto(run: Run) -> bool:
     return run.value("advice") is not None
 
 
-def _named(alike: list[Run]) -> list[Run]:
-    made = [options(run) for run in alike]
-    keys = [json.dumps(each, sort_keys=True) for each in made]
-    if len(set(keys)) == 1 or any(_chose(run) for run in alike):
-        return alike
+def _name_variants(runs: list[Run]) -> list[Run]:
+    run_options = [options(run) for run in runs]
+    keys = [json.dumps(own, sort_keys=True) for own in run_options]
+    if len(set(keys)) == 1 or any(_is_auto(run) for run in runs):
+        return runs
     usual = json.loads(Counter(keys).most_common(1)[0][0])
-    return [replace(run, variant=_difference(own, usual)) for run, own in zip(alike, made, strict=True)]
+    return [replace(run, variant=_difference(own, usual)) for run, own in zip(runs, run_options, strict=True)]
 
 
 def _difference(own: Options, usual: Options) -> str:
-    """` layout=packed, plan.buckets=5`; empty for the usual ones."""
+    """Return ` layout=packed, plan.buckets=5`; empty for the usual options."""
     differing = {key: own.get(key, "none") for key in sorted({*own, *usual}) if own.get(key) != usual.get(key)}
     return f" {', '.join(f'{key}={value}' for key, value in differing.items())}" if differing else ""
 
 
 @lru_cache(maxsize=4096)
-def _parsed(section: str) -> Options:
+def _parse(section: str) -> Options:
     try:
         loaded = yaml.safe_load(section)["batching"]
     except yaml.YAMLError:
         return {}
-    return dict(_flat(with_stable_names(loaded), "")) if isinstance(loaded, Mapping) else {}
+    return dict(_flatten(with_stable_names(loaded), "")) if isinstance(loaded, Mapping) else {}
 
 
-def _flat(value: Mapping[str, Any], above: str) -> Iterator[tuple[str, str]]:
-    for key, each in value.items():
-        if isinstance(each, Mapping):
-            yield from _flat(each, f"{above}{key}.")
+def _flatten(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
-            yield f"{above}{key}", json.dumps(each) if each is None or isinstance(each, bool) else str(each)
+            yield f"{prefix}{key}", scalar_text(value)

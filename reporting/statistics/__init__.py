@@ -1,4 +1,4 @@
 """Means, ratios and their intervals, and the bootstrap.
 
-Any package of `reporting` may import it. It imports nothing of ours.
+Every package of `reporting` may import it. It imports only the standard library, numpy and scipy.
 """

@@ -1,4 +1,4 @@
-"""The few statistics of a comparison: means and ratios with intervals, medians with ranges, the noise of equal runs."""
+"""The statistics of a comparison: means and ratios with intervals, medians with ranges, the noise of equal runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGEST_LOG = math.log(sys.float_info.max)
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over `n` seeds and its Student t interval; one seed gives no interval (`low` and `high` are None)."""
+    """A mean over `n` seeds with its Student t interval; a single seed has no interval (`low` and `high` are None)."""
 
     n: int
     mean: float
@@ -26,7 +26,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Spread:
-    """A median over `n` runs, and the range from the lowest to the highest."""
+    """A median over `n` runs with the range from the lowest to the highest value."""
 
     n: int
     median: float
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A geometric mean of `n` ratios and its interval; a single ratio has none (`low` and `high` are None)."""
+    """A geometric mean of `n` ratios with its interval; a single ratio has none (`low` and `high` are None)."""
 
     n: int
     mean: float
@@ -46,10 +46,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Reached:
-    """When runs reached a target: median and range in seconds or tokens, where `reached` of `n` runs got there.
+    """The median time to a target and its range, in seconds or tokens; `reached` of `n` runs reached the target.
 
-    Runs that did not get there count as infinitely late, so the median is None when half of the runs or more failed
-    to (an even number of runs takes the mean of the middle two); the range is that of the runs that did.
+    A run that never reached it counts as infinitely late, so the median is None when half of the runs or more never
+    did (with an even number of runs it is the mean of the middle two). The range covers the runs that did.
     """
 
     n: int
@@ -60,7 +60,7 @@ class Reached:
 
 
 def mean_interval(values: Sequence[float], confidence: float) -> Mean | None:
-    """mean +- t(n-1, (1+confidence)/2) * s / sqrt(n), with the sample's s; None when there are no values."""
+    """Return mean +- t(n-1, (1+confidence)/2) * s / sqrt(n), s the sample's standard deviation; None without values."""
     if not values:
         return None
     n, mean = len(values), statistics.fmean(values)
@@ -71,27 +71,28 @@ def mean_interval(values: Sequence[float], confidence: float) -> Mean | None:
 
 
 def _student(df: int, confidence: float) -> float:
-    """The quantile of Student's t that bounds a two-sided interval."""
-    from scipy.special import stdtrit  # scipy.stats.t.ppf without the second that scipy.stats takes to import
+    """Return the quantile of Student's t that bounds a two-sided interval."""
+    from scipy.special import stdtrit  # the same as scipy.stats.t.ppf, but scipy.stats takes a second to import
 
     return float(stdtrit(df, (1 + confidence) / 2))
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """Median and range; None when there are no values."""
+    """Return median and range; None without values."""
     return Spread(len(values), statistics.median(values), min(values), max(values)) if values else None
 
 
 def differences(values: Mapping[K, float], base: Mapping[K, float]) -> list[float]:
-    """value - base for each key (a seed, say) that both have, in the order of the keys."""
+    """Return value - base for each key (such as a seed) that both have, in the order of the keys."""
     return [values[key] - base[key] for key in sorted(values.keys() & base.keys())]
 
 
 def ratio_interval(values: Mapping[K, float], base: Mapping[K, float], confidence: float) -> Ratio | None:
-    """Of value / base for each key that both have: exp of the Student t interval of the log ratios.
+    """Return the geometric mean of value / base over the keys that both have: exp of the t interval of the logs.
 
-    Values that are not positive have no ratio; None when there is none at all.
+    Values that are not positive are left out; the result is None when no pair remains.
     """
+    # In logs a ratio and its inverse are equally far from 1, so which strategy is the base does not matter.
     logs = [math.log(values[key] / base[key]) for key in sorted(_positive(values) & _positive(base))]
     mean = mean_interval(logs, confidence)
     if mean is None:
@@ -101,7 +102,7 @@ def ratio_interval(values: Mapping[K, float], base: Mapping[K, float], confidenc
 
 
 def _exp(log: float) -> float:
-    """Infinite, where two wildly different ratios give an interval without an end."""
+    """Return exp(log), infinite where it overflows: the interval of two very different ratios has no upper end."""
     return math.exp(log) if log < LARGEST_LOG else math.inf
 
 
@@ -110,30 +111,35 @@ def _positive(values: Mapping[K, float]) -> set[K]:
 
 
 def noise(equal: Sequence[Sequence[float]], confidence: float) -> Ratio | None:
-    """How far the ratio of two equal runs strays from 1. Each of `equal` holds what equal runs measured, in turn.
+    """Return how far the ratio of two equal runs strays from 1, or None where nothing was run twice.
 
-    `low` and `high` hold the ratio of two more of them with this confidence: exp(-+ t(df) s sqrt(2)), s the standard
-    deviation of the logs within equal runs, pooled; `n` = df, the runs less one in each. `mean` is the geometric mean
-    of the last over the first: a drift. None where nothing was run twice.
+    Args:
+        equal: the measurements of equal runs, one sequence for each set of them, in the order of their turns.
+        confidence: of the interval.
+
+    `low` and `high` bound the ratio of two further equal runs: exp(-+ t(df) s sqrt(2)), with s the pooled standard
+    deviation of the logs within equal runs. `n` is df, the sum of (runs - 1). `mean` is the geometric mean of last
+    over first, which shows a drift.
     """
+    # Logs, as speeds vary by a factor and not by an amount: then fast and slow strategies can share one deviation.
     logs = [[math.log(value) for value in values] for values in equal if len(values) > 1 and min(values) > 0]
-    df = sum(len(each) - 1 for each in logs)
+    df = sum(len(values) - 1 for values in logs)
     if not df:
         return None
-    squares = sum((value - statistics.fmean(each)) ** 2 for each in logs for value in each)
+    squares = sum((value - statistics.fmean(values)) ** 2 for values in logs for value in values)
     half = _student(df, confidence) * math.sqrt(2 * squares / df)
-    drift = statistics.fmean(each[-1] - each[0] for each in logs)
+    drift = statistics.fmean(values[-1] - values[0] for values in logs)
     return Ratio(df, _exp(drift), _exp(-half), _exp(half))
 
 
 def reached(when: Sequence[float | None]) -> Reached:
-    """`when[i]` is after how many seconds (or tokens) run i reached the target, None if it never did."""
-    there = [each for each in when if each is not None]
-    median = statistics.median([math.inf if each is None else each for each in when]) if when else math.inf
+    """Summarise `when[i]`, the seconds (or tokens) after which run i reached the target; None if it never did."""
+    times = [time for time in when if time is not None]
+    median = statistics.median([math.inf if time is None else time for time in when]) if when else math.inf
     return Reached(
         len(when),
-        len(there),
+        len(times),
         median if math.isfinite(median) else None,
-        min(there, default=None),
-        max(there, default=None),
+        min(times, default=None),
+        max(times, default=None),
     )

@@ -1,4 +1,4 @@
-"""The report as text, tables, CSV, JSON and a page.
+"""The report as console text, tables, CSV, JSON, Markdown and an HTML page.
 
-The command and `reporting.mlflow_ui` may import it. It imports plots, the comparison and all below.
+The command and `reporting.mlflow_ui` may import it. It imports `plots`, `comparison` and the packages below them.
 """

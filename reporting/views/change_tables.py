@@ -1,4 +1,4 @@
-"""Changes since a baseline as tables, and what a reader needs to read them."""
+"""Tables of changes since a baseline, and the lines that explain them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ NAMES = {figure: short for short, figure in SHORT.items()}
 
 
 def tables(history: History) -> list[Table]:
-    """One a group of runs, a row a strategy and figure."""
+    """Return one table per group, with a row for each strategy and figure."""
     by_heading: dict[str, list[Change]] = {}
     for change in history.changes:
         by_heading.setdefault(change.heading, []).append(change)
-    sure = f"± {100 * history.level:.4g} %"
+    interval = f"± {100 * history.level:.4g} %"
     columns = [
         Column("strategy", "", lambda change: Cell(change.strategy, _pairs(change.difference.n)), is_text=True),
         Column("figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), is_text=True, wraps=True),
         Column("before", "", lambda change: Cell(amount(change.before, change.figure))),
         Column("now", "", lambda change: Cell(amount(change.now, change.figure))),
-        Column("change", sure, lambda change: _symmetric(change.difference, change.figure)),
+        Column("change", interval, lambda change: _symmetric(change.difference, change.figure)),
         Column("on examples", "", lambda change: _from_to(change.on_examples, change.figure), wraps=True),
-        Column("change, %", sure, lambda change: _symmetric(change.percent, "")),
+        Column("change, %", interval, lambda change: _symmetric(change.percent, "")),
     ]
     return [
         without_empty(
@@ -39,13 +39,13 @@ def tables(history: History) -> list[Table]:
 
 
 def lines(history: History) -> list[str]:
-    """Against what, how sure, what could not be compared, and each condition."""
-    said = [
+    """Return lines on the baseline, the level of intervals, what could not be compared, and each condition."""
+    sentences = [
         f"Changes since {history.baseline}: means over runs paired by seed, now minus before; intervals at "
-        f"{100 * history.level:.4g} % each, so that those of all strategies hold together."
+        f"{100 * history.level:.4g} % each, so that those of all strategies hold at once."
     ]
-    said += [f"Not compared with the baseline: {line.removesuffix('.')}." for line in history.unmatched]
-    return said + [f"{'FAILED: ' if each.failed else ''}{each.says}." for each in history.judged]
+    sentences += [f"Not compared with the baseline: {line.removesuffix('.')}." for line in history.unmatched]
+    return sentences + [f"{'FAILED: ' if verdict.failed else ''}{verdict.says}." for verdict in history.judged]
 
 
 def _pairs(n: int) -> str:

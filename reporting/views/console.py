@@ -1,4 +1,4 @@
-"""The comparison on the console, 80 columns or wider; plain text without control codes when it is not a terminal."""
+"""The comparison on the console, at least 80 columns wide; plain text without control codes if it is no terminal."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from reporting.views.headline import answer
 from reporting.views.report import Report
 from reporting.views.table_format import Cell, Table
 
-NARROWEST = 80
-SPACE = 2  # between columns
-LONGEST_WORD = 16  # that stays in one piece
+NARROWEST = 80  # columns
+SPACE = 2  # between the columns of a table
+LONGEST_WORD = 16  # longer words may be broken
 
 
-def show(made: Report) -> None:
+def show(comparison: Report) -> None:
+    """Print the whole comparison."""
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a console that lacks ± still shows the figures
+        sys.stdout.reconfigure(errors="replace")  # a console without ± still shows the figures
     console = Console(markup=False, highlight=False, emoji=False)
     console.width = max(console.width, NARROWEST)
-    for table in report.first_tables(made):
+    for table in report.first_tables(comparison):
         console.print()
         _print(console, table)
-    for group in made.groups:
+    for group in comparison.groups:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
         console.print(Text(answer(group), style="green"))
         console.print()
-        for table in tables.tables(group, made.confidence):
+        for table in tables.tables(group, comparison.confidence):
             _print(console, table)
         for line in group.sentences:
             console.print(_bullet(line))
@@ -43,20 +44,20 @@ def show(made: Report) -> None:
         for line in group.caveats:
             console.print(_bullet(f"Beware: {line}", "yellow"))
     console.print()
-    for line in report.last_lines(made):
-        console.print(Text(line, style="yellow"), soft_wrap=True)  # a path is copied whole
+    for line in report.last_lines(comparison):
+        console.print(Text(line, style="yellow"), soft_wrap=True)  # unbroken, so that a path can be copied
 
 
-def judgement(history: History) -> int:
-    """A line to the error output for each condition that failed; the exit code."""
-    failed = [each.says for each in history.judged if each.failed]
-    for line in failed:
+def print_failures(history: History) -> int:
+    """Print a line to the error output for each condition that failed; return the exit code."""
+    failures = [verdict.says for verdict in history.judged if verdict.failed]
+    for line in failures:
         print(line, file=sys.stderr)
-    return int(bool(failed))
+    return int(bool(failures))
 
 
 def _print(console: Console, table: Table) -> None:
-    """At the console's width, or wider where the figures need it."""
+    """Print at the console's width, or wider where the figures need it."""
     usual = console.width
     widths = _widths(table, usual)
     console.width = max(usual, sum(widths) + SPACE * len(widths))
@@ -82,19 +83,18 @@ def _table(table: Table, widths: list[int]) -> RichTable:
 
 
 def _widths(table: Table, room: int) -> list[int]:
-    """Characters of each column: text goes on in the next line where `room` is short, figures never do.
-
-    Half of a figure would be another figure.
-    """
-    widths, least = [], []
-    for at, column in enumerate(table.columns):
-        lines = [column.header, column.unit, *(line for row in table.rows for line in (row[at].main, row[at].detail))]
+    """Return the characters of each column. Text wraps where `room` is short, figures never do: half would mislead."""
+    widths, narrowest = [], []
+    for place, column in enumerate(table.columns):
+        cells = [row[place] for row in table.rows]
+        lines = [column.header, column.unit, *(line for cell in cells for line in (cell.main, cell.detail))]
         word = max(cell_len(word) for line in lines for word in line.split() or [""])
         widths.append(max(map(cell_len, lines)))
-        least.append(min(LONGEST_WORD, word) if column.wraps or column.is_text else widths[-1])
-    while sum(widths) + SPACE * len(widths) > room and widths != least:
-        most = max(range(len(widths)), key=lambda at: widths[at] - least[at])
-        widths[most] -= 1
+        narrowest.append(min(LONGEST_WORD, word) if column.wraps or column.is_text else widths[-1])
+    # Take characters one by one from the column with most to spare, until the table fits or none can shrink.
+    while sum(widths) + SPACE * len(widths) > room and widths != narrowest:
+        widest = max(range(len(widths)), key=lambda place: widths[place] - narrowest[place])
+        widths[widest] -= 1
     return widths
 
 
@@ -104,7 +104,7 @@ def _stacked(cell: Cell) -> Text:
 
 
 def _bullet(line: str, style: str = "") -> RichTable:
-    """A line that wraps under itself, not under its dash."""
+    """Return a line with a dash, whose wrapped text is aligned after the dash."""
     grid = RichTable.grid(padding=(0, 1))
     grid.add_column(width=1)
     grid.add_column()

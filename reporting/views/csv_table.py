@@ -1,4 +1,4 @@
-"""The comparison as a tidy table: one row a run, one column a setting or figure, for a spreadsheet or a data frame."""
+"""The comparison as a tidy CSV table for spreadsheets or data frames: a row per run, a column per setting or figure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from reporting.comparison.summary import Group, Strategy
 from reporting.runs.figures import SECTIONS
 from reporting.runs.run import MACHINE
 
-ABOUT = ("title", "comparison_hash", "data_fingerprint", "metric", "strategy", "seed", "turn", "run_id")
+IDENTITY = ("title", "comparison_hash", "data_fingerprint", "metric", "strategy", "seed", "turn", "run_id")
 
 
 def to_csv(groups: list[Group]) -> str:
-    """Runs that count, in the order of the report. A cell is empty where a run has no such figure, or setting."""
+    """Return the runs that count, in the order of the report. Cells are empty where a run lacks a figure or setting."""
     rows = [row for group in groups for strategy in group.strategies for row in _rows(group, strategy)]
     settings = sorted({name for row in rows for name in row if name.startswith("settings.")})
-    figures = sorted({name for row in rows for name in row if "/" in name}, key=_place)
+    figures = sorted({name for row in rows for name in row if "/" in name}, key=_sort_key)
     file = io.StringIO()
-    writer = csv.DictWriter(file, [*ABOUT, *MACHINE, *settings, *figures], lineterminator="\n")
+    writer = csv.DictWriter(file, [*IDENTITY, *MACHINE, *settings, *figures], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return file.getvalue()
@@ -27,9 +27,9 @@ def to_csv(groups: list[Group]) -> str:
 def _rows(group: Group, strategy: Strategy) -> list[dict[str, object]]:
     settings = {f"settings.{name}": value for name, value in group.settings.items()}
     options = {f"settings.batching.{name}": value for name, value in strategy.options.items()}
-    about = (group.title, group.comparison_hash, group.data_fingerprint, group.metric, strategy.name)
+    identity = (group.title, group.comparison_hash, group.data_fingerprint, group.metric, strategy.name)
     return [
-        dict(zip(ABOUT, (*about, run.seed, run.turn, run.run_id), strict=True))
+        dict(zip(IDENTITY, (*identity, run.seed, run.turn, run.run_id), strict=True))
         | dict(zip(MACHINE, run.machine, strict=True))
         | options
         | settings
@@ -38,5 +38,5 @@ def _rows(group: Group, strategy: Strategy) -> list[dict[str, object]]:
     ]
 
 
-def _place(figure: str) -> tuple[int, str]:
+def _sort_key(figure: str) -> tuple[int, str]:
     return list(SECTIONS).index(figure.partition("/")[0]), figure

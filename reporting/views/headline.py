@@ -1,4 +1,4 @@
-"""What a comparison comes to, in a sentence a group: which strategy is fastest, what it costs in quality, how sure."""
+"""The headline of a group: which strategy is fastest, what that costs in quality, and how certain both are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from reporting.views import table_format
 
 
 def answer(group: Group) -> str:
-    """One or two sentences; those that are known to be wrong are no answer."""
-    timed = [each for each in group.strategies if each.real_tokens_per_s and not each.known_wrong]
+    """Return one or two sentences on the group; strategies that are known to be wrong are ignored."""
+    timed = [strategy for strategy in group.strategies if strategy.real_tokens_per_s and not strategy.known_wrong]
     if not timed:
         return f"Speeds cannot be compared here. {_qualities(group)}".strip()
     ordered = sorted(timed, key=_speed, reverse=True)
@@ -18,12 +18,12 @@ def answer(group: Group) -> str:
     if len(ordered) == 1:
         return f"{fastest.name} read {_rate(fastest)}. {_qualities(group)}".strip()
     chose = f" (which chose {', '.join(fastest.chose)})" if fastest.chose else ""
-    said = f"{fastest.name}{chose} is fastest, {_rate(fastest)}{_lead(fastest, ordered)}{_cost(fastest, group)}."
-    return said + _next_best(fastest, ordered, group)
+    sentence = f"{fastest.name}{chose} is fastest, {_rate(fastest)}{_lead(fastest, ordered)}{_cost(fastest, group)}."
+    return sentence + _next_best(fastest, ordered, group)
 
 
 def _lead(fastest: Strategy, ordered: list[Strategy]) -> str:
-    """How many times as fast as the reference; of the reference itself, as the next one."""
+    """Return how many times as fast it is as the reference; if it is the reference, as the second fastest."""
     verdict = fastest.against_padmask
     if verdict and verdict.ratio:
         return f": {_times(verdict.ratio, REFERENCE)}"
@@ -33,13 +33,13 @@ def _lead(fastest: Strategy, ordered: list[Strategy]) -> str:
     return ""
 
 
-def _times(ratio: Ratio, of: str) -> str:
-    """`2.00 times as fast as padmask (1.97 to 2.04)`."""
-    said = f"{table_format.times(ratio.mean)} times as fast as {of}"
+def _times(ratio: Ratio, other: str) -> str:
+    """Return `2.00 times as fast as padmask (1.97 to 2.04)`."""
+    text = f"{table_format.times(ratio.mean)} times as fast as {other}"
     if ratio.low is None or ratio.high is None:
-        return f"{said} (one pair of runs, so it may be chance)"
+        return f"{text} (one pair of runs, so it may be chance)"
     chance = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""
-    return f"{said} ({table_format.times(ratio.low)} to {table_format.times(ratio.high)}{chance})"
+    return f"{text} ({table_format.times(ratio.low)} to {table_format.times(ratio.high)}{chance})"
 
 
 def _inverse(ratio: Ratio) -> Ratio:
@@ -57,20 +57,21 @@ def _cost(strategy: Strategy, group: Group) -> str:
     if verdict.says.startswith(UNDECIDED):
         return f"; whether its {metric} differs from {REFERENCE}'s is undecided{by}"
     if verdict.says.startswith(SAME):
-        return f"; its answers on {group.split} are as good as {REFERENCE}'s on every example"
+        return f"; its predictions on {group.split} are as good as {REFERENCE}'s on every example"
     if verdict.says == "equal":
         return f"; its {metric} equals {REFERENCE}'s"
     return f"; its {metric} against {REFERENCE}'s: {verdict.says}{by}"
 
 
 def _next_best(fastest: Strategy, ordered: list[Strategy], group: Group) -> str:
-    """Where speed costs quality: the fastest of those that are not worse."""
+    """Return a sentence on the fastest strategy that is not worse, if the fastest of all is."""
     if not _worse(fastest):
         return ""
-    others = [each for each in ordered[1:] if not _worse(each)]
+    others = [strategy for strategy in ordered[1:] if not _worse(strategy)]
     if not others:
         return ""
-    return f" Of those not worse {others[0].name} is fastest, {_rate(others[0])}{_cost(others[0], group)}."
+    best = others[0]
+    return f" Of the strategies that are not worse, {best.name} is fastest, {_rate(best)}{_cost(best, group)}."
 
 
 def _worse(strategy: Strategy) -> bool:
@@ -79,12 +80,13 @@ def _worse(strategy: Strategy) -> bool:
 
 
 def _qualities(group: Group) -> str:
-    """Of a group without speeds, or of one strategy."""
-    known = [each for each in group.strategies if each.quality and not each.known_wrong]
-    named = ", ".join(
-        f"{each.name} {table_format.decimal(each.quality.mean, group.metric)}" for each in known if each.quality
-    )
-    return f"{group.metric} on {group.split}: {named}." if named else ""
+    """Return the quality of each strategy, for a group without speeds or with a single strategy."""
+    texts = [
+        f"{strategy.name} {table_format.decimal(strategy.quality.mean, group.metric)}"
+        for strategy in group.strategies
+        if strategy.quality and not strategy.known_wrong
+    ]
+    return f"{group.metric} on {group.split}: {', '.join(texts)}." if texts else ""
 
 
 def _speed(strategy: Strategy) -> float:

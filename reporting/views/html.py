@@ -1,4 +1,4 @@
-"""One self-contained page: tables, sentences and plots inline, nothing fetched, dark or light as the reader has it."""
+"""A self-contained HTML page with tables, sentences and plots inline; it follows the reader's dark or light scheme."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from reporting.views.report import Report
 
 
 def page(report: Report, drawn: list[list[Plot]]) -> str:
-    """The report as HTML. `drawn`: the plots of each group. All names are escaped."""
+    """Return the report as HTML, with the plots `drawn` of each group. All names are escaped."""
+    # StrictUndefined turns a misspelled name in the template into an error instead of an empty text.
     environment = Environment(
         loader=PackageLoader("reporting"),
         autoescape=True,
@@ -23,8 +24,8 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
         lstrip_blocks=True,
     )
     sections = [
-        _section(at, group, report.confidence, plots)
-        for at, (group, plots) in enumerate(zip(report.groups, drawn, strict=True))
+        _section(place, group, report.confidence, plots)
+        for place, (group, plots) in enumerate(zip(report.groups, drawn, strict=True))
     ]
     return environment.get_template("report.html").render(
         title=reports.title(report),
@@ -35,14 +36,14 @@ def page(report: Report, drawn: list[list[Plot]]) -> str:
     )
 
 
-def anchor(at: int) -> str:
-    """Of a group, by its place, in the page's address."""
-    return f"group-{at + 1}"
+def anchor(place: int) -> str:
+    """Return the anchor of the group at this place in the page."""
+    return f"group-{place + 1}"
 
 
-def _section(at: int, group: Group, confidence: float, drawn: list[Plot]) -> dict[str, object]:
+def _section(place: int, group: Group, confidence: float, drawn: list[Plot]) -> dict[str, object]:
     return {
-        "id": anchor(at),
+        "id": anchor(place),
         "heading": tables.heading(group),
         "answer": answer(group),
         "tables": tables.tables(group, confidence),
@@ -54,5 +55,5 @@ def _section(at: int, group: Group, confidence: float, drawn: list[Plot]) -> dic
 
 
 def _svg(plot: Plot) -> Markup:
-    """The drawing, with a name for those who hear the page; matplotlib escapes the names in its SVG: it is markup."""
+    """Return the SVG with its caption as label for screen readers. Matplotlib has escaped all names in it."""
     return Markup('<svg role="img" aria-label="{}"').format(plot.caption) + Markup(plot.svg.removeprefix("<svg"))

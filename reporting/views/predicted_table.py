@@ -1,4 +1,4 @@
-"""The table of what was predicted of speed and memory, beside what was measured."""
+"""The table of predicted and measured speed and memory."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from reporting.views import table_format
 from reporting.views.table_format import NONE, Cell, Column, Table
 
 
-def advice_table(found: Sequence[Prediction]) -> Table | None:
-    """A row a prediction, with the error of each; None where nothing was predicted."""
-    if not found:
+def advice_table(predictions: Sequence[Prediction]) -> Table | None:
+    """Return a row for each prediction, with its errors; None if there are no predictions."""
+    if not predictions:
         return None
     columns = [
-        Column("strategy", "", lambda one: Cell(one.name, "chosen" if one.chosen else ""), is_text=True),
-        Column("batch", "size", lambda one: Cell(NONE if one.batch_size is None else str(one.batch_size))),
-        Column("predicted", "tokens/s", lambda one: Cell(table_format.whole(one.predicted_tokens_per_s))),
-        Column("measured", "tokens/s", lambda one: _figure(one.tokens_per_s, 1)),
-        Column("error", "speed, %", lambda one: _error(one.predicted_tokens_per_s, one.tokens_per_s)),
-        Column("predicted", "MiB", lambda one: _figure(one.predicted_peak_bytes, MIB)),
-        Column("measured", "MiB", lambda one: _figure(one.peak_bytes, MIB)),
-        Column("error", "peak, %", lambda one: _error(one.predicted_peak_bytes, one.peak_bytes)),
+        Column("strategy", "", lambda row: Cell(row.name, "chosen" if row.chosen else ""), is_text=True),
+        Column("batch", "size", lambda row: Cell(NONE if row.batch_size is None else str(row.batch_size))),
+        Column("predicted", "tokens/s", lambda row: Cell(table_format.whole(row.predicted_tokens_per_s))),
+        Column("measured", "tokens/s", lambda row: _figure(row.tokens_per_s, 1)),
+        Column("error", "speed, %", lambda row: _error(row.predicted_tokens_per_s, row.tokens_per_s)),
+        Column("predicted", "MiB", lambda row: _figure(row.predicted_peak_bytes, MIB)),
+        Column("measured", "MiB", lambda row: _figure(row.peak_bytes, MIB)),
+        Column("error", "peak, %", lambda row: _error(row.predicted_peak_bytes, row.peak_bytes)),
     ]
-    rows = [[column.cell(one) for column in columns] for one in found]
+    rows = [[column.cell(prediction) for column in columns] for prediction in predictions]
     return table_format.without_empty(Table("Predicted and measured", columns, rows))
 
 
@@ -33,5 +33,5 @@ def _figure(value: float | None, unit: float) -> Cell:
 
 
 def _error(predicted: float, measured: float | None) -> Cell:
-    """Of the prediction, in percent of what was measured."""
+    """Return the error of the prediction, in percent of the measurement."""
     return Cell(f"{100 * (predicted / measured - 1):+.0f}" if measured else NONE)

@@ -1,4 +1,4 @@
-"""Tables of text: made once for the console, Markdown and HTML. Figures are rounded here alone."""
+"""Tables of text, shared by the console, Markdown and HTML. This is the only place where figures are rounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NONE = "—"
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, and below it, smaller, how sure it is."""
+    """A figure, and its uncertainty or a remark in smaller type below it."""
 
     main: str
     detail: str = ""
@@ -23,59 +23,65 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
+    """A column of a table, with the function that makes its cells."""
+
     header: str
     unit: str
-    cell: Callable[[Any], Cell]  # of what its table has rows for: strategies, mostly
+    cell: Callable[[Any], Cell]  # from the object of a row, mostly a strategy
     is_text: bool = False
-    wraps: bool = False  # long text may go on in the next line
+    wraps: bool = False  # long text may wrap
 
 
 @dataclass(frozen=True)
 class Table:
+    """A table whose cells are text."""
+
     title: str
     columns: list[Column]
     rows: list[list[Cell]]
 
 
 def without_empty(table: Table) -> Table:
-    """Without the columns that have no figure in any row: a column of dashes says nothing."""
-    kept = [at for at in range(len(table.columns)) if any(row[at] not in (Cell(NONE), Cell("")) for row in table.rows)]
-    columns = [table.columns[at] for at in kept]
-    return Table(table.title, columns, [[row[at] for at in kept] for row in table.rows])
+    """Return the table without the columns that have no figure in any row."""
+    empty = (Cell(NONE), Cell(""))
+    kept = [place for place in range(len(table.columns)) if any(row[place] not in empty for row in table.rows)]
+    columns = [table.columns[place] for place in kept]
+    return Table(table.title, columns, [[row[place] for place in kept] for row in table.rows])
 
 
 def markdown(table: Table) -> str:
-    """A table of GitHub-flavoured Markdown; whatever a name holds, it stays text."""
+    """Return the table in GitHub-flavoured Markdown, with all names escaped."""
     heads = [escape(f"{column.header} ({column.unit})" if column.unit else column.header) for column in table.columns]
     lines = [heads, ["---" if column.is_text else "---:" for column in table.columns]]
-    lines += [[escape(_in_line(cell)) for cell in row] for row in table.rows]
+    lines += [[escape(_one_line(cell)) for cell in row] for row in table.rows]
     shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{escape(table.title)}**\n\n{shown}" if table.title else shown
 
 
-def _in_line(cell: Cell) -> str:
-    """`41.00 ± 1.20`, `13,000 (12,750–13,250)`."""
+def _one_line(cell: Cell) -> str:
+    """Return `41.00 ± 1.20` or `13,000 (12,750–13,250)`."""
     if not cell.detail or cell.detail.startswith("±"):
         return f"{cell.main} {cell.detail}".strip()
     return f"{cell.main} ({cell.detail})"
 
 
 def escape(text: str) -> str:
-    """`text` as one line of Markdown that shows it as it is."""
+    """Return `text` as one line of Markdown that shows it unchanged."""
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "\\`")
 
 
 def decimal(value: float, metric: str) -> str:
-    """Percentages to 0.01; losses and perplexities to 0.001."""
+    """Return percentages to 0.01, losses and perplexities to 0.001."""
     return f"{value:,.{3 if metric in LOWER_IS_BETTER else 2}f}"
 
 
 def signed(value: float, metric: str) -> str:
+    """Return a difference with its sign."""
     return ("+" if value >= 0 else "") + decimal(value, metric)
 
 
 def mean(value: Mean | None, metric: str, text: Callable[[float, str], str]) -> Cell:
-    """With the half width of its interval, which is symmetric."""
+    """Return the mean with half the width of its interval, which is symmetric."""
     if value is None:
         return Cell(NONE)
     if value.low is None or value.high is None:
@@ -84,59 +90,66 @@ def mean(value: Mean | None, metric: str, text: Callable[[float, str], str]) -> 
 
 
 def interval(value: Mean | None, metric: str) -> Cell:
-    """Of a difference; both ends are equally large, since neither is the difference."""
+    """Return both ends of a difference's interval in the same type size, since neither is the difference."""
     if value is None or value.low is None or value.high is None:
         return Cell(NONE)
     return Cell(f"{signed(value.low, metric)} to {signed(value.high, metric)}")
 
 
 def spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
+    """Return a median with its range."""
     return Cell(NONE) if value is None else Cell(text(value.median), _range(value.low, value.high, text))
 
 
 def ratio(value: Ratio | None) -> Cell:
+    """Return a ratio with its interval."""
     if value is None or value.low is None or value.high is None:
         return Cell(times(value.mean) if value else NONE)
     return Cell(times(value.mean), _range(value.low, value.high, times))
 
 
 def reached(when: Reached, text: Callable[[float], str]) -> Cell:
-    some = f"{when.reached} of {when.n} runs" if when.reached < when.n else ""
+    """Return the median time to a target, with its range or with how many runs reached it."""
+    count = f"{when.reached} of {when.n} runs" if when.reached < when.n else ""
     if when.median is None or when.low is None or when.high is None:
-        return Cell(NONE, some)
-    return Cell(text(when.median), some or _range(when.low, when.high, text))
+        return Cell(NONE, count)
+    return Cell(text(when.median), count or _range(when.low, when.high, text))
 
 
 def times(value: float) -> str:
-    """A ratio; 0.004 is not 0.00, and of 4,388.21 nobody needs the rest."""
+    """Return a ratio to about three digits: `0.004`, `1.23`, `45.6`, `4,388`."""
     if value < 0.001:
         return "<0.001"
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.{int(value < 100)}f}"
 
 
 def whole(value: float) -> str:
+    """Return `1,235`."""
     return f"{value:,.0f}"
 
 
 def tenths(value: float) -> str:
+    """Return `1,234.5`."""
     return f"{value:,.1f}"
 
 
 def thousands(value: float) -> str:
+    """Return the value in thousands: `1.2` for 1,234."""
     return tenths(value / 1000)
 
 
 def seconds(value: float) -> str:
+    """Return seconds to 0.1, below 1 to 0.01."""
     return f"{value:.2f}" if value < 1 else tenths(value)
 
 
 def percent(share: float | None) -> str:
-    """A share that is not 0 does not look like it."""
+    """Return a share (0..1) in percent, with a further digit below 1 % so that small shares do not look like 0."""
     if share is None:
         return NONE
     return f"{100 * share:.2f}" if 0 < share < 0.01 else f"{100 * share:.1f}"
 
 
 def _range(low: float, high: float, text: Callable[[float], str]) -> str:
-    """Nothing where both ends read the same."""
+    """Return `low–high`; empty if both ends have the same text."""
     return f"{text(low)}–{text(high)}" if text(low) != text(high) else ""

@@ -1,4 +1,4 @@
-"""What a comparison's tables hold: quality, speed, padding and memory, a row a strategy; and notes to read them by."""
+"""The tables of a group (quality, speed, padding and memory, device; a row per strategy), and notes on them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from reporting.views.predicted_table import advice_table
 from reporting.views.table_format import NONE, Cell, Column, Table, decimal
 
 LONG_NUMBER = 10  # characters
-KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # what rows say below their name
+KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # remarks below the name of a row
 
 
 def tables(group: Group, confidence: float) -> list[Table]:
-    """A row a strategy, in the group's order. Below quality the best of the simplest models."""
+    """Return the tables of a group, strategies in its order. Quality ends with the best of the simplest models."""
     quality, *others = (
         Table(title, columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
         for title, columns in (
@@ -28,57 +28,58 @@ def tables(group: Group, confidence: float) -> list[Table]:
         )
     )
     quality.rows.extend(_best_baseline(group, quality.columns))
+    # What no run recorded is left out column by column; a table with only the names of strategies is left out whole.
     shown = [table_format.without_empty(table) for table in (quality, *others)]
     shown += [table] if (table := advice_table(group.advice)) else []
     return [table for table in shown if len(table.columns) > 1]
 
 
 def overviews(groups: list[Group], confidence: float) -> list[Table]:
-    """Groups of one title in one table, best on test first: what an ablation is read from. None for a single group."""
-    alike: dict[tuple[str, str], list[Group]] = {}
+    """Return a table of all groups with one title, best on test first, to read an ablation from; none for one group."""
+    by_title: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        alike.setdefault((group.title, group.metric), []).append(group)
-    return [_overview(several, confidence) for several in alike.values() if len(several) > 1]
+        by_title.setdefault((group.title, group.metric), []).append(group)
+    return [_overview(same_title, confidence) for same_title in by_title.values() if len(same_title) > 1]
 
 
 def notes(group: Group) -> list[str]:
-    """What a reader needs to read the tables: baselines, target, how memory was measured, on what."""
-    said = []
+    """Return notes on the tables: baselines, target, source of memory figures, machines."""
+    lines = []
     if group.majority:
         named = ", ".join(f"{name} {decimal(value, name)}" for name, value in group.majority.items())
-        said.append(f"Always answering the most frequent label of train gets on test: {named}.")
+        lines.append(f"Always predicting the most frequent label of the training set gets on test: {named}.")
     if len(group.baselines) > 1:
         named = ", ".join(f"{name} {decimal(value, group.metric)}" for name, value in group.baselines.items())
-        said.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")
-    aim = group.target.quality
-    if aim is not None:
+        lines.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")
+    target = group.target.quality
+    if target is not None:
         why = (
-            "given with --target" if group.target.given else "the worst of the runs' best, so that every run gets there"
+            "given with --target" if group.target.given else "the worst of the runs' best, so that every run reaches it"
         )
-        said.append(
-            f"Target: {group.metric} {decimal(aim, group.metric)} on valid ({why}). "
-            "Seconds are of training, evaluation and tracking left out, at the first evaluation that reached it."
+        lines.append(
+            f"Target: {group.metric} {decimal(target, group.metric)} on valid ({why}). "
+            "Its time is the training time, without evaluation and tracking, at the first evaluation that reached it."
         )
     sources = sorted({source for strategy in group.strategies for source in strategy.memory_sources})
     if sources:
-        said.append(f"Peak memory: {', '.join(sources)}.")
-    said += [sentence for strategy in group.strategies for sentence in strategy.halved]
-    said.append(f"Ran on {'; '.join(group.machines)}.")
-    return said + group.notes
+        lines.append(f"Peak memory: {', '.join(sources)}.")
+    lines += [sentence for strategy in group.strategies for sentence in strategy.halved]
+    lines.append(f"Ran on {'; '.join(group.machines)}.")
+    return lines + group.notes
 
 
 def heading(group: Group) -> str:
-    """`tag · wnut17 · word · rnn (train.epochs=3)`."""
-    return f"{group.title} ({of_group(group)})" if group.settings else group.title
+    """Return `tag · wnut17 · word · rnn (train.epochs=3)`."""
+    return f"{group.title} ({settings_text(group)})" if group.settings else group.title
 
 
-def of_group(group: Group) -> str:
-    """`train.epochs=3, task.head=crf`: what sets it apart from others of its title."""
+def settings_text(group: Group) -> str:
+    """Return `train.epochs=3, task.head=crf`, the settings that tell the group from others with its title."""
     return ", ".join(f"{name}={_short(value)}" for name, value in group.settings.items())
 
 
 def _short(value: str) -> str:
-    """A number that was drawn at random, 0.4292592188556814, to six digits; any other text as it is."""
+    """Return a long number, such as 0.4292592188556814 drawn by a search, to six digits; other text unchanged."""
     try:
         return f"{float(value):.6g}" if len(value) > LONG_NUMBER else value
     except ValueError:
@@ -117,19 +118,23 @@ def _speed_columns(group: Group) -> list[Column]:
         Column("strategy", "", _name, is_text=True),
         SPEED,
         Column(
-            "vs padmask", "times", lambda each: table_format.ratio(v.ratio if (v := each.against_padmask) else None)
+            "vs padmask",
+            "times",
+            lambda strategy: table_format.ratio(v.ratio if (v := strategy.against_padmask) else None),
         ),
-        Column("vs size1", "times", lambda each: table_format.ratio(each.speedup_over_size1)),
+        Column("vs size1", "times", lambda strategy: table_format.ratio(strategy.speedup_over_size1)),
     ]
     if group.target.quality is None:
         return columns
     return [
         *columns,
-        Column("to target", "s", lambda each: table_format.reached(each.seconds_to_target, table_format.seconds)),
+        Column(
+            "to target", "s", lambda strategy: table_format.reached(strategy.seconds_to_target, table_format.seconds)
+        ),
         Column(
             "to target",
             "1,000 tokens",
-            lambda each: table_format.reached(each.tokens_to_target, table_format.thousands),
+            lambda strategy: table_format.reached(strategy.tokens_to_target, table_format.thousands),
         ),
     ]
 
@@ -137,12 +142,12 @@ def _speed_columns(group: Group) -> list[Column]:
 def _memory_columns() -> list[Column]:
     return [
         Column("strategy", "", _name, is_text=True),
-        Column("padding", "% of tokens", lambda each: Cell(table_format.percent(each.padding_share))),
-        Column("padding", "% of characters", lambda each: Cell(table_format.percent(each.character_padding))),
+        Column("padding", "% of tokens", lambda strategy: Cell(table_format.percent(strategy.padding_share))),
+        Column("padding", "% of characters", lambda strategy: Cell(table_format.percent(strategy.character_padding))),
         Column(
             "peak",
             "MiB",
-            lambda each: table_format.spread(each.peak_memory_bytes, lambda v: table_format.whole(v / 2**20)),
+            lambda strategy: table_format.spread(strategy.peak_memory_bytes, lambda v: table_format.whole(v / 2**20)),
         ),
         Column("set by", "rows × width", _peak_batch),
     ]
@@ -152,34 +157,36 @@ def _device_columns() -> list[Column]:
     return [
         Column("strategy", "", _name, is_text=True),
         Column(
-            "matrix rate", "% of device's", lambda each: table_format.spread(each.matrix_share, table_format.percent)
+            "matrix rate",
+            "% of device's",
+            lambda strategy: table_format.spread(strategy.matrix_share, table_format.percent),
         ),
         Column(
             "energy",
             "J/1,000 tokens",
-            lambda each: table_format.spread(each.joules_per_thousand_tokens, table_format.tenths),
+            lambda strategy: table_format.spread(strategy.joules_per_thousand_tokens, table_format.tenths),
         ),
-        Column("kernel", "", lambda each: Cell("; ".join(each.kernels) or NONE), is_text=True, wraps=True),
+        Column("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
     ]
 
 
 def _overview(groups: list[Group], confidence: float) -> Table:
     def columns(group: Group) -> list[Column]:
         strategy, seeds, quality = _quality_columns(group, confidence)[:3]
-        settings = Column(group.title, "", lambda _: Cell(of_group(group)), is_text=True, wraps=True)
+        settings = Column(group.title, "", lambda _: Cell(settings_text(group)), is_text=True, wraps=True)
         return [settings, strategy, seeds, quality, SPEED]
 
-    def worse(row: tuple[Group, Strategy]) -> float:
+    def sort_key(row: tuple[Group, Strategy]) -> float:
         mean = row[1].quality
         return math.inf if mean is None else -mean.mean if row[0].higher_is_better else mean.mean
 
-    rows = sorted(((group, strategy) for group in groups for strategy in group.strategies), key=worse)
+    rows = sorted(((group, strategy) for group in groups for strategy in group.strategies), key=sort_key)
     shown = [[column.cell(strategy) for column in columns(group)] for group, strategy in rows]
     return table_format.without_empty(Table("Settings, best first", columns(groups[0]), shown))
 
 
 def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
-    """Its row, where there is one; only its quality is known."""
+    """Return the row of the best baseline, if there is one; only its quality is known."""
     if not group.baselines:
         return []
     name, value = next(iter(group.baselines.items()))
@@ -193,7 +200,7 @@ def _name(strategy: Strategy) -> Cell:
 
 
 def _peak_batch(strategy: Strategy) -> Cell:
-    """The micro-batch that needed most memory."""
+    """Return the shape of the micro-batch that needed most memory."""
     batch = strategy.peak_batch or {}
     if "rows" not in batch or "width" not in batch:
         return Cell(NONE)

@@ -1,4 +1,4 @@
-"""Fabricated runs: what a finished run leaves behind, with figures that are easy to check by hand."""
+"""Fabricated runs: the files of a finished run, with figures that are easy to check by hand."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def set_at(record: dict[str, Any], path: str, value: Any) -> None:
 
 @pytest.fixture
 def write_run() -> WriteRun:
-    """Writes a run's folder. `valid` are (seconds, f1) by evaluation; `change` sets dotted paths of result.json."""
+    """Write a run's folder. `valid` are (seconds, f1) by evaluation; `change` sets dotted paths of result.json."""
 
     def write(
         folder: Path,

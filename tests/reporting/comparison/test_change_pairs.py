@@ -1,4 +1,4 @@
-"""`--fail-if` where a seed failed, diverged or is missing on one side: what cannot be judged never passes."""
+"""`--fail-if` where a seed failed, diverged or is missing on one side: what cannot be judged must not pass."""
 
 from __future__ import annotations
 
@@ -23,20 +23,18 @@ def write(write_run: Any, folder: Path, f1: dict[int, float], **change: Any) -> 
 
 
 def since(now: baseline.Sides, then: baseline.Sides, *texts: str) -> History:
-    return changes.compared("then", now, then, [thresholds.parse(text) for text in texts], 0.95)
+    return changes.compare("then", now, then, [thresholds.parse(text) for text in texts], 0.95)
 
 
 def test_a_seed_that_diverged_never_passes(tmp_path: Path, write_run: Any) -> None:
     then = write(write_run, tmp_path / "then", {1: 40.0, 2: 41.0, 3: 42.0})
     now = write(write_run, tmp_path / "now", {1: 40.0, 2: 41.0, 3: math.nan})
-    line = (
-        "test/f1 of packed (tag · wnut17 · word · rnn), seed 3, is not on record in these runs and the baseline alike"
-    )
+    line = "test/f1 of packed (tag · wnut17 · word · rnn), seed 3, is missing in these runs or the baseline"
     with pytest.raises(HydromelError, match="--fail-if cannot be judged") as error:
         since(now, then, "test/f1 < -1")
     assert str(error.value).endswith(line)
     assert since(now, then).unmatched == [line]
-    assert not since(now, then, "speed < -5%").judged[0].failed  # its speed is on record
+    assert not since(now, then, "speed < -5%").judged[0].failed  # its speed is recorded
 
 
 @pytest.mark.parametrize("text", ["test/f1 < -1", "speed < -5%"])
@@ -44,7 +42,7 @@ def test_seeds_of_one_side_alone_never_pass(tmp_path: Path, write_run: Any, text
     then = write(write_run, tmp_path / "then", {1: 40.0, 2: 41.0})
     now = write(write_run, tmp_path / "now", {2: 41.0, 4: 10.0})
     for one, other in ((now, then), (then, now)):
-        with pytest.raises(HydromelError, match="seeds 1, 4, is not on record"):
+        with pytest.raises(HydromelError, match="seeds 1, 4, is missing"):
             since(one, other, text)
 
 

@@ -1,4 +1,4 @@
-"""`--baseline` and `--fail-if`: what changed, whether by chance, and what fails."""
+"""`--baseline` and `--fail-if`: changes, whether they may be chance, and failing conditions."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def sides(folder: Path) -> baseline.Sides:
 
 
 def since(now: Path, then: Path, *texts: str) -> History:
-    return changes.compared("then", sides(now), sides(then), [thresholds.parse(text) for text in texts], 0.95)
+    return changes.compare("then", sides(now), sides(then), [thresholds.parse(text) for text in texts], 0.95)
 
 
 @pytest.fixture
 def write(tmp_path: Path, write_run: Any) -> Any:
-    """Runs of a strategy below `where`, one for each F1, from seed 1."""
+    """Write runs of a strategy below `where`, one for each F1, from seed 1."""
 
     def make(where: str, values: list[float], name: str = "packed", **change: Any) -> Path:
         for seed, f1 in enumerate(values, start=1):
@@ -76,8 +76,8 @@ def test_grammar(text: str, expected: tuple[object, ...]) -> None:
         ("sped < -5%", "figure 'sped' is unknown (--fail-if 'sped < -5%'); did you mean 'speed'?"),
         ("tets/f1 < -1", "did you mean 'test'?"),
         ("test < -1", "figure 'test' is unknown"),
-        ("test/f1 < 1", "so it is 0 or below with <"),
-        ("memory > -1%", "so it is 0 or above with >"),
+        ("test/f1 < 1", "with < it must be 0 or below"),
+        ("memory > -1%", "with > it must be 0 or above"),
     ],
 )
 def test_typos_are_one_line_before_anything_is_read(
@@ -108,7 +108,7 @@ def test_changes_are_paired_by_seed(write: Any) -> None:
     ("values", "text", "failed"),
     [
         ([38.0, 40.1, 42.0], "test/f1 < -1.0", True),
-        ([39.9, 41.7, 43.9], "test/f1 < -1.0", False),  # surely lower, but by less than the bound
+        ([39.9, 41.7, 43.9], "test/f1 < -1.0", False),  # certainly lower, but by less than the bound
         ([30.0, 42.0, 44.1], "test/f1 < -1.0", False),  # lower by more, but it may be chance
         ([38.0, 40.1, 42.0], "test/f1 < -5%", False),
         ([38.0, 40.1, 42.0], "test/f1 < -4%", True),
@@ -179,11 +179,11 @@ def test_what_is_not_in_both_never_passes(write: Any) -> None:
         ({"provenance__comparison_hash": "other"}, "test/f1 < -1", "is not in the baseline"),
         ({"provenance__data_fingerprint": "other"}, "test/f1 < -1", "is not in the baseline"),
         ({"quality__metric": "accuracy"}, "test/f1 < -1", "is not in the baseline"),
-        ({"provenance__host": "two"}, "speed < -5%", "is of other machines: two cpu Xeon 2; the baseline: one cpu"),
+        ({"provenance__host": "two"}, "speed < -5%", "on other machines: two cpu Xeon 2; the baseline: one cpu"),
         ({"seed": 7}, "test/f1 < -1", "has no seed in common"),
         ({"turn": 7}, "speed < -1", "has no seed and turn in common"),
-        ({}, "test/f2 < -1", "test/f2 of packed (tag · wnut17 · word · rnn) is not on record in these runs; did you"),
-        ({"memory": None}, "memory > 1%", "memory/peak_bytes of packed (tag · wnut17 · word · rnn) is not on record"),
+        ({}, "test/f2 < -1", "test/f2 of packed (tag · wnut17 · word · rnn) is not recorded in these runs; did you"),
+        ({"memory": None}, "memory > 1%", "memory/peak_bytes of packed (tag · wnut17 · word · rnn) is not recorded"),
     ],
 )
 def test_what_cannot_be_judged_never_passes(write: Any, change: dict[str, Any], text: str, said: str) -> None:

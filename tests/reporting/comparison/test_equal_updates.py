@@ -1,4 +1,4 @@
-"""What is said on equal updates, word by word: these sentences are what a reader concludes from."""
+"""The sentences on equal updates, word by word, since readers draw conclusions from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_equal_and_other() -> None:
     said = sentences({"size1": made(a), "bucketed": made(b), "padmask": made(a), "packed": made(a)})
     assert said == [
         "size1, padmask and packed made the same 312 updates (the same rows in each, for each of 2 seeds), "
-        "so their quality may differ by rounding only.",
+        "so their quality may differ only by rounding.",
         "bucketed made other updates: compare quality over seeds.",
     ]
 
@@ -26,8 +26,8 @@ def test_dropout_of_any_of_them_is_told_and_the_largest_gap() -> None:
         {"padmask": made({1: "x"}, quality={1: 40.0}), "packed": made({1: "x"}, dropout=True, quality={1: 40.25})}
     )
     assert said == [
-        "padmask and packed made the same 312 updates (the same rows in each), so their quality may differ by rounding "
-        "and by dropout masks only; on test they differ by 0.25 at most."
+        "padmask and packed made the same 312 updates (the same rows in each), so their quality may differ only by "
+        "rounding and by dropout masks; on test they differ by 0.25 at most."
     ]
 
 
@@ -64,7 +64,7 @@ def test_some_seeds_agree() -> None:
     said = sentences({"padmask": made({1: "x", 2: "y", 3: "z"}), "packed": made({1: "x", 2: "y", 3: "other"})})
     assert said == [
         "padmask and packed made the same updates for seeds 1 and 2, but not for seed 3: compare quality over seeds, "
-        "and find out why they parted."
+        "and find out why these differ."
     ]
 
 
@@ -75,7 +75,9 @@ def test_only_common_seeds_count() -> None:
 
 def test_no_common_seed() -> None:
     said = sentences({"padmask": made({1: "x"}), "packed": made({2: "x"})})
-    assert said == ["padmask and packed: no seed in common with another strategy, so nothing says if updates agree."]
+    assert said == [
+        "padmask and packed: no seed in common with another strategy, so it is unknown whether updates agree."
+    ]
 
 
 def test_unmasked_is_never_called_the_same() -> None:
@@ -89,7 +91,7 @@ def test_one_strategy_has_nothing_to_be_compared_with() -> None:
 
 
 def test_a_chain_of_shared_seeds_is_not_a_class() -> None:
-    """a and c share no seed, so nothing says that they made the same updates, though b agrees with both."""
+    """a and c share no seed, so it is unknown whether they made the same updates, though b agrees with both."""
     chain = {"a": made({1: "x"}), "b": made({1: "x", 2: "y"}), "c": made({2: "y"})}
     assert same_updates(chain) == [["a", "b"], ["c"]]
     assert sentences(chain)[1:] == ["b and c made the same updates for seed 2."]

@@ -1,4 +1,4 @@
-"""outcomes.npz: read, checked against result.json, and what strategies come to on examples."""
+"""outcomes.npz: reading, the check against result.json, and the differences of strategies on examples."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def f1(made: Arrays) -> float:
 
 @pytest.fixture
 def run_of(tmp_path: Path, write_run: Any) -> Any:
-    """A run whose outcomes are these arrays; its figure in result.json is `value`, or F1 of them."""
+    """Write a run with these arrays as outcomes; its metric in result.json is `value`, or their F1."""
 
     def make(name: str, made: Arrays, *, value: float | None = None, change: dict[str, Any] | None = None) -> Run:
         folder = write_run(tmp_path / name, "packed", 1, f1=f1(made) if value is None else value, change=change)
@@ -85,12 +85,12 @@ def test_metrics_that_are_no_sums_and_runs_without_outcomes_have_none(run_of: An
     ("change", "said"),
     [
         ({"gold": None}, "no array 'gold' in it"),
-        ({"gold": np.ones(3)}, "are not numbers, one an example"),
-        ({"right": np.array(["a"] * N)}, "are not numbers, one an example"),
+        ({"gold": np.ones(3)}, "must hold one number per example"),
+        ({"right": np.array(["a"] * N)}, "must hold one number per example"),
         ({"right": np.array([{}] * N)}, "allow_pickle=False"),
-        ({"gold": np.full(N, np.nan)}, "are not all finite and from 0 on"),
-        ({"gold": -np.ones(N)}, "are not all finite and from 0 on"),
-        ({"gold": np.zeros(N)}, "are not all finite and from 0 on"),
+        ({"gold": np.full(N, np.nan)}, "must be finite and not negative"),
+        ({"gold": -np.ones(N)}, "must be finite and not negative"),
+        ({"gold": np.zeros(N)}, "must be finite and not negative"),
         ({"right": np.zeros(N)}, "does not add up to f1 of result.json: 0, not"),
         ({"split": np.array([])}, "is damaged"),
     ],
@@ -116,7 +116,7 @@ def test_strategies_against_the_reference(run_of: Any) -> None:
     reference = {seed: run_of(f"r{seed}", spans(seed)) for seed in (1, 2)}
     packed = {seed: run_of(f"p{seed}", spans(seed)) for seed in (1, 2, 3)}
     bucketed = {seed: run_of(f"b{seed}", spans(9 + seed)) for seed in (1, 2)}
-    found = example_outcomes.compared({"packed": packed, "bucketed": bucketed}, reference, 0.95)
+    found = example_outcomes.compare({"packed": packed, "bucketed": bucketed}, reference, 0.95)
     assert found.problems == []
     assert found.same == {"packed"}
     same, other = found.differences["packed"], found.differences["bucketed"]
@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
     broken = run_of("b1", spans(1))
     (broken.folder / "outcomes.npz").write_bytes(b"")
     strategies = {"packed": {1: run_of("p1", shuffled), 2: run_of("p2", spans(2))}, "bucketed": {1: broken}}
-    found = example_outcomes.compared(strategies, reference, 0.95)
+    found = example_outcomes.compare(strategies, reference, 0.95)
     assert found.differences["packed"].n == 1
     assert list(found.differences) == ["packed"]
     assert len(found.problems) == 2
@@ -144,7 +144,7 @@ def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
 def test_a_handful_of_examples_gives_no_interval(run_of: Any) -> None:
     few = {name: each[: example_outcomes.FEWEST_EXAMPLES - 1] for name, each in spans(1).items()}
     other = {**few, "right": np.zeros_like(few["right"])}
-    found = example_outcomes.compared({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
+    found = example_outcomes.compare({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
     assert (found.differences, found.same) == ({}, frozenset())
 
 
@@ -152,12 +152,14 @@ def test_a_seed_without_outcomes_is_told_and_nothing_is_said_of_all_examples(run
     made = spans(1)
     base = {seed: run_of(f"base{seed}", made) for seed in (1, 2)}
     mine = {seed: run_of(f"mine{seed}", made) for seed in (1, 2)}
-    assert example_outcomes.compared({"packed": mine}, base, 0.95).same == {"packed"}
+    assert example_outcomes.compare({"packed": mine}, base, 0.95).same == {"packed"}
     (mine[2].folder / "outcomes.npz").unlink()
-    found = example_outcomes.compared({"packed": mine}, base, 0.95)
+    found = example_outcomes.compare({"packed": mine}, base, 0.95)
     assert found.differences["packed"].n == 1
     assert not found.same
-    assert found.problems == ["packed is compared on examples without seed 2: what each example adds is not on record."]
+    assert found.problems == [
+        "packed is compared on examples without seed 2: the outcomes of its examples were not recorded."
+    ]
 
 
 def _patched(content: bytes, mark: bytes, offset: int, value: int) -> bytes:
@@ -168,7 +170,7 @@ def _patched(content: bytes, mark: bytes, offset: int, value: int) -> bytes:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda content: _patched(content, b"PK\x01\x02", 10, 99),  # a compression that there is not
+        lambda content: _patched(content, b"PK\x01\x02", 10, 99),  # an unknown compression method
         lambda content: _patched(content, b"PK\x01\x02", 8, 1),  # encrypted
         lambda content: content[:-30],
     ],

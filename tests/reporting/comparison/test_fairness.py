@@ -1,4 +1,4 @@
-"""What is pooled and what is not: turns, options of batching, machines; noise, order in time, and verdicts."""
+"""Pooling of runs (turns, options of batching, machines); noise, order in time, and verdicts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def at_time(folder: Path, created: float) -> None:
 
 
 def outcomes(folder: Path, seed: int, n_right: int) -> None:
-    """Accuracy of n_right in N, written as the run's outcomes and its figure."""
+    """Write a run with n_right of N examples correct: its outcomes and its accuracy."""
     right = np.zeros(N, dtype=int)
     right[np.random.default_rng(seed).permutation(N)[:n_right]] = 1
     np.savez(folder / "outcomes.npz", split=np.array(["test"]), right=right, answers=np.ones(N, dtype=int))
@@ -118,7 +118,7 @@ def test_batch_sizes_are_compared_each_by_itself(tmp_path: Path, write_run: Any)
 
 
 def test_another_batch_size_is_told_of_every_setting(tmp_path: Path, write_run: Any) -> None:
-    """Else a table of settings would lay the gain of one to another; what else differs stands beside it."""
+    """Without the batch size, a table of settings would credit its gain to another setting."""
     for name, dropout, size in (("a", 0.4292592188556814, 64), ("b", 0.5, 32)):
         folder = write_run(tmp_path / name, "packed", 1, change={"provenance.comparison_hash": name})
         batching(folder, batch_size=size)
@@ -126,14 +126,14 @@ def test_another_batch_size_is_told_of_every_setting(tmp_path: Path, write_run: 
             file.write(f"\nencoder:\n  dropout: {dropout}\n")
     other = write_run(tmp_path / "c", "token_budget", 1, change={"provenance.comparison_hash": "b"})
     batching(other, batch_size=None)
-    assert sorted(map(tables.of_group, grouped(tmp_path))) == [
+    assert sorted(map(tables.settings_text, grouped(tmp_path))) == [
         "batching.batch_size=32, encoder.dropout=0.5",
         "batching.batch_size=64, encoder.dropout=0.429259",
     ]
 
 
 def test_one_batch_size_a_strategy_stays_one_group(tmp_path: Path, write_run: Any) -> None:
-    """A budget of tokens has no batch size."""
+    """A token budget has no batch size."""
     batching(write_run(tmp_path / "a", "padmask", 1), batch_size=32)
     batching(write_run(tmp_path / "b", "token_budget", 1), batch_size=None)
     assert len(grouped(tmp_path)) == 1
@@ -227,7 +227,7 @@ def test_tokens_to_target(tmp_path: Path, write_run: Any) -> None:
     write_run(tmp_path / "old", "packed", 1, valid=[(1.0, 10.0), (2.0, 30.0)])
     _, strategies = only(tmp_path)
     assert strategies["padmask"].tokens_to_target.median == 1000
-    assert strategies["packed"].tokens_to_target.n == 0  # not on record, which is not "never"
+    assert strategies["packed"].tokens_to_target.n == 0  # not recorded, which does not mean "never"
 
 
 def test_what_auto_chose_is_no_option(tmp_path: Path, write_run: Any) -> None:
@@ -285,7 +285,7 @@ def test_the_title_says_what_is_compared(
 ) -> None:
     for name, config in runs_of:
         write_run(tmp_path / f"{name}{config}", name, 1, change={"provenance.comparison_hash": config})
-    assert report.title(report.make(["night"], find.scan(tmp_path), Asked(None, 0.95, 1.0))) == said
+    assert report.title(report.build(["night"], find.scan(tmp_path), Asked(None, 0.95, 1.0))) == said
 
 
 def mean(low: float | None, high: float | None) -> Mean:

@@ -1,4 +1,4 @@
-"""What was predicted of strategies stands beside what was measured."""
+"""Predictions for strategies are shown with measurements."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_predictions_are_scored_by_the_runs_that_were_made(runs: Path, capsys: p
     assert [one["chosen"] for one in by_name.values()] == [0, 1, 0]
     assert by_name["bucketed"]["tokens_per_s"] is None
     shown = capsys.readouterr().out.split("Predicted and measured")[1]
-    assert "+12" in shown  # 9,090 beside 8,080
-    assert shown.count(" predicted ") == 2  # at 80 columns no head is cut
+    assert "+12" in shown  # 9,090 predicted, 8,080 measured
+    assert shown.count(" predicted ") == 2  # no head is cut at 80 columns
     assert all(head in shown for head in ("speed, %", "peak, %", "bucketed"))
     markdown = (runs.parent / "out" / "report.md").read_text().split("Predicted and measured")[1]
     assert "| padmask | 20 | 9,090 | 8,080 | +12 | 512 |" in markdown
@@ -101,10 +101,10 @@ def test_without_predictions_there_is_no_table(
     [
         (None, "cannot be read"),
         ("{}", "not written by hydromel-plan --json"),
-        (json.dumps(OTHER | {"planned": [{"predicted": None}]}), "it predicts nothing"),
+        (json.dumps(OTHER | {"planned": [{"predicted": None}]}), "it holds no predictions"),
         (
             json.dumps(OTHER | {"planned": [{"predicted": said("packed", 1.0, 1.0)}]}),
-            "about lm · d · e · x; the runs are",
+            "is for lm · d · e · x, but the runs are",
         ),
     ],
 )

@@ -32,12 +32,12 @@ from runner.common.errors import HydromelError
 from runner.tracking import mlflow_store
 from runner.tracking.mlflow_tracker import MlflowTracker
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own dependencies
+pytestmark = pytest.mark.filterwarnings("ignore")  # by mlflow, about its dependencies
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
 
 
 def tracked(folder: Path, uri: str, cwd: Path) -> Path:
-    """The run's folder, as if it had been logged to `uri`, which may be relative to `cwd`."""
+    """Make the run's folder look as if it had been logged to `uri`, which may be relative to `cwd`."""
     run = json.loads((folder / "run.json").read_text())
     result = json.loads((folder / "result.json").read_text())
     tags = {key: str(result[key]) for key in ("task", "dataset", "embedding", "encoder", "batching", "seed")}
@@ -51,7 +51,7 @@ def tracked(folder: Path, uri: str, cwd: Path) -> Path:
 
 @pytest.fixture
 def logged(tmp_path: Path, template: Path, write_run: Any) -> Path:
-    """Two seeds of four strategies, below `runs/night`, logged to `mlflow.db` beside it."""
+    """Two seeds of four strategies, below `runs/night`, logged to `mlflow.db` next to it."""
     shutil.copy(template, tmp_path / "mlflow.db")
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     tracker = MlflowTracker(uri=uri, experiment="tests", artifact_location=None, timeout_s=10.0, retry_s=1.0)
@@ -63,7 +63,7 @@ def logged(tmp_path: Path, template: Path, write_run: Any) -> Path:
 
 
 def content(store: Path) -> list[tuple[Any, ...]]:
-    """Runs, tags and the views' names."""
+    """Return runs, tags and the names of views."""
     with closing(sqlite3.connect(store)) as database:
         found = [*database.execute("SELECT run_uuid, name, status, lifecycle_stage FROM runs ORDER BY 1")]
         return [*found, *database.execute("SELECT key FROM experiment_tags ORDER BY 1")]
@@ -134,7 +134,7 @@ def test_what_goes_wrong_is_one_line_and_the_report_stands(
 
 
 def test_mlflow_logs_no_page_of_sql_beside_the_warning(tmp_path: Path, template: Path) -> None:
-    """As it does of a store that is locked."""
+    """MLflow does so for a locked store."""
     shutil.copy(template, tmp_path / "mlflow.db")
     mlflow_store.open_store(f"sqlite:///{tmp_path}/mlflow.db", 5.0)
     assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR)
@@ -146,11 +146,11 @@ def test_runs_that_were_not_delivered_are_said_to_be_so(
     shutil.copy(template, tmp_path / "mlflow.db")
     tracked(write_run(tmp_path / "runs" / "a", "packed", 1), "sqlite:///mlflow.db", tmp_path)
     assert compare.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
-    assert "there is no experiment 'tests'; hydromel-sync delivers runs" in capsys.readouterr().err
+    assert "there is no experiment 'tests'; upload its runs with hydromel-sync" in capsys.readouterr().err
 
 
 def test_where_runs_were_logged(tmp_path: Path, write_run: Any) -> None:
-    """Of the newest run; relative paths are meant from where it was started."""
+    """The place is that of the newest run; relative paths start at the directory it was started in."""
     write_run(tmp_path / "runs" / "a", "packed", 1)
     assert place_of([], find.scan(tmp_path / "runs"), None) is None
     tracked(write_run(tmp_path / "runs" / "b", "packed", 2), "sqlite:///mlflow.db", tmp_path)
@@ -183,7 +183,7 @@ def test_the_filter_says_what_the_runs_have_in_common(tmp_path: Path, write_run:
 
 @pytest.fixture
 def server(logged: Path, tmp_path: Path) -> Iterator[str]:
-    """MLflow's own, on a free port."""
+    """Start MLflow's own server on a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -214,7 +214,7 @@ def server(logged: Path, tmp_path: Path) -> Iterator[str]:
 def test_the_view_shows_strategies_and_their_figures(
     browser: webdriver.Chrome, server: str, logged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bars and groups of the page that the printed address opens: means over seeds of what result.json holds."""
+    """The page at the printed address has the groups and bars: means over seeds of the figures in result.json."""
     assert compare.main(["night", "--runs", str(logged), "--out", str(tmp_path / "out")]) == 0
     (link,) = re.findall(r"MLflow: (\S+)", capsys.readouterr().out)
     expected = set()
@@ -225,7 +225,7 @@ def test_the_view_shows_strategies_and_their_figures(
         for section, figure in (("test", "f1"), ("speed", "real_tokens_per_s")):
             values = [one["metrics"]["test"][figure] if section == "test" else one[section][figure] for one in results]
             expected.add(f"{sum(values) / 2:.2f}")
-    assert len(expected) == 5  # one f1, since f1 is the seed's alone, and four speeds
+    assert len(expected) == 5  # one f1, which depends on the seed only, and four speeds
     browser.set_window_size(1600, 2400)
     browser.get(link.replace(open_ui.SERVER, server))
     shown: set[str] = set()

@@ -1,4 +1,4 @@
-"""Plots show every strategy under its name and in its own colour, whatever else is there."""
+"""Plots show every strategy under its name and in its own colour, whichever others are in the plot."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ RECORDS: dict[str, Any] = {
 
 
 def test_every_record_is_drawn_with_its_figures(tmp_path: Path, write_run: Any) -> None:
-    """In words at the bars' ends; a strategy without a record says so."""
+    """The text at the end of a bar gives the shape, or says that nothing was recorded."""
     for seed in (1, 2):
         write_run(tmp_path / "r" / f"a{seed}", "padmask", seed, change=RECORDS)
         bare = dict.fromkeys(("memory", "padding"))
@@ -97,7 +97,7 @@ def test_seconds_are_shares_where_the_slowest_would_leave_no_room(tmp_path: Path
 
 
 def test_less_is_better_points_up(tmp_path: Path, write_run: Any) -> None:
-    """In the plot of quality against speed the better of two perplexities stands above the worse."""
+    """In the plot of quality against speed the better of two perplexities is above the worse."""
     for name, value in (("padmask", 100.0), ("packed", 50.0)):
         change = {"quality": {"metric": "perplexity", "higher_is_better": False}, "metrics.test.perplexity": value}
         write_run(tmp_path / "r" / name, name, 1, change=change)

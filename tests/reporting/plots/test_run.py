@@ -1,4 +1,4 @@
-"""Plots of one run: which there are, and what stands in them."""
+"""Plots of one run: which are drawn, and the values they show."""
 
 from __future__ import annotations
 
@@ -83,15 +83,15 @@ def test_bars_of_errors_add_up_to_all_spans() -> None:
 
 
 def test_reliability_shows_the_bins() -> None:
-    figure = reliability({"all answers": CALIBRATION, "answers in spans": CALIBRATION}, "test")
+    figure = reliability({"all predictions": CALIBRATION, "predictions in spans": CALIBRATION}, "test")
     top = figure.axes[0]
     assert [patch.get_height() for patch in top.patches] == pytest.approx([30.0, 88.0])
-    assert top.get_title() == "all answers of test, ECE 12.5 %"
+    assert top.get_title() == "all predictions of test, ECE 12.5 %"
     assert len(figure.axes) == 4
 
 
 def test_likelihood_shows_bins_and_what_stands_apart() -> None:
-    """Perplexities as points, shares of all tokens as bars; what is infinite (null in JSON) has no point."""
+    """Perplexities are points, shares of tokens bars; an infinite value (null in JSON) has no point."""
     bins = [(0, 0, 10, None), (1, 9, 30, 900.0), (1000, 9999, 40, 20.0)]
     frequency = [dict(zip(("from", "to", "tokens", "perplexity"), one, strict=True)) for one in bins]
     metrics = {

@@ -1,4 +1,4 @@
-"""Plots of a search: what stands in search.json is what is drawn."""
+"""Plots of a search: they show the values in search.json."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def test_what_there_is_nothing_to_draw_for_is_left_out(tmp_path: Path) -> None:
     assert SearchPlots().draw(tmp_path) == [tmp_path / "history.png", tmp_path / "importance.png"]
     (tmp_path / "search.json").write_text(json.dumps(search(importance=None)), encoding="utf-8")
     assert SearchPlots().draw(tmp_path) == [tmp_path / "history.png"]
-    assert not (tmp_path / "importance.png").exists()  # of before
+    assert not (tmp_path / "importance.png").exists()  # the older plot is removed
     (tmp_path / "search.json").write_text(json.dumps(search(importance=None, trials=[])), encoding="utf-8")
     assert SearchPlots().draw(tmp_path) == []

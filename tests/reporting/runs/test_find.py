@@ -1,4 +1,4 @@
-"""Which runs a name means, and what becomes of those that are unfinished or damaged."""
+"""The runs that a name stands for, and the treatment of unfinished and damaged ones."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def damage(sweep: Path, name: str, path: str, text: str) -> str:
     [
         ('{"run_id": ', "cannot be read"),
         ("", "cannot be read"),
-        ("[1]", "is damaged: it holds a list, not an object"),
+        ("[1]", "is damaged: it holds a list, not a JSON object"),
         ("{}", "is damaged: run_id=None, but it must be of type str"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Runs that come from MLflow: the same figures as from their folders, and one line when there is nothing."""
+"""Runs from MLflow: the same figures as from their folders, and an error of one line when there are none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from reporting import compare
 from reporting.runs import mlflow_download
 from runner.common import run_schema
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own dependencies
+pytestmark = pytest.mark.filterwarnings("ignore")  # by mlflow, about its dependencies
 
 
 @pytest.fixture
 def store(sweep: Path, tmp_path: Path) -> str:
-    """A sqlite store with the sweep's runs, one that failed, and a sweep's report, which is none of them."""
+    """An SQLite store with the sweep's runs, one failed run, and a sweep's report, which is not a run to compare."""
     with warnings.catch_warnings(action="ignore"):
         from mlflow import MlflowClient
 
@@ -38,7 +38,7 @@ def store(sweep: Path, tmp_path: Path) -> str:
 
 
 def test_mlflow(store: str, sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr("reporting.runs.mlflow_download.PAGE", 7)  # so that there are several
+    monkeypatch.setattr("reporting.runs.mlflow_download.PAGE", 7)  # so that there are several pages
     local, remote = tmp_path / "local", tmp_path / "remote"
     assert compare.main(["night", "--runs", str(sweep), "--out", str(local)]) == 0
     shutil.rmtree(sweep)

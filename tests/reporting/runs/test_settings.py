@@ -1,4 +1,4 @@
-"""What headings of groups say that would otherwise be called the same."""
+"""Settings in the headings of groups that have the same title."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reporting.runs.run import Run, read
-from reporting.runs.settings import AS_MOST, MISSING, apart
+from reporting.runs.settings import MISSING, SAME_AS_MOST, distinguishing_settings
 
 CHARS = {"_target_": "runner.embeddings.char.CharConv", "filters": 50, "size": 30}
 ABLATION: dict[str, dict[str, Any]] = {
@@ -24,7 +24,7 @@ FULL = {"head": "softmax", "constraints": "none", "scheme": "IOBES", "lr": 1.0, 
 
 @pytest.fixture
 def told(tmp_path: Path, write_run: Any) -> Any:
-    """Config of each group by name -> what its heading says."""
+    """Return a function from the configs of groups, by name, to the settings in their headings."""
 
     def tell(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
         runs: dict[tuple[str, ...], Run] = {}
@@ -34,20 +34,20 @@ def told(tmp_path: Path, write_run: Any) -> Any:
             run = read(folder).run
             assert run is not None
             runs["title", name] = run
-        return {key[1]: settings for key, settings in apart(runs).items()}
+        return {key[1]: settings for key, settings in distinguishing_settings(runs).items()}
 
     return tell
 
 
 def test_an_ablation_tells_what_each_group_has_of_its_own(told: Any) -> None:
-    """Seven settings differ, one of them a part that is left out; each heading has its own alone."""
+    """Seven settings differ, one of them a component that one group lacks; each heading shows only its own."""
     configs = {
         name: {"task": {**FULL, **{k: v for k, v in change.items() if k != "chars"}}}
         | {"embedding": {"parts": {} if "chars" in change else {"chars": CHARS}}}
         for name, change in ABLATION.items()
     }
     assert told(configs) == {
-        "all": {"settings": AS_MOST},
+        "all": {"settings": SAME_AS_MOST},
         "crf": {"task.constraints": "null", "task.head": "crf"},
         "iob2": {"task.scheme": "IOB2"},
         "slow": {"task.clip": "9", "task.decay": "0.5", "task.lr": "0.1"},
@@ -64,7 +64,7 @@ def test_few_differences_are_told_of_every_group(told: Any) -> None:
 
 
 def test_what_may_differ_inside_a_group_sets_none_apart(told: Any) -> None:
-    """A group has runs of several strategies, seeds and trackers: no one of them says what the group is."""
+    """A group has runs of several strategies, seeds and trackers, so none of these can describe it."""
     of_one_run = {"baselines": True, "sweep": {"id": "x"}, "runs_dir": "x", "run_plots": None, "tracker": {"name": "x"}}
     names = {"batching": "packed", "tracker": "mlflow", "experiment": "x", "encoder": "gru"}
     assert told({"a": {"lr": 1, **of_one_run, "choices": names}, "b": {"lr": 2, "choices": {"encoder": "lstm"}}}) == {

@@ -13,7 +13,7 @@ N = 40
 
 
 def spans(rng: np.random.Generator, n: int = N) -> Sums:
-    """As of F1: twice the right ones, over those predicted and those there."""
+    """Return sums as of F1: twice the correct ones, and predicted plus gold."""
     gold = rng.integers(0, 4, n)
     predicted = rng.integers(0, 4, n)
     right = rng.integers(0, np.minimum(gold, predicted) + 1)
@@ -69,7 +69,7 @@ def test_intervals_are_those_of_a_loop_over_resamples_strategies_and_seeds() -> 
 
 
 def test_interval_is_scipys() -> None:
-    """Other draws, so equal but for their chance: some 3 % of the interval's width with 20,000 resamples."""
+    """scipy draws others, so results agree up to chance: about 3 % of the width with 20,000 resamples."""
     rng = np.random.default_rng(3)
     own, other = spans(rng), spans(rng)
 
@@ -92,7 +92,7 @@ def test_interval_is_scipys() -> None:
 
 
 def test_pairing_is_used() -> None:
-    """A run that is right on two examples more than the reference differs by those alone, however hard the others."""
+    """A run with two more correct examples differs by these alone, however hard the other examples are."""
     rng = np.random.default_rng(4)
     right, ones = rng.integers(0, 2, 400).astype(float), np.ones(400)
     better = right.copy()

@@ -1,4 +1,4 @@
-"""Statistics against scipy and against sums done by hand."""
+"""Statistics against scipy and against sums computed by hand."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_spread() -> None:
     ("seconds", "expected"),
     [
         ([1.0, 2.0, 9.0], (3, 3, 2.0, 1.0, 9.0)),
-        ([1.0, None, 9.0], (3, 2, 9.0, 1.0, 9.0)),  # the one that never got there is the latest
+        ([1.0, None, 9.0], (3, 2, 9.0, 1.0, 9.0)),  # a run that never reached it counts as the latest
         ([1.0, None], (2, 1, None, 1.0, 1.0)),
         ([None], (1, 0, None, None, None)),
         ([], (0, 0, None, None, None)),

@@ -1,4 +1,4 @@
-"""The console: names and words go on in the next line; figures stay whole, even where that takes a wider table."""
+"""The console: names and words wrap; figures stay whole, even if that needs a wider table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answer on top of a report, and tables that leave out what they have no figure for."""
+"""The headline of a report, and tables that leave out columns without figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def group_of(folder: Path) -> summary.Group:
 
 
 def speeds(folder: Path, write_run: Any, by_strategy: dict[str, list[float]], **f1: list[float]) -> str:
-    """The answer to runs with these speeds, seed by seed, and this f1."""
+    """Return the headline of runs with these speeds, seed by seed, and this f1."""
     for strategy, values in by_strategy.items():
         for seed, value in enumerate(values, start=1):
             quality = f1.get(strategy, [40.0, 41.0, 42.5])[seed - 1]
@@ -56,7 +56,7 @@ def test_speed_that_costs_quality_names_the_fastest_that_does_not(tmp_path: Path
         {"padmask": [100.0, 101.0, 102.0], "packed": [150.0, 151.0, 153.0], "bucketed": [200.0, 202.0, 204.0]},
         bucketed=[30.0, 31.01, 32.5],
     )
-    first, second = said.split(" Of those not worse ")
+    first, second = said.split(" Of the strategies that are not worse, ")
     assert first.startswith("bucketed is fastest, 202 real tokens/s: 2.00 times")
     assert first.endswith("its f1 on test against padmask's: worse (-10.00).")
     assert second.startswith("packed is fastest, 151 real tokens/s; its f1 on test equals padmask's")

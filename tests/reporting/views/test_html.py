@@ -40,7 +40,7 @@ def test_page(browser: webdriver.Chrome, sweep: Path, tmp_path: Path, capsys: py
 
 
 def rows(browser: webdriver.Chrome, table: int) -> list[list[str]]:
-    """The first line of each cell."""
+    """Return the first line of each cell."""
     script = (
         "return [...document.querySelectorAll('table')[arguments[0]].tBodies[0].rows]"
         ".map(row => [...row.cells].map(cell => cell.innerText.split('\\n')[0]))"
@@ -52,7 +52,7 @@ def rows(browser: webdriver.Chrome, table: int) -> list[list[str]]:
 def test_columns_sort_by_keyboard_and_contents_lead_to_groups(
     browser: webdriver.Chrome, sweep: Path, write_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Figures by size, dashes last, the simplest model below all; names of runs stay text."""
+    """Figures sort by size, dashes last, the simplest model below all; names of runs stay text."""
     evil = """<script>document.title = 'taken'</script> "q" $x$ \u05d0"""
     for seed in (1, 2):
         change = {"provenance.comparison_hash": "two", "dataset": evil}

@@ -1,4 +1,4 @@
-"""The table that an ablation is read from."""
+"""The overview table of an ablation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_settings_of_one_title_stand_in_one_table_best_first(
     for shown in (first_table, markdown, page):
         assert re.findall(r"optimizer\.lr=(\d)", shown)[:2] == order
     assert "| optimizer.lr=2 | packed | 2 | 51.50 ± 6.35 |" in markdown
-    assert markdown.count("| packed |") == 2  # the model of another title has a table of its own alone
+    assert markdown.count("| packed |") == 2  # the model of another title is only in its own table
 
 
 def test_one_configuration_needs_no_overview(tmp_path: Path, write_run: Any) -> None:

@@ -1,4 +1,4 @@
-"""The comparison itself: figures by hand, groups apart, and every view saying the same."""
+"""The comparison itself: figures computed by hand, separate groups, and agreement of all views."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_seconds_to_target(tmp_path: Path, write_run: Any, out: Path, higher: bo
 
 
 def test_groups_are_never_pooled(sweep: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another configuration, and the same one on data that changed, stand apart; what differs is told."""
+    """Another configuration, and the same one on changed data, are separate groups; headings show the difference."""
     for seed in (1, 2, 3):
         folder = write_run(sweep / f"b{seed}", "packed", seed, f1=99.0, change={"provenance.comparison_hash": "hash2"})
         (folder / "resolved.yaml").write_text("batching: {name: packed}\ntrain: {epochs: 9}\n")
@@ -129,16 +129,16 @@ def test_the_newest_of_repeated_runs_counts(tmp_path: Path, write_run: Any, out:
         (
             "provenance.host",
             "two",
-            "Times and memory are not comparable, so left out: these runs differ in host (one, two).",
+            "Times and memory are not comparable and are left out: these runs differ in host (one, two).",
         ),
         (
             "provenance.cpu",
             "EPYC",
-            "Times and memory are not comparable, so left out: these runs differ in cpu (EPYC, Xeon).",
+            "Times and memory are not comparable and are left out: these runs differ in cpu (EPYC, Xeon).",
         ),
         ("provenance.device", None, "these runs differ in device (not recorded, cpu)."),
         ("provenance.git_commit", "def", "made by different code: they differ in git_commit (abc, def)."),
-        ("metrics.test.f1", float("nan"), "No finite f1 on test, so left out of it: packed seed 1."),
+        ("metrics.test.f1", float("nan"), "Left out of quality, since f1 on test is not finite: packed seed 1."),
     ],
 )
 def test_caveats(tmp_path: Path, write_run: Any, out: Path, key: str, value: object, told: str) -> None:
@@ -153,7 +153,7 @@ def test_caveats(tmp_path: Path, write_run: Any, out: Path, key: str, value: obj
 def test_the_best_of_the_simplest_models_stands_beside_the_networks(
     tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str], higher: bool, order: list[str]
 ) -> None:
-    """From any run that has them; those without a finite figure are left out."""
+    """Baselines come from any run that has them; those without a finite figure are left out."""
     others = {"svm": {"f1": 33.125, "seconds": 0.5}, "other": {"f1": -1.0 if higher else None}}
     change = {"baselines": others, "quality.higher_is_better": higher}
     write_run(tmp_path / "r" / "a", "padmask", 1, change={"quality.higher_is_better": higher})
@@ -176,7 +176,7 @@ def test_comparable_runs_have_no_caveat(sweep: Path, out: Path) -> None:
 def test_views_agree(
     sweep: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the console, Markdown and HTML show are the figures of the JSON, rounded."""
+    """Console, Markdown and HTML show the figures of the JSON, rounded."""
     monkeypatch.setenv("COLUMNS", "120")
     (group,) = compared(["night", "--runs", str(sweep)], out)["groups"]
     console = capsys.readouterr().out
@@ -207,7 +207,7 @@ def test_views_agree(
 def test_eighty_columns_cut_nothing(
     sweep: Path, out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "40")  # narrower than can be read: 80 are taken
+    monkeypatch.setenv("COLUMNS", "40")  # too narrow: 80 columns are used
     compared(["night", "--runs", str(sweep)], out)
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 80 or str(out) in lines[-1]
