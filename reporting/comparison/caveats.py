@@ -7,6 +7,7 @@ import re
 from reporting.runs import measures
 from reporting.runs.run import MACHINE, Run
 from reporting.runs.selection import Chosen
+from runner.common.run_schema import unbeaten_baselines
 
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten digits of forty tell commits apart
 COMPANY = 0.5  # load average beyond the run's own threads that says that others were at work
@@ -23,6 +24,7 @@ def caveats(chosen: Chosen) -> list[str]:
         _turns(chosen),
         _seeds(chosen),
         _no_quality(runs),
+        _not_above_baselines(runs),
     ]
     return [sentence for sentence in told if sentence]
 
@@ -121,3 +123,17 @@ def _no_quality(runs: list[Run]) -> str:
     if not without:
         return ""
     return f"No finite {runs[0].metric} on {runs[0].split}, so left out of it: {', '.join(without)}."
+
+
+def _not_above_baselines(runs: list[Run]) -> str:
+    """Runs whose quality on test is not better than that of majority or of another simple model."""
+    unbeaten: dict[str, list[str]] = {}
+    for run in runs:
+        for name in unbeaten_baselines(run.result):
+            unbeaten.setdefault(name, []).append(f"{run.strategy} seed {run.seed}")
+    if not unbeaten:
+        return ""
+    parts = [
+        f"{name} ({'all runs' if len(beaten) == len(runs) else ', '.join(beaten)})" for name, beaten in unbeaten.items()
+    ]
+    return f"Not better on test {runs[0].metric} than the simplest models: {'; '.join(parts)}."
