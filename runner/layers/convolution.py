@@ -20,7 +20,7 @@ from runner.layers.staircase import moved, packed_tokens
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
 
-PRODUCT_SIZE = 64  # numbers a token up to which products of windows are faster on a CPU (docs/performance.md)
+PRODUCT_SIZE = 64  # numbers a token up to which products of windows are faster on a CPU (docs/notes/performance.md)
 CROWDED = 0.8  # share of real tokens from which a padded rectangle is convolved as it is, on a CPU
 Span = tuple[int, int]  # the first place of a window that is seen, and that behind the last
 

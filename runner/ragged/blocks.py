@@ -6,7 +6,7 @@ import numpy as np
 
 from runner.common.arrays import IntArray
 
-BLOCK_PAIRS = 2**14  # of a query and a key that take about as long as one more block does (docs/performance.md)
+BLOCK_PAIRS = 2**14  # of a query and a key that take about as long as one more block does (docs/notes/performance.md)
 
 
 def block_ends(lengths: IntArray) -> IntArray:

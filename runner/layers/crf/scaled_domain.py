@@ -2,7 +2,7 @@
 
 The forward sums of every row and its backward sums (the forward sums of the row read from its own end, by transposed
 transitions) run side by side, scaled at every few steps (Rabiner 1989, III.A and V.A). Steps are small: numpy's calls,
-which cost a third of torch's, make them twice as fast (docs/performance.md).
+which cost a third of torch's, make them twice as fast (docs/notes/performance.md).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from runner.common.arrays import IntArray
 from runner.layers.crf.chain import Chain, wide
 from runner.ragged.rows import Rows
 
-FEW_TAGS = 32  # up to which numpy's steps are faster than torch's on a CPU (docs/performance.md)
+FEW_TAGS = 32  # up to which numpy's steps are faster than torch's on a CPU (docs/notes/performance.md)
 FloatArray = npt.NDArray[np.floating]
 
 

@@ -114,7 +114,7 @@ class Recurrence(nn.Module):
         """Whether rows are to run step by step with a gradient written out, whichever the layout.
 
         Not under autocast, whose arithmetic torch decides on. Rows of equal length, over which torch's own steps are as
-        fast, only where they are few and long (docs/performance.md).
+        fast, only where they are few and long (docs/notes/performance.md).
         """
         rows = x.rows
         if self.cell.mode not in UNROLLED or torch.is_autocast_enabled("cpu") or not rows.n_tokens:
@@ -158,7 +158,7 @@ class Recurrence(nn.Module):
 
     @property
     def _call_places(self) -> float:
-        """Places that take as long, forward and backward, as one more call of the kernel (docs/performance.md).
+        """Places that take as long, forward and backward, as one more call of the kernel (docs/notes/performance.md).
 
         A call costs about 250 us, and a place by the size of the weights.
         """
