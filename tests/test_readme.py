@@ -1,49 +1,108 @@
-"""The README's commands run, and name what there is."""
+"""The commands of README.md and docs/quickstart.md run, and the documents name what there is."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from runner.common.run_schema import unbeaten_baselines
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TOUR = [line for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()]
-BIN = Path(sys.executable).parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+LOCAL_PATH = re.compile(r"`((?:runner|tasks|reporting|configs|benchmarks|tests|docs)/[\w/.-]+\.(?:py|yaml|md|json))`")
 
 
-@pytest.mark.timeout(600)  # a dozen commands one after another; a busy machine takes longer
-def test_the_tour_runs(tmp_path: Path) -> None:
-    assert len(TOUR) >= 6
-    for line in TOUR:
-        command, *arguments = shlex.split(line)
-        environment = {**os.environ, "HYDROMEL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [str(BIN / command), *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    assert (tmp_path / "reports" / "tour" / "index.html").stat().st_size > 10_000
-    assert (tmp_path / "mlflow.db").exists()
+def blocks(page: str) -> list[str]:
+    """Return the shell blocks of a page."""
+    found: list[str] = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    return found
 
 
-def test_every_link_and_config_that_it_names_is_there() -> None:
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if "://" not in link]
-    assert len(links) > 8
-    for link in links:
-        assert (ROOT / link).exists(), link
-    for group in ("encoder", "batching", "task", "optimizer", "schedule", "experiment", "tracker"):
-        names = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
-        assert names, group
-        for name in names:
-            assert re.search(rf"\b{name}\b", README), f"{group}={name} is not in the README"
+@pytest.mark.timeout(2400)  # a dozen commands one after another; a busy machine takes longer
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_the_commands_run_as_shown(page: str, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "HYDROMEL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    found = blocks(page)
+    assert len(found) >= 3
+    work = tmp_path / "work"
+    work.mkdir()
+    said = ""
+    for block in found:
+        command = ["bash", "-euo", "pipefail", "-c", block]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+        said += done.stdout
+    result = json.loads((work / "runs" / "first" / "result.json").read_text(encoding="utf-8"))
+    assert unbeaten_baselines(result) == {}, "the first model does not beat its baselines"
+    assert result["metrics"]["test"]["f1"] > 2 * result["baselines"]["most_frequent_tag"]["f1"]
+    assert "test f1" in said
+    assert (work / "reports" / "tour" / "index.html").stat().st_size > 10_000
+    assert not left_behind(work), "git would see what the commands left"
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "setup", "ui"])
+def left_behind(work: Path) -> list[str]:
+    """Return the files in `work` that the repository's .gitignore does not cover."""
+    if shutil.which("git") is None:
+        return []
+    shutil.copy(ROOT / ".gitignore", work)
+    subprocess.run(["git", "init", "-q"], cwd=work, check=True)
+    done = subprocess.run(
+        ["git", "status", "--porcelain", "-uall"], cwd=work, capture_output=True, text=True, check=True
+    )
+    return [line for line in done.stdout.splitlines() if not line.endswith(".gitignore")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", text):
+        if "://" in target:
+            continue
+        there = (page.parent / target) if target else page
+        assert there.exists(), f"{page.name}: {target}"
+        if anchor:
+            assert anchor in anchors(there.read_text(encoding="utf-8")), f"{page.name}: {target}#{anchor}"
+    for path in LOCAL_PATH.findall(text):
+        assert (ROOT / path).exists(), f"{page.name}: {path}"
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names by which the headings of a page are linked to."""
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_the_readme_is_short_and_its_tables_are_narrow() -> None:
+    lines = README.splitlines()
+    assert len(lines) < 150
+    assert max(line.replace("\\|", "").count("|") for line in lines) <= 7, "more than six columns"
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert page.name == "index.md" or f"({page.relative_to(ROOT / 'docs')})" in index, page
+
+
+@pytest.mark.parametrize("group", ["batching", "task"])
+def test_the_readme_or_quickstart_name_every_choice(group: str) -> None:
+    pages = README + (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    names = {path.stem for path in (ROOT / "configs" / group).glob("*.yaml")}
+    assert names
+    for name in names:
+        assert re.search(rf"\b{name}\b", pages), f"{group}={name} is on neither page"
+
+
+@pytest.mark.parametrize("target", ["demo", "test", "check", "setup", "ui", "bench"])
 def test_the_makefile_has_what_it_names(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     assert f"make {target}" in README

@@ -7,6 +7,7 @@ import re
 from reporting.runs import measures
 from reporting.runs.run import MACHINE, Run
 from reporting.runs.selection import Chosen
+from runner.common.run_schema import unbeaten_baselines
 
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to tell commits apart
 FOREIGN_LOAD = 0.5  # load average above the run's own threads that shows other work on the machine
@@ -24,6 +25,7 @@ def caveats(chosen: Chosen) -> list[str]:
         _turns(chosen),
         _seeds(chosen),
         _no_quality(runs),
+        _not_above_baselines(runs),
     ]
     return [sentence for sentence in sentences if sentence]
 
@@ -124,3 +126,17 @@ def _no_quality(runs: list[Run]) -> str:
     if not without:
         return ""
     return f"Left out of quality, since {runs[0].metric} on {runs[0].split} is not finite: {', '.join(without)}."
+
+
+def _not_above_baselines(runs: list[Run]) -> str:
+    """Name the runs whose quality on test is not better than the majority or another simple model."""
+    unbeaten: dict[str, list[str]] = {}
+    for run in runs:
+        for name in unbeaten_baselines(run.result):
+            unbeaten.setdefault(name, []).append(f"{run.strategy} seed {run.seed}")
+    if not unbeaten:
+        return ""
+    parts = [
+        f"{name} ({'all runs' if len(beaten) == len(runs) else ', '.join(beaten)})" for name, beaten in unbeaten.items()
+    ]
+    return f"Not better on test {runs[0].metric} than the simplest models: {'; '.join(parts)}."

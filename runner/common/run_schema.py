@@ -3,6 +3,9 @@
 Percentages (accuracy, F1) are 0-100 everywhere: in `result.json`, in MLflow, in reports.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 # files in a run's folder
 RUN = "run.json"  # {run_id, created (unix s), sweep_id, experiment, status, ...}; written first, status kept current
 RESOLVED = "resolved.yaml"  # the whole config, nothing left to interpolate
@@ -72,3 +75,26 @@ TAG_PRUNED = "search.pruned"  # when a trial was ended because others did better
 def higher_is_better(metric: str) -> bool:
     """Whether more of `metric` (with or without a `valid/` or `test/` before it) is better."""
     return metric.rsplit("/", 1)[-1] not in LOWER_IS_BETTER
+
+
+def unbeaten_baselines(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the simplest models that the run does not beat, with their figures on test: {"majority": 15.7, ...}.
+
+    Args:
+        result: as in result.json; figures that are missing or null are left out.
+    """
+    quality, metrics = _mapping(result.get("quality")), _mapping(result.get("metrics"))
+    metric = str(quality.get("metric"))
+    value = _mapping(metrics.get("test")).get(metric)
+    if not isinstance(value, float | int):
+        return {}
+    sign = 1 if quality.get("higher_is_better", True) else -1
+    others = {"majority": result.get("majority"), **_mapping(result.get("baselines"))}
+    figures = {name: _mapping(other).get(metric) for name, other in others.items()}
+    known = {name: figure for name, figure in figures.items() if isinstance(figure, float | int) and figure == figure}
+    return {name: figure for name, figure in known.items() if not sign * value > sign * figure}  # NaN beats nothing
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return `value` if it is a mapping, else an empty one: records may be damaged."""
+    return value if isinstance(value, Mapping) else {}

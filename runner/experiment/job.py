@@ -18,7 +18,7 @@ import yaml
 from runner.common.command_line import failed, interrupt
 from runner.common.console import say
 from runner.common.errors import HydromelError
-from runner.common.run_schema import RESOLVED
+from runner.common.run_schema import RESOLVED, unbeaten_baselines
 
 
 def process_start() -> float:
@@ -63,12 +63,16 @@ def run_job(folder: Path, started: float, config: dict[str, Any] | None = None) 
 
 
 def summary(result: dict[str, Any], folder: Path) -> str:
-    """The last line of a run."""
+    """The last lines of a run: its figures, and a warning if a simpler model does as well."""
     quality = result["quality"]["metric"]
     split = "test" if "test" in result["metrics"] else "valid"
     speed = result["speed"]["real_tokens_per_s"]
     rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
-    return f"{result['name']}: {split} {quality} {result['metrics'][split][quality]:.2f}, {rate} -> {folder}"
+    value = result["metrics"][split][quality]
+    line = f"{result['name']}: {split} {quality} {value:.2f}, {rate} -> {folder}"
+    unbeaten = ", ".join(f"{name} {figure:.2f}" for name, figure in unbeaten_baselines(result).items())
+    warning = f"warning: test {quality} {value:.2f} is not better than that of the simplest models: {unbeaten}"
+    return f"{line}\n{warning}" if unbeaten else line
 
 
 if __name__ == "__main__":

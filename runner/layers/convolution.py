@@ -20,7 +20,7 @@ from runner.layers.staircase import moved, packed_tokens
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
 
-MAX_PRODUCT_SIZE = 64  # largest D for which products of windows are faster on a CPU (docs/performance.md)
+MAX_PRODUCT_SIZE = 64  # largest D for which products of windows are faster on a CPU (docs/notes/performance.md)
 DENSE_SHARE = 0.8  # least share of real tokens for which a padded rectangle is convolved as it is, on a CPU
 Span = tuple[int, int]  # the part of the widest window that a convolution sees: first place, last place + 1
 

@@ -15,7 +15,8 @@ def choose_malloc(which: Malloc) -> str:
     """Have freed memory kept for the next update, or as glibc does, returned. Nothing changes when it is called again.
 
     glibc maps blocks of 32 MiB and more anew each time and gives the end of its heap back, and the system clears every
-    page at its first touch: a third of the time of an update with a large vocabulary (docs/performance.md). A process
+    page at its first touch: a third of the time of an update with a large vocabulary (docs/notes/performance.md). A
+    process
     that keeps its memory is at least as large as its peak, and larger at first: free blocks have to grow together
     before they fit.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from runner.common.arrays import IntArray
 
-BLOCK_PAIRS = 2**14  # cost of one more block, in pairs of a query and a key (docs/performance.md)
+BLOCK_PAIRS = 2**14  # cost of one more block, in pairs of a query and a key (docs/notes/performance.md)
 
 
 def block_ends(lengths: IntArray) -> IntArray:

@@ -2,7 +2,7 @@
 
 Forward and backward sums run in the same loop (backward sums are forward sums of the reversed row with transposed
 transitions) and are rescaled every few steps (Rabiner 1989, III.A and V.A). Steps are small, so the overhead of calls
-dominates: a numpy call costs a third of a torch call, which makes steps twice as fast (docs/performance.md).
+dominates: a numpy call costs a third of a torch call, which makes steps twice as fast (docs/notes/performance.md).
 """
 
 from __future__ import annotations

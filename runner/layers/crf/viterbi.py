@@ -17,7 +17,9 @@ from runner.common.arrays import IntArray
 from runner.layers.crf.chain import Chain, wide
 from runner.ragged.rows import Rows
 
-MAX_NUMPY_TAGS = 32  # number of tags up to which numpy's steps are faster than torch's on a CPU (docs/performance.md)
+MAX_NUMPY_TAGS = (
+    32  # number of tags up to which numpy's steps are faster than torch's on a CPU (docs/notes/performance.md)
+)
 FloatArray = npt.NDArray[np.floating]
 
 

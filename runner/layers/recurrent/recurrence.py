@@ -119,7 +119,7 @@ class Recurrence(nn.Module):
         """Return whether rows run step by step with a hand-written gradient, in either layout.
 
         Never under autocast, where torch chooses the precision of each operation. On rows of equal length torch's own
-        steps are as fast, except for few and long rows in training (docs/performance.md).
+        steps are as fast, except for few and long rows in training (docs/notes/performance.md).
         """
         rows = x.rows
         if self.cell.mode not in UNROLLED or torch.is_autocast_enabled("cpu") or not rows.n_tokens:
@@ -172,7 +172,7 @@ class Recurrence(nn.Module):
 
     @property
     def _call_cost(self) -> float:
-        """The cost of one more kernel call, forward and backward, in places (docs/performance.md).
+        """The cost of one more kernel call, forward and backward, in places (docs/notes/performance.md).
 
         A call costs about 250 us; the cost of a place grows with the size of the weights.
         """

@@ -1,0 +1,1 @@
+"""Examples of parts that extend Hydromel, one module each; docs/extending.md explains them."""

@@ -1,0 +1,94 @@
+"""The plugins of docs/extending.md work as the page says, and the page shows them as they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from runner.common.run_schema import unbeaten_baselines
+from tests.helpers.contract import check_contract
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+EXAMPLES = ROOT / "docs" / "examples"
+FILES = [path for path in sorted(EXAMPLES.rglob("*")) if path.suffix in (".py", ".yaml") and path.name != "__init__.py"]
+
+
+def hydromel(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Run the command in `folder` and return its result."""
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES), "HYDROMEL_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "runner.cli.train", "--config-dir", str(EXAMPLES / "my_configs")]
+    options = ["plugins=[my_parts]", "hydra.run.dir=run", "threads=1", "run_plots=null", *arguments]
+    done = subprocess.run([*command, *options], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads((folder / "run" / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_page_shows_each_file_as_it_is(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").strip() in PAGE
+    assert f"`{path.relative_to(ROOT)}`" in PAGE
+
+
+def test_the_page_names_what_there_is() -> None:
+    assert len(FILES) == 10
+    for path in re.findall(r"`((?:runner|tasks|reporting|configs)/[\w/]+\.(?:py|yaml))`", PAGE):
+        assert (ROOT / path).is_file(), path
+
+
+def test_encoder_strategy_tracker_and_format_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    words = {"NOUN": ["dog", "cat"], "VERB": ["barks", "sleeps"], "DET": ["the", "a"]}
+    lines = []
+    for _ in range(200):
+        tags = rng.choice(list(words), size=rng.integers(1, 12))
+        lines.append(" ".join(f"{rng.choice(words[str(tag)])}/{tag}" for tag in tags))
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parts = ["encoder=mean_context", "batching=short_first", "tracker=tsv", "dataset=slash_tags", "task=tag"]
+    result = hydromel(tmp_path, *parts, "data_dir=.", "dataset.train=train.txt", "train.epochs=4", "optimizer.lr=0.01")
+    assert result["metrics"]["test"]["accuracy"] > 95
+    assert (result["encoder"], result["batching"]) == ("mean_context", "short_first")
+    (line,) = (tmp_path / "results.tsv").read_text(encoding="utf-8").splitlines()
+    assert line.split("\t")[2:] == ["test accuracy", str(result["metrics"]["test"]["accuracy"])]
+
+
+def test_a_token_without_a_tag_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("the/DET dog\n", encoding="utf-8")
+    with pytest.raises(AssertionError, match=r"train\.txt:1: 'dog' has no tag; word/TAG was expected"):
+        hydromel(tmp_path, "task=tag", "dataset=slash_tags", "data_dir=.", "dataset.train=train.txt", "tracker=none")
+
+
+def test_the_task_beats_its_baseline(tmp_path: Path) -> None:
+    options = ["features.words.lowercase=true", "encoder=conv", "encoder.filters=20", "train.epochs=1", "tracker=none"]
+    result = hydromel(tmp_path, "task=restore_case", *options)
+    assert result["quality"]["metric"] == "macro_f1"
+    assert unbeaten_baselines(result) == {}
+
+
+def test_the_encoder_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from my_parts.encoder import MeanContext
+
+    torch.manual_seed(1)
+    encoder = MeanContext(input_size=3, causal=False, size=4).double()
+    check_contract(lambda x: encoder(x, None), 3, list(encoder.parameters()))
+
+
+def test_the_plan_has_each_row_once_and_short_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    from my_parts.plan import ShortFirst
+
+    lengths = np.array([5, 1, 3, 3, 9, 1, 2])
+    updates = ShortFirst(batch_size=3)(lengths, np.random.default_rng(1))
+    assert [len(update) for update in updates] == [3, 3, 1]
+    assert lengths[np.concatenate(updates)].tolist() == sorted(lengths)
