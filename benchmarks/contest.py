@@ -80,18 +80,25 @@ def compete(
         The scores, and the entrants that this machine cannot run, with what it lacks.
     """
     workers = {name: started(entrant.work, device, threads, *entrant.arguments) for name, entrant in entrants.items()}
-    for name, pipe in workers.items():
-        received(pipe, name)  # all are ready
-    turns: dict[str, list[Turn]] = {name: [] for name in workers}
     not_run: dict[str, str] = {}
+
+    def answer(name: str) -> Any:
+        """Return what a worker sends; None, and it leaves the race, where this machine lacks a kernel for its work."""
+        try:
+            return received(workers[name], name)
+        except NotRunHere as missing:
+            not_run[name] = str(missing)
+            del workers[name]
+            return None
+
+    for name in list(workers):
+        answer(name)  # all are ready
+    turns: dict[str, list[Turn]] = {name: [] for name in workers}
     for turn in range(warm_up + rounds):
         for name in list(workers)[:: 1 if turn % 2 else -1]:
             workers[name].send(updates)
-            try:
-                turns[name].append(received(workers[name], name))
-            except NotRunHere as missing:
-                not_run[name] = str(missing)
-                del workers[name]
+            if (seconds := answer(name)) is not None:
+                turns[name].append(seconds)
     for pipe in workers.values():
         pipe.send(0)
     scores = {

@@ -58,7 +58,7 @@ LAYERS = {
     "runner.audit.tracing": "runner.common runner.interfaces runner.ragged runner.layers",
     "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
-    "runner.audit": f"{MODEL} runner.audit.tracing runner.audit.checks runner.audit.subjects",
+    "runner.audit": f"{MODEL} runner.profiling.kernels runner.audit.tracing runner.audit.checks runner.audit.subjects",
     "runner.audit.report": "runner.audit.checks runner.audit",
     "runner.audit.gallery": "runner.interfaces runner.audit.checks runner.audit.subjects runner.audit",
     "runner.cli": (

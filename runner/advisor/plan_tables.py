@@ -81,6 +81,8 @@ def _of_prediction(figure: Callable[[Predicted], str]) -> Callable[[Planned], st
 def _recommended(planned: Sequence[Planned]) -> str:
     """The fastest, the fastest of those whose updates are random samples, and what needs least memory."""
     known = [(one, one.predicted) for one in planned if one.predicted is not None and one.layout != KNOWN_WRONG]
+    if not known and any(one.not_run for one in planned):
+        return "nothing is recommended: this machine runs none of the strategies"
     if not known:
         return "nothing is recommended: what is planned is known to be wrong"
 

@@ -21,6 +21,7 @@ from runner.audit.subjects.sample import sample, streams, with_random_ids
 from runner.audit.subjects.stream import StreamSubject
 from runner.audit.tracing.module_state import Mode, in_mode, unchanged, with_dropout
 from runner.audit.tracing.nonzero_init import wake
+from runner.audit.tracing.observe import Setting, observe
 from runner.batching.auto import Auto
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
@@ -30,6 +31,7 @@ from runner.data.load import arrange, load_data, name_of
 from runner.data.numericalize import Data
 from runner.interfaces import Task
 from runner.model import Model, build_model, device_of, parameter_count
+from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
 from runner.training.checkpoint import load_checkpoint
 from runner.training.setup import choose_device
 
@@ -104,8 +106,19 @@ def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options
         "torch": torch.__version__,
         "device": str(device_of(model)),
         "seconds": time.perf_counter() - started,
+        "computed otherwise": _computed_otherwise(subjects[0]) if "bf16" in options.arithmetics else "",
     }
     return report
+
+
+def _computed_otherwise(subject: Strategy) -> str:
+    """Return a sentence if a layer computes in float32 where bf16 is checked; empty otherwise."""
+    cast = _reference(subject).cast("bf16")
+    with KernelWatch() as watch, torch.no_grad():
+        observe(cast, [int(cast.lengths.argmax())], Setting())
+    if FLOAT32_LSTM not in watch.seen:
+        return ""
+    return "bf16: LSTMs were computed in float32, since this processor has no bfloat16 LSTM; the rest in bfloat16."
 
 
 def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed: int) -> None:

@@ -39,7 +39,11 @@ def arithmetic(t: Training) -> dict[str, float | str] | None:
     dtype = torch.bfloat16 if t.bf16 else next(t.model.parameters()).dtype
     per_place = flops_per_place(t)
     achieved = per_place * places / seconds
-    possible = device_flops_per_s(t.clock.device, dtype, torch.get_num_threads(), _products_of_floats())
+    # under autocast parts of a model compute in float32, and on some processors those are the faster ones
+    possible = max(
+        device_flops_per_s(t.clock.device, kind, torch.get_num_threads(), _products_of_floats())
+        for kind in {dtype, next(t.model.parameters()).dtype}
+    )
     return {
         "flops_per_place": per_place,
         "achieved_flops_per_s": achieved,

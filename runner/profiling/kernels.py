@@ -1,14 +1,18 @@
 """Which of torch's kernels this machine has, and which of them ran.
 
 torch offers an arithmetic that a processor may lack: oneDNN has no bfloat16 LSTM without AVX-512, autocast chooses it
-all the same, and the run ends in an error. `support` finds out by a small trial, once per process.
+all the same, and the run ends in an error. `support` finds out by a small trial, once per process. Other operations run
+without instructions for them, but slowly: `warn_if_slow` says so.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from statistics import median
 from threading import Thread
 from typing import Any, Literal
 
@@ -17,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+log = logging.getLogger(__name__)
 Operation = Literal["lstm", "matmul", "convolution", "attention"]
 Support = Literal["training", "inference", "none"]
 HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,18 +58,22 @@ _KERNELS = {
 _NONE_OF_THEM = "matrix products"
 
 
-def _lstm(x: Tensor) -> Tensor:
-    weights = [x.new_ones(16, 4), x.new_ones(16, 4), x.new_ones(16), x.new_ones(16)]
-    state = (x.new_zeros(1, 2, 4), x.new_zeros(1, 2, 4))
-    output: Tensor = torch.lstm(x, state, weights, True, 1, 0.0, True, False, True)[0]
+_SIZE = 64  # numbers per token of the trials: products of fewer may be too small for oneDNN
+_TIMED_SIZE, _TIMES, _SLOW = 192, 5, 1.5  # of the products that are timed, and the ratio from which a warning is due
+
+
+def _lstm(x: Tensor, training: bool) -> Tensor:
+    weights = [x.new_ones(4 * _SIZE, _SIZE) for _ in range(2)] + [x.new_ones(4 * _SIZE) for _ in range(2)]
+    state = (x.new_zeros(1, 2, _SIZE), x.new_zeros(1, 2, _SIZE))
+    output: Tensor = torch.lstm(x, state, weights, True, 1, 0.0, training, False, True)[0]
     return output
 
 
-_TRIALS: dict[Operation, Callable[[Tensor], Tensor]] = {
+_TRIALS: dict[Operation, Callable[[Tensor, bool], Tensor]] = {
     "lstm": _lstm,
-    "matmul": lambda x: x @ x.new_ones(4, 4),
-    "convolution": lambda x: F.conv1d(x.transpose(1, 2), x.new_ones(4, 4, 1)),
-    "attention": lambda x: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None]),
+    "matmul": lambda x, training: x @ x.new_ones(_SIZE, _SIZE),
+    "convolution": lambda x, training: F.conv1d(x.transpose(1, 2), x.new_ones(_SIZE, _SIZE, 1)),
+    "attention": lambda x, training: F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None]),
 }
 
 
@@ -73,39 +82,59 @@ def support(operation: Operation, dtype: torch.dtype, device_type: str) -> Suppo
     """Return how far `operation` runs on this machine under autocast to `dtype`: for gradients, without, or not.
 
     The trial runs in a thread of its own: grad mode, autocast and dispatch modes such as `KernelWatch` belong to a
-    thread, so neither those of the caller disturb the trial, nor does the trial show up in what they count.
-
-    Raises:
-        RuntimeError: the trial fails for another reason than a missing kernel.
+    thread, so the caller's do not disturb the trial, and the trial does not show up in what they count. Whatever error
+    ends the trial, the operation does not run here; the record of a finished run must not be lost for its wording.
     """
-    found: list[Support] = []
-    errors: list[Exception] = []
+    found: list[Support] = ["none"]
 
     def attempt() -> None:
-        x = torch.ones(2, 3, 4, device=device_type, requires_grad=True)
+        x = torch.ones(2, 3, _SIZE, device=device_type, requires_grad=True)
         try:
             with torch.autocast(device_type, dtype):
                 with torch.no_grad():
-                    _TRIALS[operation](x)
+                    _TRIALS[operation](x, False)
                 found.append("inference")
-                output = _TRIALS[operation](x)
+                output = _TRIALS[operation](x, True)
             output.float().sum().backward()  # type: ignore[no-untyped-call]
             found.append("training")
         except RuntimeError as error:
-            if not missing_kernel(error):
-                errors.append(error)
+            log.debug("%s in %s does not run on %s: %s", operation, dtype, device_type, error)
 
     trial = Thread(target=attempt)
     trial.start()
     trial.join()
-    if errors:
-        raise errors[0]
-    return found[-1] if found else "none"
+    return found[-1]
 
 
 def runs(operation: Operation, dtype: torch.dtype, device_type: str, training: bool) -> bool:
     """Return whether autocast to `dtype` has a kernel for `operation`; `training`: with its gradient."""
     return support(operation, dtype, device_type) in (("training",) if training else ("training", "inference"))
+
+
+@cache
+def warn_if_slow(dtype: torch.dtype) -> None:
+    """Warn once if this processor multiplies matrices of `dtype` more slowly than float32: it has no units for them."""
+    seconds = {kind: _product_seconds(kind) for kind in (torch.float32, dtype)}
+    ratio = seconds[dtype] / seconds[torch.float32]
+    if ratio > _SLOW:
+        name = str(dtype).removeprefix("torch.")
+        log.warning(
+            "%s products take %.0f times as long as float32's on this processor (%s); precision=float32 is faster",
+            name,
+            ratio,
+            torch.backends.cpu.get_cpu_capability(),
+        )
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """Return the median time of a product of two square matrices, after one that is not counted."""
+    left, right = (torch.ones(_TIMED_SIZE, _TIMED_SIZE, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(1 + _TIMES):
+        start = time.perf_counter()
+        left @ right
+        seconds.append(time.perf_counter() - start)
+    return median(seconds[1:])
 
 
 def missing_kernel(error: BaseException) -> str:

@@ -60,7 +60,7 @@ def test_a_row_that_cannot_be_measured_is_left_out_and_the_others_are_kept(tmp_p
     path.write_text('{"crf": {"circumstances": {}}}')
     done = bench(*SMALL, "--rows", "overhead", "growth", "--data", str(tmp_path / "none"), "--json", str(path))
     assert done.returncode == 1, done.stderr
-    assert "overhead is left out: tagger_ewt: dataset=ud_ewt: no file" in done.stdout
+    assert "overhead is left out: tagger_ewt: dataset=ud_ewt: there is no file" in done.stdout
     assert "Traceback" not in done.stderr
     assert list(json.loads(path.read_text())) == ["crf", "growth"]
 
@@ -93,12 +93,15 @@ def lacks():
     def step(number):
         raise RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive")
     return step
+def lacks_early():
+    return lacks()(0)
 if __name__ == "__main__":
-    scores, not_run = compete({"a": stepping(works), "b": stepping(lacks)}, "cpu", 1, 0, 2, 1)
-    print(list(scores), list(not_run), len(scores["a"].turns), "LSTM" in not_run["b"])
+    entrants = {"a": stepping(works), "b": stepping(lacks), "c": stepping(lacks_early)}
+    scores, not_run = compete(entrants, "cpu", 1, 0, 2, 1)
+    print(list(scores), sorted(not_run), len(scores["a"].turns), "LSTM" in not_run["b"])
 """
     )
-    assert python(str(script)).stdout.strip() == "['a'] ['b'] 2 True"
+    assert python(str(script)).stdout.strip() == "['a'] ['b', 'c'] 2 True"
 
 
 def test_padding_is_counted_beside_real_tokens() -> None:

@@ -21,6 +21,7 @@ OVERFLOW = "numeric overflow"
 ERROR = "error"
 
 ROOTS = (STATE, RANDOM)  # faults that may cause every other difference of the same subject
+COARSE_CHECKS = ("float32", "bf16", "fp16")
 FOLLOWS = ("loss", "metric")  # places that also fail wherever a module is wrong
 
 HINTS = {
@@ -169,15 +170,19 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """True if at least one check ran and none failed; controls do not count."""
-        return not self.failures() and any(
-            verdict.passed for verdict in self.verdicts if verdict.subject not in self.controls
-        )
+        """True if no check failed, and all that decide were run; controls do not count.
+
+        The checks in single and half precision say how rounding adds up. Those in float64 decide, so an audit of which
+        this machine could not run one has no result.
+        """
+        undecided = any(verdict.check not in COARSE_CHECKS for verdict in self.not_run)
+        counted = (verdict for verdict in self.verdicts if verdict.subject not in self.controls)
+        return not self.failures() and not undecided and any(verdict.passed for verdict in counted)
 
     @property
     def not_run(self) -> list[Verdict]:
-        """The verdicts of checks that this machine could not run."""
-        return [verdict for verdict in self.verdicts if verdict.not_run]
+        """The verdicts of checks that this machine could not run, without those of controls."""
+        return [verdict for verdict in self.verdicts if verdict.not_run and verdict.subject not in self.controls]
 
     def failures(self, controls: bool = False) -> list[Verdict]:
         """Return the failed verdicts, in the order of the checks; those of controls only on request."""
@@ -201,14 +206,15 @@ class Report:
         """Fail a test where the audit fails.
 
         Raises:
-            AssertionError: a check failed (the message names module, kind and hint of each fault), or none was run.
+            AssertionError: a check failed (the message names module, kind and hint of each fault), or one that decides
+                was not run.
         """
         if self.failures():
             messages = ["\n  ".join(fault.lines) for fault in faults(self.failures())]
             raise AssertionError("\n".join([f"{self.title}: not batch-invariant", *messages]))
         if not self.passed:
             reasons = dict.fromkeys(verdict.reason for verdict in self.verdicts if verdict.reason)
-            raise AssertionError("\n".join([f"{self.title}: no check was run", *reasons]))
+            raise AssertionError("\n".join([f"{self.title}: undecided, since checks were not run", *reasons]))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, as `--json` writes them."""

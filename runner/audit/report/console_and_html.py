@@ -80,13 +80,15 @@ def closing(report: Report) -> list[str]:
         reasons.setdefault(reason.partition("; got")[0], []).append(name)
     lines += [f"Left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     lines += _not_run(report)
+    if computed := report.facts.get("computed otherwise"):
+        lines.append(computed)
     subjects = [subject for subject in report.subjects() if subject not in report.controls]
     seconds = f" ({report.facts['seconds']:.0f} s)" if "seconds" in report.facts else ""
     if report.passed:
         not_run = f", {_count(len(report.not_run))} not run here" if report.not_run else ""
         lines.append(f"Batch-invariant under {', '.join(subjects)}{not_run}{seconds}.")
     elif not report.failures():
-        lines.append(f"Undecided: no check was run{seconds}.")
+        lines.append(f"Undecided: checks were not run{seconds}.")
     else:
         lines.append(f"NOT batch-invariant: {_unique(verdict.subject for verdict in report.failures())}{seconds}.")
     return lines

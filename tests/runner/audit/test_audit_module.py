@@ -287,6 +287,23 @@ def test_an_audit_without_any_check_does_not_pass() -> None:
     report = audit_module(NoHalf((torch.float64, torch.float32)), examples(), collate)
     assert not report.failures()
     assert not report.passed
-    assert closing(report)[-1] == "Undecided: no check was run."
-    with pytest.raises(AssertionError, match="no check was run"):
+    assert closing(report)[-1] == "Undecided: checks were not run."
+    with pytest.raises(AssertionError, match="undecided"):
         report.raise_if_failed()
+
+
+class FailsOnFour(NoHalf):
+    """In float64 it answers three rows, and lacks a kernel for four."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if len(x) > 3:
+            raise RuntimeError(f"{NO_KERNEL}.")
+        return super().forward(x, mask)
+
+
+def test_an_audit_of_which_a_part_was_not_run_has_no_result() -> None:
+    report = audit_module(FailsOnFour(()), examples(), collate)
+    assert any(verdict.passed for verdict in report.verdicts)
+    assert report.not_run
+    assert not report.failures()
+    assert not report.passed
