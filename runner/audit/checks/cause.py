@@ -50,15 +50,15 @@ def cause(alone: Alone, difference: Difference, module: str | None, witnesses: S
     """
     # The order of the probes matters: swapped rows and leaks also change with width, order and neighbours.
     probe = Probe(alone, difference)
-    if (verdict := probe.swapped()) is not None:
-        return verdict
+    if (result := probe.swapped()) is not None:
+        return result
     if module and probe.padded and reads_padding(alone.subject, witnesses, module, difference.allowed):
         detail = "Its values at real tokens change with the values in the padding of its inputs."
         return Cause(kinds.VALUE_LEAK, detail)
     probes: list[Callable[[], Cause | None]] = [probe.content, probe.width] if probe.padded else []
     for run_probe in (*probes, probe.neighbours, probe.order):
-        if (verdict := run_probe()) is not None:
-            return verdict
+        if (result := run_probe()) is not None:
+            return result
     if "loss" in difference.quantity:
         return Cause(kinds.LOSS, difference.note or "The loss of the update differs from that of its examples.")
     return Cause(kinds.NEIGHBOURS, "The result depends on the other examples of the batch.")
