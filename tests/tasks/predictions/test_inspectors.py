@@ -306,14 +306,14 @@ def test_the_listing_by_hand() -> None:
         "          0          1          0          0          0          0\n"
         "a-b       0.00       0.00       0.00          0          0"
         "          0          0          0          0          0          0\n"
-        "\n== boundary: 1 (the right type, other ends) ==\n"
+        "\n== boundary: 1 (correct type, wrong bounds) ==\n"
         "\nrow 1\n  gold       PER: Ann Bo\n  predicted  PER: Ann\n  text       a «Ann Bo» c\n"
-        "\n== type: 0 (the right ends, another type) ==\n"
-        "\n== both: 0 (other ends and another type, some token in common) ==\n"
-        "\n== missed: 1 (gold, and no prediction is left for it) ==\n"
+        "\n== type: 0 (correct bounds, wrong type) ==\n"
+        "\n== both: 0 (wrong bounds and wrong type, with common tokens) ==\n"
+        "\n== missed: 1 (gold span without a matching prediction) ==\n"
         "\nrow 3\n  gold       LOC: w14\n  text       ... "
         "w2 w3 w4 w5 w6 w7 w8 w9 w10 w11 w12 w13 «w14» w15 w16 w17 w18 w19 w20 w21 w22 w23 w24 w25 w26 ...\n"
-        "\n== spurious: 0 (predicted, and no gold span is left for it) ==\n"
+        "\n== spurious: 0 (predicted span without a matching gold span) ==\n"
     )
 
 

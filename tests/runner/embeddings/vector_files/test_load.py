@@ -88,7 +88,7 @@ def test_what_is_wrong_is_said_of_a_file_that_is_asked_again(tmp_path: Path) -> 
     (tmp_path / "v").write_text("a 1.0\n\nb x\nc nan\nd 1.0\nd 2.0", encoding="utf-8")
     opened = VectorFile(tmp_path / "v")
     assert opened.find(["a"], False)[0].tolist() == [[1.0]]
-    wrong = {"b": "v:3: 'x' is not a number", "c": "v:4: the vector of 'c' holds nan"}
+    wrong = {"b": "v:3: 'x' is not a number", "c": "v:4: the vector of 'c' contains nan"}
     for word, line in (wrong | {"d": "v:6: duplicate word 'd', first in line 5"}).items():
         with pytest.raises(HydromelError, match=line):
             opened.find(["a", word], False)
@@ -169,8 +169,8 @@ WRONG = {
     "word2vec text: cut": ("3 2\nthe 1.0 2.0\nAnn 1.0 2.0\n", r"v:1: the first line says 3 words, but the file has 2"),
     "word2vec text: cut in a row": ("3 2\nthe 1.0 2.0\nAnn 1.", r"v:3: 1 numbers; the first line says 2"),
     "not a number": ("the 1.0 2.0\nAnn 1.0 x2\n", r"v:2: 'x2' is not a number"),
-    "nan": ("the 1.0 2.0\nAnn nan 2.0\n", r"v:2: the vector of 'Ann' holds nan"),
-    "too large": ("the 1.0 2.0\nAnn 1.0 1e99\n", r"v:2: the vector of 'Ann' holds inf"),
+    "nan": ("the 1.0 2.0\nAnn nan 2.0\n", r"v:2: the vector of 'Ann' contains nan"),
+    "too large": ("the 1.0 2.0\nAnn 1.0 1e99\n", r"v:2: the vector of 'Ann' contains inf"),
     "twice": ("the 1.0 2.0\nAnn 1.0 2.0\nthe 3.0 4.0\n", r"v:3: duplicate word 'the', first in line 1"),
     "twice, far apart": (
         "the 1.0 2.0\n" + "".join(f"w{i} 1.0 2.0\n" for i in range(50_000)) + "the 1.0 2.0\n",
@@ -206,7 +206,7 @@ def test_binary_files_that_are_wrong(tmp_path: Path) -> None:
     twice = binary_of(ROWS | {"x": [1.0, 2.0, 3.0]}).replace(b"x ", b"the ")
     with pytest.raises(HydromelError, match=r"v, word 5: duplicate word 'the', first in word 1"):
         found_in(tmp_path / "v", twice, "the")
-    with pytest.raises(HydromelError, match=r"v, word 2: the vector of 'Ann' holds nan"):
+    with pytest.raises(HydromelError, match=r"v, word 2: the vector of 'Ann' contains nan"):
         found_in(tmp_path / "v", binary_of(ROWS | {"Ann": [1.0, float("nan"), 0.0]}), "Ann")
 
 
