@@ -57,6 +57,14 @@ class Corpus(Protocol):
     def read(self) -> dict[str, pa.Table]: ...
 
 
+class Embedding(Protocol):
+    """Ids of features -> one vector a token."""
+
+    output_size: int
+
+    def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
+
+
 class Encoder(Protocol):
     """Token vectors -> token vectors (or one vector a row: `per_token` is then false, its rows have length 1)."""
 
@@ -169,3 +177,19 @@ class Task(Protocol):
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
         """The same figures (no tables) of other models as simple, by name, with the `seconds` that each took."""
         ...
+
+
+class Schedule(Protocol):
+    """The factor by which the configured learning rate is multiplied at each update."""
+
+    def factor(self, update: int) -> float:
+        """For update number `update`, counted from 0."""
+        ...
+
+    def observe(self, quality: float) -> None:
+        """Told the validation quality (larger is better) after each evaluation."""
+        ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...

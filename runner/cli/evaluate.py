@@ -61,7 +61,7 @@ def _split(options: argparse.Namespace) -> dict[str, Any]:
     from runner.profiling.malloc import choose_malloc
 
     run = loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
-    choose_malloc(run.trained.config.get("malloc", "return"))  # runs of before there was a choice
+    choose_malloc(run.trained.malloc)
     split, metrics = run.measure(options.split, options.batch_size)
     console(f"{split} of {run.trained.corpus.name}", metrics)
     return {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split, "metrics": metrics}
@@ -77,7 +77,7 @@ def _text(options: argparse.Namespace) -> dict[str, Any]:
     from runner.profiling.malloc import choose_malloc
 
     trained = loaded(options, Trained.load)
-    choose_malloc(trained.config.get("malloc", "return"))
+    choose_malloc(trained.malloc)
     if not isinstance(trained.task, NextToken):
         raise HydromelError(
             f"{options.run}: task={trained.task.name} gives a text no probability; hydromel-predict answers it, and "

@@ -18,7 +18,6 @@ from runner.batching.stream import Stream
 from runner.common import run_schema
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.config.instantiate import build
 from runner.data.numericalize import Data
 from runner.inference.outcomes import write_outcomes
 from runner.interfaces import START, Corpus, Head, Inspector, Predictions
@@ -29,7 +28,6 @@ from runner.ragged.rows import Rows, choose
 from runner.text.vocab import Vocab
 from runner.training.state import Training
 
-Config = dict[str, Any]
 Said = Predictions | npt.NDArray[np.float64]  # answers, or (N,) losses: whichever the task's metric takes
 log = logging.getLogger(__name__)
 
@@ -125,23 +123,26 @@ def flat(said: Said) -> npt.NDArray[Any]:
     return said.answers if isinstance(said, Predictions) else said
 
 
-def inspect(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
+def inspect(t: Training, data: Data, name: str, said: Said, corpus: Corpus | None) -> dict[str, Any]:
     """Tables of detail of split `name`, from what was said of it; files about it are written to the run's folder.
 
     What cannot be written costs a warning, not the run: all else that it found is kept.
+
+    Args:
+        corpus: the run's data set; None where no tables and no predictions are wanted.
     """
     t.clock.start()
     try:
         write_outcomes(t.task, flat(said), name, data.splits[name], data.vocabs, Path(t.run.path))
     except HydromelError as error:
         log.warning("no outcomes of %s are written: %s", name, error)
-    tables = _tables(t, data, name, said, config) if config["predictions"] else {}
+    tables = {} if corpus is None else _tables(t, data, name, said, corpus)
     t.clock.lap("tracking")
     t.clock.settle()
     return tables
 
 
-def _tables(t: Training, data: Data, name: str, said: Said, config: Config) -> dict[str, Any]:
+def _tables(t: Training, data: Data, name: str, said: Said, corpus: Corpus) -> dict[str, Any]:
     split = data.splits[name]
     if not isinstance(said, Predictions):
         if not isinstance(t.task, TellsOfLosses):
@@ -152,7 +153,6 @@ def _tables(t: Training, data: Data, name: str, said: Said, config: Config) -> d
         return {}
     tables = inspector.tables(said, split)
     try:
-        corpus: Corpus = build(config["dataset"], "dataset", {}, config["plugins"])
         if corpus.fingerprint() != data.fingerprint:
             raise HydromelError(f"dataset={corpus.name} is not what it was when the run began")
         folder = Path(t.run.path) / run_schema.PREDICTIONS

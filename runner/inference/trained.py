@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,11 @@ from runner.batching.plan import by_length
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
-from runner.config.instantiate import build
-from runner.config.saved import MODEL, config_of
+from runner.components import ModelParts
+from runner.config.saved import saved_model
+from runner.config.schema import Dtype, Malloc
 from runner.data.numericalize import TARGET, columns_of
-from runner.data.truncation import truncate
+from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
 from runner.interfaces import Corpus, Head, Inspector, Task
 from runner.model import Model, build_model, device_of
@@ -34,10 +35,7 @@ from runner.text.formats.base import Answers
 from runner.text.open_vocabulary import admit
 from runner.text.vocab import EOS, PAD, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
-
-Config = dict[str, Any]
-Dtype = Literal["float32", "float64"]
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+from runner.training.setup import DTYPES
 
 
 @dataclass(frozen=True)
@@ -45,18 +43,20 @@ class Trained:
     """A trained model of any task, and what it takes to read text with it.
 
     Attributes:
-        config: of its training, checked.
         features: how text becomes integer columns.
         vocabs: of training.
         corpus: what it was trained on; not read.
+        truncation: how its rows were cut in training.
+        malloc: what became of freed memory in training.
     """
 
-    config: Config
     task: Task
     model: Model
     features: dict[str, TokenFeature]
     vocabs: dict[str, Vocab]
     corpus: Corpus
+    truncation: Truncation
+    malloc: Malloc
 
     @classmethod
     def load(
@@ -73,18 +73,15 @@ class Trained:
             HydromelError: no run, one of another version, one that is damaged, or a config that names what is not
                 allowed.
         """
-        config = config_of(folder, MODEL, plugins)
-        if data_dir is not None:
-            config = _with_data_dir(config, data_dir)
+        config = saved_model(folder, plugins, data_dir)
         vocabs = read_vocabs(folder)
-        task: Task = build(config["task"], "task", {}, plugins)
-        features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
-        corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
-        _check_specials(folder, vocabs, [*features, TARGET] if task.causal else [])
-        model = build_model(config, task, vocabs, list(plugins)).to(dtype=_DTYPES[config["dtype"]])  # not rounded
+        parts = ModelParts.of(config, plugins)
+        _check_specials(folder, vocabs, [*parts.features, TARGET] if parts.task.causal else [])
+        model = build_model(parts, vocabs).to(dtype=DTYPES[config.dtype])  # not rounded
         load_checkpoint(checkpoint_path(folder, "best"), model)
-        model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
-        return cls(config, task, model, features, vocabs, corpus)
+        model.to(device=device, dtype=DTYPES[dtype or config.dtype]).eval()
+        truncation = Truncation(config.max_length, config.truncate)
+        return cls(parts.task, model, parts.features, vocabs, parts.corpus, truncation, config.malloc)
 
 
 @dataclass(frozen=True)
@@ -147,10 +144,7 @@ class Finished:
         rows = next(iter(ids.values())).rows
         nothing = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
         batch = Batch(ids, Ragged(nothing, rows, "packed") if per_token else nothing, np.arange(rows.n_rows))
-        longest = run.config["max_length"]
-        if longest is None or per_token:
-            return batch
-        return truncate(batch, longest, run.config.get("truncate", "head"))  # runs of before there was a choice
+        return batch if per_token else run.truncation.apply(batch)
 
 
 def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
@@ -198,12 +192,3 @@ def _check_specials(folder: Path, vocabs: Mapping[str, Vocab], needed: Sequence[
             raise HydromelError(
                 f"{folder / run_schema.VOCABS}: damaged, '{name}' lacks {EOS}, or does not begin with {PAD}"
             )
-
-
-def _with_data_dir(node: Any, data_dir: str) -> Any:
-    """The same config, with another folder of data wherever one is named."""
-    if isinstance(node, list):
-        return [_with_data_dir(one, data_dir) for one in node]
-    if not isinstance(node, dict):
-        return node
-    return {key: data_dir if key == "data_dir" else _with_data_dir(one, data_dir) for key, one in node.items()}

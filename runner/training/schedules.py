@@ -6,23 +6,9 @@ All but `Plateau` are pure functions of the update number, so resuming needs not
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 from runner.common.types import Fraction, NonNegativeInt, PositiveInt
-
-
-class Schedule(Protocol):
-    def factor(self, update: int) -> float:
-        """For update number `update`, counted from 0."""
-        ...
-
-    def observe(self, quality: float) -> None:
-        """Told the validation quality (larger is better) after each evaluation."""
-        ...
-
-    def state(self) -> dict[str, Any]: ...
-
-    def restore(self, state: dict[str, Any]) -> None: ...
 
 
 class _Pure:

@@ -10,18 +10,19 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from runner.batching.auto import Auto
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError, unknown
-from runner.config.instantiate import build
-from runner.config.saved import config_of
+from runner.components import build_batching
+from runner.config.saved import saved_node
+from runner.config.schema import Dtype
 from runner.data.numericalize import TARGET, columns_of
-from runner.data.truncation import truncate
 from runner.inference.evaluation.tally import OF_WORDS, Sizes, Tally
 from runner.inference.generation.language_model import NextToken
 from runner.inference.generation.text import Text
 from runner.inference.predictions import TellsOfLosses, token_losses
-from runner.inference.trained import Dtype, Trained
+from runner.inference.trained import Trained
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -45,8 +46,11 @@ class SplitEvaluation:
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> SplitEvaluation:
         """The best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`."""
-        batching = config_of(folder, ("batching",), plugins)["batching"]
-        return cls(Trained.load(folder, device, dtype, plugins, data_dir), build(batching, "batching", {}, plugins))
+        node = saved_node(folder, "batching", plugins)
+        trained, batching = Trained.load(folder, device, dtype, plugins, data_dir), build_batching(node, plugins)
+        if isinstance(batching, Auto):
+            raise HydromelError(f"{folder}: that run has not chosen a batching strategy yet; let it finish first")
+        return cls(trained, batching)
 
     def reading(self, streams: int | None, window: int | None) -> SplitEvaluation:
         """The same with so many streams side by side, and windows of so many tokens; None: as in the run.
@@ -77,7 +81,7 @@ class SplitEvaluation:
             raise unknown("split", name, tables, f"dataset={corpus.name}")
         if isinstance(self.trained.task, NextToken):
             return name, self._likelihood(tables, name, batch_size)
-        split = self._cut(self._numericalised(tables[name]))
+        split = self.trained.truncation.apply(self._numericalised(tables[name]))
         model, metric = self.trained.model, self.trained.task.metric(self.trained.vocabs)
         return name, evaluate(
             model, metric, self.batching.evaluation(split.to(device_of(model)), batch_size), bf16=False
@@ -86,9 +90,9 @@ class SplitEvaluation:
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, Any]:
         """Of a language model: the task's figures, those of the text as words and characters, and tables."""
         task, vocabs = self.trained.task, self.trained.vocabs
-        train = self._cut(self._numericalised(tables["train"]))
+        train = self.trained.truncation.apply(self._numericalised(tables["train"]))
         whole = self._numericalised(tables[name])
-        split = self._cut(whole)
+        split = self.trained.truncation.apply(whole)
         losses = token_losses(self.trained.model, self.batching, split, batch_size, bf16=False)
         metric = task.metric(vocabs)
         metric.update(torch.from_numpy(losses), split)
@@ -112,8 +116,3 @@ class SplitEvaluation:
         run = self.trained
         ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
         return run.task.encode(ids, table, run.vocabs)
-
-    def _cut(self, split: Batch) -> Batch:
-        config = self.trained.config
-        longest = config["max_length"]
-        return split if longest is None else truncate(split, longest, config.get("truncate", "head"))
