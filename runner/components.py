@@ -68,8 +68,8 @@ class ModelParts:
             task_key=json.dumps(with_stable_names(config.task), sort_keys=True),
             corpus=build(config.dataset, "dataset", {}, plugins),
             features={name: build(node, f"features.{name}", {}, plugins) for name, node in config.features.items()},
-            embedding=Factory[Embedding].of(config.embedding, "embedding", ("vocabs",), plugins),
-            encoder=Factory[Encoder].of(config.encoder, "encoder", ("input_size", "causal"), plugins),
+            embedding=Factory[Embedding].of(config.embedding, "embedding", plugins),
+            encoder=Factory[Encoder].of(config.encoder, "encoder", plugins),
         )
 
 
@@ -97,14 +97,13 @@ class Components:
     def of(cls, config: RunConfig) -> Components:
         """Build what can be built without data, and check the rest; errors are those of `ModelParts.of`."""
         plugins = config.plugins
-        counts = ("total_updates", "updates_per_epoch")
         return cls(
             tracker=build(config.tracker, "tracker", {}, plugins),
             plots=None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins),
             batching=build_batching(config.batching, plugins),
             parts=ModelParts.of(config, plugins),
             optimizer=optimizer_factory(config),
-            schedule=Factory[Schedule].of(config.schedule, "schedule", counts, plugins),
+            schedule=Factory[Schedule].of(config.schedule, "schedule", plugins),
         )
 
 
@@ -120,4 +119,4 @@ def build_batching(node: Node, plugins: Sequence[str]) -> Batching | Stream | Au
 
 def optimizer_factory(config: RunConfig) -> Factory[Optimizer]:
     """Return the configured optimiser, which waits for `params`."""
-    return Factory[Optimizer].of(config.optimizer, "optimizer", ("params",), config.plugins)
+    return Factory[Optimizer].of(config.optimizer, "optimizer", config.plugins)

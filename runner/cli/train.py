@@ -24,6 +24,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.cli import schema
+from runner.cli.schema import FLAG
 from runner.common.command_line import FULL_ERROR, failed, interrupt
 from runner.common.errors import HydromelError
 from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
@@ -39,6 +41,8 @@ _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 def main() -> None:
     """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+    if any(argument.partition("=")[0] == FLAG for argument in sys.argv[1:]):
+        sys.exit(schema.main(sys.argv[1:]))
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
     signal.signal(signal.SIGTERM, interrupt)

@@ -24,6 +24,12 @@ from runner.config.validation import MISSING, bad_value, dotted, missing_option,
 
 Options = Mapping[str, object]
 T = TypeVar("T")
+GIVEN = {  # arguments that only a running program knows, by role
+    "embedding": ("vocabs",),
+    "encoder": ("input_size", "causal"),
+    "optimizer": ("params",),
+    "schedule": ("total_updates", "updates_per_epoch"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,14 @@ class Factory(Generic[T]):
     plugins: tuple[str, ...]
 
     @classmethod
-    def of(cls, node: Options, where: str, given: Sequence[str], plugins: Sequence[str]) -> Self:
-        """Check a node and those within it; the arguments `given` come with the call.
+    def of(cls, node: Options, role: str, plugins: Sequence[str]) -> Self:
+        """Check a node and those within it; what `GIVEN` has of its role, a key of the top level, comes with the call.
 
         Raises:
             HydromelError: as `build`, but for values that the constructor itself refuses.
         """
-        _check_nodes(node, where, given, plugins)
-        return cls(node, where, tuple(plugins))
+        _check_nodes(node, role, GIVEN[role], plugins)
+        return cls(node, role, tuple(plugins))
 
     def __call__(self, **runtime: object) -> T:
         """Build the object; raises HydromelError where the constructor refuses a value."""
@@ -68,7 +74,7 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
     Raises:
         HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
     """
-    target = _locate(node, where, plugins)
+    target = locate(node, where, plugins)
     options = {key: value for key, value in node.items() if key != TARGET}
     check_options(target, options, where, given=runtime)
     nested = partial(_build_nested, runtime=runtime, plugins=plugins)
@@ -91,7 +97,7 @@ def check_options(target: Callable[..., object], options: Options, where: str, g
         required = parameter.default is inspect.Parameter.empty and name not in (given or {})
         if (required and name not in options) or options.get(name) == MISSING:
             raise HydromelError(missing_option(name, where))
-    hints = get_type_hints(_signed(target), include_extras=True)
+    hints = get_type_hints(signed(target), include_extras=True)
     for name, value in options.items():
         if name in hints and _is_plain(value):
             _check_value(value, hints[name], dotted(where, name))
@@ -108,7 +114,7 @@ def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Seque
         _check_nodes(item, f"{where}.{key}", given, plugins)
     if TARGET in value:
         options = {key: item for key, item in value.items() if key != TARGET}
-        check_options(_locate(value, where, plugins), options, where, dict.fromkeys(given))
+        check_options(locate(value, where, plugins), options, where, dict.fromkeys(given))
 
 
 def alternatives(node: Options, where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[object, ...]]:
@@ -117,8 +123,8 @@ def alternatives(node: Options, where: str, plugins: Sequence[str] = ()) -> dict
     Raises:
         HydromelError: a target that is not allowed or not there.
     """
-    target = _locate(node, where, plugins)
-    hints = get_type_hints(_signed(target))
+    target = locate(node, where, plugins)
+    hints = get_type_hints(signed(target))
     few = {name: _few_values(hints[name]) for name in node if name in hints}
     return {name: tuple(v for v in values if v != node[name]) for name, values in few.items() if values}
 
@@ -148,7 +154,7 @@ def _check_value(value: object, annotation: Any, where: str) -> None:
         raise HydromelError(bad_value(where, value, error)) from error
 
 
-def _signed(target: Callable[..., object]) -> Callable[..., object]:
+def signed(target: Callable[..., object]) -> Callable[..., object]:
     """Return the function whose annotations are the schema: a class's constructor, or the function itself."""
     constructor: Callable[..., object] = target.__init__ if inspect.isclass(target) else target
     return constructor
@@ -174,7 +180,12 @@ def _build_nested(value: object, where: str, runtime: Options, plugins: Sequence
     return value
 
 
-def _locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., object]:
+def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., object]:
+    """Return the class or function that a node names.
+
+    Raises:
+        HydromelError: a target that is not allowed or not there.
+    """
     path = node.get(TARGET)
     if not isinstance(path, str):
         raise HydromelError(f"{where} has no _target_; name one of its configs ({where}=NAME) or give _target_")
