@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from runner.common.command_line import Parser, exit_code, whole
 from runner.common.errors import HydromelError
@@ -106,7 +105,7 @@ def _gallery(options: argparse.Namespace) -> int:
     return 0 if all(one.named and one.twin_passed for one in catches) else 1
 
 
-def _check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+def _check(options: argparse.Namespace, default: Callable[[str], object]) -> None:
     """Raises HydromelError for flags that would have no effect beside others."""
     for flag, (what, takes) in ALONE.items():
         if getattr(options, flag):

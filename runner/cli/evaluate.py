@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import reading, writing
@@ -53,7 +53,7 @@ def _check(options: argparse.Namespace) -> None:
             raise HydromelError(f"--{name} {why}; see hydromel-evaluate --help")
 
 
-def _split(options: argparse.Namespace) -> dict[str, Any]:
+def _split(options: argparse.Namespace) -> dict[str, object]:
     """Measure a split, print its figures; all that was measured."""
     # imports torch: help and a mistyped option need not wait for that
     from runner.inference.evaluation.show import console
@@ -67,7 +67,7 @@ def _split(options: argparse.Namespace) -> dict[str, Any]:
     return {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split, "metrics": metrics}
 
 
-def _text(options: argparse.Namespace) -> dict[str, Any]:
+def _text(options: argparse.Namespace) -> dict[str, object]:
     """Write a line for each line of a text; figures of all of it."""
     from runner.inference.evaluation.lines import LineScorer
     from runner.inference.evaluation.show import totals

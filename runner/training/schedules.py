@@ -17,7 +17,7 @@ class _Pure:
     def observe(self, quality: float) -> None:
         pass
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -84,7 +84,7 @@ class Plateau:
         if self._waited > self.patience:
             self._factor, self._waited = max(self.floor, self._factor * self.gamma), 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         best = None if math.isinf(self._best) else self._best
         return {"factor": self._factor, "best": best, "waited": self._waited}
 
