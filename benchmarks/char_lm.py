@@ -112,7 +112,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     config = compose_config(
         ["experiment=char_lm", f"data_dir={options.data}", f"batching.evaluation_streams={STREAMS}"]
-    )
+    ).resolved
     run, update, bits = ours(config)
     torch.manual_seed(config["seed"])
     sides = {"plain loop": plain(config, run.data), "hydromel": (update, bits)}

@@ -21,10 +21,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from training_ours import data_of
 
 from runner.config.compose import compose_config
 from runner.config.instantiate import build
-from runner.data.load import load_data
 from runner.embeddings.char import CharConv, CharRnn, Spelled
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -64,7 +64,7 @@ def one_epoch(module: CharConv | CharRnn, batches: list[Batch], way: str) -> tup
 
 
 def measured(config: dict[str, Any], name: str, repeats: int) -> list[dict[str, Any]]:
-    data = load_data(config, build(config["task"], "task", {}))
+    data = data_of(config)
     train = data.splits["train"]
     module = build(config["embedding"], "embedding", {"vocabs": data.vocabs})
     figures = []
@@ -94,7 +94,7 @@ def main() -> None:
     given = [f"dataset={options.dataset}", f"data_dir={options.data_dir}"] if options.data_dir else []
     figures = []
     for name in ("char_conv", "char_rnn"):
-        config = compose_config(["task=tag", f"embedding={name}", *given])
+        config = compose_config(["task=tag", f"embedding={name}", *given]).resolved
         figures += measured(config, name, options.repeats)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

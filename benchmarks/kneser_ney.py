@@ -30,11 +30,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from training_ours import data_of
 
 from runner.common.arrays import FloatArray
 from runner.config.compose import compose_config
-from runner.config.instantiate import build
-from runner.data.load import load_data
 from runner.data.numericalize import Data
 from runner.text.vocab import EOS, UNK
 from runner.tracking.provenance import cpu_name
@@ -68,8 +67,7 @@ def main() -> None:
 
 
 def read(dataset: str, data_dir: str, overrides: list[str]) -> Data:
-    config = compose_config(["task=lm", f"dataset={dataset}", f"data_dir={data_dir}", *overrides])
-    return load_data(config, build(config["task"], "task", {}))
+    return data_of(compose_config(["task=lm", f"dataset={dataset}", f"data_dir={data_dir}", *overrides]).resolved)
 
 
 def measure(data: Data, orders: list[int], repeats: int) -> dict[str, Any]:

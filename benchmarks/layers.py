@@ -30,11 +30,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from training_ours import compose
+from training_ours import compose, data_of
 
 from runner.common.arrays import IntArray
-from runner.config.instantiate import build
-from runner.data.load import load_data
 from runner.layers.convolution import Convolution, side_by_side
 from runner.layers.dropout import dropped_out
 from runner.layers.pooling import max_pool
@@ -60,7 +58,7 @@ Ways = dict[str, Callable[[], Tensor]]  # name -> what computes an output; the f
 
 def lengths_of(work: str, data: str) -> IntArray:
     config = compose(work, data)
-    return load_data(config, build(config["task"], "task", {})).splits["train"].rows.host_lengths
+    return data_of(config).splits["train"].rows.host_lengths
 
 
 def batches(lengths: IntArray, rows_at_once: int, size: int, device: torch.device) -> list[Ragged]:

@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from runner.components import ModelParts, build_batching, optimizer_factory
 from runner.config.compose import compose_config
-from runner.config.instantiate import build
+from runner.config.schema import RunConfig
 from runner.data.load import arrange, load_data
+from runner.data.numericalize import Data
+from runner.data.truncation import Truncation
 from runner.interfaces import START
 from runner.model import build_model
 from runner.profiling.malloc import choose_malloc
@@ -44,15 +47,16 @@ class Ours:
     def __init__(self, config: Config) -> None:
         choose_matmul(config["matmul"])
         choose_malloc(config["malloc"])
-        self.config = config
-        self.task = build(config["task"], "task", {})
-        self.data = load_data(config, self.task)
-        self.batching = build(config["batching"], "batching", {})
-        device = choose_device(config)
-        self.train = arrange(config, self.batching, self.data.splits["train"].to(device))
-        torch.manual_seed(config["seed"])
-        self.model = build_model(config, self.task, self.data.vocabs, []).to(device)
-        self.optimizer = build_optimizer(config, self.model)
+        self.config, typed = config, RunConfig.of(config)
+        parts = ModelParts.of(typed, [])
+        self.task = parts.task
+        self.data = data_of(config)
+        self.batching: Any = build_batching(typed.batching, [])
+        device = choose_device(typed.device, typed.precision, typed.dtype)
+        self.train = arrange(parts, self.batching, self.data.splits["train"].to(device), typed.max_length)
+        torch.manual_seed(typed.seed)
+        self.model = build_model(parts, self.data.vocabs).to(device)
+        self.optimizer = build_optimizer(optimizer_factory(typed), self.model)
         self.epochs: dict[int, list[Any]] = {}
         self.carried: Any = START
 
@@ -85,4 +89,12 @@ class Ours:
 
 
 def compose(work: str, data: str, *more: str) -> Config:
-    return compose_config([*WORKS[work], f"data_dir={data}", "tracker=none", "schedule=constant", *more])
+    overrides = [*WORKS[work], f"data_dir={data}", "tracker=none", "schedule=constant", *more]
+    return compose_config(overrides).resolved
+
+
+def data_of(config: Config) -> Data:
+    """Return the config's data set as integers."""
+    typed = RunConfig.of(config)
+    truncation = Truncation(typed.max_length, typed.truncate)
+    return load_data(ModelParts.of(typed, []), truncation, typed.cache_dir)

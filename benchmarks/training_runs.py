@@ -22,6 +22,7 @@ from contest import received, started, summary
 from training_ours import Config, Ours, compose
 
 from runner.common.run_schema import METRICS
+from runner.config.schema import RunConfig
 from runner.experiment.run import run_experiment
 from runner.model import device_of
 from runner.profiling import accounting
@@ -80,7 +81,7 @@ def waited_for(ours: Ours) -> None:
 
 
 def whole_run(config: Config, folder: Path) -> dict[str, Any]:
-    result = run_experiment(config, folder, time.time(), lambda line: None)
+    result = run_experiment(RunConfig.of(config), folder, time.time(), lambda line: None)
     records = map(json.loads, (folder / METRICS).read_text().splitlines())
     losses = [one["metrics"]["train/loss"] for one in records if "train/loss" in one["metrics"]]
     rate = result["speed"]["real_tokens_per_s"]

@@ -62,6 +62,14 @@ class Corpus(Protocol):
         ...
 
 
+class Embedding(Protocol):
+    """Ids of features -> one vector a token."""
+
+    output_size: int
+
+    def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
+
+
 class Encoder(Protocol):
     """Map token vectors to token vectors, or to one vector per row (`per_token` is false and rows have length 1)."""
 
@@ -184,3 +192,19 @@ class Task(Protocol):
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
         """Return the same figures (no tables) for other simple models by name, with the `seconds` each one took."""
         ...
+
+
+class Schedule(Protocol):
+    """The factor by which the configured learning rate is multiplied at each update."""
+
+    def factor(self, update: int) -> float:
+        """For update number `update`, counted from 0."""
+        ...
+
+    def observe(self, quality: float) -> None:
+        """Told the validation quality (larger is better) after each evaluation."""
+        ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...

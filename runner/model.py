@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from runner.config.instantiate import build
-from runner.interfaces import Head, State, Task
+from runner.components import ModelParts
+from runner.interfaces import State
 from runner.layers.dropout import numbered
 from runner.ragged.batch import Batch
 from runner.text.vocab import Vocab
@@ -35,12 +34,13 @@ class Model(nn.Module):
         return self.head(encoded, batch), state
 
 
-def build_model(config: Mapping[str, Any], task: Task, vocabs: Mapping[str, Vocab], plugins: list[str]) -> Model:
-    """Return the model described by `config` (nodes `embedding` and `encoder`) and the task, on the CPU in float32."""
-    embedding = build(config["embedding"], "embedding", {"vocabs": vocabs}, plugins)
-    sizes = {"input_size": embedding.output_size, "causal": task.causal}
-    encoder = build(config["encoder"], "encoder", sizes, plugins)
-    head: Head = task.head(encoder, vocabs, embedding)
+def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
+    """Return the model of these parts and this task, on the CPU in float32."""
+    embedding = parts.embedding(vocabs=vocabs)
+    encoder = parts.encoder(input_size=embedding.output_size, causal=parts.task.causal)
+    assert isinstance(embedding, nn.Module)
+    assert isinstance(encoder, nn.Module)
+    head = parts.task.head(encoder, vocabs, embedding)
     assert isinstance(head, nn.Module)
     return Model(embedding, encoder, head)
 

@@ -13,13 +13,13 @@ import yaml
 from torch import nn
 
 from runner.batching.auto import Auto
+from runner.components import Components
 from runner.config.instantiate import build
 from runner.config.saved import locate_classes
+from runner.config.schema import RunConfig
 from runner.model import build_model
-from runner.sweeps.search.check import check_config
-from runner.sweeps.search.options import SearchOptions
 from runner.text.vocab import EOS, PAD, UNK, Vocab
-from tests.helpers.composed import config
+from tests.helpers.composed import config, parts, run_config
 
 ROOT = Path(__file__).parents[1] / "configs"
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.yaml"))
@@ -72,10 +72,8 @@ def test_there_are_configs() -> None:
 def test_it_composes_and_every_option_is_one_of_the_constructor(choice: str) -> None:
     plain = composed(choice)
     assert plain["choices"][choice.partition("=")[0]] == choice.partition("=")[2]
-    check_config(plain)
+    Components.of(RunConfig.of(plain))
     assert locate_classes(plain, plain, Path("resolved.yaml"), []) == plain, "a run of it could not be loaded"
-    if plain["search"] is not None:
-        SearchOptions.of(plain["search"])
 
 
 @pytest.mark.parametrize("optimizer", options("optimizer"))
@@ -103,10 +101,9 @@ def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str
 def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, tmp_path: Path) -> None:
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("a 0.5 0.25\nb 1.0 -1.0\n", encoding="utf-8")
-    plain = config(encoder, embedding, *(f"{key}={vectors}" for key in left_to_the_user(embedding)))
-    task = build(plain["task"], "task", {})
+    composed = run_config(encoder, embedding, *(f"{key}={vectors}" for key in left_to_the_user(embedding)))
     vocabs = {"words": WORDS, "pos": WORDS, "chars": CHARS, "target": Vocab(("no", "yes"), unk=None)}
-    model = build_model(plain, task, vocabs, [])
+    model = build_model(parts(composed), vocabs)
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 

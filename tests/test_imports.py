@@ -14,7 +14,7 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 MOST_MODULES = 16  # in a package, besides its __init__.py
 
 CORE = "runner.common runner.interfaces runner.ragged runner.text"
-MODEL = f"{CORE} runner.config runner.model runner.batching runner.data runner.training"
+MODEL = f"{CORE} runner.config runner.components runner.model runner.batching runner.data runner.training"
 BASICS = "runner.common.arrays runner.common.errors runner.common.types"
 TENSORS = f"{BASICS} runner.ragged.blocks runner.ragged.ragged runner.ragged.rows"
 WORDS = "runner.text.characters runner.text.vocab"
@@ -22,8 +22,9 @@ WORDS = "runner.text.characters runner.text.vocab"
 SHARED = "runner.common.command_line runner.common.errors runner.common.run_schema runner.common.class_names"
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
-# Only what stands above in this table can be named, so packages are in no circles. `runner.interfaces`, `runner.model`
-# and `tasks.targets` are modules that stand lower than the packages beside them, and have layers of their own.
+# Only what stands above in this table can be named, so packages are in no circles. `runner.interfaces`,
+# `runner.components`, `runner.model` and `tasks.targets` are modules that stand lower than the packages beside them,
+# and have layers of their own.
 LAYERS = {
     "runner": "",
     "runner.common": "",
@@ -35,14 +36,15 @@ LAYERS = {
     "runner.profiling": "runner.common runner.config",
     "runner.tracking": "runner.common runner.config runner.profiling",
     "runner.batching": "runner.common runner.ragged",
-    "runner.data": f"{CORE} runner.config runner.batching",
+    "runner.components": f"{CORE} runner.config runner.tracking runner.batching",
+    "runner.data": f"{CORE} runner.config runner.batching runner.components",
     "runner.layers": TENSORS,
     "runner.layers.recurrent": f"{TENSORS} runner.layers runner.profiling.kernels",
     "runner.layers.crf": TENSORS,
     "runner.embeddings.vector_files": "runner.common",
     "runner.embeddings": f"{TENSORS} {WORDS} runner.layers runner.layers.recurrent runner.embeddings.vector_files",
     "runner.encoders": f"{TENSORS} runner.interfaces runner.layers runner.layers.recurrent",
-    "runner.model": f"{CORE} runner.config runner.layers",
+    "runner.model": f"{CORE} runner.components runner.layers",
     "runner.training": (
         f"{CORE} runner.config runner.profiling runner.tracking runner.batching runner.layers runner.embeddings "
         "runner.encoders runner.model"
@@ -54,7 +56,7 @@ LAYERS = {
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
     "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.embeddings runner.advisor runner.inference",
     "runner.sweeps": "runner.common runner.config",
-    "runner.sweeps.search": "runner.common runner.config runner.tracking runner.sweeps",
+    "runner.sweeps.search": "runner.common runner.config runner.tracking runner.components runner.sweeps",
     "runner.audit.tracing": "runner.common runner.interfaces runner.ragged runner.layers",
     "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
@@ -203,7 +205,7 @@ def test_nothing_is_imported_in_circles() -> None:
 
 
 def test_no_module_lies_about_and_no_package_is_crowded() -> None:
-    assert set(within("runner")) == {"runner.interfaces", "runner.model"}
+    assert set(within("runner")) == {"runner.interfaces", "runner.components", "runner.model"}
     assert set(within("tasks")) == {"tasks.classify", "tasks.lm", "tasks.tag", "tasks.targets"}
     assert set(within("reporting")) == {"reporting.compare"}
     for package in (name for name in MODULES if is_package(name)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from runner.advisor.memory_estimate import Memory, MemoryEstimate
 from runner.advisor.speed_probe import Candidate, Probe
 from runner.batching.auto import Auto
 from runner.common.errors import HydromelError
+from runner.config.schema import RunConfig
 from runner.profiling import accounting
 from runner.ragged.batch import Batch
 
@@ -143,10 +144,9 @@ def _not_run(advice: dict[str, Any]) -> str:
     return f"; not run here: {', '.join(missing)} ({next(iter(missing.values()))})" if missing else ""
 
 
-def settled(config: dict[str, Any], advice: dict[str, Any]) -> dict[str, Any]:
-    """The config with the chosen strategy in place of `auto`, under the name of `auto`."""
-    auto = config["batching"]
+def settled(config: RunConfig, advice: Mapping[str, Any]) -> RunConfig:
+    """Return the config with the chosen strategy in place of `auto`, under the name of `auto`."""
+    auto: Mapping[str, Any] = config.batching
     chosen = auto["candidates"][advice["chosen"]]
     plan = {**chosen["plan"], "batch_size": advice["batch_size"]}
-    batching = {**chosen, "name": auto["name"], "batch_size": advice["batch_size"], "plan": plan}
-    return {**config, "batching": batching}
+    return config.changed(batching={**chosen, "name": auto["name"], "batch_size": advice["batch_size"], "plan": plan})

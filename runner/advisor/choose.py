@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,27 +13,27 @@ from runner.advisor.advisor import advise, sentence, settled
 from runner.advisor.memory_estimate import MemoryEstimate
 from runner.advisor.speed_probe import Probe
 from runner.batching.auto import Auto
+from runner.components import Components
+from runner.config.instantiate import Factory
+from runner.config.schema import RunConfig, TrainSettings
 from runner.data.numericalize import Data
 from runner.interfaces import Task
 from runner.model import Model, device_of
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import checkpoint_path
-
-Config = dict[str, Any]
-OptimizerOf = Callable[[Config, Model], torch.optim.Optimizer]
+from runner.training.setup import build_optimizer
 
 
 def settle(
-    config: Config,
+    config: RunConfig,
+    components: Components,
     auto: Auto,
     run: RunFolder,
     model: Model,
-    task: Task,
     data: Data,
-    optimizer_of: OptimizerOf,
     say: Callable[[str], None],
-) -> Config:
-    """The config with what `auto` chooses; a run that has been trained already keeps what it chose.
+) -> RunConfig:
+    """Return the config with what `auto` chooses; a run that has been trained already keeps what it chose.
 
     A copy of the model is spent, so that the run is what it would have been without.
     """
@@ -40,41 +41,45 @@ def settle(
     if advice is None or not checkpoint_path(run.path, "last").exists():
         device = device_of(model)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            advice = _advice(config, auto, model, task, data, optimizer_of)
+            advice = _advice(config, components, auto, model, data)
         run.note("advice", advice)
     say(sentence(advice))
     return settled(config, advice)
 
 
-def _advice(
-    config: Config, auto: Auto, model: Model, task: Task, data: Data, optimizer_of: OptimizerOf
-) -> dict[str, Any]:
-    device, copied = device_of(model), copy.deepcopy(model).cpu()
+def _advice(config: RunConfig, components: Components, auto: Auto, model: Model, data: Data) -> dict[str, Any]:
+    device, copied, task = device_of(model), copy.deepcopy(model).cpu(), components.parts.task
     train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
-    estimate = memory_estimate(config, task, data, copied, optimizer_of)
-    return advise(
-        auto,
-        train,
-        others,
-        config["seed"],
-        estimate,
-        lambda: probe_of(config, task, copied.to(device), optimizer_of),
-    )
+    training = TrainingCost(components.optimizer, config.train, config.bf16)
+    estimate = training.memory_estimate(task, data, copied)
+    return advise(auto, train, others, config.seed, estimate, lambda: training.probe(task, copied.to(device)))
 
 
-def probe_of(config: Config, task: Task, model: Model, optimizer_of: OptimizerOf) -> Probe:
-    """For this model, which is spent by it."""
-    clip_norm, bf16 = config["train"]["clip_norm"], config["precision"] == "bf16"
-    return Probe(model, task, optimizer_of(config, model), clip_norm, bf16)
+@dataclass(frozen=True)
+class TrainingCost:
+    """What the cost of training depends on besides the model and its batches.
 
+    Attributes:
+        optimizer: waits for the parameters.
+        settings: gradient clipping and the rows of an evaluation batch count here.
+        bf16: whether arithmetic is in bfloat16.
+    """
 
-def memory_estimate(config: Config, task: Task, data: Data, model: Model, optimizer_of: OptimizerOf) -> MemoryEstimate:
-    """For this model, which lies on the CPU and is spent by it."""
-    return MemoryEstimate(
-        model,
-        task,
-        metric=lambda: task.metric(data.vocabs),
-        optimizer=optimizer_of(config, model),
-        bf16=config["precision"] == "bf16",
-        eval_batch_size=config["train"]["eval_batch_size"],
-    )
+    optimizer: Factory[torch.optim.Optimizer]
+    settings: TrainSettings
+    bf16: bool
+
+    def probe(self, task: Task, model: Model) -> Probe:
+        """Return a probe of this model, which is spent by it."""
+        return Probe(model, task, build_optimizer(self.optimizer, model), self.settings.clip_norm, self.bf16)
+
+    def memory_estimate(self, task: Task, data: Data, model: Model) -> MemoryEstimate:
+        """Return an estimate for this model, which lies on the CPU and is spent by it."""
+        return MemoryEstimate(
+            model,
+            task,
+            metric=lambda: task.metric(data.vocabs),
+            optimizer=build_optimizer(self.optimizer, model),
+            bf16=self.bf16,
+            eval_batch_size=self.settings.eval_batch_size,
+        )

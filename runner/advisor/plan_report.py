@@ -1,4 +1,4 @@
-"""What `hydromel-plan` finds out: the figures of each strategy on a data set, without training."""
+"""Find the figures of each strategy on a data set, without training, for `hydromel-plan`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from runner.advisor.advisor import Predicted, peak_bytes, predicted
-from runner.advisor.choose import memory_estimate, probe_of
+from runner.advisor.choose import TrainingCost
 from runner.advisor.memory_estimate import Memory, MemoryEstimate
-from runner.advisor.speed_probe import Candidate
+from runner.advisor.speed_probe import Candidate, Probe
 from runner.batching.auto import Auto
 from runner.batching.plan import digest
 from runner.batching.shapes import Updates
@@ -21,20 +21,19 @@ from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.arrays import FloatArray
 from runner.common.errors import HydromelError
-from runner.config.instantiate import build, check_options
-from runner.config.schema import Settings, check_root
+from runner.components import ModelParts, build_batching, optimizer_factory
+from runner.config.schema import RunConfig, name_of
 from runner.data.load import arrange, describe_data, load_data
 from runner.data.numericalize import TARGET, Data
+from runner.data.truncation import Truncation
 from runner.interfaces import Task
-from runner.model import Model, build_model
+from runner.model import build_model
 from runner.profiling import accounting
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.training.setup import build_optimizer, choose_device
-
-Config = dict[str, Any]
+from runner.training.setup import DTYPES, choose_device
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Report:
     device: str | None = None
 
 
-def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, probe_seconds: float | None) -> Report:
+def plan(configs: Sequence[RunConfig], left_out: Mapping[str, str], epochs: int, probe_seconds: float | None) -> Report:
     """Read the data, build the model, and plan so many epochs under every config.
 
     Args:
@@ -100,44 +99,27 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, pr
     Raises:
         HydromelError: bad input, or no strategy fits.
     """
-    config, unfit = configs[0], dict(left_out)
-    device = _check(config, probe_seconds is not None)
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
-    task: Task = build(config["task"], "task", {}, config["plugins"])
-    data = load_data(config, task)
+    config = configs[0]
+    device = _device(config, probe_seconds is not None)
+    parts = ModelParts.of(config, config.plugins)
+    cost = TrainingCost(optimizer_factory(config), config.train, config.bf16)
+    truncation = Truncation(config.max_length, config.truncate)
+    data = load_data(parts, truncation, config.cache_dir)
     train = data.splits["train"]
-    answers = row_answers(task, data, train)
-    model = _model(config, task, data)
-    memory = memory_estimate(config, task, data, model, build_optimizer)
-    others = [split for name, split in data.splits.items() if name != "train"]
-    planned, candidates = [], []
-    for one in configs:
-        try:
-            batching = _batching(one)
-            arranged = arrange(one, batching, train)
-        except HydromelError as error:
-            unfit[one["choices"]["batching"]] = str(error)
-            continue
-        of_rows = answers if arranged is train else None
-        updates = [batching.updates(arranged.rows.host_lengths, one["seed"], epoch) for epoch in range(epochs)]
-        planned.append(plan_one(batching, arranged, others, of_rows, updates, memory))
-        candidates.append(Candidate(batching, arranged.to(device), [update for epoch in updates for update in epoch]))
+    answers = row_answers(parts.task, data, train)
+    model = build_model(parts, data.vocabs).to(dtype=DTYPES[config.dtype])
+    memory = cost.memory_estimate(parts.task, data, model)
+    planned, candidates, unfit = _plan_each(configs, parts, data, answers, memory, epochs, device)
+    unfit = {**left_out, **unfit}
     if not planned:
         raise HydromelError(next(iter(unfit.values())))
     if probe_seconds is not None:
-        resident_bytes = accounting.Memory(device).before
-        seconds = probe_of(config, task, model.to(device), build_optimizer).predict(candidates, probe_seconds)
-        for place, (plain, each, its_seconds) in enumerate(zip(planned, candidates, seconds, strict=True)):
-            if isinstance(its_seconds, str):
-                planned[place] = replace(plain, not_run=its_seconds)
-            elif plain.memory is not None:
-                peak = peak_bytes(plain.memory, device, resident_bytes, copied=False)
-                planned[place] = replace(plain, predicted=predicted(each, plain.name, its_seconds, epochs, peak))
+        probe = cost.probe(parts.task, model.to(device))
+        planned = _with_speed(planned, candidates, probe, probe_seconds, epochs)
     lengths = train.rows.host_lengths
     return Report(
-        choices={name: chosen for name, chosen in config["choices"].items() if name != "batching"},
-        data=describe_data(config, data),
+        choices={name: chosen for name, chosen in config.choices.items() if name != "batching"},
+        data=describe_data(name_of(config.dataset), data, truncation),
         lengths={"rows": len(lengths), "mean": float(lengths.mean()), "longest": int(lengths.max())},
         length_tells_answer=None if answers is None else correlation(lengths, answers, None),
         epochs=epochs,
@@ -145,6 +127,51 @@ def plan(configs: Sequence[Config], left_out: Mapping[str, str], epochs: int, pr
         left_out=unfit,
         device=None if probe_seconds is None else str(device),
     )
+
+
+def _plan_each(
+    configs: Sequence[RunConfig],
+    parts: ModelParts,
+    data: Data,
+    answers: FloatArray | None,
+    memory: MemoryEstimate,
+    epochs: int,
+    device: torch.device,
+) -> tuple[list[Planned], list[Candidate], dict[str, str]]:
+    """Plan every strategy that fits; return also what can be probed of each, and why the others do not fit."""
+    planned, candidates, unfit = [], [], {}
+    train = data.splits["train"]
+    others = [split for name, split in data.splits.items() if name != "train"]
+    for config in configs:
+        try:
+            batching = _batching(config)
+            arranged = arrange(parts, batching, train, config.max_length)
+        except HydromelError as error:
+            unfit[str(config.choices["batching"])] = str(error)
+            continue
+        of_rows = answers if arranged is train else None
+        updates = [batching.updates(arranged.rows.host_lengths, config.seed, epoch) for epoch in range(epochs)]
+        planned.append(plan_one(batching, arranged, others, of_rows, updates, memory))
+        candidates.append(Candidate(batching, arranged.to(device), [update for epoch in updates for update in epoch]))
+    return planned, candidates, unfit
+
+
+def _with_speed(
+    planned: Sequence[Planned], candidates: Sequence[Candidate], probe: Probe, probe_seconds: float, epochs: int
+) -> list[Planned]:
+    """Return the plans with what the probe predicts of each."""
+    resident_bytes = accounting.Memory(probe.device).before
+    seconds = probe.predict(candidates, probe_seconds)
+    timed = []
+    for plain, candidate, its_seconds in zip(planned, candidates, seconds, strict=True):
+        if isinstance(its_seconds, str):
+            timed.append(replace(plain, not_run=its_seconds))
+        elif plain.memory is None:
+            timed.append(plain)
+        else:
+            peak = peak_bytes(plain.memory, probe.device, resident_bytes, copied=False)
+            timed.append(replace(plain, predicted=predicted(candidate, plain.name, its_seconds, epochs, peak)))
+    return timed
 
 
 def plan_one(
@@ -202,28 +229,23 @@ def as_dict(report: Report) -> dict[str, Any]:
     return content
 
 
-def _check(config: Config, probed: bool) -> torch.device:
-    """The device to probe on; a GPU need not be here where nothing is probed."""
-    check_options(check_root, config, "")
-    check_options(Settings, config["train"], "train")
-    if config["resume"] is not None:
-        raise HydromelError(f"resume={config['resume']}: a plan is made from options, not from a run; leave it out")
-    device = choose_device(config if probed else {**config, "device": "cpu"})
+def _device(config: RunConfig, probed: bool) -> torch.device:
+    """Return the device to probe on, the machine made ready for it; a GPU need not be here where nothing is probed."""
+    if config.resume is not None:
+        raise HydromelError(f"resume={config.resume}: a plan is made from options, not from a run; leave it out")
+    device = choose_device(config.device if probed else "cpu", config.precision, config.dtype)
     if probed:
-        choose_matmul(config["matmul"])
-        choose_malloc(config["malloc"])
+        choose_matmul(config.matmul)
+        choose_malloc(config.malloc)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     return device
 
 
-def _batching(config: Config) -> Batching | Stream:
-    batching = build(config["batching"], "batching", {}, config["plugins"])
+def _batching(config: RunConfig) -> Batching | Stream:
+    batching: object = build_batching(config.batching, config.plugins)
     if isinstance(batching, Auto):
         raise HydromelError("batching=auto chooses among the others, which stand here by themselves; name those")
     if not isinstance(batching, Batching | Stream):
-        raise HydromelError(f"batching={config['choices']['batching']}: {type(batching).__name__} makes no plan itself")
+        raise HydromelError(f"batching={config.choices['batching']}: {type(batching).__name__} makes no plan itself")
     return batching
-
-
-def _model(config: Config, task: Task, data: Data) -> Model:
-    dtype = torch.float64 if config["dtype"] == "float64" else torch.float32
-    return build_model(config, task, data.vocabs, config["plugins"]).to(dtype=dtype)

@@ -25,17 +25,16 @@ from runner.audit.tracing.observe import Setting, observe
 from runner.batching.auto import Auto
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
-from runner.config.instantiate import build, check_options
-from runner.config.schema import check_root
-from runner.data.load import arrange, load_data, name_of
+from runner.components import ModelParts, build_batching
+from runner.config.schema import Node, RunConfig, name_of
+from runner.data.load import arrange, load_data
 from runner.data.numericalize import Data
-from runner.interfaces import Task
+from runner.data.truncation import Truncation
 from runner.model import Model, build_model, device_of, parameter_count
 from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
 from runner.training.checkpoint import load_checkpoint
 from runner.training.setup import choose_device
 
-Config = dict[str, Any]
 Strategy = ModelSubject | StreamSubject
 STREAMS, WINDOWS = 4, 3  # number of streams of a text, and of windows of each stream
 DROPOUT = 0.5  # rate of all dropout layers in the dropout check
@@ -67,7 +66,7 @@ class Options:
     weights: Path | None = None
 
 
-def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options: Options) -> Report:
+def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], options: Options) -> Report:
     """Audit one model under several strategies; those that ignore the mask are controls, unless there is no other.
 
     Args:
@@ -80,21 +79,20 @@ def audit_config(configs: Sequence[Config], left_out: Mapping[str, str], options
     """
     started = time.perf_counter()
     config = configs[0]
-    check_options(check_root, config, "")
-    torch.manual_seed(config["seed"])
-    task: Task = build(config["task"], "task", {}, config["plugins"])
-    data = load_data(config, task)
-    model = build_model(config, task, data.vocabs, config["plugins"])
+    torch.manual_seed(config.seed)
+    parts = ModelParts.of(config, config.plugins)
+    data = load_data(parts, Truncation(config.max_length, config.truncate), config.cache_dir)
+    model = build_model(parts, data.vocabs)
     if options.weights is None:
-        wake(model, config["seed"])
+        wake(model, config.seed)
     else:
         load_checkpoint(options.weights, model)
-    model.to(device=choose_device(config), dtype=torch.float64)
-    subjects, unfit = _subjects(configs, left_out, task, data, model, options)
-    report = Report(f"task={task.name} dataset={name_of(config, 'dataset')} encoder={_chosen(config)}")
+    model.to(device=choose_device(config.device, config.precision, config.dtype), dtype=torch.float64)
+    subjects, unfit = _subjects(configs, left_out, parts, data, model, options)
+    report = Report(f"task={parts.task.name} dataset={name_of(config.dataset)} encoder={_chosen(config)}")
     controls = tuple(subject.name for subject in subjects if _ignores_mask(subject))
     report.controls = controls if len(controls) < len(subjects) else ()
-    _audit(report, subjects, options, config["seed"])
+    _audit(report, subjects, options, config.seed)
     report.facts = {
         "examples": len(subjects[0].lengths),
         "lengths": sorted(int(length) for length in subjects[0].lengths),
@@ -201,47 +199,53 @@ def _check_arithmetic(
 
 
 def _subjects(
-    configs: Sequence[Config], left_out: Mapping[str, str], task: Task, data: Data, model: Model, options: Options
+    configs: Sequence[RunConfig],
+    left_out: Mapping[str, str],
+    parts: ModelParts,
+    data: Data,
+    model: Model,
+    options: Options,
 ) -> tuple[list[Strategy], dict[str, str]]:
     """Return a subject for each strategy that fits the task, and the reason for each other one by name."""
     fitting, unfit = [], dict(left_out)
     for config in configs:
         try:
-            fitting.append(_subject(config, task, data, model, options))
+            fitting.append(_subject(config, parts, data, model, options))
         except HydromelError as error:
-            unfit[config["choices"]["batching"]] = str(error)
+            unfit[str(config.choices["batching"])] = str(error)
     if not fitting:
         raise HydromelError(next(iter(unfit.values())))
     return fitting, unfit
 
 
-def _subject(config: Config, task: Task, data: Data, model: Model, options: Options) -> Strategy:
+def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, options: Options) -> Strategy:
     """Return a strategy over a sample of the training split, with small updates, so that there are several.
 
     Raises:
         HydromelError: the strategy is `auto`, or does not fit the task.
     """
-    batching = build(_small(config["batching"]), "batching", {}, config["plugins"])
+    batching = build_batching(_small(config.batching), config.plugins)
     if isinstance(batching, Auto):
         raise HydromelError("batching=auto only chooses among the other strategies; audit those by name")
     train = data.splits["train"]
-    arrange(config, batching, train)  # raises if the strategy does not fit the task
+    arrange(parts, batching, train, config.max_length)  # raises if the strategy does not fit the task
     if isinstance(batching, Stream):
         text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
-        text = with_random_ids(text, data.vocabs, config["seed"]) if options.random else text
-        return StreamSubject(batching.name, model, text.to(device_of(model)), batching, task, data.vocabs)
-    examples = sample(train, options.rows, options.longest, config["seed"])
-    examples = with_random_ids(examples, data.vocabs, config["seed"]) if options.random else examples
-    return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, task, data.vocabs)
+        text = with_random_ids(text, data.vocabs, config.seed) if options.random else text
+        return StreamSubject(batching.name, model, text.to(device_of(model)), batching, parts.task, data.vocabs)
+    examples = sample(train, options.rows, options.longest, config.seed)
+    examples = with_random_ids(examples, data.vocabs, config.seed) if options.random else examples
+    return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, parts.task, data.vocabs)
 
 
-def _small(node: Config) -> Config:
+def _small(node: Node) -> Node:
     """Return a strategy's config with at most `UPDATE_ROWS` rows in a batch."""
-    size = node.get("batch_size")
-    if size is None:
+    size, plan = node.get("batch_size"), node.get("plan")
+    if not isinstance(size, int):
         return node
-    small = {**node, "batch_size": min(size, UPDATE_ROWS)}
-    return small | {"plan": {**node["plan"], "batch_size": small["batch_size"]}} if "plan" in node else small
+    small = min(size, UPDATE_ROWS)
+    shrunk = {"plan": {**plan, "batch_size": small}} if isinstance(plan, dict) else {}
+    return {**node, "batch_size": small, **shrunk}
 
 
 def _reference(subject: Strategy) -> Strategy:
@@ -259,6 +263,6 @@ def _is_explained(subject: Strategy, options: Options) -> bool:
     return options.explained or not _ignores_mask(subject)
 
 
-def _chosen(config: Config) -> str:
+def _chosen(config: RunConfig) -> str:
     """Return the encoder's name, as chosen or from its config."""
-    return str(config["choices"].get("encoder") or name_of(config, "encoder"))
+    return config.choices.get("encoder") or name_of(config.encoder)

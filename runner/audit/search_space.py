@@ -11,13 +11,13 @@ from typing import Any
 from runner.audit.checks.verdict import Report
 from runner.audit.config_audit import Options, audit_config
 from runner.common.errors import HydromelError
-from runner.config.compose import Config, compose_config, compose_strategies, names_of, under
+from runner.config.compose import compose_config, compose_strategies, names_of, under
 from runner.config.instantiate import alternatives
+from runner.config.schema import Node, RunConfig
 
 SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # dimension of vectors, and options that hold one
 SMALL_DATA = ("features.words.max_size=30", "threads=1")
 SMALL_SAMPLE = Options(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
-GROUPS = ("task", "encoder")
 CONTROLS = ("encoder.norm=batch",)  # batch norm mixes rows by design while training: the audit must fail it
 LEFT = ("name", "quality")  # options of a task that do not change the model
 
@@ -71,7 +71,7 @@ def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> li
     for task in _names("task", overrides, config_dir):
         for encoder in _names("encoder", overrides, config_dir):
             config = compose_config([*overrides, task, encoder], config_dir)
-            nodes = {group: config[group] for group in GROUPS}
+            nodes = _nodes(config)
             chosen.setdefault(json.dumps(nodes), (task, encoder))
             for group, name, value in _options(config):
                 changed = {**nodes, group: {**nodes[group], name: value}}
@@ -95,10 +95,11 @@ def audit_space(
 
 
 def _audit_combination(
-    overrides: Sequence[str], strategies: Sequence[Config], left_out: Mapping[str, str], config_dir: Path | None
+    overrides: Sequence[str], strategies: Sequence[RunConfig], left_out: Mapping[str, str], config_dir: Path | None
 ) -> Audited:
     """Audit one combination at small sizes, under strategies that were composed once for all combinations."""
-    config = _small(compose_config([*overrides, *SMALL_DATA], config_dir))
+    whole = compose_config([*overrides, *SMALL_DATA], config_dir)
+    config = RunConfig.of({key: _small(value) for key, value in whole.resolved.items()})
     choice = " ".join(dict.fromkeys(overrides))
     try:
         configs = [under(config, strategy) for strategy in strategies]
@@ -113,22 +114,27 @@ def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> lis
     return chosen or [f"{group}={name}" for name in names_of(group, config_dir)]
 
 
-def _options(config: Config) -> Iterator[tuple[str, str, Any]]:
+def _nodes(config: RunConfig) -> dict[str, Node]:
+    """Return the nodes whose options are varied."""
+    return {"task": config.task, "encoder": config.encoder}
+
+
+def _options(config: RunConfig) -> Iterator[tuple[str, str, object]]:
     """Yield group, option and value, for each other value of each option with a few allowed values."""
-    for group in GROUPS:
-        for name, values in alternatives(config[group], group, config["plugins"]).items():
+    for group, node in _nodes(config).items():
+        for name, values in alternatives(node, group, config.plugins).items():
             if name not in LEFT:
                 yield from ((group, name, value) for value in values)
 
 
-def _small(node: Any) -> Any:
+def _small(node: object) -> object:
     """Return a config with vectors of size `SMALL`."""
     if not isinstance(node, Mapping):
         return node
-    return {key: _shortened(key, value) if key in SIZES else _small(value) for key, value in node.items()}
+    return {key: _shortened(value) if key in SIZES else _small(value) for key, value in node.items()}
 
 
-def _shortened(key: str, value: Any) -> Any:
+def _shortened(value: object) -> object:
     """Return the small value of a size; a list of sizes keeps a single one."""
     if isinstance(value, list):
         return [SMALL] * min(1, len(value))

@@ -6,16 +6,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from runner.common.command_line import Parser, exit_code, whole
 from runner.common.errors import HydromelError
 from runner.common.files import as_json, check_writable, write
 from runner.common.run_schema import RESOLVED
 from runner.config.compose import compose_config, compose_strategies, under
-from runner.config.saved import MODEL, config_of
+from runner.config.saved import saved_run
+from runner.config.schema import RunConfig
 
-Config = dict[str, Any]
 _NO_INSIGHT = ": more add time, not insight"
 ALONE = {  # flags that say what is audited, and others that they take
     "gallery": ("known bugs", ("json",)),
@@ -59,8 +58,7 @@ def _audit(options: argparse.Namespace) -> int:
     from runner.audit.config_audit import Options, audit_config
     from runner.audit.report import console_and_html
 
-    _check_root(configs[0], options.run)
-    torch.set_num_threads(configs[0]["threads"] or 1)  # small batches: more threads only wait for each other
+    torch.set_num_threads(configs[0].threads or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
     wanted = Options(
         rows=options.rows,
@@ -107,7 +105,7 @@ def _gallery(options: argparse.Namespace) -> int:
     return 0 if all(one.named and one.twin_passed for one in catches) else 1
 
 
-def _check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
+def _check(options: argparse.Namespace, default: Callable[[str], object]) -> None:
     """Raises HydromelError for flags that would have no effect beside others."""
     for flag, (what, takes) in ALONE.items():
         if getattr(options, flag):
@@ -120,7 +118,7 @@ def _check(options: argparse.Namespace, default: Callable[[str], Any]) -> None:
             raise HydromelError(f"{override}: to audit a run, give --run FOLDER; leave it out")
 
 
-def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]:
+def _configs(options: argparse.Namespace) -> tuple[list[RunConfig], dict[str, str]]:
     """A config for each strategy to be audited: those that are named, or all; and why others do not compose."""
     if options.run is None:
         return compose_strategies(options.overrides, options.config_dir)
@@ -130,24 +128,12 @@ def _configs(options: argparse.Namespace) -> tuple[list[Config], dict[str, str]]
                 f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME and "
                 f"plugins=[NAME], no {override}"
             )
-    plugins = compose_config([one for one in options.overrides if one.startswith("plugins=")])["plugins"]
-    config = config_of(options.run, (*MODEL, "batching"), plugins)
-    config["plugins"] = plugins  # whom to trust is said on the command line, not by the file
+    plugins = compose_config([one for one in options.overrides if one.startswith("plugins=")]).plugins
+    config = saved_run(options.run, plugins)
     if not any(one.startswith("batching=") for one in options.overrides):
         return [config], {}
     strategies, left_out = compose_strategies(options.overrides, options.config_dir)
     return [under(config, one) for one in strategies], left_out
-
-
-def _check_root(config: Config, run: Path | None) -> None:
-    """Raises HydromelError where the top level of a config (of a run, if it is one's) does not fit."""
-    from runner.config.instantiate import check_options
-    from runner.config.schema import check_root
-
-    try:
-        check_options(check_root, config, "")
-    except HydromelError as error:
-        raise error if run is None else HydromelError(f"{run / RESOLVED}: {error}") from error
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import reading, writing
@@ -53,7 +53,7 @@ def _check(options: argparse.Namespace) -> None:
             raise HydromelError(f"--{name} {why}; see hydromel-evaluate --help")
 
 
-def _split(options: argparse.Namespace) -> dict[str, Any]:
+def _split(options: argparse.Namespace) -> dict[str, object]:
     """Measure a split, print its figures; all that was measured."""
     # imports torch: help and a mistyped option need not wait for that
     from runner.inference.evaluation.show import console
@@ -61,13 +61,13 @@ def _split(options: argparse.Namespace) -> dict[str, Any]:
     from runner.profiling.malloc import choose_malloc
 
     run = loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
-    choose_malloc(run.trained.config.get("malloc", "return"))  # runs of before there was a choice
+    choose_malloc(run.trained.malloc)
     split, metrics = run.measure(options.split, options.batch_size)
     console(f"{split} of {run.trained.corpus.name}", metrics)
     return {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split, "metrics": metrics}
 
 
-def _text(options: argparse.Namespace) -> dict[str, Any]:
+def _text(options: argparse.Namespace) -> dict[str, object]:
     """Write a line for each line of a text; figures of all of it."""
     from runner.inference.evaluation.lines import LineScorer
     from runner.inference.evaluation.show import totals
@@ -77,7 +77,7 @@ def _text(options: argparse.Namespace) -> dict[str, Any]:
     from runner.profiling.malloc import choose_malloc
 
     trained = loaded(options, Trained.load)
-    choose_malloc(trained.config.get("malloc", "return"))
+    choose_malloc(trained.malloc)
     if not isinstance(trained.task, NextToken):
         raise HydromelError(
             f"{options.run}: task={trained.task.name} gives a text no probability; hydromel-predict answers it, and "

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.cli.generate_options import check, draws, parser
 from runner.cli.run_arguments import loaded
@@ -139,7 +139,7 @@ def _figures(one: Continuation, options: argparse.Namespace) -> str:
     return f"log P {one.log_p:.4f}{score}, {len(one.tokens) + one.ended} tokens"
 
 
-def _as_plain(model: LanguageModel, text: str, unknown: list[str], found: list[Continuation]) -> dict[str, Any]:
+def _as_plain(model: LanguageModel, text: str, unknown: list[str], found: list[Continuation]) -> dict[str, object]:
     continuations = []
     for one in found:
         tokens = model.vocab.decode(one.tokens)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.common.command_line import Parser, exit_code, number, whole
 from runner.common.errors import HydromelError
@@ -49,7 +49,7 @@ def _test(options: argparse.Namespace) -> int:
     draw(found, picture)
     if options.json is not None:
         write(options.json, as_json(as_dict(found)))
-    for line in summary(found, config["optimizer"]["lr"]):
+    for line in summary(found, config.optimizer.get("lr")):
         print(line)
     print(f"plot: {picture}")
     return 0
@@ -79,8 +79,8 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def summary(found: Range, configured: float) -> list[str]:
-    """What to make of it, in lines."""
+def summary(found: Range, configured: object) -> list[str]:
+    """Return what to make of it, in lines; `configured` is the optimiser's rate now, if it has one."""
     lines = [f"{len(found.rates)} updates, rates {found.rates[0]:.3g} to {found.rates[-1]:.3g}"]
     if found.diverged is not None:
         lines.append(f"the loss diverged at {found.diverged:.3g}")
@@ -89,14 +89,12 @@ def summary(found: Range, configured: float) -> list[str]:
     lines.append(f"lowest smoothed loss at {found.lowest:.3g}, steepest fall at {found.steepest:.3g}")
     if found.still_falling:
         lines.append("it was still falling at the end: give a higher --high")
-    return [
-        *lines,
-        f"suggested: optimizer.lr={found.suggestion:.2g}, a tenth of that of the lowest (now {configured:g})",
-    ]
+    now = f" (now {configured:g})" if isinstance(configured, int | float) else ""
+    return [*lines, f"suggested: optimizer.lr={found.suggestion:.2g}, a tenth of that of the lowest{now}"]
 
 
-def as_dict(found: Range) -> dict[str, Any]:
-    """Plain values, a list for each array."""
+def as_dict(found: Range) -> dict[str, object]:
+    """Return plain values, a list for each array."""
     return {
         "rates": found.rates.tolist(),
         "losses": found.losses.tolist(),

@@ -33,7 +33,7 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
     from runner.tracking.mlflow_download import with_folder
     from runner.training.setup import choose_device
 
-    device = choose_device({"device": options.device, "precision": "float32", "dtype": options.dtype})
+    device = choose_device(options.device, "float32", options.dtype or "float32")
     choose_matmul("torch")
     trusted = [name for name in options.plugins.split(",") if name]
     return with_folder(

@@ -12,23 +12,27 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 import yaml
 from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.cli import schema
+from runner.cli.schema import FLAG
 from runner.common.command_line import FULL_ERROR, failed, interrupt
 from runner.common.errors import HydromelError
 from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
 from runner.config.compose import resolve
 from runner.config.error_messages import explain
 from runner.config.saved import locate_classes, write_config
+from runner.config.schema import RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import Jobs
 
@@ -37,6 +41,8 @@ _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 def main() -> None:
     """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+    if any(argument.partition("=")[0] == FLAG for argument in sys.argv[1:]):
+        sys.exit(schema.main(sys.argv[1:]))
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
     signal.signal(signal.SIGTERM, interrupt)
@@ -91,57 +97,55 @@ def _one_job(config: DictConfig, jobs: Jobs) -> None:
         _sweep_job(config, jobs, hydra_config)
         return
     try:
-        plain = resolve(config, dict(hydra_config.runtime.choices))
-        if plain["search"] is not None:
-            jobs.search = _search(plain, hydra_config)
+        asked = resolve(config, dict(hydra_config.runtime.choices))
+        if asked.search is not None:
+            jobs.search = _search(asked, hydra_config)
             return
-        if plain["repeat"] != 1:
+        if asked.repeat != 1:
             from runner.sweeps.repeat import run_repeats
 
             run_repeats(config, dict(hydra_config.runtime.choices), hydra_config.overrides.hydra, jobs)
             return
-        if plain["resume"] is None:
+        if asked.resume is None:
             folder = output
             if (folder / CHECKPOINTS).exists():  # one that came to nothing may be begun anew
                 raise HydromelError(
                     f"{folder} holds a run; go on with it by resume={folder}, or give another hydra.run.dir"
                 )
-            plain["sweep"] = {"id": None}
-            write_config(plain, folder)
+            run = asked.changed(sweep={"id": None})
+            write_config(run, folder)
         else:
-            plain, folder = resumed(plain, overrides)
+            folder = Path(asked.resume)
+            run = resumed(asked, folder, overrides)
     except HydromelError as error:
         jobs.code = failed(str(error))
         return
     finally:
         with contextlib.suppress(OSError):  # Hydra made it; it is left where something lies in it
             output.rmdir()
-    jobs.code = run_job(folder, process_start(), plain)
+    jobs.code = run_job(folder, process_start(), run)
 
 
-def _search(plain: dict[str, Any], hydra_config: Any) -> Callable[[], int]:
-    """The search that this config is of. Raises HydromelError where it is told to do what a search does not."""
+def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
+    """Return what runs the configured search. Raises HydromelError where it is told to do what a search does not."""
     from runner.sweeps.search.search import run_search
 
-    if plain["resume"] is not None:
-        raise HydromelError(f"resume={plain['resume']}: a search goes on with sweep.id=ID")
-    if plain["repeat"] != 1:
-        raise HydromelError(
-            f"repeat={plain['repeat']}: a search runs each trial once; repeat its best: experiment=best"
-        )
+    if asked.resume is not None:
+        raise HydromelError(f"resume={asked.resume}: a search goes on with sweep.id=ID")
+    if asked.repeat != 1:
+        raise HydromelError(f"repeat={asked.repeat}: a search runs each trial once; repeat its best: experiment=best")
     if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
         raise HydromelError("hydra.run.dir: a search's folder is runs_dir/sweep.id; give those")
     folders = [source.path for source in hydra_config.runtime.config_sources if source.schema == "file"]
     return partial(run_search, list(hydra_config.overrides.task), folders)
 
 
-def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any], Path]:
-    """The config of the run to go on with, changed by the values that the command gives.
+def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
+    """Return the config of the run to go on with, changed by the values that the command gives.
 
     Raises:
         HydromelError: no such run, a finished one, or an override that is no plain value of that config.
     """
-    folder = Path(plain["resume"])
     if not (folder / RESOLVED).is_file():
         raise HydromelError(f"resume={folder}: that is no run's folder (it has no {RESOLVED})")
     if (folder / RESULT).exists():
@@ -161,28 +165,28 @@ def resumed(plain: dict[str, Any], overrides: list[str]) -> tuple[dict[str, Any]
         OmegaConf.update(saved, key, value)
     config = OmegaConf.to_container(saved, resolve=True)
     assert isinstance(config, dict)
-    here = {"resume": str(folder), "plugins": plain["plugins"]}  # no file may say which modules are trusted
+    here = {"resume": str(folder), "plugins": asked.plugins}  # no file may say which modules are trusted
     own = {str(key): value for key, value in config.items()}
-    own = locate_classes(own, own, folder / RESOLVED, plain["plugins"])
-    new = {key: value for key, value in plain.items() if key not in own}  # options of later than when it began
-    return new | own | here, folder
+    own = locate_classes(own, own, folder / RESOLVED, asked.plugins)
+    added_since = {key: value for key, value in asked.resolved.items() if key not in own}
+    return RunConfig.of(added_since | own | here)
 
 
-def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: Any) -> None:
+def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: HydraConf) -> None:
     """Run one job in a fresh process, or skip it if this sweep has it finished; a failure is noted, not raised."""
     overrides = " ".join(hydra_config.overrides.task)
     try:
-        plain = resolve(config, dict(hydra_config.runtime.choices))
-        if plain["resume"] is not None:
-            raise HydromelError(f"resume={plain['resume']}: a sweep goes on with sweep.id=ID, one run without -m")
-        if plain["search"] is not None:
+        asked = resolve(config, dict(hydra_config.runtime.choices))
+        if asked.resume is not None:
+            raise HydromelError(f"resume={asked.resume}: a sweep goes on with sweep.id=ID, one run without -m")
+        if asked.search is not None:
             raise HydromelError("a search is one command; leave -m and lists of values out, or give search=null")
-        if plain["repeat"] != 1:  # of no job more than of others: the whole sweep ends here
-            sys.exit(failed(f"repeat={plain['repeat']}: a sweep takes seed=1,2,3 instead"))
+        if asked.repeat != 1:  # of no job more than of others: the whole sweep ends here
+            sys.exit(failed(f"repeat={asked.repeat}: a sweep takes seed=1,2,3 instead"))
     except HydromelError as error:
         finished = jobs.note_failure(overrides, failed(str(error)))
     else:
-        finished = jobs.run(plain, overrides)
+        finished = jobs.run(asked, overrides)
     if not finished and hydra_config.launcher.get("_target_") != _BASIC_LAUNCHER:  # its list is not seen by the command
         raise HydromelError(f"{jobs.failed[-1]} failed")
 

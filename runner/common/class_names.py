@@ -64,7 +64,7 @@ def _load(file: Traversable) -> dict[str, Any]:
     return yaml.load(file.read_text(encoding="utf-8"), loader) or {}
 
 
-def targets_in(node: Any) -> Iterator[str]:
+def targets_in(node: object) -> Iterator[str]:
     """Yield every `_target_` in `node`, at any depth."""
     if isinstance(node, Mapping):
         if TARGET in node:

@@ -9,12 +9,11 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from runner.common.errors import HydromelError
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Replace `path` atomically: after a crash it is the old file or the new one, never a mixture.
 
     Raises:
@@ -82,7 +81,7 @@ def cut_torn_line(path: Path) -> None:
             file.truncate(keep)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> object:
     """`value` with None for the floats that JSON cannot hold: NaN and the infinities."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -132,7 +131,7 @@ def write(path: Path, text: str) -> None:
         raise _cannot(path, error) from error
 
 
-def as_json(content: Any) -> str:
+def as_json(content: object) -> str:
     """JSON of plain values; NaN and infinities, for which it has no word, are null."""
     return json.dumps(finite(content), indent=1, allow_nan=False) + "\n"
 

@@ -1,11 +1,10 @@
-"""A config as `hydromel OVERRIDES` composes it, for commands that train nothing, and for the trials of a search."""
+"""Compose a config as `hydromel OVERRIDES` does, for commands that train nothing, and for the trials of a search."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,29 +14,31 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runner.common.errors import HydromelError
 from runner.config.error_messages import explain
+from runner.config.schema import RunConfig
 
-Config = dict[str, Any]
 _GROUP = "batching="
 
 
-def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
-    """The plain config, nothing left to interpolate.
+def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
+    """Compose the config that the overrides describe, nothing left to interpolate.
 
     Args:
         overrides: `GROUP=NAME` and `key=value`, as on the command line.
         config_dir: a folder with further configs (`--config-dir`).
 
     Raises:
-        HydromelError: an unknown group, name or key, a value that is not of the form key=value, several values
-            (these commands make no sweep), or no such folder.
+        HydromelError: an unknown group, name or key, a value of the wrong type or not of the form key=value, several
+            values (these commands make no sweep), or no such folder.
     """
     if config_dir is not None and not config_dir.is_dir():
         raise HydromelError(f"--config-dir {config_dir}: no such folder")
     return compose_from(overrides, [] if config_dir is None else [str(config_dir.resolve())])
 
 
-def compose_from(overrides: Sequence[str], folders: Sequence[str], values: Mapping[str, Any] | None = None) -> Config:
-    """The plain config out of further `folders` besides the project's own, with some `values` at dotted keys changed.
+def compose_from(
+    overrides: Sequence[str], folders: Sequence[str], values: Mapping[str, object] | None = None
+) -> RunConfig:
+    """Compose from further `folders` besides the project's own, with some `values` at dotted keys changed.
 
     Raises:
         HydromelError: as `compose_config`; also a key of `values` that the config does not have.
@@ -57,28 +58,32 @@ def compose_from(overrides: Sequence[str], folders: Sequence[str], values: Mappi
         raise HydromelError(explain(error)) from error
 
 
-def resolve(config: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
-    """The config as plain values, nothing left to interpolate, with the names that were chosen for its groups."""
+def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
+    """Return the typed config, nothing left to interpolate, with the names that were chosen for its groups.
+
+    Raises:
+        HydromelError: a value that is missing, or that is not allowed at the top level or in one of its sections.
+    """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise HydromelError(explain(error)) from error
     assert isinstance(plain, dict)
-    chosen = {str(group): name for group, name in choices.items() if not str(group).startswith("hydra/")}
-    return {str(key): with_string_keys(value) for key, value in plain.items()} | {"choices": chosen}
+    chosen = {group: name for group, name in choices.items() if not group.startswith("hydra/")}
+    return RunConfig.of({str(key): with_string_keys(value) for key, value in plain.items()} | {"choices": chosen})
 
 
-def with_string_keys(value: Any) -> Any:
-    """The same, with strings as the keys of mappings: `{0: 2.0}` on the command line speaks of the label '0'."""
+def with_string_keys(value: object) -> object:
+    """Return the same with strings as the keys of mappings: `{0: 2.0}` on the command line means the label '0'."""
     if isinstance(value, dict):
-        return {str(key): with_string_keys(one) for key, one in value.items()}
-    return [with_string_keys(one) for one in value] if isinstance(value, list) else value
+        return {str(key): with_string_keys(item) for key, item in value.items()}
+    return [with_string_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def compose_strategies(
     overrides: Sequence[str], config_dir: Path | None, sizes: Sequence[int] = ()
-) -> tuple[list[Config], dict[str, str]]:
-    """A config for each strategy that the overrides name (`batching=a,b`), or for every one, and for each batch size.
+) -> tuple[list[RunConfig], dict[str, str]]:
+    """Compose a config for each strategy that the overrides name (`batching=a,b`), or for all, and each batch size.
 
     Returns:
         The configs, and by name why others do not compose.
@@ -113,14 +118,14 @@ def _check_single(overrides: Sequence[str]) -> None:
             raise HydromelError(f"{override.input_line}: one value is taken here; only batching=a,b names several")
 
 
-def under(config: Config, strategy: Config) -> Config:
-    """`config` with the batching strategy of another one."""
-    choices = {**config["choices"], "batching": strategy["choices"]["batching"]}
-    return {**config, "batching": strategy["batching"], "choices": choices}
+def under(config: RunConfig, strategy: RunConfig) -> RunConfig:
+    """Return `config` with the batching strategy of another one."""
+    choices = {**config.choices, "batching": strategy.choices["batching"]}
+    return config.changed(batching=strategy.batching, choices=choices)
 
 
 def names_of(group: str, config_dir: Path | None = None) -> list[str]:
-    """Names of all configs of a group, such as `batching`."""
+    """Return the names of all configs of a group, such as `batching`."""
     groups = [files("configs").joinpath(group)]
     if config_dir is not None and (config_dir / group).is_dir():
         groups.append(config_dir / group)

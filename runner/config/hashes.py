@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from runner.common.class_names import with_stable_names
+from runner.config.schema import Plain
 
 _NO_RECORD = (
     "turn",
@@ -29,34 +29,36 @@ _NO_RESULT = (*_NO_RECORD, "data_dir")
 _NO_COMPARISON = ("batching", "seed", "baselines")
 
 
-def name_of_job(config: Mapping[str, Any]) -> str:
+def name_of_job(config: Plain) -> str:
     """What most sweeps vary: strategy, seed and, but for the first, turn."""
+    batching = config["batching"]
+    assert isinstance(batching, Mapping)
     turn = f"-t{config['turn']}" if config["turn"] != 1 else ""
-    return f"{config['batching']['name']}-s{config['seed']}{turn}"
+    return f"{batching['name']}-s{config['seed']}{turn}"
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
+def config_hash(config: Plain) -> str:
     """Hash of all that decides a run's result; the same in every folder and with every tracker."""
     return _hash(_without(config, _NO_RESULT))
 
 
-def job_hash(config: Mapping[str, Any]) -> str:
+def job_hash(config: Plain) -> str:
     """`config_hash` with the place of the data: the jobs of a sweep may differ in that alone."""
     return _hash({key: value for key, value in config.items() if key not in _NO_RECORD})
 
 
-def comparison_hash(config: Mapping[str, Any]) -> str:
+def comparison_hash(config: Plain) -> str:
     """Hash of all but batching, seed and baselines: runs that agree in it may be compared across strategies."""
     return _hash(_without(config, (*_NO_RESULT, *_NO_COMPARISON)))
 
 
-def _without(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def _without(config: Plain, names: tuple[str, ...]) -> dict[str, object]:
     kept = {key: value for key, value in config.items() if key not in names}
     if isinstance(dataset := kept.get("dataset"), Mapping):  # where the files lie; the fingerprint says what they hold
         kept["dataset"] = {key: value for key, value in dataset.items() if key != "data_dir"}
     return kept
 
 
-def _hash(config: Mapping[str, Any]) -> str:
+def _hash(config: Plain) -> str:
     text = json.dumps(with_stable_names(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -10,20 +10,59 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
 from runner.common.class_names import PROJECT, TARGET, registered, stable_name
 from runner.common.errors import HydromelError, did_you_mean
+from runner.config.validation import MISSING, bad_value, dotted, missing_option, unknown_option
 
-_MISSING = "???"
+Options = Mapping[str, object]
+T = TypeVar("T")
+GIVEN = {  # arguments that only a running program knows, by role
+    "embedding": ("vocabs",),
+    "encoder": ("input_size", "causal"),
+    "optimizer": ("params",),
+    "schedule": ("total_updates", "updates_per_epoch"),
+}
 
 
-def build(node: Mapping[str, Any], where: str, runtime: Mapping[str, Any], plugins: Sequence[str] = ()) -> Any:
+@dataclass(frozen=True)
+class Factory(Generic[T]):
+    """A node that was checked, and that is built once the rest of its arguments is known.
+
+    Attributes:
+        node: mapping with `_target_`.
+        where: its config key, for messages.
+        plugins: further module prefixes that the user allowed.
+    """
+
+    node: Options
+    where: str
+    plugins: tuple[str, ...]
+
+    @classmethod
+    def of(cls, node: Options, role: str, plugins: Sequence[str]) -> Self:
+        """Check a node and those within it; what `GIVEN` has of its role, a key of the top level, comes with the call.
+
+        Raises:
+            HydromelError: as `build`, but for values that the constructor itself refuses.
+        """
+        _check_nodes(node, role, GIVEN[role], plugins)
+        return cls(node, role, tuple(plugins))
+
+    def __call__(self, **runtime: object) -> T:
+        """Build the object; raises HydromelError where the constructor refuses a value."""
+        built: T = build(self.node, self.where, runtime, self.plugins)
+        return built
+
+
+def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = ()) -> Any:
     """Build the object that `node` names.
 
     Args:
@@ -35,7 +74,7 @@ def build(node: Mapping[str, Any], where: str, runtime: Mapping[str, Any], plugi
     Raises:
         HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
     """
-    target = _locate(node, where, plugins)
+    target = locate(node, where, plugins)
     options = {key: value for key, value in node.items() if key != TARGET}
     check_options(target, options, where, given=runtime)
     nested = partial(_build_nested, runtime=runtime, plugins=plugins)
@@ -48,59 +87,49 @@ def build(node: Mapping[str, Any], where: str, runtime: Mapping[str, Any], plugi
         raise HydromelError(f"{where}: {error}") from error
 
 
-def check_options(
-    target: Callable[..., Any], options: Mapping[str, Any], where: str, given: Mapping[str, Any] | None = None
-) -> None:
+def check_options(target: Callable[..., object], options: Options, where: str, given: Options | None = None) -> None:
     """Check names and values of `options` against the signature of `target`; `given` may fill what is missing."""
     parameters = inspect.signature(target).parameters
-    prefix = f"{where}." if where else ""
     for name in options:
         if name not in parameters:
-            raise HydromelError(
-                f"{prefix}{name}: unknown option{did_you_mean(name, parameters)} Allowed: {', '.join(parameters)}"
-            )
+            raise HydromelError(unknown_option(name, parameters, where))
     for name, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty and name not in (given or {})
-        if (required and name not in options) or options.get(name) == _MISSING:
-            raise HydromelError(f"{prefix}{name} is missing; give {prefix}{name}=VALUE")
-    init = target.__init__ if inspect.isclass(target) else target
-    hints = get_type_hints(init, include_extras=True)
+        if (required and name not in options) or options.get(name) == MISSING:
+            raise HydromelError(missing_option(name, where))
+    hints = get_type_hints(signed(target), include_extras=True)
     for name, value in options.items():
         if name in hints and _is_plain(value):
-            _check_value(value, hints[name], f"{prefix}{name}")
+            _check_value(value, hints[name], dotted(where, name))
 
 
-def check_nodes(value: Any, where: str, given: Sequence[str], plugins: Sequence[str] = ()) -> None:
-    """Check names and values of every node in `value`, without building one; arguments `given` may be missing.
-
-    Raises:
-        HydromelError: as `build`.
-    """
+def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Sequence[str] = ()) -> None:
+    """Check names and values of every node in `value`, without building one; arguments `given` may be missing."""
     if isinstance(value, list):
         for place, item in enumerate(value):
-            check_nodes(item, f"{where}[{place}]", given, plugins)
+            _check_nodes(item, f"{where}[{place}]", given, plugins)
     if not isinstance(value, Mapping):
         return
     for key, item in value.items():
-        check_nodes(item, f"{where}.{key}", given, plugins)
+        _check_nodes(item, f"{where}.{key}", given, plugins)
     if TARGET in value:
         options = {key: item for key, item in value.items() if key != TARGET}
-        check_options(_locate(value, where, plugins), options, where, dict.fromkeys(given))
+        check_options(locate(value, where, plugins), options, where, dict.fromkeys(given))
 
 
-def alternatives(node: Mapping[str, Any], where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[Any, ...]]:
+def alternatives(node: Options, where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[object, ...]]:
     """For each option of a node that is one of a few values: those that it does not have now.
 
     Raises:
         HydromelError: a target that is not allowed or not there.
     """
-    target = _locate(node, where, plugins)
-    hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    target = locate(node, where, plugins)
+    hints = get_type_hints(signed(target))
     few = {name: _few_values(hints[name]) for name in node if name in hints}
     return {name: tuple(v for v in values if v != node[name]) for name, values in few.items() if values}
 
 
-def _few_values(annotation: Any) -> tuple[Any, ...]:
+def _few_values(annotation: object) -> tuple[object, ...]:
     """Those of a Literal, a bool, or a union of such and None."""
     if annotation is bool:
         return (False, True)
@@ -114,19 +143,24 @@ def _few_values(annotation: Any) -> tuple[Any, ...]:
     return ()
 
 
-def _check_value(value: Any, annotation: Any, where: str) -> None:
+def _check_value(value: object, annotation: Any, where: str) -> None:
     try:
-        adapter = TypeAdapter[Any](annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter = TypeAdapter[object](annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except (PydanticSchemaGenerationError, SchemaError) as error:
         raise HydromelError(f"{where}={value!r}: this option takes a node with _target_, not a value") from error
     try:
         adapter.validate_python(value, strict=True)
     except ValidationError as error:
-        reasons = "; ".join(dict.fromkeys(detail["msg"] for detail in error.errors()))
-        raise HydromelError(f"{where}={value!r}: {reasons}") from error
+        raise HydromelError(bad_value(where, value, error)) from error
 
 
-def _is_plain(value: Any) -> bool:
+def signed(target: Callable[..., object]) -> Callable[..., object]:
+    """Return the function whose annotations are the schema: a class's constructor, or the function itself."""
+    constructor: Callable[..., object] = target.__init__ if inspect.isclass(target) else target
+    return constructor
+
+
+def _is_plain(value: object) -> bool:
     """Whether a value holds no node that is yet to be built, so that its annotation can be checked."""
     if isinstance(value, Mapping):
         return TARGET not in value and all(_is_plain(item) for item in value.values())
@@ -135,7 +169,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _build_nested(value: Any, where: str, runtime: Mapping[str, Any], plugins: Sequence[str]) -> Any:
+def _build_nested(value: object, where: str, runtime: Options, plugins: Sequence[str]) -> object:
     again = partial(_build_nested, runtime=runtime, plugins=plugins)
     if isinstance(value, Mapping):
         if TARGET in value:
@@ -146,7 +180,12 @@ def _build_nested(value: Any, where: str, runtime: Mapping[str, Any], plugins: S
     return value
 
 
-def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Callable[..., Any]:
+def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., object]:
+    """Return the class or function that a node names.
+
+    Raises:
+        HydromelError: a target that is not allowed or not there.
+    """
     path = node.get(TARGET)
     if not isinstance(path, str):
         raise HydromelError(f"{where} has no _target_; name one of its configs ({where}=NAME) or give _target_")
@@ -166,7 +205,8 @@ def _locate(node: Mapping[str, Any], where: str, plugins: Sequence[str]) -> Call
     if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
         public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
         raise HydromelError(f"{where}._target_={path}: {module_name} has no {name}{did_you_mean(name, public)}")
-    return target  # type: ignore[no-any-return]
+    found: Callable[..., object] = target
+    return found
 
 
 def _now_at(path: str, where: str) -> str:

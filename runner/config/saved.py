@@ -1,10 +1,10 @@
-"""The config of a run that may be anybody's: it may name only the classes registered for each role."""
+"""Configs of saved runs. They may be anybody's, so they may name only the classes registered for each role."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import yaml
 
@@ -12,14 +12,15 @@ from runner.common import run_schema
 from runner.common.class_names import PROJECT, TARGET, registered, stable_name
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write, write_text
+from runner.config.schema import ModelConfig, Node, Plain, RunConfig
 
-Config = dict[str, Any]
 MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to answer text
 _ALWAYS = ("dtype", "max_length", "choices")
+C = TypeVar("C", bound=ModelConfig)
 _PLUGINS = "; plugins (--plugins NAME, or plugins=[NAME] where options have that form) names modules that you trust"
 
 
-def write_config(config: Config, folder: Path) -> None:
+def write_config(config: RunConfig, folder: Path) -> None:
     """Write a resolved config into a run's folder, which is made where it is missing.
 
     Raises:
@@ -29,19 +30,51 @@ def write_config(config: Config, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    write_text(folder / run_schema.RESOLVED, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_text(folder / run_schema.RESOLVED, yaml.safe_dump(config.resolved, sort_keys=False, allow_unicode=True))
 
 
-def config_of(folder: Path, built: Sequence[str], plugins: Sequence[str]) -> Config:
+def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = None) -> ModelConfig:
     """Return what a run's folder says of its model, classes named where they lie now.
 
     Args:
-        built: groups of the config that are to be built, such as `encoder`.
         plugins: further modules that the user, not the run, allows.
+        data_dir: where the data set, and files of vectors, lie now; None: where they lay in training.
 
     Raises:
-        HydromelError: no run's folder, a damaged config, or one that names in `built` what is not allowed.
+        HydromelError: no run's folder, a damaged config, or one that names what is not allowed.
     """
+    options = _read(folder, MODEL, plugins)
+    if data_dir is not None:
+        options = {key: _with_data_dir(value, data_dir) for key, value in options.items()}
+    return _typed(ModelConfig, options, folder)
+
+
+def saved_run(folder: Path, plugins: Sequence[str]) -> RunConfig:
+    """Return the whole config of a run, the classes of its model and batching named where they lie now.
+
+    Raises:
+        HydromelError: as `saved_model`; also options of another version.
+    """
+    options = _read(folder, (*MODEL, "batching"), plugins)
+    return _typed(RunConfig, options | {"plugins": list(plugins)}, folder)  # no file says which modules are trusted
+
+
+def saved_node(folder: Path, role: str, plugins: Sequence[str]) -> Node:
+    """Return one node of a run's config, such as `batching`; errors are those of `saved_model`."""
+    node = _read(folder, (role,), plugins)[role]
+    assert isinstance(node, dict)
+    return node
+
+
+def _typed(kind: type[C], options: Plain, folder: Path) -> C:
+    try:
+        return kind.of(options)
+    except HydromelError as error:
+        raise HydromelError(f"{folder / run_schema.RESOLVED}: {error}") from error
+
+
+def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[str, object]:
+    """Return the plain config in a run's folder, after its nodes in `roles` were found to be allowed."""
     path = folder / run_schema.RESOLVED
     if folder.is_file():
         raise HydromelError(f"{folder}: that is a file; give the run's folder, {folder.parent}")
@@ -55,13 +88,13 @@ def config_of(folder: Path, built: Sequence[str], plugins: Sequence[str]) -> Con
         raise HydromelError(f"{path}: cannot be read ({error.strerror})") from error
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
         raise HydromelError(f"{path}: damaged, it holds no options")
-    for key in (*built, *_ALWAYS):
-        if key not in config or (key in built and not isinstance(config[key], dict)):
+    for key in (*roles, *_ALWAYS):
+        if key not in config or (key in roles and not isinstance(config[key], dict)):
             raise HydromelError(f"{path}: damaged, it lacks '{key}'")
-    return locate_classes(config, built, path, plugins)
+    return locate_classes(config, roles, path, plugins)
 
 
-def locate_classes(config: Config, keys: Iterable[str], path: Path, plugins: Sequence[str] | None) -> Config:
+def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str] | None) -> dict[str, object]:
     """Return a saved config in which every `_target_` below `keys` says where its class lies now.
 
     This is stricter than `build`: the project has functions that a saved run must not have called, such as commands.
@@ -74,10 +107,10 @@ def locate_classes(config: Config, keys: Iterable[str], path: Path, plugins: Seq
     Raises:
         HydromelError: a target that is neither registered for its role nor in a plugin.
     """
-    return config | {key: _located(config[key], key, f"{path}: {key}", plugins) for key in keys}
+    return {**config} | {key: _located(config[key], key, f"{path}: {key}", plugins) for key in keys}
 
 
-def _located(node: Any, role: str, where: str, plugins: Sequence[str] | None) -> Any:
+def _located(node: object, role: str, where: str, plugins: Sequence[str] | None) -> object:
     if isinstance(node, list):
         return [_located(item, role, f"{where}[{place}]", plugins) for place, item in enumerate(node)]
     if not isinstance(node, dict):
@@ -98,3 +131,12 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str] | N
         f"{where}.{TARGET}={target}: not allowed in a saved run; allowed under {role}: {', '.join(known) or 'none'}"
         f"{'' if plugins is None else _PLUGINS}"
     )
+
+
+def _with_data_dir(node: object, data_dir: str) -> object:
+    """Return the same node with another folder of data wherever one is named."""
+    if isinstance(node, list):
+        return [_with_data_dir(item, data_dir) for item in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: data_dir if key == "data_dir" else _with_data_dir(item, data_dir) for key, item in node.items()}

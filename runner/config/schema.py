@@ -1,58 +1,31 @@
-"""The options at the top of a config."""
+"""The config as a typed model, made once where a command begins; its sections are passed on by themselves.
+
+Nodes (mappings with `_target_`) stay plain mappings until `runner.components` makes objects of them.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Literal, Self
+
+from pydantic import ConfigDict, PrivateAttr
 
 from runner.common.types import NonNegativeInt, PositiveFloat, PositiveInt
+from runner.config.validation import Section
 
+Node = dict[str, object]  # `_target_`, a dotted path to a class or function, and its options
+Plain = Mapping[str, object]  # a config as YAML has it, nothing left to interpolate
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["float32", "float64"]
+Precision = Literal["float32", "bf16"]
 Keep = Literal["head", "tail", "both"]
 Malloc = Literal["keep", "return"]
 Matmul = Literal["torch", "onednn", "tf32"]
 
 
-def check_root(
-    *,
-    seed: int,
-    turn: PositiveInt,
-    repeat: PositiveInt,
-    device: Literal["auto", "cpu", "cuda"],
-    dtype: Literal["float32", "float64"],
-    precision: Literal["float32", "bf16"],
-    matmul: Matmul,
-    malloc: Malloc,
-    threads: PositiveInt | None,
-    data_dir: str | None,
-    cache_dir: str | None,
-    max_length: PositiveInt | None,
-    truncate: Keep,
-    predictions: bool,
-    baselines: bool,
-    runs_dir: str,
-    resume: str | None,
-    plugins: list[str],
-    features: dict[str, Any],
-    embedding: dict[str, Any],
-    encoder: dict[str, Any],
-    batching: dict[str, Any],
-    optimizer: dict[str, Any],
-    schedule: dict[str, Any],
-    tracker: dict[str, Any],
-    dataset: dict[str, Any],
-    task: dict[str, Any],
-    train: dict[str, Any],
-    sweep: dict[str, Any],
-    run_plots: dict[str, Any] | None,
-    search: dict[str, Any] | None,
-    choices: dict[str, str | None],
-) -> None:
-    """The top level of a config: its signature is the schema, and calling it does nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """The `train` section of the config; configs/train.yaml says what each option does."""
+class TrainSettings(Section):
+    """The `train` section; configs/train.yaml says what each option does."""
 
     epochs: PositiveInt
     max_updates: PositiveInt | None
@@ -64,3 +37,112 @@ class Settings:
     warmup_updates: NonNegativeInt
     eval_batch_size: PositiveInt
     rehearse: bool
+
+
+class SweepSettings(Section):
+    """The `sweep` section: the sweep or search that a run belongs to, if any, and its number among the trials."""
+
+    id: str | int | None
+    trial: NonNegativeInt | None = None
+
+
+class SearchSettings(Section):
+    """The `search` section; configs/search/optuna.yaml says what each option does."""
+
+    trials: PositiveInt | None
+    timeout_minutes: PositiveFloat | None
+    metric: str | None
+    sampler: Literal["tpe", "random"]
+    pruner: Literal["median", "hyperband", "none"]
+    startup_trials: PositiveInt
+    warmup_evaluations: NonNegativeInt
+    seed: NonNegativeInt
+    storage: str | None
+    begin_with_defaults: bool
+    only_in_trials: list[str]
+    space: dict[str, object]
+    plots: Node | None
+
+
+class ModelConfig(Section):
+    """What a saved run must say of itself so that its model can be used; whatever else it says is left alone.
+
+    Runs that were saved before an option existed have the value that stands for what was done then.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    task: Node
+    dataset: Node
+    features: dict[str, Node]
+    embedding: Node
+    encoder: Node
+    dtype: Dtype
+    max_length: PositiveInt | None
+    truncate: Keep = "head"
+    malloc: Malloc = "return"
+    choices: dict[str, str | None]  # the names that were chosen for the config's groups
+    _resolved: dict[str, object] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Plain, where: str = "") -> Self:
+        """Return the typed config of plain values, which it keeps as `resolved`.
+
+        Raises:
+            HydromelError: an unknown key, a missing one, or a value of the wrong type or range.
+        """
+        config = super().of(options, where)
+        config._resolved = dict(options)
+        return config
+
+    @property
+    def resolved(self) -> dict[str, object]:
+        """The plain values that this config was made of: what is saved with a run, and what hashes are made of."""
+        return dict(self._resolved)
+
+    def changed(self, **values: object) -> Self:
+        """Return the config with other values at its top level, checked again."""
+        return type(self).of({**self._resolved, **values})
+
+
+class RunConfig(ModelConfig):
+    """Everything that decides a run; configs/train.yaml says what each option does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int
+    turn: PositiveInt
+    repeat: PositiveInt
+    device: Device
+    dtype: Dtype
+    precision: Precision
+    matmul: Matmul
+    malloc: Malloc
+    threads: PositiveInt | None
+    data_dir: str | None
+    cache_dir: str | None
+    max_length: PositiveInt | None
+    truncate: Keep
+    predictions: bool
+    baselines: bool
+    runs_dir: str
+    resume: str | None
+    plugins: list[str]
+    batching: Node
+    optimizer: Node
+    schedule: Node
+    tracker: Node
+    train: TrainSettings
+    sweep: SweepSettings
+    run_plots: Node | None
+    search: SearchSettings | None
+
+    @property
+    def bf16(self) -> bool:
+        """Whether arithmetic is in bfloat16 (autocast)."""
+        return self.precision == "bf16"
+
+
+def name_of(node: Node) -> str:
+    """Return what reports call a component: its own name, or the class that it is built from."""
+    return str(node.get("name") or str(node["_target_"]).rsplit(".", 1)[-1].lower())

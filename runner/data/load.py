@@ -1,69 +1,67 @@
-"""The configured data set as integers, as the strategy wants its rows."""
+"""Load the configured data set as integers, and arrange its training rows as the strategy wants them."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
+from runner.batching.auto import Auto
+from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
-from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
-from runner.config.instantiate import build
+from runner.components import ModelParts
 from runner.data.numericalize import Data, load
+from runner.data.truncation import Truncation
+from runner.ragged.batch import Batch
 
-Config = dict[str, Any]
 
+def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) -> Data:
+    """Load the data set as integers.
 
-def load_data(config: Config, task: Any) -> Data:
-    """The data set as integers."""
-    plugins = config["plugins"]
-    corpus = build(config["dataset"], "dataset", {}, plugins)
-    features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
-    if not features:
+    Args:
+        cache_dir: folder of numericalised data sets, which may begin with `~`; None: no cache.
+
+    Raises:
+        HydromelError: the data set cannot be read, or a split has no examples.
+    """
+    if not parts.features:
         raise HydromelError("features={}: at least one is needed, for example features=words")
-    cache = None if config["cache_dir"] is None else Path(config["cache_dir"]).expanduser()
-    task_key = json.dumps(with_stable_names(config["task"]), sort_keys=True)
-    data = load(corpus, features, task, task_key, config["max_length"], config["truncate"], cache)
+    cache = None if cache_dir is None else Path(cache_dir).expanduser()
+    keep, longest = truncation.keep, truncation.max_length
+    data = load(parts.corpus, parts.features, parts.task, parts.task_key, longest, keep, cache)
     for name, split in data.splits.items():
         if not split.rows.n_rows:
-            raise HydromelError(f"dataset={corpus.name}: {name} has no examples")
+            raise HydromelError(f"dataset={parts.corpus.name}: {name} has no examples")
     return data
 
 
-def arrange(config: Config, batching: Any, train: Any) -> Any:
-    """Training rows as the strategy wants them.
+def arrange(parts: ModelParts, batching: Batching | Stream | Auto, train: Batch, max_length: int | None) -> Batch:
+    """Arrange training rows as the strategy wants them.
 
     Raises:
         HydromelError: a stream and rows are mixed up, or what is carried over a stream would grow with it.
     """
-    one_text = config["task"].get("unit") == "stream"
-    if one_text and config["encoder"].get("memory", 0) is None:
+    unit = getattr(parts.task, "unit", None)
+    one_text = unit == "stream"
+    if one_text and parts.encoder.node.get("memory", 0) is None:
         raise HydromelError(
             "encoder.memory=null: over a stream the encoder would remember the whole text; give encoder.memory=N tokens"
         )
     if one_text != isinstance(batching, Stream):
-        unit = config["task"].get("unit")
-        task = f"task={name_of(config, 'task')}" if unit is None else f"task.unit={unit}"
+        task = f"task={parts.task.name}" if unit is None else f"task.unit={unit}"
         raise HydromelError(
             f"task.unit=stream and batching=stream go together; got {task} and batching={batching.name}"
         )
-    if one_text and config["max_length"] is not None:
+    if one_text and max_length is not None:
         raise HydromelError("max_length cuts rows, and a stream has only one; use max_length=null")
     return batching.arrange(train)
 
 
-def describe_data(config: Config, data: Data) -> str:
-    """One line for the console."""
-    sizes = ", ".join(f"{name} {split.rows.n_rows:,}" for name, split in data.splits.items())
+def describe_data(name: str, data: Data, truncation: Truncation) -> str:
+    """Return one line for the console about the data set `name`."""
+    sizes = ", ".join(f"{split} {batch.rows.n_rows:,}" for split, batch in data.splits.items())
     tokens = data.splits["train"].real_tokens
-    words = ", ".join(f"{len(vocab):,} {name}" for name, vocab in data.vocabs.items())
+    words = ", ".join(f"{len(vocab):,} {feature}" for feature, vocab in data.vocabs.items())
     where = "from the cache" if data.cached else "read"
-    cut = data.truncated_tokens["train"]
-    kept = f" ({cut:,} more cut off: max_length={config['max_length']}, truncate={config['truncate']})" if cut else ""
-    return f"{name_of(config, 'dataset')} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary {words}"
-
-
-def name_of(config: Config, node: str) -> str:
-    """What reports call a component: its own name, or the class that it is built from."""
-    return str(config[node].get("name") or config[node]["_target_"].rsplit(".", 1)[-1].lower())
+    cut, longest = data.truncated_tokens["train"], truncation.max_length
+    kept = f" ({cut:,} more cut off: max_length={longest}, truncate={truncation.keep})" if cut else ""
+    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary {words}"

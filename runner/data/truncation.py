@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -9,6 +11,23 @@ from runner.config.schema import Keep
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import spans
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """How long rows are cut.
+
+    Attributes:
+        max_length: the most tokens of a row; None: rows stay as they are.
+        keep: which tokens of a longer row remain; see `truncate`.
+    """
+
+    max_length: int | None
+    keep: Keep
+
+    def apply(self, batch: Batch) -> Batch:
+        """Return the rows, cut where they are too long."""
+        return batch if self.max_length is None else truncate(batch, self.max_length, self.keep)
 
 
 def truncate(batch: Batch, max_length: int, keep: Keep) -> Batch:

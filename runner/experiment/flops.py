@@ -117,38 +117,38 @@ def _matrices(weights: Sequence[Shape]) -> int:
     return sum(math.prod(shape) for shape in weights if len(shape) == 2)
 
 
-def _onednn_rnn(input: Shape, *others: Any, out_shape: Any) -> int:
+def _onednn_rnn(input: Shape, *others: Any, out_shape: object) -> int:
     """mkldnn_rnn_layer: of (T, B, D), and four weights; one direction of one layer."""
     return 2 * math.prod(input[:-1]) * _matrices(others[:4])
 
 
-def _onednn_rnn_backward(input: Shape, *others: Any, out_shape: Any) -> int:
+def _onednn_rnn_backward(input: Shape, *others: Any, out_shape: object) -> int:
     """The gradients of inputs and of weights, each as much as forward."""
     return 2 * _onednn_rnn(input, *others, out_shape=out_shape)
 
 
-def _cudnn_rnn(input: Shape, weights: Sequence[Shape], *others: Any, out_shape: Any) -> int:
+def _cudnn_rnn(input: Shape, weights: Sequence[Shape], *others: object, out_shape: object) -> int:
     """_cudnn_rnn: of (T, B, D) or packed (N, D), and the weights of all layers and directions."""
     return 2 * math.prod(input[:-1]) * _matrices(weights)
 
 
-def _cudnn_rnn_backward(input: Shape, weights: Sequence[Shape], *others: Any, out_shape: Any) -> int:
+def _cudnn_rnn_backward(input: Shape, weights: Sequence[Shape], *others: object, out_shape: object) -> int:
     return 2 * _cudnn_rnn(input, weights, out_shape=out_shape)
 
 
-def _attention(query: Shape, key: Shape, value: Shape, *others: Any, out_shape: Any, **options: Any) -> int:
+def _attention(query: Shape, key: Shape, value: Shape, *others: object, out_shape: object, **options: object) -> int:
     """Products of queries and keys, and of weights and values: (B, H, T, d), (B, H, K, d), (B, H, K, e)."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _attention_backward(
-    gradient: Shape, query: Shape, key: Shape, value: Shape, *others: Any, out_shape: Any, **options: Any
+    gradient: Shape, query: Shape, key: Shape, value: Shape, *others: object, out_shape: object, **options: object
 ) -> int:
     """The scores again, and the gradients of weights, values, queries and keys (Dao et al. 2022, algorithm 4)."""
     return 2 * math.prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
 
 
-def _added_product(sum_: Shape, left: Shape, right: Shape, out_shape: Any, **options: Any) -> int:
+def _added_product(sum_: Shape, left: Shape, right: Shape, out_shape: object, **options: object) -> int:
     """addmm_: of (M, K) and (K, N)."""
     return 2 * math.prod(left) * right[-1]
 

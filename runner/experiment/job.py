@@ -1,4 +1,4 @@
-"""A run in a process of its own: `python -m runner.experiment.job FOLDER` runs the config in FOLDER/resolved.yaml.
+"""Run a config in a process of its own: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
 Memory, allocator and caches of one run then say nothing about another. A signal to end (SIGINT, SIGTERM) keeps what
 was done; exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
@@ -19,6 +19,7 @@ from runner.common.command_line import failed, interrupt
 from runner.common.console import say
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESOLVED, unbeaten_baselines
+from runner.config.schema import RunConfig
 
 
 def process_start() -> float:
@@ -31,15 +32,14 @@ def process_start() -> float:
     return time.time() - uptime + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def run_job(folder: Path, started: float, config: dict[str, Any] | None = None) -> int:
-    """Run `config`, or FOLDER's own where none is given; the exit code."""
+def run_job(folder: Path, started: float, config: RunConfig | None = None) -> int:
+    """Run `config`, or the folder's own where none is given; return the exit code."""
     signal.signal(signal.SIGTERM, interrupt)
     try:
         from runner.experiment.run import run_experiment  # imports torch: a mistyped command need not wait for that
 
         if config is None:
-            config = yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8"))
-            assert config is not None
+            config = RunConfig.of(yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")))
         result = run_experiment(config, folder, started, say)
     except HydromelError as error:
         return failed(str(error))

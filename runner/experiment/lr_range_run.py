@@ -1,4 +1,4 @@
-"""The learning-rate range test of a configured run: its own data, model, batches and optimiser."""
+"""Run the learning-rate range test of a configured run: its own data, model, batches and optimiser."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from runner.common.arrays import IntArray
-from runner.config.instantiate import check_options
-from runner.config.schema import check_root
+from runner.components import Components
+from runner.config.schema import RunConfig
 from runner.experiment.lr_range import Floats, Range, measure
 from runner.experiment.run import prepare, start_folder
 from runner.interfaces import START
@@ -22,10 +22,8 @@ from runner.training.loop import train_segment
 from runner.training.schedules import Constant
 from runner.training.state import Training
 
-Config = dict[str, Any]
 
-
-def range_of(config: Config, rates: Floats, smoothing: float, say: Callable[[str], None]) -> Range:
+def range_of(config: RunConfig, rates: Floats, smoothing: float, say: Callable[[str], None]) -> Range:
     """Train the config's model from its beginning, each update at the next of the `rates`. No run's folder is left.
 
     Gradients are scaled down to train.clip_norm and rows drawn as in training; schedule, checkpoints and evaluation
@@ -34,9 +32,9 @@ def range_of(config: Config, rates: Floats, smoothing: float, say: Callable[[str
     Raises:
         HydromelError: anything about the config or its data.
     """
-    check_options(check_root, config, "")
+    components = replace(Components.of(config), tracker=NoTracker())
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
-        training, _, _ = prepare(config, run, time.time(), NoTracker(), say)
+        training, _, _ = prepare(config, components, run, time.time(), say)
         return measure(stepper(training), map(float, rates), smoothing)
 
 

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 
 from runner.common import run_schema
+from runner.config.schema import RunConfig
 from runner.data.numericalize import Data
 from runner.embeddings.char import describe_characters
 from runner.embeddings.pretrained import describe_vectors
 from runner.experiment.flops import arithmetic
 from runner.inference.predictions import answer, figures, inspect
+from runner.interfaces import Corpus
 from runner.model import parameter_count
 from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
@@ -20,10 +22,8 @@ from runner.training import out_of_memory
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 from runner.training.state import Training
 
-Config = dict[str, Any]
 
-
-def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]) -> dict[str, Any]:
+def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: dict[str, int | str]) -> dict[str, Any]:
     """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
     metrics, majority, baselines = {"valid": t.progress.best_metrics}, None, {}
     load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
@@ -33,16 +33,16 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         metrics["test"] = figures(t, said, data.splits["test"])
         known = data.splits["train"], data.splits["test"], data.vocabs
         majority = t.task.majority(*known)
-        baselines = t.task.baselines(*known) if config["baselines"] else {}
-    metrics[last] = metrics[last] | inspect(t, data, last, said, config)
+        baselines = t.task.baselines(*known) if config.baselines else {}
+    metrics[last] = metrics[last] | inspect(t, data, last, said, corpus if config.predictions else None)
     tags = t.run.run["tags"]
     used = out_of_memory.unless_it_runs_out(t, "arithmetic", lambda: arithmetic(t))
     return {
         "run_id": t.run.run_id,
         "name": t.run.run["name"],
         **{key: tags[key] for key in ("task", "dataset", "embedding", "encoder", "batching")},
-        "seed": config["seed"],
-        "turn": config["turn"],
+        "seed": config.seed,
+        "turn": config.turn,
         "sweep_id": t.run.run["sweep_id"],
         "experiment": t.run.run["experiment"],
         "quality": {"metric": t.task.quality, "higher_is_better": run_schema.higher_is_better(t.task.quality)},
@@ -59,7 +59,7 @@ def finish(t: Training, data: Data, config: Config, memory: dict[str, int | str]
         "padding": t.account.padding,
         "characters": t.account.characters or None,
         "seconds": t.clock.seconds | {"total": t.clock.total()},
-        "memory": memory | out_of_memory.figures(t, config["batching"].get("micro_batch")),
+        "memory": memory | out_of_memory.figures(t, config.batching.get("micro_batch")),
         "energy": t.account.energy(SOURCE),
         "arithmetic": used,
         "advice": t.run.run.get("advice"),

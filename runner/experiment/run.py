@@ -1,4 +1,4 @@
-"""One run, from its config to its result: everything is built here, in the order in which data flows."""
+"""One run, from its config to its result, in the order in which data flows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any, cast
 import torch
 
 from runner.batching.auto import Auto
+from runner.batching.strategy import Batching
+from runner.batching.stream import Stream
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.components import Components, build_batching
 from runner.config.hashes import name_of_job
-from runner.config.instantiate import build, check_options
 from runner.config.saved import write_config
-from runner.config.schema import Settings, check_root
-from runner.data.load import arrange, describe_data, load_data, name_of
+from runner.config.schema import RunConfig, name_of
+from runner.data.load import arrange, describe_data, load_data
 from runner.data.numericalize import Data
+from runner.data.truncation import Truncation
 from runner.embeddings.char import describe_characters, line_of_cuts
 from runner.embeddings.pretrained import describe_vectors, line_of
 from runner.experiment.result import finish
@@ -33,19 +36,16 @@ from runner.tracking.sync import deliver_pending
 from runner.tracking.tracker import DeliveryError, Tracker
 from runner.training.checkpoint import checkpoint_path, load_checkpoint, restore, save_checkpoint, snapshot
 from runner.training.loop import fit
-from runner.training.setup import build_optimizer, build_schedule, choose_device
+from runner.training.setup import DTYPES, build_optimizer, build_schedule, choose_device
 from runner.training.state import Training
 
-Config = dict[str, Any]
 Say = Callable[[str], None]
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def run_experiment(config: Config, folder: Path, started: float, say: Say) -> dict[str, Any]:
+def run_experiment(config: RunConfig, folder: Path, started: float, say: Say) -> dict[str, Any]:
     """Train, evaluate, record, deliver.
 
     Args:
-        config: resolved, as in resolved.yaml.
         folder: the run's; if it holds an unfinished run with a checkpoint, that run goes on.
         started: unix time at which the program started.
         say: prints one line.
@@ -53,97 +53,85 @@ def run_experiment(config: Config, folder: Path, started: float, say: Say) -> di
     Raises:
         HydromelError: bad input; the run is marked as failed, and what it did is kept.
     """
-    check_options(check_root, config, "")
-    tracker: Tracker = build(config["tracker"], "tracker", {}, config["plugins"])
-    tracker.check()
-    plots = None if config["run_plots"] is None else build(config["run_plots"], "run_plots", {}, config["plugins"])
+    components = Components.of(config)
+    components.tracker.check()
     with start_folder(config, folder) as run:
         try:
-            training, data, config = prepare(config, run, started, tracker, say)
+            training, data, config = prepare(config, components, run, started, say)
             memory = Memory(training.clock.device)
             training.clock.seconds["startup"] += time.time() - started
             fit(training)
-            result = finish(training, data, config, memory.state())
+            result = finish(training, data, config, components.parts.corpus, memory.state())
         except BaseException as error:
             status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
             run.flush()
             run.set_status(status, str(error) or type(error).__name__)
-            deliver(tracker, run, say, final=True)
+            deliver(components.tracker, run, say, final=True)
             raise
         run.flush()
         run.write_result(result)
-        if plots is not None:
-            plots.draw(run.path)
+        if components.plots is not None:
+            components.plots.draw(run.path)
         run.set_status(run_schema.FINISHED)
-        deliver(tracker, run, say, final=True)
-    _deliver_earlier(tracker, Path(config["runs_dir"]), say)
-    say(tracker.describe())
+        deliver(components.tracker, run, say, final=True)
+    _deliver_earlier(components.tracker, Path(config.runs_dir), say)
+    say(components.tracker.describe())
     return result
 
 
-def start_folder(config: Config, folder: Path) -> RunFolder:
-    """The run's folder with its identity in it."""
+def start_folder(config: RunConfig, folder: Path) -> RunFolder:
+    """Start the run's folder with its identity in it.
+
+    Raises:
+        HydromelError: it holds a finished run, or cannot be written.
+    """
     if (folder / run_schema.RESULT).exists():
         raise HydromelError(f"{folder} holds a finished run; choose another hydra.run.dir")
-    choices = config["choices"]
-    tags = {
-        name: str(choices.get(name) or name_of(config, name)) for name in ("task", "dataset", "embedding", "encoder")
-    }
-    tags |= {"batching": config["batching"]["name"], "seed": str(config["seed"]), "turn": str(config["turn"])}
+    nodes = {"task": config.task, "dataset": config.dataset, "embedding": config.embedding, "encoder": config.encoder}
+    tags = {role: config.choices.get(role) or name_of(node) for role, node in nodes.items()}
+    tags |= {"batching": str(config.batching["name"]), "seed": str(config.seed), "turn": str(config.turn)}
     # what differs within a sweep comes first: MLflow cuts long names
-    name = "-".join([name_of_job(config), tags["task"], tags["dataset"], tags["encoder"]])
-    sweep_id, trial = config["sweep"]["id"], config["sweep"].get("trial")
-    if trial is not None:
+    name = "-".join([name_of_job(config.resolved), tags["task"], tags["dataset"], tags["encoder"]])
+    sweep_id = None if config.sweep.id is None else str(config.sweep.id)
+    if (trial := config.sweep.trial) is not None:
         tags[run_schema.TAG_TRIAL], name = str(trial), f"trial{trial}-{name}"
-    return RunFolder.start(folder, name=name, experiment=choices.get("experiment"), sweep_id=sweep_id, tags=tags)
+    experiment = config.choices.get("experiment")
+    return RunFolder.start(folder, name=name, experiment=experiment, sweep_id=sweep_id, tags=tags)
 
 
 def prepare(
-    config: Config, run: RunFolder, started: float, tracker: Tracker, say: Say
-) -> tuple[Training, Data, Config]:
-    """Build everything, and take up an earlier checkpoint of this folder if there is one.
+    config: RunConfig, components: Components, run: RunFolder, started: float, say: Say
+) -> tuple[Training, Data, RunConfig]:
+    """Read the data, build the model, and take up an earlier checkpoint of this folder if there is one.
 
     Returns:
         Besides, the config with the strategy that `batching=auto` chose in place of it.
     """
-    plugins = config["plugins"]
-    check_options(Settings, config["train"], "train")
-    settings = Settings(**config["train"])
-    device = choose_device(config)
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
-    choose_matmul(config["matmul"])
-    choose_malloc(config["malloc"])
-    torch.manual_seed(config["seed"])
-
-    task = build(config["task"], "task", {}, plugins)
-    batching = build(config["batching"], "batching", {}, plugins)
-    data = load_data(config, task)
-    say(describe_data(config, data))
-    train = arrange(config, batching, data.splits["train"].to(device))
-    model = build_model(config, task, data.vocabs, plugins).to(device=device, dtype=_DTYPES[config["dtype"]])
+    device = _prepare_machine(config)
+    parts, tracker, settings = components.parts, components.tracker, config.train
+    truncation = Truncation(config.max_length, config.truncate)
+    data = load_data(parts, truncation, config.cache_dir)
+    say(describe_data(name_of(config.dataset), data, truncation))
+    train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
+    model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
     _tell_words(model, data, say)
-    if isinstance(batching, Auto):
-        from runner.advisor.choose import settle  # imports scipy.optimize, which other runs need not wait for
-
-        config = settle(config, batching, run, model, task, data, build_optimizer, say)
-        batching = build(config["batching"], "batching", {}, plugins)
-    updates_per_epoch = len(batching.updates(train.rows.host_lengths, config["seed"], 0))
+    config, batching = _chosen_batching(config, components, run, model, data, say)
+    updates_per_epoch = len(batching.updates(train.rows.host_lengths, config.seed, 0))
 
     training = Training(
         model=model,
         head=cast(Head, model.head),
-        task=task,
-        metric=lambda: task.metric(data.vocabs),
-        metric_name=settings.metric or task.quality,
+        task=parts.task,
+        metric=lambda: parts.task.metric(data.vocabs),
+        metric_name=settings.metric or parts.task.quality,
         batching=batching,
-        optimizer=build_optimizer(config, model),
-        schedule=build_schedule(config, settings, updates_per_epoch),
+        optimizer=build_optimizer(components.optimizer, model),
+        schedule=build_schedule(components.schedule, settings, updates_per_epoch),
         train=train,
         valid=data.splits["valid"].to(device),
         settings=settings,
-        seed=config["seed"],
-        bf16=config["precision"] == "bf16",
+        seed=config.seed,
+        bf16=config.bf16,
         run=run,
         clock=Clock(device, started),
         meter=EnergyMeter(device),
@@ -154,9 +142,34 @@ def prepare(
     if last.exists():
         restore(training, load_checkpoint(last, model))
         say(f"going on from epoch {training.progress.epoch + 1}, update {training.progress.updates}")
-    write_config(config, run.path)  # only now: what a resume gets wrong must not spoil the run that it was meant for
+    write_config(config, run.path)  # only after everything is validated: a mistake must not spoil a run to be resumed
     write_vocabs(run.path, data.vocabs)
     return training, data, config
+
+
+def _prepare_machine(config: RunConfig) -> torch.device:
+    """Set what holds for the whole process (threads, arithmetic, allocator, seed), and return the device."""
+    device = choose_device(config.device, config.precision, config.dtype)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    choose_matmul(config.matmul)
+    choose_malloc(config.malloc)
+    torch.manual_seed(config.seed)
+    return device
+
+
+def _chosen_batching(
+    config: RunConfig, components: Components, run: RunFolder, model: Model, data: Data, say: Say
+) -> tuple[RunConfig, Batching | Stream]:
+    """Return the strategy of the run, the one that `batching=auto` chooses if need be, and the config with it."""
+    if not isinstance(components.batching, Auto):
+        return config, components.batching
+    from runner.advisor.choose import settle  # imports scipy.optimize, which other runs need not wait for
+
+    config = settle(config, components, components.batching, run, model, data, say)
+    batching = build_batching(config.batching, config.plugins)
+    assert not isinstance(batching, Auto)
+    return config, batching
 
 
 def _tell_words(model: Model, data: Data, say: Say) -> None:

@@ -18,7 +18,6 @@ from runner.batching.stream import Stream
 from runner.common import run_schema
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.config.instantiate import build
 from runner.data.numericalize import Data
 from runner.inference.outcomes import write_outcomes
 from runner.interfaces import START, Corpus, Head, Inspector, Predictions
@@ -29,7 +28,6 @@ from runner.ragged.rows import Rows, choose
 from runner.text.vocab import Vocab
 from runner.training.state import Training
 
-Config = dict[str, Any]
 Said = Predictions | npt.NDArray[np.float64]  # predictions, or (N,) losses: the input of the task's metric
 log = logging.getLogger(__name__)
 
@@ -131,23 +129,26 @@ def flat(results: Said) -> npt.NDArray[Any]:
     return results.answers if isinstance(results, Predictions) else results
 
 
-def inspect(t: Training, data: Data, name: str, results: Said, config: Config) -> dict[str, Any]:
+def inspect(t: Training, data: Data, name: str, results: Said, corpus: Corpus | None) -> dict[str, Any]:
     """Return tables of detail of split `name`, and write its outcomes and predictions to the run's folder.
 
     A file that cannot be written causes a warning, not an error, so that the run keeps its other results.
+
+    Args:
+        corpus: the run's data set; None where no tables and no predictions are wanted.
     """
     t.clock.start()
     try:
         write_outcomes(t.task, flat(results), name, data.splits[name], data.vocabs, Path(t.run.path))
     except HydromelError as error:
         log.warning("the outcomes of %s are not written: %s", name, error)
-    tables = _tables(t, data, name, results, config) if config["predictions"] else {}
+    tables = {} if corpus is None else _tables(t, data, name, results, corpus)
     t.clock.lap("tracking")
     t.clock.settle()
     return tables
 
 
-def _tables(t: Training, data: Data, name: str, results: Said, config: Config) -> dict[str, Any]:
+def _tables(t: Training, data: Data, name: str, results: Said, corpus: Corpus) -> dict[str, Any]:
     split = data.splits[name]
     if not isinstance(results, Predictions):
         if not isinstance(t.task, TellsOfLosses):
@@ -158,7 +159,6 @@ def _tables(t: Training, data: Data, name: str, results: Said, config: Config) -
         return {}
     tables = inspector.tables(results, split)
     try:
-        corpus: Corpus = build(config["dataset"], "dataset", {}, config["plugins"])
         if corpus.fingerprint() != data.fingerprint:
             raise HydromelError(f"dataset={corpus.name} has changed since the start of the run")
         folder = Path(t.run.path) / run_schema.PREDICTIONS

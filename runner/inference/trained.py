@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,11 @@ from runner.batching.plan import by_length
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
-from runner.config.instantiate import build
-from runner.config.saved import MODEL, config_of
+from runner.components import ModelParts
+from runner.config.saved import saved_model
+from runner.config.schema import Dtype, Malloc
 from runner.data.numericalize import TARGET, columns_of
-from runner.data.truncation import truncate
+from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
 from runner.interfaces import Corpus, Head, Inspector, Task
 from runner.model import Model, build_model, device_of
@@ -34,10 +35,7 @@ from runner.text.formats.base import Answers
 from runner.text.open_vocabulary import admit
 from runner.text.vocab import EOS, PAD, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
-
-Config = dict[str, Any]
-Dtype = Literal["float32", "float64"]
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+from runner.training.setup import DTYPES
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,22 @@ class Trained:
     """A trained model of any task, with everything needed to read text with it.
 
     Attributes:
-        config: the run's config, checked.
         task: the task.
         model: the model, in eval mode.
         features: conversions of text to integer columns, by name.
         vocabs: vocabularies of the features and the target.
         corpus: the data set of its training, which is not read.
+        truncation: how rows were cut in training.
+        malloc: how freed memory was handled in training.
     """
 
-    config: Config
     task: Task
     model: Model
     features: dict[str, TokenFeature]
     vocabs: dict[str, Vocab]
     corpus: Corpus
+    truncation: Truncation
+    malloc: Malloc
 
     @classmethod
     def load(
@@ -77,19 +77,16 @@ class Trained:
             HydromelError: the folder holds no run, a run of another version or a damaged one, or its config names a
                 class that is not allowed.
         """
-        config = config_of(folder, MODEL, plugins)
-        if data_dir is not None:
-            config = _with_data_dir(config, data_dir)
+        config = saved_model(folder, plugins, data_dir)
         vocabs = read_vocabs(folder)
-        task: Task = build(config["task"], "task", {}, plugins)
-        features = {name: build(node, f"features.{name}", {}, plugins) for name, node in config["features"].items()}
-        corpus: Corpus = build(config["dataset"], "dataset", {}, plugins)
-        _check_specials(folder, vocabs, [*features, TARGET] if task.causal else [])
+        parts = ModelParts.of(config, plugins)
+        _check_specials(folder, vocabs, [*parts.features, TARGET] if parts.task.causal else [])
         # Load in the dtype of training, which rounds no weight, and convert afterwards.
-        model = build_model(config, task, vocabs, list(plugins)).to(dtype=_DTYPES[config["dtype"]])
+        model = build_model(parts, vocabs).to(dtype=DTYPES[config.dtype])
         load_checkpoint(checkpoint_path(folder, "best"), model)
-        model.to(device=device, dtype=_DTYPES[dtype or config["dtype"]]).eval()
-        return cls(config, task, model, features, vocabs, corpus)
+        model.to(device=device, dtype=DTYPES[dtype or config.dtype]).eval()
+        truncation = Truncation(config.max_length, config.truncate)
+        return cls(parts.task, model, parts.features, vocabs, parts.corpus, truncation, config.malloc)
 
 
 @dataclass(frozen=True)
@@ -154,10 +151,7 @@ class Finished:
         rows = next(iter(ids.values())).rows
         zeros = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
         batch = Batch(ids, Ragged(zeros, rows, "packed") if per_token else zeros, np.arange(rows.n_rows))
-        longest = run.config["max_length"]
-        if longest is None or per_token:
-            return batch
-        return truncate(batch, longest, run.config.get("truncate", "head"))  # older runs have no option `truncate`
+        return batch if per_token else run.truncation.apply(batch)
 
 
 def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
@@ -209,12 +203,3 @@ def _check_specials(folder: Path, vocabs: Mapping[str, Vocab], needed: Sequence[
             raise HydromelError(
                 f"{path}: damaged file, '{name}' lacks {EOS}, or does not start with {PAD}; restore it or train again"
             )
-
-
-def _with_data_dir(node: Any, data_dir: str) -> Any:
-    """Return the config with every option `data_dir` replaced."""
-    if isinstance(node, list):
-        return [_with_data_dir(item, data_dir) for item in node]
-    if not isinstance(node, dict):
-        return node
-    return {key: data_dir if key == "data_dir" else _with_data_dir(value, data_dir) for key, value in node.items()}

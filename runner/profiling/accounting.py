@@ -148,7 +148,7 @@ class Account:
     def padded_tokens(self) -> int:
         return sum(self.padding.values())
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
@@ -163,7 +163,7 @@ class Account:
         per_thousand = 1000 * self.joules / self.real_tokens
         return {"joules": self.joules, "joules_per_thousand_tokens": per_thousand, "source": source}
 
-    def speed(self, warmup_updates: int) -> dict[str, Any]:
+    def speed(self, warmup_updates: int) -> dict[str, object]:
         """The `speed` section of result.json: rates over the timed updates."""
         seconds = self.timed_seconds or float("nan")
         return {

@@ -144,7 +144,7 @@ def missing_kernel(error: BaseException) -> str:
     return str(error).splitlines()[0].split(". ")[0].rstrip(".")
 
 
-def describe_machine(device: torch.device) -> dict[str, Any]:
+def describe_machine(device: torch.device) -> dict[str, object]:
     """Return the `kernels` of a run's provenance: the instruction set, and support by arithmetic and operation."""
     return {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -163,7 +163,7 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seen: set[str] = set()
         self.calls_of: Counter[int] = Counter()  # address of a recurrent layer's weights -> calls of its fused kernel
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.seen.add(args[0] if name == _NAMED else name)
         if name == _FUSED_RNN:

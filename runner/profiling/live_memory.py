@@ -25,7 +25,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages = {one.untyped_storage()._cdata: 0 for one in known}  # address -> number; 0: does not count
         self._events: list[tuple[int, int]] = [(0, 0)]  # number of a storage, bytes that came (or, negative, went)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
         with self:  # in inference mode whole recurrences come here as one function; their parts are to be seen
             result = func.decompose(*args, **(kwargs or {}))
         if result is not NotImplemented:

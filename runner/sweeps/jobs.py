@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from runner.common.command_line import failed
 from runner.common.console import say
@@ -14,6 +13,7 @@ from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
+from runner.config.schema import RunConfig
 from runner.sweeps.process import end_with_us
 
 
@@ -27,11 +27,10 @@ class Jobs:
         self.sweep: Path | None = None
         self.search: Callable[[], int] | None = None  # begun when Hydra is done: a search composes configs of its own
 
-    def run(self, config: dict[str, Any], title: str) -> bool:
+    def run(self, config: RunConfig, title: str) -> bool:
         """Run one job below `sweep`, or skip it where it is finished; whether it is. A failure is noted, not raised.
 
         Args:
-            config: resolved.
             title: what tells it from the others, for messages.
 
         Raises:
@@ -77,9 +76,9 @@ class Jobs:
         say(f"compare: hydromel-compare {self.sweep}")
 
 
-def folder_name(config: dict[str, Any]) -> str:
-    """Of a job: what most sweeps vary, then a hash of all that decides its result."""
-    return f"{name_of_job(config)}-{job_hash(config)[:8]}"
+def folder_name(config: RunConfig) -> str:
+    """Return the name of a job's folder: what most sweeps vary, then a hash of all that decides its result."""
+    return f"{name_of_job(config.resolved)}-{job_hash(config.resolved)[:8]}"
 
 
 def _in_fresh_process(folder: Path) -> int:

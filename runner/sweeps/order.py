@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
@@ -18,7 +16,7 @@ class Interleave(Callback):
     Whatever launches the jobs takes them in this order; other sweepers have an order of their own, and are left alone.
     """
 
-    def on_multirun_start(self, config: DictConfig, **given: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **given: object) -> None:
         """Before the sweeper reads the named experiment's values (`params`) and those of the command (`task`)."""
         hydra = config.hydra
         if hydra.sweeper.get("_target_") != _BASIC_SWEEPER:
@@ -28,7 +26,7 @@ class Interleave(Callback):
             hydra.sweeper.params, hydra.overrides.task = params, task
 
 
-def reordered(params: dict[str, Any], task: list[str]) -> tuple[dict[str, Any], list[str]]:
+def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, object], list[str]]:
     """The same values, `ORDER` last: a named experiment's go behind the command's, which go before them as ever."""
     keys = [one.key_or_group for one in OverridesParser.create().parse_overrides(task)]
     last = []

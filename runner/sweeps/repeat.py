@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,12 @@ from omegaconf import DictConfig
 from runner.common.console import say
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
-from runner.common.types import PositiveInt
 from runner.config.compose import resolve
-from runner.config.instantiate import check_options
+from runner.config.schema import RunConfig
 from runner.sweeps.jobs import Jobs, folder_name
 
-Config = dict[str, Any]
 
-
-def check_repeat(*, repeat: PositiveInt, seed: int) -> None:
-    """What must be right before there is a run: its signature is the schema, and calling it does nothing."""
-
-
-def run_repeats(config: DictConfig, choices: dict[str, Any], hydra_overrides: Sequence[str], jobs: Jobs) -> None:
+def run_repeats(config: DictConfig, choices: Mapping[str, object], hydra_overrides: Sequence[str], jobs: Jobs) -> None:
     """Run `config` for its seed, the next one, ..., below runs_dir/sweep.id; then say how its figures vary.
 
     Args:
@@ -37,16 +30,15 @@ def run_repeats(config: DictConfig, choices: dict[str, Any], hydra_overrides: Se
     Raises:
         HydromelError: no such number of runs, or a folder or run that several cannot share.
     """
-    plain = resolve(config, choices)
-    first, count = plain["seed"], plain["repeat"]
-    check_options(check_repeat, {"repeat": count, "seed": first}, "")
-    if plain["resume"] is not None:
-        raise HydromelError(f"resume={plain['resume']}: repeat={count} goes on with sweep.id=ID")
-    if plain["search"] is not None:
+    asked = resolve(config, choices)
+    first, count = asked.seed, asked.repeat
+    if asked.resume is not None:
+        raise HydromelError(f"resume={asked.resume}: repeat={count} goes on with sweep.id=ID")
+    if asked.search is not None:
         raise HydromelError(f"repeat={count}: a search runs each trial once; give search=null")
     if any(override.startswith("hydra.run.dir=") for override in hydra_overrides):
         raise HydromelError(f"hydra.run.dir: repeat={count} has several folders, below runs_dir/sweep.id; give those")
-    jobs.sweep = Path(plain["runs_dir"]) / str(plain["sweep"]["id"])
+    jobs.sweep = Path(asked.runs_dir) / str(asked.sweep.id)
     folders = []
     for seed in range(first, first + count):
         one = _with_seed(config, choices, seed)
@@ -56,13 +48,13 @@ def run_repeats(config: DictConfig, choices: dict[str, Any], hydra_overrides: Se
         say(line)
 
 
-def _with_seed(config: DictConfig, choices: dict[str, Any], seed: int) -> Config:
+def _with_seed(config: DictConfig, choices: Mapping[str, object], seed: int) -> RunConfig:
     changed = deepcopy(config)
     changed.seed, changed.repeat = seed, 1
     return resolve(changed, choices)
 
 
-def spread(results: Sequence[Config]) -> list[str]:
+def spread(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for the quality and one for the speed of runs of one config; none where there are no runs."""
     if not results:
         return []

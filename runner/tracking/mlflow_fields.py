@@ -72,7 +72,7 @@ def params(folder: Path) -> dict[str, str]:
     return {allowed_name(key): _cut(value) for key, value in _flattened(with_stable_names(kept), "")}
 
 
-def _flattened(config: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+def _flattened(config: Mapping[str, object], prefix: str) -> list[tuple[str, object]]:
     flat = []
     for key, value in config.items():
         if isinstance(value, dict) and value:
@@ -82,7 +82,7 @@ def _flattened(config: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
     return flat
 
 
-def _cut(value: Any) -> str:
+def _cut(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 1]}…"
 
@@ -122,7 +122,7 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
     return {allowed_name(name): float(value) for name, value in named.items() if _is_number(value)}
 
 
-def padding_share(tokens: Mapping[str, Any]) -> float | None:
+def padding_share(tokens: Mapping[str, object]) -> float | None:
     """Pads as a share of all positions in memory (of tokens, or of characters), 0..1."""
     real, padded = tokens.get("real"), tokens.get("padded")
     return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
@@ -135,7 +135,7 @@ def _gib(size_bytes: float | None) -> float | None:
     return size_bytes / _GIB if _is_number(size_bytes) else None
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

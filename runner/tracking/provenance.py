@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from runner.config.hashes import comparison_hash, config_hash
+from runner.config.schema import RunConfig
 from runner.profiling.kernels import describe_machine
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
@@ -20,8 +19,8 @@ from runner.profiling.matmul import choose_matmul
 _PACKAGES = ("torch", "numpy", "pyarrow", "hydra-core", "mlflow", "datasets", "seqeval", "hydromel")
 
 
-def provenance(config: Mapping[str, Any], device: torch.device, data_fingerprint: str) -> dict[str, Any]:
-    """The `provenance` section of result.json."""
+def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -> dict[str, object]:
+    """Return the `provenance` section of result.json."""
     cuda = device.type == "cuda"
     return {
         "git_commit": git_commit(),
@@ -31,14 +30,14 @@ def provenance(config: Mapping[str, Any], device: torch.device, data_fingerprint
         "cpu": cpu_name(),
         "kernels": describe_machine(device),
         "threads": torch.get_num_threads(),
-        "matmul": choose_matmul(config["matmul"]),  # chosen again, for the answer: what holds on this machine
-        "malloc": choose_malloc(config["malloc"]),
+        "matmul": choose_matmul(config.matmul),  # chosen again, for the answer: what holds on this machine
+        "malloc": choose_malloc(config.malloc),
         "host": platform.node(),
         "system": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),
         "data_fingerprint": data_fingerprint,
-        "config_hash": config_hash(config),
-        "comparison_hash": comparison_hash(config),
+        "config_hash": config_hash(config.resolved),
+        "comparison_hash": comparison_hash(config.resolved),
     }
 
 

@@ -98,7 +98,7 @@ class RunFolder:
             raise cannot_write(path, error) from error
         self._buffer.clear()
 
-    def write_result(self, result: Mapping[str, Any]) -> None:
+    def write_result(self, result: Mapping[str, object]) -> None:
         """Write `result.json`, the last file of a run: a run with a result is finished."""
         write_json(self.path / run_schema.RESULT, result)
 
@@ -109,7 +109,7 @@ class RunFolder:
         write_json(self.path / run_schema.RUN, run)
         self.run = run
 
-    def note(self, name: str, value: Any) -> None:
+    def note(self, name: str, value: object) -> None:
         """Keep `value`, plain JSON, in `run.json`: a resumed run finds it in `run`."""
         run = self.run | {name: value}
         write_json(self.path / run_schema.RUN, run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -76,11 +76,11 @@ def tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
     read_run(folder)  # first, so that a folder which is none is called so
     path = folder / run_schema.RESOLVED
     try:
-        config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-        node = dict(config["tracker"])
+        saved = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["tracker"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise HydromelError(f"{path}: cannot read its 'tracker' ({' '.join(str(error).split())})") from error
-    node = locate_classes({"tracker": node}, ["tracker"], path, plugins=None)["tracker"]
+    node = locate_classes({"tracker": saved}, ["tracker"], path, plugins=None)["tracker"]
+    assert isinstance(node, dict)
     key = repr(sorted(node.items(), key=lambda item: item[0]))
     if key not in made:
         tracker: Tracker = build(node, "tracker", {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -141,7 +142,7 @@ def load_progress(folder: Path, target: str) -> dict[str, Any]:
     return dict(_all_progress(folder).get(target, {}))
 
 
-def save_progress(folder: Path, target: str, progress: dict[str, Any]) -> None:
+def save_progress(folder: Path, target: str, progress: Mapping[str, object]) -> None:
     """Note `progress`, atomically and for good; to be called under the lock."""
     write_json(folder / DELIVERED, _all_progress(folder) | {target: progress})
 

@@ -29,7 +29,7 @@ _META = "hydromel"
 _TENSOR, _ARRAY = "__tensor__", "__array__"
 
 
-def save_checkpoint(path: Path, model: nn.Module, state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -> None:
     """Write the model's parameters and buffers (tied ones once) and `state`: dicts, lists, tensors, arrays, ..."""
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
     meta = _take_tensors(state, "state", tensors)
@@ -75,7 +75,7 @@ def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
             tensor.copy_(saved[name])
 
 
-def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+def _take_tensors(value: object, path: str, tensors: dict[str, Tensor]) -> object:
     """`value` as JSON, its tensors and arrays moved into `tensors` under their paths."""
     if isinstance(value, Tensor):
         tensors[path] = value.detach().clone()
@@ -92,7 +92,7 @@ def _take_tensors(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
-def _put_tensors(value: Any, tensors: dict[str, Tensor]) -> Any:
+def _put_tensors(value: object, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_put_tensors(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -110,7 +110,7 @@ def checkpoint_path(folder: Path, name: str) -> Path:
     return folder / run_schema.CHECKPOINTS / f"{name}.safetensors"
 
 
-def snapshot(t: Training) -> dict[str, Any]:
+def snapshot(t: Training) -> dict[str, object]:
     """All that a resumed run needs besides the parameters."""
     cuda = t.clock.device.type == "cuda"
     return {

@@ -115,7 +115,7 @@ def evaluated(t: Training, evaluate: Callable[[], T]) -> T:
                     "out of memory in evaluation of one row; cut rows by max_length=N, or choose a smaller model"
                 ) from error
         log.warning("out of memory in evaluation with %d rows at once; from here on %d", size, size // 2)
-        t.settings = replace(t.settings, eval_batch_size=size // 2)
+        t.settings = t.settings.model_copy(update={"eval_batch_size": size // 2})
         t.progress.eval_batch_size = size // 2
         give_back(t.clock.device)
 
@@ -133,7 +133,7 @@ def unless_it_runs_out(t: Training, what: str, measure: Callable[[], T]) -> T | 
     return None
 
 
-def figures(t: Training, asked: int | None) -> dict[str, object]:
+def figures(t: Training, asked: object) -> dict[str, object]:
     """What the `memory` section of result.json says of micro-batches; `asked`: the config's `batching.micro_batch`."""
     used = t.batching.micro_batch if isinstance(t.batching, Batching) else None
     sizes = {"asked": asked, "used": used, "halved_at": t.progress.halved_at}

@@ -6,23 +6,9 @@ All but `Plateau` are pure functions of the update number, so resuming needs not
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any
 
 from runner.common.types import Fraction, NonNegativeInt, PositiveInt
-
-
-class Schedule(Protocol):
-    def factor(self, update: int) -> float:
-        """For update number `update`, counted from 0."""
-        ...
-
-    def observe(self, quality: float) -> None:
-        """Told the validation quality (larger is better) after each evaluation."""
-        ...
-
-    def state(self) -> dict[str, Any]: ...
-
-    def restore(self, state: dict[str, Any]) -> None: ...
 
 
 class _Pure:
@@ -31,7 +17,7 @@ class _Pure:
     def observe(self, quality: float) -> None:
         pass
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -98,7 +84,7 @@ class Plateau:
         if self._waited > self.patience:
             self._factor, self._waited = max(self.floor, self._factor * self.gamma), 0
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         best = None if math.isinf(self._best) else self._best
         return {"factor": self._factor, "best": best, "waited": self._waited}
 

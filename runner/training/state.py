@@ -10,14 +10,13 @@ import torch
 
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
-from runner.config.schema import Settings
-from runner.interfaces import START, Head, Metric, State, Task
+from runner.config.schema import TrainSettings
+from runner.interfaces import START, Head, Metric, Schedule, State, Task
 from runner.model import Model
 from runner.profiling.accounting import Account, Clock
 from runner.profiling.energy import EnergyMeter
 from runner.ragged.batch import Batch
 from runner.tracking.run_folder import RunFolder
-from runner.training.schedules import Schedule
 
 
 @dataclass
@@ -57,7 +56,7 @@ class Training:
     schedule: Schedule
     train: Batch  # as `batching.arrange` gave it
     valid: Batch
-    settings: Settings
+    settings: TrainSettings
     seed: int
     bf16: bool
     run: RunFolder

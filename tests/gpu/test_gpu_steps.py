@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch import nn
 
+from runner.components import Components
 from runner.experiment.run import prepare, start_folder
 from runner.interfaces import START, Head
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.tracking.tracker import NoTracker
 from runner.training.loop import backward
 from runner.training.state import Training
-from tests.helpers.composed import QUIET, config, label_files, tag_files
+from tests.helpers.composed import QUIET, label_files, run_config, tag_files
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
 BUSY_CYCLES = 2_000_000_000  # about a second
@@ -63,9 +63,9 @@ def forbidden_waits() -> Iterator[None]:
 
 @contextmanager
 def training(folder: Path, *overrides: str) -> Iterator[Training]:
-    plain = config(*QUIET, *overrides, "device=cuda", "batching.batch_size=8", f"runs_dir={folder}")
-    with start_folder(plain, folder / "run") as run:
-        yield prepare(plain, run, 0.0, NoTracker(), lambda line: None)[0]
+    composed = run_config(*QUIET, *overrides, "device=cuda", "batching.batch_size=8", f"runs_dir={folder}")
+    with start_folder(composed, folder / "run") as run:
+        yield prepare(composed, Components.of(composed), run, 0.0, lambda line: None)[0]
 
 
 def step_and_evaluate(t: Training) -> None:

@@ -6,20 +6,41 @@ import random
 from pathlib import Path
 from typing import Any
 
+from runner.components import ModelParts
 from runner.config.compose import compose_config
+from runner.config.schema import ModelConfig, RunConfig
+from runner.data.load import load_data
+from runner.data.numericalize import Data
+from runner.data.truncation import Truncation
 from runner.experiment.run import run_experiment
 
 QUIET = ("tracker=none", "cache_dir=null", "train.warmup_updates=0", "run_plots=null")
 
 
-def config(*overrides: str) -> dict[str, Any]:
-    """The config that `hydromel OVERRIDES` composes."""
+def run_config(*overrides: str) -> RunConfig:
+    """Return the config that `hydromel OVERRIDES` composes."""
     return compose_config(overrides)
 
 
+def config(*overrides: str) -> dict[str, Any]:
+    """Return the same as plain values."""
+    return compose_config(overrides).resolved
+
+
+def parts(config: ModelConfig) -> ModelParts:
+    """Return the parts of the model that a config describes."""
+    return ModelParts.of(config, [])
+
+
+def data_of(config: RunConfig) -> Data:
+    """Return the config's data set as integers."""
+    return load_data(parts(config), Truncation(config.max_length, config.truncate), config.cache_dir)
+
+
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
-    """The result of a run in `folder`, in this process."""
-    return run_experiment(config(*QUIET, *overrides, f"runs_dir={folder.parent}"), folder, 0.0, lambda line: None)
+    """Return the result of a run in `folder`, in this process."""
+    made = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
+    return run_experiment(made, folder, 0.0, lambda line: None)
 
 
 def tag_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:

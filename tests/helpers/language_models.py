@@ -10,14 +10,14 @@ import pyarrow as pa
 import torch
 
 from runner.audit.checks.tolerance import Tolerance, operations, roundoff
-from runner.config.instantiate import build
 from runner.data.numericalize import columns_of
+from runner.data.truncation import Truncation
 from runner.inference.generation.language_model import LanguageModel
 from runner.inference.trained import Trained
-from runner.interfaces import Head, Task
+from runner.interfaces import Head
 from runner.model import build_model
 from runner.text.vocab import EOS, PAD, UNK, Vocab
-from tests.helpers.composed import config
+from tests.helpers.composed import parts, run_config
 
 WORDS = ("a", "b", "c")
 SIZES = {
@@ -32,19 +32,19 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending:
     """In float64; it is as if `<eos>` were exp(`ending`) times as likely as any word, before the context speaks."""
     files = ("dataset=text", "data_dir=nowhere", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test")))
     size = [] if "embedding=word_char" in overrides else ["embedding.size=5"]
-    plain = config("task=lm", *files, f"encoder={encoder}", *SIZES[encoder], *size, *overrides)
+    composed = run_config("task=lm", *files, f"encoder={encoder}", *SIZES[encoder], *size, *overrides)
     vocab = Vocab((PAD, UNK, EOS, *words), unk=1)
-    task: Task = build(plain["task"], "task", {})
-    features = {name: build(node, name, {}) for name, node in plain["features"].items()}
+    made = parts(composed)
     table = pa.table({"tokens": pa.array([list(words)])})
-    vocabs = {name: vocab if name == "words" else feature.vocab(table) for name, feature in features.items()}
+    vocabs = {name: vocab if name == "words" else feature.vocab(table) for name, feature in made.features.items()}
     vocabs["target"] = vocab
     torch.manual_seed(3)
-    model = build_model(plain, task, vocabs, []).double().eval()
+    model = build_model(made, vocabs).double().eval()
     with torch.no_grad():
         model.head.output.weight.mul_(8.0)  # type: ignore[union-attr]
         model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[union-attr, index]
-    return Trained(plain, task, model, features, vocabs, build(plain["dataset"], "dataset", {}))
+    truncation = Truncation(composed.max_length, composed.truncate)
+    return Trained(made.task, model, made.features, vocabs, made.corpus, truncation, composed.malloc)
 
 
 def language_model(run: Trained, allow_unk: bool = False) -> LanguageModel:

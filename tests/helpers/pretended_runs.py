@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runner.components import Components
+from runner.config.schema import RunConfig
 from runner.encoders.identity import NoContext
 from runner.experiment import run as experiment
 from runner.experiment.run import prepare, start_folder
 from runner.interfaces import State
 from runner.ragged.ragged import Ragged
-from runner.tracking.tracker import NoTracker
 from runner.training import loop
 from runner.training.averaged_sgd import averaged
 from runner.training.state import Training
@@ -45,12 +46,12 @@ class Seen:
 
 def on_both(overrides: Sequence[str]) -> tuple[Seen, Seen]:
     """On the CPU, and on the device."""
-    config = composed.config(*composed.QUIET, *overrides)
+    config = composed.run_config(*composed.QUIET, *overrides)
     return _train(config, torch.device("cpu")), _train(config, pretended.device())
 
 
 def on_device(overrides: Sequence[str]) -> Seen:
-    return _train(composed.config(*composed.QUIET, *overrides), pretended.device())
+    return _train(composed.run_config(*composed.QUIET, *overrides), pretended.device())
 
 
 def of_a_layer_that_waits(overrides: Sequence[str]) -> Seen:
@@ -68,12 +69,12 @@ def of_a_layer_that_waits(overrides: Sequence[str]) -> Seen:
         NoContext.forward = right  # type: ignore[method-assign]
 
 
-def _train(config: dict[str, Any], device: torch.device) -> Seen:
+def _train(config: RunConfig, device: torch.device) -> Seen:
     """As `hydromel` does it, but for where."""
-    experiment.choose_device = lambda config: device
+    experiment.choose_device = lambda *options: device
     watch = nullcontext() if device.type == "cpu" else pretended.Device()
     with tempfile.TemporaryDirectory() as folder, watch as seen, start_folder(config, Path(folder) / "run") as run:
-        t, _, _ = prepare(config, run, 0.0, NoTracker(), lambda line: None)
+        t, _, _ = prepare(config, Components.of(config), run, 0.0, lambda line: None)
         if seen is None:
             return Seen(_losses(t), _metrics(t), [], {})
         seen.waits.clear()
@@ -98,7 +99,7 @@ def whole_runs(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]
     """`metrics` of the CPU's result.json and of the device's, and the places at which the latter waited."""
     found, waits = [], []
     for device in (torch.device("cpu"), pretended.device()):
-        experiment.choose_device = lambda config, device=device: device
+        experiment.choose_device = lambda *options, device=device: device
         watch = nullcontext() if device.type == "cpu" else pretended.Device()
         with tempfile.TemporaryDirectory() as folder, watch as seen:
             found.append(composed.run(Path(folder) / "run", *overrides)["metrics"])

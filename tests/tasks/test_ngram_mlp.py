@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.config.instantiate import build
 from runner.model import build_model
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tests.helpers.answer_batches import words
-from tests.helpers.composed import config, run
+from tests.helpers.composed import parts, run, run_config
 
 VOCAB = Vocab((PAD, UNK, EOS, *"abcdefghij"), unk=1)
 VOCABS = {"words": VOCAB, "target": VOCAB}
@@ -24,8 +23,8 @@ VOCABS = {"words": VOCAB, "target": VOCAB}
 @pytest.fixture(scope="module")
 def model() -> Any:
     torch.manual_seed(1)
-    plain = config("experiment=ngram_mlp", "embedding.size=6", "encoder.filters=5")
-    return build_model(plain, build(plain["task"], "task", {}), VOCABS, []).double().eval()
+    composed = run_config("experiment=ngram_mlp", "embedding.size=6", "encoder.filters=5")
+    return build_model(parts(composed), VOCABS).double().eval()
 
 
 def hidden(model: Any, ids: list[int]) -> Tensor:

@@ -10,18 +10,19 @@ from typing import Any
 import pyarrow as pa
 import torch
 
+from runner.batching.auto import Auto
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError, unknown
-from runner.config.instantiate import build
-from runner.config.saved import config_of
+from runner.components import build_batching
+from runner.config.saved import saved_node
+from runner.config.schema import Dtype
 from runner.data.numericalize import TARGET, columns_of
-from runner.data.truncation import truncate
 from runner.inference.evaluation.tally import OF_WORDS, Sizes, Tally
 from runner.inference.generation.language_model import NextToken
 from runner.inference.generation.text import Text
 from runner.inference.predictions import TellsOfLosses, token_losses
-from runner.inference.trained import Dtype, Trained
+from runner.inference.trained import Trained
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -46,8 +47,11 @@ class SplitEvaluation:
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> SplitEvaluation:
         """Load the best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`."""
-        batching = config_of(folder, ("batching",), plugins)["batching"]
-        return cls(Trained.load(folder, device, dtype, plugins, data_dir), build(batching, "batching", {}, plugins))
+        node = saved_node(folder, "batching", plugins)
+        trained, batching = Trained.load(folder, device, dtype, plugins, data_dir), build_batching(node, plugins)
+        if isinstance(batching, Auto):
+            raise HydromelError(f"{folder}: that run has not chosen a batching strategy yet; let it finish first")
+        return cls(trained, batching)
 
     def reading(self, streams: int | None, window: int | None) -> SplitEvaluation:
         """Return the evaluation with another number of parallel streams and of tokens per window; None: as in the run.
@@ -83,7 +87,7 @@ class SplitEvaluation:
             raise unknown("split", name, tables, f"dataset={corpus.name}")
         if isinstance(self.trained.task, NextToken):
             return name, self._likelihood(tables, name, batch_size)
-        split = self._truncate(self._numericalize(tables[name]))
+        split = self.trained.truncation.apply(self._numericalize(tables[name]))
         model, metric = self.trained.model, self.trained.task.metric(self.trained.vocabs)
         batches = self.batching.evaluation(split.to(device_of(model)), batch_size)
         return name, evaluate(model, metric, batches, bf16=False)
@@ -91,9 +95,9 @@ class SplitEvaluation:
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, Any]:
         """Return a language model's metrics per token, word and character, and its tables."""
         task, vocabs = self.trained.task, self.trained.vocabs
-        train = self._truncate(self._numericalize(tables["train"]))
+        train = self.trained.truncation.apply(self._numericalize(tables["train"]))
         whole = self._numericalize(tables[name])
-        split = self._truncate(whole)
+        split = self.trained.truncation.apply(whole)
         losses = token_losses(self.trained.model, self.batching, split, batch_size, bf16=False)
         metric = task.metric(vocabs)
         metric.update(torch.from_numpy(losses), split)
@@ -118,8 +122,3 @@ class SplitEvaluation:
         run = self.trained
         ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
         return run.task.encode(ids, table, run.vocabs)
-
-    def _truncate(self, split: Batch) -> Batch:
-        config = self.trained.config
-        longest = config["max_length"]
-        return split if longest is None else truncate(split, longest, config.get("truncate", "head"))

@@ -1,45 +1,47 @@
-"""The best trial as `experiment/best.yaml`: what it changes of the experiment that was searched, ready to run."""
+"""Write the best trial as `experiment/best.yaml`: what it changes of the experiment searched, ready to run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from runner.common.files import write_text
+from runner.config.schema import Plain, RunConfig
 from runner.sweeps.search.outcome import Outcome
 from runner.sweeps.search.space import Space, at
 
-Config = dict[str, Any]
 PLACE = Path("experiment") / "best.yaml"
 _NOT_KEPT = ("experiment", "search", "sweep", "resume", "plugins")  # no file may say which modules are trusted
 
 
-def write_best(outcome: Outcome, folder: Path, overrides: Sequence[str], config: Config, space: Space) -> None:
-    """Write it into a search's folder, in place of an earlier one.
+def write_best(outcome: Outcome, folder: Path, overrides: Sequence[str], config: RunConfig, space: Space) -> None:
+    """Write the best config into a search's folder, in place of an earlier one.
 
     Args:
         overrides: of the command that searched.
         config: of the best trial.
     """
     (folder / PLACE.parent).mkdir(exist_ok=True)
-    write_text(folder / PLACE, best_yaml(outcome, overrides, config, space))
+    write_text(folder / PLACE, best_yaml(outcome, overrides, config.resolved, space))
 
 
-def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Config, space: Space) -> str:
-    """The config's text."""
+def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Plain, space: Space) -> str:
+    """Return the config's text."""
     assert outcome.best is not None
     kept, told = _kept(overrides)
-    names, values = [], {}
+    choices = config["choices"]
+    assert isinstance(choices, Mapping)
+    names: list[object] = []
+    values: dict[str, object] = {}
     for key in dict.fromkeys([*kept, *space.dimensions]):
-        if key in config["choices"]:
-            names.append({f"override /{key}": config["choices"][key]})
+        if key in choices:
+            names.append({f"override /{key}": choices[key]})
         else:
             values[key] = at(config, key)
-    base = [config["choices"]["experiment"]] if config["choices"].get("experiment") else []
+    base = [choices["experiment"]] if choices.get("experiment") else []
     body = _nested({**values, "search": None, "sweep.id": f"best-of-{outcome.id}-${{now:%Y%m%d-%H%M%S}}"})
     lines = [
         "# @package _global_",
@@ -53,7 +55,7 @@ def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Config, space:
 
 
 def _kept(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The keys that the command gave, and those of its overrides that no file can."""
+    """Return the keys that the command gave, and those of its overrides that no file can hold."""
     keys, told = [], []
     for one in OverridesParser.create().parse_overrides(list(overrides)):
         if one.key_or_group.split(".")[0] == "plugins" or one.is_delete():
@@ -63,16 +65,19 @@ def _kept(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return keys, told
 
 
-def _nested(values: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def _nested(values: Plain) -> dict[str, object]:
+    """Return mappings within one another in place of dotted keys."""
+    nested: dict[str, object] = {}
     for key, value in values.items():
         *parents, last = key.split(".")
         node = nested
         for parent in parents:
-            node = node.setdefault(parent, {})
+            inner = node.setdefault(parent, {})
+            assert isinstance(inner, dict)
+            node = inner
         node[last] = value
     return nested
 
 
-def _yaml(content: dict[str, Any]) -> str:
+def _yaml(content: Plain) -> str:
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -32,7 +32,7 @@ class Tried:
     number: int
     ended: str
     value: float | None
-    values: dict[str, Any]
+    values: dict[str, object]
     evaluations: list[float]
     seconds: float | None
     error: str | None
@@ -140,5 +140,5 @@ def _table(metric: str, trials: Sequence[Tried]) -> Table:
     return table
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""A search: configs are drawn from a space, each is run in a process of its own, and the best is kept as a config."""
+"""Search: draw configs from a space, run each in a process of its own, and keep the best as a config."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
@@ -14,23 +14,22 @@ from runner.common.command_line import exit_code
 from runner.common.console import say
 from runner.common.errors import HydromelError
 from runner.common.run_schema import higher_is_better
+from runner.components import Components, Plots
 from runner.config.compose import compose_from
 from runner.config.hashes import job_hash
 from runner.config.instantiate import build
 from runner.config.saved import write_config
+from runner.config.schema import RunConfig, SearchSettings
 from runner.sweeps.search.best import write_best
-from runner.sweeps.search.check import check_config
-from runner.sweeps.search.options import SearchOptions
 from runner.sweeps.search.outcome import Outcome, shown, write_outcome
-from runner.sweeps.search.space import Space
+from runner.sweeps.search.space import Space, Values
 from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
-from runner.sweeps.search.trial import Ended, mark_pruned, run_trial, tracker_of
+from runner.sweeps.search.trial import Ended, mark_pruned, run_trial
 from runner.tracking.mlflow_store import redacted
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
-Config = dict[str, Any]
 STUDY, LOCK = "study.db", "search.lock"
 
 
@@ -44,6 +43,7 @@ class Search:
         overrides: of the command.
         folders: of further configs.
         config: that trials begin with.
+        components: of that config.
         metric: of valid.
         higher: whether more of it is better.
     """
@@ -52,8 +52,9 @@ class Search:
     folder: Path
     overrides: list[str]
     folders: list[str]
-    config: Config
-    options: SearchOptions
+    config: RunConfig
+    components: Components
+    options: SearchSettings
     space: Space
     metric: str
     higher: bool
@@ -62,31 +63,40 @@ class Search:
     def of(cls, overrides: Sequence[str], folders: Sequence[str]) -> Search:
         """Compose and check. Raises HydromelError: anything in the config, the search's section or its space."""
         config = compose_from(overrides, folders)
-        options = SearchOptions.of(config["search"])
-        space = Space.of(config["search"]["space"], config["choices"])
+        if (options := config.search) is None:
+            raise HydromelError("search is null; give search=optuna, or experiment=tune_...")
+        if options.trials is None and options.timeout_minutes is None:
+            raise HydromelError("search.trials and search.timeout_minutes are both null; give one of them, or both")
+        space = Space.of(options.space, config.choices)
         trial = compose_from([*overrides, *options.only_in_trials], folders)
-        check_config(trial)
-        metric = (
-            options.metric or trial["train"]["metric"] or build(trial["task"], "task", {}, trial["plugins"]).quality
-        )
-        name, folder = config["sweep"]["id"], Path(config["runs_dir"]) / config["sweep"]["id"]
-        made = cls(
-            name, folder, list(overrides), list(folders), trial, options, space, metric, higher_is_better(metric)
+        components = Components.of(trial)
+        metric = options.metric or trial.train.metric or components.parts.task.quality
+        search = cls(
+            id=str(config.sweep.id),
+            folder=Path(config.runs_dir) / str(config.sweep.id),
+            overrides=list(overrides),
+            folders=list(folders),
+            config=trial,
+            components=components,
+            options=options,
+            space=space,
+            metric=metric,
+            higher=higher_is_better(metric),
         )
         for values in space.probes():
-            check_config(made.composed(values))
-        return made
+            Components.of(search.composed(values))
+        return search
 
-    def composed(self, values: Config) -> Config:
-        """The config of a trial."""
+    def composed(self, values: Values) -> RunConfig:
+        """Return the config of a trial."""
         groups, options = self.space.overrides(values)
         return compose_from([*self.overrides, *self.options.only_in_trials, *groups], self.folders, options)
 
     def study(self) -> Study:
         """The study in its storage; raises HydromelError as `open_study`."""
         url = self.options.storage or f"sqlite:///{self.folder / STUDY}"
-        asked = {"config": job_hash(self.config), "metric": self.metric, "space": str(self.space.dimensions)}
-        return open_study(url, self.id, self.options, self.higher, self.config["train"]["epochs"], asked)
+        asked = {"config": job_hash(self.config.resolved), "metric": self.metric, "space": str(self.space.dimensions)}
+        return open_study(url, self.id, self.options, self.higher, self.config.train.epochs, asked)
 
 
 def run_search(overrides: Sequence[str], folders: Sequence[str]) -> int:
@@ -103,7 +113,7 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
     search = Search.of(overrides, folders)
     if search.options.begin_with_defaults:
         search.space.defaults(search.config)
-    plots = build(search.options.plots, "search.plots", {}) if search.options.plots else None
+    plots: Plots | None = build(search.options.plots, "search.plots", {}) if search.options.plots else None
     search.folder.mkdir(parents=True, exist_ok=True)
     try:
         with (
@@ -115,7 +125,7 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
         raise HydromelError(f"sweep.id={search.id}: another process runs that search; wait for it or end it") from None
 
 
-def _run(search: Search, study: Study, plots: Any) -> int:
+def _run(search: Search, study: Study, plots: Plots | None) -> int:
     say(f"search {search.id}: {search.metric} on valid, {len(search.space.dimensions)} options -> {search.folder}")
     began = time.monotonic()
     try:
@@ -131,7 +141,7 @@ def _run(search: Search, study: Study, plots: Any) -> int:
     return 0
 
 
-def _may_begin(options: SearchOptions, done: int, seconds: float) -> bool:
+def _may_begin(options: SearchSettings, done: int, seconds: float) -> bool:
     enough = options.trials is not None and done >= options.trials
     return not enough and (options.timeout_minutes is None or seconds < 60 * options.timeout_minutes)
 
@@ -152,7 +162,7 @@ def _one_trial(search: Search, study: Study) -> None:
 
 def _ran(search: Search, trial: Trial) -> Ended:
     config = search.composed(search.space.values(trial.params))
-    config |= {"search": None, "sweep": {"id": search.id, "trial": trial.number}}
+    config = config.changed(search=None, sweep={"id": search.id, "trial": trial.number})
     folder = search.folder / f"trial-{trial.number:04d}"
     write_config(config, folder)
 
@@ -160,9 +170,9 @@ def _ran(search: Search, trial: Trial) -> Ended:
         trial.report(value, evaluation)
         return trial.should_prune()
 
-    ended = run_trial(folder, search.metric, config["train"]["epochs"], unpromising)
+    ended = run_trial(folder, search.metric, config.train.epochs, unpromising)
     if ended.pruned_at is not None:
-        mark_pruned(folder, ended.pruned_at, tracker_of(config), say)
+        mark_pruned(folder, ended.pruned_at, search.components.tracker, say)
     return ended
 
 
@@ -178,7 +188,7 @@ def _record(study: Study, trial: Trial, ended: Ended) -> None:
         study.tell(trial, ended.value)
 
 
-def _tell(search: Search, study: Study, plots: Any) -> Outcome:
+def _tell(search: Search, study: Study, plots: Plots | None) -> Outcome:
     """Write and print what was found so far."""
     outcome = Outcome.of(
         search.id, search.metric, search.higher, search.options.seed, search.space, study, counted(study)

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.common.errors import HydromelError
-from runner.config.instantiate import check_options
+from runner.config.schema import RunConfig
+from runner.config.validation import Section
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-Config = dict[str, Any]
+Values = dict[str, object]  # by dotted option
 _WHERE = "search.space"
 _NAME = re.compile(r"[\w./-]+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Interval:
+class Interval(Section):
     """Numbers from `low` to `high`, both among them; whole ones where `low`, `high` and `step` are.
 
     Attributes:
@@ -28,10 +28,10 @@ class Interval:
         step: values are `low`, `low` + step, ...; None: any number, or every whole one.
     """
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
-    step: float | None = None
+    step: int | float | None = None
 
     @property
     def whole(self) -> bool:
@@ -50,7 +50,7 @@ class Interval:
         if self.step <= 0 or not self.contains(self.high):
             raise HydromelError(f"{where}: high={self.high} is not low={self.low} and some steps of {self.step}")
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
             return False
         if self.whole and not isinstance(value, int):
@@ -58,7 +58,7 @@ class Interval:
         steps = 0.0 if self.step is None else (value - self.low) / self.step
         return abs(steps - round(steps)) < 1e-9
 
-    def probes(self) -> list[Any]:
+    def probes(self) -> list[object]:
         """Values that must be allowed if all are."""
         return [self.low, self.high]
 
@@ -69,21 +69,20 @@ class Interval:
             return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
         return FloatDistribution(self.low, self.high, self.log, self.step)
 
-    def encoded(self, value: Any) -> Any:
+    def encoded(self, value: object) -> object:
         return value
 
-    def decoded(self, drawn: Any) -> Any:
+    def decoded(self, drawn: object) -> object:
         return drawn
 
     def __str__(self) -> str:
         return f"from {self.low} to {self.high}" + ("" if self.step is None else f" in steps of {self.step}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choices:
+class Choices(Section):
     """One of a few values of any kind. The study knows lists and mappings as their JSON."""
 
-    choices: list[Any]
+    choices: list[object]
 
     def check(self, where: str) -> None:
         """Raises HydromelError for fewer than two values, or one that is there twice."""
@@ -91,21 +90,22 @@ class Choices:
         if len(set(known)) < max(2, len(known)):
             raise HydromelError(f"{where}: choices={self.choices}; give two values or more, each once")
 
-    def contains(self, value: Any) -> bool:
+    def contains(self, value: object) -> bool:
         return any(json.dumps(value) == json.dumps(one) for one in self.choices)
 
-    def probes(self) -> list[Any]:
+    def probes(self) -> list[object]:
         return self.choices
 
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
 
-        return CategoricalDistribution([self.encoded(one) for one in self.choices])
+        scalars: list[Any] = [self.encoded(choice) for choice in self.choices]
+        return CategoricalDistribution(scalars)
 
-    def encoded(self, value: Any) -> Any:
+    def encoded(self, value: object) -> object:
         return json.dumps(value) if isinstance(value, list | dict) else value
 
-    def decoded(self, drawn: Any) -> Any:
+    def decoded(self, drawn: object) -> object:
         return next(one for one in self.choices if json.dumps(self.encoded(one)) == json.dumps(drawn))
 
     def __str__(self) -> str:
@@ -120,7 +120,7 @@ class Space:
     groups: frozenset[str]
 
     @classmethod
-    def of(cls, node: Mapping[str, Any], groups: Mapping[str, Any]) -> Space:
+    def of(cls, node: Mapping[str, object], groups: Mapping[str, object]) -> Space:
         """What the config says: {option: {low: ..., high: ...} or {choices: [...]}}, options dotted or nested.
 
         Args:
@@ -132,8 +132,7 @@ class Space:
         dimensions: dict[str, Interval | Choices] = {}
         for key, one in _flat(node, ""):
             kind = Choices if "choices" in one else Interval
-            check_options(kind, one, f"{_WHERE}.{key}")
-            dimensions[key] = kind(**one)
+            dimensions[key] = kind.of(one, f"{_WHERE}.{key}")
             dimensions[key].check(f"{_WHERE}.{key}")
             if key in groups:
                 _check_names(key, dimensions[key])
@@ -146,32 +145,33 @@ class Space:
     def distributions(self) -> dict[str, BaseDistribution]:
         return {key: one.distribution() for key, one in self.dimensions.items()}
 
-    def values(self, params: Mapping[str, Any]) -> Config:
+    def values(self, params: Mapping[str, object]) -> Values:
         """What a trial's parameters are in the config."""
         return {key: one.decoded(params[key]) for key, one in self.dimensions.items()}
 
-    def params(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def params(self, values: Mapping[str, object]) -> dict[str, object]:
         """The other way round."""
         return {key: one.encoded(values[key]) for key, one in self.dimensions.items()}
 
-    def overrides(self, values: Mapping[str, Any]) -> tuple[list[str], Config]:
+    def overrides(self, values: Mapping[str, object]) -> tuple[list[str], Values]:
         """`GROUP=NAME` for the groups, and the values of options."""
         names = [f"{key}={_name(values[key])}" for key in self.dimensions if key in self.groups]
         return names, {key: value for key, value in values.items() if key not in self.groups}
 
-    def probes(self) -> Iterator[Config]:
+    def probes(self) -> Iterator[Values]:
         """Points of the space such that every name and every bound is in one of them."""
         probes = {key: one.probes() for key, one in self.dimensions.items()}
         for place in range(max(map(len, probes.values()))):
             yield {key: values[place % len(values)] for key, values in probes.items()}
 
-    def defaults(self, config: Config) -> Config:
+    def defaults(self, config: RunConfig) -> Values:
         """The values that `config` has.
 
         Raises:
             HydromelError: one that is not in the space.
         """
-        found = {key: config["choices"][key] if key in self.groups else at(config, key) for key in self.dimensions}
+        resolved = config.resolved
+        found = {key: config.choices[key] if key in self.groups else at(resolved, key) for key in self.dimensions}
         for key, value in found.items():
             if not self.dimensions[key].contains(value):
                 raise HydromelError(
@@ -181,15 +181,16 @@ class Space:
         return found
 
 
-def at(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key."""
-    value: Any = config
+def at(config: Mapping[str, object], key: str) -> object:
+    """Return the value at a dotted key."""
+    value: object = config
     for part in key.split("."):
+        assert isinstance(value, Mapping)
         value = value[part]
     return value
 
 
-def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _flat(node: Mapping[str, object], prefix: str) -> Iterator[tuple[str, Mapping[str, object]]]:
     """Dimensions by dotted key: mappings that say `choices`, `low` or `high`."""
     for key, one in node.items():
         if not isinstance(one, Mapping) or not one:
@@ -209,5 +210,5 @@ def _check_names(group: str, dimension: Interval | Choices) -> None:
             raise HydromelError(f"{_WHERE}.{group}: choices={dimension.choices}; names of {group}'s configs are needed")
 
 
-def _name(value: str | list[str]) -> str:
-    return value if isinstance(value, str) else f"[{','.join(value)}]"
+def _name(value: object) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from runner.common.errors import HydromelError
-from runner.sweeps.search.options import SearchOptions
+from runner.config.schema import SearchSettings
 from runner.sweeps.search.space import Space
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def storage_errors(where: str) -> Iterator[None]:
 
 
 def open_study(
-    url: str, name: str, options: SearchOptions, higher: bool, epochs: int, asked: Mapping[str, Any]
+    url: str, name: str, options: SearchSettings, higher: bool, epochs: int, asked: Mapping[str, object]
 ) -> Study:
     """The study called `name`, a new one or that of an earlier command; what was cut off then is begun anew.
 
@@ -76,7 +76,7 @@ def open_study(
     return study
 
 
-def ask(study: Study, options: SearchOptions, space: Space, defaults: Mapping[str, Any] | None) -> Trial:
+def ask(study: Study, options: SearchSettings, space: Space, defaults: Mapping[str, object] | None) -> Trial:
     """The next trial: the first has the `defaults`, others are drawn; after one that was cut off, its values again."""
     from optuna.trial import TrialState
 
@@ -101,7 +101,7 @@ def counted(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in cut]
 
 
-def _sampler(options: SearchOptions, place: int) -> BaseSampler:
+def _sampler(options: SearchSettings, place: int) -> BaseSampler:
     from optuna.samplers import RandomSampler, TPESampler
 
     seed = int(np.random.SeedSequence([options.seed, place]).generate_state(1)[0])
@@ -110,7 +110,7 @@ def _sampler(options: SearchOptions, place: int) -> BaseSampler:
     return TPESampler(seed=seed, n_startup_trials=options.startup_trials)
 
 
-def _pruner(options: SearchOptions, epochs: int) -> BasePruner:
+def _pruner(options: SearchSettings, epochs: int) -> BasePruner:
     from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner
 
     if options.pruner == "median":

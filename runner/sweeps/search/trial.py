@@ -8,12 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_json
-from runner.config.instantiate import build
 from runner.sweeps.process import end, end_with_us
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import DeliveryError, Tracker
@@ -73,12 +71,6 @@ def mark_pruned(folder: Path, evaluation: int, tracker: Tracker, say: Callable[[
         tracker.deliver(folder, final=True)
     except DeliveryError as error:
         say(f"warning: {error}; `hydromel-sync` delivers it")
-
-
-def tracker_of(config: dict[str, Any]) -> Tracker:
-    """The tracker that the runs have."""
-    tracker: Tracker = build(config["tracker"], "tracker", {}, config["plugins"])
-    return tracker
 
 
 def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) -> Iterator[float | None]:

@@ -13,11 +13,11 @@ from runner.advisor.speed_model import fitted, terms_of
 from runner.advisor.speed_probe import Candidate, Kind, Probe
 from runner.batching.shapes import Shapes
 from runner.common.errors import HydromelError
+from runner.components import optimizer_factory
 from runner.config.instantiate import build
-from runner.data.load import load_data
 from runner.model import build_model
 from runner.training.setup import build_optimizer
-from tests.helpers.composed import config, label_files
+from tests.helpers.composed import config, data_of, label_files, parts, run_config
 
 
 def random_shapes(n: int) -> Shapes:
@@ -44,16 +44,16 @@ def test_one_measurement_is_taken_to_go_with_places() -> None:
 
 
 def made(folder: Path, *overrides: str) -> tuple[Probe, dict[str, Candidate]]:
-    options = config(*label_files(folder), "encoder=conv", "encoder.filters=4", "cache_dir=null", *overrides)
-    task = build(options["task"], "task", {})
-    data = load_data(options, task)
+    options = run_config(*label_files(folder), "encoder=conv", "encoder.filters=4", "cache_dir=null", *overrides)
+    data = data_of(options)
     train = data.splits["train"]
-    model = build_model(options, task, data.vocabs, [])
+    model = build_model(parts(options), data.vocabs)
     candidates = {}
     for name in ("size1", "padmask", "packed", "bucketed", "same_length"):
         batching = build(config(f"batching={name}", "batching.batch_size=6")["batching"], "batching", {})
         candidates[name] = Candidate(batching, train, batching.updates(train.rows.host_lengths, 1, 0))
-    return Probe(model, task, build_optimizer(options, model), 5.0, False), candidates
+    optimizer = build_optimizer(optimizer_factory(options), model)
+    return Probe(model, parts(options).task, optimizer, 5.0, False), candidates
 
 
 def test_seconds_are_the_laws_sum_over_all_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

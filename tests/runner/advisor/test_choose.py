@@ -17,7 +17,7 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.experiment import run as experiment
-from tests.helpers.composed import config, run, tag_files
+from tests.helpers.composed import config, run, run_config, tag_files
 
 MODEL = ["encoder=conv", "encoder.filters=8", "embedding.size=8", "encoder.dropout=0.3", "baselines=false"]
 AUTO = ["batching=auto", "batching.probe_seconds=0.2", "batching.batch_size=8"]
@@ -129,7 +129,7 @@ def test_a_candidate_that_this_machine_cannot_run_is_not_chosen(
     monkeypatch.setattr(Probe, "_seconds", timed)
     options = [*tag_files(tmp_path), *MODEL, *AUTO, "train.max_updates=2", "batching.among=[packed,bucketed]"]
     said: list[str] = []
-    result = experiment.run_experiment(config(*options, "tracker=none"), tmp_path / "run", 0.0, said.append)
+    result = experiment.run_experiment(run_config(*options, "tracker=none"), tmp_path / "run", 0.0, said.append)
     assert result["advice"]["chosen"] == "bucketed"
     assert result["advice"]["not_run"] == {"packed": missing}
     assert any(f"; not run here: packed ({missing})" in line for line in said)

@@ -11,32 +11,31 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from runner.advisor.choose import memory_estimate
+from runner.advisor.choose import TrainingCost
 from runner.advisor.memory_estimate import Memory, MemoryEstimate, probe_rows
-from runner.config.instantiate import build
-from runner.data.load import arrange, load_data
+from runner.components import build_batching, optimizer_factory
+from runner.data.load import arrange
 from runner.interfaces import START
 from runner.model import build_model, parameter_count
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.training.loop import backward, evaluate
-from runner.training.setup import build_optimizer
-from tests.helpers.composed import config, label_files, tag_files
+from tests.helpers.composed import data_of, label_files, parts, run_config, tag_files
 
 TOLERANCE = 0.3
 
 
 def made(*overrides: str) -> tuple[MemoryEstimate, Any, Batch, list[Batch]]:
     """The estimate, the strategy, train (arranged) and the other splits."""
-    plain = config("cache_dir=null", *overrides)
+    composed = run_config("cache_dir=null", *overrides)
     torch.manual_seed(1)
-    task = build(plain["task"], "task", {})
-    data = load_data(plain, task)
-    model = build_model(plain, task, data.vocabs, [])
-    batching = build(plain["batching"], "batching", {})
-    estimate = memory_estimate(plain, task, data, model, build_optimizer)
+    data, made = data_of(composed), parts(composed)
+    model = build_model(made, data.vocabs)
+    batching: Any = build_batching(composed.batching, [])
+    cost = TrainingCost(optimizer_factory(composed), composed.train, composed.bf16)
+    estimate = cost.memory_estimate(made.task, data, model)
     others = [data.splits["valid"], data.splits["test"]]
-    return estimate, batching, arrange(plain, batching, data.splits["train"]), others
+    return estimate, batching, arrange(made, batching, data.splits["train"], composed.max_length), others
 
 
 def allocated(estimate: MemoryEstimate, *batches: Batch) -> int:

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 
 from runner.batching.micro_batch_shapes import evaluation_batches, micro_batches
-from runner.config.instantiate import build
-from runner.data.load import arrange, load_data
+from runner.components import build_batching
+from runner.data.load import arrange
 from runner.ragged.batch import Batch
-from tests.helpers.composed import config, label_files
+from tests.helpers.composed import data_of, label_files, parts, run_config
 
 
 def made(*overrides: str) -> tuple[Any, Batch, list[Batch]]:
     """Return the strategy, the arranged training set and the other splits."""
-    plain = config("cache_dir=null", *overrides)
-    data = load_data(plain, build(plain["task"], "task", {}))
-    batching = build(plain["batching"], "batching", {})
-    return batching, arrange(plain, batching, data.splits["train"]), [data.splits["valid"], data.splits["test"]]
+    composed = run_config("cache_dir=null", *overrides)
+    data, batching = data_of(composed), build_batching(composed.batching, [])
+    train = arrange(parts(composed), batching, data.splits["train"], None)
+    return batching, train, [data.splits["valid"], data.splits["test"]]
 
 
 @pytest.mark.parametrize("batching", ["padmask", "packed", "size1", "token_budget", "unmasked"])

@@ -13,23 +13,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
 from runner.cli.evaluate import main
 from runner.common import run_schema
+from runner.config.saved import write_config
 from runner.experiment.run import run_experiment
-from tests.helpers.composed import QUIET, config, label_files, tag_files
+from tests.helpers.composed import QUIET, label_files, run_config, tag_files
 
 SMALL = ("train.epochs=1", "train.max_updates=4", "dtype=float64", "baselines=false")
 
 
 def run_in(folder: Path, *overrides: str) -> Path:
     """A run's folder, as the command leaves it."""
-    plain = config(*QUIET, *SMALL, *overrides, f"runs_dir={folder}")
+    composed = run_config(*QUIET, *SMALL, *overrides, f"runs_dir={folder}")
     run = folder / "run"
     run.mkdir()
-    (run / run_schema.RESOLVED).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-    run_experiment(plain, run, 0.0, lambda line: None)
+    write_config(composed, run)
+    run_experiment(composed, run, 0.0, lambda line: None)
     return run
 
 

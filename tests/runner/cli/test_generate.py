@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from runner.cli.generate import main
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.config.saved import write_config
 from runner.experiment.run import run_experiment
 from runner.inference.generation import sampling
-from tests.helpers.composed import QUIET, config, label_files
+from tests.helpers.composed import QUIET, label_files, run_config
 
 SMALL = ("train.max_updates=30", "optimizer.lr=0.02", "train.epochs=9", "embedding.size=8", "baselines=false")
 SPLITS = ("train", "valid", "test")
@@ -30,10 +30,10 @@ TEXT = "the cat sat on the mat\nthe dog sat\na cat and a dog\n\nthe mat and the 
 
 def trained(folder: Path, *overrides: str) -> Path:
     """A run's folder, as the command leaves it."""
-    plain = config(*QUIET, *SMALL, *overrides, f"runs_dir={folder.parent}")
+    composed = run_config(*QUIET, *SMALL, *overrides, f"runs_dir={folder.parent}")
     folder.mkdir()
-    (folder / run_schema.RESOLVED).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-    run_experiment(plain, folder, 0.0, lambda line: None)
+    write_config(composed, folder)
+    run_experiment(composed, folder, 0.0, lambda line: None)
     return folder
 
 

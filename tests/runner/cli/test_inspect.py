@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from runner.cli.inspect import main
 from runner.common import run_schema
+from runner.config.saved import write_config
 from runner.experiment.run import run_experiment
 from runner.inference.inspection import properties, watch
 from runner.inference.inspection.reading import read
 from runner.inference.inspection.show import scaled
 from runner.inference.trained import Trained
 from runner.interfaces import START
-from tests.helpers.composed import QUIET, config, label_files
+from tests.helpers.composed import QUIET, label_files, run_config
 
 if TYPE_CHECKING:
     from selenium import webdriver
@@ -36,10 +36,10 @@ TEXT = 'He said "no (not yet)" to\nAnn.\n\n"Why, Bob?" </script><b>&amp;\n'
 
 def trained(folder: Path, *overrides: str) -> Path:
     """A run's folder, as the command leaves it."""
-    plain = config(*QUIET, "train.max_updates=4", "train.epochs=1", *overrides, f"runs_dir={folder.parent}")
+    composed = run_config(*QUIET, "train.max_updates=4", "train.epochs=1", *overrides, f"runs_dir={folder.parent}")
     folder.mkdir()
-    (folder / run_schema.RESOLVED).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-    run_experiment(plain, folder, 0.0, lambda line: None)
+    write_config(composed, folder)
+    run_experiment(composed, folder, 0.0, lambda line: None)
     return folder
 
 

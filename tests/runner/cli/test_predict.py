@@ -15,9 +15,10 @@ import yaml
 
 from runner.cli.predict import main
 from runner.common import run_schema
+from runner.config.saved import write_config
 from runner.experiment.run import run_experiment
 from runner.tracking import mlflow_store
-from tests.helpers.composed import QUIET, config, label_files, tag_files
+from tests.helpers.composed import QUIET, label_files, run_config, tag_files
 
 SMALL = ("train.epochs=3", "optimizer.lr=0.02", "batching.batch_size=16")
 PREDICT = [sys.executable, "-m", "runner.cli.predict"]
@@ -25,10 +26,10 @@ PREDICT = [sys.executable, "-m", "runner.cli.predict"]
 
 def trained(folder: Path, *overrides: str) -> None:
     """A run's folder, as the command leaves it."""
-    plain = config(*QUIET, *overrides, f"runs_dir={folder.parent}")
+    composed = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
     folder.mkdir()
-    (folder / run_schema.RESOLVED).write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
-    run_experiment(plain, folder, 0.0, lambda line: None)
+    write_config(composed, folder)
+    run_experiment(composed, folder, 0.0, lambda line: None)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from runner.common.errors import HydromelError
+from runner.components import build_batching
 from runner.config.instantiate import build
-from runner.data.load import load_data
 from runner.embeddings import char
 from runner.embeddings.char import CharConv, CharRnn, describe_characters, line_of_cuts
 from runner.layers.convolution import Convolution, side_by_side
@@ -24,7 +24,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.characters import spell
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.helpers.composed import config, run, tag_files
+from tests.helpers.composed import config, data_of, parts, run, run_config, tag_files
 from tests.helpers.contract import rows_of
 
 FORMS = ("a", "the", "ab", "abracadabra", "x", "the-end")
@@ -227,12 +227,12 @@ def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("batching", ["padmask", "packed", "unmasked"])
 def test_a_whole_update_asks_the_device_for_nothing(batching: str, tmp_path: Path) -> None:
     """Run from the split on, on the meta device, which has no values."""
-    plain = config(
+    composed = run_config(
         *tag_files(tmp_path), "embedding=word_char", f"batching={batching}", "encoder=conv", "cache_dir=null"
     )
-    task, strategy = (build(plain[name], name, {}) for name in ("task", "batching"))
-    data = load_data(plain, task)
-    model = build_model(plain, task, data.vocabs, []).to(META)
+    strategy: Any = build_batching(composed.batching, [])
+    data = data_of(composed)
+    model = build_model(parts(composed), data.vocabs).to(META)
     train, valid = (data.splits[name].to(META) for name in ("train", "valid"))
     batches = [*strategy.micro_batches(train, np.array([3, 0, 7, 5])), *strategy.evaluation(valid, 16)]
     assert len(batches) > 2

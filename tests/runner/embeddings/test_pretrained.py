@@ -12,6 +12,7 @@ import yaml
 
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
+from runner.components import optimizer_factory
 from runner.config.instantiate import build
 from runner.embeddings.pretrained import Vectors, describe_vectors, line_of
 from runner.embeddings.word import Word
@@ -19,7 +20,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
 from runner.training.setup import build_optimizer
-from tests.helpers.composed import config, run, tag_files
+from tests.helpers.composed import run, run_config, tag_files
 from tests.helpers.contract import rows_of
 
 CONFIG = Path(__file__).parents[3] / "configs/embedding/vectors.yaml"
@@ -97,7 +98,8 @@ def test_words_that_training_does_not_know_are_looked_up_or_unk(file: Path) -> N
 def after_updates(module: Vectors, updates: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     """Return how far SGD moves the file's rows and the learned rows, with a gradient of one everywhere."""
     before = module.rows.detach().clone(), module.own.detach().clone()
-    optimizer = build_optimizer(config("optimizer=sgd", "optimizer.lr=0.5", "optimizer.momentum=0.0"), module)
+    sgd = optimizer_factory(run_config("optimizer=sgd", "optimizer.lr=0.5", "optimizer.momentum=0.0"))
+    optimizer = build_optimizer(sgd, module)
     for _ in range(updates):
         looked_up(module, *range(7)).sum().backward()
         optimizer.step()
@@ -114,11 +116,11 @@ def test_the_files_vectors_learn_at_their_own_rate(file: Path, rate: float) -> N
 
 
 def test_groups_are_one_for_each_rate(file: Path) -> None:
-    plain = config("optimizer=adam", "optimizer.lr=0.01")
+    adam = optimizer_factory(run_config("optimizer=adam", "optimizer.lr=0.01"))
     both = torch.nn.ModuleList([torch.nn.Linear(2, 2), vectors(file, rate=0.5), vectors(file, rate=0.5)])
-    groups = build_optimizer(plain, both).param_groups
+    groups = build_optimizer(adam, both).param_groups
     assert [(group["initial_lr"], len(group["params"])) for group in groups] == [(0.01, 4), (0.005, 2)]
-    assert len(build_optimizer(plain, vectors(file, rate=0.0)).param_groups) == 1
+    assert len(build_optimizer(adam, vectors(file, rate=0.0)).param_groups) == 1
     assert sum(parameter.numel() for parameter in vectors(file, rate=0.0).parameters()) == 4 * 2  # frozen: not trained
 
 

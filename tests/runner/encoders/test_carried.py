@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from runner.common.errors import HydromelError
-from runner.config.instantiate import build
+from runner.components import build_batching
 from runner.data.load import arrange
 from runner.encoders.carried_state import detached, moved, select_state
 from runner.interfaces import START
+from runner.ragged.batch import Batch
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
-from tests.helpers.composed import config
+from tests.helpers.composed import parts, run_config
 
 STATE: Any = (np.array([3, 1]), [torch.arange(4.0).view(2, 2).requires_grad_(), (torch.ones(2, 0), None)])
 
@@ -52,7 +53,7 @@ def test_a_checkpoint_holds_arrays_of_the_host_too(tmp_path: Path) -> None:
 
 def test_a_transformer_over_a_stream_is_told_how_much_to_remember() -> None:
     stream = ["task=lm", "task.unit=stream", "batching=stream", "encoder=transformer"]
-    endless = config(*stream)
-    batching = build(endless["batching"], "batching", {})
+    endless = run_config(*stream)
+    batching, nothing = build_batching(endless.batching, []), cast(Batch, None)
     with pytest.raises(HydromelError, match=r"encoder\.memory=null: over a stream .* give encoder\.memory=N tokens"):
-        arrange(endless, batching, None)
+        arrange(parts(endless), batching, nothing, None)

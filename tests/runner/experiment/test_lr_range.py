@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from runner.cli import lr_range
+from runner.components import Components
 from runner.experiment.lr_range import DIVERGED, Range, measure, rising
 from runner.experiment.lr_range_run import stepper
 from runner.experiment.run import prepare, start_folder
-from runner.tracking.tracker import NoTracker
-from tests.helpers.composed import config, label_files
+from tests.helpers.composed import label_files, run_config
 
 QUIET = ("encoder=bow", "embedding.size=4", "cache_dir=null", "tracker=none", "batching.batch_size=8")
 
@@ -82,7 +82,7 @@ def test_what_is_read_off_a_curve() -> None:
 
 
 def test_every_update_has_its_rate_and_parts_keep_their_ratio(tmp_path: Path) -> None:
-    here = config(
+    here = run_config(
         *label_files(tmp_path, 30),
         *QUIET,
         "batching=padmask",
@@ -91,7 +91,7 @@ def test_every_update_has_its_rate_and_parts_keep_their_ratio(tmp_path: Path) ->
         "optimizer.momentum=0.0",
     )
     with start_folder(here, tmp_path / "run") as run:
-        training = prepare(here, run, 0.0, NoTracker(), lambda line: None)[0]
+        training = prepare(here, Components.of(here), run, 0.0, lambda line: None)[0]
         before = [group["rate"] for group in training.optimizer.param_groups]
         training.optimizer.add_param_group({"params": [], "rate": 0.25, "initial_lr": 1.0})
         step = stepper(training)

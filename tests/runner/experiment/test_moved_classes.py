@@ -15,7 +15,7 @@ import yaml
 from runner.common import run_schema
 from runner.common.class_names import registered, targets_in
 from runner.sweeps.jobs import folder_name
-from tests.helpers.composed import QUIET, config, run, tag_files
+from tests.helpers.composed import QUIET, run, run_config, tag_files
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["encoder=rnn", "encoder.hidden=4", "embedding.size=4", "train.epochs=1"]
@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, options: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("work") / "runs"
     for strategy in STRATEGIES:
         overrides = [*options, f"batching={strategy}", "sweep.id=s"]
-        run(folder / "s" / folder_name(config(*QUIET, *overrides)), *overrides)
+        run(folder / "s" / folder_name(run_config(*QUIET, *overrides)), *overrides)
     command("reporting.compare", ROOT, folder.parent, "s", "--no-mlflow", "--json", "before.json")
     return folder
 

@@ -15,8 +15,8 @@ from runner.batching.strategy import Batching
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
-from runner.data.load import load_data
-from tests.helpers.composed import config, label_files, run, tag_files
+from runner.config.schema import RunConfig
+from tests.helpers.composed import config, data_of, label_files, run, tag_files
 
 ROOT = Path(__file__).parents[3]
 SMALL = ("encoder=rnn", "encoder.hidden=4", "embedding.size=4", "train.epochs=2", "batching.batch_size=16")
@@ -52,7 +52,7 @@ def test_tokens_are_those_that_lay_in_memory(tmp_path: Path, strategy: str) -> N
     result = run(tmp_path / "run", *options)
     plain = config(*options, "cache_dir=null")
     batching: Batching = build(plain["batching"], "batching", {})
-    train = load_data(plain, build(plain["task"], "task", {})).splits["train"]
+    train = data_of(RunConfig.of(plain)).splits["train"]
     real = padded = updates = 0
     for epoch in range(2):
         for rows in batching.updates(train.rows.host_lengths, plain["seed"], epoch):
@@ -74,7 +74,7 @@ def test_times_by_length_cover_every_timed_update(tmp_path: Path) -> None:
     result = run(tmp_path / "run", *options, "train.warmup_updates=3")
     plain = config(*options, "cache_dir=null")
     batching: Batching = build(plain["batching"], "batching", {})
-    train = load_data(plain, build(plain["task"], "task", {})).splits["train"]
+    train = data_of(RunConfig.of(plain)).splits["train"]
     updates = [one for epoch in (0, 1) for one in batching.updates(train.rows.host_lengths, plain["seed"], epoch)]
     expected: dict[int, list[int]] = {}
     for rows in updates[3:]:
@@ -99,7 +99,7 @@ def test_characters_are_those_of_the_distinct_forms_of_each_batch(tmp_path: Path
     result = run(tmp_path / "run", *options)
     plain = config(*options, "cache_dir=null")
     batching: Batching = build(plain["batching"], "batching", {})
-    data = load_data(plain, build(plain["task"], "task", {}))
+    data = data_of(RunConfig.of(plain))
     forms, train, expected = data.vocabs["chars"].tokens, data.splits["train"], 0
     for epoch in range(2):
         for rows in batching.updates(train.rows.host_lengths, plain["seed"], epoch):
@@ -222,7 +222,7 @@ def test_a_cache_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
 
     def data() -> tuple[bool, list[int]]:
         plain = config(*options)
-        loaded = load_data(plain, build(plain["task"], "task", {}))
+        loaded = data_of(RunConfig.of(plain))
         return loaded.cached, loaded.splits["train"].features["words"].values.tolist()
 
     cached, ids = data()

@@ -17,10 +17,11 @@ from scipy import stats
 from runner.cli import train as command
 from runner.common import run_schema
 from runner.config.hashes import comparison_hash, config_hash, job_hash
+from runner.config.schema import RunConfig
 from runner.sweeps.jobs import Jobs, folder_name
 from runner.sweeps.order import reordered
 from runner.sweeps.repeat import spread
-from tests.helpers.composed import config
+from tests.helpers.composed import run_config
 
 QUIET = ["tracker=none", "run_plots=null", "cache_dir=null"]
 
@@ -43,9 +44,9 @@ def done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]
 
     written: dict[Path, dict[str, Any]] = {}
 
-    def write(plain: dict[str, Any], folder: Path) -> None:
+    def write(config: RunConfig, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        written[folder] = plain
+        written[folder] = config.resolved
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("runner.sweeps.jobs._in_fresh_process", run)
@@ -108,9 +109,9 @@ def test_what_is_not_swept_stays_where_it_is() -> None:
 
 
 def test_a_turn_changes_the_folders_name_alone() -> None:
-    first, second = config("turn=1"), config("turn=2", "repeat=3")
+    first, second = run_config("turn=1"), run_config("turn=2", "repeat=3")
     for hash_of in (config_hash, job_hash, comparison_hash):
-        assert hash_of(first) == hash_of(second)
+        assert hash_of(first.resolved) == hash_of(second.resolved)
     assert folder_name(second) == folder_name(first).replace("-s1-", "-s1-t2-") != folder_name(first)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from runner.components import optimizer_factory
 from runner.experiment import run as experiment
 from runner.tracking.run_folder import RunFolder
 from runner.training.averaged_sgd import AveragedSgd, averaged, observe
 from runner.training.checkpoint import save_checkpoint
 from runner.training.setup import build_optimizer
-from tests.helpers.composed import config, run
+from tests.helpers.composed import run, run_config
 
 
 def layer() -> nn.Linear:
@@ -36,10 +39,15 @@ def trained(module: nn.Linear, optimizer: torch.optim.Optimizer, updates: int, s
     return seen
 
 
+def built(*overrides: str) -> Callable[[torch.nn.Module], torch.optim.Optimizer]:
+    """What builds the configured optimiser over a module's parameters."""
+    return partial(build_optimizer, optimizer_factory(run_config(*overrides)))
+
+
 @pytest.mark.parametrize("start", [0, 1, 4, 9])
 def test_the_mean_is_that_of_the_iterates_after_the_start(start: int) -> None:
     module, plain = layer(), layer()
-    optimizer = build_optimizer(config("optimizer=asgd", "optimizer.lr=0.01", f"optimizer.t0={start}"), module)
+    optimizer = built("optimizer=asgd", "optimizer.lr=0.01", f"optimizer.t0={start}")(module)
     iterates = trained(module, optimizer, 9)
     expected = trained(plain, torch.optim.SGD(plain.parameters(), 0.01), 9)
     torch.testing.assert_close(iterates, expected, msg="training is plain SGD")
@@ -64,10 +72,10 @@ def trigger_of_awd_lstm(losses: list[float], nonmono: int) -> int | None:
 @pytest.mark.parametrize("patience", [0, 1, 2, 5])
 def test_averaging_is_triggered_by_what_awd_lstm_is(patience: int) -> None:
     rng, triggers = random.Random(1), set()
-    plain = config("optimizer=nt_asgd", f"optimizer.patience={patience}")
+    nt_asgd = built("optimizer=nt_asgd", f"optimizer.patience={patience}")
     for _ in range(60):
         losses = [10 / (1 + number) + rng.choice([0.0, 0.0, 0.0, 1.0, 3.0]) * rng.random() for number in range(12)]
-        optimizer = build_optimizer(plain, layer())
+        optimizer = nt_asgd(layer())
         assert isinstance(optimizer, AveragedSgd)
         found = None
         for place, loss in enumerate(losses):

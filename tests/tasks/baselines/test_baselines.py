@@ -11,14 +11,13 @@ import torch
 
 from runner.common.run_schema import RESULT_KEYS
 from runner.config.hashes import comparison_hash
-from runner.data.load import load_data
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tasks.baselines.baselines import linear_svm, most_frequent, token_rows, uniform
 from tasks.lm import Lm
 from tests.helpers.answer_batches import rows_of, words
-from tests.helpers.composed import config, label_files, run, tag_files
+from tests.helpers.composed import config, data_of, label_files, parts, run, run_config, tag_files
 from tests.helpers.counted_tags import most_frequent as slow_most_frequent
 from tests.helpers.counted_tags import noisy_tag_files
 from tests.helpers.published import DATA
@@ -116,10 +115,9 @@ def test_on_published_data(tmp_path: Path, dataset: str, name: str, quality: str
 @pytest.mark.data
 def test_wikitext2_is_as_perplexing_to_kenlm() -> None:
     """220.1386 for the same rows by KenLM (benchmarks/kneser_ney.py), whose vocabulary has one unknown word more."""
-    plain = config("task=lm", "dataset=wikitext2", f"data_dir={DATA}", "cache_dir=null")
-    task = Lm(**{key: value for key, value in plain["task"].items() if key != "_target_"})
-    data = load_data(plain, task)
-    found = task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
+    composed = run_config("task=lm", "dataset=wikitext2", f"data_dir={DATA}", "cache_dir=null")
+    data = data_of(composed)
+    found = parts(composed).task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
     assert found["kneser_ney"]["perplexity"] == pytest.approx(220.1386, rel=1e-5)
     assert 180 < found["kneser_ney_cache"]["perplexity"] < 195
 

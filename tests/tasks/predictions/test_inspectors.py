@@ -20,6 +20,8 @@ from runner.config.instantiate import build
 from runner.inference.predictions import predict
 from runner.interfaces import Predictions
 from runner.text.vocab import Vocab
+from runner.training.loop import fit
+from runner.training.state import Training
 from tasks.metrics.metrics import SpanMetric
 from tasks.predictions.inspectors import LabelInspector, TagInspector, token_texts
 from tasks.predictions.span_listing import SHOWN, Listing
@@ -206,14 +208,13 @@ def test_none_are_written_if_none_are_wanted_nor_by_a_language_model(tmp_path: P
 def test_a_data_set_that_changed_meanwhile_costs_the_files_not_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files, other = tag_files(tmp_path), tmp_path / "other"
-    other.mkdir()
-    tag_files(other, seed=2)
+    files = tag_files(tmp_path)
 
-    def rebuilt(node: dict[str, Any], where: str, runtime: dict[str, Any], plugins: list[str]) -> Any:
-        return build(node | {"data_dir": str(other)}, where, runtime, plugins)
+    def fit_while_the_files_change(training: Training) -> None:
+        fit(training)
+        tag_files(tmp_path, seed=2)
 
-    monkeypatch.setattr("runner.inference.predictions.build", rebuilt)
+    monkeypatch.setattr("runner.experiment.run.fit", fit_while_the_files_change)
     run(tmp_path / "run", *files, *SMALL)
     assert caplog.messages == [
         "the predictions of test are not written: dataset=wnut17 has changed since the start of the run"

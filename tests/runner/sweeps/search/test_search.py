@@ -133,7 +133,7 @@ def test_the_best_config_adds_to_the_experiment_what_the_command_and_the_trial_c
     assert run_search(options[:-2], [str(mine)]) == 0
     best = found(here)["best"]["values"]
     (here / "runs/s/experiment/own.yaml").write_text(text, encoding="utf-8")
-    config = compose_config(["experiment=best"], here / "runs/s")
+    config = compose_config(["experiment=best"], here / "runs/s").resolved
     assert config["search"] is None
     assert config["predictions"] is True
     assert config["choices"]["batching"] == "padmask"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from runner.common.errors import HydromelError
-from runner.sweeps.search.check import check_config
-from runner.sweeps.search.options import SearchOptions
+from runner.components import Components
+from runner.sweeps.search.search import Search
 from runner.sweeps.search.space import Choices, Interval, Space
-from tests.helpers.composed import config
+from tests.helpers.composed import run_config
 
 GROUPS = {"encoder": "rnn", "features": "words"}
 
@@ -87,7 +87,7 @@ def test_a_space_that_cannot_be_searched_is_told_in_one_line(node: dict[str, Any
 
 
 def test_defaults_outside_of_the_space_are_told() -> None:
-    here = config("encoder=bow")
+    here = run_config("encoder=bow")
     space = Space(
         {"optimizer.lr": Interval(low=0.1, high=1.0), "encoder": Choices(choices=["rnn", "bow"])},
         frozenset({"encoder"}),
@@ -110,10 +110,10 @@ def test_defaults_outside_of_the_space_are_told() -> None:
         ("batching.plan.batch_size=x", "batching.plan.batch_size='x'"),
     ],
 )
-def test_a_config_is_checked_without_building_it(override: str, said: str) -> None:
-    check_config(config("encoder=rnn", "batching=padmask"))
+def test_a_config_is_checked_before_data_is_read(override: str, said: str) -> None:
+    Components.of(run_config("encoder=rnn", "batching=padmask"))
     with pytest.raises(HydromelError) as error:
-        check_config(config("encoder=rnn", "batching=padmask", override))
+        Components.of(run_config("encoder=rnn", "batching=padmask", override))
     assert said in str(error.value)
 
 
@@ -129,5 +129,5 @@ def test_a_config_is_checked_without_building_it(override: str, said: str) -> No
 )
 def test_options_of_a_search_are_checked(override: str, said: str) -> None:
     with pytest.raises(HydromelError) as error:
-        SearchOptions.of(config("search=optuna", override)["search"])
+        Search.of(["search=optuna", override], [])
     assert said in str(error.value)

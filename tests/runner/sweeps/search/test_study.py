@@ -11,21 +11,23 @@ import pytest
 from optuna.trial import TrialState
 
 from runner.common.errors import HydromelError
-from runner.sweeps.search.options import SearchOptions
+from runner.config.schema import SearchSettings
 from runner.sweeps.search.space import Space
 from runner.sweeps.search.study import ask, counted, open_study, storage_errors
-from tests.helpers.composed import config
+from tests.helpers.composed import run_config
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 SPACE = Space.of({"x": {"low": 0.0, "high": 1.0}, "kind": {"choices": ["a", "b", [1]]}}, {})
 ASKED = {"config": "c", "space": "s"}
 
 
-def options(*overrides: str) -> SearchOptions:
-    return SearchOptions.of(config("search=optuna", *overrides)["search"])
+def options(*overrides: str) -> SearchSettings:
+    settings = run_config("search=optuna", *overrides).search
+    assert settings is not None
+    return settings
 
 
-def opened(file: Path, of: SearchOptions) -> optuna.Study:
+def opened(file: Path, of: SearchSettings) -> optuna.Study:
     return open_study(f"sqlite:///{file}", "s", of, True, 8, ASKED)
 
 
@@ -33,7 +35,7 @@ def quality(values: dict[str, Any]) -> float:
     return float(-abs(values["x"] - 0.3) - (values["kind"] != "b"))
 
 
-def drawn(file: Path, of: SearchOptions, count: int, cut: set[int] = frozenset()) -> list[dict[str, Any]]:  # type: ignore[assignment]
+def drawn(file: Path, of: SearchSettings, count: int, cut: set[int] = frozenset()) -> list[dict[str, Any]]:  # type: ignore[assignment]
     """Parameters of the trials that count; after those at the places in `cut` were asked for, the process died."""
     died: set[int] = set()
     study = opened(file, of)
@@ -83,7 +85,7 @@ def test_the_first_trial_has_the_defaults_even_if_it_was_cut_off(tmp_path: Path)
     assert ask(study, of, SPACE, defaults).params != defaults
 
 
-def prunes(of: SearchOptions, curves: list[list[float]], higher: bool) -> list[int | None]:
+def prunes(of: SearchSettings, curves: list[list[float]], higher: bool) -> list[int | None]:
     """At which evaluation each of these curves is ended."""
     study, ends = open_study("sqlite:///:memory:", "s", of, higher, 8, ASKED), []
     for one in curves:

@@ -1,0 +1,123 @@
+"""A JSON schema of the config, by which an editor completes and checks YAML files: `hydromel --schema FILE`.
+
+It is made of the typed config, of the constructors that `configs/` name, and of the comments there. Files may give some
+of the options only, so none is required.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, TypeAdapter
+from pydantic_core import SchemaError
+
+from runner.common.class_names import TARGET, registered
+from runner.config.instantiate import GIVEN, locate, signed
+from runner.config.schema import RunConfig, SearchSettings
+
+Schema = dict[str, object]
+_LEFT_OPEN = {"type": "string", "pattern": r"^(\$\{.*\}|\?\?\?)$"}  # an interpolation, or a value to be given
+_NODES = ("task", "dataset", "embedding", "encoder", "batching", "optimizer", "schedule", "tracker", "run_plots")
+_COMMENTED = re.compile(r"^(?P<indent> *)(?P<key>\w+):.*?\s#\s(?P<comment>.+)$")
+
+
+def config_schema() -> Schema:
+    """Return the schema of a file that composes into a config, and of a run's resolved.yaml."""
+    whole = RunConfig.model_json_schema()
+    definitions = {name: _section(part, name) for name, part in whole.get("$defs", {}).items()}
+    properties: dict[str, object] = {}
+    for name, schema in whole["properties"].items():
+        properties[name] = _described(_or_open(schema), _comments("train.yaml").get(name))
+    for role in (*_NODES, "features"):
+        definitions[role] = _node(role)  # also by itself: a file of a group is checked by FILE#/$defs/GROUP
+        properties[role] = {"$ref": f"#/$defs/{role}"}
+    properties["features"] = {"type": "object", "additionalProperties": properties["features"]}
+    properties |= {"defaults": {"type": "array"}, "hydra": {"type": "object"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Hydromel",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+        "$defs": definitions,
+    }
+
+
+def _section(schema: Mapping[str, object], name: str) -> Schema:
+    """Return the schema of a section, of which a file may give some options only."""
+    file, depth = ("search/optuna.yaml", 0) if name == SearchSettings.__name__ else ("train.yaml", 2)
+    comments = _comments(file, depth)
+    options = schema["properties"]
+    assert isinstance(options, Mapping)
+    described = {key: _described(_or_open(option), comments.get(key)) for key, option in options.items()}
+    return {"type": "object", "properties": described, "additionalProperties": False}
+
+
+def _node(role: str) -> Schema:
+    """Return the schema of a node: the options of the classes that are registered for its role.
+
+    A class of a plugin may have others.
+    """
+    targets = sorted(registered(role).values())
+    options: dict[str, list[Schema]] = {}
+    for target in targets:
+        for name, schema in _options(target, role).items():
+            schemas = options.setdefault(name, [])
+            schemas += [schema] if schema not in schemas else []
+    comments = _comments_of(role)
+    properties = {name: _described(_or_open(*schemas), comments.get(name)) for name, schemas in sorted(options.items())}
+    known = {TARGET: {"enum": targets}, "name": {"type": "string"}, "defaults": {"type": "array"}} | properties
+    plugin = {"type": "object", "properties": {TARGET: {"not": {"enum": targets}}}, "required": [TARGET]}
+    return {"anyOf": [{"type": "object", "properties": known, "additionalProperties": False}, plugin, {"type": "null"}]}
+
+
+def _options(target: str, role: str) -> dict[str, Schema]:
+    """Return the schema of each option of a class; an option that takes nodes is left open."""
+    found = locate({TARGET: target}, role, ())
+    hints = get_type_hints(signed(found), include_extras=True)
+    names = [name for name in inspect.signature(found).parameters if name not in GIVEN.get(role, ())]
+    return {name: _of_annotation(hints[name]) if name in hints else {} for name in names}
+
+
+def _of_annotation(annotation: Any) -> Schema:
+    try:
+        adapter = TypeAdapter[object](annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        schema = adapter.json_schema()
+    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema, SchemaError):
+        return {}
+    return {} if "$defs" in schema else schema
+
+
+def _or_open(*schemas: Schema) -> Schema:
+    """Return a schema that also allows a value that is left open; one of no schema, {}, allows anything."""
+    return {} if {} in schemas else {"anyOf": [*schemas, _LEFT_OPEN]}
+
+
+def _described(schema: Schema, comment: str | None) -> Schema:
+    return schema if comment is None else {"description": comment, **schema}
+
+
+def _comments_of(role: str) -> dict[str, str]:
+    """Return the comment on each option of a role; of several the one in the first file by name."""
+    names = sorted(entry.name for entry in _entries(role))
+    comments: dict[str, str] = {}
+    for name in names:
+        comments = _comments(f"{role}/{name}") | comments
+    return comments
+
+
+def _entries(role: str) -> Iterable[Traversable]:
+    folder = files("configs").joinpath(role)
+    return folder.iterdir() if folder.is_dir() else ()
+
+
+def _comments(file: str, depth: int = 0) -> dict[str, str]:
+    """Return the comment on each option of a YAML file that is indented by `depth` spaces."""
+    lines = files("configs").joinpath(file).read_text(encoding="utf-8").splitlines()
+    found = [match for match in map(_COMMENTED.match, lines) if match is not None and len(match["indent"]) == depth]
+    return {match["key"]: match["comment"].strip() for match in found}

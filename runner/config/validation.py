@@ -1,0 +1,118 @@
+"""Sections of a config as pydantic models. A mistake is told in one line: the key, its value, what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from runner.common.errors import HydromelError, did_you_mean
+
+MISSING = "???"  # OmegaConf's mark of a value that the user has to give
+_UNKNOWN, _NOT_GIVEN = "extra_forbidden", "missing"  # pydantic's names of mistakes
+_KINDS = (_UNKNOWN, _NOT_GIVEN)
+
+
+class Section(BaseModel):
+    """A section of the config: its fields are the schema. Types are strict (a bool is no int), unknown keys refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def of(cls, options: Mapping[str, object], where: str = "") -> Self:
+        """Return the section that `options` describe.
+
+        Args:
+            options: plain values by key.
+            where: the section's own key, for messages; empty for the top level.
+
+        Raises:
+            HydromelError: an unknown key, a missing one, or a value of the wrong type or range.
+        """
+        try:
+            return cls.model_validate(_given(cls, options))
+        except ValidationError as error:
+            raise HydromelError(_first_mistake(cls, error, options, where)) from error
+
+
+def unknown_option(name: str, allowed: Iterable[str], where: str) -> str:
+    """Return the message for a key that is none of `allowed` in the section `where`."""
+    options = list(allowed)
+    return f"{dotted(where, name)}: unknown option{did_you_mean(name, options)} Allowed: {', '.join(options)}"
+
+
+def missing_option(name: str, where: str) -> str:
+    """Return the message for a key without a value in the section `where`."""
+    return f"{dotted(where, name)} is missing; give {dotted(where, name)}=VALUE"
+
+
+def bad_value(where: str, value: object, error: ValidationError) -> str:
+    """Return the message for the value at the key `where`; a union says each of its reasons once."""
+    return _bad_value(where, value, (detail["msg"] for detail in error.errors()))
+
+
+def dotted(where: str, name: str) -> str:
+    """Return the full key of the option `name` in the section `where`."""
+    return f"{where}.{name}" if where else name
+
+
+def _bad_value(where: str, value: object, reasons: Iterable[str]) -> str:
+    return f"{where}={value!r}: {'; '.join(dict.fromkeys(reasons))}"
+
+
+def _given(section: type[BaseModel], options: Mapping[str, object]) -> dict[str, object]:
+    """Return the options that have a value, also within the sections of this section."""
+    given = {key: value for key, value in options.items() if value != MISSING}
+    for key, inner in _sections_in(section).items():
+        if isinstance(value := given.get(key), Mapping):
+            given[key] = _given(inner, value)
+    return given
+
+
+def _sections_in(section: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the fields that are sections themselves, optional ones too."""
+    found = {}
+    for name, field in section.model_fields.items():
+        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found[name] = kind
+    return found
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """What pydantic says of one key of a section, or of a section within it."""
+
+    rank: tuple[int, int]  # mistakes of the outer section come first; unknown keys, then missing ones, then values
+    section: type[BaseModel]
+    where: str  # the key of that section
+    name: str
+    value: object
+    reason: str
+
+    @classmethod
+    def of(cls, section: type[BaseModel], detail: ErrorDetails, options: Mapping[str, object], where: str) -> _Mistake:
+        name, *inside = map(str, detail["loc"])
+        value, depth = options.get(name), 0
+        while inside and isinstance(value, Mapping) and (inner := _sections_in(section).get(name)) is not None:
+            section, where, depth = inner, dotted(where, name), depth + 1
+            name, *inside = inside
+            value = value.get(name)
+        kind = _KINDS.index(detail["type"]) if detail["type"] in _KINDS else len(_KINDS)
+        reason = detail["msg"].partition(" or instance of ")[0]  # no user makes instances
+        return cls((depth, kind), section, where, name, value, reason)
+
+
+def _first_mistake(section: type[BaseModel], error: ValidationError, options: Mapping[str, object], where: str) -> str:
+    """Return the message for the mistake that is told first."""
+    mistakes = [_Mistake.of(section, detail, options, where) for detail in error.errors()]
+    first = min(mistakes, key=lambda mistake: mistake.rank)
+    if first.rank[1] == _KINDS.index(_UNKNOWN):
+        return unknown_option(first.name, first.section.model_fields, first.where)
+    if first.rank[1] == _KINDS.index(_NOT_GIVEN):
+        return missing_option(first.name, first.where)
+    same = [mistake.reason for mistake in mistakes if (mistake.where, mistake.name) == (first.where, first.name)]
+    return _bad_value(dotted(first.where, first.name), first.value, same)
