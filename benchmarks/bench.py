@@ -34,9 +34,8 @@ from training_runs import cost_of_run
 from training_steps import hand_step, our_step
 from word_lm_peer import example_step
 
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, missing_kernel
 from runner.common.files import write_text
-from runner.profiling.kernels import missing_kernel
 from runner.tracking.provenance import cpu_name, git_commit
 
 WARM_UP = 2  # rounds

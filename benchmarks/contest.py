@@ -21,9 +21,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, missing_kernel
 from runner.profiling.accounting import Memory
-from runner.profiling.kernels import KernelWatch, missing_kernel
+from runner.profiling.kernels import KernelWatch
 
 Step = Callable[[int], tuple[Tensor, int, int]]  # number of an update -> its loss, its real tokens, places of padding
 Clock = Literal["seconds", "cpu_seconds"]

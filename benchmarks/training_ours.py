@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from runner.components import ModelParts, build_batching, optimizer_factory
+from runner.components.model_parts import ModelParts
+from runner.components.run_components import build_batching, optimizer_factory
 from runner.config.compose import compose_config
 from runner.config.schema import RunConfig
 from runner.data.load import arrange, load_data

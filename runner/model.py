@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from runner.components import ModelParts
+from runner.components.model_parts import ModelParts
 from runner.interfaces import State
 from runner.layers.dropout import numbered
 from runner.ragged.batch import Batch

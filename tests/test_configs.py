@@ -13,7 +13,7 @@ import yaml
 from torch import nn
 
 from runner.batching.auto import Auto
-from runner.components import Components
+from runner.components.run_components import Components
 from runner.config.instantiate import build
 from runner.config.saved import locate_classes
 from runner.config.schema import RunConfig

@@ -23,7 +23,7 @@ SHARED = "runner.common.command_line runner.common.errors runner.common.run_sche
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
 # Only what stands above in this table can be named, so packages are in no circles. `runner.interfaces`,
-# `runner.components`, `runner.model` and `tasks.targets` are modules that stand lower than the packages beside them,
+# `runner.model` and `tasks.targets` are modules that stand lower than the packages beside them,
 # and have layers of their own.
 LAYERS = {
     "runner": "",
@@ -205,7 +205,7 @@ def test_nothing_is_imported_in_circles() -> None:
 
 
 def test_no_module_lies_about_and_no_package_is_crowded() -> None:
-    assert set(within("runner")) == {"runner.interfaces", "runner.components", "runner.model"}
+    assert set(within("runner")) == {"runner.interfaces", "runner.model"}
     assert set(within("tasks")) == {"tasks.classify", "tasks.lm", "tasks.tag", "tasks.targets"}
     assert set(within("reporting")) == {"reporting.compare"}
     for package in (name for name in MODULES if is_package(name)):

@@ -13,7 +13,7 @@ from runner.advisor.advisor import advise, sentence, settled
 from runner.advisor.memory_estimate import MemoryEstimate
 from runner.advisor.speed_probe import Probe
 from runner.batching.auto import Auto
-from runner.components import Components
+from runner.components.run_components import Components
 from runner.config.instantiate import Factory
 from runner.config.schema import RunConfig, TrainSettings
 from runner.data.numericalize import Data

@@ -21,12 +21,12 @@ from runner.batching.shapes import Shapes, Updates, in_blocks
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
+from runner.common.errors import missing_kernel
 from runner.data.truncation import truncate
 from runner.interfaces import START, Head, Metric, Task
 from runner.layers.attention import attends
 from runner.layers.chunked_softmax import Chunked
 from runner.model import Model
-from runner.profiling.kernels import missing_kernel
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged

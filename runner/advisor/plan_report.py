@@ -21,7 +21,8 @@ from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.arrays import FloatArray
 from runner.common.errors import HydromelError
-from runner.components import ModelParts, build_batching, optimizer_factory
+from runner.components.model_parts import ModelParts
+from runner.components.run_components import build_batching, optimizer_factory
 from runner.config.schema import RunConfig, name_of
 from runner.data.load import arrange, describe_data, load_data
 from runner.data.numericalize import TARGET, Data

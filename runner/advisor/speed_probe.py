@@ -21,10 +21,10 @@ from runner.batching.shapes import Shapes, Updates, joined
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.arrays import FloatArray, IntArray
+from runner.common.errors import missing_kernel
 from runner.interfaces import START, Head, Task
 from runner.layers.attention import attends
 from runner.model import Model, device_of
-from runner.profiling.kernels import missing_kernel
 from runner.ragged.batch import Batch
 from runner.training.loop import backward
 

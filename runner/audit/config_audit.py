@@ -25,7 +25,8 @@ from runner.audit.tracing.observe import Setting, observe
 from runner.batching.auto import Auto
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
-from runner.components import ModelParts, build_batching
+from runner.components.model_parts import ModelParts
+from runner.components.run_components import build_batching
 from runner.config.schema import Node, RunConfig, name_of
 from runner.data.load import arrange, load_data
 from runner.data.numericalize import Data

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, missing_kernel, no_kernel
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
@@ -77,6 +77,10 @@ def exit_code(work: Callable[[], int]) -> int:
         return work()
     except HydromelError as error:
         return failed(str(error))
+    except RuntimeError as error:
+        if not (missing := missing_kernel(error)):
+            raise
+        return failed(no_kernel(missing))
     except BrokenPipeError:
         return CLOSED_PIPE
     except KeyboardInterrupt:

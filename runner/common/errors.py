@@ -3,6 +3,16 @@
 import difflib
 from collections.abc import Iterable
 
+# what torch says of a kernel that was not built for this processor or this arithmetic
+_MISSING = (
+    "could not create a primitive descriptor",
+    "not implemented for 'Half'",
+    "not implemented for 'BFloat16'",
+    "needs the cpu support",
+    "No available kernel",
+    "no kernel image is available",
+)
+
 
 class HydromelError(Exception):
     """Bad input. Commands print its message as one line and exit with code 1, without a traceback."""
@@ -28,4 +38,19 @@ def unknown(what: str, got: str, allowed: Iterable[str], where: str) -> Hydromel
     options = sorted(allowed)
     return HydromelError(
         f"{what} '{got}' is unknown ({where}){did_you_mean(got, options)} Allowed: {', '.join(options) or 'none'}"
+    )
+
+
+def missing_kernel(error: BaseException) -> str:
+    """Return what torch says of a kernel that this machine lacks, in a sentence; empty for any other error."""
+    if not isinstance(error, RuntimeError) or not any(words in str(error) for words in _MISSING):
+        return ""
+    return str(error).splitlines()[0].split(". ")[0].rstrip(".")
+
+
+def no_kernel(missing: str) -> str:
+    """Return the line of a command that cannot go on for a `missing_kernel`."""
+    return (
+        f"this machine has no kernel for what the model computes ({missing}); use another precision "
+        "(precision=float32) or another module"
     )

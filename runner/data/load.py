@@ -8,7 +8,7 @@ from runner.batching.auto import Auto
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
-from runner.components import ModelParts
+from runner.components.model_parts import ModelParts
 from runner.data.numericalize import Data, load
 from runner.data.truncation import Truncation
 from runner.ragged.batch import Batch

@@ -17,7 +17,7 @@ import yaml
 
 from runner.common.command_line import failed, interrupt
 from runner.common.console import say
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, missing_kernel, no_kernel
 from runner.common.run_schema import RESOLVED, unbeaten_baselines
 from runner.config.schema import RunConfig
 
@@ -44,14 +44,10 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:
-        from runner.profiling.kernels import missing_kernel
         from runner.training.out_of_memory import ran_out
 
         if missing := missing_kernel(error):
-            return failed(
-                f"this machine has no kernel for what the model computes ({missing}); use precision=float32, or "
-                f"another module; what was done is kept in {folder}"
-            )
+            return failed(f"{no_kernel(missing)}; what was done is kept in {folder}")
         if not ran_out(error):
             raise
         return failed(f"out of memory ({str(error).strip().splitlines()[0]}); what was done is kept in {folder}")

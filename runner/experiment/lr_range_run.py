@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from runner.common.arrays import IntArray
-from runner.components import Components
+from runner.components.run_components import Components
 from runner.config.schema import RunConfig
 from runner.experiment.lr_range import Floats, Range, measure
 from runner.experiment.run import prepare, start_folder

@@ -14,7 +14,7 @@ from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common import run_schema
 from runner.common.errors import HydromelError
-from runner.components import Components, build_batching
+from runner.components.run_components import Components, build_batching
 from runner.config.hashes import name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig, name_of
@@ -29,6 +29,7 @@ from runner.interfaces import Head
 from runner.model import Model, build_model
 from runner.profiling.accounting import Clock, Memory
 from runner.profiling.energy import EnergyMeter
+from runner.profiling.kernels import warn_if_slow
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.tracking.run_folder import RunFolder
@@ -152,6 +153,8 @@ def _prepare_machine(config: RunConfig) -> torch.device:
     device = choose_device(config.device, config.precision, config.dtype)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.precision == "bf16" and device.type == "cpu":
+        warn_if_slow(torch.bfloat16)
     choose_matmul(config.matmul)
     choose_malloc(config.malloc)
     torch.manual_seed(config.seed)

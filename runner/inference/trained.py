@@ -20,7 +20,7 @@ from runner.batching.plan import by_length
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
-from runner.components import ModelParts
+from runner.components.model_parts import ModelParts
 from runner.config.saved import saved_model
 from runner.config.schema import Dtype, Malloc
 from runner.data.numericalize import TARGET, columns_of

@@ -27,16 +27,6 @@ Support = Literal["training", "inference", "none"]
 HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FLOAT32_LSTM = "LSTM in float32"  # what `Recurrence` computes where autocast would choose a kernel that is not there
 
-# what torch says of a kernel that was not built for this processor or this arithmetic
-_MISSING = (
-    "could not create a primitive descriptor",
-    "not implemented for 'Half'",
-    "not implemented for 'BFloat16'",
-    "needs the cpu support",
-    "No available kernel",
-    "no kernel image is available",
-)
-
 _FUSED_RNN = "mkldnn_rnn_layer"  # its second argument are input-to-hidden weights, which tell layers apart
 _NAMED = "_record_function_enter_new"  # its first argument names what several kernels compute together
 _KERNELS = {
@@ -135,13 +125,6 @@ def _product_seconds(dtype: torch.dtype) -> float:
         left @ right
         seconds.append(time.perf_counter() - start)
     return median(seconds[1:])
-
-
-def missing_kernel(error: BaseException) -> str:
-    """Return what torch says of a kernel that this machine lacks, in a sentence; empty for any other error."""
-    if not isinstance(error, RuntimeError) or not any(words in str(error) for words in _MISSING):
-        return ""
-    return str(error).splitlines()[0].split(". ")[0].rstrip(".")
 
 
 def describe_machine(device: torch.device) -> dict[str, object]:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from runner.components import Components
+from runner.components.run_components import Components
 from runner.experiment.run import prepare, start_folder
 from runner.interfaces import START, Head
 from runner.ragged.ragged import Ragged

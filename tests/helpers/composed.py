@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from runner.components import ModelParts
+from runner.components.model_parts import ModelParts
 from runner.config.compose import compose_config
 from runner.config.schema import ModelConfig, RunConfig
 from runner.data.load import load_data

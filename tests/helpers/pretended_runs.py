@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runner.components import Components
+from runner.components.run_components import Components
 from runner.config.schema import RunConfig
 from runner.encoders.identity import NoContext
 from runner.experiment import run as experiment

@@ -26,7 +26,7 @@ from runner.audit.tracing.alignment import differences, worst_difference
 from runner.audit.tracing.interventions import is_used
 from runner.audit.tracing.module_state import Mode, seeded, unchanged
 from runner.audit.tracing.observe import Observation, Setting, Subject, observe
-from runner.profiling.kernels import missing_kernel
+from runner.common.errors import missing_kernel
 
 Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -14,7 +14,7 @@ from runner.audit.checks.variations import Company
 from runner.audit.tracing.alignment import worst_difference
 from runner.audit.tracing.observe import Observation, Setting, Subject, observe
 from runner.audit.tracing.precision import narrowest
-from runner.profiling.kernels import missing_kernel
+from runner.common.errors import missing_kernel
 
 
 @dataclass(frozen=True)

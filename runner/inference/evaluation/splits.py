@@ -14,7 +14,7 @@ from runner.batching.auto import Auto
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError, unknown
-from runner.components import build_batching
+from runner.components.run_components import build_batching
 from runner.config.saved import saved_node
 from runner.config.schema import Dtype
 from runner.data.numericalize import TARGET, columns_of

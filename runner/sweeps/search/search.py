@@ -14,7 +14,7 @@ from runner.common.command_line import exit_code
 from runner.common.console import say
 from runner.common.errors import HydromelError
 from runner.common.run_schema import higher_is_better
-from runner.components import Components, Plots
+from runner.components.run_components import Components, Plots
 from runner.config.compose import compose_from
 from runner.config.hashes import job_hash
 from runner.config.instantiate import build

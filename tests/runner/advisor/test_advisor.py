@@ -13,7 +13,7 @@ from runner.advisor.speed_model import fitted, terms_of
 from runner.advisor.speed_probe import Candidate, Kind, Probe
 from runner.batching.shapes import Shapes
 from runner.common.errors import HydromelError
-from runner.components import optimizer_factory
+from runner.components.run_components import optimizer_factory
 from runner.config.instantiate import build
 from runner.model import build_model
 from runner.training.setup import build_optimizer

@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from runner.advisor.choose import TrainingCost
 from runner.advisor.memory_estimate import Memory, MemoryEstimate, probe_rows
-from runner.components import build_batching, optimizer_factory
+from runner.components.run_components import build_batching, optimizer_factory
 from runner.data.load import arrange
 from runner.interfaces import START
 from runner.model import build_model, parameter_count

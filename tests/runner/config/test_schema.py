@@ -152,8 +152,8 @@ def test_the_json_schema_tells_mistakes_and_speaks_by_the_comments(schema: dict[
     assert fits({"encoder": own}, schema, schema), "a plugin's class has options of its own"
     for wrong in ({"seeed": 1}, {"seed": "x"}, {"train": {"epoch": 3}}, {"encoder": {"hiden": 3}}):
         assert not fits(plain | wrong, schema, schema), wrong
-    assert schema["properties"]["seed"]["description"].startswith("fixes initial weights")
-    assert schema["$defs"]["TrainSettings"]["properties"]["epochs"]["description"] == "passes over the training rows"
+    assert schema["properties"]["seed"]["description"].startswith("Random seed")
+    assert schema["$defs"]["TrainSettings"]["properties"]["epochs"]["description"].startswith("Passes over")
 
 
 def test_the_command_writes_the_json_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.common.errors import HydromelError
-from runner.components import build_batching
+from runner.components.run_components import build_batching
 from runner.config.instantiate import build
 from runner.embeddings import char
 from runner.embeddings.char import CharConv, CharRnn, describe_characters, line_of_cuts

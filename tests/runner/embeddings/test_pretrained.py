@@ -12,7 +12,7 @@ import yaml
 
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
-from runner.components import optimizer_factory
+from runner.components.run_components import optimizer_factory
 from runner.config.instantiate import build
 from runner.embeddings.pretrained import Vectors, describe_vectors, line_of
 from runner.embeddings.word import Word

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from runner.common.errors import HydromelError
-from runner.components import build_batching
+from runner.components.run_components import build_batching
 from runner.data.load import arrange
 from runner.encoders.carried_state import detached, moved, select_state
 from runner.interfaces import START

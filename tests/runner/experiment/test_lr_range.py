@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runner.cli import lr_range
-from runner.components import Components
+from runner.components.run_components import Components
 from runner.experiment.lr_range import DIVERGED, Range, measure, rising
 from runner.experiment.lr_range_run import stepper
 from runner.experiment.run import prepare, start_folder

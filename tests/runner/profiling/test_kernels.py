@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.common.errors import missing_kernel
 from runner.layers.recurrent import recurrence
 from runner.layers.recurrent.recurrence import Recurrence
 from runner.profiling import kernels
-from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch, missing_kernel, runs, support
+from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch, runs, support
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from tests.helpers.composed import tag_files

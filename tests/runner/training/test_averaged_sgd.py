@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from runner.components import optimizer_factory
+from runner.components.run_components import optimizer_factory
 from runner.experiment import run as experiment
 from runner.tracking.run_folder import RunFolder
 from runner.training.averaged_sgd import AveragedSgd, averaged, observe

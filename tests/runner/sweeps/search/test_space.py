@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.common.errors import HydromelError
-from runner.components import Components
+from runner.components.run_components import Components
 from runner.sweeps.search.search import Search
 from runner.sweeps.search.space import Choices, Interval, Space
 from tests.helpers.composed import run_config

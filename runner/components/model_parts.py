@@ -1,0 +1,53 @@
+"""The parts of a model: the task, the data set, features, and factories of the embedding and the encoder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.common.class_names import with_stable_names
+from runner.config.instantiate import Factory, build
+from runner.config.schema import ModelConfig
+from runner.interfaces import Corpus, Embedding, Encoder, Task
+from runner.text.features import TokenFeature
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What it takes to read text as a model does, and to build the model.
+
+    Attributes:
+        task: what an answer is.
+        task_key: the task's options as text; targets depend on them.
+        corpus: the data set; nothing of it is read yet.
+        features: integer columns of each token, by name.
+        embedding: waits for `vocabs`.
+        encoder: waits for `input_size` and `causal`.
+    """
+
+    task: Task
+    task_key: str
+    corpus: Corpus
+    features: dict[str, TokenFeature]
+    embedding: Factory[Embedding]
+    encoder: Factory[Encoder]
+
+    @classmethod
+    def of(cls, config: ModelConfig, plugins: Sequence[str]) -> ModelParts:
+        """Build what can be built without data, and check the rest.
+
+        Args:
+            plugins: further module prefixes that the user allowed.
+
+        Raises:
+            HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
+        """
+        return cls(
+            task=build(config.task, "task", {}, plugins),
+            task_key=json.dumps(with_stable_names(config.task), sort_keys=True),
+            corpus=build(config.dataset, "dataset", {}, plugins),
+            features={name: build(node, f"features.{name}", {}, plugins) for name, node in config.features.items()},
+            embedding=Factory[Embedding].of(config.embedding, "embedding", plugins),
+            encoder=Factory[Encoder].of(config.encoder, "encoder", plugins),
+        )
