@@ -191,7 +191,7 @@ def test_weights_of_its_own_are_drawn_from_the_range_asked_for() -> None:
     assert not head.output.bias.any()
     for wrong in ({"tie_weights": True}, {"cutoffs": [3]}):
         with pytest.raises(
-            HydromelError, match=r"^task\.init_range=0\.1: initialises a full softmax with its own weights"
+            HydromelError, match=r"^task\.init_range=0\.1 initialises a full softmax with its own weights"
         ):
             lm(init_range=0.1, **wrong)
 

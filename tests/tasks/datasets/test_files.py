@@ -41,7 +41,9 @@ def test_path_in_folder_then_name_in_folder_then_error(file, tmp_path):
     nested = file(b"x", "tagging/train.conll")
     assert find("tagging/train.conll", str(tmp_path), "d") == nested
     assert find(str(flat), None, "d") == flat, "an absolute path needs no data_dir"
-    with pytest.raises(HydromelError, match=rf"dataset=d: no file {tmp_path}/a/b\.conll \(nor b\.conll"):
+    with pytest.raises(
+        HydromelError, match=rf"dataset=d: there is no file {tmp_path}/a/b\.conll, and no b\.conll directly"
+    ):
         find("a/b.conll", str(tmp_path), "d")
 
 
