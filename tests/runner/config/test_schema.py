@@ -153,7 +153,7 @@ def test_the_json_schema_tells_mistakes_and_speaks_by_the_comments(schema: dict[
     for wrong in ({"seeed": 1}, {"seed": "x"}, {"train": {"epoch": 3}}, {"encoder": {"hiden": 3}}):
         assert not fits(plain | wrong, schema, schema), wrong
     assert schema["properties"]["seed"]["description"].startswith("Random seed")
-    assert schema["$defs"]["TrainSettings"]["properties"]["epochs"]["description"].startswith("Passes over")
+    assert schema["$defs"]["TrainSettings"]["properties"]["epochs"]["description"].startswith("Number of passes")
 
 
 def test_the_command_writes_the_json_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
