@@ -25,7 +25,7 @@ from training_ours import data_of
 
 from runner.config.compose import compose_config
 from runner.config.instantiate import build
-from runner.embeddings.char import CharConv, CharRnn, Spelled
+from runner.embeddings.char import CharacterTable, CharConv, CharRnn
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import spans
@@ -33,20 +33,20 @@ from runner.ragged.rows import spans
 BATCH_SIZES = (1, 10, 50, 200)
 
 
-def composed_by_token(spelled: Spelled, ids: Ragged) -> tuple[Ragged, Tensor]:
-    """What `Spelled` gives, one row a token."""
+def composed_by_token(spelled: CharacterTable, ids: Ragged) -> tuple[Ragged, Tensor]:
+    """What `CharacterTable` gives, one row a token."""
     forms = ids.on_host()
     starts, ends = spelled.spelling.offsets[forms], spelled.spelling.offsets[forms + 1]
     rows, places = spans(starts, ends - starts, ids.values.device)
     return Ragged(spelled.table(spelled.symbols[places]), rows, "packed"), torch.arange(len(forms))
 
 
-def in_a_rectangle(spelled: Spelled, ids: Ragged) -> tuple[Ragged, Tensor]:
+def in_a_rectangle(spelled: CharacterTable, ids: Ragged) -> tuple[Ragged, Tensor]:
     characters, of_token = composed_by_token(spelled, ids)
     return characters.pad(), of_token
 
 
-WAYS = {"forms": Spelled.forward, "tokens": composed_by_token, "rectangle": in_a_rectangle}
+WAYS = {"forms": CharacterTable.forward, "tokens": composed_by_token, "rectangle": in_a_rectangle}
 
 
 def one_epoch(module: CharConv | CharRnn, batches: list[Batch], way: str) -> tuple[float, Tensor]:

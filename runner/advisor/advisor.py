@@ -144,7 +144,7 @@ def _not_run(advice: dict[str, Any]) -> str:
     return f"; not run here: {', '.join(missing)} ({next(iter(missing.values()))})" if missing else ""
 
 
-def settled(config: RunConfig, advice: Mapping[str, Any]) -> RunConfig:
+def with_chosen_strategy(config: RunConfig, advice: Mapping[str, Any]) -> RunConfig:
     """Return the config with the chosen strategy in place of `auto`, under the name of `auto`."""
     auto: Mapping[str, Any] = config.batching
     chosen = auto["candidates"][advice["chosen"]]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from runner.advisor.advisor import advise, sentence, settled
+from runner.advisor.advisor import advise, sentence, with_chosen_strategy
 from runner.advisor.memory_estimate import MemoryEstimate
 from runner.advisor.speed_probe import Probe
 from runner.batching.auto import Auto
@@ -24,7 +24,7 @@ from runner.training.checkpoint import checkpoint_path
 from runner.training.setup import build_optimizer
 
 
-def settle(
+def choose_strategy(
     config: RunConfig,
     components: Components,
     auto: Auto,
@@ -44,7 +44,7 @@ def settle(
             advice = _advice(config, components, auto, model, data)
         run.note("advice", advice)
     say(sentence(advice))
-    return settled(config, advice)
+    return with_chosen_strategy(config, advice)
 
 
 def _advice(config: RunConfig, components: Components, auto: Auto, model: Model, data: Data) -> dict[str, Any]:

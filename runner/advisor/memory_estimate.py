@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.advisor.memory_model import Law, fitted, terms_of
+from runner.advisor.memory_model import MemoryModel, fitted, terms_of
 from runner.batching.micro_batch_shapes import evaluation_batches, micro_batches
 from runner.batching.shapes import Shapes, Updates, in_blocks
 from runner.batching.strategy import Batching
@@ -105,7 +105,7 @@ class MemoryEstimate:
         self._chunked = [one for one in model.modules() if isinstance(one, Chunked)]
         self._attends = attends(model)
         self._chunk = max((one.chunk for one in self._chunked), default=None)
-        self._laws: dict[tuple[type, str, bool, bool], Law] = {}
+        self._laws: dict[tuple[type, str, bool, bool], MemoryModel] = {}
 
     def where_it_runs(
         self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates
@@ -177,7 +177,7 @@ class MemoryEstimate:
     def _gradients(self) -> list[Tensor]:
         return [one.grad for one in self.model.parameters() if one.grad is not None]
 
-    def _law(self, batching: Batching | Stream, train: Batch, shapes: Shapes, training: bool) -> Law:
+    def _law(self, batching: Batching | Stream, train: Batch, shapes: Shapes, training: bool) -> MemoryModel:
         """Of this strategy's layout, by least squares over some small batches."""
         one_by_one = int(shapes.rows.max()) == 1
         key = (type(batching), batching.layout, one_by_one, training)
@@ -206,7 +206,7 @@ class MemoryEstimate:
                 with self._chunks_of(1):
                     least_weights = fitted(terms, np.array([measure(probe)[0] for probe in probes]), self._attends)
             early = int(gradients[peaks.argmax()])
-            self._laws[key] = Law(weights, self._chunk, of_chunk, least_weights, early, added)
+            self._laws[key] = MemoryModel(weights, self._chunk, of_chunk, least_weights, early, added)
         return self._laws[key]
 
     @contextmanager

@@ -23,7 +23,7 @@ from runner.common.arrays import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
-class Law:
+class MemoryModel:
     """What a batch of some layout needs, by its shape.
 
     Attributes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict
-from runner.audit.checks.compare import Alone
+from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.dropout import dropout_verdict
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.verdict import Report, Verdict
@@ -109,11 +109,11 @@ def _audit_mode(
 ) -> Iterator[Verdict]:
     """Run all checks in float64, and compare the coarser arithmetics with it."""
     with in_mode(exact.module, mode):
-        alone = Alone(exact, torch.float64)
+        alone = SingleReference(exact, torch.float64)
         yield from Auditor(exact, mode, alone, seed, nan_gradients).verdicts()
         for arithmetic in arithmetics:
             with in_mode((coarse := subject.cast(arithmetic)).module, mode):
-                coarse_alone = Alone(coarse, DTYPES[arithmetic], exact=alone)
+                coarse_alone = SingleReference(coarse, DTYPES[arithmetic], exact=alone)
                 yield arithmetic_verdict(coarse, coarse_alone, arithmetic, mode, seed)
 
 

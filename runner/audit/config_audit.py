@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict
-from runner.audit.checks.compare import Alone
+from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.dropout import dropout_verdict, own_dropout_verdict
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.update import update_verdict
@@ -20,7 +20,7 @@ from runner.audit.subjects.model import ModelSubject
 from runner.audit.subjects.sample import sample, streams, with_random_ids
 from runner.audit.subjects.stream import StreamSubject
 from runner.audit.tracing.module_state import Mode, in_mode, unchanged, with_dropout
-from runner.audit.tracing.nonzero_init import wake
+from runner.audit.tracing.nonzero_init import randomise_zero_weights
 from runner.audit.tracing.observe import Setting, observe
 from runner.batching.auto import Auto
 from runner.batching.stream import Stream
@@ -85,7 +85,7 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
     data = load_data(parts, Truncation(config.max_length, config.truncate), config.cache_dir)
     model = build_model(parts, data.vocabs)
     if options.weights is None:
-        wake(model, config.seed)
+        randomise_zero_weights(model, config.seed)
     else:
         load_checkpoint(options.weights, model)
     model.to(device=choose_device(config.device, config.precision, config.dtype), dtype=torch.float64)
@@ -130,7 +130,7 @@ def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed:
     for mode in options.modes:
         layouts: dict[Any, list[Verdict]] = {}
         with in_mode(model, mode):
-            exact = Alone(_reference(subjects[0]), torch.float64)
+            exact = SingleReference(_reference(subjects[0]), torch.float64)
             for subject in subjects:
                 auditor = Auditor(subject, mode, exact.of(subject), seed, explained=_is_explained(subject, options))
                 key = _layout(subject)
@@ -151,12 +151,12 @@ def _check_dropout(subjects: Sequence[Strategy], seed: int, options: Options) ->
     """Check that copies of an example drop different values, and that its own seed makes dropout batch-invariant."""
     row = int(subjects[0].lengths.argmax())
     layouts: dict[Any, Verdict] = {}
-    alone: Alone | None = None
+    alone: SingleReference | None = None
     for subject in subjects:
         if (key := _layout(subject)) not in layouts:
             verdict = dropout_verdict(subject, row)
             if verdict.passed and isinstance(subject, ModelSubject):  # windows of a stream bring no seeds
-                alone = alone or Alone(_reference(subject.with_seeds()), torch.float64)
+                alone = alone or SingleReference(_reference(subject.with_seeds()), torch.float64)
                 with_seeds = subject.with_seeds()
                 verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed, _is_explained(subject, options))
             layouts[key] = verdict
@@ -184,12 +184,17 @@ def _layout(subject: Strategy) -> Any:
 
 
 def _check_arithmetic(
-    subjects: Sequence[Strategy], exact: Alone, arithmetic: Arithmetic, mode: Mode, seed: int, options: Options
+    subjects: Sequence[Strategy],
+    exact: SingleReference,
+    arithmetic: Arithmetic,
+    mode: Mode,
+    seed: int,
+    options: Options,
 ) -> Iterator[Verdict]:
     """Yield the verdict on each strategy in a coarser arithmetic; one cast copy of the model serves all of them."""
     first = _reference(subjects[0]).cast(arithmetic)
     with in_mode(first.module, mode):
-        alone = Alone(first, DTYPES[arithmetic], exact=exact)
+        alone = SingleReference(first, DTYPES[arithmetic], exact=exact)
         layouts: dict[Any, Verdict] = {}
         for subject in subjects:
             cast = replace(subject, module=first.module, bf16=first.bf16)

@@ -23,7 +23,7 @@ LEFT = ("name", "quality")  # options of a task that do not change the model
 
 
 @dataclass(frozen=True)
-class Audited:
+class CombinationResult:
     """The result of one combination: a report, or the reason why there is no such model."""
 
     choice: str
@@ -83,7 +83,7 @@ def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> li
 
 def audit_space(
     overrides: Sequence[str], config_dir: Path | None = None, chosen: Sequence[tuple[str, ...]] | None = None
-) -> Iterator[Audited]:
+) -> Iterator[CombinationResult]:
     """Audit every combination in turn, or only the `chosen` ones.
 
     Raises:
@@ -96,16 +96,16 @@ def audit_space(
 
 def _audit_combination(
     overrides: Sequence[str], strategies: Sequence[RunConfig], left_out: Mapping[str, str], config_dir: Path | None
-) -> Audited:
+) -> CombinationResult:
     """Audit one combination at small sizes, under strategies that were composed once for all combinations."""
     whole = compose_config([*overrides, *SMALL_DATA], config_dir)
     config = RunConfig.of({key: _small(value) for key, value in whole.resolved.items()})
     choice = " ".join(dict.fromkeys(overrides))
     try:
         configs = [under(config, strategy) for strategy in strategies]
-        return Audited(choice, audit_config(configs, left_out, SMALL_SAMPLE))
+        return CombinationResult(choice, audit_config(configs, left_out, SMALL_SAMPLE))
     except HydromelError as error:
-        return Audited(choice, None, str(error))
+        return CombinationResult(choice, None, str(error))
 
 
 def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> list[str]:

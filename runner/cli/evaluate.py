@@ -73,10 +73,10 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
     from runner.inference.evaluation.show import totals
     from runner.inference.evaluation.tally import Tally
     from runner.inference.generation.language_model import LanguageModel, NextToken
-    from runner.inference.trained import Trained
+    from runner.inference.trained import TrainedModel
     from runner.profiling.malloc import choose_malloc
 
-    trained = loaded(options, Trained.load)
+    trained = loaded(options, TrainedModel.load)
     choose_malloc(trained.malloc)
     if not isinstance(trained.task, NextToken):
         raise HydromelError(

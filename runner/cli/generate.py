@@ -151,9 +151,9 @@ def _as_plain(model: LanguageModel, text: str, unknown: list[str], found: list[C
 def _load(options: argparse.Namespace) -> LanguageModel:
     # imports torch: help and a mistyped option need not wait for that
     from runner.inference.generation.language_model import LanguageModel
-    from runner.inference.trained import Trained
+    from runner.inference.trained import TrainedModel
 
-    return LanguageModel(loaded(options, Trained.load), options.run, options.allow_unk)
+    return LanguageModel(loaded(options, TrainedModel.load), options.run, options.allow_unk)
 
 
 def _a_prompt(options: argparse.Namespace) -> int:

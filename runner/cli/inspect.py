@@ -15,7 +15,7 @@ from runner.common.errors import HydromelError, unknown
 from runner.common.files import as_json, check_writable, write
 
 if TYPE_CHECKING:
-    from runner.inference.trained import Trained
+    from runner.inference.trained import TrainedModel
 
 _EXAMPLES = """examples:
   hydromel-inspect run=RUN --split test --html cells.html      the run's own test text (data sets: --data-dir FOLDER)
@@ -56,10 +56,10 @@ def _inspect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _load(options: argparse.Namespace) -> Trained:
-    from runner.inference.trained import Trained
+def _load(options: argparse.Namespace) -> TrainedModel:
+    from runner.inference.trained import TrainedModel
 
-    trained = loaded(options, Trained.load)
+    trained = loaded(options, TrainedModel.load)
     if not trained.task.causal:
         raise HydromelError(
             f"{options.run}: task={trained.task.name} is no language model; hydromel-inspect reads text"
@@ -67,7 +67,7 @@ def _load(options: argparse.Namespace) -> Trained:
     return trained
 
 
-def _text(options: argparse.Namespace, trained: Trained) -> tuple[str, str]:
+def _text(options: argparse.Namespace, trained: TrainedModel) -> tuple[str, str]:
     """At most `limit` characters, and what they are called."""
     from runner.inference.inspection.reading import joined, of_characters
 

@@ -16,7 +16,7 @@ from runner.common.command_line import Parser, exit_code, whole
 from runner.common.errors import HydromelError
 
 if TYPE_CHECKING:
-    from runner.inference.trained import Finished
+    from runner.inference.trained import Predictor
     from runner.text.formats.base import TextFormat
 
 _EXAMPLES = """examples:
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     # imports torch: help and a mistyped option need not wait for that
-    from runner.inference.trained import Finished
+    from runner.inference.trained import Predictor
     from runner.text.formats.reader import check_encoding, passages, read_lines
 
     check_encoding(options.encoding)
-    run = loaded(options, Finished.load)
+    run = loaded(options, Predictor.load)
     wanted = _text_format(options, run)
     name = "stdin" if options.input == STDIO else str(options.input)
     wanted.check(run.columns, run.inspector.answer)
@@ -59,7 +59,7 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
-def _text_format(options: argparse.Namespace, run: Finished) -> TextFormat:
+def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     """The format that the command names, else that of the run's own data; with options of the command."""
     from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns

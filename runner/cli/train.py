@@ -34,7 +34,7 @@ from runner.config.error_messages import explain
 from runner.config.saved import locate_classes, write_config
 from runner.config.schema import RunConfig
 from runner.experiment.job import process_start, run_job
-from runner.sweeps.jobs import Jobs
+from runner.sweeps.jobs import SweepJobs
 
 _BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
@@ -46,7 +46,7 @@ def main() -> None:
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
     signal.signal(signal.SIGTERM, interrupt)
-    jobs = Jobs()
+    jobs = SweepJobs()
 
     def job(config: DictConfig) -> None:
         _restore(wanted)
@@ -88,7 +88,7 @@ def _restore(wanted: str | None) -> None:
         os.environ[FULL_ERROR] = wanted
 
 
-def _one_job(config: DictConfig, jobs: Jobs) -> None:
+def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
     hydra_config = HydraConfig.get()
     output = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
@@ -172,7 +172,7 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
     return RunConfig.of(added_since | own | here)
 
 
-def _sweep_job(config: DictConfig, jobs: Jobs, hydra_config: HydraConf) -> None:
+def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> None:
     """Run one job in a fresh process, or skip it if this sweep has it finished; a failure is noted, not raised."""
     overrides = " ".join(hydra_config.overrides.task)
     try:

@@ -30,7 +30,7 @@ from runner.text.characters import FIRST, Spelling, spell
 from runner.text.vocab import Vocab
 
 
-class Spelled(nn.Module):
+class CharacterTable(nn.Module):
     """A look-up of character vectors for the distinct forms of a batch.
 
     The spelling of forms comes from the vocabulary and is not part of a checkpoint: a model for more forms has the same
@@ -64,9 +64,9 @@ class Spelled(nn.Module):
         self.table = nn.Embedding(FIRST + len(self.alphabet), size)
         self.register_buffer("symbols", None, persistent=False)
         self.symbols: Tensor
-        self.admit(vocabs)
+        self.extend_vocabulary(vocabs)
 
-    def admit(self, vocabs: Mapping[str, Vocab]) -> None:
+    def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
         """Spell the forms of extended vocabularies (see `runner.text.open_vocabulary`)."""
         self.spelling: Spelling = spell(vocabs[self.feature].tokens, self.alphabet, self.max_characters)
         self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
@@ -103,12 +103,12 @@ class Spelled(nn.Module):
 
 def describe_characters(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
     """Return the entries of `result.json` for all character embeddings in the model."""
-    return [module.describe(splits) for module in model.modules() if isinstance(module, Spelled)]
+    return [module.describe(splits) for module in model.modules() if isinstance(module, CharacterTable)]
 
 
 def composed_characters(model: nn.Module) -> dict[str, int]:
     """Return the real and padded characters that the model has composed so far; {} without character embeddings."""
-    counts = [module.composed for module in model.modules() if isinstance(module, Spelled)]
+    counts = [module.composed for module in model.modules() if isinstance(module, CharacterTable)]
     return {key: sum(count[key] for count in counts) for key in counts[0]} if counts else {}
 
 
@@ -157,7 +157,7 @@ class CharConv(nn.Module):
         super().__init__()
         if not widths:
             raise ValueError("widths=[]: at least one width is needed, for example [3]")
-        self.spelled = Spelled(vocabs, feature, size, max_characters)
+        self.spelled = CharacterTable(vocabs, feature, size, max_characters)
         self.convolutions = nn.ModuleList(Convolution(size, filters, width, causal=False) for width in widths)
         self.activation = nn.ReLU() if activation == "relu" else nn.Tanh()
         self.output_size = filters * len(widths)
@@ -201,7 +201,7 @@ class CharRnn(nn.Module):
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        self.spelled = Spelled(vocabs, feature, size, max_characters)
+        self.spelled = CharacterTable(vocabs, feature, size, max_characters)
         self.forwards = Recurrence(cell, size, hidden, reverse=False)
         self.backwards = Recurrence(cell, size, hidden, reverse=True)
         self.output_size = 2 * hidden

@@ -15,7 +15,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, no_feature
 from runner.common.types import Fraction, NonNegativeFloat
 from runner.embeddings.concat import Splits
-from runner.embeddings.unk_dropout import SomeUnknown
+from runner.embeddings.unk_dropout import UnkDropout
 from runner.embeddings.vector_files.load import VectorFile, find_vectors, fingerprint
 from runner.embeddings.vector_files.table import Found, Table
 from runner.layers.dropout import Dropout
@@ -82,7 +82,7 @@ class Vectors(nn.Module):
                 f"({found.format}); check its language and casing (embedding.lowercase_if_missing)"
             )
         self.file = {"fingerprint": fingerprint(self.path), "format": found.format, "words": found.words_in_file}
-        self.opened: VectorFile | None = None  # opened by the first call of `admit` with new words
+        self.opened: VectorFile | None = None  # opened by the first call of `extend_vocabulary` with new words
         self.asked, self.composed = len(words), found.composed
         place, self.n_own = _places(vocab, found)
         self.register_buffer("place", torch.from_numpy(place))
@@ -95,7 +95,7 @@ class Vectors(nn.Module):
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
         self.rates = {"rows": rate} if rate else {}  # see `optimizers.parameters_by_rate`
         self.output_size, self.at_start = rows.shape[1], (len(vocab), len(rows))
-        self.some_unknown = SomeUnknown(vocab, unk_rate)
+        self.some_unknown = UnkDropout(vocab, unk_rate)
         self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
@@ -115,7 +115,7 @@ class Vectors(nn.Module):
         own = F.embedding(place.masked_fill(in_file, 0), self.own, padding_idx=0)
         return torch.where(in_file[..., None], rows, own)
 
-    def admit(self, vocabs: Mapping[str, Vocab]) -> None:
+    def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
         """Look up the words of an extended vocabulary (see `runner.text.open_vocabulary`), after loading a checkpoint.
 
         A new word shares the row of a known word if both fall back to the same form in the file.

@@ -10,7 +10,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 
-class SomeUnknown(nn.Module):
+class UnkDropout(nn.Module):
     """A layer that replaces each known token by `<unk>` with probability `rate` in training.
 
     See Iyyer et al. 2015, section 2.3.1. The masks are drawn like those of any dropout: for each update, on the device,

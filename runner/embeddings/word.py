@@ -9,7 +9,7 @@ from torch import nn
 
 from runner.common.errors import no_feature
 from runner.common.types import Fraction, PositiveFloat, PositiveInt
-from runner.embeddings.unk_dropout import SomeUnknown
+from runner.embeddings.unk_dropout import UnkDropout
 from runner.layers.dropout import Dropout, TypeDropout
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
@@ -54,7 +54,7 @@ class Word(nn.Module):
             with torch.no_grad():
                 self.weight[1:].uniform_(-init_range, init_range)
         self.unk = vocab.unk or 0
-        self.some_unknown = SomeUnknown(vocab, unk_rate)
+        self.some_unknown = UnkDropout(vocab, unk_rate)
         self.type_dropout, self.dropout = TypeDropout(type_dropout), Dropout(dropout)
 
     @property

@@ -12,7 +12,7 @@ from runner.common.types import Fraction, PositiveInt
 from runner.layers.attention_window import latest_indices
 from runner.layers.convolution import Convolution, side_by_side, uses_products
 from runner.layers.dropout import Dropout, locked_layers
-from runner.layers.residual import Joint, Shortcut
+from runner.layers.residual import ResidualNorm, Shortcut
 from runner.layers.staircase import packed_tokens
 from runner.ragged.ragged import Ragged
 
@@ -66,7 +66,7 @@ class Conv(nn.Module):
             nn.ModuleList(Convolution(size, filters, width, causal) for width in widths) for size in sizes
         )
         self.activation = _ACTIVATIONS[activation]()
-        self.joints = nn.ModuleList(Joint(size, self.output_size, shortcut, layer_norm) for size in sizes)
+        self.joints = nn.ModuleList(ResidualNorm(size, self.output_size, shortcut, layer_norm) for size in sizes)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
         self.locked = locked_layers(locked_dropout, layers + 1)
 

@@ -10,7 +10,7 @@ from runner.common.types import Fraction, PositiveInt
 from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.recurrent.cells import Carried
 from runner.layers.recurrent.recurrence import Cell, Recurrence
-from runner.layers.residual import Joint, Shortcut
+from runner.layers.residual import ResidualNorm, Shortcut
 from runner.ragged.ragged import Ragged
 
 Layers = list[Carried]  # the state of each layer, which a stream carries from window to window
@@ -62,7 +62,7 @@ class Rnn(nn.Module):
         sizes = [input_size] + [self.output_size] * (layers - 1)
         self.forwards = nn.ModuleList(Recurrence(cell, size, hidden, False, weight_drop) for size in sizes)
         self.backwards = nn.ModuleList(Recurrence(cell, size, hidden, True, weight_drop) for size in sizes if both)
-        self.joints = nn.ModuleList(Joint(size, self.output_size, shortcut, layer_norm) for size in sizes)
+        self.joints = nn.ModuleList(ResidualNorm(size, self.output_size, shortcut, layer_norm) for size in sizes)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
         self.locked = locked_layers(locked_dropout, layers + 1)
 

@@ -14,7 +14,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
 from runner.layers.attention import Score, SelfAttention
-from runner.layers.attention_window import Reach
+from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout
 from runner.layers.norm import Norm, normalisation
 from runner.layers.positions import sinusoids
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
             # positions
             x = x.with_values(x.values + self._encoded(x, seen))
         x = self.dropout.of(x)
-        reach = Reach(x.rows, self.causal, self.memory, seen, 0 if pasts[0] is None else pasts[0].shape[1])
+        reach = AttentionWindow(x.rows, self.causal, self.memory, seen, 0 if pasts[0] is None else pasts[0].shape[1])
         ends: list[Tensor] = []
         for layer, past in zip(self.layers, pasts, strict=True):
             x, end = layer(x, reach, past)
@@ -150,7 +150,7 @@ class _Layer(nn.Module):
         self.widen, self.narrow = nn.Linear(size, feedforward), nn.Linear(feedforward, size)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(3))
 
-    def forward(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+    def forward(self, x: Ragged, reach: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
         x = x.with_values(x.filled(0.0))  # 0 times NaN in padding would spoil gradients of weights
         layout = {"rows": x.rows, "layout": x.layout}
         first_norm, second_norm = (partial(norm, **layout) for norm in self.norms)

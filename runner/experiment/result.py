@@ -12,7 +12,7 @@ from runner.data.numericalize import Data
 from runner.embeddings.char import describe_characters
 from runner.embeddings.pretrained import describe_vectors
 from runner.experiment.flops import arithmetic
-from runner.inference.predictions import answer, figures, inspect
+from runner.inference.predictions import figures, inspect, run_split
 from runner.interfaces import Corpus
 from runner.model import parameter_count
 from runner.profiling.energy import SOURCE
@@ -28,7 +28,7 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
     metrics, majority, baselines = {"valid": t.progress.best_metrics}, None, {}
     load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
     last = "test" if "test" in data.splits else "valid"
-    said = out_of_memory.evaluated(t, lambda: answer(t, data.splits[last]))
+    said = out_of_memory.evaluate_within_memory(t, lambda: run_split(t, data.splits[last]))
     if last == "test":
         metrics["test"] = figures(t, said, data.splits["test"])
         known = data.splits["train"], data.splits["test"], data.vocabs
@@ -36,7 +36,7 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
         baselines = t.task.baselines(*known) if config.baselines else {}
     metrics[last] = metrics[last] | inspect(t, data, last, said, corpus if config.predictions else None)
     tags = t.run.run["tags"]
-    used = out_of_memory.unless_it_runs_out(t, "arithmetic", lambda: arithmetic(t))
+    used = out_of_memory.measure_if_memory_suffices(t, "arithmetic", lambda: arithmetic(t))
     return {
         "run_id": t.run.run_id,
         "name": t.run.run["name"],
@@ -63,7 +63,7 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
         "energy": t.account.energy(SOURCE),
         "arithmetic": used,
         "advice": t.run.run.get("advice"),
-        "kernel": out_of_memory.unless_it_runs_out(t, "kernel", lambda: kernel(t)),
+        "kernel": out_of_memory.measure_if_memory_suffices(t, "kernel", lambda: kernel(t)),
         "updates": {
             "count": t.progress.updates,
             "epochs": t.progress.epoch,

@@ -167,9 +167,9 @@ def _chosen_batching(
     """Return the strategy of the run, the one that `batching=auto` chooses if need be, and the config with it."""
     if not isinstance(components.batching, Auto):
         return config, components.batching
-    from runner.advisor.choose import settle  # imports scipy.optimize, which other runs need not wait for
+    from runner.advisor.choose import choose_strategy  # imports scipy.optimize, which other runs need not wait for
 
-    config = settle(config, components, components.batching, run, model, data, say)
+    config = choose_strategy(config, components, components.batching, run, model, data, say)
     batching = build_batching(config.batching, config.plugins)
     assert not isinstance(batching, Auto)
     return config, batching

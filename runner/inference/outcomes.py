@@ -23,7 +23,7 @@ Outcomes = dict[str, npt.NDArray[Any]]
 
 
 @runtime_checkable
-class TellsOfExamples(Protocol):
+class HasOutcomes(Protocol):
     """A task whose main metric is computed from sums over examples."""
 
     def outcomes(self, said: npt.NDArray[Any], split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
@@ -51,7 +51,7 @@ def write_outcomes(
     Raises:
         HydromelError: the file cannot be written.
     """
-    if not isinstance(task, TellsOfExamples):
+    if not isinstance(task, HasOutcomes):
         return
     outcomes = task.outcomes(said, split, vocabs)
     if outcomes is None:

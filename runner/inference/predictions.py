@@ -28,12 +28,12 @@ from runner.ragged.rows import Rows, choose
 from runner.text.vocab import Vocab
 from runner.training.state import Training
 
-Said = Predictions | npt.NDArray[np.float64]  # predictions, or (N,) losses: the input of the task's metric
+SplitResults = Predictions | npt.NDArray[np.float64]  # predictions, or (N,) losses: the input of the task's metric
 log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class TellsOfLosses(Protocol):
+class HasLossTables(Protocol):
     """A task that analyses its losses: a language model, whose predictions are not analysed."""
 
     def loss_tables(
@@ -59,9 +59,9 @@ def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> P
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, _ = model(batch, None)
-            answer = head.predict(scores, batch)
-            answers.append(answer)
-            probability.append(head.probabilities(scores, batch).gather(1, answer[:, None]).squeeze(1).float())
+            run_split = head.predict(scores, batch)
+            answers.append(run_split)
+            probability.append(head.probabilities(scores, batch).gather(1, run_split[:, None]).squeeze(1).float())
             index.append(batch.index)
             lengths.append(answers_a_row(batch))
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
@@ -104,11 +104,11 @@ def answers_a_row(batch: Batch) -> IntArray:
     return np.ones(len(batch.index), dtype=np.int64)
 
 
-def answer(t: Training, split: Batch) -> Said:
+def run_split(t: Training, split: Batch) -> SplitResults:
     """Run the current model over a split once; metrics, tables and files are all computed from the result."""
     t.clock.start()
     if t.metric().takes == "losses":
-        results: Said = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
+        results: SplitResults = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
     else:
         batches = t.batching.evaluation(split.to(t.clock.device), t.settings.eval_batch_size)
         results = predict(t.model, t.head, batches, t.bf16)
@@ -117,19 +117,19 @@ def answer(t: Training, split: Batch) -> Said:
     return results
 
 
-def figures(t: Training, results: Said, split: Batch) -> dict[str, Any]:
+def figures(t: Training, results: SplitResults, split: Batch) -> dict[str, Any]:
     """Return the task's metric over the results of a whole split."""
     metric = t.metric()
-    metric.update(torch.from_numpy(flat(results)), split)
+    metric.update(torch.from_numpy(metric_input(results)), split)
     return metric.compute()
 
 
-def flat(results: Said) -> npt.NDArray[Any]:
+def metric_input(results: SplitResults) -> npt.NDArray[Any]:
     """Return (N,) the input of metrics: predictions, or losses."""
     return results.answers if isinstance(results, Predictions) else results
 
 
-def inspect(t: Training, data: Data, name: str, results: Said, corpus: Corpus | None) -> dict[str, Any]:
+def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus | None) -> dict[str, Any]:
     """Return tables of detail of split `name`, and write its outcomes and predictions to the run's folder.
 
     A file that cannot be written causes a warning, not an error, so that the run keeps its other results.
@@ -139,7 +139,7 @@ def inspect(t: Training, data: Data, name: str, results: Said, corpus: Corpus | 
     """
     t.clock.start()
     try:
-        write_outcomes(t.task, flat(results), name, data.splits[name], data.vocabs, Path(t.run.path))
+        write_outcomes(t.task, metric_input(results), name, data.splits[name], data.vocabs, Path(t.run.path))
     except HydromelError as error:
         log.warning("the outcomes of %s are not written: %s", name, error)
     tables = {} if corpus is None else _tables(t, data, name, results, corpus)
@@ -148,10 +148,10 @@ def inspect(t: Training, data: Data, name: str, results: Said, corpus: Corpus | 
     return tables
 
 
-def _tables(t: Training, data: Data, name: str, results: Said, corpus: Corpus) -> dict[str, Any]:
+def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus) -> dict[str, Any]:
     split = data.splits[name]
     if not isinstance(results, Predictions):
-        if not isinstance(t.task, TellsOfLosses):
+        if not isinstance(t.task, HasLossTables):
             return {}
         return t.task.loss_tables(results, split, data.splits["train"], data.vocabs)
     inspector: Inspector | None = t.task.inspector(data.vocabs)

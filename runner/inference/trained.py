@@ -32,14 +32,14 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.features import TokenFeature
 from runner.text.formats.base import Answers
-from runner.text.open_vocabulary import admit
+from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS, PAD, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 from runner.training.setup import DTYPES
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model of any task, with everything needed to read text with it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Trained:
     @classmethod
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
-    ) -> Trained:
+    ) -> TrainedModel:
         """Load the best checkpoint of the run in `folder`.
 
         Args:
@@ -90,7 +90,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Predictor:
     """A trained classifier or tagger.
 
     Attributes:
@@ -98,19 +98,19 @@ class Finished:
         inspector: conversion of predictions to the corpus's labels.
     """
 
-    trained: Trained
+    trained: TrainedModel
     inspector: Inspector
 
     @classmethod
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
-    ) -> Finished:
-        """Load the best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`.
+    ) -> Predictor:
+        """Load the best checkpoint of the run in `folder`; arguments and errors are those of `TrainedModel.load`.
 
         Raises:
             HydromelError: also for a language model, which predicts no labels.
         """
-        trained = Trained.load(folder, device, dtype, plugins, data_dir)
+        trained = TrainedModel.load(folder, device, dtype, plugins, data_dir)
         inspector = trained.task.inspector(trained.vocabs)
         if inspector is None:
             raise HydromelError(
@@ -147,7 +147,7 @@ class Finished:
     def _numericalize(self, table: pa.Table, per_token: bool) -> Batch:
         """Convert the rows to integers, with zeros in place of the unknown targets."""
         run = self.trained
-        ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
+        ids = columns_of(table, run.features, extend_vocabulary(run.model, run.vocabs, run.features, table))
         rows = next(iter(ids.values())).rows
         zeros = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
         batch = Batch(ids, Ragged(zeros, rows, "packed") if per_token else zeros, np.arange(rows.n_rows))

@@ -1,7 +1,7 @@
 """Multi-head self-attention within each row, with dot, scaled dot or additive scores, over a whole row or its past.
 
 Shapes: B rows, H heads of size d, D = H d; T places of queries and K = P + T places of keys, P of them in the past
-(`runner.layers.attention_window.Reach`).
+(`runner.layers.attention_window.AttentionWindow`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from runner.layers.attention_window import Reach
+from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout
 from runner.layers.positions import angles, rotate
 from runner.ragged.ragged import Ragged
@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
             bound = math.sqrt(heads / size)  # as in torch's linear layers with d inputs
             self.additive = nn.Parameter(torch.empty(heads, size // heads).uniform_(-bound, bound))
 
-    def forward(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+    def forward(self, x: Ragged, reach: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
         """Attend within rows of (length, D).
 
         Packed rows are padded for the products of queries and keys only, in blocks of similar lengths.
@@ -69,7 +69,7 @@ class SelfAttention(nn.Module):
         ]
         return x.with_values(torch.cat(parts).index_select(0, reach.unblocked)).map(self.output), None
 
-    def _rectangle(self, x: Ragged, reach: Reach, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+    def _rectangle(self, x: Ragged, reach: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
         """Attend in one padded rectangle.
 
         Args:
@@ -87,7 +87,7 @@ class SelfAttention(nn.Module):
         attended = Ragged(self._attend(queries, keys_values, reach), x.rows, "padded")
         return attended.pack() if x.layout == "packed" else attended, end
 
-    def _attend(self, queries: Tensor, keys_values: Tensor, reach: Reach) -> Tensor:
+    def _attend(self, queries: Tensor, keys_values: Tensor, reach: AttentionWindow) -> Tensor:
         """Map queries (B, T, D) and keys and values (B, K, 2D) to weighted values (B, T, D)."""
         n_rows, width, _ = queries.shape
         queries = queries.view(n_rows, width, self.heads, -1).transpose(1, 2)
@@ -112,7 +112,7 @@ class SelfAttention(nn.Module):
             )
         return attended.transpose(1, 2).reshape(n_rows, width, -1)
 
-    def _weights(self, queries: Tensor, keys: Tensor, reach: Reach) -> Tensor:
+    def _weights(self, queries: Tensor, keys: Tensor, reach: AttentionWindow) -> Tensor:
         """Return attention weights after dropout, (B, H, T, d), (B, H, K, d) -> (B, H, T, K), in at least float32."""
         if self.score == "additive":
             scores = additive_scores(queries, keys, self.additive)

@@ -35,7 +35,7 @@ def latest_indices(rows: Rows, count: int, past: IntArray, places: int, own: Int
     return rows.send(index.ravel())
 
 
-class Reach:
+class AttentionWindow:
     """The keys that each query of a batch attends to ("sees"), shared by all layers of a stack.
 
     There are K = P + T keys per row: the P places of its past, then the T places of the padded row. The past is
@@ -97,7 +97,7 @@ class Reach:
         return visible & (key >= first[:, None, None, None])
 
     @cached_property
-    def blocks(self) -> list[tuple[Reach, Tensor]]:
+    def blocks(self) -> list[tuple[AttentionWindow, Tensor]]:
         """The rows in blocks of similar lengths, each with the packed indices of its tokens; [] if one block is best.
 
         The cost of attention grows with the square of the padded width, so blocks save more than padding alone. For
@@ -109,7 +109,7 @@ class Reach:
         if len(ends) == 1:
             return []
         chosen = [choose(self.rows, part) for part in np.split(order, ends[:-1])]
-        return [(Reach(rows, self.causal, self.memory, None, 0), tokens) for rows, tokens in chosen]
+        return [(AttentionWindow(rows, self.causal, self.memory, None, 0), tokens) for rows, tokens in chosen]
 
     @cached_property
     def unblocked(self) -> Tensor:

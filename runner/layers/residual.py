@@ -13,7 +13,7 @@ from runner.ragged.ragged import Ragged
 Shortcut = Literal["none", "residual", "highway"]
 
 
-class Joint(nn.Module):
+class ResidualNorm(nn.Module):
     """A combination of a layer's output y with its input x, optionally layer-normalised (Ba et al. 2016).
 
     none: y; residual: x + y (He et al. 2016); highway: g y + (1 - g) x, with g = sigmoid(V x + c) (Srivastava et al.

@@ -84,7 +84,7 @@ def _seconds(begin: Mark, end: Mark) -> float:
 
 
 @dataclass
-class Account:
+class CostCounters:
     """Host-side counts over all training updates; part of every checkpoint, so a resumed run's figures are whole."""
 
     real_tokens: int = 0
@@ -152,7 +152,7 @@ class Account:
         return asdict(self)
 
     @classmethod
-    def of(cls, state: dict[str, Any]) -> Account:
+    def of(cls, state: dict[str, Any]) -> CostCounters:
         """From a `state`; of what an older one lacks, the part before is unknown."""
         return cls(**{"characters": None, "joules": None} | state)
 

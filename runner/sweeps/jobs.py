@@ -17,7 +17,7 @@ from runner.config.schema import RunConfig
 from runner.sweeps.process import end_with_us
 
 
-class Jobs:
+class SweepJobs:
     """What came of the jobs of this command, as far as they ran in this process."""
 
     def __init__(self) -> None:

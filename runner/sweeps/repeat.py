@@ -16,10 +16,12 @@ from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
 from runner.config.compose import resolve
 from runner.config.schema import RunConfig
-from runner.sweeps.jobs import Jobs, folder_name
+from runner.sweeps.jobs import SweepJobs, folder_name
 
 
-def run_repeats(config: DictConfig, choices: Mapping[str, object], hydra_overrides: Sequence[str], jobs: Jobs) -> None:
+def run_repeats(
+    config: DictConfig, choices: Mapping[str, object], hydra_overrides: Sequence[str], jobs: SweepJobs
+) -> None:
     """Run `config` for its seed, the next one, ..., below runs_dir/sweep.id; then say how its figures vary.
 
     Args:

@@ -13,15 +13,15 @@ from runner.text.vocab import Vocab
 
 
 @runtime_checkable
-class Admits(Protocol):
+class ExtendsVocabulary(Protocol):
     """A module that can represent new words better than by `<unk>`: by their characters, or by vectors in a file."""
 
-    def admit(self, vocabs: Mapping[str, Vocab]) -> None:
+    def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
         """Use vocabularies that append new words to the original ones, replacing those of an earlier call."""
         ...
 
 
-def admit(
+def extend_vocabulary(
     model: nn.Module, vocabs: Mapping[str, Vocab], features: Mapping[str, TokenFeature], table: pa.Table
 ) -> dict[str, Vocab]:
     """Prepare a model for new text: give its new words ids, spell them, and look them up in vector files.
@@ -43,6 +43,6 @@ def admit(
         if feature.extend:
             extended[name] = vocabs[name].extended([feature.strings(table)])
     for module in model.modules():
-        if isinstance(module, Admits):
-            module.admit(extended)
+        if isinstance(module, ExtendsVocabulary):
+            module.extend_vocabulary(extended)
     return extended

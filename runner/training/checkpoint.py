@@ -22,7 +22,7 @@ from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_atomically
 from runner.encoders.carried_state import moved
-from runner.profiling.accounting import Account
+from runner.profiling.accounting import CostCounters
 from runner.training.state import Progress, Training
 
 _META = "hydromel"
@@ -137,7 +137,7 @@ def restore(t: Training, state: Mapping[str, Any]) -> None:
         t.batching = replace(t.batching, micro_batch=t.progress.micro_batch)
     if t.progress.eval_batch_size is not None:
         t.settings = replace(t.settings, eval_batch_size=t.progress.eval_batch_size)
-    t.account = Account.of(state["account"])
+    t.account = CostCounters.of(state["account"])
     t.clock.seconds.update(state["seconds"])
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None and t.clock.device.type == "cuda":

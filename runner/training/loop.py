@@ -26,8 +26,8 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.training.averaged_sgd import averaged, observe
 from runner.training.bookkeeping import account, check_finite, log
-from runner.training.memory_check import rehearse
-from runner.training.out_of_memory import adopt, evaluated, halved
+from runner.training.memory_check import check_memory
+from runner.training.out_of_memory import evaluate_within_memory, halve_micro_batches, use_smaller_batches
 from runner.training.state import Training
 
 
@@ -37,7 +37,7 @@ def fit(t: Training) -> None:
     Raises:
         HydromelError: a loss that is not finite.
     """
-    rehearse(t, lambda rows: _gradients(t, rows, lambda phase: None))
+    check_memory(t, lambda rows: _gradients(t, rows, lambda phase: None))
     while t.progress.epoch < t.settings.epochs and not _used_up(t):
         updates = t.batching.updates(t.train.rows.host_lengths, t.seed, t.progress.epoch)
         losses: list[float] = []
@@ -87,7 +87,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         try:
             loss, count = _gradients(t, rows, t.clock.lap)
         except (RuntimeError, MemoryError) as error:
-            smaller = halved(t, rows, t.progress.updates + 1, error)
+            smaller = halve_micro_batches(t, rows, t.progress.updates + 1, error)
             break
         if t.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
@@ -104,7 +104,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     t.account.add_characters(characters, composed_characters(t.model))
     values = _recorded(t, updates[: len(losses)], losses, supervised, seconds, ends) if losses else []
     if smaller is not None:
-        adopt(t, smaller, t.progress.updates + 1)
+        use_smaller_batches(t, smaller, t.progress.updates + 1)
     return values
 
 
@@ -214,7 +214,7 @@ def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:
     def measured() -> dict[str, Any]:
         return evaluate(t.model, t.metric(), t.batching.evaluation(t.valid, t.settings.eval_batch_size), t.bf16)
 
-    metrics = evaluated(t, measured)
+    metrics = evaluate_within_memory(t, measured)
     if not isinstance(metrics.get(t.metric_name), float):
         figures = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
         raise HydromelError(f"train.metric={t.metric_name}: this task has no such figure; it has {figures}")

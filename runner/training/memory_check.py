@@ -19,13 +19,13 @@ from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.layers.norm import MaskedBatchNorm
-from runner.training.out_of_memory import adopt, halved
+from runner.training.out_of_memory import halve_micro_batches, use_smaller_batches
 from runner.training.state import Training
 
 PLANNED_ROWS = 20_000_000  # of all epochs that are looked through: about two seconds
 
 
-def rehearse(t: Training, backward: Callable[[IntArray], object]) -> None:
+def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
     """Find micro-batches that fit, and note which one needs most.
 
     Args:
@@ -35,18 +35,18 @@ def rehearse(t: Training, backward: Callable[[IntArray], object]) -> None:
         HydromelError: not even one row at once fits, or a module changes what cannot be put back.
     """
     t.clock.start()
-    rows, times = neediest(t)
+    rows, times = largest_micro_batch(t)
     while t.settings.rehearse and (error := _failure(t, rows, times, backward)):
-        smaller = halved(t, rows, 0, error)
+        smaller = halve_micro_batches(t, rows, 0, error)
         del error  # its traceback holds on to what did not fit
-        adopt(t, smaller, 0)
-        rows, times = neediest(t)
+        use_smaller_batches(t, smaller, 0)
+        rows, times = largest_micro_batch(t)
     t.progress.peak_batch = _shape(t, rows)
     t.clock.settle()
     t.clock.lap("startup")
 
 
-def neediest(t: Training) -> tuple[IntArray, int]:
+def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
     """The micro-batch of most places in memory, then of most real tokens, in all updates that are to come.
 
     Returns:

@@ -42,7 +42,7 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (said in _ONEDNN or any(word in said for word in _WORDS))
 
 
-def halved(t: Training, rows: IntArray, at: int, error: Exception) -> Batching:
+def halve_micro_batches(t: Training, rows: IntArray, at: int, error: Exception) -> Batching:
     """The strategy with half as many rows at once, after the update of these `rows` raised `error`.
 
     Args:
@@ -77,7 +77,7 @@ def describe_rows(t: Training, rows: IntArray) -> str:
     return f"rows {', '.join(map(str, shown))}{more} of train, counted from 0; lengths {lengths}{more}"
 
 
-def adopt(t: Training, smaller: Batching, at: int) -> None:
+def use_smaller_batches(t: Training, smaller: Batching, at: int) -> None:
     """Go on with smaller micro-batches, the failed update's gradients dropped and what it held given back."""
     t.optimizer.zero_grad()
     give_back(t.clock.device)
@@ -92,7 +92,7 @@ def give_back(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def evaluated(t: Training, evaluate: Callable[[], T]) -> T:
+def evaluate_within_memory(t: Training, evaluate: Callable[[], T]) -> T:
     """What `evaluate` says, with half the `train.eval_batch_size` each time that memory runs out.
 
     Raises:
@@ -120,7 +120,7 @@ def evaluated(t: Training, evaluate: Callable[[], T]) -> T:
         give_back(t.clock.device)
 
 
-def unless_it_runs_out(t: Training, what: str, measure: Callable[[], T]) -> T | None:
+def measure_if_memory_suffices(t: Training, what: str, measure: Callable[[], T]) -> T | None:
     """What `measure` says; None, and a warning, where memory runs out: a finished run is not lost for it."""
     try:
         return measure()

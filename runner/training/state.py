@@ -13,7 +13,7 @@ from runner.batching.stream import Stream
 from runner.config.schema import TrainSettings
 from runner.interfaces import START, Head, Metric, Schedule, State, Task
 from runner.model import Model
-from runner.profiling.accounting import Account, Clock
+from runner.profiling.accounting import Clock, CostCounters
 from runner.profiling.energy import EnergyMeter
 from runner.ragged.batch import Batch
 from runner.tracking.run_folder import RunFolder
@@ -64,5 +64,5 @@ class Training:
     meter: EnergyMeter
     save: Callable[[str], None]  # a checkpoint of that name
     after_evaluation: Callable[[dict[str, Any], float], None]  # metrics of valid, mean loss of the epoch
-    account: Account = field(default_factory=Account)
+    account: CostCounters = field(default_factory=CostCounters)
     progress: Progress = field(default_factory=Progress)

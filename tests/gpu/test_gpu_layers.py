@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
-from runner.layers.attention_window import Reach
+from runner.layers.attention_window import AttentionWindow
 from runner.layers.chunked_softmax import vocabulary_loss
 from runner.layers.convolution import Convolution
 from runner.layers.crf.chain import Allowed
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.attention, self.causal = SelfAttention(SIZE, 3, score, rotary, dropout), causal
 
     def forward(self, x: Ragged) -> Ragged:
-        found: Ragged = self.attention(x, Reach(x.rows, self.causal, None, None, 0), None)[0]
+        found: Ragged = self.attention(x, AttentionWindow(x.rows, self.causal, None, None, 0), None)[0]
         return found
 
 

@@ -13,7 +13,7 @@ from runner.audit.checks.tolerance import Tolerance, operations, roundoff
 from runner.data.numericalize import columns_of
 from runner.data.truncation import Truncation
 from runner.inference.generation.language_model import LanguageModel
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.interfaces import Head
 from runner.model import build_model
 from runner.text.vocab import EOS, PAD, UNK, Vocab
@@ -28,7 +28,7 @@ SIZES = {
 }
 
 
-def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending: float = -2.0) -> Trained:
+def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending: float = -2.0) -> TrainedModel:
     """In float64; it is as if `<eos>` were exp(`ending`) times as likely as any word, before the context speaks."""
     files = ("dataset=text", "data_dir=nowhere", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test")))
     size = [] if "embedding=word_char" in overrides else ["embedding.size=5"]
@@ -44,14 +44,14 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending:
         model.head.output.weight.mul_(8.0)  # type: ignore[union-attr]
         model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[union-attr, index]
     truncation = Truncation(composed.max_length, composed.truncate)
-    return Trained(made.task, model, made.features, vocabs, made.corpus, truncation, composed.malloc)
+    return TrainedModel(made.task, model, made.features, vocabs, made.corpus, truncation, composed.malloc)
 
 
-def language_model(run: Trained, allow_unk: bool = False) -> LanguageModel:
+def language_model(run: TrainedModel, allow_unk: bool = False) -> LanguageModel:
     return LanguageModel(run, "run", allow_unk)
 
 
-def log_p_of(run: Trained, words: Sequence[str]) -> npt.NDArray[Any]:
+def log_p_of(run: TrainedModel, words: Sequence[str]) -> npt.NDArray[Any]:
     """(n + 1, V) log P of what is next, `<eos>` and the n words being read at once, as the task evaluates them."""
     table = pa.table({"tokens": pa.array([list(words)], pa.list_(pa.string()))})
     batch = run.task.encode(columns_of(table, run.features, run.vocabs), table, run.vocabs)

@@ -17,7 +17,7 @@ from runner.common.errors import HydromelError
 from runner.common.run_schema import RESOLVED
 from runner.data.numericalize import columns_of
 from runner.inference.generation.language_model import LanguageModel
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.interfaces import Metric
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -77,7 +77,7 @@ def test_a_run_knows_every_text_and_goes_on_from_a_prompt(tmp_path: Path, unit: 
     (tmp_path / "first" / RESOLVED).write_text(
         yaml.safe_dump(config(*options)), encoding="utf-8"
     )  # as the command does
-    trained = Trained.load(tmp_path / "first", torch.device("cpu"), None, (), None)
+    trained = TrainedModel.load(tmp_path / "first", torch.device("cpu"), None, (), None)
     model = LanguageModel(trained, "run", allow_unk=False)
     prompts = model.prompts(["the 戦 mat", "", "x"])
     assert prompts.unknown == [[], [], []]

@@ -10,17 +10,17 @@ import torch
 
 from runner.audit.checks import verdict as kinds
 from runner.audit.checks.cause import cause, failure
-from runner.audit.checks.compare import Alone, Difference, compare, compare_loss, first_line, not_finite
+from runner.audit.checks.compare import Difference, SingleReference, compare, compare_loss, first_line, not_finite
 from runner.audit.checks.locate import (
     Locator,
-    Step,
+    TracedPart,
     first_changed,
     first_not_finite,
     first_random,
-    named,
+    module_label,
 )
 from runner.audit.checks.metric import NO_OUTPUT
-from runner.audit.checks.variations import Company, companies
+from runner.audit.checks.variations import BatchSpec, batch_specs
 from runner.audit.checks.verdict import Finding, Heat, Verdict
 from runner.audit.tracing.alignment import differences, worst_difference
 from runner.audit.tracing.interventions import is_used
@@ -48,18 +48,18 @@ class Auditor:
 
     subject: Subject
     mode: Mode
-    alone: Alone
+    alone: SingleReference
     seed: int
     nan_gradients: bool = True
     explained: bool = True
-    failed: dict[str, Company] = field(default_factory=dict)
+    failed: dict[str, BatchSpec] = field(default_factory=dict)
 
     def verdicts(self) -> Iterator[Verdict]:
         """Yield the verdicts of all checks that compare batches, and of the loss.
 
         If outputs are random, no further check means anything, and the others are not run.
         """
-        batches = companies(self.subject.lengths, self.subject.has_padding, self.seed)
+        batches = batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
         repeated = self._check_random() or self._check_repeat()
         yield repeated
         if repeated.finding is not None and repeated.finding.kind == kinds.RANDOM:
@@ -73,11 +73,11 @@ class Auditor:
         if any(run.loss is not None for run in self.alone.runs):
             yield self.verdict("loss", self._loss_differences(batches["company"]), batches["company"])
 
-    def batches(self, batches: Sequence[Company]) -> Verdict:
+    def batches(self, batches: Sequence[BatchSpec]) -> Verdict:
         """Return the verdict on the batches that a strategy makes."""
         return self.verdict("batches", self.differences(batches, []), batches)
 
-    def differences(self, runs: Iterable[Company], extra: list[Difference]) -> Iterator[Difference]:
+    def differences(self, runs: Iterable[BatchSpec], extra: list[Difference]) -> Iterator[Difference]:
         """Yield `extra`, then the differences of each batch from its reference."""
         yield from extra
         for run in runs:
@@ -90,17 +90,17 @@ class Auditor:
                 observation.gradients = {}
             yield from compare(self.alone, batch, observation, base)
 
-    def _comparable(self, batch: Company) -> Company:
+    def _comparable(self, batch: BatchSpec) -> BatchSpec:
         """Return the batch without the examples that have no output even alone; `extremes` reports those."""
         rows = self.alone.comparable(batch.rows)
         against = None if batch.against is None else self._comparable(batch.against)
         return replace(batch, rows=rows, against=against)
 
-    def _loss_differences(self, runs: Iterable[Company]) -> Iterator[Difference]:
+    def _loss_differences(self, runs: Iterable[BatchSpec]) -> Iterator[Difference]:
         for run in runs:
             rows = self.alone.comparable(run.rows)
             if rows:
-                yield from compare_loss(self.alone, Company(rows), observe(self.subject, rows, Setting(), loss=True))
+                yield from compare_loss(self.alone, BatchSpec(rows), observe(self.subject, rows, Setting(), loss=True))
 
     def verdict(self, check: str, differences: Iterator[Difference], runs: Sequence[object]) -> Verdict:
         """Return the verdict on a check from its differences: the first one beyond rounding decides.
@@ -147,7 +147,7 @@ class Auditor:
         return self._finding_at(difference, origin, why.kind, why.detail)
 
     def _finding_at(self, difference: Difference, module: str | None, kind: str, detail: str) -> Finding:
-        name = difference.place if module is None else named(self.subject, module)
+        name = difference.place if module is None else module_label(self.subject, module)
         return Finding(name, kind, difference.quantity, difference.rows, difference.size, difference.allowed, detail)
 
     def _check_repeat(self) -> Verdict:
@@ -155,7 +155,7 @@ class Auditor:
         rows = [row for row, _ in self.alone.finite()]
         if not rows:
             return self._nothing_compared("repeat")
-        first, second = Company((rows[0], rows[-1])), Company((rows[-1], rows[len(rows) // 2]))
+        first, second = BatchSpec((rows[0], rows[-1])), BatchSpec((rows[-1], rows[len(rows) // 2]))
         worst = 0.0
         # Both orders are tried: state that the module keeps from its first batch only would hide a change.
         for batch, between in ((first, second), (second, first)):
@@ -171,7 +171,7 @@ class Auditor:
             worst = max(worst, difference.share)
         return Verdict(self.subject.name, "repeat", self.mode, True, worst)
 
-    def _state_verdict(self, difference: Difference, other: Company, again: Observation) -> Verdict:
+    def _state_verdict(self, difference: Difference, other: BatchSpec, again: Observation) -> Verdict:
         error = f": {first_line(again.error)}." if again.error is not None else "."
         detail = f"The same rows get another output after a batch of other rows{error}"
         module = first_changed(self.subject, difference.company, other)
@@ -180,7 +180,7 @@ class Auditor:
 
     def _check_random(self) -> Verdict | None:
         """Return a failed verdict if outputs depend on the random seed, else None."""
-        batch = Company(tuple(row for row, _ in self.alone.finite())[:2])
+        batch = BatchSpec(tuple(row for row, _ in self.alone.finite())[:2])
         if not batch.rows:
             return None
         first, second = (observe_seeded(self.subject, batch, seed) for seed in (1, 2))
@@ -201,23 +201,23 @@ class Auditor:
         """
         check, batch = next(iter(self.failed.items()), ("", None))
         if batch is None:
-            batches = companies(self.subject.lengths, self.subject.has_padding, self.seed)
+            batches = batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
             check, batch = next((name, batches[name][-1]) for name in ("huge", "company") if batches[name])
         batch = self._comparable(batch)
         steps = [step for step in Locator(self.alone).steps(batch) if self._is_shown(step, batch)]
         row = _hottest(steps, {row: len(tokens(row)) for row in batch.rows})
         steps = [step for step in steps if row in step.members]
         shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in steps]
-        names = [named(self.subject, step.record.module) for step in steps]
+        names = [module_label(self.subject, step.record.module) for step in steps]
         return Heat(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
 
-    def _is_shown(self, step: Step, batch: Company) -> bool:
+    def _is_shown(self, step: TracedPart, batch: BatchSpec) -> bool:
         """Return True unless the values differ and are not used, such as the state of an RNN after its padding."""
         return not step.rows() or is_used(self.subject, batch.rows, batch.setting, step.record)
 
 
 def arithmetic_verdict(
-    subject: Subject, alone: Alone, check: str, mode: Mode, seed: int, explained: bool = True
+    subject: Subject, alone: SingleReference, check: str, mode: Mode, seed: int, explained: bool = True
 ) -> Verdict:
     """Compare batches in coarser arithmetic with float64; the tolerance is the error of the single-example runs.
 
@@ -230,18 +230,18 @@ def arithmetic_verdict(
         explained: a failed verdict says where and why.
     """
     coarse = Auditor(subject, mode, alone, seed, explained=explained)
-    batches = companies(subject.lengths, subject.has_padding, seed)
+    batches = batch_specs(subject.lengths, subject.has_padding, seed)
     runs = [*batches["company"], *batches["extremes"]]
     return coarse.verdict(check, coarse.differences(runs, list(not_finite(alone))), runs)
 
 
-def observe_seeded(subject: Subject, batch: Company, seed: int) -> Observation:
+def observe_seeded(subject: Subject, batch: BatchSpec, seed: int) -> Observation:
     """Run a batch with random numbers from a seed."""
     with seeded(seed):
         return observe(subject, batch.rows, batch.setting)
 
 
-def _hottest(steps: Sequence[Step], lengths: Mapping[int, int]) -> int:
+def _hottest(steps: Sequence[TracedPart], lengths: Mapping[int, int]) -> int:
     """Return the example whose last step differs most; of equal ones the longest."""
     sizes = dict.fromkeys(lengths, 0.0)
     for step in steps:  # later steps overwrite earlier ones
@@ -251,7 +251,7 @@ def _hottest(steps: Sequence[Step], lengths: Mapping[int, int]) -> int:
     return max(sizes, key=lambda row: (sizes[row], lengths[row]))
 
 
-def _by_position(step: Step, row: int, length: int) -> list[float]:
+def _by_position(step: TracedPart, row: int, length: int) -> list[float]:
     """Return (length,) differences divided by the allowed one, or a single number for values per row."""
     place = step.members.index(row)
     shares = differences(step.together[place], step.alone[place]) / max(step.allowed, 1e-300)

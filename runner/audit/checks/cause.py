@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from runner.audit.checks import verdict as kinds
-from runner.audit.checks.compare import Alone, Difference
-from runner.audit.checks.variations import Company, companies
+from runner.audit.checks.compare import Difference, SingleReference
+from runner.audit.checks.variations import BatchSpec, batch_specs
 from runner.audit.tracing.alignment import worst_difference
 from runner.audit.tracing.interventions import reads_padding
 from runner.audit.tracing.observe import Fill, Observation, Setting, observe
@@ -39,7 +39,7 @@ def failure(difference: Difference) -> Cause:
     return Cause(kinds.OVERFLOW if "overflow" in difference.note else kinds.ERROR, difference.note)
 
 
-def cause(alone: Alone, difference: Difference, module: str | None, witnesses: Sequence[int]) -> Cause:
+def cause(alone: SingleReference, difference: Difference, module: str | None, witnesses: Sequence[int]) -> Cause:
     """Determine the kind of a difference.
 
     Args:
@@ -67,7 +67,7 @@ def cause(alone: Alone, difference: Difference, module: str | None, witnesses: S
 class Probe:
     """Repetitions of the failing batch, changed in one way; each method returns the cause that it detects, or None."""
 
-    def __init__(self, alone: Alone, difference: Difference) -> None:
+    def __init__(self, alone: SingleReference, difference: Difference) -> None:
         self.alone, self.subject = alone, alone.subject
         self.batch, self.quantity, self.allowed = difference.company, difference.quantity, difference.allowed
 
@@ -172,8 +172,8 @@ class Probe:
     def _uneven(self) -> list[tuple[int, ...]]:
         return [batch.rows for batch in self._groups("company")[:2]]
 
-    def _groups(self, check: str) -> list[Company]:
+    def _groups(self, check: str) -> list[BatchSpec]:
         lengths: IntArray = self.subject.lengths
-        batches = companies(lengths, self.subject.has_padding, seed=0)[check]
+        batches = batch_specs(lengths, self.subject.has_padding, seed=0)[check]
         comparable = [replace(batch, rows=self.alone.comparable(batch.rows)) for batch in batches]
         return [batch for batch in comparable if batch.rows]

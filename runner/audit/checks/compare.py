@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from runner.audit.checks.tolerance import Tolerance, operations, roundoff
-from runner.audit.checks.variations import Company
+from runner.audit.checks.variations import BatchSpec
 from runner.audit.tracing.alignment import worst_difference
 from runner.audit.tracing.observe import Observation, Setting, Subject, observe
 from runner.audit.tracing.precision import narrowest
@@ -35,7 +35,7 @@ class Difference:
     rows: tuple[int, ...]
     size: float
     allowed: float
-    company: Company
+    company: BatchSpec
     note: str = ""
     not_run: str = ""
 
@@ -50,7 +50,7 @@ class Difference:
         return self.size / self.allowed if self.allowed > 0 else (0.0 if self.size == 0 else torch.inf)
 
 
-class Alone:
+class SingleReference:
     """The reference: a single-example run of each example.
 
     Args:
@@ -59,7 +59,7 @@ class Alone:
         exact: the float64 reference, where this one is coarser; the tolerance then includes the errors measured here.
     """
 
-    def __init__(self, subject: Subject, dtype: torch.dtype, exact: Alone | None = None) -> None:
+    def __init__(self, subject: Subject, dtype: torch.dtype, exact: SingleReference | None = None) -> None:
         self.subject = subject
         self.runs = [observe(subject, [row], Setting(), loss=True) for row in range(len(subject.lengths))]
         self._good = {row for row, run in enumerate(self.runs) if run.error is None and not _bad(run)}
@@ -78,7 +78,7 @@ class Alone:
             self.measured = max((error for error in errors if error < torch.inf), default=0.0)
         self.scale = max((largest_magnitude(self.expected[row].outputs) for row, _ in self.finite()), default=1.0)
 
-    def of(self, subject: Subject) -> Alone:
+    def of(self, subject: Subject) -> SingleReference:
         """Return the same runs as the reference for another layout of the same examples."""
         other = copy.copy(self)
         other.subject = subject
@@ -96,7 +96,7 @@ class Alone:
 
 
 def compare(
-    alone: Alone, batch: Company, observation: Observation, base: Observation | None = None
+    alone: SingleReference, batch: BatchSpec, observation: Observation, base: Observation | None = None
 ) -> Iterator[Difference]:
     """Compare outputs, predictions and gradients of a batch with single-example runs, or with the run `base`."""
     rows = batch.rows
@@ -115,7 +115,7 @@ def compare(
     yield from _gradients(alone, batch, observation.gradients, expected.gradients, "gradient of")
 
 
-def compare_loss(alone: Alone, batch: Company, observation: Observation) -> Iterator[Difference]:
+def compare_loss(alone: SingleReference, batch: BatchSpec, observation: Observation) -> Iterator[Difference]:
     """Compare loss and gradients of a batch with the sums over its examples (for a plain mean: with their mean)."""
     rows = batch.rows
     if observation.error is not None:
@@ -141,10 +141,10 @@ def compare_loss(alone: Alone, batch: Company, observation: Observation) -> Iter
     yield from _gradients(alone, batch, observation.loss_gradients, expected, "gradient of the loss by")
 
 
-def not_finite(alone: Alone) -> Iterator[Difference]:
+def not_finite(alone: SingleReference) -> Iterator[Difference]:
     """Yield the examples whose single-example run ends in an error, or has NaN in its output or gradients."""
     for row, run in enumerate(alone.runs):
-        batch = Company((row,))
+        batch = BatchSpec((row,))
         if run.error is not None:
             yield _error(batch, run.error, f"alone, with {alone.subject.lengths[row]} tokens: ")
         elif quantity := _bad(run):
@@ -157,7 +157,7 @@ def first_line(error: Exception) -> str:
     return " ".join((str(error) or "no message").split())[:160].rstrip(".")
 
 
-def _error(batch: Company, error: Exception, where: str = "") -> Difference:
+def _error(batch: BatchSpec, error: Exception, where: str = "") -> Difference:
     note = f"{where}{type(error).__name__}: {first_line(error)}."
     return Difference("error", batch.rows, torch.inf, 0.0, batch, note, missing_kernel(error))
 
@@ -171,13 +171,13 @@ class _Expected:
     gradients: list[dict[str, Tensor]]
 
 
-def _expect_alone(alone: Alone, rows: Sequence[int]) -> _Expected:
+def _expect_alone(alone: SingleReference, rows: Sequence[int]) -> _Expected:
     runs = [alone.expected[row] for row in rows]
     predictions = [prediction for run in runs for prediction in run.predictions or []]
     return _Expected([run.outputs[0] for run in runs], predictions, [run.gradients for run in runs])
 
 
-def _expect_run(base: Observation, batch: Company) -> _Expected:
+def _expect_run(base: Observation, batch: BatchSpec) -> _Expected:
     assert batch.against is not None
     places = [batch.against.rows.index(row) for row in batch.rows]
     predictions = base.predictions and [base.predictions[place] for place in places]
@@ -185,7 +185,7 @@ def _expect_run(base: Observation, batch: Company) -> _Expected:
 
 
 def _by_row(
-    quantity: str, batch: Company, values: Sequence[Tensor], expected: Sequence[Tensor], allowed: float
+    quantity: str, batch: BatchSpec, values: Sequence[Tensor], expected: Sequence[Tensor], allowed: float
 ) -> Difference:
     sizes = [worst_difference(a, b) for a, b in zip(values, expected, strict=True)]
     rows = tuple(row for row, size in zip(batch.rows, sizes, strict=True) if size > allowed)
@@ -193,7 +193,11 @@ def _by_row(
 
 
 def _gradients(
-    alone: Alone, batch: Company, gradients: dict[str, Tensor], expected: Sequence[dict[str, Tensor]], what: str
+    alone: SingleReference,
+    batch: BatchSpec,
+    gradients: dict[str, Tensor],
+    expected: Sequence[dict[str, Tensor]],
+    what: str,
 ) -> Iterator[Difference]:
     """Compare the gradient of every parameter with the sum of the expected ones.
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from runner.audit.checks.compare import Alone, Difference, largest_magnitude
-from runner.audit.checks.variations import Company
+from runner.audit.checks.compare import Difference, SingleReference, largest_magnitude
+from runner.audit.checks.variations import BatchSpec
 from runner.audit.tracing.alignment import Geometry, possible, reading, split, worst_difference
 from runner.audit.tracing.forward_passes import Key, Pass, passes
 from runner.audit.tracing.interventions import is_used
@@ -20,7 +20,7 @@ _GRADIENT = "gradient of "
 
 
 @dataclass(frozen=True)
-class Step:
+class TracedPart:
     """A comparable part of a module's output: for each of its `members` the value in the batch and that alone.
 
     Attributes:
@@ -70,7 +70,7 @@ class Locator:
         alone: the reference in the same mode and arithmetic.
     """
 
-    def __init__(self, alone: Alone) -> None:
+    def __init__(self, alone: SingleReference) -> None:
         self.alone = alone
         self.subject: Subject = alone.subject
         self._passes: dict[tuple[int, str | None, Side], Pass] = {}
@@ -88,7 +88,7 @@ class Locator:
                 return module
         return self._find_in_fused_path(batch)
 
-    def _find_first(self, batch: Company) -> str | None:
+    def _find_first(self, batch: BatchSpec) -> str | None:
         """Return the first module whose output differs and is used.
 
         Outputs that are only permuted are passed over, since a module may sort rows and unsort them later; they are
@@ -101,14 +101,14 @@ class Locator:
             if not step.is_permuted():
                 return self._module_or_caller(batch, step.record.module)
             permuted.append(step.record.module)
-        return sorter(permuted) if permuted else None
+        return sorting_module(permuted) if permuted else None
 
     def witnesses(self) -> tuple[int, ...]:
         """Return up to three examples of different lengths, which show which axis of a tensor is which."""
         by_length = {int(self.subject.lengths[row]): row for row, _ in self.alone.finite()}
         return tuple(list(by_length.values())[-3:])
 
-    def steps(self, batch: Company, only: str | None = None, of: Side = "outputs") -> list[Step]:
+    def steps(self, batch: BatchSpec, only: str | None = None, of: Side = "outputs") -> list[TracedPart]:
         """Return the comparable parts of the outputs (or inputs) of all modules, or `only` one, in execution order."""
         # A shape such as (3, 3, D) can be read in several ways; batches of other sizes and widths leave a single one.
         groups = [self.witnesses(), self.witnesses()[:2]]
@@ -124,7 +124,7 @@ class Locator:
                     steps.append(step)
         return steps
 
-    def _module_or_caller(self, batch: Company, module: str) -> str:
+    def _module_or_caller(self, batch: BatchSpec, module: str) -> str:
         """Return the module itself or, if its inputs differ already, the module whose code computed them."""
         given = self.steps(batch, module, "inputs") if module else []
         differs = any(step.rows() and not step.is_permuted() for step in given)
@@ -136,7 +136,9 @@ class Locator:
         is_list = isinstance(self.subject.module.get_submodule(enclosing), nn.ModuleList | nn.ModuleDict)
         return self._owner(enclosing) if is_list else enclosing
 
-    def _step(self, key: Key, forward_pass: Pass, others: Sequence[Pass], alone: Mapping[int, Pass]) -> Step | None:
+    def _step(
+        self, key: Key, forward_pass: Pass, others: Sequence[Pass], alone: Mapping[int, Pass]
+    ) -> TracedPart | None:
         how = _reading(key, [forward_pass, *others])
         how_alone = _reading(key, list(alone.values()))
         if how is None or how_alone is None or any(key not in alone[row].records for row in forward_pass.rows):
@@ -152,7 +154,7 @@ class Locator:
         orders = [sorted_by(forward_pass.geometry, sign) for sign in (-1, 1)]
         by_length = [split(value, how, order) for order in orders if how in possible(value, order)]
         allowed = self.alone.tolerance.of(scale, self.alone.measured)
-        return Step(forward_pass.records[key], forward_pass.rows, values, expected, allowed, by_length)
+        return TracedPart(forward_pass.records[key], forward_pass.rows, values, expected, allowed, by_length)
 
     def _pass_alone(self, row: int, only: str | None, of: Side) -> Pass:
         key = row, only, of
@@ -160,7 +162,7 @@ class Locator:
             (self._passes[key],) = passes(self.subject, [row], Setting(), only, of)
         return self._passes[key]
 
-    def _find_in_fused_path(self, batch: Company) -> str:
+    def _find_in_fused_path(self, batch: BatchSpec) -> str:
         """Return the first module that differs when only one module has a hook, or an empty string.
 
         Torch leaves its fused paths where modules have hooks, so a fault of a fused path hides while all are traced.
@@ -182,7 +184,7 @@ def sorted_by(geometry: Geometry, sign: int) -> Geometry:
     return replace(geometry, lengths=tuple(sorted(geometry.lengths, key=lambda length: sign * length)))
 
 
-def sorter(permuted: Sequence[str]) -> str:
+def sorting_module(permuted: Sequence[str]) -> str:
     """Return the module that sorted: the first one that encloses another permuted module, or else the first of all."""
     for name in permuted:
         prefix = f"{name}." if name else ""
@@ -206,7 +208,7 @@ def first_not_finite(subject: Subject, difference: Difference) -> str:
     return records[last + 1].module if 0 <= last < len(records) - 1 else ""
 
 
-def first_changed(subject: Subject, batch: Company, other: Company) -> str:
+def first_changed(subject: Subject, batch: BatchSpec, other: BatchSpec) -> str:
     """Return the first module whose output for a batch changes after it has processed another batch."""
     with unchanged(subject.module):
         first = {record.key: record for record in trace(subject, batch.rows, batch.setting, keep_state=True)}
@@ -218,14 +220,14 @@ def first_changed(subject: Subject, batch: Company, other: Company) -> str:
     return ""
 
 
-def first_random(subject: Subject, batch: Company) -> str:
+def first_random(subject: Subject, batch: BatchSpec) -> str:
     """Return the first module whose output changes with the seed, for the same inputs."""
     first, second = _two_seeds(subject, batch)
     changed = [record for key, record in first.items() if key in second and _differs(record, second[key])]
     return changed[0].module if changed else ""
 
 
-def _two_seeds(subject: Subject, batch: Company) -> list[dict[Key, Record]]:
+def _two_seeds(subject: Subject, batch: BatchSpec) -> list[dict[Key, Record]]:
     runs = []
     for seed in (1, 2):
         with seeded(seed):
@@ -242,7 +244,7 @@ def _tensor(record: Record) -> Tensor:
     return part if isinstance(part, Tensor) else part.values if isinstance(part, Ragged) else part.data
 
 
-def named(subject: Subject, module: str) -> str:
+def module_label(subject: Subject, module: str) -> str:
     """Return name and class of a module, as in `encoder.forwards.0 (Recurrence)`; of the root only its class."""
     kind = type(subject.module.get_submodule(module)).__name__
     return f"{module} ({kind})" if module else kind

@@ -13,12 +13,12 @@ from runner.audit.checks import verdict as kinds
 from runner.audit.checks.verdict import Finding, Verdict
 from runner.audit.tracing.observe import AdapterError
 
-Figures = Callable[[Sequence[Sequence[int]]], dict[str, Any]]  # batches of examples -> values of the metric
+MetricFunction = Callable[[Sequence[Sequence[int]]], dict[str, Any]]  # batches of examples -> values of the metric
 ALLOWED = 1e-9  # relative: a metric is a handful of sums
 NO_OUTPUT = "no example has an output without NaN"
 
 
-def metric_verdict(name: str, figures: Figures, rows: Sequence[int]) -> Verdict:
+def metric_verdict(name: str, figures: MetricFunction, rows: Sequence[int]) -> Verdict:
     """Compare the metric over one batch of all examples with one at a time, three at a time, and the reverse order.
 
     Args:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from runner.audit.checks import verdict as kinds
-from runner.audit.checks.compare import Alone, compare_loss
-from runner.audit.checks.variations import Company
+from runner.audit.checks.compare import SingleReference, compare_loss
+from runner.audit.checks.variations import BatchSpec
 from runner.audit.checks.verdict import Finding, Verdict
 from runner.audit.tracing.observe import Observation, Subject
 from runner.interfaces import START, Loss
@@ -20,7 +20,7 @@ from runner.ragged.batch import Batch
 from runner.training.loop import backward
 
 
-class Trained(Subject, Protocol):
+class TrainableSubject(Subject, Protocol):
     """A subject whose updates consist of micro-batches, as in training."""
 
     @property
@@ -31,7 +31,7 @@ class Trained(Subject, Protocol):
         ...
 
 
-def update_verdict(subject: Trained, alone: Alone, updates: Sequence[Company]) -> Verdict:
+def update_verdict(subject: TrainableSubject, alone: SingleReference, updates: Sequence[BatchSpec]) -> Verdict:
     """Compare loss and gradients of the runner's own `backward` with the sum over single-example runs.
 
     Args:
@@ -58,7 +58,7 @@ def update_verdict(subject: Trained, alone: Alone, updates: Sequence[Company]) -
     return Verdict(subject.name, "update", "train", True, worst)
 
 
-def _run_update(subject: Trained, update: Company) -> Observation:
+def _run_update(subject: TrainableSubject, update: BatchSpec) -> Observation:
     """Run one update as training does, and return sums instead of means, for comparison with the examples' sums."""
     micro_batches, model = subject.update(update.rows), subject.module
     count = sum(_targets(batch) for batch in micro_batches)

@@ -35,7 +35,7 @@ NEEDS_PADDING = ("width", "content", "huge", "nan")
 
 
 @dataclass(frozen=True)
-class Company:
+class BatchSpec:
     """A specification of one batch: examples that are run together.
 
     Attributes:
@@ -46,10 +46,10 @@ class Company:
 
     rows: tuple[int, ...]
     setting: Setting = field(default_factory=Setting)
-    against: Company | None = None
+    against: BatchSpec | None = None
 
 
-def companies(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list[Company]]:
+def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list[BatchSpec]]:
     """Return the batches of each check that compares batches; a check without a batch does not apply.
 
     Args:
@@ -60,22 +60,22 @@ def companies(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list
     rng = np.random.default_rng(seed)
     all_rows = _uneven_first(rng.permutation(len(lengths)), lengths)
     group = tuple(_uneven(lengths, rng))
-    plain = Company(group)
+    plain = BatchSpec(group)
 
-    def varied(*settings: Setting) -> list[Company]:
-        return [Company(group, setting, Company(group, Setting(setting.widen))) for setting in settings]
+    def varied(*settings: Setting) -> list[BatchSpec]:
+        return [BatchSpec(group, setting, BatchSpec(group, Setting(setting.widen))) for setting in settings]
 
     runs = {
-        "neighbours": [Company(tuple(same)) for same in _equally_long(lengths, rng)],
+        "neighbours": [BatchSpec(tuple(same)) for same in _equally_long(lengths, rng)],
         "order": [
-            Company(order, against=plain) for order in (group[::-1], _shuffled(group, rng), tuple(sorted(group)))
+            BatchSpec(order, against=plain) for order in (group[::-1], _shuffled(group, rng), tuple(sorted(group)))
         ],
-        "duplicates": [Company((group[0], group[0])), Company((group[0],) * 3)],
+        "duplicates": [BatchSpec((group[0], group[0])), BatchSpec((group[0],) * 3)],
         "company": [
-            Company(tuple(int(row) for row in all_rows[:n])) for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)
+            BatchSpec(tuple(int(row) for row in all_rows[:n])) for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)
         ],
-        "extremes": [Company(rows) for rows in _extremes(lengths)],
-        "width": [Company(rows, Setting(n), Company(rows)) for rows in (group[:1], group) for n in (2, 4)],
+        "extremes": [BatchSpec(rows) for rows in _extremes(lengths)],
+        "width": [BatchSpec(rows, Setting(n), BatchSpec(rows)) for rows in (group[:1], group) for n in (2, 4)],
         "content": varied(Setting(1, "other"), Setting(2, "other")),
         "huge": varied(Setting(1, "huge"), Setting(4, "huge")),
         "nan": varied(Setting(1, "nan"), Setting(4, "nan")),

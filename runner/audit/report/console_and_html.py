@@ -15,7 +15,7 @@ from rich.text import Text
 
 from runner.audit.checks.variations import CHECKS
 from runner.audit.checks.verdict import Heat, Report, State, Verdict, faults, state_of
-from runner.audit.search_space import Audited
+from runner.audit.search_space import CombinationResult
 
 WIDEST = 1000  # console width in columns; a table takes what it needs
 SHADES = 10  # shades of the heat map, one for each power of ten beyond rounding
@@ -51,7 +51,7 @@ def console(report: Report) -> None:
         out.print(line, soft_wrap=True)
 
 
-def combination(audited: Audited) -> list[str]:
+def combination(audited: CombinationResult) -> list[str]:
     """Return the lines on one combination of a search space: its result, its faults, and checks that were not run."""
     report = audited.report
     if report is None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic
-from runner.audit.checks.variations import Company
+from runner.audit.checks.variations import BatchSpec
 from runner.audit.subjects.sample import words
 from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import HUGE, Answers, Setting
@@ -114,9 +114,9 @@ class ModelSubject:
         """Return the micro-batches of one training update."""
         return list(self.batching.micro_batches(self.sample, np.array(rows, dtype=np.int64)))
 
-    def batches(self, seed: int) -> list[Company]:
+    def batches(self, seed: int) -> list[BatchSpec]:
         """Return the strategy's own updates of an epoch."""
-        return [Company(tuple(int(row) for row in update)) for update in self.batching.updates(self.lengths, seed, 0)]
+        return [BatchSpec(tuple(int(row) for row in update)) for update in self.batching.updates(self.lengths, seed, 0)]
 
     def figures(self, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Return the metric over batches that are laid out as in evaluation, by the training loop's own `evaluate`."""

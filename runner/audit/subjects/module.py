@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic
 from runner.audit.checks.compare import first_line
-from runner.audit.checks.metric import Figures
+from runner.audit.checks.metric import MetricFunction
 from runner.audit.subjects.padding import Padding
 from runner.audit.tracing.alignment import Geometry, Part, parts, reading, split
 from runner.audit.tracing.observe import AdapterError, Answers, Setting
@@ -143,7 +143,7 @@ class ModuleSubject:
             raise AdapterError("the output holds no tensors, or not always the same number of them; pass answers=")
         return [_read_part(place, seen) for place in range(len(seen[0][0]))]
 
-    def figures(self, metric: Callable[[], Any]) -> Figures:
+    def figures(self, metric: Callable[[], Any]) -> MetricFunction:
         """Return a function that computes a new metric over batches of examples."""
 
         def compute(batches: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic
-from runner.audit.checks.variations import Company
+from runner.audit.checks.variations import BatchSpec
 from runner.audit.subjects.sample import words
 from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import Answers, Setting
@@ -93,8 +93,8 @@ class StreamSubject:
         """Return all windows, as if they were one update."""
         return self._windows(rows)
 
-    def batches(self, seed: int) -> list[Company]:
-        return [Company(tuple(range(len(self.lengths))))]
+    def batches(self, seed: int) -> list[BatchSpec]:
+        return [BatchSpec(tuple(range(len(self.lengths))))]
 
     def figures(self, batches: Sequence[Sequence[int]]) -> dict[str, Any]:
         """Return the metric over groups of streams; each group starts from a fresh state, as in `evaluate`."""

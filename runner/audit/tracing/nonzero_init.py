@@ -8,7 +8,7 @@ from torch import nn
 SPREAD = 0.1
 
 
-def wake(model: nn.Module, seed: int) -> None:
+def randomise_zero_weights(model: nn.Module, seed: int) -> None:
     """Draw random values for parameters that are all zero (tables of counts, biases); padding vectors stay zero."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -25,7 +25,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, spans
 from runner.text.arrow import split_characters, split_on_spaces
-from runner.text.open_vocabulary import admit
+from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import PAD, UNK
 
 TOKENS = 16_384  # tokens of all lines in a batch
@@ -84,7 +84,7 @@ class LineScorer:
         model = self.model
         (column,) = {feature.column for feature in model.features.values()}
         table = pa.table({column: tokens})
-        columns = columns_of(table, model.features, admit(model.model, model.vocabs, model.features, table))
+        columns = columns_of(table, model.features, extend_vocabulary(model.model, model.vocabs, model.features, table))
         batch = model.task.encode(columns, table, model.vocabs)
         rows = Rows(next(iter(columns.values())).rows.host_lengths + 1, _CPU)
         assert isinstance(batch.target, Ragged)

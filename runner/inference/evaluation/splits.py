@@ -21,12 +21,12 @@ from runner.data.numericalize import TARGET, columns_of
 from runner.inference.evaluation.tally import OF_WORDS, Sizes, Tally
 from runner.inference.generation.language_model import NextToken
 from runner.inference.generation.text import Text
-from runner.inference.predictions import TellsOfLosses, token_losses
-from runner.inference.trained import Trained
+from runner.inference.predictions import HasLossTables, token_losses
+from runner.inference.trained import TrainedModel
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.open_vocabulary import admit
+from runner.text.open_vocabulary import extend_vocabulary
 from runner.training.loop import evaluate
 
 
@@ -39,16 +39,16 @@ class SplitEvaluation:
         batching: the run's strategy.
     """
 
-    trained: Trained
+    trained: TrainedModel
     batching: Batching | Stream
 
     @classmethod
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> SplitEvaluation:
-        """Load the best checkpoint of the run in `folder`; arguments and errors are those of `Trained.load`."""
+        """Load the best checkpoint of the run in `folder`; arguments and errors are those of `TrainedModel.load`."""
         node = saved_node(folder, "batching", plugins)
-        trained, batching = Trained.load(folder, device, dtype, plugins, data_dir), build_batching(node, plugins)
+        trained, batching = TrainedModel.load(folder, device, dtype, plugins, data_dir), build_batching(node, plugins)
         if isinstance(batching, Auto):
             raise HydromelError(f"{folder}: that run has not chosen a batching strategy yet; let it finish first")
         return cls(trained, batching)
@@ -105,7 +105,7 @@ class SplitEvaluation:
         # Truncated text is missing from the tokens but not from the words and characters, whose metrics would be wrong.
         if split.real_tokens < whole.real_tokens:
             figures = {name: value for name, value in figures.items() if name not in OF_WORDS}
-        tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, TellsOfLosses) else {}
+        tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, HasLossTables) else {}
         return metric.compute() | figures | tables_of_losses
 
     def _tally(self, table: pa.Table, split: Batch, nats: float) -> Tally:
@@ -120,5 +120,5 @@ class SplitEvaluation:
 
     def _numericalize(self, table: pa.Table) -> Batch:
         run = self.trained
-        ids = columns_of(table, run.features, admit(run.model, run.vocabs, run.features, table))
+        ids = columns_of(table, run.features, extend_vocabulary(run.model, run.vocabs, run.features, table))
         return run.task.encode(ids, table, run.vocabs)

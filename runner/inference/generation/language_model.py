@@ -19,13 +19,13 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import TARGET, columns_of
 from runner.inference.generation.text import Text
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.interfaces import START, State
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, spans
-from runner.text.open_vocabulary import admit
+from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS
 
 READ_TOKENS = 16_384  # tokens of all prompts in memory at once; longer prompts are read in windows
@@ -100,7 +100,7 @@ class LanguageModel:
         HydromelError: the model is no language model, or its inputs need more than the tokens.
     """
 
-    def __init__(self, trained: Trained, where: str, allow_unk: bool) -> None:
+    def __init__(self, trained: TrainedModel, where: str, allow_unk: bool) -> None:
         task, head = trained.task, trained.model.head
         if not isinstance(task, NextToken) or not isinstance(head, NextTokenHead):
             raise HydromelError(f"{where}: task={task.name} predicts no next token; use a run of task=lm")
@@ -162,7 +162,7 @@ class LanguageModel:
         """Return (N,) ids of each feature, with `<eos>` before each line, and the number of ids of each line."""
         (column,) = {feature.column for feature in self.features.values()}
         table = pa.table({column: pa.array(lines, pa.list_(pa.string()))})
-        columns = columns_of(table, self.features, admit(self.model, self.vocabs, self.features, table))
+        columns = columns_of(table, self.features, extend_vocabulary(self.model, self.vocabs, self.features, table))
         batch = self.task.encode(columns, table, self.vocabs)
         inputs = {name: feature.values for name, feature in batch.features.items()}
         return inputs, next(iter(columns.values())).rows.host_lengths + 1

@@ -39,7 +39,7 @@ class Continuation:
     ended: bool
 
 
-class Step(NamedTuple):
+class GenerationStep(NamedTuple):
     """The tokens of one step: the `rows` (R,) that still continue, the token (R,) of each, and its log P (R,)."""
 
     rows: IntArray
@@ -112,7 +112,9 @@ def keys_of(seed: int, prompts: Sequence[int], samples: int, device: torch.devic
     return drawn(drawn(root, numbers), torch.arange(samples).repeat(len(prompts))).to(device)
 
 
-def steps(model: LanguageModel, prompts: Prompts, samples: int, choose: Choice, max_tokens: int) -> Iterator[Step]:
+def steps(
+    model: LanguageModel, prompts: Prompts, samples: int, choose: Choice, max_tokens: int
+) -> Iterator[GenerationStep]:
     """Continue each prompt `samples` times, all rows by one token per step.
 
     Rows are numbered prompt by prompt, sample by sample. Rows that have ended leave the batch and cost nothing.
@@ -126,7 +128,7 @@ def steps(model: LanguageModel, prompts: Prompts, samples: int, choose: Choice, 
         log_p, state = model.step(inputs, state)
         chosen = choose(log_p.masked_fill(model.forbidden, -torch.inf), rows, step)
         tokens = chosen.cpu().numpy()
-        yield Step(rows, tokens, log_p.gather(1, chosen[:, None])[:, 0].cpu().numpy())
+        yield GenerationStep(rows, tokens, log_p.gather(1, chosen[:, None])[:, 0].cpu().numpy())
         active = np.flatnonzero(tokens != model.end) if model.end is not None else np.arange(len(rows))
         if not len(active):
             return
@@ -135,7 +137,9 @@ def steps(model: LanguageModel, prompts: Prompts, samples: int, choose: Choice, 
         inputs = prompts.inputs(tokens)
 
 
-def collect(all_steps: Iterable[Step], model: LanguageModel, n_prompts: int, samples: int) -> list[list[Continuation]]:
+def collect(
+    all_steps: Iterable[GenerationStep], model: LanguageModel, n_prompts: int, samples: int
+) -> list[list[Continuation]]:
     """Collect steps into the continuations of each prompt, the likeliest first."""
     tokens: list[list[int]] = [[] for _ in range(n_prompts * samples)]
     log_p = np.zeros(len(tokens))

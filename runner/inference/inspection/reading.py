@@ -14,11 +14,11 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import TARGET, columns_of
 from runner.inference.generation.text import Text
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.bpe import characters_of, pieces_of
-from runner.text.open_vocabulary import admit
+from runner.text.open_vocabulary import extend_vocabulary
 
 _ROWS = 32  # lines per batch, for a model that reads each line by itself
 
@@ -67,7 +67,7 @@ class Reading:
         yield from stream.evaluation(self.batch, 1)
 
 
-def read(trained: Trained, text: str, name: str) -> Reading:
+def read(trained: TrainedModel, text: str, name: str) -> Reading:
     """Read a text in the run's own tokens: characters, or words between spaces.
 
     Args:
@@ -92,7 +92,7 @@ def read(trained: Trained, text: str, name: str) -> Reading:
     merges = trained.vocabs[TARGET].merges
     if merges is not None:
         ends = _piece_ends(tokens, ends, merges)
-    ids = columns_of(table, trained.features, admit(trained.model, trained.vocabs, trained.features, table))
+    ids = columns_of(table, trained.features, extend_vocabulary(trained.model, trained.vocabs, trained.features, table))
     unknown, n_tokens = _count_unknown(trained, ids), next(iter(ids.values())).rows.n_tokens
     if unknown == n_tokens:
         unit = "characters" if characters else "words"
@@ -106,7 +106,7 @@ def joined(rows: Sequence[Sequence[str]], characters: bool) -> str:
     return "\n".join(("" if characters else " ").join(row) for row in rows)
 
 
-def of_characters(trained: Trained) -> bool:
+def of_characters(trained: TrainedModel) -> bool:
     """Return True if the run's tokens are characters."""
     return Text.of(trained.corpus, trained.vocabs[TARGET]).unit == "char"
 
@@ -152,7 +152,7 @@ def _piece_ends(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) 
     return piece_ends
 
 
-def _count_unknown(trained: Trained, ids: dict[str, Ragged]) -> int:
+def _count_unknown(trained: TrainedModel, ids: dict[str, Ragged]) -> int:
     """Return the number of tokens that no feature knows."""
     known = np.zeros(next(iter(ids.values())).rows.n_tokens, dtype=np.bool_)
     for name, feature in ids.items():

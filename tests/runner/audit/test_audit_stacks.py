@@ -11,7 +11,7 @@ from runner.audit.checks.verdict import Report
 from runner.audit.config_audit import Options, audit_config
 from runner.config.compose import compose_strategies
 from runner.layers.dropout import LockedDropout
-from runner.layers.residual import Joint
+from runner.layers.residual import ResidualNorm
 from runner.ragged.ragged import Ragged
 
 SMALL = ("task=tag", "features.words.max_size=30", "embedding.size=6", "threads=1", "cache_dir=null")
@@ -42,7 +42,7 @@ def mask_of_the_batch(self: LockedDropout, x: Ragged) -> Ragged:
     return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
 
 
-def norm_of_rows(self: Joint, before: Ragged, after: Ragged) -> Ragged:
+def norm_of_rows(self: ResidualNorm, before: Ragged, after: Ragged) -> Ragged:
     """Normalisation by mean and variance over all positions of a row, including padding."""
     values = after.pad().values
     mean, variance = values.mean(dim=(1, 2), keepdim=True), values.var(dim=(1, 2), keepdim=True)
@@ -50,7 +50,7 @@ def norm_of_rows(self: Joint, before: Ragged, after: Ragged) -> Ragged:
     return normed if after.layout == "padded" else normed.pack()
 
 
-def shifted_shortcut(self: Joint, before: Ragged, after: Ragged) -> Ragged:
+def shifted_shortcut(self: ResidualNorm, before: Ragged, after: Ragged) -> Ragged:
     """Concatenation with the previous position's input: a row's first token gets the last one of the row before."""
     x, y = before.filled(0.0), after.filled(0.0)
     return after.with_values(self.norm(self.project(x).roll(1, dims=0) + y))
@@ -60,8 +60,8 @@ def shifted_shortcut(self: Joint, before: Ragged, after: Ragged) -> Ragged:
     ("broken", "method", "wrong", "batching", "check", "named"),
     [
         (LockedDropout, "of", mask_of_the_batch, "padmask", "dropout", "encoder"),
-        (Joint, "forward", norm_of_rows, "padmask", "width", "encoder.joints.0 (Joint)"),
-        (Joint, "forward", shifted_shortcut, "packed", "order", "encoder.joints.0 (Joint)"),
+        (ResidualNorm, "forward", norm_of_rows, "padmask", "width", "encoder.joints.0 (ResidualNorm)"),
+        (ResidualNorm, "forward", shifted_shortcut, "packed", "order", "encoder.joints.0 (ResidualNorm)"),
     ],
 )
 def test_broken_layers_are_found(

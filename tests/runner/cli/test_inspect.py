@@ -24,7 +24,7 @@ from runner.experiment.run import run_experiment
 from runner.inference.inspection import properties, watch
 from runner.inference.inspection.reading import read
 from runner.inference.inspection.show import scaled
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.interfaces import START
 from tests.helpers.composed import QUIET, label_files, run_config
 
@@ -78,8 +78,8 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(folder / "run", "task=lm", *given, "encoder=gru", "encoder.hidden=6", "embedding.size=5")
 
 
-def load(folder: Path) -> Trained:
-    return Trained.load(folder, torch.device("cpu"), "float64", [], None)
+def load(folder: Path) -> TrainedModel:
+    return TrainedModel.load(folder, torch.device("cpu"), "float64", [], None)
 
 
 def inspect(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from runner.embeddings.unk_dropout import SomeUnknown
+from runner.embeddings.unk_dropout import UnkDropout
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tests.helpers.contract import rows_of
@@ -12,14 +12,14 @@ from tests.helpers.contract import rows_of
 VOCAB = Vocab((PAD, UNK, EOS, "a", "b"), unk=1)
 
 
-def replaced(module: SomeUnknown, *ids: int) -> torch.Tensor:
+def replaced(module: UnkDropout, *ids: int) -> torch.Tensor:
     values: torch.Tensor = module(Ragged(torch.tensor(ids, dtype=torch.int32), rows_of((len(ids),)), "packed")).values
     return values
 
 
 def test_a_share_of_known_tokens_is_unknown_in_training_alone() -> None:
     torch.manual_seed(1)
-    module = SomeUnknown(VOCAB, 0.3)
+    module = UnkDropout(VOCAB, 0.3)
     ids = [3, 4] * 5000
     got = replaced(module, *ids)
     unknown = got == 1
@@ -27,16 +27,16 @@ def test_a_share_of_known_tokens_is_unknown_in_training_alone() -> None:
     assert torch.equal(got[~unknown], torch.tensor(ids, dtype=torch.int32)[~unknown])
     assert not torch.equal(replaced(module, *ids), got)  # drawn anew
     assert replaced(module.eval(), *ids).tolist() == ids
-    assert replaced(SomeUnknown(VOCAB, 0.0), *ids).tolist() == ids
+    assert replaced(UnkDropout(VOCAB, 0.0), *ids).tolist() == ids
 
 
 def test_special_tokens_stay() -> None:
-    assert set(replaced(SomeUnknown(VOCAB, 0.99), *[0, 1, 2] * 200).tolist()) == {0, 1, 2}
-    assert replaced(SomeUnknown(Vocab(("x", "y"), unk=None), 0.99), *[0, 1] * 50).tolist() == [0, 1] * 50
+    assert set(replaced(UnkDropout(VOCAB, 0.99), *[0, 1, 2] * 200).tolist()) == {0, 1, 2}
+    assert replaced(UnkDropout(Vocab(("x", "y"), unk=None), 0.99), *[0, 1] * 50).tolist() == [0, 1] * 50
 
 
 def test_a_row_with_a_seed_draws_the_same_in_any_company_and_layout() -> None:
-    module = SomeUnknown(VOCAB, 0.5)
+    module = UnkDropout(VOCAB, 0.5)
     ids = torch.tensor([3] * 30, dtype=torch.int32)
     rows = rows_of((20, 0, 10), widen=2).with_seeds(torch.tensor([5, 6, 7]))
     together = module(Ragged(ids, rows, "packed"))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from runner.layers import attention
 from runner.layers.attention import SelfAttention, additive_scores
-from runner.layers.attention_window import Reach
+from runner.layers.attention_window import AttentionWindow
 from runner.ragged import blocks
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, check_contract, rows_of
@@ -27,7 +27,7 @@ def tokens(lengths: list[int] = LENGTHS, dtype: torch.dtype = torch.float64) -> 
 
 
 class Attention(nn.Module):
-    """Return a layer with D = 6 and two heads, and its `Reach`."""
+    """Return a layer with D = 6 and two heads, and its `AttentionWindow`."""
 
     def __init__(
         self, score: Any, causal: bool = False, dropout: float = 0.0, memory: int | None = None, rotary: bool = False
@@ -38,7 +38,7 @@ class Attention(nn.Module):
         self.causal, self.memory = causal, memory
 
     def forward(self, x: Ragged) -> Ragged:
-        output: Ragged = self.layer(x, Reach(x.rows, self.causal, self.memory, None, 0), None)[0]
+        output: Ragged = self.layer(x, AttentionWindow(x.rows, self.causal, self.memory, None, 0), None)[0]
         return output
 
 
@@ -53,7 +53,7 @@ def test_attention_in_blocks_keeps_the_contract(
     monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
     layer = Attention(score, rotary=rotary, **reach)
     check_contract(layer, 8 if rotary else 6, list(layer.parameters()))
-    assert len(Reach(rows_of(LENGTHS), reach["causal"], None, None, 0).blocks) == len(LENGTHS)
+    assert len(AttentionWindow(rows_of(LENGTHS), reach["causal"], None, None, 0).blocks) == len(LENGTHS)
 
 
 def test_rows_draw_the_same_dropout_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from runner.layers.attention_window import Reach, latest_indices, length_mask
+from runner.layers.attention_window import AttentionWindow, latest_indices, length_mask
 from runner.ragged import blocks
 from tests.helpers.contract import NoWaiting, rows_of
 
@@ -27,7 +27,7 @@ def test_the_latest_tokens_are_those_of_the_past_and_then_the_rows_own(count: in
         assert got[row][count - len(expected) :] == expected
 
 
-def visible_by_definition(reach: Reach, lengths: list[int], seen: list[int]) -> set[tuple[int, int, int]]:
+def visible_by_definition(reach: AttentionWindow, lengths: list[int], seen: list[int]) -> set[tuple[int, int, int]]:
     """Return every (row, query, key) where a real token sees another, one by one."""
     found = set()
     for row, (length, before) in enumerate(zip(lengths, seen, strict=True)):
@@ -46,7 +46,7 @@ def test_a_token_sees_itself_and_so_many_before_it(
     lengths: list[int], seen: list[int] | None, memory: int | None
 ) -> None:
     places = 0 if seen is None else min(max(seen), 4, memory or 4)
-    reach = Reach(rows_of(lengths), True, memory, None if seen is None else np.array(seen), places)
+    reach = AttentionWindow(rows_of(lengths), True, memory, None if seen is None else np.array(seen), places)
     mask = reach.mask
     shape = (3, 1, reach.rows.width, reach.keys)
     shown = torch.ones(shape, dtype=torch.bool) if mask is None else mask.expand(shape)
@@ -61,12 +61,12 @@ def test_a_token_sees_itself_and_so_many_before_it(
 
 def test_a_step_over_rows_of_one_length_needs_no_mask() -> None:
     rows = rows_of([1, 1])
-    assert Reach(rows, True, 4, np.array([7, 9]), 4).mask is None
-    assert Reach(rows, True, None, np.array([4, 4]), 4).mask is None
-    assert Reach(rows, True, 3, np.array([4, 4]), 4).mask is not None
-    assert Reach(rows, True, None, np.array([4, 3]), 4).mask is not None
-    assert Reach(rows_of([3, 1]), True, 2, None, 0).is_triangle
-    assert not Reach(rows_of([4, 1]), True, 2, None, 0).is_triangle
+    assert AttentionWindow(rows, True, 4, np.array([7, 9]), 4).mask is None
+    assert AttentionWindow(rows, True, None, np.array([4, 4]), 4).mask is None
+    assert AttentionWindow(rows, True, 3, np.array([4, 4]), 4).mask is not None
+    assert AttentionWindow(rows, True, None, np.array([4, 3]), 4).mask is not None
+    assert AttentionWindow(rows_of([3, 1]), True, 2, None, 0).is_triangle
+    assert not AttentionWindow(rows_of([4, 1]), True, 2, None, 0).is_triangle
 
 
 def test_what_is_not_causal_sees_all_real_tokens_and_has_no_past() -> None:
@@ -74,15 +74,15 @@ def test_what_is_not_causal_sees_all_real_tokens_and_has_no_past() -> None:
     assert length is not None
     assert length[:, 0].tolist() == [[[True, False]], [[True, True]], [[True, True]]]  # an empty row sees something
     assert length_mask(rows_of([2, 2])) is None
-    assert Reach(rows_of([2, 2]), False, None, None, 0).mask is None
+    assert AttentionWindow(rows_of([2, 2]), False, None, None, 0).mask is None
     for memory, seen in ((3, None), (None, np.zeros(2, dtype=np.int64))):
         with pytest.raises(ValueError, match="only causal attention"):
-            Reach(rows_of([2, 2]), False, memory, seen, 0)
+            AttentionWindow(rows_of([2, 2]), False, memory, seen, 0)
 
 
 def test_masks_never_wait_for_the_device() -> None:
     with NoWaiting():
-        reach = Reach(rows_of([3, 0, 5]), True, 3, np.array([1, 0, 3]), 3)
+        reach = AttentionWindow(rows_of([3, 0, 5]), True, 3, np.array([1, 0, 3]), 3)
         assert reach.mask is not None
         assert reach.latest.shape == (3 * reach.kept,)
 
@@ -90,9 +90,9 @@ def test_masks_never_wait_for_the_device() -> None:
 def test_blocks_hold_every_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
     with NoWaiting():
-        reach = Reach(rows_of([3, 0, 5, 3]), True, 2, None, 0)
+        reach = AttentionWindow(rows_of([3, 0, 5, 3]), True, 2, None, 0)
         assert [block.rows.host_lengths.tolist() for block, _ in reach.blocks] == [[0], [3, 3], [5]]
         tokens = torch.cat([tokens for _, tokens in reach.blocks])
     assert torch.equal(tokens.index_select(0, reach.unblocked), torch.arange(11))
     assert all(block.memory == 2 and block.causal for block, _ in reach.blocks)
-    assert Reach(rows_of([4, 4]), True, None, None, 0).blocks == []
+    assert AttentionWindow(rows_of([4, 4]), True, None, None, 0).blocks == []

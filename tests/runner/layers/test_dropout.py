@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
-from runner.layers.attention_window import Reach
+from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout, drawn, drop_values, numbered
 from runner.layers.pooling import pooling
 from runner.ragged.ragged import Ragged
@@ -92,7 +92,7 @@ def test_dropout_keeps_the_contract() -> None:
 
 
 def attended(layer: SelfAttention, x: Ragged, causal: bool) -> Ragged:
-    output: Ragged = layer(x, Reach(x.rows, causal, None, None, 0), None)[0]
+    output: Ragged = layer(x, AttentionWindow(x.rows, causal, None, None, 0), None)[0]
     return output
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from runner.profiling.accounting import Account, Clock
+from runner.profiling.accounting import Clock, CostCounters
 from runner.training.bookkeeping import by_longest
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def test_total_counts_the_programs_before(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_warm_up_is_counted_but_not_timed() -> None:
-    account = Account()
+    account = CostCounters()
     padding = {"spread": 3, "last_batch": 0, "rounding": 1}
     common = {"supervised": 7, "padding": padding}
     account.add(tokens=100, examples=4, updates=2, seconds=9.0, timed=False, **common)  # type: ignore[arg-type]
@@ -56,11 +56,11 @@ def test_warm_up_is_counted_but_not_timed() -> None:
         "warmup_updates": 2,
         "by_length": [],
     }
-    assert Account.of(account.state()) == account
+    assert CostCounters.of(account.state()) == account
 
 
 def test_times_by_length_add_up_and_come_from_short_to_long() -> None:
-    account = Account()
+    account = CostCounters()
     account.add_length(16, updates=2, real_tokens=40, places=64, seconds=0.5)
     account.add_length(4, updates=1, real_tokens=5, places=8, seconds=0.25)
     account.add_length(16, updates=1, real_tokens=30, places=32, seconds=0.125)
@@ -68,26 +68,26 @@ def test_times_by_length_add_up_and_come_from_short_to_long() -> None:
         {"longest": 4, "updates": 1, "real_tokens": 5, "places": 8, "seconds": 0.25},
         {"longest": 16, "updates": 3, "real_tokens": 70, "places": 96, "seconds": 0.625},
     ]
-    assert Account.of(account.state()) == account
+    assert CostCounters.of(account.state()) == account
 
 
 def test_joules_are_known_whole_or_not_at_all() -> None:
-    account = Account(real_tokens=500)
+    account = CostCounters(real_tokens=500)
     account.add_joules(10.0, 14.0)
     account.add_joules(20.0, 21.0)
     assert account.energy("NVML") == {"joules": 5.0, "joules_per_thousand_tokens": 10.0, "source": "NVML"}
     for readings in ((1.0, None), (None, 1.0)):
-        other = Account.of(account.state())
+        other = CostCounters.of(account.state())
         other.add_joules(*readings)
         other.add_joules(1.0, 2.0)
         assert other.energy("NVML") is None
-    assert Account().energy("NVML") is None  # no token, no rate
+    assert CostCounters().energy("NVML") is None  # no token, no rate
 
 
 def test_what_an_older_checkpoint_lacks_is_unknown() -> None:
-    state = Account().state()
+    state = CostCounters().state()
     del state["characters"], state["joules"], state["by_length"]
-    account = Account.of(state)
+    account = CostCounters.of(state)
     account.add_characters({"real": 0, "padded": 0}, {"real": 7, "padded": 0})
     account.add_joules(1.0, 2.0)
     assert account.characters is account.joules is None
@@ -112,7 +112,7 @@ def test_seconds_between_marks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_timed_update_has_no_speed() -> None:
-    assert math.isnan(Account().speed(10)["real_tokens_per_s"])
+    assert math.isnan(CostCounters().speed(10)["real_tokens_per_s"])
 
 
 PEAK = """

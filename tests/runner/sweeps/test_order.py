@@ -18,7 +18,7 @@ from runner.cli import train as command
 from runner.common import run_schema
 from runner.config.hashes import comparison_hash, config_hash, job_hash
 from runner.config.schema import RunConfig
-from runner.sweeps.jobs import Jobs, folder_name
+from runner.sweeps.jobs import SweepJobs, folder_name
 from runner.sweeps.order import reordered
 from runner.sweeps.repeat import spread
 from tests.helpers.composed import run_config
@@ -184,7 +184,7 @@ def test_the_spread_is_that_of_scipy() -> None:
 
 
 def test_jobs_that_end_by_a_signal_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    jobs = Jobs()
+    jobs = SweepJobs()
     assert not jobs.note_failure("packed-s1", -9)
     assert capsys.readouterr().err == "error: packed-s1 ended with code -9\n"
     assert (jobs.code, jobs.failed) == (1, ["packed-s1"])

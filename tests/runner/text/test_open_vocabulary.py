@@ -13,7 +13,7 @@ from torch import nn
 from runner.config.instantiate import build
 from runner.data.numericalize import columns_of
 from runner.ragged.ragged import Ragged
-from runner.text.open_vocabulary import admit
+from runner.text.open_vocabulary import extend_vocabulary
 from tests.helpers.composed import config
 from tests.helpers.contract import rows_of
 
@@ -50,7 +50,7 @@ def test_new_words_are_composed_and_looked_up(tmp_path: Path, rate: float, stora
     module, features, vocabs = made(tmp_path, True, f"{part_of}.rate={rate}", f"{part_of}.storage={storage}")
     before = {name: part(module, features, vocabs, TRAIN, name) for name in ("words", "chars", "vectors")}
     for words in (LATER, LAST, LATER):
-        grown = admit(module, vocabs, features, table(words))
+        grown = extend_vocabulary(module, vocabs, features, table(words))
         for name, values in before.items():  # what is known stays
             assert torch.equal(part(module, features, grown, TRAIN, name), values)
         found = part(module, features, grown, words, "vectors")
@@ -69,22 +69,22 @@ def test_a_new_word_shares_the_row_that_training_moved(tmp_path: Path) -> None:
     module, features, vocabs = made(tmp_path, True)
     with torch.no_grad():
         module.get_submodule("parts.vectors").rows += 1
-    grown = admit(module, vocabs, features, table(LATER))
+    grown = extend_vocabulary(module, vocabs, features, table(LATER))
     assert part(module, features, grown, ["THE", "new"], "vectors").tolist() == [[2.0, 3.0], FILE["new"]]
 
 
 def test_the_file_is_read_through_once(tmp_path: Path) -> None:
     """The file is opened once for any number of chunks, and still works after it has been deleted."""
     module, features, vocabs = made(tmp_path, True)
-    admit(module, vocabs, features, table(LAST))
+    extend_vocabulary(module, vocabs, features, table(LAST))
     (tmp_path / "vectors.txt").unlink()
-    grown = admit(module, vocabs, features, table(LATER))
+    grown = extend_vocabulary(module, vocabs, features, table(LATER))
     assert part(module, features, grown, ["new"], "vectors").tolist() == [FILE["new"]]
 
 
 def test_without_extend_new_words_stay_unknown(tmp_path: Path) -> None:
     module, features, vocabs = made(tmp_path, False)
-    grown = admit(module, vocabs, features, table(LATER))
+    grown = extend_vocabulary(module, vocabs, features, table(LATER))
     assert grown["words"] is vocabs["words"]
     found = part(module, features, grown, ["unheard", "new"], "vectors")
     assert torch.equal(found[0], found[1])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from runner.audit.tracing.nonzero_init import wake
+from runner.audit.tracing.nonzero_init import randomise_zero_weights
 from runner.cli.audit import main
 
 
@@ -11,7 +11,7 @@ def test_zero_weights_are_drawn_and_padding_stays_zero() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(5, 3, padding_idx=0), "linear": nn.Linear(3, 2)})
     nn.init.zeros_(model["table"].weight)  # type: ignore[arg-type]
     before = model["linear"].weight.clone()
-    wake(model, seed=1)
+    randomise_zero_weights(model, seed=1)
     assert not model["table"].weight[0].any()
     assert model["table"].weight[1:].all()
     assert torch.equal(model["linear"].weight, before)

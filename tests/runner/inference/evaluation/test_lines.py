@@ -14,7 +14,7 @@ from runner.embeddings.ngrams import Ngrams
 from runner.inference.evaluation import lines as module
 from runner.inference.evaluation.lines import LineScorer
 from runner.inference.evaluation.tally import Tally
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.text.vocab import EOS
 from tests.helpers.language_models import language_model, log_p_of, trained
 
@@ -23,7 +23,7 @@ TEXT = ["a b c a", "", "c  c c zebra b a a b c", "b", "  a", "", "c a b b a c c"
 EXACT = {"rel": 1e-9, "abs": 1e-9}
 
 
-def expected(run: Trained, words: Sequence[str]) -> float:
+def expected(run: TrainedModel, words: Sequence[str]) -> float:
     """Return -log P of the words and the line's end, from the probabilities of the whole line."""
     log_p, ids = log_p_of(run, words), run.vocabs["target"].ids
     return -sum(float(log_p[place, ids.get(word, 1)]) for place, word in enumerate([*words, EOS]))

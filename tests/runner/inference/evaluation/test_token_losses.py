@@ -13,7 +13,7 @@ from runner.batching.stream import Stream
 from runner.config.instantiate import build
 from runner.data.numericalize import columns_of
 from runner.inference.predictions import token_losses
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.interfaces import Head
 from runner.ragged.batch import Batch
 from runner.training.loop import evaluate
@@ -25,12 +25,12 @@ STRATEGIES = ("size1", "padmask", "packed", "timestep", "bucketed", "same_length
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
-def split_of(run: Trained) -> Batch:
+def split_of(run: TrainedModel) -> Batch:
     table = pa.table({"tokens": pa.array(ROWS, pa.list_(pa.string()))})
     return run.task.encode(columns_of(table, run.features, run.vocabs), table, run.vocabs)
 
 
-def reference(run: Trained, rows: list[Batch]) -> torch.Tensor:
+def reference(run: TrainedModel, rows: list[Batch]) -> torch.Tensor:
     """Return (N,) losses of rows that are read one at a time, each whole."""
     head: Head = run.model.head  # type: ignore[assignment]
     with torch.inference_mode():

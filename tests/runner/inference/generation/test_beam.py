@@ -10,7 +10,7 @@ import pytest
 
 from runner.inference.generation.beam import Beam, beam_search
 from runner.inference.generation.sampling import Continuation, collect, likeliest, steps
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from tests.helpers.language_models import language_model, log_p_of, trained
 
 PROMPTS = ["", "a b c a", "b"]
@@ -18,7 +18,7 @@ LONGEST = 3
 
 
 @lru_cache
-def run_of(encoder: str, unit: str) -> Trained:
+def run_of(encoder: str, unit: str) -> TrainedModel:
     return trained(encoder, f"task.unit={unit}", ending=0.5)
 
 

@@ -14,10 +14,10 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.data.numericalize import columns_of
 from runner.inference.generation.text import Text
-from runner.inference.trained import Trained
+from runner.inference.trained import TrainedModel
 from runner.ragged.ragged import Ragged
 from runner.text.bpe import all_pieces, learn_merges
-from runner.text.open_vocabulary import admit
+from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tests.helpers.language_models import language_model, trained
 
@@ -29,10 +29,10 @@ class Corpus:
     unit: str
 
 
-def inputs_of(run: Trained, lines: list[list[str]]) -> dict[str, list[int]]:
+def inputs_of(run: TrainedModel, lines: list[list[str]]) -> dict[str, list[int]]:
     """Return the ids of a text as in training, including new words."""
     table = pa.table({"tokens": pa.array(lines, pa.list_(pa.string()))})
-    vocabs = admit(run.model, run.vocabs, run.features, table)
+    vocabs = extend_vocabulary(run.model, run.vocabs, run.features, table)
     batch = run.task.encode(columns_of(table, run.features, vocabs), table, vocabs)
     return {name: one.values.tolist() for name, one in batch.features.items()}
 
