@@ -137,7 +137,7 @@ def test_forms_of_a_batch_on_a_device_are_known_without_waiting_for_it(module: C
         got = moved({"chars": layout.to(META)})
         assert got.values.shape == (*layout.values.shape, module.output_size)
         assert got.values.device == META
-    with pytest.raises(ValueError, match="lie on meta alone"):
+    with pytest.raises(ValueError, match="are on meta only"):
         moved({"chars": ids.to(META).map(lambda values: values)})
 
 
