@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.common.command_line import failed
+from runner.common.command_line import exit_code, failed
 
 
 def test_a_failure_is_one_line_that_commands_no_terminal(
@@ -13,3 +13,27 @@ def test_a_failure_is_one_line_that_commands_no_terminal(
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     assert failed("v.bin:1: '\x1b[2J\x00é 東京 😀'\n  is no\tword") == 1
     assert capsys.readouterr().err == "error: v.bin:1: '\ufffd[2J\ufffdé 東京 😀' is no word\n"
+
+
+MISSING = "could not create a primitive descriptor for the LSTM forward propagation primitive"
+
+
+def test_a_missing_kernel_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """As in `hydromel-lr precision=bf16` with a plugin's LSTM, on a processor without AVX-512."""
+
+    def work() -> int:
+        raise RuntimeError(f"{MISSING}. Run workload with environment variable ONEDNN_VERBOSE=all to get more")
+
+    assert exit_code(work) == 1
+    assert capsys.readouterr().err == (
+        f"error: this machine has no kernel for what the model computes ({MISSING}); use another precision "
+        "(precision=float32) or another module\n"
+    )
+
+
+def test_another_error_keeps_its_traceback() -> None:
+    def work() -> int:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        exit_code(work)
