@@ -36,6 +36,8 @@ Every option, by group, with its default. This page is made from the comments of
 - `hydromel GROUP=NAME` chooses a file of a group: `hydromel task=tag encoder=conv`.
 - `hydromel GROUP.OPTION=VALUE` sets an option: `hydromel encoder=conv encoder.filters=200`.
 - `hydromel --cfg job` prints the config that a command line gives, without running it.
+- `hydromel --schema FILE` writes a JSON schema: an editor then completes and checks experiments, and files of a group
+  such as `encoder` by `FILE#/$defs/encoder`.
 - `null` means that there is no value. `???` marks an option that has to be given.
 """
 

@@ -17,7 +17,7 @@ from runner.common.class_names import registered, targets_in
 from runner.sweeps.jobs import folder_name
 from tests.helpers.composed import QUIET, run, run_config, tag_files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = ["encoder=rnn", "encoder.hidden=4", "embedding.size=4", "train.epochs=1"]
 MOVED = {"encoder": "Rnn", "batching": "Batching", "dataset": "ColumnsFile", "task": "Tag", "tracker": "NoTracker"}
 STRATEGIES = ["padmask", "packed"]

@@ -94,7 +94,7 @@ def test_a_named_experiments_jobs_are_in_that_order_and_run_once(
     wanted = [(turn, strategy) for turn in (1, 2) for strategy in ("padmask", "packed")]
     assert [(one["turn"], one["batching"]["name"]) for one in done] == wanted
     folders = {path.parent.name for path in (tmp_path / "runs" / "s").glob(f"*/{run_schema.RESULT}")}
-    assert folders == {folder_name(one) for one in done}
+    assert folders == {folder_name(RunConfig.of(one)) for one in done}
     assert len(folders) == 4
     assert hydromel(monkeypatch, *arguments) == 0
     assert len(done) == 4, "all are finished, none is run again"
