@@ -34,9 +34,9 @@ from training_ours import compose, data_of
 
 from runner.common.arrays import IntArray
 from runner.layers.convolution import Convolution, side_by_side
-from runner.layers.dropout import dropped_out
+from runner.layers.dropout import drop_values
 from runner.layers.pooling import max_pool
-from runner.layers.recurrent.recurrence import Cell, Recurrence, permuted
+from runner.layers.recurrent.recurrence import Cell, Recurrence, permute
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -81,9 +81,9 @@ def recurrences(x: Ragged, cell: Cell, hidden: int) -> Ways:
     def packed() -> Tensor:
         read = fresh(x)
         time_major = read.rows.time_major
-        inputs = permuted(read.values, time_major.tokens, time_major.inverse)
+        inputs = permute(read.values, time_major.tokens, time_major.inverse)
         sequence, _ = layer.cell(PackedSequence(inputs, time_major.batch_sizes))
-        return permuted(sequence.data, time_major.inverse, time_major.tokens)
+        return permute(sequence.data, time_major.inverse, time_major.tokens)
 
     def padded() -> Tensor:
         output: Tensor = layer.cell(fresh(x).pad().values)[0]
@@ -108,7 +108,7 @@ def largest(x: Ragged) -> Ways:
 
 def dropouts(n_numbers: int, device: torch.device) -> Ways:
     values = torch.randn(n_numbers, device=device, requires_grad=True)
-    return {"ours": lambda: dropped_out(values, 0.5), "torch": lambda: F.dropout(values, 0.5)}
+    return {"ours": lambda: drop_values(values, 0.5), "torch": lambda: F.dropout(values, 0.5)}
 
 
 def contests(data: str, device: torch.device) -> Iterator[tuple[dict[str, Any], list[Ways], int]]:
