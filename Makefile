@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 SEED ?= $(shell date +%s)
-TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --randomly-seed=$(SEED)
+TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal --randomly-seed=$(SEED)
 
 .PHONY: setup demo test check portability bench ui clean
 

@@ -57,7 +57,7 @@ def run(setting: Setting, arguments: list[str]) -> tuple[str, bool]:
     environment = os.environ | setting.variables | {"OMP_NUM_THREADS": str(setting.threads)}
     start = time.monotonic()
     try:
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", *arguments]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", *arguments]
         tests = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         assert tests.stdout is not None
         lines = []
