@@ -227,7 +227,7 @@ def test_the_configs_of_the_table():
     updates = [[update.tolist() for update in one.updates(np.arange(100), 1, 0)] for one in shared]
     assert updates[0] == updates[1] == updates[2]
     assert [one.micro_batch for one in shared] == [1, None, None]
-    assert "KNOWN WRONG" in (CONFIGS / "unmasked.yaml").read_text()
+    assert "KNOWN TO BE WRONG" in (CONFIGS / "unmasked.yaml").read_text()
 
 
 @pytest.mark.parametrize("name", ["size1", "bucketed", "same_length", "token_budget"])

@@ -493,7 +493,7 @@ def test_a_library_without_source_is_one_clear_error(name, library, corpus):
 
 def test_a_library_that_is_not_there_is_the_same_error(library, tmp_path, monkeypatch):
     monkeypatch.setattr(source.sysconfig, "get_path", lambda _: str(tmp_path / "python311.zip"))
-    with pytest.raises(HydromelError, match=r"python311\.zip: 0 files"):
+    with pytest.raises(HydromelError, match=r"python311\.zip: 0 Python source files"):
         corpora.StdlibChars(name="chars", size="small").read()
 
 
