@@ -145,7 +145,10 @@ def test_hidden_labels_and_missing_values(corpus, folder):
         f"{path}:train, column label: class -1 has no name; classes are 0 to 1"
     )
     path = folder(features, train={"text": ["a", None], "label": [0, 1]})
-    assert fails(lambda: corpus("ag_news_hub", None, path=path)) == f"{path}:train, column text: 1 missing values; every row needs one"
+    assert (
+        fails(lambda: corpus("ag_news_hub", None, path=path))
+        == f"{path}:train, column text: 1 missing values; every row needs one"
+    )
 
 
 def test_illegal_tags_and_unequal_lengths_name_the_row(corpus, folder):
