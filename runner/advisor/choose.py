@@ -1,4 +1,4 @@
-"""What `batching=auto` does before training: it probes, chooses, says so, and fixes the choice in the run's folder."""
+"""The choice of `batching=auto` before training: probe, choose, report, and record the choice in the run's folder."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _advice(config: RunConfig, components: Components, auto: Auto, model: Model,
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """What the cost of training depends on besides the model and its batches.
+    """The settings besides the model and its batches on which the cost of training depends.
 
     Attributes:
         optimizer: waits for the parameters.

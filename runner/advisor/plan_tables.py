@@ -1,4 +1,4 @@
-"""What `hydromel-plan` prints. Figures are never cut: the tables are about 110 columns wide, whatever the console."""
+"""The output of `hydromel-plan`. Figures are never cut: the tables are about 110 columns wide, whatever the console."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `hydromel-generate` may be told, and what does not go together."""
+"""The options of `hydromel-generate`, and the combinations that are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SEARCHING = ("nbest", "length_penalty")  # have a meaning with --beam alone
 
 
 def draws(options: argparse.Namespace) -> bool:
-    """Whether sampling is asked for."""
+    """True if sampling was requested."""
     return any(getattr(options, name) is not None for name in _DRAWING)
 
 

@@ -1,4 +1,4 @@
-"""How a command that uses a finished run is told of it, and loads it."""
+"""The arguments that name a finished run, and the loading of that run."""
 
 from __future__ import annotations
 

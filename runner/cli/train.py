@@ -127,7 +127,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
 
 
 def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
-    """Return what runs the configured search. Raises HydromelError where it is told to do what a search does not."""
+    """Return a function that runs the configured search. Raises HydromelError for options that no search takes."""
     from runner.sweeps.search.search import run_search
 
     if asked.resume is not None:

@@ -1,4 +1,4 @@
-"""What commands share: their options, how they complain, and how they end."""
+"""The options, error messages and exit codes that commands share."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def number(above: float | None, most: float | None = None) -> Callable[[str], fl
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """What `work` returns, or 1 after one line of error, 130 once interrupted, 141 where nobody reads on."""
+    """Run `work` and return its exit code: 1 after one line of error, 130 if interrupted, 141 if the pipe closed."""
     signal.signal(signal.SIGTERM, interrupt)
     try:
         return work()

@@ -15,7 +15,7 @@ from runner.text.features import TokenFeature
 
 @dataclass(frozen=True)
 class ModelParts:
-    """What it takes to read text as a model does, and to build the model.
+    """The parts that read text for a model and build the model.
 
     Attributes:
         task: what an answer is.

@@ -30,7 +30,7 @@ _NO_COMPARISON = ("batching", "seed", "baselines")
 
 
 def name_of_job(config: Plain) -> str:
-    """What most sweeps vary: strategy, seed and, but for the first, turn."""
+    """Return the options that most sweeps vary: strategy, seed and, but for the first, turn."""
     batching = config["batching"]
     assert isinstance(batching, Mapping)
     turn = f"-t{config['turn']}" if config["turn"] != 1 else ""

@@ -139,7 +139,7 @@ class RunConfig(ModelConfig):
 
     @property
     def bf16(self) -> bool:
-        """Whether arithmetic is in bfloat16 (autocast)."""
+        """True if arithmetic is in bfloat16 (autocast)."""
         return self.precision == "bf16"
 
 

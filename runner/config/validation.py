@@ -1,4 +1,4 @@
-"""Sections of a config as pydantic models. A mistake is told in one line: the key, its value, what is allowed."""
+"""Sections of a config as pydantic models. A mistake is reported in one line: the key, its value, what is allowed."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _sections_in(section: type[BaseModel]) -> dict[str, type[BaseModel]]:
 
 @dataclass(frozen=True)
 class _Mistake:
-    """What pydantic says of one key of a section, or of a section within it."""
+    """Return the error of pydantic for one key of a section, or of a section within it."""
 
     rank: tuple[int, int]  # mistakes of the outer section come first; unknown keys, then missing ones, then values
     section: type[BaseModel]
@@ -107,7 +107,7 @@ class _Mistake:
 
 
 def _first_mistake(section: type[BaseModel], error: ValidationError, options: Mapping[str, object], where: str) -> str:
-    """Return the message for the mistake that is told first."""
+    """Return the message for the first mistake."""
     mistakes = [_Mistake.of(section, detail, options, where) for detail in error.errors()]
     first = min(mistakes, key=lambda mistake: mistake.rank)
     if first.rank[1] == _KINDS.index(_UNKNOWN):

@@ -1,4 +1,4 @@
-"""What `result.json` holds: a finished run's figures."""
+"""The content of `result.json`: a finished run's figures."""
 
 from __future__ import annotations
 
@@ -93,6 +93,6 @@ def kernel(t: Training) -> str:
 
 
 def uses_dropout(model: torch.nn.Module) -> bool:
-    """Whether any probability of dropping is above 0, so that equal updates draw different masks."""
+    """Return True if any dropout rate is above 0, so that equal updates draw different masks."""
     rates = (getattr(module, name, 0.0) for module in model.modules() for name in ("p", "drop", "dropout"))
     return any(isinstance(rate, float) and rate > 0 for rate in rates)

@@ -1,4 +1,4 @@
-"""What a run costs: seconds by phase, tokens real and padded, and memory."""
+"""The cost of a run: seconds by phase, tokens real and padded, and memory."""
 
 from __future__ import annotations
 

@@ -154,12 +154,12 @@ class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
     def describe(self, layout: str) -> str:
-        """What ran in a forward pass, for `kernel` in result.json: `oneDNN RNN in 3 blocks, packed`."""
+        """Return the kernels of a forward pass, for `kernel` in result.json: `oneDNN RNN in 3 blocks, packed`."""
         named = [text + self._blocks(name) for name, text in _KERNELS.items() if name in self.seen]
         return ", ".join([*(named or [_NONE_OF_THEM]), layout])
 
     def names(self) -> str:
-        """What ran, however often: `oneDNN RNN, convolution`."""
+        """Return the kernels without the number of calls: `oneDNN RNN, convolution`."""
         return ", ".join(text for name, text in _KERNELS.items() if name in self.seen) or _NONE_OF_THEM
 
     def _blocks(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What glibc's allocator does with large blocks that are freed."""
+"""The way in which glibc's allocator handles large blocks that are freed."""
 
 from __future__ import annotations
 

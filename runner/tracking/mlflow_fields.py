@@ -1,4 +1,4 @@
-"""What MLflow is told about a run, as plain values: tags, params, metrics and a note, all from the run's folder.
+"""The fields of a run in MLflow, as plain values: tags, params, metrics and a note, all from the run's folder.
 
 Names are short, since MLflow's charts cut long ones, and have a slash, since it makes a section of charts:
 `test/f1`, `best/f1` (on valid, at the kept checkpoint), `majority/f1`, `speed/tok_s`, `pad/fraction`, `mem/peak_gib`,
@@ -56,7 +56,7 @@ def tags(run: Mapping[str, Any], result: Mapping[str, Any] | None) -> dict[str, 
 def params(folder: Path) -> dict[str, str]:
     """Return the resolved config with dotted names, without the tracker's own; lists as JSON, long values cut.
 
-    Classes are told by their stable names, so that runs still group by them after the code has moved.
+    Classes are recorded by their stable names, so that runs still group by them after the code has moved.
 
     Raises:
         HydromelError: no `resolved.yaml`, or it holds no mapping.

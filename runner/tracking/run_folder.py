@@ -175,7 +175,7 @@ def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[dict[str, Any],
 
 
 def is_alive(folder: Path) -> bool:
-    """Whether a process is writing this run now."""
+    """Return True if a process is writing this run now."""
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()

@@ -1,4 +1,4 @@
-"""What stands between two segments of training: counts, records, and the check that the loss is finite."""
+"""Bookkeeping between two segments of training: counts, records, and the check that the loss is finite."""
 
 from __future__ import annotations
 

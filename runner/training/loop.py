@@ -121,7 +121,7 @@ def _recorded(
 
 
 def _gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
-    """Those of one update's mean loss; the loss, and how many answers it has."""
+    """Add the gradients of one update's mean loss; return the loss and the number of its targets."""
     micro_batches = list(t.batching.micro_batches(t.train, rows))
     count = sum(t.task.count(batch) for batch in micro_batches)
     lap("data")

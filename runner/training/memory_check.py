@@ -80,7 +80,7 @@ def _plan(t: Training) -> Iterator[Updates]:
 
 
 def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArray], object]) -> Exception | None:
-    """What came of running these rows as an update: None where memory sufficed."""
+    """Run these rows as an update and return the error, or None if memory sufficed."""
     t.model.train()
     carried = t.progress.carried
     try:

@@ -35,7 +35,7 @@ _ONEDNN = ("could not create a primitive", "could not execute a primitive")  # a
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether memory was what failed: torch.OutOfMemoryError, MemoryError, or a RuntimeError that says so."""
+    """Return True for a lack of memory: torch.OutOfMemoryError, MemoryError, or a RuntimeError that says so."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     said = str(error).strip().lower()
@@ -87,13 +87,13 @@ def use_smaller_batches(t: Training, smaller: Batching, at: int) -> None:
 
 
 def give_back(device: torch.device) -> None:
-    """What torch's allocator holds in reserve; on a CPU it holds nothing."""
+    """Release the memory that torch's allocator holds in reserve; on a CPU it holds none."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def evaluate_within_memory(t: Training, evaluate: Callable[[], T]) -> T:
-    """What `evaluate` says, with half the `train.eval_batch_size` each time that memory runs out.
+    """Return the result of `evaluate`, with half the `train.eval_batch_size` each time that memory runs out.
 
     Raises:
         HydromelError: it does so with one row, or with the streams of a stream's evaluation.
@@ -121,7 +121,7 @@ def evaluate_within_memory(t: Training, evaluate: Callable[[], T]) -> T:
 
 
 def measure_if_memory_suffices(t: Training, what: str, measure: Callable[[], T]) -> T | None:
-    """What `measure` says; None, and a warning, where memory runs out: a finished run is not lost for it."""
+    """Return the result of `measure`, or None with a warning if memory runs out, so that no finished run is lost."""
     try:
         return measure()
     except (RuntimeError, MemoryError) as error:

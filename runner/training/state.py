@@ -1,4 +1,4 @@
-"""What a run trains with, and how far it has come."""
+"""The parts of a run in training, and its progress."""
 
 from __future__ import annotations
 

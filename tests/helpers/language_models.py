@@ -63,6 +63,6 @@ def log_p_of(run: TrainedModel, words: Sequence[str]) -> npt.NDArray[Any]:
 
 
 def rounding(model: LanguageModel, log_p: float, tokens: int = 16) -> float:
-    """How far log P of the same text may lie apart where other rows stand beside it: rounding alone, in float64."""
+    """Return the largest rounding difference of log P of one text between batches, in float64."""
     module = model.model
     return Tolerance(roundoff(torch.float64), operations(module, tokens)).of(max(1.0, abs(log_p)))

@@ -31,7 +31,7 @@ def passes(
 ) -> list[Pass]:
     """Run some rows and return the records of each forward pass, of all modules or `only` one.
 
-    Passes are told apart by counting calls, so a module that is not called equally often in each pass is left out.
+    Passes are distinguished by counting calls, so a module that is not called equally often in each pass is left out.
     """
     groups = subject.cut(rows)
     records = trace(subject, rows, setting, only, of)
