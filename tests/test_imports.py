@@ -13,13 +13,16 @@ PACKAGES = ("runner", "tasks", "reporting")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 MOST_MODULES = 16  # in a package, besides its __init__.py
 
-CORE = "runner.common runner.interfaces runner.ragged runner.text"
+CORE = "runner.common runner.compat runner.interfaces runner.ragged runner.text"
 MODEL = f"{CORE} runner.config runner.components runner.model runner.batching runner.data runner.training"
 BASICS = "runner.common.arrays runner.common.errors runner.common.types"
-TENSORS = f"{BASICS} runner.ragged.blocks runner.ragged.ragged runner.ragged.rows"
+TENSORS = f"{BASICS} runner.compat.torch runner.ragged.blocks runner.ragged.ragged runner.ragged.rows"
 WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
-SHARED = "runner.common.command_line runner.common.errors runner.common.run_schema runner.common.class_names"
+SHARED = (
+    "runner.common.command_line runner.common.errors runner.common.run_schema runner.common.class_names "
+    "runner.compat.mlflow"
+)
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
 # Only what stands above in this table can be named, so packages are in no circles. `runner.interfaces`,
@@ -28,13 +31,14 @@ SHARED = "runner.common.command_line runner.common.errors runner.common.run_sche
 LAYERS = {
     "runner": "",
     "runner.common": "",
+    "runner.compat": "runner.common.errors",
     "runner.config": "runner.common",
     "runner.ragged": "runner.common",
     "runner.text": "runner.common",
     "runner.text.formats": "runner.common",
     "runner.interfaces": "runner.ragged runner.text",
-    "runner.profiling": "runner.common runner.config",
-    "runner.tracking": "runner.common runner.config runner.profiling",
+    "runner.profiling": "runner.common runner.compat runner.config",
+    "runner.tracking": "runner.common runner.compat runner.config runner.profiling",
     "runner.batching": "runner.common runner.ragged",
     "runner.components": f"{CORE} runner.config runner.tracking runner.batching",
     "runner.data": f"{CORE} runner.config runner.batching runner.components",
@@ -57,7 +61,7 @@ LAYERS = {
     "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.embeddings runner.advisor runner.inference",
     "runner.sweeps": "runner.common runner.config",
     "runner.sweeps.search": "runner.common runner.config runner.tracking runner.components runner.sweeps",
-    "runner.audit.tracing": "runner.common runner.interfaces runner.ragged runner.layers",
+    "runner.audit.tracing": "runner.common runner.compat runner.interfaces runner.ragged runner.layers",
     "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
     "runner.audit": f"{MODEL} runner.profiling.kernels runner.audit.tracing runner.audit.checks runner.audit.subjects",
@@ -97,13 +101,13 @@ NARROWER = {
     "runner.common.run_schema": "",
     "runner.common.command_line": "runner.common.errors",
     "runner.common.class_names": "",
-    "runner.profiling.kernels": "",
+    "runner.profiling.kernels": "runner.compat.torch",
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
     "runner.ragged.blocks": "runner.common.arrays",
     "runner.text.vocab": "runner.common.types",
     "runner.text.characters": "runner.text.vocab",
-    "runner.tracking.mlflow_store": "runner.common.errors",
+    "runner.tracking.mlflow_store": "runner.common.errors runner.compat.mlflow",
 }
 _PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "shuffle_quality", "shapes")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}

@@ -19,6 +19,7 @@ from reporting.views import report
 from reporting.views.files import slug
 from reporting.views.report import Report
 from runner.common.errors import HydromelError
+from runner.compat.mlflow import VIEW_TAG, delete_artifacts, view_tag_value
 from runner.tracking.mlflow_store import SQLITE, one_line, open_store, redacted
 
 if TYPE_CHECKING:
@@ -149,10 +150,7 @@ def _clean_run(client: MlflowClient, experiment_id: str, comparison: Report, uri
     """Return the report's run: a new one, or that of an earlier comparison without its files."""
     same_report = f"tags.`{TAG_REPORT}` = '{key(comparison)}'"
     if earlier := client.search_runs([experiment_id], same_report, max_results=1):
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        artifacts: Any = get_artifact_repository(earlier[0].info.artifact_uri, tracking_uri=uri)
-        artifacts.delete_artifacts()
+        delete_artifacts(earlier[0].info.artifact_uri, uri)
         return earlier[0]
     tags = {TAG_REPORT: key(comparison), "mlflow.source.name": "hydromel-compare", "mlflow.source.type": "LOCAL"}
     return client.create_run(experiment_id, tags=tags, run_name=f"report: {label(comparison)}"[:250])
@@ -164,5 +162,5 @@ def _set_views(client: MlflowClient, experiment_id: str, comparison: Report, con
         (f"{key(comparison)}-runs", f"{label(comparison)}: every run", shared_view.by_run(contents)),
         (key(comparison), f"{label(comparison)}: strategies", shared_view.by_strategy(contents)),
     ):
-        value = shared_view.tag_value(name, state, now_ms)
-        client.set_experiment_tag(experiment_id, shared_view.PREFIX + view, value)
+        value = view_tag_value(name, state, now_ms)
+        client.set_experiment_tag(experiment_id, VIEW_TAG + view, value)

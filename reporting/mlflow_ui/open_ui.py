@@ -17,10 +17,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reporting.mlflow_ui.log_report import SERVER, address
-from reporting.mlflow_ui.shared_view import PREFIX
+from runner.compat.mlflow import VIEW_TAG
 from runner.tracking.mlflow_store import SQLITE
 
-KEYS = f"{PREFIX}hydromel-"
+KEYS = f"{VIEW_TAG}hydromel-"
 PATIENCE_S = 60.0  # limit of the wait for the server
 
 
@@ -56,7 +56,7 @@ def _newest(store: Path) -> str:
     if views:
         # Both views of a report have the same time: the shorter key is the one of strategies.
         experiment, key, _ = max(views, key=lambda view: (_updated(view[2]), -len(view[1])))
-        return address(f"{SQLITE}{store}", str(experiment), key.removeprefix(PREFIX))
+        return address(f"{SQLITE}{store}", str(experiment), key.removeprefix(VIEW_TAG))
     return address(f"{SQLITE}{store}", str(latest[0]), None) if latest and latest[0] is not None else SERVER
 
 

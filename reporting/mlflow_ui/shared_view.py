@@ -1,20 +1,16 @@
 """Views of MLflow's charts: the state of its page for the compared runs, made here instead of by hand.
 
-MLflow stores a shared view as a tag of the experiment: JSON with a name and two times (milliseconds), and the page's
-state as JSON, deflated, in base64. The format is that of MLflow 3.17, read from a view made by hand; it is not
-documented. A later page that does not understand a view says so and shows its default: that does no harm.
+MLflow stores a shared view as a tag of the experiment (`runner.compat.mlflow`). The format of the state is that of
+MLflow 3.17, read from a view made by hand; it is not documented. A later page that does not understand a view says so
+and shows its default: that does no harm.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-PREFIX = "mlflow.sharedViewState."  # of the experiment's tag, followed by the key in the page's address
 RUNS_IN_A_CHART = 500
 SECTIONS = (("Compared", 2), ("Figures", 2), ("Curves", 2))  # name, and number of charts side by side
 STRATEGY = "batching"  # the tag by which runs are grouped
@@ -40,19 +36,6 @@ def by_strategy(shown: Shown) -> dict[str, Any]:
 def by_run(shown: Shown) -> dict[str, Any]:
     """Return the state that shows each run as a point and as a line through strategy, settings, quality and speed."""
     return _state(shown, params=shown.params, grouped=False)
-
-
-def tag_value(name: str, state: dict[str, Any], now_ms: int) -> str:
-    """Return the value of the experiment's tag for a view."""
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})
-
-
-def read_state(value: str) -> dict[str, Any]:
-    """Return the page's state from the value of a tag."""
-    packed = json.loads(value)["state"].removeprefix("deflate;")
-    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(packed)))
-    return state
 
 
 def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]:

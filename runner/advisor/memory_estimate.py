@@ -22,6 +22,7 @@ from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import missing_kernel
+from runner.compat.torch import storage_key
 from runner.data.truncation import truncate
 from runner.interfaces import START, Head, Metric, Task
 from runner.layers.attention import attends
@@ -255,7 +256,7 @@ def _columns(split: Batch) -> list[Tensor]:
 
 def _bytes_of(tensors: Iterable[Tensor]) -> int:
     """Tensors that share memory count once."""
-    storages = {one.untyped_storage()._cdata: one.untyped_storage().nbytes() for one in tensors}
+    storages = {storage_key(one.untyped_storage()): one.untyped_storage().nbytes() for one in tensors}
     return sum(storages.values())
 
 

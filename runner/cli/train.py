@@ -16,7 +16,6 @@ from typing import NoReturn
 
 import hydra
 import yaml
-from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -29,14 +28,13 @@ from runner.cli.schema import FLAG
 from runner.common.command_line import FULL_ERROR, failed, interrupt
 from runner.common.errors import HydromelError
 from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
+from runner.compat.hydra import arguments_parser
 from runner.config.compose import resolve
 from runner.config.error_messages import explain
 from runner.config.saved import locate_classes, write_config
 from runner.config.schema import RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
-
-_BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 
 
 def main() -> None:
@@ -73,7 +71,7 @@ def main() -> None:
 def _check_arguments() -> None:
     """Raises HydromelError for flags that Hydra does not know: itself it prints its usage, and exits with 2."""
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))  # may stand anywhere
-    parser = get_args_parser()
+    parser = arguments_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     parser.parse_args()
 
@@ -187,7 +185,9 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
         finished = jobs.note_failure(overrides, failed(str(error)))
     else:
         finished = jobs.run(asked, overrides)
-    if not finished and hydra_config.launcher.get("_target_") != _BASIC_LAUNCHER:  # its list is not seen by the command
+    if (
+        not finished and hydra_config.runtime.choices["hydra/launcher"] != "basic"
+    ):  # another launcher's process has its own list
         raise HydromelError(f"{jobs.failed[-1]} failed")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from runner.common.errors import did_you_mean
@@ -42,13 +42,16 @@ def _unknown_config(error: MissingConfigException) -> str:
 
 def _unknown_key(error: OmegaConfBaseException) -> str | None:
     parent, key = error.parent_node, error.full_key
-    if not isinstance(parent, DictConfig) or key is None or parent._is_none() or parent._is_missing():
+    if not isinstance(parent, DictConfig) or key is None:
         return None
-    options = [str(option) for option in parent]
+    content = OmegaConf.to_container(parent)
+    if not isinstance(content, dict):  # null or missing: it has no options
+        return None
+    options = [str(option) for option in content]
     name = str(error.key if error.key is not None else key.rpartition(".")[2])
     if name in options:
         return None
     where = key.rpartition(".")[0] or "the top level"
-    open_end = "." in where and "_target_" not in parent  # names of the user's own: columns of a file, parts
+    open_end = "." in where and "_target_" not in content  # names of the user's own: columns of a file, parts
     adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
     return f"{key}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from runner.compat.torch import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, CUDNN_RNN, CUDNN_RNN_BACKWARD
 from runner.interfaces import START
 from runner.ragged.batch import Batch
 from runner.training.loop import backward
@@ -159,8 +160,8 @@ FORMULAS = {
     _ATEN.addmm_: _added_product,
     _ATEN.mkldnn_rnn_layer: _onednn_rnn,
     _ATEN.mkldnn_rnn_layer_backward: _onednn_rnn_backward,
-    _ATEN._cudnn_rnn: _cudnn_rnn,
-    _ATEN._cudnn_rnn_backward: _cudnn_rnn_backward,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    CUDNN_RNN: _cudnn_rnn,
+    CUDNN_RNN_BACKWARD: _cudnn_rnn_backward,
+    CPU_ATTENTION: _attention,
+    CPU_ATTENTION_BACKWARD: _attention_backward,
 }

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from runner.compat.torch import with_cell_weights
 from runner.layers.dropout import drop_values
 
 
@@ -31,15 +32,12 @@ class WeightDrop(nn.Module):
         if not self.training or self.drop == 0.0:
             yield
             return
-        kept = cell._flat_weights
         from_input, from_hidden, *biases = cell.all_weights[0]
-        cell._flat_weights = [from_input, drop_values(from_hidden, self.drop), *biases]
-        try:
-            with warnings.catch_warnings():  # cuDNN warns that it copies weights that are not contiguous
-                warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
-                yield
-        finally:
-            cell._flat_weights = kept
+        weights = [from_input, drop_values(from_hidden, self.drop), *biases]
+        # cuDNN warns that it copies weights that are not contiguous
+        with with_cell_weights(cell, weights), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+            yield
 
     def extra_repr(self) -> str:
         return f"drop={self.drop}"

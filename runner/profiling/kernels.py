@@ -19,7 +19,8 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from runner.compat.torch import DispatchMode
 
 log = logging.getLogger(__name__)
 Operation = Literal["lstm", "matmul", "convolution", "attention"]
@@ -138,11 +139,11 @@ def describe_machine(device: torch.device) -> dict[str, object]:
     }
 
 
-class KernelWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class KernelWatch(DispatchMode):
     """Notes which of torch's kernels run while it is entered."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.seen: set[str] = set()
         self.calls_of: Counter[int] = Counter()  # address of a recurrent layer's weights -> calls of its fused kernel
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from runner.compat.torch import DispatchMode, storage_key, tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LiveBytes(DispatchMode):
     """Follows the memory of tensors that are made while it is entered, from their making until the last is gone.
 
     Args:
@@ -21,8 +21,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._storages = {one.untyped_storage()._cdata: 0 for one in known}  # address -> number; 0: does not count
+        super().__init__()
+        self._storages = {
+            storage_key(one.untyped_storage()): 0 for one in known
+        }  # address -> number; 0: does not count
         self._events: list[tuple[int, int]] = [(0, 0)]  # number of a storage, bytes that came (or, negative, went)
 
     def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
@@ -32,13 +34,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         result = func(*args, **(kwargs or {}))
         for one in tree_leaves(result):
-            if isinstance(one, Tensor) and (storage := one.untyped_storage())._cdata not in self._storages:
+            if isinstance(one, Tensor) and storage_key(storage := one.untyped_storage()) not in self._storages:
                 self._follow(storage)
         return result
 
     def peak_besides(self, kept: Iterable[Tensor]) -> tuple[int, int]:
         """The most bytes alive at once that are not `kept`'s, and how many of those were there at that moment."""
-        theirs = [self._storages.get(one.untyped_storage()._cdata, 0) for one in kept]
+        theirs = [self._storages.get(storage_key(one.untyped_storage()), 0) for one in kept]
         numbers, sizes = np.array(self._events).T
         alive_kept = np.cumsum(np.where(np.isin(numbers, theirs), sizes, 0))
         alive = np.cumsum(sizes) - alive_kept
@@ -46,10 +48,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return int(alive[most]), int(alive_kept[most])
 
     def _follow(self, storage: torch.UntypedStorage) -> None:
-        number = len(self._events)
-        self._storages[storage._cdata] = number
+        key, number = storage_key(storage), len(self._events)
+        self._storages[key] = number
         self._events.append((number, storage.nbytes()))
-        weakref.finalize(storage, self._forget, storage._cdata, number, storage.nbytes())
+        weakref.finalize(storage, self._forget, key, number, storage.nbytes())
 
     def _forget(self, address: int, number: int, n_bytes: int) -> None:
         del self._storages[address]

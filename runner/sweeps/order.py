@@ -7,7 +7,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, flag_override
 
 ORDER = ("turn", "seed", "batching")  # the last varies fastest; other options vary more slowly than these
-_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 class Interleave(Callback):
@@ -19,7 +18,7 @@ class Interleave(Callback):
     def on_multirun_start(self, config: DictConfig, **given: object) -> None:
         """Before the sweeper reads the named experiment's values (`params`) and those of the command (`task`)."""
         hydra = config.hydra
-        if hydra.sweeper.get("_target_") != _BASIC_SWEEPER:
+        if hydra.runtime.choices["hydra/sweeper"] != "basic":
             return
         params, task = reordered(dict(hydra.sweeper.params or {}), list(hydra.overrides.task))
         with flag_override(hydra, ["readonly", "struct"], False):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from runner.common.errors import HydromelError
+from runner.compat.mlflow import try_database_once
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -105,10 +106,9 @@ def open_store(uri: str, timeout_s: float) -> MlflowClient:
 
 
 def _bare_client(uri: str) -> MlflowClient:
-    from mlflow.store.db import utils
     from mlflow.tracking import MlflowClient
 
-    utils.MAX_RETRY_COUNT = 1  # ten tries take 100 s; we come back by ourselves
+    try_database_once()  # deliveries are tried again later anyway
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error is raised, too; logged, it is a page of SQL
     return MlflowClient(tracking_uri=uri, registry_uri=uri)

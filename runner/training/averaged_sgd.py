@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, optim
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 
 class AveragedSgd(optim.SGD):
@@ -44,17 +45,18 @@ class AveragedSgd(optim.SGD):
         loss = super().step(closure)
         self.updates += 1
         if self.start is not None and self.updates > self.start:
-            self._average(1.0 / (self.updates - self.start))
+            self._average(self.updates - self.start - 1)
         return loss
 
     @torch.no_grad()
-    def _average(self, share: float) -> None:
-        """Let the last iterate be so much of the mean."""
+    def _average(self, n_averaged: int) -> None:
+        """Add the last iterate to the mean of `n_averaged` earlier ones."""
         parameters = [one for group in self.param_groups for one in group["params"]]
         for one in parameters:
             if "mean" not in self.state[one]:
                 self.state[one]["mean"] = torch.zeros_like(one)
-        torch._foreach_lerp_([self.state[one]["mean"] for one in parameters], parameters, share)
+        update_means = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
+        update_means([self.state[one]["mean"] for one in parameters], parameters, n_averaged)
 
     def observe(self, quality: float) -> None:
         """Told the validation quality (larger is better) after each evaluation."""

@@ -18,6 +18,7 @@ from runner.batching.shapes import Updates
 from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.compat.torch import content_version
 from runner.layers.norm import MaskedBatchNorm
 from runner.training.out_of_memory import halve_micro_batches, use_smaller_batches
 from runner.training.state import Training
@@ -105,12 +106,12 @@ def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
         for one in (module.running_mean, module.running_var)
     ]
     kept = {id(one) for one, _ in statistics}
-    versions = {name: (one, one._version) for name, one in model.named_buffers() if id(one) not in kept}
+    versions = {name: (one, content_version(one)) for name, one in model.named_buffers() if id(one) not in kept}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
     for one, before in statistics:
         one.copy_(before)
-    if changed := [name for name, (one, version) in versions.items() if one._version != version]:
+    if changed := [name for name, (one, version) in versions.items() if content_version(one) != version]:
         raise HydromelError(f"the model changes {changed[0]} in every forward pass; set train.rehearse=false")
 
 

@@ -31,20 +31,17 @@ def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
     """Restore everything that a run leaves in the module (running statistics, hidden states) afterwards."""
-    # Attributes, the registration of buffers and the content of buffers can change independently: keep all three.
+    # Attributes (the registration of buffers is one) and the content of buffers can change independently: keep both.
     modules = list(module.modules())
     attributes = [{name: _copied(value) for name, value in vars(submodule).items()} for submodule in modules]
-    buffers = [dict(submodule._buffers) for submodule in modules]
     values = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
         yield
     finally:
-        for submodule, old_attributes, old_buffers in zip(modules, attributes, buffers, strict=True):
+        for submodule, old_attributes in zip(modules, attributes, strict=True):
             for name in set(vars(submodule)) - set(old_attributes):
                 del vars(submodule)[name]
             vars(submodule).update(old_attributes)
-            submodule._buffers.clear()
-            submodule._buffers.update(old_buffers)
         with torch.no_grad():
             for name, buffer in module.named_buffers():
                 buffer.copy_(values[name])

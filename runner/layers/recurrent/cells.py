@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.compat.torch import cell_weights
+
 Carried = tuple[Tensor, ...]  # (R, H) hidden state, and for an LSTM (R, H) cell state
 Gates = tuple[Tensor, ...]  # (R, H) each
 Cell = Callable[[Tensor, Tensor, Carried], tuple[Gates, Carried]]
@@ -97,7 +99,7 @@ def stepped(
     Returns:
         The kept outputs, (N, *) time-major, and the state at each row's own end.
     """
-    cell, (w, u, b, c) = CELLS[module.mode], [weight for weight in module._flat_weights if weight is not None]
+    cell, (w, u, b, c) = CELLS[module.mode], cell_weights(module)
     outputs, ended = [], []
     for now in torch.split(inputs, batch_sizes):
         running = len(now)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.profiler import record_function
 
+from runner.compat.torch import cell_weights
 from runner.layers.recurrent.cells import PARTS, Carried, everything, stepped
 from runner.layers.recurrent.unrolled import UNROLLED, unrolled
 from runner.layers.staircase import Staircase, moved
@@ -166,8 +167,7 @@ class Recurrence(nn.Module):
 
     def _run_unrolled(self, inputs: Tensor, stairs: Staircase, start: Carried) -> tuple[Tensor, Carried]:
         """Run `unrolled` steps; no block holds padding, so M = N."""
-        weights = [weight for weight in self.cell._flat_weights if weight is not None]
-        output = unrolled(self.cell.mode, inputs, weights, start[0], stairs.running)
+        output = unrolled(self.cell.mode, inputs, cell_weights(self.cell), start[0], stairs.running)
         return output, (output.index_select(0, stairs.last_places),)
 
     @property

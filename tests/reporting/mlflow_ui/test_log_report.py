@@ -23,14 +23,16 @@ import yaml
 from selenium import webdriver
 
 from reporting import compare
-from reporting.mlflow_ui import open_ui, shared_view
+from reporting.mlflow_ui import open_ui
 from reporting.mlflow_ui.locate import Place, filter_of, place_of
 from reporting.mlflow_ui.log_report import TAG_REPORT
 from reporting.runs import find
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.compat.mlflow import VIEW_TAG
 from runner.tracking import mlflow_store
 from runner.tracking.mlflow_tracker import MlflowTracker
+from tests.helpers.mlflow_views import read_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # by mlflow, about its dependencies
 STRATEGIES = ("size1", "bucketed", "padmask", "packed")
@@ -96,15 +98,13 @@ def test_a_report_is_a_run_beside_its_runs_and_replaced_by_the_next(
         views = dict(database.execute("SELECT key, value FROM experiment_tags"))
     assert named == ("report: night", "FINISHED")
     assert "| packed | 2 | 41.50" in note[0]
-    assert views.keys() == {shared_view.PREFIX + key, f"{shared_view.PREFIX}{key}-runs"}
-    state = shared_view.read_state(views[shared_view.PREFIX + key])
+    assert views.keys() == {VIEW_TAG + key, f"{VIEW_TAG}{key}-runs"}
+    state = read_state(views[VIEW_TAG + key])
     assert state["searchFilter"] == "tags.`sweep.id` = 'night'"
     bars = [card["metricKey"] for card in state["compareRunCharts"] if card["type"] == "BAR"]
     assert bars == ["test/f1", "speed/tok_s", "pad/fraction", "mem/peak_gib"]
     (parallel,) = [
-        card
-        for card in shared_view.read_state(views[f"{shared_view.PREFIX}{key}-runs"])["compareRunCharts"]
-        if card["type"] == "PARALLEL"
+        card for card in read_state(views[f"{VIEW_TAG}{key}-runs"])["compareRunCharts"] if card["type"] == "PARALLEL"
     ]
     assert parallel["selectedParams"] == ["batching.name"]
 

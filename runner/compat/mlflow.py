@@ -1,0 +1,61 @@
+"""Private APIs of MLflow: retries of its database, deleting artifacts, and the encoding of its page's shared views.
+
+It is imported on use: it takes seconds, and most commands do without.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+from runner.compat.private import private_api
+
+CHECKED = "3.17.2"
+VIEW_TAG = "mlflow.sharedViewState."  # prefix of the experiment's tag; the key in the page's address follows
+
+
+def try_database_once() -> None:
+    """Make MLflow try once to connect to a database; its own ten tries take 100 seconds.
+
+    Raises:
+        HydromelError: this version of MLflow has no such setting.
+    """
+    with private_api("mlflow", CHECKED):
+        from mlflow.store.db import utils
+
+        assert utils.MAX_RETRY_COUNT  # assigning to a name that MLflow no longer reads would change nothing
+    utils.MAX_RETRY_COUNT = 1
+
+
+def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
+    """Delete all files of a run, which MLflow's client has no method for.
+
+    Args:
+        artifact_uri: of the run.
+        tracking_uri: of the store.
+
+    Raises:
+        HydromelError: this version of MLflow has no such function.
+        Exception: of mlflow, or of the library that reaches the files.
+    """
+    with private_api("mlflow", CHECKED):
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+    repository: Any = get_artifact_repository(artifact_uri, tracking_uri=tracking_uri)
+    repository.delete_artifacts()
+
+
+def view_tag_value(name: str, state: Mapping[str, object], now_ms: int) -> str:
+    """Return the value of the experiment's tag for a shared view of MLflow's page.
+
+    The format was read from a view made by hand. A later page that does not understand it says so.
+
+    Args:
+        name: as the page shows it.
+        state: of the page, plain JSON.
+        now_ms: time of creation, in milliseconds since 1970.
+    """
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})

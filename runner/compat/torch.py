@@ -1,0 +1,81 @@
+"""Private APIs of torch: dispatch modes, trees of tensors, storage identity, tensor versions, weights of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from runner.compat.private import private_api
+
+CHECKED = "2.13.0"
+
+with private_api("torch", CHECKED):
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    CUDNN_RNN: object = torch.ops.aten._cudnn_rnn
+    CUDNN_RNN_BACKWARD: object = torch.ops.aten._cudnn_rnn_backward
+    CPU_ATTENTION: object = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    CPU_ATTENTION_BACKWARD: object = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+__all__ = [
+    "CPU_ATTENTION",
+    "CPU_ATTENTION_BACKWARD",
+    "CUDNN_RNN",
+    "CUDNN_RNN_BACKWARD",
+    "DispatchMode",
+    "cell_weights",
+    "content_version",
+    "storage_key",
+    "tree_leaves",
+    "with_cell_weights",
+]
+
+
+class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A context in which the method `__torch_dispatch__` of a subclass sees every operation on tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()  # type: ignore[no-untyped-call]
+
+
+def content_version(tensor: Tensor) -> int:
+    """Return a number that grows whenever the tensor, or another one that shares its memory, is changed in place."""
+    with private_api("torch", CHECKED):
+        return tensor._version
+
+
+def storage_key(storage: torch.UntypedStorage) -> int:
+    """Return a number that two living storages share only if they are the same memory, on any device."""
+    with private_api("torch", CHECKED):
+        key: int = storage._cdata
+    return key
+
+
+def cell_weights(cell: nn.RNNBase) -> list[Tensor]:
+    """Return the weights that a recurrent module computes with now: its own, or those of `with_cell_weights`."""
+    with private_api("torch", CHECKED):
+        return [weight for weight in cell._flat_weights if weight is not None]
+
+
+@contextmanager
+def with_cell_weights(cell: nn.RNNBase, weights: Sequence[Tensor]) -> Iterator[None]:
+    """Let a recurrent module compute with other weights within the context; its parameters stay as they are.
+
+    Args:
+        cell: the module.
+        weights: in the order of `cell_weights`.
+    """
+    with private_api("torch", CHECKED):
+        own = cell._flat_weights
+    cell._flat_weights = [*weights]
+    try:
+        yield
+    finally:
+        cell._flat_weights = own
