@@ -33,7 +33,7 @@ def arithmetic(t: Training) -> dict[str, float | str] | None:
 
     Parameters, gradients and the state of random numbers are afterwards as before.
     """
-    timed = t.account.by_length.values()
+    timed = t.costs.by_length.values()
     places, seconds = (sum(one[key] for one in timed) for key in ("places", "seconds"))
     if not places or not seconds:
         return None

@@ -43,7 +43,7 @@ def stepper(t: Training) -> Callable[[float], float]:
 
     Parameters that learn at a rate of their own (`Vectors.rate`) keep its ratio to the optimiser's.
     """
-    t.schedule = Constant()
+    t = replace(t, schedule=Constant())
     updates = _updates(t)
 
     def step(rate: float) -> float:

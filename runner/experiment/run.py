@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,7 +36,7 @@ from runner.profiling.matmul import choose_matmul
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.sync import deliver_pending
 from runner.tracking.tracker import DeliveryError, Tracker
-from runner.training.checkpoint import checkpoint_path, load_checkpoint, restore, save_checkpoint, snapshot
+from runner.training.checkpoint import checkpoint_path, load_checkpoint, restored
 from runner.training.loop import fit
 from runner.training.setup import DTYPES, build_optimizer, build_schedule, choose_device
 from runner.training.state import Training
@@ -123,9 +124,9 @@ def prepare(
         model=model,
         head=cast(Head, model.head),
         task=parts.task,
-        metric=lambda: parts.task.metric(data.vocabs),
+        metric=partial(parts.task.metric, data.vocabs),
         metric_name=settings.metric or parts.task.quality,
-        batching=batching,
+        strategy=batching,
         optimizer=build_optimizer(components.optimizer, model),
         schedule=build_schedule(components.schedule, settings, updates_per_epoch),
         train=train,
@@ -136,12 +137,11 @@ def prepare(
         run=run,
         clock=Clock(device, started),
         meter=EnergyMeter(device),
-        save=lambda name: save_checkpoint(checkpoint_path(run.path, name), model, snapshot(training)),
-        after_evaluation=lambda metrics, loss: _tell_epoch(training, tracker, say, metrics, loss),
+        after_evaluation=partial(_tell_epoch, tracker, say),
     )
     last = checkpoint_path(run.path, "last")
     if last.exists():
-        restore(training, load_checkpoint(last, model))
+        training = restored(training, load_checkpoint(last, model))
         say(f"going on from epoch {training.progress.epoch + 1}, update {training.progress.updates}")
     write_config(config, run.path)  # only after everything is validated: a mistake must not spoil a run to be resumed
     write_vocabs(run.path, data.vocabs)
@@ -200,14 +200,14 @@ def _deliver_earlier(tracker: Tracker, root: Path, say: Say) -> None:
         say(f"warning: {error}")
 
 
-def _tell_epoch(t: Training, tracker: Tracker, say: Say, metrics: dict[str, Any], loss: float) -> None:
+def _tell_epoch(tracker: Tracker, say: Say, t: Training, metrics: dict[str, object], loss: float) -> None:
     """One line and one delivery after an evaluation."""
-    account, progress = t.account, t.progress
-    tokens_per_s = account.real_tokens / max(account.training_seconds, 1e-9)
-    positions = account.real_tokens + account.padded_tokens
+    costs, progress, value = t.costs, t.progress, metrics[t.metric_name]
+    tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
+    positions = costs.real_tokens + costs.padded_tokens
     say(
         f"epoch {progress.last_epoch:3d}  updates {progress.updates:6,d}  loss {loss:8.4f}  "
-        f"valid {t.metric_name} {metrics[t.metric_name]:8.2f}  {tokens_per_s:9,.0f} tok/s  "
-        f"padding {100 * account.padded_tokens / max(1, positions):4.1f} %  {account.training_seconds:7.1f} s"
+        f"valid {t.metric_name} {value:8.2f}  {tokens_per_s:9,.0f} tok/s  "
+        f"padding {100 * costs.padded_tokens / max(1, positions):4.1f} %  {costs.training_seconds:7.1f} s"
     )
     deliver(tracker, t.run, say)

@@ -108,9 +108,9 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     """Run the current model over a split once; metrics, tables and files are all computed from the result."""
     t.clock.start()
     if t.metric().takes == "losses":
-        results: SplitResults = token_losses(t.model, t.batching, split, t.settings.eval_batch_size, t.bf16)
+        results: SplitResults = token_losses(t.model, t.batching, split, t.eval_batch_size, t.bf16)
     else:
-        batches = t.batching.evaluation(split.to(t.clock.device), t.settings.eval_batch_size)
+        batches = t.batching.evaluation(split.to(t.clock.device), t.eval_batch_size)
         results = predict(t.model, t.head, batches, t.bf16)
     t.clock.lap("evaluation")
     t.clock.settle()

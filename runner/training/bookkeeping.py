@@ -34,14 +34,14 @@ def account(t: Training, updates: list[IntArray], supervised: int, seconds: floa
         real = int(lengths[np.concatenate(some)].sum())
         padding, tokens = {cause: padding[cause] + padded[cause] for cause in padding}, tokens + real
         if timed:
-            t.account.add_length(
+            t.costs.add_length(
                 longest,
                 updates=len(some),
                 real_tokens=real,
                 places=real + sum(padded.values()),
                 seconds=sum(each[place] for place in members),
             )
-    t.account.add(
+    t.costs.add(
         tokens=tokens,
         examples=sum(map(len, updates)),
         updates=len(updates),

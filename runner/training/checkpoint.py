@@ -7,23 +7,46 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.optim.optimizer import StateDict
 
-from runner.batching.strategy import Batching
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_atomically
 from runner.encoders.carried_state import moved
 from runner.profiling.accounting import CostCounters
 from runner.training.state import Progress, Training
+
+
+class CheckpointState(TypedDict):
+    """The state of a run besides its parameters, as a checkpoint holds it.
+
+    Attributes:
+        optimizer: torch's `state_dict` of the optimiser.
+        schedule: `Schedule.state`.
+        progress: the fields of `Progress`.
+        account: the fields of `CostCounters`.
+        seconds: by phase, and in total.
+        rng: state of torch's generator on the CPU.
+        cuda_rng: state of the generator on the GPU; None without one.
+    """
+
+    optimizer: StateDict
+    schedule: StateDict
+    progress: StateDict
+    account: StateDict
+    seconds: dict[str, float]
+    rng: Tensor
+    cuda_rng: Tensor | None
+
 
 _META = "hydromel"
 _TENSOR, _ARRAY = "__tensor__", "__array__"
@@ -37,8 +60,8 @@ def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -
     write_atomically(path, save(contiguous, {_META: json.dumps(meta)}))
 
 
-def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
-    """Copy a checkpoint's parameters into `model`, and give its state.
+def load_checkpoint(path: Path, model: nn.Module) -> Any:
+    """Copy a checkpoint's parameters into `model`, and return its state as `save_checkpoint` was given it.
 
     Raises:
         HydromelError: no such file, a damaged one, or one that does not fit the model.
@@ -52,9 +75,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> dict[str, Any]:
     except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
         raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
     _fill(path, model, tensors)
-    state = _put_tensors(meta, tensors)
-    assert isinstance(state, dict)
-    return state
+    return _put_tensors(meta, tensors)
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -110,35 +131,39 @@ def checkpoint_path(folder: Path, name: str) -> Path:
     return folder / run_schema.CHECKPOINTS / f"{name}.safetensors"
 
 
-def snapshot(t: Training) -> dict[str, object]:
-    """All that a resumed run needs besides the parameters."""
+def keep(t: Training, name: str) -> None:
+    """Write the checkpoint `name` of a run: the parameters, and everything else that a resumed run needs."""
+    save_checkpoint(checkpoint_path(t.run.path, name), t.model, snapshot(t))
+
+
+def snapshot(t: Training) -> CheckpointState:
+    """Return the state of a run besides its parameters."""
     cuda = t.clock.device.type == "cuda"
     return {
         "optimizer": t.optimizer.state_dict(),
         "schedule": t.schedule.state(),
-        "progress": asdict(t.progress) | {"carried": t.progress.carried},
-        "account": t.account.state(),
+        "progress": {**vars(t.progress)},
+        "account": t.costs.state(),
         "seconds": t.clock.seconds | {"total": t.clock.total()},
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
     }
 
 
-def restore(t: Training, state: Mapping[str, Any]) -> None:
-    """Take training up where a checkpoint left it; options of the optimiser are those of the config, not the file's."""
+def restored(t: Training, state: CheckpointState) -> Training:
+    """Return the training at the point at which a checkpoint left it.
+
+    The optimiser's options (learning rate, momentum) stay those of the config, so that a resumed run can change them.
+    """
     options = [{key: value for key, value in group.items() if key != "params"} for group in t.optimizer.param_groups]
     t.optimizer.load_state_dict(state["optimizer"])
     for group, configured in zip(t.optimizer.param_groups, options, strict=True):
         group.update(configured)
     t.schedule.restore(state["schedule"])
-    t.progress = Progress(**state["progress"])
-    t.progress.carried = moved(t.progress.carried, t.clock.device)
-    if t.progress.micro_batch is not None and isinstance(t.batching, Batching):
-        t.batching = replace(t.batching, micro_batch=t.progress.micro_batch)
-    if t.progress.eval_batch_size is not None:
-        t.settings = replace(t.settings, eval_batch_size=t.progress.eval_batch_size)
-    t.account = CostCounters.of(state["account"])
+    progress = Progress(**state["progress"])
+    progress.carried = moved(progress.carried, t.clock.device)
     t.clock.seconds.update(state["seconds"])
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)
+    return replace(t, progress=progress, costs=CostCounters.of(state["account"]))

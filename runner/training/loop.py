@@ -26,8 +26,9 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.training.averaged_sgd import averaged, observe
 from runner.training.bookkeeping import account, check_finite, log
+from runner.training.checkpoint import keep
 from runner.training.memory_check import check_memory
-from runner.training.out_of_memory import evaluate_within_memory, halve_micro_batches, use_smaller_batches
+from runner.training.out_of_memory import evaluate_within_memory, halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
 
@@ -47,7 +48,7 @@ def fit(t: Training) -> None:
             if t.progress.update < len(updates) and not _used_up(t):
                 t.clock.start()
                 t.run.flush()  # before the checkpoint: what lies behind it is not trained, so not logged, again
-                t.save("last")
+                keep(t, "last")
                 t.clock.lap("tracking")
         if t.progress.update == len(updates):
             t.progress.epoch, t.progress.update, t.progress.carried = t.progress.epoch + 1, 0, START
@@ -87,7 +88,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         try:
             loss, count = _gradients(t, rows, t.clock.lap)
         except (RuntimeError, MemoryError) as error:
-            smaller = halve_micro_batches(t, rows, t.progress.updates + 1, error)
+            smaller = halved_micro_batch(t, rows, t.progress.updates + 1, error)
             break
         if t.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
@@ -100,11 +101,11 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         supervised += count
         t.progress.updates += 1
     seconds = t.clock.settle() - begin
-    t.account.add_joules(joules, t.meter.joules())
-    t.account.add_characters(characters, composed_characters(t.model))
+    t.costs.add_joules(joules, t.meter.joules())
+    t.costs.add_characters(characters, composed_characters(t.model))
     values = _recorded(t, updates[: len(losses)], losses, supervised, seconds, ends) if losses else []
     if smaller is not None:
-        use_smaller_batches(t, smaller, t.progress.updates + 1)
+        use_micro_batch(t, smaller, t.progress.updates + 1)
     return values
 
 
@@ -197,12 +198,12 @@ def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
         t.progress.waited += 1
         if t.progress.best is None or value > t.progress.best:
             t.progress.best, t.progress.best_metrics, t.progress.waited = value, metrics, 0
-            t.save("best")
+            keep(t, "best")
     t.schedule.observe(value)
     observe(t.optimizer, value)
     _log_evaluation(t, metrics)
-    t.save("last")
-    t.after_evaluation(metrics, mean_loss)
+    keep(t, "last")
+    t.after_evaluation(t, metrics, mean_loss)
     t.clock.settle()
     t.clock.lap("tracking")
     t.clock.settle()
@@ -212,7 +213,7 @@ def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:
     """The quality on valid, larger is better, and all figures."""
 
     def measured() -> dict[str, Any]:
-        return evaluate(t.model, t.metric(), t.batching.evaluation(t.valid, t.settings.eval_batch_size), t.bf16)
+        return evaluate(t.model, t.metric(), t.batching.evaluation(t.valid, t.eval_batch_size), t.bf16)
 
     metrics = evaluate_within_memory(t, measured)
     if not isinstance(metrics.get(t.metric_name), float):
@@ -224,6 +225,6 @@ def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:
 def _log_evaluation(t: Training, metrics: dict[str, Any]) -> None:
     """Figures of valid and what training took so far, on disk before the checkpoint that lies behind them."""
     figures = {f"valid/{name}": value for name, value in metrics.items() if isinstance(value, float)}
-    cost = {"train/seconds": t.account.training_seconds, "train/tokens": float(t.account.real_tokens)}
+    cost = {"train/seconds": t.costs.training_seconds, "train/tokens": float(t.costs.real_tokens)}
     t.run.log(t.progress.updates, t.progress.last_epoch, figures | cost)
     t.run.flush()

@@ -20,7 +20,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.compat.torch import content_version
 from runner.layers.norm import MaskedBatchNorm
-from runner.training.out_of_memory import halve_micro_batches, use_smaller_batches
+from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
 PLANNED_ROWS = 20_000_000  # of all epochs that are looked through: about two seconds
@@ -38,9 +38,9 @@ def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
     t.clock.start()
     rows, times = largest_micro_batch(t)
     while t.settings.rehearse and (error := _failure(t, rows, times, backward)):
-        smaller = halve_micro_batches(t, rows, 0, error)
+        smaller = halved_micro_batch(t, rows, 0, error)
         del error  # its traceback holds on to what did not fit
-        use_smaller_batches(t, smaller, 0)
+        use_micro_batch(t, smaller, 0)
         rows, times = largest_micro_batch(t)
     t.progress.peak_batch = _shape(t, rows)
     t.clock.settle()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TypeVar
 
 import torch
@@ -42,8 +41,8 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (said in _ONEDNN or any(word in said for word in _WORDS))
 
 
-def halve_micro_batches(t: Training, rows: IntArray, at: int, error: Exception) -> Batching:
-    """The strategy with half as many rows at once, after the update of these `rows` raised `error`.
+def halved_micro_batch(t: Training, rows: IntArray, at: int, error: Exception) -> int:
+    """Return half of the rows that went through the model at once when the update of these `rows` raised `error`.
 
     Args:
         at: number of the update, counted from 1; 0: the rehearsal before training.
@@ -67,7 +66,7 @@ def halve_micro_batches(t: Training, rows: IntArray, at: int, error: Exception) 
             "choose a smaller model or another batching"
         ) from error
     log.warning("out of memory at %s with %d rows at once; from here on %d", said, at_once, at_once // 2)
-    return replace(t.batching, micro_batch=at_once // 2)
+    return at_once // 2
 
 
 def describe_rows(t: Training, rows: IntArray) -> str:
@@ -77,12 +76,11 @@ def describe_rows(t: Training, rows: IntArray) -> str:
     return f"rows {', '.join(map(str, shown))}{more} of train, counted from 0; lengths {lengths}{more}"
 
 
-def use_smaller_batches(t: Training, smaller: Batching, at: int) -> None:
-    """Go on with smaller micro-batches, the failed update's gradients dropped and what it held given back."""
+def use_micro_batch(t: Training, size: int, at: int) -> None:
+    """Continue with smaller micro-batches; the failed update's gradients are dropped and its memory released."""
     t.optimizer.zero_grad()
     give_back(t.clock.device)
-    t.batching = smaller
-    t.progress.micro_batch = smaller.micro_batch
+    t.progress.micro_batch = size
     t.progress.halved_at.append(at)
 
 
@@ -102,7 +100,7 @@ def evaluate_within_memory(t: Training, evaluate: Callable[[], T]) -> T:
         try:
             return evaluate()
         except (RuntimeError, MemoryError) as error:
-            size = t.settings.eval_batch_size
+            size = t.eval_batch_size
             if not ran_out(error):
                 raise
             if isinstance(t.batching, Stream):
@@ -115,7 +113,6 @@ def evaluate_within_memory(t: Training, evaluate: Callable[[], T]) -> T:
                     "out of memory in evaluation of one row; cut rows by max_length=N, or choose a smaller model"
                 ) from error
         log.warning("out of memory in evaluation with %d rows at once; from here on %d", size, size // 2)
-        t.settings = t.settings.model_copy(update={"eval_batch_size": size // 2})
         t.progress.eval_batch_size = size // 2
         give_back(t.clock.device)
 

@@ -1,10 +1,9 @@
-"""The parts of a run in training, and its progress."""
+"""A run in training: the parts that never change, and the small state that does."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -21,20 +20,37 @@ from runner.tracking.run_folder import RunFolder
 
 @dataclass
 class Progress:
-    """How far training has come; with (epoch, update) any plan can be taken up where it was left."""
+    """The position of a run in its plan, and what it learned on the way; a part of every checkpoint.
+
+    Plans are functions of (seed, epoch), so (epoch, update) is enough to continue one in the middle.
+
+    Attributes:
+        epoch: finished epochs.
+        update: finished updates of the current epoch.
+        updates: finished updates of all epochs.
+        digest: hash of the rows of every update so far.
+        best: highest quality on the validation set so far (larger is better).
+        best_metrics: all metrics of that evaluation.
+        waited: evaluations since then.
+        carried: the encoder's state at the end of a stream's last window.
+        micro_batch: rows per forward pass since memory ran out; None if it never did.
+        eval_batch_size: the same for evaluation.
+        halved_at: updates, counted from 1, at which micro-batches were halved; 0 is the check before training.
+        peak_batch: rows, width and real tokens of the largest micro-batch.
+    """
 
     epoch: int = 0
-    update: int = 0  # within the epoch
-    updates: int = 0  # in all
-    digest: str = ""  # of the rows of every update so far
-    best: float | None = None  # of the chosen metric on valid, larger is better
-    best_metrics: dict[str, Any] = field(default_factory=dict)
-    waited: int = 0  # evaluations since then
-    carried: State = START  # of a stream
-    micro_batch: int | None = None  # rows at once, since memory ran out; None: it never did
-    eval_batch_size: int | None = None  # the same of evaluation
-    halved_at: list[int] = field(default_factory=list)  # updates, from 1, at which it did; 0: before training
-    peak_batch: dict[str, int] | None = None  # rows, width and real tokens of the neediest micro-batch
+    update: int = 0
+    updates: int = 0
+    digest: str = ""
+    best: float | None = None
+    best_metrics: dict[str, object] = field(default_factory=dict)
+    waited: int = 0
+    carried: State = START
+    micro_batch: int | None = None
+    eval_batch_size: int | None = None
+    halved_at: list[int] = field(default_factory=list)
+    peak_batch: dict[str, int] | None = None
 
     @property
     def last_epoch(self) -> int:
@@ -42,19 +58,41 @@ class Progress:
         return self.epoch + (self.update > 0)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Training:
-    """All that one run trains with."""
+    """Everything that a run trains with. Only `progress`, `costs` and what torch keeps in objects change.
+
+    Attributes:
+        model: on the device, in the dtype of training.
+        head: the model's head.
+        task: counts the targets of a batch.
+        metric: makes a new, empty metric.
+        metric_name: the figure of the metric that selects the best checkpoint.
+        strategy: the configured batching strategy; `batching` is the one in use.
+        optimizer: of the model's parameters.
+        schedule: gives the learning rate's factor at each update.
+        train: the training set as `strategy.arrange` returns it, on the device.
+        valid: the validation set, on the device.
+        settings: the `train` section of the config.
+        seed: of the batching plans.
+        bf16: whether forward passes run under autocast to bfloat16.
+        run: the run's folder.
+        clock: seconds by phase.
+        meter: the device's energy counter.
+        after_evaluation: called with this object, the metrics of the validation set and the epoch's mean loss.
+        costs: counts over all updates.
+        progress: the position in the plan.
+    """
 
     model: Model
     head: Head
     task: Task
     metric: Callable[[], Metric]
     metric_name: str
-    batching: Batching | Stream
+    strategy: Batching | Stream
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    train: Batch  # as `batching.arrange` gave it
+    train: Batch
     valid: Batch
     settings: TrainSettings
     seed: int
@@ -62,7 +100,18 @@ class Training:
     run: RunFolder
     clock: Clock
     meter: EnergyMeter
-    save: Callable[[str], None]  # a checkpoint of that name
-    after_evaluation: Callable[[dict[str, Any], float], None]  # metrics of valid, mean loss of the epoch
-    account: CostCounters = field(default_factory=CostCounters)
+    after_evaluation: Callable[[Training, dict[str, object], float], None]
+    costs: CostCounters = field(default_factory=CostCounters)
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def batching(self) -> Batching | Stream:
+        """The strategy, with smaller micro-batches if memory ran out."""
+        if self.progress.micro_batch is None or isinstance(self.strategy, Stream):
+            return self.strategy
+        return replace(self.strategy, micro_batch=self.progress.micro_batch)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows per evaluation batch: `train.eval_batch_size`, or fewer if memory ran out."""
+        return self.progress.eval_batch_size or self.settings.eval_batch_size

@@ -135,20 +135,20 @@ def test_a_run_that_was_cut_goes_on_with_the_devices_random_numbers(tmp_path: Pa
 
 def cut(folder: Path, overrides: list[str], updates: int) -> None:
     """A run that fails once it has saved a checkpoint of so many updates."""
-    from runner.experiment import run as experiment
+    from runner.training import checkpoint
 
-    save = experiment.save_checkpoint
+    save = checkpoint.save_checkpoint
 
     def failing(path: Path, model: Any, state: Any) -> None:
         save(path, model, state)
         if state["progress"]["updates"] == updates:
             raise HydromelError("cut")
 
-    experiment.save_checkpoint = failing
+    checkpoint.save_checkpoint = failing
     try:
         run(folder, *overrides)
     finally:
-        experiment.save_checkpoint = save
+        checkpoint.save_checkpoint = save
 
 
 @pytest.mark.parametrize("strategy", ["padmask", "packed"])

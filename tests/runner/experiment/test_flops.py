@@ -143,9 +143,9 @@ def test_a_run_says_what_it_used_and_is_not_changed_by_it(tmp_path: Path, monkey
         def state() -> list[Tensor]:
             return [torch.get_rng_state(), *(one.detach().clone() for one in t.model.parameters())]
 
-        before, account = state(), t.account.state()
+        before, account = state(), t.costs.state()
         found = arithmetic.arithmetic(t)
-        seen.append(all(map(torch.equal, before, state())) and t.account.state() == account)
+        seen.append(all(map(torch.equal, before, state())) and t.costs.state() == account)
         seen.append(all(one.grad is None for one in t.model.parameters()))
         return found
 

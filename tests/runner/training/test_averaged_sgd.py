@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from runner.components.run_components import optimizer_factory
-from runner.experiment import run as experiment
 from runner.tracking.run_folder import RunFolder
+from runner.training import checkpoint
 from runner.training.averaged_sgd import AveragedSgd, averaged, observe
 from runner.training.checkpoint import save_checkpoint
 from runner.training.setup import build_optimizer
@@ -143,7 +143,7 @@ def test_a_run_keeps_the_mean_as_its_best_and_is_taken_up_to_the_bit(
         save_checkpoint(path, model, state)
 
     monkeypatch.setattr(AveragedSgd, "step", watched)
-    monkeypatch.setattr(experiment, "save_checkpoint", watched_save)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", watched_save)
     assert run(tmp_path / "whole", *options)["updates"]["dropout"] is True, "weight drop is one"
     for done, start, parameter in kept:
         averaging = start is not None and done > start

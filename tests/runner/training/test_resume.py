@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from runner.common import run_schema
 from runner.experiment import run as experiment
 from runner.tracking.run_folder import RunFolder
+from runner.training import checkpoint
 from tests.helpers.composed import run, tag_files
 
 HYDROMEL = [sys.executable, "-c", "from runner.cli.train import main; main()"]
@@ -110,7 +111,7 @@ def killed(*arguments: object) -> None:
 def test_records_are_on_disk_before_the_checkpoint_that_lies_behind_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, lost, kept = experiment.save_checkpoint, [], []
+    save, lost, kept = checkpoint.save_checkpoint, [], []
 
     def checked(path: Path, model: torch.nn.Module, state: dict[str, Any]) -> None:
         save(path, model, state)
@@ -120,7 +121,7 @@ def test_records_are_on_disk_before_the_checkpoint_that_lies_behind_them(
             lost.extend(due - {name for step, _, name, _ in records(tmp_path / "run") if step == updates})
             kept.append(bool(within))
 
-    monkeypatch.setattr(experiment, "save_checkpoint", checked)
+    monkeypatch.setattr(checkpoint, "save_checkpoint", checked)
     run(tmp_path / "run", *tag_files(tmp_path), *OPTIONS, "train.epochs=2")
     assert not lost
     assert set(kept) == {True, False}
