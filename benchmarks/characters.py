@@ -28,7 +28,7 @@ from runner.config.instantiate import build
 from runner.embeddings.char import CharacterTable, CharConv, CharRnn
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import spans
+from runner.ragged.rows import select_spans
 
 BATCH_SIZES = (1, 10, 50, 200)
 
@@ -37,7 +37,7 @@ def composed_by_token(spelled: CharacterTable, ids: Ragged) -> tuple[Ragged, Ten
     """What `CharacterTable` gives, one row a token."""
     forms = ids.on_host()
     starts, ends = spelled.spelling.offsets[forms], spelled.spelling.offsets[forms + 1]
-    rows, places = spans(starts, ends - starts, ids.values.device)
+    rows, places = select_spans(starts, ends - starts, ids.values.device)
     return Ragged(spelled.table(spelled.symbols[places]), rows, "packed"), torch.arange(len(forms))
 
 

@@ -36,7 +36,7 @@ from rich.table import Table
 from torch import Tensor
 
 from runner.common.arrays import IntArray
-from runner.layers.crf.chain import Allowed
+from runner.layers.crf.chain import AllowedTransitions
 from runner.layers.crf.crf import Crf
 from runner.profiling.accounting import Memory
 from runner.ragged.ragged import Layout, Ragged
@@ -69,7 +69,7 @@ class Work:
         torch.manual_seed(1)
         self.clock, self.device = case.clock, torch.device(case.device)
         self.lengths = lengths_of(case)
-        self.ours = Crf(case.tags, Allowed.everything(case.tags), "none").to(self.device)
+        self.ours = Crf(case.tags, AllowedTransitions.allow_all(case.tags), "none").to(self.device)
         self.theirs = torchcrf.CRF(case.tags, batch_first=True).to(self.device)
         pairs = zip(
             (self.theirs.start_transitions, self.theirs.transitions, self.theirs.end_transitions),

@@ -33,7 +33,7 @@ from torch.nn.utils.rnn import PackedSequence
 from training_ours import compose, data_of
 
 from runner.common.arrays import IntArray
-from runner.layers.convolution import Convolution, side_by_side
+from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.dropout import drop_values
 from runner.layers.pooling import max_pool
 from runner.layers.recurrent.recurrence import Cell, Recurrence, permute
@@ -99,7 +99,7 @@ def convolutions(x: Ragged) -> Ways:
         read = fresh(x).pad().values.transpose(1, 2)
         return torch.cat([F.relu(one.convolution(F.pad(read, (one.left, one.right)))) for one in layers], dim=1)
 
-    return {"ours": lambda: torch.relu(side_by_side(layers, fresh(x), None).values), "padded": padded}
+    return {"ours": lambda: torch.relu(convolve_parallel(layers, fresh(x), None).values), "padded": padded}
 
 
 def largest(x: Ragged) -> Ways:

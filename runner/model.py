@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from runner.components.model_parts import ModelParts
 from runner.interfaces import State
-from runner.layers.dropout import numbered
+from runner.layers.dropout import number_dropout_layers
 from runner.ragged.batch import Batch
 from runner.text.vocab import Vocab
 
@@ -26,7 +26,7 @@ class Model(nn.Module):
     def __init__(self, embedding: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.embedding, self.encoder, self.head = embedding, encoder, head
-        numbered(self)
+        number_dropout_layers(self)
 
     def forward(self, batch: Batch, state: State) -> tuple[Tensor, State]:
         """Return scores, (B, C) for rows or (N, C) for real tokens, and the encoder's state at the end of each row."""

@@ -15,7 +15,7 @@ from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
 from runner.inference.outcomes import Outcomes
 from runner.interfaces import Encoder
-from runner.layers.mlp import HiddenLayers
+from runner.layers.mlp import Mlp
 from runner.layers.pooling import Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -99,7 +99,7 @@ class Classify:
             HydromelError: given scores of the wrong size, or a weight for an unknown label.
         """
         labels = vocabs["target"]
-        hidden = HiddenLayers(encoder.output_size, self.hidden, self.dropout)
+        hidden = Mlp(encoder.output_size, self.hidden, self.dropout)
         linear = scorer(self.given, hidden.output_size, len(labels), self.output_kind)
         output = weighted(self.output, self.label_weights, labels)
         return ClassifyHead(pooling(self.pooling, encoder.output_size), hidden, linear, output)
@@ -138,7 +138,7 @@ class ClassifyHead(OutputHead):
     def __init__(
         self,
         pool: Callable[[Ragged], Tensor],
-        hidden: HiddenLayers,
+        hidden: Mlp,
         linear: nn.Module,
         output: AnswerOutput,
     ) -> None:

@@ -17,7 +17,7 @@ from runner.common.errors import HydromelError
 from runner.common.types import Fraction
 from runner.inference.outcomes import Outcomes
 from runner.interfaces import Encoder
-from runner.layers.crf.chain import Allowed
+from runner.layers.crf.chain import AllowedTransitions
 from runner.layers.crf.crf import Constrain
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -140,14 +140,14 @@ class Tag:
         if self.learned_scheme in (None, self.scheme):
             if self.constraints in ("train", "both"):
                 self._require_legal(train, tags, offsets, self.scheme)
-            return own.counted(ids)
+            return own.with_counts(ids)
         if malformed := own.tokens[len(all_tags(types, self.scheme)) :]:
             raise HydromelError(
                 f"task.train_scheme={self.learned_scheme}: '{malformed[0]}' in the training set is not a tag of "
                 f"{self.scheme}, so it cannot be converted; use task.train_scheme=null"
             )
         learned = Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
-        return learned.counted(Conversion.of(own.tokens, self.learned_scheme)(ids, offsets))
+        return learned.with_counts(Conversion.of(own.tokens, self.learned_scheme)(ids, offsets))
 
     def _require_legal(self, train: pa.Table, tags: pa.Array, offsets: IntArray, scheme: Scheme) -> None:
         illegal_places = illegal(tags, offsets, scheme)
@@ -203,7 +203,7 @@ class Tag:
         require_tokens(encoder, self.name)
         tags = vocabs["target"].tokens
         scheme = self.learned_scheme
-        allowed = Allowed.everything(len(tags)) if scheme is None else allowed_by(scheme, tags)
+        allowed = AllowedTransitions.allow_all(len(tags)) if scheme is None else allowed_by(scheme, tags)
         output: Output | SoftmaxOutput | CrfOutput
         if self.head_kind == "crf":
             output = CrfOutput(len(tags), allowed, self.constraints)

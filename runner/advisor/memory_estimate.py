@@ -25,7 +25,7 @@ from runner.common.errors import missing_kernel
 from runner.compat.torch import storage_key
 from runner.data.truncation import truncate
 from runner.interfaces import START, Head, Metric, Task
-from runner.layers.attention import attends
+from runner.layers.attention import has_attention
 from runner.layers.chunked_softmax import Chunked
 from runner.model import Model
 from runner.profiling.live_memory import LiveBytes
@@ -104,7 +104,7 @@ class MemoryEstimate:
         self.model, self.task, self.metric, self.optimizer = model, task, metric, optimizer
         self.bf16, self.eval_batch_size = bf16, eval_batch_size
         self._chunked = [one for one in model.modules() if isinstance(one, Chunked)]
-        self._attends = attends(model)
+        self._attends = has_attention(model)
         self._chunk = max((one.chunk for one in self._chunked), default=None)
         self._laws: dict[tuple[type, str, bool, bool], MemoryModel] = {}
 

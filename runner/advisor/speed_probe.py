@@ -17,13 +17,13 @@ from torch import nn
 
 from runner.advisor.speed_model import fitted, terms_of
 from runner.batching.micro_batch_shapes import micro_batches
-from runner.batching.shapes import Shapes, Updates, joined
+from runner.batching.shapes import Shapes, Updates, concatenate
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import missing_kernel
 from runner.interfaces import START, Head, Task
-from runner.layers.attention import attends
+from runner.layers.attention import has_attention
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
 from runner.training.loop import backward
@@ -82,7 +82,7 @@ class Kind:
         return micro_batches(self.batching, [rows], self.train, blocks)
 
     def law(self) -> FloatArray:
-        return fitted(terms_of(joined(self.shapes)), np.array(self.seconds))
+        return fitted(terms_of(concatenate(self.shapes)), np.array(self.seconds))
 
 
 class Probe:
@@ -105,7 +105,7 @@ class Probe:
         self.model, self.task, self.optimizer = model.train(), task, optimizer
         self.clip_norm, self.bf16, self.device = clip_norm, bf16, device_of(model)
         self.rng = np.random.default_rng(0)
-        self.blocks = attends(model)
+        self.blocks = has_attention(model)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from runner.batching.plan import by_length
-from runner.batching.shapes import Shapes, Updates, in_blocks, joined, shapes_of
+from runner.batching.shapes import Shapes, Updates, concatenate, in_blocks, shapes_of
 from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.ragged.batch import Batch
@@ -50,7 +50,7 @@ def evaluation_batches(
         whole = shapes_of(batches, lengths, None, _width_multiple(batching))
         in_order = lengths[np.concatenate(batches)]
         shapes.append(in_blocks(whole, in_order, "largest") if blocks and not batching.pads else whole)
-    return joined(shapes)
+    return concatenate(shapes)
 
 
 def _width_multiple(batching: Batching) -> int:

@@ -51,7 +51,7 @@ def shapes_of(updates: Updates, lengths: IntArray, micro_batch: int | None = Non
     return Shapes.of(rows, widths + -widths % width_multiple, np.add.reduceat(ordered, starts))
 
 
-def joined(shapes: Sequence[Shapes]) -> Shapes:
+def concatenate(shapes: Sequence[Shapes]) -> Shapes:
     """Concatenate shapes."""
     return Shapes(*(np.concatenate([getattr(part, field.name) for part in shapes]) for field in fields(Shapes)))
 

@@ -17,7 +17,7 @@ from runner.common.errors import HydromelError
 from runner.common.types import Fraction, NonNegativeFloat, PositiveInt
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import Rows, spans
+from runner.ragged.rows import Rows, select_spans
 
 _MIN_WINDOW = 5  # least tokens of a window of varying length, as in the code of Merity et al.
 
@@ -109,7 +109,7 @@ class Stream:
             yield self._lay_out(split, chosen)
             return
         width = len(chosen) // self.batch_size
-        rows, tokens = spans(chosen[::width], np.full(self.batch_size, width), split.rows.device)
+        rows, tokens = select_spans(chosen[::width], np.full(self.batch_size, width), split.rows.device)
         yield self._in_layout(self._gather(split, rows, tokens))
 
     def evaluation(self, split: Batch, batch_size: int) -> Iterator[Batch]:
@@ -147,17 +147,17 @@ class Stream:
         first = np.arange(0, stride, self.window)[:, None]
         lengths = np.clip(stream_lengths - first, 0, self.window).ravel()
         starts = (np.arange(len(stream_lengths)) * stride + first).ravel()
-        return self._gather(split, *spans(starts, lengths, split.rows.device))
+        return self._gather(split, *select_spans(starts, lengths, split.rows.device))
 
     def _gather(self, split: Batch, rows: Rows, tokens: Tensor) -> Batch:
         """Return a batch of `rows` with the given tokens of the split."""
         assert isinstance(split.target, Ragged)
         features = {name: feature.select_by(rows, tokens) for name, feature in split.features.items()}
-        return Batch(features, split.target.select_by(rows, tokens), np.arange(rows.n_rows), continues=True)
+        return Batch(features, split.target.select_by(rows, tokens), np.arange(rows.n_rows), carries_state=True)
 
     def _lay_out(self, split: Batch, rows: IntArray) -> Batch:
         """Return the chosen windows in this strategy's layout."""
-        return self._in_layout(split.select(rows, continues=True))
+        return self._in_layout(split.select(rows, carries_state=True))
 
     def _in_layout(self, batch: Batch) -> Batch:
         """Return a packed batch in this strategy's layout."""

@@ -17,7 +17,14 @@ import yaml
 
 TARGET = "_target_"
 PROJECT = ("runner.", "tasks.", "reporting.")
-RENAMED: dict[str, str] = {}  # present name of a class: the name it was first registered by, which hashes and runs keep
+# present name of a class: the name by which it was first registered, which hashes and saved runs keep
+RENAMED = {
+    "Identity": "NoContext",
+    "JoinedEmbedding": "Joined",
+    "NgramEmbedding": "Ngrams",
+    "PretrainedEmbedding": "Vectors",
+    "WordEmbedding": "Word",
+}
 
 
 def stable_name(target: str) -> str:

@@ -119,7 +119,7 @@ def numericalise(
     vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
     for name, feature in features.items():
         if feature.extend:  # new text, later: see `runner.text.open_vocabulary`
-            vocabs[name] = vocabs[name].extended([feature.strings(table) for table in tables.values()])
+            vocabs[name] = vocabs[name].extend([feature.strings(table) for table in tables.values()])
     splits: dict[str, Batch] = {}
     oov_rate: dict[str, dict[str, float]] = {}
     truncated: dict[str, int] = {}
@@ -178,7 +178,7 @@ def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
 
 def _to_bytes(data: Data) -> bytes:
     header = {
-        "vocabs": {name: vocab.as_plain() for name, vocab in data.vocabs.items()},
+        "vocabs": {name: vocab.to_plain() for name, vocab in data.vocabs.items()},
         "oov_rate": data.oov_rate,
         "truncated_tokens": data.truncated_tokens,
         "fingerprint": data.fingerprint,
@@ -211,7 +211,7 @@ def _read(path: Path) -> Data | None:
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
         header = json.loads(arrays["header"].tobytes())
         splits = {split: _batch(arrays, split, names) for split, names in header["features"].items()}
-    vocabs = {name: Vocab.of_plain(plain) for name, plain in header["vocabs"].items()}
+    vocabs = {name: Vocab.from_plain(plain) for name, plain in header["vocabs"].items()}
     return Data(splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from runner.config.schema import Keep
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import spans
+from runner.ragged.rows import select_spans
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def truncate(batch: Batch, max_length: int, keep: Keep) -> Batch:
     if batch.rows.max_len <= max_length:
         return batch
     lengths = np.minimum(batch.rows.host_lengths, max_length)
-    rows, _ = spans(batch.rows.host_offsets[:-1], lengths, batch.rows.device)
+    rows, _ = select_spans(batch.rows.host_offsets[:-1], lengths, batch.rows.device)
     assert rows.source is not None
     before_gap = {"head": max_length, "tail": 0, "both": max_length - max_length // 2}[keep]
     behind_gap = np.arange(rows.n_tokens) - np.repeat(rows.host_offsets[:-1], lengths) >= before_gap

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from runner.common.errors import HydromelError, no_feature
 from runner.common.types import Fraction, NonNegativeInt, PositiveInt
 from runner.embeddings.concat import Splits
-from runner.layers.convolution import Convolution, side_by_side
+from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.dropout import Dropout
 from runner.layers.highway import Highway
 from runner.layers.pooling import first_pool, last_pool, max_pool
 from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import sent, spans
+from runner.ragged.rows import copy_to_device, select_spans
 from runner.text.characters import FIRST, Spelling, spell
 from runner.text.vocab import Vocab
 
@@ -76,16 +76,16 @@ class CharacterTable(nn.Module):
 
         The character vectors are packed rows of (characters, D), one per form.
         """
-        # Each distinct form once; `spans` lists the places of its characters among the symbols of all forms.
+        # Each distinct form once; `select_spans` lists the places of its characters among the symbols of all forms.
         forms, form_of_token = np.unique(ids.on_host(), return_inverse=True)
         starts, ends = self.spelling.offsets[forms], self.spelling.offsets[forms + 1]
-        rows, places = spans(starts, ends - starts, self.symbols.device)
-        rows.stepped = ids.rows.stepped
+        rows, places = select_spans(starts, ends - starts, self.symbols.device)
+        rows.stepwise = ids.rows.stepwise
         vectors = self.table(self.symbols.index_select(0, places))
         characters = Ragged(vectors, rows, "packed")
         self.composed["real"] += rows.n_tokens
         self.composed["padded"] += characters.padded_tokens
-        return characters, sent(form_of_token, vectors.device)
+        return characters, copy_to_device(form_of_token, vectors.device)
 
     def describe(self, splits: Splits) -> dict[str, Any]:
         """Return this embedding's entry in `result.json`."""
@@ -169,9 +169,9 @@ class CharConv(nn.Module):
         ids = features[self.spelled.feature]
         characters, form_of_token = self.spelled(ids)
         # Both activations are monotone, so pooling first gives the same result with fewer activations.
-        largest = max_pool(side_by_side([*self.convolutions], characters, None))
+        largest = max_pool(convolve_parallel([*self.convolutions], characters, None))
         vectors = self.highway(self.activation(largest))
-        return self.dropout.of(_of_tokens(vectors, form_of_token, ids))
+        return self.dropout.apply_to(_of_tokens(vectors, form_of_token, ids))
 
 
 class CharRnn(nn.Module):
@@ -212,7 +212,9 @@ class CharRnn(nn.Module):
         ids = features[self.spelled.feature]
         characters, form_of_token = self.spelled(ids)
         (ahead, _), (back, _) = self.forwards(characters, None), self.backwards(characters, None)
-        return self.dropout.of(_of_tokens(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), form_of_token, ids))
+        return self.dropout.apply_to(
+            _of_tokens(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), form_of_token, ids)
+        )
 
 
 def _of_tokens(vectors: Tensor, form_of_token: Tensor, ids: Ragged) -> Ragged:

@@ -31,7 +31,7 @@ class Split(Protocol):
 Splits = Mapping[str, Split]
 
 
-class Joined(nn.Module):
+class JoinedEmbedding(nn.Module):
     """An embedding that concatenates or sums the vectors of its parts.
 
     Args:
@@ -60,4 +60,4 @@ class Joined(nn.Module):
         embedded: list[Ragged] = [part(features) for part in self.parts.values()]
         values = [vectors.values for vectors in embedded]
         joined = torch.cat(values, dim=-1) if self.join == "concat" else torch.stack(values).sum(dim=0)
-        return self.dropout.of(embedded[0].with_values(joined))
+        return self.dropout.apply_to(embedded[0].with_values(joined))

@@ -15,7 +15,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 
 
-class Ngrams(nn.Module):
+class NgramEmbedding(nn.Module):
     """An embedding that sums the vectors of the n-grams that end at each token, as in fastText's classifier.
 
     See Joulin et al. 2017. With one element per label it is a linear model over bags of n-grams: pooled by a sum, its
@@ -63,7 +63,7 @@ class Ngrams(nn.Module):
         ids = features[self.feature].map(lambda values: values.masked_fill(values >= self.known, self.unk))
         rows = [self._rows(ids, length) for length in self.lengths] or [torch.zeros_like(ids.values, dtype=torch.int64)]
         # A single look-up for all lengths, since each look-up makes a gradient as large as the table.
-        return self.dropout.of(ids.with_values(self.table(torch.stack(rows, dim=-1)).sum(dim=-2)))
+        return self.dropout.apply_to(ids.with_values(self.table(torch.stack(rows, dim=-1)).sum(dim=-2)))
 
     def _rows(self, ids: Ragged, length: int) -> Tensor:
         """Return the table row of the n-gram that ends at each token, int64; 0 (the zero vector) if there is none."""

@@ -17,7 +17,7 @@ from runner.common.types import Fraction, NonNegativeFloat
 from runner.embeddings.concat import Splits
 from runner.embeddings.unk_dropout import UnkDropout
 from runner.embeddings.vector_files.load import VectorFile, find_vectors, fingerprint
-from runner.embeddings.vector_files.table import Found, Table
+from runner.embeddings.vector_files.table import FoundVectors, Table
 from runner.layers.dropout import Dropout
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
@@ -25,7 +25,7 @@ from runner.text.vocab import EOS, PAD, UNK, Vocab
 _SPECIAL = (PAD, UNK, EOS)
 
 
-class Vectors(nn.Module):
+class PretrainedEmbedding(nn.Module):
     """An embedding that takes a word's vector from a file, or learns one if the file lacks the word.
 
     It has two tables, both part of a checkpoint. One holds rows of the file, with a separate learning rate. The other
@@ -95,13 +95,13 @@ class Vectors(nn.Module):
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
         self.rates = {"rows": rate} if rate else {}  # see `optimizers.parameters_by_rate`
         self.output_size, self.at_start = rows.shape[1], (len(vocab), len(rows))
-        self.some_unknown = UnkDropout(vocab, unk_rate)
+        self.unk_dropout = UnkDropout(vocab, unk_rate)
         self.dropout = Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Map ids to rows of (length, D)."""
-        ids: Ragged = self.some_unknown(features[self.feature])
-        return self.dropout.of(ids.map(self._look_up))
+        ids: Ragged = self.unk_dropout(features[self.feature])
+        return self.dropout.apply_to(ids.map(self._look_up))
 
     def _look_up(self, ids: Tensor) -> Tensor:
         # Places below n_own are rows of `own`, the others rows of the file. Both tables are read for all tokens and one
@@ -154,7 +154,7 @@ class Vectors(nn.Module):
 
 def describe_vectors(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
     """Return the entries of `result.json` for all vector files in the model."""
-    return [module.describe(splits) for module in model.modules() if isinstance(module, Vectors)]
+    return [module.describe(splits) for module in model.modules() if isinstance(module, PretrainedEmbedding)]
 
 
 def line_of(described: Mapping[str, Any]) -> str:
@@ -166,7 +166,7 @@ def line_of(described: Mapping[str, Any]) -> str:
     )
 
 
-def _places(vocab: Vocab, found: Found) -> tuple[IntArray, int]:
+def _places(vocab: Vocab, found: FoundVectors) -> tuple[IntArray, int]:
     """Return the row (V, 1) of each id, counting own rows first and then the file's, and the number of own rows.
 
     Words outside the training set (`Vocab.extra`) that the file lacks use the row of `<unk>`.

@@ -31,5 +31,5 @@ class UnkDropout(nn.Module):
         """Map ids to ids."""
         if not self.training or self.dropout.p == 0.0 or self.unk is None:
             return ids
-        kept = self.dropout.of(ids.map(lambda values: torch.ones(values.shape, device=values.device))).values > 0
+        kept = self.dropout.apply_to(ids.map(lambda values: torch.ones(values.shape, device=values.device))).values > 0
         return ids.with_values(ids.values.masked_fill(~kept & (ids.values >= self.first), self.unk))

@@ -15,7 +15,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 
 
-class Word(nn.Module):
+class WordEmbedding(nn.Module):
     """An embedding that looks up a learned vector for each token.
 
     `<pad>` (id 0) is always the zero vector. Words outside the training set (`Vocab.extra`) use the vector of `<unk>`.
@@ -54,7 +54,7 @@ class Word(nn.Module):
             with torch.no_grad():
                 self.weight[1:].uniform_(-init_range, init_range)
         self.unk = vocab.unk or 0
-        self.some_unknown = UnkDropout(vocab, unk_rate)
+        self.unk_dropout = UnkDropout(vocab, unk_rate)
         self.type_dropout, self.dropout = TypeDropout(type_dropout), Dropout(dropout)
 
     @property
@@ -66,6 +66,6 @@ class Word(nn.Module):
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Map ids to rows of (length, D)."""
-        ids: Ragged = self.some_unknown(features[self.feature])
+        ids: Ragged = self.unk_dropout(features[self.feature])
         known = ids.map(lambda values: values.masked_fill(values >= self.table.num_embeddings, self.unk))
-        return self.dropout.of(self.type_dropout.of(known.map(self.table), known))
+        return self.dropout.apply_to(self.type_dropout.apply_to(known.map(self.table), known))

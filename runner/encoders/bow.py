@@ -9,7 +9,7 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
 from runner.interfaces import State
-from runner.layers.mlp import HiddenLayers
+from runner.layers.mlp import Mlp
 from runner.layers.pooling import pooling
 from runner.ragged.ragged import Ragged
 
@@ -42,7 +42,7 @@ class Bow(nn.Module):
                 "encoder=bow gives one vector per row, so it cannot predict each next token; use encoder=rnn"
             )
         self.pool = pooling(pool, input_size)
-        self.hidden = HiddenLayers(input_size, hidden, dropout)
+        self.hidden = Mlp(input_size, hidden, dropout)
         self.output_size = self.hidden.output_size
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:

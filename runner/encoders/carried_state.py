@@ -16,12 +16,12 @@ from runner.common.arrays import IntArray
 from runner.interfaces import State
 
 
-def detached(state: State) -> State:
+def detach_state(state: State) -> State:
     """Return the state without its autograd history, so that no gradient flows into the previous window."""
     return _map(state, Tensor.detach, lambda array: array)
 
 
-def moved(state: State, device: torch.device) -> State:
+def move_state(state: State, device: torch.device) -> State:
     """Return the state with its tensors on `device`; arrays stay on the host."""
     return _map(state, lambda tensor: tensor.to(device), lambda array: array)
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from runner.common.types import Fraction, PositiveInt
 from runner.layers.attention_window import latest_indices
-from runner.layers.convolution import Convolution, side_by_side, uses_products
+from runner.layers.convolution import Convolution, convolve_parallel, uses_products
 from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.residual import ResidualNorm, Shortcut
-from runner.layers.staircase import packed_tokens
+from runner.layers.staircase import pack_tokens
 from runner.ragged.ragged import Ragged
 
-Tails = list[Tensor]  # for each layer its last inputs, (B, widest - 1, D); zeros where a row has had fewer
+ConvState = list[Tensor]  # for each layer its last inputs, (B, widest - 1, D); zeros where a row has had fewer
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
@@ -70,7 +70,7 @@ class Conv(nn.Module):
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
         self.locked = locked_layers(locked_dropout, layers + 1)
 
-    def forward(self, x: Ragged, state: Tails | tuple[()] | None) -> tuple[Ragged, Tails | None]:
+    def forward(self, x: Ragged, state: ConvState | tuple[()] | None) -> tuple[Ragged, ConvState | None]:
         """Map rows of (length, D) and their initial state to rows of (length, filters * widths) and their final state.
 
         The state is `START` at the start of texts that are read in windows. It is None for independent rows, and then
@@ -82,18 +82,18 @@ class Conv(nn.Module):
         if state is not None and not self.causal:
             raise ValueError("only causal convolutions carry a state; got a state with causal=False")
         if uses_products(x, self.sizes):  # products return packed tokens: pack once, not in each layer
-            x = Ragged(packed_tokens(x), x.rows, "packed")
+            x = Ragged(pack_tokens(x), x.rows, "packed")
         latest = None if state is None else self._latest(x)
-        ends: Tails = []
+        ends: ConvState = []
         for place, convolutions in enumerate(self.layers):
-            read: Ragged = self.locked[place].of(x)  # type: ignore[operator]
+            read: Ragged = self.locked[place].apply_to(x)  # type: ignore[operator]
             before = None
             if latest is not None:
                 before = state[place] if state else read.values.new_zeros(x.rows.n_rows, self.tail, self.sizes[place])
                 ends.append(_end(before, read, latest))
-            output = side_by_side([*convolutions], read, before).map(self.activation)  # type: ignore[misc]
-            x = self.dropouts[place].of(self.joints[place](x, output))  # type: ignore[operator]
-        return self.locked[-1].of(x), None if latest is None else ends  # type: ignore[operator]
+            output = convolve_parallel([*convolutions], read, before).map(self.activation)  # type: ignore[misc]
+            x = self.dropouts[place].apply_to(self.joints[place](x, output))  # type: ignore[operator]
+        return self.locked[-1].apply_to(x), None if latest is None else ends  # type: ignore[operator]
 
     def _latest(self, x: Ragged) -> Tensor:
         """Return the indices of the last tokens of each row, past tokens first, for any layer, (B * tail,)."""

@@ -10,7 +10,7 @@ from runner.layers.dropout import Dropout
 from runner.ragged.ragged import Ragged
 
 
-class NoContext(nn.Module):
+class Identity(nn.Module):
     """The embedding's vectors unchanged: a baseline that sees each token in isolation.
 
     Args:
@@ -27,4 +27,4 @@ class NoContext(nn.Module):
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
         """Apply dropout to rows of (length, D). The state is returned unchanged, since nothing is carried."""
-        return self.dropout.of(x), state
+        return self.dropout.apply_to(x), state

@@ -8,12 +8,12 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
 from runner.layers.dropout import Dropout, locked_layers
-from runner.layers.recurrent.cells import Carried
+from runner.layers.recurrent.cells import RecurrentState
 from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.layers.residual import ResidualNorm, Shortcut
 from runner.ragged.ragged import Ragged
 
-Layers = list[Carried]  # the state of each layer, which a stream carries from window to window
+Layers = list[RecurrentState]  # the state of each layer, which a stream carries from window to window
 
 
 class Rnn(nn.Module):
@@ -74,12 +74,12 @@ class Rnn(nn.Module):
         """
         ends: Layers = []
         for place, layer in enumerate(self.forwards):
-            read: Ragged = self.locked[place].of(x)  # type: ignore[operator]
+            read: Ragged = self.locked[place].apply_to(x)  # type: ignore[operator]
             output, end = layer(read, state[place] if state else state)
             if end is not None:
                 ends.append(end)
             if self.backwards:
                 backward: Ragged = self.backwards[place](read, None)[0]
                 output = output.with_values(torch.cat([output.values, backward.values], dim=-1))
-            x = self.dropouts[place].of(self.joints[place](x, output))  # type: ignore[operator]
-        return self.locked[-1].of(x), None if state is None else ends  # type: ignore[operator]
+            x = self.dropouts[place].apply_to(self.joints[place](x, output))  # type: ignore[operator]
+        return self.locked[-1].apply_to(x), None if state is None else ends  # type: ignore[operator]

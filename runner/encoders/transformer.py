@@ -22,7 +22,7 @@ from runner.ragged.ragged import Ragged
 
 # the number of tokens that each row has had, (B,) on the host; for each layer keys and values of the last P, (B, P, 2
 # size)
-Remembered = tuple[IntArray, list[Tensor]]
+AttentionState = tuple[IntArray, list[Tensor]]
 
 
 class Transformer(nn.Module):
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         )
         self.norm = normalisation(norm, size)
 
-    def forward(self, x: Ragged, state: Remembered | tuple[()] | None) -> tuple[Ragged, Remembered | None]:
+    def forward(self, x: Ragged, state: AttentionState | tuple[()] | None) -> tuple[Ragged, AttentionState | None]:
         """Map rows of (length, D) and their initial state to rows of (length, size) and their final state.
 
         The state is `START` at the start of texts that are read in windows. It is None for independent rows, and then
@@ -98,18 +98,18 @@ class Transformer(nn.Module):
             # vectors are not scaled by sqrt(size), which suits embeddings of unit length: ours would drown the
             # positions
             x = x.with_values(x.values + self._encoded(x, seen))
-        x = self.dropout.of(x)
-        reach = AttentionWindow(x.rows, self.causal, self.memory, seen, 0 if pasts[0] is None else pasts[0].shape[1])
+        x = self.dropout.apply_to(x)
+        window = AttentionWindow(x.rows, self.causal, self.memory, seen, 0 if pasts[0] is None else pasts[0].shape[1])
         ends: list[Tensor] = []
         for layer, past in zip(self.layers, pasts, strict=True):
-            x, end = layer(x, reach, past)
+            x, end = layer(x, window, past)
             if end is not None:
                 ends.append(end)
         output = x.with_values(self.norm(x.filled(0.0), x.rows, x.layout))
         return output, None if seen is None else (seen + x.rows.host_lengths, ends)
 
     def _initial(
-        self, x: Ragged, state: Remembered | tuple[()] | None
+        self, x: Ragged, state: AttentionState | tuple[()] | None
     ) -> tuple[IntArray | None, Sequence[Tensor | None]]:
         """Return the tokens seen so far and the past of each layer: the given ones, empty ones at `START`, or None."""
         if state is None:
@@ -150,13 +150,13 @@ class _Layer(nn.Module):
         self.widen, self.narrow = nn.Linear(size, feedforward), nn.Linear(feedforward, size)
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in range(3))
 
-    def forward(self, x: Ragged, reach: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+    def forward(self, x: Ragged, window: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
         x = x.with_values(x.filled(0.0))  # 0 times NaN in padding would spoil gradients of weights
         layout = {"rows": x.rows, "layout": x.layout}
         first_norm, second_norm = (partial(norm, **layout) for norm in self.norms)
         drop_attended, drop_hidden, drop_output = (partial(dropout, **layout) for dropout in self.dropouts)
         attended: Ragged
-        attended, end = self.attention(x.map(first_norm), reach, past)
+        attended, end = self.attention(x.map(first_norm), window, past)
         values = x.values + drop_attended(attended.filled(0.0))
         hidden = drop_hidden(torch.relu(self.widen(second_norm(values))))
         return x.with_values(values + drop_output(self.narrow(hidden))), end

@@ -24,7 +24,7 @@ from runner.interfaces import START, Corpus, Head, Inspector, Predictions
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import Rows, choose
+from runner.ragged.rows import Rows, select_rows
 from runner.text.vocab import Vocab
 from runner.training.state import Training
 
@@ -65,7 +65,9 @@ def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> P
             index.append(batch.index)
             lengths.append(answers_a_row(batch))
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
-    _, order = choose(rows, np.argsort(np.concatenate(index)))  # token by token, since rows have several predictions
+    _, order = select_rows(
+        rows, np.argsort(np.concatenate(index))
+    )  # token by token, since rows have several predictions
     columns = (torch.cat(parts).cpu().index_select(0, order).numpy() for parts in (answers, probability))
     return Predictions(*columns)
 
@@ -85,7 +87,7 @@ def token_losses(
     model.eval()
     with torch.inference_mode(), torch.autocast(nats.device.type, torch.bfloat16, enabled=bf16):
         for batch, places_batch in zip(*batches, strict=True):
-            scores, state = model(batch, state if batch.continues else None)
+            scores, state = model(batch, state if batch.carries_state else None)
             losses = head.losses(scores, batch)
             assert isinstance(losses, Ragged)
             assert isinstance(places_batch.target, Ragged)

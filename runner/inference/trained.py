@@ -31,7 +31,7 @@ from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.features import TokenFeature
-from runner.text.formats.base import Answers
+from runner.text.formats.base import PassagePredictions
 from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS, PAD, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
@@ -123,7 +123,7 @@ class Predictor:
         """The columns of the input table that the features read, including `tokens`."""
         return list(dict.fromkeys(["tokens", *(feature.column for feature in self.trained.features.values())]))
 
-    def answer(self, table: pa.Table, batch_size: int) -> Answers:
+    def answer(self, table: pa.Table, batch_size: int) -> PassagePredictions:
         """Predict the labels of rows, or the tags of tokens, with their probabilities, in the table's order.
 
         The arithmetic is full precision, whatever the run used, so that results depend on the other rows of a batch
@@ -140,9 +140,9 @@ class Predictor:
             strings = self.inspector.strings(predictions.answers, split.rows.host_offsets)
             probability = pa.array(predictions.probability)
         if not per_token:
-            return Answers(strings, probability)
+            return PassagePredictions(strings, probability)
         offsets = pa.array(split.rows.host_offsets, pa.int32())
-        return Answers(*(pa.ListArray.from_arrays(offsets, flat) for flat in (strings, probability)))
+        return PassagePredictions(*(pa.ListArray.from_arrays(offsets, flat) for flat in (strings, probability)))
 
     def _numericalize(self, table: pa.Table, per_token: bool) -> Batch:
         """Convert the rows to integers, with zeros in place of the unknown targets."""
@@ -162,7 +162,7 @@ def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
 
 def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:
     """Write a run's vocabularies to its folder."""
-    plain = {name: vocab.as_plain() for name, vocab in vocabs.items()}
+    plain = {name: vocab.to_plain() for name, vocab in vocabs.items()}
     write_text(folder / run_schema.VOCABS, json.dumps(plain, ensure_ascii=False) + "\n")
 
 
@@ -177,7 +177,7 @@ def read_vocabs(folder: Path) -> dict[str, Vocab]:
         raise HydromelError(f"{folder} has no {run_schema.VOCABS}: an earlier version trained this run; train it again")
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-        vocabs = {name: Vocab.of_plain(content) for name, content in plain.items()}
+        vocabs = {name: Vocab.from_plain(content) for name, content in plain.items()}
         for name, vocab in vocabs.items():
             if not all(isinstance(token, str) for token in vocab.tokens) or len(vocab.ids) < len(vocab):
                 raise ValueError(f"the tokens of '{name}' must be distinct strings")

@@ -47,7 +47,7 @@ class SelfAttention(nn.Module):
             bound = math.sqrt(heads / size)  # as in torch's linear layers with d inputs
             self.additive = nn.Parameter(torch.empty(heads, size // heads).uniform_(-bound, bound))
 
-    def forward(self, x: Ragged, reach: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+    def forward(self, x: Ragged, window: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
         """Attend within rows of (length, D).
 
         Packed rows are padded for the products of queries and keys only, in blocks of similar lengths.
@@ -55,21 +55,21 @@ class SelfAttention(nn.Module):
         Args:
             x: rows of (length, D).
             reach: the keys that queries see.
-            past: (B, P, 2D) keys and values of each row's past, placed as `reach` says; None: rows are independent.
+            past: (B, P, 2D) keys and values of each row's past, placed as `window` says; None: rows are independent.
 
         Returns:
             Rows of (length, D), and the past at each row's end, (B, P', 2D), or None if there was none.
         """
         x = x.with_values(x.filled(0.0)).map(self.queries_keys_values)
-        if x.layout == "padded" or past is not None or not reach.blocks:
-            attended, end = self._rectangle(x, reach, past)
+        if x.layout == "padded" or past is not None or not window.blocks:
+            attended, end = self._rectangle(x, window, past)
             return attended.map(self.output), end
         parts = [
-            self._rectangle(x.select_by(block.rows, tokens), block, None)[0].values for block, tokens in reach.blocks
+            self._rectangle(x.select_by(block.rows, tokens), block, None)[0].values for block, tokens in window.blocks
         ]
-        return x.with_values(torch.cat(parts).index_select(0, reach.unblocked)).map(self.output), None
+        return x.with_values(torch.cat(parts).index_select(0, window.block_inverse)).map(self.output), None
 
-    def _rectangle(self, x: Ragged, reach: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
+    def _rectangle(self, x: Ragged, window: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
         """Attend in one padded rectangle.
 
         Args:
@@ -83,45 +83,45 @@ class SelfAttention(nn.Module):
         end = None
         if past is not None:
             keys_values = torch.cat([past.to(keys_values.dtype), keys_values], dim=1)
-            end = keys_values.flatten(0, 1).index_select(0, reach.latest).view(len(past), reach.kept, -1)
-        attended = Ragged(self._attend(queries, keys_values, reach), x.rows, "padded")
+            end = keys_values.flatten(0, 1).index_select(0, window.next_keys).view(len(past), window.next_places, -1)
+        attended = Ragged(self._attend(queries, keys_values, window), x.rows, "padded")
         return attended.pack() if x.layout == "packed" else attended, end
 
-    def _attend(self, queries: Tensor, keys_values: Tensor, reach: AttentionWindow) -> Tensor:
+    def _attend(self, queries: Tensor, keys_values: Tensor, window: AttentionWindow) -> Tensor:
         """Map queries (B, T, D) and keys and values (B, K, 2D) to weighted values (B, T, D)."""
         n_rows, width, _ = queries.shape
         queries = queries.view(n_rows, width, self.heads, -1).transpose(1, 2)
-        keys, values = keys_values.view(n_rows, reach.keys, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        keys, values = keys_values.view(n_rows, window.keys, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         if self.rotary:
             # positions count from the start of the past: only distances matter, and small numbers are exact
-            turns = angles(torch.arange(reach.keys, device=keys.device), keys.shape[-1], keys.dtype)
-            queries, keys = rotate(queries, turns[reach.places :]), rotate(keys, turns)
+            turns = angles(torch.arange(window.keys, device=keys.device), keys.shape[-1], keys.dtype)
+            queries, keys = rotate(queries, turns[window.places :]), rotate(keys, turns)
         drops = self.training and self.dropout.p > 0.0
         # torch's fused kernels know neither additive scores nor dropout with a seed for each row
-        if self.score == "additive" or (drops and reach.rows.seeds is not None):
-            attended = self._weights(queries, keys, reach).to(values.dtype) @ values
+        if self.score == "additive" or (drops and window.rows.seeds is not None):
+            attended = self._weights(queries, keys, window).to(values.dtype) @ values
         else:
             attended = F.scaled_dot_product_attention(
                 queries,
                 keys,
                 values,
-                attn_mask=None if reach.is_triangle else reach.mask,
+                attn_mask=None if window.is_triangle else window.mask,
                 dropout_p=self.dropout.p if self.training else 0.0,
-                is_causal=reach.is_triangle,
+                is_causal=window.is_triangle,
                 scale=self._scale(queries),
             )
         return attended.transpose(1, 2).reshape(n_rows, width, -1)
 
-    def _weights(self, queries: Tensor, keys: Tensor, reach: AttentionWindow) -> Tensor:
+    def _weights(self, queries: Tensor, keys: Tensor, window: AttentionWindow) -> Tensor:
         """Return attention weights after dropout, (B, H, T, d), (B, H, K, d) -> (B, H, T, K), in at least float32."""
         if self.score == "additive":
             scores = additive_scores(queries, keys, self.additive)
         else:
             scores = (queries * self._scale(queries)) @ keys.transpose(2, 3)
-        if reach.mask is not None:
-            scores = scores.masked_fill(~reach.mask, -torch.inf)
+        if window.mask is not None:
+            scores = scores.masked_fill(~window.mask, -torch.inf)
         weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        dropped: Tensor = self.dropout(weights.transpose(1, 2), reach.rows, "padded")
+        dropped: Tensor = self.dropout(weights.transpose(1, 2), window.rows, "padded")
         return dropped.transpose(1, 2)
 
     def _scale(self, queries: Tensor) -> float:
@@ -148,6 +148,6 @@ def _additive(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bhqkd,hd->bhqk", torch.tanh(queries[:, :, :, None] + keys[:, :, None]), weight.to(keys.dtype))
 
 
-def attends(model: nn.Module) -> bool:
+def has_attention(model: nn.Module) -> bool:
     """Return whether the model has self-attention: it runs packed rows in blocks, at a cost per pair of tokens."""
     return any(isinstance(module, SelfAttention) for module in model.modules())

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 from runner.ragged.blocks import block_ends
-from runner.ragged.rows import Rows, choose
+from runner.ragged.rows import Rows, select_rows
 
 
 def latest_indices(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -> Tensor:
@@ -60,7 +60,7 @@ class AttentionWindow:
             raise ValueError("only causal attention has a memory or a state; use causal=True or leave both out")
         self.rows, self.causal, self.memory, self.places = rows, causal, memory, places
         self.keys = places + rows.width
-        self.remembered = np.zeros(rows.n_rows, dtype=np.int64) if seen is None else np.minimum(seen, places)
+        self.past_lengths = np.zeros(rows.n_rows, dtype=np.int64) if seen is None else np.minimum(seen, places)
 
     @cached_property
     def is_triangle(self) -> bool:
@@ -83,7 +83,7 @@ class AttentionWindow:
         # of a causal row need no mask, since they come after every real query; unused places of the past do.
         if not self.causal:
             return length_mask(self.rows)
-        full = self.rows.n_rows == 0 or int(self.remembered.min()) == self.places
+        full = self.rows.n_rows == 0 or int(self.past_lengths.min()) == self.places
         if full and self.rows.width == 1 and not self._slides:
             return None
         key = torch.arange(self.keys, device=self.rows.device)
@@ -93,7 +93,7 @@ class AttentionWindow:
             visible = visible & (key >= query - self.memory)
         if full:
             return visible
-        first = self.rows.send(self.places - self.remembered)
+        first = self.rows.send(self.places - self.past_lengths)
         return visible & (key >= first[:, None, None, None])
 
     @cached_property
@@ -108,28 +108,28 @@ class AttentionWindow:
         ends = block_ends(lengths[order])
         if len(ends) == 1:
             return []
-        chosen = [choose(self.rows, part) for part in np.split(order, ends[:-1])]
+        chosen = [select_rows(self.rows, part) for part in np.split(order, ends[:-1])]
         return [(AttentionWindow(rows, self.causal, self.memory, None, 0), tokens) for rows, tokens in chosen]
 
     @cached_property
-    def unblocked(self) -> Tensor:
+    def block_inverse(self) -> Tensor:
         """The index of each packed token in the concatenated blocks, (N,)."""
-        tokens = np.concatenate([reach.rows.source for reach, _ in self.blocks])
+        tokens = np.concatenate([window.rows.source for window, _ in self.blocks])
         inverse = np.empty_like(tokens)
         inverse[tokens] = np.arange(len(tokens))
         return self.rows.send(inverse)
 
     @cached_property
-    def kept(self) -> int:
+    def next_places(self) -> int:
         """The number of places of the past after this window: the longest history of a row, at most the memory."""
-        longest = int((self.remembered + self.rows.host_lengths).max(initial=0))
+        longest = int((self.past_lengths + self.rows.host_lengths).max(initial=0))
         return longest if self.memory is None else min(longest, self.memory)
 
     @cached_property
-    def latest(self) -> Tensor:
+    def next_keys(self) -> Tensor:
         """The indices of those places among the B * K keys, (B * kept,)."""
         starts = np.arange(self.rows.n_rows) * self.keys
-        return latest_indices(self.rows, self.kept, starts, self.places, starts + self.places)
+        return latest_indices(self.rows, self.next_places, starts, self.places, starts + self.places)
 
 
 def length_mask(rows: Rows) -> Tensor | None:

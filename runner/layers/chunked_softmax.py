@@ -30,7 +30,7 @@ def vocabulary_scores(vectors: Tensor, weight: Tensor, bias: Tensor, precision: 
     return F.linear(vectors.to(dtype), weight.to(dtype), bias.to(dtype))
 
 
-def chunks_of(count: int, chunk: int) -> Iterator[slice]:
+def chunk_slices(count: int, chunk: int) -> Iterator[slice]:
     """Yield slices of length `chunk` that cover `count`; if `count` is 0, one empty slice, which preserves shapes."""
     for start in range(0, max(1, count), chunk):
         yield slice(start, start + chunk)
@@ -48,7 +48,7 @@ def vocabulary_nll(
         scores = vocabulary_scores(x, weight, bias, precision)
         return F.cross_entropy(scores.to(_loss_dtype(scores.dtype)), ids, reduction="none")
 
-    chunks = [(vectors[place], targets[place]) for place in chunks_of(len(vectors), chunk)]
+    chunks = [(vectors[place], targets[place]) for place in chunk_slices(len(vectors), chunk)]
     if not torch.is_grad_enabled():
         return torch.cat([chunk_nll(x, ids, weight, bias) for x, ids in chunks])
     return torch.cat(
@@ -88,7 +88,7 @@ class _Loss(torch.autograd.Function):
         by_x, by_w = torch.empty_like(x, dtype=exact), torch.empty_like(w)
         total = torch.zeros((), dtype=exact, device=x.device)
         memory = x.new_empty(min(chunk, len(x)), len(w))  # reused for the scores of every chunk
-        for place in chunks_of(len(x), chunk):
+        for place in chunk_slices(len(x), chunk):
             part, ids = x[place], targets[place]
             scores = torch.mm(part, w.t(), out=memory[: len(part)])
             highest = scores.amax(dim=1, keepdim=True)

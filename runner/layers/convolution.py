@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.layers.staircase import moved, packed_tokens
+from runner.layers.staircase import move_places, pack_tokens
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
 
@@ -48,9 +48,9 @@ class Convolution(nn.Module):
             x: rows of (length, D).
             before: (B, P, D) vectors before each row, with P at least as many as an output sees; None: zeros.
         """
-        return side_by_side([self], x, before)
+        return convolve_parallel([self], x, before)
 
-    def by_torch(self, x: Ragged, before: Tensor | None) -> Tensor:
+    def run_torch(self, x: Ragged, before: Tensor | None) -> Tensor:
         """Return the values of `forward` by torch's convolution; padding of `x` must be zeros."""
         edge = None if before is None else before[:, before.shape[1] - self.left :].to(x.values.dtype)
         return self._padded(x.values, edge) if x.layout == "padded" else self._packed(x, edge)
@@ -92,7 +92,7 @@ def round_up_size(size: int) -> int:
     return -(-size // step) * step
 
 
-def side_by_side(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
+def convolve_parallel(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
     """Map rows of (length, D) to rows of (length, all filters): the concatenated outputs of several convolutions.
 
     Args:
@@ -111,9 +111,9 @@ def side_by_side(convolutions: Sequence[Convolution], x: Ragged, before: Tensor 
     elif x.layout == "packed" or x.rows.n_tokens >= DENSE_SHARE * len(tokens):
         return _convolve_by_torch(convolutions, x, before)
     else:
-        values = _convolve_by_torch(convolutions, Ragged(packed_tokens(x), x.rows, "packed"), before).values
+        values = _convolve_by_torch(convolutions, Ragged(pack_tokens(x), x.rows, "packed"), before).values
     if x.layout == "padded":
-        values = moved(values, None, x.rows.flat, len(tokens)).view(*x.values.shape[:-1], -1)
+        values = move_places(values, None, x.rows.flat, len(tokens)).view(*x.values.shape[:-1], -1)
     return x.with_values(values)
 
 
@@ -124,7 +124,7 @@ def uses_products(x: Ragged, sizes: Sequence[int]) -> bool:
 
 def _convolve_by_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
     x = x.with_values(x.filled(0.0))
-    return x.with_values(torch.cat([layer.by_torch(x, before) for layer in convolutions], dim=-1))
+    return x.with_values(torch.cat([layer.run_torch(x, before) for layer in convolutions], dim=-1))
 
 
 def _convolve_windows(convolutions: Sequence[Convolution], x: Ragged, tokens: Tensor, before: Tensor | None) -> Tensor:
@@ -135,10 +135,10 @@ def _convolve_windows(convolutions: Sequence[Convolution], x: Ragged, tokens: Te
     parts, past = [tokens, tokens.new_zeros(1, tokens.shape[1])], 0
     if before is not None:
         parts, past = [*parts, before.flatten(0, 1).to(tokens.dtype)], before.shape[1]
-    spans = [(left - layer.left, left + 1 + layer.right) for layer in convolutions]
+    column_spans = [(left - layer.left, left + 1 + layer.right) for layer in convolutions]
     weights = [weight for layer in convolutions for weight in (layer.convolution.weight, layer.convolution.bias)]
     windows = _windows(x.rows, x.layout, left, right, past)
-    values: Tensor = _Windowed.apply(torch.cat(parts), windows, spans, *weights)  # type: ignore[no-untyped-call]
+    values: Tensor = _Windowed.apply(torch.cat(parts), windows, column_spans, *weights)  # type: ignore[no-untyped-call]
     return values
 
 
@@ -149,7 +149,7 @@ def _windows(rows: Rows, layout: Layout, left: int, right: int, past: int) -> Te
     and shared by all layers.
     """
     key = ("windows", layout, left, right, past)
-    if key not in rows.kept:
+    if key not in rows.cache:
         n_places = rows.n_tokens if layout == "packed" else rows.n_rows * rows.width
         starts = rows.host_offsets[:-1] if layout == "packed" else np.arange(rows.n_rows) * rows.width
         row = np.repeat(np.arange(rows.n_rows), rows.host_lengths)[:, None]
@@ -157,8 +157,8 @@ def _windows(rows: Rows, layout: Layout, left: int, right: int, past: int) -> Te
         seen = np.where((step >= 0) & (step < rows.host_lengths[row]), starts[row] + step, n_places)
         if past:
             seen = np.where(step < 0, n_places + 1 + (row + 1) * past + step, seen)
-        rows.kept[key] = rows.send(seen.ravel())
-    windows: Tensor = rows.kept[key]
+        rows.cache[key] = rows.send(seen.ravel())
+    windows: Tensor = rows.cache[key]
     return windows
 
 
@@ -170,14 +170,14 @@ class _Windowed(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
-    def forward(ctx: Any, tokens: Tensor, windows: Tensor, spans: list[Span], *weights: Tensor) -> Tensor:
+    def forward(ctx: Any, tokens: Tensor, windows: Tensor, column_spans: list[Span], *weights: Tensor) -> Tensor:
         ctx.save_for_backward(tokens, windows, *weights[::2])
-        ctx.spans = spans
+        ctx.column_spans = column_spans
         kernels, biases = [_flat(weight) for weight in weights[::2]], weights[1::2]
-        seen = tokens.index_select(0, windows).view(-1, _size(spans) * tokens.shape[1])
+        seen = tokens.index_select(0, windows).view(-1, _size(column_spans) * tokens.shape[1])
         values = tokens.new_empty(len(seen), sum(map(len, kernels)))
         outputs = torch.split(values, [len(kernel) for kernel in kernels], dim=1)
-        for output, span, kernel, bias in zip(outputs, spans, kernels, biases, strict=True):
+        for output, span, kernel, bias in zip(outputs, column_spans, kernels, biases, strict=True):
             torch.addmm(bias, _part(seen, span, tokens), kernel.t(), out=output)
         return values
 
@@ -189,7 +189,7 @@ class _Windowed(torch.autograd.Function):
         seen = tokens.index_select(0, windows).view(len(grads[0]), -1)
         seen_grad, weight_grads = torch.zeros_like(seen), []
         parts = torch.split(grads[0], [len(kernel) for kernel in kernels], dim=1)
-        for grad, span, kernel, weight in zip(parts, ctx.spans, kernels, weights, strict=True):
+        for grad, span, kernel, weight in zip(parts, ctx.column_spans, kernels, weights, strict=True):
             _part(seen_grad, span, tokens).addmm_(grad, kernel)
             kernel_grad = grad.t() @ _part(seen, span, tokens)
             weight_grads += [kernel_grad.view(len(kernel), -1, weight.shape[1]).transpose(1, 2), grad.sum(dim=0)]
@@ -202,9 +202,9 @@ def _flat(weight: Tensor) -> Tensor:
     return weight.transpose(1, 2).flatten(1)
 
 
-def _size(spans: Sequence[Span]) -> int:
+def _size(column_spans: Sequence[Span]) -> int:
     """Return V."""
-    return max(end for _, end in spans)
+    return max(end for _, end in column_spans)
 
 
 def _part(seen: Tensor, span: Span, tokens: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Dropout(nn.Module):
         p: at least 0, less than 1.
 
     Attributes:
-        number: distinguishes this layer from the others of a model if rows have seeds; see `numbered`.
+        number: distinguishes this layer from the others of a model if rows have seeds; see `number_dropout_layers`.
     """
 
     def __init__(self, p: float) -> None:
@@ -53,24 +53,24 @@ class Dropout(nn.Module):
             return drop_values(values, self.p)
         keys = self._keys(rows, rows.seeds, layout)
         for size in values.shape[keys.dim() :]:
-            keys = drawn(keys[..., None], torch.arange(size, device=keys.device))
-        return values.masked_fill(self.drops(keys), 0.0) / (1.0 - self.p)
+            keys = splitmix64(keys[..., None], torch.arange(size, device=keys.device))
+        return values.masked_fill(self.drop_mask(keys), 0.0) / (1.0 - self.p)
 
-    def drops(self, keys: Tensor) -> Tensor:
+    def drop_mask(self, keys: Tensor) -> Tensor:
         """Return a bool mask, true with probability `p`, from random int64 numbers of the same shape."""
         return (keys & _LARGEST) < int(self.p * 2**63)  # 63 random bits as a fraction of 2**63
 
-    def of(self, x: Ragged) -> Ragged:
+    def apply_to(self, x: Ragged) -> Ragged:
         """Drop values of rows of (length, *)."""
         dropped: Tensor = self(x.values, x.rows, x.layout)
         return x.with_values(dropped)
 
     def _keys(self, rows: Rows, seeds: Tensor, layout: Layout) -> Tensor:
         """Return a random number for each place, (N,) or (B, T) int64."""
-        row_keys = drawn(seeds, torch.full_like(seeds, self.number))
+        row_keys = splitmix64(seeds, torch.full_like(seeds, self.number))
         if layout == "packed":
-            return drawn(row_keys.index_select(0, rows.row), rows.position)
-        return drawn(row_keys[:, None], torch.arange(rows.width, device=row_keys.device))
+            return splitmix64(row_keys.index_select(0, rows.row), rows.position)
+        return splitmix64(row_keys[:, None], torch.arange(rows.width, device=row_keys.device))
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -89,7 +89,7 @@ class LockedDropout(nn.Module):
         super().__init__()
         self.dropout = Dropout(p)
 
-    def of(self, x: Ragged) -> Ragged:
+    def apply_to(self, x: Ragged) -> Ragged:
         """Drop values of rows of (length, *)."""
         if not self.training or self.dropout.p == 0.0:
             return x
@@ -113,16 +113,16 @@ class TypeDropout(nn.Module):
         super().__init__()
         self.dropout = Dropout(p)
 
-    def of(self, x: Ragged, ids: Ragged) -> Ragged:
+    def apply_to(self, x: Ragged, ids: Ragged) -> Ragged:
         """Drop vectors of rows of (length, D), given the ids of their types in the same layout."""
         if not self.training or self.dropout.p == 0.0:
             return x
         seeds, rows = x.rows.seeds, x.rows
         if seeds is None:
             seeds = torch.randint(_LARGEST, (rows.n_rows,), device=x.values.device)
-        row_keys = drawn(seeds, torch.full_like(seeds, self.dropout.number))
+        row_keys = splitmix64(seeds, torch.full_like(seeds, self.dropout.number))
         keys = row_keys.index_select(0, rows.row) if x.layout == "packed" else row_keys[:, None]
-        dropped = self.dropout.drops(drawn(keys, ids.values))[..., None]
+        dropped = self.dropout.drop_mask(splitmix64(keys, ids.values))[..., None]
         return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
 
 
@@ -156,7 +156,7 @@ def locked_layers(rates: float | Sequence[float], places: int) -> nn.ModuleList:
     return nn.ModuleList(LockedDropout(rate) for rate in all_rates)
 
 
-def drawn(keys: Tensor, counter: Tensor) -> Tensor:
+def splitmix64(keys: Tensor, counter: Tensor) -> Tensor:
     """Return the `counter`-th number (from 0) that SplitMix64 draws from the seeds `keys`; int64, broadcast."""
     bits = keys + (counter + 1) * _STEP
     bits = (bits ^ _shifted(bits, 30)) * _FIRST
@@ -169,7 +169,7 @@ def _shifted(bits: Tensor, by: int) -> Tensor:
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
-def numbered(model: nn.Module) -> None:
+def number_dropout_layers(model: nn.Module) -> None:
     """Number the dropout layers of a model, so that each draws different random numbers from a row's seed."""
     for number, layer in enumerate(module for module in model.modules() if isinstance(module, Dropout)):
         layer.number = number

@@ -12,7 +12,7 @@ from runner.layers.dropout import Dropout
 from runner.ragged.rows import Rows
 
 
-class HiddenLayers(nn.Module):
+class Mlp(nn.Module):
     """A multilayer perceptron: dropout, then a linear layer, ReLU and dropout for each size.
 
     Args:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from runner.layers.staircase import packed_tokens
+from runner.layers.staircase import pack_tokens
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 
@@ -57,7 +57,7 @@ def min_pool(x: Ragged) -> Tensor:
 def _extreme(x: Ragged, worst: float) -> Tensor:
     if x.layout == "padded" and x.values.device.type != "cpu":
         return padded_extreme(x, worst)
-    pooled: Tensor = _Extreme.apply(packed_tokens(x), x.rows, worst)  # type: ignore[no-untyped-call]
+    pooled: Tensor = _Extreme.apply(pack_tokens(x), x.rows, worst)  # type: ignore[no-untyped-call]
     return pooled
 
 

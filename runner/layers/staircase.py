@@ -2,7 +2,7 @@
 
 A kernel for rectangles, such as torch's fused LSTM, runs over one block after another and passes its state on. Each
 block holds only the rows that have not ended before it. Few blocks leave much padding, many blocks cost many kernel
-calls: `cuts` finds the best compromise. For lengths 5, 5, 3, 1 and two blocks (x token, . padding):
+calls: `find_cuts` finds the best compromise. For lengths 5, 5, 3, 1 and two blocks (x token, . padding):
 
     x x x | x x
     x x x | x x
@@ -53,7 +53,7 @@ class Staircase:
         lengths = rows.host_lengths
         order = np.argsort(-lengths, kind="stable")
         ends, running = _levels(lengths)
-        starts = cuts(ends, running, call)
+        starts = find_cuts(ends, running, call)
         stops = [*starts[1:], len(ends) - 1]
         self.blocks = [
             Block(ends[stop] - ends[start], running[start]) for start, stop in zip(starts, stops, strict=True)
@@ -68,9 +68,9 @@ class Staircase:
     def of(cls, rows: Rows, call: float | None) -> Staircase:
         """Return the staircase of `rows`, made once and shared by all layers with the same `call`."""
         key = ("staircase", call)
-        if key not in rows.kept:
-            rows.kept[key] = cls(rows, call)
-        staircase: Staircase = rows.kept[key]
+        if key not in rows.cache:
+            rows.cache[key] = cls(rows, call)
+        staircase: Staircase = rows.cache[key]
         return staircase
 
     @cached_property
@@ -107,7 +107,7 @@ class Staircase:
         return first
 
 
-def cuts(ends: Sequence[int], running: Sequence[int], call: float | None) -> list[int]:
+def find_cuts(ends: Sequence[int], running: Sequence[int], call: float | None) -> list[int]:
     """Return the indices of `ends` at which blocks start, for the least total cost.
 
     The cost is the number of places in all blocks plus `call` places for each block. The solution is exact, by dynamic
@@ -137,7 +137,7 @@ def cuts(ends: Sequence[int], running: Sequence[int], call: float | None) -> lis
 
 
 def _levels(lengths: IntArray) -> tuple[list[int], list[int]]:
-    """Return the arguments of `cuts`: 0 and the distinct lengths, and the number of rows that are longer than each."""
+    """Return the arguments of `find_cuts`: 0 and the distinct lengths, and how many rows are longer than each."""
     distinct, counts = np.unique(lengths[lengths > 0], return_counts=True)
     return [0, *distinct.tolist()], [int(counts.sum()), *(counts.sum() - np.cumsum(counts)).tolist()]
 
@@ -148,7 +148,7 @@ def _count_up(counts: IntArray) -> IntArray:
     return counted
 
 
-def moved(values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
+def move_places(values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
     """Return `result` with `result[target] = values[source]` and zeros elsewhere: (P, *) -> (size, *).
 
     Places are distinct, so the gradient is the same move with `source` and `target` exchanged. The gradient of
@@ -164,9 +164,9 @@ def moved(values: Tensor, source: Tensor | None, target: Tensor | None, size: in
     return result
 
 
-def packed_tokens(x: Ragged) -> Tensor:
-    """Return the values of real tokens, (N, *), as `Ragged.tokens` does, but with the faster gradient of `moved`."""
-    return x.values if x.layout == "packed" else moved(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
+def pack_tokens(x: Ragged) -> Tensor:
+    """Return the values of real tokens, (N, *), like `Ragged.tokens`, but with the faster gradient of `move_places`."""
+    return x.values if x.layout == "packed" else move_places(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
 
 
 class _Move(torch.autograd.Function):

@@ -27,7 +27,7 @@ class WeightDrop(nn.Module):
         self.drop = drop
 
     @contextmanager
-    def of(self, cell: nn.RNNBase) -> Iterator[None]:
+    def apply_to(self, cell: nn.RNNBase) -> Iterator[None]:
         """Within the context, let a cell of one layer and one direction compute with dropped weights, in any kernel."""
         if not self.training or self.drop == 0.0:
             yield

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import Rows, choose
+from runner.ragged.rows import Rows, select_rows
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Batch:
     features: dict[str, Ragged]
     target: Tensor | Ragged
     index: IntArray
-    continues: bool = False
+    carries_state: bool = False
 
     @property
     def rows(self) -> Rows:
@@ -46,15 +46,15 @@ class Batch:
         """The number of padding places in memory: 0 if packed."""
         return next(iter(self.features.values())).padded_tokens
 
-    def select(self, chosen: IntArray, width: int | None = None, continues: bool = False) -> Batch:
+    def select(self, chosen: IntArray, width: int | None = None, carries_state: bool = False) -> Batch:
         """Return the chosen rows, packed, by index arithmetic; `width` is used by a later `pad`."""
-        rows, tokens = choose(self.rows, chosen, width)
+        rows, tokens = select_rows(self.rows, chosen, width)
         features = {name: feature.select_by(rows, tokens) for name, feature in self.features.items()}
         if isinstance(self.target, Ragged):
             target: Tensor | Ragged = self.target.select_by(rows, tokens)
         else:
             target = self.target.index_select(0, rows.send(np.ascontiguousarray(chosen)))
-        return Batch(features, target, self.index[chosen], continues)
+        return Batch(features, target, self.index[chosen], carries_state)
 
     def pad(self) -> Batch:
         """Return the batch with padded features; padding has id 0 (`<pad>`)."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from runner.common.arrays import IntArray
-from runner.ragged.rows import Rows, choose
+from runner.ragged.rows import Rows, select_rows
 
 Layout = Literal["packed", "padded"]
 
@@ -120,10 +120,10 @@ class Ragged:
 
     def select(self, chosen: IntArray, width: int | None = None) -> Ragged:
         """Return the chosen rows in that order, packed, by index arithmetic without a loop over rows or tokens."""
-        return self.pack().select_by(*choose(self.rows, chosen, width))
+        return self.pack().select_by(*select_rows(self.rows, chosen, width))
 
     def select_by(self, rows: Rows, tokens: Tensor) -> Ragged:
-        """Select by the result of `choose`, computed once for all features with the same rows."""
+        """Select by the result of `select_rows`, computed once for all features with the same rows."""
         host = None if self.host is None or rows.source is None else self.host[rows.source]
         return Ragged(self.values.index_select(0, tokens), rows, "packed", host)
 

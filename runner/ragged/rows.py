@@ -34,9 +34,10 @@ class Rows:
 
     Attributes:
         seeds: (B,) int64 dropout seed of each row; None: all rows draw from one generator.
-        source: (N,) on the host, index of each token among the rows that these were selected from (`spans`); or None.
-        stepped: recurrent layers step through time instead of calling a fused kernel.
-        kept: a cache for what layers compute from the lengths and share with other layers.
+        source: (N,) on the host, index of each token among the tokens that these were selected from (`select_spans`);
+            None: they were not selected.
+        stepwise: recurrent layers step through time instead of calling a fused kernel.
+        cache: values that layers compute from the lengths and share with other layers.
 
     Raises:
         ValueError: if a length is negative or `width` is less than the longest length.
@@ -51,8 +52,8 @@ class Rows:
         self.width = max(1, self.max_len) if width is None else width
         self.seeds: Tensor | None = None
         self.source: IntArray | None = None
-        self.stepped = False
-        self.kept: dict[Hashable, Any] = {}
+        self.stepwise = False
+        self.cache: dict[Hashable, Any] = {}
         if self.n_rows and int(self.host_lengths.min()) < 0:
             raise ValueError(f"lengths: a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
         if self.width < max(1, self.max_len):
@@ -60,7 +61,7 @@ class Rows:
 
     def send(self, array: npt.NDArray[np.generic]) -> Tensor:
         """Copy an array to the device of the index maps without blocking the host."""
-        return sent(array, self.device)
+        return copy_to_device(array, self.device)
 
     @cached_property
     def host_offsets(self) -> IntArray:
@@ -150,9 +151,9 @@ class Rows:
         return rows
 
     def step_by_step(self) -> Rows:
-        """Return the same rows, `stepped`."""
+        """Return the same rows, `stepwise`."""
         rows = copy.copy(self)
-        rows.stepped = True
+        rows.stepwise = True
         return rows
 
     def to(self, device: torch.device) -> Rows:
@@ -160,7 +161,7 @@ class Rows:
         if device == self.device:
             return self
         rows = Rows(self.host_lengths, device, self.width)
-        rows.seeds, rows.stepped = None if self.seeds is None else self.seeds.to(device), self.stepped
+        rows.seeds, rows.stepwise = None if self.seeds is None else self.seeds.to(device), self.stepwise
         return rows
 
 
@@ -202,7 +203,7 @@ class TimeMajor:
         )
 
 
-def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
+def copy_to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     """Copy an array to a device without blocking the host; large arrays need pinned memory for that."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda" and array.nbytes > NON_BLOCKING_BYTES:
@@ -210,15 +211,17 @@ def sent(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
-def choose(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
+def select_rows(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
     """Return the `Rows` of the chosen rows, with their seeds, and the packed index of each of their tokens."""
-    selected, tokens = spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
+    selected, tokens = select_spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
     if rows.seeds is not None:
         selected.seeds = rows.seeds.index_select(0, rows.send(np.ascontiguousarray(chosen)))
     return selected, tokens
 
 
-def spans(starts: IntArray, lengths: IntArray, device: torch.device, width: int | None = None) -> tuple[Rows, Tensor]:
+def select_spans(
+    starts: IntArray, lengths: IntArray, device: torch.device, width: int | None = None
+) -> tuple[Rows, Tensor]:
     """Return the `Rows` of spans of `lengths` (B,) packed tokens from `starts` (B,), and the index of each token."""
     rows = Rows(lengths, device, width)
     rows.source = np.repeat(starts - rows.host_offsets[:-1], lengths) + np.arange(rows.n_tokens)

@@ -95,7 +95,7 @@ def all_pieces(merges: Sequence[str]) -> list[str]:
     return [*sorted(BYTES), *(merge.replace(" ", "") for merge in merges)]
 
 
-def spelt(pieces: Iterable[str]) -> Iterator[str]:
+def decode_pieces(pieces: Iterable[str]) -> Iterator[str]:
     """Yield the text that each piece adds; a character of several bytes comes with its last. Invalid bytes become �."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for piece in pieces:

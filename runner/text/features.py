@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from runner.common.types import NonNegativeInt, PositiveInt
 from runner.text.bpe import all_pieces, learn_merges, pieces_of
 from runner.text.characters import alphabet_of
-from runner.text.vocab import EOS, PAD, UNK, Vocab, normalised
+from runner.text.vocab import EOS, PAD, UNK, Vocab, normalised_strings
 
 
 class TokenFeature(Protocol):
@@ -62,7 +62,7 @@ class Characters:
         return True
 
     def strings(self, table: pa.Table) -> pa.Array:
-        return normalised(table, self.column, self.lowercase, self.digits_to_zero)
+        return normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
 
     def vocab(self, train: pa.Table) -> Vocab:
         forms = Vocab.words(self.strings(train), min_count=1, max_size=None, specials=(EOS,))
@@ -91,7 +91,7 @@ class Bpe:
 
     def strings(self, table: pa.Table) -> pa.Array:
         """Return the words (N,), which `runner.data.numericalize.columns_of` splits by the vocabulary's merges."""
-        return normalised(table, self.column, lowercase=False, digits_to_zero=False)
+        return normalised_strings(table, self.column, lowercase=False, digits_to_zero=False)
 
     def vocab(self, train: pa.Table) -> Vocab:
         """Return the pieces by decreasing count in the training set, then those that do not occur in it."""
@@ -131,7 +131,7 @@ class Casing:
         return False
 
     def strings(self, table: pa.Table) -> pa.Array:
-        return casing(normalised(table, self.column, lowercase=False, digits_to_zero=False))
+        return casing(normalised_strings(table, self.column, lowercase=False, digits_to_zero=False))
 
     def vocab(self, train: pa.Table) -> Vocab:
         return Vocab((PAD, UNK, EOS, *_CASES, "mixed"), unk=1)
@@ -164,7 +164,7 @@ class Affix:
         return False
 
     def strings(self, table: pa.Table) -> pa.Array:
-        whole = normalised(table, self.column, self.lowercase, self.digits_to_zero)
+        whole = normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
         if self.end == "prefix":
             return pc.utf8_slice_codeunits(whole, 0, self.length)
         return pc.utf8_slice_codeunits(whole, -self.length, None)

@@ -41,7 +41,7 @@ def extend_vocabulary(
     extended = dict(vocabs)
     for name, feature in features.items():
         if feature.extend:
-            extended[name] = vocabs[name].extended([feature.strings(table)])
+            extended[name] = vocabs[name].extend([feature.strings(table)])
     for module in model.modules():
         if isinstance(module, ExtendsVocabulary):
             module.extend_vocabulary(extended)

@@ -69,9 +69,9 @@ class Vocab:
     def labels(cls, strings: pa.Array) -> Vocab:
         """Return a vocabulary of all distinct strings, sorted, with counts, without `<pad>` and `<unk>`."""
         vocab = cls(tuple(sorted(pc.unique(strings).to_pylist())), unk=None)
-        return vocab.counted(vocab.encode(strings))
+        return vocab.with_counts(vocab.encode(strings))
 
-    def counted(self, ids: npt.NDArray[np.integer]) -> Vocab:
+    def with_counts(self, ids: npt.NDArray[np.integer]) -> Vocab:
         """Return a copy with the `counts` of ids (N,)."""
         return replace(self, counts=tuple(np.bincount(ids, minlength=len(self)).tolist()))
 
@@ -86,20 +86,20 @@ class Vocab:
         tokens = [token for token in table["token"].to_pylist() if token not in first][:max_size]
         return cls((*first, *tokens), unk=1)
 
-    def extended(self, strings: Sequence[pa.Array]) -> Vocab:
+    def extend(self, strings: Sequence[pa.Array]) -> Vocab:
         """Return a copy with all new strings, sorted, appended as `extra`; existing ids do not change."""
         distinct = pa.chunked_array([pc.unique(column) for column in strings], pa.string()).unique()
         new = distinct.filter(pc.invert(pc.is_in(distinct, value_set=self._values)))
         return replace(self, tokens=(*self.tokens, *sorted(new.to_pylist())), extra=self.extra + len(new))
 
-    def as_plain(self) -> dict[str, Any]:
-        """Return a JSON-serialisable mapping, from which `of_plain` restores the vocabulary."""
+    def to_plain(self) -> dict[str, Any]:
+        """Return a JSON-serialisable mapping, from which `from_plain` restores the vocabulary."""
         lists = {"tokens": list(self.tokens), "counts": list(self.counts)}
         merges = {} if self.merges is None else {"merges": list(self.merges)}
         return lists | {"unk": self.unk, "extra": self.extra, "alphabet": self.alphabet} | merges
 
     @classmethod
-    def of_plain(cls, plain: Mapping[str, Any]) -> Vocab:
+    def from_plain(cls, plain: Mapping[str, Any]) -> Vocab:
         merges = tuple(plain["merges"]) if "merges" in plain else None
         counts = tuple(plain["counts"])
         return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"], counts, merges)
@@ -129,13 +129,13 @@ class Feature:
 
     def strings(self, table: pa.Table) -> pa.Array:
         """Return the normalised strings (N,) of all rows, concatenated."""
-        return normalised(table, self.column, self.lowercase, self.digits_to_zero)
+        return normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
 
     def vocab(self, train: pa.Table) -> Vocab:
         return Vocab.words(self.strings(train), self.min_count, self.max_size, specials=(EOS,))
 
 
-def normalised(table: pa.Table, column: str, lowercase: bool, digits_to_zero: bool) -> pa.Array:
+def normalised_strings(table: pa.Table, column: str, lowercase: bool, digits_to_zero: bool) -> pa.Array:
     """Return the strings (N,) of all rows of a list<string> column, concatenated, normalised as requested."""
     flat = pc.list_flatten(table[column].combine_chunks())
     flat = flat.combine_chunks() if isinstance(flat, pa.ChunkedArray) else flat

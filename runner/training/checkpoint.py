@@ -21,7 +21,7 @@ from torch.optim.optimizer import StateDict
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_atomically
-from runner.encoders.carried_state import moved
+from runner.encoders.carried_state import move_state
 from runner.profiling.accounting import CostCounters
 from runner.training.state import Progress, Training
 
@@ -161,7 +161,7 @@ def restored(t: Training, state: CheckpointState) -> Training:
         group.update(configured)
     t.schedule.restore(state["schedule"])
     progress = Progress(**state["progress"])
-    progress.carried = moved(progress.carried, t.clock.device)
+    progress.carried = move_state(progress.carried, t.clock.device)
     t.clock.seconds.update(state["seconds"])
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None and t.clock.device.type == "cuda":

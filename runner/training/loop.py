@@ -18,7 +18,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.run_schema import higher_is_better
 from runner.embeddings.char import composed_characters
-from runner.encoders.carried_state import detached
+from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, Head, Metric, State
 from runner.model import Model, device_of
 from runner.profiling.accounting import Mark
@@ -61,7 +61,7 @@ def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool)
     state, head = START, cast(Head, model.head)
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
-            scores, state = model(batch, state if batch.continues else None)
+            scores, state = model(batch, state if batch.carries_state else None)
             said = head.predict(scores, batch) if metric.takes == "answers" else _losses(head, scores, batch)
             metric.update(said, batch)
         return metric.compute()
@@ -152,13 +152,13 @@ def backward(
     total: Tensor | None = None
     for batch in micro_batches:
         with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=bf16):
-            scores, state = model(batch, carried if batch.continues else None)
+            scores, state = model(batch, carried if batch.carries_state else None)
             loss = head.loss(scores, batch).total / max(1, count)
         lap("forward")
         loss.backward()  # type: ignore[no-untyped-call]
         lap("backward")
         total = loss.detach() if total is None else total + loss.detach()
-        carried = detached(state) if batch.continues else START
+        carried = detach_state(state) if batch.carries_state else START
     assert total is not None
     return total, carried
 

@@ -16,7 +16,7 @@ Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 def parameters_by_rate(model: nn.Module) -> list[dict[str, Any]]:
     """Groups of `params` and their `rate`, the optimiser's own (1.0) first.
 
-    A module may name parameters of its own that learn at another rate, in a dict `rates` (`Vectors`).
+    A module may name parameters of its own that learn at another rate, in a dict `rates` (`PretrainedEmbedding`).
     """
     rates = {
         id(getattr(module, name)): rate

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.interfaces import Loss
-from runner.layers.chunked_softmax import Precision, chunks_of, vocabulary_loss, vocabulary_nll, vocabulary_scores
+from runner.layers.chunked_softmax import Precision, chunk_slices, vocabulary_loss, vocabulary_nll, vocabulary_scores
 from runner.layers.dropout import Dropout, LockedDropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -93,7 +93,7 @@ class SoftmaxVocabulary(nn.Module):
 
     def best(self, vectors: Tensor) -> Tensor:
         bias = self._bias()
-        chunks = (vectors[place] for place in chunks_of(len(vectors), self.chunk))
+        chunks = (vectors[place] for place in chunk_slices(len(vectors), self.chunk))
         scores = (vocabulary_scores(chunk, self.weight, bias, self.precision) for chunk in chunks)
         return torch.cat([chunk_scores.argmax(dim=1) for chunk_scores in scores])
 
@@ -182,7 +182,7 @@ class LmHead(nn.Module):
         """
         rows = answer_rows(batch)
         plain = token_vectors(encoded, batch)
-        locked = self.locked.of(Ragged(plain, rows, "packed")).values
+        locked = self.locked.apply_to(Ragged(plain, rows, "packed")).values
         vectors: Tensor = self.dropout(locked, rows, "packed")
         return torch.cat([vectors, plain], dim=1) if self.training and self.change_penalty else vectors
 

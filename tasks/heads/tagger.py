@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.interfaces import Loss
-from runner.layers.crf.chain import Allowed, Chain, wide
+from runner.layers.crf.chain import AllowedTransitions, Chain, accumulation_dtype
 from runner.layers.crf.crf import Constrain, Crf
 from runner.layers.crf.viterbi import viterbi
 from runner.layers.dropout import Dropout
@@ -52,7 +52,7 @@ class SoftmaxOutput(nn.Module):
         constrain: predict the most likely legal path of a row, instead of the most likely tag of each token.
     """
 
-    def __init__(self, output: AnswerOutput, allowed: Allowed, constrain: bool) -> None:
+    def __init__(self, output: AnswerOutput, allowed: AllowedTransitions, constrain: bool) -> None:
         super().__init__()
         self.output = output
         self.constrain = constrain
@@ -73,7 +73,7 @@ class SoftmaxOutput(nn.Module):
         if not self.constrain:
             return scores.argmax(dim=1)
         # A CRF whose transitions score 0 or -inf: its best path is the most likely legal sequence of tags.
-        log_probability = scores.to(wide(scores)).log_softmax(dim=1)
+        log_probability = scores.to(accumulation_dtype(scores)).log_softmax(dim=1)
         return viterbi(log_probability, Chain(self.start, self.transitions, self.end), answer_rows(batch))[0]
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
@@ -90,7 +90,7 @@ class CrfOutput(nn.Module):
         constrain: where illegal transitions are excluded: none, decode, train or both.
     """
 
-    def __init__(self, n_tags: int, allowed: Allowed, constrain: Constrain) -> None:
+    def __init__(self, n_tags: int, allowed: AllowedTransitions, constrain: Constrain) -> None:
         super().__init__()
         self.crf = Crf(n_tags, allowed, constrain)
 
@@ -103,7 +103,7 @@ class CrfOutput(nn.Module):
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the negative log-likelihood (B,) of each row's path."""
-        return self.crf.negative_log_likelihood(_ragged(scores, batch), answers(batch)).to(wide(scores))
+        return self.crf.negative_log_likelihood(_ragged(scores, batch), answers(batch)).to(accumulation_dtype(scores))
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return each row's best path, as tag ids (N,)."""
@@ -111,14 +111,14 @@ class CrfOutput(nn.Module):
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the marginal probabilities (N, C) over all paths of each row."""
-        return self.crf.marginals(_ragged(scores, batch)).to(wide(scores))
+        return self.crf.marginals(_ragged(scores, batch)).to(accumulation_dtype(scores))
 
 
 def _ragged(scores: Tensor, batch: Batch) -> Ragged:
     return Ragged(scores, answer_rows(batch), "packed")
 
 
-def _legal_transitions(allowed: Allowed) -> Chain:
+def _legal_transitions(allowed: AllowedTransitions) -> Chain:
     """Return transition scores of 0, and -inf for illegal transitions."""
     parts = (allowed.start, allowed.transitions, allowed.end)
     return allowed.restrict(Chain(*(torch.zeros(part.shape) for part in parts)))

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from runner.layers.crf.chain import Allowed
+from runner.layers.crf.chain import AllowedTransitions
 from tasks.spans.tags import BEGIN, END, INSIDE, MALFORMED, Scheme, SpanTags
 
 
-def allowed_by(scheme: Scheme, tags: Sequence[str]) -> Allowed:
+def allowed_by(scheme: Scheme, tags: Sequence[str]) -> AllowedTransitions:
     """Return the legal transitions among C tags; malformed tags and prefixes that the scheme lacks are never legal."""
     parsed = SpanTags.of(tags).within(scheme)
     is_open = np.isin(parsed.prefix, (BEGIN, INSIDE))
@@ -28,4 +28,4 @@ def allowed_by(scheme: Scheme, tags: Sequence[str]) -> Allowed:
         continues = parsed.prefix == (BEGIN if scheme == "IOB1" else INSIDE)
         follow = same_open | ~continues
     follow = follow & legal[:, None] & legal
-    return Allowed(*(torch.from_numpy(mask) for mask in (legal & ~continues, follow, may_end)))
+    return AllowedTransitions(*(torch.from_numpy(mask) for mask in (legal & ~continues, follow, may_end)))

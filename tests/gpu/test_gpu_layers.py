@@ -14,7 +14,7 @@ from runner.layers.attention import SelfAttention
 from runner.layers.attention_window import AttentionWindow
 from runner.layers.chunked_softmax import vocabulary_loss
 from runner.layers.convolution import Convolution
-from runner.layers.crf.chain import Allowed
+from runner.layers.crf.chain import AllowedTransitions
 from runner.layers.crf.crf import Crf
 from runner.layers.dropout import Dropout, LockedDropout
 from runner.layers.pooling import Pooling, pooling
@@ -85,7 +85,7 @@ class Of(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Ragged) -> Ragged:
-        return self.dropout.of(x)
+        return self.dropout.apply_to(x)
 
 
 def made(name: str) -> Any:
@@ -131,10 +131,10 @@ def test_a_gpu_says_what_a_cpu_says(name: str, layout: str) -> None:
 @pytest.mark.parametrize("n_tags", [2, 17])
 def test_a_crf_is_the_same(n_tags: int, constrain: Any) -> None:
     torch.manual_seed(1)
-    allowed = Allowed.everything(n_tags)
+    allowed = AllowedTransitions.allow_all(n_tags)
     follow = allowed.transitions.clone()
     follow[0, 1] = False
-    crf = Crf(n_tags, Allowed(allowed.start, follow, allowed.end), constrain).double()
+    crf = Crf(n_tags, AllowedTransitions(allowed.start, follow, allowed.end), constrain).double()
     scores, tags = torch.randn(sum(LENGTHS), n_tags, dtype=torch.float64), torch.full((sum(LENGTHS),), n_tags - 1)
     found = []
     for device in (torch.device("cpu"), GPU):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from runner.components.run_components import Components
 from runner.config.schema import RunConfig
-from runner.encoders.identity import NoContext
+from runner.encoders.identity import Identity
 from runner.experiment import run as experiment
 from runner.experiment.run import prepare, start_folder
 from runner.interfaces import State
@@ -56,17 +56,17 @@ def on_device(overrides: Sequence[str]) -> Seen:
 
 def of_a_layer_that_waits(overrides: Sequence[str]) -> Seen:
     """With a layer that looks at a number, as one may do without thinking."""
-    right = NoContext.forward
+    right = Identity.forward
 
-    def forward(layer: NoContext, x: Ragged, state: State) -> tuple[Ragged, State]:
+    def forward(layer: Identity, x: Ragged, state: State) -> tuple[Ragged, State]:
         assert x.values.sum().item() != 0.1
         return right(layer, x, state)
 
-    NoContext.forward = forward  # type: ignore[method-assign]
+    Identity.forward = forward  # type: ignore[method-assign]
     try:
         return on_device(overrides)
     finally:
-        NoContext.forward = right  # type: ignore[method-assign]
+        Identity.forward = right  # type: ignore[method-assign]
 
 
 def _train(config: RunConfig, device: torch.device) -> Seen:

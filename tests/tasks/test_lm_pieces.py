@@ -21,7 +21,7 @@ from runner.inference.trained import TrainedModel
 from runner.interfaces import Metric
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.bpe import spelt
+from runner.text.bpe import decode_pieces
 from runner.text.features import Bpe
 from runner.text.vocab import EOS
 from tests.helpers.answer_batches import lm
@@ -83,7 +83,7 @@ def test_a_run_knows_every_text_and_goes_on_from_a_prompt(tmp_path: Path, unit: 
     assert prompts.unknown == [[], [], []]
     written = [trained.vocabs["words"].decode(row) for row in rows(prompts.ids["words"])]
     assert [row[0] for row in written] == [EOS] * 3
-    assert ["".join(spelt(row[1:])) for row in written] == [" the 戦 mat", "", " x"]
+    assert ["".join(decode_pieces(row[1:])) for row in written] == [" the 戦 mat", "", " x"]
 
 
 def rows(ids: Ragged) -> list[list[int]]:

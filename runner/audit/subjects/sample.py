@@ -11,7 +11,7 @@ import torch
 from runner.common.arrays import IntArray
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import spans
+from runner.ragged.rows import select_spans
 from runner.text.vocab import Vocab
 
 EQUAL = 3  # number of tokens of the rows that are cut to equal length
@@ -44,7 +44,7 @@ def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
 def cut_rows(split: Batch, rows: IntArray, lengths: IntArray) -> Batch:
     """Return the first `lengths` tokens of `rows`, with their targets; packed, `index` from 0."""
     starts = split.rows.host_offsets[rows]
-    ragged_rows, tokens = spans(starts, lengths, split.rows.device)
+    ragged_rows, tokens = select_spans(starts, lengths, split.rows.device)
     features = {name: feature.select_by(ragged_rows, tokens) for name, feature in split.features.items()}
     if isinstance(split.target, Ragged):
         target: Ragged | torch.Tensor = split.target.select_by(ragged_rows, tokens)
@@ -56,7 +56,7 @@ def cut_rows(split: Batch, rows: IntArray, lengths: IntArray) -> Batch:
 def streams(text: Batch, n_streams: int, length: int) -> Batch:
     """Cut the first `n_streams` streams of `length` tokens, or fewer if the text ends, from a batch of one row."""
     length = max(1, min(length, text.real_tokens // n_streams))
-    rows, tokens = spans(np.arange(n_streams) * length, np.full(n_streams, length), text.rows.device)
+    rows, tokens = select_spans(np.arange(n_streams) * length, np.full(n_streams, length), text.rows.device)
     assert isinstance(text.target, Ragged)
     features = {name: feature.select_by(rows, tokens) for name, feature in text.features.items()}
     return Batch(features, text.target.select_by(rows, tokens), np.arange(n_streams))

@@ -18,11 +18,11 @@ from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import Answers, Setting
 from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
-from runner.encoders.carried_state import detached
+from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, Head, Loss, State, Task
 from runner.model import Model
 from runner.ragged.batch import Batch
-from runner.ragged.rows import spans
+from runner.ragged.rows import select_spans
 from runner.text.vocab import Vocab
 from runner.training.loop import evaluate
 
@@ -79,7 +79,7 @@ class StreamSubject:
             with torch.autocast(self.streams.rows.device.type, torch.bfloat16, enabled=self.bf16):
                 flat_scores, state = self.module(batch, state)
                 loss = head.loss(flat_scores, batch)
-            state = detached(state)
+            state = detach_state(state)
             totals.append(loss.total)
             count += loss.count
             lengths = batch.rows.host_lengths.tolist()
@@ -122,4 +122,4 @@ class StreamSubject:
 
 def _as_one_row(batch: Batch) -> tuple[Any, Tensor]:
     """Return the spans that join the rows of a packed batch into one row."""
-    return spans(np.zeros(1, dtype=np.int64), np.array([batch.rows.n_tokens]), batch.rows.device)
+    return select_spans(np.zeros(1, dtype=np.int64), np.array([batch.rows.n_tokens]), batch.rows.device)

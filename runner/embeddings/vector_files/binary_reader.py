@@ -13,7 +13,7 @@ import numpy.typing as npt
 from runner.common.errors import HydromelError
 
 
-def mapped(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> mmap.mmap:
     """Map a file into memory, so that bytes are read when they are accessed.
 
     The map is closed when the last array that views it is garbage-collected.
@@ -22,7 +22,7 @@ def mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-class Cursor:
+class BinaryReader:
     """A reading position in a mapped file; numbers are little endian.
 
     Args:
@@ -43,11 +43,11 @@ class Cursor:
         start = self._advance(np.dtype(dtype).itemsize * count, what)
         return np.frombuffer(self.data, dtype, count, start)
 
-    def damaged(self, how: str) -> HydromelError:
+    def damage_error(self, how: str) -> HydromelError:
         return HydromelError(f"{self.path}: truncated or damaged: {how}; get the file again")
 
     def _advance(self, n_bytes: int, what: str) -> int:
         start, self.at = self.at, self.at + n_bytes
         if n_bytes < 0 or self.at > len(self.data):
-            raise self.damaged(f"{what} should end at byte {self.at:,}, but the file has {len(self.data):,} bytes")
+            raise self.damage_error(f"{what} should end at byte {self.at:,}, but the file has {len(self.data):,} bytes")
         return start

@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.binary_reader import Cursor, mapped
-from runner.embeddings.vector_files.fasttext_matrix import Dense, Quantised
+from runner.embeddings.vector_files.binary_reader import BinaryReader, map_file
+from runner.embeddings.vector_files.fasttext_matrix import DenseMatrix, QuantisedMatrix
 from runner.embeddings.vector_files.fasttext_subwords import ngram_hashes
-from runner.embeddings.vector_files.table import Found, Table
+from runner.embeddings.vector_files.table import FoundVectors, Table
 
 _MAGIC = struct.pack("<i", 793712314)
 _SUPERVISED = 3
@@ -30,7 +30,7 @@ def is_fasttext(head: bytes) -> bool:
     return head.startswith(_MAGIC)
 
 
-def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found:
+def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> FoundVectors:
     """Return the vectors of words: of the form if the model has it, else of the lower-case form if the model has that.
 
     If it has neither, the vector is composed of the form's n-grams.
@@ -38,7 +38,7 @@ def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found
     Raises:
         HydromelError: the file is truncated, damaged or of another version, or contains a number that is not finite.
     """
-    model = Model(Cursor(path, mapped(path)), {*forms, *lowered})
+    model = FastTextModel(BinaryReader(path, map_file(path)), {*forms, *lowered})
     pairs = zip(forms, lowered, strict=True)
     used = [low if form not in model.ids and low in model.ids else form for form, low in pairs]
     place = {word: index for index, word in enumerate(dict.fromkeys(used))}
@@ -47,10 +47,10 @@ def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found
     row_of_form = np.where(has_vector, np.cumsum(has_vector) - 1, -1)
     row_of_word = row_of_form[[place[word] for word in used]]
     composed = sum(row >= 0 and word not in model.ids for word, row in zip(used, row_of_word, strict=True))
-    return Found(model.name, table, row_of_word, model.n_words, composed)
+    return FoundVectors(model.name, table, row_of_word, model.n_words, composed)
 
 
-class Model:
+class FastTextModel:
     """The parts of a fastText model that are needed for word vectors.
 
     Args:
@@ -58,7 +58,7 @@ class Model:
         wanted: the words whose row numbers are kept.
     """
 
-    def __init__(self, file: Cursor, wanted: set[bytes]) -> None:
+    def __init__(self, file: BinaryReader, wanted: set[bytes]) -> None:
         self._path = file.path
         _, version = file.values("ii", "the header")
         if version not in (11, 12):
@@ -70,25 +70,29 @@ class Model:
             self._longest = 0  # these models had no n-grams, whatever their options say
         n_entries, self.n_words, _, _, n_pruned = file.values("3i2q", "the header")
         if not 0 <= self.n_words <= n_entries or self._buckets < (self._longest > 0):
-            raise file.damaged(f"{self.n_words:,} words of {n_entries:,} entries, {self._buckets:,} buckets of n-grams")
+            raise file.damage_error(
+                f"{self.n_words:,} words of {n_entries:,} entries, {self._buckets:,} buckets of n-grams"
+            )
         self.ids = self._read_dictionary(file, n_entries, wanted)
         self._kept = file.array("<i4", 2 * max(n_pruned, 0), "the list of kept n-grams").reshape(-1, 2)
         self._all_kept = n_pruned < 0
         quantised = file.values("?", "the kind of matrix")[0]
         self.name = "fastText .bin, quantised" if quantised else "fastText .bin"
-        self._matrix = Quantised(file) if quantised else Dense(file)
+        self._matrix = QuantisedMatrix(file) if quantised else DenseMatrix(file)
         output_quantised = file.values("?", "the kind of the output matrix")[0]
-        _ = Quantised(file) if quantised and output_quantised else Dense(file)  # unused, but detects a truncated file
+        _ = (
+            QuantisedMatrix(file) if quantised and output_quantised else DenseMatrix(file)
+        )  # unused, but detects a truncated file
         self._check(file)
 
-    def _check(self, file: Cursor) -> None:
+    def _check(self, file: BinaryReader) -> None:
         """Check that the matrix has every row that a word or an n-gram can refer to."""
         n_rows, size = self._matrix.shape
         n_ngrams = 0 if self._longest < 1 else self._buckets
         if n_ngrams and not self._all_kept:
             n_ngrams = int(self._kept[:, 1].max(initial=-1)) + 1
         if size != self.size or n_rows < self.n_words + n_ngrams or self._kept.min(initial=0) < 0:
-            raise file.damaged(
+            raise file.damage_error(
                 f"a matrix of {n_rows:,} rows of size {size}, for {self.n_words:,} words and {n_ngrams:,} n-grams of "
                 f"size {self.size}"
             )
@@ -141,7 +145,7 @@ class Model:
         in_model = np.append(old, -1)[at] == bucket
         return np.append(new, 0)[at], in_model
 
-    def _read_dictionary(self, file: Cursor, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
+    def _read_dictionary(self, file: BinaryReader, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
         """Return the rows of the wanted words.
 
         Entries have no index, so each is found from the end of the previous one.
@@ -150,7 +154,7 @@ class Model:
         for row in range(n_entries):
             end = data.find(b"\0", at)
             if end < 0 or end + 10 > len(data):
-                raise file.damaged(f"the file ends within entry {row + 1:,} of {n_entries:,}")
+                raise file.damage_error(f"the file ends within entry {row + 1:,} of {n_entries:,}")
             if row < self.n_words and (word := data[at:end]) in wanted:  # labels come after the words
                 ids[word] = row
             at = end + 10  # skip the zero byte, a count of 8 bytes and a kind of 1 byte

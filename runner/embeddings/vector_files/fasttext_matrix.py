@@ -11,20 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from runner.common.arrays import IntArray
-from runner.embeddings.vector_files.binary_reader import Cursor
+from runner.embeddings.vector_files.binary_reader import BinaryReader
 from runner.embeddings.vector_files.table import Table
 
 _CENTROIDS = 256
 
 
-class Dense:
+class DenseMatrix:
     """A matrix of float32 numbers, memory-mapped.
 
     Attributes:
         shape: (R, D).
     """
 
-    def __init__(self, file: Cursor) -> None:
+    def __init__(self, file: BinaryReader) -> None:
         self.shape = _shape(file)
         self._data = file.array("<f4", self.shape[0] * self.shape[1], "a matrix").reshape(self.shape)
 
@@ -34,14 +34,14 @@ class Dense:
         return rows
 
 
-class Quantised:
+class QuantisedMatrix:
     """A matrix of product-quantised codes, memory-mapped.
 
     Attributes:
         shape: (R, D).
     """
 
-    def __init__(self, file: Cursor) -> None:
+    def __init__(self, file: BinaryReader) -> None:
         has_norms = file.values("?", "a matrix")[0]
         self.shape = _shape(file)
         n_rows, size = self.shape
@@ -49,7 +49,7 @@ class Quantised:
         codes = file.array("u1", n_codes, "the codes")
         self._parts = _centroids(file)
         if n_codes != n_rows * len(self._parts) or sum(part.shape[1] for part in self._parts) != size:
-            raise file.damaged(f"{n_codes:,} codes for {n_rows:,} rows of size {size}")
+            raise file.damage_error(f"{n_codes:,} codes for {n_rows:,} rows of size {size}")
         self._codes = codes.reshape(n_rows, len(self._parts))
         self._norms: npt.NDArray[np.float32] | None = None
         if has_norms:
@@ -63,19 +63,19 @@ class Quantised:
         return rows if self._norms is None else rows * self._norms[chosen]
 
 
-def _shape(file: Cursor) -> tuple[int, int]:
+def _shape(file: BinaryReader) -> tuple[int, int]:
     n_rows, size = file.values("2q", "a matrix")
     if n_rows < 0 or size < 1:
-        raise file.damaged(f"a matrix of {n_rows:,} rows of size {size:,}")
+        raise file.damage_error(f"a matrix of {n_rows:,} rows of size {size:,}")
     return n_rows, size
 
 
-def _centroids(file: Cursor) -> list[npt.NDArray[np.float32]]:
+def _centroids(file: BinaryReader) -> list[npt.NDArray[np.float32]]:
     """Read the centroids of each part: (256, size of the part)."""
     size, n_parts, part, last = file.values("4i", "the quantiser")
     values = file.array("<f4", size * _CENTROIDS, "the centroids")
     if min(size, n_parts, part, last) < 1 or (n_parts - 1) * part + last != size:
-        raise file.damaged(
+        raise file.damage_error(
             f"a quantiser of {n_parts} parts of size {part}, the last of {last}, for vectors of size {size}"
         )
     # All parts but the last have the same size, so they are one array; the last follows it.

@@ -14,7 +14,7 @@ import numpy as np
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.fasttext import is_fasttext, read_fasttext
-from runner.embeddings.vector_files.table import Found, Table
+from runner.embeddings.vector_files.table import FoundVectors, Table
 from runner.embeddings.vector_files.text import TextFormat, index_text, read_text, read_text_at, text_format
 from runner.embeddings.vector_files.word2vec import (
     Word2vecFormat,
@@ -28,7 +28,7 @@ _HEAD_BYTES = 2**16  # enough for the first line of a text file with vectors of 
 _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -> Found:
+def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -> FoundVectors:
     """Find the vectors of `words` by exact form, or optionally by the lower-case form if the file lacks the word.
 
     Raises:
@@ -44,7 +44,7 @@ def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -
     else:
         table, row_of_form, words_in_file = read_word2vec(path, layout, places)
     row_of_word = _by_word(row_of_form, forms, lowered, places)
-    return Found(layout.name, *_only_used(table, row_of_word), words_in_file, composed=0)
+    return FoundVectors(layout.name, *_only_used(table, row_of_word), words_in_file, composed=0)
 
 
 class VectorFile:

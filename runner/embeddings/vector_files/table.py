@@ -15,7 +15,7 @@ Table = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundVectors:
     """The vectors found for a list of W words.
 
     Attributes:
@@ -33,7 +33,7 @@ class Found:
     composed: int
 
 
-class Wanted:
+class TableBuilder:
     """A table with room for all wanted words, filled in the file's order.
 
     The operating system commits only the pages that are written to, so memory is used only for words that are found.

@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.binary_reader import mapped
+from runner.embeddings.vector_files.binary_reader import map_file
 from runner.embeddings.vector_files.index import WordIndex
-from runner.embeddings.vector_files.table import Table, Wanted
+from runner.embeddings.vector_files.table import Table, TableBuilder
 
 _BLOCK_BYTES = 2**18  # fits into a core's cache
 _CHUNK_LINES = 512
@@ -97,7 +97,7 @@ def read_text(path: Path, layout: TextFormat, places: dict[bytes, int]) -> tuple
         HydromelError: a line with too few or too many numbers, a duplicate word, an invalid or infinite number, or a
             number of words that differs from the header's.
     """
-    builder, count = Wanted(path, list(places), layout.size, "line"), 0
+    builder, count = TableBuilder(path, list(places), layout.size, "line"), 0
     for lines in _all_lines(path, layout):
         keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
         chosen = np.flatnonzero(keys >= 0)
@@ -114,7 +114,7 @@ def read_text(path: Path, layout: TextFormat, places: dict[bytes, int]) -> tuple
 def index_text(path: Path, layout: TextFormat) -> WordIndex:
     """Return an index of the words of the file."""
     pieces = ((lines.words(), lines.numbers, lines.starts) for lines in _all_lines(path, layout))
-    return WordIndex(mapped(path), pieces, _WHITE)
+    return WordIndex(map_file(path), pieces, _WHITE)
 
 
 def read_text_at(path: Path, layout: TextFormat, words: list[bytes], index: WordIndex) -> tuple[Table, IntArray]:
@@ -123,7 +123,7 @@ def read_text_at(path: Path, layout: TextFormat, words: list[bytes], index: Word
     Raises:
         HydromelError: as for `read_text`, but only for the lines of these words.
     """
-    builder = Wanted(path, words, layout.size, "line")
+    builder = TableBuilder(path, words, layout.size, "line")
     keys, numbers, starts = index.find(words)
     for first in range(0, len(keys), _CHUNK_LINES):
         chunk = slice(first, first + _CHUNK_LINES)

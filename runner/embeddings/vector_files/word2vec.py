@@ -15,9 +15,9 @@ import numpy as np
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.binary_reader import mapped
+from runner.embeddings.vector_files.binary_reader import map_file
 from runner.embeddings.vector_files.index import Piece, WordIndex
-from runner.embeddings.vector_files.table import Table, Wanted
+from runner.embeddings.vector_files.table import Table, TableBuilder
 from runner.embeddings.vector_files.text import header_of
 
 _NUMBER_BYTES = frozenset(b"0123456789+-.eEnaifNAIF \t\r")
@@ -75,7 +75,7 @@ def read_word2vec(path: Path, layout: Word2vecFormat, places: dict[bytes, int]) 
         HydromelError: the file ends early or continues after its last word, a word occurs twice, or a number is not
             finite.
     """
-    data = mapped(path)
+    data = map_file(path)
     entries = [
         (key, number, space + 1)
         for number, start, space in _entries(path, data, layout)
@@ -87,7 +87,7 @@ def read_word2vec(path: Path, layout: Word2vecFormat, places: dict[bytes, int]) 
 
 def index_word2vec(path: Path, layout: Word2vecFormat) -> WordIndex:
     """Return an index of the words of the file."""
-    data = mapped(path)
+    data = map_file(path)
     entries = _entries(path, data, layout)
     return WordIndex(data, iter(lambda: _piece(data, entries), None), b" ")
 
@@ -132,7 +132,7 @@ def _rows_at(
             offset of its vector.
     """
     keys, numbers, starts = entries
-    builder = Wanted(path, words, layout.size, "word")
+    builder = TableBuilder(path, words, layout.size, "word")
     span = np.arange(4 * layout.size)
     memory = np.frombuffer(data, dtype=np.uint8)
     for first in range(0, len(keys), _CHUNK_ROWS):

@@ -17,13 +17,13 @@ from runner.batching.plan import by_length, cut
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import columns_of
-from runner.embeddings.ngrams import Ngrams
+from runner.embeddings.ngrams import NgramEmbedding
 from runner.inference.evaluation.tally import Sizes, Tally
 from runner.inference.generation.language_model import LanguageModel
 from runner.interfaces import START, Head, State
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import Rows, spans
+from runner.ragged.rows import Rows, select_spans
 from runner.text.arrow import split_characters, split_on_spaces
 from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import PAD, UNK
@@ -51,7 +51,9 @@ class LineScorer:
         self.state: State = START
         modules = model.model.modules()
         # An n-gram at the start of a window would need tokens of the window before, which the embedding does not keep.
-        self.cuts_ngrams = any(isinstance(module, Ngrams) and max(module.lengths, default=0) > 1 for module in modules)
+        self.cuts_ngrams = any(
+            isinstance(module, NgramEmbedding) and max(module.lengths, default=0) > 1 for module in modules
+        )
         if carried and self.cuts_ngrams:
             raise HydromelError(
                 f"{model.where}: embedding=ngrams cannot read a text in windows; score single lines, without context"
@@ -121,7 +123,7 @@ class LineScorer:
                 f"{self.model.where}: embedding=ngrams reads lines of at most {WINDOW:,} tokens, got {longest:,}"
             )
         for first in range(0, longest, WINDOW):
-            rows, places = spans(starts + np.minimum(first, lengths), np.clip(lengths - first, 0, WINDOW), _CPU)
+            rows, places = select_spans(starts + np.minimum(first, lengths), np.clip(lengths - first, 0, WINDOW), _CPU)
             batch = _select(text, rows, places).to(self.model.device)
             scores, state = self.model.model(batch, state)
             if in_windows and state is None:
@@ -140,4 +142,4 @@ def _select(text: Batch, rows: Rows, places: Tensor) -> Batch:
     """Return a batch of the tokens at `places`, in new rows."""
     assert isinstance(text.target, Ragged)
     features = {name: feature.select_by(rows, places) for name, feature in text.features.items()}
-    return Batch(features, text.target.select_by(rows, places), np.arange(rows.n_rows), continues=True)
+    return Batch(features, text.target.select_by(rows, places), np.arange(rows.n_rows), carries_state=True)

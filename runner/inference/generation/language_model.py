@@ -24,7 +24,7 @@ from runner.interfaces import START, State
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import Rows, spans
+from runner.ragged.rows import Rows, select_spans
 from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS
 
@@ -197,7 +197,7 @@ class LanguageModel:
         for first in range(0, int(lengths.max(initial=0)), window):
             # Prompts that have ended get windows of length 0, which leave their state as it is.
             starts = rows.host_offsets[:-1] + np.minimum(first, lengths)
-            window_rows, tokens = spans(starts, np.clip(lengths - first, 0, window), rows.device)
+            window_rows, tokens = select_spans(starts, np.clip(lengths - first, 0, window), rows.device)
             batch = self._batch({name: ids.select_by(window_rows, tokens) for name, ids in prompts.ids.items()})
             _, state = self.model.encoder(self.model.embedding(batch.features), state)
             self._check_state(state)
@@ -215,7 +215,7 @@ class LanguageModel:
     def _batch(self, features: dict[str, Ragged]) -> Batch:
         rows = next(iter(features.values())).rows
         target = Ragged(torch.zeros(rows.n_tokens, dtype=torch.int64), rows, "packed")  # not used
-        return Batch(features, target, np.arange(rows.n_rows), continues=True).to(self.device)
+        return Batch(features, target, np.arange(rows.n_rows), carries_state=True).to(self.device)
 
     def _check_state(self, state: State) -> None:
         if state is None:

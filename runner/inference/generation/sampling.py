@@ -17,7 +17,7 @@ from torch import Tensor
 from runner.common.arrays import IntArray
 from runner.encoders.carried_state import select_state
 from runner.inference.generation.language_model import LanguageModel, Prompts
-from runner.layers.dropout import drawn
+from runner.layers.dropout import splitmix64
 
 _RANDOM_BITS = 52  # random bits of a uniform number: in float64 it is then exact, and neither 0 nor 1
 
@@ -83,8 +83,8 @@ class Sampling:
         """Draw by the Gumbel-max trick: the argmax of log weight + Gumbel noise has probability ~ weight."""
         # Counter-based random numbers: row key x step x token id -> bits, the same whichever rows are left.
         row_keys = self.keys.index_select(0, torch.from_numpy(rows).to(self.keys.device))
-        keys = drawn(row_keys, torch.full_like(row_keys, step))
-        bits = drawn(keys[:, None], torch.arange(log_p.shape[1], device=keys.device))
+        keys = splitmix64(row_keys, torch.full_like(row_keys, step))
+        bits = splitmix64(keys[:, None], torch.arange(log_p.shape[1], device=keys.device))
         uniform = (((bits >> (64 - _RANDOM_BITS)) & (2**_RANDOM_BITS - 1)).double() + 0.5) / 2.0**_RANDOM_BITS
         noise = -(-uniform.log()).log()
         chosen: Tensor = (self.weights(log_p) + noise).argmax(dim=1)
@@ -107,9 +107,9 @@ class Sampling:
 
 def keys_of(seed: int, prompts: Sequence[int], samples: int, device: torch.device) -> Tensor:
     """Return (prompts * samples,) int64 keys: one for each sample of each prompt, whose numbers are `prompts`."""
-    root = drawn(torch.tensor(seed), torch.tensor(0))
+    root = splitmix64(torch.tensor(seed), torch.tensor(0))
     numbers = torch.tensor(prompts, dtype=torch.int64).repeat_interleave(samples)
-    return drawn(drawn(root, numbers), torch.arange(samples).repeat(len(prompts))).to(device)
+    return splitmix64(splitmix64(root, numbers), torch.arange(samples).repeat(len(prompts))).to(device)
 
 
 def steps(

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Literal, Protocol, runtime_checkable
 
 from runner.interfaces import Corpus
-from runner.text.bpe import spelt
+from runner.text.bpe import decode_pieces
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 Unit = Literal["word", "char"]
@@ -71,7 +71,7 @@ def _spell(tokens: Iterable[str], is_start: bool) -> Iterator[str]:
         if is_end:
             yield from ("\n" for _ in group)
         else:
-            for text in spelt(group):
+            for text in decode_pieces(group):
                 yield text.removeprefix(" ") if is_start else text
                 is_start = is_start and not text
         is_start = is_end

@@ -92,8 +92,8 @@ class _LayerSums:
 def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> Seen:
     """Run the text through the model's embedding and encoder, window by window with carried state.
 
-    A layer's values are recomputed from its inputs by an explicit cell (`Recurrence.exposed`), since fused kernels do
-    not return their gates.
+    A layer's values are recomputed from its inputs by an explicit cell (`Recurrence.gates_and_states`), since fused
+    kernels do not return their gates.
 
     Args:
         model: the model.
@@ -123,7 +123,7 @@ def _exposed_windows(model: Model, reading: Reading, recurrences: list[Recurrenc
     seen: dict[Recurrence, Singles] = {}
 
     def expose(layer: Any, args: Any, options: Any, output: Any) -> None:
-        seen[layer] = layer.exposed(*args, **options).values.float().cpu().numpy()
+        seen[layer] = layer.gates_and_states(*args, **options).values.float().cpu().numpy()
 
     encoder = cast(Encoder, model.encoder)
     state: State = None if reading.by_line else START

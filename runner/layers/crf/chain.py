@@ -37,7 +37,7 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Allowed:
+class AllowedTransitions:
     """The allowed first tags, transitions and last tags: bool tensors of the shapes of a `Chain`."""
 
     start: Tensor
@@ -45,7 +45,7 @@ class Allowed:
     end: Tensor
 
     @classmethod
-    def everything(cls, n_tags: int) -> Allowed:
+    def allow_all(cls, n_tags: int) -> AllowedTransitions:
         """Return an instance that forbids nothing."""
         ones = torch.ones(n_tags, dtype=torch.bool)
         return cls(ones, ones.expand(n_tags, -1), ones)
@@ -56,7 +56,7 @@ class Allowed:
         return Chain(*(scores.masked_fill(~allowed, -torch.inf) for scores, allowed in pairs))
 
 
-def wide(values: Tensor) -> torch.dtype:
+def accumulation_dtype(values: Tensor) -> torch.dtype:
     """Return the dtype for adding up scores: that of `values`, but at least float32."""
     return torch.promote_types(values.dtype, torch.float32)
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from runner.layers.crf.chain import Allowed, Chain
+from runner.layers.crf.chain import AllowedTransitions, Chain
 from runner.layers.crf.likelihood import log_partition, negative_log_likelihood, token_marginals
 from runner.layers.crf.viterbi import k_best, viterbi
 from runner.ragged.ragged import Ragged
@@ -32,7 +32,7 @@ class Crf(nn.Module):
     may_follow: Tensor
     may_end: Tensor
 
-    def __init__(self, n_tags: int, allowed: Allowed, constrain: Constrain) -> None:
+    def __init__(self, n_tags: int, allowed: AllowedTransitions, constrain: Constrain) -> None:
         super().__init__()
         self.start = nn.Parameter(torch.empty(n_tags))
         self.transitions = nn.Parameter(torch.empty(n_tags, n_tags))
@@ -49,7 +49,7 @@ class Crf(nn.Module):
         chain = Chain(self.start, self.transitions, self.end)
         if self.constrain not in (purpose, "both"):
             return chain
-        return Allowed(self.may_start, self.may_follow, self.may_end).restrict(chain)
+        return AllowedTransitions(self.may_start, self.may_follow, self.may_end).restrict(chain)
 
     def negative_log_likelihood(self, scores: Ragged, tags: Tensor) -> Tensor:
         """Return -log p(tags | scores) of each row in nats, (B,) float64; 0 for empty rows, inf for forbidden paths.

@@ -45,7 +45,7 @@ def log_partition(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
     result = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)
     if rows.n_tokens == 0:
         return result
-    return result.index_copy_(0, rows.time_major.row_order, sums(scores, chain, rows, both=False).log_z)
+    return result.index_copy_(0, rows.time_major.row_order, path_sums(scores, chain, rows, both=False).log_z)
 
 
 @torch.no_grad()
@@ -53,10 +53,10 @@ def token_marginals(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
     """Return the probability of each tag at each token over all paths, (N, C) float64 packed, without gradient."""
     if rows.n_tokens == 0:
         return scores.double()
-    return sums(scores, chain, rows, both=True).token_marginals()
+    return path_sums(scores, chain, rows, both=True).token_marginals()
 
 
-def sums(scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSums | LogSums:
+def path_sums(scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSums | LogSums:
     """Return sums in the probability domain where they are exact, otherwise in the log domain.
 
     Args:
@@ -85,7 +85,7 @@ class _Likelihood(torch.autograd.Function):
         if rows.n_tokens == 0:
             return result
         chain = Chain(start, transitions, end)
-        ctx.sums, ctx.tags = sums(scores, chain, rows, both=any(ctx.needs_input_grad)), tags
+        ctx.sums, ctx.tags = path_sums(scores, chain, rows, both=any(ctx.needs_input_grad)), tags
         result.index_copy_(0, rows.time_major.row_order, ctx.sums.log_z)
         return result.sub_(path_scores(scores, tags, chain, rows))
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runner.common.arrays import IntArray
-from runner.layers.crf.chain import Chain, wide
+from runner.layers.crf.chain import Chain, accumulation_dtype
 from runner.ragged.rows import Rows
 
 MAX_NUMPY_TAGS = (
@@ -35,7 +35,7 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
         chain: of the same C tags.
         rows: where rows start and end.
     """
-    best = torch.zeros(rows.n_rows, dtype=wide(scores), device=scores.device)
+    best = torch.zeros(rows.n_rows, dtype=accumulation_dtype(scores), device=scores.device)
     if rows.n_tokens == 0:
         return torch.zeros(0, dtype=torch.int64, device=scores.device), best
     time, chain = rows.time_major, chain.to(best.dtype)
@@ -59,7 +59,7 @@ def k_best(scores: Tensor, chain: Chain, rows: Rows, k: int) -> tuple[Tensor, Te
         rows: where rows start and end.
         k: at least 1.
     """
-    best = torch.full((rows.n_rows, k), -torch.inf, dtype=wide(scores), device=scores.device)
+    best = torch.full((rows.n_rows, k), -torch.inf, dtype=accumulation_dtype(scores), device=scores.device)
     best[:, 0] = 0.0
     if rows.n_tokens == 0:
         return torch.zeros(0, k, dtype=torch.int64, device=scores.device), best

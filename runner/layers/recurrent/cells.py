@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from runner.compat.torch import cell_weights
 
-Carried = tuple[Tensor, ...]  # (R, H) hidden state, and for an LSTM (R, H) cell state
+RecurrentState = tuple[Tensor, ...]  # (R, H) hidden state, and for an LSTM (R, H) cell state
 Gates = tuple[Tensor, ...]  # (R, H) each
-Cell = Callable[[Tensor, Tensor, Carried], tuple[Gates, Carried]]
+Cell = Callable[[Tensor, Tensor, RecurrentState], tuple[Gates, RecurrentState]]
 
 # the tensors that a cell computes at each step: first its gates, then its state
 PARTS: dict[str, tuple[str, ...]] = {
@@ -26,7 +26,7 @@ PARTS: dict[str, tuple[str, ...]] = {
 GATES = ("input", "forget", "output", "reset", "update")  # the parts with values from 0 (closed) to 1 (open)
 
 
-def rnn_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[Gates, Carried]:
+def rnn_cell(from_input: Tensor, from_hidden: Tensor, state: RecurrentState) -> tuple[Gates, RecurrentState]:
     """Compute h' = tanh(W x + b + U h + c) (Elman 1990), which has no gates.
 
     Args:
@@ -40,7 +40,7 @@ def rnn_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[G
     return (), (torch.tanh(from_input + from_hidden),)
 
 
-def gru_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[Gates, Carried]:
+def gru_cell(from_input: Tensor, from_hidden: Tensor, state: RecurrentState) -> tuple[Gates, RecurrentState]:
     """Compute h' = (1 - z) n + z h from update gate z, candidate n and reset gate r (Cho et al. 2014).
 
     As in cuDNN, r multiplies U h + c rather than h.
@@ -54,7 +54,7 @@ def gru_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[G
     return (reset, update, candidate), ((1.0 - update) * candidate + update * hidden,)
 
 
-def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[Gates, Carried]:
+def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: RecurrentState) -> tuple[Gates, RecurrentState]:
     """Compute c' = f c + i g and h' = o tanh(c') from gates i, f, o and candidate g.
 
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
@@ -70,23 +70,23 @@ def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: Carried) -> tuple[
 CELLS: dict[str, Cell] = {"RNN_TANH": rnn_cell, "GRU": gru_cell, "LSTM": lstm_cell}
 
 
-def hidden_state(gates: Gates, state: Carried) -> Tensor:
+def hidden_state(gates: Gates, state: RecurrentState) -> Tensor:
     """Return the hidden state, (R, H): the output of a layer."""
     return state[0]
 
 
-def everything(gates: Gates, state: Carried) -> Tensor:
+def stack_gates_and_states(gates: Gates, state: RecurrentState) -> Tensor:
     """Return gates and state stacked in the order of `PARTS`, (R, P, H) for P parts."""
     return torch.stack((*gates, *state), dim=1)
 
 
-def stepped(
+def run_steps(
     module: nn.RNNBase,
     inputs: Tensor,
     batch_sizes: list[int],
-    state: Carried,
-    keep: Callable[[Gates, Carried], Tensor] = hidden_state,
-) -> tuple[Tensor, Carried]:
+    state: RecurrentState,
+    keep: Callable[[Gates, RecurrentState], Tensor] = hidden_state,
+) -> tuple[Tensor, RecurrentState]:
     """Step a cell through time, over the rows that are still running at each step.
 
     Args:

@@ -21,9 +21,9 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.profiler import record_function
 
 from runner.compat.torch import cell_weights
-from runner.layers.recurrent.cells import PARTS, Carried, everything, stepped
-from runner.layers.recurrent.unrolled import UNROLLED, unrolled
-from runner.layers.staircase import Staircase, moved
+from runner.layers.recurrent.cells import PARTS, RecurrentState, run_steps, stack_gates_and_states
+from runner.layers.recurrent.unrolled import UNROLLED, run_unrolled
+from runner.layers.staircase import Staircase, move_places
 from runner.layers.weight_drop import WeightDrop
 from runner.profiling.kernels import FLOAT32_LSTM, runs
 from runner.ragged.ragged import Ragged
@@ -50,16 +50,16 @@ class Recurrence(nn.Module):
         self.cell = _MODULES[cell](input_size, hidden, batch_first=True)
         self.hidden, self.reverse, self.is_lstm = hidden, reverse, cell == "lstm"
 
-    def forward(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
+    def forward(self, x: Ragged, state: RecurrentState | None) -> tuple[Ragged, RecurrentState | None]:
         """Map rows of (length, D) and the state at their start to rows of (length, H) and the state at each row's end.
 
         A state is (B, H) hidden and, for an LSTM, (B, H) cell; () stands for zeros, at the start of a text. An empty
         row keeps its state. With None, rows are independent: they start from zeros and None is returned.
         """
-        with self.weight_drop.of(self.cell):
+        with self.weight_drop.apply_to(self.cell):
             if (
                 x.values.device.type == "cpu"
-                and not x.rows.stepped
+                and not x.rows.stepwise
                 and (self._runs_unrolled(x) or self._runs_rectangles(x, state))
             ):
                 return self._run_staircase(x, state)
@@ -70,10 +70,10 @@ class Recurrence(nn.Module):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of the tensors that `exposed` returns for each token: gates, then state."""
+        """The names of the tensors that `gates_and_states` returns for each token: gates, then state."""
         return PARTS[self.cell.mode]
 
-    def exposed(self, x: Ragged, state: Carried | None) -> Ragged:
+    def gates_and_states(self, x: Ragged, state: RecurrentState | None) -> Ragged:
         """Return all gates and states of `forward`: rows of (length, D) -> packed rows of (length, P, H), P parts."""
         packed = x.with_values(x.filled(0.0)).pack()
         if not x.rows.n_tokens:
@@ -82,18 +82,18 @@ class Recurrence(nn.Module):
         time = read.rows.time_major
         inputs = permute(read.values, time.tokens, time.inverse)
         start = tuple(part.index_select(0, time.row_order) for part in self._initial(read, state))
-        steps, _ = stepped(self.cell, inputs, time.batch_sizes.tolist(), start, keep=everything)
+        steps, _ = run_steps(self.cell, inputs, time.batch_sizes.tolist(), start, keep=stack_gates_and_states)
         parts = read.with_values(permute(steps, time.inverse, time.tokens))
         return reverse_rows(parts) if self.reverse else parts
 
-    def _run(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
+    def _run(self, x: Ragged, state: RecurrentState | None) -> tuple[Ragged, RecurrentState | None]:
         """Run rows from their first token to their last by torch's module, as a rectangle or a packed sequence."""
         rows = x.rows
         width = rows.max_len if x.layout == "packed" else rows.width
         if rows.n_tokens == 0:
             zeros = x.values.new_zeros(*x.values.shape[:-1], self.hidden)
             return x.with_values(zeros), None if state is None else self._initial(x, state)
-        if rows.stepped:
+        if rows.stepwise:
             output, end = self._run_packed(x.pack(), self._initial(x, state))
             packed = Ragged(output, rows, "packed")
             return packed.pad() if x.layout == "padded" else packed, None if state is None else end
@@ -109,7 +109,7 @@ class Recurrence(nn.Module):
         output, end = self._run_packed(x.pack(), self._initial(x, state))
         return Ragged(output, rows, "packed").pad(), end
 
-    def _runs_rectangles(self, x: Ragged, state: Carried | None) -> bool:
+    def _runs_rectangles(self, x: Ragged, state: RecurrentState | None) -> bool:
         """Return whether rows run as rectangles: several of them or, for packed rows, one that holds padding."""
         rows = x.rows
         if rows.n_tokens in (0, rows.n_rows * (rows.max_len if x.layout == "packed" else rows.width)):
@@ -128,7 +128,7 @@ class Recurrence(nn.Module):
         equal_lengths = rows.n_tokens == rows.n_rows * rows.max_len
         return not equal_lengths or (torch.is_grad_enabled() and rows.n_rows <= 16 <= rows.max_len)
 
-    def _run_staircase(self, x: Ragged, state: Carried | None) -> tuple[Ragged, Carried | None]:
+    def _run_staircase(self, x: Ragged, state: RecurrentState | None) -> tuple[Ragged, RecurrentState | None]:
         """Compute `forward` as a staircase of rectangles or unrolled; padding is never read."""
         # A kernel returns an LSTM's cell state only at the end of its rectangle. So if states are carried, every row
         # has to end at the end of a rectangle: cut wherever a row ends, whatever the calls cost. An unrolled layer
@@ -139,18 +139,18 @@ class Recurrence(nn.Module):
         # the way; the opposite move brings outputs back.
         places = stairs.reversed_places if self.reverse else stairs.places
         source, tokens = (None, x.values) if x.layout == "packed" else (x.rows.flat, x.values.flatten(0, 1))
-        inputs = moved(tokens, source, places, sum(stairs.sizes))
+        inputs = move_places(tokens, source, places, sum(stairs.sizes))
         initial = self._initial(x, state)
         start = tuple(part.index_select(0, stairs.row_order) for part in initial)
         output, end = (self._run_unrolled if unrolls else self._run_blocks)(inputs, stairs, start)
-        values = moved(output, places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
+        values = move_places(output, places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
         if state is None:
             return x.with_values(values), None
         # rows without tokens are in no block and keep their state
         final = (old.to(new.dtype).index_copy(0, stairs.row_order, new) for old, new in zip(initial, end, strict=True))
         return x.with_values(values), tuple(final)
 
-    def _run_blocks(self, inputs: Tensor, stairs: Staircase, running: Carried) -> tuple[Tensor, Carried]:
+    def _run_blocks(self, inputs: Tensor, stairs: Staircase, running: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Run torch's module over each block: (M, D) and states, longest row first -> (M, H) and final states.
 
         The state of a row is final after the last block that contains it; rows that end inside that block have run over
@@ -165,9 +165,9 @@ class Recurrence(nn.Module):
         ended.append(running)  # of the longest rows
         return torch.cat(outputs), tuple(torch.cat(part) for part in zip(*reversed(ended), strict=True))
 
-    def _run_unrolled(self, inputs: Tensor, stairs: Staircase, start: Carried) -> tuple[Tensor, Carried]:
-        """Run `unrolled` steps; no block holds padding, so M = N."""
-        output = unrolled(self.cell.mode, inputs, cell_weights(self.cell), start[0], stairs.running)
+    def _run_unrolled(self, inputs: Tensor, stairs: Staircase, start: RecurrentState) -> tuple[Tensor, RecurrentState]:
+        """Run `run_unrolled` steps; no block holds padding, so M = N."""
+        output = run_unrolled(self.cell.mode, inputs, cell_weights(self.cell), start[0], stairs.running)
         return output, (output.index_select(0, stairs.last_places),)
 
     @property
@@ -178,25 +178,25 @@ class Recurrence(nn.Module):
         """
         return 40.0 + 1.2e6 / self.hidden**2
 
-    def _initial(self, x: Ragged, state: Carried | None) -> Carried:
+    def _initial(self, x: Ragged, state: RecurrentState | None) -> RecurrentState:
         """Return the given state, or zeros for each row."""
         zeros = x.values.new_zeros(x.rows.n_rows, self.hidden)
         return state or ((zeros, zeros) if self.is_lstm else (zeros,))
 
-    def _run_packed(self, x: Ragged, state: Carried) -> tuple[Tensor, Carried]:
+    def _run_packed(self, x: Ragged, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Run a `PackedSequence`: (N, D) and state -> (N, H) and state. Empty rows are not part of it."""
         time = x.rows.time_major
         inputs = permute(x.values, time.tokens, time.inverse)
         start = tuple(part.index_select(0, time.row_order) for part in state)
-        if x.rows.stepped:
-            output, end = stepped(self.cell, inputs, time.batch_sizes.tolist(), start)
+        if x.rows.stepwise:
+            output, end = run_steps(self.cell, inputs, time.batch_sizes.tolist(), start)
         else:
             sequence, end = self._call_module(PackedSequence(inputs, time.batch_sizes), start)
             output = sequence.data
         final = tuple(old.to(new.dtype).index_copy(0, time.row_order, new) for old, new in zip(state, end, strict=True))
         return permute(output, time.inverse, time.tokens), final
 
-    def _call_module(self, inputs: Any, state: Carried) -> tuple[Any, Carried]:
+    def _call_module(self, inputs: Any, state: RecurrentState) -> tuple[Any, RecurrentState]:
         """Call torch's module, whose states have a first dimension for layers and are no tuple if there is one part."""
         parts = tuple(part[None] for part in state)
         if self._needs_float32(inputs):

@@ -25,7 +25,7 @@ _ATEN: Any = torch.ops.aten
 Gradients = tuple[Tensor | None, ...]
 
 
-def unrolled(mode: str, inputs: Tensor, weights: Sequence[Tensor], start: Tensor, running: list[int]) -> Tensor:
+def run_unrolled(mode: str, inputs: Tensor, weights: Sequence[Tensor], start: Tensor, running: list[int]) -> Tensor:
     """Return the hidden states (N, H) for time-major inputs (N, D).
 
     Args:

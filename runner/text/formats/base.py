@@ -19,7 +19,7 @@ STRINGS = pa.list_(pa.string())
 
 
 @dataclass(frozen=True)
-class Answers:
+class PassagePredictions:
     """The predictions of a model for the rows of a passage.
 
     Attributes:
@@ -67,7 +67,7 @@ class TextFormat(Protocol):
         """
         ...
 
-    def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
+    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
         """Return the passage's lines (L,) with the predictions added."""
         ...
 
@@ -79,24 +79,24 @@ class HasTextFormat(Protocol):
     def text_format(self) -> TextFormat: ...
 
 
-def spaced(text: str) -> list[str]:
+def split_text(text: str) -> list[str]:
     """Split a text at runs of U+0020, as readers of data sets do; other white space stays inside tokens."""
     return [token for token in text.split(" ") if token]
 
 
-def joined(values: pa.Array) -> pa.Array:
+def join_lists(values: pa.Array) -> pa.Array:
     """Join lists of strings (B,) with spaces; return plain strings (B,) unchanged."""
     return pc.binary_join(values, " ") if pa.types.is_list(values.type) else values
 
 
-def written(probability: pa.Array) -> pa.Array:
+def format_numbers(probability: pa.Array) -> pa.Array:
     """Format numbers, or lists of numbers, with 4 decimals."""
     if pa.types.is_list(probability.type):
-        return pa.ListArray.from_arrays(probability.offsets, written(probability.values))
+        return pa.ListArray.from_arrays(probability.offsets, format_numbers(probability.values))
     return pa.array([f"{number:.4f}" for number in probability.to_pylist()], pa.string())
 
 
-def put(lines: list[str], places: IntArray, texts: pa.Array) -> list[str]:
+def replace_lines(lines: list[str], places: IntArray, texts: pa.Array) -> list[str]:
     """Replace the lines at these places with `texts`, in place; return `lines`."""
     for place, text in zip(places.tolist(), texts.to_pylist(), strict=True):
         lines[place] = text

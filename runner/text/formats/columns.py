@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.text.formats.base import Answers, Parsed, put, written
+from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, replace_lines
 from runner.text.formats.reader import Passage
 
 Separator = Literal["tab", "space"]
@@ -71,17 +71,17 @@ class Columns:
         lists = {name: pa.ListArray.from_arrays(offsets, values) for name, values in flat.items()}
         return Parsed(pa.table(lists), places)
 
-    def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
+    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
         mark = MARKS[self.separator]
         new_columns = [answers.strings.flatten()]
         if answers.probability is not None:
-            new_columns.append(written(answers.probability).flatten())
+            new_columns.append(format_numbers(answers.probability).flatten())
         lines = pa.array(passage.lines, pa.string())
         all_lines = list(passage.lines)
         for place in np.flatnonzero(self._other(lines)):
             all_lines[place] += mark + mark.join("_" * len(new_columns))
         token_lines = lines.take(pa.array(parsed.places))
-        return put(all_lines, parsed.places, pc.binary_join_element_wise(token_lines, *new_columns, mark))
+        return replace_lines(all_lines, parsed.places, pc.binary_join_element_wise(token_lines, *new_columns, mark))
 
     def _without_token(self, lines: pa.Array) -> Mask:
         """Return a mask (L,) of comments and of lines with columns but without a token of the sentence."""

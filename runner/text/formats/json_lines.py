@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from runner.common.errors import HydromelError, did_you_mean
-from runner.text.formats.base import STRINGS, Answers, Parsed, spaced
+from runner.text.formats.base import STRINGS, Parsed, PassagePredictions, split_text
 from runner.text.formats.reader import Passage
 
 
@@ -46,7 +46,7 @@ class JsonLines:
         arrays = {name: _array(passage, places, values) for name, values in rows.items()}
         return Parsed(pa.table(arrays), np.array(places, dtype=np.int64))
 
-    def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
+    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
         """Return the original objects, each with the predictions appended as a field."""
         name = self.added or ("tags" if pa.types.is_list(answers.strings.type) else "label")
         added = {name: answers.strings.to_pylist()}
@@ -70,7 +70,7 @@ class JsonLines:
         text = fields[self.text_field]
         if not isinstance(text, str):
             raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
-        return spaced(text)
+        return split_text(text)
 
 
 def _object(passage: Passage, place: int) -> dict[str, Any]:

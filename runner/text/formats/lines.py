@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError
-from runner.text.formats.base import Answers, Parsed, joined, put, written
+from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, join_lists, replace_lines
 from runner.text.formats.reader import Passage
 
 
@@ -35,8 +35,8 @@ class Lines:
         tokens = pc.split_pattern_regex(lines.take(pa.array(places)), " +")  # only U+0020, as for data sets
         return Parsed(pa.table({"tokens": tokens}), places)
 
-    def write(self, passage: Passage, parsed: Parsed, answers: Answers) -> list[str]:
-        texts = joined(answers.strings)
+    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
+        texts = join_lists(answers.strings)
         if answers.probability is not None:
-            texts = pc.binary_join_element_wise(texts, joined(written(answers.probability)), "\t")
-        return put([""] * len(passage.lines), parsed.places, texts)
+            texts = pc.binary_join_element_wise(texts, join_lists(format_numbers(answers.probability)), "\t")
+        return replace_lines([""] * len(passage.lines), parsed.places, texts)

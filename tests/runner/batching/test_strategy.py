@@ -82,7 +82,7 @@ def test_micro_batches_hold_the_rows_of_the_update(layout, micro_batch, token_ta
             assert piece.target.rows.host_lengths.tolist() == lengths
         else:
             assert piece.target.tolist() == [500 + row for row in piece.index]
-        assert not piece.continues
+        assert not piece.carries_state
 
 
 @pytest.mark.parametrize(("width_multiple", "width"), [(1, 7), (4, 8), (8, 8), (16, 16)])

@@ -37,7 +37,7 @@ def read(batches, n_streams):
     """Return what each stream has read after all batches; check layout, targets and state on the way."""
     streams = [[] for _ in range(n_streams)]
     for batch in batches:
-        assert batch.continues
+        assert batch.carries_state
         assert len(batch.index) == n_streams
         packed, target = batch.features["word"].pack(), batch.target.pack()
         assert target.values.tolist() == (packed.values + 1000).tolist()

@@ -118,7 +118,7 @@ def test_a_plugin_stays_as_it_is_written() -> None:
     ("target", "plugins"),
     [
         ("runner.encoders.rnn.Gone", []),  # no class of that name any more
-        ("runner.embeddings.word.Word", []),  # registered, for another role
+        ("runner.embeddings.word.WordEmbedding", []),  # registered, for another role
         ("runner.experiment.job.run_job", []),
         ("my_plugin.Rnn", []),
         ("my_plugin.Rnn", ["my"]),

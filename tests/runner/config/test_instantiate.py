@@ -87,7 +87,7 @@ def test_a_value_that_the_constructor_refuses_is_told_with_its_key() -> None:
 
 def test_nodes_within_nodes_are_built_first_and_named_in_full() -> None:
     word = {
-        "_target_": "runner.embeddings.word.Word",
+        "_target_": "runner.embeddings.word.WordEmbedding",
         "feature": "words",
         "size": 4,
         "unk_rate": 0.0,
@@ -96,7 +96,7 @@ def test_nodes_within_nodes_are_built_first_and_named_in_full() -> None:
         "type_dropout": 0.0,
     }
     parts = {"words": word, "again": word | {"size": 3}}
-    concat = {"_target_": "runner.embeddings.concat.Joined", "parts": parts, "join": "concat", "dropout": 0.0}
+    concat = {"_target_": "runner.embeddings.concat.JoinedEmbedding", "parts": parts, "join": "concat", "dropout": 0.0}
     runtime = {"vocabs": {"words": Vocab(("<pad>", "<unk>"), unk=1)}}
     assert build(concat, "embedding", runtime).output_size == 7
     with pytest.raises(HydromelError, match=r"^embedding\.parts\.again\.size=0"):

@@ -16,7 +16,7 @@ from runner.components.run_components import build_batching
 from runner.config.instantiate import build
 from runner.embeddings import char
 from runner.embeddings.char import CharConv, CharRnn, describe_characters, line_of_cuts
-from runner.layers.convolution import Convolution, side_by_side
+from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.recurrent.recurrence import Recurrence
 from runner.model import build_model
 from runner.ragged.batch import Batch
@@ -108,9 +108,9 @@ def test_each_form_of_a_batch_is_composed_once(module: CharConv | CharRnn, monke
 
     def convolved(convolutions: list[Convolution], x: Ragged, before: None) -> Ragged:
         seen.append(x.rows.n_rows)
-        return side_by_side(convolutions, x, before)
+        return convolve_parallel(convolutions, x, before)
 
-    monkeypatch.setattr(char, "side_by_side", convolved)
+    monkeypatch.setattr(char, "convolve_parallel", convolved)
     layers = [one for one in module.modules() if isinstance(one, Recurrence)]
     hooks = [one.register_forward_pre_hook(lambda _, args: seen.append(args[0].rows.n_rows)) for one in layers]
     module({"chars": ids_of(TEXT)})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.embeddings.ngrams import Ngrams
+from runner.embeddings.ngrams import NgramEmbedding
 from runner.layers.ngrams import BASE, PRIME, SCATTER, ngram_buckets
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import PAD, UNK, Vocab
@@ -27,10 +27,10 @@ def ids(layout: str, values: Any = IDS) -> Ragged:
     return packed if layout == "packed" else wide.pad(fill=7)
 
 
-def ngrams(**changed: Any) -> Ngrams:
+def ngrams(**changed: Any) -> NgramEmbedding:
     torch.manual_seed(0)
     options: dict[str, Any] = {"feature": "words", "lengths": [1, 2, 3], "buckets": 50, "size": 3, "dropout": 0.0}
-    return Ngrams(vocabs=VOCABS, **options | changed).double()
+    return NgramEmbedding(vocabs=VOCABS, **options | changed).double()
 
 
 def slow_bucket(gram: list[int], buckets: int) -> int:
@@ -64,7 +64,7 @@ def test_buckets_are_filled_evenly_and_order_counts() -> None:
     assert ((found == swapped) == (pairs[:, 0] == pairs[:, 1])).double().mean() > 0.999
 
 
-def slow_sum(module: Ngrams, row: list[int]) -> Tensor:
+def slow_sum(module: NgramEmbedding, row: list[int]) -> Tensor:
     """Compute the vectors (length, D) by a loop over n-grams."""
     row = [1 if one >= VOCABS["words"].known else one for one in row]
     total = torch.zeros(len(row), module.output_size, dtype=torch.float64)

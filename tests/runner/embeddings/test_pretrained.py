@@ -14,8 +14,8 @@ from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
 from runner.components.run_components import optimizer_factory
 from runner.config.instantiate import build
-from runner.embeddings.pretrained import Vectors, describe_vectors, line_of
-from runner.embeddings.word import Word
+from runner.embeddings.pretrained import PretrainedEmbedding, describe_vectors, line_of
+from runner.embeddings.word import WordEmbedding
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
@@ -36,10 +36,10 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def vectors(file: Path, vocab: Vocab = WORDS, **changed: Any) -> Vectors:
+def vectors(file: Path, vocab: Vocab = WORDS, **changed: Any) -> PretrainedEmbedding:
     node = yaml.safe_load(CONFIG.read_text(encoding="utf-8")) | {"path": str(file), "data_dir": None} | changed
     module = build(node, "embedding", {"vocabs": {"words": vocab}})
-    assert isinstance(module, Vectors)
+    assert isinstance(module, PretrainedEmbedding)
     return module
 
 
@@ -77,7 +77,7 @@ def test_words_that_training_does_not_know_are_looked_up_or_unk(file: Path) -> N
     assert got[1].tolist() == FILE["new"]
     assert torch.equal(got[2], got[0])
     learned = looked_up(
-        Word(
+        WordEmbedding(
             vocabs={"words": EXTENDED},
             feature="words",
             size=3,
@@ -95,7 +95,7 @@ def test_words_that_training_does_not_know_are_looked_up_or_unk(file: Path) -> N
     assert not torch.equal(learned[3], learned[0])
 
 
-def after_updates(module: Vectors, updates: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+def after_updates(module: PretrainedEmbedding, updates: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
     """Return how far SGD moves the file's rows and the learned rows, with a gradient of one everywhere."""
     before = module.rows.detach().clone(), module.own.detach().clone()
     sgd = optimizer_factory(run_config("optimizer=sgd", "optimizer.lr=0.5", "optimizer.momentum=0.0"))

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from runner.embeddings.word import Word
-from runner.layers.dropout import numbered
+from runner.embeddings.word import WordEmbedding
+from runner.layers.dropout import number_dropout_layers
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 VOCAB = Vocab((PAD, UNK, EOS, *(f"w{i}" for i in range(60))), unk=1)
 
 
-def word(**changes: Any) -> Word:
+def word(**changes: Any) -> WordEmbedding:
     options: dict[str, Any] = {"size": 40, "init_range": None, "unk_rate": 0.0, "type_dropout": 0.0, "dropout": 0.0}
-    return Word(vocabs={"words": VOCAB}, feature="words", **{**options, **changes})
+    return WordEmbedding(vocabs={"words": VOCAB}, feature="words", **{**options, **changes})
 
 
 def ids(lists: list[list[int]]) -> dict[str, Ragged]:
@@ -74,7 +74,7 @@ def test_a_dropped_type_is_zero_wherever_it_stands_in_its_row(layout: str) -> No
 def test_with_a_seed_a_row_loses_the_same_types_in_any_company() -> None:
     torch.manual_seed(1)
     module = word(type_dropout=0.4).train()
-    numbered(module)
+    number_dropout_layers(module)
     rows = [[3, 4, 5, 3, 6, 7, 8, 9], [5, 3], [9, 8, 7, 3]]
     seeds = torch.tensor([11, 12, 13])
 

@@ -13,7 +13,7 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.components.run_components import build_batching
 from runner.data.load import arrange
-from runner.encoders.carried_state import detached, moved, select_state
+from runner.encoders.carried_state import detach_state, move_state, select_state
 from runner.interfaces import START
 from runner.ragged.batch import Batch
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
@@ -23,25 +23,25 @@ STATE: Any = (np.array([3, 1]), [torch.arange(4.0).view(2, 2).requires_grad_(), 
 
 
 def test_a_state_is_a_nest_whose_leaves_have_rows_first() -> None:
-    for function in (detached, lambda state: moved(state, torch.device("cpu"))):
+    for function in (detach_state, lambda state: move_state(state, torch.device("cpu"))):
         seen, (first, (second, nothing)) = function(STATE)
         assert seen.tolist() == [3, 1]
         assert torch.equal(first, STATE[1][0])
         assert second.shape == (2, 0)
         assert nothing is None
-    assert not detached(STATE)[1][0].requires_grad
+    assert not detach_state(STATE)[1][0].requires_grad
     seen, (first, (second, _)) = select_state(STATE, np.array([1, 0, 1]))
     assert seen.tolist() == [1, 3, 1]
     assert first.tolist() == [[2, 3], [0, 1], [2, 3]]
     assert second.shape == (3, 0)
-    assert detached(START) is START or detached(START) == START
+    assert detach_state(START) is START or detach_state(START) == START
     with pytest.raises(TypeError, match="got dict"):
-        detached({"hidden": torch.ones(1)})
+        detach_state({"hidden": torch.ones(1)})
 
 
 def test_a_checkpoint_holds_arrays_of_the_host_too(tmp_path: Path) -> None:
     path, model = tmp_path / "one.safetensors", nn.Linear(1, 1)
-    save_checkpoint(path, model, {"carried": detached(STATE)})
+    save_checkpoint(path, model, {"carried": detach_state(STATE)})
     seen, (first, (second, nothing)) = load_checkpoint(path, model)["carried"]
     assert isinstance(seen, np.ndarray)
     assert seen.dtype == np.int64

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
-from runner.encoders.carried_state import detached, select_state
+from runner.encoders.carried_state import detach_state, select_state
 from runner.interfaces import START, State
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, rows_of
@@ -129,7 +129,7 @@ def test_a_detached_state_has_the_same_numbers_and_no_history(name: str, changed
     module = encoder(name, changed)
     first, second = (row.requires_grad_() for row in texts((5, 4)))
     state = read(module, [first], START, "packed")[1]
-    for one in (state, detached(state)):
+    for one in (state, detach_state(state)):
         answer = read(module, [second], one, "packed")[0][0]
         total = weighted(answer)
         (into_the_past,) = torch.autograd.grad(total, first, allow_unused=True, materialize_grads=True)

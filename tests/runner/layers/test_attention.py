@@ -45,15 +45,15 @@ class Attention(nn.Module):
 REACHES: list[dict[str, Any]] = [{"causal": False}, {"causal": True}, {"causal": True, "memory": 2}]
 
 
-@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("window", REACHES)
 @pytest.mark.parametrize(("score", "rotary"), [("scaled_dot", False), ("scaled_dot", True), ("additive", False)])
 def test_attention_in_blocks_keeps_the_contract(
-    score: str, rotary: bool, reach: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    score: str, rotary: bool, window: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
-    layer = Attention(score, rotary=rotary, **reach)
+    layer = Attention(score, rotary=rotary, **window)
     check_contract(layer, 8 if rotary else 6, list(layer.parameters()))
-    assert len(AttentionWindow(rows_of(LENGTHS), reach["causal"], None, None, 0).blocks) == len(LENGTHS)
+    assert len(AttentionWindow(rows_of(LENGTHS), window["causal"], None, None, 0).blocks) == len(LENGTHS)
 
 
 def test_rows_draw_the_same_dropout_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,16 +66,16 @@ def test_rows_draw_the_same_dropout_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     assert not torch.allclose(layer.eval()(x).values, at_once)
 
 
-@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("window", REACHES)
 @pytest.mark.parametrize("score", SCORES)
-def test_attention_keeps_the_contract(score: str, reach: dict[str, Any]) -> None:
-    layer = Attention(score, **reach)
+def test_attention_keeps_the_contract(score: str, window: dict[str, Any]) -> None:
+    layer = Attention(score, **window)
     check_contract(layer, 6, list(layer.parameters()))
 
 
-@pytest.mark.parametrize("reach", REACHES)
-def test_rotary_attention_keeps_the_contract(reach: dict[str, Any]) -> None:
-    layer = Attention("scaled_dot", rotary=True, **reach)
+@pytest.mark.parametrize("window", REACHES)
+def test_rotary_attention_keeps_the_contract(window: dict[str, Any]) -> None:
+    layer = Attention("scaled_dot", rotary=True, **window)
     check_contract(layer, 8, list(layer.parameters()))
 
 
@@ -130,24 +130,24 @@ def by_definition(attention: Attention, row: Tensor) -> Tensor:
     return torch.stack(attended)
 
 
-@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("window", REACHES)
 @pytest.mark.parametrize("score", SCORES)
-def test_scores_are_what_their_names_say(score: str, reach: dict[str, Any]) -> None:
-    layer = Attention(score, **reach)
+def test_scores_are_what_their_names_say(score: str, window: dict[str, Any]) -> None:
+    layer = Attention(score, **window)
     with torch.no_grad():
         expected = torch.cat([by_definition(layer, row) for row in tokens().values.split(LENGTHS)])
         torch.testing.assert_close(layer(tokens()).values, expected)
 
 
-@pytest.mark.parametrize("reach", REACHES)
+@pytest.mark.parametrize("window", REACHES)
 @pytest.mark.parametrize("score", ["dot", "scaled_dot"])
-def test_rotary_attention_turns_queries_and_keys_by_their_positions(score: str, reach: dict[str, Any]) -> None:
-    layer = Attention(score, rotary=True, **reach)
+def test_rotary_attention_turns_queries_and_keys_by_their_positions(score: str, window: dict[str, Any]) -> None:
+    layer = Attention(score, rotary=True, **window)
     x = Ragged(torch.randn(sum(LENGTHS), 8, dtype=torch.float64), rows_of(LENGTHS), "packed")
     with torch.no_grad():
         expected = torch.cat([by_definition(layer, row) for row in x.values.split(LENGTHS)])
         torch.testing.assert_close(layer(x).values, expected)
-        plain = Attention(score, **reach)
+        plain = Attention(score, **window)
         plain.layer = SelfAttention(8, 2, score, False, 0.0).double()  # type: ignore[arg-type]
         plain.layer.load_state_dict(layer.layer.state_dict())
         assert not torch.allclose(plain(x).values, expected, atol=1e-4)

@@ -27,14 +27,14 @@ def test_the_latest_tokens_are_those_of_the_past_and_then_the_rows_own(count: in
         assert got[row][count - len(expected) :] == expected
 
 
-def visible_by_definition(reach: AttentionWindow, lengths: list[int], seen: list[int]) -> set[tuple[int, int, int]]:
+def visible_by_definition(window: AttentionWindow, lengths: list[int], seen: list[int]) -> set[tuple[int, int, int]]:
     """Return every (row, query, key) where a real token sees another, one by one."""
     found = set()
     for row, (length, before) in enumerate(zip(lengths, seen, strict=True)):
-        for t, key in product(range(length), range(reach.keys)):
-            query = reach.places + t
-            there = reach.places - min(before, reach.places) <= key <= query
-            if there and (reach.memory is None or query - key <= reach.memory):
+        for t, key in product(range(length), range(window.keys)):
+            query = window.places + t
+            there = window.places - min(before, window.places) <= key <= query
+            if there and (window.memory is None or query - key <= window.memory):
                 found.add((row, t, key))
     return found
 
@@ -46,17 +46,19 @@ def test_a_token_sees_itself_and_so_many_before_it(
     lengths: list[int], seen: list[int] | None, memory: int | None
 ) -> None:
     places = 0 if seen is None else min(max(seen), 4, memory or 4)
-    reach = AttentionWindow(rows_of(lengths), True, memory, None if seen is None else np.array(seen), places)
-    mask = reach.mask
-    shape = (3, 1, reach.rows.width, reach.keys)
+    window = AttentionWindow(rows_of(lengths), True, memory, None if seen is None else np.array(seen), places)
+    mask = window.mask
+    shape = (3, 1, window.rows.width, window.keys)
     shown = torch.ones(shape, dtype=torch.bool) if mask is None else mask.expand(shape)
     real = [(row, t, key) for row, _, t, key in shown.nonzero().tolist() if t < lengths[row]]
-    assert set(real) == visible_by_definition(reach, lengths, seen or [0, 0, 0])
+    assert set(real) == visible_by_definition(window, lengths, seen or [0, 0, 0])
     assert shown.any(dim=-1).all()  # padding too: a softmax over no keys is NaN
-    if reach.is_triangle:
-        triangle = torch.ones(reach.rows.width, reach.keys, dtype=torch.bool).tril()
+    if window.is_triangle:
+        triangle = torch.ones(window.rows.width, window.keys, dtype=torch.bool).tril()
         assert torch.equal(shown, triangle.expand(shape))
-    assert reach.kept == min(max(b + n for b, n in zip(reach.remembered, lengths, strict=True)), memory or 100)
+    assert window.next_places == min(
+        max(b + n for b, n in zip(window.past_lengths, lengths, strict=True)), memory or 100
+    )
 
 
 def test_a_step_over_rows_of_one_length_needs_no_mask() -> None:
@@ -82,17 +84,17 @@ def test_what_is_not_causal_sees_all_real_tokens_and_has_no_past() -> None:
 
 def test_masks_never_wait_for_the_device() -> None:
     with NoWaiting():
-        reach = AttentionWindow(rows_of([3, 0, 5]), True, 3, np.array([1, 0, 3]), 3)
-        assert reach.mask is not None
-        assert reach.latest.shape == (3 * reach.kept,)
+        window = AttentionWindow(rows_of([3, 0, 5]), True, 3, np.array([1, 0, 3]), 3)
+        assert window.mask is not None
+        assert window.next_keys.shape == (3 * window.next_places,)
 
 
 def test_blocks_hold_every_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
     with NoWaiting():
-        reach = AttentionWindow(rows_of([3, 0, 5, 3]), True, 2, None, 0)
-        assert [block.rows.host_lengths.tolist() for block, _ in reach.blocks] == [[0], [3, 3], [5]]
-        tokens = torch.cat([tokens for _, tokens in reach.blocks])
-    assert torch.equal(tokens.index_select(0, reach.unblocked), torch.arange(11))
-    assert all(block.memory == 2 and block.causal for block, _ in reach.blocks)
+        window = AttentionWindow(rows_of([3, 0, 5, 3]), True, 2, None, 0)
+        assert [block.rows.host_lengths.tolist() for block, _ in window.blocks] == [[0], [3, 3], [5]]
+        tokens = torch.cat([tokens for _, tokens in window.blocks])
+    assert torch.equal(tokens.index_select(0, window.block_inverse), torch.arange(11))
+    assert all(block.memory == 2 and block.causal for block, _ in window.blocks)
     assert AttentionWindow(rows_of([4, 4]), True, None, None, 0).blocks == []

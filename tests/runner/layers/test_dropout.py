@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from runner.layers.attention import SelfAttention
 from runner.layers.attention_window import AttentionWindow
-from runner.layers.dropout import Dropout, drawn, drop_values, numbered
+from runner.layers.dropout import Dropout, drop_values, number_dropout_layers, splitmix64
 from runner.layers.pooling import pooling
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, check_contract, rows_of
@@ -19,7 +19,7 @@ from tests.helpers.contract import NoWaiting, check_contract, rows_of
 MASK = 2**64 - 1
 
 
-def splitmix64(state: int) -> int:
+def mix_by_definition(state: int) -> int:
     """Return the next number of the paper's generator, in Python integers."""
     z = state
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & MASK
@@ -30,11 +30,11 @@ def splitmix64(state: int) -> int:
 def test_the_numbers_are_splitmix64s() -> None:
     """Compare with the numbers published with the reference code (seed 1234567), and with plain integers for others."""
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
-    got = drawn(torch.tensor(1234567), torch.arange(4))
+    got = splitmix64(torch.tensor(1234567), torch.arange(4))
     assert [int(number) & MASK for number in got] == published
     for seed in (0, -1, 2**63 - 1, -(2**63)):
-        expected = [splitmix64((seed + (place + 1) * 0x9E3779B97F4A7C15) & MASK) for place in range(50)]
-        assert [int(number) & MASK for number in drawn(torch.tensor(seed), torch.arange(50))] == expected
+        expected = [mix_by_definition((seed + (place + 1) * 0x9E3779B97F4A7C15) & MASK) for place in range(50)]
+        assert [int(number) & MASK for number in splitmix64(torch.tensor(seed), torch.arange(50))] == expected
 
 
 def dropped(p: float, lengths: list[int], size: int, number: int = 0, first_seed: int = 0) -> Tensor:
@@ -76,7 +76,7 @@ OTHERS: list[dict[str, int]] = [{"number": 1}, {"number": 2}, {"first_seed": 100
 def test_rows_of_the_same_seed_lose_the_same_and_layers_of_a_model_do_not() -> None:
     rows = rows_of([7, 7]).with_seeds(torch.tensor([3, 3]))
     model = nn.ModuleList([Dropout(0.5), nn.Linear(2, 2), nn.ModuleList([Dropout(0.5)])])
-    numbered(model)
+    number_dropout_layers(model)
     values = torch.ones(14, 9)
     first, second = (one(values, rows, "packed") for one in model.modules() if isinstance(one, Dropout))
     assert torch.equal(first[:7], first[7:])
@@ -86,8 +86,8 @@ def test_rows_of_the_same_seed_lose_the_same_and_layers_of_a_model_do_not() -> N
 
 def test_dropout_keeps_the_contract() -> None:
     layer = Dropout(0.4)
-    check_contract(layer.of, 6)
-    check_contract(lambda x: layer.of(x.map(lambda v: v.unflatten(-1, (2, 3)))).map(lambda v: v.flatten(-2)), 6)
+    check_contract(layer.apply_to, 6)
+    check_contract(lambda x: layer.apply_to(x.map(lambda v: v.unflatten(-1, (2, 3)))).map(lambda v: v.flatten(-2)), 6)
     check_contract(lambda x: layer(pooling("sum", 6)(x), x.rows.single, "packed"), 6)
 
 
@@ -153,6 +153,6 @@ def test_seeds_never_wait_for_the_device(layout: Any) -> None:
     x = Ragged(torch.randn(9, 6, requires_grad=True), rows, "packed")
     scores: tuple[Any, ...] = ("dot", "additive")
     attentions = [partial(attended, SelfAttention(6, 2, score, False, 0.5), causal=False) for score in scores]
-    for layer in (Dropout(0.5).of, *attentions):
+    for layer in (Dropout(0.5).apply_to, *attentions):
         with NoWaiting():
             layer(x if layout == "packed" else x.pad()).values.sum().backward()

@@ -26,7 +26,7 @@ def ragged(size: int, layout: Any, lengths: Any = LENGTHS) -> Ragged:
 
 def by_name(layer: Recurrence, x: Ragged, state: Any) -> dict[str, Tensor]:
     """Return each part, (N, H)."""
-    found = layer.exposed(x, state)
+    found = layer.gates_and_states(x, state)
     assert found.layout == "packed"
     assert found.values.shape[1] == len(layer.parts)
     return dict(zip(layer.parts, found.values.unbind(1), strict=True))
@@ -75,7 +75,9 @@ def test_exposed_parts_make_the_kernels_output(cell: Cell, reverse: bool, layout
 @pytest.mark.parametrize(("cell", "reverse"), [("gru", False), ("lstm", True)])
 def test_exposed_parts_keep_the_contract(cell: Cell, reverse: bool) -> None:
     layer = Recurrence(cell, 6, 4, reverse).double()
-    check_contract(lambda x: layer.exposed(x, None).map(lambda values: values.flatten(1)), 6, list(layer.parameters()))
+    check_contract(
+        lambda x: layer.gates_and_states(x, None).map(lambda values: values.flatten(1)), 6, list(layer.parameters())
+    )
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
@@ -98,7 +100,7 @@ def test_every_layer_of_a_stack_exposes_what_it_gave(cell: Cell, layout: Any) ->
     seen: list[float] = []
 
     def compare(layer: Any, args: Any, output: Any) -> None:
-        hidden = layer.exposed(*args).values[:, layer.parts.index("hidden")]
+        hidden = layer.gates_and_states(*args).values[:, layer.parts.index("hidden")]
         seen.append(float((hidden - output[0].pack().values).detach().abs().max()))
 
     for layer in stack.forwards:

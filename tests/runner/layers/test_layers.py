@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.interfaces import START
 from runner.layers import convolution
-from runner.layers.convolution import Convolution, round_up_size, side_by_side
+from runner.layers.convolution import Convolution, convolve_parallel, round_up_size
 from runner.layers.pooling import padded_extreme, pooling
 from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.profiling.kernels import KernelWatch
@@ -127,8 +127,8 @@ def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
             monkeypatch.setattr(convolution, "MAX_PRODUCT_SIZE", largest_product)
             for crowded in (0.0, 1.0):
                 monkeypatch.setattr(convolution, "DENSE_SHARE", crowded)
-                check_contract(lambda x: side_by_side(layers, x, None), 6, parameters)
-                together = side_by_side(layers, x, past).tokens()
+                check_contract(lambda x: convolve_parallel(layers, x, None), 6, parameters)
+                together = convolve_parallel(layers, x, past).tokens()
                 found.append((together, *torch.autograd.grad((together * weigh).sum(), asked)))
         apart = torch.cat([layer(x, past).tokens() for layer in layers], dim=1)
         found.append((apart, *torch.autograd.grad((apart * weigh).sum(), asked)))

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from runner.interfaces import START
 from runner.layers.recurrent.recurrence import Recurrence
-from runner.layers.staircase import Staircase, cuts, moved
+from runner.layers.staircase import Staircase, find_cuts, move_places
 from runner.profiling.kernels import KernelWatch
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import check_contract, rows_of
@@ -37,7 +37,7 @@ def test_cuts_are_the_cheapest_of_all(lengths: list[int], call: float) -> None:
     inner = range(1, len(ends) - 1)
     every = [(0, *some) for n in range(len(inner) + 1) for some in combinations(inner, n)]
     least = min(cost_of(one, ends, running, call) for one in every)
-    assert cost_of(tuple(cuts(ends, running, call)), ends, running, call) == pytest.approx(least)
+    assert cost_of(tuple(find_cuts(ends, running, call)), ends, running, call) == pytest.approx(least)
 
 
 @given(LENGTHS, st.sampled_from(CALLS))
@@ -73,9 +73,9 @@ def test_moving_and_its_gradient() -> None:
     source, target = torch.tensor([2, 0, 3]), torch.tensor([4, 1, 0])
     expected = torch.zeros(6, 2, dtype=torch.float64)
     expected[target] = values.detach()[source]
-    assert torch.equal(moved(values, source, target, 6), expected)
+    assert torch.equal(move_places(values, source, target, 6), expected)
     for one in ((source, target, 6), (source, None, 3), (None, torch.tensor([4, 1, 0, 5]), 6)):
-        assert torch.autograd.gradcheck(lambda x, one=one: moved(x, *one), values)
+        assert torch.autograd.gradcheck(lambda x, one=one: move_places(x, *one), values)
 
 
 @pytest.mark.parametrize("call", CALLS[:-1])

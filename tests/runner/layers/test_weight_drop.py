@@ -134,7 +134,7 @@ def test_every_layer_of_a_stack_drops_weights_of_its_own() -> None:
 def test_cudnn_need_not_say_that_it_copies_dropped_weights() -> None:
     said = "RNN module weights are not part of single contiguous chunk of memory. This means they need to be compacted"
     drop = WeightDrop(0.5)
-    with drop.of(nn.LSTM(2, 3)):
+    with drop.apply_to(nn.LSTM(2, 3)):
         warnings.warn(said, stacklevel=1)
         with pytest.raises(UserWarning, match="something else"):
             warnings.warn("something else", stacklevel=1)

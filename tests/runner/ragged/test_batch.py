@@ -101,7 +101,7 @@ def test_rows_to_be_stepped_keep_their_seeds_and_stay_shared() -> None:
     batch = split(per_token=True).with_seeds(torch.arange(4)).step_by_step()
     moved = batch.to(torch.device("meta"))
     for one in (batch, batch.pad(), moved):
-        assert one.rows.stepped
+        assert one.rows.stepwise
         assert one.rows.seeds is not None
         assert one.features["words"].rows is one.features["pos"].rows
-    assert not split(per_token=True).rows.stepped
+    assert not split(per_token=True).rows.stepwise

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import Rows, choose
+from runner.ragged.rows import Rows, select_rows
 
 CPU = torch.device("cpu")
 Lists = list[list[float]]
@@ -122,7 +122,7 @@ def test_shapes_that_do_not_fit_their_rows_are_refused() -> None:
 
 
 def test_choose_keeps_the_width() -> None:
-    rows, tokens = choose(Rows(np.array([1, 3, 2]), CPU), np.array([2, 0]), width=8)
+    rows, tokens = select_rows(Rows(np.array([1, 3, 2]), CPU), np.array([2, 0]), width=8)
     assert tokens.tolist() == [4, 5, 0]
     assert rows.width == 8
     assert rows.max_len == 2

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from runner.common.errors import HydromelError
 from runner.data.numericalize import columns_of
 from runner.inference.generation.text import Text
-from runner.text.bpe import BYTES, SPACE, all_pieces, characters_of, learn_merges, pieces_of, spelt
+from runner.text.bpe import BYTES, SPACE, all_pieces, characters_of, decode_pieces, learn_merges, pieces_of
 from runner.text.features import Bpe
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 
@@ -86,16 +86,16 @@ def test_there_and_back(words: list[str]) -> None:
     assert counts.sum() == len(pieces)
     known = set(all_pieces(merges))
     assert set(pieces.to_pylist()) <= known
-    assert "".join(spelt(pieces.to_pylist())) == "".join(f" {word}" for word in words)
+    assert "".join(decode_pieces(pieces.to_pylist())) == "".join(f" {word}" for word in words)
     assert sum(map(characters_of, pieces.to_pylist())) == sum(len(word) + 1 for word in words)
     assert sum(piece.count(SPACE) for piece in pieces.to_pylist()) == len(words)
 
 
 def test_bytes_that_are_no_utf8_are_shown_as_such() -> None:
     first, second, third = (LETTER[byte] for byte in "戦".encode())
-    assert list(spelt([first, second, third])) == ["", "", "戦"]
-    assert "".join(spelt([first, "a"])) == "�a"
-    assert "".join(spelt([first])) == "�"
+    assert list(decode_pieces([first, second, third])) == ["", "", "戦"]
+    assert "".join(decode_pieces([first, "a"])) == "�a"
+    assert "".join(decode_pieces([first])) == "�"
 
 
 def test_nothing_is_merged_into_what_means_something_else() -> None:
@@ -134,8 +134,8 @@ def test_a_feature_learns_from_train_and_knows_every_byte() -> None:
         0,
     ]
     assert 1 not in ids.values.tolist()
-    assert "".join(spelt(vocab.decode(ids.values.numpy()))) == " slow 新 low"
-    assert Vocab.of_plain(vocab.as_plain()) == vocab
+    assert "".join(decode_pieces(vocab.decode(ids.values.numpy()))) == " slow 新 low"
+    assert Vocab.from_plain(vocab.to_plain()) == vocab
 
 
 def test_generated_pieces_are_written_as_words(merges: tuple[str, ...]) -> None:

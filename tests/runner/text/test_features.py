@@ -79,11 +79,11 @@ def test_every_form_has_an_id_and_only_frequent_characters_are_learned() -> None
     assert set(vocab.tokens) == {PAD, UNK, EOS, "ab", "abc", "x"}
     assert vocab.alphabet == "ab"  # of distinct forms: c and x occur once
     assert characters.extend
-    grown = vocab.extended([characters.strings(table(["new", "ab"]))])
+    grown = vocab.extend([characters.strings(table(["new", "ab"]))])
     assert (grown.tokens[:-1], grown.tokens[-1], grown.extra) == (vocab.tokens, "new", 1)
-    assert grown.extended([pa.array(["newer"])]).extra == 2
+    assert grown.extend([pa.array(["newer"])]).extra == 2
     assert grown.alphabet == "ab"
-    assert type(grown).of_plain(grown.as_plain()) == grown
+    assert type(grown).from_plain(grown.to_plain()) == grown
 
 
 def slow_spelling(form: str, alphabet: str, limit: int) -> list[int]:

@@ -51,7 +51,7 @@ def test_labels_have_no_special_strings_and_know_what_they_lack() -> None:
     labels = Vocab.labels(pa.array(["pos", "neg", "pos"]))
     assert labels.tokens == ("neg", "pos")
     assert labels.counts == (1, 2)
-    assert Vocab.of_plain(labels.as_plain()) == labels
+    assert Vocab.from_plain(labels.to_plain()) == labels
     assert labels.encode(pa.array(["pos", "new", "neg"])).tolist() == [1, -1, 0]
     assert labels.decode([1, 0]) == ["pos", "neg"]
     assert labels.ids == {"neg": 0, "pos": 1}
@@ -72,7 +72,7 @@ def test_a_frozen_vocabulary() -> None:
 def test_an_extended_vocabulary_knows_every_string_and_has_learned_the_same(train: list[str], other: list[str]) -> None:
     texts = [pa.array(words, pa.string()) for words in (train, other)]
     vocab = Vocab.words(texts[0], 2, None)
-    extended = vocab.extended(texts)
+    extended = vocab.extend(texts)
     assert extended.tokens == (*vocab.tokens, *sorted({*train, *other} - {*vocab.tokens}))
     assert (extended.known, extended.unk) == (len(vocab), 1)
     assert extended.decode(extended.encode(texts[1])) == other

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from runner.batching.shuffled import Shuffled
 from runner.batching.strategy import Batching
 from runner.common.errors import HydromelError
-from runner.embeddings.ngrams import Ngrams
+from runner.embeddings.ngrams import NgramEmbedding
 from runner.encoders.bow import Bow
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import PAD, UNK, Vocab
@@ -85,7 +85,9 @@ def test_rows_of_ngrams_are_those_of_the_embedding() -> None:
     vocab = Vocab((PAD, UNK, *"abcdefg"), unk=1)
     ids = Ragged(torch.tensor([2, 3, 2, 4, 2, 3, 2, 3, 5]), rows_of([4, 0, 1, 4]), "packed")
     vocabs = {"words": vocab, "target": Vocab(("x", "y", "z"), None)}
-    module = Ngrams(vocabs=vocabs, feature="words", lengths=[1, 2], buckets=BUCKETS, size=None, dropout=0.0).double()
+    module = NgramEmbedding(
+        vocabs=vocabs, feature="words", lengths=[1, 2], buckets=BUCKETS, size=None, dropout=0.0
+    ).double()
     with torch.no_grad():
         module.table.weight[1:].normal_()
     pool = Bow(input_size=3, causal=False, pool="sqrt", hidden=[], dropout=0.0)

@@ -15,7 +15,7 @@ from runner.common.errors import HydromelError
 from runner.embeddings.vector_files import index
 from runner.embeddings.vector_files import text as vector_text
 from runner.embeddings.vector_files.load import VectorFile, find_vectors, fingerprint
-from runner.embeddings.vector_files.table import Found
+from runner.embeddings.vector_files.table import FoundVectors
 from tests.helpers.published import DATA
 
 ROWS = {"the": [0.5, -1.25, 3.0], "Ann": [1e-3, 2.0, -0.0625], "ann": [9.0, 8.0, 7.0], "é": [-1.0, 0.0, 1.0]}
@@ -46,12 +46,12 @@ FILES = {
 }
 
 
-def found_in(path: Path, content: bytes, *words: str, lowercase: bool = False) -> Found:
+def found_in(path: Path, content: bytes, *words: str, lowercase: bool = False) -> FoundVectors:
     path.write_bytes(content)
     return find_vectors(path, words, lowercase)
 
 
-def vector(found: Found, place: int) -> list[float] | None:
+def vector(found: FoundVectors, place: int) -> list[float] | None:
     row = found.row_of_word[place]
     return None if row < 0 else found.table[row].tolist()
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from runner.common.errors import HydromelError
-from runner.embeddings.ngrams import Ngrams
+from runner.embeddings.ngrams import NgramEmbedding
 from runner.inference.evaluation import lines as module
 from runner.inference.evaluation.lines import LineScorer
 from runner.inference.evaluation.tally import Tally
@@ -98,7 +98,7 @@ def test_models_that_cannot_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(HydromelError, match=r"run: its encoder \(\w+\) carries no state"):
         scorer.score(["a b c", "a b c a"])
     run = trained("none")
-    run.model.embedding = Ngrams(
+    run.model.embedding = NgramEmbedding(
         vocabs=run.vocabs, feature="words", lengths=[1, 2], buckets=9, size=5, dropout=0.0
     ).double()
     with pytest.raises(HydromelError, match="at most 4 tokens"):

@@ -15,7 +15,7 @@ from torch import Tensor
 from runner.layers.crf import likelihood as crf_sums
 from runner.layers.crf import scaled_domain
 from runner.layers.crf import viterbi as crf_decode
-from runner.layers.crf.chain import Allowed, Chain, path_scores
+from runner.layers.crf.chain import AllowedTransitions, Chain, path_scores
 from runner.layers.crf.crf import Constrain, Crf
 from runner.layers.crf.likelihood import log_partition, negative_log_likelihood, token_marginals
 from runner.layers.crf.log_domain import LogSums
@@ -32,7 +32,7 @@ N_TAGS = 3
 def domain(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Force sums in the probability domain or in the log domain."""
     of = {"scaled": ScaledSums.of, "exact": LogSums.of}[request.param]
-    monkeypatch.setattr(crf_sums, "sums", lambda scores, chain, rows, both: of(scores, chain, rows, both))
+    monkeypatch.setattr(crf_sums, "path_sums", lambda scores, chain, rows, both: of(scores, chain, rows, both))
     return str(request.param)
 
 
@@ -57,11 +57,11 @@ def random_chain(seed: int = 0, n_tags: int = N_TAGS, forbid: bool = False) -> C
     return like_iob(n_tags).restrict(chain) if forbid else chain
 
 
-def like_iob(n_tags: int) -> Allowed:
+def like_iob(n_tags: int) -> AllowedTransitions:
     """The last tag may not start a row and follows only itself and the tag before it; the second may not end a row."""
     tag = torch.arange(n_tags)
     follow = (tag != n_tags - 1) | (tag[:, None] >= n_tags - 2)
-    return Allowed(tag != n_tags - 1, follow, tag != 1)
+    return AllowedTransitions(tag != n_tags - 1, follow, tag != 1)
 
 
 def random_crf(constrain: Constrain = "none", n_tags: int = N_TAGS) -> Crf:
@@ -276,7 +276,7 @@ def test_rows_without_tokens_cost_nothing() -> None:
 
 
 def test_one_tag_is_certain() -> None:
-    crf = Crf(1, Allowed.everything(1), "none")
+    crf = Crf(1, AllowedTransitions.allow_all(1), "none")
     scores = Ragged(random_scores((2, 3), 1), rows_of((2, 3)), "packed")
     loss = crf.negative_log_likelihood(scores, torch.zeros(5, dtype=torch.int64))
     torch.testing.assert_close(loss, torch.zeros(2, dtype=torch.float64))
@@ -366,7 +366,7 @@ def test_large_products_are_made_by_torch(monkeypatch: pytest.MonkeyPatch, both:
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     """Use the log domain, as on a GPU, where no value is read by the host."""
-    monkeypatch.setattr(crf_sums, "sums", LogSums.of)
+    monkeypatch.setattr(crf_sums, "path_sums", LogSums.of)
     crf, packed = random_crf("both"), Ragged(random_scores(), rows_of(ROWS), "packed")
     x = packed if layout == "packed" else packed.pad()
     x = x.with_values(x.values.requires_grad_())

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from runner.interfaces import START
 from runner.layers.recurrent.recurrence import Recurrence
-from runner.layers.recurrent.unrolled import unrolled
+from runner.layers.recurrent.unrolled import run_unrolled
 from runner.layers.staircase import Staircase
 from runner.profiling.kernels import KernelWatch
 from runner.ragged.ragged import Ragged
@@ -35,7 +35,7 @@ def case(cell: str, lengths: list[int], dtype: torch.dtype) -> tuple[nn.RNNBase,
 @pytest.mark.parametrize("cell", MODULES)
 def test_outputs_and_all_gradients_are_torchs(cell: str, lengths: list[int], dtype: torch.dtype) -> None:
     module, inputs, begin, running = case(cell, lengths, dtype)
-    hidden = unrolled(module.mode, inputs, list(module.parameters()), begin, running)
+    hidden = run_unrolled(module.mode, inputs, list(module.parameters()), begin, running)
     sequence, _ = module(PackedSequence(inputs, torch.tensor(running)), begin[None])
     asked = [inputs, begin, *module.parameters()]
     weigh = torch.linspace(-1, 2, hidden.numel(), dtype=dtype).view_as(hidden)
@@ -51,7 +51,7 @@ def test_gradients_are_those_of_small_changes(cell: str) -> None:
     module, inputs, begin, running = case(cell, [4, 2, 1], torch.float64)
 
     def hidden(inputs: Tensor, begin: Tensor, *weights: Tensor) -> Tensor:
-        return unrolled(module.mode, inputs, weights, begin, running)
+        return run_unrolled(module.mode, inputs, weights, begin, running)
 
     assert torch.autograd.gradcheck(hidden, (inputs, begin, *module.parameters()))
 
@@ -59,7 +59,7 @@ def test_gradients_are_those_of_small_changes(cell: str) -> None:
 @pytest.mark.parametrize("cell", MODULES)
 def test_a_gradient_can_be_taken_twice_but_has_none_itself(cell: str) -> None:
     module, inputs, begin, running = case(cell, [4, 2, 1], torch.float64)
-    hidden = unrolled(module.mode, inputs, list(module.parameters()), begin, running)
+    hidden = run_unrolled(module.mode, inputs, list(module.parameters()), begin, running)
     asked = [inputs, begin, *module.parameters()]
     first, second = (torch.autograd.grad(hidden.sum(), asked, retain_graph=True) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
@@ -73,7 +73,7 @@ def test_inputs_that_are_not_learned_get_no_gradient_and_weights_the_same(cell: 
     module, inputs, begin, running = case(cell, [4, 2, 1], torch.float64)
     weights = list(module.parameters())
     learned, frozen = (
-        torch.autograd.grad(unrolled(module.mode, one, weights, begin.detach(), running).sum(), weights)
+        torch.autograd.grad(run_unrolled(module.mode, one, weights, begin.detach(), running).sum(), weights)
         for one in (inputs, inputs.detach())
     )
     assert all(torch.equal(one, other) for one, other in zip(learned, frozen, strict=True))

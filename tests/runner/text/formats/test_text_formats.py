@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from runner.common.errors import HydromelError
-from runner.text.formats.base import Answers, TextFormat
+from runner.text.formats.base import PassagePredictions, TextFormat
 from runner.text.formats.columns import Columns
 from runner.text.formats.json_lines import JsonLines
 from runner.text.formats.lines import Lines
@@ -27,7 +27,7 @@ def answered(wanted: TextFormat, text: str, *columns: str, probable: bool = Fals
     number = pa.array([0.25] * len(rows) if label else [[0.25] * len(row) for row in rows])
     if not len(rows) and not label:
         strings, number = (pa.array([], pa.list_(kind)) for kind in (pa.string(), pa.float32()))
-    return wanted.write(passage(text), parsed, Answers(strings, number if probable else None))
+    return wanted.write(passage(text), parsed, PassagePredictions(strings, number if probable else None))
 
 
 def test_lines() -> None:
