@@ -70,7 +70,7 @@ def made_peer(make: MakePeer, work: str, data: str, *more: str) -> tuple[Ours, A
     assert trained_numbers(peer) == parameter_count(ours.model), "another number of parameters"
     apart = apart_from(peer, ours)
     assert apart < SAME_LOSS or getattr(peer, "width", None), f"another model: losses are {apart:.1e} apart"
-    rates = (one.rates["rows"] for one in ours.model.modules() if isinstance(one, PretrainedEmbedding))
+    rates = (one.learning_rate_factors["rows"] for one in ours.model.modules() if isinstance(one, PretrainedEmbedding))
     return ours, peer, optimizer_of(peer, ours.config["optimizer"]["lr"], next(rates))
 
 

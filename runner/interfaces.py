@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,78 @@ class Encoder(Protocol):
     per_token: bool
 
     def __call__(self, x: Ragged, state: State) -> tuple[Ragged, State]: ...
+
+
+@dataclass(frozen=True)
+class Description:
+    """A report of one part of a model about the data set.
+
+    Attributes:
+        kind: key of `vocab` in `result.json`; parts of the same kind share a list there.
+        entry: the part's entry in that list, JSON values by name.
+        line: a line for the console, or None.
+    """
+
+    kind: str
+    entry: Mapping[str, object]
+    line: str | None
+
+
+# The abilities below are optional. Any `torch.nn.Module` within a model may have them; the runner asks for the ability,
+# never for the class.
+
+
+@runtime_checkable
+class HasDescription(Protocol):
+    """A module that reports on the data set, before training to the console and after it to `result.json`."""
+
+    def describe(self, splits: Mapping[str, Batch]) -> Description:
+        """Return the report, for the splits by name (`train`, `valid`, `test`)."""
+        ...
+
+
+@runtime_checkable
+class HasCounters(Protocol):
+    """A module that counts its work, such as the characters that it read."""
+
+    def counters(self) -> Mapping[str, Mapping[str, int]]:
+        """Return the counts of all forward passes so far by name, in groups.
+
+        Asked between segments of training; counts must lie on the host. The groups of all modules are added up. What
+        training adds is the section of the group's name in `result.json` (`characters`), or is in its section
+        `counters`.
+        """
+        ...
+
+
+@runtime_checkable
+class HasRandomness(Protocol):
+    """A module whose own forward pass may draw random numbers in training: dropout of any kind."""
+
+    @property
+    def has_randomness(self) -> bool:
+        """False if it draws none as configured, such as dropout with probability 0."""
+        ...
+
+
+@runtime_checkable
+class HasStatistics(Protocol):
+    """A module whose forward pass in training updates buffers, such as the running means of batch normalisation."""
+
+    def statistics(self) -> Sequence[Tensor]:
+        """Return these buffers. The check of memory before training restores them."""
+        ...
+
+
+@runtime_checkable
+class HasLearningRates(Protocol):
+    """A module with parameters that learn at a rate of their own.
+
+    Attributes:
+        learning_rate_factors: name of a parameter of this module -> its rate as a multiple of the optimiser's.
+    """
+
+    learning_rate_factors: Mapping[str, float]
 
 
 class Head(Protocol):

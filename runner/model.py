@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from runner.components.model_parts import ModelParts
-from runner.interfaces import State
+from runner.interfaces import Description, HasCounters, HasDescription, HasRandomness, State
 from runner.layers.dropout import number_dropout_layers
 from runner.ragged.batch import Batch
 from runner.text.vocab import Vocab
+
+_TORCH_DROPOUT = nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout | nn.FeatureAlphaDropout
 
 
 class Model(nn.Module):
@@ -43,6 +45,35 @@ def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
     head = parts.task.head(encoder, vocabs, embedding)
     assert isinstance(head, nn.Module)
     return Model(embedding, encoder, head)
+
+
+def descriptions(model: nn.Module, splits: Mapping[str, Batch]) -> list[Description]:
+    """Return the reports of all parts of the model on the data set, in the order of the model."""
+    return [module.describe(splits) for module in model.modules() if isinstance(module, HasDescription)]
+
+
+def counters(model: nn.Module) -> dict[str, dict[str, int]]:
+    """Return the counts of all forward passes so far, by group and name, added up over the model's parts."""
+    total: dict[str, dict[str, int]] = {}
+    for module in model.modules():
+        if isinstance(module, HasCounters):
+            for group, counts in module.counters().items():
+                sums = total.setdefault(group, {})
+                sums.update({name: sums.get(name, 0) + count for name, count in counts.items()})
+    return total
+
+
+def has_randomness(model: nn.Module) -> bool:
+    """Return True if some part of the model draws random numbers in training, so that equal updates can differ."""
+    return any(_draws(module) for module in model.modules())
+
+
+def _draws(module: nn.Module) -> bool:
+    if isinstance(module, HasRandomness):
+        return module.has_randomness
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):  # torch's own layers cannot say it themselves
+        return module.dropout > 0
+    return isinstance(module, _TORCH_DROPOUT) and module.p > 0
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -46,19 +46,22 @@ LAYERS = {
     "runner.layers.recurrent": f"{TENSORS} runner.layers runner.profiling.kernels",
     "runner.layers.crf": TENSORS,
     "runner.embeddings.vector_files": "runner.common",
-    "runner.embeddings": f"{TENSORS} {WORDS} runner.layers runner.layers.recurrent runner.embeddings.vector_files",
+    "runner.embeddings": (
+        f"{TENSORS} {WORDS} runner.interfaces runner.ragged.batch runner.layers runner.layers.recurrent "
+        "runner.embeddings.vector_files"
+    ),
     "runner.encoders": f"{TENSORS} runner.interfaces runner.layers runner.layers.recurrent",
     "runner.model": f"{CORE} runner.components runner.layers",
     "runner.training": (
-        f"{CORE} runner.config runner.profiling runner.tracking runner.batching runner.layers runner.embeddings "
-        "runner.encoders runner.model"
+        f"{CORE} runner.config runner.profiling runner.tracking runner.batching runner.layers runner.encoders "
+        "runner.model"
     ),
     "runner.advisor": f"{MODEL} runner.profiling runner.tracking runner.layers",
     "runner.inference": f"{MODEL} runner.text.formats",
     "runner.inference.generation": f"{MODEL} runner.layers runner.encoders runner.inference",
     "runner.inference.evaluation": f"{MODEL} runner.embeddings runner.inference runner.inference.generation",
     "runner.inference.inspection": f"{MODEL} runner.layers.recurrent runner.inference runner.inference.generation",
-    "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.embeddings runner.advisor runner.inference",
+    "runner.experiment": f"{MODEL} runner.profiling runner.tracking runner.advisor runner.inference",
     "runner.sweeps": "runner.common runner.config",
     "runner.sweeps.search": "runner.common runner.config runner.tracking runner.components runner.sweeps",
     "runner.audit.tracing": "runner.common runner.compat runner.interfaces runner.ragged runner.layers",

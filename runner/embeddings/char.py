@@ -9,7 +9,7 @@ different masks.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from runner.common.errors import HydromelError, no_feature
 from runner.common.types import Fraction, NonNegativeInt, PositiveInt
-from runner.embeddings.concat import Splits
+from runner.interfaces import Description
 from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.dropout import Dropout
 from runner.layers.highway import Highway
 from runner.layers.pooling import first_pool, last_pool, max_pool
 from runner.layers.recurrent.recurrence import Cell, Recurrence
+from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import copy_to_device, select_spans
 from runner.text.characters import FIRST, Spelling, spell
@@ -87,40 +88,28 @@ class CharacterTable(nn.Module):
         self.composed["padded"] += characters.padded_tokens
         return characters, copy_to_device(form_of_token, vectors.device)
 
-    def describe(self, splits: Splits) -> dict[str, Any]:
-        """Return this embedding's entry in `result.json`."""
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return the number of characters composed so far (`runner.interfaces.HasCounters`)."""
+        return {"characters": {**self.composed}}
+
+    def describe(self, splits: Mapping[str, Batch]) -> Description:
+        """Return the number of truncated forms (`runner.interfaces.HasDescription`)."""
         cut = self.spelling.cut
-        return {
+        cut_forms = int(cut.sum())
+        cut_tokens = {name: int(cut[split.features[self.feature].on_host()].sum()) for name, split in splits.items()}
+        entry = {
             "feature": self.feature,
             "characters": len(self.alphabet),
             "max_characters": self.max_characters,
-            "cut_forms": int(cut.sum()),
-            "cut_tokens": {
-                name: int(cut[split.features[self.feature].on_host()].sum()) for name, split in splits.items()
-            },
+            "cut_forms": cut_forms,
+            "cut_tokens": cut_tokens,
         }
-
-
-def describe_characters(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
-    """Return the entries of `result.json` for all character embeddings in the model."""
-    return [module.describe(splits) for module in model.modules() if isinstance(module, CharacterTable)]
-
-
-def composed_characters(model: nn.Module) -> dict[str, int]:
-    """Return the real and padded characters that the model has composed so far; {} without character embeddings."""
-    counts = [module.composed for module in model.modules() if isinstance(module, CharacterTable)]
-    return {key: sum(count[key] for count in counts) for key in counts[0]} if counts else {}
-
-
-def line_of_cuts(described: Mapping[str, Any]) -> str | None:
-    """Return the console line about truncated words, or None if there are none."""
-    if not described["cut_forms"]:
-        return None
-    cut = ", ".join(f"{split} {tokens:,}" for split, tokens in described["cut_tokens"].items())
-    return (
-        f"{described['cut_forms']:,} forms of features.{described['feature']} are longer than "
-        f"max_characters={described['max_characters']} and are truncated; affected tokens: {cut}"
-    )
+        affected = ", ".join(f"{split} {tokens:,}" for split, tokens in cut_tokens.items())
+        line = (
+            f"{cut_forms:,} forms of features.{self.feature} are longer than max_characters={self.max_characters} "
+            f"and are truncated; affected tokens: {affected}"
+        )
+        return Description("characters", entry, line if cut_forms else None)
 
 
 class CharConv(nn.Module):

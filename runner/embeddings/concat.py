@@ -21,16 +21,6 @@ class Embedding(Protocol):
     def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
 
 
-class Split(Protocol):
-    """A split as ids of each feature."""
-
-    @property
-    def features(self) -> Mapping[str, Ragged]: ...
-
-
-Splits = Mapping[str, Split]
-
-
 class JoinedEmbedding(nn.Module):
     """An embedding that concatenates or sums the vectors of its parts.
 

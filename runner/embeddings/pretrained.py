@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, no_feature
 from runner.common.types import Fraction, NonNegativeFloat
-from runner.embeddings.concat import Splits
 from runner.embeddings.unk_dropout import UnkDropout
 from runner.embeddings.vector_files.load import VectorFile, find_vectors, fingerprint
 from runner.embeddings.vector_files.table import FoundVectors, Table
+from runner.interfaces import Description
 from runner.layers.dropout import Dropout
+from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 
@@ -93,7 +94,7 @@ class PretrainedEmbedding(nn.Module):
             self.rows: Tensor = nn.Parameter(rows)
         else:
             self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
-        self.rates = {"rows": rate} if rate else {}  # see `optimizers.parameters_by_rate`
+        self.learning_rate_factors = {"rows": rate} if rate else {}  # `runner.interfaces.HasLearningRates`
         self.output_size, self.at_start = rows.shape[1], (len(vocab), len(rows))
         self.unk_dropout = UnkDropout(vocab, unk_rate)
         self.dropout = Dropout(dropout)
@@ -137,33 +138,27 @@ class PretrainedEmbedding(nn.Module):
             rows = torch.cat([rows, added.to(rows.device)])
         self.place, self.rows = place, nn.Parameter(rows) if isinstance(self.rows, nn.Parameter) else rows
 
-    def describe(self, splits: Splits) -> dict[str, Any]:
-        """Return this embedding's entry in `result.json`; synchronises with the device."""
+    def describe(self, splits: Mapping[str, Batch]) -> Description:
+        """Return the coverage of the file (`runner.interfaces.HasDescription`); synchronises with the device."""
         covered = (self.place >= self.n_own)[:, 0].cpu()
-        return {
+        covered_words = int(covered.sum())
+        coverage = {name: _share(covered, split.features[self.feature]) for name, split in splits.items()}
+        entry = {
             "path": str(self.path),
             **self.file,
             "size": self.output_size,
             "rows": len(self.rows),
             "asked_words": self.asked,
-            "covered_words": int(covered.sum()),
+            "covered_words": covered_words,
             "composed_words": self.composed,
-            "coverage": {name: _share(covered, split.features[self.feature]) for name, split in splits.items()},
+            "coverage": coverage,
         }
-
-
-def describe_vectors(model: nn.Module, splits: Splits) -> list[dict[str, Any]]:
-    """Return the entries of `result.json` for all vector files in the model."""
-    return [module.describe(splits) for module in model.modules() if isinstance(module, PretrainedEmbedding)]
-
-
-def line_of(described: Mapping[str, Any]) -> str:
-    """Return the console line about a vector file."""
-    shares = ", ".join(f"{split} {100 * share:.1f} %" for split, share in described["coverage"].items())
-    return (
-        f"{described['path']} ({described['format']}, {described['words']:,} vectors of size {described['size']}): "
-        f"{described['covered_words']:,} of {described['asked_words']:,} words found; covered tokens: {shares}"
-    )
+        shares = ", ".join(f"{split} {100 * share:.1f} %" for split, share in coverage.items())
+        line = (
+            f"{self.path} ({self.file['format']}, {self.file['words']:,} vectors of size {self.output_size}): "
+            f"{covered_words:,} of {self.asked:,} words found; covered tokens: {shares}"
+        )
+        return Description("vectors", entry, line)
 
 
 def _places(vocab: Vocab, found: FoundVectors) -> tuple[IntArray, int]:

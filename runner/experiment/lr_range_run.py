@@ -48,7 +48,7 @@ def stepper(t: Training) -> Callable[[float], float]:
 
     def step(rate: float) -> float:
         for group in t.optimizer.param_groups:
-            group["initial_lr"] = rate * group["rate"]
+            group["initial_lr"] = rate * group["learning_rate_factor"]
         rows, losses = next(updates), list[float]()
         try:
             while not losses:  # where memory runs out the update is made again, in smaller pieces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,12 +10,11 @@ import torch
 from runner.common import run_schema
 from runner.config.schema import RunConfig
 from runner.data.numericalize import Data
-from runner.embeddings.char import describe_characters
-from runner.embeddings.pretrained import describe_vectors
 from runner.experiment.flops import arithmetic
 from runner.inference.predictions import figures, inspect, run_split
 from runner.interfaces import Corpus
-from runner.model import parameter_count
+from runner.model import Model, descriptions, has_randomness, parameter_count
+from runner.profiling.accounting import CostCounters
 from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
 from runner.tracking.provenance import provenance
@@ -57,7 +57,7 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
             "truncated": data.truncated_tokens["train"] + t.batching.dropped_tokens(data.splits["train"]),
         },
         "padding": t.costs.padding,
-        "characters": t.costs.characters or None,
+        **_counted(t.costs),
         "seconds": t.clock.seconds | {"total": t.clock.total()},
         "memory": memory | out_of_memory.figures(t, config.batching.get("micro_batch")),
         "energy": t.costs.energy(SOURCE),
@@ -68,14 +68,13 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
             "count": t.progress.updates,
             "epochs": t.progress.epoch,
             "digest": t.progress.digest,
-            "dropout": uses_dropout(t.model),
+            "dropout": has_randomness(t.model),
         },
         "model": {"parameters": parameter_count(t.model)},
         "vocab": {
             "size": {name: len(vocab) for name, vocab in data.vocabs.items()},
             "oov_rate": data.oov_rate,
-            "vectors": describe_vectors(t.model, data.splits),
-            "characters": describe_characters(t.model, data.splits),
+            **_described(t.model, data),
         },
         "provenance": provenance(config, t.clock.device, data.fingerprint),
     }
@@ -92,7 +91,16 @@ def kernel(t: Training) -> str:
     return text
 
 
-def uses_dropout(model: torch.nn.Module) -> bool:
-    """Return True if any dropout rate is above 0, so that equal updates draw different masks."""
-    rates = (getattr(module, name, 0.0) for module in model.modules() for name in ("p", "drop", "dropout"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+def _described(model: Model, data: Data) -> dict[str, list[Mapping[str, object]]]:
+    """Return what the model's parts report on the data set, by kind; the kinds of this project are always there."""
+    by_kind: dict[str, list[Mapping[str, object]]] = {"vectors": [], "characters": []}
+    for description in descriptions(model, data.splits):
+        by_kind.setdefault(description.kind, []).append(description.entry)
+    return by_kind
+
+
+def _counted(costs: CostCounters) -> dict[str, Mapping[str, object] | None]:
+    """Return what the model's parts counted in training: `characters`, and groups of other parts in `counters`."""
+    groups = dict(costs.counters or {})
+    characters = groups.pop("characters", None)
+    return {"characters": characters, **({"counters": groups} if groups else {})}

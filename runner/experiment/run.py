@@ -22,12 +22,10 @@ from runner.config.schema import RunConfig, name_of
 from runner.data.load import arrange, describe_data, load_data
 from runner.data.numericalize import Data
 from runner.data.truncation import Truncation
-from runner.embeddings.char import describe_characters, line_of_cuts
-from runner.embeddings.pretrained import describe_vectors, line_of
 from runner.experiment.result import finish
 from runner.inference.trained import write_vocabs
 from runner.interfaces import Head
-from runner.model import Model, build_model
+from runner.model import Model, build_model, descriptions
 from runner.profiling.accounting import Clock, Memory
 from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
@@ -116,7 +114,9 @@ def prepare(
     say(describe_data(name_of(config.dataset), data, truncation))
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
-    _tell_words(model, data, say)
+    for description in descriptions(model, data.splits):
+        if description.line is not None:
+            say(description.line)
     config, batching = _chosen_batching(config, components, run, model, data, say)
     updates_per_epoch = len(batching.updates(train.rows.host_lengths, config.seed, 0))
 
@@ -173,15 +173,6 @@ def _chosen_batching(
     batching = build_batching(config.batching, config.plugins)
     assert not isinstance(batching, Auto)
     return config, batching
-
-
-def _tell_words(model: Model, data: Data, say: Say) -> None:
-    """Lines on what pretrained vectors cover, and on words that are cut to fit."""
-    for described in describe_vectors(model, data.splits):
-        say(line_of(described))
-    for described in describe_characters(model, data.splits):
-        if cuts := line_of_cuts(described):
-            say(cuts)
 
 
 def deliver(tracker: Tracker, run: RunFolder, say: Say, final: bool = False) -> None:

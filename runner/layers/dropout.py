@@ -45,6 +45,11 @@ class Dropout(nn.Module):
         super().__init__()
         self.p, self.number = p, 0
 
+    @property
+    def has_randomness(self) -> bool:
+        """True unless `p` is 0 (`runner.interfaces.HasRandomness`)."""
+        return self.p > 0.0
+
     def forward(self, values: Tensor, rows: Rows, layout: Layout) -> Tensor:
         """Drop values, (N, *) if packed or (B, T, *) if padded. For one vector per row, pass `rows.single`, packed."""
         if not self.training or self.p == 0.0:

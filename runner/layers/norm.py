@@ -52,6 +52,10 @@ class MaskedBatchNorm(nn.Module):
         self.running_mean: Tensor
         self.running_var: Tensor
 
+    def statistics(self) -> list[Tensor]:
+        """Return the running statistics (`runner.interfaces.HasStatistics`)."""
+        return [self.running_mean, self.running_var]
+
     def forward(self, values: Tensor, rows: Rows, layout: Layout) -> Tensor:
         """Normalise each feature. Padding is not read and becomes zeros."""
         use_batch = self.training and rows.n_tokens > 1

@@ -26,6 +26,11 @@ class WeightDrop(nn.Module):
         super().__init__()
         self.drop = drop
 
+    @property
+    def has_randomness(self) -> bool:
+        """True unless `drop` is 0 (`runner.interfaces.HasRandomness`)."""
+        return self.drop > 0.0
+
     @contextmanager
     def apply_to(self, cell: nn.RNNBase) -> Iterator[None]:
         """Within the context, let a cell of one layer and one direction compute with dropped weights, in any kernel."""

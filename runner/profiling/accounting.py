@@ -5,8 +5,8 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from runner.common.run_schema import PADDING_CAUSES, SECONDS_KEYS
 
 Mark = float | torch.cuda.Event
+Counters = Mapping[str, Mapping[str, int]]  # group -> name -> count
 
 
 class Clock:
@@ -98,7 +99,7 @@ class CostCounters:
     timed_seconds: float = 0.0
     padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
     by_length: dict[int, dict[str, float]] = field(default_factory=dict)  # timed updates, by their longest row
-    characters: dict[str, int] | None = field(default_factory=dict)  # composed to words; {}: none; None: unknown
+    counters: dict[str, dict[str, int]] | None = field(default_factory=dict)  # of the model's parts; None: unknown
     joules: float | None = 0.0  # None: unknown, at least of a part
 
     def add(
@@ -126,10 +127,14 @@ class CostCounters:
             self.timed_updates += updates
             self.timed_seconds += seconds
 
-    def add_characters(self, before: dict[str, int], after: dict[str, int]) -> None:
-        """The difference of two states of a count."""
-        if self.characters is not None:
-            self.characters = {key: self.characters.get(key, 0) + after[key] - before[key] for key in after}
+    def add_counters(self, before: Counters, after: Counters) -> None:
+        """Add the difference of two states of the model's counters (`runner.model.counters`)."""
+        if self.counters is None:
+            return
+        for group, counts in after.items():
+            sums, earlier = self.counters.setdefault(group, {}), before.get(group, {})
+            for name, count in counts.items():
+                sums[name] = sums.get(name, 0) + count - earlier.get(name, 0)
 
     def add_joules(self, before: float | None, after: float | None) -> None:
         """The difference of two readings; where one is missing, the sum is unknown from then on."""
@@ -153,8 +158,9 @@ class CostCounters:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> CostCounters:
-        """From a `state`; of what an older one lacks, the part before is unknown."""
-        return cls(**{"characters": None, "joules": None} | state)
+        """Return the counters of a `state`. What the checkpoint of an earlier version lacks is unknown from then on."""
+        known = {name: state[name] for name in (entry.name for entry in fields(cls)) if name in state}
+        return cls(**{"counters": None, "joules": None} | known)
 
     def energy(self, source: str) -> dict[str, float | str] | None:
         """The `energy` section of result.json."""

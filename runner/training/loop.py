@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.run_schema import higher_is_better
-from runner.embeddings.char import composed_characters
 from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, Head, Metric, State
-from runner.model import Model, device_of
+from runner.model import Model, counters, device_of
 from runner.profiling.accounting import Mark
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -79,7 +78,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     Where memory runs out the segment ends, and the next one begins with the same update in smaller pieces.
     """
     t.model.train()
-    joules, characters = t.meter.joules(), composed_characters(t.model)
+    joules, counted = t.meter.joules(), counters(t.model)
     begin = t.clock.settle()
     ends = [t.clock.start()]
     losses, supervised, smaller = [], 0, None
@@ -102,7 +101,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         t.progress.updates += 1
     seconds = t.clock.settle() - begin
     t.costs.add_joules(joules, t.meter.joules())
-    t.costs.add_characters(characters, composed_characters(t.model))
+    t.costs.add_counters(counted, counters(t.model))
     values = _recorded(t, updates[: len(losses)], losses, supervised, seconds, ends) if losses else []
     if smaller is not None:
         use_micro_batch(t, smaller, t.progress.updates + 1)

@@ -19,7 +19,7 @@ from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.compat.torch import content_version
-from runner.layers.norm import MaskedBatchNorm
+from runner.interfaces import HasStatistics
 from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
@@ -100,10 +100,10 @@ def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArr
 def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Random states are put back, and the statistics that a forward pass gathers."""
     statistics = [
-        (one, one.clone())
+        (buffer, buffer.clone())
         for module in model.modules()
-        if isinstance(module, MaskedBatchNorm)
-        for one in (module.running_mean, module.running_var)
+        if isinstance(module, HasStatistics)
+        for buffer in module.statistics()
     ]
     kept = {id(one) for one, _ in statistics}
     versions = {name: (one, content_version(one)) for name, one in model.named_buffers() if id(one) not in kept}

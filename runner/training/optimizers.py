@@ -8,25 +8,24 @@ from typing import Any
 from torch import nn, optim
 
 from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from runner.interfaces import HasLearningRates
 from runner.training.averaged_sgd import AveragedSgd
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
 
 def parameters_by_rate(model: nn.Module) -> list[dict[str, Any]]:
-    """Groups of `params` and their `rate`, the optimiser's own (1.0) first.
-
-    A module may name parameters of its own that learn at another rate, in a dict `rates` (`PretrainedEmbedding`).
-    """
-    rates = {
-        id(getattr(module, name)): rate
+    """Return groups of `params` with a common `learning_rate_factor`, those at the optimiser's own rate (1.0) first."""
+    factors = {
+        module.get_parameter(name): factor
         for module in model.modules()
-        for name, rate in getattr(module, "rates", {}).items()
+        if isinstance(module, HasLearningRates)
+        for name, factor in module.learning_rate_factors.items()
     }
     groups: dict[float, list[nn.Parameter]] = {1.0: []}
     for parameter in model.parameters():
-        groups.setdefault(rates.get(id(parameter), 1.0), []).append(parameter)
-    return [{"params": parameters, "rate": rate} for rate, parameters in groups.items()]
+        groups.setdefault(factors.get(parameter, 1.0), []).append(parameter)
+    return [{"params": parameters, "learning_rate_factor": factor} for factor, parameters in groups.items()]
 
 
 def sgd(

@@ -17,7 +17,7 @@ def build_optimizer(factory: Factory[torch.optim.Optimizer], model: torch.nn.Mod
     """Build an optimiser with a group for each learning rate; the schedule multiplies a group's `initial_lr`."""
     optimizer = factory(params=parameters_by_rate(model))
     for group in optimizer.param_groups:
-        group["lr"] *= group["rate"]
+        group["lr"] *= group["learning_rate_factor"]
         group["initial_lr"] = group["lr"]
     return optimizer
 

@@ -36,7 +36,7 @@ class Given(nn.Module):
     def __init__(self, n_answers: int, rate: float) -> None:
         super().__init__()
         self.bias = nn.Parameter(torch.zeros(n_answers))
-        self.rates = {"bias": rate}
+        self.learning_rate_factors = {"bias": rate}
 
     def forward(self, vectors: Tensor) -> Tensor:
         """(N, C) -> (N, C)."""

@@ -41,7 +41,7 @@ def test_the_page_shows_each_file_as_it_is(path: Path) -> None:
 
 
 def test_the_page_names_what_there_is() -> None:
-    assert len(FILES) == 10
+    assert len(FILES) == 12
     for path in re.findall(r"`((?:runner|tasks|reporting|configs)/[\w/]+\.(?:py|yaml))`", PAGE):
         assert (ROOT / path).is_file(), path
 
@@ -60,6 +60,17 @@ def test_encoder_strategy_tracker_and_format_together(tmp_path: Path) -> None:
     assert (result["encoder"], result["batching"]) == ("mean_context", "short_first")
     (line,) = (tmp_path / "results.tsv").read_text(encoding="utf-8").splitlines()
     assert line.split("\t")[2:] == ["test accuracy", str(result["metrics"]["test"]["accuracy"])]
+
+
+def test_the_embedding_reports_and_counts(tmp_path: Path) -> None:
+    options = ["task=tag", "embedding=hashed", "encoder=conv", "encoder.filters=20", "train.epochs=1", "tracker=none"]
+    result = hydromel(tmp_path, *options, "embedding.dropout=0.1")
+    assert result["embedding"] == "hashed"
+    (entry,) = result["vocab"]["hashed"]
+    assert 0 < entry["buckets_used"] <= 1000 < entry["words"] == result["vocab"]["size"]["words"]
+    assert result["counters"] == {"hashed": {"tokens": result["tokens"]["real"]}}
+    assert (result["vocab"]["vectors"], result["vocab"]["characters"], result["characters"]) == ([], [], None)
+    assert result["updates"]["dropout"] is True
 
 
 def test_a_token_without_a_tag_is_named(tmp_path: Path) -> None:

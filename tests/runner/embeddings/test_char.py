@@ -15,10 +15,10 @@ from runner.common.errors import HydromelError
 from runner.components.run_components import build_batching
 from runner.config.instantiate import build
 from runner.embeddings import char
-from runner.embeddings.char import CharConv, CharRnn, describe_characters, line_of_cuts
+from runner.embeddings.char import CharConv, CharRnn
 from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.recurrent.recurrence import Recurrence
-from runner.model import build_model
+from runner.model import build_model, descriptions
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.characters import spell
@@ -165,16 +165,17 @@ def test_words_that_are_cut_are_counted() -> None:
         "train": Batch({"chars": rows}, rows, np.arange(1)),
         "test": Batch({"chars": ids_of([[4]])}, rows, np.arange(1)),
     }
-    (described,) = describe_characters(module, splits)
-    assert described["cut_forms"] == 1
-    assert described["cut_tokens"] == {"train": 2, "test": 0}
-    assert described["characters"] == len(VOCAB.alphabet)
+    (description,) = descriptions(module, splits)
+    assert description.kind == "characters"
+    assert description.entry["cut_forms"] == 1
+    assert description.entry["cut_tokens"] == {"train": 2, "test": 0}
+    assert description.entry["characters"] == len(VOCAB.alphabet)
     said = (
         "1 forms of features.chars are longer than max_characters=9 and are truncated; affected tokens: train 2, test 0"
     )
-    assert line_of_cuts(described) == said
-    (described,) = describe_characters(embedding("char_rnn", max_characters=40), splits)
-    assert line_of_cuts(described) is None
+    assert description.line == said
+    (description,) = descriptions(embedding("char_rnn", max_characters=40), splits)
+    assert description.line is None
 
 
 def test_weights_fit_any_vocabulary_of_forms(tmp_path: Path) -> None:

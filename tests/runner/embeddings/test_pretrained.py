@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -14,8 +15,10 @@ from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
 from runner.components.run_components import optimizer_factory
 from runner.config.instantiate import build
-from runner.embeddings.pretrained import PretrainedEmbedding, describe_vectors, line_of
+from runner.embeddings.pretrained import PretrainedEmbedding
 from runner.embeddings.word import WordEmbedding
+from runner.model import descriptions
+from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
@@ -151,20 +154,21 @@ def test_a_checkpoint_holds_the_vectors_themselves(file: Path, tmp_path: Path, s
     assert torch.equal(looked_up(other, *range(7)), before)
 
 
-class Texts:
-    def __init__(self, *ids: int) -> None:
-        self.features = {"words": Ragged(torch.tensor(ids, dtype=torch.int32), rows_of((len(ids),)), "packed")}
+def split_of(*ids: int) -> Batch:
+    words = Ragged(torch.tensor(ids, dtype=torch.int32), rows_of((len(ids),)), "packed")
+    return Batch({"words": words}, words, np.arange(1))
 
 
 def test_coverage_is_counted_by_hand(file: Path) -> None:
     module = vectors(file, EXTENDED)
-    splits = {"train": Texts(3, 3, 3, 5), "valid": Texts(4, 7, 8, 1), "test": Texts()}
-    described = describe_vectors(torch.nn.Sequential(module), splits)
-    assert len(described) == 1
-    assert described[0]["coverage"] == {"train": 0.75, "valid": 0.5, "test": 0.0}
-    figures = {key: described[0][key] for key in ("words", "size", "rows", "asked_words", "covered_words")}
+    splits = {"train": split_of(3, 3, 3, 5), "valid": split_of(4, 7, 8, 1), "test": split_of()}
+    (description,) = descriptions(torch.nn.Sequential(module), splits)
+    entry = description.entry
+    assert description.kind == "vectors"
+    assert entry["coverage"] == {"train": 0.75, "valid": 0.5, "test": 0.0}
+    figures = {key: entry[key] for key in ("words", "size", "rows", "asked_words", "covered_words")}
     assert figures == {"words": 4, "size": 2, "rows": 3, "asked_words": 6, "covered_words": 4}
-    assert line_of(described[0]) == (
+    assert description.line == (
         f"{file} (GloVe text, 4 vectors of size 2): 4 of 6 words found; "
         "covered tokens: train 75.0 %, valid 50.0 %, test 0.0 %"
     )

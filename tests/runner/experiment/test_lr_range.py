@@ -92,8 +92,8 @@ def test_every_update_has_its_rate_and_parts_keep_their_ratio(tmp_path: Path) ->
     )
     with start_folder(here, tmp_path / "run") as run:
         training = prepare(here, Components.of(here), run, 0.0, lambda line: None)[0]
-        before = [group["rate"] for group in training.optimizer.param_groups]
-        training.optimizer.add_param_group({"params": [], "rate": 0.25, "initial_lr": 1.0})
+        before = [group["learning_rate_factor"] for group in training.optimizer.param_groups]
+        training.optimizer.add_param_group({"params": [], "learning_rate_factor": 0.25, "initial_lr": 1.0})
         step = stepper(training)
         for rate in (0.5, 0.125, 0.001):
             loss = step(rate)

@@ -86,11 +86,11 @@ def test_joules_are_known_whole_or_not_at_all() -> None:
 
 def test_what_an_older_checkpoint_lacks_is_unknown() -> None:
     state = CostCounters().state()
-    del state["characters"], state["joules"], state["by_length"]
+    del state["counters"], state["joules"], state["by_length"]
     account = CostCounters.of(state)
-    account.add_characters({"real": 0, "padded": 0}, {"real": 7, "padded": 0})
+    account.add_counters({"characters": {"real": 0}}, {"characters": {"real": 7}})
     account.add_joules(1.0, 2.0)
-    assert account.characters is account.joules is None
+    assert account.counters is account.joules is None
 
 
 def test_updates_stand_under_the_next_power_of_two() -> None:

@@ -98,7 +98,7 @@ def test_shares_of_counts() -> None:
 
 def test_the_bias_of_counts_learns_at_its_own_rate() -> None:
     made = scorer(True, 3, 3, "count")
-    groups = {group["rate"]: group["params"] for group in parameters_by_rate(made)}
+    groups = {group["learning_rate_factor"]: group["params"] for group in parameters_by_rate(made)}
     assert [id(one) for one in groups[BACK_OFF]] == [id(made.bias)]
 
 
