@@ -43,7 +43,7 @@ class HashedWord(nn.Module):
         """Map ids to rows of (length, size)."""
         ids = features[self.feature]
         self.looked_up += ids.rows.n_tokens  # known on the host
-        return self.dropout.of(ids.map(lambda values: self.table(self.bucket[values])))
+        return self.dropout.apply_to(ids.map(lambda values: self.table(self.bucket[values])))
 
     def describe(self, splits: Mapping[str, Batch]) -> Description:
         """Report how many words share a bucket: a line on the console, and an entry under `vocab` in result.json."""
