@@ -44,7 +44,7 @@ LAYERS = {
     "runner.data": f"{CORE} runner.config runner.batching runner.components",
     "runner.layers": TENSORS,
     "runner.layers.recurrent": f"{TENSORS} runner.layers runner.profiling.kernels",
-    "runner.layers.crf": TENSORS,
+    "runner.layers.crf": f"{TENSORS} runner.layers",
     "runner.embeddings.vector_files": "runner.common",
     "runner.embeddings": (
         f"{TENSORS} {WORDS} runner.interfaces runner.ragged.batch runner.layers runner.layers.recurrent "

@@ -1,7 +1,7 @@
-"""The state that a causal encoder carries from one window of its texts to the next: nested lists and tuples.
+"""Operations on the state of any encoder (`runner.interfaces.State`).
 
-They hold tensors, and numpy arrays for values that the host needs. The first dimension of each is the row, so rows can
-be selected, repeated and reordered without knowing what the values mean.
+The first dimension of every tensor and array in a state is the row, so rows can be selected, repeated and reordered
+without knowing what the values mean.
 """
 
 from __future__ import annotations
@@ -18,32 +18,42 @@ from runner.interfaces import State
 
 def detach_state(state: State) -> State:
     """Return the state without its autograd history, so that no gradient flows into the previous window."""
-    return _map(state, Tensor.detach, lambda array: array)
+    return _map(state, Tensor.detach, _unchanged)
 
 
 def move_state(state: State, device: torch.device) -> State:
     """Return the state with its tensors on `device`; arrays stay on the host."""
-    return _map(state, lambda tensor: tensor.to(device), lambda array: array)
+    return _map(state, lambda tensor: tensor.to(device), _unchanged)
 
 
 def select_state(state: State, rows: IntArray) -> State:
     """Return the state of the chosen `rows` (any number, in any order, on the host), such as the best of a beam."""
     index = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
 
-    def chosen(tensor: Tensor) -> Tensor:
+    def select(tensor: Tensor) -> Tensor:
         return tensor.index_select(0, index.to(tensor.device, non_blocking=True))
 
-    return _map(state, chosen, lambda array: array[rows])
+    return _map(state, select, lambda array: array[rows])
 
 
-def _map(state: State, of_tensor: Callable[[Tensor], Tensor], of_array: Callable[[IntArray], IntArray]) -> State:
-    """Apply functions to all tensors and arrays of a state."""
+def _unchanged(array: IntArray) -> IntArray:
+    return array
+
+
+def _map(
+    state: State, change_tensor: Callable[[Tensor], Tensor], change_array: Callable[[IntArray], IntArray]
+) -> State:
+    """Return the state with all of its tensors and arrays changed.
+
+    Raises:
+        TypeError: a state that contains anything else, for example a dict.
+    """
     if isinstance(state, Tensor):
-        return of_tensor(state)
+        return change_tensor(state)
     if isinstance(state, np.ndarray):
-        return of_array(state)
+        return change_array(state)
     if isinstance(state, list | tuple):
-        return type(state)(_map(part, of_tensor, of_array) for part in state)
+        return type(state)(_map(part, change_tensor, change_array) for part in state)
     if state is None:
         return None
     raise TypeError(f"state: got {type(state).__name__}; use tensors, arrays, lists and tuples")

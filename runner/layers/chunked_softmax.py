@@ -1,18 +1,23 @@
 """Cross entropy over a vocabulary in chunks of tokens, so that the full (N, V) matrix of scores never exists.
 
+Two implementations: `vocabulary_nll` gives the loss of each token and lets autograd recompute the scores of a chunk in
+the backward pass; `vocabulary_loss` gives the sum, for training, and computes the gradients together with it.
+
 Shapes: N tokens, D the size of a vector, V strings in the vocabulary, C tokens in a chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
+
+from runner.layers.autograd import Context, apply
 
 Precision = Literal["same", "bfloat16"]
 
@@ -51,9 +56,8 @@ def vocabulary_nll(
     chunks = [(vectors[place], targets[place]) for place in chunk_slices(len(vectors), chunk)]
     if not torch.is_grad_enabled():
         return torch.cat([chunk_nll(x, ids, weight, bias) for x, ids in chunks])
-    return torch.cat(
-        [cast(Tensor, checkpoint(chunk_nll, x, ids, weight, bias, use_reentrant=False)) for x, ids in chunks]
-    )
+    losses: list[Tensor] = [checkpoint(chunk_nll, x, ids, weight, bias, use_reentrant=False) for x, ids in chunks]
+    return torch.cat(losses)
 
 
 def vocabulary_loss(
@@ -66,31 +70,42 @@ def vocabulary_loss(
     """
     if not torch.is_grad_enabled() or not (vectors.requires_grad or weight.requires_grad or bias.requires_grad):
         return vocabulary_nll(vectors, weight, bias, targets, chunk, precision).sum()
-    total: Tensor = _Loss.apply(vectors, weight, bias, targets, chunk, precision)  # type: ignore[no-untyped-call]
-    return total
+    return apply(_SummedLoss, vectors, weight, bias, targets, chunk, precision)
 
 
-class _Loss(torch.autograd.Function):
+class _LossContext(Context, Protocol):
+    dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]  # of vectors, weight and bias
+
+
+class _SummedLoss(torch.autograd.Function):
     """The summed loss log s + largest - correct score, with e = exp(score - largest score) and s = the sum of e."""
 
-    # The gradient by a score is e / s, minus 1 at the correct id. The time goes into passes over the wide scores (C,
-    # V), so everything that can be done on narrow matrices is. The division by s is applied to the narrow factors of
-    # both products, (e w) / s and e' (x / s). The 1 at correct ids is subtracted from the products, row by row. The
-    # bias is one more column of w, with an x of 1, so neither it nor its gradient takes a pass over the scores.
+    # The gradient with respect to a score is softmax - 1 at the correct id and softmax elsewhere, where the softmax is
+    # e / s. Nearly all time goes into passes over the wide matrix of scores (C, V), so whatever can be done on the
+    # narrow matrices (C, D) and (V, D) is done there:
+    # - the division by s is applied to narrow factors of both products: (e w) / s and e' (x / s);
+    # - the 1 at correct ids is subtracted from the products, one row of w or x for each token;
+    # - the bias is one more column of w, with a column of ones in x, so it costs no pass of its own.
 
     @staticmethod
     def forward(
-        ctx: Any, vectors: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk: int, precision: Precision
+        ctx: _LossContext,
+        vectors: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        chunk: int,
+        precision: Precision,
     ) -> Tensor:
         dtype = torch.bfloat16 if precision == "bfloat16" else vectors.dtype
         exact = _loss_dtype(dtype)
         x, w = _extended(vectors, 1.0, dtype), _extended(weight, bias, dtype)
         by_x, by_w = torch.empty_like(x, dtype=exact), torch.empty_like(w)
         total = torch.zeros((), dtype=exact, device=x.device)
-        memory = x.new_empty(min(chunk, len(x)), len(w))  # reused for the scores of every chunk
+        buffer = x.new_empty(min(chunk, len(x)), len(w))  # holds the scores of one chunk after the other
         for place in chunk_slices(len(x), chunk):
             part, ids = x[place], targets[place]
-            scores = torch.mm(part, w.t(), out=memory[: len(part)])
+            scores = torch.mm(part, w.t(), out=buffer[: len(part)])
             highest = scores.amax(dim=1, keepdim=True)
             correct = scores.gather(1, ids[:, None])
             e = scores.sub_(highest).exp_()
@@ -106,11 +121,11 @@ class _Loss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _LossContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
         by_x, by_w = ctx.saved_tensors
         parts = (by_x[:, :-1], by_w[:, :-1], by_w[:, -1])  # without the gradient of the column of ones
-        scaled = [torch.mul(part.to(dtype), gradient) for part, dtype in zip(parts, ctx.dtypes, strict=True)]
-        return scaled[0], scaled[1], scaled[2], None, None, None
+        scaled = (torch.mul(part.to(dtype), gradient) for part, dtype in zip(parts, ctx.dtypes, strict=True))
+        return *scaled, None, None, None
 
 
 def _extended(matrix: Tensor, column: Tensor | float, dtype: torch.dtype) -> Tensor:

@@ -3,19 +3,21 @@
 For small vectors on a CPU, convolutions are matrix products over the windows of real tokens, where filters of several
 widths share the windows. Otherwise they are torch's convolutions.
 
-Shapes: B rows, N tokens in all, D inputs per token, V places in the widest window, T the padded width.
+Shapes: B rows, N tokens in all, D inputs per token, V places in the widest window, T the padded width. The `before` of
+a function is (B, P, D), the last P vectors before each row, from an earlier window of its text; None stands for zeros.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.layers.autograd import Context, apply
 from runner.layers.staircase import move_places, pack_tokens
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
@@ -46,7 +48,7 @@ class Convolution(nn.Module):
 
         Args:
             x: rows of (length, D).
-            before: (B, P, D) vectors before each row, with P at least as many as an output sees; None: zeros.
+            before: (B, P, D), with P at least the number of earlier tokens that an output sees; None: zeros.
         """
         return convolve_parallel([self], x, before)
 
@@ -104,14 +106,13 @@ def convolve_parallel(convolutions: Sequence[Convolution], x: Ragged, before: Te
         filters = sum(layer.convolution.out_channels for layer in convolutions)
         return x.with_values(x.values.new_zeros(*x.values.shape[:-1], filters))
     tokens = x.values if x.layout == "packed" else x.values.flatten(0, 1)
-    if x.values.device.type != "cpu":
-        return _convolve_by_torch(convolutions, x, before)
+    sparse = x.rows.n_tokens < DENSE_SHARE * len(tokens)  # so much padding that packing saves time
     if uses_products(x, [tokens.shape[1]]):
         values = _convolve_windows(convolutions, x, tokens, before)
-    elif x.layout == "packed" or x.rows.n_tokens >= DENSE_SHARE * len(tokens):
-        return _convolve_by_torch(convolutions, x, before)
+    elif x.values.device.type == "cpu" and sparse:
+        values = _run_torch(convolutions, Ragged(pack_tokens(x), x.rows, "packed"), before).values
     else:
-        values = _convolve_by_torch(convolutions, Ragged(pack_tokens(x), x.rows, "packed"), before).values
+        return _run_torch(convolutions, x, before)
     if x.layout == "padded":
         values = move_places(values, None, x.rows.flat, len(tokens)).view(*x.values.shape[:-1], -1)
     return x.with_values(values)
@@ -122,92 +123,89 @@ def uses_products(x: Ragged, sizes: Sequence[int]) -> bool:
     return x.values.device.type == "cpu" and max(sizes) <= MAX_PRODUCT_SIZE
 
 
-def _convolve_by_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
+def _run_torch(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
+    """Compute `convolve_parallel` by torch's convolutions."""
     x = x.with_values(x.filled(0.0))
     return x.with_values(torch.cat([layer.run_torch(x, before) for layer in convolutions], dim=-1))
 
 
 def _convolve_windows(convolutions: Sequence[Convolution], x: Ragged, tokens: Tensor, before: Tensor | None) -> Tensor:
-    """Convolve `x`, whose places in order are `tokens`, by matrix products; return (N, all filters)."""
-    # Windows are gathered from a table of all places, then one place of zeros, then the places of the past. Everything
-    # beyond the edges of a row points to the zeros, so the gather needs no mask and reads no padding.
+    """Compute `convolve_parallel` by matrix products, (N, all filters); `tokens` are all places of `x` in order."""
+    # The windows are gathered from one table: all places of `x`, then one place of zeros, then the places of `before`.
+    # An index beyond the edge of a row points to the zeros, so the gather needs no mask and reads no padding.
     left, right = max(layer.left for layer in convolutions), max(layer.right for layer in convolutions)
     parts, past = [tokens, tokens.new_zeros(1, tokens.shape[1])], 0
     if before is not None:
         parts, past = [*parts, before.flatten(0, 1).to(tokens.dtype)], before.shape[1]
-    column_spans = [(left - layer.left, left + 1 + layer.right) for layer in convolutions]
+    spans = [(left - layer.left, left + 1 + layer.right) for layer in convolutions]
     weights = [weight for layer in convolutions for weight in (layer.convolution.weight, layer.convolution.bias)]
-    windows = _windows(x.rows, x.layout, left, right, past)
-    values: Tensor = _Windowed.apply(torch.cat(parts), windows, column_spans, *weights)  # type: ignore[no-untyped-call]
-    return values
+    key = ("windows", x.layout, left, right, past)  # shared by all layers with windows of these sizes
+    windows = x.rows.cached(key, lambda: _window_indices(x.rows, x.layout, left, right, past))
+    return apply(_WindowProducts, torch.cat(parts), windows, spans, *weights)
 
 
-def _windows(rows: Rows, layout: Layout, left: int, right: int, past: int) -> Tensor:
+def _window_indices(rows: Rows, layout: Layout, left: int, right: int, past: int) -> Tensor:
     """Return the indices of the window around each token, `left` before to `right` after it, (N * V,).
 
-    Indices count the places of the layout, then one place of zeros, then `past` places for each row. They are made once
-    and shared by all layers.
+    Indices count the places of the layout, then one place of zeros, then `past` places for each row.
     """
-    key = ("windows", layout, left, right, past)
-    if key not in rows.cache:
-        n_places = rows.n_tokens if layout == "packed" else rows.n_rows * rows.width
-        starts = rows.host_offsets[:-1] if layout == "packed" else np.arange(rows.n_rows) * rows.width
-        row = np.repeat(np.arange(rows.n_rows), rows.host_lengths)[:, None]
-        step = rows.host_position[:, None] + np.arange(-left, right + 1)
-        seen = np.where((step >= 0) & (step < rows.host_lengths[row]), starts[row] + step, n_places)
-        if past:
-            seen = np.where(step < 0, n_places + 1 + (row + 1) * past + step, seen)
-        rows.cache[key] = rows.send(seen.ravel())
-    windows: Tensor = rows.cache[key]
-    return windows
+    n_places = rows.n_tokens if layout == "packed" else rows.n_rows * rows.width
+    starts = rows.host_offsets[:-1] if layout == "packed" else np.arange(rows.n_rows) * rows.width
+    row = np.repeat(np.arange(rows.n_rows), rows.host_lengths)[:, None]
+    position = rows.host_position[:, None] + np.arange(-left, right + 1)  # in the row; below 0: before its first token
+    indices = np.where((position >= 0) & (position < rows.host_lengths[row]), starts[row] + position, n_places)
+    if past:
+        indices = np.where(position < 0, n_places + 1 + (row + 1) * past + position, indices)
+    return rows.send(indices.ravel())
 
 
-class _Windowed(torch.autograd.Function):
-    """Matrix products over windows: places (Q, D), windows (N * V,), spans, weights and biases -> (N, all filters)."""
+class _WindowContext(Context, Protocol):
+    spans: list[Span]
+
+
+class _WindowProducts(torch.autograd.Function):
+    """Matrix products over windows: places (Q, D), indices (N * V,), spans, weights and biases -> (N, all filters)."""
 
     # All convolutions read the same (N, V * D) windows; a span of columns is the window of a narrower one, as a view.
     # The windows are V times as large as the tokens, so they are not kept for the backward pass but gathered again.
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
-    def forward(ctx: Any, tokens: Tensor, windows: Tensor, column_spans: list[Span], *weights: Tensor) -> Tensor:
-        ctx.save_for_backward(tokens, windows, *weights[::2])
-        ctx.column_spans = column_spans
-        kernels, biases = [_flat(weight) for weight in weights[::2]], weights[1::2]
-        seen = tokens.index_select(0, windows).view(-1, _size(column_spans) * tokens.shape[1])
-        values = tokens.new_empty(len(seen), sum(map(len, kernels)))
+    def forward(ctx: _WindowContext, places: Tensor, indices: Tensor, spans: list[Span], *weights: Tensor) -> Tensor:
+        ctx.save_for_backward(places, indices, *weights[::2])
+        ctx.spans = spans
+        kernels, biases = [_flatten_kernel(weight) for weight in weights[::2]], weights[1::2]
+        widest = max(end for _, end in spans)
+        windows = places.index_select(0, indices).view(-1, widest * places.shape[1])
+        values = places.new_empty(len(windows), sum(map(len, kernels)))
         outputs = torch.split(values, [len(kernel) for kernel in kernels], dim=1)
-        for output, span, kernel, bias in zip(outputs, column_spans, kernels, biases, strict=True):
-            torch.addmm(bias, _part(seen, span, tokens), kernel.t(), out=output)
+        for output, span, kernel, bias in zip(outputs, spans, kernels, biases, strict=True):
+            torch.addmm(bias, _columns(windows, span, places), kernel.t(), out=output)
         return values
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        tokens, windows, *weights = ctx.saved_tensors
-        kernels = [_flat(weight) for weight in weights]
-        seen = tokens.index_select(0, windows).view(len(grads[0]), -1)
-        seen_grad, weight_grads = torch.zeros_like(seen), []
-        parts = torch.split(grads[0], [len(kernel) for kernel in kernels], dim=1)
-        for grad, span, kernel, weight in zip(parts, ctx.column_spans, kernels, weights, strict=True):
-            _part(seen_grad, span, tokens).addmm_(grad, kernel)
-            kernel_grad = grad.t() @ _part(seen, span, tokens)
+    def backward(ctx: _WindowContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        places, indices, *weights = ctx.saved_tensors
+        kernels = [_flatten_kernel(weight) for weight in weights]
+        windows = places.index_select(0, indices).view(len(grads[0]), -1)
+        window_grad, weight_grads = torch.zeros_like(windows), []
+        output_grads = torch.split(grads[0], [len(kernel) for kernel in kernels], dim=1)
+        for grad, span, kernel, weight in zip(output_grads, ctx.spans, kernels, weights, strict=True):
+            _columns(window_grad, span, places).addmm_(grad, kernel)
+            kernel_grad = grad.t() @ _columns(windows, span, places)
             weight_grads += [kernel_grad.view(len(kernel), -1, weight.shape[1]).transpose(1, 2), grad.sum(dim=0)]
-        token_grad = torch.zeros_like(tokens).index_add_(0, windows, seen_grad.view(-1, tokens.shape[1]))
-        return token_grad, None, None, *weight_grads
+        # a place is in up to V windows, so its gradients are added up; the place of zeros takes what lies beyond rows
+        place_grad = torch.zeros_like(places).index_add_(0, indices, window_grad.view(-1, places.shape[1]))
+        return place_grad, None, None, *weight_grads
 
 
-def _flat(weight: Tensor) -> Tensor:
+def _flatten_kernel(weight: Tensor) -> Tensor:
     """Flatten a kernel to match a window: (filters, D, width) -> (filters, width * D)."""
     return weight.transpose(1, 2).flatten(1)
 
 
-def _size(column_spans: Sequence[Span]) -> int:
-    """Return V."""
-    return max(end for _, end in column_spans)
-
-
-def _part(seen: Tensor, span: Span, tokens: Tensor) -> Tensor:
-    """Return the part of the windows that one convolution sees, (N, V * D) -> (N, width * D): a view, no copy."""
+def _columns(windows: Tensor, span: Span, places: Tensor) -> Tensor:
+    """Return the columns of one convolution's window, (N, V * D) -> (N, width * D): a view, no copy."""
     start, end = span
-    return seen[:, start * tokens.shape[1] : end * tokens.shape[1]]
+    return windows[:, start * places.shape[1] : end * places.shape[1]]

@@ -6,11 +6,12 @@ Padding is replaced by selection before it is used, so no value and no gradient 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from runner.layers.autograd import Context, apply
 from runner.layers.staircase import pack_tokens
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -57,8 +58,7 @@ def min_pool(x: Ragged) -> Tensor:
 def _extreme(x: Ragged, worst: float) -> Tensor:
     if x.layout == "padded" and x.values.device.type != "cpu":
         return padded_extreme(x, worst)
-    pooled: Tensor = _Extreme.apply(pack_tokens(x), x.rows, worst)  # type: ignore[no-untyped-call]
-    return pooled
+    return apply(_Extreme, pack_tokens(x), x.rows, worst)
 
 
 def padded_extreme(x: Ragged, worst: float) -> Tensor:
@@ -74,18 +74,22 @@ def _reduce_rows(values: Tensor, rows: Rows, reduce: str, start: float) -> Tenso
     return initial.scatter_reduce(0, rows.row[:, None].expand_as(values), values, reduce)
 
 
+class _ExtremeContext(Context, Protocol):
+    rows: Rows
+
+
 class _Extreme(torch.autograd.Function):
     """The largest or smallest value, (N, D) -> (B, D). The gradient of `scatter_reduce` is 6 times slower on a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Rows, worst: float) -> Tensor:
+    def forward(ctx: _ExtremeContext, values: Tensor, rows: Rows, worst: float) -> Tensor:
         pooled = _reduce_rows(values, rows, "amax" if worst < 0 else "amin", worst)
         ctx.save_for_backward(values, pooled)
         ctx.rows = rows
         return pooled.masked_fill((rows.lengths == 0)[:, None], 0.0)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _ExtremeContext, *grads: Tensor) -> tuple[Tensor, None, None]:
         values, pooled = ctx.saved_tensors
         row = ctx.rows.row
         chosen = (values == pooled.index_select(0, row)).to(values.dtype)

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from runner.common.arrays import IntArray
+from runner.layers.autograd import Context, apply
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 
@@ -67,11 +68,7 @@ class Staircase:
     @classmethod
     def of(cls, rows: Rows, call: float | None) -> Staircase:
         """Return the staircase of `rows`, made once and shared by all layers with the same `call`."""
-        key = ("staircase", call)
-        if key not in rows.cache:
-            rows.cache[key] = cls(rows, call)
-        staircase: Staircase = rows.cache[key]
-        return staircase
+        return rows.cached(("staircase", call), lambda: cls(rows, call))
 
     @cached_property
     def places(self) -> Tensor:
@@ -160,8 +157,7 @@ def move_places(values: Tensor, source: Tensor | None, target: Tensor | None, si
         target: (N,) distinct places of the result; None: the first N, with `size` N.
         size: length of the result.
     """
-    result: Tensor = _Move.apply(values, source, target, size)  # type: ignore[no-untyped-call]
-    return result
+    return apply(_Move, values, source, target, size)
 
 
 def pack_tokens(x: Ragged) -> Tensor:
@@ -169,15 +165,19 @@ def pack_tokens(x: Ragged) -> Tensor:
     return x.values if x.layout == "packed" else move_places(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
 
 
+class _MoveContext(Context, Protocol):
+    size: int
+
+
 class _Move(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
+    def forward(ctx: _MoveContext, values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
         ctx.save_for_backward(source, target)
         ctx.size = len(values)
         return _move(values, source, target, size)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _MoveContext, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         source, target = ctx.saved_tensors
         return _move(grads[0], target, source, ctx.size), None, None, None
 

@@ -6,10 +6,10 @@ Shapes: B rows, N tokens in all, T the padded width.
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from runner.common.arrays import IntArray
+
+T = TypeVar("T")
 
 NON_BLOCKING_BYTES = 2**16  # bytes that CUDA copies from pageable memory without blocking (CUDA programming guide)
 
@@ -37,7 +39,6 @@ class Rows:
         source: (N,) on the host, index of each token among the tokens that these were selected from (`select_spans`);
             None: they were not selected.
         stepwise: recurrent layers step through time instead of calling a fused kernel.
-        cache: values that layers compute from the lengths and share with other layers.
 
     Raises:
         ValueError: if a length is negative or `width` is less than the longest length.
@@ -53,7 +54,7 @@ class Rows:
         self.seeds: Tensor | None = None
         self.source: IntArray | None = None
         self.stepwise = False
-        self.cache: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
         if self.n_rows and int(self.host_lengths.min()) < 0:
             raise ValueError(f"lengths: a row has length {int(self.host_lengths.min())}; lengths must be at least 0")
         if self.width < max(1, self.max_len):
@@ -62,6 +63,13 @@ class Rows:
     def send(self, array: npt.NDArray[np.generic]) -> Tensor:
         """Copy an array to the device of the index maps without blocking the host."""
         return copy_to_device(array, self.device)
+
+    def cached(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """Return `compute()`, called only once for each key: for index maps that layers of a stack share."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        value: T = self._cache[key]
+        return value
 
     @cached_property
     def host_offsets(self) -> IntArray:

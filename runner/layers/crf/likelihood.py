@@ -6,11 +6,12 @@ section 3). One forward and one backward sum give all of these probabilities, so
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from runner.layers.autograd import Context, apply
 from runner.layers.crf.chain import Chain, path_scores
 from runner.layers.crf.log_domain import LogSums
 from runner.layers.crf.scaled_domain import ScaledSums
@@ -32,8 +33,7 @@ def negative_log_likelihood(scores: Tensor, tags: Tensor, chain: Chain, rows: Ro
         RuntimeError: if a second derivative is requested (`create_graph=True`).
     """
     parts = (chain.start, chain.transitions, chain.end)
-    result: Tensor = _Likelihood.apply(scores, *parts, tags, rows)  # type: ignore[no-untyped-call]
-    return result
+    return apply(_Likelihood, scores, *parts, tags, rows)
 
 
 @torch.no_grad()
@@ -75,10 +75,23 @@ def path_sums(scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSum
     return LogSums.of(scores, chain, rows, both)
 
 
+class _LikelihoodContext(Context, Protocol):
+    rows: Rows
+    tags: Tensor
+    sums: ScaledSums | LogSums
+    kinds: list[tuple[torch.Size, torch.dtype]]  # of the differentiable inputs
+
+
 class _Likelihood(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, scores: Tensor, start: Tensor, transitions: Tensor, end: Tensor, tags: Tensor, rows: Rows
+        ctx: _LikelihoodContext,
+        scores: Tensor,
+        start: Tensor,
+        transitions: Tensor,
+        end: Tensor,
+        tags: Tensor,
+        rows: Rows,
     ) -> Tensor:
         ctx.rows, ctx.kinds = rows, [(part.shape, part.dtype) for part in (scores, start, transitions, end)]
         result = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)
@@ -90,7 +103,7 @@ class _Likelihood(torch.autograd.Function):
         return result.sub_(path_scores(scores, tags, chain, rows))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _LikelihoodContext, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients: expected counts over all paths minus the counts of the given path."""
         if torch.is_grad_enabled():
             raise RuntimeError(

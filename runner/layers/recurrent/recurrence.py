@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,15 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.profiler import record_function
 
 from runner.compat.torch import cell_weights
+from runner.layers.autograd import Context, apply
 from runner.layers.recurrent.cells import PARTS, RecurrentState, run_steps, stack_gates_and_states
 from runner.layers.recurrent.unrolled import UNROLLED, run_unrolled
 from runner.layers.staircase import Staircase, move_places
 from runner.layers.weight_drop import WeightDrop
 from runner.profiling.kernels import FLOAT32_LSTM, runs
 from runner.ragged.ragged import Ragged
+
+Inputs = TypeVar("Inputs", Tensor, PackedSequence)
 
 log = logging.getLogger(__name__)
 Cell = Literal["rnn", "gru", "lstm"]
@@ -196,7 +199,7 @@ class Recurrence(nn.Module):
         final = tuple(old.to(new.dtype).index_copy(0, time.row_order, new) for old, new in zip(state, end, strict=True))
         return permute(output, time.inverse, time.tokens), final
 
-    def _call_module(self, inputs: Any, state: RecurrentState) -> tuple[Any, RecurrentState]:
+    def _call_module(self, inputs: Inputs, state: RecurrentState) -> tuple[Inputs, RecurrentState]:
         """Call torch's module, whose states have a first dimension for layers and are no tuple if there is one part."""
         parts = tuple(part[None] for part in state)
         if self._needs_float32(inputs):
@@ -207,7 +210,7 @@ class Recurrence(nn.Module):
             output, end = self.cell(inputs, parts if self.is_lstm else parts[0])
         return output, (end[0][0], end[1][0]) if self.is_lstm else (end[0],)
 
-    def _needs_float32(self, inputs: Any) -> bool:
+    def _needs_float32(self, inputs: Tensor | PackedSequence) -> bool:
         """Return whether autocast asks for a dtype for which this machine has no LSTM kernel."""
         if not self.is_lstm or not torch.is_autocast_enabled("cpu"):
             return False
@@ -248,17 +251,16 @@ def permute(values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
     The gradient of a permutation is a gather by its inverse; the gradient of `index_select`, which has to allow for
     repeated indices, is a scattered sum and much slower.
     """
-    result: Tensor = _Permute.apply(values, order, inverse)  # type: ignore[no-untyped-call]
-    return result
+    return apply(_Permute, values, order, inverse)
 
 
 class _Permute(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+    def forward(ctx: Context, values: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
         ctx.save_for_backward(inverse)
         return values.index_select(0, order)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Context, *grads: Tensor) -> tuple[Tensor, None, None]:
         (inverse,) = ctx.saved_tensors
         return grads[0].index_select(0, inverse), None, None

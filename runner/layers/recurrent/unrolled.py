@@ -13,15 +13,17 @@ RuntimeError if one is requested.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.profiler import record_function
 
-_ATEN: Any = torch.ops.aten
+from runner.layers.autograd import Context, apply
+
+_ATEN = torch.ops.aten
 Gradients = tuple[Tensor | None, ...]
 
 
@@ -36,14 +38,17 @@ def run_unrolled(mode: str, inputs: Tensor, weights: Sequence[Tensor], start: Te
         running: number of rows that have not ended at each step; R at the first.
     """
     with record_function(f"unrolled {mode}"):
-        hidden: Tensor = UNROLLED[mode](inputs, *weights, start, running)
-    return hidden
+        return apply(UNROLLED[mode], inputs, *weights, start, running)
+
+
+class _Context(Context, Protocol):
+    running: list[int]
 
 
 class _Gru(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, start: Tensor, running: list[int]
+        ctx: _Context, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, start: Tensor, running: list[int]
     ) -> Tensor:
         # Forward, for one step:  r, z = sigmoid(sums of x and h);  m = U_n h + c_n;  n = tanh(W_n x + b_n + r m);
         # h' = lerp(n, h, z). The contributions of x are computed here for all tokens. The rows of `gates` start as the
@@ -72,7 +77,7 @@ class _Gru(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Gradients:
+    def backward(ctx: _Context, grad: Tensor) -> Gradients:
         x, w, u, start, gates, n, h = ctx.saved_tensors
         r, z, m = gates.chunk(3, dim=1)
         # From h' = n + z (h - n), the derivatives of h' by the sums inside r, z and n (elementwise, so vectors) depend
@@ -119,7 +124,7 @@ def _step_back(grad: Tensor, grad_start: Tensor, sums: Tensor, z: Tensor, u: Ten
 class _TanhRnn(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, start: Tensor, running: list[int]
+        ctx: _Context, x: Tensor, w: Tensor, u: Tensor, b: Tensor, c: Tensor, start: Tensor, running: list[int]
     ) -> Tensor:
         # h holds the inputs' part of every sum first; a step adds the previous state's part and turns it into a state
         h = torch.addmm(b + c, x, w.t())
@@ -132,7 +137,7 @@ class _TanhRnn(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Gradients:
+    def backward(ctx: _Context, grad: Tensor) -> Gradients:
         x, w, u, start, h = ctx.saved_tensors
         # `sums` starts as the gradient of the outputs; a step multiplies its part by tanh' = 1 - h^2, which makes it
         # the gradient of the sum inside tanh, and adds that to the gradient of the previous state
@@ -149,7 +154,7 @@ class _TanhRnn(torch.autograd.Function):
         return grad_x, sums.t() @ x, grad_u, grad_b, grad_b.clone(), grad_start, None
 
 
-UNROLLED: dict[str, Callable[..., Tensor]] = {"GRU": _Gru.apply, "RNN_TANH": _TanhRnn.apply}
+UNROLLED: dict[str, type[torch.autograd.Function]] = {"GRU": _Gru, "RNN_TANH": _TanhRnn}
 
 
 def _previous(start: Tensor, steps: Sequence[Tensor], running: list[int]) -> list[Tensor]:

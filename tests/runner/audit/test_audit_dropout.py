@@ -52,7 +52,7 @@ def test_dropout_by_position_in_the_batch_is_found_and_named(monkeypatch: pytest
 
 def test_a_model_without_dropout_has_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dropout, "forward", lambda self, values, rows, layout: values)
-    monkeypatch.setattr(Dropout, "drops", lambda self, keys: torch.zeros_like(keys, dtype=torch.bool))
+    monkeypatch.setattr(Dropout, "drop_mask", lambda self, keys: torch.zeros_like(keys, dtype=torch.bool))
     one = verdicts(*CONV)["padmask"]
     assert (one.passed, one.reason) == (None, "no dropout is on")
 

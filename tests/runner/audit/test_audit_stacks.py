@@ -59,7 +59,7 @@ def shifted_shortcut(self: ResidualNorm, before: Ragged, after: Ragged) -> Ragge
 @pytest.mark.parametrize(
     ("broken", "method", "wrong", "batching", "check", "named"),
     [
-        (LockedDropout, "of", mask_of_the_batch, "padmask", "dropout", "encoder"),
+        (LockedDropout, "apply_to", mask_of_the_batch, "padmask", "dropout", "encoder"),
         (ResidualNorm, "forward", norm_of_rows, "padmask", "width", "encoder.joints.0 (ResidualNorm)"),
         (ResidualNorm, "forward", shifted_shortcut, "packed", "order", "encoder.joints.0 (ResidualNorm)"),
     ],
