@@ -16,8 +16,8 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 
-# The state that an encoder carries from one window of a text to the next: nested sequences of tensors, and of arrays for
-# values that the host needs, each with one entry per row in its first dimension. None: rows are independent.
+# The state that an encoder carries from one window of a text to the next: nested lists and tuples of tensors, and of
+# arrays for values that the host needs, each with one entry per row in its first dimension. None: rows are independent.
 State = Tensor | npt.NDArray[np.int64] | Sequence["State"] | None
 START: State = ()  # the state at the start of a text that is read in windows
 

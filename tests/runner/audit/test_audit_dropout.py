@@ -47,7 +47,7 @@ def test_dropout_by_position_in_the_batch_is_found_and_named(monkeypatch: pytest
     one = verdicts(*CONV)["padmask"]
     assert one.passed is False
     assert one.finding is not None
-    assert one.finding.module == "embedding.some_unknown.dropout (Dropout)"
+    assert one.finding.module == "embedding.unk_dropout.dropout (Dropout)"
 
 
 def test_a_model_without_dropout_has_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
