@@ -81,7 +81,7 @@ def waited_for(ours: Ours) -> None:
 
 
 def whole_run(config: Config, folder: Path) -> dict[str, Any]:
-    result = run_experiment(RunConfig.of(config), folder, time.time(), lambda line: None)
+    result = run_experiment(RunConfig.of(config), folder, time.time())
     records = map(json.loads, (folder / METRICS).read_text().splitlines())
     losses = [one["metrics"]["train/loss"] for one in records if "train/loss" in one["metrics"]]
     rate = result["speed"]["real_tokens_per_s"]

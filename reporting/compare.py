@@ -21,6 +21,7 @@ from reporting.views import console, csv_table, report
 from reporting.views.files import slug, write
 from reporting.views.report import Report
 from runner.common.command_line import Parser, failed, number
+from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 
 HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bootstrap draws
@@ -28,6 +29,7 @@ HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bo
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code. Errors are one line, unless HYDRA_FULL_ERROR=1."""
+    show_messages()
     try:
         return compare(_parser().parse_args(arguments))
     except (HydromelError, OSError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import sys
+import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
     from mlflow.tracking import MlflowClient
 
+log = logging.getLogger(__name__)
 TAG_REPORT = "hydromel.report"  # tag of the run that holds a report; its value is the report's key
 QUALITY = {"test": "test", "valid": "best"}  # split -> prefix of the metrics of the kept checkpoint
 FIGURES = ("speed/tok_s", "pad/fraction", "mem/peak_gib")
@@ -47,10 +48,10 @@ def try_to_log(comparison: Report, found: Sequence[Found], files: Sequence[Path]
         place = place_of(comparison.what, found, tracking_uri)
         if place is None:
             return
-        link = log(comparison, files, place, filter_of(found))
+        link = log_comparison(comparison, files, place, filter_of(found))
     except Exception as error:  # MLflow, a driver or a cloud library may raise anything; the report's files exist
         reason = str(error) if isinstance(error, HydromelError) else one_line(error)
-        print(f"warning: the report is not in MLflow: {redacted(reason)}", file=sys.stderr)
+        log.warning("warning: the report is not in MLflow: %s", redacted(reason))
         return
     print(f"MLflow: {link}{_serving_command(place.uri)}")
 
@@ -64,7 +65,7 @@ def _serving_command(uri: str) -> str:
     return f" (served by `mlflow server --workers 1 --backend-store-uri '{redacted(uri)}'`)"
 
 
-def log(comparison: Report, files: Sequence[Path], place: Place, runs_filter: str) -> str:
+def log_comparison(comparison: Report, files: Sequence[Path], place: Place, runs_filter: str) -> str:
     """Log `files` and the views, replacing those of an earlier comparison with the same name; return their address.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import checkpoint_path
 from runner.training.setup import build_optimizer
 
+log = logging.getLogger(__name__)
+
 
 def choose_strategy(
     config: RunConfig,
@@ -31,7 +33,6 @@ def choose_strategy(
     run: RunFolder,
     model: Model,
     data: Data,
-    say: Callable[[str], None],
 ) -> RunConfig:
     """Return the config with what `auto` chooses; a run that has been trained already keeps what it chose.
 
@@ -43,7 +44,7 @@ def choose_strategy(
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             advice = _advice(config, components, auto, model, data)
         run.note("advice", advice)
-    say(sentence(advice))
+    log.info(sentence(advice))
     return with_chosen_strategy(config, advice)
 
 

@@ -6,6 +6,7 @@ import argparse
 import io
 import itertools
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from runner.common.errors import HydromelError
 if TYPE_CHECKING:
     from runner.inference.generation.language_model import LanguageModel, Prompts
     from runner.inference.generation.sampling import Choice, Continuation
+
+log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,7 +116,7 @@ def _read(model: LanguageModel, texts: list[str], first: int) -> Prompts:
     prompts = model.prompts(texts)
     for place, unknown in enumerate(prompts.unknown, start=first + 1):
         if unknown:
-            print(f"warning: prompt {place}: unknown, read as <unk>: {shown(unknown)}", file=sys.stderr, flush=True)
+            log.warning("warning: prompt %d: unknown, read as <unk>: %s", place, shown(unknown))
     return prompts
 
 

@@ -43,7 +43,7 @@ def _test(options: argparse.Namespace) -> int:
     from runner.experiment.lr_range_run import range_of
 
     rates = rising(options.low, options.high, options.updates)
-    found = range_of(config, rates, options.smoothing, lambda line: print(line, flush=True))
+    found = range_of(config, rates, options.smoothing)
     if not len(found.rates):
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; give a lower one")
     draw(found, picture)

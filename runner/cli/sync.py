@@ -7,18 +7,23 @@ becomes running again. Runs that are being written are left to their own process
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from runner.common.command_line import Parser, failed
+from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.tracking.mlflow_tracker import MlflowTracker
 from runner.tracking.sync import run_folders, sync_run, tracker_of
 from runner.tracking.tracker import Tracker
 
+log = logging.getLogger(__name__)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    show_messages()
     try:
         sys.exit(sync(_parser().parse_args(arguments)))
     except HydromelError as error:
@@ -31,19 +36,20 @@ def sync(options: argparse.Namespace) -> int:
         given = _given_tracker(options.uri, options.experiment)
         found = list(dict.fromkeys(path for folder in options.folders for path in run_folders(folder)))
     except HydromelError as error:
-        print(error, file=sys.stderr)
+        log.error(error)
         return 1
     counts: dict[str, int] = {}
     trackers: dict[str, Tracker] = {}
     for folder in found:
         try:
             state: str = sync_run(folder, given or tracker_of(folder, trackers), options.again)
-            print(f"{folder}: {state}")
+            log.info("%s: %s", folder, state)
         except HydromelError as error:
             state = "not delivered"
-            print(f"{folder}: not delivered: {error}", file=sys.stderr)
+            log.error("%s: not delivered: %s", folder, error)
         counts[state] = counts.get(state, 0) + 1
-    print(f"{len(found)} runs: {', '.join(f'{count} {state}' for state, count in counts.items()) or 'none found'}")
+    states = ", ".join(f"{count} {state}" for state, count in counts.items())
+    log.info("%d runs: %s", len(found), states or "none found")
     return int("not delivered" in counts)
 
 

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that help, completion and the message for a m
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from runner.cli import schema
 from runner.cli.schema import FLAG
 from runner.common.command_line import FULL_ERROR, failed, interrupt
+from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
 from runner.compat.hydra import arguments_parser
@@ -36,11 +38,14 @@ from runner.config.schema import RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
 
+log = logging.getLogger(__name__)
+
 
 def main() -> None:
     """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
     if any(argument.partition("=")[0] == FLAG for argument in sys.argv[1:]):
         sys.exit(schema.main(sys.argv[1:]))
+    show_messages()
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
     signal.signal(signal.SIGTERM, interrupt)
@@ -59,7 +64,7 @@ def main() -> None:
     except KeyboardInterrupt:
         kept = f"; {jobs.done} finished run(s) are kept" if jobs.sweep else ""
         again = f"; go on with sweep.id={jobs.sweep.name}" if jobs.sweep else ""
-        print(f"interrupted{kept}{again}", file=sys.stderr)
+        log.error("interrupted%s%s", kept, again)
         sys.exit(130)
     if jobs.search is not None:
         sys.exit(jobs.search())

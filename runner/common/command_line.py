@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import signal
-import sys
 import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from runner.common.console import show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
+
+log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
@@ -72,6 +75,7 @@ def number(above: float | None, most: float | None = None) -> Callable[[str], fl
 
 def exit_code(work: Callable[[], int]) -> int:
     """Run `work` and return its exit code: 1 after one line of error, 130 if interrupted, 141 if the pipe closed."""
+    show_messages()
     signal.signal(signal.SIGTERM, interrupt)
     try:
         return work()
@@ -84,16 +88,17 @@ def exit_code(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         return CLOSED_PIPE
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        log.error("interrupted")
         return 130
 
 
 def failed(line: str) -> int:
-    """Print one line of error, or with HYDRA_FULL_ERROR=1 where it came from; the exit code."""
+    """Log one line of error, with HYDRA_FULL_ERROR=1 after its traceback, and return the exit code."""
     if os.environ.get(FULL_ERROR) == "1":
-        traceback.print_exc()
+        log.error(traceback.format_exc())
+    # a binary file's bytes must not command the terminal
     shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(line.split()))
-    print(f"error: {shown}", file=sys.stderr, flush=True)  # a binary file's bytes must not command the terminal
+    log.error("error: %s", shown)
     return 1
 
 

@@ -1,7 +1,92 @@
-"""Lines that a command prints as it goes on."""
+"""Messages: Python's logging, shown on the console and kept in each run's `console.log`.
+
+Modules write to `logging.getLogger(__name__)`: progress with `info`, warnings with `warning`, errors with `error`.
+Commands call `show_messages` first; programs that use these packages set up logging as they like.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
 
-def say(line: str) -> None:
-    print(line, flush=True)
+from runner.common.files import cannot_write
+
+_OURS = ("runner", "tasks", "reporting", "__main__")  # of other loggers only warnings and errors are shown
+
+
+class _Bare(logging.Formatter):
+    """The message alone; Python's warnings end with a line break of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).rstrip("\n")
+
+
+class _Console(logging.Handler):
+    """Prints the bare message: warnings and errors to stderr, others to stdout."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # sys.stdout is looked up for each line: programs and tests replace it
+        print(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout, flush=True)
+
+
+class _Copy(logging.FileHandler):
+    """Appends the same lines to a file, each flushed, so that they survive the process."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), OSError):  # a full disk must not end a run; the console has the line
+            super().handleError(record)
+
+
+def show_messages() -> None:
+    """Show messages on the console from now on; further calls change nothing."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Console) for handler in root.handlers):
+        root.addHandler(_shown(_Console()))
+    for name in _OURS:
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def copied_to(path: Path) -> Iterator[None]:
+    """Append to `path` what the console shows within the context, Python's warnings and a final traceback too.
+
+    Raises:
+        HydromelError: the file cannot be written.
+    """
+    if _is_stdout(path):
+        yield
+        return
+    try:
+        handler = _shown(_Copy(path, encoding="utf-8", errors="backslashreplace"))
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except Exception:  # the interpreter prints it to stderr alone
+        handler.handle(logging.makeLogRecord({"msg": traceback.format_exc().rstrip()}))
+        raise
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        handler.close()
+
+
+def _shown(handler: logging.Handler) -> logging.Handler:
+    handler.setLevel(logging.INFO)
+    handler.setFormatter(_Bare())
+    return handler
+
+
+def _is_stdout(path: Path) -> bool:
+    """Return True if this process's output goes to `path` already, as that of a search's trials does."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(path.stat(), os.fstat(1))
+    return False

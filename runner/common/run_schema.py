@@ -9,6 +9,7 @@ from typing import Any
 # files in a run's folder
 RUN = "run.json"  # {run_id, created (unix s), sweep_id, experiment, status, ...}; written first, status kept current
 RESOLVED = "resolved.yaml"  # the whole config, nothing left to interpolate
+CONSOLE = "console.log"  # what the console showed of the run; a resumed run appends
 METRICS = "metrics.jsonl"  # one JSON object a line: {"time": unix s, "step": update, "epoch": n, "metrics": {...}}
 RESULT = "result.json"  # written last, atomically: a run with a result is finished
 VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}: with it a run is used without its data

@@ -6,6 +6,7 @@ was done; exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrup
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -16,10 +17,12 @@ from typing import Any
 import yaml
 
 from runner.common.command_line import failed, interrupt
-from runner.common.console import say
+from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
-from runner.common.run_schema import RESOLVED, unbeaten_baselines
+from runner.common.run_schema import CONSOLE, RESOLVED, unbeaten_baselines
 from runner.config.schema import RunConfig
+
+log = logging.getLogger(__name__)
 
 
 def process_start() -> float:
@@ -34,13 +37,22 @@ def process_start() -> float:
 
 def run_job(folder: Path, started: float, config: RunConfig | None = None) -> int:
     """Run `config`, or the folder's own where none is given; return the exit code."""
+    show_messages()
     signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with copied_to(folder / CONSOLE):
+            return _run(folder, started, config)
+    except HydromelError as error:
+        return failed(str(error))
+
+
+def _run(folder: Path, started: float, config: RunConfig | None) -> int:
     try:
         from runner.experiment.run import run_experiment  # imports torch: a mistyped command need not wait for that
 
         if config is None:
             config = RunConfig.of(yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")))
-        result = run_experiment(config, folder, started, say)
+        result = run_experiment(config, folder, started)
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:
@@ -52,9 +64,9 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
             raise
         return failed(f"out of memory ({str(error).strip().splitlines()[0]}); what was done is kept in {folder}")
     except KeyboardInterrupt:
-        print(f"interrupted; what was done is kept: hydromel resume={folder}", file=sys.stderr)
+        log.error("interrupted; what was done is kept: hydromel resume=%s", folder)
         return 130
-    say(summary(result, folder))
+    log.info(summary(result, folder))
     return 0
 
 

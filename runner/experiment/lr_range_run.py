@@ -23,7 +23,7 @@ from runner.training.schedules import Constant
 from runner.training.state import Training
 
 
-def range_of(config: RunConfig, rates: Floats, smoothing: float, say: Callable[[str], None]) -> Range:
+def range_of(config: RunConfig, rates: Floats, smoothing: float) -> Range:
     """Train the config's model from its beginning, each update at the next of the `rates`. No run's folder is left.
 
     Gradients are scaled down to train.clip_norm and rows drawn as in training; schedule, checkpoints and evaluation
@@ -34,7 +34,7 @@ def range_of(config: RunConfig, rates: Floats, smoothing: float, say: Callable[[
     """
     components = replace(Components.of(config), tracker=NoTracker())
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
-        training, _, _ = prepare(config, components, run, time.time(), say)
+        training, _, _ = prepare(config, components, run, time.time())
         return measure(stepper(training), map(float, rates), smoothing)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -39,16 +39,15 @@ from runner.training.loop import fit
 from runner.training.setup import DTYPES, build_optimizer, build_schedule, choose_device
 from runner.training.state import Training
 
-Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
-def run_experiment(config: RunConfig, folder: Path, started: float, say: Say) -> dict[str, Any]:
+def run_experiment(config: RunConfig, folder: Path, started: float) -> dict[str, Any]:
     """Train, evaluate, record, deliver.
 
     Args:
         folder: the run's; if it holds an unfinished run with a checkpoint, that run goes on.
         started: unix time at which the program started.
-        say: prints one line.
 
     Raises:
         HydromelError: bad input; the run is marked as failed, and what it did is kept.
@@ -57,7 +56,7 @@ def run_experiment(config: RunConfig, folder: Path, started: float, say: Say) ->
     components.tracker.check()
     with start_folder(config, folder) as run:
         try:
-            training, data, config = prepare(config, components, run, started, say)
+            training, data, config = prepare(config, components, run, started)
             memory = Memory(training.clock.device)
             training.clock.seconds["startup"] += time.time() - started
             fit(training)
@@ -66,16 +65,16 @@ def run_experiment(config: RunConfig, folder: Path, started: float, say: Say) ->
             status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
             run.flush()
             run.set_status(status, str(error) or type(error).__name__)
-            deliver(components.tracker, run, say, final=True)
+            deliver(components.tracker, run, final=True)
             raise
         run.flush()
         run.write_result(result)
         if components.plots is not None:
             components.plots.draw(run.path)
         run.set_status(run_schema.FINISHED)
-        deliver(components.tracker, run, say, final=True)
-    _deliver_earlier(components.tracker, Path(config.runs_dir), say)
-    say(components.tracker.describe())
+        deliver(components.tracker, run, final=True)
+    _deliver_earlier(components.tracker, Path(config.runs_dir))
+    log.info(components.tracker.describe())
     return result
 
 
@@ -100,7 +99,7 @@ def start_folder(config: RunConfig, folder: Path) -> RunFolder:
 
 
 def prepare(
-    config: RunConfig, components: Components, run: RunFolder, started: float, say: Say
+    config: RunConfig, components: Components, run: RunFolder, started: float
 ) -> tuple[Training, Data, RunConfig]:
     """Read the data, build the model, and take up an earlier checkpoint of this folder if there is one.
 
@@ -111,13 +110,13 @@ def prepare(
     parts, tracker, settings = components.parts, components.tracker, config.train
     truncation = Truncation(config.max_length, config.truncate)
     data = load_data(parts, truncation, config.cache_dir)
-    say(describe_data(name_of(config.dataset), data, truncation))
+    log.info(describe_data(name_of(config.dataset), data, truncation))
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
     for description in descriptions(model, data.splits):
         if description.line is not None:
-            say(description.line)
-    config, batching = _chosen_batching(config, components, run, model, data, say)
+            log.info(description.line)
+    config, batching = _chosen_batching(config, components, run, model, data)
     updates_per_epoch = len(batching.updates(train.rows.host_lengths, config.seed, 0))
 
     training = Training(
@@ -137,12 +136,12 @@ def prepare(
         run=run,
         clock=Clock(device, started),
         meter=EnergyMeter(device),
-        after_evaluation=partial(_tell_epoch, tracker, say),
+        after_evaluation=partial(_tell_epoch, tracker),
     )
     last = checkpoint_path(run.path, "last")
     if last.exists():
         training = restored(training, load_checkpoint(last, model))
-        say(f"going on from epoch {training.progress.epoch + 1}, update {training.progress.updates}")
+        log.info("going on from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
     write_config(config, run.path)  # only after everything is validated: a mistake must not spoil a run to be resumed
     write_vocabs(run.path, data.vocabs)
     return training, data, config
@@ -162,43 +161,43 @@ def _prepare_machine(config: RunConfig) -> torch.device:
 
 
 def _chosen_batching(
-    config: RunConfig, components: Components, run: RunFolder, model: Model, data: Data, say: Say
+    config: RunConfig, components: Components, run: RunFolder, model: Model, data: Data
 ) -> tuple[RunConfig, Batching | Stream]:
     """Return the strategy of the run, the one that `batching=auto` chooses if need be, and the config with it."""
     if not isinstance(components.batching, Auto):
         return config, components.batching
     from runner.advisor.choose import choose_strategy  # imports scipy.optimize, which other runs need not wait for
 
-    config = choose_strategy(config, components, components.batching, run, model, data, say)
+    config = choose_strategy(config, components, components.batching, run, model, data)
     batching = build_batching(config.batching, config.plugins)
     assert not isinstance(batching, Auto)
     return config, batching
 
 
-def deliver(tracker: Tracker, run: RunFolder, say: Say, final: bool = False) -> None:
-    """Send records; if that fails, say so and go on: the folder keeps them."""
+def deliver(tracker: Tracker, run: RunFolder, final: bool = False) -> None:
+    """Send records; if that fails, log it and go on: the folder keeps them."""
     try:
         tracker.deliver(run.path, final)
     except DeliveryError as error:
-        say(f"warning: {error}; records stay in {run.path}, `hydromel-sync` delivers them")
+        log.warning("warning: %s; records stay in %s, `hydromel-sync` delivers them", error, run.path)
 
 
-def _deliver_earlier(tracker: Tracker, root: Path, say: Say) -> None:
+def _deliver_earlier(tracker: Tracker, root: Path) -> None:
     try:
         if root.is_dir() and (count := deliver_pending(root, tracker)):
-            say(f"delivered {count} earlier run(s)")
+            log.info("delivered %d earlier run(s)", count)
     except HydromelError as error:
-        say(f"warning: {error}")
+        log.warning("warning: %s", error)
 
 
-def _tell_epoch(tracker: Tracker, say: Say, t: Training, metrics: dict[str, object], loss: float) -> None:
+def _tell_epoch(tracker: Tracker, t: Training, metrics: dict[str, object], loss: float) -> None:
     """One line and one delivery after an evaluation."""
     costs, progress, value = t.costs, t.progress, metrics[t.metric_name]
     tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
     positions = costs.real_tokens + costs.padded_tokens
-    say(
+    log.info(
         f"epoch {progress.last_epoch:3d}  updates {progress.updates:6,d}  loss {loss:8.4f}  "
         f"valid {t.metric_name} {value:8.2f}  {tokens_per_s:9,.0f} tok/s  "
         f"padding {100 * costs.padded_tokens / max(1, positions):4.1f} %  {costs.training_seconds:7.1f} s"
     )
-    deliver(tracker, t.run, say)
+    deliver(tracker, t.run)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from runner.common.command_line import failed
-from runner.common.console import say
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 from runner.sweeps.process import end_with_us
+
+log = logging.getLogger(__name__)
 
 
 class SweepJobs:
@@ -40,10 +42,10 @@ class SweepJobs:
         name = folder_name(config)
         folder = self.sweep / name
         if (folder / RESULT).exists():
-            say(f"{name}: finished earlier, skipped")
+            log.info("%s: finished earlier, skipped", name)
             self.done += 1
             return True
-        say(f"--- {name}: {title}")
+        log.info("--- %s: %s", name, title)
         try:
             write_config(config, folder)
         except HydromelError as error:
@@ -61,19 +63,21 @@ class SweepJobs:
         self.failed.append(name)
         self.code = 1
         if code != 1:
-            print(f"error: {name} ended with code {code}", file=sys.stderr)
+            log.error("error: %s ended with code %d", name, code)
         return False
 
     def tell(self) -> None:
         """The last lines of a sweep: what failed, and how to compare the rest."""
         assert self.sweep is not None
         if self.failed:
-            print(
-                f"error: {len(self.failed)} of {len(self.failed) + self.done} jobs failed ({', '.join(self.failed)}); "
-                f"the others are kept, and sweep.id={self.sweep.name} runs only what is missing",
-                file=sys.stderr,
+            log.error(
+                "error: %d of %d jobs failed (%s); the others are kept, and sweep.id=%s runs only what is missing",
+                len(self.failed),
+                len(self.failed) + self.done,
+                ", ".join(self.failed),
+                self.sweep.name,
             )
-        say(f"compare: hydromel-compare {self.sweep}")
+        log.info("compare: hydromel-compare %s", self.sweep)
 
 
 def folder_name(config: RunConfig) -> str:

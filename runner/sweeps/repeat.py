@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import statistics
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -11,12 +12,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from runner.common.console import say
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESULT
 from runner.config.compose import resolve
 from runner.config.schema import RunConfig
 from runner.sweeps.jobs import SweepJobs, folder_name
+
+log = logging.getLogger(__name__)
 
 
 def run_repeats(
@@ -47,7 +49,7 @@ def run_repeats(
         if jobs.run(one, f"seed={seed}"):
             folders.append(jobs.sweep / folder_name(one))
     for line in spread([json.loads((folder / RESULT).read_text(encoding="utf-8")) for folder in folders]):
-        say(line)
+        log.info(line)
 
 
 def _with_seed(config: DictConfig, choices: Mapping[str, object], seed: int) -> RunConfig:

@@ -65,7 +65,7 @@ def forbidden_waits() -> Iterator[None]:
 def training(folder: Path, *overrides: str) -> Iterator[Training]:
     composed = run_config(*QUIET, *overrides, "device=cuda", "batching.batch_size=8", f"runs_dir={folder}")
     with start_folder(composed, folder / "run") as run:
-        yield prepare(composed, Components.of(composed), run, 0.0, lambda line: None)[0]
+        yield prepare(composed, Components.of(composed), run, 0.0)[0]
 
 
 def step_and_evaluate(t: Training) -> None:

@@ -74,7 +74,7 @@ def _train(config: RunConfig, device: torch.device) -> Seen:
     experiment.choose_device = lambda *options: device
     watch = nullcontext() if device.type == "cpu" else pretended.Device()
     with tempfile.TemporaryDirectory() as folder, watch as seen, start_folder(config, Path(folder) / "run") as run:
-        t, _, _ = prepare(config, Components.of(config), run, 0.0, lambda line: None)
+        t, _, _ = prepare(config, Components.of(config), run, 0.0)
         if seen is None:
             return Seen(_losses(t), _metrics(t), [], {})
         seen.waits.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from runner.common.command_line import exit_code
-from runner.common.console import say
 from runner.common.errors import HydromelError
 from runner.common.run_schema import higher_is_better
 from runner.components.run_components import Components, Plots
@@ -30,6 +30,7 @@ from runner.tracking.mlflow_store import redacted
 if TYPE_CHECKING:
     from optuna import Study, Trial
 
+log = logging.getLogger(__name__)
 STUDY, LOCK = "study.db", "search.lock"
 
 
@@ -126,18 +127,19 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
 
 
 def _run(search: Search, study: Study, plots: Plots | None) -> int:
-    say(f"search {search.id}: {search.metric} on valid, {len(search.space.dimensions)} options -> {search.folder}")
+    n_options = len(search.space.dimensions)
+    log.info("search %s: %s on valid, %d options -> %s", search.id, search.metric, n_options, search.folder)
     began = time.monotonic()
     try:
         while _may_begin(search.options, len(counted(study)), time.monotonic() - began):
             _one_trial(search, study)
     except KeyboardInterrupt:
         _tell(search, study, plots)
-        say(f"interrupted; go on with sweep.id={search.id}")
+        log.info("interrupted; go on with sweep.id=%s", search.id)
         raise
     outcome = _tell(search, study, plots)
     if outcome.best is None:
-        raise HydromelError(f"no trial of {search.id} finished; {search.folder}/trial-*/console.txt say why")
+        raise HydromelError(f"no trial of {search.id} finished; {search.folder}/trial-*/console.log say why")
     return 0
 
 
@@ -157,7 +159,7 @@ def _one_trial(search: Search, study: Study) -> None:
         raise
     trial.set_user_attr("seconds", time.monotonic() - began)
     _record(study, trial, ended)
-    say(shown(study.trials[trial.number], search.metric, search.space))
+    log.info(shown(study.trials[trial.number], search.metric, search.space))
 
 
 def _ran(search: Search, trial: Trial) -> Ended:
@@ -172,7 +174,7 @@ def _ran(search: Search, trial: Trial) -> Ended:
 
     ended = run_trial(folder, search.metric, config.train.epochs, unpromising)
     if ended.pruned_at is not None:
-        mark_pruned(folder, ended.pruned_at, search.components.tracker, say)
+        mark_pruned(folder, ended.pruned_at, search.components.tracker)
     return ended
 
 
@@ -200,5 +202,5 @@ def _tell(search: Search, study: Study, plots: Plots | None) -> Outcome:
         plots.draw(search.folder)
     outcome.show()
     if outcome.best is not None:
-        say(f"best: hydromel --config-dir {search.folder} experiment=best (repeat=5: over five seeds)")
+        log.info("best: hydromel --config-dir %s experiment=best (repeat=5: over five seeds)", search.folder)
     return outcome

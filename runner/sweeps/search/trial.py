@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from runner.sweeps.process import end, end_with_us
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import DeliveryError, Tracker
 
-CONSOLE = "console.txt"  # what the run printed
+log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130  # exit code of a job
 
@@ -43,7 +44,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
         HydromelError: the task has no such metric.
         KeyboardInterrupt: this process or the run was interrupted; the run has ended.
     """
-    with (folder / CONSOLE).open("wb") as console:
+    with (folder / run_schema.CONSOLE).open("wb") as console:
         command = [sys.executable, "-m", "runner.experiment.job", str(folder)]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
         try:
@@ -62,7 +63,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
     return _outcome(folder, metric, process.returncode)
 
 
-def mark_pruned(folder: Path, evaluation: int, tracker: Tracker, say: Callable[[str], None]) -> None:
+def mark_pruned(folder: Path, evaluation: int, tracker: Tracker) -> None:
     """Say in the run's tags, its tracker's too, that it was ended for want of promise."""
     run = read_run(folder)
     tags = run["tags"] | {run_schema.TAG_PRUNED: f"evaluation {evaluation}"}
@@ -70,7 +71,7 @@ def mark_pruned(folder: Path, evaluation: int, tracker: Tracker, say: Callable[[
     try:
         tracker.deliver(folder, final=True)
     except DeliveryError as error:
-        say(f"warning: {error}; `hydromel-sync` delivers it")
+        log.warning("warning: %s; `hydromel-sync` delivers it", error)
 
 
 def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) -> Iterator[float | None]:
@@ -100,7 +101,7 @@ def _outcome(folder: Path, metric: str, code: int) -> Ended:
     result = read_result(folder) if code == 0 else None
     if result is None:
         run = read_run(folder) if (folder / run_schema.RUN).exists() else {}
-        return Ended(error=run.get("error") or _last_line(folder / CONSOLE) or f"it ended with code {code}")
+        return Ended(error=run.get("error") or _last_line(folder / run_schema.CONSOLE) or f"it ended with code {code}")
     value = result["metrics"]["valid"].get(metric)
     if not isinstance(value, float | int) or not math.isfinite(value):
         return Ended(error=f"its {metric} on valid is {value}")

@@ -29,7 +29,7 @@ def run_in(folder: Path, *overrides: str) -> Path:
     run = folder / "run"
     run.mkdir()
     write_config(composed, run)
-    run_experiment(composed, run, 0.0, lambda line: None)
+    run_experiment(composed, run, 0.0)
     return run
 
 

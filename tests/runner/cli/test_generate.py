@@ -33,7 +33,7 @@ def trained(folder: Path, *overrides: str) -> Path:
     composed = run_config(*QUIET, *SMALL, *overrides, f"runs_dir={folder.parent}")
     folder.mkdir()
     write_config(composed, folder)
-    run_experiment(composed, folder, 0.0, lambda line: None)
+    run_experiment(composed, folder, 0.0)
     return folder
 
 

@@ -29,7 +29,7 @@ def trained(folder: Path, *overrides: str) -> None:
     composed = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
     folder.mkdir()
     write_config(composed, folder)
-    run_experiment(composed, folder, 0.0, lambda line: None)
+    run_experiment(composed, folder, 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from runner.common.command_line import exit_code, failed
+from runner.common.console import show_messages
 
 
 def test_a_failure_is_one_line_that_commands_no_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    show_messages()
     assert failed("v.bin:1: '\x1b[2J\x00é 東京 😀'\n  is no\tword") == 1
     assert capsys.readouterr().err == "error: v.bin:1: '\ufffd[2J\ufffdé 東京 😀' is no word\n"
 

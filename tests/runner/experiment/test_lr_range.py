@@ -91,7 +91,7 @@ def test_every_update_has_its_rate_and_parts_keep_their_ratio(tmp_path: Path) ->
         "optimizer.momentum=0.0",
     )
     with start_folder(here, tmp_path / "run") as run:
-        training = prepare(here, Components.of(here), run, 0.0, lambda line: None)[0]
+        training = prepare(here, Components.of(here), run, 0.0)[0]
         before = [group["learning_rate_factor"] for group in training.optimizer.param_groups]
         training.optimizer.add_param_group({"params": [], "learning_rate_factor": 0.25, "initial_lr": 1.0})
         step = stepper(training)

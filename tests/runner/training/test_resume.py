@@ -79,6 +79,11 @@ def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
     assert set(recorded) == set(records(whole)), "a record was lost, or another one made"
     lengths = [[{**one, "seconds": 0} for one in result(folder)["speed"]["by_length"]] for folder in (whole, cut)]
     assert lengths[0] == lengths[1] != []
+    console = (cut / run_schema.CONSOLE).read_text(encoding="utf-8")
+    epochs = [line.split()[1] for line in console.splitlines() if line.startswith("epoch ")]
+    assert epochs[0] == "1"
+    assert sorted(set(epochs), key=int) == [str(number + 1) for number in range(len(set(epochs)))]
+    assert "\ngoing on from epoch " in console
     seconds = result(cut)["seconds"]
     assert seconds["total"] > sum(seconds[phase] for phase in run_schema.SECONDS_KEYS if phase != "total")
 

@@ -181,7 +181,7 @@ def test_an_unpromising_run_is_ended(here: Path) -> None:
     assert run_trial(folder, "accuracy", 4, unpromising) == Ended(pruned_at=3)
     assert told == list(enumerate(fake_trials.curve(0.05)[:3], start=1))
     assert json.loads((folder / run_schema.RUN).read_text())["status"] == run_schema.INTERRUPTED
-    trial.mark_pruned(folder, 3, JsonlTracker(path=str(here / "all.jsonl")), print)
+    trial.mark_pruned(folder, 3, JsonlTracker(path=str(here / "all.jsonl")))
     assert json.loads((folder / run_schema.RUN).read_text())["tags"][run_schema.TAG_PRUNED] == "evaluation 3"
     assert run_schema.INTERRUPTED in (here / "all.jsonl").read_text()
 
@@ -262,7 +262,7 @@ def test_trials_are_runs_and_the_best_config_gives_what_it_gave(
     config = compose_config(
         ["experiment=best", "tracker=none", "run_plots=null", "baselines=false"], real / "runs/real"
     )
-    result = run_experiment(config, tmp_path / "best", 0.0, lambda line: None)
+    result = run_experiment(config, tmp_path / "best", 0.0)
     assert result["metrics"]["valid"]["accuracy"] == search["best"]["value"]
     assert (tmp_path / "best" / run_schema.PREDICTIONS).exists()
     assert result["sweep_id"] != "real"
