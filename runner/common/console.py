@@ -76,7 +76,8 @@ def copied_to(path: Path) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        handler.close()
+        with contextlib.suppress(OSError):  # of a full disk again: the last lines are still buffered
+            handler.close()
 
 
 def _shown(handler: logging.Handler) -> logging.Handler:
