@@ -13,6 +13,7 @@ from runner.compat.private import private_api
 CHECKED = "2.13.0"
 
 with private_api("torch", CHECKED):
+    from torch._ops import OpOverload
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves
 
@@ -27,12 +28,16 @@ __all__ = [
     "CUDNN_RNN",
     "CUDNN_RNN_BACKWARD",
     "DispatchMode",
+    "Operator",
     "cell_weights",
     "content_version",
     "storage_key",
     "tree_leaves",
     "with_cell_weights",
 ]
+
+
+Operator = OpOverload[..., object]  # an operation as a dispatch mode sees it
 
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,16 +1,14 @@
-"""How much of the device's arithmetic training used: floating-point operations of matrix products, counted and timed.
+"""The share of the device's arithmetic that training used: floating-point operations of matrix products per second.
 
-Only products of matrices, convolutions and attention are counted, two operations for each multiplication and addition,
-as torch's `FlopCounterMode` does; look-ups, sums and activations are none.
+Only products of matrices, convolutions and attention are counted, with two operations for each multiplication and
+addition, like torch's `FlopCounterMode`; look-ups, sums and activations count nothing.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from runner.compat.torch import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, CUDNN_RNN, CUDNN_RNN_BACKWARD
 from runner.interfaces import START
+from runner.profiling.kernels import product_seconds
+from runner.profiling.matmul import float32_precision
 from runner.ragged.batch import Batch
 from runner.training.loop import backward
 from runner.training.state import Training
@@ -25,25 +25,26 @@ from runner.training.state import Training
 Shape = Sequence[int]
 _SAMPLED = 8  # micro-batches in which operations are counted
 _SMALLEST, _LARGEST = 128, 8192  # rows and columns of the matrices that the device is timed with
-_PRODUCT_SECONDS, _ALL_SECONDS = 0.002, 0.2  # that one product takes at least, and all together about
+_SECONDS_PER_PRODUCT, _SECONDS = 0.002, 0.2  # shortest product that is timed, and approximate time of all
 
 
 def arithmetic(t: Training) -> dict[str, float | str] | None:
-    """The `arithmetic` section of result.json, found after training; None where no update was timed.
+    """Return the `arithmetic` section of result.json, or None if no update was timed.
 
-    Parameters, gradients and the state of random numbers are afterwards as before.
+    Called after training. Parameters, gradients and the state of random generators are unchanged afterwards.
     """
     timed = t.costs.by_length.values()
-    places, seconds = (sum(one[key] for one in timed) for key in ("places", "seconds"))
+    places, seconds = (sum(sums[key] for sums in timed) for key in ("places", "seconds"))
     if not places or not seconds:
         return None
-    dtype = torch.bfloat16 if t.bf16 else next(t.model.parameters()).dtype
+    parameter_dtype = next(t.model.parameters()).dtype
+    dtype = torch.bfloat16 if t.bf16 else parameter_dtype
     per_place = flops_per_place(t)
     achieved = per_place * places / seconds
-    # under autocast parts of a model compute in float32, and on some processors those are the faster ones
+    # Under autocast parts of a model compute in float32, and on some processors those are the faster ones.
     possible = max(
-        device_flops_per_s(t.clock.device, kind, torch.get_num_threads(), _products_of_floats())
-        for kind in {dtype, next(t.model.parameters()).dtype}
+        device_flops_per_s(t.clock.device, candidate, torch.get_num_threads(), float32_precision())
+        for candidate in {dtype, parameter_dtype}
     )
     return {
         "flops_per_place": per_place,
@@ -55,10 +56,10 @@ def arithmetic(t: Training) -> dict[str, float | str] | None:
 
 
 def flops_per_place(t: Training) -> float:
-    """Operations of forward and backward, of some micro-batches spread over an epoch, for each place in memory."""
+    """Return the operations of forward and backward per place in memory (token or padding), of a few micro-batches."""
     t.model.train()
     devices = [t.clock.device] if t.clock.device.type == "cuda" else []
-    counter, places = FlopCounterMode(display=False, custom_mapping=FORMULAS), 0
+    counter, places = FlopCounterMode(display=False, custom_mapping={**FORMULAS}), 0
     with torch.random.fork_rng(devices), counter:
         for batch in _sample(t):
             places += batch.real_tokens + batch.padded_tokens
@@ -68,69 +69,52 @@ def flops_per_place(t: Training) -> float:
 
 
 def _sample(t: Training) -> Iterator[Batch]:
-    """A micro-batch of each of some updates, which are spread evenly over the first epoch."""
+    """Yield one micro-batch of each of a few updates, which are spread evenly over the first epoch."""
     updates = t.batching.updates(t.train.rows.host_lengths, t.seed, 0)
     for place in np.unique(np.linspace(0, len(updates) - 1, _SAMPLED).astype(int)).tolist():
         micro_batches = list(t.batching.micro_batches(t.train, updates[place]))
         yield micro_batches[place % len(micro_batches)]
 
 
-def _products_of_floats() -> str:
-    """How float32 matrices are multiplied (`runner.profiling.matmul`), on which the rate of the device depends."""
-    kinds: tuple[Any, ...] = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    return ", ".join(str(kind.fp32_precision) for kind in kinds)
-
-
 @cache
 def device_flops_per_s(device: torch.device, dtype: torch.dtype, threads: int, precision: str) -> float:
-    """The best rate of several products of square matrices, large enough to take some milliseconds each.
+    """Return the operations per second of the fastest of several products of large square matrices.
 
     Args:
-        threads: of the CPU, as they are set; with `precision`, only to tell one measurement from another.
+        device: where the matrices lie.
+        dtype: of the matrices.
+        threads: number of CPU threads; like `precision`, only a key of the cache.
+        precision: `float32_precision()`.
     """
     size = _SMALLEST
-    while (seconds := _product_seconds(size, device, dtype, 1)) < _PRODUCT_SECONDS and size < _LARGEST:
+    while (seconds := product_seconds(size, device, dtype, 1)[0]) < _SECONDS_PER_PRODUCT and size < _LARGEST:
         size *= 2
-    best = _product_seconds(size, device, dtype, max(3, math.ceil(_ALL_SECONDS / seconds)))
-    return 2 * size**3 / best
+    fastest = min(product_seconds(size, device, dtype, max(3, math.ceil(_SECONDS / seconds))))
+    return 2 * size**3 / fastest
 
 
-def _product_seconds(size: int, device: torch.device, dtype: torch.dtype, times: int) -> float:
-    """The shortest of so many products, after one that is not counted."""
-    left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    result = left @ right
-    seconds = []
-    for _ in range(times):
-        begin = _now(device)
-        torch.mm(left, right, out=result)
-        seconds.append(_now(device) - begin)
-    return min(seconds)
+def _matrix_elements(weights: Sequence[object]) -> int:
+    """Return the number of elements of those weights that are matrices, given the shapes of all."""
+    shapes = [shape for shape in weights if isinstance(shape, Sequence)]
+    return sum(math.prod(shape) for shape in shapes if len(shape) == 2)
 
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+# The formulas below take the shapes of an operation's arguments and return its number of operations.
 
 
-def _matrices(weights: Sequence[Shape]) -> int:
-    """Numbers of those weights that are matrices."""
-    return sum(math.prod(shape) for shape in weights if len(shape) == 2)
+def _onednn_rnn(input: Shape, *others: object, out_shape: object) -> int:
+    """Count mkldnn_rnn_layer, one direction of one layer: input (T, B, D) and four weights."""
+    return 2 * math.prod(input[:-1]) * _matrix_elements(others[:4])
 
 
-def _onednn_rnn(input: Shape, *others: Any, out_shape: object) -> int:
-    """mkldnn_rnn_layer: of (T, B, D), and four weights; one direction of one layer."""
-    return 2 * math.prod(input[:-1]) * _matrices(others[:4])
-
-
-def _onednn_rnn_backward(input: Shape, *others: Any, out_shape: object) -> int:
-    """The gradients of inputs and of weights, each as much as forward."""
+def _onednn_rnn_backward(input: Shape, *others: object, out_shape: object) -> int:
+    """Count the gradients of inputs and of weights, each as much as forward."""
     return 2 * _onednn_rnn(input, *others, out_shape=out_shape)
 
 
 def _cudnn_rnn(input: Shape, weights: Sequence[Shape], *others: object, out_shape: object) -> int:
-    """_cudnn_rnn: of (T, B, D) or packed (N, D), and the weights of all layers and directions."""
-    return 2 * math.prod(input[:-1]) * _matrices(weights)
+    """Count _cudnn_rnn: input (T, B, D) or packed (N, D), and the weights of all layers and directions."""
+    return 2 * math.prod(input[:-1]) * _matrix_elements(weights)
 
 
 def _cudnn_rnn_backward(input: Shape, weights: Sequence[Shape], *others: object, out_shape: object) -> int:
@@ -138,28 +122,27 @@ def _cudnn_rnn_backward(input: Shape, weights: Sequence[Shape], *others: object,
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *others: object, out_shape: object, **options: object) -> int:
-    """Products of queries and keys, and of weights and values: (B, H, T, d), (B, H, K, d), (B, H, K, e)."""
+    """Count the products queries x keys and weights x values: (B, H, T, d), (B, H, K, d), (B, H, K, e)."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _attention_backward(
     gradient: Shape, query: Shape, key: Shape, value: Shape, *others: object, out_shape: object, **options: object
 ) -> int:
-    """The scores again, and the gradients of weights, values, queries and keys (Dao et al. 2022, algorithm 4)."""
+    """Count the scores again, then the gradients of weights, values, queries, keys (Dao et al. 2022, algorithm 4)."""
     return 2 * math.prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
 
 
-def _added_product(sum_: Shape, left: Shape, right: Shape, out_shape: object, **options: object) -> int:
-    """addmm_: of (M, K) and (K, N)."""
+def _addmm(sum_: Shape, left: Shape, right: Shape, out_shape: object, **options: object) -> int:
+    """Count addmm_: (M, K) x (K, N)."""
     return 2 * math.prod(left) * right[-1]
 
 
-_ATEN: Any = torch.ops.aten
-# of kernels that torch's own counter does not know: shapes of the arguments -> operations
-FORMULAS = {
-    _ATEN.addmm_: _added_product,
-    _ATEN.mkldnn_rnn_layer: _onednn_rnn,
-    _ATEN.mkldnn_rnn_layer_backward: _onednn_rnn_backward,
+# Operations that torch's own counter does not know.
+FORMULAS: dict[object, Callable[..., int]] = {
+    torch.ops.aten.addmm_: _addmm,
+    torch.ops.aten.mkldnn_rnn_layer: _onednn_rnn,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _onednn_rnn_backward,
     CUDNN_RNN: _cudnn_rnn,
     CUDNN_RNN_BACKWARD: _cudnn_rnn_backward,
     CPU_ATTENTION: _attention,

@@ -115,7 +115,7 @@ def run_split(t: Training, split: Batch) -> SplitResults:
         batches = t.batching.evaluation(split.to(t.clock.device), t.eval_batch_size)
         results = predict(t.model, t.head, batches, t.bf16)
     t.clock.lap("evaluation")
-    t.clock.settle()
+    t.clock.synchronize()
     return results
 
 
@@ -146,7 +146,7 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
         log.warning("the outcomes of %s are not written: %s", name, error)
     tables = {} if corpus is None else _tables(t, data, name, results, corpus)
     t.clock.lap("tracking")
-    t.clock.settle()
+    t.clock.synchronize()
     return tables
 
 

@@ -1,4 +1,4 @@
-"""The cost of a run: seconds by phase, tokens real and padded, and memory."""
+"""The cost of a run: seconds by phase, real and padded tokens, and memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ Counters = Mapping[str, Mapping[str, int]]  # group -> name -> count
 
 
 class Clock:
-    """Seconds by phase, without waiting for the device.
+    """A stopwatch of seconds by phase, which does not wait for the device.
 
-    On a GPU a phase's time is what passes on the device between two recorded events; they are read in `settle`,
-    which waits for the device, between timed regions.
+    On a GPU the time of a phase passes between two events that the device records. `synchronize` reads them, between
+    timed regions.
 
     Args:
-        device: whose time is measured.
-        started: unix time at which the program started, for `total`.
+        device: the device that is timed.
+        started: Unix time at which the program started, for `total`.
+
+    Attributes:
+        seconds: by phase; complete after `synchronize`.
     """
 
     def __init__(self, device: torch.device, started: float) -> None:
@@ -37,12 +40,12 @@ class Clock:
         self._pending: list[tuple[str, Mark, Mark]] = []
 
     def start(self) -> Mark:
-        """What passed since the last phase belongs to none; this moment."""
+        """Start a phase, and return the current moment; the time since the last phase belongs to none."""
         self._last = self._mark()
         return self._last
 
     def lap(self, phase: str) -> Mark:
-        """What passed since the last mark belongs to `phase`; this moment."""
+        """Add the time since the last call to `phase`, and return the current moment."""
         now = self._mark()
         if isinstance(now, float):
             self.seconds[phase] += _seconds(self._last, now)
@@ -51,8 +54,8 @@ class Clock:
         self._last = now
         return now
 
-    def settle(self) -> float:
-        """Wait for the device, add up what is pending, and give the host's clock."""
+    def synchronize(self) -> float:
+        """Wait for the device, add up the seconds of its events, and return the time of the host's clock."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             for phase, begin, end in self._pending:
@@ -60,12 +63,12 @@ class Clock:
             self._pending.clear()
         return time.perf_counter()
 
-    def between(self, marks: Sequence[Mark]) -> list[float]:
-        """Seconds from each mark to the next; on a GPU to be asked after `settle`."""
+    def intervals(self, marks: Sequence[Mark]) -> list[float]:
+        """Return the seconds from each moment to the next; on a GPU, call `synchronize` first."""
         return [_seconds(begin, end) for begin, end in pairwise(marks)]
 
     def total(self) -> float:
-        """Seconds since the program started, and those of earlier programs whose run this one took up."""
+        """Return the seconds since the program started, plus those of the earlier programs of a resumed run."""
         return self.seconds["total"] + time.time() - self.started
 
     def _mark(self) -> Mark:
@@ -86,7 +89,21 @@ def _seconds(begin: Mark, end: Mark) -> float:
 
 @dataclass
 class CostCounters:
-    """Host-side counts over all training updates; part of every checkpoint, so a resumed run's figures are whole."""
+    """Host-side counts over all updates. They are part of every checkpoint, so a resumed run's figures are complete.
+
+    Attributes:
+        real_tokens: tokens without padding.
+        supervised: targets.
+        examples: rows.
+        updates: optimiser steps.
+        training_seconds: host seconds of the updates.
+        timed_tokens: like `timed_examples`, `timed_updates` and `timed_seconds`, without the warm-up.
+        padding: padded tokens by cause.
+        by_length: for timed updates, by the length of their longest row rounded up to a power of two: `updates`,
+            `real_tokens`, `places` (real and padded tokens) and `seconds`.
+        counters: counts of the model's parts (`runner.interfaces.HasCounters`); None if a part of the run is missing.
+        joules: energy; None if a reading is missing.
+    """
 
     real_tokens: int = 0
     supervised: int = 0
@@ -98,9 +115,9 @@ class CostCounters:
     timed_updates: int = 0
     timed_seconds: float = 0.0
     padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
-    by_length: dict[int, dict[str, float]] = field(default_factory=dict)  # timed updates, by their longest row
-    counters: dict[str, dict[str, int]] | None = field(default_factory=dict)  # of the model's parts; None: unknown
-    joules: float | None = 0.0  # None: unknown, at least of a part
+    by_length: dict[int, dict[str, float]] = field(default_factory=dict)
+    counters: dict[str, dict[str, int]] | None = field(default_factory=dict)
+    joules: float | None = 0.0
 
     def add(
         self,
@@ -113,7 +130,7 @@ class CostCounters:
         timed: bool,
         padding: dict[str, int],
     ) -> None:
-        """What some updates took; `padding` in tokens by cause, `timed` if they are no warm-up."""
+        """Add some updates; `padding` is in tokens by cause, and `timed` false for the warm-up."""
         self.real_tokens += tokens
         self.examples += examples
         self.updates += updates
@@ -137,23 +154,25 @@ class CostCounters:
                 sums[name] = sums.get(name, 0) + count - earlier.get(name, 0)
 
     def add_joules(self, before: float | None, after: float | None) -> None:
-        """The difference of two readings; where one is missing, the sum is unknown from then on."""
+        """Add the difference of two readings of the meter; if one is missing, the sum is unknown from then on."""
         if self.joules is None or before is None or after is None:
             self.joules = None
         else:
             self.joules += after - before
 
     def add_length(self, longest: int, *, updates: int, real_tokens: int, places: int, seconds: float) -> None:
-        """What some timed updates took, whose longest row has up to `longest` tokens; `places` are real and padded."""
+        """Add some timed updates whose longest row has up to `longest` tokens."""
         added = {"updates": updates, "real_tokens": real_tokens, "places": places, "seconds": seconds}
         before = self.by_length.get(longest, {})
         self.by_length[longest] = {key: value + before.get(key, 0) for key, value in added.items()}
 
     @property
     def padded_tokens(self) -> int:
+        """Padded tokens of all causes."""
         return sum(self.padding.values())
 
     def state(self) -> dict[str, object]:
+        """Return a copy of all counts, for a checkpoint."""
         return asdict(self)
 
     @classmethod
@@ -163,14 +182,14 @@ class CostCounters:
         return cls(**{"counters": None, "joules": None} | known)
 
     def energy(self, source: str) -> dict[str, float | str] | None:
-        """The `energy` section of result.json."""
+        """Return the `energy` section of result.json, or None if the energy is unknown."""
         if self.joules is None or not self.real_tokens:
             return None
         per_thousand = 1000 * self.joules / self.real_tokens
         return {"joules": self.joules, "joules_per_thousand_tokens": per_thousand, "source": source}
 
     def speed(self, warmup_updates: int) -> dict[str, object]:
-        """The `speed` section of result.json: rates over the timed updates."""
+        """Return the `speed` section of result.json: rates over the timed updates."""
         seconds = self.timed_seconds or float("nan")
         return {
             "real_tokens_per_s": self.timed_tokens / seconds,
@@ -183,7 +202,11 @@ class CostCounters:
 
 
 class Memory:
-    """Peak memory of training: the allocator's on a GPU, the process's resident set on a CPU."""
+    """The peak memory since this object was made: of torch's allocator on a GPU, of the process on a CPU.
+
+    Args:
+        device: the device of training.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -196,14 +219,14 @@ class Memory:
             _reset_resident_peak()
 
     def state(self) -> dict[str, int | str]:
-        """The `memory` section of result.json."""
+        """Return the measured part of the `memory` section of result.json."""
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) if cuda else _resident_peak_bytes()
         return {"peak_bytes": peak, "before_training_bytes": self.before, "source": self.source}
 
 
 def _status_bytes(key: str) -> int | None:
-    """A line of /proc/self/status (Linux), in bytes."""
+    """Return the value of a line of /proc/self/status in bytes, or None if the system has none (not Linux)."""
     status = Path("/proc/self/status")
     if status.exists():
         for line in status.read_text().splitlines():
@@ -222,8 +245,8 @@ def _resident_peak_bytes() -> int:
 
 
 def _reset_resident_peak() -> None:
-    """Linux forgets a process's peak when 5 is written here; elsewhere the peak is that of the whole process."""
-    try:
+    """Reset the peak of this process, if the system can (Linux); otherwise it covers the whole life of the process."""
+    try:  # 5 resets VmHWM (man proc_pid_clear_refs)
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return

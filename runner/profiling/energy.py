@@ -1,23 +1,34 @@
-"""Energy that a GPU took, by the counter of its driver (NVML, through nvidia-ml-py of the extra `gpu`)."""
+"""The energy that a GPU used, by the counter of its driver (NVML, through nvidia-ml-py of the extra `gpu`)."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import Protocol
 
 import torch
 
 SOURCE = "NVML"
 
 
-class EnergyMeter:
-    """Reads the counter of one device; where there is none, it says so by None: a CPU, no NVML, a GPU before Volta.
+class _Nvml(Protocol):
+    """The functions of the module `pynvml` that are used here."""
 
-    The counter is that of the whole GPU, whoever uses it, and steps some times to some ten times a second.
+    NVMLError: type[Exception]
+
+    def nvmlInit(self) -> None: ...
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object: ...
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: object) -> int: ...
+
+
+class EnergyMeter:
+    """A reader of one device's energy counter; readings are None on a CPU, without NVML, and on GPUs before Volta.
+
+    The counter includes all processes on the GPU, and advances a few times to a few dozen times per second.
 
     Args:
-        device: as torch numbers them. NVML numbers all GPUs of the machine, whatever CUDA_VISIBLE_DEVICES says, so the
-            device is asked for by its UUID.
+        device: a device as torch numbers them. NVML numbers all GPUs of the machine, whatever CUDA_VISIBLE_DEVICES is,
+            so the device is identified by its UUID.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,23 +36,25 @@ class EnergyMeter:
         self._handle = None if self._nvml is None else _handle(self._nvml, device)
 
     def joules(self) -> float | None:
-        """Since the driver was loaded. It does not wait for what the device has still to do."""
+        """Return the joules since the driver was loaded, without waiting for the device."""
         if self._nvml is None or self._handle is None:
             return None
         try:
-            return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000  # of millijoules
+            return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1000  # from millijoules
         except self._nvml.NVMLError:
             return None
 
 
-def _nvml() -> Any | None:
+def _nvml() -> _Nvml | None:
     try:
-        return import_module("pynvml")
+        import pynvml  # optional: only the extra `gpu` installs it
     except ImportError:
         return None
+    nvml: _Nvml = pynvml
+    return nvml
 
 
-def _handle(nvml: Any, device: torch.device) -> Any | None:
+def _handle(nvml: _Nvml, device: torch.device) -> object | None:
     try:
         nvml.nvmlInit()
         return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")

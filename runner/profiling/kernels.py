@@ -1,8 +1,8 @@
-"""Which of torch's kernels this machine has, and which of them ran.
+"""The kernels of torch that this machine has, how fast they multiply, and those that ran.
 
-torch offers an arithmetic that a processor may lack: oneDNN has no bfloat16 LSTM without AVX-512, autocast chooses it
-all the same, and the run ends in an error. `support` finds out by a small trial, once per process. Other operations run
-without instructions for them, but slowly: `warn_if_slow` says so.
+torch offers arithmetic that a processor may lack: oneDNN has no bfloat16 LSTM without AVX-512, but autocast chooses it
+anyway, and the run ends in an error. `support` finds out by a small trial, once per process. Other operations run
+without special instructions, but slowly: `warn_if_slow` reports that.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from collections.abc import Callable
 from functools import cache
 from statistics import median
 from threading import Thread
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runner.compat.torch import DispatchMode
+from runner.compat.torch import DispatchMode, Operator
 
 log = logging.getLogger(__name__)
 Operation = Literal["lstm", "matmul", "convolution", "attention"]
 Support = Literal["training", "inference", "none"]
 HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
-FLOAT32_LSTM = "LSTM in float32"  # what `Recurrence` computes where autocast would choose a kernel that is not there
+FLOAT32_LSTM = "LSTM in float32"  # the fallback of `Recurrence` if autocast would choose a kernel that does not exist
 
-_FUSED_RNN = "mkldnn_rnn_layer"  # its second argument are input-to-hidden weights, which tell layers apart
-_NAMED = "_record_function_enter_new"  # its first argument names what several kernels compute together
-_KERNELS = {
+_FUSED_RNN = "mkldnn_rnn_layer"  # its second argument, the input-to-hidden weights, identifies the layer
+_NAMED = "_record_function_enter_new"  # its first argument is the name of a group of kernels
+_KERNELS = {  # operation -> name in result.json
     _FUSED_RNN: "oneDNN RNN",
-    FLOAT32_LSTM: FLOAT32_LSTM,  # said after the kernel that computed it
+    FLOAT32_LSTM: FLOAT32_LSTM,  # listed after the kernel that computed it
     "unrolled GRU": "GRU unrolled",
     "unrolled RNN_TANH": "tanh RNN unrolled",
     "_cudnn_rnn": "cuDNN RNN",
@@ -48,9 +48,9 @@ _KERNELS = {
 }
 _NONE_OF_THEM = "matrix products"
 
-
-_SIZE = 64  # numbers per token of the trials: products of fewer may be too small for oneDNN
-_TIMED_SIZE, _TIMES, _SLOW = 192, 5, 1.5  # of the products that are timed, and the ratio from which a warning is due
+_SIZE = 64  # features per token in the trials: oneDNN may leave smaller products to other kernels
+_TIMED_SIZE, _TIMES = 192, 5  # rows and columns of the matrices of `warn_if_slow`, and number of products
+_SLOW = 1.5  # ratio to float32 above which `warn_if_slow` warns
 
 
 def _lstm(x: Tensor, training: bool) -> Tensor:
@@ -72,11 +72,12 @@ _TRIALS: dict[Operation, Callable[[Tensor, bool], Tensor]] = {
 def support(operation: Operation, dtype: torch.dtype, device_type: str) -> Support:
     """Return how far `operation` runs on this machine under autocast to `dtype`: for gradients, without, or not.
 
-    The trial runs in a thread of its own: grad mode, autocast and dispatch modes such as `KernelWatch` belong to a
-    thread, so the caller's do not disturb the trial, and the trial does not show up in what they count. Whatever error
-    ends the trial, the operation does not run here; the record of a finished run must not be lost for its wording.
+    Any RuntimeError of the trial means that the operation does not run here, whatever its message: the record of a
+    finished run must not be lost for an unknown message.
     """
-    found: list[Support] = ["none"]
+    # The trial runs in a thread of its own: grad mode, autocast and dispatch modes such as `KernelWatch` belong to a
+    # thread, so the caller's do not disturb the trial, and do not count its operations.
+    levels: list[Support] = ["none"]
 
     def attempt() -> None:
         x = torch.ones(2, 3, _SIZE, device=device_type, requires_grad=True)
@@ -84,17 +85,17 @@ def support(operation: Operation, dtype: torch.dtype, device_type: str) -> Suppo
             with torch.autocast(device_type, dtype):
                 with torch.no_grad():
                     _TRIALS[operation](x, False)
-                found.append("inference")
+                levels.append("inference")
                 output = _TRIALS[operation](x, True)
             output.float().sum().backward()  # type: ignore[no-untyped-call]
-            found.append("training")
+            levels.append("training")
         except RuntimeError as error:
             log.debug("%s in %s does not run on %s: %s", operation, dtype, device_type, error)
 
     trial = Thread(target=attempt)
     trial.start()
     trial.join()
-    return found[-1]
+    return levels[-1]
 
 
 def runs(operation: Operation, dtype: torch.dtype, device_type: str, training: bool) -> bool:
@@ -104,9 +105,10 @@ def runs(operation: Operation, dtype: torch.dtype, device_type: str, training: b
 
 @cache
 def warn_if_slow(dtype: torch.dtype) -> None:
-    """Warn once if this processor multiplies matrices of `dtype` more slowly than float32: it has no units for them."""
-    seconds = {kind: _product_seconds(kind) for kind in (torch.float32, dtype)}
-    ratio = seconds[dtype] / seconds[torch.float32]
+    """Warn once if this processor has no units for `dtype` and multiplies such matrices more slowly than float32."""
+    cpu = torch.device("cpu")
+    seconds, of_float32 = (median(product_seconds(_TIMED_SIZE, cpu, kind, _TIMES)) for kind in (dtype, torch.float32))
+    ratio = seconds / of_float32
     if ratio > _SLOW:
         name = str(dtype).removeprefix("torch.")
         log.warning(
@@ -117,19 +119,27 @@ def warn_if_slow(dtype: torch.dtype) -> None:
         )
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
-    """Return the median time of a product of two square matrices, after one that is not counted."""
-    left, right = (torch.ones(_TIMED_SIZE, _TIMED_SIZE, dtype=dtype) for _ in range(2))
+def product_seconds(size: int, device: torch.device, dtype: torch.dtype, times: int) -> list[float]:
+    """Return the time of each of several products of two square matrices, after one that is not timed."""
+    left, right = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    product = left @ right
     seconds = []
-    for _ in range(1 + _TIMES):
-        start = time.perf_counter()
-        left @ right
-        seconds.append(time.perf_counter() - start)
-    return median(seconds[1:])
+    for _ in range(times):
+        start = _now(device)
+        torch.mm(left, right, out=product)
+        seconds.append(_now(device) - start)
+    return seconds
+
+
+def _now(device: torch.device) -> float:
+    """Return the host's clock, once the device has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def describe_machine(device: torch.device) -> dict[str, object]:
-    """Return the `kernels` of a run's provenance: the instruction set, and support by arithmetic and operation."""
+    """Return `provenance.kernels` of result.json: the instruction set, and the support by precision and operation."""
     return {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **{
@@ -140,18 +150,22 @@ def describe_machine(device: torch.device) -> dict[str, object]:
 
 
 class KernelWatch(DispatchMode):
-    """Notes which of torch's kernels run while it is entered."""
+    """A context that records the kernels that run within it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: set[str] = set()
-        self.calls_of: Counter[int] = Counter()  # address of a recurrent layer's weights -> calls of its fused kernel
+        self.calls: Counter[int] = Counter()  # address of a recurrent layer's weights -> calls of its fused kernel
 
-    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Operator, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
+    ) -> object:
         name = func.overloadpacket.__name__
-        self.seen.add(args[0] if name == _NAMED else name)
+        self.seen.add(str(args[0]) if name == _NAMED else name)
         if name == _FUSED_RNN:
-            self.calls_of[args[1].data_ptr()] += 1
+            weights = args[1]
+            assert isinstance(weights, Tensor)
+            self.calls[weights.data_ptr()] += 1
         return func(*args, **(kwargs or {}))
 
     def describe(self, layout: str) -> str:
@@ -164,8 +178,8 @@ class KernelWatch(DispatchMode):
         return ", ".join(text for name, text in _KERNELS.items() if name in self.seen) or _NONE_OF_THEM
 
     def _blocks(self, name: str) -> str:
-        """In how many rectangles the rows ran, where they did not run in one."""
-        if name != _FUSED_RNN or max(self.calls_of.values()) == 1:
+        """Return the number of rectangles into which the rows of a recurrent layer were cut, if more than one."""
+        if name != _FUSED_RNN or max(self.calls.values()) == 1:
             return ""
-        fewest, most = min(self.calls_of.values()), max(self.calls_of.values())
+        fewest, most = min(self.calls.values()), max(self.calls.values())
         return f" in {most} blocks" if fewest == most else f" in {fewest} to {most} blocks"

@@ -1,10 +1,10 @@
-"""How float32 matrices are multiplied: by which library on a CPU, and how exactly on a GPU."""
+"""The multiplication of float32 matrices: the library on a CPU, and the precision on a GPU."""
 
 from __future__ import annotations
 
 import logging
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,31 +13,35 @@ from runner.common.errors import HydromelError
 from runner.config.schema import Matmul
 
 log = logging.getLogger(__name__)
-_ROUNDING = 2.0**-24  # of float32, to nearest
-_SHAPES = ((64, 512, 64), (700, 200, 1000), (33, 4096, 17))
+_ROUNDING = 2.0**-24  # relative error of rounding to the nearest float32
+_SHAPES = ((64, 512, 64), (700, 200, 1000), (33, 4096, 17))  # rows, inner size and columns of the products tried
+
+
+class _Backend(Protocol):
+    """A setting of torch.backends."""
+
+    fp32_precision: str
 
 
 def choose_matmul(which: Matmul) -> Matmul:
     """Set the library that multiplies float32 matrices, and return the one that this process now uses.
 
     `torch` leaves the choice to torch. `onednn` is up to twice as fast on some CPUs. `tf32` rounds a GPU's inputs to 10
-    bits, which torch would otherwise do unasked in cuDNN's convolutions and recurrent layers.
-
-    torch lets oneDNN multiply float32 only under a name that also permits it to round inputs to bfloat16, which it does
-    where a processor has units for that (AMX). So products are tried first, against float64. A processor without
-    AVX-512 goes on as before under that name: the products then agree bit for bit, `torch` is returned and a warning
-    says so.
+    bits; without it torch would do so by default in cuDNN's convolutions and recurrent layers.
 
     Raises:
         HydromelError: this processor's products are coarser than float32's.
     """
-    on_gpu: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined]
-    for kind in on_gpu:
-        kind.fp32_precision = "tf32" if which == "tf32" else "ieee"
-    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    on_gpu: tuple[_Backend, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)  # type: ignore[attr-defined, assignment]
+    for backend in on_gpu:
+        backend.fp32_precision = "tf32" if which == "tf32" else "ieee"
+    products: _Backend = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     products.fp32_precision = "none"
     if which != "onednn":
         return which
+    # torch lets oneDNN multiply float32 only under the name "bf16", which also permits rounding inputs to bfloat16, as
+    # oneDNN does if the processor has units for that (AMX). So products are compared with float64 first. Without
+    # AVX-512 the name has no effect: products agree bit for bit, and `torch` is returned with a warning.
     matrices = [_matrices(*shape) for shape in _SHAPES]
     before = [left @ right for left, right in matrices]
     products.fp32_precision = "bf16"
@@ -58,7 +62,7 @@ def choose_matmul(which: Matmul) -> Matmul:
 
 @cache
 def _warn_of_no_effect() -> None:
-    """Say once that the option does nothing here."""
+    """Warn once that the option does nothing on this machine."""
     capability = torch.backends.cpu.get_cpu_capability()
     log.warning(
         "matmul=onednn has no effect on this processor (%s): matrices are multiplied as by matmul=torch", capability
@@ -71,6 +75,12 @@ def _matrices(rows: int, inner: int, columns: int) -> tuple[Tensor, Tensor]:
 
 
 def _error(left: Tensor, right: Tensor, product: Tensor) -> float:
-    """Return the relative error of a product, by its norm; that of float32 is some 4 to 8 roundings."""
+    """Return the relative error of a product, by its norm; float32 has about 4 to 8 roundings."""
     exact = left.double() @ right.double()
     return float((product.double() - exact).norm() / exact.norm())
+
+
+def float32_precision() -> str:
+    """Return torch's settings for products of float32 matrices, on a CPU and on a GPU."""
+    backends: tuple[_Backend, ...] = (torch.backends.mkldnn.matmul, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
+    return ", ".join(backend.fp32_precision for backend in backends)

@@ -79,7 +79,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     """
     t.model.train()
     joules, counted = t.meter.joules(), counters(t.model)
-    begin = t.clock.settle()
+    begin = t.clock.synchronize()
     ends = [t.clock.start()]
     losses, supervised, smaller = [], 0, None
     for rows in updates:
@@ -99,7 +99,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         losses.append(loss)
         supervised += count
         t.progress.updates += 1
-    seconds = t.clock.settle() - begin
+    seconds = t.clock.synchronize() - begin
     t.costs.add_joules(joules, t.meter.joules())
     t.costs.add_counters(counted, counters(t.model))
     values = _recorded(t, updates[: len(losses)], losses, supervised, seconds, ends) if losses else []
@@ -114,7 +114,7 @@ def _recorded(
     """The bookkeeping of a segment: the mean loss of each update."""
     values: list[float] = torch.stack(losses).tolist()
     check_finite(t, t.progress.updates - len(values) + 1, values, updates)
-    account(t, updates, supervised, seconds, t.clock.between(ends))
+    account(t, updates, supervised, seconds, t.clock.intervals(ends))
     log(t, values)
     t.progress.update += len(updates)
     return values
@@ -189,7 +189,7 @@ def _segment_end(t: Training, n_updates: int) -> int:
 
 def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
     """Evaluate on valid, keep the best and the last checkpoint, and tell the schedule."""
-    t.clock.settle()
+    t.clock.synchronize()
     t.clock.start()
     with averaged(t.optimizer):
         value, metrics = _evaluate(t)
@@ -203,9 +203,9 @@ def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
     _log_evaluation(t, metrics)
     keep(t, "last")
     t.after_evaluation(t, metrics, mean_loss)
-    t.clock.settle()
+    t.clock.synchronize()
     t.clock.lap("tracking")
-    t.clock.settle()
+    t.clock.synchronize()
 
 
 def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:

@@ -43,7 +43,7 @@ def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
         use_micro_batch(t, smaller, 0)
         rows, times = largest_micro_batch(t)
     t.progress.peak_batch = _shape(t, rows)
-    t.clock.settle()
+    t.clock.synchronize()
     t.clock.lap("startup")
 
 

@@ -27,7 +27,7 @@ def test_a_lap_belongs_to_its_phase_and_a_start_to_none(monkeypatch: pytest.Monk
     clock.lap("forward")  # 13
     clock.start()  # 20
     clock.lap("data")  # 24
-    clock.settle()
+    clock.synchronize()
     assert {phase: seconds for phase, seconds in clock.seconds.items() if seconds} == {"data": 5.0, "forward": 2.0}
 
 
@@ -108,7 +108,7 @@ def test_seconds_between_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: next(now))
     clock = Clock(CPU, 0.0)
     marks = [clock.start(), clock.lap("data"), clock.lap("optimizer"), clock.lap("optimizer")]
-    assert clock.between(marks) == [1.0, 3.0, 4.0]
+    assert clock.intervals(marks) == [1.0, 3.0, 4.0]
 
 
 def test_no_timed_update_has_no_speed() -> None:

@@ -99,7 +99,11 @@ def test_an_arithmetic_without_instructions_is_warned_of(
     times: float, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     kernels.warn_if_slow.cache_clear()
-    monkeypatch.setattr(kernels, "_product_seconds", lambda dtype: 1.0 if dtype == torch.float32 else times)
+
+    def seconds(size: int, device: torch.device, dtype: torch.dtype, repeats: int) -> list[float]:
+        return [1.0 if dtype == torch.float32 else times]
+
+    monkeypatch.setattr(kernels, "product_seconds", seconds)
     kernels.warn_if_slow(torch.bfloat16)
     kernels.warn_if_slow(torch.bfloat16)
     said = [one.message for one in caplog.records]
