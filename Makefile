@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 SEED ?= $(shell date +%s)
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal --randomly-seed=$(SEED)
 
-.PHONY: setup demo test check portability bench ui clean
+.PHONY: setup demo test campaign check portability bench ui clean
 
 setup: $(READY)  ## install, nothing else
 
@@ -30,6 +30,9 @@ ui: $(READY)  ## the MLflow page, at http://127.0.0.1:5000; prints the address o
 test: $(READY)  ## all tests, in random order (SEED=N: in that one); HYDROMEL_DATA=FOLDER adds those on published data
 	@echo 'order of tests: SEED=$(SEED)'
 	$(TEST)
+
+campaign: $(READY)  ## audits every combination of configs/ and every module of docs/audit.md, not only a sample
+	$(TEST) -m campaign
 
 check: $(READY)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from runner.audit import Padding, Report, audit_module
-from runner.audit.checks.verdict import ERROR, NOT_FINITE, Verdict, faults
+from runner.audit import AuditReport, Padding, audit_module
+from runner.audit.checks.kinds import ERROR, NOT_FINITE
+from runner.audit.checks.verdict import Verdict, faults
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
 SIZE, IDS = 8, 40
@@ -48,15 +49,20 @@ class Case:
     ids: bool = False
     left: bool = False
     frozen: bool = False
-    answers: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None = None
+    split_output: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None = None
 
-    def audit(self) -> Report:
+    def audit(self) -> AuditReport:
         torch.manual_seed(0)
         module = self.make().requires_grad_(not self.frozen)
         lengths = (*LENGTHS, 0) if self.empty else LENGTHS
         rows = [torch.randint(1, IDS, (n,)) if self.ids else torch.randn(n, SIZE) for n in lengths]
         return audit_module(
-            module, rows, _collate, left_padding=self.left, answers=self.answers, name=f"{self.module}, {self.use}"
+            module,
+            rows,
+            _collate,
+            left_padding=self.left,
+            split_output=self.split_output,
+            name=f"{self.module}, {self.use}",
         )
 
 
@@ -80,7 +86,7 @@ def main() -> int:
     print("| Module | Used | eval | train | What the audit found |\n| --- | --- | --- | --- | --- |")
     for case in cases():
         started = time.perf_counter()
-        rows.append(told(case, case.audit()) | {"seconds": time.perf_counter() - started})
+        rows.append(table_row(case, case.audit()) | {"seconds": time.perf_counter() - started})
         print("| " + " | ".join(str(rows[-1][key]) for key in ("module", "use", "eval", "train", "found")) + " |")
     if options.json:
         names = [name for name in ("torch", "pytorch-crf", "transformers") if find_spec(MODULES.get(name, name))]
@@ -89,8 +95,8 @@ def main() -> int:
     return 0
 
 
-def told(case: Case, report: Report) -> dict[str, str]:
-    """A line of the table."""
+def table_row(case: Case, report: AuditReport) -> dict[str, str]:
+    """Return a line of the table."""
     marks = {mode: mark([one for one in report.failures() if one.mode == mode]) for mode in ("eval", "train")}
     found = "; ".join(
         f"{one.finding.kind} at `{one.finding.module}` ({', '.join(one.checks)})" for one in faults(report.failures())
@@ -164,10 +170,12 @@ def _attention() -> Iterator[Case]:
     yield Case(name, "no mask", unmasked)
     yield Case(name, "`src_key_padding_mask`, slow path", encoder(nested=False))
     yield Case(name, "the same, fast path (frozen)", encoder(nested=False), frozen=True)
-    yield Case(name, "the same, fast path, nested tensors", encoder(nested=True), frozen=True, answers=_cut)
+    yield Case(name, "the same, fast path, nested tensors", encoder(nested=True), frozen=True, split_output=_cut)
     yield Case(name, "slow path, a row of no token", encoder(nested=False), empty=True)
     yield Case(name, "fast path, a row of no token", encoder(nested=False), frozen=True, empty=True)
-    yield Case(name, "nested tensors, a row of no token", encoder(nested=True), frozen=True, empty=True, answers=_cut)
+    yield Case(
+        name, "nested tensors, a row of no token", encoder(nested=True), frozen=True, empty=True, split_output=_cut
+    )
 
 
 def _others() -> Iterator[Case]:

@@ -68,8 +68,8 @@ LAYERS = {
     "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
     "runner.audit": f"{MODEL} runner.profiling.kernels runner.audit.tracing runner.audit.checks runner.audit.subjects",
-    "runner.audit.report": "runner.audit.checks runner.audit",
-    "runner.audit.gallery": "runner.interfaces runner.audit.checks runner.audit.subjects runner.audit",
+    "runner.audit.report": "runner.common runner.audit.checks runner.audit",
+    "runner.audit.gallery": "runner.common runner.interfaces runner.audit.checks runner.audit.subjects runner.audit",
     "runner.cli": (
         f"{MODEL} runner.text.formats runner.profiling runner.tracking runner.advisor runner.inference "
         "runner.inference.generation runner.inference.evaluation runner.inference.inspection runner.experiment "

@@ -5,7 +5,7 @@ Commands, the gallery and users' own tests may import it. It imports its checks,
 """
 
 from runner.audit.api import audit_module
-from runner.audit.checks.verdict import Report
+from runner.audit.checks.verdict import AuditReport
 from runner.audit.subjects.padding import Padding
 
-__all__ = ["Padding", "Report", "audit_module"]
+__all__ = ["AuditReport", "Padding", "audit_module"]

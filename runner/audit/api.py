@@ -7,36 +7,43 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict
 from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.dropout import dropout_verdict
 from runner.audit.checks.metric import metric_verdict
-from runner.audit.checks.verdict import Report, Verdict
-from runner.audit.subjects.module import Collate, ModuleSubject
+from runner.audit.checks.verdict import AuditReport, Verdict
+from runner.audit.subjects.module import (
+    Collate,
+    Example,
+    ExampleMetric,
+    LossFunction,
+    ModuleSubject,
+    Output,
+    Splitter,
+)
 from runner.audit.tracing.module_state import Mode, in_mode, seeded
 from runner.common.errors import HydromelError
-from runner.interfaces import Loss
 
 
 def audit_module(
     module: nn.Module,
-    examples: Sequence[Any],
-    collate: Collate,
+    examples: Sequence[Example],
+    collate: Collate[Example],
     *,
     lengths: Callable[[Any], int] = len,
     left_padding: bool = False,
-    answers: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None = None,
-    loss: Callable[[Any, Sequence[Any]], Tensor | Loss] | None = None,
-    decode: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None = None,
-    metric: Callable[[], Any] | None = None,
+    split_output: Splitter[Output] | None = None,
+    loss: LossFunction[Output, Example] | None = None,
+    decode: Splitter[Output] | None = None,
+    metric: Callable[[], ExampleMetric[Output, Example]] | None = None,
     modes: Sequence[Mode] = ("eval", "train"),
     arithmetics: Sequence[Arithmetic] = ("float32",),
     nan_gradients: bool = False,
     name: str | None = None,
     seed: int = 1,
-) -> Report:
+) -> AuditReport:
     """Check that a module's result for an example does not depend on the other examples of its batch or on padding.
 
     Args:
@@ -47,8 +54,8 @@ def audit_module(
             It must pad as `Padding` says, for example with `padding.stack(rows)` and `padding.mask(lengths)`.
         lengths: example -> its number of tokens.
         left_padding: padding comes before the tokens.
-        answers: output, lengths -> one tensor per example, real positions only. Without it, every tensor of the output
-            is split by its shape: (B, T, *), (T, B, *), (B, C, T), (N, *), (B, *), ...
+        split_output: output, lengths -> one tensor per example, real positions only. Without it, every tensor of the
+            output is split by its shape: (B, T, *), (T, B, *), (B, C, T), (N, *), (B, *), ...
         loss: output, examples -> `Loss(sum, count)`, (B,) losses of single examples, or a plain mean (which must then
             not change when an update is split).
         decode: output, lengths -> one tensor of predictions per example.
@@ -74,19 +81,19 @@ def audit_module(
         raise HydromelError(f"metric is a {type(metric).__name__}; pass a function that creates one, such as its class")
     title = name or type(module).__name__
     subject = ModuleSubject(
+        title,
         module,
-        examples,
+        list(examples),
         collate,
-        lengths=[lengths(example) for example in examples],
-        left=left_padding,
-        answers=answers,
-        loss=loss,
-        decode=decode,
-        name=title,
+        np.array([lengths(example) for example in examples], dtype=np.int64),
+        left_padding,
+        split_output,
+        loss,
+        decode,
     )
     subject.check_collate()
     exact = subject.cast("float64")
-    report = Report(title)
+    report = AuditReport(title)
     # Dropout layers draw random numbers in train mode even at rate 0; the caller's generator must not change.
     with seeded(seed):
         for mode in modes:
@@ -100,8 +107,8 @@ def audit_module(
 
 
 def _audit_mode(
-    subject: ModuleSubject,
-    exact: ModuleSubject,
+    subject: ModuleSubject[Example, Output],
+    exact: ModuleSubject[Example, Output],
     mode: Mode,
     arithmetics: Sequence[Arithmetic],
     seed: int,
@@ -109,15 +116,15 @@ def _audit_mode(
 ) -> Iterator[Verdict]:
     """Run all checks in float64, and compare the coarser arithmetics with it."""
     with in_mode(exact.module, mode):
-        alone = SingleReference(exact, torch.float64)
-        yield from Auditor(exact, mode, alone, seed, nan_gradients).verdicts()
+        reference = SingleReference(exact, torch.float64)
+        yield from Auditor(exact, mode, reference, seed, nan_gradients).verdicts()
         for arithmetic in arithmetics:
             with in_mode((coarse := subject.cast(arithmetic)).module, mode):
-                coarse_alone = SingleReference(coarse, DTYPES[arithmetic], exact=alone)
-                yield arithmetic_verdict(coarse, coarse_alone, arithmetic, mode, seed)
+                coarse_reference = SingleReference(coarse, DTYPES[arithmetic], exact=reference)
+                yield arithmetic_verdict(coarse, coarse_reference, arithmetic, mode, seed)
 
 
-def _check(module: object, examples: Sequence[Any], modes: Sequence[str], arithmetics: Sequence[str]) -> None:
+def _check(module: object, examples: Sequence[object], modes: Sequence[str], arithmetics: Sequence[str]) -> None:
     """Raise HydromelError if these arguments cannot be audited."""
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise HydromelError(f"module is a {type(module).__name__}; pass a torch.nn.Module that is not scripted")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.dropout import dropout_verdict, own_dropout_verdict
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.update import update_verdict
-from runner.audit.checks.verdict import Report, Verdict
+from runner.audit.checks.verdict import AuditFacts, AuditReport, Verdict
 from runner.audit.subjects.model import ModelSubject
 from runner.audit.subjects.sample import sample, streams, with_random_ids
 from runner.audit.subjects.stream import StreamSubject
@@ -36,14 +35,14 @@ from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
 from runner.training.checkpoint import load_checkpoint
 from runner.training.setup import choose_device
 
-Strategy = ModelSubject | StreamSubject
+StrategySubject = ModelSubject | StreamSubject
 STREAMS, WINDOWS = 4, 3  # number of streams of a text, and of windows of each stream
 DROPOUT = 0.5  # rate of all dropout layers in the dropout check
 UPDATE_ROWS = 8  # largest batch size, so that a sample makes several updates
 
 
 @dataclass(frozen=True)
-class Options:
+class AuditOptions:
     """The options of an audit of a config.
 
     Attributes:
@@ -67,7 +66,7 @@ class Options:
     weights: Path | None = None
 
 
-def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], options: Options) -> Report:
+def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], options: AuditOptions) -> AuditReport:
     """Audit one model under several strategies; those that ignore the mask are controls, unless there is no other.
 
     Args:
@@ -90,37 +89,37 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
         load_checkpoint(options.weights, model)
     model.to(device=choose_device(config.device, config.precision, config.dtype), dtype=torch.float64)
     subjects, unfit = _subjects(configs, left_out, parts, data, model, options)
-    report = Report(f"task={parts.task.name} dataset={name_of(config.dataset)} encoder={_chosen(config)}")
-    controls = tuple(subject.name for subject in subjects if _ignores_mask(subject))
+    report = AuditReport(f"task={parts.task.name} dataset={name_of(config.dataset)} encoder={_chosen(config)}")
+    controls = tuple(subject.name for subject in subjects if subject.ignores_mask)
     report.controls = controls if len(controls) < len(subjects) else ()
     _audit(report, subjects, options, config.seed)
-    report.facts = {
-        "examples": len(subjects[0].lengths),
-        "lengths": sorted(int(length) for length in subjects[0].lengths),
-        "parameters": parameter_count(model),
-        "weights": "fresh" if options.weights is None else str(options.weights),
-        "content": "random ids" if options.random else "the corpus",
-        "arithmetics": ["float64", *options.arithmetics],
-        "left out": unfit,
-        "torch": torch.__version__,
-        "device": str(device_of(model)),
-        "seconds": time.perf_counter() - started,
-        "computed otherwise": _computed_otherwise(subjects[0]) if "bf16" in options.arithmetics else "",
-    }
+    report.facts = AuditFacts(
+        examples=len(subjects[0].lengths),
+        lengths=sorted(int(length) for length in subjects[0].lengths),
+        parameters=parameter_count(model),
+        weights="fresh" if options.weights is None else str(options.weights),
+        content="random ids" if options.random else "the corpus",
+        arithmetics=["float64", *options.arithmetics],
+        left_out=unfit,
+        torch=torch.__version__,
+        device=str(device_of(model)),
+        seconds=time.perf_counter() - started,
+        precision_note=_precision_note(subjects[0]) if "bf16" in options.arithmetics else "",
+    )
     return report
 
 
-def _computed_otherwise(subject: Strategy) -> str:
-    """Return a sentence if a layer computes in float32 where bf16 is checked; empty otherwise."""
-    cast = _reference(subject).cast("bf16")
+def _precision_note(subject: StrategySubject) -> str:
+    """Return a sentence if a layer computes in float32 where bf16 is checked; else an empty string."""
+    cast = subject.reference().cast("bf16")
     with KernelWatch() as watch, torch.no_grad():
         observe(cast, [int(cast.lengths.argmax())], Setting())
     if FLOAT32_LSTM not in watch.seen:
         return ""
-    return "bf16: LSTMs were computed in float32, since this processor has no bfloat16 LSTM; the rest in bfloat16."
+    return "The check bf16 computed LSTMs in float32, because this processor has no bfloat16 LSTM."
 
 
-def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed: int) -> None:
+def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: AuditOptions, seed: int) -> None:
     """Run all modes and arithmetics.
 
     Single-example runs are shared by all strategies, and strategies of the same layout share the verdicts on it:
@@ -128,12 +127,12 @@ def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed:
     """
     model = subjects[0].module
     for mode in options.modes:
-        layouts: dict[Any, list[Verdict]] = {}
+        layouts: dict[Hashable, list[Verdict]] = {}
         with in_mode(model, mode):
-            exact = SingleReference(_reference(subjects[0]), torch.float64)
+            exact = SingleReference(subjects[0].reference(), torch.float64)
             for subject in subjects:
                 auditor = Auditor(subject, mode, exact.of(subject), seed, explained=_is_explained(subject, options))
-                key = _layout(subject)
+                key = subject.layout_key
                 if key not in layouts:
                     layouts[key] = list(auditor.verdicts())
                 report.verdicts += [replace(verdict, subject=subject.name) for verdict in layouts[key]]
@@ -147,60 +146,52 @@ def _audit(report: Report, subjects: Sequence[Strategy], options: Options, seed:
         report.verdicts += _check_dropout(subjects, seed, options)
 
 
-def _check_dropout(subjects: Sequence[Strategy], seed: int, options: Options) -> Iterator[Verdict]:
+def _check_dropout(subjects: Sequence[StrategySubject], seed: int, options: AuditOptions) -> Iterator[Verdict]:
     """Check that copies of an example drop different values, and that its own seed makes dropout batch-invariant."""
     row = int(subjects[0].lengths.argmax())
-    layouts: dict[Any, Verdict] = {}
-    alone: SingleReference | None = None
+    layouts: dict[Hashable, Verdict] = {}
+    reference: SingleReference | None = None
     for subject in subjects:
-        if (key := _layout(subject)) not in layouts:
+        if (key := subject.layout_key) not in layouts:
             verdict = dropout_verdict(subject, row)
             if verdict.passed and isinstance(subject, ModelSubject):  # windows of a stream bring no seeds
-                alone = alone or SingleReference(_reference(subject.with_seeds()), torch.float64)
-                with_seeds = subject.with_seeds()
-                verdict = own_dropout_verdict(with_seeds, alone.of(with_seeds), seed, _is_explained(subject, options))
+                seeded = subject.with_seeds()
+                reference = reference or SingleReference(seeded.reference(), torch.float64)
+                verdict = own_dropout_verdict(seeded, reference.of(seeded), seed, _is_explained(subject, options))
             layouts[key] = verdict
         yield replace(layouts[key], subject=subject.name)
 
 
-def _check_strategy(auditor: Auditor, subject: Strategy, mode: Mode, seed: int) -> Iterator[Verdict]:
+def _check_strategy(auditor: Auditor, subject: StrategySubject, mode: Mode, seed: int) -> Iterator[Verdict]:
     """Yield the verdicts on a strategy's own batches, updates and evaluation, which its layout does not determine."""
     batches = subject.batches(seed)
     yield auditor.batches(batches)
     with unchanged(subject.module):
         if mode == "train":
-            yield update_verdict(subject, auditor.alone, batches)
+            yield update_verdict(subject, auditor.reference, batches)
         else:
-            rows = auditor.alone.comparable(range(len(subject.lengths)))
+            rows = auditor.reference.comparable(range(len(subject.lengths)))
             yield metric_verdict(subject.name, subject.figures, list(rows))
 
 
-def _layout(subject: Strategy) -> Any:
-    """Return a key that is equal for strategies that lay out the same examples in the same way."""
-    batching = subject.batching
-    if isinstance(batching, Stream):
-        return batching
-    return batching.layout, batching.micro_batch, batching.width_multiple
-
-
 def _check_arithmetic(
-    subjects: Sequence[Strategy],
+    subjects: Sequence[StrategySubject],
     exact: SingleReference,
     arithmetic: Arithmetic,
     mode: Mode,
     seed: int,
-    options: Options,
+    options: AuditOptions,
 ) -> Iterator[Verdict]:
     """Yield the verdict on each strategy in a coarser arithmetic; one cast copy of the model serves all of them."""
-    first = _reference(subjects[0]).cast(arithmetic)
+    first = subjects[0].reference().cast(arithmetic)
     with in_mode(first.module, mode):
-        alone = SingleReference(first, DTYPES[arithmetic], exact=exact)
-        layouts: dict[Any, Verdict] = {}
+        reference = SingleReference(first, DTYPES[arithmetic], exact=exact)
+        layouts: dict[Hashable, Verdict] = {}
         for subject in subjects:
             cast = replace(subject, module=first.module, bf16=first.bf16)
-            if (key := _layout(subject)) not in layouts:
+            if (key := subject.layout_key) not in layouts:
                 explained = _is_explained(subject, options)
-                layouts[key] = arithmetic_verdict(cast, alone.of(cast), arithmetic, mode, seed, explained)
+                layouts[key] = arithmetic_verdict(cast, reference.of(cast), arithmetic, mode, seed, explained)
             yield replace(layouts[key], subject=subject.name)
 
 
@@ -210,8 +201,8 @@ def _subjects(
     parts: ModelParts,
     data: Data,
     model: Model,
-    options: Options,
-) -> tuple[list[Strategy], dict[str, str]]:
+    options: AuditOptions,
+) -> tuple[list[StrategySubject], dict[str, str]]:
     """Return a subject for each strategy that fits the task, and the reason for each other one by name."""
     fitting, unfit = [], dict(left_out)
     for config in configs:
@@ -224,7 +215,7 @@ def _subjects(
     return fitting, unfit
 
 
-def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, options: Options) -> Strategy:
+def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, options: AuditOptions) -> StrategySubject:
     """Return a strategy over a sample of the training split, with small updates, so that there are several.
 
     Raises:
@@ -254,19 +245,8 @@ def _small(node: Node) -> Node:
     return {**node, "batch_size": small, **shrunk}
 
 
-def _reference(subject: Strategy) -> Strategy:
-    """Return the subject in the reference layout: packed, so without padding."""
-    if isinstance(subject, StreamSubject):
-        return subject
-    return replace(subject, batching=replace(subject.batching, layout="packed", micro_batch=None))
-
-
-def _ignores_mask(subject: Strategy) -> bool:
-    return isinstance(subject, ModelSubject) and subject.batching.layout == "unmasked"
-
-
-def _is_explained(subject: Strategy, options: Options) -> bool:
-    return options.explained or not _ignores_mask(subject)
+def _is_explained(subject: StrategySubject, options: AuditOptions) -> bool:
+    return options.explained or not subject.ignores_mask
 
 
 def _chosen(config: RunConfig) -> str:

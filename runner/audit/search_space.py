@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from runner.audit.checks.verdict import Report
-from runner.audit.config_audit import Options, audit_config
+from runner.audit.checks.verdict import AuditReport
+from runner.audit.config_audit import AuditOptions, audit_config
 from runner.common.errors import HydromelError
 from runner.config.compose import compose_config, compose_strategies, names_of, under
 from runner.config.instantiate import alternatives
-from runner.config.schema import Node, RunConfig
+from runner.config.schema import Node, RunConfig, name_of
 
 SMALL, SIZES = 8, ("size", "hidden", "filters", "feedforward")  # dimension of vectors, and options that hold one
 SMALL_DATA = ("features.words.max_size=30", "threads=1")
-SMALL_SAMPLE = Options(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
+SMALL_SAMPLE = AuditOptions(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
 CONTROLS = ("encoder.norm=batch",)  # batch norm mixes rows by design while training: the audit must fail it
 LEFT = ("name", "quality")  # options of a task that do not change the model
 
@@ -27,7 +28,7 @@ class CombinationResult:
     """The result of one combination: a report, or the reason why there is no such model."""
 
     choice: str
-    report: Report | None
+    report: AuditReport | None
     unfit: str = ""
 
     @property
@@ -40,7 +41,7 @@ class CombinationResult:
         """True for a batch-invariant model, and for a control that the audit fails."""
         return self.report is not None and self.report.passed is not self.is_control
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain values with each strategy's failed checks."""
         if self.report is None:
             return {"choice": self.choice, "unfit": self.unfit}
@@ -55,29 +56,44 @@ class CombinationResult:
             "control": self.is_control,
             "failed": failed,
             "controls": list(self.report.controls),
-            "facts": self.report.facts,
+            "facts": {} if self.report.facts is None else self.report.facts.by_name(),
         }
 
 
-def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> list[tuple[str, ...]]:
-    """Return overrides for tasks x encoders, and for each other value of each of their options, one at a time.
+class Combination(NamedTuple):
+    """A combination of a task and an encoder.
+
+    Attributes:
+        overrides: the choice of task and encoder, and of an option's value.
+        varied: class, option and value, such as `conv.activation=tanh`; empty if all options have their defaults.
+    """
+
+    overrides: tuple[str, ...]
+    varied: str
+
+
+def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> list[Combination]:
+    """Return tasks x encoders, and for each of these pairs each other value of each option, one at a time.
 
     Options are those that take one of a few values (pooling, unit, activation, ...). The choices of `overrides` stay
     fixed.
     """
     given = {override.partition("=")[0] for override in overrides}
     # Keyed by the composed config, so that a model under two names (blstm is rnn with cell=lstm) is audited once.
-    chosen: dict[str, tuple[str, ...]] = {}
+    chosen: dict[str, Combination] = {}
     for task in _names("task", overrides, config_dir):
         for encoder in _names("encoder", overrides, config_dir):
             config = compose_config([*overrides, task, encoder], config_dir)
             nodes = _nodes(config)
-            chosen.setdefault(json.dumps(nodes), (task, encoder))
+            chosen.setdefault(json.dumps(nodes), Combination((task, encoder), ""))
             for group, name, value in _options(config):
                 changed = {**nodes, group: {**nodes[group], name: value}}
                 if f"{group}.{name}" not in given:
-                    override = f"{group}.{name}={json.dumps(value).strip(chr(34))}"
-                    chosen.setdefault(json.dumps(changed), (task, encoder, override))
+                    assignment = f"{name}={json.dumps(value).strip(chr(34))}"
+                    combination = Combination(
+                        (task, encoder, f"{group}.{assignment}"), f"{name_of(nodes[group])}.{assignment}"
+                    )
+                    chosen.setdefault(json.dumps(changed), combination)
     return list(chosen.values())
 
 
@@ -89,9 +105,17 @@ def audit_space(
     Raises:
         HydromelError: the overrides do not compose.
     """
-    configs, left_out = compose_strategies([*overrides, *SMALL_DATA], config_dir)
-    for combination in combinations(overrides, config_dir) if chosen is None else chosen:
+    configs, left_out = _strategies((*overrides, *SMALL_DATA), config_dir)
+    if chosen is None:
+        chosen = [combination.overrides for combination in combinations(overrides, config_dir)]
+    for combination in chosen:
         yield _audit_combination([*combination, *overrides], configs, left_out, config_dir)
+
+
+@cache
+def _strategies(overrides: tuple[str, ...], config_dir: Path | None) -> tuple[list[RunConfig], dict[str, str]]:
+    """Compose every strategy, once for each task and encoder that are audited, since this takes seconds."""
+    return compose_strategies(overrides, config_dir)
 
 
 def _audit_combination(

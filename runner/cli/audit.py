@@ -55,12 +55,13 @@ def _audit(options: argparse.Namespace) -> int:
     # imports torch: help and a mistyped name need not wait for that
     import torch
 
-    from runner.audit.config_audit import Options, audit_config
-    from runner.audit.report import console_and_html
+    from runner.audit.config_audit import AuditOptions, audit_config
+    from runner.audit.report.console import print_report
+    from runner.audit.report.page import page
 
     torch.set_num_threads(configs[0].threads or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
-    wanted = Options(
+    wanted = AuditOptions(
         rows=options.rows,
         longest=options.longest,
         random=options.random,
@@ -68,11 +69,11 @@ def _audit(options: argparse.Namespace) -> int:
         weights=weights,
     )
     report = audit_config(configs, left_out, wanted)
-    console_and_html.console(report)
+    print_report(report)
     if options.json is not None:
         write(options.json, as_json(report.as_dict()))
     if options.html is not None:
-        write(options.html, console_and_html.page(report))
+        write(options.html, page(report))
         print(f"Page: {options.html}")
     return 0 if report.passed else 1
 
@@ -80,13 +81,13 @@ def _audit(options: argparse.Namespace) -> int:
 def _every(options: argparse.Namespace) -> int:
     import torch
 
-    from runner.audit.report import console_and_html
+    from runner.audit.report.text import combination
     from runner.audit.search_space import audit_space
 
     torch.set_num_threads(1)
     audited = []
     for one in audit_space(options.overrides, options.config_dir):
-        print("\n".join(console_and_html.combination(one)), flush=True)
+        print("\n".join(combination(one)), flush=True)
         audited.append(one)
     models = [one for one in audited if one.report is not None]
     passed = sum(one.passed for one in models)
@@ -97,12 +98,14 @@ def _every(options: argparse.Namespace) -> int:
 
 
 def _gallery(options: argparse.Namespace) -> int:
-    from runner.audit.gallery.show import as_dicts, console
+    from runner.audit.gallery.cases import run_gallery
+    from runner.audit.gallery.show import as_dicts, print_results
 
-    catches = console()
+    results = run_gallery()
+    print_results(results)
     if options.json is not None:
-        write(options.json, as_json(as_dicts(catches)))
-    return 0 if all(one.named and one.twin_passed for one in catches) else 1
+        write(options.json, as_json(as_dicts(results)))
+    return 0 if all(result.is_correct and result.twin_passed for result in results) else 1
 
 
 def _check(options: argparse.Namespace, default: Callable[[str], object]) -> None:

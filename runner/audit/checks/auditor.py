@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from runner.audit.checks import verdict as kinds
+from runner.audit.checks import kinds
 from runner.audit.checks.cause import cause, failure
 from runner.audit.checks.compare import Difference, SingleReference, compare, compare_loss, first_line, not_finite
 from runner.audit.checks.locate import (
@@ -21,7 +21,7 @@ from runner.audit.checks.locate import (
 )
 from runner.audit.checks.metric import NO_OUTPUT
 from runner.audit.checks.variations import BatchSpec, batch_specs
-from runner.audit.checks.verdict import Finding, Heat, Verdict
+from runner.audit.checks.verdict import Finding, HeatMap, Verdict, not_run_verdict
 from runner.audit.tracing.alignment import differences, worst_difference
 from runner.audit.tracing.interventions import is_used
 from runner.audit.tracing.module_state import Mode, seeded, unchanged
@@ -39,7 +39,7 @@ class Auditor:
     """Runs the checks of one subject in one mode; all of them share the reference.
 
     Attributes:
-        alone: single-example runs, the reference.
+        reference: the single-example runs.
         seed: seed of the random choice of examples.
         nan_gradients: compare gradients too where the padding holds NaN.
         explained: failed verdicts say where and why, which takes many runs.
@@ -48,7 +48,7 @@ class Auditor:
 
     subject: Subject
     mode: Mode
-    alone: SingleReference
+    reference: SingleReference
     seed: int
     nan_gradients: bool = True
     explained: bool = True
@@ -66,12 +66,12 @@ class Auditor:
             for check in batches:
                 yield Verdict(self.subject.name, check, self.mode, None, reason="its outputs are random")
             return
-        bad = list(not_finite(self.alone))
+        bad = list(not_finite(self.reference))
         for check, runs in batches.items():
             extra = bad if check == "extremes" else []
             yield self.verdict(check, self.differences(runs, extra), runs or extra)
-        if any(run.loss is not None for run in self.alone.runs):
-            yield self.verdict("loss", self._loss_differences(batches["company"]), batches["company"])
+        if any(run.loss is not None for run in self.reference.runs):
+            yield self.verdict("loss", self._loss_differences(batches["mixed_lengths"]), batches["mixed_lengths"])
 
     def batches(self, batches: Sequence[BatchSpec]) -> Verdict:
         """Return the verdict on the batches that a strategy makes."""
@@ -88,19 +88,21 @@ class Auditor:
             observation = observe(self.subject, batch.rows, batch.setting)
             if batch.setting.fill == "nan" and not self.nan_gradients:
                 observation.gradients = {}
-            yield from compare(self.alone, batch, observation, base)
+            yield from compare(self.reference, batch, observation, base)
 
     def _comparable(self, batch: BatchSpec) -> BatchSpec:
-        """Return the batch without the examples that have no output even alone; `extremes` reports those."""
-        rows = self.alone.comparable(batch.rows)
+        """Return the batch without examples whose single-example run has no output; `extremes` reports those."""
+        rows = self.reference.comparable(batch.rows)
         against = None if batch.against is None else self._comparable(batch.against)
         return replace(batch, rows=rows, against=against)
 
     def _loss_differences(self, runs: Iterable[BatchSpec]) -> Iterator[Difference]:
         for run in runs:
-            rows = self.alone.comparable(run.rows)
+            rows = self.reference.comparable(run.rows)
             if rows:
-                yield from compare_loss(self.alone, BatchSpec(rows), observe(self.subject, rows, Setting(), loss=True))
+                yield from compare_loss(
+                    self.reference, BatchSpec(rows), observe(self.subject, rows, Setting(), loss=True)
+                )
 
     def verdict(self, check: str, differences: Iterator[Difference], runs: Sequence[object]) -> Verdict:
         """Return the verdict on a check from its differences: the first one beyond rounding decides.
@@ -117,33 +119,33 @@ class Auditor:
         for difference in differences:
             worst, compared = max(worst, difference.share), True
             if difference.not_run:
-                return kinds.not_run(self.subject.name, check, self.mode, difference.not_run)
+                return not_run_verdict(self.subject.name, check, self.mode, difference.not_run)
             if difference.share > 1.0:
-                self.failed[check] = difference.company
+                self.failed[check] = difference.batch
                 finding = self.finding(difference) if self.explained else None
                 return Verdict(self.subject.name, check, self.mode, False, difference.share, finding)
         return Verdict(self.subject.name, check, self.mode, True, worst) if compared else self._nothing_compared(check)
 
     def _nothing_compared(self, check: str) -> Verdict:
-        """Return the verdict where no example has an output even alone, for which `extremes` gives the reason."""
-        errors = [run.error for run in self.alone.runs if run.error is not None]
+        """Return the verdict if no single-example run has an output; `extremes` gives the reason."""
+        errors = [run.error for run in self.reference.runs if run.error is not None]
         if missing := next(filter(None, map(missing_kernel, errors)), ""):
-            return kinds.not_run(self.subject.name, check, self.mode, missing)
+            return not_run_verdict(self.subject.name, check, self.mode, missing)
         return Verdict(self.subject.name, check, self.mode, None, reason=NO_OUTPUT)
 
     def finding(self, difference: Difference) -> Finding:
         """Return place and cause of a difference, found by further runs."""
-        if difference.note.startswith("alone") and difference.quantity != "error":
+        if difference.is_single and difference.quantity != "error":
             module = first_not_finite(self.subject, difference)
-            kind = kinds.OVERFLOW if self.alone.coarse else kinds.NOT_FINITE  # in float64 it has an output
+            kind = kinds.OVERFLOW if self.reference.coarse else kinds.NOT_FINITE  # in float64 it has an output
             return self._finding_at(difference, module, kind, f"{difference.quantity} is NaN {difference.note}")
         if difference.quantity == "error":
-            module = observe(self.subject, difference.company.rows, difference.company.setting).failed_in
+            module = observe(self.subject, difference.batch.rows, difference.batch.setting).failed_in
             why = failure(difference)
             return self._finding_at(difference, module, why.kind, why.detail)
-        locator = Locator(self.alone)
+        locator = Locator(self.reference)
         origin = locator.module_of(difference)
-        why = cause(self.alone, difference, origin, locator.witnesses())
+        why = cause(self.reference, difference, origin, locator.witnesses())
         return self._finding_at(difference, origin, why.kind, why.detail)
 
     def _finding_at(self, difference: Difference, module: str | None, kind: str, detail: str) -> Finding:
@@ -152,7 +154,7 @@ class Auditor:
 
     def _check_repeat(self) -> Verdict:
         """Compare the same batch on a fresh module and on one that has just processed other rows."""
-        rows = [row for row, _ in self.alone.finite()]
+        rows = [row for row, _ in self.reference.finite()]
         if not rows:
             return self._nothing_compared("repeat")
         first, second = BatchSpec((rows[0], rows[-1])), BatchSpec((rows[-1], rows[len(rows) // 2]))
@@ -165,7 +167,7 @@ class Auditor:
                     observe(self.subject, earlier.rows, earlier.setting, keep_state=True)
                 again = observe(self.subject, batch.rows, batch.setting, keep_state=True)
             size = max(map(worst_difference, fresh.outputs, again.outputs), default=0.0)
-            difference = Difference("output", batch.rows, size, self.alone.allowed(), batch)
+            difference = Difference("output", batch.rows, size, self.reference.allowed(), batch)
             if again.error is not None or difference.share > 1.0:
                 return self._state_verdict(difference, between, again)
             worst = max(worst, difference.share)
@@ -174,18 +176,18 @@ class Auditor:
     def _state_verdict(self, difference: Difference, other: BatchSpec, again: Observation) -> Verdict:
         error = f": {first_line(again.error)}." if again.error is not None else "."
         detail = f"The same rows get another output after a batch of other rows{error}"
-        module = first_changed(self.subject, difference.company, other)
+        module = first_changed(self.subject, difference.batch, other)
         finding = self._finding_at(difference, module, kinds.STATE, detail)
         return Verdict(self.subject.name, "repeat", self.mode, False, max(difference.share, 2.0), finding)
 
     def _check_random(self) -> Verdict | None:
         """Return a failed verdict if outputs depend on the random seed, else None."""
-        batch = BatchSpec(tuple(row for row, _ in self.alone.finite())[:2])
+        batch = BatchSpec(tuple(row for row, _ in self.reference.finite())[:2])
         if not batch.rows:
             return None
         first, second = (observe_seeded(self.subject, batch, seed) for seed in (1, 2))
         size = max(map(worst_difference, first.outputs, second.outputs), default=0.0)
-        difference = Difference("output", batch.rows, size, self.alone.allowed(), batch)
+        difference = Difference("output", batch.rows, size, self.reference.allowed(), batch)
         if difference.share <= 1.0 or first.error is not None or second.error is not None:
             return None
         module = first_random(self.subject, batch)
@@ -193,7 +195,7 @@ class Auditor:
         finding = self._finding_at(difference, module, kinds.RANDOM, detail)
         return Verdict(self.subject.name, "repeat", self.mode, False, difference.share, finding)
 
-    def heat(self, tokens: Callable[[int], Sequence[str]]) -> Heat:
+    def heat(self, tokens: Callable[[int], Sequence[str]]) -> HeatMap:
         """Return the differences of an example, module by module, in the batch that failed first or that of all rows.
 
         Args:
@@ -202,14 +204,14 @@ class Auditor:
         check, batch = next(iter(self.failed.items()), ("", None))
         if batch is None:
             batches = batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
-            check, batch = next((name, batches[name][-1]) for name in ("huge", "company") if batches[name])
+            check, batch = next((name, batches[name][-1]) for name in ("huge", "mixed_lengths") if batches[name])
         batch = self._comparable(batch)
-        steps = [step for step in Locator(self.alone).steps(batch) if self._is_shown(step, batch)]
+        steps = [step for step in Locator(self.reference).steps(batch) if self._is_shown(step, batch)]
         row = _hottest(steps, {row: len(tokens(row)) for row in batch.rows})
         steps = [step for step in steps if row in step.members]
         shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in steps]
         names = [module_label(self.subject, step.record.module) for step in steps]
-        return Heat(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
+        return HeatMap(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
 
     def _is_shown(self, step: TracedPart, batch: BatchSpec) -> bool:
         """Return True unless the values differ and are not used, such as the state of an RNN after its padding."""
@@ -217,22 +219,22 @@ class Auditor:
 
 
 def arithmetic_verdict(
-    subject: Subject, alone: SingleReference, check: str, mode: Mode, seed: int, explained: bool = True
+    subject: Subject, reference: SingleReference, check: str, mode: Mode, seed: int, explained: bool = True
 ) -> Verdict:
     """Compare batches in coarser arithmetic with float64; the tolerance is the error of the single-example runs.
 
     Args:
         subject: the subject, cast to the arithmetic.
-        alone: single-example runs in that arithmetic, with their float64 reference.
+        reference: single-example runs in that arithmetic, with their float64 reference.
         check: the arithmetic's name.
         mode: the module's mode.
         seed: seed of the random choice of examples.
         explained: a failed verdict says where and why.
     """
-    coarse = Auditor(subject, mode, alone, seed, explained=explained)
+    coarse = Auditor(subject, mode, reference, seed, explained=explained)
     batches = batch_specs(subject.lengths, subject.has_padding, seed)
-    runs = [*batches["company"], *batches["extremes"]]
-    return coarse.verdict(check, coarse.differences(runs, list(not_finite(alone))), runs)
+    runs = [*batches["mixed_lengths"], *batches["extremes"]]
+    return coarse.verdict(check, coarse.differences(runs, list(not_finite(reference))), runs)
 
 
 def observe_seeded(subject: Subject, batch: BatchSpec, seed: int) -> Observation:
@@ -245,7 +247,7 @@ def _hottest(steps: Sequence[TracedPart], lengths: Mapping[int, int]) -> int:
     """Return the example whose last step differs most; of equal ones the longest."""
     sizes = dict.fromkeys(lengths, 0.0)
     for step in steps:  # later steps overwrite earlier ones
-        for row, value, expected in zip(step.members, step.together, step.alone, strict=True):
+        for row, value, expected in zip(step.members, step.batched, step.single, strict=True):
             size = worst_difference(value, expected)
             sizes[row] = size if size > step.allowed else 0.0
     return max(sizes, key=lambda row: (sizes[row], lengths[row]))
@@ -254,7 +256,7 @@ def _hottest(steps: Sequence[TracedPart], lengths: Mapping[int, int]) -> int:
 def _by_position(step: TracedPart, row: int, length: int) -> list[float]:
     """Return (length,) differences divided by the allowed one, or a single number for values per row."""
     place = step.members.index(row)
-    shares = differences(step.together[place], step.alone[place]) / max(step.allowed, 1e-300)
+    shares = differences(step.batched[place], step.single[place]) / max(step.allowed, 1e-300)
     if shares.dim() and len(shares) == length and length > 0:
         return [float(share) for share in shares.reshape(length, -1).amax(dim=1)] if shares.numel() else [0.0] * length
     return [float(shares.max())] if shares.numel() else [0.0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from runner.audit.checks import verdict as kinds
+from runner.audit.checks import kinds
 from runner.audit.checks.compare import Difference, SingleReference
 from runner.audit.checks.variations import BatchSpec, batch_specs
 from runner.audit.tracing.alignment import worst_difference
@@ -39,20 +39,20 @@ def failure(difference: Difference) -> Cause:
     return Cause(kinds.OVERFLOW if "overflow" in difference.note else kinds.ERROR, difference.note)
 
 
-def cause(alone: SingleReference, difference: Difference, module: str | None, witnesses: Sequence[int]) -> Cause:
+def cause(reference: SingleReference, difference: Difference, module: str | None, witnesses: Sequence[int]) -> Cause:
     """Determine the kind of a difference.
 
     Args:
-        alone: the single-example runs.
+        reference: the single-example runs.
         difference: the difference that failed a check.
         module: the module at which it arises, or None for the loss.
         witnesses: examples of different lengths.
     """
     # The order of the probes matters: swapped rows and leaks also change with width, order and neighbours.
-    probe = Probe(alone, difference)
+    probe = Probe(reference, difference)
     if (result := probe.swapped()) is not None:
         return result
-    if module and probe.padded and reads_padding(alone.subject, witnesses, module, difference.allowed):
+    if module and probe.padded and reads_padding(reference.subject, witnesses, module, difference.allowed):
         detail = "Its values at real tokens change with the values in the padding of its inputs."
         return Cause(kinds.VALUE_LEAK, detail)
     probes: list[Callable[[], Cause | None]] = [probe.content, probe.width] if probe.padded else []
@@ -67,9 +67,9 @@ def cause(alone: SingleReference, difference: Difference, module: str | None, wi
 class Probe:
     """Repetitions of the failing batch, changed in one way; each method returns the cause that it detects, or None."""
 
-    def __init__(self, alone: SingleReference, difference: Difference) -> None:
-        self.alone, self.subject = alone, alone.subject
-        self.batch, self.quantity, self.allowed = difference.company, difference.quantity, difference.allowed
+    def __init__(self, reference: SingleReference, difference: Difference) -> None:
+        self.reference, self.subject = reference, reference.subject
+        self.batch, self.quantity, self.allowed = difference.batch, difference.quantity, difference.allowed
 
     @property
     def padded(self) -> bool:
@@ -91,7 +91,7 @@ class Probe:
         return None
 
     def _is_output_of(self, row: int, output: Tensor) -> bool:
-        return worst_difference(output, self.alone.expected[row].outputs[0]) <= self.allowed
+        return worst_difference(output, self.reference.expected[row].outputs[0]) <= self.allowed
 
     def order(self) -> Cause | None:
         """Test the reverse order."""
@@ -170,10 +170,10 @@ class Probe:
         return run.outputs
 
     def _uneven(self) -> list[tuple[int, ...]]:
-        return [batch.rows for batch in self._groups("company")[:2]]
+        return [batch.rows for batch in self._groups("mixed_lengths")[:2]]
 
     def _groups(self, check: str) -> list[BatchSpec]:
         lengths: IntArray = self.subject.lengths
         batches = batch_specs(lengths, self.subject.has_padding, seed=0)[check]
-        comparable = [replace(batch, rows=self.alone.comparable(batch.rows)) for batch in batches]
+        comparable = [replace(batch, rows=self.reference.comparable(batch.rows)) for batch in batches]
         return [batch for batch in comparable if batch.rows]

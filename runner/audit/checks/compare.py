@@ -26,8 +26,9 @@ class Difference:
         rows: examples whose difference exceeds the allowed one.
         size: largest |difference|.
         allowed: largest |difference| that rounding explains.
-        company: the batch.
+        batch: the batch.
         note: further information for the message.
+        is_single: the single-example run itself failed.
         not_run: the error, where it says that this machine lacks a kernel that the model needs.
     """
 
@@ -35,8 +36,9 @@ class Difference:
     rows: tuple[int, ...]
     size: float
     allowed: float
-    company: BatchSpec
+    batch: BatchSpec
     note: str = ""
+    is_single: bool = False
     not_run: str = ""
 
     @property
@@ -96,7 +98,7 @@ class SingleReference:
 
 
 def compare(
-    alone: SingleReference, batch: BatchSpec, observation: Observation, base: Observation | None = None
+    reference: SingleReference, batch: BatchSpec, observation: Observation, base: Observation | None = None
 ) -> Iterator[Difference]:
     """Compare outputs, predictions and gradients of a batch with single-example runs, or with the run `base`."""
     rows = batch.rows
@@ -105,17 +107,17 @@ def compare(
     if observation.error is not None:
         yield _error(batch, observation.error)
         return
-    expected = _expect_alone(alone, rows) if base is None else _expect_run(base, batch)
-    yield _by_row("output", batch, observation.outputs, expected.outputs, alone.allowed())
+    expected = _expect_single(reference, rows) if base is None else _expect_run(base, batch)
+    yield _by_row("output", batch, observation.outputs, expected.outputs, reference.allowed())
     # In coarse arithmetic ties are broken either way, and gradients test the logic, which float64 has tested already.
-    if alone.coarse:
+    if reference.coarse:
         return
     if observation.predictions is not None:
         yield _by_row("prediction", batch, observation.predictions, expected.predictions or [], 0.0)
-    yield from _gradients(alone, batch, observation.gradients, expected.gradients, "gradient of")
+    yield from _gradients(reference, batch, observation.gradients, expected.gradients, "gradient of")
 
 
-def compare_loss(alone: SingleReference, batch: BatchSpec, observation: Observation) -> Iterator[Difference]:
+def compare_loss(reference: SingleReference, batch: BatchSpec, observation: Observation) -> Iterator[Difference]:
     """Compare loss and gradients of a batch with the sums over its examples (for a plain mean: with their mean)."""
     rows = batch.rows
     if observation.error is not None:
@@ -123,13 +125,13 @@ def compare_loss(alone: SingleReference, batch: BatchSpec, observation: Observat
         return
     if observation.loss is None:
         return
-    runs = [alone.expected[row] for row in rows]
+    runs = [reference.expected[row] for row in rows]
     losses = [run.loss for run in runs if run.loss is not None]
     is_mean = observation.loss.count == 0
     share = 1.0 / len(rows) if is_mean else 1.0
     total = sum(float(loss.total) for loss in losses) * share
     scale = max((abs(float(loss.total)) for loss in losses), default=1.0) * max(1.0, share * len(rows))
-    allowed = alone.tolerance.of(scale, terms=sum(alone.subject.lengths[list(rows)]))
+    allowed = reference.tolerance.of(scale, terms=sum(reference.subject.lengths[list(rows)]))
     size = abs(float(observation.loss.total) - total)
     yield Difference("loss", rows, size if size == size else torch.inf, allowed, batch)
     if not is_mean and observation.loss.count != sum(loss.count for loss in losses):
@@ -138,18 +140,17 @@ def compare_loss(alone: SingleReference, batch: BatchSpec, observation: Observat
         )
         yield Difference("count of the loss", rows, torch.inf, 0.0, batch, counts)
     expected = [{name: grad * share for name, grad in run.loss_gradients.items()} for run in runs]
-    yield from _gradients(alone, batch, observation.loss_gradients, expected, "gradient of the loss by")
+    yield from _gradients(reference, batch, observation.loss_gradients, expected, "gradient of the loss by")
 
 
-def not_finite(alone: SingleReference) -> Iterator[Difference]:
+def not_finite(reference: SingleReference) -> Iterator[Difference]:
     """Yield the examples whose single-example run ends in an error, or has NaN in its output or gradients."""
-    for row, run in enumerate(alone.runs):
-        batch = BatchSpec((row,))
+    for row, run in enumerate(reference.runs):
+        batch, length = BatchSpec((row,)), int(reference.subject.lengths[row])
         if run.error is not None:
-            yield _error(batch, run.error, f"alone, with {alone.subject.lengths[row]} tokens: ")
+            yield _error(batch, run.error, f"{_described(length)}: ", is_single=True)
         elif quantity := _bad(run):
-            note = f"alone, with {alone.subject.lengths[row]} tokens."
-            yield Difference(quantity, (row,), torch.inf, 0.0, batch, note)
+            yield Difference(quantity, (row,), torch.inf, 0.0, batch, f"{_described(length)}.", is_single=True)
 
 
 def first_line(error: Exception) -> str:
@@ -157,9 +158,13 @@ def first_line(error: Exception) -> str:
     return " ".join((str(error) or "no message").split())[:160].rstrip(".")
 
 
-def _error(batch: BatchSpec, error: Exception, where: str = "") -> Difference:
+def _error(batch: BatchSpec, error: Exception, where: str = "", is_single: bool = False) -> Difference:
     note = f"{where}{type(error).__name__}: {first_line(error)}."
-    return Difference("error", batch.rows, torch.inf, 0.0, batch, note, missing_kernel(error))
+    return Difference("error", batch.rows, torch.inf, 0.0, batch, note, is_single, missing_kernel(error))
+
+
+def _described(length: int) -> str:
+    return f"in a batch of one example, of {length} {'token' if length == 1 else 'tokens'}"
 
 
 @dataclass(frozen=True)
@@ -171,8 +176,8 @@ class _Expected:
     gradients: list[dict[str, Tensor]]
 
 
-def _expect_alone(alone: SingleReference, rows: Sequence[int]) -> _Expected:
-    runs = [alone.expected[row] for row in rows]
+def _expect_single(reference: SingleReference, rows: Sequence[int]) -> _Expected:
+    runs = [reference.expected[row] for row in rows]
     predictions = [prediction for run in runs for prediction in run.predictions or []]
     return _Expected([run.outputs[0] for run in runs], predictions, [run.gradients for run in runs])
 
@@ -193,7 +198,7 @@ def _by_row(
 
 
 def _gradients(
-    alone: SingleReference,
+    reference: SingleReference,
     batch: BatchSpec,
     gradients: dict[str, Tensor],
     expected: Sequence[dict[str, Tensor]],
@@ -208,8 +213,8 @@ def _gradients(
     totals = {name: sum((part[name] for part in expected), zero[name]) for name in gradients}
     sizes = [sum((part[name].abs() for part in expected), zero[name]) for name in gradients]
     scale = max((float(size.max()) for size in sizes if size.numel()), default=0.0)
-    terms = int(alone.subject.lengths[list(batch.rows)].sum())
-    allowed = alone.tolerance.of(scale, terms=terms)
+    terms = int(reference.subject.lengths[list(batch.rows)].sum())
+    allowed = reference.tolerance.of(scale, terms=terms)
     for name, grad in reversed(gradients.items()):
         yield Difference(f"{what} {name}", batch.rows, worst_difference(grad, totals[name]), allowed, batch)
 

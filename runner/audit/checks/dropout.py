@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from runner.audit.checks import verdict as kinds
+from runner.audit.checks import kinds
 from runner.audit.checks.auditor import Auditor, observe_seeded
 from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.locate import first_random, module_label
@@ -29,9 +29,9 @@ def dropout_verdict(subject: Subject, row: int) -> Verdict:
     return Verdict(subject.name, "dropout", "train", False, torch.inf, finding)
 
 
-def own_dropout_verdict(subject: Subject, alone: SingleReference, seed: int, explained: bool) -> Verdict:
-    """Check that an example with its own dropout seed drops the same values in a batch as alone."""
-    auditor = Auditor(subject, "train", alone, seed, explained=explained)
+def own_dropout_verdict(subject: Subject, reference: SingleReference, seed: int, explained: bool) -> Verdict:
+    """Check that an example with its own dropout seed drops the same values in a batch as reference."""
+    auditor = Auditor(subject, "train", reference, seed, explained=explained)
     batches = batch_specs(subject.lengths, subject.has_padding, seed)
-    runs = [run for check in ("order", "duplicates", "company", "extremes", "width") for run in batches[check]]
+    runs = [run for check in ("order", "duplicates", "mixed_lengths", "extremes", "width") for run in batches[check]]
     return auditor.verdict("dropout", auditor.differences(runs, []), runs)

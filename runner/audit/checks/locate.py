@@ -21,37 +21,37 @@ _GRADIENT = "gradient of "
 
 @dataclass(frozen=True)
 class TracedPart:
-    """A comparable part of a module's output: for each of its `members` the value in the batch and that alone.
+    """A comparable part of a module's output: its value in the batch and in single-example runs.
 
     Attributes:
         record: the module, its call and the part.
         members: the examples.
-        together: one tensor for each member, from the batch.
-        alone: one tensor for each member, from its single-example run.
+        batched: one tensor for each member, from the batch.
+        single: one tensor for each member, from its single-example run.
         allowed: largest |difference| that rounding explains.
-        by_length: `together`, read as if the rows were sorted from long to short, or from short to long.
+        by_length: `batched`, read as if the rows were sorted from long to short, or from short to long.
     """
 
     record: Record
     members: tuple[int, ...]
-    together: list[Tensor]
-    alone: list[Tensor]
+    batched: list[Tensor]
+    single: list[Tensor]
     allowed: float
     by_length: list[list[Tensor]]
 
     def rows(self) -> list[int]:
         """Return the places among the members whose values differ."""
-        pairs = enumerate(zip(self.together, self.alone, strict=True))
+        pairs = enumerate(zip(self.batched, self.single, strict=True))
         return [place for place, (value, expected) in pairs if not self._is_close(value, expected)]
 
     def is_permuted(self) -> bool:
         """Return True if the same values came out in another order, as inside modules that sort and unsort rows."""
-        return any(self._is_matched(together) for together in (self.together, *self.by_length))
+        return any(self._is_matched(values) for values in (self.batched, *self.by_length))
 
-    def _is_matched(self, together: list[Tensor]) -> bool:
+    def _is_matched(self, values: list[Tensor]) -> bool:
         """Return True if the tensors can be matched one to one with those of the single-example runs."""
-        left = list(self.alone)
-        for value in together:
+        left = list(self.single)
+        for value in values:
             matches = (place for place, candidate in enumerate(left) if self._is_close(value, candidate))
             place = next(matches, None)
             if place is None:
@@ -67,17 +67,17 @@ class Locator:
     """Compares traces of batches with traces of single-example runs, module by module.
 
     Args:
-        alone: the reference in the same mode and arithmetic.
+        reference: the single-example runs in the same mode and arithmetic.
     """
 
-    def __init__(self, alone: SingleReference) -> None:
-        self.alone = alone
-        self.subject: Subject = alone.subject
+    def __init__(self, reference: SingleReference) -> None:
+        self.reference = reference
+        self.subject: Subject = reference.subject
         self._passes: dict[tuple[int, str | None, Side], Pass] = {}
 
     def module_of(self, difference: Difference) -> str | None:
         """Return the dotted name of the module at which a difference arises, or None if it arises after all modules."""
-        batch = difference.company
+        batch = difference.batch
         if "loss" in difference.quantity or difference.quantity == "prediction":
             return None  # outputs are compared first, so they agree
         if difference.quantity.startswith(_GRADIENT):
@@ -105,21 +105,21 @@ class Locator:
 
     def witnesses(self) -> tuple[int, ...]:
         """Return up to three examples of different lengths, which show which axis of a tensor is which."""
-        by_length = {int(self.subject.lengths[row]): row for row, _ in self.alone.finite()}
+        by_length = {int(self.subject.lengths[row]): row for row, _ in self.reference.finite()}
         return tuple(list(by_length.values())[-3:])
 
-    def steps(self, batch: BatchSpec, only: str | None = None, of: Side = "outputs") -> list[TracedPart]:
+    def steps(self, batch: BatchSpec, only: str | None = None, side: Side = "outputs") -> list[TracedPart]:
         """Return the comparable parts of the outputs (or inputs) of all modules, or `only` one, in execution order."""
         # A shape such as (3, 3, D) can be read in several ways; batches of other sizes and widths leave a single one.
         groups = [self.witnesses(), self.witnesses()[:2]]
         others = [
-            forward_pass for group in groups for forward_pass in passes(self.subject, group, batch.setting, only, of)
+            forward_pass for group in groups for forward_pass in passes(self.subject, group, batch.setting, only, side)
         ]
-        alone = {row: self._pass_alone(row, only, of) for row in {*batch.rows, *self.witnesses()}}
+        singles = {row: self._single_pass(row, only, side) for row in {*batch.rows, *self.witnesses()}}
         steps = []
-        for forward_pass in passes(self.subject, batch.rows, batch.setting, only, of):
+        for forward_pass in passes(self.subject, batch.rows, batch.setting, only, side):
             for key in forward_pass.records:
-                step = self._step(key, forward_pass, others, alone)
+                step = self._step(key, forward_pass, others, singles)
                 if step is not None:
                     steps.append(step)
         return steps
@@ -137,29 +137,30 @@ class Locator:
         return self._owner(enclosing) if is_list else enclosing
 
     def _step(
-        self, key: Key, forward_pass: Pass, others: Sequence[Pass], alone: Mapping[int, Pass]
+        self, key: Key, forward_pass: Pass, others: Sequence[Pass], singles: Mapping[int, Pass]
     ) -> TracedPart | None:
         how = _reading(key, [forward_pass, *others])
-        how_alone = _reading(key, list(alone.values()))
-        if how is None or how_alone is None or any(key not in alone[row].records for row in forward_pass.rows):
+        single_reading = _reading(key, list(singles.values()))
+        if how is None or single_reading is None or any(key not in singles[row].records for row in forward_pass.rows):
             return None
         value = forward_pass.records[key].value
         values = split(value, how, forward_pass.geometry)
         expected = [
-            split(alone[row].records[key].value, how_alone, alone[row].geometry)[0] for row in forward_pass.rows
+            split(singles[row].records[key].value, single_reading, singles[row].geometry)[0]
+            for row in forward_pass.rows
         ]
         if len(values) != len(expected) or any(a.shape != b.shape for a, b in zip(values, expected, strict=True)):
             return None  # for example characters of words, padded to the longest word of the batch
         scale = largest_magnitude(expected)
         orders = [sorted_by(forward_pass.geometry, sign) for sign in (-1, 1)]
         by_length = [split(value, how, order) for order in orders if how in possible(value, order)]
-        allowed = self.alone.tolerance.of(scale, self.alone.measured)
+        allowed = self.reference.tolerance.of(scale, self.reference.measured)
         return TracedPart(forward_pass.records[key], forward_pass.rows, values, expected, allowed, by_length)
 
-    def _pass_alone(self, row: int, only: str | None, of: Side) -> Pass:
-        key = row, only, of
+    def _single_pass(self, row: int, only: str | None, side: Side) -> Pass:
+        key = row, only, side
         if key not in self._passes:
-            (self._passes[key],) = passes(self.subject, [row], Setting(), only, of)
+            (self._passes[key],) = passes(self.subject, [row], Setting(), only, side)
         return self._passes[key]
 
     def _find_in_fused_path(self, batch: BatchSpec) -> str:
@@ -195,7 +196,7 @@ def sorting_module(permuted: Sequence[str]) -> str:
 
 def first_not_finite(subject: Subject, difference: Difference) -> str:
     """Return the first module that returned a NaN or, for a gradient that is NaN, the one through which it came."""
-    batch = difference.company
+    batch = difference.batch
     records = trace(subject, batch.rows, batch.setting)
     for record in records:
         if bool(_tensor(record).isnan().any()):

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any
 
 from torch import Tensor
 
-from runner.audit.checks import verdict as kinds
+from runner.audit.checks import kinds
 from runner.audit.checks.verdict import Finding, Verdict
 from runner.audit.tracing.observe import AdapterError
 
-MetricFunction = Callable[[Sequence[Sequence[int]]], dict[str, Any]]  # batches of examples -> values of the metric
+MetricOfBatches = Callable[
+    [Sequence[Sequence[int]]], Mapping[str, object]
+]  # batches of examples -> values of the metric
 ALLOWED = 1e-9  # relative: a metric is a handful of sums
 NO_OUTPUT = "no example has an output without NaN"
 
 
-def metric_verdict(name: str, figures: MetricFunction, rows: Sequence[int]) -> Verdict:
-    """Compare the metric over one batch of all examples with one at a time, three at a time, and the reverse order.
+def metric_verdict(name: str, figures: MetricOfBatches, rows: Sequence[int]) -> Verdict:
+    """Compare the metric over one batch of all examples with batches of one and of three, and with the reverse order.
 
     Args:
         name: the subject's name.
@@ -33,9 +34,9 @@ def metric_verdict(name: str, figures: MetricFunction, rows: Sequence[int]) -> V
         return Verdict(name, "metric", "eval", None, reason=NO_OUTPUT)
     whole = _numbers(figures([rows]))
     splits: dict[str, list[Sequence[int]]] = {
-        "one at a time": [[row] for row in rows],
-        "three at a time": [rows[start : start + 3] for start in range(0, len(rows), 3)],
-        "in reverse order": [rows[::-1]],
+        "batches of one example": [[row] for row in rows],
+        "batches of three": [rows[start : start + 3] for start in range(0, len(rows), 3)],
+        "one batch in reverse order": [rows[::-1]],
     }
     worst = 0.0
     for split, batches in splits.items():
@@ -48,7 +49,7 @@ def metric_verdict(name: str, figures: MetricFunction, rows: Sequence[int]) -> V
     return Verdict(name, "metric", "eval", True, worst)
 
 
-def _numbers(figures: dict[str, Any]) -> dict[str, float]:
+def _numbers(figures: Mapping[str, object]) -> dict[str, float]:
     """Return the values that are single numbers; tables and names are left out."""
     numbers = {
         name: float(value)
@@ -75,6 +76,6 @@ def _share(value: float, expected: float) -> float:
 
 
 def _finding(figure: str, split: str, value: float, expected: float, rows: Sequence[int]) -> Finding:
-    detail = f"{figure} is {expected:.6g} over one batch of all examples, and {value:.6g} over batches {split}."
+    detail = f"{figure} is {expected:.6g} over one batch of all examples, and {value:.6g} over {split}."
     size, allowed = abs(value - expected), _allowed(expected)
     return Finding("metric", kinds.METRIC, figure, tuple(rows), size, allowed, detail)

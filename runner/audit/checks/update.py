@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from runner.audit.checks import verdict as kinds
+from runner.audit.checks import kinds
 from runner.audit.checks.compare import SingleReference, compare_loss
 from runner.audit.checks.variations import BatchSpec
 from runner.audit.checks.verdict import Finding, Verdict
@@ -31,7 +31,7 @@ class TrainableSubject(Subject, Protocol):
         ...
 
 
-def update_verdict(subject: TrainableSubject, alone: SingleReference, updates: Sequence[BatchSpec]) -> Verdict:
+def update_verdict(subject: TrainableSubject, reference: SingleReference, updates: Sequence[BatchSpec]) -> Verdict:
     """Compare loss and gradients of the runner's own `backward` with the sum over single-example runs.
 
     Args:
@@ -40,8 +40,10 @@ def update_verdict(subject: TrainableSubject, alone: SingleReference, updates: S
     """
     worst = 0.0
     for update in updates:
-        comparable = replace(update, rows=alone.comparable(update.rows))
-        for difference in compare_loss(alone, comparable, _run_update(subject, comparable)) if comparable.rows else ():
+        comparable = replace(update, rows=reference.comparable(update.rows))
+        for difference in (
+            compare_loss(reference, comparable, _run_update(subject, comparable)) if comparable.rows else ()
+        ):
             worst = max(worst, difference.share)
             if difference.share > 1.0:
                 detail = "The training loop's update differs from the sum over its examples."

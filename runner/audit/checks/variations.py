@@ -16,7 +16,7 @@ CHECKS = {
     "neighbours": "the other examples of the batch, at equal lengths: no padding",
     "order": "the order of the examples",
     "duplicates": "an example that occurs several times in the batch",
-    "company": "the number and the lengths of the other examples",
+    "mixed_lengths": "the number and the lengths of the other examples",
     "extremes": "no token, one token, the longest; a batch of one",
     "width": "padding up to 4x wider than needed",
     "content": "other finite values in the padding",
@@ -71,7 +71,7 @@ def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, li
             BatchSpec(order, against=plain) for order in (group[::-1], _shuffled(group, rng), tuple(sorted(group)))
         ],
         "duplicates": [BatchSpec((group[0], group[0])), BatchSpec((group[0],) * 3)],
-        "company": [
+        "mixed_lengths": [
             BatchSpec(tuple(int(row) for row in all_rows[:n])) for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)
         ],
         "extremes": [BatchSpec(rows) for rows in _extremes(lengths)],
@@ -86,7 +86,7 @@ def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, li
 def _uneven_first(order: IntArray, lengths: IntArray) -> IntArray:
     """Swap an example of another length than the first into second place, if there is one.
 
-    The smallest batch of the check `company` then holds padding.
+    The smallest batch of the check `mixed_lengths` then holds padding.
     """
     others = np.flatnonzero(lengths[order] != lengths[order[0]])
     if len(others):

@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-VALUE_LEAK = "value leak through padding"
-WIDTH = "width dependence"
-ORDER = "order dependence"
-NEIGHBOURS = "neighbour dependence"
-STATE = "state carried over"
-LOSS = "loss normalisation"
-METRIC = "metric computed per batch"
-RANDOM = "random answers"
-SHARED_DROPOUT = "randomness shared by rows"
-NOT_FINITE = "not finite"
-OVERFLOW = "numeric overflow"
-ERROR = "error"
+from runner.audit.checks.kinds import HINTS, ROOTS
 
-ROOTS = (STATE, RANDOM)  # faults that may cause every other difference of the same subject
 COARSE_CHECKS = ("float32", "bf16", "fp16")
 FOLLOWS = ("loss", "metric")  # places that also fail wherever a module is wrong
-
-HINTS = {
-    VALUE_LEAK: "values in the padding reach real tokens: select before you mix, with x.masked_fill(~mask, 0) for sums "
-    "and convolutions, and -inf for maxima and softmax; run the backward direction from each row's own end; or pack "
-    "the rows",
-    WIDTH: "the result depends on the amount of padding: divide by lengths, count positions from the row's own start, "
-    "take the state at length - 1, and stop recursions where the row ends",
-    ORDER: "outputs come back in a different order than the rows went in: undo the sort, or sort labels and lengths "
-    "too; or one row leaves state behind for the next",
-    NEIGHBOURS: "rows of one batch are mixed although there is no padding: statistics over the batch (batch norm), a "
-    "convolution across the boundary of two rows, or a wrong axis",
-    STATE: "state is kept from one batch to the next: start each batch from zeros, and keep no tensors in self",
-    LOSS: "the loss is averaged in parts: return its sum and its count, and divide once per update",
-    METRIC: "the metric is averaged over batches: accumulate counts or sums, and compute once at the end",
-    RANDOM: "the same examples give different outputs under another seed: turn off the module's randomness (dropout "
-    "under other names, noise, stochastic depth), or audit eval mode only",
-    SHARED_DROPOUT: "all rows share one dropout mask: draw (rows, 1, size), not (1, 1, size) or (1, width, size)",
-    NOT_FINITE: "a row without tokens, or a fully masked one, gives NaN: divide by max(length, 1), and let such rows "
-    "attend to one position whose output is not used",
-    OVERFLOW: "a constant such as -1e9 does not fit into half precision: mask with -inf, or torch.finfo(x.dtype).min",
-    ERROR: "the module cannot process such examples: return an output for them, or document which examples it accepts",
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +19,7 @@ class Finding:
 
     Attributes:
         module: the first module at which values of real tokens differ (dotted name and class), or `loss`, `metric`.
-        kind: one of the constants above.
+        kind: a constant of `runner.audit.checks.kinds`.
         quantity: the quantity that differed: `output`, `prediction`, `gradient of NAME`, `loss`, ...
         rows: the affected examples.
         size: largest |difference|.
@@ -94,7 +60,7 @@ class Verdict:
     not_run: bool = False
 
 
-def not_run(subject: str, check: str, mode: str, error: str) -> Verdict:
+def not_run_verdict(subject: str, check: str, mode: str, error: str) -> Verdict:
     """Return the verdict of a check that this machine cannot run; `error` is torch's message about the kernel."""
     return Verdict(subject, check, mode, None, reason=f"not run here: {error}", not_run=True)
 
@@ -116,23 +82,31 @@ class Fault:
     after: list[str]
 
     @property
-    def lines(self) -> tuple[str, str, str]:
-        """Three lines of text: kind, place and size of the fault; how it was determined; how to fix it."""
+    def headline(self) -> str:
+        """One line: where the fault was seen, its kind and its place, and the size of the difference."""
         finding = self.finding
-        rows = ", ".join(map(str, finding.rows[:6])) + (", ..." if len(finding.rows) > 6 else "")
-        size = f"differs by {finding.size:.3g}, rounding allows {finding.allowed:.1g}"
-        if not math.isfinite(finding.size):
-            size = "is an error" if finding.quantity == "error" else "is NaN or infinite"
-        seen = f"rows {rows}; checks {', '.join(self.checks)}; {' and '.join(self.modes)} mode"
-        after = f"; {', '.join(self.after)} fail with it" if self.after else ""
-        first = (
-            f"{', '.join(self.subjects)}: {finding.kind} at {finding.module}: {finding.quantity} {size} ({seen}){after}"
-        )
-        return first, finding.detail, f"{finding.hint[:1].upper()}{finding.hint[1:]}."
+        if finding.quantity == "error":
+            effect = "the module raises an error"
+        elif not math.isfinite(finding.size):
+            effect = f"{finding.quantity} is NaN or infinite"
+        else:
+            effect = (
+                f"{finding.quantity} differs by {finding.size:.3g}, rounding explains at most {finding.allowed:.1g}"
+            )
+        return f"{', '.join(self.subjects)}: {finding.kind} at {finding.module}: {effect}"
+
+    @property
+    def details(self) -> list[str]:
+        """Three lines: the checks and examples that show the fault; how its kind was determined; how to fix it."""
+        rows = self.finding.rows
+        examples = f"{', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
+        shown = f"Seen by {', '.join(self.checks)} in {' and '.join(self.modes)} mode, in examples {examples}."
+        after = f" Fails too, perhaps because of this: {', '.join(self.after)}." if self.after else ""
+        return [shown + after, self.finding.detail, f"How to fix it: {self.finding.hint}"]
 
 
 @dataclass(frozen=True)
-class Heat:
+class HeatMap:
     """A heat map of the differences of one example: modules (in the order in which they ran) by positions.
 
     Attributes:
@@ -152,21 +126,58 @@ class Heat:
     shares: list[list[float]]
 
 
+@dataclass(frozen=True)
+class AuditFacts:
+    """Facts about the audit of a config.
+
+    Attributes:
+        examples: number of examples.
+        lengths: their numbers of tokens, sorted.
+        parameters: number of the model's parameters.
+        weights: the audited checkpoint, or `fresh`.
+        content: the source of the examples' tokens.
+        arithmetics: the audited arithmetics.
+        left_out: name -> reason, for strategies that were not audited.
+        torch: version of torch.
+        device: device of the model.
+        seconds: duration of the audit.
+        precision_note: a sentence, if this machine computed in another precision than the checked one; else empty.
+    """
+
+    examples: int
+    lengths: list[int]
+    parameters: int
+    weights: str
+    content: str
+    arithmetics: list[str]
+    left_out: dict[str, str]
+    torch: str
+    device: str
+    seconds: float
+    precision_note: str
+
+    def by_name(self) -> dict[str, object]:
+        """Return plain values under readable names, as pages and `--json` show them."""
+        return {name.replace("_", " "): value for name, value in asdict(self).items()}
+
+
 @dataclass
-class Report:
+class AuditReport:
     """All verdicts of an audit.
 
     Attributes:
         title: name of the audited model.
+        verdicts: one for each check, subject and mode, in the order in which they were found.
+        heats: heat maps of the differences.
         controls: subjects that are known to be wrong; they do not count, but show that the audit can fail.
-        facts: further information for the reader (rows, parameters, seconds, ...).
+        facts: further information, for the audit of a config.
     """
 
     title: str
     verdicts: list[Verdict] = field(default_factory=list)
-    heats: list[Heat] = field(default_factory=list)
+    heats: list[HeatMap] = field(default_factory=list)
     controls: tuple[str, ...] = ()
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: AuditFacts | None = None
 
     @property
     def passed(self) -> bool:
@@ -193,10 +204,10 @@ class Report:
         ]
 
     def subjects(self) -> list[str]:
-        return list(dict.fromkeys(verdict.subject for verdict in self.verdicts))
+        return unique(verdict.subject for verdict in self.verdicts)
 
     def checks(self) -> list[str]:
-        return list(dict.fromkeys(verdict.check for verdict in self.verdicts))
+        return unique(verdict.check for verdict in self.verdicts)
 
     def of(self, subject: str, check: str) -> list[Verdict]:
         """Return the verdicts of one check of one subject, one for each mode."""
@@ -210,13 +221,13 @@ class Report:
                 was not run.
         """
         if self.failures():
-            messages = ["\n  ".join(fault.lines) for fault in faults(self.failures())]
+            messages = ["\n  ".join([fault.headline, *fault.details]) for fault in faults(self.failures())]
             raise AssertionError("\n".join([f"{self.title}: not batch-invariant", *messages]))
         if not self.passed:
-            reasons = dict.fromkeys(verdict.reason for verdict in self.verdicts if verdict.reason)
-            raise AssertionError("\n".join([f"{self.title}: undecided, since checks were not run", *reasons]))
+            reasons = unique(verdict.reason for verdict in self.verdicts if verdict.reason)
+            raise AssertionError("\n".join([f"{self.title}: undecided, because checks were not run", *reasons]))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain values, as `--json` writes them."""
         verdicts = []
         for verdict in self.verdicts:
@@ -229,7 +240,7 @@ class Report:
             "passed": self.passed,
             "not_run": len(self.not_run),
             "controls": list(self.controls),
-            "facts": self.facts,
+            "facts": {} if self.facts is None else self.facts.by_name(),
             "verdicts": verdicts,
             "heats": [asdict(heat) for heat in self.heats],
         }
@@ -243,7 +254,7 @@ def faults(failed: Sequence[Verdict]) -> list[Fault]:
     has a fault of its own, it shows once the first fault is fixed.
     """
     explained = [(verdict, verdict.finding) for verdict in failed if verdict.finding is not None]
-    groups: dict[tuple[str, str], list[Verdict]] = {}
+    groups: dict[tuple[str, str], list[tuple[Verdict, Finding]]] = {}
     after: dict[tuple[str, str], list[str]] = {}
     roots: dict[str, tuple[str, str]] = {}
     modules: dict[str, tuple[str, str]] = {}
@@ -258,19 +269,27 @@ def faults(failed: Sequence[Verdict]) -> list[Fault]:
         else:
             cause = roots.get(verdict.subject, cause)
         if cause is None:
-            groups.setdefault(key, []).append(verdict)
+            groups.setdefault(key, []).append((verdict, finding))
         else:
             after.setdefault(cause, []).append(verdict.check)
     return [_fault(group, after.get(key, [])) for key, group in groups.items()]
 
 
-def _fault(group: Sequence[Verdict], after: Sequence[str]) -> Fault:
-    worst = max(
-        group, key=lambda verdict: (verdict.finding is not None and math.isfinite(verdict.finding.size), verdict.worst)
+def _fault(group: Sequence[tuple[Verdict, Finding]], after: Sequence[str]) -> Fault:
+    _, finding = max(group, key=lambda pair: (math.isfinite(pair[1].size), pair[0].worst))
+    verdicts = [verdict for verdict, _ in group]
+    return Fault(
+        finding,
+        unique(verdict.subject for verdict in verdicts),
+        unique(verdict.check for verdict in verdicts),
+        unique(verdict.mode for verdict in verdicts),
+        unique(after),
     )
-    assert worst.finding is not None
-    subjects, checks, modes = ([getattr(verdict, key) for verdict in group] for key in ("subject", "check", "mode"))
-    return Fault(worst.finding, *(list(dict.fromkeys(names)) for names in (subjects, checks, modes, after)))
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """Return the distinct names in order."""
+    return list(dict.fromkeys(names))
 
 
 State = Literal["ok", "fail", "not run", "none"]

@@ -1,8 +1,8 @@
-"""Known bugs: the audit must catch each one, name its module and its kind, and pass the fixed twin."""
+"""Known bugs: the audit must catch each of them, name its module and its kind, and pass the fixed twin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,15 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from runner.audit.api import audit_module
-from runner.audit.checks import verdict as kinds
+from runner.audit.checks import kinds
 from runner.audit.checks.auditor import Arithmetic
-from runner.audit.checks.verdict import Report
+from runner.audit.checks.verdict import AuditReport
 from runner.audit.gallery import layers, sequences, training
-from runner.audit.subjects.module import Collate
+from runner.audit.subjects.module import Collate, ExampleMetric, LossFunction
 from runner.audit.subjects.padding import Padding
-from runner.interfaces import Loss
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
+
+
+TokenLoss = LossFunction[training.Scores, Sized]
+TokenMetric = ExampleMetric[training.Scores, Sized]
 
 
 @dataclass(frozen=True)
@@ -43,46 +46,46 @@ class Bug:
     make: Callable[[bool], nn.Module]
     module: str
     kind: str
-    check: str = "company"
+    check: str = "mixed_lengths"
     mode: str = "eval"
     empty: bool = True
     left: bool = False
     characters: bool = False
-    loss: Callable[[bool], Callable[[Any, Sequence[Any]], Tensor | Loss]] | None = None
-    metric: Callable[[bool], Callable[[], Any]] | None = None
+    loss: Callable[[bool], TokenLoss] | None = None
+    metric: Callable[[bool], Callable[[], TokenMetric]] | None = None
     arithmetics: tuple[Arithmetic, ...] = ()
 
-    def audit(self, right: bool) -> Report:
+    def audit(self, fixed: bool) -> AuditReport:
         """Audit the wrong module, or its fixed twin."""
         torch.manual_seed(0)
-        module = self.make(right)
+        module = self.make(fixed)
         lengths = (*LENGTHS, 0) if self.empty else LENGTHS
-        examples = [_word(length) for length in lengths] if self.characters else [torch.randn(n, 4) for n in lengths]
-        collate: Collate = _characters if self.characters else _vectors
+        examples: Sequence[Any] = [_word(n) if self.characters else torch.randn(n, 4) for n in lengths]
+        collate: Collate[Any] = _collate_characters if self.characters else _collate_vectors
         return audit_module(
             module,
             examples,
             collate,
             left_padding=self.left,
-            loss=None if self.loss is None else self.loss(right),
-            metric=None if self.metric is None else self.metric(right),
+            loss=None if self.loss is None else self.loss(fixed),
+            metric=None if self.metric is None else self.metric(fixed),
             arithmetics=self.arithmetics,
             name=self.name,
         )
 
-    def caught(self, report: Report) -> tuple[str, str] | None:
-        """Return module and kind of the finding of `check`, or None if it did not fail."""
+    def named_in(self, report: AuditReport) -> tuple[str, str] | None:
+        """Return the module and kind that the report names for `check`, or None if the check did not fail."""
         for verdict in report.of(self.name, self.check):
             if verdict.passed is False and verdict.mode == self.mode and verdict.finding is not None:
                 return verdict.finding.module.split(" ")[0], verdict.finding.kind
         return None
 
 
-def _vectors(rows: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
+def _collate_vectors(rows: Sequence[Tensor], padding: Padding) -> tuple[Tensor, Tensor]:
     return padding.stack(rows), padding.mask([len(row) for row in rows])
 
 
-def _characters(rows: Sequence[Sequence[Tensor]], padding: Padding) -> tuple[Tensor, Tensor]:
+def _collate_characters(rows: Sequence[Sequence[Tensor]], padding: Padding) -> tuple[Tensor, Tensor]:
     """Collate words of characters into (B, T, W) ids and (B, T) word lengths."""
     longest = max((len(word) for row in rows for word in row), default=0)
     words = [torch.stack([_padded(word, padding.width(longest)) for word in row]) for row in rows if len(row)]
@@ -102,15 +105,15 @@ def _word(length: int) -> list[Tensor]:
 
 
 def _net(name: str, layer: Callable[[bool], nn.Module], size: int = 6) -> Callable[[bool], nn.Module]:
-    return lambda right: layers.Net(name, layer(right), size)
+    return lambda fixed: layers.Net(name, layer(fixed), size)
 
 
-def _loss(right: bool) -> Callable[[Any, Sequence[Any]], Tensor | Loss]:
-    return training.counted_loss if right else training.mean_loss
+def _loss(fixed: bool) -> TokenLoss:
+    return training.counted_loss if fixed else training.mean_loss
 
 
-def _metric(right: bool) -> Callable[[], Any]:
-    return training.TokenPerplexity if right else training.BatchPerplexity
+def _metric(fixed: bool) -> Callable[[], TokenMetric]:
+    return training.TokenPerplexity if fixed else training.BatchPerplexity
 
 
 def _attention(masks: Callable[[bool], layers.MaskedAttention]) -> Callable[[bool], nn.Module]:
@@ -119,8 +122,8 @@ def _attention(masks: Callable[[bool], layers.MaskedAttention]) -> Callable[[boo
 
 BUGS = (
     Bug("mean over the padded width", _net("pool", layers.MeanPool), "pool", kinds.WIDTH),
-    Bug("max with zeros as padding", _net("pool", lambda right: layers.ExtremePool(right, True)), "pool", kinds.WIDTH),
-    Bug("min with zeros as padding", _net("pool", lambda right: layers.ExtremePool(right, False)), "pool", kinds.WIDTH),
+    Bug("max with zeros as padding", _net("pool", lambda fixed: layers.ExtremePool(fixed, True)), "pool", kinds.WIDTH),
+    Bug("min with zeros as padding", _net("pool", lambda fixed: layers.ExtremePool(fixed, False)), "pool", kinds.WIDTH),
     Bug("convolution bleed", _net("conv", layers.ConvPair), "conv.second", kinds.VALUE_LEAK),
     Bug("softmax masked after", _net("pool", layers.SoftmaxPool), "pool", kinds.VALUE_LEAK),
     Bug("causal mask alone", _net("attention", layers.CausalAttention), "attention", kinds.VALUE_LEAK, left=True),
@@ -130,7 +133,7 @@ BUGS = (
     Bug("CRF steps into padding", _net("crf", sequences.PathScore, 1), "crf", kinds.WIDTH),
     Bug(
         "loss averaged per micro-batch",
-        lambda right: training.Tagger(),
+        lambda fixed: training.Tagger(),
         "loss",
         kinds.LOSS,
         check="loss",
@@ -151,7 +154,7 @@ BUGS = (
     ),
     Bug(
         "-1e9 in half precision",
-        _attention(lambda right: layers.MaskedAttention(-torch.inf if right else -1e9, True)),
+        _attention(lambda fixed: layers.MaskedAttention(-torch.inf if fixed else -1e9, True)),
         "attention",
         kinds.OVERFLOW,
         check="fp16",
@@ -160,14 +163,14 @@ BUGS = (
     Bug("character padding", sequences.Characters, "characters", kinds.WIDTH, characters=True),
     Bug(
         "attention NaN on empty rows",
-        _attention(lambda right: layers.MaskedAttention(-torch.inf, right)),
+        _attention(lambda fixed: layers.MaskedAttention(-torch.inf, fixed)),
         "attention",
         kinds.NOT_FINITE,
         check="extremes",
     ),
     Bug(
         "perplexity averaged per batch",
-        lambda right: training.Tagger(),
+        lambda fixed: training.Tagger(),
         "metric",
         kinds.METRIC,
         check="metric",
@@ -177,25 +180,25 @@ BUGS = (
 
 
 @dataclass(frozen=True)
-class Catch:
+class GalleryResult:
     """The result for one bug.
 
     Attributes:
         bug: the bug.
-        found: the module and kind that the audit named; None if it missed the bug.
+        named: the module and kind that the audit named; None if it missed the bug.
         twin_passed: the fixed twin passed.
     """
 
     bug: Bug
-    found: tuple[str, str] | None
+    named: tuple[str, str] | None
     twin_passed: bool
 
     @property
-    def named(self) -> bool:
+    def is_correct(self) -> bool:
         """True if the audit named the expected module and kind."""
-        return self.found == (self.bug.module, self.bug.kind)
+        return self.named == (self.bug.module, self.bug.kind)
 
 
-def run_gallery() -> list[Catch]:
+def run_gallery() -> list[GalleryResult]:
     """Audit every bug and its fixed twin."""
-    return [Catch(bug, bug.caught(bug.audit(right=False)), bug.audit(right=True).passed) for bug in BUGS]
+    return [GalleryResult(bug, bug.named_in(bug.audit(fixed=False)), bug.audit(fixed=True).passed) for bug in BUGS]

@@ -1,4 +1,4 @@
-"""Layers with frequent bugs, and their fixed versions (`right`). Each takes vectors (B, T, D) and a mask (B, T)."""
+"""Layers with frequent bugs, and their fixed versions. Each takes vectors (B, T, D) and a mask (B, T)."""
 
 from __future__ import annotations
 
@@ -31,60 +31,66 @@ class Net(nn.Module):
         return scores
 
 
-class MeanPool(nn.Module):
-    """Wrong: the sum over real tokens is divided by the padded width."""
+class Variant(nn.Module):
+    """A module with a bug, or its fixed version.
 
-    def __init__(self, right: bool) -> None:
+    Args:
+        fixed: the bug is fixed.
+    """
+
+    def __init__(self, fixed: bool) -> None:
         super().__init__()
-        self.right = right
+        self.fixed = fixed
+
+
+class MeanPool(Variant):
+    """Wrong: the sum over real tokens is divided by the padded width."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         total = x.masked_fill(~mask[:, :, None], 0.0).sum(1)
-        return total / (mask.sum(1)[:, None].clamp(min=1) if self.right else x.shape[1])
+        return total / (mask.sum(1)[:, None].clamp(min=1) if self.fixed else x.shape[1])
 
 
-class ExtremePool(nn.Module):
+class ExtremePool(Variant):
     """Wrong: zeros in padding count as values, and win over negative (max) or positive (min) ones."""
 
-    def __init__(self, right: bool, largest: bool) -> None:
-        super().__init__()
-        self.right, self.worst = right, -torch.inf if largest else torch.inf
+    def __init__(self, fixed: bool, largest: bool) -> None:
+        super().__init__(fixed)
+        self.worst = -torch.inf if largest else torch.inf
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        filled = x.masked_fill(~mask[:, :, None], self.worst if self.right else 0.0)
+        filled = x.masked_fill(~mask[:, :, None], self.worst if self.fixed else 0.0)
         pooled = filled.amax(1) if self.worst < 0 else filled.amin(1)
         return pooled.masked_fill(~mask.any(1)[:, None], 0.0)
 
 
-class ConvPair(nn.Module):
+class ConvPair(Variant):
     """Wrong: the second convolution reads values that the first one wrote into the padding."""
 
-    def __init__(self, right: bool) -> None:
-        super().__init__()
-        self.right = right
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
         self.first = nn.Conv1d(6, 6, 3, padding=1)
         self.second = nn.Conv1d(6, 6, 3, padding=1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         is_padding = ~mask[:, None, :]
         hidden = self.first(x.transpose(1, 2).masked_fill(is_padding, 0.0)).relu()
-        if self.right:
+        if self.fixed:
             hidden = hidden.masked_fill(is_padding, 0.0)
         convolved: Tensor = self.second(hidden)
         return convolved.transpose(1, 2)
 
 
-class SoftmaxPool(nn.Module):
+class SoftmaxPool(Variant):
     """Wrong: weights are masked after the softmax, so they do not sum to 1 (golden case: they sum to .618)."""
 
-    def __init__(self, right: bool) -> None:
-        super().__init__()
-        self.right = right
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
         self.query = nn.Linear(6, 1)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         scores = self.query(x).squeeze(-1)
-        if self.right:
+        if self.fixed:
             is_empty = ~mask.any(1)[:, None]
             weights = scores.masked_fill(~(mask | is_empty), -torch.inf).softmax(1).masked_fill(~mask, 0.0)
         else:
@@ -93,48 +99,45 @@ class SoftmaxPool(nn.Module):
         return mean
 
 
-class CausalAttention(nn.Module):
+class CausalAttention(Variant):
     """Wrong: a causal mask alone, although padding comes before the tokens, which all attend to it."""
 
-    def __init__(self, right: bool) -> None:
-        super().__init__()
-        self.right = right
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
         self.projections = nn.Linear(6, 18)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         queries, keys, values = self.projections(x).chunk(3, dim=-1)
         width = x.shape[1]
         visible = torch.ones(width, width, dtype=torch.bool, device=x.device).tril()[None]
-        if self.right:
+        if self.fixed:
             visible = visible & (mask[:, None, :] | torch.eye(width, dtype=torch.bool, device=x.device))
         attended: Tensor = F.scaled_dot_product_attention(queries, keys, values, attn_mask=visible)
         return attended
 
 
-class Positions(nn.Module):
+class Positions(Variant):
     """Wrong: positions are counted from the padded side."""
 
-    def __init__(self, right: bool) -> None:
-        super().__init__()
-        self.right = right
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
         self.table = nn.Embedding(64, 6)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         counted = (mask.long().cumsum(1) - 1).clamp(min=0)
-        encoded: Tensor = self.table(counted if self.right else torch.arange(x.shape[1], device=x.device))
+        encoded: Tensor = self.table(counted if self.fixed else torch.arange(x.shape[1], device=x.device))
         return x + encoded
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Variant):
     """Wrong: mean and variance include padding. Fixed: each token is normalised by itself, without the batch."""
 
-    def __init__(self, right: bool) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(6) if right else nn.BatchNorm1d(6)
-        self.right = right
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
+        self.norm = nn.LayerNorm(6) if fixed else nn.BatchNorm1d(6)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        normed: Tensor = self.norm(x) if self.right else self.norm(x.transpose(1, 2)).transpose(1, 2)
+        normed: Tensor = self.norm(x) if self.fixed else self.norm(x.transpose(1, 2)).transpose(1, 2)
         return normed
 
 

@@ -3,44 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from runner.audit.gallery.cases import Catch, run_gallery
+from runner.audit.gallery.cases import GalleryResult
+from runner.common.rich_tables import plain_table, wide_console
 
 
-def console() -> list[Catch]:
-    """Audit all bugs, and print the module and kind that the audit named for each."""
-    catches = run_gallery()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in ("bug", "caught", "at", "as", "named", "fixed twin"):
-        table.add_column(column)
-    for catch in catches:
-        module, kind = catch.found or ("-", "-")
-        marks = ("yes" if catch.found else "NO", module, kind, "yes" if catch.named else "NO")
-        table.add_row(catch.bug.name, *marks, "passes" if catch.twin_passed else "FAILS")
-    Console(width=1000, highlight=False).print(table)
-    named = sum(catch.named for catch in catches)
-    caught = sum(catch.found is not None for catch in catches)
-    passing = sum(catch.twin_passed for catch in catches)
-    print(f"{caught} of {len(catches)} caught, {named} named correctly; {passing} fixed twins pass")
-    return catches
+def print_results(results: Sequence[GalleryResult]) -> None:
+    """Print the module and kind that the audit named for each bug, and the totals."""
+    table = plain_table("bug", "caught", "named module", "named kind", "as expected", "fixed version")
+    for result in results:
+        module, kind = result.named or ("-", "-")
+        marks = ("yes" if result.named else "NO", module, kind, "yes" if result.is_correct else "NO")
+        table.add_row(result.bug.name, *marks, "passes" if result.twin_passed else "FAILS")
+    wide_console().print(table)
+    caught = sum(result.named is not None for result in results)
+    correct = sum(result.is_correct for result in results)
+    passed = sum(result.twin_passed for result in results)
+    print(f"{caught} of {len(results)} bugs caught, {correct} named correctly; {passed} fixed versions pass")
 
 
-def as_dicts(catches: Sequence[Catch]) -> list[dict[str, Any]]:
+def as_dicts(results: Sequence[GalleryResult]) -> list[dict[str, object]]:
     """Return plain values, as `--json` writes them."""
     return [
         {
-            "bug": catch.bug.name,
-            "caught": catch.found is not None,
-            "module": catch.found[0] if catch.found else None,
-            "kind": catch.found[1] if catch.found else None,
-            "expected": [catch.bug.module, catch.bug.kind],
-            "named": catch.named,
-            "twin_passes": catch.twin_passed,
+            "bug": result.bug.name,
+            "caught": result.named is not None,
+            "module": result.named[0] if result.named else None,
+            "kind": result.named[1] if result.named else None,
+            "expected": [result.bug.module, result.bug.kind],
+            "named": result.is_correct,
+            "twin_passes": result.twin_passed,
         }
-        for catch in catches
+        for result in results
     ]

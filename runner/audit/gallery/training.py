@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Sequence, Sized
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runner.audit.gallery.layers import Variant
 from runner.interfaces import Loss
+
+Scores = tuple[Tensor, Tensor]  # scores (B, T, 3) and mask (B, T)
 
 
 class Tagger(nn.Module):
@@ -24,18 +26,18 @@ class Tagger(nn.Module):
         return scores, mask
 
 
-def token_nll(output: tuple[Tensor, Tensor]) -> Tensor:
+def token_nll(output: Scores) -> Tensor:
     """Return (N,) negative log-likelihoods of class 0 at the real tokens."""
     scores, mask = output
     return -scores[mask].log_softmax(-1)[:, 0]
 
 
-def mean_loss(output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> Tensor:
+def mean_loss(output: Scores, examples: Sequence[Sized]) -> Tensor:
     """Wrong: a mean over the micro-batch's tokens, so that an update averages means over different counts."""
     return token_nll(output).sum() / max(1, sum(map(len, examples)))
 
 
-def counted_loss(output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> Loss:
+def counted_loss(output: Scores, examples: Sequence[Sized]) -> Loss:
     """Fixed: the sum over the tokens, and their number."""
     return Loss(token_nll(output).sum(), sum(map(len, examples)))
 
@@ -46,7 +48,7 @@ class BatchPerplexity:
     def __init__(self) -> None:
         self.perplexities: list[float] = []
 
-    def update(self, output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> None:
+    def update(self, output: Scores, examples: Sequence[Sized]) -> None:
         if sum(map(len, examples)):
             self.perplexities.append(math.exp(float(token_nll(output).mean())))
 
@@ -60,7 +62,7 @@ class TokenPerplexity:
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
 
-    def update(self, output: tuple[Tensor, Tensor], examples: Sequence[Any]) -> None:
+    def update(self, output: Scores, examples: Sequence[Sized]) -> None:
         nll = token_nll(output)
         self.total, self.count = self.total + float(nll.sum()), self.count + len(nll)
 
@@ -68,15 +70,15 @@ class TokenPerplexity:
         return {"perplexity": math.exp(self.total / self.count)}
 
 
-class LockedDropout(nn.Module):
+class LockedDropout(Variant):
     """Dropout with one mask for all steps of a row (Gal and Ghahramani 2016). Wrong: also for all rows of the batch."""
 
-    def __init__(self, right: bool) -> None:
-        super().__init__()
-        self.right, self.p = right, 0.5
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
+        self.p = 0.5
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        rows = len(x) if self.right else 1
+        rows = len(x) if self.fixed else 1
         kept = F.dropout(x.new_ones(rows, 1, x.shape[-1]), self.p, self.training)
         return x * kept
 
@@ -84,9 +86,9 @@ class LockedDropout(nn.Module):
 class Dropped(nn.Module):
     """`LockedDropout` and a linear layer."""
 
-    def __init__(self, right: bool) -> None:
+    def __init__(self, fixed: bool) -> None:
         super().__init__()
-        self.dropout = LockedDropout(right)
+        self.dropout = LockedDropout(fixed)
         self.score = nn.Linear(4, 3)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

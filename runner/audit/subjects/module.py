@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Generic, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,74 +13,103 @@ from torch import Tensor, nn
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic
 from runner.audit.checks.compare import first_line
-from runner.audit.checks.metric import MetricFunction
+from runner.audit.checks.metric import MetricOfBatches
 from runner.audit.subjects.padding import Padding
 from runner.audit.tracing.alignment import Geometry, Part, parts, reading, split
-from runner.audit.tracing.observe import AdapterError, Answers, Setting
+from runner.audit.tracing.observe import AdapterError, RunOutput, Setting
+from runner.common.arrays import IntArray
 from runner.interfaces import Loss
 
-Collate = Callable[[Sequence[Any], Padding], Any]
+Example = TypeVar("Example")
+Output = TypeVar("Output")  # whatever the module returns
+ExampleIn = TypeVar("ExampleIn", contravariant=True)
+OutputIn = TypeVar("OutputIn", contravariant=True)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+Collate = Callable[[Sequence[Example], Padding], object]
+Splitter = Callable[[Output, Sequence[int]], Sequence[Tensor]]  # output, lengths -> one tensor per example
+LossFunction = Callable[[Output, Sequence[Example]], Tensor | Loss]
 
 
-class ModuleSubject:
-    """A module with its examples; see `audit_module`."""
+class ExampleMetric(Protocol[OutputIn, ExampleIn]):
+    """A metric over batches of examples, for `audit_module`."""
+
+    def update(self, output: OutputIn, examples: Sequence[ExampleIn], /) -> object:
+        """Add the module's output for some examples."""
+        ...
+
+    def compute(self) -> object:
+        """Return values by name, or a single value."""
+        ...
+
+
+@dataclass
+class ModuleSubject(Generic[Example, Output]):
+    """A module with its examples.
+
+    Attributes:
+        name: the report's title.
+        module: the module.
+        examples: the examples.
+        collate: examples, padding -> the module's arguments.
+        lengths: (R,) number of tokens of each example.
+        left: padding comes before the tokens.
+        split_output, loss, decode: functions of the output; see `audit_module`.
+    """
+
+    name: str
+    module: nn.Module
+    examples: Sequence[Example]
+    collate: Collate[Example]
+    lengths: IntArray
+    left: bool
+    split_output: Splitter[Output] | None
+    loss: LossFunction[Output, Example] | None
+    decode: Splitter[Output] | None
+    _readings: list[str] | None = field(default=None, init=False)  # of each part of the output
 
     has_padding = True
 
-    def __init__(
-        self,
-        module: nn.Module,
-        examples: Sequence[Any],
-        collate: Collate,
-        *,
-        lengths: Sequence[int],
-        left: bool,
-        answers: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None,
-        loss: Callable[[Any, Sequence[Any]], Tensor | Loss] | None,
-        decode: Callable[[Any, Sequence[int]], Sequence[Tensor]] | None,
-        name: str,
-    ) -> None:
-        self.module, self.examples, self.collate, self.name = module, list(examples), collate, name
-        self.lengths = np.array(lengths, dtype=np.int64)
-        self.left, self._answers, self._loss, self._decode = left, answers, loss, decode
-        self._readings: list[str] | None = None
-
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
-        lengths = tuple(int(self.lengths[row]) for row in rows)
+        lengths = self._lengths_of(rows)
         return Geometry(lengths, Padding(setting.widen).width(max(lengths, default=0)), self.left)
 
-    def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
+    def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
         return [rows]
 
-    def cast(self, arithmetic: Arithmetic) -> ModuleSubject:
+    def cast(self, arithmetic: Arithmetic) -> ModuleSubject[Example, Output]:
         """Return the subject with its module copied to another arithmetic; half precisions are cast, not autocast."""
-        other = copy.copy(self)
-        other.module = copy.deepcopy(self.module).to(DTYPES[arithmetic])
-        return other
+        return replace(self, module=copy.deepcopy(self.module).to(DTYPES[arithmetic]))
 
-    def answer(self, rows: Sequence[int], setting: Setting) -> Answers:
-        examples = [self.examples[row] for row in rows]
+    def run(self, rows: Sequence[int], setting: Setting) -> RunOutput:
+        examples = self._examples_of(rows)
         output = self.output(examples, setting)
-        lengths = [int(self.lengths[row]) for row in rows]
-        if self._answers:
-            outputs = _call_for_list("answers", self._answers, output, lengths)
-        else:
+        lengths = list(self._lengths_of(rows))
+        if self.split_output is None:
             outputs = self._split(output, rows, setting)
+        else:
+            outputs = _call_splitter("split_output", self.split_output, output, lengths)
         if len(outputs) != len(rows):
-            raise AdapterError(f"answers returned {len(outputs)} tensors for {len(rows)} examples; return one for each")
-        loss = _call("loss", self._loss, output, examples) if self._loss else None
+            raise AdapterError(
+                f"split_output returned {len(outputs)} tensors for {len(rows)} examples; return one for each"
+            )
+        loss = None if self.loss is None else _call("loss", self.loss, output, examples)
         if isinstance(loss, Tensor):
             outputs, loss = _with_losses(outputs, loss)
-        predictions = _call_for_list("decode", self._decode, output, lengths) if self._decode else None
-        return Answers(outputs, loss, predictions)
+        predictions = None if self.decode is None else _call_splitter("decode", self.decode, output, lengths)
+        return RunOutput(outputs, loss, predictions)
 
-    def output(self, examples: Sequence[Any], setting: Setting) -> Any:
+    def output(self, examples: Sequence[Example], setting: Setting) -> Output:
         """Run the module on a batch of examples."""
-        arguments = self.arguments(examples, setting)
-        return self.module(**arguments) if isinstance(arguments, Mapping) else self.module(*arguments)
+        positional, named = self.arguments(examples, setting)
+        output: Output = self.module(*positional, **named)
+        return output
 
-    def arguments(self, examples: Sequence[Any], setting: Setting) -> Mapping[str, Any] | tuple[Any, ...]:
-        """Collate examples into the module's arguments, in its arithmetic and on its device.
+    def arguments(
+        self, examples: Sequence[Example], setting: Setting
+    ) -> tuple[tuple[object, ...], Mapping[str, object]]:
+        """Collate examples into the module's positional and named arguments, in its arithmetic and on its device.
 
         Raises:
             AdapterError: `collate` raises, or returns a list, which may mean one argument or several.
@@ -90,8 +120,8 @@ class ModuleSubject:
         floats = (parameter for parameter in self.module.parameters() if parameter.is_floating_point())
         like = next(floats, torch.zeros(0, dtype=torch.float64))
         if isinstance(batch, Mapping):
-            return {name: _like(value, like) for name, value in batch.items()}
-        return tuple(_like(value, like) for value in (batch if isinstance(batch, tuple) else (batch,)))
+            return (), {name: _like(value, like) for name, value in batch.items()}
+        return tuple(_like(value, like) for value in (batch if isinstance(batch, tuple) else (batch,))), {}
 
     def check_collate(self) -> None:
         """Check that `collate` pads as its `Padding` argument says.
@@ -101,28 +131,53 @@ class ModuleSubject:
         """
         order = np.argsort(self.lengths, kind="stable")
         rows = [int(order[-1]), int(order[0])]
-        examples, longest = [self.examples[row] for row in rows], int(self.lengths[rows[0]])
+        examples, longest = self._examples_of(rows), int(self.lengths[rows[0]])
         if longest == self.lengths[rows[1]]:
             return
         plain, wide, poisoned = (
-            [value for value in _values(self.arguments(examples, setting)) if isinstance(value, Tensor)]
-            for setting in (Setting(), Setting(2), Setting(1, "nan"))
+            self._tensors(examples, setting) for setting in (Setting(), Setting(2), Setting(1, "nan"))
         )
         is_padded = any(longest in tensor.shape for tensor in plain)
         if is_padded and [tensor.shape for tensor in plain] == [tensor.shape for tensor in wide]:
             raise AdapterError("collate does not pad to the requested width; use padding.stack or padding.width")
-        has_floats = isinstance(examples[0], Tensor) and examples[0].is_floating_point()
+        first = examples[0]
+        has_floats = isinstance(first, Tensor) and first.is_floating_point()
         if is_padded and has_floats and not any(bool(tensor.isnan().any()) for tensor in poisoned):
             raise AdapterError("collate does not write padding.fill into the padding; use padding.stack")
 
-    def _split(self, output: Any, rows: Sequence[int], setting: Setting) -> list[Tensor]:
+    def figures(self, metric: Callable[[], ExampleMetric[Output, Example]]) -> MetricOfBatches:
+        """Return a function that computes a new metric over batches of examples."""
+
+        def compute(batches: Sequence[Sequence[int]]) -> Mapping[str, object]:
+            accumulator = metric()
+            with torch.no_grad():
+                for rows in batches:
+                    examples = self._examples_of(rows)
+                    _call("metric.update", accumulator.update, self.output(examples, Setting()), examples)
+            values = _call("metric.compute", accumulator.compute)
+            return values if isinstance(values, Mapping) else {"metric": values}
+
+        return compute
+
+    def _examples_of(self, rows: Sequence[int]) -> list[Example]:
+        return [self.examples[row] for row in rows]
+
+    def _lengths_of(self, rows: Sequence[int]) -> tuple[int, ...]:
+        return tuple(int(self.lengths[row]) for row in rows)
+
+    def _tensors(self, examples: Sequence[Example], setting: Setting) -> list[Tensor]:
+        """Return the arguments that are tensors."""
+        positional, named = self.arguments(examples, setting)
+        return [value for value in (*positional, *named.values()) if isinstance(value, Tensor)]
+
+    def _split(self, output: Output, rows: Sequence[int], setting: Setting) -> list[Tensor]:
         """Split an output into one tensor per example, in which all parts of the output are concatenated."""
         if self._readings is None:
             self._readings = self._read_parts()
         geometry, tensors = self.geometry(rows, setting), parts(output)
         if len(tensors) != len(self._readings):
             raise AdapterError(
-                f"the output has {len(tensors)} tensors, earlier it had {len(self._readings)}; pass answers="
+                f"the output has {len(tensors)} tensors, earlier it had {len(self._readings)}; pass split_output="
             )
         split_parts = [split(part, how, geometry) for part, how in zip(tensors, self._readings, strict=True)]
         return [_concatenate(pieces) for pieces in zip(*split_parts, strict=True)]
@@ -134,56 +189,44 @@ class ModuleSubject:
             AdapterError: no reading of a part fits all of them, or an example's share of it changes its shape.
         """
         order = [int(row) for row in np.argsort(-self.lengths, kind="stable") if self.lengths[row] > 0]
-        seen: list[tuple[list[Part], Geometry]] = []
+        runs: list[tuple[list[Part], Geometry]] = []
         for rows, widen in ((order[:3], 1), (order[-2:], 2), (order[:1], 3)):
             with torch.no_grad():
-                output = self.output([self.examples[row] for row in rows], Setting(widen))
-            seen.append((parts(output), self.geometry(rows, Setting(widen))))
-        if not seen[0][0] or len({len(tensors) for tensors, _ in seen}) > 1:
-            raise AdapterError("the output holds no tensors, or not always the same number of them; pass answers=")
-        return [_read_part(place, seen) for place in range(len(seen[0][0]))]
-
-    def figures(self, metric: Callable[[], Any]) -> MetricFunction:
-        """Return a function that computes a new metric over batches of examples."""
-
-        def compute(batches: Sequence[Sequence[int]]) -> dict[str, Any]:
-            accumulator = metric()
-            with torch.no_grad():
-                for rows in batches:
-                    examples = [self.examples[row] for row in rows]
-                    _call("metric.update", accumulator.update, self.output(examples, Setting()), examples)
-            values = _call("metric.compute", accumulator.compute)
-            return dict(values) if isinstance(values, Mapping) else {"metric": values}
-
-        return compute
+                output = self.output(self._examples_of(rows), Setting(widen))
+            runs.append((parts(output), self.geometry(rows, Setting(widen))))
+        if not runs[0][0] or len({len(tensors) for tensors, _ in runs}) > 1:
+            raise AdapterError("the output holds no tensors, or not always the same number of them; pass split_output=")
+        return [_read_part(place, runs) for place in range(len(runs[0][0]))]
 
 
-def _call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def _call(
+    name: str, function: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
+) -> Result:
     """Call a function of the user, whose errors are reported as its own, not as the module's."""
     try:
-        return function(*arguments)
+        return function(*arguments, **named)
     except Exception as error:
         raise AdapterError(f"{name} raised {type(error).__name__}: {first_line(error)}") from error
 
 
-def _call_for_list(name: str, function: Callable[..., Any], *arguments: Any) -> list[Tensor]:
-    return _call(name, lambda: list(function(*arguments)))  # type: ignore[no-any-return]
+def _call_splitter(name: str, function: Splitter[Output], output: Output, lengths: Sequence[int]) -> list[Tensor]:
+    return _call(name, lambda: list(function(output, lengths)))
 
 
-def _read_part(place: int, seen: Sequence[tuple[list[Part], Geometry]]) -> str:
+def _read_part(place: int, runs: Sequence[tuple[list[Part], Geometry]]) -> str:
     """Return the reading of one part of the output."""
-    runs = [(tensors[place], geometry) for tensors, geometry in seen]
-    how = reading(runs)
+    part_runs = [(tensors[place], geometry) for tensors, geometry in runs]
+    how = reading(part_runs)
     if how is not None:
         # The longest example is in the first and the last run, which is three times as wide: a right reading gives it
         # the same shape in both.
-        (first, geometry), (last, wide) = runs[0], runs[-1]
+        (first, geometry), (last, wide) = part_runs[0], part_runs[-1]
         if split(first, how, geometry)[0].shape == split(last, how, wide)[0].shape:
             return how
-    shapes = [tuple(getattr(part, "shape", ())) for part, _ in runs]
+    shapes = [tuple(part.shape) if isinstance(part, Tensor) else () for part, _ in part_runs]
     raise AdapterError(
         f"cannot split tensor {place + 1} of the output into examples (its shapes in three batches: {shapes}); "
-        "pass answers="
+        "pass split_output="
     )
 
 
@@ -208,11 +251,7 @@ def _with_losses(outputs: list[Tensor], loss: Tensor) -> tuple[list[Tensor], Los
     return [_concatenate(pair) for pair in zip(outputs, loss, strict=True)], Loss(loss.sum(), len(outputs))
 
 
-def _values(arguments: Mapping[str, Any] | tuple[Any, ...]) -> list[Any]:
-    return list(arguments.values() if isinstance(arguments, Mapping) else arguments)
-
-
-def _like(value: Any, like: Tensor) -> Any:
+def _like(value: object, like: Tensor) -> object:
     """Move a tensor to the device of `like`, and cast floats to its dtype."""
     if not isinstance(value, Tensor):
         return value

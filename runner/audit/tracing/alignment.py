@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,11 +41,11 @@ class Geometry:
         return slice(self.width - length, self.width) if self.left else slice(0, length)
 
 
-def parts(output: Any) -> list[Part]:
+def parts(output: object) -> list[Part]:
     """Return the tensors of an output in order, from any nesting of tuples, lists and dicts."""
     if isinstance(output, Tensor | Ragged | PackedSequence):
         return [output]
-    inside: Iterable[Any] = ()
+    inside: Iterable[object] = ()
     if isinstance(output, Mapping):
         inside = output.values()
     elif isinstance(output, tuple | list):

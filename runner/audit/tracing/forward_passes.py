@@ -27,14 +27,14 @@ class Pass:
 
 
 def passes(
-    subject: Subject, rows: Sequence[int], setting: Setting, only: str | None = None, of: Side = "outputs"
+    subject: Subject, rows: Sequence[int], setting: Setting, only: str | None = None, side: Side = "outputs"
 ) -> list[Pass]:
     """Run some rows and return the records of each forward pass, of all modules or `only` one.
 
     Passes are distinguished by counting calls, so a module that is not called equally often in each pass is left out.
     """
-    groups = subject.cut(rows)
-    records = trace(subject, rows, setting, only, of)
+    groups = subject.split(rows)
+    records = trace(subject, rows, setting, only, side)
     calls = {record.module: record.call + 1 for record in records}
     by_pass: list[dict[Key, Record]] = [{} for _ in groups]
     for record in records:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from runner.audit.tracing.alignment import Geometry, possible, worst_difference
+from runner.audit.tracing.alignment import Geometry, Part, possible, worst_difference
 from runner.audit.tracing.observe import Record, Setting, Subject, observe, trace, weights_like
 from runner.ragged.ragged import Ragged
 
@@ -25,7 +24,7 @@ def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Rec
     """
     calls = -1
 
-    def shift(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def shift(module: nn.Module, inputs: object, output: object) -> object:
         nonlocal calls
         calls += 1
         return changed(output, _shift_unevenly, only=record.part) if calls == record.call else output
@@ -50,7 +49,9 @@ def reads_padding(subject: Subject, rows: Sequence[int], module: str, allowed: f
     geometry = subject.geometry(rows, setting)
     touched = False
 
-    def shift(_: nn.Module, args: Any, kwargs: Any) -> Any:
+    def shift(
+        _: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> tuple[tuple[object, ...], dict[str, object]]:
         nonlocal touched
         touched = True
         named = {name: _shift_padding(value, geometry) for name, value in kwargs.items()}
@@ -64,19 +65,19 @@ def reads_padding(subject: Subject, rows: Sequence[int], module: str, allowed: f
     return touched and any(_differ(a, b, geometry, allowed) for a, b in zip(before, after, strict=False))
 
 
-def changed(output: Any, change: Change, only: int) -> Any:
+def changed(output: object, change: Change, only: int) -> object:
     """Return the output with its `only`-th tensor changed, in the same containers."""
     count = -1
 
-    def walk(value: Any) -> Any:
+    def walk(value: object) -> object:
         nonlocal count
         if isinstance(value, Tensor | Ragged | PackedSequence):
             count += 1
             return _apply(value, change) if count == only else value
         if isinstance(value, dict):
             return type(value)((name, walk(item)) for name, item in value.items())
-        if isinstance(value, tuple) and hasattr(value, "_fields"):
-            return type(value)(*map(walk, value))
+        if isinstance(value, tuple) and hasattr(value, "_make"):  # a NamedTuple
+            return value._make(map(walk, value))
         if isinstance(value, tuple | list):
             return type(value)(map(walk, value))
         return value
@@ -84,7 +85,7 @@ def changed(output: Any, change: Change, only: int) -> Any:
     return walk(output)
 
 
-def _apply(value: Tensor | Ragged | PackedSequence, change: Change) -> Any:
+def _apply(value: Part, change: Change) -> Part:
     if isinstance(value, Ragged):
         return value.with_values(change(value.values))
     if isinstance(value, PackedSequence):
@@ -92,7 +93,7 @@ def _apply(value: Tensor | Ragged | PackedSequence, change: Change) -> Any:
     return change(value) if value.is_floating_point() else value
 
 
-def _shift_padding(value: Any, geometry: Geometry) -> Any:
+def _shift_padding(value: object, geometry: Geometry) -> object:
     """Return an input with `SHIFT` added at its padded positions, if it has any."""
     if isinstance(value, Ragged) and value.layout == "padded" and value.values.is_floating_point():
         mask = value.rows.mask.view(*value.rows.mask.shape, *[1] * (value.values.dim() - 2))

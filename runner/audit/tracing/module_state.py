@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -47,9 +47,11 @@ def unchanged(module: nn.Module) -> Iterator[None]:
                 buffer.copy_(values[name])
 
 
-def _copied(value: Any) -> Any:
+def _copied(value: object) -> object:
     """Return a copy of a plain list, dict or set, which a module may change in place; any other value as it is."""
-    return value.copy() if type(value) in (list, dict, set) else value
+    if type(value) is list or type(value) is dict or type(value) is set:
+        return value.copy()
+    return value
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Answers:
+class RunOutput:
     """A subject's results for some examples, in the order of the request.
 
     Attributes:
@@ -79,11 +79,11 @@ class Subject(Protocol):
         """Return the layout of some examples in one forward pass."""
         ...
 
-    def cut(self, rows: Sequence[int]) -> list[Sequence[int]]:
+    def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
         """Split the rows into those of each forward pass that `answer` makes, in order."""
         ...
 
-    def answer(self, rows: Sequence[int], setting: Setting) -> Answers:
+    def run(self, rows: Sequence[int], setting: Setting) -> RunOutput:
         """Run the rows, keeping the graph that gradients need."""
         ...
 
@@ -93,7 +93,7 @@ class Observation:
     """The results of a run, or the error that ended it.
 
     Attributes:
-        outputs, predictions: as in `Answers`, detached.
+        outputs, predictions: as in `RunOutput`, detached.
         gradients: for each parameter, the gradient of a weighted sum of the outputs (`weights_like`).
         loss: the summed loss, ().
         loss_gradients: for each parameter, the gradient of the loss.
@@ -138,7 +138,7 @@ def observe(
     """
     with nullcontext() if keep_state else unchanged(subject.module):
         try:
-            return _observe_answers(subject.module, subject.answer(rows, setting), loss)
+            return _observe_answers(subject.module, subject.run(rows, setting), loss)
         except AdapterError:
             raise
         except Exception as error:  # any error of the module is a result of the audit
@@ -150,19 +150,19 @@ def trace(
     rows: Sequence[int],
     setting: Setting,
     only: str | None = None,
-    of: Side = "outputs",
+    side: Side = "outputs",
     keep_state: bool = False,
 ) -> list[Record]:
     """Record the outputs (or inputs) of every module, or `only` one, in execution order; an error ends the records."""
     records: list[Record] = []
     calls: dict[str, int] = {}
 
-    def keep(name: str, value: Any) -> None:
+    def keep(name: str, value: object) -> None:
         call = calls[name] = calls.get(name, -1) + 1
         records.extend(Record(name, call, place, _copied(part)) for place, part in enumerate(parts(value)))
 
     def watch(name: str, module: nn.Module) -> RemovableHandle:
-        if of == "outputs":
+        if side == "outputs":
             return module.register_forward_hook(lambda _, __, output: keep(name, output))
         return module.register_forward_pre_hook(lambda _, args, kwargs: keep(name, (args, kwargs)), with_kwargs=True)
 
@@ -171,7 +171,7 @@ def trace(
             if only is None or name == only:
                 hooks.callback(watch(name, module).remove)
         with suppress(Exception):  # `observe` reports it
-            subject.answer(rows, setting)
+            subject.run(rows, setting)
     return records
 
 
@@ -183,7 +183,7 @@ def weights_like(output: Tensor) -> Tensor:
     return torch.linspace(1.0, 2.0, max(1, output.numel()), dtype=torch.float64)[: output.numel()].view(output.shape)
 
 
-def _observe_answers(module: nn.Module, answers: Answers, loss: bool) -> Observation:
+def _observe_answers(module: nn.Module, answers: RunOutput, loss: bool) -> Observation:
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     observation = Observation(
         outputs=[output.detach().clone() for output in answers.outputs],

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,7 +19,13 @@ class _Watch(DispatchMode):
         super().__init__()
         self.narrowest = torch.float64
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         if not any(tensor.dtype == torch.float64 for tensor in _numbers((args, kwargs))):
             return result  # constants may be created in any arithmetic
@@ -30,7 +35,7 @@ class _Watch(DispatchMode):
         return result
 
 
-def _numbers(values: Any) -> list[Tensor]:
+def _numbers(values: object) -> list[Tensor]:
     """Return the tensors of floats."""
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
@@ -39,7 +44,7 @@ def narrowest(subject: Subject, row: int) -> torch.dtype:
     """Return the narrowest arithmetic used for one example: many models have a float32 softmax or norm inside."""
     with unchanged(subject.module), torch.no_grad(), _Watch() as watch:
         try:
-            subject.answer([row], Setting())
+            subject.run([row], Setting())
         except Exception:  # the checks report it
             return torch.float64
     narrowest_dtype: torch.dtype = watch.narrowest

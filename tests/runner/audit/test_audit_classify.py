@@ -1,4 +1,4 @@
-"""Options of classifiers besides pooling are batch-invariant; weights that depend on the batch are found."""
+"""AuditOptions of classifiers besides pooling are batch-invariant; weights that depend on the batch are found."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runner.audit.checks.verdict import Report
-from runner.audit.config_audit import Options, audit_config
+from runner.audit.checks.verdict import AuditReport
+from runner.audit.config_audit import AuditOptions, audit_config
 from runner.config.compose import compose_strategies
 from runner.interfaces import Loss
 from runner.ragged.batch import Batch
@@ -18,11 +18,11 @@ SMALL = ["threads=1", "features.words.max_size=30", "encoder.filters=5", "cache_
 LEARNED = ["task.hidden=[6]", "task.label_smoothing=0.1", "task.label_weights=balanced", "task.pooling=attention"]
 
 
-def audited(batching: str) -> Report:
+def audited(batching: str) -> AuditReport:
     torch.set_num_threads(1)
     given = ["task=classify", "encoder=conv", f"batching={batching}", *LEARNED, *SMALL]
     configs, left_out = compose_strategies(given, None)
-    return audit_config(configs, left_out, Options(rows=10, longest=9, arithmetics=("float32",)))
+    return audit_config(configs, left_out, AuditOptions(rows=10, longest=9, arithmetics=("float32",)))
 
 
 def test_hidden_layers_smoothing_and_weights_are_batch_invariant() -> None:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.audit_others import cases, told
+from benchmarks.audit_others import cases, table_row
 from runner.audit.checks import metric, tolerance
+from runner.audit.checks.kinds import HINTS
 from runner.audit.checks.variations import CHECKS
-from runner.audit.checks.verdict import HINTS
 from runner.audit.gallery.cases import BUGS
 
 ROOT = Path(__file__).parents[3]
@@ -43,7 +43,7 @@ def test_constants_of_tolerances_are_documented() -> None:
 
 def test_checks_kinds_and_gallery_match_the_code() -> None:
     assert dict(rows_of("Check")) == {f"`{name}`": varied for name, varied in CHECKS.items()}
-    assert dict(rows_of("Kind")) == {kind: f"{hint[:1].upper()}{hint[1:]}." for kind, hint in HINTS.items()}
+    assert dict(rows_of("Kind")) == HINTS
     gallery = [(name, module.strip("`"), kind, check.strip("`")) for name, module, kind, check in rows_of("Bug")]
     assert gallery == [(bug.name, bug.module, bug.kind, bug.check) for bug in BUGS]
 
@@ -56,7 +56,7 @@ def test_the_table_of_other_modules_is_current() -> None:
         if installed(package) != tested:
             pytest.skip(f"the docs' table is of {package} {tested}; here it is {installed(package)}")
     torch.set_num_threads(1)
-    found = [list(told(case, case.audit()).values()) for case in cases()]
+    found = [list(table_row(case, case.audit()).values()) for case in cases()]
     assert found == rows_of("Module")
     marks = {(row[0], row[1]): row[2:4] for row in found}
     assert marks["`nn.LSTM`", "bidirectional, padded, no lengths"] == ["leaks", "leaks"]

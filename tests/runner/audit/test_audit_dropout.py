@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from runner.audit.checks.verdict import Verdict
-from runner.audit.config_audit import Options, audit_config
+from runner.audit.config_audit import AuditOptions, audit_config
 from runner.audit.tracing.module_state import with_dropout
 from runner.config.compose import compose_strategies
 from runner.layers.dropout import Dropout
@@ -18,7 +18,7 @@ from runner.ragged.rows import Rows
 
 SMALL = ("task=classify", "features.words.max_size=30", "embedding.size=6", "threads=1")
 CONV = ("encoder=conv", "encoder.filters=4", "batching=padmask")
-QUICK = Options(rows=8, longest=9, modes=(), arithmetics=())  # only the check of dropout
+QUICK = AuditOptions(rows=8, longest=9, modes=(), arithmetics=())  # only the check of dropout
 
 
 def verdicts(*overrides: str) -> dict[str, Verdict]:

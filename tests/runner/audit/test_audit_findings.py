@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.audit import Padding, Report, audit_module
-from runner.audit.checks import verdict as kinds
+from runner.audit import AuditReport, Padding, audit_module
+from runner.audit.checks import kinds
 from runner.common.errors import HydromelError
 
 SIZE = 4
@@ -38,7 +38,7 @@ class Scores(nn.Module):
         return self.then(self.score(x), mask)
 
 
-def kinds_of(report: Report) -> list[str]:
+def kinds_of(report: AuditReport) -> list[str]:
     return [one.finding.kind for one in report.failures() if one.finding]
 
 
@@ -103,7 +103,7 @@ class Nothing:
         ({"metric": Nothing}, r"metric.compute\(\) returned no number"),
         ({"metric": Nothing()}, "metric"),
         ({"loss": lambda output, some: 1 / 0}, "loss raised ZeroDivisionError"),
-        ({"answers": lambda output, lengths: 5}, "answers"),
+        ({"split_output": lambda output, lengths: 5}, "split_output raised TypeError"),
         ({"decode": lambda output, lengths: output.nope}, "decode raised AttributeError"),
     ],
 )

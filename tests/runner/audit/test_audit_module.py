@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.audit import Padding, Report, audit_module
-from runner.audit.checks import verdict as kinds
-from runner.audit.report.console_and_html import closing, page
+from runner.audit import AuditReport, Padding, audit_module
+from runner.audit.checks import kinds
+from runner.audit.report.page import page
+from runner.audit.report.text import conclusion, notes
 from runner.common.errors import HydromelError
 from runner.interfaces import Loss
 
@@ -42,7 +43,7 @@ class Pool(nn.Module):
         return scores
 
 
-def findings(report: Report) -> set[tuple[str, str, str]]:
+def findings(report: AuditReport) -> set[tuple[str, str, str]]:
     return {
         (one.check, one.finding.module.split(" ")[0], one.finding.kind)
         for one in report.failures()
@@ -55,7 +56,18 @@ def test_a_correct_module_passes_every_check_in_both_modes() -> None:
     report.raise_if_failed()
     assert report.passed
     told = {(one.check, one.mode) for one in report.verdicts if one.passed}
-    made = ("repeat", "neighbours", "order", "duplicates", "company", "extremes", "width", "content", "huge", "nan")
+    made = (
+        "repeat",
+        "neighbours",
+        "order",
+        "duplicates",
+        "mixed_lengths",
+        "extremes",
+        "width",
+        "content",
+        "huge",
+        "nan",
+    )
     assert told >= {(check, mode) for check in (*made, "float32") for mode in ("eval", "train")}
     assert next(one for one in report.verdicts if one.check == "dropout").passed is None  # the module has no dropout
 
@@ -212,11 +224,11 @@ def test_errors_of_the_adapter() -> None:
     with pytest.raises(HydromelError, match="at least two examples, got 1"):
         audit_module(Pool(), examples((3,)), collate)
     with pytest.raises(
-        HydromelError, match=r"cannot split tensor 1 of the output into examples .*shapes .*; pass answers="
+        HydromelError, match=r"cannot split tensor 1 of the output into examples .*shapes .*; pass split_output="
     ):
         audit_module(nn.Flatten(0), examples(), lambda rows, padding: padding.stack(rows))
-    with pytest.raises(HydromelError, match="answers returned 1 tensors for"):
-        audit_module(Pool(), examples(), collate, answers=lambda output, lengths: [output])
+    with pytest.raises(HydromelError, match="split_output returned 1 tensors for"):
+        audit_module(Pool(), examples(), collate, split_output=lambda output, lengths: [output])
 
 
 def test_padding_stack_and_mask() -> None:
@@ -243,7 +255,7 @@ def test_a_report_as_plain_values() -> None:
     assert plain["title"] == "pool"
     assert plain["passed"] is False
     failed = [one for one in plain["verdicts"] if one["passed"] is False]
-    assert {one["check"] for one in failed} >= {"width", "company"}
+    assert {one["check"] for one in failed} >= {"width", "mixed_lengths"}
     assert failed[0]["finding"]["hint"] == kinds.HINTS[failed[0]["finding"]["kind"]]
 
 
@@ -270,9 +282,8 @@ def test_a_missing_kernel_is_no_fault_of_the_model() -> None:
     assert {(one.check, one.mode) for one in report.not_run} == {("bf16", "eval"), ("bf16", "train")}
     assert {one.reason for one in report.not_run} == {f"not run here: {NO_KERNEL}"}
     assert report.as_dict()["not_run"] == 2
-    said = closing(report)
-    assert said[0] == f"2 checks not run here: {NO_KERNEL} (bf16; NoHalf; eval and train mode)"
-    assert said[-1] == "Batch-invariant under NoHalf, 2 checks not run here."
+    assert notes(report) == [f"2 checks not run here: {NO_KERNEL} (bf16; NoHalf; eval and train mode)"]
+    assert conclusion(report) == "Passed: batch-invariant under NoHalf; 2 checks not run here."
     assert 'class="not-run"' in page(report)
 
 
@@ -280,14 +291,14 @@ def test_a_leak_is_reported_with_checks_that_were_not_run() -> None:
     report = audit_module(NoHalf((torch.bfloat16,), leak=1.0), examples(), collate, arithmetics=("bf16",))
     assert len(report.not_run) == 2
     assert not report.passed
-    assert "NOT batch-invariant" in closing(report)[-1]
+    assert conclusion(report) == "FAILED: not batch-invariant under NoHalf."
 
 
 def test_an_audit_without_any_check_does_not_pass() -> None:
     report = audit_module(NoHalf((torch.float64, torch.float32)), examples(), collate)
     assert not report.failures()
     assert not report.passed
-    assert closing(report)[-1] == "Undecided: checks were not run."
+    assert conclusion(report) == "No result: checks that decide could not be run here."
     with pytest.raises(AssertionError, match="undecided"):
         report.raise_if_failed()
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from runner.audit.checks.verdict import Report
-from runner.audit.config_audit import Options, audit_config
+from runner.audit.checks.verdict import AuditReport
+from runner.audit.config_audit import AuditOptions, audit_config
 from runner.config.compose import compose_strategies
 from runner.layers.dropout import LockedDropout
 from runner.layers.residual import ResidualNorm
@@ -19,11 +19,11 @@ STACK = ("encoder.layers=2", "encoder.shortcut=highway", "encoder.layer_norm=tru
 ENCODERS = {"gru": ["encoder.hidden=4"], "conv": ["encoder.filters=3"]}
 
 
-def audited(encoder: str, batching: str) -> Report:
+def audited(encoder: str, batching: str) -> AuditReport:
     torch.set_num_threads(1)
     given = (*SMALL, f"encoder={encoder}", *STACK, *ENCODERS[encoder], f"batching={batching}")
     configs, left_out = compose_strategies(given, None)
-    return audit_config(configs, left_out, Options(rows=10, longest=9, arithmetics=("float32",)))
+    return audit_config(configs, left_out, AuditOptions(rows=10, longest=9, arithmetics=("float32",)))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

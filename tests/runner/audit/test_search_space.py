@@ -1,15 +1,24 @@
-"""Every task x encoder x strategy of configs/ and their options, found by glob, are batch-invariant at small sizes."""
+"""The tasks, encoders and strategies of configs/, found by glob, and their options are batch-invariant at small sizes.
+
+`make test` audits a sample of the space: every pair of a task and an encoder with default options, and every other
+value of every option in one combination, which is drawn with a fixed seed from those that exist (an option of an
+encoder with one of the tasks, an option of a task with one of the encoders). Every strategy is audited each time.
+`make campaign` audits all combinations.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 
-from runner.audit.checks.verdict import Report
-from runner.audit.search_space import audit_space, combinations
+from runner.audit.checks.verdict import AuditReport
+from runner.audit.search_space import CombinationResult, audit_space, combinations
 from tasks.classify import Pooling
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -18,7 +27,6 @@ ENCODERS = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml"))
 CHOOSES = {"auto"}  # a choice among the others
 STRATEGIES = {path.stem for path in (CONFIGS / "batching").glob("*.yaml")} - CHOOSES
 PER_ROW = {"bow"}  # encoders with one vector per row
-WITH_TASK_OPTIONS = {"rnn", "conv"}  # to a task the others are equivalent; `hydromel-audit --every` audits all
 NO_CONTEXT = {"none"}  # encoders that padding does not affect, with or without a mask
 REASONS = (
     "so it cannot predict each next token",
@@ -30,59 +38,114 @@ REASONS = (
     "over a stream the encoder would remember the whole text",
     "given scores need an encoder output of size",  # of task.scores=given and task.head=count
 )
+NOT_DRAWN = {"constraints"}  # options of heads that are not the default: no combination of this space has them
+SEED = 1
+
+Choice = tuple[str, ...]
 
 
-def assert_batch_norm_alone_is_blamed(report: Report) -> None:
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def assert_batch_norm_alone_is_blamed(report: AuditReport) -> None:
     """Batch norm fails in training only, and no other module is blamed."""
     # `update` may fail too: batches of one row that are too short use statistics of earlier rows.
-    failures = [one for one in report.failures() if one.check != "update"]
-    assert {one.mode for one in failures} == {"train"}
-    blamed = {one.finding.module for one in failures if one.finding and one.subject == "padmask"}
-    assert all("norms.0 (MaskedBatchNorm)" in one or one == "loss" for one in blamed), blamed
+    failures = [verdict for verdict in report.failures() if verdict.check != "update"]
+    assert {verdict.mode for verdict in failures} == {"train"}
+    padmask = [verdict.finding for verdict in failures if verdict.finding and verdict.subject == "padmask"]
+    blamed = {finding.module for finding in padmask}
+    assert all("norms.0 (MaskedBatchNorm)" in module or module == "loss" for module in blamed), blamed
+
+
+def exists(result: CombinationResult) -> bool:
+    """Return True if there is such a model, and assert that it is batch-invariant (or a control that is not)."""
+    report = result.report
+    if report is None:
+        assert any(reason in result.unfit for reason in REASONS), f"{result.choice}: {result.unfit}"
+        return False
+    assert result.passed, result.choice
+    if result.is_control:
+        assert_batch_norm_alone_is_blamed(report)
+        return True
+    report.raise_if_failed()
+    task, encoder, *options = (override.partition("=")[2] for override in result.choice.split())
+    streams = "task.unit=stream" in result.choice
+    assert set(report.subjects()) == ({"stream"} if streams else STRATEGIES - {"stream"})
+    assert report.controls == (() if streams else ("unmasked",))
+    harmless = encoder in NO_CONTEXT and (task != "classify" or "first" in options)
+    assert streams or harmless or report.failures(controls=True), f"{result.choice}: the control passes"
+    return True
+
+
+@cache
+def draws() -> dict[str, list[Choice]]:
+    """Return the combinations of each varied value of an option, in a drawn order."""
+    by_value: dict[str, list[Choice]] = {}
+    for combination in combinations([]):
+        if combination.varied:
+            by_value.setdefault(combination.varied, []).append(combination.overrides)
+    generator = random.Random(SEED)
+    return {value: generator.sample(choices, len(choices)) for value, choices in sorted(by_value.items())}
+
+
+def audited(choices: Sequence[Choice]) -> bool:
+    """Audit the first of these combinations that exists; return False if there is none."""
+    return any(exists(result) for result in audit_space([], chosen=choices))
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 @pytest.mark.parametrize("task", TASKS)
+def test_every_pair_of_task_and_encoder_is_batch_invariant(task: str, encoder: str) -> None:
+    causal = task == "lm" and encoder in {"bgru", "blstm", "conv", "transformer"}
+    is_model = audited([(f"task={task}", f"encoder={encoder}")])
+    assert is_model or causal or encoder in PER_ROW
+
+
+@pytest.mark.parametrize("part", [*(f"task={name}" for name in TASKS), *(f"encoder={name}" for name in ENCODERS)])
+def test_every_value_of_an_option_is_batch_invariant(part: str) -> None:
+    """Audit each value whose first draw is of this task, or of this encoder if it is an option of encoders."""
+    group = part.partition("=")[0]
+    for value, choices in draws().items():
+        if part in choices[0] and choices[0][2].startswith(f"{group}."):
+            assert audited(choices) or value.split(".")[1].partition("=")[0] in NOT_DRAWN, value
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("task", TASKS)
 def test_every_combination_is_batch_invariant(task: str, encoder: str) -> None:
-    torch.set_num_threads(1)
-    reports = []
-    overrides = [f"task={task}", f"encoder={encoder}"]
     # among all encoders: blstm is rnn with cell=lstm, which is audited once
-    chosen = [options for options in combinations(overrides[:1]) if options[1] == overrides[1]]
-    if encoder not in WITH_TASK_OPTIONS:
-        chosen = [options for options in chosen if not any(option.startswith("task.") for option in options)]
-    for one in audit_space(overrides, chosen=chosen):
-        if one.report is None:
-            assert any(reason in one.unfit for reason in REASONS), f"{one.choice}: {one.unfit}"
-            continue
-        assert one.passed, one.choice
-        if one.is_control:
-            assert_batch_norm_alone_is_blamed(one.report)
-            continue
-        one.report.raise_if_failed()
-        streams = "task.unit=stream" in one.choice
-        assert set(one.report.subjects()) == ({"stream"} if streams else STRATEGIES - {"stream"})
-        assert one.report.controls == (() if streams else ("unmasked",))
-        harmless = encoder in NO_CONTEXT and (task != "classify" or "task.pooling=first" in one.choice)
-        assert streams or harmless or one.report.failures(controls=True), f"{one.choice}: the control passes"
-        reports.append(one.report)
-    assert bool(reports) == (encoder not in PER_ROW or task == "classify")
+    pair = (f"task={task}", f"encoder={encoder}")
+    chosen = [combination.overrides for combination in combinations(pair[:1]) if combination.overrides[:2] == pair]
+    models = [exists(result) for result in audit_space([], chosen=chosen)]
+    assert any(models) == (encoder not in PER_ROW or task == "classify")
+
+
+def test_the_sample_has_each_value_of_each_option_and_is_the_same_every_time() -> None:
+    whole = combinations([])
+    assert draws().keys() == {combination.varied for combination in whole} - {""}
+    assert sum(map(len, draws().values())) == sum(bool(combination.varied) for combination in whole)
+    first = draws()
+    draws.cache_clear()
+    assert draws() == first
 
 
 def test_combinations_include_each_pooling_and_unit_once() -> None:
-    found = combinations(["task=classify", "encoder=conv"])
-    pools = {one for chosen in found for one in chosen if one.startswith("task.pooling=")}
-    assert pools == {f"task.pooling={one}" for one in set(get_args(Pooling)) - {"max"}}
-    assert found[0] == ("task=classify", "encoder=conv")
-    assert len(found) == len(set(found))
-    assert ("task=lm", "encoder=gru", "task.unit=stream") in combinations(["task=lm"])
-    chosen = combinations(["task=classify", "encoder=conv", "task.pooling=min"])
-    assert not any("task.pooling" in one for options in chosen for one in options)  # given overrides stay fixed
+    chosen = [combination.overrides for combination in combinations(["task=classify", "encoder=conv"])]
+    poolings = {override for overrides in chosen for override in overrides if override.startswith("task.pooling=")}
+    assert poolings == {f"task.pooling={name}" for name in set(get_args(Pooling)) - {"max"}}
+    assert chosen[0] == ("task=classify", "encoder=conv")
+    assert len(chosen) == len(set(chosen))
+    language_models = [combination.overrides for combination in combinations(["task=lm"])]
+    assert ("task=lm", "encoder=gru", "task.unit=stream") in language_models
+    fixed = combinations(["task=classify", "encoder=conv", "task.pooling=min"])
+    assert not any("pooling=" in combination.varied for combination in fixed)  # given overrides stay fixed
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "rotary"])
 def test_a_transformer_with_memory_over_a_stream_is_batch_invariant(positions: str) -> None:
-    torch.set_num_threads(1)
     stream = ["task=lm", "task.unit=stream", "encoder=transformer", "encoder.memory=5", "encoder.layers=1"]
     report = next(audit_space([*stream, f"encoder.positions={positions}"])).report
     assert report is not None

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runner.audit.checks.verdict import HINTS
+from runner.audit.checks.kinds import HINTS
 from runner.audit.gallery.cases import BUGS, Bug
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
 def test_each_bug_is_caught_and_named_and_its_fixed_twin_passes(bug: Bug) -> None:
     torch.set_num_threads(1)
-    report = bug.audit(right=False)
+    report = bug.audit(fixed=False)
     assert not report.passed
-    assert bug.caught(report) == (bug.module, bug.kind)
+    assert bug.named_in(report) == (bug.module, bug.kind)
     with pytest.raises(AssertionError, match="not batch-invariant") as raised:
         report.raise_if_failed()
     assert bug.module in str(raised.value)
-    assert HINTS[bug.kind][1:] in str(raised.value)  # its first letter is a capital there
-    bug.audit(right=True).raise_if_failed()
+    assert HINTS[bug.kind] in str(raised.value)
+    bug.audit(fixed=True).raise_if_failed()
 
 
 def test_the_gallery_covers_the_kinds() -> None:
