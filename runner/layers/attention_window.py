@@ -1,4 +1,4 @@
-"""The part of their past that rows keep from one window of a text to the next, and the keys that a token attends to.
+"""The keys that a token attends to: those of its own row, and those kept from earlier windows of the row's text.
 
 Shapes: B rows, N tokens in all, T the padded width, P places of the past.
 """

@@ -143,8 +143,7 @@ def test_a_crf_is_the_same(n_tags: int, constrain: Any) -> None:
         nll = crf.negative_log_likelihood(x, tags.to(device))
         nll.sum().backward()
         grads = [one.grad for one in crf.parameters()]
-        k_best = crf.k_best(x, 3)
-        found.append([one.detach().cpu() for one in (nll, *grads, crf.decode(x), crf.marginals(x), k_best[1])])
+        found.append([one.detach().cpu() for one in (nll, *grads, crf.decode(x), crf.marginals(x))])
     for mine, theirs in zip(*found, strict=True):
         torch.testing.assert_close(theirs, mine, rtol=1e-9, atol=1e-9)
 

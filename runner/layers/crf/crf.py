@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from runner.layers.crf.chain import AllowedTransitions, Chain
-from runner.layers.crf.likelihood import log_partition, negative_log_likelihood, token_marginals
-from runner.layers.crf.viterbi import k_best, viterbi
+from runner.layers.crf.likelihood import negative_log_likelihood, token_marginals
+from runner.layers.crf.viterbi import viterbi
 from runner.ragged.ragged import Ragged
 
 Constrain = Literal["none", "train", "decode", "both"]
@@ -63,15 +63,6 @@ class Crf(nn.Module):
     def decode(self, scores: Ragged) -> Tensor:
         """Return the tags of each row's best path, (N,) int64."""
         return viterbi(scores.tokens(), self.chain("decode"), scores.rows)[0]
-
-    def k_best(self, scores: Ragged, k: int) -> tuple[Tensor, Tensor]:
-        """Return the tags (N, K) of each row's K best paths and their log probabilities (B, K).
-
-        A log probability of -inf marks a path that does not exist, in rows with fewer than K allowed paths.
-        """
-        tokens, chain = scores.tokens(), self.chain("decode")
-        tags, path_scores = k_best(tokens, chain, scores.rows, k)
-        return tags, path_scores - log_partition(tokens, chain, scores.rows)[:, None]
 
     def marginals(self, scores: Ragged) -> Tensor:
         """Return the probability of each tag at each token, (N, C) float64, without gradient."""

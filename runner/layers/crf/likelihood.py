@@ -37,18 +37,6 @@ def negative_log_likelihood(scores: Tensor, tags: Tensor, chain: Chain, rows: Ro
 
 
 @torch.no_grad()
-def log_partition(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
-    """Return log Z of each row, the log of the sum of exp(score) over its paths: (B,) float64, without gradient.
-
-    An empty row has one empty path of score 0, so its log Z is 0.
-    """
-    result = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)
-    if rows.n_tokens == 0:
-        return result
-    return result.index_copy_(0, rows.time_major.row_order, path_sums(scores, chain, rows, both=False).log_z)
-
-
-@torch.no_grad()
 def token_marginals(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
     """Return the probability of each tag at each token over all paths, (N, C) float64 packed, without gradient."""
     if rows.n_tokens == 0:
@@ -65,9 +53,8 @@ def path_sums(scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSum
         rows: where rows start and end.
         both: compute backward sums too.
     """
-    # Only the computed numbers show whether the probability domain is exact. Reading them is free on a CPU. On a GPU it
-    # would synchronise, and the GPU has enough threads for log-domain sums; a kernel that scans each row in registers
-    # would be faster there.
+    # Scores that differ by hundreds of nats underflow in the probability domain, and only the computed numbers show it.
+    # Reading them is free on a CPU. On a GPU it would synchronise, and the GPU has enough threads for log-domain sums.
     if scores.device.type == "cpu":
         scaled = ScaledSums.of(scores, chain, rows, both)
         if scaled.are_exact(chain):

@@ -1,8 +1,13 @@
-"""Sums over all paths in the probability domain: a step is a matrix product and a multiplication in float64, on a CPU.
+"""Sums over all paths in the probability domain, in float64 on a CPU.
 
-Forward and backward sums run in the same loop (backward sums are forward sums of the reversed row with transposed
-transitions) and are rescaled every few steps (Rabiner 1989, III.A and V.A). Steps are small, so the overhead of calls
-dominates: a numpy call costs a third of a torch call, which makes steps twice as fast (docs/notes/performance.md).
+A step of the forward recursion is one matrix product and one multiplication (Rabiner 1989, III.A):
+
+    sums[t + 1] = (sums[t] @ exp(transitions)) * exp(scores[t + 1])
+
+The sums grow or shrink exponentially with the length of a row, so they are divided by their total every few steps
+(V.A). Backward sums are forward sums of the reversed row with transposed transitions, so both run in the same loop.
+Steps are small, so the overhead of calls dominates: a numpy call costs a third of a torch call, which makes steps twice
+as fast (docs/notes/performance.md).
 """
 
 from __future__ import annotations

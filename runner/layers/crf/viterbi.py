@@ -1,6 +1,8 @@
-"""The best path through each row (Viterbi 1967), and the k best: one Python iteration per time step, none per token.
+"""The best path through each row (Viterbi 1967), with one Python iteration per time step and none per token.
 
 Shapes as in `runner.layers.crf.chain`. A step runs over the rows that are still running, longest first.
+
+Two implementations: `_paths` for any device, and `_paths_on_host` by numpy, which is faster on a CPU for few tags.
 """
 
 from __future__ import annotations
@@ -17,9 +19,7 @@ from runner.common.arrays import IntArray
 from runner.layers.crf.chain import Chain, accumulation_dtype
 from runner.ragged.rows import Rows
 
-MAX_NUMPY_TAGS = (
-    32  # number of tags up to which numpy's steps are faster than torch's on a CPU (docs/notes/performance.md)
-)
+MAX_NUMPY_TAGS = 32  # tags up to which numpy's steps are faster than torch's on a CPU (docs/notes/performance.md)
 FloatArray = npt.NDArray[np.floating]
 
 
@@ -46,42 +46,6 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
     return tags.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)
 
 
-@torch.no_grad()
-def k_best(scores: Tensor, chain: Chain, rows: Rows, k: int) -> tuple[Tensor, Tensor]:
-    """Return the tags of each row's K best paths, best first, (N, K) int64 packed, and their scores, (B, K).
-
-    If a row has fewer than K allowed paths, the scores of the others are -inf and their tags are arbitrary. An empty
-    row has one path, of score 0.
-
-    Args:
-        scores: (N, C) packed.
-        chain: of the same C tags.
-        rows: where rows start and end.
-        k: at least 1.
-    """
-    best = torch.full((rows.n_rows, k), -torch.inf, dtype=accumulation_dtype(scores), device=scores.device)
-    best[:, 0] = 0.0
-    if rows.n_tokens == 0:
-        return torch.zeros(0, k, dtype=torch.int64, device=scores.device), best
-    time, chain = rows.time_major, chain.to(best.dtype)
-    running, n_tags = time.batch_sizes.numpy().tolist(), scores.shape[1]
-    steps = torch.split(scores.to(best.dtype).index_select(0, time.tokens), running)
-    first = (steps[0] + chain.start)[:, None, :]
-    # Each tag keeps its K best partial paths. A path into a tag extends one of K paths of one of C previous tags, so a
-    # pointer numbers K * C places; the tag is the place modulo C. Only one path exists before the first step: the
-    # other K - 1 places start at -inf.
-    reached, pointers = [F.pad(first, (0, 0, 0, k - 1), value=-torch.inf)], []  # (n, K, C)
-    for n, own in zip(running[1:], steps[1:], strict=True):
-        ways = reached[-1][:n, :, :, None] + chain.transitions
-        highest, pointer = ways.flatten(1, 2).topk(k, dim=1)
-        reached.append(highest + own[:, None, :])
-        pointers.append(pointer.flatten(1))
-    last = time.inverse.index_select(0, rows.ends[1])
-    highest, places = (torch.cat(reached).index_select(0, last) + chain.end).flatten(1).topk(k, dim=1)
-    tags = _trace(places, pointers, running) % n_tags
-    return tags.index_select(0, time.inverse), best.index_copy_(0, time.row_order, highest)
-
-
 def _paths(own: Tensor, chain: Chain, running: list[int], last: Tensor) -> tuple[Tensor, Tensor]:
     """Return the tags of the best paths, (N,) time-major, and their scores, (R,).
 
@@ -91,16 +55,17 @@ def _paths(own: Tensor, chain: Chain, running: list[int], last: Tensor) -> tuple
         running: number of rows that are still running at each step.
         last: (R,) time-major index of each row's last token.
     """
-    # tags are the channel dimension that `_best_previous` pools over: (n, C, 1, 1)
+    # On the way forward, each tag of a step keeps the best score of a path that reaches it and a pointer to the tag
+    # before it on that path. Tags are the channel dimension that `_best_previous` pools over: (n, C, 1, 1).
     steps = torch.split(own[:, :, None, None], running)
-    moves = chain.transitions[:, None, :]
+    transitions = chain.transitions[:, None, :]
     reached, pointers = [steps[0] + chain.start[:, None, None]], []
     for n, scores in zip(running[1:], steps[1:], strict=True):
-        highest, pointer = _best_previous(reached[-1].narrow(0, 0, n) + moves)
+        highest, pointer = _best_previous(reached[-1].narrow(0, 0, n) + transitions)
         reached.append(highest + scores)
-        pointers.append(pointer)
+        pointers.append(pointer.flatten(1))
     highest, tags = (torch.cat(reached).flatten(1).index_select(0, last) + chain.end).max(1)
-    return _trace(tags[:, None, None, None], pointers, running).flatten(), highest
+    return _trace(tags, pointers, running), highest
 
 
 @np.errstate(over="ignore")  # huge scores add up to inf, as in torch
@@ -108,54 +73,54 @@ def _paths_on_host(own: Tensor, chain: Chain, running: list[int], last: Tensor) 
     """Compute `_paths` with numpy."""
     # The way forward keeps maxima only. The tag that a best path came from is recomputed on the way back, for that one
     # path: the sums are the same, so their maximum is at the same tag, and no (N, C) pointers are computed or stored.
-    start, moves, end = (part.detach().numpy() for part in (chain.start, chain.transitions, chain.end))
-    places = [slice(stop - n, stop) for n, stop in zip(running, accumulate(running), strict=True)]
+    start, transitions, end = (part.detach().numpy() for part in (chain.start, chain.transitions, chain.end))
+    steps = [slice(stop - n, stop) for n, stop in zip(running, accumulate(running), strict=True)]
     reached = own.detach().numpy().T.copy()  # (C, N): the inner loop runs over rows, of which there are more
-    reached[:, places[0]] += start[:, None]
-    for n, before, here in zip(running[1:], places, places[1:], strict=False):
-        reached[:, here] += _highest_previous(reached[:, before][:, :n], moves)
-    reached, moves = np.ascontiguousarray(reached.T), np.ascontiguousarray(moves.T)  # (N, C), (to, from)
+    reached[:, steps[0]] += start[:, None]
+    for n, before, here in zip(running[1:], steps, steps[1:], strict=False):
+        reached[:, here] += _highest_previous(reached[:, before][:, :n], transitions)
+    reached, to_from = np.ascontiguousarray(reached.T), np.ascontiguousarray(transitions.T)  # (N, C), (C, C)
     ends = reached[last.numpy()] + end
     tags: IntArray = ends.argmax(1)
     path = np.empty(len(own), dtype=np.int64)
-    path[places[-1]] = tags[: running[-1]]
-    for here, n, following in zip(places[-2::-1], running[-2::-1], running[:0:-1], strict=True):
-        tags[:following] = (reached[here][:following] + moves[tags[:following]]).argmax(1)
+    path[steps[-1]] = tags[: running[-1]]
+    for here, n, following in zip(steps[-2::-1], running[-2::-1], running[:0:-1], strict=True):
+        tags[:following] = (reached[here][:following] + to_from[tags[:following]]).argmax(1)
         path[here] = tags[:n]
     return torch.from_numpy(path), torch.from_numpy(ends.max(1))
 
 
-def _highest_previous(reached: FloatArray, moves: FloatArray) -> FloatArray:
-    """Return the largest sum over the previous tag, (to, n), of `reached` (from, n) and `moves` (from, to)."""
-    highest: FloatArray = (reached[:, None, :] + moves[:, :, None]).max(0)
+def _highest_previous(reached: FloatArray, transitions: FloatArray) -> FloatArray:
+    """Return the largest sum over the previous tag, (to, n), of `reached` (from, n) and `transitions` (from, to)."""
+    highest: FloatArray = (reached[:, None, :] + transitions[:, :, None]).max(0)
     return highest
 
 
-def _best_previous(ways: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest of `ways` (n, from, 1, to) over the previous tag, (n, to, 1, 1), and the first such tag.
+def _best_previous(paths: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest of `paths` (n, from, 1, to) over the previous tag, (n, to, 1, 1), and the first such tag.
 
     On a CPU, max pooling in the channels-last format equals `Tensor.max` and takes a fifth of its time at 50 tags.
     """
-    channels_last = ways.permute(0, 3, 1, 2)
-    if ways.device.type != "cpu":
+    channels_last = paths.permute(0, 3, 1, 2)
+    if paths.device.type != "cpu":
         return channels_last.max(2, keepdim=True)
-    return F.max_pool2d_with_indices(channels_last, (ways.shape[1], 1))
+    return F.max_pool2d_with_indices(channels_last, (paths.shape[1], 1))
 
 
-def _trace(places: Tensor, pointers: list[Tensor], running: list[int]) -> Tensor:
-    """Follow pointers back from the last step; return the places of each path, (N, K, ...) time-major.
+def _trace(last_tags: Tensor, pointers: list[Tensor], running: list[int]) -> Tensor:
+    """Follow the pointers back from the last step; return the tags of each path, (N,) time-major.
 
     Args:
-        places: (R, K, ...) the last place of each of K paths, longest row first.
-        pointers: for each step but the first, (n, places, ...): the previous place of the best path to each place.
+        last_tags: (R,) the last tag of each path, longest row first.
+        pointers: for each step but the first, (n, C): the tag before each tag.
         running: number of rows that are still running at each step.
     """
     # Going back in time, rows join when their own last step is reached. Rows are sorted by length, so those that end at
     # a step are the last rows of that step, and are appended behind the rows already being traced.
     ending = [n - following for n, following in zip(running, [*running[1:], 0], strict=True)]
-    last = torch.split(places, ending[::-1])[::-1]  # for each step, the rows that end there
-    traced = [last[-1]]
+    joining = torch.split(last_tags, ending[::-1])[::-1]  # for each step, the rows that end there
+    traced = [joining[-1]]
     for step in range(len(running) - 2, -1, -1):
-        here = pointers[step].gather(1, traced[-1])
-        traced.append(torch.cat([here, last[step]]) if ending[step] else here)
+        here = pointers[step].gather(1, traced[-1][:, None])[:, 0]
+        traced.append(torch.cat([here, joining[step]]) if ending[step] else here)
     return torch.cat(traced[::-1])

@@ -5,7 +5,7 @@ Shapes: R rows that are still running, N tokens in all, D inputs, H hidden units
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from runner.compat.torch import cell_weights
 
 RecurrentState = tuple[Tensor, ...]  # (R, H) hidden state, and for an LSTM (R, H) cell state
 Gates = tuple[Tensor, ...]  # (R, H) each
-Cell = Callable[[Tensor, Tensor, RecurrentState], tuple[Gates, RecurrentState]]
+CellStep = Callable[[Tensor, Tensor, RecurrentState], tuple[Gates, RecurrentState]]
 
 # the tensors that a cell computes at each step: first its gates, then its state
 PARTS: dict[str, tuple[str, ...]] = {
@@ -67,7 +67,7 @@ def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: RecurrentState) ->
     return (input_gate, forget, output_gate, candidate), (output_gate * torch.tanh(memory), memory)
 
 
-CELLS: dict[str, Cell] = {"RNN_TANH": rnn_cell, "GRU": gru_cell, "LSTM": lstm_cell}
+CELLS: dict[str, CellStep] = {"RNN_TANH": rnn_cell, "GRU": gru_cell, "LSTM": lstm_cell}
 
 
 def hidden_state(gates: Gates, state: RecurrentState) -> Tensor:
@@ -92,21 +92,25 @@ def run_steps(
     Args:
         module: one layer, one direction; its current weights (W, U, b, c) are used, its kernel is not.
         inputs: (N, D) time-major, as in a `PackedSequence`: every row's first token, longest row first, and so on.
-        batch_sizes: number of rows running at each step.
+        batch_sizes: number of rows that are still running at each step.
         state: the state of all rows at their start, (R, H) each, longest row first.
-        keep: selects the output of a step from its gates and state.
+        keep: function of a step's gates and state that returns the output of the step.
 
     Returns:
-        The kept outputs, (N, *) time-major, and the state at each row's own end.
+        The outputs, (N, *) time-major, and the state at each row's own end.
     """
     cell, (w, u, b, c) = CELLS[module.mode], cell_weights(module)
-    outputs, ended = [], []
-    for now in torch.split(inputs, batch_sizes):
-        running = len(now)
-        ended.append(tuple(part[running:] for part in state))  # rows that have ended: their state is final
+    outputs, final_states = [], []
+    for step_inputs in torch.split(inputs, batch_sizes):
+        running = len(step_inputs)
+        final_states.append(tuple(part[running:] for part in state))  # of the rows that have just ended
         state = tuple(part[:running] for part in state)
-        gates, state = cell(F.linear(now, w, b), F.linear(state[0], u, c), state)
+        gates, state = cell(F.linear(step_inputs, w, b), F.linear(state[0], u, c), state)
         outputs.append(keep(gates, state))
-    ended.append(state)  # of the longest rows
-    # the shortest rows ended first, so the reversed order is longest row first again
-    return torch.cat(outputs), tuple(torch.cat(part) for part in zip(*reversed(ended), strict=True))
+    return torch.cat(outputs), concatenate_states([*final_states, state])
+
+
+def concatenate_states(final_states: Sequence[RecurrentState]) -> RecurrentState:
+    """Return the final states of all rows, longest row first, given those of the rows that end at each step in turn."""
+    # the shortest rows end first, so the reversed order is longest row first
+    return tuple(torch.cat(part) for part in zip(*reversed(final_states), strict=True))

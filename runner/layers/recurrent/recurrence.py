@@ -22,7 +22,7 @@ from torch.profiler import record_function
 
 from runner.compat.torch import cell_weights
 from runner.layers.autograd import Context, apply
-from runner.layers.recurrent.cells import PARTS, RecurrentState, run_steps, stack_gates_and_states
+from runner.layers.recurrent.cells import PARTS, RecurrentState, concatenate_states, run_steps, stack_gates_and_states
 from runner.layers.recurrent.unrolled import UNROLLED, run_unrolled
 from runner.layers.staircase import Staircase, move_places
 from runner.layers.weight_drop import WeightDrop
@@ -91,26 +91,20 @@ class Recurrence(nn.Module):
 
     def _run(self, x: Ragged, state: RecurrentState | None) -> tuple[Ragged, RecurrentState | None]:
         """Run rows from their first token to their last by torch's module, as a rectangle or a packed sequence."""
-        rows = x.rows
+        rows, initial = x.rows, self._initial(x, state)
         width = rows.max_len if x.layout == "packed" else rows.width
         if rows.n_tokens == 0:
-            zeros = x.values.new_zeros(*x.values.shape[:-1], self.hidden)
-            return x.with_values(zeros), None if state is None else self._initial(x, state)
-        if rows.stepwise:
-            output, end = self._run_packed(x.pack(), self._initial(x, state))
-            packed = Ragged(output, rows, "packed")
-            return packed.pad() if x.layout == "padded" else packed, None if state is None else end
-        if rows.n_tokens == rows.n_rows * width:  # equal lengths: a rectangle in either layout
-            output, end = self._call_module(x.values.reshape(rows.n_rows, width, -1), self._initial(x, state))
-            return x.with_values(output.reshape(*x.values.shape[:-1], self.hidden)), None if state is None else end
-        if x.layout == "packed":
-            output, end = self._run_packed(x, self._initial(x, state))
-            return x.with_values(output), None if state is None else end
-        if state is None:  # padding follows each row, so it cannot affect a real token
-            return x.with_values(self._call_module(x.filled(0.0), self._initial(x, state))[0]), None
-        # the kernel for rectangles returns an LSTM's cell state only after the last column, not at each row's own end
-        output, end = self._run_packed(x.pack(), self._initial(x, state))
-        return Ragged(output, rows, "packed").pad(), end
+            output, end = x.values.new_zeros(*x.values.shape[:-1], self.hidden), initial
+        elif not rows.stepwise and rows.n_tokens == rows.n_rows * width:  # equal lengths: a rectangle in either layout
+            output, end = self._call_module(x.values.reshape(rows.n_rows, width, -1), initial)
+            output = output.reshape(*x.values.shape[:-1], self.hidden)
+        elif not rows.stepwise and x.layout == "padded" and state is None:
+            # padding follows each row, so it cannot affect a real token, only the final state, which is not returned
+            output, end = self._call_module(x.filled(0.0), initial)
+        else:
+            output, end = self._run_packed(x.pack(), initial)
+            output = Ragged(output, rows, "packed").pad().values if x.layout == "padded" else output
+        return x.with_values(output), None if state is None else end
 
     def _runs_rectangles(self, x: Ragged, state: RecurrentState | None) -> bool:
         """Return whether rows run as rectangles: several of them or, for packed rows, one that holds padding."""
@@ -134,8 +128,8 @@ class Recurrence(nn.Module):
     def _run_staircase(self, x: Ragged, state: RecurrentState | None) -> tuple[Ragged, RecurrentState | None]:
         """Compute `forward` as a staircase of rectangles or unrolled; padding is never read."""
         # A kernel returns an LSTM's cell state only at the end of its rectangle. So if states are carried, every row
-        # has to end at the end of a rectangle: cut wherever a row ends, whatever the calls cost. An unrolled layer
-        # takes the same cuts, since its steps have no padding.
+        # has to end at the end of a rectangle: time is cut wherever a row ends, whatever the extra calls cost. An
+        # unrolled layer takes the same cuts, since its steps have no padding.
         unrolls = self._runs_unrolled(x)
         stairs = Staircase.of(x.rows, None if unrolls or state is not None else self._call_cost)
         # One move brings tokens from either layout to time-major order, and reverses the rows of a backward layer on
@@ -153,23 +147,22 @@ class Recurrence(nn.Module):
         final = (old.to(new.dtype).index_copy(0, stairs.row_order, new) for old, new in zip(initial, end, strict=True))
         return x.with_values(values), tuple(final)
 
-    def _run_blocks(self, inputs: Tensor, stairs: Staircase, running: RecurrentState) -> tuple[Tensor, RecurrentState]:
+    def _run_blocks(self, inputs: Tensor, stairs: Staircase, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Run torch's module over each block: (M, D) and states, longest row first -> (M, H) and final states.
 
         The state of a row is final after the last block that contains it; rows that end inside that block have run over
         padding by then, so their state is meaningful only without padding.
         """
-        outputs, ended = [], []
+        outputs, final_states = [], []
         for block, (steps, n_rows) in zip(torch.split(inputs, stairs.sizes), stairs.blocks, strict=True):
-            ended.append(tuple(part[n_rows:] for part in running))
-            running = tuple(part[:n_rows] for part in running)
-            output, running = self._call_module(block.view(steps, n_rows, -1).transpose(0, 1), running)
+            final_states.append(tuple(part[n_rows:] for part in state))
+            state = tuple(part[:n_rows] for part in state)
+            output, state = self._call_module(block.view(steps, n_rows, -1).transpose(0, 1), state)
             outputs.append(output.transpose(0, 1).flatten(0, 1))
-        ended.append(running)  # of the longest rows
-        return torch.cat(outputs), tuple(torch.cat(part) for part in zip(*reversed(ended), strict=True))
+        return torch.cat(outputs), concatenate_states([*final_states, state])
 
     def _run_unrolled(self, inputs: Tensor, stairs: Staircase, start: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        """Run `run_unrolled` steps; no block holds padding, so M = N."""
+        """Compute `_run_blocks` of a GRU or tanh RNN by `run_unrolled`. No block has padding, so M = N."""
         output = run_unrolled(self.cell.mode, inputs, cell_weights(self.cell), start[0], stairs.running)
         return output, (output.index_select(0, stairs.last_places),)
 
@@ -200,7 +193,7 @@ class Recurrence(nn.Module):
         return permute(output, time.inverse, time.tokens), final
 
     def _call_module(self, inputs: Inputs, state: RecurrentState) -> tuple[Inputs, RecurrentState]:
-        """Call torch's module, whose states have a first dimension for layers and are no tuple if there is one part."""
+        """Call torch's module, whose states have a first dimension for layers; a state of one part is no tuple."""
         parts = tuple(part[None] for part in state)
         if self._needs_float32(inputs):
             # autocast would choose a kernel that this processor lacks, and fail

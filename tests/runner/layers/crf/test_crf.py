@@ -17,12 +17,13 @@ from runner.layers.crf import scaled_domain
 from runner.layers.crf import viterbi as crf_decode
 from runner.layers.crf.chain import AllowedTransitions, Chain, path_scores
 from runner.layers.crf.crf import Constrain, Crf
-from runner.layers.crf.likelihood import log_partition, negative_log_likelihood, token_marginals
+from runner.layers.crf.likelihood import negative_log_likelihood, token_marginals
 from runner.layers.crf.log_domain import LogSums
 from runner.layers.crf.scaled_domain import ScaledSums
-from runner.layers.crf.viterbi import k_best, viterbi
+from runner.layers.crf.viterbi import viterbi
 from runner.ragged.ragged import Ragged
-from tests.helpers.contract import LENGTHS, NoWaiting, check_contract, rows_of
+from runner.ragged.rows import Rows
+from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
 ROWS = (4, 0, 1, 5, 2)
 N_TAGS = 3
@@ -77,12 +78,17 @@ def random_scores(lengths: Any = ROWS, n_tags: int = N_TAGS, scale: float = 1.0)
     return scale * torch.randn(sum(lengths), n_tags, dtype=torch.float64)
 
 
+def log_partition(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
+    """Return log Z of each row, (B,); 0 for empty rows."""
+    log_z = torch.zeros(rows.n_rows, dtype=torch.float64)
+    return log_z.index_copy_(0, rows.time_major.row_order, crf_sums.path_sums(scores, chain, rows, both=False).log_z)
+
+
 @pytest.mark.parametrize("forbid", [False, True])
 def test_all_equals_a_sum_over_every_path(domain: str, forbid: bool) -> None:
     rows, scores, chain = rows_of(ROWS), random_scores(), random_chain(forbid=forbid)
     log_z, marginals = log_partition(scores, chain, rows), token_marginals(scores, chain, rows).split(ROWS)
     tags, best = viterbi(scores, chain, rows)
-    k_tags, k_scores = k_best(scores, chain, rows, k=4)
     for row, own in enumerate(scores.split(ROWS)):
         paths, totals = enumerate_all_paths(own, chain)
         torch.testing.assert_close(log_z[row], totals.logsumexp(0), rtol=1e-13, atol=1e-13)
@@ -91,11 +97,6 @@ def test_all_equals_a_sum_over_every_path(domain: str, forbid: bool) -> None:
         torch.testing.assert_close(marginals[row], expected, rtol=1e-12, atol=1e-13)
         torch.testing.assert_close(best[row], totals.max(), rtol=1e-13, atol=1e-13)
         assert tags.split(ROWS)[row].tolist() == paths[totals.argmax()].tolist()
-        found = min(4, int(totals.isfinite().sum()))
-        highest = totals.topk(found)
-        torch.testing.assert_close(k_scores[row, :found], highest.values, rtol=1e-13, atol=1e-13)
-        assert k_tags.split(ROWS)[row].T[:found].tolist() == paths[highest.indices].tolist()
-        assert k_scores[row, found:].isneginf().all()
 
 
 def test_a_path_scores_what_enumeration_says() -> None:
@@ -168,28 +169,10 @@ def test_the_likelihood_keeps_the_contract(domain: str, constrain: Constrain) ->
 def test_paths_and_marginals_keep_the_contract(domain: str) -> None:
     crf = random_crf("decode", n_tags=4)
 
-    def everything_found(x: Ragged) -> Ragged:
-        tags, _ = crf.k_best(x, 3)
-        found = torch.cat([crf.decode(x)[:, None], tags, crf.marginals(x)], dim=1)
-        return Ragged(found, x.rows, "packed")
+    def decode(x: Ragged) -> Ragged:
+        return Ragged(torch.cat([crf.decode(x)[:, None], crf.marginals(x)], dim=1), x.rows, "packed")
 
-    check_contract(everything_found, 4)
-
-
-@pytest.mark.parametrize("lengths", LENGTHS)
-def test_the_best_path_is_the_first_of_the_k_best(lengths: tuple[int, ...]) -> None:
-    scores, rows, chain = random_scores(lengths, 6), rows_of(lengths), random_chain(n_tags=6, forbid=True)
-    tags, best = viterbi(scores, chain, rows)
-    for k in (1, 3):
-        k_tags, k_scores = k_best(scores, chain, rows, k)
-        assert torch.equal(k_tags[:, 0], tags)
-        torch.testing.assert_close(k_scores[:, 0], best, rtol=1e-13, atol=1e-13)
-
-
-def test_a_random_field_of_k_best_sums_to_one() -> None:
-    crf, scores = random_crf(), Ragged(random_scores((3, 0, 2)), rows_of((3, 0, 2)), "packed")
-    _, log_probability = crf.k_best(scores, N_TAGS**3)
-    torch.testing.assert_close(log_probability.exp().sum(1), torch.ones(3, dtype=torch.float64))
+    check_contract(decode, 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -272,7 +255,6 @@ def test_rows_without_tokens_cost_nothing() -> None:
     assert all(not parameter.grad.any() for parameter in crf.parameters() if parameter.grad is not None)
     assert crf.decode(scores).shape == (0,)
     assert crf.marginals(scores).shape == (0, N_TAGS)
-    assert crf.k_best(scores, 2)[1].tolist() == [[0.0, -torch.inf]] * 2
 
 
 def test_one_tag_is_certain() -> None:
@@ -297,7 +279,6 @@ def test_what_is_forbidden_is_so_in_training_in_decoding_or_both(constrain: Cons
     held = constrain in ("decode", "both")
     assert (crf.decode(scores).tolist() == [0, 2]) != held
     assert (crf.marginals(scores)[0, 2] == 0.0) == held
-    assert crf.k_best(scores, 9)[1].isneginf().any() == held
 
 
 def test_a_tagger_without_a_chain_is_constrained_by_zeros() -> None:
@@ -374,6 +355,5 @@ def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch, layout: s
     with NoWaiting():
         crf.negative_log_likelihood(x, tags).sum().backward()
         crf.decode(x)
-        crf.k_best(x, 2)
         crf.marginals(x)
     assert np.isfinite(x.values.grad.numpy()).all()
