@@ -65,7 +65,11 @@ class Corpus(Protocol):
 
 
 class Embedding(Protocol):
-    """Ids of features -> one vector a token."""
+    """Map the ids of each feature to one vector per token.
+
+    Attributes:
+        output_size: size of the vectors.
+    """
 
     output_size: int
 

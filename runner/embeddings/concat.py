@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol, cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
 
 from runner.common.types import Fraction
+from runner.interfaces import Embedding
 from runner.layers.dropout import Dropout
 from runner.ragged.ragged import Ragged
-
-
-class Embedding(Protocol):
-    """A module that maps ids of features to one vector per token."""
-
-    output_size: int
-
-    def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
 
 
 class JoinedEmbedding(nn.Module):
@@ -48,6 +41,6 @@ class JoinedEmbedding(nn.Module):
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Map ids to rows of (length, D); D is the sum of the parts' sizes, or their common size with join=sum."""
         embedded: list[Ragged] = [part(features) for part in self.parts.values()]
-        values = [vectors.values for vectors in embedded]
-        joined = torch.cat(values, dim=-1) if self.join == "concat" else torch.stack(values).sum(dim=0)
-        return self.dropout.apply_to(embedded[0].with_values(joined))
+        parts = [vectors.values for vectors in embedded]
+        values = torch.cat(parts, dim=-1) if self.join == "concat" else torch.stack(parts).sum(dim=0)
+        return self.dropout.apply_to(embedded[0].with_values(values))

@@ -83,19 +83,19 @@ class PretrainedEmbedding(nn.Module):
                 f"({found.format}); check its language and casing (embedding.lowercase_if_missing)"
             )
         self.file = {"fingerprint": fingerprint(self.path), "format": found.format, "words": found.words_in_file}
-        self.opened: VectorFile | None = None  # opened by the first call of `extend_vocabulary` with new words
-        self.asked, self.composed = len(words), found.composed
+        self._vector_file: VectorFile | None = None  # opened when `extend_vocabulary` first gets new words
+        self.n_words, self.n_composed = len(words), found.composed
         place, self.n_own = _places(vocab, found)
         self.register_buffer("place", torch.from_numpy(place))
         self.place: Tensor
         rows = torch.from_numpy(found.table)
-        self.own = nn.Parameter(_drawn(self.n_own, rows))
+        self.own = nn.Parameter(_draw_rows(self.n_own, rows))
         if rate:
             self.rows: Tensor = nn.Parameter(rows)
         else:
-            self.register_buffer("rows", _bits(rows, self.path) if storage == "float16" else rows)
+            self.register_buffer("rows", _to_bits(rows, self.path) if storage == "float16" else rows)
         self.learning_rate_factors = {"rows": rate} if rate else {}  # `runner.interfaces.HasLearningRates`
-        self.output_size, self.at_start = rows.shape[1], (len(vocab), len(rows))
+        self.output_size, self.initial_sizes = rows.shape[1], (len(vocab), len(rows))
         self.unk_dropout = UnkDropout(vocab, unk_rate)
         self.dropout = Dropout(dropout)
 
@@ -110,7 +110,7 @@ class PretrainedEmbedding(nn.Module):
         place = F.embedding(ids, self.place)[..., 0]
         in_file = place >= self.n_own
         rows = F.embedding((place - self.n_own).clamp(min=0), self.rows)
-        # Frozen float16 rows are stored as their bits (see `_bits`).
+        # Frozen float16 rows are stored as their bits (see `_to_bits`).
         if rows.dtype == torch.int16:
             rows = rows.view(torch.float16).to(self.own.dtype)
         own = F.embedding(place.masked_fill(in_file, 0), self.own, padding_idx=0)
@@ -122,18 +122,18 @@ class PretrainedEmbedding(nn.Module):
         A new word shares the row of a known word if both fall back to the same form in the file.
         """
         # Start from the training vocabulary each time: the new words of an earlier call are dropped.
-        tokens, (n_words, n_rows) = vocabs[self.feature].tokens, self.at_start
+        tokens, (n_words, n_rows) = vocabs[self.feature].tokens, self.initial_sizes
         place, rows = self.place[:n_words], self.rows[:n_rows].detach()
         if len(tokens) > n_words:
-            self.opened = self.opened or VectorFile(self.path)
-            table, row_of_word = self.opened.find(
+            self._vector_file = self._vector_file or VectorFile(self.path)
+            table, row_of_word = self._vector_file.find(
                 [word for word in tokens if word not in _SPECIAL], self.lowercase_if_missing
             )
             more, needed = _more_places(
                 tokens, table, row_of_word, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk
             )
             added = torch.from_numpy(table[needed])
-            added = _bits(added, self.path) if rows.dtype == torch.int16 else added.to(rows.dtype)
+            added = _to_bits(added, self.path) if rows.dtype == torch.int16 else added.to(rows.dtype)
             place = torch.cat([place, torch.from_numpy(more)[:, None].to(place.device)])
             rows = torch.cat([rows, added.to(rows.device)])
         self.place, self.rows = place, nn.Parameter(rows) if isinstance(self.rows, nn.Parameter) else rows
@@ -148,15 +148,15 @@ class PretrainedEmbedding(nn.Module):
             **self.file,
             "size": self.output_size,
             "rows": len(self.rows),
-            "asked_words": self.asked,
+            "asked_words": self.n_words,
             "covered_words": covered_words,
-            "composed_words": self.composed,
+            "composed_words": self.n_composed,
             "coverage": coverage,
         }
         shares = ", ".join(f"{split} {100 * share:.1f} %" for split, share in coverage.items())
         line = (
             f"{self.path} ({self.file['format']}, {self.file['words']:,} vectors of size {self.output_size}): "
-            f"{covered_words:,} of {self.asked:,} words found; covered tokens: {shares}"
+            f"{covered_words:,} of {self.n_words:,} words found; covered tokens: {shares}"
         )
         return Description("vectors", entry, line)
 
@@ -202,15 +202,15 @@ def _more_places(
     return np.where(new >= 0, place_of_row[new], place[unk]), needed
 
 
-def _drawn(n: int, rows: Tensor) -> Tensor:
+def _draw_rows(n: int, rows: Tensor) -> Tensor:
     """Draw rows (n, D) with the mean and standard deviation of `rows` (R, D); the first, for `<pad>`, is zero."""
     variance, mean = torch.var_mean(rows, dim=0, correction=0)
-    drawn = mean + variance.sqrt() * torch.randn(n, rows.shape[1])
-    drawn[0] = 0
-    return drawn
+    own = mean + variance.sqrt() * torch.randn(n, rows.shape[1])
+    own[0] = 0
+    return own
 
 
-def _bits(rows: Tensor, path: Path) -> Tensor:
+def _to_bits(rows: Tensor, path: Path) -> Tensor:
     """Return float16 numbers reinterpreted as int16, because `Module.to(dtype)` would convert a float16 buffer."""
     half = rows.half()
     if not half.isfinite().all():

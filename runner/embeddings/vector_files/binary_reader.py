@@ -5,12 +5,14 @@ from __future__ import annotations
 import mmap
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from runner.common.errors import HydromelError
+
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def map_file(path: Path) -> mmap.mmap:
@@ -33,17 +35,18 @@ class BinaryReader:
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path, self.data, self.at = path, data, 0
 
-    def values(self, form: str, what: str) -> tuple[Any, ...]:
-        """Read values in the `struct` format `form`; `what` names them in an error message."""
+    def integers(self, form: str, what: str) -> tuple[int, ...]:
+        """Read integers or booleans in the `struct` format `form`; `what` names them in an error message."""
         start = self._advance(struct.calcsize(f"<{form}"), what)
         return struct.unpack_from(f"<{form}", self.data, start)
 
-    def array(self, dtype: str, count: int, what: str) -> npt.NDArray[Any]:
+    def array(self, dtype: np.dtype[Scalar], count: int, what: str) -> npt.NDArray[Scalar]:
         """Read an array (count,), as a view of the file."""
-        start = self._advance(np.dtype(dtype).itemsize * count, what)
+        start = self._advance(dtype.itemsize * count, what)
         return np.frombuffer(self.data, dtype, count, start)
 
     def damage_error(self, how: str) -> HydromelError:
+        """Return the error that the file is damaged in the way `how`."""
         return HydromelError(f"{self.path}: truncated or damaged: {how}; get the file again")
 
     def _advance(self, n_bytes: int, what: str) -> int:

@@ -60,26 +60,26 @@ class FastTextModel:
 
     def __init__(self, file: BinaryReader, wanted: set[bytes]) -> None:
         self._path = file.path
-        _, version = file.values("ii", "the header")
+        _, version = file.integers("ii", "the header")
         if version not in (11, 12):
             raise HydromelError(f"{file.path}: fastText model of version {version}; use one of version 11 or 12")
-        options = file.values("12id", "the header")
+        options = file.integers("12i8x", "the header")  # the last option, a float, is skipped
         self.size, self._buckets = options[0], options[8]
         self._shortest, self._longest = options[9], options[10]
         if version == 11 and options[7] == _SUPERVISED:
             self._longest = 0  # these models had no n-grams, whatever their options say
-        n_entries, self.n_words, _, _, n_pruned = file.values("3i2q", "the header")
+        n_entries, self.n_words, _, _, n_pruned = file.integers("3i2q", "the header")
         if not 0 <= self.n_words <= n_entries or self._buckets < (self._longest > 0):
             raise file.damage_error(
                 f"{self.n_words:,} words of {n_entries:,} entries, {self._buckets:,} buckets of n-grams"
             )
         self.ids = self._read_dictionary(file, n_entries, wanted)
-        self._kept = file.array("<i4", 2 * max(n_pruned, 0), "the list of kept n-grams").reshape(-1, 2)
+        self._kept = file.array(np.dtype("<i4"), 2 * max(n_pruned, 0), "the list of kept n-grams").reshape(-1, 2)
         self._all_kept = n_pruned < 0
-        quantised = file.values("?", "the kind of matrix")[0]
+        quantised = file.integers("?", "the kind of matrix")[0]
         self.name = "fastText .bin, quantised" if quantised else "fastText .bin"
         self._matrix = QuantisedMatrix(file) if quantised else DenseMatrix(file)
-        output_quantised = file.values("?", "the kind of the output matrix")[0]
+        output_quantised = file.integers("?", "the kind of the output matrix")[0]
         _ = (
             QuantisedMatrix(file) if quantised and output_quantised else DenseMatrix(file)
         )  # unused, but detects a truncated file

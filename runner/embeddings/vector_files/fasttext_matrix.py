@@ -15,6 +15,7 @@ from runner.embeddings.vector_files.binary_reader import BinaryReader
 from runner.embeddings.vector_files.table import Table
 
 _CENTROIDS = 256
+_FLOAT, _BYTE = np.dtype("<f4"), np.dtype("u1")
 
 
 class DenseMatrix:
@@ -26,7 +27,7 @@ class DenseMatrix:
 
     def __init__(self, file: BinaryReader) -> None:
         self.shape = _shape(file)
-        self._data = file.array("<f4", self.shape[0] * self.shape[1], "a matrix").reshape(self.shape)
+        self._data = file.array(_FLOAT, self.shape[0] * self.shape[1], "a matrix").reshape(self.shape)
 
     def rows(self, chosen: IntArray) -> Table:
         """Return the chosen rows (k, D)."""
@@ -42,18 +43,18 @@ class QuantisedMatrix:
     """
 
     def __init__(self, file: BinaryReader) -> None:
-        has_norms = file.values("?", "a matrix")[0]
+        has_norms = file.integers("?", "a matrix")[0]
         self.shape = _shape(file)
         n_rows, size = self.shape
-        n_codes = file.values("i", "a matrix")[0]
-        codes = file.array("u1", n_codes, "the codes")
+        n_codes = file.integers("i", "a matrix")[0]
+        codes = file.array(_BYTE, n_codes, "the codes")
         self._parts = _centroids(file)
         if n_codes != n_rows * len(self._parts) or sum(part.shape[1] for part in self._parts) != size:
             raise file.damage_error(f"{n_codes:,} codes for {n_rows:,} rows of size {size}")
         self._codes = codes.reshape(n_rows, len(self._parts))
         self._norms: npt.NDArray[np.float32] | None = None
         if has_norms:
-            norm_codes = file.array("u1", n_rows, "the codes of norms")
+            norm_codes = file.array(_BYTE, n_rows, "the codes of norms")
             self._norms = _centroids(file)[0][norm_codes]
 
     def rows(self, chosen: IntArray) -> Table:
@@ -64,7 +65,7 @@ class QuantisedMatrix:
 
 
 def _shape(file: BinaryReader) -> tuple[int, int]:
-    n_rows, size = file.values("2q", "a matrix")
+    n_rows, size = file.integers("2q", "a matrix")
     if n_rows < 0 or size < 1:
         raise file.damage_error(f"a matrix of {n_rows:,} rows of size {size:,}")
     return n_rows, size
@@ -72,8 +73,8 @@ def _shape(file: BinaryReader) -> tuple[int, int]:
 
 def _centroids(file: BinaryReader) -> list[npt.NDArray[np.float32]]:
     """Read the centroids of each part: (256, size of the part)."""
-    size, n_parts, part, last = file.values("4i", "the quantiser")
-    values = file.array("<f4", size * _CENTROIDS, "the centroids")
+    size, n_parts, part, last = file.integers("4i", "the quantiser")
+    values = file.array(_FLOAT, size * _CENTROIDS, "the centroids")
     if min(size, n_parts, part, last) < 1 or (n_parts - 1) * part + last != size:
         raise file.damage_error(
             f"a quantiser of {n_parts} parts of size {part}, the last of {last}, for vectors of size {size}"

@@ -15,14 +15,8 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.fasttext import is_fasttext, read_fasttext
 from runner.embeddings.vector_files.table import FoundVectors, Table
-from runner.embeddings.vector_files.text import TextFormat, index_text, read_text, read_text_at, text_format
-from runner.embeddings.vector_files.word2vec import (
-    Word2vecFormat,
-    index_word2vec,
-    read_word2vec,
-    read_word2vec_at,
-    word2vec_format,
-)
+from runner.embeddings.vector_files.text import TextFile
+from runner.embeddings.vector_files.word2vec import Word2vecFile
 
 _HEAD_BYTES = 2**16  # enough for the first line of a text file with vectors of size 5,000
 _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -34,17 +28,13 @@ def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -
     Raises:
         HydromelError: no such file, an unknown format, or a malformed file; the message has the line or byte.
     """
-    head = _head(path)
     forms, lowered, places = _forms(words, lowercase_if_missing)
-    if is_fasttext(head):
+    file = _open(path)
+    if file is None:
         return read_fasttext(path, forms, lowered)
-    layout = word2vec_format(path, head) or text_format(path, head)
-    if isinstance(layout, TextFormat):
-        table, row_of_form, words_in_file = read_text(path, layout, places)
-    else:
-        table, row_of_form, words_in_file = read_word2vec(path, layout, places)
+    table, row_of_form, words_in_file = file.read(places)
     row_of_word = _by_word(row_of_form, forms, lowered, places)
-    return FoundVectors(layout.name, *_only_used(table, row_of_word), words_in_file, composed=0)
+    return FoundVectors(file.format, *_only_used(table, row_of_word), words_in_file, composed=0)
 
 
 class VectorFile:
@@ -57,26 +47,23 @@ class VectorFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, head = path, _head(path)
-        self._layout: Word2vecFormat | TextFormat | None = None
-        if not is_fasttext(head):
-            self._layout = word2vec_format(path, head) or text_format(path, head)
-        if isinstance(self._layout, TextFormat):
-            self._index = index_text(path, self._layout)
-        elif self._layout is not None:
-            self._index = index_word2vec(path, self._layout)
+        self.path, self._file = path, _open(path)
+        self._index = None if self._file is None else self._file.index()
 
     def find(self, words: Sequence[str], lowercase_if_missing: bool) -> tuple[Table, IntArray]:
         """Return the same as `find_vectors`: the table (R, D), and the row of each word (-1: none)."""
-        if self._layout is None:
+        if self._file is None or self._index is None:
             vectors = find_vectors(self.path, words, lowercase_if_missing)
             return vectors.table, vectors.row_of_word
         forms, lowered, places = _forms(words, lowercase_if_missing)
-        if isinstance(self._layout, TextFormat):
-            table, row_of_form = read_text_at(self.path, self._layout, list(places), self._index)
-        else:
-            table, row_of_form = read_word2vec_at(self.path, self._layout, list(places), self._index)
+        table, row_of_form = self._file.read_indexed(list(places), self._index)
         return _only_used(table, _by_word(row_of_form, forms, lowered, places))
+
+
+def _open(path: Path) -> TextFile | Word2vecFile | None:
+    """Return the file in the format that its first bytes show; None: a fastText model."""
+    head = _head(path)
+    return None if is_fasttext(head) else Word2vecFile.open(path, head) or TextFile.open(path, head)
 
 
 def _forms(words: Sequence[str], lowercase_if_missing: bool) -> tuple[list[bytes], list[bytes], dict[bytes, int]]:

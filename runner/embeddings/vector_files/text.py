@@ -31,52 +31,101 @@ from runner.embeddings.vector_files.table import Table, TableBuilder
 _BLOCK_BYTES = 2**18  # fits into a core's cache
 _CHUNK_LINES = 512
 _WHITE = b" \t\n\v\f\r"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)", re.I)
 _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
 
 
 @dataclass(frozen=True)
-class TextFormat:
-    """The layout of a text file of vectors.
+class TextFile:
+    """A text file of vectors.
 
     Attributes:
-        name: name of the format.
+        path: path of the file.
+        format: name of its format.
         size: D, the vector size.
         words_in_header: number of words according to the header, or None without a header.
         skip: number of bytes before the first word.
     """
 
-    name: str
+    path: Path
+    format: str
     size: int
     words_in_header: int | None
     skip: int
 
-    @property
-    def first_line(self) -> int:
-        """The 1-based line of the first word."""
-        return 1 if self.words_in_header is None else 2
+    @classmethod
+    def open(cls, path: Path, head: bytes) -> TextFile:
+        """Return the file whose first bytes are `head`.
 
+        Raises:
+            HydromelError: it is not a text file of vectors.
+        """
+        mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
+        first_line = head[mark:].partition(b"\n")[0]
+        if (header := header_of(first_line)) is not None:
+            return cls(path, "word2vec text", header[1], header[0], mark + len(first_line) + 1)
+        fields = first_line.split()
+        numbers = next((place for place, field in enumerate(reversed(fields)) if not is_number(field)), len(fields) - 1)
+        if numbers < 1:
+            shown = first_line[:40].decode(errors="replace").strip()
+            raise HydromelError(
+                f"{path}:1: '{shown}' is not a word followed by numbers; use GloVe or word2vec text, word2vec binary, "
+                "fastText .vec or .bin"
+            )
+        return cls(path, "GloVe text", numbers, None, mark)
 
-def text_format(path: Path, head: bytes) -> TextFormat:
-    """Return the layout of a file from its first bytes.
+    def read(self, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
+        """Return the table (R, D), the row of each wanted word (-1: none), and the number of words in the file.
 
-    Raises:
-        HydromelError: it is not a text file of vectors.
-    """
-    mark = len(_BYTE_ORDER_MARK) if head.startswith(_BYTE_ORDER_MARK) else 0
-    first = head[mark:].partition(b"\n")[0]
-    if (header := header_of(first)) is not None:
-        return TextFormat("word2vec text", header[1], header[0], mark + len(first) + 1)
-    fields = first.split()
-    numbers = next((place for place, field in enumerate(reversed(fields)) if not is_number(field)), len(fields) - 1)
-    if numbers < 1:
-        shown = first[:40].decode(errors="replace").strip()
-        raise HydromelError(
-            f"{path}:1: '{shown}' is not a word followed by numbers; use GloVe or word2vec text, word2vec binary, "
-            "fastText .vec or .bin"
-        )
-    return TextFormat("GloVe text", numbers, None, mark)
+        Args:
+            places: wanted word -> its index, from 0.
+
+        Raises:
+            HydromelError: a line with too few or too many numbers, a duplicate word, an invalid or infinite number, or
+                a number of words that differs from the header's.
+        """
+        builder, count = TableBuilder(self.path, list(places), self.size, "line"), 0
+        for lines in self._all_lines():
+            keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
+            wanted = np.flatnonzero(keys >= 0)
+            builder.add(keys[wanted], lines.numbers[wanted], lines.vectors(wanted))
+            count += len(keys)
+        if self.words_in_header not in (None, count):
+            raise HydromelError(
+                f"{self.path}:1: the first line says {self.words_in_header:,} words, but the file has {count:,}; the "
+                "file is truncated or its first line is wrong"
+            )
+        return builder.table, builder.row_of_word, count
+
+    def index(self) -> WordIndex:
+        """Return an index of the words of the file."""
+        pieces = ((lines.words(), lines.numbers, lines.starts) for lines in self._all_lines())
+        return WordIndex(map_file(self.path), pieces, _WHITE)
+
+    def read_indexed(self, words: list[bytes], index: WordIndex) -> tuple[Table, IntArray]:
+        """Return the table (R, D), and the row of each of the words (-1: none), using an index.
+
+        Raises:
+            HydromelError: as for `read`, but only for the lines of these words.
+        """
+        builder = TableBuilder(self.path, words, self.size, "line")
+        keys, numbers, starts = index.find(words)
+        for first in range(0, len(keys), _CHUNK_LINES):
+            chunk = slice(first, first + _CHUNK_LINES)
+            block = b"".join(_line_at(index.data, start) for start in starts[chunk].tolist())
+            lines = _Lines(self, block, 0, numbers[chunk])
+            builder.add(keys[chunk], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
+        return builder.table, builder.row_of_word
+
+    def _all_lines(self) -> Iterator[_Lines]:
+        number, at = 1 if self.words_in_header is None else 2, self.skip
+        with self.path.open("rb") as file:
+            file.seek(self.skip)
+            for block in _whole_lines(file):
+                count = block.count(b"\n")
+                yield _Lines(self, block, at, np.arange(number, number + count))
+                number, at = number + count, at + len(block)
 
 
 def header_of(line: bytes) -> tuple[int, int] | None:
@@ -85,67 +134,9 @@ def header_of(line: bytes) -> tuple[int, int] | None:
     return (int(fields[0]), int(fields[1])) if len(fields) == 2 and all(field.isdigit() for field in fields) else None
 
 
-def read_text(path: Path, layout: TextFormat, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
-    """Return the table (R, D), the row of each wanted word (-1: none), and the number of words in the file.
-
-    Args:
-        path: path of the file.
-        layout: its layout.
-        places: wanted word -> its index, from 0.
-
-    Raises:
-        HydromelError: a line with too few or too many numbers, a duplicate word, an invalid or infinite number, or a
-            number of words that differs from the header's.
-    """
-    builder, count = TableBuilder(path, list(places), layout.size, "line"), 0
-    for lines in _all_lines(path, layout):
-        keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
-        chosen = np.flatnonzero(keys >= 0)
-        builder.add(keys[chosen], lines.numbers[chosen], lines.vectors(chosen))
-        count += len(keys)
-    if layout.words_in_header not in (None, count):
-        raise HydromelError(
-            f"{path}:1: the first line says {layout.words_in_header:,} words, but the file has {count:,}; the file is "
-            "truncated or its first line is wrong"
-        )
-    return builder.table, builder.row_of_word, count
-
-
-def index_text(path: Path, layout: TextFormat) -> WordIndex:
-    """Return an index of the words of the file."""
-    pieces = ((lines.words(), lines.numbers, lines.starts) for lines in _all_lines(path, layout))
-    return WordIndex(map_file(path), pieces, _WHITE)
-
-
-def read_text_at(path: Path, layout: TextFormat, words: list[bytes], index: WordIndex) -> tuple[Table, IntArray]:
-    """Return the table (R, D), and the row of each of the words (-1: none), using an index.
-
-    Raises:
-        HydromelError: as for `read_text`, but only for the lines of these words.
-    """
-    builder = TableBuilder(path, words, layout.size, "line")
-    keys, numbers, starts = index.find(words)
-    for first in range(0, len(keys), _CHUNK_LINES):
-        chunk = slice(first, first + _CHUNK_LINES)
-        block = b"".join(_line_at(index.data, start) for start in starts[chunk].tolist())
-        lines = _Lines(path, block, 0, numbers[chunk], layout)
-        builder.add(keys[chunk], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
-    return builder.table, builder.row_of_word
-
-
 def _line_at(data: mmap.mmap, start: int) -> bytes:
     end = data.find(b"\n", start)
     return data[start : len(data) if end < 0 else end] + b"\n"
-
-
-def _all_lines(path: Path, layout: TextFormat) -> Iterator[_Lines]:
-    line, at = layout.first_line, layout.skip
-    with path.open("rb") as file:
-        file.seek(layout.skip)
-        for block in _whole_lines(file):
-            count = block.count(b"\n")
-            yield _Lines(path, block, at, np.arange(line, line + count), layout)
-            line, at = line + count, at + len(block)
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
@@ -166,15 +157,14 @@ class _Lines:
     """The lines of a block, split into words and numbers.
 
     Args:
-        path: path of the file, for messages.
+        file: the file.
         block: bytes of whole lines.
         at: byte offset of the block in the file.
         numbers: 1-based numbers of the lines.
-        layout: layout of the file.
     """
 
-    def __init__(self, path: Path, block: bytes, at: int, numbers: IntArray, layout: TextFormat) -> None:
-        self.path, self.layout, self._block = path, layout, block
+    def __init__(self, file: TextFile, block: bytes, at: int, numbers: IntArray) -> None:
+        self._file, self._block = file, block
         data = np.frombuffer(block, dtype=np.uint8)
         # The second term is true for tab to carriage return (9 to 13): smaller bytes wrap around to large ones.
         space = (data == ord(" ")) | (data - 9 < 5)
@@ -186,8 +176,8 @@ class _Lines:
         starts = np.concatenate(([0], line_ends[:-1] + 1))[full]
         n_fields, self.numbers = n_fields[full], numbers[full]
         # The last D fields are the numbers, so the word ends with the field before them, whatever spaces it contains.
-        word_ends = field_ends[np.maximum(up_to[full] - layout.size - 1, 0)]
-        nameless = (n_fields == layout.size) & space[starts]  # the word is white space or empty
+        word_ends = field_ends[np.maximum(up_to[full] - file.size - 1, 0)]
+        nameless = (n_fields == file.size) & space[starts]  # the word is white space or empty
         self._check(starts, word_ends, n_fields, nameless)
         self.starts = at + starts  # offsets in the file
         self._word_starts, self._word_ends = starts, np.where(nameless, starts, word_ends)  # offsets in the block
@@ -207,7 +197,7 @@ class _Lines:
         try:
             text = pc.ascii_trim_whitespace(pieces.cast(pa.string()))
             values: Table = pc.cast(pc.ascii_split_whitespace(text).flatten(), pa.float32()).to_numpy()
-            return values.reshape(len(chosen), self.layout.size)
+            return values.reshape(len(chosen), self._file.size)
         except (pa.ArrowInvalid, ValueError) as error:
             raise self._invalid_number(pieces.to_pylist(), chosen) from error
 
@@ -218,7 +208,7 @@ class _Lines:
 
         A word may contain spaces, so additional fields are an error only if all of them are decimal numbers.
         """
-        size = self.layout.size
+        size = self._file.size
         short = (n_fields <= size) & ~nameless
         if short.any():
             at = int(short.argmax())
@@ -229,16 +219,18 @@ class _Lines:
                 raise self._wrong_size(at, int(n_fields[at]) - 1)
 
     def _wrong_size(self, at: int, got: int) -> HydromelError:
-        source = "line 1 has" if self.layout.words_in_header is None else "the first line says"
-        return HydromelError(f"{self.path}:{self.numbers[at]}: {got} numbers; {source} {self.layout.size}")
+        source = "line 1 has" if self._file.words_in_header is None else "the first line says"
+        return HydromelError(f"{self._file.path}:{self.numbers[at]}: {got} numbers; {source} {self._file.size}")
 
     def _invalid_number(self, pieces: list[bytes], chosen: npt.NDArray[np.intp]) -> HydromelError:
         for piece, at in zip(pieces, chosen, strict=True):
             for field in piece.split():
                 if not is_number(field):
                     shown = field.decode(errors="replace")
-                    return HydromelError(f"{self.path}:{self.numbers[at]}: '{shown}' is not a number")
-        return HydromelError(f"{self.path}: invalid numbers between lines {self.numbers[0]} and {self.numbers[-1]}")
+                    return HydromelError(f"{self._file.path}:{self.numbers[at]}: '{shown}' is not a number")
+        return HydromelError(
+            f"{self._file.path}: invalid numbers between lines {self.numbers[0]} and {self.numbers[-1]}"
+        )
 
 
 def is_number(field: bytes) -> bool:
