@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import torch
 import yaml
 from selenium import webdriver
 
+from runner.audit import search_space
+from runner.audit.gallery import cases
 from runner.cli import audit as command
 from runner.common.run_schema import RESOLVED
 from tests.helpers.composed import config, label_files, run, tag_files
@@ -34,10 +35,10 @@ def test_all_strategies_pass_and_the_control_fails(
     out = tmp_path / "made" / "audit.json"
     assert command.main([*tag_files(tmp_path), *SMALL, "--json", str(out), "--rows", "12"]) == 0
     told = capsys.readouterr().out
-    assert "Batch-invariant under bucketed, packed, padmask, same_length, size1" in told
+    assert "Passed: batch-invariant under bucketed, packed, padmask, same_length, size1" in told
     assert "Control: unmasked ignores the mask and fails" in told
     assert "value leak through padding at encoder.backwards.0 (Recurrence)" in told
-    assert "Left out: stream: task.unit=stream and batching=stream go together" in told
+    assert "Not audited: stream: task.unit=stream and batching=stream go together" in told
     assert {one.name for one in tmp_path.iterdir() if one.is_dir()} == {"made"}  # no run's folder
     report = json.loads(out.read_text(encoding="utf-8"))
     assert report["passed"] is True
@@ -55,7 +56,7 @@ def test_a_leak_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str
     options = [*label_files(tmp_path), "encoder=conv", "encoder.filters=4", *SMALL[2:], "batching=unmasked"]
     assert command.main([*options, "task.pooling=mean", "--random"]) == 1
     told = capsys.readouterr().out
-    assert "NOT batch-invariant: unmasked" in told
+    assert "FAILED: not batch-invariant under unmasked" in told
     assert "FAIL" in told
     assert "width dependence" in told or "value leak" in told
 
@@ -63,7 +64,7 @@ def test_a_leak_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_stream_is_audited_window_after_window(capsys: pytest.CaptureFixture[str]) -> None:
     words = "features.words.max_size=30"
     assert command.main(["task=lm", "task.unit=stream", "encoder=lstm", *SMALL[1:], words, "batching.window=7"]) == 0
-    assert "Batch-invariant under stream" in capsys.readouterr().out
+    assert "Passed: batch-invariant under stream" in capsys.readouterr().out
 
 
 def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,13 +73,13 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     run(folder, *options)
     (folder / RESOLVED).write_text(yaml.safe_dump(config(*options)), encoding="utf-8")  # as the command does
     assert command.main(["--run", str(folder), "--json", str(tmp_path / "a.json")]) == 0
-    assert "Batch-invariant under padmask" in capsys.readouterr().out
+    assert "Passed: batch-invariant under padmask" in capsys.readouterr().out
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["facts"]
     assert facts["weights"] == str(folder / "checkpoints" / "best.safetensors")
     assert command.main(["--run", str(folder), "encoder=conv"]) == 1
     assert "--run takes its config from" in capsys.readouterr().err
     assert command.main(["--run", str(folder), "batching=packed,bucketed", "--json", str(tmp_path / "a.json")]) == 0
-    assert "Batch-invariant under packed, bucketed" in capsys.readouterr().out
+    assert "Passed: batch-invariant under packed, bucketed" in capsys.readouterr().out
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["facts"]
     assert facts["weights"].startswith(str(folder))
     assert command.main(["--run", str(folder / RESOLVED)]) == 1
@@ -178,27 +179,34 @@ def test_the_verdict_is_told_though_its_file_cannot_be_written(
     options = ["encoder=bow", *SMALL[2:], "batching=packed", "--rows", "8", "--longest", "9"]
     assert command.main([*options, "--json", str(tmp_path / "gone" / "audit.json")]) == 1
     out, error = capsys.readouterr()
-    assert "Batch-invariant under packed" in out
+    assert "Passed: batch-invariant under packed" in out
     assert error == f"error: {tmp_path / 'gone' / 'audit.json'}: cannot be written (No such file or directory)\n"
 
 
-def test_the_gallery_as_the_command_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_gallery_as_the_command_shows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "BUGS", cases.BUGS[:3])  # the tests of the gallery audit all of them
     assert command.main(["--gallery", "--json", str(tmp_path / "gallery.json")]) == 0
-    assert "20 of 20 caught, 20 named correctly; 20 fixed twins pass" in capsys.readouterr().out
-    made: list[dict[str, Any]] = json.loads((tmp_path / "gallery.json").read_text(encoding="utf-8"))
-    assert len(made) == 20
-    assert all(one["caught"] and one["named"] and one["twin_passes"] for one in made)
+    assert "3 of 3 bugs caught, 3 named correctly; 3 fixed versions pass" in capsys.readouterr().out
+    results: list[dict[str, Any]] = json.loads((tmp_path / "gallery.json").read_text(encoding="utf-8"))
+    assert len(results) == 3
+    assert all(result["caught"] and result["named"] and result["twin_passes"] for result in results)
 
 
-def test_every_combination_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_combination_a_line_each(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = [combination for combination in search_space.combinations(["encoder=bow"]) if not combination.varied]
+    monkeypatch.setattr(search_space, "combinations", lambda overrides, config_dir: chosen)  # one for each task
     assert command.main(["--every", "encoder=bow", "--json", str(tmp_path / "every.json")]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("ok    task=classify encoder=bow: bucketed, packed, padmask")
-    assert any(line.startswith("-     task=tag encoder=bow: task=tag needs one vector per token") for line in told)
-    assert re.match(r"(\d+) of \1 models pass; \d+ combinations are no model", told[-1])
-    made = json.loads((tmp_path / "every.json").read_text(encoding="utf-8"))
-    assert made[0]["failed"]["padmask"] == []
-    assert "content" in made[0]["failed"]["unmasked"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("ok    task=classify encoder=bow: bucketed, packed, padmask")
+    assert any(line.startswith("-     task=tag encoder=bow: task=tag needs one vector per token") for line in lines)
+    assert lines[-1].startswith("1 of 1 models pass; 2 combinations are no model")
+    results = json.loads((tmp_path / "every.json").read_text(encoding="utf-8"))
+    assert results[0]["failed"]["padmask"] == []
+    assert "content" in results[0]["failed"]["unmasked"]
 
 
 @pytest.mark.browser
