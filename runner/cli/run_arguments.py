@@ -19,7 +19,17 @@ def add_run_flags(parser: Parser) -> None:
         "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
     )
     parser.add_argument("--data-dir", metavar="FOLDER", help="where data and vectors lie now (default: as in training)")
+    add_plugins_flag(parser)
+
+
+def add_plugins_flag(parser: Parser) -> None:
+    """Add the flag that names the modules that saved runs may use; `plugin_names` reads it."""
     parser.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+
+
+def plugin_names(flag: str) -> list[str]:
+    """Return the names in the value of `--plugins`."""
+    return [name for name in flag.split(",") if name]
 
 
 def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
@@ -35,7 +45,7 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
 
     device = choose_device(options.device, "float32", options.dtype or "float32")
     choose_matmul("torch")
-    trusted = [name for name in options.plugins.split(",") if name]
+    plugins = plugin_names(options.plugins)
     return with_folder(
-        options.run, options.uri, lambda folder: load(folder, device, options.dtype, trusted, options.data_dir)
+        options.run, options.uri, lambda folder: load(folder, device, options.dtype, plugins, options.data_dir)
     )

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from runner.cli.run_arguments import add_plugins_flag, plugin_names
 from runner.common.command_line import Parser, failed
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
@@ -34,6 +35,7 @@ def sync(options: argparse.Namespace) -> int:
     """Deliver, print one line a run and a summary; 1 if something could not be delivered."""
     try:
         given = _given_tracker(options.uri, options.experiment)
+        plugins = plugin_names(options.plugins)
         found = list(dict.fromkeys(path for folder in options.folders for path in run_folders(folder)))
     except HydromelError as error:
         log.error(error)
@@ -42,7 +44,7 @@ def sync(options: argparse.Namespace) -> int:
     trackers: dict[str, Tracker] = {}
     for folder in found:
         try:
-            state: str = sync_run(folder, given or tracker_of(folder, trackers), options.again)
+            state: str = sync_run(folder, given or tracker_of(folder, trackers, plugins), options.again)
             log.info("%s: %s", folder, state)
         except HydromelError as error:
             state = "not delivered"
@@ -71,6 +73,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
     parser.add_argument("--experiment", default="hydromel", help="MLflow experiment that goes with --uri (hydromel)")
+    add_plugins_flag(parser)
     parser.add_argument("--again", action="store_true", help="also runs that are noted as delivered; none is doubled")
     return parser
 

@@ -20,6 +20,7 @@ from pydantic_core import SchemaError
 
 from runner.common.class_names import PROJECT, TARGET, registered, stable_name
 from runner.common.errors import HydromelError, did_you_mean
+from runner.config.plugins import find_plugin
 from runner.config.validation import MISSING, bad_value, dotted, missing_option, unknown_option
 
 Options = Mapping[str, object]
@@ -184,8 +185,10 @@ def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., o
     """Return the class or function that a node names.
 
     Raises:
-        HydromelError: a target that is not allowed or not there.
+        HydromelError: a target that is not allowed or not there, or a plugin that is not there.
     """
+    for plugin in plugins:
+        find_plugin(plugin.rstrip("."))
     path = node.get(TARGET)
     if not isinstance(path, str):
         raise HydromelError(f"{where} has no _target_; name one of its configs ({where}=NAME) or give _target_")

@@ -94,7 +94,7 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
     return locate_classes(config, roles, path, plugins)
 
 
-def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str] | None) -> dict[str, object]:
+def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str]) -> dict[str, object]:
     """Return a saved config in which every `_target_` below `keys` says where its class lies now.
 
     This is stricter than `build`: the project has functions that a saved run must not have called, such as commands.
@@ -102,7 +102,7 @@ def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequ
 
     Args:
         path: where the config was saved, for messages.
-        plugins: further modules that the user, not the run, allows; None: the user cannot name any.
+        plugins: further modules that the user, not the run, allows.
 
     Raises:
         HydromelError: a target that is neither registered for its role nor in a plugin.
@@ -110,7 +110,7 @@ def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequ
     return {**config} | {key: _located(config[key], key, f"{path}: {key}", plugins) for key in keys}
 
 
-def _located(node: object, role: str, where: str, plugins: Sequence[str] | None) -> object:
+def _located(node: object, role: str, where: str, plugins: Sequence[str]) -> object:
     if isinstance(node, list):
         return [_located(item, role, f"{where}[{place}]", plugins) for place, item in enumerate(node)]
     if not isinstance(node, dict):
@@ -121,15 +121,15 @@ def _located(node: object, role: str, where: str, plugins: Sequence[str] | None)
     return located
 
 
-def _present_path(target: str, role: str, where: str, plugins: Sequence[str] | None) -> str:
-    if target.startswith(tuple(f"{plugin.rstrip('.')}." for plugin in plugins or ())):
+def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) -> str:
+    if target.startswith(tuple(f"{plugin.rstrip('.')}." for plugin in plugins)):
         return target
     known = registered(role)
     if target.startswith(PROJECT) and (path := known.get(stable_name(target))) is not None:
         return path
     raise HydromelError(
         f"{where}.{TARGET}={target}: not allowed in a saved run; allowed under {role}: {', '.join(known) or 'none'}"
-        f"{'' if plugins is None else _PLUGINS}"
+        f"{_PLUGINS}"
     )
 
 

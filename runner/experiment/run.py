@@ -73,7 +73,7 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> dict[str,
             components.plots.draw(run.path)
         run.set_status(run_schema.FINISHED)
         deliver(components.tracker, run, final=True)
-    _deliver_earlier(components.tracker, Path(config.runs_dir))
+    _deliver_earlier(components.tracker, config)
     log.info(components.tracker.describe())
     return result
 
@@ -182,9 +182,10 @@ def deliver(tracker: Tracker, run: RunFolder, final: bool = False) -> None:
         log.warning("warning: %s; records stay in %s, `hydromel-sync` delivers them", error, run.path)
 
 
-def _deliver_earlier(tracker: Tracker, root: Path) -> None:
+def _deliver_earlier(tracker: Tracker, config: RunConfig) -> None:
+    root = Path(config.runs_dir)
     try:
-        if root.is_dir() and (count := deliver_pending(root, tracker)):
+        if root.is_dir() and (count := deliver_pending(root, tracker, config.plugins)):
             log.info("delivered %d earlier run(s)", count)
     except HydromelError as error:
         log.warning("warning: %s", error)

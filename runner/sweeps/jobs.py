@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from runner.common.run_schema import RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
-from runner.sweeps.process import end_with_us
+from runner.sweeps.process import end_with_us, job_command
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ def folder_name(config: RunConfig) -> str:
 
 
 def _in_fresh_process(folder: Path) -> int:
-    process = subprocess.Popen([sys.executable, "-m", "runner.experiment.job", str(folder)])
+    process = subprocess.Popen(job_command(folder))
     try:
         return process.wait()
     except KeyboardInterrupt:

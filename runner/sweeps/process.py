@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 _PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
+
+
+def job_command(folder: Path) -> list[str]:
+    """Return the command that runs `folder`/resolved.yaml in a process of its own.
+
+    With -P Python does not look in the working directory first: a file `tasks.py` there replaces no package.
+    """
+    return [sys.executable, "-P", "-m", "runner.experiment.job", str(folder)]
 
 
 def end(process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -34,10 +35,15 @@ def sync_run(folder: Path, tracker: Tracker, again: bool = False) -> State:
     return "delivered"
 
 
-def deliver_pending(root: Path, tracker: Tracker) -> int:
+def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -> int:
     """Deliver the runs under `root` that have ended undelivered and belong to the same target; return how many.
 
     A run calls this at its end, for earlier ones that found the store away.
+
+    Args:
+        root: folder above the runs.
+        tracker: of the run that has ended.
+        plugins: modules of the user that runs may name trackers of.
 
     Raises:
         DeliveryError: the store is away (again).
@@ -45,7 +51,7 @@ def deliver_pending(root: Path, tracker: Tracker) -> int:
     count, trackers = 0, dict[str, Tracker]()
     for folder in run_folders(root):
         try:
-            same = tracker_of(folder, trackers).target(folder) == tracker.target(folder)
+            same = tracker_of(folder, trackers, plugins).target(folder) == tracker.target(folder)
             count += same and sync_run(folder, tracker) == "delivered"
         except DeliveryError:
             raise
@@ -67,11 +73,16 @@ def run_folders(root: Path) -> list[Path]:
     )
 
 
-def tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
-    """The tracker that the run's own config names, one object for equal configs (it keeps its connection).
+def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str] = ()) -> Tracker:
+    """Return the tracker that the run's own config names, one object for equal configs (it keeps its connection).
+
+    Args:
+        folder: of the run.
+        trackers: those that were built before, by their options; a new one is added.
+        plugins: modules that the user, not the run, allows.
 
     Raises:
-        HydromelError: the config names none of the registered ones: a saved run may not have code run.
+        HydromelError: the config names a class that is neither registered nor in a plugin.
     """
     read_run(folder)  # first, so that a folder which is none is called so
     path = folder / run_schema.RESOLVED
@@ -79,11 +90,11 @@ def tracker_of(folder: Path, made: dict[str, Tracker]) -> Tracker:
         saved = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["tracker"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise HydromelError(f"{path}: cannot read its 'tracker' ({' '.join(str(error).split())})") from error
-    node = locate_classes({"tracker": saved}, ["tracker"], path, plugins=None)["tracker"]
+    node = locate_classes({"tracker": saved}, ["tracker"], path, plugins)["tracker"]
     assert isinstance(node, dict)
     key = repr(sorted(node.items(), key=lambda item: item[0]))
-    if key not in made:
-        tracker: Tracker = build(node, "tracker", {})
+    if key not in trackers:
+        tracker: Tracker = build(node, "tracker", {}, plugins)
         tracker.check()
-        made[key] = tracker
-    return made[key]
+        trackers[key] = tracker
+    return trackers[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,19 +15,22 @@ import numpy as np
 import pytest
 import torch
 
+from runner.cli import sync
 from runner.common.run_schema import unbeaten_baselines
 from tests.helpers.contract import check_contract
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "docs" / "examples"
+HYDROMEL = str(Path(sys.executable).with_name("hydromel"))  # not python -m, which looks in the working directory first
 FILES = [path for path in sorted(EXAMPLES.rglob("*")) if path.suffix in (".py", ".yaml") and path.name != "__init__.py"]
 
 
 def hydromel(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run the command in `folder` and return its result."""
-    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES), "HYDROMEL_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "runner.cli.train", "--config-dir", str(EXAMPLES / "my_configs")]
+    """Run the command in `folder`, where the examples are copied to, and return its result."""
+    shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True)
+    environment = {**os.environ, "HYDROMEL_CACHE": str(folder / "cache")}
+    command = [HYDROMEL, "--config-dir", "my_configs"]
     options = ["plugins=[my_parts]", "hydra.run.dir=run", "threads=1", "run_plots=null", *arguments]
     done = subprocess.run([*command, *options], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -46,7 +50,9 @@ def test_the_page_names_what_there_is() -> None:
         assert (ROOT / path).is_file(), path
 
 
-def test_encoder_strategy_tracker_and_format_together(tmp_path: Path) -> None:
+def test_encoder_strategy_tracker_and_format_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(1)
     words = {"NOUN": ["dog", "cat"], "VERB": ["barks", "sleeps"], "DET": ["the", "a"]}
     lines = []
@@ -60,6 +66,17 @@ def test_encoder_strategy_tracker_and_format_together(tmp_path: Path) -> None:
     assert (result["encoder"], result["batching"]) == ("mean_context", "short_first")
     (line,) = (tmp_path / "results.tsv").read_text(encoding="utf-8").splitlines()
     assert line.split("\t")[2:] == ["test accuracy", str(result["metrics"]["test"]["accuracy"])]
+
+    (tmp_path / "results.tsv").unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        sync.main(["run", "--plugins", "my_parts"])
+    assert (exit_.value.code, capsys.readouterr().out) == (0, "run: delivered\n1 runs: 1 delivered\n")
+    assert (tmp_path / "results.tsv").read_text(encoding="utf-8") == f"{line}\n"
+    with pytest.raises(SystemExit) as exit_:
+        sync.main(["run"])
+    assert exit_.value.code == 1
+    assert "my_parts.tracker.TsvTracker: not allowed in a saved run; allowed under tracker" in capsys.readouterr().err
 
 
 def test_the_embedding_reports_and_counts(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def use(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     lines = [f"#!{sys.executable}", f"import sys; sys.path.insert(0, {root!r})", start]
     script.write_text("\n".join(lines) + "\n", encoding="utf-8")
     script.chmod(0o755)
-    monkeypatch.setattr("runner.sweeps.search.trial.sys.executable", str(script))
+    monkeypatch.setattr("sys.executable", str(script))
 
 
 def curve(rate: float, epochs: int = 4) -> list[float]:
@@ -47,7 +47,7 @@ def curve(rate: float, epochs: int = 4) -> list[float]:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
-    folder = Path(sys.argv[3])
+    folder = Path(sys.argv[-1])
     config = yaml.safe_load((folder / run_schema.RESOLVED).read_text(encoding="utf-8"))
     rate, sweep = config["optimizer"]["lr"], config["sweep"]
     tags = {"seed": "1", run_schema.TAG_TRIAL: str(sweep["trial"])}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_json
-from runner.sweeps.process import end, end_with_us
+from runner.sweeps.process import end, end_with_us, job_command
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import DeliveryError, Tracker
 
@@ -45,8 +44,9 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
         KeyboardInterrupt: this process or the run was interrupted; the run has ended.
     """
     with (folder / run_schema.CONSOLE).open("wb") as console:
-        command = [sys.executable, "-m", "runner.experiment.job", str(folder)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            job_command(folder), stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
+        )
         try:
             for number, value in enumerate(_evaluations(process, folder, metric), start=1):
                 if value is not None and unpromising(number, value) and number < epochs:
