@@ -19,7 +19,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 PRIVATE = re.compile(r"_[a-zA-Z]\w*")
 PRIVATE_PATH = re.compile(r"(hydra|omegaconf|mlflow|torch)(\.\w+)*\._[a-z]\w*(\.\w+)*")
 INTERNAL = ("mlflow.store", "mlflow.server", "mlflow.utils")  # without an underscore, but not documented either
-DOCUMENTED = {"_fields", "_replace"}  # of named tuples
+DOCUMENTED = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
 
 
 def own_names() -> set[str]:
