@@ -35,7 +35,7 @@ LAYERS = {
     "runner.config": "runner.common",
     "runner.ragged": "runner.common",
     "runner.text": "runner.common",
-    "runner.text.formats": "runner.common",
+    "runner.text.formats": "runner.common runner.text",  # `runner.text.arrow`
     "runner.interfaces": "runner.ragged runner.text",
     "runner.profiling": "runner.common runner.compat runner.config",
     "runner.tracking": "runner.common runner.compat runner.config runner.profiling",

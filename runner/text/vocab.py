@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,17 @@ import pyarrow.compute as pc
 from runner.common.types import NonNegativeInt, PositiveInt
 
 PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"
+
+
+class PlainVocab(TypedDict):
+    """The JSON form of a `Vocab`; `merges` is left out if words are not split."""
+
+    tokens: list[str]
+    counts: list[int]
+    unk: int | None
+    extra: int
+    alphabet: str
+    merges: NotRequired[list[str]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,7 @@ class Vocab:
 
     @cached_property
     def ids(self) -> dict[str, int]:
+        """The id of each string."""
         return {token: place for place, token in enumerate(self.tokens)}
 
     def encode(self, strings: pa.Array) -> npt.NDArray[np.int32]:
@@ -63,6 +75,7 @@ class Vocab:
         return ids.astype(np.int32)  # a copy: Arrow's memory is read-only
 
     def decode(self, ids: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
+        """Return the strings of ids."""
         return [self.tokens[place] for place in ids]
 
     @classmethod
@@ -92,14 +105,18 @@ class Vocab:
         new = distinct.filter(pc.invert(pc.is_in(distinct, value_set=self._values)))
         return replace(self, tokens=(*self.tokens, *sorted(new.to_pylist())), extra=self.extra + len(new))
 
-    def to_plain(self) -> dict[str, Any]:
+    def to_plain(self) -> PlainVocab:
         """Return a JSON-serialisable mapping, from which `from_plain` restores the vocabulary."""
-        lists = {"tokens": list(self.tokens), "counts": list(self.counts)}
-        merges = {} if self.merges is None else {"merges": list(self.merges)}
-        return lists | {"unk": self.unk, "extra": self.extra, "alphabet": self.alphabet} | merges
+        plain = PlainVocab(
+            tokens=[*self.tokens], counts=[*self.counts], unk=self.unk, extra=self.extra, alphabet=self.alphabet
+        )
+        if self.merges is not None:
+            plain["merges"] = [*self.merges]
+        return plain
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Vocab:
+    def from_plain(cls, plain: PlainVocab) -> Vocab:
+        """Return the vocabulary that `to_plain` was called on."""
         merges = tuple(plain["merges"]) if "merges" in plain else None
         counts = tuple(plain["counts"])
         return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"], counts, merges)

@@ -68,7 +68,16 @@ class TextFormat(Protocol):
         ...
 
     def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
-        """Return the passage's lines (L,) with the predictions added."""
+        """Return the passage's lines (L,) with the predictions added.
+
+        Args:
+            passage: the text.
+            parsed: the rows of the same text.
+            answers: their predictions.
+
+        Raises:
+            HydromelError: a line has no room for them, such as a JSON object that has the field already.
+        """
         ...
 
 
@@ -77,11 +86,6 @@ class HasTextFormat(Protocol):
     """A corpus whose file format (columns or JSON) is the default for text given to models trained on it."""
 
     def text_format(self) -> TextFormat: ...
-
-
-def split_text(text: str) -> list[str]:
-    """Split a text at runs of U+0020, as readers of data sets do; other white space stays inside tokens."""
-    return [token for token in text.split(" ") if token]
 
 
 def join_lists(values: pa.Array) -> pa.Array:

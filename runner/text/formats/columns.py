@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.text.arrow import is_empty, lengths_of, list_column, mask_of, split_on_spaces
 from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, replace_lines
 from runner.text.formats.reader import Passage
 
@@ -59,16 +60,16 @@ class Columns:
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         lines = pa.array(passage.lines, pa.string())
-        ends = _mask(pc.equal(pc.ascii_trim(lines, WHITE), ""))
+        ends = is_empty(pc.ascii_trim(lines, WHITE))
         if self.docstart is not None:
-            ends |= _mask(pc.starts_with(lines, self.docstart))
+            ends = ends | mask_of(pc.starts_with(lines, self.docstart))
         places = np.flatnonzero(~ends & ~self._without_token(lines))
         fields = self._fields(passage, lines, places)
         flat = {name: self._column(passage, fields, places, name) for name in columns}
         # A row ends at a blank line, so the number of blank lines before a token numbers its row.
         row = np.cumsum(ends)[places]
-        offsets = pa.array(np.append(np.flatnonzero(np.diff(row, prepend=-1)), len(places)), pa.int32())
-        lists = {name: pa.ListArray.from_arrays(offsets, values) for name, values in flat.items()}
+        offsets = np.append(np.flatnonzero(np.diff(row, prepend=-1)), len(places))
+        lists = {name: list_column(values, offsets) for name, values in flat.items()}
         return Parsed(pa.table(lists), places)
 
     def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
@@ -87,21 +88,18 @@ class Columns:
         """Return a mask (L,) of comments and of lines with columns but without a token of the sentence."""
         if self.comment_prefix is None:
             return self._other(lines)
-        return self._other(lines) | _mask(pc.starts_with(lines, self.comment_prefix))
+        return self._other(lines) | mask_of(pc.starts_with(lines, self.comment_prefix))
 
     def _other(self, lines: pa.Array) -> Mask:
         if self.other is None:
             return np.zeros(len(lines), dtype=bool)
-        return _mask(pc.match_substring_regex(lines, f"^{self.other}"))
+        return mask_of(pc.match_substring_regex(lines, f"^{self.other}"))
 
     def _fields(self, passage: Passage, lines: pa.Array, places: IntArray) -> pa.ListArray:
         """Return the fields of each token line: (N,) lists, all as long as that of the text's first line."""
         chosen = lines.take(pa.array(places))
-        if self.separator == "tab":
-            fields = pc.split_pattern(chosen, "\t")
-        else:
-            fields = pc.split_pattern_regex(pc.utf8_trim(chosen, " "), " +")
-        widths = fields.value_lengths().to_numpy(zero_copy_only=False)
+        fields = pc.split_pattern(chosen, "\t") if self.separator == "tab" else split_on_spaces(chosen)
+        widths = lengths_of(fields)
         if self.width is None and len(widths):
             self._check_tabs(passage, chosen, places, int(widths[0]))
             self.width = int(widths[0])
@@ -115,7 +113,7 @@ class Columns:
 
     def _check_tabs(self, passage: Passage, lines: pa.Array, places: IntArray, width: int) -> None:
         """Raise a HydromelError for tab-separated text with spaces but no tabs: each line would be one token."""
-        spaced = _mask(pc.match_substring(pc.ascii_trim(lines, WHITE), " "))
+        spaced = mask_of(pc.match_substring(pc.ascii_trim(lines, WHITE), " "))
         if self.separator == "tab" and width == 1 and 2 * np.count_nonzero(spaced) > len(spaced):
             raise HydromelError(
                 f"{passage.at(places[int(spaced.argmax())])}: the line has spaces but no tab; use --format lines for "
@@ -133,12 +131,7 @@ class Columns:
                 f"{place} (from 0); check --separator and --columns"
             )
         strings = pc.list_element(fields, place % self.width)
-        empty = np.flatnonzero(_mask(pc.equal(strings, "")))
+        empty = np.flatnonzero(is_empty(strings))
         if len(empty):
             raise HydromelError(f"{passage.at(places[empty[0]])}: column {place} ({name}) is empty")
         return strings
-
-
-def _mask(booleans: pa.Array) -> Mask:
-    mask: Mask = booleans.to_numpy(zero_copy_only=False)
-    return mask.copy()  # Arrow's memory is read-only

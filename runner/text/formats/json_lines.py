@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from runner.common.errors import HydromelError, did_you_mean
-from runner.text.formats.base import STRINGS, Parsed, PassagePredictions, split_text
+from runner.text.formats.base import STRINGS, Parsed, PassagePredictions
 from runner.text.formats.reader import Passage
 
 
@@ -58,7 +58,7 @@ class JsonLines:
             lines[place] = _with_fields(passage.at(place), lines[place], fields)
         return lines
 
-    def _tokens(self, at: str, fields: dict[str, Any]) -> list[str]:
+    def _tokens(self, at: str, fields: dict[str, object]) -> list[str]:
         if self.tokens_field is not None and self.tokens_field in fields:
             return _strings(at, fields, self.tokens_field, None)
         names = [name for name in (self.tokens_field, self.text_field) if name is not None]
@@ -70,10 +70,10 @@ class JsonLines:
         text = fields[self.text_field]
         if not isinstance(text, str):
             raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
-        return split_text(text)
+        return [token for token in text.split(" ") if token]  # only U+0020, as for data sets
 
 
-def _object(passage: Passage, place: int) -> dict[str, Any]:
+def _object(passage: Passage, place: int) -> dict[str, object]:
     try:
         value = json.loads(passage.lines[place])
     except (json.JSONDecodeError, RecursionError) as error:
@@ -84,7 +84,7 @@ def _object(passage: Passage, place: int) -> dict[str, Any]:
     return value
 
 
-def _strings(at: str, fields: dict[str, Any], name: str, length: int | None) -> list[str]:
+def _strings(at: str, fields: dict[str, object], name: str, length: int | None) -> list[str]:
     if name not in fields:
         raise HydromelError(f"{at}: no field {name}; the object's fields: {', '.join(fields) or 'none'}")
     value = fields[name]
@@ -107,7 +107,7 @@ def _array(passage: Passage, places: list[int], rows: list[list[str]]) -> pa.Arr
         raise
 
 
-def _with_fields(at: str, line: str, added: dict[str, Any]) -> str:
+def _with_fields(at: str, line: str, added: dict[str, object]) -> str:
     """Return the original object with more fields appended, without reformatting it."""
     body = line.rstrip()[:-1].rstrip()
     for name in added:
@@ -120,7 +120,7 @@ def _with_fields(at: str, line: str, added: dict[str, Any]) -> str:
     return f"{body}{comma}{json.dumps(added, ensure_ascii=False)[1:]}"
 
 
-def _rounded(probability: pa.Array) -> list[Any]:
+def _rounded(probability: pa.Array) -> list[float | list[float]]:
     return [
         [round(number, 4) for number in value] if isinstance(value, list) else round(value, 4)
         for value in probability.to_pylist()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError
+from runner.text.arrow import lengths_of, split_on_spaces
 from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, join_lists, replace_lines
 from runner.text.formats.reader import Passage
 
@@ -30,10 +31,9 @@ class Lines:
                 raise HydromelError(f"this run also needs the column '{column}'; use --format columns or jsonl")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        lines = pc.utf8_trim(pa.array(passage.lines, pa.string()), " ")
-        places = np.flatnonzero(pc.not_equal(lines, "").to_numpy(zero_copy_only=False))
-        tokens = pc.split_pattern_regex(lines.take(pa.array(places)), " +")  # only U+0020, as for data sets
-        return Parsed(pa.table({"tokens": tokens}), places)
+        tokens = split_on_spaces(pa.array(passage.lines, pa.string()))
+        places = np.flatnonzero(lengths_of(tokens))
+        return Parsed(pa.table({"tokens": tokens.take(pa.array(places))}), places)
 
     def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
         texts = join_lists(answers.strings)
