@@ -1,9 +1,9 @@
 """Word vectors composed from characters by convolutions or by a recurrent layer.
 
-The vector of a form does not depend on its context, so a batch composes each of its distinct forms only once. The
-distinct forms are found from ids on the host (`Ragged.on_host`), to avoid a synchronisation with the device. Each form
-is a row of characters. Dropout is applied to the tokens' vectors, not to the forms': two tokens of the same form get
-different masks.
+A form is a word as it is spelled. Its vector does not depend on its context, so a batch composes each of its distinct
+forms only once, as a row of characters. The distinct forms are computed from ids on the host (`Ragged.on_host`), to
+avoid a synchronisation with the device. Dropout is applied to the tokens' vectors, not to the forms': two tokens of the
+same form get different masks.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class CharConv(nn.Module):
         # Both activations are monotone, so pooling first gives the same result with fewer activations.
         largest = max_pool(convolve_parallel([*self.convolutions], characters, None))
         vectors = self.highway(self.activation(largest))
-        return self.dropout.apply_to(_of_tokens(vectors, form_of_token, ids))
+        return self.dropout.apply_to(_token_vectors(vectors, form_of_token, ids))
 
 
 class CharRnn(nn.Module):
@@ -202,11 +202,11 @@ class CharRnn(nn.Module):
         characters, form_of_token = self.spelled(ids)
         (ahead, _), (back, _) = self.forwards(characters, None), self.backwards(characters, None)
         return self.dropout.apply_to(
-            _of_tokens(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), form_of_token, ids)
+            _token_vectors(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), form_of_token, ids)
         )
 
 
-def _of_tokens(vectors: Tensor, form_of_token: Tensor, ids: Ragged) -> Ragged:
+def _token_vectors(vectors: Tensor, form_of_token: Tensor, ids: Ragged) -> Ragged:
     """Return the vector of each token as rows of (length, D), in the layout of `ids`.
 
     Args:

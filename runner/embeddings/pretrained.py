@@ -75,20 +75,20 @@ class PretrainedEmbedding(nn.Module):
             raise HydromelError(
                 f"features.{feature} has no words to look up in {self.path}; lower its min_count or raise its max_size"
             )
-        found = find_vectors(self.path, words, lowercase_if_missing)
+        vectors = find_vectors(self.path, words, lowercase_if_missing)
         self.lowercase_if_missing, self.unk = lowercase_if_missing, vocab.unk or 0
-        if not len(found.table):
+        if not len(vectors.table):
             raise HydromelError(
                 f"{self.path}: none of the {len(words):,} words of features.{feature} is in this file "
-                f"({found.format}); check its language and casing (embedding.lowercase_if_missing)"
+                f"({vectors.format}); check its language and casing (embedding.lowercase_if_missing)"
             )
-        self.file = {"fingerprint": fingerprint(self.path), "format": found.format, "words": found.words_in_file}
+        self.file = {"fingerprint": fingerprint(self.path), "format": vectors.format, "words": vectors.words_in_file}
         self._vector_file: VectorFile | None = None  # opened when `extend_vocabulary` first gets new words
-        self.n_words, self.n_composed = len(words), found.composed
-        place, self.n_own = _places(vocab, found)
+        self.n_words, self.n_composed = len(words), vectors.composed
+        place, self.n_own = _places(vocab, vectors)
         self.register_buffer("place", torch.from_numpy(place))
         self.place: Tensor
-        rows = torch.from_numpy(found.table)
+        rows = torch.from_numpy(vectors.table)
         self.own = nn.Parameter(_draw_rows(self.n_own, rows))
         if rate:
             self.rows: Tensor = nn.Parameter(rows)
@@ -161,14 +161,14 @@ class PretrainedEmbedding(nn.Module):
         return Description("vectors", entry, line)
 
 
-def _places(vocab: Vocab, found: FoundVectors) -> tuple[IntArray, int]:
+def _places(vocab: Vocab, vectors: FoundVectors) -> tuple[IntArray, int]:
     """Return the row (V, 1) of each id, counting own rows first and then the file's, and the number of own rows.
 
     Words outside the training set (`Vocab.extra`) that the file lacks use the row of `<unk>`.
     """
     special = [place for place, word in enumerate(vocab.tokens) if word in _SPECIAL]
     in_file = np.full(len(vocab), -1, dtype=np.int64)
-    in_file[np.setdiff1d(np.arange(len(vocab)), special)] = found.row_of_word
+    in_file[np.setdiff1d(np.arange(len(vocab)), special)] = vectors.row_of_word
     own = (in_file < 0) & (np.arange(len(vocab)) < vocab.known)
     n_own = int(own.sum())
     place = np.where(own, np.cumsum(own) - 1, n_own + in_file)

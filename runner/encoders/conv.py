@@ -16,7 +16,9 @@ from runner.layers.residual import ResidualNorm, Shortcut
 from runner.layers.staircase import pack_tokens
 from runner.ragged.ragged import Ragged
 
-ConvState = list[Tensor]  # for each layer its last inputs, (B, widest - 1, D); zeros where a row has had fewer
+# for each layer, the last inputs of each row, (B, widest - 1, D): all that a causal filter sees of an earlier window;
+# zeros where a row has had fewer
+ConvState = list[Tensor]
 _ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 
 
@@ -83,27 +85,26 @@ class Conv(nn.Module):
             raise ValueError("only causal convolutions carry a state; got a state with causal=False")
         if uses_products(x, self.sizes):  # products return packed tokens: pack once, not in each layer
             x = Ragged(pack_tokens(x), x.rows, "packed")
-        latest = None if state is None else self._latest(x)
+        last_indices = None if state is None else self._last_input_indices(x)
         ends: ConvState = []
         for place, convolutions in enumerate(self.layers):
             read: Ragged = self.locked[place].apply_to(x)  # type: ignore[operator]
-            before = None
-            if latest is not None:
-                before = state[place] if state else read.values.new_zeros(x.rows.n_rows, self.tail, self.sizes[place])
-                ends.append(_end(before, read, latest))
-            output = convolve_parallel([*convolutions], read, before).map(self.activation)  # type: ignore[misc]
+            past = None
+            if last_indices is not None:
+                past = state[place] if state else read.values.new_zeros(x.rows.n_rows, self.tail, self.sizes[place])
+                ends.append(_last_inputs(past, read, last_indices))
+            output = convolve_parallel([*convolutions], read, past).map(self.activation)  # type: ignore[misc]
             x = self.dropouts[place].apply_to(self.joints[place](x, output))  # type: ignore[operator]
-        return self.locked[-1].apply_to(x), None if latest is None else ends  # type: ignore[operator]
+        return self.locked[-1].apply_to(x), None if last_indices is None else ends  # type: ignore[operator]
 
-    def _latest(self, x: Ragged) -> Tensor:
+    def _last_input_indices(self, x: Ragged) -> Tensor:
         """Return the indices of the last tokens of each row, past tokens first, for any layer, (B * tail,)."""
         rows, n_past = x.rows, x.rows.n_rows * self.tail
         starts = rows.host_offsets[:-1] if x.layout == "packed" else np.arange(rows.n_rows) * rows.width
         return latest_indices(rows, self.tail, np.arange(rows.n_rows) * self.tail, self.tail, n_past + starts)
 
 
-def _end(before: Tensor, x: Ragged, latest: Tensor) -> Tensor:
+def _last_inputs(past: Tensor, x: Ragged, indices: Tensor) -> Tensor:
     """Return the last inputs of each row, (B, tail, D), from those of the past (B, tail, D) and rows of (length, D)."""
     own = x.values if x.layout == "packed" else x.values.flatten(0, 1)
-    past = before.flatten(0, 1).to(own.dtype)
-    return torch.cat([past, own]).index_select(0, latest).view(before.shape)
+    return torch.cat([past.flatten(0, 1).to(own.dtype), own]).index_select(0, indices).view(past.shape)

@@ -26,5 +26,5 @@ class Identity(nn.Module):
         self.output_size = input_size
 
     def forward(self, x: Ragged, state: State) -> tuple[Ragged, State]:
-        """Apply dropout to rows of (length, D). The state is returned unchanged, since nothing is carried."""
+        """Apply dropout to rows of (length, D). The state is returned as it is: no token depends on others."""
         return self.dropout.apply_to(x), state

@@ -13,7 +13,7 @@ from runner.layers.recurrent.recurrence import Cell, Recurrence
 from runner.layers.residual import ResidualNorm, Shortcut
 from runner.ragged.ragged import Ragged
 
-Layers = list[RecurrentState]  # the state of each layer, which a stream carries from window to window
+RnnState = list[RecurrentState]  # for each layer, the state at the end of each row
 
 
 class Rnn(nn.Module):
@@ -66,13 +66,13 @@ class Rnn(nn.Module):
         self.dropouts = nn.ModuleList(Dropout(dropout) for _ in sizes)
         self.locked = locked_layers(locked_dropout, layers + 1)
 
-    def forward(self, x: Ragged, state: Layers | tuple[()] | None) -> tuple[Ragged, Layers | None]:
+    def forward(self, x: Ragged, state: RnnState | tuple[()] | None) -> tuple[Ragged, RnnState | None]:
         """Map rows of (length, D) and their initial state to rows of (length, H or 2H) and their final state.
 
         The state is that of the forward direction. It is `START` at the start of texts that are read in windows, and
         None for independent rows, for which None is returned.
         """
-        ends: Layers = []
+        ends: RnnState = []
         for place, layer in enumerate(self.forwards):
             read: Ragged = self.locked[place].apply_to(x)  # type: ignore[operator]
             output, end = layer(read, state[place] if state else state)

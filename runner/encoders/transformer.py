@@ -20,8 +20,8 @@ from runner.layers.norm import Norm, normalisation
 from runner.layers.positions import sinusoids
 from runner.ragged.ragged import Ragged
 
-# the number of tokens that each row has had, (B,) on the host; for each layer keys and values of the last P, (B, P, 2
-# size)
+# the number of tokens that each row has had, (B,) on the host, and for each layer the keys and values of the last P of
+# them, (B, P, 2 * size)
 AttentionState = tuple[IntArray, list[Tensor]]
 
 
@@ -93,20 +93,20 @@ class Transformer(nn.Module):
         None is returned.
         """
         x = x.with_values(x.filled(0.0)).map(self.input)
-        seen, pasts = self._initial(x, state)
+        n_seen, pasts = self._initial(x, state)
         if self.positions in ("sinusoidal", "learned"):
-            # vectors are not scaled by sqrt(size), which suits embeddings of unit length: ours would drown the
-            # positions
-            x = x.with_values(x.values + self._encoded(x, seen))
+            # Vaswani et al. multiply token vectors by sqrt(size), which suits vectors of norm 1; those of
+            # `WordEmbedding` are so long already that the positions would drown.
+            x = x.with_values(x.values + self._position_vectors(x, n_seen))
         x = self.dropout.apply_to(x)
-        window = AttentionWindow(x.rows, self.causal, self.memory, seen, 0 if pasts[0] is None else pasts[0].shape[1])
+        window = AttentionWindow(x.rows, self.causal, self.memory, n_seen, 0 if pasts[0] is None else pasts[0].shape[1])
         ends: list[Tensor] = []
         for layer, past in zip(self.layers, pasts, strict=True):
             x, end = layer(x, window, past)
             if end is not None:
                 ends.append(end)
         output = x.with_values(self.norm(x.filled(0.0), x.rows, x.layout))
-        return output, None if seen is None else (seen + x.rows.host_lengths, ends)
+        return output, None if n_seen is None else (n_seen + x.rows.host_lengths, ends)
 
     def _initial(
         self, x: Ragged, state: AttentionState | tuple[()] | None
@@ -119,16 +119,16 @@ class Transformer(nn.Module):
             return np.zeros(x.rows.n_rows, dtype=np.int64), [empty] * len(self.layers)
         return state
 
-    def _encoded(self, x: Ragged, seen: IntArray | None) -> Tensor:
+    def _position_vectors(self, x: Ragged, n_seen: IntArray | None) -> Tensor:
         """Return the vectors of positions, counted from the first token of each row's text."""
         padded = x.layout == "padded"
         places = torch.arange(x.rows.width, device=x.values.device) if padded else x.rows.position
-        if seen is not None:
-            before = x.rows.send(seen)
+        if n_seen is not None:
+            before = x.rows.send(n_seen)
             places = before[:, None] + places if padded else before.index_select(0, x.rows.row) + places
         if self.table is None:
             return sinusoids(places, self.size, x.values.dtype)
-        longest = int((x.rows.host_lengths + (0 if seen is None else seen)).max(initial=0))
+        longest = int((x.rows.host_lengths + (0 if n_seen is None else n_seen)).max(initial=0))
         if longest > self.max_positions:
             raise HydromelError(
                 f"encoder.max_positions={self.max_positions}, but a row has {longest} tokens; "
@@ -139,7 +139,7 @@ class Transformer(nn.Module):
 
 
 class _Layer(nn.Module):
-    """Attention and a feedforward network, each after a normalisation and with a residual connection."""
+    """Attention and a feed-forward network, each after a normalisation and with a residual connection."""
 
     def __init__(
         self, size: int, heads: int, feedforward: int, score: Score, rotary: bool, norm: Norm, dropout: float

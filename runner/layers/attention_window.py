@@ -48,19 +48,19 @@ class AttentionWindow:
         rows: the rows of the queries.
         causal: a query sees no later keys than its own.
         memory: a query sees at most this many keys before its own; None: all of them.
-        seen: (B,) number of earlier tokens of each row, the last of which are in the past; None: there is no past.
+        n_seen: (B,) number of earlier tokens of each row, the last of which are in the past; None: there is no past.
         places: P.
 
     Raises:
         ValueError: a memory or a past without `causal`.
     """
 
-    def __init__(self, rows: Rows, causal: bool, memory: int | None, seen: IntArray | None, places: int) -> None:
-        if not causal and (memory is not None or seen is not None):
+    def __init__(self, rows: Rows, causal: bool, memory: int | None, n_seen: IntArray | None, places: int) -> None:
+        if not causal and (memory is not None or n_seen is not None):
             raise ValueError("only causal attention has a memory or a state; use causal=True or leave both out")
         self.rows, self.causal, self.memory, self.places = rows, causal, memory, places
         self.keys = places + rows.width
-        self.past_lengths = np.zeros(rows.n_rows, dtype=np.int64) if seen is None else np.minimum(seen, places)
+        self.past_lengths = np.zeros(rows.n_rows, dtype=np.int64) if n_seen is None else np.minimum(n_seen, places)
 
     @cached_property
     def is_triangle(self) -> bool:
@@ -108,8 +108,8 @@ class AttentionWindow:
         ends = block_ends(lengths[order])
         if len(ends) == 1:
             return []
-        chosen = [select_rows(self.rows, part) for part in np.split(order, ends[:-1])]
-        return [(AttentionWindow(rows, self.causal, self.memory, None, 0), tokens) for rows, tokens in chosen]
+        blocks = [select_rows(self.rows, part) for part in np.split(order, ends[:-1])]
+        return [(AttentionWindow(rows, self.causal, self.memory, None, 0), tokens) for rows, tokens in blocks]
 
     @cached_property
     def block_inverse(self) -> Tensor:

@@ -92,9 +92,9 @@ class _Extreme(torch.autograd.Function):
     def backward(ctx: _ExtremeContext, *grads: Tensor) -> tuple[Tensor, None, None]:
         values, pooled = ctx.saved_tensors
         row = ctx.rows.row
-        chosen = (values == pooled.index_select(0, row)).to(values.dtype)
-        share = grads[0] / _reduce_rows(chosen, ctx.rows, "sum", 0.0).clamp(min=1.0)
-        return chosen.mul_(share.index_select(0, row)), None, None
+        is_extreme = (values == pooled.index_select(0, row)).to(values.dtype)
+        share = grads[0] / _reduce_rows(is_extreme, ctx.rows, "sum", 0.0).clamp(min=1.0)
+        return is_extreme.mul_(share.index_select(0, row)), None, None
 
 
 def first_pool(x: Ragged) -> Tensor:

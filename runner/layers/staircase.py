@@ -1,8 +1,9 @@
 """Rows of different lengths as a few rectangles: rows are sorted from long to short, and time is cut into blocks.
 
-A kernel for rectangles, such as torch's fused LSTM, runs over one block after another and passes its state on. Each
-block holds only the rows that have not ended before it. Few blocks leave much padding, many blocks cost many kernel
-calls: `find_cuts` finds the best compromise. For lengths 5, 5, 3, 1 and two blocks (x token, . padding):
+A kernel that runs only on rectangles, such as torch's fused LSTM on a CPU, runs over one block after another and hands
+its state from block to block. Each block holds only the rows that have not ended before it. Few blocks leave much
+padding, many blocks cost many kernel calls: `find_cuts` finds the cheapest cuts. For lengths 5, 5, 3, 1 and two blocks
+(x token, . padding):
 
     x x x | x x
     x x x | x x

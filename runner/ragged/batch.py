@@ -46,15 +46,15 @@ class Batch:
         """The number of padding places in memory: 0 if packed."""
         return next(iter(self.features.values())).padded_tokens
 
-    def select(self, chosen: IntArray, width: int | None = None, carries_state: bool = False) -> Batch:
+    def select(self, indices: IntArray, width: int | None = None, carries_state: bool = False) -> Batch:
         """Return the chosen rows, packed, by index arithmetic; `width` is used by a later `pad`."""
-        rows, tokens = select_rows(self.rows, chosen, width)
+        rows, tokens = select_rows(self.rows, indices, width)
         features = {name: feature.select_by(rows, tokens) for name, feature in self.features.items()}
         if isinstance(self.target, Ragged):
             target: Tensor | Ragged = self.target.select_by(rows, tokens)
         else:
-            target = self.target.index_select(0, rows.send(np.ascontiguousarray(chosen)))
-        return Batch(features, target, self.index[chosen], carries_state)
+            target = self.target.index_select(0, rows.send(np.ascontiguousarray(indices)))
+        return Batch(features, target, self.index[indices], carries_state)
 
     def pad(self) -> Batch:
         """Return the batch with padded features; padding has id 0 (`<pad>`)."""

@@ -118,9 +118,9 @@ class Ragged:
         mask = self.rows.mask.view(*self.rows.mask.shape, *[1] * (self.values.dim() - 2))
         return self.values.masked_fill(~mask, fill)
 
-    def select(self, chosen: IntArray, width: int | None = None) -> Ragged:
+    def select(self, indices: IntArray, width: int | None = None) -> Ragged:
         """Return the chosen rows in that order, packed, by index arithmetic without a loop over rows or tokens."""
-        return self.pack().select_by(*select_rows(self.rows, chosen, width))
+        return self.pack().select_by(*select_rows(self.rows, indices, width))
 
     def select_by(self, rows: Rows, tokens: Tensor) -> Ragged:
         """Select by the result of `select_rows`, computed once for all features with the same rows."""

@@ -219,11 +219,11 @@ def copy_to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tens
     return tensor.to(device, non_blocking=True)
 
 
-def select_rows(rows: Rows, chosen: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
+def select_rows(rows: Rows, indices: IntArray, width: int | None = None) -> tuple[Rows, Tensor]:
     """Return the `Rows` of the chosen rows, with their seeds, and the packed index of each of their tokens."""
-    selected, tokens = select_spans(rows.host_offsets[chosen], rows.host_lengths[chosen], rows.device, width)
+    selected, tokens = select_spans(rows.host_offsets[indices], rows.host_lengths[indices], rows.device, width)
     if rows.seeds is not None:
-        selected.seeds = rows.seeds.index_select(0, rows.send(np.ascontiguousarray(chosen)))
+        selected.seeds = rows.seeds.index_select(0, rows.send(np.ascontiguousarray(indices)))
     return selected, tokens
 
 

@@ -35,19 +35,19 @@ class BinaryReader:
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path, self.data, self.at = path, data, 0
 
-    def integers(self, form: str, what: str) -> tuple[int, ...]:
-        """Read integers or booleans in the `struct` format `form`; `what` names them in an error message."""
-        start = self._advance(struct.calcsize(f"<{form}"), what)
-        return struct.unpack_from(f"<{form}", self.data, start)
+    def integers(self, layout: str, what: str) -> tuple[int, ...]:
+        """Read integers or booleans in the `struct` format `layout`; `what` names them in an error message."""
+        start = self._advance(struct.calcsize(f"<{layout}"), what)
+        return struct.unpack_from(f"<{layout}", self.data, start)
 
     def array(self, dtype: np.dtype[Scalar], count: int, what: str) -> npt.NDArray[Scalar]:
         """Read an array (count,), as a view of the file."""
         start = self._advance(dtype.itemsize * count, what)
         return np.frombuffer(self.data, dtype, count, start)
 
-    def damage_error(self, how: str) -> HydromelError:
-        """Return the error that the file is damaged in the way `how`."""
-        return HydromelError(f"{self.path}: truncated or damaged: {how}; get the file again")
+    def damage_error(self, problem: str) -> HydromelError:
+        """Return the error to raise if the file is damaged."""
+        return HydromelError(f"{self.path}: truncated or damaged: {problem}; get the file again")
 
     def _advance(self, n_bytes: int, what: str) -> int:
         start, self.at = self.at, self.at + n_bytes

@@ -54,7 +54,7 @@ class FastTextModel:
     """The parts of a fastText model that are needed for word vectors.
 
     Args:
-        file: a cursor at the start of the file.
+        file: a reader at the start of the file.
         wanted: the words whose row numbers are kept.
     """
 
@@ -63,10 +63,10 @@ class FastTextModel:
         _, version = file.integers("ii", "the header")
         if version not in (11, 12):
             raise HydromelError(f"{file.path}: fastText model of version {version}; use one of version 11 or 12")
-        options = file.integers("12i8x", "the header")  # the last option, a float, is skipped
-        self.size, self._buckets = options[0], options[8]
-        self._shortest, self._longest = options[9], options[10]
-        if version == 11 and options[7] == _SUPERVISED:
+        # dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate; t, a float, is unused
+        options = file.integers("12i8x", "the header")
+        self.size, *_, kind, self._buckets, self._shortest, self._longest, _ = options
+        if version == 11 and kind == _SUPERVISED:
             self._longest = 0  # these models had no n-grams, whatever their options say
         n_entries, self.n_words, _, _, n_pruned = file.integers("3i2q", "the header")
         if not 0 <= self.n_words <= n_entries or self._buckets < (self._longest > 0):

@@ -97,11 +97,11 @@ class Columns:
 
     def _fields(self, passage: Passage, lines: pa.Array, places: IntArray) -> pa.ListArray:
         """Return the fields of each token line: (N,) lists, all as long as that of the text's first line."""
-        chosen = lines.take(pa.array(places))
-        fields = pc.split_pattern(chosen, "\t") if self.separator == "tab" else split_on_spaces(chosen)
+        token_lines = lines.take(pa.array(places))
+        fields = pc.split_pattern(token_lines, "\t") if self.separator == "tab" else split_on_spaces(token_lines)
         widths = lengths_of(fields)
         if self.width is None and len(widths):
-            self._check_tabs(passage, chosen, places, int(widths[0]))
+            self._check_tabs(passage, token_lines, places, int(widths[0]))
             self.width = int(widths[0])
         odd = np.flatnonzero(widths != self.width)
         if len(odd):

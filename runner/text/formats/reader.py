@@ -50,21 +50,21 @@ def passages(lines: Iterator[str], name: str, characters: int, may_end: Callable
     Raises:
         HydromelError: no passage can end for more than `MOST_CHARACTERS`.
     """
-    kept: list[str] = []
+    block: list[str] = []
     first, n_characters = 1, 0
     for line in lines:
-        kept.append(line)
+        block.append(line)
         n_characters += len(line) + 1
         if n_characters >= characters and may_end(line):
-            yield Passage(name, first, kept)
-            first, n_characters, kept = first + len(kept), 0, []
+            yield Passage(name, first, block)
+            first, n_characters, block = first + len(block), 0, []
         elif n_characters > MOST_CHARACTERS + characters:
             raise HydromelError(
                 f"{name}:{first}: no blank line in the {n_characters:,} characters from here; check --format, "
                 "or separate rows by blank lines"
             )
-    if kept:
-        yield Passage(name, first, kept)
+    if block:
+        yield Passage(name, first, block)
 
 
 def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
