@@ -63,7 +63,7 @@ class FastTextModel:
         _, version = file.integers("ii", "the header")
         if version not in (11, 12):
             raise HydromelError(f"{file.path}: fastText model of version {version}; use one of version 11 or 12")
-        # dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate; the float t is unused
+        # dim, ws, epoch, minCount, neg, wordNgrams, loss, model, bucket, minn, maxn, lrUpdateRate; unused: t
         options = file.integers("12i8x", "the header")
         self.size, *_, kind, self._buckets, self._shortest, self._longest, _ = options
         if version == 11 and kind == _SUPERVISED:
