@@ -85,7 +85,7 @@ def ours(config: dict[str, Any]) -> tuple[Ours, Update, Bits]:
 
     def bits() -> float:
         metric = made.task.metric(made.data.vocabs)
-        valid = made.batching.evaluation(made.data.splits["valid"], 1)
+        valid = made.batching.evaluation_batches(made.data.splits["valid"], 1)
         return float(evaluate(made.model, metric, valid, False)["bits_per_character"])
 
     return made, made.step, bits

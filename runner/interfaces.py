@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor, nn
 
+from runner.common.arrays import IntArray
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.ragged.shapes import Shapes
 from runner.text.vocab import Vocab
 
 # The state that an encoder carries from one window of a text to the next: nested lists and tuples of tensors, and of
 # arrays for values that the host needs, each with one entry per row in its first dimension. None: rows are independent.
 State = Tensor | npt.NDArray[np.int64] | Sequence["State"] | None
+Layout = Literal["packed", "timestep", "padded", "unmasked"]  # timestep: packed; unmasked: padded, without a mask
+PADDED = ("padded", "unmasked")  # layouts with padding
 START: State = ()  # the state at the start of a text that is read in windows
 
 
@@ -238,6 +242,7 @@ class Task(Protocol):
     name: str
     quality: str  # the metric that compares runs and selects the best checkpoint
     causal: bool  # whether a token's vector may depend on earlier tokens only
+    carries_state: bool  # whether a split is one text, over which the encoder's state is carried (batching=stream)
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the vocabulary of possible answers, taken from the training set only."""
@@ -286,3 +291,140 @@ class Schedule(Protocol):
     def state(self) -> dict[str, Any]: ...
 
     def restore(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable  # so that a config that names another class is refused
+class BatchingStrategy(Protocol):
+    """The rows of each update, and how they go through the model in training and in evaluation.
+
+    An update is an array of row numbers, (R,). Rows are those that `arrange` returns, and `lengths` (B,) are theirs, in
+    tokens. `runner.batching.strategy.Batching` is for independent rows, `runner.batching.stream.Stream` for one text.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in messages, records and reports."""
+        ...
+
+    @property
+    def batch_size(self) -> int | None:
+        """The maximum number of rows of an update; None if something else limits updates."""
+        ...
+
+    @property
+    def micro_batch(self) -> int | None:
+        """The maximum number of rows that go through the model at once; None: the whole update."""
+        ...
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of batches in memory."""
+        ...
+
+    @property
+    def carries_state(self) -> bool:
+        """True if rows are windows of one text and the encoder's state is carried from update to update.
+
+        Such updates are made in order and cannot be cut into micro-batches.
+        """
+        ...
+
+    def arrange(self, split: Batch) -> Batch:
+        """Return the rows of training, packed: usually those of the split."""
+        ...
+
+    def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
+        """Return the updates of an epoch; a pure function, so that a run can be resumed amid an epoch."""
+        ...
+
+    def rate_factor(self, update: IntArray) -> float:
+        """Return the factor of the learning rate at an update: usually 1."""
+        ...
+
+    def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
+        """Yield the batches of an update, laid out for the model; `train` is what `arrange` returned."""
+        ...
+
+    def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
+        """Yield all rows of a split (not arranged) in batches of `batch_size` rows, laid out for the model."""
+        ...
+
+    def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
+        """Return the longest row of each of U >= 1 updates as the model reads it, in tokens, (U,)."""
+        ...
+
+    def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
+        """Return the number of padded tokens of some updates by cause (`runner.common.run_schema.PADDING_CAUSES`)."""
+        ...
+
+    def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
+        """Return the shapes of the micro-batches of some updates, in their order, without building them.
+
+        With `blocks`, the model runs packed rows in blocks, which all stay in memory for the gradients.
+        """
+        ...
+
+    def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
+        """Return the shapes of the evaluation batches of some splits, the largest at least, without building them.
+
+        With `blocks`, the model runs packed rows in blocks, of which one is in memory at a time.
+        """
+        ...
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """Return the same strategy with another batch size."""
+        ...
+
+    def with_micro_batch(self, micro_batch: int | None) -> Self:
+        """Return the same strategy with other micro-batches; never called with a number if `carries_state`."""
+        ...
+
+
+@runtime_checkable
+class StreamStrategy(BatchingStrategy, Protocol):
+    """A strategy that reads one text as parallel streams, in windows; `carries_state` is true.
+
+    The audit, and the options --streams and --window of hydromel-evaluate, need it.
+    """
+
+    @property
+    def window(self) -> int:
+        """The number of tokens of each stream in an update."""
+        ...
+
+    def with_streams(self, streams: int | None, window: int | None) -> Self:
+        """Return the same strategy with other streams (in training and evaluation) and windows; None: as they are."""
+        ...
+
+
+@runtime_checkable
+class StrategyChooser(Protocol):
+    """Several strategies of independent rows, of which `runner.advisor` chooses the fastest before training."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages, records and reports, whichever strategy is chosen."""
+        ...
+
+    @property
+    def carries_state(self) -> bool:
+        """False: all strategies are of independent rows."""
+        ...
+
+    @property
+    def probe_seconds(self) -> float:
+        """The time for trying all strategies, in seconds."""
+        ...
+
+    @property
+    def max_memory_bytes(self) -> int | None:
+        """The highest peak memory that the chosen strategy may have; None: no limit."""
+        ...
+
+    def arrange(self, split: Batch) -> Batch:
+        """Return the rows of training, the same for every strategy."""
+        ...
+
+    def strategies(self) -> list[tuple[str, BatchingStrategy]]:
+        """Return the strategies to choose from, by name; a name may occur with several batch sizes."""
+        ...

@@ -39,7 +39,9 @@ class Model(nn.Module):
 def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
     """Return the model of these parts and this task, on the CPU in float32."""
     embedding = parts.embedding(vocabs=vocabs)
-    encoder = parts.encoder(input_size=embedding.output_size, causal=parts.task.causal)
+    encoder = parts.encoder(
+        input_size=embedding.output_size, causal=parts.task.causal, carries_state=parts.task.carries_state
+    )
     assert isinstance(embedding, nn.Module)
     assert isinstance(encoder, nn.Module)
     head = parts.task.head(encoder, vocabs, embedding)

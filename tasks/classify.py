@@ -49,6 +49,7 @@ class Classify:
     """
 
     causal: bool = False
+    carries_state: bool = False
 
     def __init__(
         self,

@@ -74,6 +74,7 @@ class Lm:
         self.name = name
         self.quality: str = quality
         self.unit = unit
+        self.carries_state = unit == "stream"
         self.feature = feature
         self.tie_weights, self.init_range = tie_weights, init_range
         self.cutoffs, self.chunk_scores, self.precision = cutoffs, chunk_scores, precision

@@ -62,6 +62,7 @@ class Tag:
     """
 
     causal: bool = False
+    carries_state: bool = False
 
     def __init__(
         self,

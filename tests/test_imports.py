@@ -36,10 +36,10 @@ LAYERS = {
     "runner.ragged": "runner.common",
     "runner.text": "runner.common",
     "runner.text.formats": "runner.common runner.text",  # `runner.text.arrow`
-    "runner.interfaces": "runner.ragged runner.text",
+    "runner.interfaces": "runner.common runner.ragged runner.text",
     "runner.profiling": "runner.common runner.compat runner.config",
     "runner.tracking": "runner.common runner.compat runner.config runner.profiling",
-    "runner.batching": "runner.common runner.ragged",
+    "runner.batching": "runner.common runner.ragged runner.interfaces",
     "runner.components": f"{CORE} runner.config runner.tracking runner.batching",
     "runner.data": f"{CORE} runner.config runner.batching runner.components",
     "runner.layers": TENSORS,
@@ -108,13 +108,14 @@ NARROWER = {
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
     "runner.ragged.blocks": "runner.common.arrays",
+    "runner.ragged.shapes": "runner.common.arrays runner.ragged.blocks",
     "runner.text.vocab": "runner.common.types",
     "runner.text.characters": "runner.text.vocab",
     "runner.tracking.mlflow_store": "runner.common.errors runner.compat.mlflow",
 }
-_PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "shuffle_quality", "shapes")
+_PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "shuffle_quality")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}
-BELOW_PLANS = {*BASICS.split(), "runner.common.run_schema", "runner.ragged.blocks"}
+BELOW_PLANS = {*BASICS.split(), "runner.common.run_schema", "runner.ragged.blocks", "runner.ragged.shapes"}
 
 
 def name_of(path: Path) -> str:

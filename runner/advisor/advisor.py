@@ -11,9 +11,9 @@ import torch
 
 from runner.advisor.memory_estimate import Memory, MemoryEstimate
 from runner.advisor.speed_probe import Candidate, Probe
-from runner.batching.auto import Auto
 from runner.common.errors import HydromelError
 from runner.config.schema import RunConfig
+from runner.interfaces import StrategyChooser
 from runner.profiling import accounting
 from runner.ragged.batch import Batch
 
@@ -46,7 +46,7 @@ class Predicted:
 def predicted(one: Candidate, name: str, seconds: float, epochs: int, peak_bytes: int) -> Predicted:
     """The prediction for a candidate whose updates, of so many epochs, take so many `seconds`."""
     lengths = one.train.rows.host_lengths
-    tokens, padded = epochs * int(lengths.sum()), sum(one.batching.padding_of_epoch(lengths, one.updates).values())
+    tokens, padded = epochs * int(lengths.sum()), sum(one.batching.padding(lengths, one.updates).values())
     return Predicted(
         name=name,
         batch_size=one.batching.batch_size,
@@ -73,7 +73,12 @@ def peak_bytes(memory: Memory, device: torch.device, resident_bytes: int, copied
 
 
 def advise(
-    auto: Auto, train: Batch, others: list[Batch], seed: int, estimate: MemoryEstimate, probe: Callable[[], Probe]
+    auto: StrategyChooser,
+    train: Batch,
+    others: list[Batch],
+    seed: int,
+    estimate: MemoryEstimate,
+    probe: Callable[[], Probe],
 ) -> dict[str, Any]:
     """The `advice` of result.json: what is predicted of every candidate, and which one is chosen.
 

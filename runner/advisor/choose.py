@@ -12,12 +12,11 @@ import torch
 from runner.advisor.advisor import advise, sentence, with_chosen_strategy
 from runner.advisor.memory_estimate import MemoryEstimate
 from runner.advisor.speed_probe import Probe
-from runner.batching.auto import Auto
 from runner.components.run_components import Components
 from runner.config.instantiate import Factory
 from runner.config.schema import RunConfig, TrainSettings
 from runner.data.numericalize import Data
-from runner.interfaces import Task
+from runner.interfaces import StrategyChooser, Task
 from runner.model import Model, device_of
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import checkpoint_path
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 def choose_strategy(
     config: RunConfig,
     components: Components,
-    auto: Auto,
+    auto: StrategyChooser,
     run: RunFolder,
     model: Model,
     data: Data,
@@ -48,7 +47,9 @@ def choose_strategy(
     return with_chosen_strategy(config, advice)
 
 
-def _advice(config: RunConfig, components: Components, auto: Auto, model: Model, data: Data) -> dict[str, Any]:
+def _advice(
+    config: RunConfig, components: Components, auto: StrategyChooser, model: Model, data: Data
+) -> dict[str, Any]:
     device, copied, task = device_of(model), copy.deepcopy(model).cpu(), components.parts.task
     train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
     training = TrainingCost(components.optimizer, config.train, config.bf16)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -16,21 +16,18 @@ import torch
 from torch import Tensor
 
 from runner.advisor.memory_model import MemoryModel, fitted, terms_of
-from runner.batching.micro_batch_shapes import evaluation_batches, micro_batches
-from runner.batching.shapes import Shapes, Updates, in_blocks
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import missing_kernel
 from runner.compat.torch import storage_key
 from runner.data.truncation import truncate
-from runner.interfaces import START, Head, Metric, Task
+from runner.interfaces import PADDED, START, BatchingStrategy, Head, Metric, Task
 from runner.layers.attention import has_attention
 from runner.layers.chunked_softmax import Chunked
 from runner.model import Model
 from runner.profiling.live_memory import LiveBytes
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.ragged.shapes import Shapes, Updates, with_blocks
 from runner.training.loop import backward, evaluate
 
 PROBE_CELLS = 512  # places of the largest probe: some milliseconds of most models
@@ -109,7 +106,7 @@ class MemoryEstimate:
         self._laws: dict[tuple[type, str, bool, bool], MemoryModel] = {}
 
     def where_it_runs(
-        self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates
+        self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates
     ) -> Memory | str:
         """As `of`; for a strategy that this machine cannot run, what torch says of the missing kernel."""
         try:
@@ -119,7 +116,7 @@ class MemoryEstimate:
                 return missing
             raise
 
-    def of(self, batching: Batching | Stream, train: Batch, others: list[Batch], updates: Updates) -> Memory:
+    def of(self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates) -> Memory:
         """The estimate for one strategy.
 
         Args:
@@ -127,14 +124,14 @@ class MemoryEstimate:
             others: the splits that are evaluated.
             updates: of all epochs that are planned.
         """
-        shapes = micro_batches(batching, updates, train, self._attends)
+        shapes = batching.shapes(train.rows.host_lengths, updates, self._attends)
         law = self._law(batching, train, shapes, training=True)
         activation_bytes, most = law.of(shapes)
         gradient_bytes = _bytes_of(self._gradients())
         update_bytes = activation_bytes + law.early_gradient_bytes
         if len(shapes.rows) > len(updates):  # several micro-batches an update
             update_bytes = gradient_bytes + max(update_bytes, law.added_bytes)
-        in_evaluation = evaluation_batches(batching, others, self.eval_batch_size, self._attends)
+        in_evaluation = batching.evaluation_shapes(others, self.eval_batch_size, self._attends)
         scoring_bytes, _ = self._law(batching, train, in_evaluation, training=False).of(in_evaluation)
         return Memory(
             parameter_bytes=_bytes_of((*self.model.parameters(), *self.model.buffers())),
@@ -178,12 +175,12 @@ class MemoryEstimate:
     def _gradients(self) -> list[Tensor]:
         return [one.grad for one in self.model.parameters() if one.grad is not None]
 
-    def _law(self, batching: Batching | Stream, train: Batch, shapes: Shapes, training: bool) -> MemoryModel:
+    def _law(self, batching: BatchingStrategy, train: Batch, shapes: Shapes, training: bool) -> MemoryModel:
         """Of this strategy's layout, by least squares over some small batches."""
         one_by_one = int(shapes.rows.max()) == 1
         key = (type(batching), batching.layout, one_by_one, training)
         if key not in self._laws:
-            whole = batching if isinstance(batching, Stream) else replace(batching, micro_batch=None)
+            whole = batching.with_micro_batch(None)
             some = probe_rows(train, one_by_one)
             probes = [next(iter(whole.micro_batches(one, np.arange(one.rows.n_rows)))) for one in some]
             measure = self.measure if training else self.measure_scoring
@@ -194,9 +191,9 @@ class MemoryEstimate:
                 added = self.measure_added(probes[-1]) if training else 0
             rows, widths = np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T
             probed = Shapes.of(rows, widths, tokens)
-            if self._attends and batching.layout in ("packed", "timestep"):
+            if self._attends and batching.layout not in PADDED:
                 in_order = np.concatenate([one.rows.host_lengths for one in some])
-                probed = in_blocks(probed, in_order, "all" if training else "largest")
+                probed = with_blocks(probed, in_order, "all" if training else "largest")
             terms = terms_of(probed)
             weights = fitted(terms, peaks, self._attends)
             of_chunk, least_weights = 0.0, weights

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from runner.batching.shapes import Shapes
 from runner.common.arrays import FloatArray, IntArray
+from runner.ragged.shapes import Shapes
 
 
 @dataclass(frozen=True)

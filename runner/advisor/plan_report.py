@@ -13,27 +13,24 @@ from runner.advisor.advisor import Predicted, peak_bytes, predicted
 from runner.advisor.choose import TrainingCost
 from runner.advisor.memory_estimate import Memory, MemoryEstimate
 from runner.advisor.speed_probe import Candidate, Probe
-from runner.batching.auto import Auto
 from runner.batching.plan import digest
-from runner.batching.shapes import Updates
-from runner.batching.shuffle_quality import Quality, Share, answer_shares, correlation, measure
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
+from runner.batching.shuffle_quality import Share, ShuffleQuality, answer_shares, correlation, measure
 from runner.common.arrays import FloatArray
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
-from runner.components.run_components import build_batching, optimizer_factory
+from runner.components.run_components import build_strategy, optimizer_factory
 from runner.config.schema import RunConfig, name_of
 from runner.data.load import arrange, describe_data, load_data
 from runner.data.numericalize import TARGET, Data
 from runner.data.truncation import Truncation
-from runner.interfaces import Task
+from runner.interfaces import BatchingStrategy, Task
 from runner.model import build_model
 from runner.profiling import accounting
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.ragged.shapes import Updates
 from runner.training.setup import DTYPES, choose_device
 
 
@@ -57,7 +54,7 @@ class Planned:
     batch_size: int | None
     layout: str
     digest: str
-    quality: Quality
+    quality: ShuffleQuality
     padding: dict[str, float]
     memory: Memory | None
     predicted: Predicted | None = None
@@ -145,7 +142,7 @@ def _plan_each(
     others = [split for name, split in data.splits.items() if name != "train"]
     for config in configs:
         try:
-            batching = _batching(config)
+            batching = build_strategy(config.batching, config.plugins)
             arranged = arrange(parts, batching, train, config.max_length)
         except HydromelError as error:
             unfit[str(config.choices["batching"])] = str(error)
@@ -176,7 +173,7 @@ def _with_speed(
 
 
 def plan_one(
-    batching: Batching | Stream,
+    batching: BatchingStrategy,
     train: Batch,
     others: list[Batch],
     answers: FloatArray | None,
@@ -193,7 +190,7 @@ def plan_one(
     """
     lengths = train.rows.host_lengths
     together = [update for epoch in updates for update in epoch]
-    padded = batching.padding_of_epoch(lengths, together)
+    padded = batching.padding(lengths, together)
     places = len(updates) * int(lengths.sum()) + sum(padded.values())
     estimate = memory.where_it_runs(batching, train, others, together)
     return Planned(
@@ -241,12 +238,3 @@ def _device(config: RunConfig, probed: bool) -> torch.device:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     return device
-
-
-def _batching(config: RunConfig) -> Batching | Stream:
-    batching: object = build_batching(config.batching, config.plugins)
-    if isinstance(batching, Auto):
-        raise HydromelError("batching=auto chooses among the others, which stand here by themselves; name those")
-    if not isinstance(batching, Batching | Stream):
-        raise HydromelError(f"batching={config.choices['batching']}: {type(batching).__name__} makes no plan itself")
-    return batching

@@ -16,8 +16,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linprog
 
-from runner.batching.shapes import Shapes
 from runner.common.arrays import FloatArray
+from runner.ragged.shapes import Shapes
 
 # by how much a term must better the fit, relative to the times: where laws fit alike, time goes with tokens and places
 _MUST_BETTER = np.array([1e-3, 0.0, 0.0, 2e-2, 1e-3])

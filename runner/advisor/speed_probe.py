@@ -16,16 +16,13 @@ import torch
 from torch import nn
 
 from runner.advisor.speed_model import fitted, terms_of
-from runner.batching.micro_batch_shapes import micro_batches
-from runner.batching.shapes import Shapes, Updates, concatenate
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import missing_kernel
-from runner.interfaces import START, Head, Task
+from runner.interfaces import START, BatchingStrategy, Head, Task
 from runner.layers.attention import has_attention
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
+from runner.ragged.shapes import Shapes, Updates, concatenate
 from runner.training.loop import backward
 
 SHARES = (1.0, 0.3, 1.0, 0.1)  # of the largest piece that there is time for, one after another
@@ -43,13 +40,13 @@ class Candidate:
         updates: of one epoch or more.
     """
 
-    batching: Batching | Stream
+    batching: BatchingStrategy
     train: Batch
     updates: Updates
 
     def shapes(self, blocks: bool) -> Shapes:
-        """`blocks`: as `runner.batching.micro_batch_shapes` has it."""
-        return micro_batches(self.batching, self.updates, self.train, blocks)
+        """Return the shapes of its micro-batches; `blocks` as in `BatchingStrategy.shapes`."""
+        return self.batching.shapes(self.train.rows.host_lengths, self.updates, blocks)
 
 
 @dataclass
@@ -65,7 +62,7 @@ class Kind:
         not_run: what this machine lacks to run them; empty where they run.
     """
 
-    batching: Batching | Stream
+    batching: BatchingStrategy
     train: Batch
     adds: bool
     pool: list[IntArray]
@@ -79,7 +76,7 @@ class Kind:
 
     def shape(self, rows: IntArray, blocks: bool) -> Shapes:
         """Of these rows as one micro-batch."""
-        return micro_batches(self.batching, [rows], self.train, blocks)
+        return self.batching.shapes(self.train.rows.host_lengths, [rows], blocks)
 
     def law(self) -> FloatArray:
         return fitted(terms_of(concatenate(self.shapes)), np.array(self.seconds))
@@ -168,7 +165,7 @@ class Probe:
         rows = kind.pool[self.rng.integers(len(kind.pool))]
         lengths = kind.lengths(rows)
         most = max(2, int(places // max(1, lengths.max())))
-        if len(rows) <= most or isinstance(kind.batching, Stream):
+        if len(rows) <= most or kind.batching.carries_state:
             return rows
         longest = int(lengths.argmax())
         return np.append(rows[longest], np.delete(rows, longest)[: most - 1])
@@ -211,5 +208,10 @@ class Probe:
 def _key(candidate: Candidate) -> Hashable:
     """Of the law that its micro-batches follow; rectangles without padding may run by other kernels."""
     batching, whole = candidate.batching, candidate.shapes(blocks=False)
-    at_once = None if isinstance(batching, Stream) else batching.micro_batch
-    return type(batching), id(candidate.train), batching.layout, at_once, bool((whole.cells == whole.tokens).all())
+    return (
+        type(batching),
+        id(candidate.train),
+        batching.layout,
+        batching.micro_batch,
+        bool((whole.cells == whole.tokens).all()),
+    )

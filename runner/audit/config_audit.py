@@ -21,15 +21,14 @@ from runner.audit.subjects.stream import StreamSubject
 from runner.audit.tracing.module_state import Mode, in_mode, unchanged, with_dropout
 from runner.audit.tracing.nonzero_init import randomise_zero_weights
 from runner.audit.tracing.observe import Setting, observe
-from runner.batching.auto import Auto
-from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
-from runner.components.run_components import build_batching
+from runner.components.run_components import build_strategy
 from runner.config.schema import Node, RunConfig, name_of
 from runner.data.load import arrange, load_data
 from runner.data.numericalize import Data
 from runner.data.truncation import Truncation
+from runner.interfaces import StreamStrategy
 from runner.model import Model, build_model, device_of, parameter_count
 from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
 from runner.training.checkpoint import load_checkpoint
@@ -221,15 +220,15 @@ def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, opt
     Raises:
         HydromelError: the strategy is `auto`, or does not fit the task.
     """
-    batching = build_batching(_small(config.batching), config.plugins)
-    if isinstance(batching, Auto):
-        raise HydromelError("batching=auto only chooses among the other strategies; audit those by name")
+    batching = build_strategy(_small(config.batching), config.plugins)
     train = data.splits["train"]
     arrange(parts, batching, train, config.max_length)  # raises if the strategy does not fit the task
-    if isinstance(batching, Stream):
+    if isinstance(batching, StreamStrategy):
         text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
         text = with_random_ids(text, data.vocabs, config.seed) if options.random else text
         return StreamSubject(batching.name, model, text.to(device_of(model)), batching, parts.task, data.vocabs)
+    if batching.carries_state:
+        raise HydromelError(f"batching={batching.name}: to audit it, give it the methods of StreamStrategy")
     examples = sample(train, options.rows, options.longest, config.seed)
     examples = with_random_ids(examples, data.vocabs, config.seed) if options.random else examples
     return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, parts.task, data.vocabs)

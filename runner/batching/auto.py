@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
-from runner.batching.strategy import Batching
 from runner.common.types import PositiveFloat, PositiveInt
+from runner.interfaces import BatchingStrategy
 from runner.ragged.batch import Batch
 
 
@@ -26,11 +27,12 @@ class Auto:
         ValueError: if `among` is empty or names an unknown candidate, or an entry is repeated.
     """
 
+    carries_state: ClassVar[bool] = False
     name: str
     batch_size: PositiveInt
     batch_sizes: list[PositiveInt] | None
     among: list[str]
-    candidates: dict[str, Batching]
+    candidates: dict[str, BatchingStrategy]
     probe_seconds: PositiveFloat
     max_memory_bytes: PositiveInt | None
 
@@ -45,15 +47,9 @@ class Auto:
         """Return the rows of training: those of the split, as for every candidate."""
         return split
 
-    def strategies(self) -> list[tuple[str, Batching]]:
+    def strategies(self) -> list[tuple[str, BatchingStrategy]]:
         """Return the candidates to try, by name, each with every batch size."""
         chosen = [(name, self.candidates[name]) for name in self.among]
         if self.batch_sizes is None:
             return chosen
-        return [(name, with_batch_size(batching, size)) for name, batching in chosen for size in self.batch_sizes]
-
-
-def with_batch_size(batching: Batching, batch_size: int) -> Batching:
-    """Return the same strategy with `batch_size` examples per update."""
-    plan = replace(batching.plan, batch_size=batch_size)  # type: ignore[type-var]  # plans are dataclasses
-    return replace(batching, batch_size=batch_size, plan=plan)
+        return [(name, strategy.with_batch_size(size)) for name, strategy in chosen for size in self.batch_sizes]

@@ -15,8 +15,8 @@ from itertools import pairwise
 import numpy as np
 
 from runner.batching.plan import fill_rate, group_starts, stable_order
-from runner.batching.shapes import Updates, shapes_of
 from runner.common.arrays import FloatArray, IntArray
+from runner.ragged.shapes import Updates, shapes_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Quality:
+class ShuffleQuality:
     """The statistics of a plan, as means over its epochs unless stated otherwise.
 
     Attributes:
@@ -77,7 +77,7 @@ class Quality:
 
 def measure(
     epochs: Sequence[Updates], lengths: IntArray, answers: FloatArray | None, batch_size: int | None
-) -> Quality:
+) -> ShuffleQuality:
     """Return the statistics of some epochs of a plan.
 
     Args:
@@ -93,7 +93,7 @@ def measure(
     inside = [None if answers is None else correlation(lengths, answers, member) for member in members]
     chance = _mean([chance_between_share(member) for member in members])
     pairs = [repeated_pairs(before, after) for before, after in pairwise(members)]
-    return Quality(
+    return ShuffleQuality(
         updates=n_updates / len(epochs),
         rows_per_update=len(lengths) * len(epochs) / n_updates,
         fill_rate=None if batch_size is None else _mean([fill_rate(updates, batch_size) for updates in epochs]),

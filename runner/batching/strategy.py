@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -13,12 +13,14 @@ from runner.batching.plan import Plan, by_length, cut, longest_of
 from runner.batching.token_budget import TokenBudget
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
+from runner.interfaces import PADDED, Layout
 from runner.ragged.batch import Batch
+from runner.ragged.shapes import Shapes, concatenate, shapes_of, with_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """Updates and batches of independent rows (`runner.batching.stream.Stream` has the same methods for one text).
+    """A `BatchingStrategy` of independent rows.
 
     Args:
         name: name of the strategy in reports.
@@ -33,11 +35,12 @@ class Batching:
         ValueError: if the plan has another batch size.
     """
 
+    carries_state: ClassVar[bool] = False
     name: str
     batch_size: PositiveInt | None
     plan: Plan
     micro_batch: PositiveInt | None
-    layout: Literal["packed", "timestep", "padded", "unmasked"]
+    layout: Layout
     width_multiple: PositiveInt
 
     def __post_init__(self) -> None:
@@ -49,15 +52,11 @@ class Batching:
     @property
     def pads(self) -> bool:
         """True if batches hold padding."""
-        return self.layout in ("padded", "unmasked")
+        return self.layout in PADDED
 
     def arrange(self, split: Batch) -> Batch:
         """Return the rows of training: for this strategy, those of the split."""
         return split
-
-    def dropped_tokens(self, split: Batch) -> int:
-        """Return the number of tokens that `arrange` leaves out: for this strategy, none."""
-        return 0
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
         """Return the row numbers of each update of an epoch, which depend on `seed` and `epoch` only."""
@@ -67,33 +66,22 @@ class Batching:
         """Return the longest row of each update in tokens, (U,), for a split of `lengths` (B,)."""
         return longest_of(lengths, updates)
 
-    def rate(self, update: IntArray) -> float:
-        """Return the factor of the learning rate at this update: for this strategy, 1."""
+    def rate_factor(self, update: IntArray) -> float:
+        """Return the factor of the learning rate at an update: for this strategy, 1."""
         return 1.0
 
-    def micro_batches(self, split: Batch, chosen: IntArray) -> Iterator[Batch]:
+    def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         """Yield the micro-batches of one update, laid out for the model."""
-        for rows in self._cut(chosen):
-            yield self._lay_out(split, rows)
+        for rows in self._cut(update):
+            yield self._lay_out(train, rows)
 
-    def evaluation(self, split: Batch, batch_size: int) -> Iterator[Batch]:
+    def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every row of the split once, from short to long, `batch_size` at a time, in this layout."""
         for rows in by_length(split.rows.host_lengths, batch_size):
             yield self._lay_out(split, rows)
 
-    def padding(self, lengths: IntArray, is_last: bool) -> dict[str, int]:
-        """Return the number of padded tokens of one micro-batch, by cause.
-
-        Args:
-            lengths: (B,) of its rows.
-            is_last: whether the micro-batch belongs to an update that `is_short`.
-        """
-        if not self.pads or not len(lengths):
-            return no_padding()
-        return padding_by_cause(lengths, np.array([len(lengths)]), np.array([is_last]), self.width_multiple)
-
-    def padding_of_epoch(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
-        """Return the number of padded tokens of whole updates, by cause, for a split of `lengths` (B,)."""
+    def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
+        """Return the number of padded tokens of some updates, by cause, for a split of `lengths` (B,)."""
         if not self.pads or not updates:
             return no_padding()
         pieces = [(len(rows), self.is_short(update)) for update in updates for rows in self._cut(update)]
@@ -105,6 +93,35 @@ class Batching:
         if self.batch_size is None or isinstance(self.plan, TokenBudget):
             return False
         return len(update) < self.batch_size
+
+    def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
+        """Return the shapes of the micro-batches of some updates; `blocks` if packed rows run in blocks."""
+        shapes = shapes_of(updates, lengths, self.micro_batch, self._multiple)
+        return with_blocks(shapes, lengths[np.concatenate(updates)], "all") if blocks and not self.pads else shapes
+
+    def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
+        """Return the shapes of all evaluation batches; `blocks` if packed rows run in blocks, one after another."""
+        shapes = []
+        for lengths in (split.rows.host_lengths for split in splits):
+            batches = by_length(lengths, batch_size)
+            whole = shapes_of(batches, lengths, None, self._multiple)
+            in_order = lengths[np.concatenate(batches)]
+            shapes.append(with_blocks(whole, in_order, "largest") if blocks and not self.pads else whole)
+        return concatenate(shapes)
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """Return the same strategy, and its plan, with `batch_size` examples per update."""
+        plan = replace(self.plan, batch_size=batch_size)  # type: ignore[type-var]  # plans are dataclasses
+        return replace(self, batch_size=batch_size, plan=plan)
+
+    def with_micro_batch(self, micro_batch: int | None) -> Self:
+        """Return the same strategy with `micro_batch` rows at once."""
+        return replace(self, micro_batch=micro_batch)
+
+    @property
+    def _multiple(self) -> int:
+        """The multiple that widths are rounded up to: 1 if the layout has no padding."""
+        return self.width_multiple if self.pads else 1
 
     def _cut(self, update: IntArray) -> list[IntArray]:
         """Cut an update into micro-batches."""

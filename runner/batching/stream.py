@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from torch import Tensor
 
-from runner.batching.padding import no_padding, padding_by_cause
+from runner.batching.padding import no_padding
 from runner.batching.plan import cut, longest_of
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
@@ -18,13 +18,14 @@ from runner.common.types import Fraction, NonNegativeFloat, PositiveInt
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
+from runner.ragged.shapes import Shapes, shapes_of
 
 _MIN_WINDOW = 5  # least tokens of a window of varying length, as in the code of Merity et al.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """Updates and batches of one text (`runner.batching.strategy.Batching` has the same methods for independent rows).
+    """A `BatchingStrategy` of one text.
 
     The split is a `Batch` of one row, the whole text of N tokens, with one target per token. Training reads
     `batch_size` streams of N // batch_size tokens in parallel: each update is one window of every stream, in the text's
@@ -43,6 +44,8 @@ class Stream:
         layout: `packed` or `padded`. Windows of an update have equal lengths, so training has no padding in either.
     """
 
+    carries_state: ClassVar[bool] = True
+    micro_batch: ClassVar[None] = None
     name: str
     batch_size: PositiveInt
     window: PositiveInt
@@ -70,10 +73,6 @@ class Stream:
         total = per_stream * self.batch_size
         return replace(self, window=1)._windows(split, np.array([total]), total)
 
-    def dropped_tokens(self, split: Batch) -> int:
-        """Return the number of tokens at the end of the text that `arrange` leaves out to make streams equally long."""
-        return split.real_tokens % self.batch_size
-
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
         """Return the rows of each update, in the text's order, for the `lengths` of the rows from `arrange`.
 
@@ -94,8 +93,8 @@ class Stream:
             return np.array([len(update) // self.batch_size for update in updates])
         return longest_of(lengths, updates)
 
-    def rate(self, update: IntArray) -> float:
-        """Return the factor of the learning rate at this update."""
+    def rate_factor(self, update: IntArray) -> float:
+        """Return the factor of the learning rate at an update: its window's share of `window`."""
         return len(update) / (self.batch_size * self.window) if self.varies else 1.0
 
     @property
@@ -103,16 +102,16 @@ class Stream:
         """True if windows have different lengths."""
         return self.half_rate > 0 or self.spread > 0
 
-    def micro_batches(self, split: Batch, chosen: IntArray) -> Iterator[Batch]:
+    def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         """Yield one update, uncut, since the state of every stream is carried; it continues the update before it."""
         if not self.varies:
-            yield self._lay_out(split, chosen)
+            yield self._lay_out(train, update)
             return
-        width = len(chosen) // self.batch_size
-        rows, tokens = select_spans(chosen[::width], np.full(self.batch_size, width), split.rows.device)
-        yield self._in_layout(self._gather(split, rows, tokens))
+        width = len(update) // self.batch_size
+        rows, tokens = select_spans(update[::width], np.full(self.batch_size, width), train.rows.device)
+        yield self._in_layout(self._gather(train, rows, tokens))
 
-    def evaluation(self, split: Batch, batch_size: int) -> Iterator[Batch]:
+    def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every token of a split (one row, not arranged) once, in `evaluation_streams`, window by window.
 
         Streams have N / evaluation_streams tokens, rounded up. Rows of windows after the end of the text are empty.
@@ -123,19 +122,43 @@ class Stream:
         for rows in cut(np.arange(arranged.rows.n_rows), self.evaluation_streams):
             yield self._lay_out(arranged, rows)
 
-    def padding(self, lengths: IntArray, is_last: bool) -> dict[str, int]:
-        """Return the number of padded tokens of one batch of windows of `lengths` (B,), by cause: none in training."""
-        if self.layout == "packed" or not len(lengths):
-            return no_padding()
-        return padding_by_cause(lengths, np.array([len(lengths)]), np.array([is_last]), width_multiple=1)
-
-    def padding_of_epoch(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
-        """Return the number of padded tokens of whole updates, by cause: none, since windows have equal lengths."""
+    def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
+        """Return the number of padded tokens of some updates, by cause: none, since windows have equal lengths."""
         return no_padding()
 
-    def is_short(self, update: IntArray) -> bool:
-        """Return whether an update has fewer rows than `batch_size`: never, since it has a window of every stream."""
-        return False
+    def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
+        """Return the shapes of some updates; windows of equal lengths never run in blocks."""
+        return shapes_of(updates, lengths)
+
+    def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
+        """Return the shape of the largest evaluation batch of each split; `batch_size` is not used."""
+        tokens = np.array([split.real_tokens for split in splits])
+        rows = np.full(len(splits), self.evaluation_streams)
+        widths = np.minimum(self.window, -(-tokens // self.evaluation_streams))
+        return Shapes.of(rows, np.maximum(1, widths), np.minimum(rows * widths, tokens))
+
+    def with_batch_size(self, batch_size: int) -> Self:
+        """Return the same strategy with `batch_size` streams in training."""
+        return replace(self, batch_size=batch_size)
+
+    def with_micro_batch(self, micro_batch: int | None) -> Self:
+        """Return the strategy itself: its updates are whole.
+
+        Raises:
+            ValueError: if `micro_batch` is a number.
+        """
+        if micro_batch is not None:
+            raise ValueError(f"micro_batch={micro_batch}: the state is carried, so updates cannot be cut; use None")
+        return self
+
+    def with_streams(self, streams: int | None, window: int | None) -> Self:
+        """Return the same strategy with other streams, in training and evaluation, and windows; None: as they are."""
+        return replace(
+            self,
+            batch_size=streams or self.batch_size,
+            evaluation_streams=streams or self.evaluation_streams,
+            window=window or self.window,
+        )
 
     def _windows(self, split: Batch, stream_lengths: IntArray, stride: int) -> Batch:
         """Gather the rows of `arrange`, column by column; stream s has `stream_lengths[s]` tokens from s * stride."""

@@ -23,7 +23,7 @@ class ModelParts:
         corpus: the data set; nothing of it is read yet.
         features: integer columns of each token, by name.
         embedding: waits for `vocabs`.
-        encoder: waits for `input_size` and `causal`.
+        encoder: waits for `input_size`, `causal` and `carries_state`.
     """
 
     task: Task

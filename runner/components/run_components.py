@@ -9,13 +9,11 @@ from typing import Protocol
 
 from torch.optim import Optimizer
 
-from runner.batching.auto import Auto
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
+from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.config.instantiate import Factory, build
 from runner.config.schema import Node, RunConfig
-from runner.interfaces import Schedule
+from runner.interfaces import BatchingStrategy, Schedule, StrategyChooser
 from runner.tracking.tracker import Tracker
 
 
@@ -41,7 +39,7 @@ class Components:
     """
 
     parts: ModelParts
-    batching: Batching | Stream | Auto
+    batching: BatchingStrategy | StrategyChooser
     optimizer: Factory[Optimizer]
     schedule: Factory[Schedule]
     tracker: Tracker
@@ -61,13 +59,34 @@ class Components:
         )
 
 
-def build_batching(node: Node, plugins: Sequence[str]) -> Batching | Stream | Auto:
+def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | StrategyChooser:
+    """Return the batching strategy of a node, or what chooses one.
+
+    Raises:
+        HydromelError: as `ModelParts.of`; also a class that lacks a method of `BatchingStrategy`.
+    """
+    batching: object = build(node, "batching", {}, plugins)
+    if not isinstance(batching, BatchingStrategy | StrategyChooser):
+        raise HydromelError(
+            f"batching: {type(batching).__name__} lacks a method of BatchingStrategy in runner/interfaces.py; "
+            "use _target_: runner.batching.strategy.Batching with a plan, or a class with all of its methods"
+        )
+    return batching
+
+
+def build_strategy(
+    node: Node,
+    plugins: Sequence[str],
+    unchosen: str = "batching=auto only chooses among the other strategies; name one of those, as batching=packed",
+) -> BatchingStrategy:
     """Return the batching strategy of a node, which commands also build by itself: one config, several strategies.
 
     Raises:
-        HydromelError: as `ModelParts.of`.
+        HydromelError: as `build_batching`; with the message `unchosen` if a strategy is yet to be chosen.
     """
-    batching: Batching | Stream | Auto = build(node, "batching", {}, plugins)
+    batching = build_batching(node, plugins)
+    if isinstance(batching, StrategyChooser):
+        raise HydromelError(unchosen)
     return batching
 
 

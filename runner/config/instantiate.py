@@ -27,7 +27,7 @@ Options = Mapping[str, object]
 T = TypeVar("T")
 GIVEN = {  # arguments that only a running program knows, by role
     "embedding": ("vocabs",),
-    "encoder": ("input_size", "causal"),
+    "encoder": ("input_size", "causal", "carries_state"),
     "optimizer": ("params",),
     "schedule": ("total_updates", "updates_per_epoch"),
 }

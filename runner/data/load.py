@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner.batching.auto import Auto
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.data.numericalize import Data, load
 from runner.data.truncation import Truncation
+from runner.interfaces import BatchingStrategy, StrategyChooser
 from runner.ragged.batch import Batch
 
 
@@ -34,25 +32,24 @@ def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) 
     return data
 
 
-def arrange(parts: ModelParts, batching: Batching | Stream | Auto, train: Batch, max_length: int | None) -> Batch:
-    """Arrange training rows as the strategy wants them.
+def arrange(
+    parts: ModelParts, batching: BatchingStrategy | StrategyChooser, train: Batch, max_length: int | None
+) -> Batch:
+    """Return the rows of training as the strategy wants them.
 
     Raises:
-        HydromelError: a stream and rows are mixed up, or what is carried over a stream would grow with it.
+        HydromelError: the task reads one text and the strategy independent rows, or the other way round; or one text is
+            to be cut to a length.
     """
-    unit = getattr(parts.task, "unit", None)
-    one_text = unit == "stream"
-    if one_text and parts.encoder.node.get("memory", 0) is None:
+    one_text = parts.task.carries_state
+    if one_text != batching.carries_state:
+        reads = "one text" if one_text else "independent rows"
         raise HydromelError(
-            "encoder.memory=null: over a stream the encoder would remember the whole text; give encoder.memory=N tokens"
-        )
-    if one_text != isinstance(batching, Stream):
-        task = f"task={parts.task.name}" if unit is None else f"task.unit={unit}"
-        raise HydromelError(
-            f"task.unit=stream and batching=stream go together; got {task} and batching={batching.name}"
+            f"task.unit=stream and batching=stream go together; got task={parts.task.name}, which reads {reads}, and "
+            f"batching={batching.name}"
         )
     if one_text and max_length is not None:
-        raise HydromelError("max_length cuts rows, and a stream has only one; use max_length=null")
+        raise HydromelError(f"max_length={max_length} cuts rows, and a stream has only one; use max_length=null")
     return batching.arrange(train)
 
 

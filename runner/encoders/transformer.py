@@ -42,6 +42,7 @@ class Transformer(nn.Module):
         max_positions: for learned positions, tokens of the longest row, including its earlier windows.
         memory: earlier tokens that a token sees in a layer, in long rows and across windows alike; null: all of them.
         dropout: probability, on the input, the attention weights and both branches.
+        carries_state: rows are windows of one text, and the state is carried from window to window.
 
     Raises:
         ValueError: if sizes are not divisible or options are incompatible.
@@ -64,6 +65,7 @@ class Transformer(nn.Module):
         max_positions: PositiveInt,
         memory: PositiveInt | None,
         dropout: Fraction,
+        carries_state: bool = False,
     ) -> None:
         super().__init__()
         if size % heads:
@@ -76,6 +78,10 @@ class Transformer(nn.Module):
             raise ValueError("positions=rotary does not work with score=additive; use score=scaled_dot or score=dot")
         if memory is not None and not causal:
             raise ValueError(f"memory={memory} needs a causal encoder (task=lm); use memory=null for other tasks")
+        if memory is None and carries_state:
+            raise ValueError(
+                "memory=null: the state would grow with the text; use memory=N tokens with batching=stream"
+            )
         self.size, self.positions, self.max_positions, self.output_size = size, positions, max_positions, size
         self.causal, self.memory = causal, memory
         self.input = nn.Identity() if input_size == size else nn.Linear(input_size, size)

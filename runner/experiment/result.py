@@ -54,7 +54,7 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
             "real": t.costs.real_tokens,
             "padded": t.costs.padded_tokens,
             "supervised": t.costs.supervised,
-            "truncated": data.truncated_tokens["train"] + t.batching.dropped_tokens(data.splits["train"]),
+            "truncated": data.truncated_tokens["train"] + data.splits["train"].real_tokens - t.train.real_tokens,
         },
         "padding": t.costs.padding,
         **_counted(t.costs),

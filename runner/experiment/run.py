@@ -10,12 +10,9 @@ from typing import Any, cast
 
 import torch
 
-from runner.batching.auto import Auto
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common import run_schema
 from runner.common.errors import HydromelError
-from runner.components.run_components import Components, build_batching
+from runner.components.run_components import Components, build_strategy
 from runner.config.hashes import name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig, name_of
@@ -24,7 +21,7 @@ from runner.data.numericalize import Data
 from runner.data.truncation import Truncation
 from runner.experiment.result import finish
 from runner.inference.trained import write_vocabs
-from runner.interfaces import Head
+from runner.interfaces import BatchingStrategy, Head, StrategyChooser
 from runner.model import Model, build_model, descriptions
 from runner.profiling.accounting import Clock, Memory
 from runner.profiling.energy import EnergyMeter
@@ -162,16 +159,14 @@ def _prepare_machine(config: RunConfig) -> torch.device:
 
 def _chosen_batching(
     config: RunConfig, components: Components, run: RunFolder, model: Model, data: Data
-) -> tuple[RunConfig, Batching | Stream]:
+) -> tuple[RunConfig, BatchingStrategy]:
     """Return the strategy of the run, the one that `batching=auto` chooses if need be, and the config with it."""
-    if not isinstance(components.batching, Auto):
+    if not isinstance(components.batching, StrategyChooser):
         return config, components.batching
     from runner.advisor.choose import choose_strategy  # imports scipy.optimize, which other runs need not wait for
 
     config = choose_strategy(config, components, components.batching, run, model, data)
-    batching = build_batching(config.batching, config.plugins)
-    assert not isinstance(batching, Auto)
-    return config, batching
+    return config, build_strategy(config.batching, config.plugins)
 
 
 def deliver(tracker: Tracker, run: RunFolder, final: bool = False) -> None:

@@ -13,14 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common import run_schema
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import Data
 from runner.inference.outcomes import write_outcomes
-from runner.interfaces import START, Corpus, Head, Inspector, Predictions
+from runner.interfaces import START, BatchingStrategy, Corpus, Head, Inspector, Predictions
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -73,7 +71,7 @@ def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> P
 
 
 def token_losses(
-    model: Model, batching: Batching | Stream, split: Batch, batch_size: int, bf16: bool
+    model: Model, batching: BatchingStrategy, split: Batch, batch_size: int, bf16: bool
 ) -> npt.NDArray[np.float64]:
     """Return (N,) the loss of each token, in the split's own order, computed on the strategy's evaluation batches."""
     split, head, state = split.to(device_of(model)), cast(Head, model.head), START
@@ -83,7 +81,7 @@ def token_losses(
     # A strategy may reorder and cut rows. The same batches are made a second time with token positions as targets:
     # they say which token of the split each loss belongs to.
     places = replace(split, target=split.target.with_values(torch.arange(n_tokens, device=nats.device)))
-    batches = (batching.evaluation(source, batch_size) for source in (split, places))
+    batches = (batching.evaluation_batches(source, batch_size) for source in (split, places))
     model.eval()
     with torch.inference_mode(), torch.autocast(nats.device.type, torch.bfloat16, enabled=bf16):
         for batch, places_batch in zip(*batches, strict=True):
@@ -112,7 +110,7 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     if t.metric().takes == "losses":
         results: SplitResults = token_losses(t.model, t.batching, split, t.eval_batch_size, t.bf16)
     else:
-        batches = t.batching.evaluation(split.to(t.clock.device), t.eval_batch_size)
+        batches = t.batching.evaluation_batches(split.to(t.clock.device), t.eval_batch_size)
         results = predict(t.model, t.head, batches, t.bf16)
     t.clock.lap("evaluation")
     t.clock.synchronize()

@@ -23,7 +23,7 @@ class Batch:
         target: one target per row, (B,), or a `Ragged` with one target per token.
         index: (B,) row numbers in the order of the file, on the host. Results are stored by it, so batches may have any
             order.
-        continues: the rows are windows of texts (streams), so a state is carried from batch to batch.
+        carries_state: the rows are windows of texts (streams), so a state is carried from batch to batch.
     """
 
     features: dict[str, Ragged]

@@ -30,7 +30,7 @@ def account(t: Training, updates: list[IntArray], supervised: int, seconds: floa
     padding, tokens = no_padding(), 0
     for longest, members in by_longest(t.batching.longest(lengths, updates)):
         some = [updates[place] for place in members]
-        padded = t.batching.padding_of_epoch(lengths, some)
+        padded = t.batching.padding(lengths, some)
         real = int(lengths[np.concatenate(some)].sum())
         padding, tokens = {cause: padding[cause] + padded[cause] for cause in padding}, tokens + real
         if timed:

@@ -163,7 +163,7 @@ def backward(
 
 
 def _set_rate(t: Training, rows: IntArray) -> None:
-    factor = t.schedule.factor(t.progress.updates) * t.batching.rate(rows)
+    factor = t.schedule.factor(t.progress.updates) * t.batching.rate_factor(rows)
     for group in t.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
@@ -212,7 +212,7 @@ def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:
     """The quality on valid, larger is better, and all figures."""
 
     def measured() -> dict[str, Any]:
-        return evaluate(t.model, t.metric(), t.batching.evaluation(t.valid, t.eval_batch_size), t.bf16)
+        return evaluate(t.model, t.metric(), t.batching.evaluation_batches(t.valid, t.eval_batch_size), t.bf16)
 
     metrics = evaluate_within_memory(t, measured)
     if not isinstance(metrics.get(t.metric_name), float):

@@ -13,13 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from runner.batching.micro_batch_shapes import micro_batches
-from runner.batching.shapes import Updates
-from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.compat.torch import content_version
-from runner.interfaces import HasStatistics
+from runner.interfaces import PADDED, HasStatistics
+from runner.ragged.shapes import Updates
 from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
@@ -55,8 +53,8 @@ def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
     """
     best, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
     for updates in _plan(t):
-        shapes = micro_batches(t.batching, updates, t.train)
-        places = shapes.tokens if t.batching.layout in ("packed", "timestep") else shapes.cells
+        shapes = t.batching.shapes(t.train.rows.host_lengths, updates)
+        places = shapes.cells if t.batching.layout in PADDED else shapes.tokens
         most = int(np.lexsort((shapes.tokens, places))[-1])
         if (needs := (int(places[most]), int(shapes.tokens[most]))) > best:
             start = int(shapes.rows[:most].sum())
@@ -69,7 +67,7 @@ def _plan(t: Training) -> Iterator[Updates]:
     """The updates of each epoch from here on; a stream's epochs are alike."""
     done, limit = t.progress.updates, t.settings.max_updates
     lengths = t.train.rows.host_lengths
-    most = 1 if isinstance(t.batching, Stream) else max(1, PLANNED_ROWS // max(1, len(lengths)))
+    most = 1 if t.batching.carries_state else max(1, PLANNED_ROWS // max(1, len(lengths)))
     for epoch in range(t.progress.epoch, min(t.settings.epochs, t.progress.epoch + most)):
         updates = t.batching.updates(lengths, t.seed, epoch)
         here = updates[t.progress.update if epoch == t.progress.epoch else 0 :]

@@ -12,8 +12,6 @@ from typing import TypeVar
 
 import torch
 
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.training.state import Training
@@ -54,9 +52,10 @@ def halved_micro_batch(t: Training, rows: IntArray, at: int, error: Exception) -
     if not ran_out(error):
         raise error
     said = f"update {at}" if at else "the rehearsal before training"
-    if isinstance(t.batching, Stream):
+    if t.batching.carries_state:
+        window = int(t.batching.longest(t.train.rows.host_lengths, [rows])[0])
         raise HydromelError(
-            f"out of memory at {said}: {t.batching.batch_size} streams by {t.batching.window} tokens, which cannot be "
+            f"out of memory at {said}: {t.batching.batch_size} streams by {window} tokens, which cannot be "
             "cut; lower batching.batch_size or batching.window"
         ) from error
     at_once = min(len(rows), t.batching.micro_batch or len(rows))
@@ -103,9 +102,10 @@ def evaluate_within_memory(t: Training, evaluate: Callable[[], T]) -> T:
             size = t.eval_batch_size
             if not ran_out(error):
                 raise
-            if isinstance(t.batching, Stream):
+            if t.batching.carries_state:
+                shapes = t.batching.evaluation_shapes([t.valid], size)
                 raise HydromelError(
-                    f"out of memory in evaluation of {t.batching.evaluation_streams} streams by {t.batching.window} "
+                    f"out of memory in evaluation of {shapes.rows.max()} streams by {shapes.widths.max()} "
                     "tokens; lower batching.evaluation_streams or batching.window"
                 ) from error
             if size < 2:
@@ -132,6 +132,5 @@ def measure_if_memory_suffices(t: Training, what: str, measure: Callable[[], T])
 
 def figures(t: Training, asked: object) -> dict[str, object]:
     """What the `memory` section of result.json says of micro-batches; `asked`: the config's `batching.micro_batch`."""
-    used = t.batching.micro_batch if isinstance(t.batching, Batching) else None
-    sizes = {"asked": asked, "used": used, "halved_at": t.progress.halved_at}
+    sizes = {"asked": asked, "used": t.batching.micro_batch, "halved_at": t.progress.halved_at}
     return {"peak_batch": t.progress.peak_batch, "micro_batch": sizes}

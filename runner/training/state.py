@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.config.schema import TrainSettings
-from runner.interfaces import START, Head, Metric, Schedule, State, Task
+from runner.interfaces import START, BatchingStrategy, Head, Metric, Schedule, State, Task
 from runner.model import Model
 from runner.profiling.accounting import Clock, CostCounters
 from runner.profiling.energy import EnergyMeter
@@ -89,7 +87,7 @@ class Training:
     task: Task
     metric: Callable[[], Metric]
     metric_name: str
-    strategy: Batching | Stream
+    strategy: BatchingStrategy
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     train: Batch
@@ -105,11 +103,11 @@ class Training:
     progress: Progress = field(default_factory=Progress)
 
     @property
-    def batching(self) -> Batching | Stream:
+    def batching(self) -> BatchingStrategy:
         """The strategy, with smaller micro-batches if memory ran out."""
-        if self.progress.micro_batch is None or isinstance(self.strategy, Stream):
+        if self.progress.micro_batch is None:
             return self.strategy
-        return replace(self.strategy, micro_batch=self.progress.micro_batch)
+        return self.strategy.with_micro_batch(self.progress.micro_batch)
 
     @property
     def eval_batch_size(self) -> int:

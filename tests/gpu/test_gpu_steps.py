@@ -83,7 +83,7 @@ def step_and_evaluate(t: Training) -> None:
     t.model.eval()
     metric, state, head = t.metric(), START, cast(Head, t.model.head)
     with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=t.bf16), forbidden_waits():
-        for batch in t.batching.evaluation(t.valid, 8):
+        for batch in t.batching.evaluation_batches(t.valid, 8):
             scores, state = t.model(batch, state if batch.carries_state else None)
             losses = head.losses(scores, batch)
             flat = losses.tokens() if isinstance(losses, Ragged) else losses

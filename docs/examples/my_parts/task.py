@@ -38,6 +38,7 @@ class RestoreCase:
     """
 
     causal: bool = False
+    carries_state: bool = False
 
     def __init__(self, *, name: str, quality: Literal["accuracy", "macro_f1"]) -> None:
         self.name = name

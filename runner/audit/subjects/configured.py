@@ -13,16 +13,14 @@ from torch import Tensor
 
 from runner.audit.checks.auditor import DTYPES, Arithmetic
 from runner.audit.subjects.sample import words
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
-from runner.interfaces import Head, Loss, State, Task
+from runner.interfaces import BatchingStrategy, Head, Loss, State, Task
 from runner.model import Model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 
-Strategy = TypeVar("Strategy", bound=Batching | Stream)
+Strategy = TypeVar("Strategy", bound=BatchingStrategy)
 
 
 class BatchResult(NamedTuple):

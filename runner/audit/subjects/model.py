@@ -14,22 +14,27 @@ from runner.audit.checks.variations import BatchSpec
 from runner.audit.subjects.configured import ConfiguredSubject, summed
 from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import HUGE, RunOutput, Setting
+from runner.batching.shuffled import Shuffled
 from runner.batching.strategy import Batching
+from runner.interfaces import PADDED, BatchingStrategy
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.training.loop import evaluate
 
+REFERENCE = Batching(
+    name="reference", batch_size=1, plan=Shuffled(batch_size=1), micro_batch=None, layout="packed", width_multiple=1
+)
 POISON = {"huge": HUGE, "nan": float("nan")}
 
 
 @dataclass
-class ModelSubject(ConfiguredSubject[Batching]):
+class ModelSubject(ConfiguredSubject[BatchingStrategy]):
     """A model and its head over independent rows, which the strategy's own code lays out."""
 
     @property
     def has_padding(self) -> bool:
-        return self.batching.pads and self.batching.micro_batch != 1
+        return self.batching.layout in PADDED and self.batching.micro_batch != 1
 
     @property
     def ignores_mask(self) -> bool:
@@ -39,17 +44,18 @@ class ModelSubject(ConfiguredSubject[Batching]):
     @property
     def layout_key(self) -> Hashable:
         """A key that is equal for strategies that lay out the same examples in the same way."""
-        return self.batching.layout, self.batching.micro_batch, self.batching.width_multiple
+        each_row = [np.array([row]) for row in range(len(self.lengths))]
+        widths = tuple(self.batching.shapes(self.lengths, each_row).widths.tolist())
+        return type(self.batching), self.batching.layout, self.batching.micro_batch, widths
 
     def reference(self) -> ModelSubject:
         """Return the subject in the reference layout: packed, so without padding."""
-        return replace(self, batching=replace(self.batching, layout="packed", micro_batch=None))
+        return replace(self, batching=REFERENCE)
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
         lengths = tuple(int(self.lengths[row]) for row in rows)
-        multiple = self.batching.width_multiple
-        needed = -(-max(1, *lengths, 1) // multiple) * multiple
-        return Geometry(lengths, needed * (setting.widen if self.has_padding else 1))
+        needed = self.batching.with_micro_batch(None).shapes(self.lengths, [np.array(rows, dtype=np.int64)]).widths
+        return Geometry(lengths, int(needed[0]) * (setting.widen if self.has_padding else 1))
 
     def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
         """Split the rows into those of each micro-batch."""
@@ -94,7 +100,7 @@ class ModelSubject(ConfiguredSubject[Batching]):
         def evaluation_batches() -> Iterator[Batch]:
             for rows in batches:
                 selected = self.examples.select(np.array(rows, dtype=np.int64))
-                yield from self.batching.evaluation(replace(selected, index=np.arange(len(rows))), len(rows))
+                yield from self.batching.evaluation_batches(replace(selected, index=np.arange(len(rows))), len(rows))
 
         return evaluate(self.module, self.task.metric(self.vocabs), evaluation_batches(), self.bf16)
 

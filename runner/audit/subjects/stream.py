@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,9 +12,8 @@ from runner.audit.checks.variations import BatchSpec
 from runner.audit.subjects.configured import ConfiguredSubject, summed
 from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import RunOutput, Setting
-from runner.batching.stream import Stream
 from runner.encoders.carried_state import detach_state
-from runner.interfaces import START, State
+from runner.interfaces import START, State, StreamStrategy
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import select_spans
@@ -22,7 +21,7 @@ from runner.training.loop import evaluate
 
 
 @dataclass
-class StreamSubject(ConfiguredSubject[Stream]):
+class StreamSubject(ConfiguredSubject[StreamStrategy]):
     """A language model over parallel streams, read window by window with carried, detached state, as in training.
 
     Its examples are streams of the text, of equal length.
@@ -34,7 +33,7 @@ class StreamSubject(ConfiguredSubject[Stream]):
     @property
     def layout_key(self) -> Hashable:
         """A key that is equal for strategies that lay out the same examples in the same way."""
-        return self.batching
+        return self.name
 
     def reference(self) -> StreamSubject:
         """Return the subject in the reference layout, which has no padding."""
@@ -66,7 +65,7 @@ class StreamSubject(ConfiguredSubject[Stream]):
         whole = select_spans(np.zeros(1, dtype=np.int64), np.array([streams.rows.n_tokens]), streams.rows.device)
         assert isinstance(streams.target, Ragged)
         features = {name: feature.select_by(*whole) for name, feature in streams.features.items()}
-        strategy = replace(self.batching, batch_size=len(rows), window=min(window, length))
+        strategy = self.batching.with_streams(len(rows), min(window, length))
         arranged = strategy.arrange(Batch(features, streams.target.select_by(*whole), np.arange(1)))
         updates = strategy.updates(arranged.rows.host_lengths, 0, 0)
         return [batch for update in updates for batch in strategy.micro_batches(arranged, update)]

@@ -10,11 +10,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from runner.batching.auto import Auto
-from runner.batching.strategy import Batching
-from runner.batching.stream import Stream
 from runner.common.errors import HydromelError, unknown
-from runner.components.run_components import build_batching
+from runner.components.run_components import build_strategy
 from runner.config.saved import saved_node
 from runner.config.schema import Dtype
 from runner.data.numericalize import TARGET, columns_of
@@ -23,6 +20,7 @@ from runner.inference.generation.language_model import NextToken
 from runner.inference.generation.text import Text
 from runner.inference.predictions import HasLossTables, token_losses
 from runner.inference.trained import TrainedModel
+from runner.interfaces import BatchingStrategy, StreamStrategy
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -40,7 +38,7 @@ class SplitEvaluation:
     """
 
     trained: TrainedModel
-    batching: Batching | Stream
+    batching: BatchingStrategy
 
     @classmethod
     def load(
@@ -48,10 +46,8 @@ class SplitEvaluation:
     ) -> SplitEvaluation:
         """Load the best checkpoint of the run in `folder`; arguments and errors are those of `TrainedModel.load`."""
         node = saved_node(folder, "batching", plugins)
-        trained, batching = TrainedModel.load(folder, device, dtype, plugins, data_dir), build_batching(node, plugins)
-        if isinstance(batching, Auto):
-            raise HydromelError(f"{folder}: that run has not chosen a batching strategy yet; let it finish first")
-        return cls(trained, batching)
+        unchosen = f"{folder}: that run has not chosen a batching strategy yet; let it finish first"
+        return cls(TrainedModel.load(folder, device, dtype, plugins, data_dir), build_strategy(node, plugins, unchosen))
 
     def reading(self, streams: int | None, window: int | None) -> SplitEvaluation:
         """Return the evaluation with another number of parallel streams and of tokens per window; None: as in the run.
@@ -61,14 +57,12 @@ class SplitEvaluation:
         """
         if streams is None and window is None:
             return self
-        if not isinstance(self.batching, Stream):
+        if not isinstance(self.batching, StreamStrategy):
             raise HydromelError(
                 f"--streams and --window apply to runs that read a stream; this one reads rows "
                 f"(batching={self.batching.name}), so leave them out"
             )
-        streams = streams or self.batching.evaluation_streams
-        batching = replace(self.batching, evaluation_streams=streams, window=window or self.batching.window)
-        return replace(self, batching=batching)
+        return replace(self, batching=self.batching.with_streams(streams, window))
 
     def measure(self, name: str | None, batch_size: int) -> tuple[str, dict[str, Any]]:
         """Return the name of a split, and its metrics and tables.
@@ -89,7 +83,7 @@ class SplitEvaluation:
             return name, self._likelihood(tables, name, batch_size)
         split = self.trained.truncation.apply(self._numericalize(tables[name]))
         model, metric = self.trained.model, self.trained.task.metric(self.trained.vocabs)
-        batches = self.batching.evaluation(split.to(device_of(model)), batch_size)
+        batches = self.batching.evaluation_batches(split.to(device_of(model)), batch_size)
         return name, evaluate(model, metric, batches, bf16=False)
 
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, Any]:

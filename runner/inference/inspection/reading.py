@@ -64,7 +64,7 @@ class Reading:
             evaluation_streams=1,
             layout="packed",
         )
-        yield from stream.evaluation(self.batch, 1)
+        yield from stream.evaluation_batches(self.batch, 1)
 
 
 def read(trained: TrainedModel, text: str, name: str) -> Reading:

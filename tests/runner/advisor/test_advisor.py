@@ -11,11 +11,11 @@ import torch
 from runner.advisor.advisor import Predicted, fastest
 from runner.advisor.speed_model import fitted, terms_of
 from runner.advisor.speed_probe import Candidate, Kind, Probe
-from runner.batching.shapes import Shapes
 from runner.common.errors import HydromelError
 from runner.components.run_components import optimizer_factory
 from runner.config.instantiate import build
 from runner.model import build_model
+from runner.ragged.shapes import Shapes
 from runner.training.setup import build_optimizer
 from tests.helpers.composed import config, data_of, label_files, parts, run_config
 

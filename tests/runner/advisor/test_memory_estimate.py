@@ -77,7 +77,7 @@ def neediest(estimate: MemoryEstimate, batching: Any, train: Batch, others: list
 
 def neediest_evaluation(estimate: MemoryEstimate, batching: Any, others: list[Batch]) -> Batch:
     """The batch of evaluation that has most places."""
-    batches = [batch for split in others for batch in batching.evaluation(split, estimate.eval_batch_size)]
+    batches = [batch for split in others for batch in batching.evaluation_batches(split, estimate.eval_batch_size)]
     return max(batches, key=lambda batch: batch.rows.n_rows * batch.rows.width)
 
 

@@ -35,7 +35,7 @@ REASONS = (
     "make them equal or use task.tie_weights=false",
     "span_scheme",  # plain tags have no other scheme
     "no transitions to constrain",  # a softmax in training
-    "over a stream the encoder would remember the whole text",
+    "the state would grow with the text",
     "given scores need an encoder output of size",  # of task.scores=given and task.head=count
 )
 NO_MODEL = {  # values that need another option too, so that varying one option at a time does not give a model

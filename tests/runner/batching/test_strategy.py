@@ -110,14 +110,14 @@ def test_micro_batches_of_one_row_hold_the_tokens_of_the_update():
 @pytest.mark.parametrize("layout", ["packed", "padded", "unmasked"])
 def test_evaluation_reads_each_row_once_from_short_to_long(layout):
     split = make_split(LENGTHS, True)
-    batches = list(strategy(layout).evaluation(split, 3))
+    batches = list(strategy(layout).evaluation_batches(split, 3))
     index = np.concatenate([batch.index for batch in batches])
     assert [len(batch.index) for batch in batches] == [3, 3, 3, 2]
     assert index.tolist() == sorted(range(len(LENGTHS)), key=lambda row: LENGTHS[row])
     for batch in batches:
         assert rows_of(batch.target, [LENGTHS[row] for row in batch.index]) == expected_rows(9000, LENGTHS, batch.index)
         assert batch.features["word"].layout == ("packed" if layout == "packed" else "padded")
-    assert list(strategy(layout).evaluation(make_split([], True), 3)) == []
+    assert list(strategy(layout).evaluation_batches(make_split([], True), 3)) == []
 
 
 @settings(max_examples=60, deadline=None)
@@ -132,14 +132,16 @@ def test_causes_add_up_to_the_padding_that_lies_in_memory(lengths, micro_batch, 
     updates = batching.updates(split.rows.host_lengths, seed=1, epoch=0)
     in_memory, one_by_one = 0, dict.fromkeys(PADDING_CAUSES, 0)
     for update in updates:
+        of_update = 0
         for batch in batching.micro_batches(split, update):
             cells = batch.features["word"].values.numel() - batch.target.rows.n_tokens
-            causes = batching.padding(batch.target.rows.host_lengths, batching.is_short(update))
-            assert sum(causes.values()) == cells
             assert layout == "unmasked" or cells == batch.padded_tokens
-            in_memory += cells
-            one_by_one = {cause: one_by_one[cause] + causes[cause] for cause in PADDING_CAUSES}
-    total = batching.padding_of_epoch(split.rows.host_lengths, updates)
+            of_update += cells
+        causes = batching.padding(split.rows.host_lengths, [update])
+        assert sum(causes.values()) == of_update
+        in_memory += of_update
+        one_by_one = {cause: one_by_one[cause] + causes[cause] for cause in PADDING_CAUSES}
+    total = batching.padding(split.rows.host_lengths, updates)
     assert total == one_by_one
     assert sum(total.values()) == in_memory
 
@@ -147,16 +149,15 @@ def test_causes_add_up_to_the_padding_that_lies_in_memory(lengths, micro_batch, 
 def test_causes_are_told_apart():
     batching = strategy("padded", width_multiple=4)
     lengths = np.array([3, 1, 5, 2, 6, 1])
-    assert batching.padding(lengths[:4], False) == {"spread": 2 + 4 + 0 + 3, "last_batch": 0, "rounding": 4 * 3}
-    assert batching.padding(lengths[4:], True) == {"spread": 0, "last_batch": 5, "rounding": 2 * 2}
     updates = [np.arange(4), np.arange(4, 6)]
-    assert batching.padding_of_epoch(lengths, updates) == {"spread": 9, "last_batch": 5, "rounding": 16}
+    assert batching.padding(lengths, updates[:1]) == {"spread": 2 + 4 + 0 + 3, "last_batch": 0, "rounding": 4 * 3}
+    assert batching.padding(lengths, updates[1:]) == {"spread": 0, "last_batch": 5, "rounding": 2 * 2}
+    assert batching.padding(lengths, updates) == {"spread": 9, "last_batch": 5, "rounding": 16}
 
 
 def test_no_rows_no_padding():
     for layout in ("packed", "padded"):
-        assert strategy(layout).padding_of_epoch(EMPTY, []) == dict.fromkeys(PADDING_CAUSES, 0)
-        assert strategy(layout).padding(EMPTY, False) == dict.fromkeys(PADDING_CAUSES, 0)
+        assert strategy(layout).padding(EMPTY, []) == dict.fromkeys(PADDING_CAUSES, 0)
 
 
 def test_same_length_has_no_padding():
@@ -164,7 +165,7 @@ def test_same_length_has_no_padding():
     batching = Batching(name="x", batch_size=4, plan=plan, micro_batch=None, layout="padded", width_multiple=1)
     lengths = np.array([length for length in LENGTHS if length] * 5)  # an empty row would take up one place
     updates = batching.updates(lengths, 1, 0)
-    assert sum(batching.padding_of_epoch(lengths, updates).values()) == 0
+    assert sum(batching.padding(lengths, updates).values()) == 0
 
 
 def test_updates_come_from_seed_and_epoch_alone():
@@ -182,13 +183,12 @@ def test_a_budget_has_no_short_updates():
     lengths = np.array(LENGTHS)
     updates = batching.updates(lengths, 1, 0)
     assert min(len(update) for update in updates) < 4
-    assert batching.padding_of_epoch(lengths, updates)["last_batch"] == 0
+    assert batching.padding(lengths, updates)["last_batch"] == 0
 
 
 def test_rows_are_arranged_as_they_are():
     split = make_split(LENGTHS, True)
     assert strategy().arrange(split) is split
-    assert strategy().dropped_tokens(split) == 0
 
 
 # the configs

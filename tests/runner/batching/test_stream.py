@@ -68,10 +68,9 @@ def test_training_reads_equal_streams_in_order(n_tokens, n_streams, window, layo
     assert read(batches, n_streams) == [[10 + s * each + t for t in range(each)] for s in range(n_streams)]
     assert [len(batch.rows.host_lengths) for batch in batches] == [n_streams] * -(-each // window)
     assert all(set(batch.rows.host_lengths.tolist()) == {window} for batch in batches[:-1])
-    assert one.dropped_tokens(split) == n_tokens - each * n_streams
-    assert sum(batch.real_tokens for batch in batches) + one.dropped_tokens(split) == n_tokens
+    assert sum(batch.real_tokens for batch in batches) == arranged.real_tokens == each * n_streams
     assert sum(batch.padded_tokens for batch in batches) == 0
-    assert one.padding_of_epoch(arranged.rows.host_lengths, updates) == dict.fromkeys(PADDING_CAUSES, 0)
+    assert one.padding(arranged.rows.host_lengths, updates) == dict.fromkeys(PADDING_CAUSES, 0)
 
 
 @settings(max_examples=80, deadline=None)
@@ -83,20 +82,18 @@ def test_training_reads_equal_streams_in_order(n_tokens, n_streams, window, layo
 )
 def test_evaluation_reads_each_token_once_in_order(n_tokens, n_streams, window, layout):
     one = stream(2, window, n_streams, layout)
-    streams = read(list(one.evaluation(text(n_tokens), batch_size=99)), n_streams)
+    streams = read(list(one.evaluation_batches(text(n_tokens), batch_size=99)), n_streams)
     assert [token for own in streams for token in own] == list(range(10, 10 + n_tokens))
     each = -(-n_tokens // n_streams)
     assert all(len(own) == each for own in streams[: n_tokens // each if each else 0])
     assert all(len(own) <= each for own in streams)
 
 
-def test_evaluation_padding_lies_in_memory_as_counted():
+def test_padded_evaluation_has_empty_rows_past_the_end_of_the_text():
     one = stream(2, 4, 3, "padded")
-    batches = list(one.evaluation(text(13), batch_size=1))
+    batches = list(one.evaluation_batches(text(13), batch_size=1))
     assert [batch.rows.host_lengths.tolist() for batch in batches] == [[4, 4, 3], [1, 1, 0]]
-    assert [sum(one.padding(batch.rows.host_lengths, False).values()) for batch in batches] == [1, 1]
     assert [batch.padded_tokens for batch in batches] == [1, 1]
-    assert not any(stream(2, 4, 3, "packed").padding(np.array([4, 3]), False).values())
 
 
 def test_row_numbers_are_window_times_streams_plus_stream():
@@ -145,7 +142,7 @@ def test_windows_that_vary_read_each_token_once_in_order(n_streams, each, rest, 
         for update, batch in zip(updates, batches, strict=True):
             width = batch.rows.max_len
             assert batch.rows.host_lengths.tolist() == [width] * n_streams, "rectangles, for the fused kernel"
-            assert one.rate(update) == width / window
+            assert one.rate_factor(update) == width / window
             assert batch.padded_tokens == 0
         assert sum(batch.rows.max_len < min(5, window) for batch in batches) <= 1
         counts.add(len(updates))
@@ -173,7 +170,7 @@ def test_windows_vary_as_asked_for_and_by_seed_and_epoch():
 
 def test_windows_that_do_not_vary_leave_the_rate_as_it_is():
     one = stream(batch_size=3, window=4)
-    assert [one.rate(update) for update in one.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [1.0, 1.0, 1.0]
+    assert [one.rate_factor(update) for update in one.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [1.0, 1.0, 1.0]
 
 
 def test_the_longest_row_is_the_window_of_the_update():

@@ -235,7 +235,7 @@ def test_a_whole_update_asks_the_device_for_nothing(batching: str, tmp_path: Pat
     data = data_of(composed)
     model = build_model(parts(composed), data.vocabs).to(META)
     train, valid = (data.splits[name].to(META) for name in ("train", "valid"))
-    batches = [*strategy.micro_batches(train, np.array([3, 0, 7, 5])), *strategy.evaluation(valid, 16)]
+    batches = [*strategy.micro_batches(train, np.array([3, 0, 7, 5])), *strategy.evaluation_batches(valid, 16)]
     assert len(batches) > 2
     for batch in batches:
         scores, _ = model(batch, None)

@@ -47,7 +47,9 @@ def test_rows(encoder: str, strategy: str) -> None:
     for batch_size in (1, 3, 100):
         found = token_losses(run.model, batching, split, batch_size, bf16=False)
         np.testing.assert_allclose(found, wanted, **EXACT)
-        whole = evaluate(run.model, run.task.metric(run.vocabs), batching.evaluation(split, batch_size), bf16=False)
+        whole = evaluate(
+            run.model, run.task.metric(run.vocabs), batching.evaluation_batches(split, batch_size), bf16=False
+        )
         assert whole["nll"] == pytest.approx(float(wanted.mean()), rel=1e-12), "weighted by tokens"
 
 
@@ -62,7 +64,7 @@ def test_a_stream_in_windows_equals_the_whole_stream(encoder: str, streams: int,
     one = build(config("batching=stream", f"batching.layout={layout}")["batching"], "batching", {})
     assert isinstance(one, Stream)
     batching = replace(one, evaluation_streams=streams, window=per_stream)
-    wanted = reference(run, list(replace(batching, evaluation_streams=1, layout="packed").evaluation(split, 1)))
+    wanted = reference(run, list(replace(batching, evaluation_streams=1, layout="packed").evaluation_batches(split, 1)))
     assert len(wanted) == split.real_tokens == sum(map(len, ROWS)) + len(ROWS)
     for window in (1, 2, 5, 100):
         found = token_losses(run.model, replace(batching, window=window), split, 1, bf16=False)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from runner.batching.micro_batch_shapes import evaluation_batches, micro_batches
 from runner.components.run_components import build_batching
 from runner.data.load import arrange
 from runner.ragged.batch import Batch
@@ -29,9 +28,9 @@ def test_shapes_are_those_that_go_through_the_model(batching: str, tmp_path: Pat
     lengths = train.rows.host_lengths
     updates = strategy.updates(lengths, 1, 0)
     batches = [(batch, train) for update in updates for batch in strategy.micro_batches(train, update)]
-    compare(micro_batches(strategy, updates, train), batches)
-    batches = [(batch, split) for split in others for batch in strategy.evaluation(split, 9)]
-    compare(evaluation_batches(strategy, others, 9), batches)
+    compare(strategy.shapes(lengths, updates), batches)
+    batches = [(batch, split) for split in others for batch in strategy.evaluation_batches(split, 9)]
+    compare(strategy.evaluation_shapes(others, 9), batches)
 
 
 @pytest.mark.parametrize("tokens", [3, 40, 500])
@@ -41,13 +40,13 @@ def test_shapes_of_a_stream(tokens: int, tmp_path: Path) -> None:
     files = [f"data_dir={tmp_path}", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test"))]
     options = ["task=lm", "task.unit=stream", "dataset=text", "batching=stream", "batching.batch_size=2"]
     strategy, train, others = made(*files, *options, "batching.window=9", "batching.evaluation_streams=3")
-    updates = strategy.updates(train.rows.host_lengths, 1, 0)
-    compare(
-        micro_batches(strategy, updates, train), [(b, train) for u in updates for b in strategy.micro_batches(train, u)]
-    )
-    found = evaluation_batches(strategy, others, 128)
+    lengths = train.rows.host_lengths
+    updates = strategy.updates(lengths, 1, 0)
+    batches = [(batch, train) for update in updates for batch in strategy.micro_batches(train, update)]
+    compare(strategy.shapes(lengths, updates), batches)
+    found = strategy.evaluation_shapes(others, 128)
     for split, rows, width, n_tokens in zip(others, found.rows, found.widths, found.tokens, strict=True):
-        batches = list(strategy.evaluation(split, 128))
+        batches = list(strategy.evaluation_batches(split, 128))
         most = max(batches, key=lambda batch: batch.rows.n_tokens)
         assert (rows, width) == (most.rows.n_rows, most.rows.width)
         assert n_tokens >= most.rows.n_tokens

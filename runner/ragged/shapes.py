@@ -22,7 +22,7 @@ class Shapes:
         rows: (M,) number of rows.
         widths: (M,) length of the longest row, at least 1 and rounded up to a multiple.
         tokens: (M,) number of real tokens.
-        cells: (M,) number of places in the rectangle, or the rectangles (`in_blocks`), that hold the rows.
+        cells: (M,) number of places in the rectangle, or the rectangles (`with_blocks`), that hold the rows.
         pairs: (M,) number of pairs of places of the same row in them: the cost of attention.
     """
 
@@ -56,7 +56,7 @@ def concatenate(shapes: Sequence[Shapes]) -> Shapes:
     return Shapes(*(np.concatenate([getattr(part, field.name) for part in shapes]) for field in fields(Shapes)))
 
 
-def in_blocks(shapes: Shapes, ordered: IntArray, together: Literal["all", "largest"]) -> Shapes:
+def with_blocks(shapes: Shapes, ordered: IntArray, together: Literal["all", "largest"]) -> Shapes:
     """Return the shapes if rows run in blocks of similar lengths (`runner.ragged.blocks`).
 
     Args:

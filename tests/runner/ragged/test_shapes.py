@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from runner.batching.padding import padding_by_cause
 from runner.batching.plan import cut
-from runner.batching.shapes import shapes_of
+from runner.ragged.shapes import shapes_of
 
 MANY = settings(max_examples=150, deadline=None)
 
