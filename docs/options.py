@@ -28,6 +28,7 @@ GROUPS = (
     "search",
 )
 OPTION = re.compile(r"^( *)([\w_]+):(?: (.*?))?(?: +# (.*))?$")
+BASE = re.compile(r"^  - (?!_self_)(\w+)(?: +#.*)?$", re.MULTILINE)  # of a defaults list: another file of the group
 HEAD = """# Options
 
 Every option, by group, with its default. This page is made from the comments of [configs/](../configs) by
@@ -57,8 +58,15 @@ def page() -> str:
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
-def options(file: Path, prefix: str) -> Iterator[Option]:
-    """Yield the options of a YAML file that have a description, in the file's order."""
+def options(file: Path, prefix: str) -> list[Option]:
+    """Return the options of a YAML file that have a description, those of the files that it is based on included."""
+    bases = [file.with_name(f"{match[1]}.yaml") for match in BASE.finditer(file.read_text(encoding="utf-8"))]
+    found = {option.path: option for base in bases for option in options(base, prefix)}
+    return list((found | {option.path: option for option in _own_options(file, prefix)}).values())
+
+
+def _own_options(file: Path, prefix: str) -> Iterator[Option]:
+    """Yield the options that stand in the file itself, in its order."""
     above: list[tuple[int, str]] = []  # indentation and key of the mappings that enclose a line
     for line in file.read_text(encoding="utf-8").splitlines():
         if line.lstrip().startswith(("#", "- ")) or (match := OPTION.match(line)) is None:
@@ -92,7 +100,7 @@ def _general() -> str:
 def _group(group: str) -> str:
     """Return a section: the choices of the group, then the options that they have."""
     files = sorted((CONFIGS / group).glob("*.yaml"))
-    found = {file.stem: list(options(file, group)) for file in files}
+    found = {file.stem: options(file, group) for file in files}
     merged: dict[tuple[str, str], dict[str, str]] = {}  # path and meaning -> choice -> default
     for choice, each in found.items():
         for option in each:

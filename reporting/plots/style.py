@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,16 @@ STYLES = {
     "stream": ("#999933", "X", "-"),
     "unmasked": ("#8C8C8C", "x", ":"),
 }
-OTHER = (("#B0437A", "h", "--"), ("#44AA99", "<", "--"), ("#AA7744", ">", "--"))
+# those of strategies that are not named above, which start from the one that a checksum of their name picks
+OTHER = (
+    ("#B0437A", "h", "--"),
+    ("#44AA99", "<", "--"),
+    ("#AA7744", ">", "--"),
+    ("#332288", "p", "--"),
+    ("#6699CC", "d", "--"),
+    ("#661100", "H", "--"),
+    ("#117733", "8", "--"),
+)
 PHASES = {
     "startup": "#BBBBBB",
     "data": "#E69F00",
@@ -81,9 +91,15 @@ def label(strategy: Strategy) -> str:
 
 
 def style(strategy: Strategy, strategies: Sequence[Strategy]) -> tuple[str, str, str]:
-    """Return colour, marker and line of a strategy; names that are not in `STYLES` cycle through `OTHER`."""
-    others = [other.name for other in strategies if other.name not in STYLES]
-    return STYLES[strategy.name] if strategy.name in STYLES else OTHER[others.index(strategy.name) % len(OTHER)]
+    """Return colour, marker and line of a strategy, by its name; two of a comparison share one only if `OTHER` ends."""
+    if strategy.name in STYLES:
+        return STYLES[strategy.name]
+    places: dict[str, int] = {}
+    for name in sorted({other.name for other in (*strategies, strategy)} - STYLES.keys()):
+        first = zlib.crc32(name.encode())
+        free = [place for place in range(first, first + len(OTHER)) if place % len(OTHER) not in places.values()]
+        places[name] = (free[0] if free else first) % len(OTHER)
+    return OTHER[places[strategy.name]]
 
 
 def axes(height_inches: float) -> tuple[Any, Any]:

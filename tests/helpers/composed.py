@@ -6,6 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from runner.components.model_parts import ModelParts
 from runner.config.compose import compose_config
 from runner.config.schema import ModelConfig, RunConfig
@@ -14,6 +16,7 @@ from runner.data.numericalize import Data
 from runner.data.truncation import Truncation
 from runner.experiment.run import run_experiment
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 QUIET = ("tracker=none", "cache_dir=null", "train.warmup_updates=0", "run_plots=null")
 
 
@@ -25,6 +28,16 @@ def run_config(*overrides: str) -> RunConfig:
 def config(*overrides: str) -> dict[str, Any]:
     """Return the same as plain values."""
     return compose_config(overrides).resolved
+
+
+def node_of(group: str, name: str) -> dict[str, Any]:
+    """Return the node of a file of configs/ merged with the files that it is based on, nothing interpolated."""
+    node = OmegaConf.load(CONFIGS / group / f"{name}.yaml")
+    assert isinstance(node, DictConfig)
+    bases = [base for base in node.pop("defaults", ()) if base != "_self_"]
+    merged = OmegaConf.to_container(OmegaConf.merge(*(node_of(group, base) for base in bases), node))
+    assert isinstance(merged, dict)
+    return {str(key): value for key, value in merged.items()}
 
 
 def parts(config: ModelConfig) -> ModelParts:

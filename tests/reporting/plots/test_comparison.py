@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,6 +55,15 @@ def test_names_with_mathematics_and_many_of_them_are_drawn(tmp_path: Path, write
         ET.fromstring(plot.svg)
     assert "a&amp;b&lt;c&gt;" in drawn[0].svg
     assert "$x_" in drawn[0].svg
+
+
+def test_a_strategy_that_no_list_names_keeps_its_style_in_other_comparisons() -> None:
+    named = [SimpleNamespace(name=name) for name in ("packed", "short_first", "long_first")]
+    own, few = style.style(named[1], named), style.style(named[1], named[:2])
+    assert own == few != style.style(named[2], named)
+    many = [SimpleNamespace(name=f"own{number}") for number in range(len(style.OTHER))]
+    assert {style.style(one, many) for one in many} == set(style.OTHER)
+    assert style.style(many[0], [*many, SimpleNamespace(name="zzz")]) in style.OTHER
 
 
 RECORDS: dict[str, Any] = {

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from runner.config.instantiate import build
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
+from tests.helpers.composed import node_of
 
 CONFIGS = Path(configs.__file__).parent / "batching"
 LENGTHS = [3, 0, 7, 1, 1, 5, 2, 9, 4, 0, 6]
@@ -196,9 +196,7 @@ def test_rows_are_arranged_as_they_are():
 
 def node(name, **changes):
     """Return a config with its interpolations resolved, as Hydra does."""
-    text = (CONFIGS / f"{name}.yaml").read_text()
-    config = yaml.safe_load(text)
-    config |= changes
+    config = node_of("batching", name) | changes
     if "plan" in config:
         config["plan"]["batch_size"] = config["batch_size"]
     return config
@@ -212,13 +210,11 @@ def names():
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_config_builds_and_explains_each_line(name):
+def test_every_config_builds(name):
     batching = build(node(name), "batching", {})
     assert batching.name == name
     assert isinstance(batching, Stream if name == "stream" else Batching)
-    lines = (CONFIGS / f"{name}.yaml").read_text().splitlines()
-    assert lines[0].startswith("# ")
-    assert all("#" in line for line in lines if not line.startswith(("_target_", "name:", "plan:")))
+    assert (CONFIGS / f"{name}.yaml").read_text().startswith("# ")
 
 
 def test_the_configs_of_the_table():

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,9 +16,9 @@ from runner.config.instantiate import build
 from runner.encoders.carried_state import detach_state, select_state
 from runner.interfaces import START, State
 from runner.ragged.ragged import Ragged
+from tests.helpers.composed import node_of
 from tests.helpers.contract import NoWaiting, rows_of
 
-CONFIGS = Path(__file__).parents[3] / "configs" / "encoder"
 SIZE = 6
 SMALL = {"hidden": 5, "filters": 3, "size": 8, "heads": 2, "feedforward": 12, "layers": 2}
 LENGTHS = (10, 7, 0, 1, 12)
@@ -49,7 +47,7 @@ layouts = pytest.mark.parametrize("layout", ["packed", "padded"])
 
 
 def encoder(name: str, changed: dict[str, Any]) -> nn.Module:
-    node = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    node = node_of("encoder", name)
     small = {key: value for key, value in SMALL.items() if key in node}
     torch.manual_seed(1)
     module = build(node | small | changed, "encoder", {"input_size": SIZE, "causal": True})
@@ -258,7 +256,7 @@ def test_states_are_carried_in_mixed_precision(name: str, changed: dict[str, Any
 
 @pytest.mark.parametrize("name", ["conv", "transformer"])
 def test_an_encoder_that_sees_what_follows_carries_no_state(name: str) -> None:
-    node = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
+    node = node_of("encoder", name)
     module = build(node, "encoder", {"input_size": SIZE, "causal": False}).double()
     with pytest.raises(ValueError, match="only causal"):
         read(module, texts(), START, "packed")
@@ -273,6 +271,6 @@ def test_an_encoder_that_sees_what_follows_carries_no_state(name: str) -> None:
     ],
 )
 def test_options_that_do_not_go_together_are_told(changed: dict[str, Any], causal: bool, message: str) -> None:
-    node = yaml.safe_load((CONFIGS / "transformer.yaml").read_text(encoding="utf-8"))
+    node = node_of("encoder", "transformer")
     with pytest.raises(HydromelError, match=f"encoder: {message}"):
         build(node | changed, "encoder", {"input_size": SIZE, "causal": causal})

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import nn
 
 from runner.common.errors import HydromelError
@@ -20,6 +19,7 @@ from runner.layers.positions import sinusoids
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
+from tests.helpers.composed import node_of
 from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -29,7 +29,7 @@ SIZE = 6
 
 
 def encoder(name: str, causal: bool, **changed: Any) -> nn.Module:
-    node = yaml.safe_load((CONFIGS / "encoder" / f"{name}.yaml").read_text(encoding="utf-8"))
+    node = node_of("encoder", name)
     small = {key: value for key, value in SMALL.items() if key in node}
     if name == "bow":
         small = {"hidden": [5]}
