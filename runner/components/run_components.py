@@ -77,7 +77,7 @@ def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | Str
 def build_strategy(
     node: Node,
     plugins: Sequence[str],
-    unchosen: str = "batching=auto only chooses among the other strategies; name one of those, as batching=packed",
+    unchosen: str = "batching=auto only chooses among the other strategies; name one of them, such as batching=packed",
 ) -> BatchingStrategy:
     """Return the batching strategy of a node, which commands also build by itself: one config, several strategies.
 

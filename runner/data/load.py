@@ -45,7 +45,7 @@ def arrange(
     if one_text != batching.carries_state:
         reads = "one text" if one_text else "independent rows"
         raise HydromelError(
-            f"task.unit=stream and batching=stream go together; got task={parts.task.name}, which reads {reads}, and "
+            f"task.unit=stream and batching=stream go together; got task={parts.task.name} ({reads}) and "
             f"batching={batching.name}"
         )
     if one_text and max_length is not None:

@@ -109,7 +109,7 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--every", "encoder=bow,conv"], "encoder=bow,conv: one value is taken here"),
         (["resume=runs/old"], "resume=runs/old: to audit a run, give --run FOLDER"),
         (["--every", "resume=runs/old"], "resume=runs/old: to audit a run, give --run FOLDER"),
-        (["task=tag", "batching=stream"], "got task=tag and batching=stream"),
+        (["task=tag", "batching=stream"], "got task=tag (independent rows) and batching=stream"),
         (["--rows", "many"], "--rows: 'many' is not a whole number from 8"),
         (["--longest"], "--longest: expected one argument"),
         (["--colour"], "--colour"),

@@ -266,8 +266,8 @@ def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.
         ("encoder=rn", "encoder=rn: unknown; did you mean 'rnn'?"),
         ("encoder", "encoder: not of the form key=value"),
         ("datset=wnut17", "datset"),
-        ("task=tag batching=stream", "go together; got task=tag and batching=stream"),
-        ("task=lm batching=stream", "go together; got task.unit="),
+        ("task=tag batching=stream", "go together; got task=tag (independent rows) and batching=stream"),
+        ("task=lm batching=stream", "go together; got task=lm (independent rows)"),
         ("seed=1,2", "seed=1,2: one value is taken here; only batching=a,b names several"),
         ("encoder=bow,conv", "encoder=bow,conv: one value is taken here"),
         ("batching=packed batching.micro_batch=range(1,3)", "one value is taken here"),
@@ -279,7 +279,7 @@ def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.
         ("dtype=float64 precision=bf16", "precision=bf16"),
         ("resume=runs/old", "resume=runs/old"),
         ("--probe-seconds 0", "--probe-seconds: '0' is not a number above 0"),
-        ("batching=auto", "batching=auto chooses among the others"),
+        ("batching=auto", "batching=auto only chooses among the other"),
     ],
 )
 def test_one_line(arguments: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

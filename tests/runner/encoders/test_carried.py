@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +11,8 @@ import torch
 from torch import nn
 
 from runner.common.errors import HydromelError
-from runner.components.run_components import build_batching
-from runner.data.load import arrange
 from runner.encoders.carried_state import detach_state, move_state, select_state
 from runner.interfaces import START
-from runner.ragged.batch import Batch
 from runner.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.helpers.composed import parts, run_config
 
@@ -53,7 +50,7 @@ def test_a_checkpoint_holds_arrays_of_the_host_too(tmp_path: Path) -> None:
 
 def test_a_transformer_over_a_stream_is_told_how_much_to_remember() -> None:
     stream = ["task=lm", "task.unit=stream", "batching=stream", "encoder=transformer"]
-    endless = run_config(*stream)
-    batching, nothing = build_batching(endless.batching, []), cast(Batch, None)
-    with pytest.raises(HydromelError, match=r"encoder\.memory=null: over a stream .* give encoder\.memory=N tokens"):
-        arrange(parts(endless), batching, nothing, None)
+    endless = parts(run_config(*stream))
+    with pytest.raises(HydromelError, match="encoder: memory=null: the state would grow .* use memory=N tokens"):
+        endless.encoder(input_size=4, causal=True, carries_state=endless.task.carries_state)
+    endless.encoder(input_size=4, causal=True, carries_state=False)
