@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runner.advisor.plan_report import plan
-from runner.audit.config_audit import Options, audit_config
+from runner.audit.config_audit import AuditOptions, audit_config
 from runner.common.class_names import registered
 from runner.common.errors import HydromelError
 from runner.components.run_components import build_batching
@@ -92,7 +92,7 @@ def test_a_class_of_a_plugin_is_planned_and_audited(tmp_path: Path) -> None:
     planned = plan([config], {}, 1, None).planned
     assert [one.name for one in planned] == ["plain"]
     assert planned[0].memory is not None
-    options = Options(rows=8, longest=8, modes=("eval",), arithmetics=(), heat=False)
+    options = AuditOptions(rows=8, longest=8, modes=("eval",), arithmetics=(), heat=False)
     report = audit_config([config], {}, options)
     report.raise_if_failed()
     assert set(report.subjects()) == {"plain"}
