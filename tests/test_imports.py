@@ -20,8 +20,8 @@ TENSORS = f"{BASICS} runner.compat.torch runner.ragged.blocks runner.ragged.ragg
 WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
-    "runner.common.command_line runner.common.console runner.common.errors runner.common.run_schema "
-    "runner.common.class_names runner.compat.mlflow"
+    "runner.common.command_line runner.common.console runner.common.errors runner.common.records "
+    "runner.common.run_schema runner.common.class_names runner.compat.mlflow"
 )
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
@@ -102,6 +102,7 @@ NARROWER = {
     "runner.common.errors": "",
     "runner.common.types": "",
     "runner.common.run_schema": "",
+    "runner.common.records": "runner.common.errors",
     "runner.common.command_line": "runner.common.console runner.common.errors",
     "runner.common.class_names": "",
     "runner.profiling.kernels": "runner.compat.torch",
@@ -115,7 +116,7 @@ NARROWER = {
 }
 _PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "shuffle_quality")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}
-BELOW_PLANS = {*BASICS.split(), "runner.common.run_schema", "runner.ragged.blocks", "runner.ragged.shapes"}
+BELOW_PLANS = {*BASICS.split(), "runner.common.records", "runner.ragged.blocks", "runner.ragged.shapes"}
 
 
 def name_of(path: Path) -> str:

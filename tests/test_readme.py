@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.common.run_schema import unbeaten_baselines
+from runner.common.records import unbeaten_baselines
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -35,7 +35,7 @@ Sides = dict[tuple[str, ...], Side]
 
 def of_groups(groups: list[Group], runs: Iterable[Run]) -> Sides:
     """Return the sides of a comparison's groups; `runs` are the runs that these were made of."""
-    at_hand = {run.text("run_id"): run for run in runs}
+    at_hand = {run.result["run_id"]: run for run in runs}
     sides: Sides = {}
     similar = Counter((group.comparison_hash, group.data_fingerprint) for group in groups)
     for group in groups:

@@ -7,7 +7,7 @@ import re
 from reporting.runs import measures
 from reporting.runs.run import MACHINE, Run
 from reporting.runs.selection import Chosen
-from runner.common.run_schema import unbeaten_baselines
+from runner.common.records import unbeaten_baselines
 
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to tell commits apart
 FOREIGN_LOAD = 0.5  # load average above the run's own threads that shows other work on the machine

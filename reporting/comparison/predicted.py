@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reporting.runs.run import TITLE, Run
 from reporting.runs.variants import BATCH_SIZE, options
 from runner.common.errors import HydromelError
+from runner.common.records import CandidateRecord, parse_candidate
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Plan:
     """The predictions in a file of `hydromel-plan --json`, and the title of the group that they are for."""
 
     title: str
-    candidates: list[Mapping[str, Any]]
+    candidates: list[CandidateRecord]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,8 @@ def read_plan(path: Path) -> Plan:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         title = " · ".join(str(content["choices"][name]) for name in TITLE)
-        candidates = [plan["predicted"] for plan in content["planned"] if plan["predicted"] is not None]
-        if not all(map(_is_complete, candidates)):
-            raise ValueError("a strategy lacks figures")
+        plans = [plan["predicted"] for plan in content["planned"] if plan["predicted"] is not None]
+        candidates = [parse_candidate(plan, f"--predicted {path}") for plan in plans]
     except OSError as error:
         raise HydromelError(f"--predicted {path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -52,13 +51,13 @@ def read_plan(path: Path) -> Plan:
     return Plan(title, candidates)
 
 
-def predictions(runs: Sequence[Run], planned: Iterable[Mapping[str, Any]], measured: bool) -> list[Prediction]:
+def predictions(runs: Sequence[Run], planned: Iterable[CandidateRecord], measured: bool) -> list[Prediction]:
     """Return all predictions by the runs' own advice or by a plan, with what the runs measured.
 
     Args:
         measured: whether to fill in measurements; False for runs on several machines, which cannot be pooled.
     """
-    by_key: dict[tuple[str, int | None], list[Mapping[str, Any]]] = {}
+    by_key: dict[tuple[str, int | None], list[CandidateRecord]] = {}
     for candidate in [*(candidate for run in runs for candidate in _candidates(run)), *planned]:
         by_key.setdefault((candidate["name"], candidate["batch_size"]), []).append(candidate)
     return [
@@ -67,28 +66,21 @@ def predictions(runs: Sequence[Run], planned: Iterable[Mapping[str, Any]], measu
     ]
 
 
-def _candidates(run: Run) -> list[Mapping[str, Any]]:
+def _candidates(run: Run) -> list[CandidateRecord]:
     """Return the predictions that a run of `auto` recorded; none from a damaged record."""
-    candidates = run.value("advice.candidates")
-    return [candidate for candidate in candidates if _is_complete(candidate)] if isinstance(candidates, list) else []
-
-
-def _is_complete(candidate: Any) -> bool:
-    if not isinstance(candidate, Mapping) or not isinstance(candidate.get("name"), str):
-        return False
-    figures = [candidate.get(f"predicted_{key}") for key in ("real_tokens_per_s", "peak_bytes")]
-    return "batch_size" in candidate and all(isinstance(figure, int | float) for figure in figures)
+    advice = run.result.get("advice")
+    return advice.get("candidates", []) if advice else []
 
 
 def _matches(run: Run, name: str, batch_size: int | None) -> bool:
-    """Return whether the run used this strategy and batch size, by itself or because `auto` chose them."""
-    if isinstance(advice := run.value("advice"), Mapping):
-        return bool(advice.get("chosen") == name and advice.get("batch_size") == batch_size)
+    """Return True if the run used this strategy and batch size, by itself or because `auto` chose them."""
+    if advice := run.result.get("advice"):
+        return advice["chosen"] == name and advice["batch_size"] == batch_size
     return run.strategy == name and options(run).get(BATCH_SIZE, "null") == json.dumps(batch_size)
 
 
 def _prediction(
-    key: tuple[str, int | None], candidates: list[Mapping[str, Any]], runs: list[Run], measured: bool
+    key: tuple[str, int | None], candidates: list[CandidateRecord], runs: list[Run], measured: bool
 ) -> Prediction:
     def median(path: str) -> float | None:
         values = [value for run in runs if (value := run.number(path)) is not None]
@@ -96,7 +88,7 @@ def _prediction(
 
     return Prediction(
         *key,
-        chosen=sum(run.value("advice") is not None for run in runs),
+        chosen=sum(run.result.get("advice") is not None for run in runs),
         predicted_tokens_per_s=statistics.median(candidate["predicted_real_tokens_per_s"] for candidate in candidates),
         tokens_per_s=median("speed.real_tokens_per_s"),
         predicted_peak_bytes=statistics.median(candidate["predicted_peak_bytes"] for candidate in candidates),

@@ -24,7 +24,7 @@ from reporting.runs.settings import distinguishing_settings
 from reporting.runs.variants import differing_batch_sizes, name_variants, options, split_by_batch_size
 from reporting.statistics import intervals
 from reporting.statistics.intervals import Mean, Ratio, Reached, Spread
-from runner.common.run_schema import PADDING_CAUSES
+from runner.common.records import PADDING_CAUSES, PeakBatchRecord, finite
 
 SLOWEST = "size1"  # the simplest strategy, which speed-ups are relative to
 
@@ -66,7 +66,7 @@ class Strategy:
     seconds_by_phase: dict[str, float]  # mean over runs
     by_length: list[LengthRate]
     peak_memory_bytes: Spread | None
-    peak_batch: dict[str, int] | None  # rows, width, tokens of the micro-batch that needed most memory
+    peak_batch: PeakBatchRecord | None  # rows, width, tokens of the micro-batch that needed most memory
     halved: list[str]  # sentences on runs that ran out of memory and continued with smaller micro-batches
     matrix_share: Spread | None  # share of the device's measured rate of matrix products, 0..1
     joules_per_thousand_tokens: Spread | None
@@ -121,7 +121,7 @@ def groups(runs: list[Run], asked: Asked) -> list[Group]:
 def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
     chosen = choose(name_variants(runs))
     sample = runs[0]
-    higher = bool(sample.value("quality.higher_is_better"))
+    higher = sample.result["quality"]["higher_is_better"]
     # Only first turns: a repeated run trains the same way, so it adds nothing to quality or to the target.
     firsts = [run for seeds in chosen.by_strategy.values() for run in first_turns(seeds).values()]
     target = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
@@ -173,7 +173,7 @@ def _strategy(
         known_wrong=is_known_wrong(name),
         options=dict(options(runs[0])),
         chose=measures.texts(runs, "advice.chosen"),
-        run_ids={seed: run.text("run_id") for seed, run in firsts.items()},
+        run_ids={seed: run.result["run_id"] for seed, run in firsts.items()},
         turns=max(len(turns) for turns in seeds.values()),
         quality=intervals.mean_interval(list(quality.values()), confidence),
         quality_by_seed=quality,
@@ -210,7 +210,7 @@ def _spread(runs: list[Run], measure: measures.Measure) -> Spread | None:
 
 def _made(seeds: Mapping[int, Run]) -> Made:
     updates = {seed: run.updates for seed, run in seeds.items()}
-    dropout = any(run.value("updates.dropout") for run in seeds.values())
+    dropout = any(run.result["updates"].get("dropout") for run in seeds.values())
     return Made(updates, measures.by_seed(seeds, measures.quality), dropout)
 
 
@@ -230,8 +230,6 @@ def _baselines(runs: list[Run], higher: bool) -> dict[str, float]:
     qualities: dict[str, float] = {}
     for run in runs:
         own = {"majority": run.number(f"majority.{run.metric}")}
-        others = run.value("baselines")
-        if isinstance(others, Mapping):
-            own |= {str(name): run.number(f"baselines.{name}.{run.metric}") for name in others}
+        own |= {name: finite(figures.get(run.metric)) for name, figures in run.result.get("baselines", {}).items()}
         qualities |= {name: value for name, value in own.items() if value is not None}
     return dict(sorted(qualities.items(), key=lambda item: -item[1] if higher else item[1]))

@@ -10,7 +10,8 @@ from reporting.plots import cost, time
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, SETTINGS, Plot, label, style
 from reporting.runs.run import Evaluation
-from runner.common.run_schema import LOWER_IS_BETTER, PADDING_CAUSES
+from runner.common.records import PADDING_CAUSES
+from runner.common.run_schema import LOWER_IS_BETTER
 
 CAUSES = {"spread": "#4477AA", "last_batch": "#EE8866", "rounding": "#BBBB55"}
 CAUSE_NAMES = {"spread": "lengths differ", "last_batch": "last batch"}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from reporting.runs.run import Run
+from runner.common.records import finite
 
 # the prefix of a figure's name, in MLflow and in conditions -> its section of result.json
 SECTIONS = {
@@ -41,7 +41,7 @@ class RunFigures:
 def run_figures(run: Run) -> RunFigures:
     """Return every figure of a run."""
     figures = dict(_figures(run))
-    return RunFigures(run.text("run_id"), run.seed, run.turn, run.machine, figures)
+    return RunFigures(run.result["run_id"], run.seed, run.turn, run.machine, figures)
 
 
 def depends_on_machine(name: str) -> bool:
@@ -59,8 +59,6 @@ def amount(value: float, figure: str, sign: str = "") -> str:
 def _figures(run: Run) -> Iterator[tuple[str, float]]:
     """Yield the finite numbers of all sections; nested tables (by type, by length) are left out."""
     for name, path in SECTIONS.items():
-        section: Any = run.value(path)
-        if isinstance(section, Mapping):
-            for key in section:
-                if (value := run.number(f"{path}.{key}")) is not None:
-                    yield f"{name}/{key}", value
+        for key, value in run.section(path).items():
+            if (number := finite(value)) is not None:
+                yield f"{name}/{key}", number

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from reporting.runs.run import Run, finite
+from reporting.runs.run import Run
 from reporting.statistics.intervals import Slot
-from runner.common.run_schema import SECONDS_KEYS
+from runner.common.records import SECONDS_KEYS, PeakBatchRecord
 
 Measure = Callable[[Run], float | None]
 PHASES = tuple(key for key in SECONDS_KEYS if key != "total")
-PEAK_BATCH = ("rows", "width", "tokens")
 
 
 @dataclass(frozen=True)
@@ -84,34 +82,27 @@ def length_rates(runs: Iterable[Run]) -> list[LengthRate]:
     # Tokens and seconds are summed before dividing: a mean of rates would overrate runs with few updates of a length.
     sums: dict[int, list[float]] = {}
     for run in runs:
-        for record in _list(run.value("speed.by_length")):
-            figures = _numbers(record, ("longest", "real_tokens", "seconds"))
-            if figures is None:
-                continue
-            total = sums.setdefault(int(figures[0]), [0.0, 0.0])
-            total[0] += figures[1]
-            total[1] += figures[2]
+        for length in run.result.get("speed", {}).get("by_length", []):
+            total = sums.setdefault(length["longest"], [0.0, 0.0])
+            total[0] += length["real_tokens"]
+            total[1] += length["seconds"]
     return [LengthRate(longest, tokens / seconds) for longest, (tokens, seconds) in sorted(sums.items()) if seconds > 0]
 
 
-def peak_batch(runs: Iterable[Run]) -> dict[str, int] | None:
+def peak_batch(runs: Iterable[Run]) -> PeakBatchRecord | None:
     """Return the micro-batch that needed most memory, from the run with the highest peak."""
-    peaks = [
-        (run.number("memory.peak_bytes") or 0.0, counts)
-        for run in runs
-        if (counts := _numbers(run.value("memory.peak_batch"), PEAK_BATCH)) is not None
-    ]
-    if not peaks:
-        return None
-    return {key: int(count) for key, count in zip(PEAK_BATCH, max(peaks)[1], strict=True)}
+    memory = [run.result.get("memory", {}) for run in runs]
+    peaks = [(figures.get("peak_bytes", 0), batch) for figures in memory if (batch := figures.get("peak_batch"))]
+    return max(peaks, key=lambda peak: peak[0])[1] if peaks else None
 
 
 def halvings(runs: Iterable[Run]) -> list[str]:
     """Return a sentence for each run that ran out of memory and continued with smaller micro-batches."""
     sentences = []
     for run in runs:
-        if halved_at := _list(run.value("memory.micro_batch.halved_at")):
-            used, asked = run.value("memory.micro_batch.used"), run.value("memory.micro_batch.asked")
+        sizes = run.result.get("memory", {}).get("micro_batch")
+        if sizes and (halved_at := sizes["halved_at"]):
+            used, asked = sizes["used"], sizes["asked"]
             rows = "all rows of an update" if asked is None else f"{asked} rows"
             sentences.append(
                 f"{run.strategy} seed {run.seed} ran out of memory {_updates(halved_at)}: its micro-batch went from "
@@ -133,15 +124,3 @@ def _share(part: float | None, real: float | None, padded: float | None) -> floa
     if part is None or real is None or padded is None or real + padded == 0:
         return None
     return part / (real + padded)
-
-
-def _numbers(record: Any, keys: tuple[str, ...]) -> list[float] | None:
-    """Return the finite numbers at these keys; None for a damaged record, which lacks at least one."""
-    if not isinstance(record, Mapping):
-        return None
-    numbers = [value for key in keys if (value := finite(record.get(key))) is not None]
-    return numbers if len(numbers) == len(keys) else None
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -85,7 +85,7 @@ def _batch_size(run: Run) -> str:
 
 
 def _is_auto(run: Run) -> bool:
-    return run.value("advice") is not None
+    return run.result.get("advice") is not None
 
 
 def _name_variants(runs: list[Run]) -> list[Run]:

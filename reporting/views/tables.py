@@ -201,11 +201,10 @@ def _name(strategy: Strategy) -> Cell:
 
 def _peak_batch(strategy: Strategy) -> Cell:
     """Return the shape of the micro-batch that needed most memory."""
-    batch = strategy.peak_batch or {}
-    if "rows" not in batch or "width" not in batch:
+    batch = strategy.peak_batch
+    if batch is None:
         return Cell(NONE)
-    tokens = f"{batch['tokens']:,} tokens" if "tokens" in batch else ""
-    return Cell(f"{batch['rows']:,} × {batch['width']:,}", tokens)
+    return Cell(f"{batch['rows']:,} × {batch['width']:,}", f"{batch['tokens']:,} tokens")
 
 
 SPEED = Column(

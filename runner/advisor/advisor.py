@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from runner.advisor.memory_estimate import Memory, MemoryEstimate
 from runner.advisor.speed_probe import Candidate, Probe
 from runner.common.errors import HydromelError
+from runner.common.records import AdviceRecord, CandidateRecord
 from runner.config.schema import RunConfig
 from runner.interfaces import StrategyChooser
 from runner.profiling import accounting
@@ -41,6 +42,18 @@ class Predicted:
     predicted_epoch_seconds: float
     predicted_peak_bytes: int
     padding_share: float
+
+    def record(self) -> CandidateRecord:
+        """Return the entry of `advice.candidates` in result.json."""
+        return {
+            "name": self.name,
+            "batch_size": self.batch_size,
+            "layout": self.layout,
+            "predicted_real_tokens_per_s": self.predicted_real_tokens_per_s,
+            "predicted_epoch_seconds": self.predicted_epoch_seconds,
+            "predicted_peak_bytes": self.predicted_peak_bytes,
+            "padding_share": self.padding_share,
+        }
 
 
 def predicted(one: Candidate, name: str, seconds: float, epochs: int, peak_bytes: int) -> Predicted:
@@ -79,7 +92,7 @@ def advise(
     seed: int,
     estimate: MemoryEstimate,
     probe: Callable[[], Probe],
-) -> dict[str, Any]:
+) -> AdviceRecord:
     """The `advice` of result.json: what is predicted of every candidate, and which one is chosen.
 
     Args:
@@ -110,7 +123,7 @@ def advise(
     return {
         "chosen": best.name,
         "batch_size": best.batch_size,
-        "candidates": [asdict(one) for one in found],
+        "candidates": [one.record() for one in found],
         "not_run": not_run,
         "probe_seconds": time.perf_counter() - begin,
     }
@@ -129,7 +142,7 @@ def fastest(found: Sequence[Predicted], max_memory_bytes: int | None) -> Predict
     return max(fit, key=lambda one: one.predicted_real_tokens_per_s)
 
 
-def sentence(advice: dict[str, Any]) -> str:
+def sentence(advice: AdviceRecord) -> str:
     """What was chosen and why, in one line."""
     rates = [
         f"{one['name']}{'' if one['batch_size'] is None else ' ' + str(one['batch_size'])} "
@@ -143,13 +156,13 @@ def sentence(advice: dict[str, Any]) -> str:
     )
 
 
-def _not_run(advice: dict[str, Any]) -> str:
+def _not_run(advice: AdviceRecord) -> str:
     """Which candidates this machine could not run, and why."""
-    missing: dict[str, str] = advice.get("not_run", {})
+    missing = advice.get("not_run", {})
     return f"; not run here: {', '.join(missing)} ({next(iter(missing.values()))})" if missing else ""
 
 
-def with_chosen_strategy(config: RunConfig, advice: Mapping[str, Any]) -> RunConfig:
+def with_chosen_strategy(config: RunConfig, advice: AdviceRecord) -> RunConfig:
     """Return the config with the chosen strategy in place of `auto`, under the name of `auto`."""
     auto: Mapping[str, Any] = config.batching
     chosen = auto["candidates"][advice["chosen"]]

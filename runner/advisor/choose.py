@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from runner.advisor.advisor import advise, sentence, with_chosen_strategy
 from runner.advisor.memory_estimate import MemoryEstimate
 from runner.advisor.speed_probe import Probe
+from runner.common.records import AdviceRecord
 from runner.components.run_components import Components
 from runner.config.instantiate import Factory
 from runner.config.schema import RunConfig, TrainSettings
@@ -42,14 +42,12 @@ def choose_strategy(
         device = device_of(model)
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             advice = _advice(config, components, auto, model, data)
-        run.note("advice", advice)
+        run.set_advice(advice)
     log.info(sentence(advice))
     return with_chosen_strategy(config, advice)
 
 
-def _advice(
-    config: RunConfig, components: Components, auto: StrategyChooser, model: Model, data: Data
-) -> dict[str, Any]:
+def _advice(config: RunConfig, components: Components, auto: StrategyChooser, model: Model, data: Data) -> AdviceRecord:
     device, copied, task = device_of(model), copy.deepcopy(model).cpu(), components.parts.task
     train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
     training = TrainingCost(components.optimizer, config.train, config.bf16)

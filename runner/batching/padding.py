@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runner.common.arrays import IntArray
-from runner.common.run_schema import PADDING_CAUSES
+from runner.common.records import PADDING_CAUSES
 
 
 def padding_by_cause(

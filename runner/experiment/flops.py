@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from runner.common.records import ArithmeticRecord
 from runner.compat.torch import CPU_ATTENTION, CPU_ATTENTION_BACKWARD, CUDNN_RNN, CUDNN_RNN_BACKWARD
 from runner.interfaces import START
 from runner.profiling.kernels import product_seconds
@@ -28,7 +29,7 @@ _SMALLEST, _LARGEST = 128, 8192  # rows and columns of the matrices that the dev
 _SECONDS_PER_PRODUCT, _SECONDS = 0.002, 0.2  # shortest product that is timed, and approximate time of all
 
 
-def arithmetic(t: Training) -> dict[str, float | str] | None:
+def arithmetic(t: Training) -> ArithmeticRecord | None:
     """Return the `arithmetic` section of result.json, or None if no update was timed.
 
     Called after training. Parameters, gradients and the state of random generators are unchanged afterwards.

@@ -12,14 +12,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from runner.common.command_line import failed, interrupt
 from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
-from runner.common.run_schema import CONSOLE, RESOLVED, unbeaten_baselines
+from runner.common.records import ResultRecord, unbeaten_baselines
+from runner.common.run_schema import CONSOLE, RESOLVED
 from runner.config.schema import RunConfig
 
 log = logging.getLogger(__name__)
@@ -70,13 +70,14 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
     return 0
 
 
-def summary(result: dict[str, Any], folder: Path) -> str:
+def summary(result: ResultRecord, folder: Path) -> str:
     """The last lines of a run: its figures, and a warning if a simpler model does as well."""
     quality = result["quality"]["metric"]
-    split = "test" if "test" in result["metrics"] else "valid"
+    metrics = result["metrics"]
+    split, figures = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
     speed = result["speed"]["real_tokens_per_s"]
     rate = f"{speed:,.0f} real tokens/s" if speed == speed else "too few updates to time"
-    value = result["metrics"][split][quality]
+    value = figures[quality]
     line = f"{result['name']}: {split} {quality} {value:.2f}, {rate} -> {folder}"
     unbeaten = ", ".join(f"{name} {figure:.2f}" for name, figure in unbeaten_baselines(result).items())
     warning = f"warning: test {quality} {value:.2f} is not better than that of the simplest models: {unbeaten}"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Literal
 
 import torch
 
 from runner.common import run_schema
+from runner.common.records import MemoryRecord, ResultRecord, SplitsRecord
 from runner.config.schema import RunConfig
 from runner.data.numericalize import Data
 from runner.experiment.flops import arithmetic
 from runner.inference.predictions import figures, inspect, run_split
 from runner.interfaces import Corpus
 from runner.model import Model, descriptions, has_randomness, parameter_count
-from runner.profiling.accounting import CostCounters
 from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
 from runner.tracking.provenance import provenance
@@ -23,24 +23,30 @@ from runner.training.checkpoint import checkpoint_path, load_checkpoint
 from runner.training.state import Training
 
 
-def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: dict[str, int | str]) -> dict[str, Any]:
+def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: MemoryRecord) -> ResultRecord:
     """Evaluate the best checkpoint on test, and put the result together; docs/results.md explains each key."""
-    metrics, majority, baselines = {"valid": t.progress.best_metrics}, None, {}
+    metrics: SplitsRecord = {"valid": t.progress.best_metrics}
+    majority, baselines = None, {}
     load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
-    last = "test" if "test" in data.splits else "valid"
+    last: Literal["valid", "test"] = "test" if "test" in data.splits else "valid"
     said = out_of_memory.evaluate_within_memory(t, lambda: run_split(t, data.splits[last]))
     if last == "test":
         metrics["test"] = figures(t, said, data.splits["test"])
         known = data.splits["train"], data.splits["test"], data.vocabs
         majority = t.task.majority(*known)
         baselines = t.task.baselines(*known) if config.baselines else {}
-    metrics[last] = metrics[last] | inspect(t, data, last, said, corpus if config.predictions else None)
-    tags = t.run.run["tags"]
+    tables = inspect(t, data, last, said, corpus if config.predictions else None)
+    metrics[last] = {**metrics[last], **tables}
+    tags, micro_batch = t.run.run["tags"], config.batching.get("micro_batch")
     used = out_of_memory.measure_if_memory_suffices(t, "arithmetic", lambda: arithmetic(t))
-    return {
+    result: ResultRecord = {
         "run_id": t.run.run_id,
         "name": t.run.run["name"],
-        **{key: tags[key] for key in ("task", "dataset", "embedding", "encoder", "batching")},
+        "task": tags["task"],
+        "dataset": tags["dataset"],
+        "embedding": tags["embedding"],
+        "encoder": tags["encoder"],
+        "batching": tags["batching"],
         "seed": config.seed,
         "turn": config.turn,
         "sweep_id": t.run.run["sweep_id"],
@@ -56,10 +62,10 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
             "supervised": t.costs.supervised,
             "truncated": data.truncated_tokens["train"] + data.splits["train"].real_tokens - t.train.real_tokens,
         },
-        "padding": t.costs.padding,
-        **_counted(t.costs),
-        "seconds": t.clock.seconds | {"total": t.clock.total()},
-        "memory": memory | out_of_memory.figures(t, config.batching.get("micro_batch")),
+        "padding": t.costs.padding_record(),
+        "characters": t.costs.characters_record(),
+        "seconds": t.clock.record(),
+        "memory": out_of_memory.memory_record(t, memory, micro_batch if isinstance(micro_batch, int) else None),
         "energy": t.costs.energy(SOURCE),
         "arithmetic": used,
         "advice": t.run.run.get("advice"),
@@ -78,6 +84,9 @@ def finish(t: Training, data: Data, config: RunConfig, corpus: Corpus, memory: d
         },
         "provenance": provenance(config, t.clock.device, data.fingerprint),
     }
+    if counters := t.costs.other_counters():
+        result["counters"] = counters
+    return result
 
 
 def kernel(t: Training) -> str:
@@ -97,10 +106,3 @@ def _described(model: Model, data: Data) -> dict[str, list[Mapping[str, object]]
     for description in descriptions(model, data.splits):
         by_kind.setdefault(description.kind, []).append(description.entry)
     return by_kind
-
-
-def _counted(costs: CostCounters) -> dict[str, Mapping[str, object] | None]:
-    """Return what the model's parts counted in training: `characters`, and groups of other parts in `counters`."""
-    groups = dict(costs.counters or {})
-    characters = groups.pop("characters", None)
-    return {"characters": characters, **({"counters": groups} if groups else {})}

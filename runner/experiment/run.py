@@ -6,12 +6,13 @@ import logging
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.common.records import ResultRecord
 from runner.components.run_components import Components, build_strategy
 from runner.config.hashes import name_of_job
 from runner.config.saved import write_config
@@ -39,7 +40,7 @@ from runner.training.state import Training
 log = logging.getLogger(__name__)
 
 
-def run_experiment(config: RunConfig, folder: Path, started: float) -> dict[str, Any]:
+def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRecord:
     """Train, evaluate, record, deliver.
 
     Args:

@@ -13,7 +13,17 @@ from typing import Any
 
 import torch
 
-from runner.common.run_schema import PADDING_CAUSES, SECONDS_KEYS
+from runner.common.records import (
+    PADDING_CAUSES,
+    SECONDS_KEYS,
+    CharactersRecord,
+    EnergyRecord,
+    LengthRecord,
+    MemoryRecord,
+    PaddingRecord,
+    SecondsRecord,
+    SpeedRecord,
+)
 
 Mark = float | torch.cuda.Event
 Counters = Mapping[str, Mapping[str, int]]  # group -> name -> count
@@ -66,6 +76,19 @@ class Clock:
     def intervals(self, marks: Sequence[Mark]) -> list[float]:
         """Return the seconds from each moment to the next; on a GPU, call `synchronize` first."""
         return [_seconds(begin, end) for begin, end in pairwise(marks)]
+
+    def record(self) -> SecondsRecord:
+        """Return the `seconds` section of result.json."""
+        return {
+            "data": self.seconds["data"],
+            "forward": self.seconds["forward"],
+            "backward": self.seconds["backward"],
+            "optimizer": self.seconds["optimizer"],
+            "evaluation": self.seconds["evaluation"],
+            "tracking": self.seconds["tracking"],
+            "startup": self.seconds["startup"],
+            "total": self.total(),
+        }
 
     def total(self) -> float:
         """Return the seconds since the program started, plus those of the earlier programs of a resumed run."""
@@ -181,14 +204,31 @@ class CostCounters:
         known = {name: state[name] for name in (entry.name for entry in fields(cls)) if name in state}
         return cls(**{"counters": None, "joules": None} | known)
 
-    def energy(self, source: str) -> dict[str, float | str] | None:
+    def energy(self, source: str) -> EnergyRecord | None:
         """Return the `energy` section of result.json, or None if the energy is unknown."""
         if self.joules is None or not self.real_tokens:
             return None
         per_thousand = 1000 * self.joules / self.real_tokens
         return {"joules": self.joules, "joules_per_thousand_tokens": per_thousand, "source": source}
 
-    def speed(self, warmup_updates: int) -> dict[str, object]:
+    def padding_record(self) -> PaddingRecord:
+        """Return the `padding` section of result.json."""
+        return {
+            "spread": self.padding["spread"],
+            "last_batch": self.padding["last_batch"],
+            "rounding": self.padding["rounding"],
+        }
+
+    def characters_record(self) -> CharactersRecord | None:
+        """Return the `characters` section of result.json; None if there were none, or their number is unknown."""
+        characters = (self.counters or {}).get("characters")
+        return None if characters is None else {"real": characters["real"], "padded": characters["padded"]}
+
+    def other_counters(self) -> dict[str, dict[str, int]]:
+        """Return the `counters` section of result.json: those of the model's parts, except for `characters`."""
+        return {group: counts for group, counts in (self.counters or {}).items() if group != "characters"}
+
+    def speed(self, warmup_updates: int) -> SpeedRecord:
         """Return the `speed` section of result.json: rates over the timed updates."""
         seconds = self.timed_seconds or float("nan")
         return {
@@ -197,8 +237,18 @@ class CostCounters:
             "updates_per_s": self.timed_updates / seconds,
             "timed_updates": self.timed_updates,
             "warmup_updates": warmup_updates,
-            "by_length": [{"longest": longest} | self.by_length[longest] for longest in sorted(self.by_length)],
+            "by_length": [_length_record(longest, self.by_length[longest]) for longest in sorted(self.by_length)],
         }
+
+
+def _length_record(longest: int, sums: dict[str, float]) -> LengthRecord:
+    return {
+        "longest": longest,
+        "updates": int(sums["updates"]),
+        "real_tokens": int(sums["real_tokens"]),
+        "places": int(sums["places"]),
+        "seconds": sums["seconds"],
+    }
 
 
 class Memory:
@@ -218,7 +268,7 @@ class Memory:
             self.before = _resident_bytes()
             _reset_resident_peak()
 
-    def state(self) -> dict[str, int | str]:
+    def state(self) -> MemoryRecord:
         """Return the measured part of the `memory` section of result.json."""
         cuda = self.device.type == "cuda"
         peak = torch.cuda.max_memory_allocated(self.device) if cuda else _resident_peak_bytes()

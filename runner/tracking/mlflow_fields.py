@@ -12,13 +12,14 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import yaml
 
 from runner.common import run_schema
 from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
+from runner.common.records import ResultRecord, RunRecord
 from runner.tracking.mlflow_store import redacted
 
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
@@ -32,25 +33,27 @@ def allowed_name(name: str) -> str:
     return re.sub(r"[^\w\-. /:]", "_", name)[:250]
 
 
-def tags(run: Mapping[str, Any], result: Mapping[str, Any] | None) -> dict[str, str]:
-    """Tags of a run: what to filter and group by."""
-    result = result or {}
-    found = {
+def tags(run: RunRecord, result: ResultRecord | None) -> dict[str, str]:
+    """Return the tags of a run: what to filter and group by."""
+    values = {
         **run.get("tags", {}),
         run_schema.TAG_RUN_ID: run["run_id"],
         run_schema.TAG_SWEEP: run.get("sweep_id"),
         "experiment": run.get("experiment"),
         "status": run["status"],
         "host": run.get("host"),
-        "kernel": result.get("kernel"),
-        "updates.digest": result.get("updates", {}).get("digest"),
-        "comparison_hash": result.get("provenance", {}).get("comparison_hash"),
         "mlflow.source.name": "hydromel",
         "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": result.get("provenance", {}).get("git_commit"),
         "mlflow.note.content": note(run, result),
     }
-    return {allowed_name(key): str(value) for key, value in found.items() if value is not None}
+    if result is not None:
+        values |= {
+            "kernel": result.get("kernel"),
+            "updates.digest": result["updates"]["digest"],
+            "comparison_hash": result["provenance"]["comparison_hash"],
+            "mlflow.source.git.commit": result["provenance"].get("git_commit"),
+        }
+    return {allowed_name(key): str(value) for key, value in values.items() if value is not None}
 
 
 def params(folder: Path) -> dict[str, str]:
@@ -87,18 +90,18 @@ def _cut(value: object) -> str:
     return text if len(text) <= _LONGEST_PARAM else f"{text[: _LONGEST_PARAM - 1]}…"
 
 
-def summary(result: Mapping[str, Any]) -> dict[str, float]:
-    """One value a run, for bars and tables. Missing and non-finite values are left out.
+def summary(result: ResultRecord) -> dict[str, float]:
+    """Return the figures of a run, for bars and tables. Missing and non-finite values are left out.
 
     Of the baseline and of valid only the quality, and of F1 only the headline: each name becomes a chart.
     """
-    quality = result.get("quality", {}).get("metric", "")
+    quality = result["quality"]["metric"]
     metrics, tokens, memory = result.get("metrics", {}), result.get("tokens", {}), result.get("memory", {})
-    sections = {
+    sections: dict[str, Mapping[str, object]] = {
         "best": {quality: metrics.get("valid", {}).get(quality)},
         "test": {key: value for key, value in metrics.get("test", {}).items() if not key.endswith(_VARIANTS)},
         "majority": {quality: (result.get("majority") or {}).get(quality)},
-        "baseline": {name: each.get(quality) for name, each in (result.get("baselines") or {}).items()},
+        "baseline": {name: figures.get(quality) for name, figures in result.get("baselines", {}).items()},
         "speed": {
             **{_SHORT.get(key, key): value for key, value in result.get("speed", {}).items()},
             "matrix_share": (result.get("arithmetic") or {}).get("share"),
@@ -116,9 +119,9 @@ def summary(result: Mapping[str, Any]) -> dict[str, float]:
             "before_training_gib": _gib(memory.get("before_training_bytes")),
         },
         "model": result.get("model", {}),
-        "updates": {key: result.get("updates", {}).get(key) for key in ("count", "epochs")},
+        "updates": {key: value for key, value in result["updates"].items() if key in ("count", "epochs")},
     }
-    named = {f"{section}/{key}": value for section, values in sections.items() for key, value in (values or {}).items()}
+    named = {f"{section}/{key}": value for section, values in sections.items() for key, value in values.items()}
     return {allowed_name(name): float(value) for name, value in named.items() if _is_number(value)}
 
 
@@ -139,15 +142,15 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def note(run: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """Three lines of Markdown: what was run, how good it is, what it cost. A failed run: why it failed."""
+def note(run: RunRecord, result: ResultRecord | None) -> str:
+    """Return three lines of Markdown on what was run, its quality and its cost; for a failed run, the reason."""
     chosen = run.get("tags", {})
     what = [chosen.get(key) for key in ("task", "dataset", "embedding", "encoder")]
     first = f"**{chosen.get('batching', run.get('name', ''))}** · {' · '.join(str(part) for part in what if part)}"
-    if not result:
+    if result is None:
         reason = f": {redacted(str(run['error']))}" if run.get("error") else ""
         return f"{first}\n\n{run['status']}{reason}"
-    metric, values = result.get("quality", {}).get("metric", ""), summary(result)
+    metric, values = result["quality"]["metric"], summary(result)
     quality = [f"{split} {_shown(values, f'{split}/{metric}')}" for split in ("test", "best", "majority")]
     share = values.get("pad/fraction")
     cost = [
@@ -166,7 +169,7 @@ def _shown(values: Mapping[str, float], name: str) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
 
 
-def data_profile(result: Mapping[str, Any]) -> str:
+def data_profile(result: ResultRecord) -> str:
     """The data set's counts, as the JSON that MLflow shows beside it."""
     return json.dumps({"tokens": result.get("tokens"), "vocab": result.get("vocab")})
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.common.records import ResultRecord, RunRecord
 from runner.common.types import PositiveFloat
 from runner.tracking import mlflow_fields as content
 from runner.tracking.mlflow_store import SQLITE, check_uri, connect, one_line, redacted, sqlite_path
@@ -155,9 +156,7 @@ class MlflowTracker:
         client.set_terminated(run_id, _STATUS[run["status"]], ended_ms)
 
 
-def _find_or_create(
-    client: MlflowClient, experiment_id: str, run: dict[str, Any], result: dict[str, Any] | None
-) -> Run:
+def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, result: ResultRecord | None) -> Run:
     from mlflow.entities import ViewType
 
     wanted = f"tags.`{run_schema.TAG_RUN_ID}` = '{run['run_id']}'"
@@ -184,7 +183,7 @@ def _send_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
         client.log_batch(run_id, tags=batch)
 
 
-def _send_summary(client: MlflowClient, run_id: str, result: dict[str, Any], time_ms: int) -> None:
+def _send_summary(client: MlflowClient, run_id: str, result: ResultRecord, time_ms: int) -> None:
     from mlflow.entities import Metric
 
     # at step 0 for every run: MLflow draws such figures as bars, and figures of different steps as lone points
@@ -193,12 +192,12 @@ def _send_summary(client: MlflowClient, run_id: str, result: dict[str, Any], tim
         client.log_batch(run_id, metrics=batch)
 
 
-def _send_data_set(client: MlflowClient, run_id: str, result: dict[str, Any]) -> None:
+def _send_data_set(client: MlflowClient, run_id: str, result: ResultRecord) -> None:
     """Name the data set as the run's input: its digest is the data's fingerprint."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
     from mlflow.exceptions import MlflowException
 
-    name, digest = str(result["dataset"]), str(result.get("provenance", {}).get("data_fingerprint"))[:36]
+    name, digest = result["dataset"], str(result["provenance"].get("data_fingerprint"))[:36]
     profile = content.data_profile(result)
     data_set = Dataset(name, digest, source_type="hydromel", source=name, schema=None, profile=profile)
     inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]

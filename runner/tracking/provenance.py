@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from runner.common.records import ProvenanceRecord
 from runner.config.hashes import comparison_hash, config_hash
 from runner.config.schema import RunConfig
 from runner.profiling.kernels import describe_machine
@@ -19,7 +20,7 @@ from runner.profiling.matmul import choose_matmul
 _PACKAGES = ("torch", "numpy", "pyarrow", "hydra-core", "mlflow", "datasets", "seqeval", "hydromel")
 
 
-def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -> dict[str, object]:
+def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -> ProvenanceRecord:
     """Return the `provenance` section of result.json."""
     cuda = device.type == "cuda"
     return {

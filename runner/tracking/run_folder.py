@@ -17,13 +17,22 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from filelock import FileLock, Timeout
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, finite, write_json
+from runner.common.records import (
+    AdviceRecord,
+    MetricsLine,
+    ResultRecord,
+    RunRecord,
+    parse_metrics_line,
+    parse_result,
+    parse_run,
+)
 
 LOCK = "run.lock"
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
@@ -32,7 +41,7 @@ _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a mo
 class RunFolder:
     """The folder of a run that this process writes. Make one with `RunFolder.start`."""
 
-    def __init__(self, path: Path, run: dict[str, Any], lock: FileLock) -> None:
+    def __init__(self, path: Path, run: RunRecord, lock: FileLock) -> None:
         self.path, self.run, self._lock = path, run, lock
         self._buffer: list[str] = []
         self._logged = _repaired(path / run_schema.METRICS)
@@ -62,17 +71,32 @@ class RunFolder:
             raise HydromelError(f"{path} is being written by another process; wait for it or end it") from None
         except OSError as error:
             raise cannot_write(path, error) from error
-        new = {"run_id": uuid.uuid4().hex, "created": time.time(), "cwd": str(Path.cwd())}
-        old = read_run(path) if (path / run_schema.RUN).exists() else {}
-        given = {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
-        process = {"status": run_schema.RUNNING, "ended": None, "error": None, "pid": os.getpid(), "host": host()}
-        run = cls(path, new | old | given | process, lock)
+        record: RunRecord = {
+            "run_id": uuid.uuid4().hex,
+            "created": time.time(),
+            "cwd": str(Path.cwd()),
+            "status": run_schema.RUNNING,
+        }
+        if (path / run_schema.RUN).exists():
+            record |= read_run(path)
+        record |= {
+            "name": name,
+            "experiment": experiment,
+            "sweep_id": sweep_id,
+            "tags": dict(tags),
+            "status": run_schema.RUNNING,
+            "ended": None,
+            "error": None,
+            "pid": os.getpid(),
+            "host": host(),
+        }
+        run = cls(path, record, lock)
         write_json(path / run_schema.RUN, run.run)
         return run
 
     @property
     def run_id(self) -> str:
-        return str(self.run["run_id"])
+        return self.run["run_id"]
 
     def log(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Buffer `metrics` of update number `step`. What is recorded for (step, name) stands: no second time."""
@@ -105,13 +129,13 @@ class RunFolder:
     def set_status(self, status: str, error: str | None = None) -> None:
         """Keep `run.json` current; any status but running ends the run now. `error`: the one line that says why."""
         ended = None if status == run_schema.RUNNING else time.time()
-        run = self.run | {"status": status, "ended": ended, "error": error}
-        write_json(self.path / run_schema.RUN, run)
-        self.run = run
+        self._write({**self.run, "status": status, "ended": ended, "error": error})
 
-    def note(self, name: str, value: object) -> None:
-        """Keep `value`, plain JSON, in `run.json`: a resumed run finds it in `run`."""
-        run = self.run | {name: value}
+    def set_advice(self, advice: AdviceRecord) -> None:
+        """Keep the choice of `batching=auto` in `run.json`: a resumed run finds it in `run`."""
+        self._write({**self.run, "advice": advice})
+
+    def _write(self, run: RunRecord) -> None:
         write_json(self.path / run_schema.RUN, run)
         self.run = run
 
@@ -133,33 +157,39 @@ def host() -> str:
     return socket.gethostname()
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """The content of `run.json`, with the status `finished` if there is a result: that file is the last one written."""
-    run = _read_json(folder / run_schema.RUN)
-    for key in ("run_id", "created", "status"):
-        if key not in run:
-            raise HydromelError(f"{folder / run_schema.RUN} has no '{key}'")
-    if run["status"] == run_schema.RUNNING and (folder / run_schema.RESULT).exists():
-        return run | {
-            "status": run_schema.FINISHED,
-            "ended": run.get("ended") or (folder / run_schema.RESULT).stat().st_mtime,
-        }
+def read_run(folder: Path) -> RunRecord:
+    """Return the content of `run.json`, with the status `finished` if there is a result: that file is written last.
+
+    Raises:
+        HydromelError: `folder` is not the folder of a run, or the file is damaged.
+    """
+    path, result = folder / run_schema.RUN, folder / run_schema.RESULT
+    try:
+        run = parse_run(path.read_bytes(), str(path))
+    except FileNotFoundError as error:
+        raise HydromelError(f"{folder} is no run's folder: it has no {path.name}") from error
+    if run["status"] == run_schema.RUNNING and result.exists():
+        run |= {"status": run_schema.FINISHED, "ended": run.get("ended") or result.stat().st_mtime}
     return run
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The content of `result.json`; None while there is none."""
+def read_result(folder: Path) -> ResultRecord | None:
+    """Return the content of `result.json`; None while there is none.
+
+    Raises:
+        HydromelError: the file is damaged.
+    """
     path = folder / run_schema.RESULT
-    return _read_json(path) if path.exists() else None
+    return parse_result(path.read_bytes(), str(path)) if path.exists() else None
 
 
-def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
-    """Records of `metrics.jsonl` from byte `start` on, each with the byte at which it ends.
+def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, int]]:
+    """Yield the records of `metrics.jsonl` from byte `start` on, each with the byte at which it ends.
 
     A last line without its end is not there yet. A file shorter than `start` was replaced, and is read anew.
 
     Raises:
-        HydromelError: a line that is no JSON object.
+        HydromelError: a line is damaged.
     """
     path = folder / run_schema.METRICS
     if not path.exists():
@@ -171,7 +201,7 @@ def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[dict[str, Any],
             if not line.endswith(b"\n"):
                 return
             end += len(line)
-            yield _parsed(line, f"{path}, the line that ends at byte {end}"), end
+            yield parse_metrics_line(line, f"{path}, the line that ends at byte {end},"), end
 
 
 def is_alive(folder: Path) -> bool:
@@ -185,7 +215,7 @@ def is_alive(folder: Path) -> bool:
     return False
 
 
-def mark_dead(folder: Path) -> dict[str, Any]:
+def mark_dead(folder: Path) -> RunRecord:
     """`read_run`; a run that stands as running, but whose process on this machine is gone, is marked as interrupted.
 
     A run of another machine is left as it is: its lock may not be visible from here.
@@ -210,20 +240,3 @@ def _repaired(path: Path) -> dict[int, set[str]]:
         for record, _ in read_metrics(path.parent):
             logged.setdefault(record["step"], set()).update(record["metrics"])
     return logged
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return _parsed(path.read_bytes(), str(path))
-    except FileNotFoundError as error:
-        raise HydromelError(f"{path.parent} is no run's folder: it has no {path.name}") from error
-
-
-def _parsed(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise HydromelError(f"{where}: damaged, no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise HydromelError(f"{where}: a JSON object is expected, not {type(content).__name__}")
-    return content

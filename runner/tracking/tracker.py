@@ -119,7 +119,9 @@ class JsonlTracker:
             lines.append({"run_id": run["run_id"], **record})
             sent = end
         if run["status"] not in (run_schema.RUNNING, closed):
-            lines.append({"run_id": run["run_id"], "status": run["status"], "result": read_result(folder)})
+            # once it is found undamaged, the file is passed on as it stands, nulls and unknown keys included
+            result = read_result(folder) and json.loads((folder / run_schema.RESULT).read_bytes())
+            lines.append({"run_id": run["run_id"], "status": run["status"], "result": result})
         save_progress(folder, self.target(folder), before)
         append(shared, "".join(json.dumps(line) + "\n" for line in lines).encode())
         after = {"metrics_bytes": sent, "closed": run["status"], "fingerprint": fingerprint}

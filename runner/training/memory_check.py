@@ -15,6 +15,7 @@ from torch import nn
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.common.records import PeakBatchRecord
 from runner.compat.torch import content_version
 from runner.interfaces import PADDED, HasStatistics
 from runner.ragged.shapes import Updates
@@ -113,7 +114,7 @@ def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
         raise HydromelError(f"the model changes {changed[0]} in every forward pass; set train.rehearse=false")
 
 
-def _shape(t: Training, rows: IntArray) -> dict[str, int] | None:
+def _shape(t: Training, rows: IntArray) -> PeakBatchRecord | None:
     """Rows, width and real tokens of these rows as they go through the model; None where no update is to come."""
     if not len(rows):
         return None

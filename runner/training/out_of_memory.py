@@ -14,6 +14,7 @@ import torch
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.common.records import MemoryRecord
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,16 @@ def measure_if_memory_suffices(t: Training, what: str, measure: Callable[[], T])
     return None
 
 
-def figures(t: Training, asked: object) -> dict[str, object]:
-    """What the `memory` section of result.json says of micro-batches; `asked`: the config's `batching.micro_batch`."""
-    sizes = {"asked": asked, "used": t.batching.micro_batch, "halved_at": t.progress.halved_at}
-    return {"peak_batch": t.progress.peak_batch, "micro_batch": sizes}
+def memory_record(t: Training, measured: MemoryRecord, asked: int | None) -> MemoryRecord:
+    """Return the `memory` section of result.json.
+
+    Args:
+        t: the training, after its end.
+        measured: peak memory.
+        asked: the option `batching.micro_batch`.
+    """
+    return {
+        **measured,
+        "peak_batch": t.progress.peak_batch,
+        "micro_batch": {"asked": asked, "used": t.batching.micro_batch, "halved_at": t.progress.halved_at},
+    }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from runner.common.records import PeakBatchRecord
 from runner.config.schema import TrainSettings
 from runner.interfaces import START, BatchingStrategy, Head, Metric, Schedule, State, Task
 from runner.model import Model
@@ -48,7 +49,7 @@ class Progress:
     micro_batch: int | None = None
     eval_batch_size: int | None = None
     halved_at: list[int] = field(default_factory=list)
-    peak_batch: dict[str, int] | None = None
+    peak_batch: PeakBatchRecord | None = None
 
     @property
     def last_epoch(self) -> int:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from runner.cli import sync
-from runner.common.run_schema import unbeaten_baselines
+from runner.common.records import unbeaten_baselines
 from tests.helpers.contract import check_contract
 
 ROOT = Path(__file__).parents[2]

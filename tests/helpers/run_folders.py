@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from runner.common import run_schema
+from runner.common.records import LENGTH_KEYS, RESULT_KEYS, SECONDS_KEYS, SPEED_KEYS
 from runner.tracking.run_folder import RunFolder
 
 TAGS = {
@@ -87,12 +88,11 @@ def result(run: RunFolder) -> dict[str, Any]:
         },
         "majority": {"f1": 0.0, "accuracy": 88.0},
         "baselines": {"most_frequent_tag": {"f1": 7.25, "accuracy": 88.5, "seconds": 0.1}},
-        "speed": dict.fromkeys(run_schema.SPEED_KEYS, 1234.5)
-        | {"by_length": [dict.fromkeys(run_schema.LENGTH_KEYS, 8)]},
+        "speed": dict.fromkeys(SPEED_KEYS, 1234.5) | {"by_length": [dict.fromkeys(LENGTH_KEYS, 8)]},
         "tokens": {"real": 900, "padded": 100, "supervised": 900, "truncated": 0},
         "padding": {"spread": 80, "last_batch": 20, "rounding": 0},
         "characters": {"real": 300, "padded": 100},
-        "seconds": dict.fromkeys(run_schema.SECONDS_KEYS, 1.5),
+        "seconds": dict.fromkeys(SECONDS_KEYS, 1.5),
         "memory": {"peak_bytes": 2**30, "before_training_bytes": 2**29, "source": "rss"},
         "energy": {"joules": 90.0, "joules_per_thousand_tokens": 100.0, "source": "NVML"},
         "arithmetic": {
@@ -109,5 +109,5 @@ def result(run: RunFolder) -> dict[str, Any]:
         "vocab": {"size": {"word": 100}, "oov_rate": {"test": {"word": 0.1}}},
         "provenance": {"git_commit": "f" * 40, "data_fingerprint": "d" * 64, "comparison_hash": "c" * 8},
     }
-    assert set(content) == set(run_schema.RESULT_KEYS)
+    assert set(content) == set(RESULT_KEYS)
     return content

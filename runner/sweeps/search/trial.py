@@ -100,9 +100,9 @@ def _outcome(folder: Path, metric: str, code: int) -> Ended:
     """Of a run that ended by itself."""
     result = read_result(folder) if code == 0 else None
     if result is None:
-        run = read_run(folder) if (folder / run_schema.RUN).exists() else {}
-        return Ended(error=run.get("error") or _last_line(folder / run_schema.CONSOLE) or f"it ended with code {code}")
-    value = result["metrics"]["valid"].get(metric)
+        error = read_run(folder).get("error") if (folder / run_schema.RUN).exists() else None
+        return Ended(error=error or _last_line(folder / run_schema.CONSOLE) or f"it ended with code {code}")
+    value = result.get("metrics", {}).get("valid", {}).get(metric)
     if not isinstance(value, float | int) or not math.isfinite(value):
         return Ended(error=f"its {metric} on valid is {value}")
     return Ended(value=float(value))

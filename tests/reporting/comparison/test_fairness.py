@@ -232,7 +232,9 @@ def test_tokens_to_target(tmp_path: Path, write_run: Any) -> None:
 
 def test_what_auto_chose_is_no_option(tmp_path: Path, write_run: Any) -> None:
     for seed, size in {1: 32, 2: 64}.items():
-        folder = write_run(tmp_path / f"a{seed}", "auto", seed, change={"advice": {"chosen": "packed"}})
+        folder = write_run(
+            tmp_path / f"a{seed}", "auto", seed, change={"advice": {"chosen": "packed", "batch_size": size}}
+        )
         batching(folder, batch_size=size)
         batching(write_run(tmp_path / f"p{seed}", "padmask", seed), batch_size=32)
     _, strategies = only(tmp_path)

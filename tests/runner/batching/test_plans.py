@@ -192,5 +192,5 @@ def test_plans_do_not_import_torch(name):
     ours = {module for module in imported if module.startswith("runner")}
     assert "numpy" in imported
     assert not any(module.startswith("torch") for module in imported)
-    allowed = ("runner.batching.", *(f"runner.common.{basic}" for basic in ("arrays", "types", "run_schema")))
+    allowed = ("runner.batching.", *(f"runner.common.{basic}" for basic in ("arrays", "types", "records")))
     assert all(module.startswith(allowed) for module in ours)

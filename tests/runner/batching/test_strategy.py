@@ -15,7 +15,7 @@ from runner.batching.strategy import Batching
 from runner.batching.stream import Stream
 from runner.batching.token_budget import TokenBudget
 from runner.common.errors import HydromelError
-from runner.common.run_schema import PADDING_CAUSES
+from runner.common.records import PADDING_CAUSES
 from runner.config.instantiate import build
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged

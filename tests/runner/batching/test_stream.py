@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
-from runner.common.run_schema import PADDING_CAUSES
+from runner.common.records import PADDING_CAUSES
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows

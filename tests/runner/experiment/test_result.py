@@ -14,6 +14,17 @@ from safetensors.torch import load_file
 from runner.batching.strategy import Batching
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.common.records import (
+    ARITHMETIC_KEYS,
+    CHARACTER_KEYS,
+    LENGTH_KEYS,
+    MEMORY_KEYS,
+    PADDING_CAUSES,
+    RESULT_KEYS,
+    SECONDS_KEYS,
+    SPEED_KEYS,
+    TOKEN_KEYS,
+)
 from runner.config.instantiate import build
 from runner.config.schema import RunConfig
 from tests.helpers.composed import config, data_of, label_files, run, tag_files
@@ -28,21 +39,21 @@ def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
     run(tmp_path / "run", *tag_files(tmp_path), *SMALL, "embedding=char_conv")
     result = json.loads((tmp_path / "run" / run_schema.RESULT).read_text(encoding="utf-8"))
     documented = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert set(result) == set(run_schema.RESULT_KEYS)
+    assert set(result) == set(RESULT_KEYS)
     sections = {
-        "speed": run_schema.SPEED_KEYS,
-        "tokens": run_schema.TOKEN_KEYS,
-        "padding": run_schema.PADDING_CAUSES,
-        "seconds": run_schema.SECONDS_KEYS,
-        "memory": run_schema.MEMORY_KEYS,
-        "characters": run_schema.CHARACTER_KEYS,
-        "arithmetic": run_schema.ARITHMETIC_KEYS,
+        "speed": SPEED_KEYS,
+        "tokens": TOKEN_KEYS,
+        "padding": PADDING_CAUSES,
+        "seconds": SECONDS_KEYS,
+        "memory": MEMORY_KEYS,
+        "characters": CHARACTER_KEYS,
+        "arithmetic": ARITHMETIC_KEYS,
     }
-    assert set(result["speed"]["by_length"][0]) == set(run_schema.LENGTH_KEYS)
+    assert set(result["speed"]["by_length"][0]) == set(LENGTH_KEYS)
     for section, keys in sections.items():
         assert set(result[section]) == set(keys)
         assert all(f"`{section}.{key}`" in documented for key in keys), section
-    assert all(f"`{key}`" in documented or f"`{key}." in documented for key in run_schema.RESULT_KEYS)
+    assert all(f"`{key}`" in documented or f"`{key}." in documented for key in RESULT_KEYS)
 
 
 @pytest.mark.parametrize("strategy", ["padmask", "bucketed", "packed", "size1", "same_length", "token_budget"])
@@ -66,7 +77,7 @@ def test_tokens_are_those_that_lay_in_memory(tmp_path: Path, strategy: str) -> N
         assert padded == 0
     if strategy == "padmask":
         assert padded > real
-    assert sum(result["seconds"][phase] for phase in run_schema.SECONDS_KEYS if phase != "total") > 0
+    assert sum(result["seconds"][phase] for phase in SECONDS_KEYS if phase != "total") > 0
 
 
 def test_times_by_length_cover_every_timed_update(tmp_path: Path) -> None:

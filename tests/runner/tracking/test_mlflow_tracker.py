@@ -333,5 +333,6 @@ def test_passwords_are_cut_out() -> None:
 
 
 def test_a_result_with_holes_has_a_summary() -> None:
-    assert mlflow_fields.summary({}) == {}
-    assert mlflow_fields.summary({"metrics": {"test": {"f1": None, "top": True}}, "memory": {"peak_bytes": None}}) == {}
+    least: Any = {"quality": {"metric": "f1", "higher_is_better": True}, "updates": {"count": 3, "digest": "abc"}}
+    assert mlflow_fields.summary(least) == {"updates/count": 3.0}
+    assert mlflow_fields.summary(least | {"metrics": {"test": {"f1": None, "top": True}}}) == {"updates/count": 3.0}

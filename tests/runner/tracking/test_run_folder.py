@@ -11,6 +11,7 @@ import pytest
 from runner.common import files, run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import cut_torn_line, write_json
+from runner.common.records import RESULT_KEYS
 from runner.tracking.run_folder import RunFolder, is_alive, mark_dead, read_metrics, read_result, read_run
 from tests.helpers.run_folders import log_epoch, result, start
 
@@ -29,7 +30,7 @@ def test_a_run_writes_all_its_files(tmp_path: Path) -> None:
         run.set_status(run_schema.FINISHED)
     assert read_run(run.path)["status"] == run_schema.FINISHED
     assert read_run(run.path)["ended"] >= read_run(run.path)["created"]
-    assert set(read_result(run.path) or {}) == set(run_schema.RESULT_KEYS)
+    assert set(read_result(run.path) or {}) == set(RESULT_KEYS)
     assert [record["step"] for record in records(run.path)] == [1, 2, 3, 4, 5, 5]
     assert set(records(run.path)[0]) == {"time", "step", "epoch", "metrics"}
 
@@ -40,7 +41,7 @@ def test_values_that_json_cannot_hold_become_null(tmp_path: Path) -> None:
         run.flush()
         run.write_result({"x": [float("-inf"), (1.0, float("nan"))], "y": {"z": float("inf")}})
     assert records(tmp_path)[0]["metrics"] == {"a": None, "b": None, "c": 0.1}
-    assert read_result(tmp_path) == {"x": [None, [1.0, None]], "y": {"z": None}}
+    assert json.loads((tmp_path / run_schema.RESULT).read_text()) == {"x": [None, [1.0, None]], "y": {"z": None}}
     assert "NaN" not in (tmp_path / run_schema.METRICS).read_text() + (tmp_path / run_schema.RESULT).read_text()
 
 
@@ -98,13 +99,13 @@ def test_records_are_read_on_from_any_byte_given(tmp_path: Path) -> None:
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path) -> None:
     start(tmp_path).close()
     (tmp_path / run_schema.METRICS).write_text("[]\n")
-    with pytest.raises(HydromelError, match=r"metrics\.jsonl.*object is expected, not list") as caught:
+    with pytest.raises(HydromelError, match=r"metrics\.jsonl.* is damaged: \[\] should be an object") as caught:
         list(read_metrics(tmp_path))
     (tmp_path / run_schema.RUN).write_text("{")
-    with pytest.raises(HydromelError, match=r"run\.json: damaged"):
+    with pytest.raises(HydromelError, match=r"run\.json is damaged: it is not JSON"):
         read_run(tmp_path)
     (tmp_path / run_schema.RUN).write_text("{}")
-    with pytest.raises(HydromelError, match="has no 'run_id'"):
+    with pytest.raises(HydromelError, match="it has no 'run_id'"):
         read_run(tmp_path)
     with pytest.raises(HydromelError, match=r"no run's folder: it has no run\.json"):
         read_run(tmp_path / "nowhere")

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from runner.common import run_schema
+from runner.common.records import SECONDS_KEYS
 from runner.experiment import run as experiment
 from runner.tracking.run_folder import RunFolder
 from runner.training import checkpoint
@@ -85,7 +86,7 @@ def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
     assert sorted(set(epochs), key=int) == [str(number + 1) for number in range(len(set(epochs)))]
     assert "\ngoing on from epoch " in console
     seconds = result(cut)["seconds"]
-    assert seconds["total"] > sum(seconds[phase] for phase in run_schema.SECONDS_KEYS if phase != "total")
+    assert seconds["total"] > sum(seconds[phase] for phase in SECONDS_KEYS if phase != "total")
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from runner.common.run_schema import RESULT_KEYS
+from runner.common.records import RESULT_KEYS
 from runner.config.hashes import comparison_hash
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged

@@ -1,0 +1,355 @@
+"""Typed records of a run: `run.json`, `result.json`, and the lines of `metrics.jsonl`; docs/results.md explains them.
+
+`parse_run`, `parse_result` and `parse_metrics_line` check a file once, where it is read. A record that lacks a required
+key is damaged. Any other key may be missing, as in runs of earlier versions, and is left out if its value has the wrong
+type. JSON has no NaN, so a figure that is not finite is `null` in the file and missing in the record. Keys that are not
+listed here are kept unchecked. Percentages (accuracy, F1) are 0-100 everywhere.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Required, TypeVar
+
+from pydantic import ConfigDict, OnErrorOmit, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
+
+from runner.common.errors import HydromelError
+
+T = TypeVar("T")
+LONGEST_VALUE = 60  # characters of a wrong value in an error message
+STRICT = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+Count = OnErrorOmit[int]
+Figure = OnErrorOmit[float]
+Text = OnErrorOmit[str]
+Figures = Mapping[str, object]  # floats by the name of the metric, and the tables of `SplitTables`
+
+
+@with_config(STRICT)
+class CandidateRecord(TypedDict, total=False):
+    """A strategy that `batching=auto` considered, with predictions of its cost."""
+
+    name: Required[str]
+    batch_size: Required[int | None]  # examples of an update; null for strategies without a fixed number
+    layout: Text  # padded or packed
+    predicted_real_tokens_per_s: Required[float]
+    predicted_epoch_seconds: Figure  # of training, without evaluation
+    predicted_peak_bytes: Required[float]  # comparable to memory.peak_bytes
+    padding_share: Figure  # of all positions in memory, 0 to 1
+
+
+class AdviceRecord(TypedDict, total=False):
+    """The choice of `batching=auto`."""
+
+    chosen: Required[str]
+    batch_size: Required[int | None]
+    candidates: OnErrorOmit[list[OnErrorOmit[CandidateRecord]]]
+    not_run: OnErrorOmit[dict[str, str]]  # candidates that this machine cannot run, and why
+    probe_seconds: Figure
+
+
+@with_config(STRICT)
+class RunRecord(TypedDict, total=False):
+    """The content of `run.json`: the identity of a run, written first, and its status, kept current."""
+
+    run_id: Required[str]
+    created: Required[float]  # unix seconds
+    cwd: Text  # working directory in which it was started
+    name: Text  # shown by trackers
+    experiment: OnErrorOmit[str | None]  # the named experiment that the run belongs to
+    sweep_id: OnErrorOmit[str | None]  # the sweep that the run belongs to
+    tags: OnErrorOmit[dict[str, str]]  # task, dataset, embedding, encoder, batching, seed, ...
+    status: Required[str]  # running, finished, failed or interrupted
+    ended: OnErrorOmit[float | None]  # unix seconds
+    error: OnErrorOmit[str | None]  # the line that says why the run failed
+    pid: Count  # process that wrote the run
+    host: Text  # machine of that process
+    advice: OnErrorOmit[AdviceRecord | None]  # of batching=auto, for a run that is resumed
+
+
+@with_config(STRICT)
+class MetricsLine(TypedDict):
+    """A line of `metrics.jsonl`."""
+
+    time: float  # unix seconds
+    step: int  # updates so far
+    epoch: int  # from 1
+    metrics: dict[str, float | None]  # train/loss, train/lr, valid/..., train/seconds and train/tokens so far
+
+
+class QualityRecord(TypedDict):
+    """The metric that runs are compared by."""
+
+    metric: str
+    higher_is_better: bool
+
+
+class SplitsRecord(TypedDict, total=False):
+    """The figures of the best checkpoint by split."""
+
+    valid: OnErrorOmit[Figures]
+    test: OnErrorOmit[Figures]  # missing if the data has no test
+
+
+class LengthRecord(TypedDict):
+    """The timed updates whose longest row has a certain length."""
+
+    longest: int  # tokens, rounded up to a power of two
+    updates: int
+    real_tokens: int
+    places: int  # real and padded tokens
+    seconds: float
+
+
+class SpeedRecord(TypedDict, total=False):
+    """The speed of training over the timed updates: data, forward, backward and optimiser."""
+
+    real_tokens_per_s: Figure
+    examples_per_s: Figure
+    updates_per_s: Figure
+    timed_updates: Count
+    warmup_updates: Count  # left out first
+    by_length: OnErrorOmit[list[OnErrorOmit[LengthRecord]]]
+
+
+class TokensRecord(TypedDict, total=False):
+    """Tokens of training, over all epochs."""
+
+    real: Count
+    padded: Count
+    supervised: Count  # answers that were learned from
+    truncated: Count  # of the training split, once
+
+
+class PaddingRecord(TypedDict, total=False):
+    """Padded tokens by cause."""
+
+    spread: Count  # rows shorter than the longest of their batch
+    last_batch: Count  # the same, in updates with fewer rows than asked for
+    rounding: Count  # widths rounded up
+
+
+class CharactersRecord(TypedDict, total=False):
+    """Characters that were composed to word vectors in training."""
+
+    real: Count
+    padded: Count
+
+
+class SecondsRecord(TypedDict, total=False):
+    """Seconds by phase; on a GPU those of training are device seconds."""
+
+    data: Figure
+    forward: Figure
+    backward: Figure
+    optimizer: Figure
+    evaluation: Figure
+    tracking: Figure
+    startup: Figure
+    total: Figure
+
+
+class PeakBatchRecord(TypedDict):
+    """The micro-batch with the most positions."""
+
+    rows: int
+    width: int
+    tokens: int  # real
+
+
+class MicroBatchRecord(TypedDict):
+    """Rows per forward pass; null for whole updates."""
+
+    asked: int | None
+    used: int | None
+    halved_at: list[int]  # updates, from 1, at which memory ran out; 0 is the rehearsal before training
+
+
+class MemoryRecord(TypedDict, total=False):
+    """Peak memory of training."""
+
+    peak_bytes: Count
+    before_training_bytes: Count
+    source: Text  # the allocator, or the resident set of the process
+    peak_batch: OnErrorOmit[PeakBatchRecord | None]
+    micro_batch: OnErrorOmit[MicroBatchRecord]
+
+
+class EnergyRecord(TypedDict, total=False):
+    """Energy that the GPU used in training."""
+
+    joules: Figure
+    joules_per_thousand_tokens: Figure
+    source: Text
+
+
+class ArithmeticRecord(TypedDict, total=False):
+    """The share of the device's matrix products that training used."""
+
+    flops_per_place: Figure  # forward and backward, per real or padded token
+    achieved_flops_per_s: Figure
+    device_flops_per_s: Figure  # measured with large square matrices
+    share: Figure  # achieved / device, 0 to 1
+    dtype: Text
+
+
+class UpdatesRecord(TypedDict, total=False):
+    """The updates of training. Equal counts and digests mean the same rows in every update."""
+
+    count: Required[int]
+    epochs: Count
+    digest: Required[str]
+    dropout: OnErrorOmit[bool]  # whether any is on
+
+
+class ModelRecord(TypedDict, total=False):
+    """The size of the model."""
+
+    parameters: Count  # trained ones; tied ones count once
+
+
+class ProvenanceRecord(TypedDict, total=False):
+    """The code, machine, data and config of a run."""
+
+    git_commit: OnErrorOmit[str | None]  # with + if files were changed since
+    versions: OnErrorOmit[dict[str, str]]  # of Python and packages
+    device: Text
+    cuda: OnErrorOmit[str | None]
+    cpu: Text
+    kernels: OnErrorOmit[dict[str, object]]  # half-precision kernels of the machine
+    threads: Count
+    matmul: Text
+    malloc: Text
+    host: Text
+    system: Text
+    load_average: Figure  # of the last minute
+    data_fingerprint: Text
+    config_hash: Text
+    comparison_hash: Required[str]  # of the config without batching, seed and turn
+
+
+@with_config(STRICT)
+class ResultRecord(TypedDict, total=False):
+    """The content of `result.json`, written last: a run with a result is finished."""
+
+    run_id: Required[str]
+    name: Text
+    task: Required[str]
+    dataset: Required[str]
+    embedding: Required[str]
+    encoder: Required[str]
+    batching: Required[str]
+    seed: Required[int]
+    turn: int  # number among equal runs, from 1; missing in old runs
+    sweep_id: OnErrorOmit[str | None]
+    experiment: OnErrorOmit[str | None]
+    quality: Required[QualityRecord]
+    metrics: OnErrorOmit[SplitsRecord]
+    majority: OnErrorOmit[Figures | None]  # metrics.test of always giving the most frequent answer of training
+    baselines: OnErrorOmit[Mapping[str, OnErrorOmit[Figures]]]  # the same of other simple models, and their `seconds`
+    speed: OnErrorOmit[SpeedRecord]
+    tokens: OnErrorOmit[TokensRecord]
+    padding: OnErrorOmit[PaddingRecord]
+    characters: OnErrorOmit[CharactersRecord | None]  # null without character embeddings
+    counters: OnErrorOmit[Mapping[str, Mapping[str, int]]]  # of other parts of the model; missing if there are none
+    seconds: OnErrorOmit[SecondsRecord]
+    memory: OnErrorOmit[MemoryRecord]
+    energy: OnErrorOmit[EnergyRecord | None]  # null where it was not measured, as on a CPU
+    arithmetic: OnErrorOmit[ArithmeticRecord | None]  # null where no update was timed
+    advice: OnErrorOmit[AdviceRecord | None]  # null but for batching=auto
+    kernel: OnErrorOmit[str | None]  # PyTorch's kernels for a training batch, and its layout
+    updates: Required[UpdatesRecord]
+    model: OnErrorOmit[ModelRecord]
+    # `size` by feature; `oov_rate` by split and feature (share of unknown tokens, 0 to 1); lists of what the model's
+    # parts report, such as `vectors` and `characters`
+    vocab: OnErrorOmit[Figures]
+    provenance: Required[ProvenanceRecord]
+
+
+RESULT_KEYS = tuple(key for key in ResultRecord.__annotations__ if key != "counters")  # those of every run
+SPEED_KEYS = tuple(SpeedRecord.__annotations__)
+LENGTH_KEYS = tuple(LengthRecord.__annotations__)
+TOKEN_KEYS = tuple(TokensRecord.__annotations__)
+CHARACTER_KEYS = tuple(CharactersRecord.__annotations__)
+PADDING_CAUSES = tuple(PaddingRecord.__annotations__)
+SECONDS_KEYS = tuple(SecondsRecord.__annotations__)
+ENERGY_KEYS = tuple(EnergyRecord.__annotations__)
+ARITHMETIC_KEYS = tuple(ArithmeticRecord.__annotations__)
+MEMORY_KEYS = tuple(MemoryRecord.__annotations__)
+
+_RUN = TypeAdapter(RunRecord)
+_RESULT = TypeAdapter(ResultRecord)
+_CANDIDATE = TypeAdapter(CandidateRecord)
+_METRICS_LINE = TypeAdapter(MetricsLine)
+
+
+def parse_run(text: bytes, where: str) -> RunRecord:
+    """Return the record in the text of a `run.json`.
+
+    Args:
+        text: content of the file.
+        where: name of the file, for messages.
+
+    Raises:
+        HydromelError: the text is no JSON object, or lacks a required key.
+    """
+    return _parse(_RUN, text, where)
+
+
+def parse_result(text: bytes, where: str) -> ResultRecord:
+    """Return the record in the text of a `result.json`; see `parse_run`."""
+    return _parse(_RESULT, text, where)
+
+
+def parse_metrics_line(line: bytes, where: str) -> MetricsLine:
+    """Return the record in a line of `metrics.jsonl`; see `parse_run`."""
+    return _parse(_METRICS_LINE, line, where)
+
+
+def parse_candidate(value: object, where: str) -> CandidateRecord:
+    """Return a prediction in the parsed content of a file; see `parse_run`."""
+    try:
+        return _CANDIDATE.validate_python(value)
+    except ValidationError as error:
+        raise _damaged(error, where) from None
+
+
+def finite(value: object) -> float | None:
+    """Return a number as a float; None for anything else, NaN, infinity, or an integer too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        return None
+    return float(value)
+
+
+def unbeaten_baselines(result: ResultRecord) -> dict[str, float]:
+    """Return the simplest models that the run does not beat, with their figures on test: {"majority": 15.7, ...}."""
+    metric, higher = result["quality"]["metric"], result["quality"]["higher_is_better"]
+    value = result.get("metrics", {}).get("test", {}).get(metric)
+    if not isinstance(value, float | int):
+        return {}
+    others: dict[str, Mapping[str, object]] = {"majority": result.get("majority") or {}, **result.get("baselines", {})}
+    figures = {name: figure for name, other in others.items() if (figure := finite(other.get(metric))) is not None}
+    # NaN compares as false: such a run beats nothing
+    return {name: figure for name, figure in figures.items() if not (value > figure if higher else value < figure)}
+
+
+def _parse(adapter: TypeAdapter[T], text: bytes, where: str) -> T:
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        raise _damaged(error, where) from None
+
+
+def _damaged(error: ValidationError, where: str) -> HydromelError:
+    """Return the error that names the first problem in one line."""
+    first = error.errors(include_url=False)[0]
+    key, problem = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Input ")
+    if first["type"] == "missing":
+        return HydromelError(f"{where} is damaged: it has no '{key}'")
+    if first["type"] == "json_invalid":
+        return HydromelError(f"{where} is damaged: it is not JSON ({problem.removeprefix('Invalid JSON: ')})")
+    value = repr(first["input"])
+    shown = value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}..."
+    return HydromelError(f"{where} is damaged: {key and f'{key}='}{shown} {problem}")
