@@ -354,7 +354,7 @@ class BatchingStrategy(Protocol):
         ...
 
     def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
-        """Return the number of padded tokens of some updates by cause (`runner.common.run_schema.PADDING_CAUSES`)."""
+        """Return the number of padded tokens of some updates by cause (`runner.common.records.PADDING_CAUSES`)."""
         ...
 
     def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 
 from runner.common.arrays import IntArray
-from runner.common.run_schema import PADDING_CAUSES
+from runner.common.records import PADDING_CAUSES
 from runner.common.types import PositiveInt
 from runner.interfaces import BatchingStrategy
 from runner.ragged.batch import Batch
