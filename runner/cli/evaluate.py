@@ -56,21 +56,21 @@ def _check(options: argparse.Namespace) -> None:
 def _split(options: argparse.Namespace) -> dict[str, object]:
     """Measure a split, print its figures; all that was measured."""
     # imports torch: help and a mistyped option need not wait for that
-    from runner.inference.evaluation.show import console
+    from runner.inference.evaluation.show import print_metrics
     from runner.inference.evaluation.splits import SplitEvaluation
     from runner.profiling.malloc import choose_malloc
 
     run = loaded(options, SplitEvaluation.load).reading(options.streams, options.window)
     choose_malloc(run.trained.malloc)
     split, metrics = run.measure(options.split, options.batch_size)
-    console(f"{split} of {run.trained.corpus.name}", metrics)
+    print_metrics(f"{split} of {run.trained.corpus.name}", metrics)
     return {"task": run.trained.task.name, "dataset": run.trained.corpus.name, "split": split, "metrics": metrics}
 
 
 def _text(options: argparse.Namespace) -> dict[str, object]:
     """Write a line for each line of a text; figures of all of it."""
     from runner.inference.evaluation.lines import LineScorer
-    from runner.inference.evaluation.show import totals
+    from runner.inference.evaluation.show import print_totals
     from runner.inference.evaluation.tally import Tally
     from runner.inference.generation.language_model import LanguageModel, NextToken
     from runner.inference.trained import TrainedModel
@@ -93,7 +93,7 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
             sink.flush()  # somebody may wait for these before there are more
             total = sum(tallies, start=total)
     if total.tokens:
-        totals(total)
+        print_totals(total)
     return {"lines": "continued" if carried else "independent", "metrics": total.figures() if total.tokens else {}}
 
 

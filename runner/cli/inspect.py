@@ -45,9 +45,9 @@ def _inspect(options: argparse.Namespace) -> int:
     trained = _load(options)
     text, source = _text(options, trained)
     passage = read(trained, text, source)
-    seen = watch(trained.model, passage, names, options.show)
-    report = show.Report.of(options.run.removeprefix("run="), source, passage, seen, options.cells)
-    show.console(report)
+    records = watch(trained.model, passage, names, options.show)
+    report = show.InspectionReport.of(options.run.removeprefix("run="), source, passage, records, options.cells)
+    show.print_report(report)
     if options.json is not None:
         write(options.json, as_json(report.as_dict()))
     if options.html is not None:

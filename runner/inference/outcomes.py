@@ -15,18 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from runner.common import run_schema
+from runner.common.arrays import FloatArray, IntArray
 from runner.common.files import write_bytes
 from runner.ragged.batch import Batch
 from runner.text.vocab import Vocab
 
-Outcomes = dict[str, npt.NDArray[Any]]
+MetricInput = IntArray | FloatArray  # predicted ids, or losses
+Outcomes = Mapping[str, npt.NDArray[np.generic]]
 
 
 @runtime_checkable
 class HasOutcomes(Protocol):
     """A task whose main metric is computed from sums over examples."""
 
-    def outcomes(self, said: npt.NDArray[Any], split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
+    def outcomes(self, results: MetricInput, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
         """Return summands by name, (n,) each: one for every row in the split's order (of a stream: for equal blocks).
 
         - `right`, `answers`: accuracy = 100 sum right / sum answers
@@ -36,7 +38,7 @@ class HasOutcomes(Protocol):
         None where the metric is no function of such sums (macro F1).
 
         Args:
-            said: (N,) input of the task's metric, for all rows or tokens: predictions, or losses.
+            results: (N,) input of the task's metric, for all rows or tokens: predictions, or losses.
             split: the whole split.
             vocabs: vocabularies of the features and the target.
         """
@@ -44,7 +46,7 @@ class HasOutcomes(Protocol):
 
 
 def write_outcomes(
-    task: object, said: npt.NDArray[Any], name: str, split: Batch, vocabs: Mapping[str, Vocab], folder: Path
+    task: object, results: MetricInput, name: str, split: Batch, vocabs: Mapping[str, Vocab], folder: Path
 ) -> None:
     """Write the outcomes of split `name` to the run's folder, if the task has any.
 
@@ -53,7 +55,7 @@ def write_outcomes(
     """
     if not isinstance(task, HasOutcomes):
         return
-    outcomes = task.outcomes(said, split, vocabs)
+    outcomes = task.outcomes(results, split, vocabs)
     if outcomes is None:
         return
     file = io.BytesIO()

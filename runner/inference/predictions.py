@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from runner.common import run_schema
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import Data
-from runner.inference.outcomes import write_outcomes
+from runner.inference.outcomes import MetricInput, write_outcomes
 from runner.interfaces import START, BatchingStrategy, Corpus, Head, Inspector, Predictions
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
@@ -36,7 +36,7 @@ class HasLossTables(Protocol):
 
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return tables of detail by name, which are added to the split's metrics.
 
         Args:
@@ -50,23 +50,22 @@ class HasLossTables(Protocol):
 
 def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> Predictions:
     """Predict all rows of a split, from batches in any order; the result is in the split's own order."""
-    answers: list[Tensor] = []
+    ids: list[Tensor] = []
     probability: list[Tensor] = []
     index, lengths = [], []
     model.eval()
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, _ = model(batch, None)
-            run_split = head.predict(scores, batch)
-            answers.append(run_split)
-            probability.append(head.probabilities(scores, batch).gather(1, run_split[:, None]).squeeze(1).float())
+            predicted = head.predict(scores, batch)
+            ids.append(predicted)
+            probability.append(head.probabilities(scores, batch).gather(1, predicted[:, None]).squeeze(1).float())
             index.append(batch.index)
-            lengths.append(answers_a_row(batch))
+            lengths.append(predictions_per_row(batch))
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
-    _, order = select_rows(
-        rows, np.argsort(np.concatenate(index))
-    )  # token by token, since rows have several predictions
-    columns = (torch.cat(parts).cpu().index_select(0, order).numpy() for parts in (answers, probability))
+    # Rows have several predictions, so they are put into the split's order token by token.
+    _, order = select_rows(rows, np.argsort(np.concatenate(index)))
+    columns = (torch.cat(parts).cpu().index_select(0, order).numpy() for parts in (ids, probability))
     return Predictions(*columns)
 
 
@@ -94,7 +93,7 @@ def token_losses(
     return result
 
 
-def answers_a_row(batch: Batch) -> IntArray:
+def predictions_per_row(batch: Batch) -> IntArray:
     """Return (B,) the number of predictions of each row.
 
     They are counted by the target, since features in the unmasked layout count padding too.
@@ -117,19 +116,19 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     return results
 
 
-def figures(t: Training, results: SplitResults, split: Batch) -> dict[str, Any]:
+def figures(t: Training, results: SplitResults, split: Batch) -> dict[str, object]:
     """Return the task's metric over the results of a whole split."""
     metric = t.metric()
     metric.update(torch.from_numpy(metric_input(results)), split)
     return metric.compute()
 
 
-def metric_input(results: SplitResults) -> npt.NDArray[Any]:
+def metric_input(results: SplitResults) -> MetricInput:
     """Return (N,) the input of metrics: predictions, or losses."""
     return results.answers if isinstance(results, Predictions) else results
 
 
-def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus | None) -> dict[str, Any]:
+def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus | None) -> dict[str, object]:
     """Return tables of detail of split `name`, and write its outcomes and predictions to the run's folder.
 
     A file that cannot be written causes a warning, not an error, so that the run keeps its other results.
@@ -148,7 +147,7 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
     return tables
 
 
-def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus) -> dict[str, Any]:
+def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus) -> dict[str, object]:
     split = data.splits[name]
     if not isinstance(results, Predictions):
         if not isinstance(t.task, HasLossTables):

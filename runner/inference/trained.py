@@ -88,6 +88,11 @@ class TrainedModel:
         truncation = Truncation(config.max_length, config.truncate)
         return cls(parts.task, model, parts.features, vocabs, parts.corpus, truncation, config.malloc)
 
+    def ids_of(self, table: pa.Table) -> dict[str, Ragged]:
+        """Return the ids of each feature. Vocabularies grow by new strings, for embeddings that can represent them."""
+        vocabs = extend_vocabulary(self.model, self.vocabs, self.features, table)
+        return columns_of(table, self.features, vocabs)
+
 
 @dataclass(frozen=True)
 class Predictor:
@@ -147,7 +152,7 @@ class Predictor:
     def _numericalize(self, table: pa.Table, per_token: bool) -> Batch:
         """Convert the rows to integers, with zeros in place of the unknown targets."""
         run = self.trained
-        ids = columns_of(table, run.features, extend_vocabulary(run.model, run.vocabs, run.features, table))
+        ids = run.ids_of(table)
         rows = next(iter(ids.values())).rows
         zeros = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
         batch = Batch(ids, Ragged(zeros, rows, "packed") if per_token else zeros, np.arange(rows.n_rows))

@@ -16,7 +16,6 @@ from torch import Tensor
 from runner.batching.plan import by_length, cut
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.data.numericalize import columns_of
 from runner.embeddings.ngrams import NgramEmbedding
 from runner.inference.evaluation.tally import Sizes, Tally
 from runner.inference.generation.language_model import LanguageModel
@@ -25,7 +24,6 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
 from runner.text.arrow import split_characters, split_on_spaces
-from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import PAD, UNK
 
 TOKENS = 16_384  # tokens of all lines in a batch
@@ -86,7 +84,7 @@ class LineScorer:
         model = self.model
         (column,) = {feature.column for feature in model.features.values()}
         table = pa.table({column: tokens})
-        columns = columns_of(table, model.features, extend_vocabulary(model.model, model.vocabs, model.features, table))
+        columns = model.trained.ids_of(table)
         batch = model.task.encode(columns, table, model.vocabs)
         rows = Rows(next(iter(columns.values())).rows.host_lengths + 1, _CPU)
         assert isinstance(batch.target, Ragged)

@@ -4,59 +4,60 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from runner.common.rich_tables import plain_table, wide_console
 from runner.inference.evaluation.tally import Tally
 
-WIDEST = 1000  # console width in columns; a table takes what it needs
+LIKELIHOOD = ("tokens", "nll", "perplexity")
 
 
-def console(title: str, metrics: Mapping[str, Any]) -> None:
+def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
     """Print the metrics and their tables: by label, type of span, position in a line, frequency in the training set."""
-    out = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
-    _print_numbers(out, title, metrics)
+    console = wide_console()
+    _print_numbers(console, title, metrics)
     for name in ("per_class", "per_type"):
-        if metrics.get(name):
-            table = _table(name.removeprefix("per_"), *next(iter(metrics[name].values())))
-            for label, row in metrics[name].items():
-                table.add_row(label, *(_formatted(value) for value in row.values()))
-            out.print(table)
-    if "by_position" in metrics:
-        out.print(_bins("place in its line", metrics["by_position"]))
-        out.print(_bins("occurrences in train", metrics["by_frequency"]))
+        rows = _rows(metrics.get(name))
+        if rows:
+            console.print(_table(name.removeprefix("per_"), tuple(next(iter(rows.values()))), rows))
+    for title, name in (("position in its line", "by_position"), ("occurrences in the training set", "by_frequency")):
+        if isinstance(content := metrics.get(name), Mapping):
+            console.print(_table(title, LIKELIHOOD, _bins(content)))
 
 
-def totals(tally: Tally) -> None:
+def print_totals(tally: Tally) -> None:
     """Print the metrics of a whole text on stderr, since those of its lines are on stdout."""
-    out = Console(width=WIDEST, markup=False, highlight=False, emoji=False, file=sys.stderr)
-    _print_numbers(out, "all lines", tally.figures())
+    _print_numbers(wide_console(sys.stderr), "all lines", tally.figures())
 
 
-def _print_numbers(out: Console, title: str, metrics: Mapping[str, Any]) -> None:
-    table = Table("figure", title, box=box.SIMPLE_HEAD, pad_edge=False)
-    table.columns[1].justify = "right"
+def _print_numbers(console: Console, title: str, metrics: Mapping[str, object]) -> None:
+    table = plain_table("metric", title, numbers=True)
     for name, value in metrics.items():
         if isinstance(value, int | float):
             table.add_row(name, _formatted(value))
-    out.print(table)
+    console.print(table)
 
 
-def _bins(title: str, content: Mapping[str, Any]) -> Table:
-    table = _table(title, "tokens", "nll", "perplexity")
-    rows = {_range(row["from"], row["to"]): row for row in content["bins"]} | content.get("apart", {})
+def _rows(content: object) -> dict[str, Mapping[str, object]]:
+    """Return the rows of a table of details by name; none if there is no such table."""
+    if not isinstance(content, Mapping):
+        return {}
+    return {str(name): row for name, row in content.items() if isinstance(row, Mapping)}
+
+
+def _bins(content: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
+    """Return the rows of a table by range, and after them its separate rows."""
+    bins = content["bins"]
+    assert isinstance(bins, list)
+    return {_range(row["from"], row["to"]): row for row in bins} | _rows(content.get("apart"))
+
+
+def _table(title: str, columns: tuple[str, ...], rows: Mapping[str, Mapping[str, object]]) -> Table:
+    table = plain_table(title, *columns, numbers=True)
     for name, row in rows.items():
-        table.add_row(name, *(_formatted(row[column]) for column in ("tokens", "nll", "perplexity")))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
+        table.add_row(name, *(_formatted(row[column]) for column in columns))
     return table
 
 
@@ -64,5 +65,5 @@ def _range(first: int, last: int) -> str:
     return f"{first:,}" if first == last else f"{first:,}–{last:,}"
 
 
-def _formatted(value: float | int) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+def _formatted(value: object) -> str:
+    return f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -14,7 +13,7 @@ from runner.common.errors import HydromelError, unknown
 from runner.components.run_components import build_strategy
 from runner.config.saved import saved_node
 from runner.config.schema import Dtype
-from runner.data.numericalize import TARGET, columns_of
+from runner.data.numericalize import TARGET
 from runner.inference.evaluation.tally import OF_WORDS, Sizes, Tally
 from runner.inference.generation.language_model import NextToken
 from runner.inference.generation.text import Text
@@ -24,7 +23,6 @@ from runner.interfaces import BatchingStrategy, StreamStrategy
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.open_vocabulary import extend_vocabulary
 from runner.training.loop import evaluate
 
 
@@ -64,7 +62,7 @@ class SplitEvaluation:
             )
         return replace(self, batching=self.batching.with_streams(streams, window))
 
-    def measure(self, name: str | None, batch_size: int) -> tuple[str, dict[str, Any]]:
+    def measure(self, name: str | None, batch_size: int) -> tuple[str, dict[str, object]]:
         """Return the name of a split, and its metrics and tables.
 
         Args:
@@ -86,7 +84,7 @@ class SplitEvaluation:
         batches = self.batching.evaluation_batches(split.to(device_of(model)), batch_size)
         return name, evaluate(model, metric, batches, bf16=False)
 
-    def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, Any]:
+    def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, object]:
         """Return a language model's metrics per token, word and character, and its tables."""
         task, vocabs = self.trained.task, self.trained.vocabs
         train = self.trained.truncation.apply(self._numericalize(tables["train"]))
@@ -114,5 +112,4 @@ class SplitEvaluation:
 
     def _numericalize(self, table: pa.Table) -> Batch:
         run = self.trained
-        ids = columns_of(table, run.features, extend_vocabulary(run.model, run.vocabs, run.features, table))
-        return run.task.encode(ids, table, run.vocabs)
+        return run.task.encode(run.ids_of(table), table, run.vocabs)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.data.numericalize import TARGET, columns_of
+from runner.data.numericalize import TARGET
 from runner.inference.generation.text import Text
 from runner.inference.trained import TrainedModel
 from runner.interfaces import START, State
@@ -25,7 +25,6 @@ from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
-from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS
 
 READ_TOKENS = 16_384  # tokens of all prompts in memory at once; longer prompts are read in windows
@@ -104,7 +103,7 @@ class LanguageModel:
         task, head = trained.task, trained.model.head
         if not isinstance(task, NextToken) or not isinstance(head, NextTokenHead):
             raise HydromelError(f"{where}: task={task.name} predicts no next token; use a run of task=lm")
-        self.task, self.features = trained.task, trained.features
+        self.trained, self.task, self.features = trained, trained.task, trained.features
         self.model, self.output = trained.model, head.output
         self.vocabs, self.feature, self.unit, self.where = trained.vocabs, task.feature, task.unit, where
         self.vocab = trained.vocabs[TARGET]
@@ -162,7 +161,7 @@ class LanguageModel:
         """Return (N,) ids of each feature, with `<eos>` before each line, and the number of ids of each line."""
         (column,) = {feature.column for feature in self.features.values()}
         table = pa.table({column: pa.array(lines, pa.list_(pa.string()))})
-        columns = columns_of(table, self.features, extend_vocabulary(self.model, self.vocabs, self.features, table))
+        columns = self.trained.ids_of(table)
         batch = self.task.encode(columns, table, self.vocabs)
         inputs = {name: feature.values for name, feature in batch.features.items()}
         return inputs, next(iter(columns.values())).rows.host_lengths + 1

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
 from runner.inference.inspection.properties import PROPERTIES
-from runner.inference.inspection.watch import Layer, Seen
+from runner.inference.inspection.watch import Layer, LayerRecords
 from runner.layers.recurrent.cells import GATES
 
 
 @dataclass(frozen=True)
-class Cell:
+class TrackedUnit:
     """A part of a unit (a gate or its memory), and its correlation with a property.
 
     Attributes:
@@ -35,7 +35,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Tracked:
+class TrackedProperty:
     """A property with the cells and the gate that track it best; none where it does not vary in this text.
 
     Attributes:
@@ -45,41 +45,55 @@ class Tracked:
     """
 
     name: str
-    cells: list[Cell]
-    gate: Cell | None
+    cells: list[TrackedUnit]
+    gate: TrackedUnit | None
 
     @property
-    def told(self) -> str:
-        return PROPERTIES[self.name].told
+    def description(self) -> str:
+        return PROPERTIES[self.name].description
 
 
-def tracked(seen: Seen, cells: int) -> list[Tracked]:
+def tracked(records: LayerRecords, cells: int) -> list[TrackedProperty]:
     """Return, for each property, the `cells` cells and the gate with the largest |r|."""
     properties = []
-    for place, name in enumerate(seen.names):
-        best = ranked(seen, place, lambda layer: (layer.memory,), cells)
-        gates = ranked(seen, place, lambda layer: tuple(part for part in layer.parts if part in GATES), 1)
-        properties.append(Tracked(name, best, gates[0] if gates else None))
+    for place, name in enumerate(records.names):
+        best = ranked(records, place, lambda layer: (layer.memory,), cells)
+        gates = ranked(records, place, lambda layer: tuple(part for part in layer.parts if part in GATES), 1)
+        properties.append(TrackedProperty(name, best, gates[0] if gates else None))
     return properties
 
 
-def ranked(seen: Seen, place: int, parts_of: Callable[[Layer], tuple[str, ...]], count: int) -> list[Cell]:
+def ranked(
+    records: LayerRecords, place: int, parts_of: Callable[[Layer], tuple[str, ...]], count: int
+) -> list[TrackedUnit]:
     """Return the `count` units with the largest |r| for the property at `place`, among some parts of each layer."""
     best = []
-    for number, layer in enumerate(seen.layers):
+    for number, layer in enumerate(records.layers):
         for part in parts_of(layer):
             r = layer.correlation[layer.parts.index(part), :, place]
             order = np.argsort(-np.nan_to_num(np.abs(r)), kind="stable")[:count]
-            best += [Cell(number, part, int(unit), float(r[unit])) for unit in order if np.isfinite(r[unit])]
+            best += [TrackedUnit(number, part, int(unit), float(r[unit])) for unit in order if np.isfinite(r[unit])]
     return sorted(best, key=lambda cell: -abs(cell.r))[:count]
 
 
-def saturation(layers: list[Layer]) -> list[dict[str, Any]]:
-    """Return a row for each gate of each layer: how often it is closed or open, and for how many units almost always.
+class GateSaturation(TypedDict):
+    """The saturation of one gate of one layer.
 
     `closed` and `open` are mean shares of tokens, 0 to 1; `always_closed` and `always_open` are numbers of units that
     are closed or open at over 90 % of tokens.
     """
+
+    layer: int
+    gate: str
+    units: int
+    closed: float
+    open: float
+    always_closed: int
+    always_open: int
+
+
+def saturation(layers: list[Layer]) -> list[GateSaturation]:
+    """Return the saturation of each gate of each layer."""
     return [
         {
             "layer": number,
@@ -95,11 +109,11 @@ def saturation(layers: list[Layer]) -> list[dict[str, Any]]:
     ]
 
 
-def as_dicts(tracked_properties: list[Tracked]) -> dict[str, Any]:
+def as_dicts(tracked_properties: list[TrackedProperty]) -> dict[str, object]:
     """Return plain values, as `--json` writes them."""
     return {
         item.name: {
-            "told": item.told,
+            "description": item.description,
             "cells": [asdict(cell) for cell in item.cells],
             "gate": None if item.gate is None else asdict(item.gate),
         }

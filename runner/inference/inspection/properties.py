@@ -129,12 +129,12 @@ class Property:
     """A number for each character of a text.
 
     Attributes:
-        told: a description of the number.
+        description: a description of the number.
         of: the function that computes it.
         yes_or_no: the number is 0 or 1.
     """
 
-    told: str
+    description: str
     of: Callable[[Characters], npt.NDArray[np.generic]]
     yes_or_no: bool
 

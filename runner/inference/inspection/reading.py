@@ -12,13 +12,12 @@ from runner.batching.plan import cut
 from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.data.numericalize import TARGET, columns_of
+from runner.data.numericalize import TARGET
 from runner.inference.generation.text import Text
 from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.bpe import characters_of, pieces_of
-from runner.text.open_vocabulary import extend_vocabulary
 
 _ROWS = 32  # lines per batch, for a model that reads each line by itself
 
@@ -92,7 +91,7 @@ def read(trained: TrainedModel, text: str, name: str) -> Reading:
     merges = trained.vocabs[TARGET].merges
     if merges is not None:
         ends = _piece_ends(tokens, ends, merges)
-    ids = columns_of(table, trained.features, extend_vocabulary(trained.model, trained.vocabs, trained.features, table))
+    ids = trained.ids_of(table)
     unknown, n_tokens = _count_unknown(trained, ids), next(iter(ids.values())).rows.n_tokens
     if unknown == n_tokens:
         unit = "characters" if characters else "words"

@@ -4,67 +4,62 @@ from __future__ import annotations
 
 import base64
 import math
-import sys
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from runner.inference.inspection.best import Cell, Tracked, as_dicts, saturation, tracked
+from runner.common.rich_tables import plain_table, wide_console
+from runner.inference.inspection.best import TrackedProperty, TrackedUnit, as_dicts, saturation, tracked
 from runner.inference.inspection.moments import LEFT, RIGHT, Singles
 from runner.inference.inspection.properties import PROPERTIES
 from runner.inference.inspection.reading import Reading
-from runner.inference.inspection.watch import Layer, Seen
+from runner.inference.inspection.watch import Layer, LayerRecords
 from runner.layers.recurrent.cells import GATES
 
-WIDEST = 1000  # console width in columns; a table takes what it needs
 SHADES = 10  # shades on either side of zero
 EXCERPT = {True: 420, False: 90}  # length of a passage in tokens: characters (True), or words (False)
 
 
 @dataclass(frozen=True)
-class Report:
+class InspectionReport:
     """The results of an inspection of a text.
 
     Attributes:
         run: the run's name.
         source: name of the text.
         reading: the text in the model's tokens.
-        seen: the record of the recurrent layers.
-        found: the cells of each property.
+        records: the records of the recurrent layers.
+        properties: the units that track each property best.
         shown: number of tokens whose values the page shows.
     """
 
     run: str
     source: str
     reading: Reading
-    seen: Seen
-    found: list[Tracked]
+    records: LayerRecords
+    properties: list[TrackedProperty]
     shown: int
 
     @classmethod
-    def of(cls, run: str, source: str, reading: Reading, seen: Seen, cells: int) -> Report:
+    def of(cls, run: str, source: str, reading: Reading, records: LayerRecords, cells: int) -> InspectionReport:
         """Return the results with so many `cells` for each property."""
-        shown = len(seen.layers[0].shown)
-        return cls(run, source, reading, seen, tracked(seen, cells), shown)
+        shown = len(records.layers[0].shown)
+        return cls(run, source, reading, records, tracked(records, cells), shown)
 
     @property
     def summary(self) -> str:
         """One line on the text and the layers."""
         tokens = len(self.reading.ends)
         unit = "characters" if self.reading.characters else "words and line ends"
-        layers = ", ".join(f"{layer.shown.shape[2]} of {', '.join(layer.parts)}" for layer in self.seen.layers)
+        layers = ", ".join(f"{layer.shown.shape[2]} of {', '.join(layer.parts)}" for layer in self.records.layers)
         unknown = f", {self.reading.unknown:,} of them unknown to the run" if self.reading.unknown else ""
         return f"{self.source}: {tokens:,} {unit}{unknown}. Layers from 0: {layers}."
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Return plain values, as `--json` writes them."""
         return {
             "run": self.run,
@@ -72,45 +67,35 @@ class Report:
             "tokens": len(self.reading.ends),
             "unknown": self.reading.unknown,
             "unit": "character" if self.reading.characters else "word",
-            "features": as_dicts(self.found),
-            "saturation": saturation(self.seen.layers),
+            "features": as_dicts(self.properties),
+            "saturation": saturation(self.records.layers),
         }
 
 
-def console(report: Report) -> None:
-    """Print the cells of each property, and the saturation of the gates."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    out = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
-    out.print(Text(f"Cells of {report.run}", style="bold"))
-    out.print(report.summary, soft_wrap=True)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("feature", "best cells, layer/cell r", "best gate", "description"):
-        table.add_column(name, style="dim" if name == "description" else "")
-    for tracked_property in report.found:
-        cells = "  ".join(f"{cell.name} {cell.r:+.2f}" for cell in tracked_property.cells) or "does not vary here"
-        table.add_row(tracked_property.name, cells, _gate(tracked_property.gate), tracked_property.told)
-    out.print(table)
-    rows = saturation(report.seen.layers)
+def print_report(report: InspectionReport) -> None:
+    """Print the units that track each property, and the saturation of the gates."""
+    console = wide_console()
+    console.print(Text(f"Cells of {report.run}", style="bold"))
+    console.print(report.summary, soft_wrap=True)
+    table = plain_table("feature", "best cells (layer/unit, r)", "best gate", "description")
+    table.columns[-1].style = "dim"
+    for item in report.properties:
+        cells = "  ".join(f"{cell.name} {cell.r:+.2f}" for cell in item.cells) or "does not vary here"
+        table.add_row(item.name, cells, _gate(item.gate), item.description)
+    console.print(table)
+    rows = saturation(report.records.layers)
     if not rows:
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in ("layer", "gate", f"below {LEFT}", f"above {RIGHT}", "units almost always below", "above", "of"):
-        table.add_column(name, justify="left" if name == "gate" else "right")
+    limits = (f"below {LEFT}", f"above {RIGHT}", "units almost always below", "almost always above", "units")
+    table = plain_table("gate", "layer", *limits, numbers=True)
     for row in rows:
         shares = (f"{100 * row['closed']:.1f} %", f"{100 * row['open']:.1f} %")
-        table.add_row(
-            str(row["layer"]),
-            row["gate"],
-            *shares,
-            str(row["always_closed"]),
-            str(row["always_open"]),
-            str(row["units"]),
-        )
-    out.print(table)
+        numbers = (row["always_closed"], row["always_open"], row["units"])
+        table.add_row(row["gate"], str(row["layer"]), *shares, *map(str, numbers))
+    console.print(table)
 
 
-def page(report: Report) -> str:
+def page(report: InspectionReport) -> str:
     """Return the report as an HTML page that loads nothing and escapes the text."""
     environment = Environment(
         loader=PackageLoader("runner.inference.inspection"),
@@ -120,36 +105,36 @@ def page(report: Report) -> str:
         lstrip_blocks=True,
     )
     tokens = report.reading.tokens[: report.shown]
-    listed = list({(cell.layer, cell.unit): cell for item in report.found for cell in item.cells}.values())
+    listed = list({(cell.layer, cell.unit): cell for item in report.properties for cell in item.cells}.values())
     return environment.get_template("inspect.html").render(
         report=report,
-        sections=[_section(report, item, tokens) for item in report.found if item.cells],
-        constant=[item.name for item in report.found if not item.cells],
-        most=max((len(item.cells) for item in report.found), default=0),
-        saturation=saturation(report.seen.layers),
-        plots=[_plot(number, layer) for number, layer in enumerate(report.seen.layers) if layer.closed],
+        sections=[_section(report, item, tokens) for item in report.properties if item.cells],
+        constant=[item.name for item in report.properties if not item.cells],
+        most=max((len(item.cells) for item in report.properties), default=0),
+        saturation=saturation(report.records.layers),
+        plots=[_plot(number, layer) for number, layer in enumerate(report.records.layers) if layer.closed],
         bounds=(LEFT, RIGHT),
         shades=SHADES,
         data={
             "tokens": tokens,
-            "memory": {str(number): layer.memory for number, layer in enumerate(report.seen.layers)},
-            "cells": {cell.name: _series(report.seen.layers[cell.layer], cell) for cell in listed},
+            "memory": {str(number): layer.memory for number, layer in enumerate(report.records.layers)},
+            "cells": {cell.name: _series(report.records.layers[cell.layer], cell) for cell in listed},
             "yes": {
                 item.name: np.flatnonzero(_column(report, item)[: report.shown]).tolist()
-                for item in report.found
+                for item in report.properties
                 if item.cells and PROPERTIES[item.name].yes_or_no
             },
         },
     )
 
 
-def _gate(gate: Cell | None) -> str:
+def _gate(gate: TrackedUnit | None) -> str:
     return "-" if gate is None else f"{gate.part} {gate.name} {gate.r:+.2f}"
 
 
-def _column(report: Report, item: Tracked) -> npt.NDArray[np.float64]:
+def _column(report: InspectionReport, item: TrackedProperty) -> npt.NDArray[np.float64]:
     """Return (N,) a property at each token."""
-    column: npt.NDArray[np.float64] = report.seen.properties[:, report.seen.names.index(item.name)]
+    column: npt.NDArray[np.float64] = report.records.properties[:, report.records.names.index(item.name)]
     return column
 
 
@@ -165,9 +150,9 @@ def scaled(values: Singles, part: str) -> tuple[Singles, float, float]:
     return np.clip(values / bound, -1.0, 1.0), -bound, bound
 
 
-def _series(layer: Layer, cell: Cell) -> dict[str, Any]:
+def _series(layer: Layer, cell: TrackedUnit) -> dict[str, object]:
     """Return every part of a unit: signed bytes (127 is 1) in base64, and the values that -1 and 1 stand for."""
-    parts = {}
+    parts: dict[str, object] = {}
     for place, part in enumerate(layer.parts):
         values, low, high = scaled(layer.shown[:, place, cell.unit], part)
         data = np.rint(values * 127).astype(np.int8).tobytes()
@@ -175,10 +160,10 @@ def _series(layer: Layer, cell: Cell) -> dict[str, Any]:
     return parts
 
 
-def _section(report: Report, item: Tracked, tokens: list[str]) -> dict[str, Any]:
+def _section(report: InspectionReport, item: TrackedProperty, tokens: list[str]) -> dict[str, object]:
     """Return a property's best cell over the passage where the property varies most."""
     column, best = _column(report, item)[: report.shown], item.cells[0]
-    layer = report.seen.layers[best.layer]
+    layer = report.records.layers[best.layer]
     values, low, high = scaled(layer.shown[:, layer.parts.index(best.part), best.unit], best.part)
     width = EXCERPT[report.reading.characters]
     line_starts = [0, *(place + 1 for place, token in enumerate(tokens) if token.endswith("\n"))]
@@ -209,7 +194,7 @@ def _shade(shade: int) -> str:
     return "z" if shade == 0 else f"{'p' if shade > 0 else 'n'}{min(abs(shade), SHADES)}"
 
 
-def _plot(number: int, layer: Layer) -> dict[str, Any]:
+def _plot(number: int, layer: Layer) -> dict[str, object]:
     """Return points of each unit's gates, the open share on x, the closed one on y (Karpathy et al. 2015, figure 3)."""
     return {
         "layer": number,

@@ -47,7 +47,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayerRecords:
     """The record of a text of N tokens.
 
     Attributes:
@@ -89,7 +89,7 @@ class _LayerSums:
         )
 
 
-def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> Seen:
+def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> LayerRecords:
     """Run the text through the model's embedding and encoder, window by window with carried state.
 
     A layer's values are recomputed from its inputs by an explicit cell (`Recurrence.gates_and_states`), since fused
@@ -115,23 +115,23 @@ def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> S
         skip = 1 if start < 0 else 0
         for layer_sums, value in zip(sums, values, strict=True):
             layer_sums.add(value[skip:], table[start + skip : stop], max(0, shown - start - skip))
-    return Seen(tuple(names), table, [layer_sums.layer() for layer_sums in sums])
+    return LayerRecords(tuple(names), table, [layer_sums.layer() for layer_sums in sums])
 
 
 def _exposed_windows(model: Model, reading: Reading, recurrences: list[Recurrence]) -> Iterator[list[Singles]]:
     """Yield, for each window, the values (n, P, H) of each layer, on the host."""
-    seen: dict[Recurrence, Singles] = {}
+    values: dict[Recurrence, Singles] = {}
 
-    def expose(layer: Any, args: Any, options: Any, output: Any) -> None:
-        seen[layer] = layer.gates_and_states(*args, **options).values.float().cpu().numpy()
+    def keep(layer: Recurrence, arguments: tuple[Any, ...], named: dict[str, Any], output: object) -> None:
+        values[layer] = layer.gates_and_states(*arguments, **named).values.float().cpu().numpy()
 
     encoder = cast(Encoder, model.encoder)
     state: State = None if reading.by_line else START
     with ExitStack() as hooks, torch.inference_mode():
         for recurrence in recurrences:
-            hooks.callback(recurrence.register_forward_hook(expose, with_kwargs=True).remove)
+            hooks.callback(recurrence.register_forward_hook(keep, with_kwargs=True).remove)
         for batch in reading.windows(WINDOW):
             moved = batch.to(device_of(model))
-            seen.clear()
+            values.clear()
             _, state = encoder(model.embedding(moved.features), state)
-            yield [seen[recurrence] for recurrence in recurrences]
+            yield [values[recurrence] for recurrence in recurrences]

@@ -164,7 +164,7 @@ def test_a_page_and_a_record(
     told = capsys.readouterr().out
     made = json.loads(record.read_text(encoding="utf-8"))
     assert made["tokens"] == len(TEXT) - 1  # the last line's end is not read
-    assert made["features"]["digit"] == {"told": "just after a digit", "cells": [], "gate": None}
+    assert made["features"]["digit"] == {"description": "just after a digit", "cells": [], "gate": None}
     best = made["features"]["quotes"]["cells"]
     assert [one["part"] for one in best] == ["cell", "cell"]
     assert abs(best[0]["r"]) >= abs(best[1]["r"]) > 0
