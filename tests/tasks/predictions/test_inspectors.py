@@ -216,7 +216,8 @@ def test_a_data_set_that_changed_meanwhile_costs_the_files_not_the_run(
 
     monkeypatch.setattr("runner.experiment.run.fit", fit_while_the_files_change)
     run(tmp_path / "run", *files, *SMALL)
-    assert caplog.messages == [
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [
         "the predictions of test are not written: dataset=wnut17 has changed since the start of the run"
     ]
     assert not (tmp_path / "run" / run_schema.PREDICTIONS).exists()
