@@ -89,7 +89,7 @@ def by_hand(module: CharConv | CharRnn, form: int) -> Tensor:
 
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_a_word_is_what_it_is_by_itself(module: CharConv | CharRnn, layout: str) -> None:
+def test_the_vector_of_a_word_does_not_depend_on_the_batch(module: CharConv | CharRnn, layout: str) -> None:
     ids = ids_of(TEXT)
     got = module({"chars": ids if layout == "packed" else ids.pad()})
     expected = torch.stack([by_hand(module, form) for row in TEXT for form in row])
@@ -129,7 +129,7 @@ def test_batches_without_tokens_and_tokens_without_characters(module: CharConv |
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_forms_of_a_batch_on_a_device_are_known_without_waiting_for_it(module: CharConv | CharRnn) -> None:
+def test_distinct_forms_are_found_without_synchronising(module: CharConv | CharRnn) -> None:
     """Tensors on the meta device have no values, so code that reads one fails."""
     ids = ids_of(TEXT)
     moved = copy.deepcopy(module).to(META)
@@ -142,7 +142,7 @@ def test_forms_of_a_batch_on_a_device_are_known_without_waiting_for_it(module: C
 
 
 @pytest.mark.parametrize("name", ["char_conv", "char_rnn"])
-def test_tokens_of_one_form_lose_different_numbers(name: str) -> None:
+def test_tokens_of_one_form_have_different_dropout_masks(name: str) -> None:
     module = embedding(name, dropout=0.5)
     ids = ids_of([[4] * 20])
     first, *others = module({"chars": ids}).values.ne(0)
@@ -151,14 +151,14 @@ def test_tokens_of_one_form_lose_different_numbers(name: str) -> None:
     assert len(module({"chars": ids}).values.unique(dim=0)) == 1
 
 
-def test_words_are_cut_behind_their_first_characters() -> None:
+def test_long_words_are_truncated() -> None:
     longer = Vocab((*VOCAB.tokens, "abracadab", "abracadac"), unk=1, alphabet=VOCAB.alphabet)
     values = embedding("char_conv", longer)({"chars": ids_of([[6, 9, 10]])}).values
     assert torch.equal(values[0], values[1])
     assert not torch.equal(values[0], values[2])
 
 
-def test_words_that_are_cut_are_counted() -> None:
+def test_truncated_words_are_counted() -> None:
     module = embedding("char_conv")
     rows = Ragged(torch.tensor([6, 3, 6]), rows_of((3,)), "packed")
     splits = {
@@ -205,7 +205,7 @@ def test_no_widths_is_an_error() -> None:
         embedding("char_conv", widths=[])
 
 
-def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
+def test_characters_predict_tags_of_unknown_words(tmp_path: Path) -> None:
     """The unknown words of the test set have suffixes that identify their tags, so only characters can predict them."""
     rng = np.random.default_rng(1)
     for split, first in (("train", "bcdfgh"), ("valid", "jklm"), ("test", "npqr")):
@@ -226,7 +226,7 @@ def test_characters_tell_tags_of_words_that_are_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batching", ["padmask", "packed", "unmasked"])
-def test_a_whole_update_asks_the_device_for_nothing(batching: str, tmp_path: Path) -> None:
+def test_an_update_never_synchronises(batching: str, tmp_path: Path) -> None:
     """Run from the split on, on the meta device, which has no values."""
     composed = run_config(
         *tag_files(tmp_path), "embedding=word_char", f"batching={batching}", "encoder=conv", "cache_dir=null"

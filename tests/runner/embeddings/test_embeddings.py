@@ -38,7 +38,7 @@ def test_there_are_embeddings() -> None:
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_embeddings_are_looked_up_alike_in_both_layouts(name: str, dropout: float, tmp_path: Path) -> None:
+def test_embeddings_are_equal_in_both_layouts(name: str, dropout: float, tmp_path: Path) -> None:
     vectors = tmp_path / "vectors.txt"
     vectors.write_text("a 0.5 0.25\n", encoding="utf-8")
     files = [f"embedding.{PATHS[name]}={vectors}"] if name in PATHS else []
@@ -62,7 +62,7 @@ def test_embeddings_are_looked_up_alike_in_both_layouts(name: str, dropout: floa
             assert a[0].abs().sum() == 0
 
 
-def test_parts_stand_side_by_side() -> None:
+def test_parts_are_concatenated() -> None:
     module = build(
         yaml.safe_load((CONFIGS / "word_pos.yaml").read_text(encoding="utf-8")), "embedding", {"vocabs": VOCABS}
     )

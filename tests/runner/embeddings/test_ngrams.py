@@ -43,7 +43,7 @@ def slow_bucket(gram: list[int], buckets: int) -> int:
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("length", [1, 2, 3, 5])
-def test_each_token_ends_one_ngram_of_its_own_row(layout: str, length: int) -> None:
+def test_ngrams_do_not_cross_rows(layout: str, length: int) -> None:
     expected = []
     for row in np.split(IDS, np.cumsum(LENGTHS)[:-1]):
         for end in range(1, len(row) + 1):
@@ -90,7 +90,7 @@ def test_vectors_of_all_ngrams_that_end_at_a_token_are_summed(layout: str, lengt
         assert not found.values[~found.rows.mask].any()
 
 
-def test_a_linear_model_has_a_number_for_each_label_and_begins_at_zero() -> None:
+def test_a_linear_model_has_one_element_per_label_initially_zero() -> None:
     module = ngrams(size=None)
     assert module.output_size == 2
     assert not module.table.weight.any()

@@ -51,7 +51,7 @@ def looked_up(module: torch.nn.Module, *ids: int) -> torch.Tensor:
     return values
 
 
-def test_a_word_has_the_files_vector_or_one_of_its_own(file: Path) -> None:
+def test_a_word_has_the_files_vector_or_a_learned_one(file: Path) -> None:
     module = vectors(file)
     got = looked_up(module, *range(7))
     assert got[0].tolist() == [0, 0]
@@ -75,7 +75,7 @@ def test_own_vectors_are_drawn_within_the_files_spread(tmp_path: Path) -> None:
     torch.testing.assert_close(drawn.std(dim=0), numbers.std(dim=0), atol=0, rtol=0.05)
 
 
-def test_words_that_training_does_not_know_are_looked_up_or_unk(file: Path) -> None:
+def test_unknown_words_are_looked_up_or_become_unk(file: Path) -> None:
     got = looked_up(vectors(file, EXTENDED), 1, 7, 8)
     assert got[1].tolist() == FILE["new"]
     assert torch.equal(got[2], got[0])
@@ -111,7 +111,7 @@ def after_updates(module: PretrainedEmbedding, updates: int = 3) -> tuple[torch.
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.125, 1.0])
-def test_the_files_vectors_learn_at_their_own_rate(file: Path, rate: float) -> None:
+def test_the_files_vectors_have_their_own_learning_rate(file: Path, rate: float) -> None:
     rows, own = after_updates(vectors(file, rate=rate))
     # 'the' and 'The' share a row, so that it gets two gradients an update
     torch.testing.assert_close(rows, 1.5 * rate * torch.tensor([[2.0, 2.0], [1.0, 1.0]]))
@@ -174,7 +174,7 @@ def test_coverage_is_counted_by_hand(file: Path) -> None:
     )
 
 
-def test_mistakes_are_one_line(file: Path) -> None:
+def test_invalid_options_raise_one_line_errors(file: Path) -> None:
     with pytest.raises(HydromelError, match=r"none of the 1 words of features\.words is in this file \(GloVe text\)"):
         vectors(file, Vocab((PAD, UNK, "q"), unk=1))
     with pytest.raises(HydromelError, match=r"features\.words has no words to look up in .*; lower its min_count"):

@@ -17,7 +17,7 @@ def replaced(module: UnkDropout, *ids: int) -> torch.Tensor:
     return values
 
 
-def test_a_share_of_known_tokens_is_unknown_in_training_alone() -> None:
+def test_unk_dropout_replaces_a_share_of_known_tokens_only_in_training() -> None:
     torch.manual_seed(1)
     module = UnkDropout(VOCAB, 0.3)
     ids = [3, 4] * 5000
@@ -35,7 +35,7 @@ def test_special_tokens_stay() -> None:
     assert replaced(UnkDropout(Vocab(("x", "y"), unk=None), 0.99), *[0, 1] * 50).tolist() == [0, 1] * 50
 
 
-def test_a_row_with_a_seed_draws_the_same_in_any_company_and_layout() -> None:
+def test_a_seeded_row_draws_the_same_in_any_batch_and_layout() -> None:
     module = UnkDropout(VOCAB, 0.5)
     ids = torch.tensor([3] * 30, dtype=torch.int32)
     rows = rows_of((20, 0, 10), widen=2).with_seeds(torch.tensor([5, 6, 7]))

@@ -36,7 +36,7 @@ def test_vectors_are_drawn_from_the_range_asked_for() -> None:
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_a_dropped_type_is_zero_wherever_it_stands_in_its_row(layout: str) -> None:
+def test_a_dropped_type_is_zero_at_all_its_positions_in_the_row(layout: str) -> None:
     torch.manual_seed(1)
     module = word(type_dropout=0.4)
     rng = np.random.default_rng(1)
@@ -71,7 +71,7 @@ def test_a_dropped_type_is_zero_wherever_it_stands_in_its_row(layout: str) -> No
     assert 0 < len({one for one in used if gradient[one].any()}) <= len(used)
 
 
-def test_with_a_seed_a_row_loses_the_same_types_in_any_company() -> None:
+def test_a_seeded_row_drops_the_same_types_in_any_batch() -> None:
     torch.manual_seed(1)
     module = word(type_dropout=0.4).train()
     number_dropout_layers(module)

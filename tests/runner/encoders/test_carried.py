@@ -19,7 +19,7 @@ from tests.helpers.composed import parts, run_config
 STATE: Any = (np.array([3, 1]), [torch.arange(4.0).view(2, 2).requires_grad_(), (torch.ones(2, 0), None)])
 
 
-def test_a_state_is_a_nest_whose_leaves_have_rows_first() -> None:
+def test_the_first_dimension_of_all_tensors_in_a_state_is_the_row() -> None:
     for function in (detach_state, lambda state: move_state(state, torch.device("cpu"))):
         seen, (first, (second, nothing)) = function(STATE)
         assert seen.tolist() == [3, 1]
@@ -48,7 +48,7 @@ def test_a_checkpoint_holds_arrays_of_the_host_too(tmp_path: Path) -> None:
     assert nothing is None
 
 
-def test_a_transformer_over_a_stream_is_told_how_much_to_remember() -> None:
+def test_a_stream_requires_a_finite_memory() -> None:
     stream = ["task=lm", "task.unit=stream", "batching=stream", "encoder=transformer"]
     endless = parts(run_config(*stream))
     with pytest.raises(HydromelError, match=r"encoder: memory=null: the state would grow .* use memory=N tokens"):

@@ -95,7 +95,7 @@ def at_random(lengths: Sequence[int], pieces: int) -> np.ndarray[Any, Any]:
 
 @cases
 @layouts
-def test_rows_in_pieces_are_whole_rows(name: str, changed: dict[str, Any], layout: str) -> None:
+def test_windows_of_a_row_give_the_output_of_the_whole_row(name: str, changed: dict[str, Any], layout: str) -> None:
     module, rows = encoder(name, changed), texts()
     expected = read(module, rows, None, layout)[0]
     for cuts in (windows(LENGTHS, 12), windows(LENGTHS, 1), windows(LENGTHS, 5), at_random(LENGTHS, 4)):
@@ -110,7 +110,9 @@ def weighted(answers: Tensor) -> Tensor:
 
 @cases
 @layouts
-def test_so_are_their_gradients_where_history_is_kept(name: str, changed: dict[str, Any], layout: str) -> None:
+def test_gradients_through_carried_states_equal_those_of_whole_rows(
+    name: str, changed: dict[str, Any], layout: str
+) -> None:
     module = encoder(name, changed)
     outcomes = []
     for cuts in (windows(LENGTHS, 12), at_random(LENGTHS, 4)):
@@ -123,7 +125,7 @@ def test_so_are_their_gradients_where_history_is_kept(name: str, changed: dict[s
 
 
 @cases
-def test_a_detached_state_has_the_same_numbers_and_no_history(name: str, changed: dict[str, Any]) -> None:
+def test_a_detached_state_has_the_same_values_without_history(name: str, changed: dict[str, Any]) -> None:
     module = encoder(name, changed)
     first, second = (row.requires_grad_() for row in texts((5, 4)))
     state = read(module, [first], START, "packed")[1]
@@ -139,7 +141,7 @@ def test_a_detached_state_has_the_same_numbers_and_no_history(name: str, changed
 
 @cases
 @layouts
-def test_rows_of_a_state_can_be_chosen_repeated_and_put_in_another_order(
+def test_rows_of_a_state_can_be_selected_repeated_and_reordered(
     name: str, changed: dict[str, Any], layout: str
 ) -> None:
     module, rows = encoder(name, changed), texts()
@@ -160,7 +162,7 @@ def leaves(state: State) -> list[Any]:
 
 @one_of_each
 @layouts
-def test_a_row_of_a_state_hears_of_no_other_row(name: str, changed: dict[str, Any], layout: str) -> None:
+def test_rows_of_a_state_are_independent(name: str, changed: dict[str, Any], layout: str) -> None:
     module, rows, more = encoder(name, changed), texts(), texts((2, 3, 1, 4, 5))
     state = read(module, rows, START, layout)[1]
     expected = read(module, more, state, layout)[0]
@@ -175,7 +177,7 @@ def test_a_row_of_a_state_hears_of_no_other_row(name: str, changed: dict[str, An
 
 @one_of_each
 @layouts
-def test_carrying_a_state_never_waits_for_the_device(name: str, changed: dict[str, Any], layout: str) -> None:
+def test_carrying_a_state_never_synchronises(name: str, changed: dict[str, Any], layout: str) -> None:
     module = encoder(name, changed)
     tokens = torch.randn(6, SIZE, dtype=torch.float64, requires_grad=True)
     state: State = START
@@ -189,7 +191,7 @@ def test_carrying_a_state_never_waits_for_the_device(name: str, changed: dict[st
 
 
 @one_of_each
-def test_a_step_costs_a_step(name: str, changed: dict[str, Any]) -> None:
+def test_the_cost_of_a_step_does_not_grow_with_the_text(name: str, changed: dict[str, Any]) -> None:
     """Count the tokens that pass layers with weights: earlier text must not be computed again."""
     module = encoder(name, changed)
     state = read(module, texts((40, 30)), START, "packed")[1]
@@ -270,7 +272,7 @@ def test_an_encoder_that_sees_what_follows_carries_no_state(name: str) -> None:
         ({"positions": "rotary", "size": 6, "heads": 2}, True, "size=6 / heads=2 must be even for positions=rotary"),
     ],
 )
-def test_options_that_do_not_go_together_are_told(changed: dict[str, Any], causal: bool, message: str) -> None:
+def test_incompatible_options_are_refused(changed: dict[str, Any], causal: bool, message: str) -> None:
     node = node_of("encoder", "transformer")
     with pytest.raises(HydromelError, match=f"encoder: {message}"):
         build(node | changed, "encoder", {"input_size": SIZE, "causal": causal})

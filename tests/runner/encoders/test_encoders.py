@@ -44,7 +44,7 @@ def test_there_are_encoders() -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_every_encoder_keeps_the_contract_and_its_dropout_too_where_rows_bring_seeds(name: str, dropout: float) -> None:
+def test_every_encoder_keeps_the_contract_also_with_seeded_dropout(name: str, dropout: float) -> None:
     module = encoder(name, causal=False, dropout=dropout)
     check_contract(lambda x: module(x, None), SIZE, list(module.parameters()))
 
@@ -62,7 +62,7 @@ def test_no_encoder_waits_for_the_device(name: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_the_known_wrong_layout_runs_and_is_wrong(name: str) -> None:
+def test_the_unmasked_layout_runs_and_is_wrong(name: str) -> None:
     """`unmasked` lets padding affect short rows; only rows of full length keep correct outputs."""
     module = encoder(name, causal=False)
     table = torch.randn(4, SIZE, dtype=torch.float64)
@@ -95,7 +95,7 @@ def test_recurrent_outputs_are_dropped_behind_every_layer() -> None:
 
 
 @pytest.mark.parametrize(("name", "function"), [("relu", F.relu), ("tanh", torch.tanh), ("gelu", F.gelu)])
-def test_convolutions_are_side_by_side_and_activated(name: str, function: Any) -> None:
+def test_parallel_convolutions_are_concatenated_and_activated(name: str, function: Any) -> None:
     module = encoder("conv", causal=False, activation=name, layers=1)
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
     expected = torch.cat([function(one(x, None).values) for one in module.layers[0]], dim=1)  # type: ignore[operator,union-attr,index]
@@ -128,7 +128,7 @@ def test_no_stack_waits_for_the_device(name: str, layout: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
-def test_a_row_loses_the_same_numbers_at_all_of_its_tokens(layout: str) -> None:
+def test_locked_dropout_drops_the_same_features_at_all_tokens_of_a_row(layout: str) -> None:
     module = encoder("lstm", causal=True, hidden=40, locked_dropout=0.5)
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 0, 4)), "packed")
     lost = module(x if layout == "packed" else x.pad(), None)[0].tokens() == 0
@@ -140,7 +140,7 @@ def test_a_row_loses_the_same_numbers_at_all_of_its_tokens(layout: str) -> None:
     assert (module(x, None)[0].values != 0).all()
 
 
-def test_a_stack_is_its_layers_one_upon_another_with_shortcuts_around_them() -> None:
+def test_a_stack_applies_its_layers_in_turn_with_shortcuts() -> None:
     module = encoder("conv", causal=False, layers=2, shortcut="residual", layer_norm=True)
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
     expected = x

@@ -153,7 +153,7 @@ def test_rotary_attention_turns_queries_and_keys_by_their_positions(score: str, 
         assert not torch.allclose(plain(x).values, expected, atol=1e-4)
 
 
-def test_additive_scores_in_steps_are_those_at_once_and_so_are_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_additive_scores_and_gradients_in_steps_equal_those_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     parts = [
         torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 2, 7, 3), (2, 2, 7, 3), (2, 3))
@@ -168,7 +168,7 @@ def test_additive_scores_in_steps_are_those_at_once_and_so_are_gradients(monkeyp
             torch.testing.assert_close(mine, theirs)
 
 
-def test_additive_scores_keep_less_than_all_sums() -> None:
+def test_additive_scores_keep_less_than_all_sums_in_memory() -> None:
     """Count the numbers that autograd saves for the backward pass."""
     parts = [torch.randn(4, 2, 512, 16, requires_grad=True) for _ in range(2)]
     kept: dict[int, int] = {}

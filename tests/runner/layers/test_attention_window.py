@@ -15,7 +15,7 @@ from tests.helpers.contract import NoWaiting, rows_of
 
 @pytest.mark.parametrize("count", [0, 1, 3, 6])
 @pytest.mark.parametrize("places", [0, 2, 4])
-def test_the_latest_tokens_are_those_of_the_past_and_then_the_rows_own(count: int, places: int) -> None:
+def test_latest_indices_point_to_the_past_then_to_the_row(count: int, places: int) -> None:
     lengths = [3, 0, 7, 1]
     rows = rows_of(lengths)
     past = np.arange(4) * places
@@ -42,7 +42,7 @@ def visible_by_definition(window: AttentionWindow, lengths: list[int], seen: lis
 @pytest.mark.parametrize("lengths", [[3, 0, 5], [1, 1, 1], [4, 4, 4]])
 @pytest.mark.parametrize("seen", [None, [0, 0, 0], [4, 4, 4], [9, 4, 5], [0, 2, 4]])
 @pytest.mark.parametrize("memory", [None, 1, 4, 6, 100])
-def test_a_token_sees_itself_and_so_many_before_it(
+def test_a_token_sees_itself_and_memory_tokens_before_it(
     lengths: list[int], seen: list[int] | None, memory: int | None
 ) -> None:
     places = 0 if seen is None else min(max(seen), 4, memory or 4)
@@ -71,7 +71,7 @@ def test_a_step_over_rows_of_one_length_needs_no_mask() -> None:
     assert not AttentionWindow(rows_of([4, 1]), True, 2, None, 0).is_triangle
 
 
-def test_what_is_not_causal_sees_all_real_tokens_and_has_no_past() -> None:
+def test_non_causal_attention_sees_all_real_tokens_and_has_no_past() -> None:
     length = length_mask(rows_of([1, 0, 2]))
     assert length is not None
     assert length[:, 0].tolist() == [[[True, False]], [[True, True]], [[True, True]]]  # an empty row sees something

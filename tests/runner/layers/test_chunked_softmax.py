@@ -84,7 +84,7 @@ def test_bfloat16_is_near_and_summed_in_float32() -> None:
         assert float((mine - one).norm() / one.norm()) < 2e-2
 
 
-def test_no_token() -> None:
+def test_batches_without_tokens() -> None:
     vectors, weight, bias, right = parts()
     none = vectors[:0].detach().requires_grad_()
     assert vocabulary_nll(none, weight, bias, right[:0], 4, "same").shape == (0,)

@@ -49,7 +49,7 @@ def dropped(p: float, lengths: list[int], size: int, number: int = 0, first_seed
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
-def test_as_many_are_dropped_as_p_says_for_each_row_position_and_feature(p: float) -> None:
+def test_the_dropped_share_is_p_for_each_row_position_and_feature(p: float) -> None:
     lost = dropped(p, [50] * 200, 30).view(200, 50, 30)
     for dimensions in ((0, 1, 2), (1, 2), (0, 2), (0, 1)):  # in all, by row, by position, by feature
         shares = lost.mean(dim=dimensions)
@@ -60,7 +60,7 @@ def test_as_many_are_dropped_as_p_says_for_each_row_position_and_feature(p: floa
             assert 0.6 < z.var() < 1.5  # the variance of independent draws
 
 
-def test_what_is_lost_is_not_correlated() -> None:
+def test_dropped_values_are_uncorrelated() -> None:
     """Check neighbours in each direction, and layers and seeds that differ by 1."""
     lost = dropped(0.5, [50] * 100, 40).view(100, 50, 40) - 0.5
     shifted = [(lost[1:], lost[:-1]), (lost[:, 1:], lost[:, :-1]), (lost[..., 1:], lost[..., :-1])]
@@ -73,7 +73,7 @@ def test_what_is_lost_is_not_correlated() -> None:
 OTHERS: list[dict[str, int]] = [{"number": 1}, {"number": 2}, {"first_seed": 1000}]
 
 
-def test_rows_of_the_same_seed_lose_the_same_and_layers_of_a_model_do_not() -> None:
+def test_equal_seeds_drop_the_same_values_but_layers_differ() -> None:
     rows = rows_of([7, 7]).with_seeds(torch.tensor([3, 3]))
     model = nn.ModuleList([Dropout(0.5), nn.Linear(2, 2), nn.ModuleList([Dropout(0.5)])])
     number_dropout_layers(model)
@@ -130,7 +130,7 @@ def test_torchs_generator_drops_with_the_probability_asked_for(p: float) -> None
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 1, 7)])
-def test_what_is_kept_has_a_gradient_and_what_is_dropped_has_none(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def test_only_kept_values_have_a_gradient(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     values = torch.full(shape, 3.0, dtype=dtype, requires_grad=True)
     dropped = drop_values(values, 0.5)
     dropped.sum().backward()

@@ -47,7 +47,7 @@ def before(rows: Ragged, values: Tensor, begin: Tensor, reverse: bool) -> Tensor
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("lengths", [LENGTHS, (4, 4, 4)])
-def test_exposed_parts_make_the_kernels_output(cell: Cell, reverse: bool, layout: Any, lengths: Any) -> None:
+def test_gates_and_states_reproduce_the_kernels_output(cell: Cell, reverse: bool, layout: Any, lengths: Any) -> None:
     layer = Recurrence(cell, 6, 7, reverse).double()
     x = ragged(6, layout, lengths)
     begin = tuple(torch.randn(len(lengths), 7, dtype=torch.float64) for _ in range(2 if cell == "lstm" else 1))
@@ -73,7 +73,7 @@ def test_exposed_parts_make_the_kernels_output(cell: Cell, reverse: bool, layout
 
 
 @pytest.mark.parametrize(("cell", "reverse"), [("gru", False), ("lstm", True)])
-def test_exposed_parts_keep_the_contract(cell: Cell, reverse: bool) -> None:
+def test_gates_and_states_keep_the_contract(cell: Cell, reverse: bool) -> None:
     layer = Recurrence(cell, 6, 4, reverse).double()
     check_contract(
         lambda x: layer.gates_and_states(x, None).map(lambda values: values.flatten(1)), 6, list(layer.parameters())
@@ -82,7 +82,7 @@ def test_exposed_parts_keep_the_contract(cell: Cell, reverse: bool) -> None:
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_layer_of_a_stack_exposes_what_it_gave(cell: Cell, layout: Any) -> None:
+def test_gates_and_states_of_every_layer_match_its_output(cell: Cell, layout: Any) -> None:
     """Read layers as the encoder calls them, with the state carried from one window to the next."""
     stack = Rnn(
         input_size=6,

@@ -111,7 +111,7 @@ def test_convolution_keeps_the_contract_and_equals_each_row_by_itself(width: int
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("layout", ["packed", "padded"])
 @pytest.mark.parametrize("widen", [1, 2])
-def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
+def test_parallel_convolutions_equal_separate_ones_and_torchs(
     causal: bool, layout: str, widen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Check several widths, with and without a past, by matrix products and by torch's convolutions."""
@@ -138,7 +138,7 @@ def test_convolutions_side_by_side_are_those_by_themselves_and_torchs(
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_a_line_that_is_lengthened_changes_no_answer(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zeros_after_the_packed_line_change_no_output(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Check rows long enough for zeros after the line, with and without a past."""
     lengths = (40, 0, 31, 1, 50)
     layer, x = Convolution(6, 4, 4, causal).double(), ragged(lengths)
@@ -242,7 +242,7 @@ def test_steps_run_no_fused_kernel(cell: Any) -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_rows_by_themselves_carry_nothing_and_empty_rows_keep_their_state(cell: Any) -> None:
+def test_independent_rows_carry_nothing_and_empty_rows_keep_their_state(cell: Any) -> None:
     layer = Recurrence(cell, 6, 5, reverse=False).double()
     assert layer(ragged(), None)[1] is None
     _, before = layer(ragged((2, 1, 3)), START)

@@ -70,7 +70,7 @@ def test_masked_batch_norm_is_torchs_on_the_packed_tokens(layout: str) -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("lengths", [[0, 0], [1], [0, 1, 0]])
-def test_below_two_tokens_the_running_statistics_normalise_and_stay(lengths: list[int], layout: str) -> None:
+def test_fewer_than_two_tokens_use_the_running_statistics_unchanged(lengths: list[int], layout: str) -> None:
     layer = moved(MaskedBatchNorm(4).double())
     applied(layer, laid_out([5, 4], layout))
     before = layer.running_mean.clone(), layer.running_var.clone()

@@ -62,7 +62,7 @@ def test_every_token_has_its_place(lengths: list[int], call: float | None) -> No
         assert stairs.running == [sum(length > step for length in lengths) for step in range(max(lengths))]
 
 
-def test_layers_share_what_is_worked_out_once() -> None:
+def test_layers_share_cached_index_maps() -> None:
     rows = rows_of((3, 1, 2))
     assert Staircase.of(rows, 5.0) is Staircase.of(rows.with_seeds(torch.arange(3)), 5.0)
     assert Staircase.of(rows, 5.0) is not Staircase.of(rows, 0.0)

@@ -61,7 +61,7 @@ def test_every_kernel_computes_with_the_weights_that_one_mask_leaves(cell: Cell,
     assert 0.2 < float((mask == 0).double().mean()) < 0.8
 
 
-def test_it_is_new_in_the_next_update_and_off_in_evaluation() -> None:
+def test_dropped_weights_change_with_each_update_and_return_in_evaluation() -> None:
     module, x = layer("lstm", 0.5), inputs(LENGTHS["uneven"])
     plain = layer("lstm", 0.0)(x, None)[0].values
     first, second = (module.train()(x, None)[0].values for _ in range(2))
@@ -131,7 +131,7 @@ def test_every_layer_of_a_stack_drops_weights_of_its_own() -> None:
     assert [one.weight_drop.drop for one in encoder.forwards] == [0.5, 0.5]  # type: ignore[union-attr]
 
 
-def test_cudnn_need_not_say_that_it_copies_dropped_weights() -> None:
+def test_cudnns_warning_about_dropped_weights_is_silent() -> None:
     said = "RNN module weights are not part of single contiguous chunk of memory. This means they need to be compacted"
     drop = WeightDrop(0.5)
     with drop.apply_to(nn.LSTM(2, 3)):

@@ -33,7 +33,7 @@ def test_select_takes_features_targets_and_the_places_in_the_file() -> None:
     assert a_row_each.target.tolist() == [2, 0]
 
 
-def test_padding_is_what_lies_in_memory() -> None:
+def test_padded_tokens_count_places_in_memory() -> None:
     batch = split(per_token=True).select(np.array([2, 1, 3]), width=4)
     assert (batch.real_tokens, batch.padded_tokens) == (4, 0)
     padded = batch.pad()
@@ -41,7 +41,7 @@ def test_padding_is_what_lies_in_memory() -> None:
     assert (padded.real_tokens, padded.padded_tokens) == (4, 8)
 
 
-def test_unmasked_takes_padding_for_text_in_the_features_alone() -> None:
+def test_unmasked_treats_padding_as_text_in_features_only() -> None:
     wrong = split(per_token=True).select(np.array([2, 3])).unmasked()
     assert wrong.features["words"].values.tolist() == [[3, 4, 5], [6, 0, 0]]
     assert wrong.rows.host_lengths.tolist() == [3, 3]
@@ -58,7 +58,7 @@ def test_moving_keeps_shared_rows_shared() -> None:
     assert moved.features["words"].values.device.type == "meta"
 
 
-def test_ids_on_a_device_are_known_on_the_host_too() -> None:
+def test_ids_on_a_device_have_a_copy_on_the_host() -> None:
     """Select without synchronising: this device holds no values."""
     there = split(per_token=True).to(torch.device("meta"))
     chosen = np.array([2, 1, 3])
@@ -97,7 +97,7 @@ def test_seeds_are_one_a_row() -> None:
             split(per_token=True).with_seeds(seeds)
 
 
-def test_rows_to_be_stepped_keep_their_seeds_and_stay_shared() -> None:
+def test_step_by_step_keeps_seeds_and_shared_rows() -> None:
     batch = split(per_token=True).with_seeds(torch.arange(4)).step_by_step()
     moved = batch.to(torch.device("meta"))
     for one in (batch, batch.pad(), moved):

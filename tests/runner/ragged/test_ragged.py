@@ -84,7 +84,7 @@ def test_time_major_is_the_order_of_a_packed_sequence(lengths: list[int]) -> Non
     assert found.tokens[found.inverse].tolist() == list(range(sum(lengths)))
 
 
-def test_what_stands_in_the_padding_comes_through_nowhere() -> None:
+def test_padding_does_not_leak() -> None:
     lists = [[1.0, 2.0], [], [3.0, 4.0, 5.0]]
     clean = Ragged.from_lists(lists).pad()
     poisoned = clean.with_values(clean.filled(float("nan")).requires_grad_())
@@ -121,7 +121,7 @@ def test_shapes_that_do_not_fit_their_rows_are_refused() -> None:
         Rows(np.array([2]), CPU, width=1)
 
 
-def test_choose_keeps_the_width() -> None:
+def test_select_rows_keeps_the_width() -> None:
     rows, tokens = select_rows(Rows(np.array([1, 3, 2]), CPU), np.array([2, 0]), width=8)
     assert tokens.tolist() == [4, 5, 0]
     assert rows.width == 8

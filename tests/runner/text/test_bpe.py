@@ -71,7 +71,7 @@ def test_the_order_of_words_changes_no_merge(merges: tuple[str, ...]) -> None:
         assert learn_merges(pa.array(shuffled), 30, 2, forbidden=()) == merges
 
 
-def test_words_are_cut_as_by_merging_one_after_another(merges: tuple[str, ...]) -> None:
+def test_pieces_equal_those_of_merging_in_order(merges: tuple[str, ...]) -> None:
     words = [*sorted(set(WORDS)), "lowest", "wider", "new", "naïveté", "x", "戦"]
     counts, pieces = pieces_of(pa.array(words), merges)
     assert counts.tolist() == [len(slow_pieces(word, merges)) for word in words]
@@ -80,7 +80,7 @@ def test_words_are_cut_as_by_merging_one_after_another(merges: tuple[str, ...]) 
 
 
 @given(ANY_WORDS)
-def test_there_and_back(words: list[str]) -> None:
+def test_decoding_pieces_restores_the_words(words: list[str]) -> None:
     merges = learn_merges(pa.array(WORDS), 30, 2, forbidden=())
     counts, pieces = pieces_of(pa.array(words, pa.string()), merges)
     assert counts.sum() == len(pieces)
@@ -98,7 +98,7 @@ def test_bytes_that_are_no_utf8_are_shown_as_such() -> None:
     assert "".join(decode_pieces([first])) == "�"
 
 
-def test_nothing_is_merged_into_what_means_something_else() -> None:
+def test_special_tokens_are_never_merged() -> None:
     words = pa.array(["x<eos>"] * 9)
     free = set(all_pieces(learn_merges(words, 99, 2, forbidden=())))
     whole = f"{SPACE}x<eos>"
@@ -110,18 +110,18 @@ def test_nothing_is_merged_into_what_means_something_else() -> None:
 
 
 @pytest.mark.parametrize("word", ["", " ", "a b"])
-def test_what_is_no_word_is_not_cut(word: str, merges: tuple[str, ...]) -> None:
+def test_bpe_refuses_strings_that_are_not_words(word: str, merges: tuple[str, ...]) -> None:
     with pytest.raises(HydromelError, match=r"^byte pair encoding splits words, got '.*'; use it if tokens are words"):
         pieces_of(pa.array(["a", word]), merges)
 
 
-def test_damaged_merges_are_answered_in_one_line() -> None:
+def test_damaged_merges_raise_a_one_line_error() -> None:
     for damaged in ("lo w", "low", " ", "l o w"):
         with pytest.raises(HydromelError, match=r"^merge '.*' does not join two pieces made before it"):
             pieces_of(pa.array(["a"]), (damaged,))
 
 
-def test_a_feature_learns_from_train_and_knows_every_byte() -> None:
+def test_a_bpe_vocabulary_learns_from_train_and_contains_every_byte() -> None:
     table = pa.table({"tokens": pa.array([["low", "<unk>", "low"], [], ["newest"]])})
     feature = Bpe(column="tokens", merges=6, min_count=2)
     vocab = feature.vocab(table)

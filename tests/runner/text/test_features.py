@@ -68,7 +68,7 @@ def test_affixes_are_whole_where_words_are_short() -> None:
     assert set(affix("suffix").vocab(rows).tokens) == {PAD, UNK, EOS, "ng", "b0", "a", "𝒴𝒵"}
 
 
-def test_digits_become_zero_and_capitals_small() -> None:
+def test_digits_become_zero_and_capitals_lower_case() -> None:
     words = Feature(column="tokens", lowercase=True, digits_to_zero=True, min_count=1, max_size=None, extend=False)
     assert words.strings(table(["Room", "21b"], ["٣"])).to_pylist() == ["room", "00b", "0"]
 

@@ -24,7 +24,9 @@ def table(*rows: list[str]) -> pa.Table:
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=40), st.integers(1, 3), st.none() | st.integers(0, 3))
-def test_words_by_falling_count_then_alphabet(words: list[str], min_count: int, max_size: int | None) -> None:
+def test_words_are_sorted_by_decreasing_count_then_alphabet(
+    words: list[str], min_count: int, max_size: int | None
+) -> None:
     counts = Counter(words)
     kept = [word for word in sorted(counts, key=lambda word: (-counts[word], word)) if counts[word] >= min_count]
     kept = [word for word in kept if word != UNK][:max_size]  # text that looks like a special string is that string
@@ -47,7 +49,7 @@ def test_text_of_several_pieces() -> None:
     assert feature().vocab(pieces).tokens[3:] == ("b", "a", "c")
 
 
-def test_labels_have_no_special_strings_and_know_what_they_lack() -> None:
+def test_labels_have_no_special_strings_and_report_unknown_ones() -> None:
     labels = Vocab.labels(pa.array(["pos", "neg", "pos"]))
     assert labels.tokens == ("neg", "pos")
     assert labels.counts == (1, 2)

@@ -85,7 +85,7 @@ def test_hashes_are_those_of_a_slow_reference(words: list[str], shortest: int, l
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_that_is_cut_anywhere_is_one_line(name: str, tmp_path: Path) -> None:
+def test_a_model_truncated_anywhere_raises_a_one_line_error(name: str, tmp_path: Path) -> None:
     whole, cut = (FOLDER / f"{name}.bin").read_bytes(), tmp_path / "cut.bin"
     for end in [*range(4, 160), *range(160, len(whole), 211), len(whole) - 1]:
         cut.write_bytes(whole[:end])
@@ -94,7 +94,7 @@ def test_a_model_that_is_cut_anywhere_is_one_line(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_damaged_model_is_one_line_or_harmless(name: str, tmp_path: Path) -> None:
+def test_a_damaged_model_raises_a_one_line_error_or_loads(name: str, tmp_path: Path) -> None:
     whole, path, rng = (FOLDER / f"{name}.bin").read_bytes(), tmp_path / "damaged.bin", random.Random(1)
     complaints = []
     for _ in range(300):

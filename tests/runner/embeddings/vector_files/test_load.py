@@ -57,7 +57,7 @@ def vector(found: FoundVectors, place: int) -> list[float] | None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_format_is_told_by_the_content(name: str, tmp_path: Path) -> None:
+def test_the_format_is_detected_by_content(name: str, tmp_path: Path) -> None:
     words = ["é", "lacks", "Ann", "the"]
     found = found_in(tmp_path / "vectors", FILES[name], *words)
     assert found.format == name.partition(",")[0]
@@ -71,7 +71,7 @@ def test_the_format_is_told_by_the_content(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lowercase", [False, True])
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_asked_again_says_the_same(name: str, lowercase: bool, tmp_path: Path) -> None:
+def test_a_repeated_query_returns_the_same_vectors(name: str, lowercase: bool, tmp_path: Path) -> None:
     """Query the words of the file mixed with longer and shorter ones, in any order."""
     asked = [["é", "the", "th", "thee", "Ann"], [], ["ANN", "nn", "ann", ""], ["THE"], ["unseen"], ["é", "the"]]
     slow = [found_in(tmp_path / "v", FILES[name], *words, lowercase=lowercase) for words in asked]
@@ -83,7 +83,7 @@ def test_a_file_that_is_asked_again_says_the_same(name: str, lowercase: bool, tm
         assert len(table) == len(found.table)
 
 
-def test_what_is_wrong_is_said_of_a_file_that_is_asked_again(tmp_path: Path) -> None:
+def test_a_repeated_query_reports_invalid_lines(tmp_path: Path) -> None:
     """Errors name the line, as in the first read, for words that were not parsed before."""
     (tmp_path / "v").write_text("a 1.0\n\nb x\nc nan\nd 1.0\nd 2.0", encoding="utf-8")
     opened = VectorFile(tmp_path / "v")
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_said_of_a_file_that_is_asked_again(tmp_path: Path) -> 
             opened.find(["a", word], False)
 
 
-def test_words_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_with_equal_hashes_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "v").write_bytes(FILES["GloVe text"])
     monkeypatch.setattr(index, "_hashes", lambda words: np.zeros(len(words), dtype=np.int64))
     table, row_of_word = VectorFile(tmp_path / "v").find(["é", "an", "the", "annn"], False)
@@ -102,7 +102,7 @@ def test_words_of_one_hash_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["GloVe text", "word2vec binary"])
-def test_lower_case_is_the_second_choice(name: str, tmp_path: Path) -> None:
+def test_lower_case_is_the_fallback(name: str, tmp_path: Path) -> None:
     words = ["The", "Ann", "ANN", "ann", "É", "Lacks"]
     exact = found_in(tmp_path / "vectors", FILES[name], *words)
     assert [row >= 0 for row in exact.row_of_word] == [False, True, False, True, False, False]
@@ -126,7 +126,7 @@ def test_words_may_hold_spaces_and_those_of_unicode(tmp_path: Path) -> None:
     assert found.row_of_word[6:].tolist() == [-1, -1]
 
 
-def test_a_word_that_is_no_utf8_harms_no_other(tmp_path: Path) -> None:
+def test_a_word_in_invalid_utf8_does_not_affect_others(tmp_path: Path) -> None:
     found = found_in(tmp_path / "v", b"a 1.0 2.0\n\xff\xfe 3.0 4.0\nb 5.0 6.0\n", "a", "b")
     assert found.table.tolist() == [[1, 2], [5, 6]]
 
@@ -136,7 +136,7 @@ words = st.text(st.characters(codec="utf-8", exclude_characters=" \t\n\v\f\r"), 
 
 
 @given(st.dictionaries(words, st.lists(numbers, min_size=3, max_size=3), min_size=1, max_size=8), st.integers(1, 90))
-def test_blocks_of_any_size_read_the_same(
+def test_the_block_size_does_not_change_the_result(
     tmp_path_factory: pytest.TempPathFactory, rows: dict[str, list[float]], block: int
 ) -> None:
     """The block size does not matter, and numbers are parsed as in Python."""
@@ -153,7 +153,7 @@ def test_blocks_of_any_size_read_the_same(
 @example("Infinity")
 @example("NaN")
 @example("1e+5")
-def test_a_number_is_what_arrow_reads_as_one(field: str) -> None:
+def test_is_number_agrees_with_arrow(field: str) -> None:
     try:
         pa.array([field]).cast(pa.float32())
         read = True
@@ -188,7 +188,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_said_in_one_line(name: str, tmp_path: Path) -> None:
+def test_invalid_files_raise_one_line_errors(name: str, tmp_path: Path) -> None:
     content, message = WRONG[name]
     with pytest.raises(HydromelError, match=f"^[^\n]*{message}[^\n]*$"):
         found_in(tmp_path / "v", content.encode(), "the", "Ann")
@@ -210,7 +210,7 @@ def test_binary_files_that_are_wrong(tmp_path: Path) -> None:
         found_in(tmp_path / "v", binary_of(ROWS | {"Ann": [1.0, float("nan"), 0.0]}), "Ann")
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(HydromelError, match=r"none\.txt: cannot be read \(No such file or directory\)"):
         find_vectors(tmp_path / "none.txt", ["a"], lowercase_if_missing=False)
     for magic, name in ((b"\x1f\x8b\x08", "gzip"), (b"PK\x03\x04", "zip"), (b"BZh9", "bzip2")):

@@ -85,7 +85,7 @@ def log_partition(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
 
 
 @pytest.mark.parametrize("forbid", [False, True])
-def test_all_equals_a_sum_over_every_path(domain: str, forbid: bool) -> None:
+def test_partition_marginals_and_best_path_equal_enumeration(domain: str, forbid: bool) -> None:
     rows, scores, chain = rows_of(ROWS), random_scores(), random_chain(forbid=forbid)
     log_z, marginals = log_partition(scores, chain, rows), token_marginals(scores, chain, rows).split(ROWS)
     tags, best = viterbi(scores, chain, rows)
@@ -99,7 +99,7 @@ def test_all_equals_a_sum_over_every_path(domain: str, forbid: bool) -> None:
         assert tags.split(ROWS)[row].tolist() == paths[totals.argmax()].tolist()
 
 
-def test_a_path_scores_what_enumeration_says() -> None:
+def test_path_scores_equal_enumeration() -> None:
     rows, scores, chain = rows_of(ROWS), random_scores(), random_chain(forbid=True)
     for number in range(6):
         chosen = [enumerate_all_paths(own, chain) for own in scores.split(ROWS)]
@@ -201,7 +201,7 @@ def test_extreme_gaps_underflow_nowhere(gap: float, dtype: torch.dtype) -> None:
             torch.testing.assert_close(found, marginals, rtol=1e-5, atol=1e-6)
 
 
-def test_two_worlds_that_hide_from_each_other() -> None:
+def test_paths_that_underflow_half_way_are_found_in_the_log_domain() -> None:
     """Tags that never meet, each far ahead at another step, hide the best path from forward and backward sums."""
     chain = Chain(torch.zeros(2), torch.eye(2).log(), torch.zeros(2)).to(torch.float64)
     scores = torch.tensor([[0.0, 1e4], [1e5, 0.0], [0.0, 1e4]], dtype=torch.float64)
@@ -213,7 +213,7 @@ def test_two_worlds_that_hide_from_each_other() -> None:
 
 @pytest.mark.parametrize("forbid", [False, True])
 @pytest.mark.parametrize("both", [False, True])
-def test_probabilities_suffice_for_what_occurs(forbid: bool, both: bool) -> None:
+def test_the_scaled_domain_is_exact_for_realistic_scores(forbid: bool, both: bool) -> None:
     """Long rows, confident scores and forbidden steps do not drive sums into the slower domain."""
     lengths = (700, 40, 3)
     chain, scores = random_chain(n_tags=5, forbid=forbid), random_scores(lengths, 5, scale=10.0)
@@ -226,7 +226,7 @@ def test_probabilities_suffice_for_what_occurs(forbid: bool, both: bool) -> None
 
 @pytest.mark.parametrize("which", ["scores", "start", "transitions", "end"])
 @pytest.mark.parametrize("offset", [200.0, -200.0, 900.0, -900.0])
-def test_large_numbers_are_seen(which: str, offset: float) -> None:
+def test_scores_too_large_for_the_scaled_domain_are_detected(which: str, offset: float) -> None:
     rows, scores, chain = rows_of((20, 3)), random_scores((20, 3)), random_chain()
     parts = {"scores": scores, **vars(chain)}
     parts[which] = parts[which] + offset
@@ -237,7 +237,7 @@ def test_large_numbers_are_seen(which: str, offset: float) -> None:
     torch.testing.assert_close(token_marginals(scores, chain, rows), expected.token_marginals(), rtol=1e-9, atol=1e-11)
 
 
-def test_what_is_not_a_number_stays_so() -> None:
+def test_nan_stays_in_its_row() -> None:
     scores = random_scores((2, 2))
     scores[0, 0] = torch.nan
     found = log_partition(scores, random_chain(), rows_of((2, 2)))
@@ -264,14 +264,14 @@ def test_one_tag_is_certain() -> None:
     torch.testing.assert_close(loss, torch.zeros(2, dtype=torch.float64))
 
 
-def test_narrow_scores_are_added_up_wide(domain: str) -> None:
+def test_bfloat16_scores_are_summed_in_float32(domain: str) -> None:
     narrow, rows, chain = random_scores().to(torch.bfloat16), rows_of(ROWS), random_chain()
     torch.testing.assert_close(log_partition(narrow, chain, rows), log_partition(narrow.double(), chain, rows))
     assert torch.equal(viterbi(narrow, chain, rows)[0], viterbi(narrow.float(), chain, rows)[0])
 
 
 @pytest.mark.parametrize("constrain", ["none", "train", "decode", "both"])
-def test_what_is_forbidden_is_so_in_training_in_decoding_or_both(constrain: Constrain) -> None:
+def test_constrain_applies_in_training_decoding_or_both(constrain: Constrain) -> None:
     crf = random_crf(constrain)
     forbidden = torch.tensor([0, 2])  # the last tag does not follow the first
     scores = Ragged(torch.tensor([[9.0, 0, 0], [0, 0, 9.0]]).double(), rows_of((2,)), "packed")

@@ -69,7 +69,7 @@ def test_a_gradient_can_be_taken_twice_but_has_none_itself(cell: str) -> None:
 
 
 @pytest.mark.parametrize("cell", MODULES)
-def test_inputs_that_are_not_learned_get_no_gradient_and_weights_the_same(cell: str) -> None:
+def test_inputs_without_gradients_do_not_change_those_of_weights(cell: str) -> None:
     module, inputs, begin, running = case(cell, [4, 2, 1], torch.float64)
     weights = list(module.parameters())
     learned, frozen = (

@@ -27,14 +27,14 @@ def test_every_line_is_in_one_passage_and_sentences_are_whole(lines: list[str], 
         assert all(sum(len(line) + 1 for line in one.lines[: end + 1]) < characters for end in ends)
 
 
-def test_a_text_without_end_is_read_as_far_as_it_is_asked_for() -> None:
+def test_reading_is_lazy() -> None:
     lines = map(str, itertools.count())
     taken = itertools.islice(passages(lines, "x", 10, lambda line: True), 3)
     assert [one.lines[0] for one in taken] == ["0", "5", "10"]
     assert int(next(lines)) < 20
 
 
-def test_what_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_passage_that_cannot_end_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CHARACTERS", 100)
     with pytest.raises(HydromelError, match=r"x:2: no blank line in the 10\d characters"):
         list(passages(iter(["", *["a"] * 99]), "x", 1, lambda line: not line))
@@ -59,7 +59,9 @@ def test_lines_are_those_of_the_text(packed: bool) -> None:
     ],
     ids=["encoding", "gzip", "length"],
 )
-def test_broken_text_is_told_with_its_line(content: bytes, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_text_is_reported_with_its_line(
+    content: bytes, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "LONGEST_LINE_BYTES", 50)
     with pytest.raises(HydromelError, match=expected):
         list(read_lines(io.BufferedReader(io.BytesIO(content)), "x", "utf-8"))
