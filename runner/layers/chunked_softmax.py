@@ -73,7 +73,7 @@ def vocabulary_loss(
     return apply(_SummedLoss, vectors, weight, bias, targets, chunk, precision)
 
 
-class _LossContext(Context, Protocol):
+class _Context(Context, Protocol):
     dtypes: tuple[torch.dtype, torch.dtype, torch.dtype]  # of vectors, weight and bias
 
 
@@ -89,13 +89,7 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: _LossContext,
-        vectors: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        targets: Tensor,
-        chunk: int,
-        precision: Precision,
+        ctx: _Context, vectors: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, chunk: int, precision: Precision
     ) -> Tensor:
         dtype = torch.bfloat16 if precision == "bfloat16" else vectors.dtype
         exact = _loss_dtype(dtype)
@@ -121,7 +115,7 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _LossContext, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
         by_x, by_w = ctx.saved_tensors
         parts = (by_x[:, :-1], by_w[:, :-1], by_w[:, -1])  # without the gradient of the column of ones
         scaled = (torch.mul(part.to(dtype), gradient) for part, dtype in zip(parts, ctx.dtypes, strict=True))

@@ -159,7 +159,7 @@ def _window_indices(rows: Rows, layout: Layout, left: int, right: int, past: int
     return rows.send(indices.ravel())
 
 
-class _WindowContext(Context, Protocol):
+class _Context(Context, Protocol):
     spans: list[Span]
 
 
@@ -171,7 +171,7 @@ class _WindowProducts(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)  # type: ignore[untyped-decorator]
-    def forward(ctx: _WindowContext, places: Tensor, indices: Tensor, spans: list[Span], *weights: Tensor) -> Tensor:
+    def forward(ctx: _Context, places: Tensor, indices: Tensor, spans: list[Span], *weights: Tensor) -> Tensor:
         ctx.save_for_backward(places, indices, *weights[::2])
         ctx.spans = spans
         kernels, biases = [_flatten_kernel(weight) for weight in weights[::2]], weights[1::2]
@@ -185,7 +185,7 @@ class _WindowProducts(torch.autograd.Function):
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
-    def backward(ctx: _WindowContext, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor | None, ...]:
         places, indices, *weights = ctx.saved_tensors
         kernels = [_flatten_kernel(weight) for weight in weights]
         windows = places.index_select(0, indices).view(len(grads[0]), -1)

@@ -74,7 +74,7 @@ def _reduce_rows(values: Tensor, rows: Rows, reduce: str, start: float) -> Tenso
     return initial.scatter_reduce(0, rows.row[:, None].expand_as(values), values, reduce)
 
 
-class _ExtremeContext(Context, Protocol):
+class _Context(Context, Protocol):
     rows: Rows
 
 
@@ -82,14 +82,14 @@ class _Extreme(torch.autograd.Function):
     """The largest or smallest value, (N, D) -> (B, D). The gradient of `scatter_reduce` is 6 times slower on a CPU."""
 
     @staticmethod
-    def forward(ctx: _ExtremeContext, values: Tensor, rows: Rows, worst: float) -> Tensor:
+    def forward(ctx: _Context, values: Tensor, rows: Rows, worst: float) -> Tensor:
         pooled = _reduce_rows(values, rows, "amax" if worst < 0 else "amin", worst)
         ctx.save_for_backward(values, pooled)
         ctx.rows = rows
         return pooled.masked_fill((rows.lengths == 0)[:, None], 0.0)
 
     @staticmethod
-    def backward(ctx: _ExtremeContext, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor, None, None]:
         values, pooled = ctx.saved_tensors
         row = ctx.rows.row
         is_extreme = (values == pooled.index_select(0, row)).to(values.dtype)
@@ -115,7 +115,7 @@ def _token_at(x: Ragged, position: Tensor) -> Tensor:
     if n_places == 0:
         return x.values.new_zeros(x.rows.n_rows, *x.values.shape[1:])
     if x.layout == "packed":
-        starts, values = x.offsets[:-1], x.values
+        starts, values = x.rows.offsets[:-1], x.values
     else:
         starts, values = torch.arange(x.rows.n_rows, device=x.values.device) * x.rows.width, x.filled(0.0).flatten(0, 1)
     places = (starts + position).clamp(0, n_places - 1)

@@ -166,19 +166,19 @@ def pack_tokens(x: Ragged) -> Tensor:
     return x.values if x.layout == "packed" else move_places(x.values.flatten(0, 1), x.rows.flat, None, x.rows.n_tokens)
 
 
-class _MoveContext(Context, Protocol):
+class _Context(Context, Protocol):
     size: int
 
 
 class _Move(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: _MoveContext, values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
+    def forward(ctx: _Context, values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
         ctx.save_for_backward(source, target)
         ctx.size = len(values)
         return _move(values, source, target, size)
 
     @staticmethod
-    def backward(ctx: _MoveContext, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         source, target = ctx.saved_tensors
         return _move(grads[0], target, source, ctx.size), None, None, None
 

@@ -49,19 +49,9 @@ class Ragged:
         return cls(torch.tensor([value for row in lists for value in row], dtype=dtype), rows, "packed")
 
     @property
-    def offsets(self) -> Tensor:
-        """(B+1,) the packed index at which each row starts; the last entry is N."""
-        return self.rows.offsets
-
-    @property
     def lengths(self) -> Tensor:
         """(B,) the number of tokens of each row."""
         return self.rows.lengths
-
-    @property
-    def max_len(self) -> int:
-        """The number of tokens of the longest row."""
-        return self.rows.max_len
 
     @property
     def padded_tokens(self) -> int:

@@ -7,7 +7,7 @@ the training set.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,10 +56,7 @@ class Characters:
     lowercase: bool
     digits_to_zero: bool
     min_count: PositiveInt
-
-    @property
-    def extend(self) -> bool:
-        return True
+    extend: ClassVar[bool] = True
 
     def strings(self, table: pa.Table) -> pa.Array:
         return normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)
@@ -84,10 +81,7 @@ class Bpe:
     column: str
     merges: NonNegativeInt
     min_count: PositiveInt
-
-    @property
-    def extend(self) -> bool:
-        return False
+    extend: ClassVar[bool] = False
 
     def strings(self, table: pa.Table) -> pa.Array:
         """Return the words (N,), which `runner.data.numericalize.columns_of` splits by the vocabulary's merges."""
@@ -125,10 +119,7 @@ class Casing:
     """
 
     column: str
-
-    @property
-    def extend(self) -> bool:
-        return False
+    extend: ClassVar[bool] = False
 
     def strings(self, table: pa.Table) -> pa.Array:
         return casing(normalised_strings(table, self.column, lowercase=False, digits_to_zero=False))
@@ -158,10 +149,7 @@ class Affix:
     digits_to_zero: bool
     min_count: PositiveInt
     max_size: NonNegativeInt | None
-
-    @property
-    def extend(self) -> bool:
-        return False
+    extend: ClassVar[bool] = False
 
     def strings(self, table: pa.Table) -> pa.Array:
         whole = normalised_strings(table, self.column, self.lowercase, self.digits_to_zero)

@@ -62,7 +62,7 @@ def path_sums(scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSum
     return LogSums.of(scores, chain, rows, both)
 
 
-class _LikelihoodContext(Context, Protocol):
+class _Context(Context, Protocol):
     rows: Rows
     tags: Tensor
     sums: ScaledSums | LogSums
@@ -72,13 +72,7 @@ class _LikelihoodContext(Context, Protocol):
 class _Likelihood(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: _LikelihoodContext,
-        scores: Tensor,
-        start: Tensor,
-        transitions: Tensor,
-        end: Tensor,
-        tags: Tensor,
-        rows: Rows,
+        ctx: _Context, scores: Tensor, start: Tensor, transitions: Tensor, end: Tensor, tags: Tensor, rows: Rows
     ) -> Tensor:
         ctx.rows, ctx.kinds = rows, [(part.shape, part.dtype) for part in (scores, start, transitions, end)]
         result = torch.zeros(rows.n_rows, dtype=torch.float64, device=scores.device)
@@ -90,7 +84,7 @@ class _Likelihood(torch.autograd.Function):
         return result.sub_(path_scores(scores, tags, chain, rows))
 
     @staticmethod
-    def backward(ctx: _LikelihoodContext, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients: expected counts over all paths minus the counts of the given path."""
         if torch.is_grad_enabled():
             raise RuntimeError(

@@ -38,7 +38,7 @@ def test_pad_is_a_table_with_the_fill_behind_each_row(lengths: list[int]) -> Non
     assert padded.values.tolist() == [row + [-1.0] * (width - len(row)) for row in lists]
     assert padded.mask().tolist() == [[place < n for place in range(width)] for n in lengths]
     assert as_lists(padded.pack()) == as_lists(x) == lists
-    assert x.max_len == max([0, *lengths])
+    assert x.rows.max_len == max([0, *lengths])
 
 
 @given(LENGTHS, st.data())
