@@ -20,8 +20,8 @@ TENSORS = f"{BASICS} runner.compat.torch runner.ragged.blocks runner.ragged.ragg
 WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
-    "runner.common.command_line runner.common.console runner.common.errors runner.common.records "
-    "runner.common.run_schema runner.common.class_names runner.compat.mlflow"
+    "runner.common.command_line runner.common.console runner.common.errors runner.common.files "
+    "runner.common.records runner.common.run_schema runner.common.class_names runner.compat.mlflow"
 )
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
@@ -105,7 +105,7 @@ NARROWER = {
     "runner.common.records": "runner.common.errors",
     "runner.common.command_line": "runner.common.console runner.common.errors",
     "runner.common.class_names": "",
-    "runner.profiling.kernels": "runner.compat.torch",
+    "runner.profiling.kernels": "runner.common.dtypes runner.compat.torch",
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
     "runner.ragged.blocks": "runner.common.arrays",

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 from reporting.mlflow_ui import shared_view
 from reporting.mlflow_ui.locate import Place, filter_of, place_of
 from reporting.mlflow_ui.shared_view import Shown
-from reporting.runs.mlflow_download import without_credentials
 from reporting.runs.run import TITLE, Found
 from reporting.views import report
 from reporting.views.files import slug
 from reporting.views.report import Report
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, without_credentials
 from runner.compat.mlflow import VIEW_TAG, delete_artifacts, view_tag_value
-from runner.tracking.mlflow_store import SQLITE, one_line, open_store, redacted
+from runner.tracking.mlflow_store import SQLITE, one_line, open_store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
@@ -51,7 +50,7 @@ def try_to_log(comparison: Report, found: Sequence[Found], files: Sequence[Path]
         link = log_comparison(comparison, files, place, filter_of(found))
     except Exception as error:  # MLflow, a driver or a cloud library may raise anything; the report's files exist
         reason = str(error) if isinstance(error, HydromelError) else one_line(error)
-        log.warning("warning: the report is not in MLflow: %s", redacted(reason))
+        log.warning("warning: the report is not in MLflow: %s", without_credentials(reason))
         return
     print(f"MLflow: {link}{_serving_command(place.uri)}")
 
@@ -62,7 +61,7 @@ def _serving_command(uri: str) -> str:
         return ""
     if uri == f"{SQLITE}{Path('mlflow.db').absolute()}":
         return " (served by `make ui`)"
-    return f" (served by `mlflow server --workers 1 --backend-store-uri '{redacted(uri)}'`)"
+    return f" (served by `mlflow server --workers 1 --backend-store-uri '{without_credentials(uri)}'`)"
 
 
 def log_comparison(comparison: Report, files: Sequence[Path], place: Place, runs_filter: str) -> str:

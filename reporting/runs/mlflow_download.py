@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reporting.runs.run import Found, read
-from runner.common.errors import HydromelError, unknown
+from runner.common.errors import HydromelError, unknown, without_credentials
 from runner.common.run_schema import METRICS, OUTCOMES, RESOLVED, RESULT, RUN, TAG_RUN_ID
 
 PREFIX = "mlflow:"
@@ -41,11 +40,6 @@ def download(experiment: str, tracking_uri: str, folder: Path) -> list[Found]:
             f"no run of Hydromel in the MLflow experiment '{experiment}' ({without_credentials(tracking_uri)})"
         )
     return runs
-
-
-def without_credentials(text: str) -> str:
-    """Return `text` without the user and password in the addresses it holds."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def _runs(client: Any, experiment_id: str) -> list[tuple[str, str]]:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from reporting.comparison.changes import History
 from reporting.comparison.summary import Asked, Group, groups
@@ -15,6 +10,7 @@ from reporting.runs.run import Found
 from reporting.views import change_tables, table_format, tables
 from reporting.views.headline import answer
 from reporting.views.table_format import Table
+from runner.common import files
 
 LEFT_OUT_SHOWN = 8  # unfinished runs named in the line on them
 
@@ -77,7 +73,7 @@ def left_out(report: Report) -> list[str]:
 
 def to_json(report: Report) -> str:
     """Return every figure that is shown, unrounded. NaN and infinity become null, since JSON has neither."""
-    return json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return files.to_json(report, indent=2, ascii_only=False)
 
 
 def to_markdown(report: Report, images: list[list[str]]) -> str:
@@ -93,15 +89,3 @@ def to_markdown(report: Report, images: list[list[str]]) -> str:
         parts += shown
     parts.append("\n".join(f"- {table_format.escape(line)}" for line in last_lines(report)))
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    return None if isinstance(value, float) and not math.isfinite(value) else value

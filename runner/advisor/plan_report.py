@@ -16,6 +16,7 @@ from runner.advisor.speed_probe import Candidate, Probe
 from runner.batching.plan import digest
 from runner.batching.shuffle_quality import Share, ShuffleQuality, answer_shares, correlation, measure
 from runner.common.arrays import FloatArray
+from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy, optimizer_factory
@@ -31,7 +32,7 @@ from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Updates
-from runner.training.setup import DTYPES, choose_device
+from runner.training.setup import choose_device
 
 
 @dataclass(frozen=True)

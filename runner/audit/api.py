@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict
+from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict
 from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.dropout import dropout_verdict
 from runner.audit.checks.metric import metric_verdict
@@ -24,6 +24,7 @@ from runner.audit.subjects.module import (
     Splitter,
 )
 from runner.audit.tracing.module_state import Mode, in_mode, seeded
+from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 
 

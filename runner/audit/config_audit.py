@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from runner.audit.checks.auditor import DTYPES, Arithmetic, Auditor, arithmetic_verdict
+from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict
 from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.dropout import dropout_verdict, own_dropout_verdict
 from runner.audit.checks.metric import metric_verdict
@@ -21,6 +21,7 @@ from runner.audit.subjects.stream import StreamSubject
 from runner.audit.tracing.module_state import Mode, in_mode, unchanged, with_dropout
 from runner.audit.tracing.nonzero_init import randomise_zero_weights
 from runner.audit.tracing.observe import Setting, observe
+from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy

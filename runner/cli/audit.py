@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runner.common.command_line import Parser, exit_code, whole
 from runner.common.errors import HydromelError
-from runner.common.files import as_json, check_writable, write
+from runner.common.files import check_writable, to_json, write_output
 from runner.common.run_schema import RESOLVED
 from runner.config.compose import compose_config, compose_strategies, under
 from runner.config.saved import saved_run
@@ -71,9 +71,9 @@ def _audit(options: argparse.Namespace) -> int:
     report = audit_config(configs, left_out, wanted)
     print_report(report)
     if options.json is not None:
-        write(options.json, as_json(report.as_dict()))
+        write_output(options.json, to_json(report.as_dict()))
     if options.html is not None:
-        write(options.html, page(report))
+        write_output(options.html, page(report))
         print(f"Page: {options.html}")
     return 0 if report.passed else 1
 
@@ -93,7 +93,7 @@ def _every(options: argparse.Namespace) -> int:
     passed = sum(one.passed for one in models)
     print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are no model (-)")
     if options.json is not None:
-        write(options.json, as_json([one.as_dict() for one in audited]))
+        write_output(options.json, to_json([one.as_dict() for one in audited]))
     return 0 if models and passed == len(models) else 1
 
 
@@ -104,7 +104,7 @@ def _gallery(options: argparse.Namespace) -> int:
     results = run_gallery()
     print_results(results)
     if options.json is not None:
-        write(options.json, as_json(as_dicts(results)))
+        write_output(options.json, to_json(as_dicts(results)))
     return 0 if all(result.is_correct and result.twin_passed for result in results) else 1
 
 

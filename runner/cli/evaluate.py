@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import reading, writing
 from runner.common.command_line import Parser, exit_code, whole
 from runner.common.errors import HydromelError
-from runner.common.files import as_json, check_writable, write
+from runner.common.files import check_writable, to_json, write_output
 
 if TYPE_CHECKING:
     from runner.inference.evaluation.tally import Tally
@@ -41,7 +40,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     check_writable(options.json)
     content = _split(options) if options.input is None else _text(options)
     if options.json is not None:
-        write(options.json, as_json({"run": options.run.removeprefix("run="), **content}))
+        write_output(options.json, to_json({"run": options.run.removeprefix("run="), **content}))
     return 0
 
 
@@ -112,9 +111,7 @@ def _passages(options: argparse.Namespace) -> Iterator[list[str]]:
 def _line(tally: Tally, form: str) -> str:
     figures = tally.figures()
     if form == "jsonl":
-        from runner.common.files import finite
-
-        return json.dumps(finite(figures), allow_nan=False)
+        return to_json(figures, indent=None).rstrip("\n")
     return f"{figures['log_p']:.4f}\t{figures['perplexity']:.4f}\t{tally.tokens}\t{tally.unknown}"
 
 

@@ -12,7 +12,7 @@ from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import STDIO, reading
 from runner.common.command_line import Parser, exit_code, whole
 from runner.common.errors import HydromelError, unknown
-from runner.common.files import as_json, check_writable, write
+from runner.common.files import check_writable, to_json, write_output
 
 if TYPE_CHECKING:
     from runner.inference.trained import TrainedModel
@@ -49,9 +49,9 @@ def _inspect(options: argparse.Namespace) -> int:
     report = show.InspectionReport.of(options.run.removeprefix("run="), source, passage, records, options.cells)
     show.print_report(report)
     if options.json is not None:
-        write(options.json, as_json(report.as_dict()))
+        write_output(options.json, to_json(report.as_dict()))
     if options.html is not None:
-        write(options.html, show.page(report))
+        write_output(options.html, show.page(report))
         print(f"Page: {options.html}")
     return 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runner.common.command_line import Parser, exit_code, number, whole
 from runner.common.errors import HydromelError
-from runner.common.files import as_json, check_writable, write
+from runner.common.files import check_writable, to_json, write_output
 from runner.config.compose import compose_config
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _test(options: argparse.Namespace) -> int:
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; give a lower one")
     draw(found, picture)
     if options.json is not None:
-        write(options.json, as_json(as_dict(found)))
+        write_output(options.json, to_json(as_dict(found)))
     for line in summary(found, config.optimizer.get("lr")):
         print(line)
     print(f"plot: {picture}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runner.common.command_line import Parser, exit_code, number, whole
 from runner.common.errors import HydromelError
-from runner.common.files import as_json, check_writable, write
+from runner.common.files import check_writable, to_json, write_output
 from runner.config.compose import compose_strategies
 
 _EXAMPLES = """examples:
@@ -40,7 +40,7 @@ def _plan(options: argparse.Namespace) -> int:
     report = plan(configs, left_out, options.epochs, None if options.no_probe else options.probe_seconds)
     plan_tables.show(report)
     if options.json is not None:
-        write(options.json, as_json(as_dict(report)))
+        write_output(options.json, to_json(as_dict(report)))
     return 0
 
 

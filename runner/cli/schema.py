@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.common.command_line import Parser, exit_code
-from runner.common.files import as_json, check_writable, write
+from runner.common.files import check_writable, to_json, write_output
 
 FLAG = "--schema"
 
@@ -24,5 +24,5 @@ def _write(arguments: Sequence[str]) -> int:
     # imports the classes that configs name, and so torch: a mistyped flag need not wait for that
     from runner.config.json_schema import config_schema
 
-    write(file, as_json(config_schema()))
+    write_output(file, to_json(config_schema()))
     return 0

@@ -1,6 +1,7 @@
 """Errors that a user can mend: one line, saying what was got, what is allowed, and where."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 # what torch says of a kernel that was not built for this processor or this arithmetic
@@ -16,6 +17,11 @@ _MISSING = (
 
 class HydromelError(Exception):
     """Bad input. Commands print its message as one line and exit with code 1, without a traceback."""
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` without the user and password of the addresses in it, so that it can be printed and recorded."""
+    return re.sub(r"(?<=://)[^\s/@'\"]*@", "", text)
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import yaml
 from runner.common import run_schema
 from runner.common.class_names import PROJECT, TARGET, registered, stable_name
 from runner.common.errors import HydromelError
-from runner.common.files import cannot_write, write_text
+from runner.common.files import write_text
 from runner.config.schema import ModelConfig, Node, Plain, RunConfig
 
 MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to answer text
@@ -26,10 +26,6 @@ def write_config(config: RunConfig, folder: Path) -> None:
     Raises:
         HydromelError: it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     write_text(folder / run_schema.RESOLVED, yaml.safe_dump(config.resolved, sort_keys=False, allow_unicode=True))
 
 

@@ -21,7 +21,7 @@ import torch
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.files import write_atomically
+from runner.common.files import write_bytes
 from runner.config.schema import Keep
 from runner.data.truncation import truncate
 from runner.interfaces import Corpus, Task
@@ -85,7 +85,7 @@ def load(
     if (cached := _read(path)) is not None:
         return cached
     data = numericalise(corpus, features, task, max_length, keep, fingerprint)
-    write_atomically(path, _to_bytes(data))
+    write_bytes(path, _to_bytes(data))
     return data
 
 

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 
 from runner.common import run_schema
+from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.common.records import ResultRecord
 from runner.components.run_components import Components, build_strategy
@@ -34,7 +35,7 @@ from runner.tracking.sync import deliver_pending
 from runner.tracking.tracker import DeliveryError, Tracker
 from runner.training.checkpoint import checkpoint_path, load_checkpoint, restored
 from runner.training.loop import fit
-from runner.training.setup import DTYPES, build_optimizer, build_schedule, choose_device
+from runner.training.setup import build_optimizer, build_schedule, choose_device
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ import torch
 
 from runner.batching.plan import by_length
 from runner.common import run_schema
+from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
 from runner.components.model_parts import ModelParts
@@ -35,7 +36,6 @@ from runner.text.formats.base import PassagePredictions
 from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS, PAD, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
-from runner.training.setup import DTYPES
 
 
 @dataclass(frozen=True)

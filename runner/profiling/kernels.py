@@ -20,12 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runner.common.dtypes import DTYPES
 from runner.compat.torch import DispatchMode, Operator
 
 log = logging.getLogger(__name__)
 Operation = Literal["lstm", "matmul", "convolution", "attention"]
 Support = Literal["training", "inference", "none"]
-HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_PRECISIONS = ("bf16", "fp16")
 FLOAT32_LSTM = "LSTM in float32"  # the fallback of `Recurrence` if autocast would choose a kernel that does not exist
 
 _FUSED_RNN = "mkldnn_rnn_layer"  # its second argument, the input-to-hidden weights, identifies the layer
@@ -143,8 +144,8 @@ def describe_machine(device: torch.device) -> dict[str, object]:
     return {
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         **{
-            name: {operation: support(operation, dtype, device.type) for operation in _TRIALS}
-            for name, dtype in HALF_PRECISIONS.items()
+            name: {operation: support(operation, DTYPES[name], device.type) for operation in _TRIALS}
+            for name in HALF_PRECISIONS
         },
     }
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from runner.common import run_schema
-from runner.common.errors import HydromelError
-from runner.tracking.mlflow_store import check_uri, one_line, open_store, redacted
+from runner.common.errors import HydromelError, without_credentials
+from runner.tracking.mlflow_store import check_uri, one_line, open_store
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -69,7 +69,7 @@ def fetch(run: str, uri: str, folder: Path) -> None:
     except HydromelError:
         raise
     except Exception as error:  # whatever mlflow, a driver or a cloud's library raises
-        raise HydromelError(f"run={run}: MLflow at {redacted(uri)}: {one_line(error)}") from error
+        raise HydromelError(f"run={run}: MLflow at {without_credentials(uri)}: {one_line(error)}") from error
 
 
 def _find(client: MlflowClient, run: str, uri: str) -> str:
@@ -83,5 +83,7 @@ def _find(client: MlflowClient, run: str, uri: str) -> str:
     experiments = [one.experiment_id for one in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.`{run_schema.TAG_RUN_ID}` = '{run}'", max_results=1)
     if not found:
-        raise HydromelError(f"run={run}: no such run in MLflow at {redacted(uri)} (--uri), nor a folder of that name")
+        raise HydromelError(
+            f"run={run}: no such run in MLflow at {without_credentials(uri)} (--uri), nor a folder of that name"
+        )
     return str(found[0].info.run_id)

@@ -18,9 +18,8 @@ import yaml
 
 from runner.common import run_schema
 from runner.common.class_names import with_stable_names
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, without_credentials
 from runner.common.records import ResultRecord, RunRecord
-from runner.tracking.mlflow_store import redacted
 
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
 _NOT_PARAMS = ("tracker", "hydra")  # where records go is no property of the experiment
@@ -148,7 +147,7 @@ def note(run: RunRecord, result: ResultRecord | None) -> str:
     what = [chosen.get(key) for key in ("task", "dataset", "embedding", "encoder")]
     first = f"**{chosen.get('batching', run.get('name', ''))}** · {' · '.join(str(part) for part in what if part)}"
     if result is None:
-        reason = f": {redacted(str(run['error']))}" if run.get("error") else ""
+        reason = f": {without_credentials(str(run['error']))}" if run.get("error") else ""
         return f"{first}\n\n{run['status']}{reason}"
     metric, values = result["quality"]["metric"], summary(result)
     quality = [f"{split} {_shown(values, f'{split}/{metric}')}" for split in ("test", "best", "majority")]

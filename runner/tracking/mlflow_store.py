@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import socket
 import sqlite3
 from pathlib import Path
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, without_credentials
 from runner.compat.mlflow import try_database_once
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def check_uri(uri: str) -> None:
         hint = (
             f"MLflow keeps no plain folders any more; write {SQLITE}{folder}/mlflow.db" if plain else "unknown scheme"
         )
-        raise HydromelError(f"tracker.uri={redacted(uri)!r}: {hint}. Allowed: {_ALLOWED}")
+        raise HydromelError(f"tracker.uri={without_credentials(uri)!r}: {hint}. Allowed: {_ALLOWED}")
 
 
 def _check_database(uri: str) -> None:
@@ -54,14 +53,11 @@ def _check_database(uri: str) -> None:
     try:
         sqlalchemy.make_url(uri).get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise HydromelError(f"tracker.uri={redacted(uri)!r} needs the Python package {error.name}") from error
+        raise HydromelError(
+            f"tracker.uri={without_credentials(uri)!r} needs the Python package {error.name}"
+        ) from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise HydromelError(f"tracker.uri={redacted(uri)!r}: {error}") from error
-
-
-def redacted(text: str) -> str:
-    """`text` without the passwords of the URIs in it."""
-    return re.sub(r"(\w://[^\s:/@'\"]*:)[^\s@/'\"]+@", r"\1***@", text)
+        raise HydromelError(f"tracker.uri={without_credentials(uri)!r}: {error}") from error
 
 
 def sqlite_path(uri: str) -> str:
@@ -158,6 +154,6 @@ def _probe(uri: str, timeout_s: float) -> None:
 
 def one_line(error: BaseException) -> str:
     """What went wrong, without passwords, tracebacks, SQL and line breaks."""
-    text: Any = redacted(" ".join(str(error).split())) or "no message"
+    text: Any = without_credentials(" ".join(str(error).split())) or "no message"
     text = text.partition(" [SQL:")[0]
     return f"{type(error).__name__}: {text[:300]}"

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.common import run_schema
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, without_credentials
 from runner.common.records import ResultRecord, RunRecord
 from runner.common.types import PositiveFloat
 from runner.tracking import mlflow_fields as content
-from runner.tracking.mlflow_store import SQLITE, check_uri, connect, one_line, redacted, sqlite_path
+from runner.tracking.mlflow_store import SQLITE, check_uri, connect, one_line, sqlite_path
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import (
     DeliveryError,
@@ -78,7 +78,7 @@ class MlflowTracker:
             raise HydromelError("tracker.experiment is empty; give it a name")
 
     def target(self, folder: Path) -> str:
-        return f"{redacted(self._absolute_uri(folder))} {self.experiment}"
+        return f"{without_credentials(self._absolute_uri(folder))} {self.experiment}"
 
     def deliver(self, folder: Path, final: bool = False) -> None:
         if not final and time.monotonic() < self._silent_until:
@@ -92,7 +92,7 @@ class MlflowTracker:
             self._silent_until = time.monotonic() + pause
             self._connections.clear()
             reason = str(error) if isinstance(error, HydromelError) else one_line(error)
-            raise DeliveryError(f"MLflow at {redacted(self.uri)}: {reason}") from error
+            raise DeliveryError(f"MLflow at {without_credentials(self.uri)}: {reason}") from error
         self._failures, self._silent_until = 0, 0.0
 
     def describe(self) -> str:
@@ -100,8 +100,12 @@ class MlflowTracker:
         known = next(iter(self._connections.values()), None)
         place = f"/#/experiments/{known[1]}/runs?workflowType=machine_learning&compareRunsMode=CHART" if known else "/"
         if self.uri.startswith(("http:", "https:")):
-            return f"MLflow: {redacted(self.uri).rstrip('/')}{place}"
-        uri = f"{SQLITE}{Path(sqlite_path(self.uri)).absolute()}" if self.uri.startswith(SQLITE) else redacted(self.uri)
+            return f"MLflow: {without_credentials(self.uri).rstrip('/')}{place}"
+        uri = (
+            f"{SQLITE}{Path(sqlite_path(self.uri)).absolute()}"
+            if self.uri.startswith(SQLITE)
+            else without_credentials(self.uri)
+        )
         return f"MLflow: `mlflow server --workers 1 --backend-store-uri '{uri}'`, then http://localhost:5000{place}"
 
     def _absolute_uri(self, folder: Path) -> str:
@@ -209,7 +213,7 @@ def _send_data_set(client: MlflowClient, run_id: str, result: ResultRecord) -> N
 
 def _send_file(client: MlflowClient, run_id: str, path: Path, place: str | None) -> None:
     if path.name == run_schema.RESOLVED:
-        client.log_text(run_id, redacted(path.read_text(encoding="utf-8")), path.name)
+        client.log_text(run_id, without_credentials(path.read_text(encoding="utf-8")), path.name)
     else:
         client.log_artifact(run_id, str(path), place)
 

@@ -10,7 +10,6 @@ dies. So whether a run lives is known without guessing from process numbers, and
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -23,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
-from runner.common.files import append, cannot_write, cut_torn_line, finite, write_json
+from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_json
 from runner.common.records import (
     AdviceRecord,
     MetricsLine,
@@ -105,7 +104,7 @@ class RunFolder:
         logged.update(new)
         if new:
             record = {"time": time.time(), "step": step, "epoch": epoch, "metrics": new}
-            self._buffer.append(json.dumps(finite(record), allow_nan=False) + "\n")
+            self._buffer.append(to_json(record, indent=None))
 
     def flush(self) -> None:
         """Append the buffered records to `metrics.jsonl` in one write.

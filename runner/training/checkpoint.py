@@ -20,7 +20,7 @@ from torch.optim.optimizer import StateDict
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
-from runner.common.files import write_atomically
+from runner.common.files import write_bytes
 from runner.encoders.carried_state import move_state
 from runner.profiling.accounting import CostCounters
 from runner.training.state import Progress, Training
@@ -57,7 +57,7 @@ def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
     meta = _take_tensors(state, "state", tensors)
     contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    write_atomically(path, save(contiguous, {_META: json.dumps(meta)}))
+    write_bytes(path, save(contiguous, {_META: json.dumps(meta)}))
 
 
 def load_checkpoint(path: Path, model: nn.Module) -> Any:

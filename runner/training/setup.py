@@ -10,8 +10,6 @@ from runner.config.schema import Device, Dtype, Precision, TrainSettings
 from runner.interfaces import Schedule
 from runner.training.optimizers import parameters_by_rate
 
-DTYPES: dict[Dtype, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
-
 
 def build_optimizer(factory: Factory[torch.optim.Optimizer], model: torch.nn.Module) -> torch.optim.Optimizer:
     """Build an optimiser with a group for each learning rate; the schedule multiplies a group's `initial_lr`."""

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-import torch
-
 from runner.audit.checks import kinds
 from runner.audit.checks.cause import cause, failure
 from runner.audit.checks.compare import Difference, SingleReference, compare, compare_loss, first_line, not_finite
@@ -29,7 +27,6 @@ from runner.audit.tracing.observe import Observation, Setting, Subject, observe
 from runner.common.errors import missing_kernel
 
 Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 NO_EQUAL = "no two examples have the same length"
 NO_PADDING = "this layout holds no padding"
 

@@ -11,9 +11,10 @@ from typing import Generic, NamedTuple, Self, TypeVar, cast
 import torch
 from torch import Tensor
 
-from runner.audit.checks.auditor import DTYPES, Arithmetic
+from runner.audit.checks.auditor import Arithmetic
 from runner.audit.subjects.sample import words
 from runner.common.arrays import IntArray
+from runner.common.dtypes import DTYPES
 from runner.interfaces import BatchingStrategy, Head, Loss, State, Task
 from runner.model import Model
 from runner.ragged.batch import Batch

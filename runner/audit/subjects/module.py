@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.audit.checks.auditor import DTYPES, Arithmetic
+from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.compare import first_line
 from runner.audit.checks.metric import MetricOfBatches
 from runner.audit.subjects.padding import Padding
 from runner.audit.tracing.alignment import Geometry, Part, parts, reading, split
 from runner.audit.tracing.observe import AdapterError, RunOutput, Setting
 from runner.common.arrays import IntArray
+from runner.common.dtypes import DTYPES
 from runner.interfaces import Loss
 
 Example = TypeVar("Example")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from runner.common.command_line import exit_code
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, without_credentials
 from runner.common.run_schema import higher_is_better
 from runner.components.run_components import Components, Plots
 from runner.config.compose import compose_from
@@ -25,7 +25,6 @@ from runner.sweeps.search.outcome import Outcome, shown, write_outcome
 from runner.sweeps.search.space import Space, Values
 from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
 from runner.sweeps.search.trial import Ended, mark_pruned, run_trial
-from runner.tracking.mlflow_store import redacted
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -119,7 +118,7 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
     try:
         with (
             FileLock(search.folder / LOCK, timeout=0),
-            storage_errors(redacted(search.options.storage or f"{search.folder / STUDY}")),
+            storage_errors(without_credentials(search.options.storage or f"{search.folder / STUDY}")),
         ):
             return _run(search, search.study(), plots)
     except Timeout:

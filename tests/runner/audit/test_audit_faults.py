@@ -12,7 +12,7 @@ from runner.audit.checks import kinds
 from runner.audit.checks.verdict import AuditFacts, AuditReport, Finding, HeatMap, Verdict, faults
 from runner.audit.report.console import print_report
 from runner.audit.report.page import page
-from runner.common.files import as_json
+from runner.common.files import to_json
 
 LEAK = Finding("lstm (LSTM)", kinds.VALUE_LEAK, "output", (0, 2), 0.5, 1e-14, "It changes with the padding.")
 KEPT = Finding("gru (GRU)", kinds.STATE, "output", (0, 1), 0.25, 1e-14, "It remembers.")
@@ -107,6 +107,6 @@ def test_a_page_names_the_module_and_the_facts() -> None:
 
 def test_json_of_a_size_that_is_not_finite() -> None:
     report = AuditReport("Tagger", [failed("nan", replace(LEAK, size=math.inf))])
-    (made,) = json.loads(as_json(report.as_dict()), parse_constant=pytest.fail)["verdicts"]
+    (made,) = json.loads(to_json(report.as_dict()), parse_constant=pytest.fail)["verdicts"]
     assert made["worst"] is made["finding"]["size"] is None
     assert made["passed"] is False

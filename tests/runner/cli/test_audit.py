@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(
         assert command.main([*what, flag, str(bad)]) == 1
         out, error = capsys.readouterr()
         assert not out
-        assert error.startswith(f"error: {bad}: cannot be written (")
+        assert error.startswith(f"error: cannot write {bad}: ")
         assert len(error.splitlines()) == 1
 
 
@@ -180,7 +180,7 @@ def test_the_verdict_is_told_though_its_file_cannot_be_written(
     assert command.main([*options, "--json", str(tmp_path / "gone" / "audit.json")]) == 1
     out, error = capsys.readouterr()
     assert "Passed: batch-invariant under packed" in out
-    assert error == f"error: {tmp_path / 'gone' / 'audit.json'}: cannot be written (No such file or directory)\n"
+    assert error == f"error: cannot write {tmp_path / 'gone' / 'audit.json'}: No such file or directory\n"
 
 
 def test_the_gallery_as_the_command_shows_it(

@@ -170,7 +170,7 @@ def test_mistakes_are_said_in_one_line(
         "cannot be read": [str(stream), "--input", str(tmp_path / "none")],
         "is not utf-8": [str(stream), "--input", str(tmp_path / "latin")],
         "neither a run's folder": ["nowhere"],
-        "cannot be written": [str(stream), "--json", str(tmp_path / "latin" / "x")],
+        "cannot write": [str(stream), "--json", str(tmp_path / "latin" / "x")],
         "see hydromel-evaluate --help": [str(stream), "--inpt", "x"],
     }
     for expected, arguments in cases.items():

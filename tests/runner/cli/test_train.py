@@ -198,11 +198,11 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtu
     def write(path: Path, content: bytes) -> None:
         monkeypatch.setattr(os, "fsync", full)
         try:
-            numericalize.write_atomically(path, content)
+            numericalize.write_bytes(path, content)
         finally:
             monkeypatch.undo()
 
-    monkeypatch.setattr(checkpoint, "write_atomically", write)
+    monkeypatch.setattr(checkpoint, "write_bytes", write)
     line = said(monkeypatch, capfd, tmp_path, *data, "hydra.run.dir=run")
     assert "No space left on device" in line
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_file()], "no half a file"
