@@ -259,7 +259,7 @@ def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.
         ("--batch-sizes 16 batching.batch_size=8", "two ways to say the same"),
         ("--json . encoder=bow", "error: cannot write .: Is a directory"),
         ("--json file/plan.json", "error: cannot write file/plan.json: "),
-        ("--json file/new/plan.json", "/file is no folder)"),
+        ("--json file/new/plan.json", "/file is not a folder"),
         ("--config-dir nowhere", "--config-dir nowhere: no such folder"),
         ("batching=bucketted", "batching=bucketted: unknown; did you mean 'bucketed'?"),
         ("batching=padmask,buckted", "batching=buckted: unknown; did you mean 'bucketed'?"),
