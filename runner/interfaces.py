@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, runtime_checkable
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor, nn
+from torch.optim.optimizer import StateDict
 
 from runner.common.arrays import IntArray
 from runner.ragged.batch import Batch
@@ -104,8 +106,8 @@ class Description:
     line: str | None
 
 
-# The abilities below are optional. Any `torch.nn.Module` within a model may have them; the runner asks for the ability,
-# never for the class.
+# The abilities below are optional. Any `torch.nn.Module` within a model may have them, or the optimiser (`HasAverage`).
+# The runner asks for the ability, never for the class.
 
 
 @runtime_checkable
@@ -159,6 +161,19 @@ class HasLearningRates(Protocol):
     """
 
     learning_rate_factors: Mapping[str, float]
+
+
+@runtime_checkable
+class HasAverage(Protocol):
+    """An optimiser that also keeps averaged parameters, by which the model is evaluated."""
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Return a context in which the parameters are the averaged ones."""
+        ...
+
+    def observe(self, quality: float) -> None:
+        """Take the validation quality (larger is better) after each evaluation."""
+        ...
 
 
 class Head(Protocol):
@@ -281,16 +296,19 @@ class Schedule(Protocol):
     """The factor by which the configured learning rate is multiplied at each update."""
 
     def factor(self, update: int) -> float:
-        """For update number `update`, counted from 0."""
+        """Return the factor of update number `update`, counted from 0."""
         ...
 
     def observe(self, quality: float) -> None:
-        """Told the validation quality (larger is better) after each evaluation."""
+        """Take the validation quality (larger is better) after each evaluation."""
         ...
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> StateDict:
+        """Return what a checkpoint has to keep, as JSON values by name."""
+        ...
 
-    def restore(self, state: dict[str, Any]) -> None: ...
+    def restore(self, state: StateDict) -> None:
+        """Continue from the state of a checkpoint."""
 
 
 @runtime_checkable  # so that a config that names another class is refused
@@ -337,7 +355,7 @@ class BatchingStrategy(Protocol):
         """Return the updates of an epoch; a pure function, so that a run can be resumed amid an epoch."""
         ...
 
-    def rate_factor(self, update: IntArray) -> float:
+    def learning_rate_factor(self, update: IntArray) -> float:
         """Return the factor of the learning rate at an update: usually 1."""
         ...
 

@@ -66,7 +66,7 @@ class Batching:
         """Return the longest row of each update in tokens, (U,), for a split of `lengths` (B,)."""
         return longest_of(lengths, updates)
 
-    def rate_factor(self, update: IntArray) -> float:
+    def learning_rate_factor(self, update: IntArray) -> float:
         """Return the factor of the learning rate at an update: for this strategy, 1."""
         return 1.0
 

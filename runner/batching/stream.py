@@ -93,7 +93,7 @@ class Stream:
             return np.array([len(update) // self.batch_size for update in updates])
         return longest_of(lengths, updates)
 
-    def rate_factor(self, update: IntArray) -> float:
+    def learning_rate_factor(self, update: IntArray) -> float:
         """Return the factor of the learning rate at an update: its window's share of `window`."""
         return len(update) / (self.batch_size * self.window) if self.varies else 1.0
 

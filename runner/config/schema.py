@@ -6,6 +6,7 @@ Nodes (mappings with `_target_`) stay plain mappings until `runner.components` m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import ConfigDict, PrivateAttr
@@ -62,6 +63,18 @@ class SearchSettings(Section):
     only_in_trials: list[str]
     space: dict[str, object]
     plots: Node | None
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """The options of a run that say how its machine computes."""
+
+    device: Device
+    dtype: Dtype
+    precision: Precision
+    matmul: Matmul
+    malloc: Malloc
+    threads: PositiveInt | None
 
 
 class ModelConfig(Section):
@@ -136,6 +149,11 @@ class RunConfig(ModelConfig):
     sweep: SweepSettings
     run_plots: Node | None
     search: SearchSettings | None
+
+    @property
+    def machine(self) -> MachineSettings:
+        """The options that say how the machine computes."""
+        return MachineSettings(self.device, self.dtype, self.precision, self.matmul, self.malloc, self.threads)
 
     @property
     def bf16(self) -> bool:

@@ -14,7 +14,8 @@ from runner.common.arrays import IntArray
 from runner.components.run_components import Components
 from runner.config.schema import RunConfig
 from runner.experiment.lr_range import Floats, Range, measure
-from runner.experiment.run import prepare, start_folder
+from runner.experiment.preparation import prepare
+from runner.experiment.run import start_folder
 from runner.interfaces import START
 from runner.tracking.tracker import NoTracker
 from runner.training.bookkeeping import NotFinite
@@ -34,7 +35,7 @@ def range_of(config: RunConfig, rates: Floats, smoothing: float) -> Range:
     """
     components = replace(Components.of(config), tracker=NoTracker())
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
-        training, _, _ = prepare(config, components, run, time.time())
+        training = prepare(config, components, run, time.time()).training
         return measure(stepper(training), map(float, rates), smoothing)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import append, cut_torn_line, write_json
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 
+log = logging.getLogger(__name__)
 DELIVERED = "delivered.json"
 _LOCK_WAIT_SECONDS = 30.0
 
@@ -49,6 +51,14 @@ class Tracker(Protocol):
     def describe(self) -> str:
         """One line: where the records are and how to look at them."""
         ...
+
+
+def deliver_or_warn(tracker: Tracker, folder: Path, final: bool = False) -> None:
+    """Deliver the records of a run; if that fails, warn and continue, since the folder keeps them."""
+    try:
+        tracker.deliver(folder, final)
+    except DeliveryError as error:
+        log.warning("warning: %s; records stay in %s, `hydromel-sync` delivers them", error, folder)
 
 
 class NoTracker:

@@ -1,48 +1,49 @@
-"""Stochastic gradient descent whose iterates are averaged, and evaluated by their average."""
+"""Stochastic gradient descent with averaged iterates, which is evaluated by their average."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import overload
 
 import torch
 from torch import Tensor, optim
+from torch.optim.optimizer import ParamsT, StateDict
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 
 class AveragedSgd(optim.SGD):
-    """Plain SGD; from some update on, the mean of all iterates is kept too (Polyak and Juditsky 1992).
+    """Plain SGD that also keeps the mean of all iterates from some update on (Polyak and Juditsky 1992).
 
-    Training goes on from the last iterate. What is evaluated, and kept as the best, is the mean (`averaged`).
+    Training continues from the last iterate. The mean is evaluated and kept as the best checkpoint (`averaged`).
 
     Args:
         params: parameters, or groups of them.
         lr: learning rate.
         weight_decay: L2 term added to the gradient.
-        fused: one kernel for all parameters.
-        start: updates after which the iterates count; None: when validation triggers it.
-        patience: n: averaging is triggered by the first evaluation that is worse than the best of all before it but the
+        fused: whether one kernel updates all parameters.
+        start: number of updates after which averaging starts; None: an evaluation triggers it.
+        patience: n: averaging starts at the first evaluation that is worse than the best of all earlier ones except the
             last n (NT-ASGD; Merity et al. 2017, algorithm 1).
     """
 
     def __init__(
-        self,
-        params: Iterable[Any],
-        lr: float,
-        *,
-        weight_decay: float,
-        fused: bool,
-        start: int | None,
-        patience: int,
+        self, params: ParamsT, lr: float, *, weight_decay: float, fused: bool, start: int | None, patience: int
     ) -> None:
         super().__init__(params, lr, weight_decay=weight_decay, fused=fused)
         self.start, self.patience = start, patience
         self.updates = 0
         self.history: list[float] = []  # quality at every evaluation, larger is better
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = super().step(closure)
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Make an SGD step; then, if averaging has started, add the new iterate to the mean."""
+        loss: float | None = super().step(closure)
         self.updates += 1
         if self.start is not None and self.updates > self.start:
             self._average(self.updates - self.start - 1)
@@ -51,15 +52,16 @@ class AveragedSgd(optim.SGD):
     @torch.no_grad()
     def _average(self, n_averaged: int) -> None:
         """Add the last iterate to the mean of `n_averaged` earlier ones."""
-        parameters = [one for group in self.param_groups for one in group["params"]]
-        for one in parameters:
-            if "mean" not in self.state[one]:
-                self.state[one]["mean"] = torch.zeros_like(one)
+        parameters: list[Tensor] = [parameter for group in self.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            if "mean" not in self.state[parameter]:
+                self.state[parameter]["mean"] = torch.zeros_like(parameter)
         update_means = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
-        update_means([self.state[one]["mean"] for one in parameters], parameters, n_averaged)
+        update_means([self.state[parameter]["mean"] for parameter in parameters], parameters, n_averaged)
 
     def observe(self, quality: float) -> None:
-        """Told the validation quality (larger is better) after each evaluation."""
+        """Take the validation quality (larger is better) after each evaluation, and start averaging if it got worse."""
+        # NT-ASGD compares with evaluations before the last n, so that one lucky evaluation does not end plain SGD.
         earlier = self.history[: max(0, len(self.history) - self.patience)]
         if self.start is None and earlier and quality < max(earlier):
             self.start = self.updates
@@ -67,7 +69,7 @@ class AveragedSgd(optim.SGD):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Meanwhile the parameters are their means, where there are any."""
+        """Within the context, set the parameters to their means, if averaging has started."""
         means = {parameter: state["mean"] for parameter, state in self.state.items() if "mean" in state}
         last = {parameter: parameter.detach().clone() for parameter in means}
         _fill(means)
@@ -76,35 +78,20 @@ class AveragedSgd(optim.SGD):
         finally:
             _fill(last)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         averaging = {"start": self.start, "updates": self.updates, "history": [*self.history]}
         return {**super().state_dict(), "averaging": averaging}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A start that the config names is the config's."""
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Load a state; if the config gives the update at which averaging starts, that one holds."""
         super().load_state_dict(state_dict)
         averaging = state_dict["averaging"]
         self.updates, self.history = averaging["updates"], [*averaging["history"]]
         self.start = averaging["start"] if self.start is None else self.start
 
 
-@contextmanager
-def averaged(optimizer: optim.Optimizer) -> Iterator[None]:
-    """Meanwhile the model is what is to be evaluated: the mean of its iterates, where the optimiser keeps one."""
-    if not isinstance(optimizer, AveragedSgd):
-        yield
-        return
-    with optimizer.averaged():
-        yield
-
-
-def observe(optimizer: optim.Optimizer, quality: float) -> None:
-    """Tell the validation quality (larger is better) to an optimiser that wants to know."""
-    if isinstance(optimizer, AveragedSgd):
-        optimizer.observe(quality)
-
-
 @torch.no_grad()
 def _fill(values: dict[Tensor, Tensor]) -> None:
+    """Set each parameter to its value."""
     for parameter, value in values.items():
         parameter.copy_(value)

@@ -1,7 +1,8 @@
-"""Bookkeeping between two segments of training: counts, records, and the check that the loss is finite."""
+"""Bookkeeping between two segments of training: costs, records, messages, and the check that the loss is finite."""
 
 from __future__ import annotations
 
+import logging
 import math
 
 import numpy as np
@@ -10,8 +11,10 @@ from runner.batching.padding import no_padding
 from runner.batching.plan import digest
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.tracking.tracker import deliver_or_warn
 from runner.training.state import Training
 
+log = logging.getLogger(__name__)
 _SHOWN_ROWS = 8
 
 
@@ -19,27 +22,32 @@ class NotFinite(HydromelError):
     """The loss is NaN or infinite."""
 
 
-def account(t: Training, updates: list[IntArray], supervised: int, seconds: float, each: list[float]) -> None:
-    """Add what some updates took.
+def add_costs(
+    t: Training, updates: list[IntArray], supervised: int, seconds: float, update_seconds: list[float]
+) -> None:
+    """Add a segment's updates to the costs and to the digest.
 
     Args:
-        seconds: by the host's clock, the device waited for at both ends.
-        each: seconds of every update, on a GPU those of the device.
+        t: the training.
+        updates: rows of each update.
+        supervised: targets of all updates.
+        seconds: of the whole segment by the host's clock, which waited for the device at both ends.
+        update_seconds: of each update, by the device's clock on a GPU.
     """
     lengths, timed = t.train.rows.host_lengths, t.progress.updates > t.settings.warmup_updates
     padding, tokens = no_padding(), 0
-    for longest, members in by_longest(t.batching.longest(lengths, updates)):
-        some = [updates[place] for place in members]
-        padded = t.batching.padding(lengths, some)
-        real = int(lengths[np.concatenate(some)].sum())
-        padding, tokens = {cause: padding[cause] + padded[cause] for cause in padding}, tokens + real
+    for longest, places in group_by_length(t.batching.longest(lengths, updates)):
+        group = [updates[place] for place in places]
+        group_padding = t.batching.padding(lengths, group)
+        real = int(lengths[np.concatenate(group)].sum())
+        padding, tokens = {cause: padding[cause] + group_padding[cause] for cause in padding}, tokens + real
         if timed:
             t.costs.add_length(
                 longest,
-                updates=len(some),
+                updates=len(group),
                 real_tokens=real,
-                places=real + sum(padded.values()),
-                seconds=sum(each[place] for place in members),
+                places=real + sum(group_padding.values()),
+                seconds=sum(update_seconds[place] for place in places),
             )
     t.costs.add(
         tokens=tokens,
@@ -53,32 +61,67 @@ def account(t: Training, updates: list[IntArray], supervised: int, seconds: floa
     t.progress.digest = digest(updates, t.progress.digest)
 
 
-def by_longest(longest: IntArray) -> list[tuple[int, list[int]]]:
-    """(U,) tokens of the longest row of each update -> by power of two, rounded up, the places of its updates."""
-    exponents = np.frexp(np.maximum(1, longest) - 1)[1]  # of a whole number, its binary digits
-    return [(1 << int(one), np.flatnonzero(exponents == one).tolist()) for one in np.unique(exponents)]
+def group_by_length(longest: IntArray) -> list[tuple[int, list[int]]]:
+    """Group updates by the length of their longest row, rounded up to a power of two.
+
+    Args:
+        longest: (U,) tokens of the longest row of each update.
+
+    Returns:
+        For each power of two that occurs, from small to large, the places of its updates in `longest`.
+    """
+    exponents = np.frexp(np.maximum(1, longest) - 1)[1]  # the number of binary digits of longest - 1
+    return [(1 << int(exponent), np.flatnonzero(exponents == exponent).tolist()) for exponent in np.unique(exponents)]
 
 
-def log(t: Training, losses: list[float]) -> None:
-    """A record for each `log_every` updates, and one for what is left over."""
+def record_losses(t: Training, losses: list[float]) -> None:
+    """Record the mean loss and the learning rate of every `log_every` updates, and of the remaining ones."""
     first = t.progress.updates - len(losses)
     full_rate = t.optimizer.param_groups[0]["initial_lr"]
     for start in range(0, len(losses), t.settings.log_every):
-        some = losses[start : start + t.settings.log_every]
-        step = first + start + len(some)
-        rate = full_rate * t.schedule.factor(step - 1)  # of the last update of these; schedules count from 0
-        t.run.log(step, t.progress.epoch + 1, {"train/loss": float(np.mean(some)), "train/lr": rate})
+        part = losses[start : start + t.settings.log_every]
+        step = first + start + len(part)
+        rate = full_rate * t.schedule.factor(step - 1)  # the last update's rate; schedules count from 0
+        t.run.log(step, t.progress.epoch + 1, {"train/loss": float(np.mean(part)), "train/lr": rate})
+
+
+def record_evaluation(t: Training, metrics: dict[str, object]) -> None:
+    """Record the figures on the validation set and the costs so far, and write them to disk."""
+    figures = {f"valid/{name}": value for name, value in metrics.items() if isinstance(value, float)}
+    cost = {"train/seconds": t.costs.training_seconds, "train/tokens": float(t.costs.real_tokens)}
+    t.run.log(t.progress.updates, t.progress.last_epoch, figures | cost)
+    t.run.flush()
+
+
+def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> None:
+    """Log one line after an evaluation, and deliver the records so far."""
+    costs, progress, value = t.costs, t.progress, metrics[t.metric_name]
+    tokens_per_s = costs.real_tokens / max(costs.training_seconds, 1e-9)
+    places = costs.real_tokens + costs.padded_tokens
+    log.info(
+        f"epoch {progress.last_epoch:3d}  updates {progress.updates:6,d}  loss {mean_loss:8.4f}  "
+        f"valid {t.metric_name} {value:8.2f}  {tokens_per_s:9,.0f} tok/s  "
+        f"padding {100 * costs.padded_tokens / max(1, places):4.1f} %  {costs.training_seconds:7.1f} s"
+    )
+    deliver_or_warn(t.tracker, t.run.path)
 
 
 def check_finite(t: Training, first: int, losses: list[float], updates: list[IntArray]) -> None:
-    """Stop at a loss that is not finite; the first of these updates is number `first`, counted from 1."""
+    """Check the losses of some updates, the first of which has the number `first`, counted from 1.
+
+    Raises:
+        NotFinite: a loss is NaN or infinite.
+    """
     for place, loss in enumerate(losses):
-        if math.isfinite(loss):
-            continue
-        rows = updates[place]
-        shown = ", ".join(str(row) for row in rows[:_SHOWN_ROWS]) + (", ..." if len(rows) > _SHOWN_ROWS else "")
-        lengths = ", ".join(str(n) for n in t.train.rows.host_lengths[rows[:_SHOWN_ROWS]])
-        raise NotFinite(
-            f"the loss is {loss} at update {first + place} (epoch {t.progress.epoch + 1}; {len(rows)} rows of train, "
-            f"counted from 0: {shown}; lengths {lengths}); lower optimizer.lr or train.clip_norm"
-        )
+        if not math.isfinite(loss):
+            raise NotFinite(
+                f"the loss is {loss} at update {first + place} (epoch {t.progress.epoch + 1}; "
+                f"{describe_rows(t, updates[place])}); lower optimizer.lr or train.clip_norm"
+            )
+
+
+def describe_rows(t: Training, rows: IntArray) -> str:
+    """Return a description for messages: `rows 3, 17 of train, counted from 0; lengths 9, 4,012`."""
+    shown, more = rows[:_SHOWN_ROWS], ", ..." if len(rows) > _SHOWN_ROWS else ""
+    lengths = ", ".join(f"{length:,}" for length in t.train.rows.host_lengths[shown])
+    return f"rows {', '.join(map(str, shown))}{more} of train, counted from 0; lengths {lengths}{more}"

@@ -1,6 +1,6 @@
-"""Checkpoints: one safetensors file, written atomically. No pickle: opening one runs nothing.
+"""Checkpoints: one safetensors file, written atomically. Opening one runs no code, since nothing is pickled.
 
-Tensors are stored by path (`model.encoder.layers.0.weight`); what is no tensor is JSON in the file's metadata.
+Tensors are stored by path (`model.encoder.layers.0.weight`); everything else is JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -53,7 +53,13 @@ _TENSOR, _ARRAY = "__tensor__", "__array__"
 
 
 def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -> None:
-    """Write the model's parameters and buffers (tied ones once) and `state`: dicts, lists, tensors, arrays, ..."""
+    """Write the model's parameters and buffers (tied ones once), and `state`.
+
+    Args:
+        path: file to write.
+        model: the model.
+        state: dicts, lists and tuples of tensors, arrays and JSON values.
+    """
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
     meta = _take_tensors(state, "state", tensors)
     contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
@@ -64,7 +70,7 @@ def load_checkpoint(path: Path, model: nn.Module) -> Any:
     """Copy a checkpoint's parameters into `model`, and return its state as `save_checkpoint` was given it.
 
     Raises:
-        HydromelError: no such file, a damaged one, or one that does not fit the model.
+        HydromelError: the file is missing or damaged, or does not fit the model.
     """
     if not path.is_file():
         raise HydromelError(f"{path}: there is no checkpoint")
@@ -79,25 +85,27 @@ def load_checkpoint(path: Path, model: nn.Module) -> Any:
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    kept = model.state_dict().keys()  # buffers that are no state are made anew from the data
+    """Return the parameters and the persistent buffers; other buffers are computed from the data again."""
+    kept = model.state_dict().keys()
     return dict(model.named_parameters()) | {name: value for name, value in model.named_buffers() if name in kept}
 
 
 def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy the tensors of a file into the model, once the names and shapes of all were compared."""
     own = _named_tensors(model)
     saved = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
     for name in sorted(own.keys() | saved.keys()):
-        have = tuple(own[name].shape) if name in own else "nothing"
+        expected = tuple(own[name].shape) if name in own else "nothing"
         got = tuple(saved[name].shape) if name in saved else "nothing"
-        if have != got:
-            raise HydromelError(f"{path} does not fit this config: {name} is {got} there, the model has {have}")
+        if expected != got:
+            raise HydromelError(f"{path} does not fit this config: {name} is {got} there, the model has {expected}")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])
 
 
 def _take_tensors(value: object, path: str, tensors: dict[str, Tensor]) -> object:
-    """`value` as JSON, its tensors and arrays moved into `tensors` under their paths."""
+    """Return `value` as JSON, with its tensors and arrays replaced by their paths and added to `tensors`."""
     if isinstance(value, Tensor):
         tensors[path] = value.detach().clone()
         return {_TENSOR: path}
@@ -106,7 +114,7 @@ def _take_tensors(value: object, path: str, tensors: dict[str, Tensor]) -> objec
         return {_ARRAY: path}
     if isinstance(value, dict):
         pairs = [[key, _take_tensors(item, f"{path}.{key}", tensors)] for key, item in value.items()]
-        return {"__dict__": pairs}  # pairs, so that whole numbers stay keys
+        return {"__dict__": pairs}  # pairs, since JSON would turn integer keys into strings
     if isinstance(value, list | tuple):
         items = [_take_tensors(item, f"{path}.{place}", tensors) for place, item in enumerate(value)]
         return {"__tuple__": items} if isinstance(value, tuple) else items
@@ -114,6 +122,7 @@ def _take_tensors(value: object, path: str, tensors: dict[str, Tensor]) -> objec
 
 
 def _put_tensors(value: object, tensors: dict[str, Tensor]) -> Any:
+    """Return the inverse of `_take_tensors`."""
     if isinstance(value, list):
         return [_put_tensors(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -128,15 +137,16 @@ def _put_tensors(value: object, tensors: dict[str, Tensor]) -> Any:
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:
+    """Return the path of the checkpoint `name` (`best` or `last`) of a run."""
     return folder / run_schema.CHECKPOINTS / f"{name}.safetensors"
 
 
-def keep(t: Training, name: str) -> None:
+def write_checkpoint(t: Training, name: str) -> None:
     """Write the checkpoint `name` of a run: the parameters, and everything else that a resumed run needs."""
-    save_checkpoint(checkpoint_path(t.run.path, name), t.model, snapshot(t))
+    save_checkpoint(checkpoint_path(t.run.path, name), t.model, _snapshot(t))
 
 
-def snapshot(t: Training) -> CheckpointState:
+def _snapshot(t: Training) -> CheckpointState:
     """Return the state of a run besides its parameters."""
     cuda = t.clock.device.type == "cuda"
     return {
@@ -150,11 +160,15 @@ def snapshot(t: Training) -> CheckpointState:
     }
 
 
-def restored(t: Training, state: CheckpointState) -> Training:
-    """Return the training at the point at which a checkpoint left it.
+def resume(t: Training, state: CheckpointState) -> Training:
+    """Return the training at the point where a checkpoint left it.
 
-    The optimiser's options (learning rate, momentum) stay those of the config, so that a resumed run can change them.
+    Args:
+        t: the training as the config describes it, with the parameters of the checkpoint.
+        state: as `load_checkpoint` returns it.
     """
+    # The checkpoint has the optimiser's options (learning rate, momentum) too, but those of the config hold, so that a
+    # resumed run can change them.
     options = [{key: value for key, value in group.items() if key != "params"} for group in t.optimizer.param_groups]
     t.optimizer.load_state_dict(state["optimizer"])
     for group, configured in zip(t.optimizer.param_groups, options, strict=True):
@@ -163,6 +177,7 @@ def restored(t: Training, state: CheckpointState) -> Training:
     progress = Progress(**state["progress"])
     progress.carried = move_state(progress.carried, t.clock.device)
     t.clock.seconds.update(state["seconds"])
+    # Building the model and the optimiser drew random numbers; from here on the sequence of the checkpoint continues.
     torch.set_rng_state(state["rng"])
     if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)

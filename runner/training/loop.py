@@ -1,14 +1,14 @@
-"""Training and evaluation: one plain loop for all tasks, strategies and devices.
+"""Training and evaluation: one loop for all tasks, strategies and devices.
 
-An epoch is run in segments (up to the end of the warm-up, to the next checkpoint, to its own end). Inside a segment
-nothing is logged, counted or waited for; all bookkeeping stands between segments.
+An epoch runs in segments: to the end of the warm-up, to the next checkpoint, to the end of the epoch. Within a segment
+nothing is logged, counted or waited for, so that a GPU never idles; all bookkeeping happens between segments.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,105 +23,88 @@ from runner.model import Model, counters, device_of
 from runner.profiling.accounting import Mark
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.training.averaged_sgd import averaged, observe
-from runner.training.bookkeeping import account, check_finite, log
-from runner.training.checkpoint import keep
+from runner.training.bookkeeping import add_costs, check_finite, record_evaluation, record_losses, report_epoch
+from runner.training.checkpoint import write_checkpoint
 from runner.training.memory_check import check_memory
+from runner.training.optimizers import averaged, observe
 from runner.training.out_of_memory import evaluate_within_memory, halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
 
 def fit(t: Training) -> None:
-    """Train until the epochs, the updates or the patience are used up.
+    """Train until the epochs, the updates or the patience run out.
 
     Raises:
-        HydromelError: a loss that is not finite.
+        HydromelError: a loss is not finite, or not even one row fits into memory.
     """
-    check_memory(t, lambda rows: _gradients(t, rows, lambda phase: None))
-    while t.progress.epoch < t.settings.epochs and not _used_up(t):
-        updates = t.batching.updates(t.train.rows.host_lengths, t.seed, t.progress.epoch)
+    progress = t.progress
+    check_memory(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
+    while progress.epoch < t.settings.epochs and not _is_over(t):
+        updates = t.batching.updates(t.train.rows.host_lengths, t.seed, progress.epoch)
         losses: list[float] = []
-        while t.progress.update < len(updates) and not _used_up(t):
-            end = _segment_end(t, len(updates))
-            losses += train_segment(t, updates[t.progress.update : end])
-            if t.progress.update < len(updates) and not _used_up(t):
+        while progress.update < len(updates) and not _is_over(t):
+            losses += train_segment(t, updates[progress.update : _segment_end(t, len(updates))])
+            if progress.update < len(updates) and not _is_over(t):
                 t.clock.start()
-                t.run.flush()  # before the checkpoint: what lies behind it is not trained, so not logged, again
-                keep(t, "last")
+                # Records first: a resumed run does not repeat, so does not record, what lies before its checkpoint.
+                t.run.flush()
+                write_checkpoint(t, "last")
                 t.clock.lap("tracking")
-        if t.progress.update == len(updates):
-            t.progress.epoch, t.progress.update, t.progress.carried = t.progress.epoch + 1, 0, START
+        if progress.update == len(updates):
+            progress.epoch, progress.update, progress.carried = progress.epoch + 1, 0, START
         _evaluate_and_keep(t, float(np.mean(losses)) if losses else math.nan)
 
 
-def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool) -> dict[str, Any]:
-    """The metric over all batches; a state is carried from batch to batch where they continue one another."""
-    model.eval()
-    state, head = START, cast(Head, model.head)
-    with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
-        for batch in batches:
-            scores, state = model(batch, state if batch.carries_state else None)
-            said = head.predict(scores, batch) if metric.takes == "answers" else _losses(head, scores, batch)
-            metric.update(said, batch)
-        return metric.compute()
-
-
-def _losses(head: Head, scores: Tensor, batch: Batch) -> Tensor:
-    """(B,) or (N,) losses."""
-    losses = head.losses(scores, batch)
-    return losses.tokens() if isinstance(losses, Ragged) else losses
-
-
 def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
-    """Run updates one after another, then account for them: the mean loss of each.
+    """Make some updates, then do their bookkeeping, and return the mean loss of each.
 
-    Where memory runs out the segment ends, and the next one begins with the same update in smaller pieces.
+    If memory runs out the segment ends early, and the next one starts with the same update in smaller micro-batches.
     """
     t.model.train()
-    joules, counted = t.meter.joules(), counters(t.model)
-    begin = t.clock.synchronize()
-    ends = [t.clock.start()]
+    joules, counts = t.meter.joules(), counters(t.model)
+    start = t.clock.synchronize()
+    marks = [t.clock.start()]
     losses, supervised, smaller = [], 0, None
     for rows in updates:
-        _set_rate(t, rows)
+        _set_learning_rate(t, rows)
         try:
-            loss, count = _gradients(t, rows, t.clock.lap)
+            loss, count = _add_gradients(t, rows, t.clock.lap)
         except (RuntimeError, MemoryError) as error:
             smaller = halved_micro_batch(t, rows, t.progress.updates + 1, error)
             break
         if t.settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
-        if loss.device.type == "cpu":  # costs nothing here; elsewhere it would wait for the device
+        if loss.device.type == "cpu":  # free here; on a GPU it would wait, so losses are checked after the segment
             check_finite(t, t.progress.updates + 1, [loss.item()], [rows])
         t.optimizer.step()
         t.optimizer.zero_grad()
-        ends.append(t.clock.lap("optimizer"))
+        marks.append(t.clock.lap("optimizer"))
         losses.append(loss)
         supervised += count
         t.progress.updates += 1
-    seconds = t.clock.synchronize() - begin
+    seconds = t.clock.synchronize() - start
     t.costs.add_joules(joules, t.meter.joules())
-    t.costs.add_counters(counted, counters(t.model))
-    values = _recorded(t, updates[: len(losses)], losses, supervised, seconds, ends) if losses else []
+    t.costs.add_counters(counts, counters(t.model))
+    values = _do_bookkeeping(t, updates[: len(losses)], losses, supervised, seconds, marks) if losses else []
     if smaller is not None:
         use_micro_batch(t, smaller, t.progress.updates + 1)
     return values
 
 
-def _recorded(
-    t: Training, updates: list[IntArray], losses: list[Tensor], supervised: int, seconds: float, ends: list[Mark]
+def _do_bookkeeping(
+    t: Training, updates: list[IntArray], losses: list[Tensor], supervised: int, seconds: float, marks: list[Mark]
 ) -> list[float]:
-    """The bookkeeping of a segment: the mean loss of each update."""
+    """Check, count and record the updates of a segment, and return the mean loss of each."""
     values: list[float] = torch.stack(losses).tolist()
     check_finite(t, t.progress.updates - len(values) + 1, values, updates)
-    account(t, updates, supervised, seconds, t.clock.intervals(ends))
-    log(t, values)
+    add_costs(t, updates, supervised, seconds, t.clock.intervals(marks))
+    record_losses(t, values)
     t.progress.update += len(updates)
     return values
 
 
-def _gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
-    """Add the gradients of one update's mean loss; return the loss and the number of its targets."""
+def _add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
+    """Add the gradients of one update's mean loss; return that loss and the number of targets."""
     micro_batches = list(t.batching.micro_batches(t.train, rows))
     count = sum(t.task.count(batch) for batch in micro_batches)
     lap("data")
@@ -138,15 +121,19 @@ def backward(
     bf16: bool,
     lap: Callable[[str], object],
 ) -> tuple[Tensor, State]:
-    """Add the gradients of one update's mean loss, over its micro-batches.
+    """Add the gradients of one update's mean loss, summed over its micro-batches.
 
     Args:
-        count: answers of the whole update, by which every micro-batch's sum is divided.
-        carried: the state at the begin of the windows of a stream.
-        lap: told when a `forward` and a `backward` is done.
+        model: the model.
+        head: its head.
+        micro_batches: of the update.
+        count: targets of the whole update, by which the sum of every micro-batch is divided.
+        carried: the state at the start of a stream's windows.
+        bf16: whether to run forward under autocast.
+        lap: called at the end of each `forward` and `backward`.
 
     Returns:
-        The mean loss, (), and the state at the windows' end.
+        The mean loss, (), and the state at the end of the windows.
     """
     total: Tensor | None = None
     for batch in micro_batches:
@@ -162,68 +149,82 @@ def backward(
     return total, carried
 
 
-def _set_rate(t: Training, rows: IntArray) -> None:
-    factor = t.schedule.factor(t.progress.updates) * t.batching.rate_factor(rows)
+def _set_learning_rate(t: Training, rows: IntArray) -> None:
+    factor = t.schedule.factor(t.progress.updates) * t.batching.learning_rate_factor(rows)
     for group in t.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
 
 
-def _used_up(t: Training) -> bool:
+def _is_over(t: Training) -> bool:
+    """Return True if the updates or the patience are used up."""
     limit, patience = t.settings.max_updates, t.settings.patience
     enough = limit is not None and t.progress.updates >= limit
     return enough or (patience is not None and t.progress.waited >= patience)
 
 
 def _segment_end(t: Training, n_updates: int) -> int:
-    """The update of this epoch before which the next bookkeeping is due."""
-    done, here = t.progress.updates, t.progress.update
-    ahead = [n_updates - here]
-    if done < t.settings.warmup_updates:
-        ahead.append(t.settings.warmup_updates - done)
-    if t.settings.max_updates is not None:
-        ahead.append(t.settings.max_updates - done)
-    if t.settings.checkpoint_every is not None:
-        ahead.append(t.settings.checkpoint_every - done % t.settings.checkpoint_every)
-    return here + min(ahead)
+    """Return the update of this epoch before which the next bookkeeping is due."""
+    done, settings = t.progress.updates, t.settings
+    ahead = [n_updates - t.progress.update]
+    if done < settings.warmup_updates:
+        ahead.append(settings.warmup_updates - done)
+    if settings.max_updates is not None:
+        ahead.append(settings.max_updates - done)
+    if settings.checkpoint_every is not None:
+        ahead.append(settings.checkpoint_every - done % settings.checkpoint_every)
+    return t.progress.update + min(ahead)
 
 
 def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
-    """Evaluate on valid, keep the best and the last checkpoint, and tell the schedule."""
+    """Evaluate on the validation set, write the best and the last checkpoint, and inform schedule and optimiser."""
     t.clock.synchronize()
     t.clock.start()
     with averaged(t.optimizer):
-        value, metrics = _evaluate(t)
+        quality, metrics = evaluate_valid(t)
         t.clock.lap("evaluation")
         t.progress.waited += 1
-        if t.progress.best is None or value > t.progress.best:
-            t.progress.best, t.progress.best_metrics, t.progress.waited = value, metrics, 0
-            keep(t, "best")
-    t.schedule.observe(value)
-    observe(t.optimizer, value)
-    _log_evaluation(t, metrics)
-    keep(t, "last")
-    t.after_evaluation(t, metrics, mean_loss)
+        if t.progress.best is None or quality > t.progress.best:
+            t.progress.best, t.progress.best_metrics, t.progress.waited = quality, metrics, 0
+            write_checkpoint(t, "best")
+    t.schedule.observe(quality)
+    observe(t.optimizer, quality)
+    record_evaluation(t, metrics)
+    write_checkpoint(t, "last")
+    report_epoch(t, metrics, mean_loss)
     t.clock.synchronize()
     t.clock.lap("tracking")
     t.clock.synchronize()
 
 
-def _evaluate(t: Training) -> tuple[float, dict[str, Any]]:
-    """The quality on valid, larger is better, and all figures."""
+def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
+    """Return the quality on the validation set, larger is better, and all metrics.
 
-    def measured() -> dict[str, Any]:
-        return evaluate(t.model, t.metric(), t.batching.evaluation_batches(t.valid, t.eval_batch_size), t.bf16)
-
-    metrics = evaluate_within_memory(t, measured)
-    if not isinstance(metrics.get(t.metric_name), float):
-        figures = ", ".join(name for name, value in metrics.items() if isinstance(value, float))
+    Raises:
+        HydromelError: the task has no figure `train.metric`.
+    """
+    metrics = evaluate_within_memory(
+        t, lambda: evaluate(t.model, t.metric(), t.batching.evaluation_batches(t.valid, t.eval_batch_size), t.bf16)
+    )
+    value = metrics.get(t.metric_name)
+    if not isinstance(value, float):
+        figures = ", ".join(name for name, figure in metrics.items() if isinstance(figure, float))
         raise HydromelError(f"train.metric={t.metric_name}: this task has no such figure; it has {figures}")
-    return metrics[t.metric_name] * (1 if higher_is_better(t.metric_name) else -1), metrics
+    return value if higher_is_better(t.metric_name) else -value, metrics
 
 
-def _log_evaluation(t: Training, metrics: dict[str, Any]) -> None:
-    """Figures of valid and what training took so far, on disk before the checkpoint that lies behind them."""
-    figures = {f"valid/{name}": value for name, value in metrics.items() if isinstance(value, float)}
-    cost = {"train/seconds": t.costs.training_seconds, "train/tokens": float(t.costs.real_tokens)}
-    t.run.log(t.progress.updates, t.progress.last_epoch, figures | cost)
-    t.run.flush()
+def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool) -> dict[str, object]:
+    """Return the metric over all batches; a state is carried to the next batch if that continues the text."""
+    model.eval()
+    state, head = START, cast(Head, model.head)
+    with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
+        for batch in batches:
+            scores, state = model(batch, state if batch.carries_state else None)
+            values = head.predict(scores, batch) if metric.takes == "answers" else _losses(head, scores, batch)
+            metric.update(values, batch)
+        return metric.compute()
+
+
+def _losses(head: Head, scores: Tensor, batch: Batch) -> Tensor:
+    """Return the losses of rows (B,) or of real tokens (N,)."""
+    losses = head.losses(scores, batch)
+    return losses.tokens() if isinstance(losses, Ragged) else losses

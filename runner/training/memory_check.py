@@ -1,7 +1,7 @@
-"""The neediest micro-batch of the whole plan, run once before training, so that what does not fit shows at once.
+"""The check of memory before training: the largest micro-batch of the whole plan is run once.
 
-It changes nothing: gradients are dropped, random states and statistics put back. Plans are functions of seed and epoch,
-so all of them are known from the start.
+A lack of memory then shows at once instead of after hours. Plans are functions of seed and epoch, so all micro-batches
+are known from the start. The check changes nothing: gradients are dropped, random states and statistics restored.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from runner.ragged.shapes import Updates
 from runner.training.out_of_memory import halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
-PLANNED_ROWS = 20_000_000  # of all epochs that are looked through: about two seconds
+PLANNED_ROWS = 20_000_000  # rows of all epochs that are looked through; takes about two seconds
 
 
 def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
-    """Find micro-batches that fit, and note which one needs most.
+    """Lower the micro-batch size until the largest micro-batch fits, and record the shape of that one.
 
     Args:
-        backward: adds the gradients of an update of these rows.
+        t: the training.
+        backward: adds the gradients of an update, given its rows.
 
     Raises:
-        HydromelError: not even one row at once fits, or a module changes what cannot be put back.
+        HydromelError: not even one row fits, or a module changes buffers that cannot be restored.
     """
     t.clock.start()
     rows, times = largest_micro_batch(t)
     while t.settings.rehearse and (error := _failure(t, rows, times, backward)):
-        smaller = halved_micro_batch(t, rows, 0, error)
-        del error  # its traceback holds on to what did not fit
-        use_micro_batch(t, smaller, 0)
+        size = halved_micro_batch(t, rows, 0, error)
+        del error  # its traceback holds on to the tensors that did not fit
+        use_micro_batch(t, size, 0)
         rows, times = largest_micro_batch(t)
     t.progress.peak_batch = _shape(t, rows)
     t.clock.synchronize()
@@ -47,36 +48,37 @@ def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
 
 
 def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
-    """The micro-batch of most places in memory, then of most real tokens, in all updates that are to come.
+    """Return the largest micro-batch of all updates to come: most places in memory, then most real tokens.
 
     Returns:
-        Its rows, and how often to run it: twice where gradients are added to others that are there already.
+        Its rows, and the number of times to run it: twice if updates have several micro-batches, because memory then
+        also holds the gradients of earlier ones.
     """
-    best, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
+    largest, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
     for updates in _plan(t):
         shapes = t.batching.shapes(t.train.rows.host_lengths, updates)
         places = shapes.cells if t.batching.layout in PADDED else shapes.tokens
-        most = int(np.lexsort((shapes.tokens, places))[-1])
-        if (needs := (int(places[most]), int(shapes.tokens[most]))) > best:
-            start = int(shapes.rows[:most].sum())
-            chosen = np.concatenate(updates)[start : start + int(shapes.rows[most])]
-            best, times = needs, 1 + (len(shapes.rows) > len(updates))
+        index = int(np.lexsort((shapes.tokens, places))[-1])
+        if (size := (int(places[index]), int(shapes.tokens[index]))) > largest:
+            start = int(shapes.rows[:index].sum())
+            chosen = np.concatenate(updates)[start : start + int(shapes.rows[index])]
+            largest, times = size, 1 + (len(shapes.rows) > len(updates))
     return chosen, times
 
 
 def _plan(t: Training) -> Iterator[Updates]:
-    """The updates of each epoch from here on; a stream's epochs are alike."""
+    """Yield the updates of each epoch to come; one epoch of a stream, since all have the same shapes."""
     done, limit = t.progress.updates, t.settings.max_updates
     lengths = t.train.rows.host_lengths
     most = 1 if t.batching.carries_state else max(1, PLANNED_ROWS // max(1, len(lengths)))
     for epoch in range(t.progress.epoch, min(t.settings.epochs, t.progress.epoch + most)):
         updates = t.batching.updates(lengths, t.seed, epoch)
-        here = updates[t.progress.update if epoch == t.progress.epoch else 0 :]
-        here = here if limit is None else here[: max(0, limit - done)]
-        if not here:
+        updates = updates[t.progress.update if epoch == t.progress.epoch else 0 :]
+        updates = updates if limit is None else updates[: max(0, limit - done)]
+        if not updates:
             return
-        yield here
-        done += len(here)
+        yield updates
+        done += len(updates)
 
 
 def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArray], object]) -> Exception | None:
@@ -97,25 +99,32 @@ def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArr
 
 @contextmanager
 def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Random states are put back, and the statistics that a forward pass gathers."""
+    """Restore the random states and the statistics (`HasStatistics`) after the context.
+
+    Raises:
+        HydromelError: the model changed other buffers.
+    """
+    # Only declared statistics are copied: other buffers, such as frozen word vectors, can be large. Those are watched
+    # by their version counters, which every in-place operation raises.
     statistics = [
         (buffer, buffer.clone())
         for module in model.modules()
         if isinstance(module, HasStatistics)
         for buffer in module.statistics()
     ]
-    kept = {id(one) for one, _ in statistics}
-    versions = {name: (one, content_version(one)) for name, one in model.named_buffers() if id(one) not in kept}
+    restorable = {id(buffer) for buffer, _ in statistics}
+    watched = {name: buffer for name, buffer in model.named_buffers() if id(buffer) not in restorable}
+    versions = {name: content_version(buffer) for name, buffer in watched.items()}
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield
-    for one, before in statistics:
-        one.copy_(before)
-    if changed := [name for name, (one, version) in versions.items() if content_version(one) != version]:
+    for buffer, before in statistics:
+        buffer.copy_(before)
+    if changed := [name for name, buffer in watched.items() if content_version(buffer) != versions[name]]:
         raise HydromelError(f"the model changes {changed[0]} in every forward pass; set train.rehearse=false")
 
 
 def _shape(t: Training, rows: IntArray) -> PeakBatchRecord | None:
-    """Rows, width and real tokens of these rows as they go through the model; None where no update is to come."""
+    """Return the rows, width and real tokens of a micro-batch as laid out for the model; None if it has no rows."""
     if not len(rows):
         return None
     batch = next(iter(t.batching.micro_batches(t.train, rows))).rows

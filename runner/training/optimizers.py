@@ -1,20 +1,18 @@
-"""Optimisers, torch's own and `runner.training.averaged_sgd`, with the options that configs/optimizer/ shows."""
+"""Optimisers: torch's own and `runner.training.averaged_sgd`, with the options that configs/optimizer/ shows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn, optim
+from torch.optim.optimizer import ParamsT
 
 from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
-from runner.interfaces import HasLearningRates
+from runner.interfaces import HasAverage, HasLearningRates
 from runner.training.averaged_sgd import AveragedSgd
 
-Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
-
-def parameters_by_rate(model: nn.Module) -> list[dict[str, Any]]:
+def parameters_by_rate(model: nn.Module) -> list[dict[str, object]]:
     """Return groups of `params` with a common `learning_rate_factor`, those at the optimiser's own rate (1.0) first."""
     factors = {
         module.get_parameter(name): factor
@@ -28,22 +26,33 @@ def parameters_by_rate(model: nn.Module) -> list[dict[str, Any]]:
     return [{"params": parameters, "learning_rate_factor": factor} for factor, parameters in groups.items()]
 
 
+def averaged(optimizer: optim.Optimizer) -> AbstractContextManager[None]:
+    """Return a context in which the parameters are those to evaluate: their mean, if the optimiser keeps one."""
+    return optimizer.averaged() if isinstance(optimizer, HasAverage) else nullcontext()
+
+
+def observe(optimizer: optim.Optimizer, quality: float) -> None:
+    """Pass the validation quality (larger is better) to an optimiser that uses it."""
+    if isinstance(optimizer, HasAverage):
+        optimizer.observe(quality)
+
+
 def sgd(
     *,
-    params: Parameters,
+    params: ParamsT,
     lr: PositiveFloat,
     momentum: Fraction,
     nesterov: bool,
     weight_decay: NonNegativeFloat,
     fused: bool,
 ) -> optim.Optimizer:
-    """Stochastic gradient descent; with momentum as in Sutskever et al. 2013."""
+    """Stochastic gradient descent, with momentum as in Sutskever et al. 2013."""
     return optim.SGD(params, lr, momentum, nesterov=nesterov, weight_decay=weight_decay, fused=fused)
 
 
 def adam(
     *,
-    params: Parameters,
+    params: ParamsT,
     lr: PositiveFloat,
     betas: list[Fraction],
     eps: PositiveFloat,
@@ -56,7 +65,7 @@ def adam(
 
 def adamw(
     *,
-    params: Parameters,
+    params: ParamsT,
     lr: PositiveFloat,
     betas: list[Fraction],
     eps: PositiveFloat,
@@ -68,7 +77,7 @@ def adamw(
 
 
 def adadelta(
-    *, params: Parameters, lr: PositiveFloat, rho: Fraction, eps: PositiveFloat, weight_decay: NonNegativeFloat
+    *, params: ParamsT, lr: PositiveFloat, rho: Fraction, eps: PositiveFloat, weight_decay: NonNegativeFloat
 ) -> optim.Optimizer:
     """Adadelta (Zeiler 2012)."""
     return optim.Adadelta(params, lr, rho, eps, weight_decay)
@@ -76,7 +85,7 @@ def adadelta(
 
 def rmsprop(
     *,
-    params: Parameters,
+    params: ParamsT,
     lr: PositiveFloat,
     alpha: Fraction,
     eps: PositiveFloat,
@@ -88,20 +97,21 @@ def rmsprop(
 
 
 def asgd(
-    *, params: Parameters, lr: PositiveFloat, t0: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
+    *, params: ParamsT, lr: PositiveFloat, t0: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
 ) -> optim.Optimizer:
-    """Averaged SGD (Polyak and Juditsky 1992): the mean of iterates after update t0 is evaluated and kept."""
+    """Averaged SGD (Polyak and Juditsky 1992); the mean of all iterates after update `t0` is evaluated and kept."""
     return AveragedSgd(params, lr, weight_decay=weight_decay, fused=fused, start=t0, patience=0)
 
 
 def nt_asgd(
-    *, params: Parameters, lr: PositiveFloat, patience: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
+    *, params: ParamsT, lr: PositiveFloat, patience: NonNegativeInt, weight_decay: NonNegativeFloat, fused: bool
 ) -> optim.Optimizer:
-    """SGD; averaged once valid is worse than the best of all evaluations but the last `patience` (NT-ASGD)."""
+    """NT-ASGD (Merity et al. 2017): averaging starts when the quality on valid stops improving (see `AveragedSgd`)."""
     return AveragedSgd(params, lr, weight_decay=weight_decay, fused=fused, start=None, patience=patience)
 
 
 def _pair(betas: list[float]) -> tuple[float, float]:
+    """Return the two values that torch wants as a tuple; YAML has only lists."""
     if len(betas) != 2:
-        raise ValueError(f"betas={betas}: two numbers are needed, for example [0.9, 0.999]")
+        raise ValueError(f"betas={betas}: expected two numbers, for example [0.9, 0.999]")
     return betas[0], betas[1]

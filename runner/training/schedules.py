@@ -1,38 +1,39 @@
-"""Learning-rate schedules: the factor by which the configured rate is multiplied at each update.
+"""Learning-rate schedules: the factor by which the configured learning rate is multiplied at each update.
 
-All but `Plateau` are pure functions of the update number, so resuming needs nothing but that number.
+All except `Plateau` are pure functions of the update's number, so a resumed run needs nothing else.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+
+from torch.optim.optimizer import StateDict
 
 from runner.common.types import Fraction, NonNegativeInt, PositiveInt
 
 
 class _Pure:
-    """What schedules share that learn nothing from evaluations."""
+    """A schedule that does not depend on evaluations and has no state."""
 
     def observe(self, quality: float) -> None:
         pass
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> StateDict:
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: StateDict) -> None:
         pass
 
 
 class Constant(_Pure):
-    """The configured rate, always."""
+    """The configured learning rate throughout."""
 
     def factor(self, update: int) -> float:
         return 1.0
 
 
 class WarmupLinear(_Pure):
-    """From 0 up over the first `warmup` updates, then straight down to 0 at the last update."""
+    """A linear rise during the first `warmup` updates, then a linear fall to 0 at the last update."""
 
     def __init__(self, *, total_updates: int, warmup: NonNegativeInt) -> None:
         self.total, self.warmup = total_updates, warmup
@@ -44,7 +45,7 @@ class WarmupLinear(_Pure):
 
 
 class Cosine(_Pure):
-    """Warm-up, then half a cosine from 1 down to `floor` (Loshchilov and Hutter 2017, eq. 5, one period)."""
+    """A warm-up, then half a cosine from 1 to `floor` (Loshchilov and Hutter 2017, equation 5, one period)."""
 
     def __init__(self, *, total_updates: int, warmup: NonNegativeInt, floor: Fraction) -> None:
         self.total, self.warmup, self.floor = total_updates, warmup, floor
@@ -57,7 +58,7 @@ class Cosine(_Pure):
 
 
 class Step(_Pure):
-    """Multiplied by `gamma` after every `every_epochs` epochs."""
+    """A multiplication by `gamma` after every `every_epochs` epochs."""
 
     def __init__(self, *, updates_per_epoch: int, every_epochs: PositiveInt, gamma: Fraction) -> None:
         self.period, self.gamma = updates_per_epoch * every_epochs, gamma
@@ -67,7 +68,7 @@ class Step(_Pure):
 
 
 class Plateau:
-    """Multiplied by `gamma` when validation has not improved for `patience` evaluations, down to `floor`."""
+    """A multiplication by `gamma` after more than `patience` evaluations without improvement, down to `floor`."""
 
     def __init__(self, *, gamma: Fraction, patience: NonNegativeInt, floor: Fraction) -> None:
         self.gamma, self.patience, self.floor = gamma, patience, floor
@@ -84,10 +85,10 @@ class Plateau:
         if self._waited > self.patience:
             self._factor, self._waited = max(self.floor, self._factor * self.gamma), 0
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> StateDict:
         best = None if math.isinf(self._best) else self._best
         return {"factor": self._factor, "best": best, "waited": self._waited}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: StateDict) -> None:
         self._factor, self._waited = state["factor"], state["waited"]
         self._best = -math.inf if state["best"] is None else state["best"]

@@ -15,6 +15,7 @@ from runner.profiling.accounting import Clock, CostCounters
 from runner.profiling.energy import EnergyMeter
 from runner.ragged.batch import Batch
 from runner.tracking.run_folder import RunFolder
+from runner.tracking.tracker import Tracker
 
 
 @dataclass
@@ -78,7 +79,7 @@ class Training:
         run: the run's folder.
         clock: seconds by phase.
         meter: the device's energy counter.
-        after_evaluation: called with this object, the metrics of the validation set and the epoch's mean loss.
+        tracker: where the records of the folder are delivered.
         costs: counts over all updates.
         progress: the position in the plan.
     """
@@ -99,7 +100,7 @@ class Training:
     run: RunFolder
     clock: Clock
     meter: EnergyMeter
-    after_evaluation: Callable[[Training, dict[str, object], float], None]
+    tracker: Tracker
     costs: CostCounters = field(default_factory=CostCounters)
     progress: Progress = field(default_factory=Progress)
 

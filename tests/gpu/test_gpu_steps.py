@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from runner.components.run_components import Components
-from runner.experiment.run import prepare, start_folder
+from runner.experiment.preparation import prepare
+from runner.experiment.run import start_folder
 from runner.interfaces import START, Head
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -65,7 +66,7 @@ def forbidden_waits() -> Iterator[None]:
 def training(folder: Path, *overrides: str) -> Iterator[Training]:
     composed = run_config(*QUIET, *overrides, "device=cuda", "batching.batch_size=8", f"runs_dir={folder}")
     with start_folder(composed, folder / "run") as run:
-        yield prepare(composed, Components.of(composed), run, 0.0)[0]
+        yield prepare(composed, Components.of(composed), run, 0.0).training
 
 
 def step_and_evaluate(t: Training) -> None:

@@ -32,7 +32,7 @@ class Plain:
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
         return self._cut(np.random.default_rng([seed, epoch]).permutation(len(lengths)), self.batch_size)
 
-    def rate_factor(self, update: IntArray) -> float:
+    def learning_rate_factor(self, update: IntArray) -> float:
         return 1.0
 
     def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:

@@ -15,12 +15,13 @@ from torch import Tensor
 from runner.components.run_components import Components
 from runner.config.schema import RunConfig
 from runner.encoders.identity import Identity
-from runner.experiment import run as experiment
-from runner.experiment.run import prepare, start_folder
+from runner.experiment import preparation
+from runner.experiment.preparation import prepare
+from runner.experiment.run import start_folder
 from runner.interfaces import State
 from runner.ragged.ragged import Ragged
 from runner.training import loop
-from runner.training.averaged_sgd import averaged
+from runner.training.optimizers import averaged
 from runner.training.state import Training
 from tests.helpers import composed, pretended
 
@@ -71,10 +72,10 @@ def of_a_layer_that_waits(overrides: Sequence[str]) -> Seen:
 
 def _train(config: RunConfig, device: torch.device) -> Seen:
     """As `hydromel` does it, but for where."""
-    experiment.choose_device = lambda *options: device
+    preparation.choose_device = lambda *options: device
     watch = nullcontext() if device.type == "cpu" else pretended.Device()
     with tempfile.TemporaryDirectory() as folder, watch as seen, start_folder(config, Path(folder) / "run") as run:
-        t, _, _ = prepare(config, Components.of(config), run, 0.0)
+        t = prepare(config, Components.of(config), run, 0.0).training
         if seen is None:
             return Seen(_losses(t), _metrics(t), [], {})
         seen.waits.clear()
@@ -92,14 +93,14 @@ def _losses(t: Training) -> list[float]:
 
 def _metrics(t: Training) -> dict[str, Any]:
     with averaged(t.optimizer):
-        return loop._evaluate(t)[1]
+        return loop.evaluate_valid(t)[1]
 
 
 def whole_runs(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """`metrics` of the CPU's result.json and of the device's, and the places at which the latter waited."""
     found, waits = [], []
     for device in (torch.device("cpu"), pretended.device()):
-        experiment.choose_device = lambda *options, device=device: device
+        preparation.choose_device = lambda *options, device=device: device
         watch = nullcontext() if device.type == "cpu" else pretended.Device()
         with tempfile.TemporaryDirectory() as folder, watch as seen:
             found.append(composed.run(Path(folder) / "run", *overrides)["metrics"])

@@ -142,7 +142,7 @@ def test_windows_that_vary_read_each_token_once_in_order(n_streams, each, rest, 
         for update, batch in zip(updates, batches, strict=True):
             width = batch.rows.max_len
             assert batch.rows.host_lengths.tolist() == [width] * n_streams, "rectangles, for the fused kernel"
-            assert one.rate_factor(update) == width / window
+            assert one.learning_rate_factor(update) == width / window
             assert batch.padded_tokens == 0
         assert sum(batch.rows.max_len < min(5, window) for batch in batches) <= 1
         counts.add(len(updates))
@@ -170,7 +170,11 @@ def test_windows_vary_as_asked_for_and_by_seed_and_epoch():
 
 def test_windows_that_do_not_vary_leave_the_rate_as_it_is():
     one = stream(batch_size=3, window=4)
-    assert [one.rate_factor(update) for update in one.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [1.0, 1.0, 1.0]
+    assert [one.learning_rate_factor(update) for update in one.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [
+        1.0,
+        1.0,
+        1.0,
+    ]
 
 
 def test_the_longest_row_is_the_window_of_the_update():

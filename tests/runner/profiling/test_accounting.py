@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from runner.profiling.accounting import Clock, CostCounters
-from runner.training.bookkeeping import by_longest
+from runner.training.bookkeeping import group_by_length
 
 CPU = torch.device("cpu")
 NO_PADDING = {"spread": 0, "last_batch": 0, "rounding": 0}
@@ -95,7 +95,7 @@ def test_what_an_older_checkpoint_lacks_is_unknown() -> None:
 
 def test_updates_stand_under_the_next_power_of_two() -> None:
     longest = np.arange(0, 5000)
-    found = {place: power for power, places in by_longest(longest) for place in places}
+    found = {place: power for power, places in group_by_length(longest) for place in places}
     for length in longest.tolist():
         power = 1
         while power < length:

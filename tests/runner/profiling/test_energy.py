@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from runner.common import run_schema
-from runner.common.records import ENERGY_KEYS
-from runner.experiment import run as experiment
+from runner.experiment import preparation
 from runner.profiling.energy import EnergyMeter
 from runner.tracking.run_folder import RunFolder
 from tests.helpers.composed import run, tag_files
@@ -94,16 +93,18 @@ def test_segments_add_up_over_a_resume(tmp_path: Path, monkeypatch: pytest.Monke
             raise Killed
         log(self, step, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(experiment, "EnergyMeter", lambda device: Reading(100.0, 2.0))
+    monkeypatch.setattr(preparation, "EnergyMeter", lambda device: Reading(100.0, 2.0))
     monkeypatch.setattr(RunFolder, "log", log_until)
     with pytest.raises(Killed):
         run(tmp_path / "run", *options)
     monkeypatch.setattr(RunFolder, "log", log)
-    monkeypatch.setattr(experiment, "EnergyMeter", lambda device: Reading(5.0, 0.5))  # another process, another counter
+    monkeypatch.setattr(
+        preparation, "EnergyMeter", lambda device: Reading(5.0, 0.5)
+    )  # another process, another counter
     energy = run(tmp_path / "run", *options)["energy"]
     assert energy["joules"] == 4 * 2.0 + 3 * 0.5  # what the first did behind its last checkpoint is not kept
     written = json.loads((tmp_path / "run" / run_schema.RESULT).read_text(encoding="utf-8"))
-    assert set(written["energy"]) == set(ENERGY_KEYS)
+    assert set(written["energy"]) == set(run_schema.ENERGY_KEYS)
     assert energy["joules_per_thousand_tokens"] == pytest.approx(energy["joules"] * 1000 / written["tokens"]["real"])
 
 

@@ -109,6 +109,18 @@ def test_a_resumed_run_keeps_the_smaller_pieces(tmp_path: Path, monkeypatch: pyt
     assert result["updates"]["count"] == 3 * 15
 
 
+def test_a_resumed_run_keeps_the_smaller_evaluation_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*tag_files(tmp_path), *EXACT, *CONV, "batching=packed", "train.eval_batch_size=16"]
+    with monkeypatch.context() as limits:
+        small_device(limits, most_rows=5, training=False)
+        limits.setattr(experiment, "finish", killed)
+        with pytest.raises(Killed):
+            run(tmp_path / "run", *options)
+    tried = small_device(monkeypatch, most_rows=16, training=False)
+    run(tmp_path / "run", *options, "train.epochs=3")
+    assert max(tried) == 4
+
+
 def test_one_row_that_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small_device(monkeypatch, most_rows=0)
     with pytest.raises(

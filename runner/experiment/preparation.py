@@ -1,0 +1,143 @@
+"""The preparation of a run: machine, data, model, batching strategy, and the checkpoint of a run that is resumed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+
+from runner.common.dtypes import DTYPES
+from runner.components.run_components import Components, build_strategy
+from runner.config.saved import write_config
+from runner.config.schema import MachineSettings, RunConfig, name_of
+from runner.data.load import arrange, describe_data, load_data
+from runner.data.numericalize import Data
+from runner.data.truncation import Truncation
+from runner.inference.trained import write_vocabs
+from runner.interfaces import BatchingStrategy, Corpus, Head, StrategyChooser
+from runner.model import Model, build_model, descriptions
+from runner.profiling.accounting import Clock
+from runner.profiling.energy import EnergyMeter
+from runner.profiling.kernels import warn_if_slow
+from runner.profiling.malloc import choose_malloc
+from runner.profiling.matmul import choose_matmul
+from runner.ragged.batch import Batch
+from runner.tracking.run_folder import RunFolder
+from runner.training.checkpoint import checkpoint_path, load_checkpoint, resume
+from runner.training.setup import build_optimizer, build_schedule, choose_device
+from runner.training.state import Training
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train.
+
+    Attributes:
+        training: everything to train with.
+        data: all splits, on the host.
+        corpus: the data set as text.
+        config: of the run, with the strategy that `batching=auto` chose in place of `auto`.
+    """
+
+    training: Training
+    data: Data
+    corpus: Corpus
+    config: RunConfig
+
+
+def prepare(config: RunConfig, components: Components, run: RunFolder, started: float) -> Prepared:
+    """Read the data and build the model; if the folder has a checkpoint, continue from it.
+
+    Args:
+        config: of the run.
+        components: built from the config.
+        run: the folder.
+        started: Unix time at which the program started.
+    """
+    parts = components.parts
+    device = _prepare_machine(config.machine, config.seed)
+    data = _load(config, components)
+    train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
+    model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
+    for description in descriptions(model, data.splits):
+        if description.line is not None:
+            log.info(description.line)
+    config, batching = _choose_batching(config, components, run, model, data)
+    training = _training(config, components, run, started, data, model, train, batching)
+    if (last := checkpoint_path(run.path, "last")).exists():
+        training = resume(training, load_checkpoint(last, model))
+        log.info("going on from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
+    # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
+    write_config(config, run.path)
+    write_vocabs(run.path, data.vocabs)
+    return Prepared(training, data, parts.corpus, config)
+
+
+def _prepare_machine(machine: MachineSettings, seed: int) -> torch.device:
+    """Set what holds for the whole process (threads, arithmetic, allocator, seed), and return the device."""
+    device = choose_device(machine.device, machine.precision, machine.dtype)
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    if machine.precision == "bf16" and device.type == "cpu":
+        warn_if_slow(torch.bfloat16)
+    choose_matmul(machine.matmul)
+    choose_malloc(machine.malloc)
+    torch.manual_seed(seed)
+    return device
+
+
+def _load(config: RunConfig, components: Components) -> Data:
+    truncation = Truncation(config.max_length, config.truncate)
+    data = load_data(components.parts, truncation, config.cache_dir)
+    log.info(describe_data(name_of(config.dataset), data, truncation))
+    return data
+
+
+def _choose_batching(
+    config: RunConfig, components: Components, run: RunFolder, model: Model, data: Data
+) -> tuple[RunConfig, BatchingStrategy]:
+    """Return the strategy of the run and the config with it; `batching=auto` chooses it here."""
+    if not isinstance(components.batching, StrategyChooser):
+        return config, components.batching
+    from runner.advisor.choose import choose_strategy  # imports scipy.optimize, which other runs do not need
+
+    config = choose_strategy(config, components, components.batching, run, model, data)
+    return config, build_strategy(config.batching, config.plugins)
+
+
+def _training(
+    config: RunConfig,
+    components: Components,
+    run: RunFolder,
+    started: float,
+    data: Data,
+    model: Model,
+    train: Batch,
+    strategy: BatchingStrategy,
+) -> Training:
+    task, settings, device = components.parts.task, config.train, train.rows.device
+    updates_per_epoch = len(strategy.updates(train.rows.host_lengths, config.seed, 0))
+    return Training(
+        model=model,
+        head=cast(Head, model.head),
+        task=task,
+        metric=partial(task.metric, data.vocabs),
+        metric_name=settings.metric or task.quality,
+        strategy=strategy,
+        optimizer=build_optimizer(components.optimizer, model),
+        schedule=build_schedule(components.schedule, settings, updates_per_epoch),
+        train=train,
+        valid=data.splits["valid"].to(device),
+        settings=settings,
+        seed=config.seed,
+        bf16=config.bf16,
+        run=run,
+        clock=Clock(device, started),
+        meter=EnergyMeter(device),
+        tracker=components.tracker,
+    )
