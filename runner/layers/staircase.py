@@ -93,6 +93,8 @@ class Staircase:
         return [block.rows for block in self.blocks for _ in range(block.steps)]
 
     def _places_of(self, step: IntArray) -> IntArray:
+        """Return the place of each packed token, (N,), that is read at time `step` (N,)."""
+        # blocks lie one after the other, and within a block the rows of a step lie side by side, longest row first
         places: IntArray = self._first[step] + np.repeat(self._rank, self.rows.host_lengths)
         return places
 
