@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from runner.advisor.advisor import advise, sentence, with_chosen_strategy
-from runner.advisor.memory_estimate import MemoryEstimate
-from runner.advisor.speed_probe import Probe
+from runner.advisor.advisor import advise, describe_advice, with_chosen_strategy
+from runner.advisor.memory_estimate import MemoryEstimator
+from runner.advisor.speed_probe import SpeedProbe
 from runner.common.records import AdviceRecord
 from runner.components.run_components import Components
 from runner.config.instantiate import Factory
@@ -33,9 +33,9 @@ def choose_strategy(
     model: Model,
     data: Data,
 ) -> RunConfig:
-    """Return the config with what `auto` chooses; a run that has been trained already keeps what it chose.
+    """Return the config with the strategy that `auto` chooses; a run that has begun training keeps its choice.
 
-    A copy of the model is spent, so that the run is what it would have been without.
+    The probe trains a copy of the model and restores the random state, so that the run stays as it would be without it.
     """
     advice = run.run.get("advice")
     if advice is None or not checkpoint_path(run.path, "last").exists():
@@ -43,25 +43,25 @@ def choose_strategy(
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             advice = _advice(config, components, auto, model, data)
         run.set_advice(advice)
-    log.info(sentence(advice))
+    log.info(describe_advice(advice))
     return with_chosen_strategy(config, advice)
 
 
 def _advice(config: RunConfig, components: Components, auto: StrategyChooser, model: Model, data: Data) -> AdviceRecord:
     device, copied, task = device_of(model), copy.deepcopy(model).cpu(), components.parts.task
     train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
-    training = TrainingCost(components.optimizer, config.train, config.bf16)
-    estimate = training.memory_estimate(task, data, copied)
-    return advise(auto, train, others, config.seed, estimate, lambda: training.probe(task, copied.to(device)))
+    cost = TrainingCost(components.optimizer, config.train, config.bf16)
+    estimator = cost.memory_estimator(task, data, copied)
+    return advise(auto, train, others, config.seed, estimator, lambda: cost.probe(task, copied.to(device)))
 
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """The settings besides the model and its batches on which the cost of training depends.
+    """The settings on which the cost of training depends, besides the model and its batches.
 
     Attributes:
-        optimizer: waits for the parameters.
-        settings: gradient clipping and the rows of an evaluation batch count here.
+        optimizer: the factory of the optimiser, which waits for the parameters.
+        settings: the section `train`: gradient clipping, and the rows of an evaluation batch.
         bf16: whether arithmetic is in bfloat16.
     """
 
@@ -69,13 +69,13 @@ class TrainingCost:
     settings: TrainSettings
     bf16: bool
 
-    def probe(self, task: Task, model: Model) -> Probe:
-        """Return a probe of this model, which is spent by it."""
-        return Probe(model, task, build_optimizer(self.optimizer, model), self.settings.clip_norm, self.bf16)
+    def probe(self, task: Task, model: Model) -> SpeedProbe:
+        """Return a probe of speed, which trains this model."""
+        return SpeedProbe(model, task, build_optimizer(self.optimizer, model), self.settings.clip_norm, self.bf16)
 
-    def memory_estimate(self, task: Task, data: Data, model: Model) -> MemoryEstimate:
-        """Return an estimate for this model, which lies on the CPU and is spent by it."""
-        return MemoryEstimate(
+    def memory_estimator(self, task: Task, data: Data, model: Model) -> MemoryEstimator:
+        """Return an estimator of memory, which trains this model; it is on the CPU."""
+        return MemoryEstimator(
             model,
             task,
             metric=lambda: task.metric(data.vocabs),

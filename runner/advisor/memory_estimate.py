@@ -1,6 +1,6 @@
-"""How much memory training will take, without training: counted where it can be, else measured on small batches.
+"""Estimate the memory of training without training: from counts where possible, else from small batches.
 
-What a batch needs is measured by running a few small ones, forward and backward, on the CPU
+Small batches run forward and backward on the CPU, and a model of their peaks extrapolates to the batches of a strategy
 (`runner.advisor.memory_model`).
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runner.advisor.memory_model import MemoryModel, fitted, terms_of
+from runner.advisor.memory_model import MemoryModel, fit_bytes, memory_terms
 from runner.common.arrays import IntArray
 from runner.common.errors import missing_kernel
 from runner.compat.torch import storage_key
@@ -30,24 +30,26 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Shapes, Updates, with_blocks
 from runner.training.loop import backward, evaluate
 
-PROBE_CELLS = 512  # places of the largest probe: some milliseconds of most models
+PROBE_CELLS = 512  # places of the largest small batch: some milliseconds with most models
 PROBE_WIDTH = 128  # tokens of its longest row
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes of a run, each at its peak.
+class MemoryUse:
+    """The estimated memory of a run, in bytes, each at its peak.
 
     Attributes:
-        parameter_bytes: of the model, its buffers too.
-        gradient_bytes: of all parameters.
-        optimizer_bytes: what the optimiser keeps between updates.
-        data_bytes: the columns of all splits, which lie on the device as a whole.
-        activation_bytes: the most that the neediest micro-batch has alive besides those, forward and backward.
-        update_bytes: the most that activations and gradients take together: gradients come while activations go, but
-            from an update's second micro-batch on all gradients are there.
-        scoring_bytes: the most that the neediest batch of evaluation has alive; there are no gradients then.
-        rows, width, tokens: of the neediest micro-batch; tokens are real ones.
+        parameter_bytes: the model's parameters and buffers.
+        gradient_bytes: the gradients of all parameters.
+        optimizer_bytes: the optimiser's state between updates.
+        data_bytes: the columns of all splits, which are on the device as a whole.
+        activation_bytes: the peak of the neediest micro-batch besides those, forward and backward.
+        update_bytes: the peak of activations and gradients together. Gradients appear while activations are freed, but
+            from the second micro-batch of an update all gradients exist.
+        scoring_bytes: the peak of the neediest evaluation batch, which has no gradients.
+        rows: number of rows of the neediest micro-batch.
+        width: its longest row, in tokens.
+        tokens: its number of real tokens.
     """
 
     parameter_bytes: int
@@ -63,28 +65,28 @@ class Memory:
 
     @property
     def staying_bytes(self) -> int:
-        """There all the time."""
+        """Memory that is in use all the time."""
         return self.parameter_bytes + self.optimizer_bytes + self.data_bytes
 
     @property
     def training_bytes(self) -> int:
-        """The most while training."""
+        """The peak in training."""
         return self.staying_bytes + self.update_bytes
 
     @property
     def evaluation_bytes(self) -> int:
-        """The most while evaluating."""
+        """The peak in evaluation."""
         return self.staying_bytes + self.scoring_bytes
 
 
-class MemoryEstimate:
-    """Estimates for all strategies of one model, which is spent by it: it makes an update.
+class MemoryEstimator:
+    """Estimates the memory of any strategy for one model, which it trains: small batches make one update.
 
     Args:
-        model: on the CPU, in the dtype of training.
-        task: whose answers are learned.
-        metric: makes the one that evaluation updates.
-        optimizer: over the model's parameters.
+        model: the model, on the CPU, in the dtype of training.
+        task: the task that is learned.
+        metric: returns a new metric, which evaluation updates.
+        optimizer: the optimiser of the model's parameters.
         bf16: whether arithmetic is in bfloat16.
         eval_batch_size: rows of an evaluation batch.
     """
@@ -100,40 +102,41 @@ class MemoryEstimate:
     ) -> None:
         self.model, self.task, self.metric, self.optimizer = model, task, metric, optimizer
         self.bf16, self.eval_batch_size = bf16, eval_batch_size
-        self._chunked = [one for one in model.modules() if isinstance(one, Chunked)]
+        self._chunked = [module for module in model.modules() if isinstance(module, Chunked)]
         self._attends = has_attention(model)
-        self._chunk = max((one.chunk for one in self._chunked), default=None)
-        self._laws: dict[tuple[type, str, bool, bool], MemoryModel] = {}
+        self._chunk = max((module.chunk for module in self._chunked), default=None)
+        self._memory_models: dict[tuple[type, str, bool, bool], MemoryModel] = {}
 
-    def where_it_runs(
+    def estimate_or_missing_kernel(
         self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates
-    ) -> Memory | str:
-        """As `of`; for a strategy that this machine cannot run, what torch says of the missing kernel."""
+    ) -> MemoryUse | str:
+        """Return the estimate, or torch's message about the missing kernel if this machine cannot run the strategy."""
         try:
-            return self.of(batching, train, others, updates)
+            return self.estimate(batching, train, others, updates)
         except RuntimeError as error:
             if missing := missing_kernel(error):
                 return missing
             raise
 
-    def of(self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates) -> Memory:
-        """The estimate for one strategy.
+    def estimate(self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates) -> MemoryUse:
+        """Return the estimate for one strategy.
 
         Args:
-            train: as `batching.arrange` gave it.
+            batching: the strategy.
+            train: the training set as `batching.arrange` returns it.
             others: the splits that are evaluated.
-            updates: of all epochs that are planned.
+            updates: the updates of all planned epochs.
         """
         shapes = batching.shapes(train.rows.host_lengths, updates, self._attends)
-        law = self._law(batching, train, shapes, training=True)
-        activation_bytes, most = law.of(shapes)
+        memory_model = self._memory_model(batching, train, shapes, training=True)
+        activation_bytes, neediest = memory_model.peak(shapes)
         gradient_bytes = _bytes_of(self._gradients())
-        update_bytes = activation_bytes + law.early_gradient_bytes
-        if len(shapes.rows) > len(updates):  # several micro-batches an update
-            update_bytes = gradient_bytes + max(update_bytes, law.added_bytes)
+        update_bytes = activation_bytes + memory_model.early_gradient_bytes
+        if len(shapes.rows) > len(updates):  # updates have several micro-batches
+            update_bytes = gradient_bytes + max(update_bytes, memory_model.added_bytes)
         in_evaluation = batching.evaluation_shapes(others, self.eval_batch_size, self._attends)
-        scoring_bytes, _ = self._law(batching, train, in_evaluation, training=False).of(in_evaluation)
-        return Memory(
+        scoring_bytes, _ = self._memory_model(batching, train, in_evaluation, training=False).peak(in_evaluation)
+        return MemoryUse(
             parameter_bytes=_bytes_of((*self.model.parameters(), *self.model.buffers())),
             gradient_bytes=gradient_bytes,
             optimizer_bytes=self._optimizer_bytes(),
@@ -141,22 +144,22 @@ class MemoryEstimate:
             activation_bytes=activation_bytes,
             update_bytes=max(update_bytes, gradient_bytes),
             scoring_bytes=scoring_bytes,
-            rows=int(shapes.rows[most]),
-            width=int(shapes.widths[most]),
-            tokens=int(shapes.tokens[most]),
+            rows=int(shapes.rows[neediest]),
+            width=int(shapes.widths[neediest]),
+            tokens=int(shapes.tokens[neediest]),
         )
 
     def measure(self, batch: Batch) -> tuple[int, int]:
-        """Run one batch forward and backward: the most bytes alive besides gradients, and gradients at that moment."""
+        """Run one batch forward and backward; return the peak besides gradients, and the gradients at that moment."""
         self.model.train().zero_grad()
         return self._run(batch).peak_besides(self._gradients())
 
     def measure_added(self, batch: Batch) -> int:
-        """Run one batch on top of another's gradients: the most bytes alive besides those."""
+        """Run one batch while the gradients of another exist; return the peak besides those."""
         return self._run(batch).peak_besides([])[0]
 
     def measure_scoring(self, batch: Batch) -> tuple[int, int]:
-        """Evaluate one batch: the most bytes alive, and 0 of gradients."""
+        """Evaluate one batch; return the peak, and 0 bytes of gradients."""
         live = LiveBytes(self._known(batch))
         with live:
             evaluate(self.model, self.metric(), [batch], self.bf16)
@@ -173,53 +176,59 @@ class MemoryEstimate:
         return [*self.model.parameters(), *self.model.buffers(), *self._gradients(), *_columns(batch)]
 
     def _gradients(self) -> list[Tensor]:
-        return [one.grad for one in self.model.parameters() if one.grad is not None]
+        return [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
 
-    def _law(self, batching: BatchingStrategy, train: Batch, shapes: Shapes, training: bool) -> MemoryModel:
-        """Of this strategy's layout, by least squares over some small batches."""
+    def _memory_model(self, batching: BatchingStrategy, train: Batch, shapes: Shapes, training: bool) -> MemoryModel:
+        """Return the memory model of this strategy's layout, fitted to some small batches; it is fitted once."""
         one_by_one = int(shapes.rows.max()) == 1
         key = (type(batching), batching.layout, one_by_one, training)
-        if key not in self._laws:
-            whole = batching.with_micro_batch(None)
-            some = probe_rows(train, one_by_one)
-            probes = [next(iter(whole.micro_batches(one, np.arange(one.rows.n_rows)))) for one in some]
-            measure = self.measure if training else self.measure_scoring
-            tokens = np.array([one.rows.n_tokens for one in some])  # an unmasked batch claims to have more
-            largest = probes[int(tokens.argmax())]
-            with self._chunks_of(largest.real_tokens):
-                peaks, gradients = np.array([measure(probe) for probe in probes]).T
-                added = self.measure_added(probes[-1]) if training else 0
-            rows, widths = np.array([(one.rows.n_rows, one.rows.width) for one in probes]).T
-            probed = Shapes.of(rows, widths, tokens)
-            if self._attends and batching.layout not in PADDED:
-                in_order = np.concatenate([one.rows.host_lengths for one in some])
-                probed = with_blocks(probed, in_order, "all" if training else "largest")
-            terms = terms_of(probed)
-            weights = fitted(terms, peaks, self._attends)
-            of_chunk, least_weights = 0.0, weights
-            if self._chunked:
-                half = max(1, largest.real_tokens // 2)
-                with self._chunks_of(largest.real_tokens - half):
-                    of_chunk = max(0, int(peaks[tokens.argmax()]) - measure(largest)[0]) / half
-                with self._chunks_of(1):
-                    least_weights = fitted(terms, np.array([measure(probe)[0] for probe in probes]), self._attends)
-            early = int(gradients[peaks.argmax()])
-            self._laws[key] = MemoryModel(weights, self._chunk, of_chunk, least_weights, early, added)
-        return self._laws[key]
+        if key not in self._memory_models:
+            self._memory_models[key] = self._fit(batching, probe_rows(train, one_by_one), training)
+        return self._memory_models[key]
+
+    def _fit(self, batching: BatchingStrategy, small: list[Batch], training: bool) -> MemoryModel:
+        """Fit a memory model to the small batches, laid out by the strategy."""
+        whole = batching.with_micro_batch(None)
+        probes = [next(iter(whole.micro_batches(rows, np.arange(rows.rows.n_rows)))) for rows in small]
+        measure = self.measure if training else self.measure_scoring
+        tokens = np.array([rows.rows.n_tokens for rows in small])  # an unmasked batch claims to have more
+        largest = probes[int(tokens.argmax())]
+        with self._chunks_of(largest.real_tokens):
+            peaks, gradients = np.array([measure(probe) for probe in probes]).T
+            added_bytes = self.measure_added(probes[-1]) if training else 0
+        rows, widths = np.array([(probe.rows.n_rows, probe.rows.width) for probe in probes]).T
+        probed = Shapes.of(rows, widths, tokens)
+        if self._attends and batching.layout not in PADDED:
+            in_order = np.concatenate([rows.rows.host_lengths for rows in small])
+            probed = with_blocks(probed, in_order, "all" if training else "largest")
+        terms = memory_terms(probed)
+        weights = fit_bytes(terms, peaks, self._attends)
+        of_chunk, least_weights = 0.0, weights
+        # The largest batch in one chunk and in two gives the bytes of a token of a chunk; chunks of one token give what
+        # is needed however small the chunks are.
+        if self._chunked:
+            half = max(1, largest.real_tokens // 2)
+            with self._chunks_of(largest.real_tokens - half):
+                of_chunk = max(0, int(peaks[tokens.argmax()]) - measure(largest)[0]) / half
+            with self._chunks_of(1):
+                least_weights = fit_bytes(terms, np.array([measure(probe)[0] for probe in probes]), self._attends)
+        early_gradient_bytes = int(gradients[peaks.argmax()])
+        return MemoryModel(weights, self._chunk, of_chunk, least_weights, early_gradient_bytes, added_bytes)
 
     @contextmanager
     def _chunks_of(self, tokens: int) -> Iterator[None]:
-        before = [one.chunk for one in self._chunked]
-        for one in self._chunked:
-            one.chunk = max(1, tokens)
+        """Let all chunked modules work in chunks of so many tokens."""
+        before = [module.chunk for module in self._chunked]
+        for module in self._chunked:
+            module.chunk = max(1, tokens)
         try:
             yield
         finally:
-            for one, chunk in zip(self._chunked, before, strict=True):
-                one.chunk = chunk
+            for module, chunk in zip(self._chunked, before, strict=True):
+                module.chunk = chunk
 
     def _optimizer_bytes(self) -> int:
-        """After one update, by whatever gradients the probes left."""
+        """Return the size of the optimiser's state, after an update with the gradients that the small batches left."""
         if not self.optimizer.state:
             self.optimizer.step()
         values = (value for state in self.optimizer.state.values() for value in state.values())
@@ -227,9 +236,13 @@ class MemoryEstimate:
 
 
 def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
-    """Small batches of real rows, cut, that differ in rows, width and evenness.
+    """Return small batches of real rows, truncated, that differ in number of rows, width and evenness of lengths.
 
-    Rows of uneven lengths, unless there are none or they come one by one: rectangles may run by other kernels.
+    Lengths within a batch differ if possible, since batches of equal lengths may run by other kernels.
+
+    Args:
+        train: the training set.
+        one_by_one: whether batches have one row each.
     """
     order = np.argsort(-train.rows.host_lengths, kind="stable")
     width = max(1, min(PROBE_WIDTH, train.rows.max_len))
@@ -252,8 +265,8 @@ def _columns(split: Batch) -> list[Tensor]:
 
 
 def _bytes_of(tensors: Iterable[Tensor]) -> int:
-    """Tensors that share memory count once."""
-    storages = {storage_key(one.untyped_storage()): one.untyped_storage().nbytes() for one in tensors}
+    """Return the size of the tensors' memory, in bytes; tensors that share memory count once."""
+    storages = {storage_key(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
 
 

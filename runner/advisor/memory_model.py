@@ -1,14 +1,14 @@
-"""How the memory that a batch needs grows with its shape.
+"""A model of the memory that a batch needs, by its shape.
 
-With R rows, width T and N real tokens, the most bytes alive at once, gradients of parameters apart, are
+With R rows, width T and N real tokens, the peak of memory besides the gradients of parameters is
 
-    a + b N + c R T + d R T^2,    a, b, c, d >= 0
+    a + b N + c R T + d R T^2 bytes,    a, b, c, d >= 0
 
-(the last term is what attention needs where its kernel keeps the weights; it has packed rows in several rectangles, of
-which R T and R T^2 are then sums). Where work goes chunk by chunk, as over a
-vocabulary, tokens beyond a chunk do not add to that: small batches are run in one chunk, in two, and token by token, to
-learn what they add and what is needed all the same. Kernels' own workspaces are not seen, nor what an allocator
-keeps in reserve, nor the program itself.
+The last term is that of attention whose kernel keeps the weights. With attention, packed rows are in several
+rectangles, and R T and R T^2 are sums over them. Where work is done in chunks, as over a vocabulary, tokens beyond a
+chunk do not add to b N. Small batches run in one chunk, in two, and token by token, to learn how much a chunk adds and
+how much is needed with any chunk. The model does not include kernels' workspaces, the reserve of an allocator, and the
+program itself.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from runner.ragged.shapes import Shapes
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """What a batch of some layout needs, by its shape.
+    """The memory that batches of one layout need, by their shape.
 
     Attributes:
         weights: (4,) a, b, c, d in bytes.
-        chunk: tokens of a chunk, where work goes by chunks; else None.
+        chunk: tokens of a chunk; None: work is not done in chunks.
         of_chunk: bytes that a token of a chunk adds.
-        least_weights: (4,) the law of what is needed with the smallest chunks.
-        early_gradient_bytes: gradients that are there already when the neediest probe needs most.
-        added_bytes: what the smallest probe needs where gradients are there already: mostly new ones, before they are
-            added to those.
+        least_weights: (4,) the weights with the smallest chunks.
+        early_gradient_bytes: gradients that exist already at the peak of the neediest small batch.
+        added_bytes: the peak of the smallest batch if gradients exist before: mostly new ones, before they are added.
     """
 
     weights: FloatArray
@@ -43,22 +42,24 @@ class MemoryModel:
     early_gradient_bytes: int
     added_bytes: int
 
-    def of(self, shapes: Shapes) -> tuple[int, int]:
-        """Bytes of the neediest of some batches, and which one that is."""
-        terms = terms_of(shapes)
+    def peak(self, shapes: Shapes) -> tuple[int, int]:
+        """Return the bytes of the neediest of some batches, and its place among them."""
+        terms = memory_terms(shapes)
         needs = terms @ self.weights
         if self.chunk is not None:
             beyond = np.maximum(shapes.tokens - self.chunk, 0)
             needs = np.maximum(needs - self.of_chunk * beyond, terms @ self.least_weights)
-        most = int(needs.argmax())
-        return round(needs[most]), most
+        neediest = int(needs.argmax())
+        return round(needs[neediest]), neediest
 
 
-def fitted(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
-    """(4,) bytes of each of the `terms` (M, 4), none negative, that come nearest to `peaks` (M,) of small batches.
+def fit_bytes(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
+    """Return the weights (4,), in bytes and not negative, that fit `peaks` best (non-negative least squares).
 
     Args:
-        attends: whether the model has attention; without it d is 0, of which a trace would be much in long rows.
+        terms: (M, 4) from `memory_terms`, of small batches.
+        peaks: (M,) their measured peaks, in bytes.
+        attends: whether the model has attention. Without it d is 0, since in long rows even a trace of it weighs much.
     """
     terms = terms * [1.0, 1.0, 1.0, float(attends)]
     scale = terms.max(axis=0).clip(min=1.0)
@@ -66,7 +67,7 @@ def fitted(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
     return weights
 
 
-def terms_of(shapes: Shapes) -> FloatArray:
-    """(M, 4) what a, b, c and d are multiplied by."""
+def memory_terms(shapes: Shapes) -> FloatArray:
+    """Return the factors of a, b, c and d, (M, 4)."""
     columns = (np.ones(len(shapes.rows)), shapes.tokens, shapes.cells, shapes.pairs)
     return np.stack(columns, axis=1).astype(np.float64)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from runner.advisor.advisor import Predicted, peak_bytes, predicted
+from runner.advisor.advisor import PredictedCost, predict_cost, predict_peak_bytes
 from runner.advisor.choose import TrainingCost
-from runner.advisor.memory_estimate import Memory, MemoryEstimate
-from runner.advisor.speed_probe import Candidate, Probe
+from runner.advisor.memory_estimate import MemoryEstimator, MemoryUse
+from runner.advisor.speed_probe import Candidate, SpeedProbe
 from runner.batching.plan import digest
 from runner.batching.shuffle_quality import Share, ShuffleQuality, answer_shares, correlation, measure
 from runner.common.arrays import FloatArray
@@ -36,19 +36,19 @@ from runner.training.setup import choose_device
 
 
 @dataclass(frozen=True)
-class Planned:
-    """What one strategy would do.
+class PlannedStrategy:
+    """The figures of one strategy.
 
     Attributes:
-        name: what reports call it.
-        batch_size: examples of an update, or None.
-        layout: of its batches.
-        digest: of the updates of all epochs planned; equal digests, equal updates.
-        quality: of its plan.
-        padding: by cause, the share (0 to 1) of all places in memory.
-        memory: at the peak of training, estimated; None where this machine cannot run it.
-        predicted: what it would cost on this machine; None where nothing was probed, or it cannot be run.
-        not_run: what this machine lacks to run it; empty where it runs.
+        name: the strategy's name in reports.
+        batch_size: maximum number of rows of an update; None: something else limits updates.
+        layout: the layout of its batches.
+        digest: hash of the updates of all planned epochs; equal digests mean equal updates.
+        quality: how well its plan shuffles.
+        padding: by cause, the share of padding among all places in memory, 0 to 1.
+        memory: the estimated memory; None if this machine cannot run the strategy.
+        predicted: the predicted cost on this machine; None without a probe, or if the strategy cannot be run.
+        not_run: the kernel that this machine lacks to run it; empty if it runs.
     """
 
     name: str
@@ -57,24 +57,24 @@ class Planned:
     digest: str
     quality: ShuffleQuality
     padding: dict[str, float]
-    memory: Memory | None
-    predicted: Predicted | None = None
+    memory: MemoryUse | None
+    predicted: PredictedCost | None = None
     not_run: str = ""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What was found.
+class PlanReport:
+    """The figures of all strategies on one data set.
 
     Attributes:
         choices: the names chosen for the config's groups.
         data: one line about the data set.
-        lengths: of training rows as published: how many, mean, longest.
-        length_tells_answer: `quality.correlation` over all training rows.
-        epochs: how many were planned.
-        planned: of each strategy.
-        device: where speed was probed; None where it was not.
-        left_out: name -> why it does not fit.
+        lengths: number, mean length and longest length of the training rows, not arranged.
+        length_tells_answer: correlation of length and answer over all training rows.
+        epochs: number of planned epochs.
+        planned: the figures of each strategy.
+        left_out: by name, the reason why a strategy does not fit.
+        device: the device of the probe; None: speed was not probed.
     """
 
     choices: dict[str, str | None]
@@ -82,18 +82,21 @@ class Report:
     lengths: dict[str, float]
     length_tells_answer: float | None
     epochs: int
-    planned: list[Planned]
+    planned: list[PlannedStrategy]
     left_out: dict[str, str]
     device: str | None = None
 
 
-def plan(configs: Sequence[RunConfig], left_out: Mapping[str, str], epochs: int, probe_seconds: float | None) -> Report:
-    """Read the data, build the model, and plan so many epochs under every config.
+def plan_strategies(
+    configs: Sequence[RunConfig], left_out: Mapping[str, str], epochs: int, probe_seconds: float | None
+) -> PlanReport:
+    """Read the data, build the model, and plan some epochs under every config.
 
     Args:
-        configs: one or more that differ in `batching` alone.
-        left_out: strategies that are to be named as not fitting, and why.
-        probe_seconds: time batches for about so long, to predict speed; None: do not.
+        configs: one or more configs that differ in `batching` only.
+        left_out: by name, the reason why further strategies do not fit.
+        epochs: number of epochs.
+        probe_seconds: approximate time of the probe of speed, in seconds; None: no probe.
 
     Raises:
         HydromelError: bad input, or no strategy fits.
@@ -107,8 +110,8 @@ def plan(configs: Sequence[RunConfig], left_out: Mapping[str, str], epochs: int,
     train = data.splits["train"]
     answers = row_answers(parts.task, data, train)
     model = build_model(parts, data.vocabs).to(dtype=DTYPES[config.dtype])
-    memory = cost.memory_estimate(parts.task, data, model)
-    planned, candidates, unfit = _plan_each(configs, parts, data, answers, memory, epochs, device)
+    estimator = cost.memory_estimator(parts.task, data, model)
+    planned, candidates, unfit = _plan_each(configs, parts, data, answers, estimator, epochs, device)
     unfit = {**left_out, **unfit}
     if not planned:
         raise HydromelError(next(iter(unfit.values())))
@@ -116,7 +119,7 @@ def plan(configs: Sequence[RunConfig], left_out: Mapping[str, str], epochs: int,
         probe = cost.probe(parts.task, model.to(device))
         planned = _with_speed(planned, candidates, probe, probe_seconds, epochs)
     lengths = train.rows.host_lengths
-    return Report(
+    return PlanReport(
         choices={name: chosen for name, chosen in config.choices.items() if name != "batching"},
         data=describe_data(name_of(config.dataset), data, truncation),
         lengths={"rows": len(lengths), "mean": float(lengths.mean()), "longest": int(lengths.max())},
@@ -133,11 +136,11 @@ def _plan_each(
     parts: ModelParts,
     data: Data,
     answers: FloatArray | None,
-    memory: MemoryEstimate,
+    estimator: MemoryEstimator,
     epochs: int,
     device: torch.device,
-) -> tuple[list[Planned], list[Candidate], dict[str, str]]:
-    """Plan every strategy that fits; return also what can be probed of each, and why the others do not fit."""
+) -> tuple[list[PlannedStrategy], list[Candidate], dict[str, str]]:
+    """Return the plan and the candidate of every strategy that fits, and by name the reason why others do not."""
     planned, candidates, unfit = [], [], {}
     train = data.splits["train"]
     others = [split for name, split in data.splits.items() if name != "train"]
@@ -150,51 +153,57 @@ def _plan_each(
             continue
         of_rows = answers if arranged is train else None
         updates = [batching.updates(arranged.rows.host_lengths, config.seed, epoch) for epoch in range(epochs)]
-        planned.append(plan_one(batching, arranged, others, of_rows, updates, memory))
+        planned.append(plan_strategy(batching, arranged, others, of_rows, updates, estimator))
         candidates.append(Candidate(batching, arranged.to(device), [update for epoch in updates for update in epoch]))
     return planned, candidates, unfit
 
 
 def _with_speed(
-    planned: Sequence[Planned], candidates: Sequence[Candidate], probe: Probe, probe_seconds: float, epochs: int
-) -> list[Planned]:
-    """Return the plans with what the probe predicts of each."""
+    planned: Sequence[PlannedStrategy],
+    candidates: Sequence[Candidate],
+    probe: SpeedProbe,
+    probe_seconds: float,
+    epochs: int,
+) -> list[PlannedStrategy]:
+    """Return the plans with the predictions of the probe."""
     resident_bytes = accounting.Memory(probe.device).before
     seconds = probe.predict(candidates, probe_seconds)
     timed = []
-    for plain, candidate, its_seconds in zip(planned, candidates, seconds, strict=True):
-        if isinstance(its_seconds, str):
-            timed.append(replace(plain, not_run=its_seconds))
-        elif plain.memory is None:
-            timed.append(plain)
+    for strategy, candidate, prediction in zip(planned, candidates, seconds, strict=True):
+        if isinstance(prediction, str):
+            timed.append(replace(strategy, not_run=prediction))
+        elif strategy.memory is None:
+            timed.append(strategy)
         else:
-            peak = peak_bytes(plain.memory, probe.device, resident_bytes, copied=False)
-            timed.append(replace(plain, predicted=predicted(candidate, plain.name, its_seconds, epochs, peak)))
+            peak = predict_peak_bytes(strategy.memory, probe.device, resident_bytes, copied=False)
+            timed.append(replace(strategy, predicted=predict_cost(candidate, strategy.name, prediction, epochs, peak)))
     return timed
 
 
-def plan_one(
+def plan_strategy(
     batching: BatchingStrategy,
     train: Batch,
     others: list[Batch],
     answers: FloatArray | None,
     updates: list[Updates],
-    memory: MemoryEstimate,
-) -> Planned:
-    """The figures of one strategy.
+    estimator: MemoryEstimator,
+) -> PlannedStrategy:
+    """Return the figures of one strategy.
 
     Args:
-        train: as `batching.arrange` gave it.
+        batching: the strategy.
+        train: the training set as `batching.arrange` returns it.
         others: the splits that are evaluated.
-        answers: (B, C) of its rows, or None.
-        updates: of each epoch.
+        answers: (B, C) from `row_answers`; None if rows have no answers, or were rearranged.
+        updates: the updates of each epoch.
+        estimator: of memory.
     """
     lengths = train.rows.host_lengths
     together = [update for epoch in updates for update in epoch]
     padded = batching.padding(lengths, together)
     places = len(updates) * int(lengths.sum()) + sum(padded.values())
-    estimate = memory.where_it_runs(batching, train, others, together)
-    return Planned(
+    estimate = estimator.estimate_or_missing_kernel(batching, train, others, together)
+    return PlannedStrategy(
         name=batching.name,
         batch_size=batching.batch_size,
         layout=batching.layout,
@@ -207,7 +216,7 @@ def plan_one(
 
 
 def row_answers(task: Task, data: Data, train: Batch) -> FloatArray | None:
-    """(B, C) the shares of each answer in a row of train; None for language models."""
+    """Return the share of each answer in each row of the training set, (B, C); None for language models."""
     if task.causal:
         return None
     n_answers = len(data.vocabs[TARGET])
@@ -216,22 +225,23 @@ def row_answers(task: Task, data: Data, train: Batch) -> FloatArray | None:
     return answer_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_answers)
 
 
-def as_dict(report: Report) -> dict[str, Any]:
-    """Plain values, as `--json` writes them: with shares beside what chance gives and with totals."""
+def as_dict(report: PlanReport) -> dict[str, Any]:
+    """Return the report as plain values for `--json`, with its properties: totals, and shares relative to chance."""
     content = asdict(report)
-    for one, shown in zip(report.planned, content["planned"], strict=True):
-        if one.memory is not None:
-            shown["memory"] |= {name: getattr(one.memory, name) for name in ("training_bytes", "evaluation_bytes")}
-        for name, figure in vars(one.quality).items():
+    for strategy, plain in zip(report.planned, content["planned"], strict=True):
+        if (memory := strategy.memory) is not None:
+            totals = {"training_bytes": memory.training_bytes, "evaluation_bytes": memory.evaluation_bytes}
+            plain["memory"] |= totals
+        for name, figure in vars(strategy.quality).items():
             if isinstance(figure, Share):
-                shown["quality"][name]["times_chance"] = figure.times_chance
+                plain["quality"][name]["times_chance"] = figure.times_chance
     return content
 
 
 def _device(config: RunConfig, probed: bool) -> torch.device:
-    """Return the device to probe on, the machine made ready for it; a GPU need not be here where nothing is probed."""
+    """Prepare the machine and return the device of the probe; without a probe, it is the CPU."""
     if config.resume is not None:
-        raise HydromelError(f"resume={config.resume}: a plan is made from options, not from a run; leave it out")
+        raise HydromelError(f"resume={config.resume}: a plan is made of options, not of a run; leave it out")
     device = choose_device(config.device if probed else "cpu", config.precision, config.dtype)
     if probed:
         choose_matmul(config.matmul)

@@ -9,51 +9,52 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from runner.advisor.advisor import Predicted
-from runner.advisor.memory_estimate import Memory
-from runner.advisor.plan_report import Planned, Report
+from runner.advisor.advisor import PredictedCost
+from runner.advisor.memory_estimate import MemoryUse
+from runner.advisor.plan_report import PlannedStrategy, PlanReport
 from runner.batching.shuffle_quality import Share
 
-WIDEST = 1000  # columns; tables take what they need
+WIDEST = 1000  # columns; tables take as many as they need
 MIB = 2**20
-MUCH_ALIKE = 1.5  # times chance, in length: above it updates are no random samples
-KNOWN_WRONG = "unmasked"  # a layout
-NOT_RUN = "not run"  # this machine lacks a kernel
-Column = tuple[str, Callable[[Planned], str]]
+MUCH_ALIKE = 1.5  # similarity in length, as a multiple of chance, above which updates are no random samples
+KNOWN_WRONG = "unmasked"  # the layout whose results are known to be wrong
+NOT_RUN = "not run"  # shown if this machine lacks a kernel
+Column = tuple[str, Callable[[PlannedStrategy], str]]
 
 COST: list[Column] = [
-    ("updates\nan epoch", lambda one: f"{one.quality.updates:,.0f}"),
-    ("rows an\nupdate", lambda one: f"{one.quality.rows_per_update:.1f}"),
-    ("full\n%", lambda one: _percent(one.quality.fill_rate)),
-    ("padding\n%", lambda one: _percent(sum(one.padding.values()))),
-    ("spread+last\n+rounding", lambda one: "+".join(f"{100 * share:.1f}" for share in one.padding.values())),
+    ("updates\nan epoch", lambda strategy: f"{strategy.quality.updates:,.0f}"),
+    ("rows an\nupdate", lambda strategy: f"{strategy.quality.rows_per_update:.1f}"),
+    ("full\n%", lambda strategy: _percent(strategy.quality.fill_rate)),
+    ("padding\n%", lambda strategy: _percent(sum(strategy.padding.values()))),
+    ("spread+last\n+rounding", lambda strategy: "+".join(f"{100 * share:.1f}" for share in strategy.padding.values())),
 ]
-MEMORY: list[tuple[str, Callable[[Memory], str]]] = [
+MEMORY: list[tuple[str, Callable[[MemoryUse], str]]] = [
     ("largest\nbatch", lambda memory: f"{memory.rows} x {memory.width:,}"),
     ("its\ntokens", lambda memory: f"{memory.tokens:,}"),
     ("active\nMiB", lambda memory: _mebibytes(memory.activation_bytes)),
     ("training\nMiB", lambda memory: _mebibytes(memory.training_bytes)),
     ("evaluation\nMiB", lambda memory: _mebibytes(memory.evaluation_bytes)),
 ]
-SPEED: list[tuple[str, Callable[[Predicted], str]]] = [
-    ("real tokens/s\npredicted", lambda one: f"{one.predicted_real_tokens_per_s:,.0f}"),
-    ("seconds\nan epoch", lambda one: f"{one.predicted_epoch_seconds:,.1f}"),
-    ("peak\nMiB", lambda one: _mebibytes(one.predicted_peak_bytes)),
+SPEED: list[tuple[str, Callable[[PredictedCost], str]]] = [
+    ("real tokens/s\npredicted", lambda cost: f"{cost.predicted_real_tokens_per_s:,.0f}"),
+    ("seconds\nan epoch", lambda cost: f"{cost.predicted_epoch_seconds:,.1f}"),
+    ("peak\nMiB", lambda cost: _mebibytes(cost.predicted_peak_bytes)),
 ]
 SHUFFLE: list[Column] = [
-    ("tokens an\nupdate", lambda one: f"{one.quality.tokens.mean:,.0f}"),
-    ("from - to\n", lambda one: f"{one.quality.tokens.smallest:,} - {one.quality.tokens.largest:,}"),
-    ("varies\n%", lambda one: _percent(one.quality.tokens.variation)),
-    ("alike in\nlength %", lambda one: _percent(one.quality.alike_in_length.value)),
-    ("by\nchance %", lambda one: _percent(one.quality.alike_in_length.chance)),
-    ("in answers\nx chance", lambda one: _times(one.quality.alike_in_answers)),
-    ("length &\nanswer r", lambda one: _number(one.quality.length_tells_answer)),
-    ("pairs\nagain %", lambda one: _percent(one.quality.repeated_pairs.value)),
-    ("\nx chance", lambda one: _times(one.quality.repeated_pairs)),
+    ("tokens an\nupdate", lambda strategy: f"{strategy.quality.tokens.mean:,.0f}"),
+    ("from - to\n", lambda strategy: f"{strategy.quality.tokens.smallest:,} - {strategy.quality.tokens.largest:,}"),
+    ("varies\n%", lambda strategy: _percent(strategy.quality.tokens.variation)),
+    ("alike in\nlength %", lambda strategy: _percent(strategy.quality.alike_in_length.value)),
+    ("by\nchance %", lambda strategy: _percent(strategy.quality.alike_in_length.chance)),
+    ("in answers\nx chance", lambda strategy: _times(strategy.quality.alike_in_answers)),
+    ("length &\nanswer r", lambda strategy: _number(strategy.quality.length_tells_answer)),
+    ("pairs\nagain %", lambda strategy: _percent(strategy.quality.repeated_pairs.value)),
+    ("\nx chance", lambda strategy: _times(strategy.quality.repeated_pairs)),
 ]
 
 
-def show(report: Report) -> None:
+def show(report: PlanReport) -> None:
+    """Print the tables and notes of a report."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     console = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
@@ -70,82 +71,88 @@ def show(report: Report) -> None:
         console.print(f"- {line}", soft_wrap=True)
 
 
-def _of_memory(figure: Callable[[Memory], str]) -> Callable[[Planned], str]:
-    return lambda one: NOT_RUN if one.memory is None else figure(one.memory)
+def _of_memory(figure: Callable[[MemoryUse], str]) -> Callable[[PlannedStrategy], str]:
+    return lambda strategy: NOT_RUN if strategy.memory is None else figure(strategy.memory)
 
 
-def _of_prediction(figure: Callable[[Predicted], str]) -> Callable[[Planned], str]:
-    return lambda one: (NOT_RUN if one.not_run else "-") if one.predicted is None else figure(one.predicted)
+def _of_prediction(figure: Callable[[PredictedCost], str]) -> Callable[[PlannedStrategy], str]:
+    def shown(strategy: PlannedStrategy) -> str:
+        if strategy.predicted is None:
+            return NOT_RUN if strategy.not_run else "-"
+        return figure(strategy.predicted)
+
+    return shown
 
 
-def _recommended(planned: Sequence[Planned]) -> str:
-    """The fastest, the fastest of those whose updates are random samples, and what needs least memory."""
-    known = [(one, one.predicted) for one in planned if one.predicted is not None and one.layout != KNOWN_WRONG]
-    if not known and any(one.not_run for one in planned):
+def _recommended(planned: Sequence[PlannedStrategy]) -> str:
+    """Name the fastest strategy, the fastest whose updates are random samples, and the one with the least memory."""
+    known = [
+        (strategy, strategy.predicted)
+        for strategy in planned
+        if strategy.predicted is not None and strategy.layout != KNOWN_WRONG
+    ]
+    if not known and any(strategy.not_run for strategy in planned):
         return "nothing is recommended: this machine runs none of the strategies"
     if not known:
         return "nothing is recommended: what is planned is known to be wrong"
 
-    def called(one: Planned) -> str:
-        return one.name if one.batch_size is None else f"{one.name} {one.batch_size}"
+    def title(strategy: PlannedStrategy) -> str:
+        return strategy.name if strategy.batch_size is None else f"{strategy.name} {strategy.batch_size}"
 
-    def rate(pair: tuple[Planned, Predicted]) -> float:
+    def rate(pair: tuple[PlannedStrategy, PredictedCost]) -> float:
         return pair[1].predicted_real_tokens_per_s
 
-    said = [f"fastest {called(max(known, key=rate)[0])}"]
+    best = [f"fastest {title(max(known, key=rate)[0])}"]
     if shuffled := [pair for pair in known if (pair[0].quality.alike_in_length.times_chance or 1.0) < MUCH_ALIKE]:
-        said.append(f"fastest of shuffled updates {called(max(shuffled, key=rate)[0])}")
-    said.append(f"least memory {called(min(known, key=lambda pair: pair[1].predicted_peak_bytes)[0])}")
-    return f"predicted: {', '.join(said)}"
+        best.append(f"fastest of shuffled updates {title(max(shuffled, key=rate)[0])}")
+    best.append(f"least memory {title(min(known, key=lambda pair: pair[1].predicted_peak_bytes)[0])}")
+    return f"predicted: {', '.join(best)}"
 
 
-def _table(title: str, columns: Sequence[Column], planned: Sequence[Planned]) -> Table:
+def _table(title: str, columns: Sequence[Column], planned: Sequence[PlannedStrategy]) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.title_justify = "left"
     table.add_column("strategy\n", no_wrap=True)
     for header in ("batch\nsize", *(header for header, _ in columns)):
         table.add_column(header, justify="right", no_wrap=True)
-    for one in planned:
-        size = "-" if one.batch_size is None else str(one.batch_size)
-        table.add_row(one.name, size, *(figure(one) for _, figure in columns))
+    for strategy in planned:
+        size = "-" if strategy.batch_size is None else str(strategy.batch_size)
+        table.add_row(strategy.name, size, *(figure(strategy) for _, figure in columns))
     return table
 
 
-def _same(planned: Sequence[Planned]) -> list[str]:
-    """Which strategies make the same updates."""
-    sizes_differ = len({one.batch_size for one in planned} - {None}) > 1
+def _same(planned: Sequence[PlannedStrategy]) -> list[str]:
+    """Return a line for each group of strategies that make the same updates."""
+    sizes_differ = len({strategy.batch_size for strategy in planned} - {None}) > 1
     by_digest: dict[str, list[str]] = {}
-    for one in planned:
-        size = f" ({one.batch_size})" if sizes_differ else ""
-        by_digest.setdefault(one.digest, []).append(one.name + size)
+    for strategy in planned:
+        size = f" ({strategy.batch_size})" if sizes_differ else ""
+        by_digest.setdefault(strategy.digest, []).append(strategy.name + size)
     return [f"same updates: {', '.join(names)}" for names in by_digest.values() if len(names) > 1]
 
 
-def _notes(report: Report) -> list[str]:
-    memory = next((one.memory for one in report.planned if one.memory is not None), None)
-    estimate = (
-        []
-        if memory is None
-        else [
+def _notes(report: PlanReport) -> list[str]:
+    notes = _not_run(report.planned)
+    memory = next((strategy.memory for strategy in report.planned if strategy.memory is not None), None)
+    if memory is not None:
+        notes.append(
             "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
             f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
             f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active"
-        ]
-    )
+        )
     return [
-        *_not_run(report.planned),
-        *estimate,
-        f"over all rows, length tells the answer with r {_number(report.length_tells_answer)}",
-        f"epochs planned: {report.epochs}; docs/plan.md says what each figure is",
+        *notes,
+        f"over all rows, length and answer correlate with r {_number(report.length_tells_answer)}",
+        f"epochs planned: {report.epochs}; docs/plan.md explains each figure",
     ]
 
 
-def _not_run(planned: Sequence[Planned]) -> list[str]:
+def _not_run(planned: Sequence[PlannedStrategy]) -> list[str]:
     """Return a line for each kernel that this machine lacks, with the strategies that need it."""
     by_reason: dict[str, list[str]] = {}
-    for one in planned:
-        if one.not_run:
-            by_reason.setdefault(one.not_run, []).append(one.name)
+    for strategy in planned:
+        if strategy.not_run:
+            by_reason.setdefault(strategy.not_run, []).append(strategy.name)
     return [
         f"not run here: {len(names)} of {len(planned)} strategies ({', '.join(names)}): {reason}"
         for reason, names in by_reason.items()
@@ -153,7 +160,7 @@ def _not_run(planned: Sequence[Planned]) -> list[str]:
 
 
 def _left_out(left_out: dict[str, str]) -> list[str]:
-    """Strategies that do not fit, those of one reason (but for their names) together."""
+    """Return a line for each reason why strategies do not fit; reasons that differ only in the name are one."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         by_reason.setdefault(reason.replace(f"batching={name}", ""), []).append(name)

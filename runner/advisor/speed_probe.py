@@ -1,7 +1,7 @@
-"""Times a model's micro-batches on the run's own device: some of what each strategy would train on.
+"""Time micro-batches of a model on the run's own device: some of those that each strategy would train on.
 
-Everything runs on a copy of the model with an optimiser of its own, at a learning rate of 0. Dropout draws from torch's
-generator: callers put its state back.
+Everything runs on a copy of the model, with an optimiser of its own and a learning rate of 0. Dropout draws from
+torch's generator, whose state the caller restores.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from runner.advisor.speed_model import fitted, terms_of
+from runner.advisor.speed_model import fit_seconds, speed_terms
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import missing_kernel
 from runner.interfaces import START, BatchingStrategy, Head, Task
@@ -25,10 +25,10 @@ from runner.ragged.batch import Batch
 from runner.ragged.shapes import Shapes, Updates, concatenate
 from runner.training.loop import backward
 
-SHARES = (1.0, 0.3, 1.0, 0.1)  # of the largest piece that there is time for, one after another
-_PIECES = 4.0  # largest pieces that every kind has time for
-_LEAST, _MOST = 5, 200  # measurements of every kind, whatever the time; more would say nothing new
-_ON_GPU = 3  # times a piece runs before the device is waited for, since training does not wait either
+SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
+_PIECES = 4.0  # number of largest pieces that the time of a kind allows
+_LEAST, _MOST = 5, 200  # measurements of a kind, whatever the time; more would add nothing
+_RUNS_ON_GPU = 3  # runs of a piece before the device is waited for, since training does not wait either
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Candidate:
     """A strategy with its plan.
 
     Attributes:
-        train: as `batching.arrange` gave it.
-        updates: of one epoch or more.
+        batching: the strategy.
+        train: the training set as `batching.arrange` returns it.
+        updates: the updates of one epoch or more.
     """
 
     batching: BatchingStrategy
@@ -50,16 +51,18 @@ class Candidate:
 
 
 @dataclass
-class Kind:
-    """Micro-batches whose times follow one law: of one layout, with or without padding, by themselves or added up.
+class MicroBatchKind:
+    """Micro-batches whose times follow one speed model: same layout, with or without padding, with or without adding.
 
     Attributes:
-        batching, train: of one of the strategies that make such micro-batches.
-        adds: gradients are added to those of others.
+        batching: one of the strategies that make such micro-batches.
+        train: the training set as this strategy arranges it.
+        adds: whether gradients are added to those of other micro-batches.
         pool: the rows of each micro-batch of the plans.
-        most_places: the largest piece to be timed; what is larger is timed with fewer rows.
-        shapes, seconds: what was timed.
-        not_run: what this machine lacks to run them; empty where they run.
+        most_places: places of the largest piece that is timed; larger micro-batches are timed with fewer rows.
+        shapes: the shape of each timed piece.
+        seconds: its time.
+        not_run: the kernel that this machine lacks to run them; empty if they run.
     """
 
     batching: BatchingStrategy
@@ -75,20 +78,23 @@ class Kind:
         return self.train.rows.host_lengths[rows]
 
     def shape(self, rows: IntArray, blocks: bool) -> Shapes:
-        """Of these rows as one micro-batch."""
+        """Return the shape of these rows as one micro-batch."""
         return self.batching.shapes(self.train.rows.host_lengths, [rows], blocks)
 
-    def law(self) -> FloatArray:
-        return fitted(terms_of(concatenate(self.shapes)), np.array(self.seconds))
+    def weights(self) -> FloatArray:
+        """Return the weights of the speed model, (5,), fitted to the timed pieces."""
+        return fit_seconds(speed_terms(concatenate(self.shapes)), np.array(self.seconds))
 
 
-class Probe:
-    """Seconds of micro-batches and of the optimiser's step.
+class SpeedProbe:
+    """Measures the seconds of micro-batches and of the optimiser's step.
 
     Args:
-        model: a copy that may be spent, on the device of training.
-        optimizer: over its parameters.
-        clip_norm: as in training.
+        model: a copy of the model, on the device of training; the probe trains it.
+        task: the task that is learned.
+        optimizer: the optimiser of the copy's parameters.
+        clip_norm: maximum norm of the gradients; None: no clipping.
+        bf16: whether arithmetic is in bfloat16.
     """
 
     def __init__(
@@ -107,41 +113,42 @@ class Probe:
             group["lr"] = group["initial_lr"] = 0.0
 
     def predict(self, candidates: Sequence[Candidate], seconds: float) -> list[float | str]:
-        """Seconds that the updates of each candidate would take, found in about so many `seconds`.
+        """Predict the seconds that the updates of each candidate take; the probe itself takes about `seconds`.
 
-        For a candidate that this machine cannot run, what torch says of the missing kernel.
+        For a candidate that this machine cannot run, the result is torch's message about the missing kernel.
         """
-        kinds: dict[Hashable, Kind] = {}
-        shapes = [one.shapes(self.blocks) for one in candidates]
-        keys = [_key(one) for one in candidates]
-        for one, each, key in zip(candidates, shapes, keys, strict=True):
-            kind = kinds.setdefault(key, Kind(one.batching, one.train, len(each.rows) > len(one.updates), []))
-            kind.pool += np.split(np.concatenate(one.updates), np.cumsum(each.rows)[:-1])
+        kinds: dict[Hashable, MicroBatchKind] = {}
+        all_shapes = [candidate.shapes(self.blocks) for candidate in candidates]
+        keys = [_key(candidate) for candidate in candidates]
+        for candidate, shapes, key in zip(candidates, all_shapes, keys, strict=True):
+            adds = len(shapes.rows) > len(candidate.updates)
+            kind = kinds.setdefault(key, MicroBatchKind(candidate.batching, candidate.train, adds, []))
+            kind.pool += np.split(np.concatenate(candidate.updates), np.cumsum(shapes.rows)[:-1])
         step = self._measure(list(kinds.values()), seconds)
-        laws = {key: kind.law() for key, kind in kinds.items() if not kind.not_run}
+        weights = {key: kind.weights() for key, kind in kinds.items() if not kind.not_run}
         return [
-            kinds[key].not_run or float((terms_of(each) @ laws[key]).sum()) + len(one.updates) * step
-            for one, each, key in zip(candidates, shapes, keys, strict=True)
+            kinds[key].not_run or float((speed_terms(shapes) @ weights[key]).sum()) + len(candidate.updates) * step
+            for candidate, shapes, key in zip(candidates, all_shapes, keys, strict=True)
         ]
 
-    def _measure(self, kinds: list[Kind], seconds: float) -> float:
-        """Time pieces of one kind after another; the optimiser's step, in the median.
+    def _measure(self, kinds: list[MicroBatchKind], seconds: float) -> float:
+        """Time pieces of one kind after another; return the median time of the optimiser's step.
 
-        Kinds of small batches come first: what a large one frees, the C library keeps, and small ones would then be
-        faster than in a process of their own.
+        Kinds of small batches come first: the C library keeps the memory that a large batch frees, and after it small
+        batches would be faster than in a process of their own.
         """
-        each, steps = seconds / len(kinds), list[float]()
-        for kind in sorted(kinds, key=lambda one: np.median([one.lengths(rows).sum() for rows in one.pool])):
+        share, steps = seconds / len(kinds), list[float]()
+        for kind in sorted(kinds, key=lambda kind: np.median([kind.lengths(rows).sum() for rows in kind.pool])):
             try:
-                steps += self._measure_kind(kind, each)
+                steps += self._measure_kind(kind, share)
             except RuntimeError as error:
                 kind.not_run = missing_kernel(error)
                 if not kind.not_run:
                     raise
         return float(np.median(steps)) if steps else 0.0
 
-    def _measure_kind(self, kind: Kind, seconds: float) -> list[float]:
-        """Time pieces of one kind for about so many `seconds`; the seconds of each step of the optimiser."""
+    def _measure_kind(self, kind: MicroBatchKind, seconds: float) -> list[float]:
+        """Time pieces of one kind for about `seconds`; return the time of each step of the optimiser."""
         steps, end = [], time.perf_counter() + seconds
         self._warm_up(kind, seconds / _PIECES)
         while len(kind.seconds) < (_MOST if time.perf_counter() < end else _LEAST):
@@ -152,16 +159,16 @@ class Probe:
             steps.append(self._step())
         return steps
 
-    def _warm_up(self, kind: Kind, allowed: float) -> None:
-        """The first runs of a kind are slow; the second tells how large the pieces may be."""
+    def _warm_up(self, kind: MicroBatchKind, seconds: float) -> None:
+        """Run a kind twice: the first run is slow, the second tells how large a piece of `seconds` is."""
         rows = self._piece(kind, 0.0)
         self._seconds(kind, rows)
         self._step()
-        each = self._seconds(kind, rows) / int(kind.shape(rows, self.blocks).cells[0])
-        kind.most_places = allowed / each / (_ON_GPU if self.device.type == "cuda" else 1)
+        per_place = self._seconds(kind, rows) / int(kind.shape(rows, self.blocks).cells[0])
+        kind.most_places = seconds / per_place / self._runs
 
-    def _piece(self, kind: Kind, places: float) -> IntArray:
-        """Any micro-batch of the plans, or the longest of its rows with so many others that it has as many `places`."""
+    def _piece(self, kind: MicroBatchKind, places: float) -> IntArray:
+        """Draw a micro-batch of the plans; if it has more than `places`, return its longest row and some others."""
         rows = kind.pool[self.rng.integers(len(kind.pool))]
         lengths = kind.lengths(rows)
         most = max(2, int(places // max(1, lengths.max())))
@@ -170,19 +177,18 @@ class Probe:
         longest = int(lengths.argmax())
         return np.append(rows[longest], np.delete(rows, longest)[: most - 1])
 
-    def _seconds(self, kind: Kind, rows: IntArray) -> float:
-        """Of one micro-batch: data, forward and backward."""
+    def _seconds(self, kind: MicroBatchKind, rows: IntArray) -> float:
+        """Return the time of one micro-batch: data, forward and backward."""
         if kind.adds and next(self.model.parameters()).grad is None:
             self._run(kind, rows)
-        times = _ON_GPU if self.device.type == "cuda" else 1
         begin = self._now()
-        for _ in range(times):
+        for _ in range(self._runs):
             if not kind.adds:
                 self.optimizer.zero_grad()
             self._run(kind, rows)
-        return (self._now() - begin) / times
+        return (self._now() - begin) / self._runs
 
-    def _run(self, kind: Kind, rows: IntArray) -> None:
+    def _run(self, kind: MicroBatchKind, rows: IntArray) -> None:
         batches = list(kind.batching.micro_batches(kind.train, rows))
         count = sum(self.task.count(batch) for batch in batches)
         head = cast(Head, self.model.head)
@@ -191,13 +197,18 @@ class Probe:
             loss.item()
 
     def _step(self) -> float:
-        """Seconds of what an update does once."""
+        """Return the time of the part of an update that runs once, whatever the number of micro-batches."""
         begin = self._now()
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         return self._now() - begin
+
+    @property
+    def _runs(self) -> int:
+        """The number of runs of a piece that are timed together."""
+        return _RUNS_ON_GPU if self.device.type == "cuda" else 1
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -206,7 +217,7 @@ class Probe:
 
 
 def _key(candidate: Candidate) -> Hashable:
-    """Of the law that its micro-batches follow; rectangles without padding may run by other kernels."""
+    """Return a key of the kind of its micro-batches; rectangles without padding may run by other kernels."""
     batching, whole = candidate.batching, candidate.shapes(blocks=False)
     return (
         type(batching),

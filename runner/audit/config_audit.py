@@ -24,7 +24,7 @@ from runner.audit.tracing.observe import Setting, observe
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
-from runner.components.run_components import build_strategy
+from runner.components.run_components import build_strategy, with_batch_size
 from runner.config.schema import Node, RunConfig, name_of
 from runner.data.load import arrange, load_data
 from runner.data.numericalize import Data
@@ -237,12 +237,8 @@ def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, opt
 
 def _small(node: Node) -> Node:
     """Return a strategy's config with at most `UPDATE_ROWS` rows in a batch."""
-    size, plan = node.get("batch_size"), node.get("plan")
-    if not isinstance(size, int):
-        return node
-    small = min(size, UPDATE_ROWS)
-    shrunk = {"plan": {**plan, "batch_size": small}} if isinstance(plan, dict) else {}
-    return {**node, "batch_size": small, **shrunk}
+    size = node.get("batch_size")
+    return with_batch_size(node, min(size, UPDATE_ROWS)) if isinstance(size, int) else node
 
 
 def _is_explained(subject: StrategySubject, options: AuditOptions) -> bool:

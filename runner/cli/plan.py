@@ -35,9 +35,9 @@ def _plan(options: argparse.Namespace) -> int:
     check_writable(options.json)
     # imports torch: help and a mistyped name need not wait for that
     from runner.advisor import plan_tables
-    from runner.advisor.plan_report import as_dict, plan
+    from runner.advisor.plan_report import as_dict, plan_strategies
 
-    report = plan(configs, left_out, options.epochs, None if options.no_probe else options.probe_seconds)
+    report = plan_strategies(configs, left_out, options.epochs, None if options.no_probe else options.probe_seconds)
     plan_tables.show(report)
     if options.json is not None:
         write_output(options.json, to_json(as_dict(report)))

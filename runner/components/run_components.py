@@ -90,6 +90,13 @@ def build_strategy(
     return batching
 
 
+def with_batch_size(node: Node, batch_size: int | None) -> Node:
+    """Return the node of a strategy with another batch size, in its plan too."""
+    plan = node.get("plan")
+    of_plan = {"plan": {**plan, "batch_size": batch_size}} if isinstance(plan, dict) else {}
+    return {**node, "batch_size": batch_size, **of_plan}
+
+
 def optimizer_factory(config: RunConfig) -> Factory[Optimizer]:
     """Return the configured optimiser, which waits for `params`."""
     return Factory[Optimizer].of(config.optimizer, "optimizer", config.plugins)

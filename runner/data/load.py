@@ -13,9 +13,11 @@ from runner.ragged.batch import Batch
 
 
 def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) -> Data:
-    """Load the data set as integers.
+    """Return the data set as integers.
 
     Args:
+        parts: the parts of the model: the data set, the features and the task.
+        truncation: the options of cutting long rows.
         cache_dir: folder of numericalised data sets, which may begin with `~`; None: no cache.
 
     Raises:

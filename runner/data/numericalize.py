@@ -1,7 +1,7 @@
 """Numericalise a corpus once: every split becomes a `Batch` of integer columns, cached on disk under a content hash.
 
-A cache file is a JSON header (vocabularies, figures), the arrays of all splits, and a SHA-256 over the whole. It is
-written to a temporary file and renamed, and a file that does not match its hash is made anew, never trusted.
+A cache file has a JSON header (vocabularies, figures), the arrays of all splits, and a SHA-256 over the whole. It is
+written to a temporary file and renamed. A file that does not match its hash is never used, but replaced.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +31,9 @@ from runner.text.bpe import pieces_of
 from runner.text.features import TokenFeature
 from runner.text.vocab import Vocab
 
-RULES = 3  # raise it when numericalising changes, so that old caches are not used
+RULES = 3  # version of numericalising; raise it with a change, so that old cache files are not used
 TARGET = "target"
 SPLITS = ("train", "valid", "test")
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,12 @@ class Data:
     """A corpus as integers.
 
     Attributes:
-        splits: train, valid and, where there is one, test.
-        vocabs: one for each feature, and `target`.
-        oov_rate: split -> feature -> share (0 to 1) of tokens that training does not know: `<unk>` and `Vocab.extra`.
-        truncated_tokens: split -> tokens cut off by max_length.
-        fingerprint: hash of the corpus (files and how they are read).
-        cached: whether it came from the cache.
+        splits: train, valid and, if there is one, test.
+        vocabs: a vocabulary for each feature, and `target`.
+        oov_rate: by split and feature, the share (0 to 1) of tokens outside the training set: `<unk>`, `Vocab.extra`.
+        truncated_tokens: by split, the number of tokens cut off by max_length.
+        fingerprint: hash of the corpus: its files, and the options that they are read with.
+        cached: whether it comes from the cache.
     """
 
     splits: dict[str, Batch]
@@ -68,13 +66,19 @@ def load(
     keep: Keep,
     cache: Path | None,
 ) -> Data:
-    """The corpus as integers, from the cache where it has this very content.
+    """Return the corpus as integers, from the cache if it has exactly this content.
 
     Args:
+        corpus: the data set.
+        features: the features, by name.
+        task: the task, which makes the targets.
         task_key: the task's options as text; targets depend on them.
-        max_length: rows are cut to so many tokens (None: never).
-        keep: which of their tokens remain; see `truncate`.
-        cache: folder of cache files (None: no cache).
+        max_length: maximum number of tokens of a row; None: no limit.
+        keep: the part that longer rows keep; see `truncate`.
+        cache: folder of cache files; None: no cache.
+
+    Raises:
+        HydromelError: as `numericalise`; also a cache file that cannot be read.
     """
     fingerprint = corpus.fingerprint()
     options = {name: repr(feature) for name, feature in features.items()}
@@ -97,18 +101,20 @@ def numericalise(
     keep: Keep,
     fingerprint: str,
 ) -> Data:
-    """Read every split and map its strings to integers, by vocabularies from train alone.
+    """Read every split and map its strings to integers, with vocabularies from the training set only.
 
     Raises:
-        HydromelError: a split, column or label is not there, or rows with an answer for each token are to lose their
-            heads.
+        HydromelError: a split, column or label is missing, or rows with an answer for each token are to be cut at their
+            start.
     """
     tables = corpus.read()
     for needed in ("train", "valid"):
         if needed not in tables:
             raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
     if max_length is None and keep != "head":
-        raise HydromelError(f"truncate={keep} says which tokens of a cut row stay, but none is cut; give max_length=N")
+        raise HydromelError(
+            f"truncate={keep} is for rows that are cut, and max_length=null cuts none; give max_length=N"
+        )
     for name, feature in features.items():
         if feature.column not in tables["train"].column_names:
             columns = ", ".join(tables["train"].column_names)
@@ -118,7 +124,7 @@ def numericalise(
     vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
     vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
     for name, feature in features.items():
-        if feature.extend:  # new text, later: see `runner.text.open_vocabulary`
+        if feature.extend:  # `runner.text.open_vocabulary` does the same for text after training
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in tables.values()])
     splits: dict[str, Batch] = {}
     oov_rate: dict[str, dict[str, float]] = {}
@@ -131,7 +137,7 @@ def numericalise(
         whole = task.encode(ids_of, tables[split], vocabs)
         if max_length is not None and keep != "head" and isinstance(whole.target, Ragged):
             raise HydromelError(
-                f"truncate={keep}: task={task.name} answers each token, and what is left of a row would begin amid a "
+                f"truncate={keep}: task={task.name} answers each token, and a cut row would begin in the middle of a "
                 "sentence or span; use truncate=head"
             )
         splits[split] = whole if max_length is None else truncate(whole, max_length, keep)
@@ -140,7 +146,11 @@ def numericalise(
 
 
 def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
-    """Packed integer columns; all share the rows of the first, whose lengths the others must have."""
+    """Return packed integer columns by feature, which share their rows.
+
+    Raises:
+        HydromelError: features differ in the number of values of a row.
+    """
     columns: dict[str, Ragged] = {}
     rows: Rows | None = None
     for name, feature in features.items():
@@ -158,7 +168,7 @@ def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Ma
 
 
 def _tokens(table: pa.Table, feature: TokenFeature, vocab: Vocab) -> tuple[IntArray, pa.Array]:
-    """How many tokens each row has, and their strings."""
+    """Return the number of tokens of each row, (B,), and the strings of all tokens, (N,)."""
     lengths = table[feature.column].combine_chunks().value_lengths()
     host_lengths = lengths.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
     if vocab.merges is None:
@@ -169,6 +179,7 @@ def _tokens(table: pa.Table, feature: TokenFeature, vocab: Vocab) -> tuple[IntAr
 
 
 def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
+    """Return the share of ids that are unknown to training, 0 to 1."""
     unknown = torch.eq(ids, vocab.unk or 0) | (ids >= vocab.known)
     return float(unknown.double().mean()) if len(ids) else 0.0
 
@@ -184,7 +195,7 @@ def _to_bytes(data: Data) -> bytes:
         "fingerprint": data.fingerprint,
         "features": {split: list(batch.features) for split, batch in data.splits.items()},
     }
-    arrays: Arrays = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
+    arrays: dict[str, npt.NDArray[np.generic]] = {"header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)}
     for split, batch in data.splits.items():
         arrays[f"{split}/lengths"] = batch.rows.host_lengths
         for name, feature in batch.features.items():
@@ -199,13 +210,13 @@ def _to_bytes(data: Data) -> bytes:
 
 
 def _read(path: Path) -> Data | None:
-    """The cached data, or None where there is none or it is damaged."""
+    """Return the cached data, or None if there is none or the file is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise HydromelError(f"{path} could not be read ({error.strerror}); cache_dir=null uses no cache") from error
+        raise HydromelError(f"{path} could not be read ({error.strerror}); use cache_dir=null for no cache") from error
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None
     with np.load(io.BytesIO(content[32:]), allow_pickle=False) as arrays:
@@ -215,7 +226,7 @@ def _read(path: Path) -> Data | None:
     return Data(splits, vocabs, header["oov_rate"], header["truncated_tokens"], header["fingerprint"], cached=True)
 
 
-def _batch(arrays: Mapping[str, npt.NDArray[Any]], split: str, names: list[str]) -> Batch:
+def _batch(arrays: Mapping[str, IntArray], split: str, names: list[str]) -> Batch:
     rows = Rows(arrays[f"{split}/lengths"], torch.device("cpu"))
     features = {name: Ragged(torch.from_numpy(arrays[f"{split}/features/{name}"]), rows, "packed") for name in names}
     target: torch.Tensor | Ragged

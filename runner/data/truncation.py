@@ -1,4 +1,4 @@
-"""Long rows cut to a length."""
+"""Cut long rows to a maximum length."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from runner.ragged.rows import select_spans
 
 @dataclass(frozen=True)
 class Truncation:
-    """How long rows are cut.
+    """The options of cutting long rows.
 
     Attributes:
-        max_length: the most tokens of a row; None: rows stay as they are.
-        keep: which tokens of a longer row remain; see `truncate`.
+        max_length: maximum number of tokens of a row; None: no limit.
+        keep: the part that longer rows keep; see `truncate`.
     """
 
     max_length: int | None
     keep: Keep
 
     def apply(self, batch: Batch) -> Batch:
-        """Return the rows, cut where they are too long."""
+        """Return the batch with rows of at most `max_length` tokens."""
         return batch if self.max_length is None else truncate(batch, self.max_length, self.keep)
 
 
 def truncate(batch: Batch, max_length: int, keep: Keep) -> Batch:
-    """Rows of at most `max_length` tokens.
+    """Return the batch with rows of at most `max_length` tokens.
 
     Args:
-        keep: the first tokens of longer rows (head), the last ones (tail), or the first and the last half of
-            `max_length` (both; the first half is the larger one). What is kept closes up.
+        batch: the rows.
+        max_length: maximum number of tokens of a row.
+        keep: the part that longer rows keep: their first tokens (head), their last tokens (tail), or both, half of
+            `max_length` each (the first half is the larger one), joined without a gap.
     """
     if batch.rows.max_len <= max_length:
         return batch

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from runner.advisor.advisor import Predicted, fastest
-from runner.advisor.speed_model import fitted, terms_of
-from runner.advisor.speed_probe import Candidate, Kind, Probe
+from runner.advisor.advisor import PredictedCost, fastest
+from runner.advisor.speed_model import fit_seconds, speed_terms
+from runner.advisor.speed_probe import Candidate, MicroBatchKind, SpeedProbe
 from runner.common.errors import HydromelError
 from runner.components.run_components import optimizer_factory
 from runner.config.instantiate import build
@@ -29,21 +29,21 @@ def random_shapes(n: int) -> Shapes:
 @pytest.mark.parametrize("weights", [[1e-3, 2e-6, 0, 0, 0], [5e-4, 0, 3e-6, 0, 2e-5], [1e-3, 1e-6, 1e-6, 2e-8, 1e-5]])
 def test_a_law_is_found_again_though_some_measurements_were_disturbed(weights: list[float]) -> None:
     shapes = random_shapes(60)
-    exact = terms_of(shapes) @ np.array(weights)
+    exact = speed_terms(shapes) @ np.array(weights)
     disturbed = exact.copy()
     disturbed[::5] *= 4.0
-    found = terms_of(shapes) @ fitted(terms_of(shapes), disturbed)
+    found = speed_terms(shapes) @ fit_seconds(speed_terms(shapes), disturbed)
     np.testing.assert_allclose(found, exact, rtol=0.02)
 
 
 def test_one_measurement_is_taken_to_go_with_places() -> None:
     one = Shapes.of(np.array([4]), np.array([10]), np.array([40]))
     twice = Shapes.of(np.array([8]), np.array([10]), np.array([80]))
-    weights = fitted(terms_of(one), np.array([0.5]))
-    assert (terms_of(twice) @ weights).item() == pytest.approx(1.0)
+    weights = fit_seconds(speed_terms(one), np.array([0.5]))
+    assert (speed_terms(twice) @ weights).item() == pytest.approx(1.0)
 
 
-def made(folder: Path, *overrides: str) -> tuple[Probe, dict[str, Candidate]]:
+def made(folder: Path, *overrides: str) -> tuple[SpeedProbe, dict[str, Candidate]]:
     options = run_config(*label_files(folder), "encoder=conv", "encoder.filters=4", "cache_dir=null", *overrides)
     data = data_of(options)
     train = data.splits["train"]
@@ -53,18 +53,18 @@ def made(folder: Path, *overrides: str) -> tuple[Probe, dict[str, Candidate]]:
         batching = build(config(f"batching={name}", "batching.batch_size=6")["batching"], "batching", {})
         candidates[name] = Candidate(batching, train, batching.updates(train.rows.host_lengths, 1, 0))
     optimizer = build_optimizer(optimizer_factory(options), model)
-    return Probe(model, parts(options).task, optimizer, 5.0, False), candidates
+    return SpeedProbe(model, parts(options).task, optimizer, 5.0, False), candidates
 
 
 def test_seconds_are_the_laws_sum_over_all_micro_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probe, candidates = made(tmp_path)
 
-    def by_places(self: Probe, kind: Kind, rows: np.ndarray) -> float:
+    def by_places(self: SpeedProbe, kind: MicroBatchKind, rows: np.ndarray) -> float:
         self._run(kind, rows)
         return 0.5 + float(kind.shape(rows, False).cells[0])
 
-    monkeypatch.setattr(Probe, "_seconds", by_places)
-    monkeypatch.setattr(Probe, "_step", lambda self: 100.0)
+    monkeypatch.setattr(SpeedProbe, "_seconds", by_places)
+    monkeypatch.setattr(SpeedProbe, "_step", lambda self: 100.0)
     found = dict(zip(candidates, probe.predict(list(candidates.values()), 0.2), strict=True))
     for name, one in candidates.items():
         expected = 0.5 * len(one.shapes(False).rows) + one.shapes(False).cells.sum() + 100.0 * len(one.updates)
@@ -74,7 +74,7 @@ def test_seconds_are_the_laws_sum_over_all_micro_batches(tmp_path: Path, monkeyp
 def test_pieces_are_rows_of_one_micro_batch_with_its_longest(tmp_path: Path) -> None:
     probe, candidates = made(tmp_path)
     one = candidates["padmask"]
-    kind = Kind(one.batching, one.train, False, one.updates)
+    kind = MicroBatchKind(one.batching, one.train, False, one.updates)
     whole = {tuple(sorted(update.tolist())) for update in one.updates}
     for places in (0.0, 20.0, 1e9):
         for _ in range(20):
@@ -97,9 +97,9 @@ def test_parameters_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_the_fastest_that_fits_is_chosen() -> None:
     found = [
-        Predicted("a", 8, "packed", 100.0, 1.0, 3000, 0.0),
-        Predicted("b", 8, "padded", 90.0, 1.0, 2000, 0.1),
-        Predicted("c", 8, "padded", 50.0, 1.0, 1000, 0.1),
+        PredictedCost("a", 8, "packed", 100.0, 1.0, 3000, 0.0),
+        PredictedCost("b", 8, "padded", 90.0, 1.0, 2000, 0.1),
+        PredictedCost("c", 8, "padded", 50.0, 1.0, 1000, 0.1),
     ]
     assert fastest(found, None).name == "a"
     assert fastest(found, 2999).name == "b"

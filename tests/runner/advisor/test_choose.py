@@ -11,7 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from runner.advisor.speed_probe import Probe
+from runner.advisor.speed_probe import SpeedProbe
 from runner.batching.auto import Auto
 from runner.common import run_schema
 from runner.common.errors import HydromelError
@@ -72,7 +72,7 @@ def test_a_resumed_run_does_not_probe_anew(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(Killed):
             run(tmp_path / "run", *options, "train.epochs=1")
     before = json.loads((tmp_path / "run" / run_schema.RUN).read_text())["advice"]
-    monkeypatch.setattr(Probe, "predict", killed)
+    monkeypatch.setattr(SpeedProbe, "predict", killed)
     assert run(tmp_path / "run", *options, "train.epochs=2")["advice"] == before
 
 
@@ -118,15 +118,15 @@ def test_a_stream_has_one_strategy(tmp_path: Path) -> None:
 def test_a_candidate_that_this_machine_cannot_run_is_not_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    seconds, missing = Probe._seconds, "could not create a primitive descriptor for the LSTM"
+    seconds, missing = SpeedProbe._seconds, "could not create a primitive descriptor for the LSTM"
     lacking = {"packed"}
 
-    def timed(self: Probe, kind: Any, rows: Any) -> float:
+    def timed(self: SpeedProbe, kind: Any, rows: Any) -> float:
         if kind.batching.layout in lacking:
             raise RuntimeError(missing)
         return seconds(self, kind, rows)
 
-    monkeypatch.setattr(Probe, "_seconds", timed)
+    monkeypatch.setattr(SpeedProbe, "_seconds", timed)
     options = [*tag_files(tmp_path), *MODEL, *AUTO, "train.max_updates=2", "batching.among=[packed,bucketed]"]
     with caplog.at_level("INFO"):
         result = experiment.run_experiment(run_config(*options, "tracker=none"), tmp_path / "run", 0.0)

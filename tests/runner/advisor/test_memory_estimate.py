@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from runner.advisor.choose import TrainingCost
-from runner.advisor.memory_estimate import Memory, MemoryEstimate, probe_rows
+from runner.advisor.memory_estimate import MemoryEstimator, MemoryUse, probe_rows
 from runner.components.run_components import build_batching, optimizer_factory
 from runner.data.load import arrange
 from runner.interfaces import START
@@ -25,7 +25,7 @@ from tests.helpers.composed import data_of, label_files, parts, run_config, tag_
 TOLERANCE = 0.3
 
 
-def made(*overrides: str) -> tuple[MemoryEstimate, Any, Batch, list[Batch]]:
+def made(*overrides: str) -> tuple[MemoryEstimator, Any, Batch, list[Batch]]:
     """The estimate, the strategy, train (arranged) and the other splits."""
     composed = run_config("cache_dir=null", *overrides)
     torch.manual_seed(1)
@@ -33,12 +33,12 @@ def made(*overrides: str) -> tuple[MemoryEstimate, Any, Batch, list[Batch]]:
     model = build_model(made, data.vocabs)
     batching: Any = build_batching(composed.batching, [])
     cost = TrainingCost(optimizer_factory(composed), composed.train, composed.bf16)
-    estimate = cost.memory_estimate(made.task, data, model)
+    estimate = cost.memory_estimator(made.task, data, model)
     others = [data.splits["valid"], data.splits["test"]]
     return estimate, batching, arrange(made, batching, data.splits["train"], composed.max_length), others
 
 
-def allocated(estimate: MemoryEstimate, *batches: Batch) -> int:
+def allocated(estimate: MemoryEstimator, *batches: Batch) -> int:
     """The most bytes that torch's allocator had given at once while an update of these micro-batches ran."""
     model = estimate.model.train()
     model.zero_grad()
@@ -61,11 +61,13 @@ def recorded(work: Callable[[], object]) -> int:
     return int(level[np.searchsorted(times, ends, side="right")].max())
 
 
-def neediest(estimate: MemoryEstimate, batching: Any, train: Batch, others: list[Batch]) -> tuple[Memory, list[Batch]]:
+def neediest(
+    estimate: MemoryEstimator, batching: Any, train: Batch, others: list[Batch]
+) -> tuple[MemoryUse, list[Batch]]:
     """What is estimated for an epoch, and micro-batches to which it applies: the neediest, with others beside it."""
     lengths = train.rows.host_lengths
     updates = batching.updates(lengths, 1, 0)
-    memory = estimate.of(batching, train, others, updates)
+    memory = estimate.estimate(batching, train, others, updates)
     for update in updates:
         batches = list(batching.micro_batches(train, update))
         for place, batch in enumerate(batches):
@@ -75,13 +77,13 @@ def neediest(estimate: MemoryEstimate, batching: Any, train: Batch, others: list
     raise AssertionError("the estimate is for a batch that there is not")
 
 
-def neediest_evaluation(estimate: MemoryEstimate, batching: Any, others: list[Batch]) -> Batch:
+def neediest_evaluation(estimate: MemoryEstimator, batching: Any, others: list[Batch]) -> Batch:
     """The batch of evaluation that has most places."""
     batches = [batch for split in others for batch in batching.evaluation_batches(split, estimate.eval_batch_size)]
     return max(batches, key=lambda batch: batch.rows.n_rows * batch.rows.width)
 
 
-def check_evaluation(memory: Memory, estimate: MemoryEstimate, batch: Batch) -> None:
+def check_evaluation(memory: MemoryUse, estimate: MemoryEstimator, batch: Batch) -> None:
     tensors, _ = estimate.measure_scoring(batch)
     assert memory.scoring_bytes == pytest.approx(tensors, rel=TOLERANCE)
     measured = recorded(lambda: evaluate(estimate.model, estimate.metric(), [batch], estimate.bf16))
@@ -168,7 +170,7 @@ def test_what_can_be_counted_is_counted(tmp_path: Path) -> None:
 def test_more_rows_need_more(tmp_path: Path) -> None:
     estimate, strategy, train, others = made(*tag_files(tmp_path, rows=300), "batching=padmask")
     needs = [
-        estimate.of(strategy, train, others, np.split(np.arange(300), range(n, 300, n))).update_bytes
+        estimate.estimate(strategy, train, others, np.split(np.arange(300), range(n, 300, n))).update_bytes
         for n in (4, 20, 100)
     ]
     assert needs == sorted(set(needs))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runner.advisor.plan_report import plan
+from runner.advisor.plan_report import plan_strategies
 from runner.audit.config_audit import AuditOptions, audit_config
 from runner.common.class_names import registered
 from runner.common.errors import HydromelError
@@ -89,7 +89,7 @@ def test_a_class_of_a_plugin_trains_as_one_of_the_project_does(tmp_path: Path) -
 
 def test_a_class_of_a_plugin_is_planned_and_audited(tmp_path: Path) -> None:
     config = own(tmp_path, *tag_files(tmp_path))
-    planned = plan([config], {}, 1, None).planned
+    planned = plan_strategies([config], {}, 1, None).planned
     assert [one.name for one in planned] == ["plain"]
     assert planned[0].memory is not None
     options = AuditOptions(rows=8, longest=8, modes=("eval",), arithmetics=(), heat=False)

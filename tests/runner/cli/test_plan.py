@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from runner.advisor.memory_estimate import MemoryEstimate
+from runner.advisor.memory_estimate import MemoryEstimator
 from runner.advisor.plan_tables import MIB
-from runner.advisor.speed_probe import Probe
+from runner.advisor.speed_probe import SpeedProbe
 from runner.cli.plan import main
 from tests.helpers.composed import label_files, run, tag_files
 from tests.helpers.published import DATA
@@ -44,7 +44,7 @@ def test_a_strategy_that_this_machine_cannot_run_is_a_state_of_its_own(
 ) -> None:
     """The memory estimate of packed batches, and the probe of bucketed ones, meet a kernel that is not there."""
     missing = "could not create a primitive descriptor for the LSTM forward propagation primitive"
-    estimate, seconds = MemoryEstimate.of, Probe._seconds
+    estimate, seconds = MemoryEstimator.estimate, SpeedProbe._seconds
 
     def of(self: Any, batching: Any, *more: Any) -> Any:
         if batching.name == "packed":
@@ -56,8 +56,8 @@ def test_a_strategy_that_this_machine_cannot_run_is_a_state_of_its_own(
             raise RuntimeError(missing)
         return seconds(self, kind, rows)
 
-    monkeypatch.setattr(MemoryEstimate, "of", of)
-    monkeypatch.setattr(Probe, "_seconds", timed)
+    monkeypatch.setattr(MemoryEstimator, "estimate", of)
+    monkeypatch.setattr(SpeedProbe, "_seconds", timed)
     report = planned(*tag_files(tmp_path), "batching=packed,bucketed,size1", "--probe-seconds", "0.2")
     found = by_name(report)
     assert [found[name]["not_run"] for name in ("packed", "bucketed", "size1")] == [missing, missing, ""]
