@@ -69,7 +69,7 @@ def cut_groups(order: IntArray, groups: IntArray, batch_size: int) -> list[IntAr
     return cut_at(order, np.flatnonzero(place % batch_size == 0))
 
 
-def by_length(lengths: IntArray, batch_size: int) -> list[IntArray]:
+def batches_by_length(lengths: IntArray, batch_size: int) -> list[IntArray]:
     """Return batches of rows from short to long (ties in file order), for evaluation: little padding, no randomness."""
     return cut(stable_order(lengths), batch_size)
 

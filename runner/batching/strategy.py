@@ -1,4 +1,4 @@
-"""A batching strategy: a plan (the rows of an update), a micro-batch size (how it is cut) and a layout in memory."""
+"""The strategy of independent rows: a plan (rows of an update), a micro-batch size (how it is cut) and a layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from runner.batching.padding import no_padding, padding_by_cause, round_up
-from runner.batching.plan import Plan, by_length, cut, longest_of
+from runner.batching.plan import Plan, batches_by_length, cut, longest_of
 from runner.batching.token_budget import TokenBudget
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
@@ -77,22 +77,16 @@ class Batching:
 
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every row of the split once, from short to long, `batch_size` at a time, in this layout."""
-        for rows in by_length(split.rows.host_lengths, batch_size):
+        for rows in batches_by_length(split.rows.host_lengths, batch_size):
             yield self._lay_out(split, rows)
 
     def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
         """Return the number of padded tokens of some updates, by cause, for a split of `lengths` (B,)."""
         if not self.pads or not updates:
             return no_padding()
-        pieces = [(len(rows), self.is_short(update)) for update in updates for rows in self._cut(update)]
+        pieces = [(len(rows), self._is_short(update)) for update in updates for rows in self._cut(update)]
         sizes, is_last = (np.array(column) for column in zip(*pieces, strict=True))
         return padding_by_cause(lengths[np.concatenate(updates)], sizes, is_last, self.width_multiple)
-
-    def is_short(self, update: IntArray) -> bool:
-        """Return whether rows ran out before the update had `batch_size`; always false with a token budget."""
-        if self.batch_size is None or isinstance(self.plan, TokenBudget):
-            return False
-        return len(update) < self.batch_size
 
     def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
         """Return the shapes of the micro-batches of some updates; `blocks` if packed rows run in blocks."""
@@ -103,7 +97,7 @@ class Batching:
         """Return the shapes of all evaluation batches; `blocks` if packed rows run in blocks, one after another."""
         shapes = []
         for lengths in (split.rows.host_lengths for split in splits):
-            batches = by_length(lengths, batch_size)
+            batches = batches_by_length(lengths, batch_size)
             whole = shapes_of(batches, lengths, None, self._multiple)
             in_order = lengths[np.concatenate(batches)]
             shapes.append(with_blocks(whole, in_order, "largest") if blocks and not self.pads else whole)
@@ -122,6 +116,12 @@ class Batching:
     def _multiple(self) -> int:
         """The multiple that widths are rounded up to: 1 if the layout has no padding."""
         return self.width_multiple if self.pads else 1
+
+    def _is_short(self, update: IntArray) -> bool:
+        """Return whether rows ran out before the update had `batch_size`; always false with a token budget."""
+        if self.batch_size is None or isinstance(self.plan, TokenBudget):
+            return False
+        return len(update) < self.batch_size
 
     def _cut(self, update: IntArray) -> list[IntArray]:
         """Cut an update into micro-batches."""

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from runner.batching.plan import by_length
+from runner.batching.plan import batches_by_length
 from runner.common import run_schema
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
@@ -161,7 +161,7 @@ class Predictor:
 
 def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
     """Yield every row once, in packed batches, from short to long."""
-    for rows in by_length(split.rows.host_lengths, batch_size):
+    for rows in batches_by_length(split.rows.host_lengths, batch_size):
         yield split.select(rows)
 
 

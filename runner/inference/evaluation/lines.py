@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from runner.batching.plan import by_length, cut
+from runner.batching.plan import batches_by_length, cut
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.embeddings.ngrams import NgramEmbedding
@@ -105,7 +105,7 @@ class LineScorer:
         if self.carried:
             self.state = self._read(text, starts[:1], lengths.sum(keepdims=True), self.state, nats)
         # Lines of similar length share a batch, and the size of a batch is bounded by its tokens too.
-        for rows in [] if self.carried else by_length(lengths, self.batch_size):
+        for rows in [] if self.carried else batches_by_length(lengths, self.batch_size):
             longest = int(lengths[rows].max())
             for batch_rows in cut(rows, max(1, TOKENS // min(longest, WINDOW))):
                 self._read(text, starts[batch_rows], lengths[batch_rows], START if longest > WINDOW else None, nats)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runner.batching import plan as plan_module
 from runner.batching.bucketed import Bucketed, boundaries, row_minima
-from runner.batching.plan import by_length, digest, fill_rate
+from runner.batching.plan import batches_by_length, digest, fill_rate
 from runner.batching.same_length import SameLength
 from runner.batching.shuffled import Shuffled
 from runner.batching.token_budget import TokenBudget
@@ -158,8 +158,8 @@ def test_budget_is_kept_and_longer_rows_stand_alone(lengths, max_tokens):
 
 def test_by_length_is_stable():
     lengths = np.array([5, 1, 5, 0, 1])
-    assert [update.tolist() for update in by_length(lengths, 2)] == [[3, 1], [4, 0], [2]]
-    assert by_length(lengths[:0], 2) == []
+    assert [update.tolist() for update in batches_by_length(lengths, 2)] == [[3, 1], [4, 0], [2]]
+    assert batches_by_length(lengths[:0], 2) == []
 
 
 @pytest.mark.parametrize("longest", [10, 2**16 - 1, 2**16, 2**17])
