@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_ours import Ours
 
+from runner.components.measures import Measures
 from runner.config.compose import compose_config
 from runner.tracking.provenance import cpu_name, git_commit
 from runner.training.loop import evaluate
@@ -84,9 +85,9 @@ def ours(config: dict[str, Any]) -> tuple[Ours, Update, Bits]:
     made = Ours(config)
 
     def bits() -> float:
-        metric = made.task.metric(made.data.vocabs)
+        measures = Measures.of(made.task).start(made.data.vocabs)
         valid = made.batching.evaluation_batches(made.data.splits["valid"], 1)
-        return float(evaluate(made.model, metric, valid, False)["bits_per_character"])
+        return float(evaluate(made.model, measures, valid, False)["bits_per_character"])
 
     return made, made.step, bits
 

@@ -74,7 +74,14 @@ def fabricate(folder: Path, group: int, strategy: str, seed: int) -> None:
     f1 = float(200 * right.sum() / (gold.sum() + predicted.sum()))
     speed = STRATEGIES[strategy] * rng.uniform(0.95, 1.05)
     folder.mkdir(parents=True)
-    np.savez(folder / "outcomes.npz", split=np.array(["test"]), right=right, predicted=predicted, gold=gold)
+    np.savez(
+        folder / "outcomes.npz",
+        split=np.array(["test"]),
+        numerator=200 * right,
+        denominator=predicted + gold,
+        targets=gold,
+        f=np.array(["identity"]),
+    )
     (folder / "run.json").write_text(json.dumps({"run_id": folder.name, "created": seed, "status": "finished"}))
     (folder / "result.json").write_text(json.dumps(result(folder.name, group, strategy, seed, plan, speed, f1)))
     lines = []
@@ -99,7 +106,7 @@ def result(run_id: str, group: int, strategy: str, seed: int, plan: str, speed: 
         **names,
         "run_id": run_id,
         "seed": seed,
-        "quality": {"metric": "f1", "higher_is_better": True},
+        "quality": {"metric": "f1", "unit": "%", "higher_is_better": True},
         "metrics": {"valid": {"f1": f1 + 1}, "test": {"f1": f1, "accuracy": 91.5}},
         "majority": {"f1": 0.0},
         "speed": {"real_tokens_per_s": speed, "by_length": by_length},

@@ -24,6 +24,7 @@ GROUPS = (
     "batching",
     "optimizer",
     "schedule",
+    "metric",
     "tracker",
     "search",
 )

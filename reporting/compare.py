@@ -175,7 +175,7 @@ def _add_comparison_options(parser: Parser) -> None:
         default=1.0,
         metavar="POINTS",
         help="difference in quality that does not matter: percentage points, or percent of padmask's quality for "
-        "metrics where lower is better (default: %(default)s)",
+        "metrics of another unit (default: %(default)s)",
     )
 
 

@@ -44,11 +44,11 @@ class Predictions:
     """The model's prediction for every row or real token of a split, in the order of the split, on the host.
 
     Attributes:
-        answers: (N,) int64 predicted ids.
+        ids: (N,) int64 predicted ids.
         probability: (N,) float32 probability of the predicted id, 0 to 1.
     """
 
-    answers: npt.NDArray[np.int64]
+    ids: npt.NDArray[np.int64]
     probability: npt.NDArray[np.float32]
 
 
@@ -190,7 +190,7 @@ class Head(Protocol):
         ...
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        """Return the terms of that sum: (B,) per row, or a packed `Ragged` per real token (see `per_row`)."""
+        """Return the terms of that sum: (B,) per row, or a packed `Ragged` per real token."""
         ...
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
@@ -202,12 +202,42 @@ class Head(Protocol):
         ...
 
 
+InputKind = Literal["predictions", "losses"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale of a number that a metric computes: a figure.
+
+    Attributes:
+        unit: "%", "nats", ...; "" for a plain number. Reports print percentages with two decimals, others with three.
+        higher_is_better: the direction in which runs are ranked.
+    """
+
+    unit: str
+    higher_is_better: bool
+
+
 class Metric(Protocol):
-    """An accumulator of predictions on the device: it never synchronises in `update` and computes once at the end."""
+    """A measurement of a split: `start`, then `update` with every batch, then `compute`.
+
+    The config makes one object; every measurement runs on a shallow copy of it (`runner.components.measures`), so
+    `start` must assign new accumulators, not change the old ones. `update` accumulates on the device and never
+    synchronises with it.
+    """
 
     @property
-    def takes(self) -> Literal["answers", "losses"]:
-        """The input of `update`: the head's predictions or its losses, (B,) for rows or (N,) for real tokens."""
+    def scales(self) -> Mapping[str, Scale]:
+        """The names of the figures that `compute` may return, and their scales; the main one first."""
+        ...
+
+    @property
+    def input_kind(self) -> InputKind:
+        """The input of `update`: predictions, (B,) for rows or (N,) for real tokens; or losses, as `Head.losses`."""
+        ...
+
+    def start(self, vocabs: Mapping[str, Vocab]) -> None:
+        """Begin a new measurement; `vocabs` are those of the features and of the `target`."""
         ...
 
     def update(self, values: Tensor, batch: Batch) -> None:
@@ -215,7 +245,7 @@ class Metric(Protocol):
         ...
 
     def compute(self) -> dict[str, Any]:
-        """Return figures by name (floats with documented units) and detail tables by name (nested dicts and lists)."""
+        """Return numbers by name (floats), and detail tables by name (nested dicts and lists)."""
         ...
 
 
@@ -223,11 +253,11 @@ class Inspector(Protocol):
     """A view of a finished run's predictions in the labels and words of the data set."""
 
     @property
-    def answer(self) -> Literal["label", "tags"]:
-        """The column of correct answers: `label` has one per row, `tags` one per token."""
+    def column(self) -> Literal["label", "tags"]:
+        """The column of correct targets: `label` has one per row, `tags` one per token."""
         ...
 
-    def strings(self, answers: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> pa.Array:
+    def strings(self, ids: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> pa.Array:
         """Return the strings (N,) of predicted ids. Where ids are per token, row i starts at `offsets[i]` (B+1,)."""
         ...
 
@@ -238,7 +268,7 @@ class Inspector(Protocol):
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
     ) -> None:
-        """Write files to `folder` with the text, the correct answers and the predictions.
+        """Write files to `folder` with the text, the correct targets and the predictions.
 
         Args:
             predictions: of every row or real token of `split`.
@@ -252,15 +282,23 @@ class Inspector(Protocol):
 
 
 class Task(Protocol):
-    """The definition of a prediction problem: its targets, its head and its metric."""
+    """The definition of a prediction problem: its targets, its head and its metric.
+
+    A task may also have the abilities `HasInspector`, `HasBaselines` and `HasLossTables`.
+    """
 
     name: str
-    quality: str  # the metric that compares runs and selects the best checkpoint
+    main_metric: str  # the figure of `metric` that compares runs and selects the best checkpoint
     causal: bool  # whether a token's vector may depend on earlier tokens only
     carries_state: bool  # whether a split is one text, over which the encoder's state is carried (batching=stream)
 
+    @property
+    def metric(self) -> Metric:
+        """The task's own measurement."""
+        ...
+
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
-        """Return the vocabulary of possible answers, taken from the training set only."""
+        """Return the vocabulary of possible targets, taken from the training set only."""
         ...
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
@@ -275,20 +313,47 @@ class Task(Protocol):
         """Return a head for the output of `encoder`; raise if a token-level task gets a row-level encoder."""
         ...
 
-    def metric(self, vocabs: Mapping[str, Vocab]) -> Metric:
-        """Return a new, empty metric."""
+
+@runtime_checkable
+class HasInspector(Protocol):
+    """A task whose predictions can be read and written: `predictions/` and `hydromel-predict` need it."""
+
+    def inspector(self, vocabs: Mapping[str, Vocab]) -> Inspector:
+        """Return the inspector of predictions."""
         ...
 
-    def inspector(self, vocabs: Mapping[str, Vocab]) -> Inspector | None:
-        """Return the inspector of predictions, or None if there is nothing to inspect (language models)."""
+
+@runtime_checkable
+class HasBaselines(Protocol):
+    """A task with simple models that every run is compared with.
+
+    They return the input of the task's metric, predictions or losses, for every target of `test`: (N,) on the host.
+    """
+
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
+        """Return what the most frequent target of `train` gives for `test`."""
         ...
 
-    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """Return the metric on `test` for predicting the most frequent answer (or answer frequencies) of `train`."""
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the name of each other simple model, and what it gives for `test`, when it has been trained."""
         ...
 
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """Return the same figures (no tables) for other simple models by name, with the `seconds` each one took."""
+
+@runtime_checkable
+class HasLossTables(Protocol):
+    """A task that analyses its losses: a language model, whose predictions are not analysed."""
+
+    def loss_tables(
+        self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
+    ) -> dict[str, Any]:
+        """Return tables of detail by name, which are added to the split's metrics.
+
+        Args:
+            losses: (N,) loss of each token of `split`, in nats.
+            split: the analysed split.
+            train: the training set.
+            vocabs: vocabularies of the features and the target.
+        """
         ...
 
 

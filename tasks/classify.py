@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor, nn
 
-from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
-from runner.inference.outcomes import Outcomes
 from runner.interfaces import Encoder
 from runner.layers.mlp import Mlp
 from runner.layers.pooling import Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.baselines.baselines import figures, linear_svm, majority_metrics
+from tasks.baselines.baselines import linear_svm, majority_ids
 from tasks.heads.label_weights import LabelWeights, weighted
-from tasks.heads.outputs import AnswerOutput, OutputHead, OutputKind, output_of, scorer
-from tasks.metrics.example_scores import of_answers
+from tasks.heads.outputs import Output, OutputHead, OutputKind, output_of, scorer
 from tasks.metrics.metrics import LabelMetric
 from tasks.predictions.inspectors import LabelInspector
-from tasks.targets import answer_ids, answers, column, place
+from tasks.targets import column, label_ids, place
 
 
 class Classify:
@@ -65,7 +61,7 @@ class Classify:
         label_weights: LabelWeights | None,
     ) -> None:
         self.name = name
-        self.quality: str = quality
+        self.metric, self.main_metric = LabelMetric(), quality
         self.pooling = pooling
         self.output_kind, self.given = head, scores == "given" or head == "count"
         self.output = output_of(head, label_smoothing)
@@ -87,7 +83,7 @@ class Classify:
             HydromelError: a label that is not in the training set.
         """
         labels = column(table, "label", self.name)
-        target = answer_ids(labels, vocabs["target"], lambda row: place(table, row), "label")
+        target = label_ids(labels, vocabs["target"], lambda row: place(table, row), "label")
         return Batch(features, target, np.arange(len(labels)))
 
     def count(self, batch: Batch) -> int:
@@ -105,25 +101,17 @@ class Classify:
         output = weighted(self.output, self.label_weights, labels)
         return ClassifyHead(pooling(self.pooling, encoder.output_size), hidden, linear, output)
 
-    def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:
-        return LabelMetric(labels=vocabs["target"].tokens)
-
     def inspector(self, vocabs: Mapping[str, Vocab]) -> LabelInspector:
         return LabelInspector(vocabs["target"].tokens)
 
-    def outcomes(self, predicted: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
-        """Return the counts `right` and `answers` of each row; None for macro F1, which is not a sum over rows."""
-        return of_answers(answers(split).numpy(), predicted, split) if self.quality == "accuracy" else None
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
+        """Return the most frequent label of the training set, for every row of `test`."""
+        return majority_ids(train, test, len(vocabs["target"]))
 
-    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """Return the metrics on `test` of always predicting the most frequent label of the training set."""
-        return majority_metrics(self.metric(vocabs), train, test, vocabs["target"])
-
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """Return the figures of a linear SVM over the unigrams and bigrams of the first feature."""
-        words, n_labels = vocabs[next(iter(train.features))], len(vocabs["target"])
-        predict = partial(linear_svm, train, test, words, n_labels)
-        return {"svm": figures(self.metric(vocabs), test, predict)}
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the predictions of a linear SVM over the unigrams and bigrams of the first feature."""
+        words = vocabs[next(iter(train.features))]
+        yield "svm", linear_svm(train, test, words, len(vocabs["target"]))
 
 
 class ClassifyHead(OutputHead):
@@ -141,7 +129,7 @@ class ClassifyHead(OutputHead):
         pool: Callable[[Ragged], Tensor],
         hidden: Mlp,
         linear: nn.Module,
-        output: AnswerOutput,
+        output: Output,
     ) -> None:
         super().__init__(output)
         self.pool = pool

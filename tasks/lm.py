@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -13,19 +13,17 @@ from torch import Tensor, nn
 
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
-from runner.inference.outcomes import Outcomes
 from runner.interfaces import Encoder
 from runner.layers.chunked_softmax import Precision
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import EOS, Vocab
 from tasks.baselines.baselines import kneser_ney
 from tasks.heads.language_model import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
-from tasks.metrics.example_scores import blocks, of_losses
 from tasks.metrics.likelihood import by_frequency, by_position
-from tasks.metrics.metrics import PerplexityMetric, PieceCounts
-from tasks.targets import answer_rows, answers, require_tokens
+from tasks.metrics.metrics import PerplexityMetric
+from tasks.targets import require_tokens, target_ids, target_rows
 
 
 class Lm:
@@ -72,7 +70,7 @@ class Lm:
         change_penalty: NonNegativeFloat,
     ) -> None:
         self.name = name
-        self.quality: str = quality
+        self.metric, self.main_metric = PerplexityMetric(feature=feature, stream=unit == "stream"), quality
         self.unit = unit
         self.carries_state = unit == "stream"
         self.feature = feature
@@ -131,7 +129,7 @@ class Lm:
         return Batch(inputs, target.map(Tensor.long), np.arange(rows_with_ends.n_rows))
 
     def count(self, batch: Batch) -> int:
-        return answer_rows(batch).n_tokens
+        return target_rows(batch).n_tokens
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> LmHead:
         """Return a head over the whole vocabulary, with its own weights or the embedding's.
@@ -159,20 +157,6 @@ class Lm:
         except ValueError as error:
             raise HydromelError(f"task.cutoffs={self.cutoffs}: {error}") from error
 
-    def metric(self, vocabs: Mapping[str, Vocab]) -> PerplexityMetric:
-        """Return the perplexity metric.
-
-        It reports bits per character if every string of the vocabulary is one character (`<eos>` is the line end), and
-        word perplexity if tokens are pieces of words.
-        """
-        if vocabs["target"].merges is not None:
-            return PerplexityMetric(per_character=False, pieces=PieceCounts(self.feature, vocabs["target"]))
-        strings = set(vocabs["target"].tokens) - {PAD, UNK, EOS}
-        return PerplexityMetric(per_character=all(len(string) == 1 for string in strings))
-
-    def inspector(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Return None: the probability of each word is more informative than a file of most likely words."""
-
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
     ) -> dict[str, Any]:
@@ -181,35 +165,28 @@ class Lm:
         See `tasks.metrics.likelihood`.
         """
         vocab = vocabs["target"]
-        counts = np.bincount(answers(train).numpy(), minlength=len(vocab))
+        counts = np.bincount(target_ids(train).numpy(), minlength=len(vocab))
         starts_line = split.features[self.feature].tokens().numpy() == vocabs[self.feature].ids[EOS]
         special_ids = {vocab.tokens[token]: token for token in (vocab.unk, vocab.ids[EOS]) if token is not None}
         return {
             "by_position": by_position(losses, starts_line),
-            "by_frequency": by_frequency(losses, answers(split).numpy(), counts, special_ids),
+            "by_frequency": by_frequency(losses, target_ids(split).numpy(), counts, special_ids),
         }
 
-    def outcomes(self, losses: npt.NDArray[np.float64], split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes:
-        """Return the `nats` and `tokens` of each line, or of each of the `blocks` of a stream."""
-        lengths = answer_rows(split).host_lengths
-        return of_losses(losses, lengths if self.unit == "line" else blocks(int(lengths.sum())))
-
-    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """Return the metrics on `test` of a unigram model: token frequencies of the training set, not smoothed.
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
+        """Return the nats (N,) of `test` by a unigram model: token frequencies of the training set, not smoothed.
 
         `<unk>` counts as seen at least once, since a single unknown token of `test` would make the loss infinite.
         """
         vocab = vocabs["target"]
-        counts = torch.bincount(answers(train), minlength=len(vocab)).double()
+        counts = torch.bincount(target_ids(train), minlength=len(vocab)).double()
         if vocab.unk is not None:
             counts[vocab.unk].clamp_(min=1)
-        metric = self.metric(vocabs)
-        metric.update((counts.sum().log() - counts.log()).index_select(0, answers(test)), test)
-        return metric.compute()
+        return (counts.sum().log() - counts.log()).index_select(0, target_ids(test))
 
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """Return the figures of a 5-gram model with Kneser-Ney smoothing, with and without a cache of recent tokens."""
-        return kneser_ney(train, test, self.feature, vocabs["target"], lambda: self.metric(vocabs))
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
+        """Yield the nats by a 5-gram model with Kneser-Ney smoothing, then with a cache of recent tokens."""
+        return kneser_ney(train, test, self.feature, vocabs["target"])
 
 
 def _tied_weight(input_size: int, n_tokens: int, embedding: nn.Module) -> nn.Parameter:

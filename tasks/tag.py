@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction
-from runner.inference.outcomes import Outcomes
 from runner.interfaces import Encoder
 from runner.layers.crf.chain import AllowedTransitions
 from runner.layers.crf.crf import Constrain
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.baselines.baselines import figures, majority_metrics, most_frequent
+from tasks.baselines.baselines import majority_ids, most_frequent
 from tasks.heads.label_weights import LabelWeights, weighted
 from tasks.heads.outputs import OUTPUTS, Output, output_of, scorer
 from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
 from tasks.metrics.metrics import LabelMetric, SpanMetric
 from tasks.predictions.inspectors import TagInspector
 from tasks.spans.constraints import allowed_by
-from tasks.spans.schemes import Conversion
-from tasks.spans.tags import Scheme, SpanTags, all_tags, as_scheme, illegal
-from tasks.targets import answer_ids, answer_rows, column, place, require_tokens
+from tasks.spans.schemes import Conversion, OwnTags
+from tasks.spans.tags import Scheme, SpanTags, all_tags, as_scheme, illegal_positions
+from tasks.targets import column, label_ids, place, require_tokens, target_rows
 
 
 class Tag:
@@ -86,6 +85,9 @@ class Tag:
                     f"use task.{option}={off}"
                 )
         self.learned_scheme = train_scheme or self.scheme
+        self.metric: LabelMetric | SpanMetric = LabelMetric()
+        if self.scheme is not None:
+            self.metric = SpanMetric(scheme=self.scheme, learned_scheme=train_scheme or self.scheme)
         self.head_kind, self.constraints = head, constraints
         if constraints in ("train", "both") and head == "softmax":
             raise HydromelError(
@@ -105,8 +107,8 @@ class Tag:
         self.softmax = output_of("softmax", label_smoothing)
         self.label_weights, self.dropout = label_weights, dropout
         possible = ("accuracy", "macro_f1") if self.scheme is None else ("f1", "accuracy")
-        self.quality: str = quality or possible[0]
-        if self.quality not in possible:
+        self.main_metric = quality or possible[0]
+        if self.main_metric not in possible:
             scheme = self.scheme or "null"
             raise HydromelError(f"task.quality={quality}; with task.span_scheme={scheme} use {' or '.join(possible)}")
 
@@ -151,7 +153,7 @@ class Tag:
         return learned.with_counts(Conversion.of(own.tokens, self.learned_scheme)(ids, offsets))
 
     def _require_legal(self, train: pa.Table, tags: pa.Array, offsets: IntArray, scheme: Scheme) -> None:
-        illegal_places = illegal(tags, offsets, scheme)
+        illegal_places = illegal_positions(tags, offsets, scheme)
         if len(illegal_places):
             first = int(illegal_places[0])
             raise HydromelError(
@@ -159,17 +161,9 @@ class Tag:
                 "CRF with constrained training gives it probability 0; use task.constraints=decode or none"
             )
 
-    def own_tags(self, learned: Vocab) -> tuple[str, ...]:
-        """Return the data set's tags for a vocabulary of learned tags."""
-        if self.scheme is None or self.learned_scheme == self.scheme:
-            return learned.tokens
-        return tuple(all_tags(SpanTags.of(learned.tokens).types, self.scheme))
-
-    def to_own(self, learned: Vocab) -> Conversion | None:
-        """Return the conversion from learned tags to the data set's tags; None if they are the same."""
-        if self.scheme is None or self.learned_scheme == self.scheme:
-            return None
-        return Conversion.of(learned.tokens, self.scheme)
+    def own_tags(self, vocabs: Mapping[str, Vocab]) -> OwnTags:
+        """Return the data set's tags, and the conversion of learned tags to them."""
+        return OwnTags.of(vocabs["target"].tokens, self.learned_scheme, self.scheme)
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
         """Return the split as a batch, with a packed target of (N,) ids of learned tags over the features' rows.
@@ -185,14 +179,14 @@ class Tag:
             n_tags, n_tokens = offsets[row + 1] - offsets[row], rows.host_lengths[row]
             raise HydromelError(f"{place(table, row)}: {n_tags} tags for {n_tokens} tokens")
 
-        own = Vocab(self.own_tags(vocabs["target"]), unk=None)
-        target = answer_ids(tags, own, partial(_at, table, offsets), "tag")
+        own = Vocab(self.own_tags(vocabs).tags, unk=None)
+        target = label_ids(tags, own, partial(_at, table, offsets), "tag")
         if self.learned_scheme is not None and self.learned_scheme != self.scheme:
             target = torch.from_numpy(Conversion.of(own.tokens, self.learned_scheme)(target.numpy(), offsets))
         return Batch(features, Ragged(target.to(rows.device), rows, "packed"), np.arange(rows.n_rows))
 
     def count(self, batch: Batch) -> int:
-        return answer_rows(batch).n_tokens
+        return target_rows(batch).n_tokens
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> TagHead:
         """Return a head that scores every tag for each token.
@@ -205,7 +199,7 @@ class Tag:
         tags = vocabs["target"].tokens
         scheme = self.learned_scheme
         allowed = AllowedTransitions.allow_all(len(tags)) if scheme is None else allowed_by(scheme, tags)
-        output: Output | SoftmaxOutput | CrfOutput
+        output: Output
         if self.head_kind == "crf":
             output = CrfOutput(len(tags), allowed, self.constraints)
         elif self.head_kind == "count":
@@ -216,33 +210,17 @@ class Tag:
         linear = scorer(self.head_kind == "count", encoder.output_size, len(tags), "count")
         return TagHead(self.dropout, linear, output)
 
-    def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric | SpanMetric:
-        tags = self.own_tags(vocabs["target"])
-        if self.scheme is None:
-            return LabelMetric(labels=tags)
-        return SpanMetric(tags=tags, scheme=self.scheme, to_own=self.to_own(vocabs["target"]))
-
     def inspector(self, vocabs: Mapping[str, Vocab]) -> TagInspector:
-        return TagInspector(self.own_tags(vocabs["target"]), self.scheme, self.to_own(vocabs["target"]))
+        return TagInspector(self.own_tags(vocabs), self.scheme)
 
-    def outcomes(self, predicted: IntArray, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
-        """Return counts per row, in the data set's tags; None for macro F1, which is not a sum over rows.
+    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
+        """Return the most frequent tag of the training set, for every token of `test`."""
+        return majority_ids(train, test, len(vocabs["target"]))
 
-        For F1 the counts are of `right`, `predicted` and `gold` spans; for accuracy of `right` and all `answers`.
-        """
-        if self.quality == "macro_f1":
-            return None
-        return self.inspector(vocabs).outcomes(predicted, split, by_span=self.quality == "f1")
-
-    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """Return the metrics on `test` of always predicting the most frequent tag of the training set."""
-        return majority_metrics(self.metric(vocabs), train, test, vocabs["target"])
-
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """Return the figures of predicting each word's most frequent tag; words are the first feature."""
-        words, n_tags = vocabs[next(iter(train.features))], len(vocabs["target"])
-        predict = partial(most_frequent, train, test, words, n_tags)
-        return {"most_frequent_tag": figures(self.metric(vocabs), test, predict)}
+    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
+        """Yield each word's most frequent tag; words are the first feature."""
+        words = vocabs[next(iter(train.features))]
+        yield "most_frequent_tag", most_frequent(train, test, words, len(vocabs["target"]))
 
 
 def _flat(tags: pa.ListArray) -> tuple[pa.Array, IntArray]:

@@ -1,4 +1,4 @@
-"""Helpers of all three tasks: reading targets from a table, cross entropy, and the majority baseline.
+"""Helpers of all three tasks: reading targets from a table, and cross entropy.
 
 Shapes: B rows, N targets (one per row, or one per real token), C classes.
 """
@@ -15,7 +15,6 @@ from torch import Tensor
 
 from runner.common.errors import HydromelError
 from runner.interfaces import Encoder
-from runner.layers.pooling import sum_pool
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -48,7 +47,7 @@ def place(table: pa.Table, row: int) -> str:
     return f"{path.decode()}:{table['line'][row].as_py()}"
 
 
-def answer_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: str) -> Tensor:
+def label_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: str) -> Tensor:
     """Return the int64 ids (N,) of label or tag strings.
 
     Args:
@@ -73,12 +72,12 @@ def answer_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: 
     return torch.from_numpy(ids.astype(np.int64))
 
 
-def answers(batch: Batch) -> Tensor:
+def target_ids(batch: Batch) -> Tensor:
     """Return the int64 target ids (N,) of a batch, one per row or one per real token."""
     return (batch.target.tokens() if isinstance(batch.target, Ragged) else batch.target).long()
 
 
-def answer_rows(batch: Batch) -> Rows:
+def target_rows(batch: Batch) -> Rows:
     """Return the rows of a target with one id per token.
 
     They have the true lengths, even in the unmasked layout, where the features' rows include the padding.
@@ -103,7 +102,7 @@ def require_tokens(encoder: Encoder, task: str) -> None:
 
 def token_vectors(encoded: Ragged, batch: Batch) -> Tensor:
     """Return the encoder's outputs (N, D) at the tokens that have a target."""
-    rows = answer_rows(batch)
+    rows = target_rows(batch)
     if encoded.layout == "packed" and encoded.rows.n_tokens == rows.n_tokens:
         return encoded.values
     # Select by the target's rows: in the unmasked layout the features' rows include the padding.
@@ -126,11 +125,9 @@ def softmax(scores: Tensor) -> Tensor:
     return scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(dim=1)
 
 
-def per_row(losses: Tensor | Ragged) -> Tensor:
-    """Return each row's contribution (B,) to the loss, from a head's `losses`; rows without tokens contribute 0."""
-    return sum_pool(losses) if isinstance(losses, Ragged) else losses
-
-
-def majority_answers(train: Batch, test: Batch, n_labels: int) -> Tensor:
-    """Return the most frequent target of `train` for all of `test`: (N,). Among ties the lowest id wins."""
-    return torch.bincount(answers(train), minlength=n_labels).argmax().expand(len(answers(test)))
+def sum_per_row(values: Tensor, batch: Batch) -> Tensor:
+    """Return (B,) the sums of `values` (N,), one per target, over the targets of each row."""
+    if not isinstance(batch.target, Ragged):
+        return values
+    rows = batch.target.rows
+    return values.new_zeros(rows.n_rows).index_add(0, rows.row, values)

@@ -11,8 +11,8 @@ from torch import nn
 
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.metrics.metrics import PerplexityMetric
-from tests.helpers.answer_batches import EncoderOf, classify, labelled, tag, tagged
+from tests.helpers.metrics import measured, perplexity_metric
+from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged
 
 TWO = {"target": Vocab(("right", "wrong"), unk=None)}
 
@@ -49,7 +49,7 @@ def test_masked_token_loss(layout: str) -> None:
 def test_perplexity(batches: list[int]) -> None:
     """exp(1.242) = 3.464, however the tokens are cut into batches; the mean of per-batch perplexities is not."""
     nll = -torch.tensor([1 / 4, 1 / 3, 1 / 4, 1 / 3], dtype=torch.float64).log()
-    metric = PerplexityMetric(per_character=False)
+    metric = perplexity_metric()
     for part in nll.split(batches):
         metric.add(part)
     figures = metric.compute()
@@ -65,4 +65,5 @@ def test_perplexity_is_no_mean_of_batches() -> None:
 
 def test_majority_of_a_fair_test_is_chance() -> None:
     task = classify()
-    assert task.majority(labelled([1, 1, 0]), labelled([0, 1, 0, 1]), TWO)["accuracy"] == 50.0
+    test = labelled([0, 1, 0, 1])
+    assert measured(task, task.majority(labelled([1, 1, 0]), test, TWO), test, TWO)["accuracy"] == 50.0

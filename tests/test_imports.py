@@ -53,8 +53,8 @@ LAYERS = {
     "runner.encoders": f"{TENSORS} runner.interfaces runner.layers runner.layers.recurrent",
     "runner.model": f"{CORE} runner.components runner.layers",
     "runner.training": (
-        f"{CORE} runner.config runner.profiling runner.tracking runner.batching runner.layers runner.encoders "
-        "runner.model"
+        f"{CORE} runner.config runner.components runner.profiling runner.tracking runner.batching runner.layers "
+        "runner.encoders runner.model"
     ),
     "runner.advisor": f"{MODEL} runner.profiling runner.tracking runner.layers",
     "runner.inference": f"{MODEL} runner.text.formats",

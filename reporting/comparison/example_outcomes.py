@@ -23,33 +23,8 @@ FEWEST_EXAMPLES = 20  # with fewer, resamples of them do not vary as new test se
 AGREES = 1e-5  # relative tolerance: the metric in result.json may have been summed in another order
 
 
-def _hundredfold(ratio: FloatArray) -> FloatArray:
-    return 100 * ratio
-
-
-def _itself(ratio: FloatArray) -> FloatArray:
-    return ratio
-
-
-def _bits(ratio: FloatArray) -> FloatArray:
-    return ratio / math.log(2)
-
-
-# metric -> its formula of the ratio; other metrics are not ratios of sums over examples
-FORMULAS: dict[str, Formula] = {
-    "accuracy": _hundredfold,
-    "f1": _hundredfold,
-    "perplexity": np.exp,
-    "nll": _itself,
-    "bits_per_character": _bits,
-}
-ARRAYS: dict[str, tuple[str, ...]] = {  # in outcomes.npz; the last is the same for all runs on the same examples
-    "accuracy": ("right", "answers"),
-    "f1": ("right", "predicted", "gold"),
-    "perplexity": ("nats", "tokens"),
-    "nll": ("nats", "tokens"),
-    "bits_per_character": ("nats", "tokens"),
-}
+FUNCTIONS: dict[str, Formula] = {"identity": np.array, "exp": np.exp}  # of the ratio of sums, by name in the file
+ARRAYS = ("numerator", "denominator", "targets")
 # raised by numpy and zipfile for damaged files (RuntimeError if a file seems to be encrypted)
 DAMAGED = (
     *(OSError, ValueError, TypeError, EOFError, LookupError, MemoryError, RuntimeError),
@@ -59,10 +34,14 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The outcomes of one run: the terms of its metric, and `asked` (n,), equal in all runs on the same examples."""
+    """The outcomes of one run: the terms of its metric = f(sum of numerators / sum of denominators).
+
+    `targets` (n,) are equal in all runs on the same examples.
+    """
 
     sums: Sums
-    asked: FloatArray
+    targets: FloatArray
+    f: str
 
 
 @dataclass(frozen=True)
@@ -79,16 +58,16 @@ def read(run: Run) -> Outcomes | None:
 
     Raises HydromelError for a file that is damaged, or that does not add up to the metric in result.json.
     """
-    path, formula = run.folder / OUTCOMES, FORMULAS.get(run.metric)
-    if formula is None or not path.exists():
+    path = run.folder / OUTCOMES
+    if not path.exists():
         return None
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            outcomes = _outcomes(run.metric, arrays)
+            outcomes = _outcomes(arrays)
             split = str(arrays["split"][0])
     except DAMAGED as error:
         raise HydromelError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    recorded, total = run.number(f"metrics.{split}.{run.metric}"), _total(outcomes.sums, formula)
+    recorded, total = run.number(f"metrics.{split}.{run.metric}"), _total(outcomes)
     if recorded is None or not math.isclose(total, recorded, rel_tol=AGREES, abs_tol=AGREES):
         raise HydromelError(f"{path} does not add up to {run.metric} of result.json: {total:.6g}, not {recorded}")
     return outcomes if split == run.split else None
@@ -101,12 +80,12 @@ def compare(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int,
     if not base:
         return OnExamples({}, frozenset(), problems)
     # One draw of examples serves all seeds and strategies, so all of them must have answered the same examples.
-    asked = next(iter(base.values())).asked
+    targets = next(iter(base.values())).targets
     shared = {name: runs.keys() & reference.keys() for name, runs in strategies.items()}
     pairs: dict[str, list[tuple[Sums, Sums]]] = {}
     for name, runs in strategies.items():
         own = _read_all({seed: run for seed, run in runs.items() if seed in base}, problems)
-        if own_pairs := _paired(name, own, base, asked, problems):
+        if own_pairs := _paired(name, own, base, targets, problems):
             pairs[name] = own_pairs
             if missing := sorted(shared[name] - own.keys()):
                 problems.append(
@@ -118,21 +97,21 @@ def compare(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int,
         for name, seeds in pairs.items()
         if len(seeds) == len(shared[name]) and all(_equal(*pair) for pair in seeds)
     )
-    if not pairs or len(asked) < FEWEST_EXAMPLES:
+    if not pairs or len(targets) < FEWEST_EXAMPLES:
         return OnExamples({}, same, problems)
-    formula = FORMULAS[next(iter(reference.values())).metric]
+    formula = FUNCTIONS[next(iter(base.values())).f]
     means = bootstrap.mean_differences(list(pairs.values()), formula, level, bootstrap.resamples_for(level))
     return OnExamples(dict(zip(pairs, means, strict=True)), same, problems)
 
 
 def _paired(
-    name: str, own: Mapping[int, Outcomes], base: Mapping[int, Outcomes], asked: FloatArray, problems: list[str]
+    name: str, own: Mapping[int, Outcomes], base: Mapping[int, Outcomes], targets: FloatArray, problems: list[str]
 ) -> list[tuple[Sums, Sums]]:
-    """Return (own, reference) sums of the seeds on the examples `asked`; seeds on others add a line to `problems`."""
+    """Return (own, reference) sums of the seeds on the examples of `targets`; other seeds add a line to `problems`."""
     pairs = [
         (outcomes.sums, base[seed].sums)
         for seed, outcomes in own.items()
-        if np.array_equal(outcomes.asked, asked) and np.array_equal(base[seed].asked, asked)
+        if np.array_equal(outcomes.targets, targets) and np.array_equal(base[seed].targets, targets)
     ]
     if len(pairs) < len(own):
         problems.append(
@@ -159,27 +138,25 @@ def _equal(own: Sums, reference: Sums) -> bool:
     return np.array_equal(own.numerator, reference.numerator) and np.array_equal(own.denominator, reference.denominator)
 
 
-def _outcomes(metric: str, arrays: Mapping[str, npt.NDArray[Any]]) -> Outcomes:
+def _outcomes(arrays: Mapping[str, npt.NDArray[Any]]) -> Outcomes:
     """Return the outcomes in these arrays.
 
-    Raises ValueError if an array of the metric is missing, or is not (n,) finite numbers of 0 or more.
+    Raises ValueError if one is missing, or is not (n,) finite numbers, those of denominators and targets 0 or more.
     """
-    names = ARRAYS[metric]
-    missing = [name for name in names if name not in arrays]
-    if missing:
-        raise ValueError(f"no array {missing[0]!r} in it")
-    columns = [arrays[name] for name in names]
-    if any(
-        column.ndim != 1 or column.shape != columns[0].shape or column.dtype.kind not in "iuf" for column in columns
-    ):
-        raise ValueError(f"{', '.join(names)} must hold one number per example")
-    if not all(np.isfinite(column).all() and (column >= 0).all() for column in columns) or not columns[-1].any():
-        raise ValueError(f"{', '.join(names)} must be finite and not negative, and {names[-1]} not all 0")
-    first, *others = (column.astype(np.float64) for column in columns)
-    if metric == "f1":  # 2 TP / (predicted + gold)
-        return Outcomes(Sums(2 * first, others[0] + others[1]), others[1])
-    return Outcomes(Sums(first, others[0]), others[0])
+    if missing := [name for name in (*ARRAYS, "f") if name not in arrays]:
+        raise ValueError(f"no array {missing[0]!r} in it; runs of earlier versions are not compared on examples")
+    columns = [arrays[name] for name in ARRAYS]
+    shapes = {column.shape for column in columns}
+    if len(shapes) > 1 or columns[0].ndim != 1 or any(column.dtype.kind not in "iuf" for column in columns):
+        raise ValueError(f"{', '.join(ARRAYS)} must hold one number per example")
+    numerator, denominator, targets = (column.astype(np.float64) for column in columns)
+    if not all(np.isfinite(column).all() for column in columns) or (denominator < 0).any() or not denominator.any():
+        raise ValueError("its numbers must be finite, and denominators not negative and not all 0")
+    if (f := str(arrays["f"][0])) not in FUNCTIONS:
+        raise ValueError(f"f is {f!r}; it must be one of {', '.join(FUNCTIONS)}")
+    return Outcomes(Sums(numerator, denominator), targets, f)
 
 
-def _total(sums: Sums, formula: Formula) -> float:
-    return float(formula(np.array([sums.numerator.sum() / sums.denominator.sum()]))[0])
+def _total(outcomes: Outcomes) -> float:
+    ratio = outcomes.sums.numerator.sum() / outcomes.sums.denominator.sum()
+    return float(FUNCTIONS[outcomes.f](np.array([ratio]))[0])

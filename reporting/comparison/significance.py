@@ -43,15 +43,16 @@ class Verdicts:
     problems: list[str]  # with the recorded outcomes of examples
 
 
-def rule_for(chosen: Chosen, confidence: float, margin: float, higher: bool) -> Rule:
+def rule_for(chosen: Chosen, confidence: float, margin: float, unit: str, higher: bool) -> Rule:
     """Return the rule of a group, with Bonferroni's correction for its number of comparisons.
 
-    By the union bound, m intervals, each at 1 - (1 - confidence) / m, hold at once with at least `confidence`.
+    The margin is in percentage points, or for other units in percent of the reference's figure. By the union bound, m
+    intervals, each at 1 - (1 - confidence) / m, hold at once with at least `confidence`.
     """
     reference = chosen.by_strategy.get(REFERENCE, {})
     others = _compared(chosen)
     level = 1 - (1 - confidence) / max(1, len(others))
-    if higher:
+    if unit == "%":
         return Rule(len(others), level, margin, f"{margin:.2f}", higher)
     mean = measures.mean(first_turns(reference).values(), measures.quality) or 0.0
     return Rule(len(others), level, margin / 100 * mean, f"{margin:g} %", higher)

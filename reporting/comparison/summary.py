@@ -32,7 +32,7 @@ SLOWEST = "size1"  # the simplest strategy, which speed-ups are relative to
 @dataclass(frozen=True)
 class Asked:
     """The user's options. A difference in quality below `margin` does not matter: percentage points, or percent of the
-    reference's quality for metrics where lower is better."""
+    reference's quality for metrics of another unit."""
 
     target: float | None
     confidence: float
@@ -83,6 +83,7 @@ class Group:
 
     title: str
     metric: str
+    unit: str  # of the metric: %, nats, ...; empty for a plain number
     higher_is_better: bool
     split: str  # that quality is measured on: test, or valid where the data has no test
     comparison_hash: str
@@ -125,7 +126,7 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
     # Only first turns: a repeated run trains the same way, so it adds nothing to quality or to the target.
     firsts = [run for seeds in chosen.by_strategy.values() for run in first_turns(seeds).values()]
     target = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
-    rule = rule_for(chosen, asked.confidence, asked.margin, higher)
+    rule = rule_for(chosen, asked.confidence, asked.margin, sample.unit, higher)
     against = verdicts(chosen, rule)
     strategies = [
         _strategy(name, chosen, target, rule, against.by_strategy.get(name), asked.confidence)
@@ -136,6 +137,7 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
     return Group(
         title=sample.title,
         metric=sample.metric,
+        unit=sample.unit,
         higher_is_better=higher,
         split=sample.split,
         comparison_hash=sample.comparison_hash,

@@ -11,7 +11,6 @@ from reporting.plots import style as drawing
 from reporting.plots.style import INK, SETTINGS, Plot, label, style
 from reporting.runs.run import Evaluation
 from runner.common.records import PADDING_CAUSES
-from runner.common.run_schema import LOWER_IS_BETTER
 
 CAUSES = {"spread": "#4477AA", "last_batch": "#EE8866", "rounding": "#BBBB55"}
 CAUSE_NAMES = {"spread": "lengths differ", "last_batch": "last batch"}
@@ -52,7 +51,7 @@ def _quality(group: Group) -> Any:
         axes.axhline(group.target.quality, color=INK, lw=0.8, ls=(0, (4, 4)), label="target")
     if _spans_decades([p for strategy in group.strategies for points in strategy.evaluations.values() for p in points]):
         drawing.logarithmic(axes.xaxis)
-    unit = "" if group.metric in LOWER_IS_BETTER else " (%)"
+    unit = f" ({group.unit})" if group.unit else ""
     axes.set_xlabel("training time (s)", color=INK)
     axes.set_ylabel(f"{group.metric} on valid{unit}", color=INK)
     axes.grid(alpha=0.25, lw=0.6)

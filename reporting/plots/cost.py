@@ -8,7 +8,6 @@ from reporting.comparison.summary import Group, Strategy
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, label, style
 from reporting.runs.figures import MIB
-from runner.common.run_schema import LOWER_IS_BETTER
 
 WIDE = 10  # from this ratio of fastest to slowest on, the axis of speed is logarithmic
 
@@ -30,10 +29,10 @@ def quality_speed(group: Group) -> Any:
     room = max(0.6 * (max(values) - min(values)), 0.01 * abs(max(values)), 1e-6)
     # The limits follow the points: the interval of two seeds may be far wider than any difference between them.
     axes.set_ylim(min(values) - room, max(values) + room)
-    if group.metric in LOWER_IS_BETTER:
+    if not group.higher_is_better:
         axes.invert_yaxis()  # better is up
     axes.set_xlabel("real tokens per second", color=INK)
-    unit = "" if group.metric in LOWER_IS_BETTER else " (%)"
+    unit = f" ({group.unit})" if group.unit else ""
     axes.set_ylabel(f"{group.metric} on {group.split}{unit}", color=INK)
     axes.grid(alpha=0.25, lw=0.6)
     drawing.legend(figure, 3)

@@ -84,6 +84,13 @@ class Run:
         return self.result["quality"]["metric"]
 
     @property
+    def unit(self) -> str:
+        """The unit of that metric; empty for a plain number."""
+        quality = self.result["quality"]
+        # Earlier versions recorded no unit: they had percentages, and plain numbers of which less is better.
+        return quality.get("unit", "%" if quality["higher_is_better"] else "")
+
+    @property
     def split(self) -> str:
         """The split that its quality is measured on: test, or valid where the data has no test."""
         return "test" if "test" in self.result.get("metrics", {}) else "valid"

@@ -53,7 +53,7 @@ def _cost(strategy: Strategy, group: Group) -> str:
         return ""
     by = ""
     if verdict.difference:
-        by = f" ({table_format.signed(verdict.difference.mean, group.metric)})"
+        by = f" ({table_format.signed(verdict.difference.mean, group.unit)})"
     if verdict.says.startswith(UNDECIDED):
         return f"; whether its {metric} differs from {REFERENCE}'s is undecided{by}"
     if verdict.says.startswith(SAME):
@@ -82,7 +82,7 @@ def _worse(strategy: Strategy) -> bool:
 def _qualities(group: Group) -> str:
     """Return the quality of each strategy, for a group without speeds or with a single strategy."""
     texts = [
-        f"{strategy.name} {table_format.decimal(strategy.quality.mean, group.metric)}"
+        f"{strategy.name} {table_format.decimal(strategy.quality.mean, group.unit)}"
         for strategy in group.strategies
         if strategy.quality and not strategy.known_wrong
     ]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from reporting.statistics.intervals import Mean, Ratio, Reached, Spread
-from runner.common.run_schema import LOWER_IS_BETTER
 
 NONE = "—"
 
@@ -70,30 +69,30 @@ def escape(text: str) -> str:
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "\\`")
 
 
-def decimal(value: float, metric: str) -> str:
-    """Return percentages to 0.01, losses and perplexities to 0.001."""
-    return f"{value:,.{3 if metric in LOWER_IS_BETTER else 2}f}"
+def decimal(value: float, unit: str) -> str:
+    """Return percentages to 0.01, figures of another unit (losses, perplexities) to 0.001."""
+    return f"{value:,.{2 if unit == '%' else 3}f}"
 
 
-def signed(value: float, metric: str) -> str:
+def signed(value: float, unit: str) -> str:
     """Return a difference with its sign."""
-    return ("+" if value >= 0 else "") + decimal(value, metric)
+    return ("+" if value >= 0 else "") + decimal(value, unit)
 
 
-def mean(value: Mean | None, metric: str, text: Callable[[float, str], str]) -> Cell:
-    """Return the mean with half the width of its interval, which is symmetric."""
+def mean(value: Mean | None, unit: str, text: Callable[[float, str], str]) -> Cell:
+    """Return the mean with half the width of its interval, which is symunit."""
     if value is None:
         return Cell(NONE)
     if value.low is None or value.high is None:
-        return Cell(text(value.mean, metric), "one seed")
-    return Cell(text(value.mean, metric), f"± {decimal((value.high - value.low) / 2, metric)}")
+        return Cell(text(value.mean, unit), "one seed")
+    return Cell(text(value.mean, unit), f"± {decimal((value.high - value.low) / 2, unit)}")
 
 
-def interval(value: Mean | None, metric: str) -> Cell:
+def interval(value: Mean | None, unit: str) -> Cell:
     """Return both ends of a difference's interval in the same type size, since neither is the difference."""
     if value is None or value.low is None or value.high is None:
         return Cell(NONE)
-    return Cell(f"{signed(value.low, metric)} to {signed(value.high, metric)}")
+    return Cell(f"{signed(value.low, unit)} to {signed(value.high, unit)}")
 
 
 def spread(value: Spread | None, text: Callable[[float], str]) -> Cell:

@@ -46,10 +46,13 @@ def notes(group: Group) -> list[str]:
     """Return notes on the tables: baselines, target, source of memory figures, machines."""
     lines = []
     if group.majority:
-        named = ", ".join(f"{name} {decimal(value, name)}" for name, value in group.majority.items())
+        named = ", ".join(
+            f"{name} {decimal(value, group.unit if name == group.metric else '%')}"
+            for name, value in group.majority.items()
+        )
         lines.append(f"Always predicting the most frequent label of the training set gets on test: {named}.")
     if len(group.baselines) > 1:
-        named = ", ".join(f"{name} {decimal(value, group.metric)}" for name, value in group.baselines.items())
+        named = ", ".join(f"{name} {decimal(value, group.unit)}" for name, value in group.baselines.items())
         lines.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")
     target = group.target.quality
     if target is not None:
@@ -57,7 +60,7 @@ def notes(group: Group) -> list[str]:
             "given with --target" if group.target.given else "the worst of the runs' best, so that every run reaches it"
         )
         lines.append(
-            f"Target: {group.metric} {decimal(target, group.metric)} on valid ({why}). "
+            f"Target: {group.metric} {decimal(target, group.unit)} on valid ({why}). "
             "Its time is the training time, without evaluation and tracking, at the first evaluation that reached it."
         )
     sources = sorted({source for strategy in group.strategies for source in strategy.memory_sources})
@@ -93,7 +96,7 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
         return lambda strategy: Cell(NONE) if strategy.against_padmask is None else cell(strategy.against_padmask)
 
     def quality(value: Mean | None) -> Cell:
-        return table_format.mean(value, group.metric, decimal)
+        return table_format.mean(value, group.unit, decimal)
 
     return [
         Column("strategy", "", _name, is_text=True),
@@ -104,11 +107,9 @@ def _quality_columns(group: Group, confidence: float) -> list[Column]:
         Column(
             "minus padmask",
             f"± {together}",
-            minus(lambda v: table_format.mean(v.difference, group.metric, table_format.signed)),
+            minus(lambda v: table_format.mean(v.difference, group.unit, table_format.signed)),
         ),
-        Column(
-            "on examples", together, minus(lambda v: table_format.interval(v.on_examples, group.metric)), wraps=True
-        ),
+        Column("on examples", together, minus(lambda v: table_format.interval(v.on_examples, group.unit)), wraps=True),
         Column("verdict", "", minus(lambda v: Cell(v.says)), is_text=True, wraps=True),
     ]
 
@@ -190,7 +191,7 @@ def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
     if not group.baselines:
         return []
     name, value = next(iter(group.baselines.items()))
-    known = {"strategy": Cell(name, SIMPLEST), f"{group.split} {group.metric}": Cell(decimal(value, group.metric))}
+    known = {"strategy": Cell(name, SIMPLEST), f"{group.split} {group.metric}": Cell(decimal(value, group.unit))}
     return [[known.get(column.header, Cell("" if column.is_text else NONE)) for column in columns]]
 
 

@@ -12,6 +12,7 @@ from runner.advisor.advisor import advise, describe_advice, with_chosen_strategy
 from runner.advisor.memory_estimate import MemoryEstimator
 from runner.advisor.speed_probe import SpeedProbe
 from runner.common.records import AdviceRecord
+from runner.components.measures import Measures
 from runner.components.run_components import Components
 from runner.config.instantiate import Factory
 from runner.config.schema import RunConfig, TrainSettings
@@ -78,7 +79,7 @@ class TrainingCost:
         return MemoryEstimator(
             model,
             task,
-            metric=lambda: task.metric(data.vocabs),
+            metric=lambda: Measures.of(task).start(data.vocabs),
             optimizer=build_optimizer(self.optimizer, model),
             bf16=self.bf16,
             eval_batch_size=self.settings.eval_batch_size,

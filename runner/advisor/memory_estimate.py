@@ -19,8 +19,9 @@ from runner.advisor.memory_model import MemoryModel, fit_bytes, memory_terms
 from runner.common.arrays import IntArray
 from runner.common.errors import missing_kernel
 from runner.compat.torch import storage_key
+from runner.components.measures import Measures
 from runner.data.truncation import truncate
-from runner.interfaces import PADDED, START, BatchingStrategy, Head, Metric, Task
+from runner.interfaces import PADDED, START, BatchingStrategy, Head, Task
 from runner.layers.attention import has_attention
 from runner.layers.chunked_softmax import Chunked
 from runner.model import Model
@@ -95,7 +96,7 @@ class MemoryEstimator:
         self,
         model: Model,
         task: Task,
-        metric: Callable[[], Metric],
+        metric: Callable[[], Measures],
         optimizer: torch.optim.Optimizer,
         bf16: bool,
         eval_batch_size: int,

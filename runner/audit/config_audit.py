@@ -227,12 +227,12 @@ def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, opt
     if isinstance(batching, StreamStrategy):
         text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
         text = with_random_ids(text, data.vocabs, config.seed) if options.random else text
-        return StreamSubject(batching.name, model, text.to(device_of(model)), batching, parts.task, data.vocabs)
+        return StreamSubject(batching.name, model, text.to(device_of(model)), batching, parts.measures, data.vocabs)
     if batching.carries_state:
         raise HydromelError(f"batching={batching.name}: to audit it, give it the methods of StreamStrategy")
     examples = sample(train, options.rows, options.longest, config.seed)
     examples = with_random_ids(examples, data.vocabs, config.seed) if options.random else examples
-    return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, parts.task, data.vocabs)
+    return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, parts.measures, data.vocabs)
 
 
 def _small(node: Node) -> Node:

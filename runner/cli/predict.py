@@ -42,7 +42,7 @@ def _predict(options: argparse.Namespace) -> int:
     run = loaded(options, Predictor.load)
     wanted = _text_format(options, run)
     name = "stdin" if options.input == STDIO else str(options.input)
-    wanted.check(run.columns, run.inspector.answer)
+    wanted.check(run.columns, run.inspector.column)
     started, rows, tokens = time.perf_counter(), 0, 0
     with reading(options.input) as source, writing(options.output) as sink:
         lines = read_lines(source, name, options.encoding)

@@ -79,11 +79,12 @@ class MetricsLine(TypedDict):
     metrics: dict[str, float | None]  # train/loss, train/lr, valid/..., train/seconds and train/tokens so far
 
 
-class QualityRecord(TypedDict):
-    """The metric that runs are compared by."""
+class QualityRecord(TypedDict, total=False):
+    """The figure that runs are compared by."""
 
-    metric: str
-    higher_is_better: bool
+    metric: Required[str]
+    unit: Text  # "%", "nats", ...; "" for a plain number; missing in old runs
+    higher_is_better: Required[bool]
 
 
 class SplitsRecord(TypedDict, total=False):

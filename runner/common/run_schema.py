@@ -16,15 +16,9 @@ OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headli
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 
-LOWER_IS_BETTER = frozenset({"perplexity", "nll", "loss", "bits_per_character", "word_perplexity"})
 
 # tags of an MLflow run
 TAG_RUN_ID = "hydromel.run_id"
 TAG_SWEEP = "sweep.id"
 TAG_TRIAL = "search.trial"  # its number; the search is the sweep
 TAG_PRUNED = "search.pruned"  # when a trial was ended because others did better
-
-
-def higher_is_better(metric: str) -> bool:
-    """Return True if more of `metric` (with or without a `valid/` or `test/` before it) is better."""
-    return metric.rsplit("/", 1)[-1] not in LOWER_IS_BETTER

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.common.class_names import with_stable_names
+from runner.components.measures import Measures
 from runner.config.instantiate import Factory, build
 from runner.config.schema import ModelConfig
-from runner.interfaces import Corpus, Embedding, Encoder, Task
+from runner.interfaces import Corpus, Embedding, Encoder, Metric, Task
 from runner.text.features import TokenFeature
 
 
@@ -18,8 +19,9 @@ class ModelParts:
     """The parts that read text for a model and build the model.
 
     Attributes:
-        task: what an answer is.
+        task: what is predicted.
         task_key: the task's options as text; targets depend on them.
+        measures: the metrics of the task, and the one that the config adds.
         corpus: the data set; nothing of it is read yet.
         features: integer columns of each token, by name.
         embedding: waits for `vocabs`.
@@ -28,6 +30,7 @@ class ModelParts:
 
     task: Task
     task_key: str
+    measures: Measures
     corpus: Corpus
     features: dict[str, TokenFeature]
     embedding: Factory[Embedding]
@@ -43,9 +46,12 @@ class ModelParts:
         Raises:
             HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
         """
+        task: Task = build(config.task, "task", {}, plugins)
+        added: Metric | None = None if config.metric is None else build(config.metric, "metric", {}, plugins)
         return cls(
-            task=build(config.task, "task", {}, plugins),
+            task=task,
             task_key=json.dumps(with_stable_names(config.task), sort_keys=True),
+            measures=Measures.of(task, added),
             corpus=build(config.dataset, "dataset", {}, plugins),
             features={name: build(node, f"features.{name}", {}, plugins) for name, node in config.features.items()},
             embedding=Factory[Embedding].of(config.embedding, "embedding", plugins),

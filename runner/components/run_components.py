@@ -49,11 +49,13 @@ class Components:
     def of(cls, config: RunConfig) -> Components:
         """Build what can be built without data, and check the rest; errors are those of `ModelParts.of`."""
         plugins = config.plugins
+        parts = ModelParts.of(config, plugins)
+        parts.measures.check(config.train.metric, "train.metric")
         return cls(
             tracker=build(config.tracker, "tracker", {}, plugins),
             plots=None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins),
             batching=build_batching(config.batching, plugins),
-            parts=ModelParts.of(config, plugins),
+            parts=parts,
             optimizer=optimizer_factory(config),
             schedule=Factory[Schedule].of(config.schedule, "schedule", plugins),
         )

@@ -22,7 +22,18 @@ from runner.config.schema import RunConfig, SearchSettings
 
 Schema = dict[str, object]
 _LEFT_OPEN = {"type": "string", "pattern": r"^(\$\{.*\}|\?\?\?)$"}  # an interpolation, or a value to be given
-_NODES = ("task", "dataset", "embedding", "encoder", "batching", "optimizer", "schedule", "tracker", "run_plots")
+_NODES = (
+    "task",
+    "dataset",
+    "embedding",
+    "encoder",
+    "metric",
+    "batching",
+    "optimizer",
+    "schedule",
+    "tracker",
+    "run_plots",
+)
 _COMMENTED = re.compile(r"^(?P<indent> *)(?P<key>\w+):.*?\s#\s(?P<comment>.+)$")
 
 

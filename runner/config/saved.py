@@ -15,6 +15,7 @@ from runner.common.files import write_text
 from runner.config.schema import ModelConfig, Node, Plain, RunConfig
 
 MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to answer text
+OPTIONAL = ("metric",)  # what may be null, or missing in runs of earlier versions
 _ALWAYS = ("dtype", "max_length", "choices")
 C = TypeVar("C", bound=ModelConfig)
 _PLUGINS = "; plugins (--plugins NAME, or plugins=[NAME] where options have that form) names modules that you trust"
@@ -87,7 +88,8 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
     for key in (*roles, *_ALWAYS):
         if key not in config or (key in roles and not isinstance(config[key], dict)):
             raise HydromelError(f"{path}: damaged, it lacks '{key}'")
-    return locate_classes(config, roles, path, plugins)
+    present = [key for key in OPTIONAL if config.get(key) is not None]
+    return locate_classes(config, (*roles, *present), path, plugins)
 
 
 def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str]) -> dict[str, object]:

@@ -90,6 +90,7 @@ class ModelConfig(Section):
     features: dict[str, Node]
     embedding: Node
     encoder: Node
+    metric: Node | None = None
     dtype: Dtype
     max_length: PositiveInt | None
     truncate: Keep = "head"

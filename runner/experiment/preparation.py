@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from typing import cast
 
 import torch
@@ -120,14 +119,15 @@ def _training(
     train: Batch,
     strategy: BatchingStrategy,
 ) -> Training:
-    task, settings, device = components.parts.task, config.train, train.rows.device
+    parts, settings, device = components.parts, config.train, train.rows.device
     updates_per_epoch = len(strategy.updates(train.rows.host_lengths, config.seed, 0))
     return Training(
         model=model,
         head=cast(Head, model.head),
-        task=task,
-        metric=partial(task.metric, data.vocabs),
-        metric_name=settings.metric or task.quality,
+        task=parts.task,
+        measures=parts.measures,
+        metric_name=settings.metric or parts.measures.main,
+        vocabs=data.vocabs,
         strategy=strategy,
         optimizer=build_optimizer(components.optimizer, model),
         schedule=build_schedule(components.schedule, settings, updates_per_epoch),

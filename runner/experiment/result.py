@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Literal
 
 import torch
+from torch import Tensor
 
-from runner.common.records import Figures, MemoryRecord, ResultRecord, SplitsRecord, TokensRecord, UpdatesRecord
-from runner.common.run_schema import higher_is_better
+from runner.common.records import (
+    Figures,
+    MemoryRecord,
+    QualityRecord,
+    ResultRecord,
+    SplitsRecord,
+    TokensRecord,
+    UpdatesRecord,
+)
 from runner.data.numericalize import Data
 from runner.experiment.flops import arithmetic
 from runner.experiment.preparation import Prepared
-from runner.inference.predictions import figures, inspect, run_split
-from runner.interfaces import Corpus
+from runner.inference.predictions import inspect, run_split
+from runner.interfaces import Corpus, HasBaselines
 from runner.model import Model, descriptions, has_randomness, parameter_count
 from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
@@ -48,7 +57,7 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "turn": config.turn,
         "sweep_id": run["sweep_id"],
         "experiment": run["experiment"],
-        "quality": {"metric": t.task.quality, "higher_is_better": higher_is_better(t.task.quality)},
+        "quality": _quality(t),
         "metrics": metrics,
         "majority": majority,
         "baselines": baselines,
@@ -92,10 +101,10 @@ def _evaluate(
     last: Literal["valid", "test"] = "test" if "test" in data.splits else "valid"
     results = evaluate_within_memory(t, lambda: run_split(t, data.splits[last]))
     if last == "test":
-        metrics["test"] = figures(t, results, data.splits["test"])
-        known = data.splits["train"], data.splits["test"], data.vocabs
-        majority = t.task.majority(*known)
-        baselines = t.task.baselines(*known) if with_baselines else {}
+        metrics["test"] = t.measures.of_split(results.values, data.splits["test"], data.vocabs)
+        if isinstance(t.task, HasBaselines):
+            majority = _measured(t, data, t.task.majority(data.splits["train"], data.splits["test"], data.vocabs))
+            baselines = _baselines(t, data, t.task) if with_baselines else {}
     metrics[last] = {**metrics[last], **inspect(t, data, last, results, corpus)}
     return metrics, majority, baselines
 
@@ -125,6 +134,29 @@ def _vocab(model: Model, data: Data) -> dict[str, object]:
         reports.setdefault(description.kind, []).append(description.entry)
     sizes = {name: len(vocab) for name, vocab in data.vocabs.items()}
     return {"size": sizes, "oov_rate": data.oov_rate, **reports}
+
+
+def _quality(t: Training) -> QualityRecord:
+    scale = t.measures.scales[t.measures.main]
+    return {"metric": t.measures.main, "unit": scale.unit, "higher_is_better": scale.higher_is_better}
+
+
+def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, dict[str, float]]:
+    """Return the figures of the task's simple models on test, without tables, and the `seconds` that each took."""
+    models = task.baselines(data.splits["train"], data.splits["test"], data.vocabs)
+    by_name: dict[str, dict[str, float]] = {}
+    seconds, start = 0.0, time.perf_counter()
+    for name, values in models:
+        seconds += time.perf_counter() - start  # in all, since a model may be built on the one before
+        figures = {key: value for key, value in _measured(t, data, values).items() if isinstance(value, float)}
+        by_name[name] = figures | {"seconds": seconds}
+        start = time.perf_counter()
+    return by_name
+
+
+def _measured(t: Training, data: Data, values: Tensor) -> dict[str, object]:
+    """Return the metrics on test of a simple model's predictions or losses."""
+    return t.measures.of_split({t.task.metric.input_kind: values}, data.splits["test"], data.vocabs)
 
 
 def kernel(t: Training) -> str:

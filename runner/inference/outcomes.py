@@ -1,4 +1,4 @@
-"""The contribution of each example of a split to the metric by which runs are compared: `outcomes.npz`.
+"""The contribution of each example of a split to the figure by which runs are compared: `outcomes.npz`.
 
 With these, two runs can be compared example by example (a paired bootstrap), which is more precise than comparing two
 totals.
@@ -7,58 +7,68 @@ totals.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from runner.common import run_schema
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.files import write_bytes
+from runner.interfaces import Metric
 from runner.ragged.batch import Batch
-from runner.text.vocab import Vocab
 
 MetricInput = IntArray | FloatArray  # predicted ids, or losses
-Outcomes = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """The terms of a figure = f(sum of numerators / sum of denominators).
+
+    Attributes:
+        numerator, denominator: (n,) one for each row, in the split's order (of a stream: for each of equal blocks).
+        targets: (n,) targets of each row or block, equal in all runs on the same data; by them runs are matched.
+        f: exp, or identity.
+    """
+
+    numerator: IntArray | FloatArray
+    denominator: IntArray
+    targets: IntArray
+    f: Literal["identity", "exp"] = "identity"
 
 
 @runtime_checkable
 class HasOutcomes(Protocol):
-    """A task whose main metric is computed from sums over examples."""
+    """A metric with figures that are computed from sums over examples."""
 
-    def outcomes(self, results: MetricInput, split: Batch, vocabs: Mapping[str, Vocab]) -> Outcomes | None:
-        """Return summands by name, (n,) each: one for every row in the split's order (of a stream: for equal blocks).
-
-        - `right`, `answers`: accuracy = 100 sum right / sum answers
-        - `right`, `predicted`, `gold`: F1 = 200 sum right / (sum predicted + sum gold)
-        - `nats`, `tokens`: perplexity = exp(sum nats / sum tokens)
-
-        None where the metric is no function of such sums (macro F1).
+    def outcomes(self, figure: str, values: MetricInput, split: Batch) -> Outcomes | None:
+        """Return the terms of a figure; None where it is no function of such sums (macro F1).
 
         Args:
-            results: (N,) input of the task's metric, for all rows or tokens: predictions, or losses.
+            figure: its name.
+            values: (N,) input of the metric, for all rows or tokens: predictions, or losses.
             split: the whole split.
-            vocabs: vocabularies of the features and the target.
         """
         ...
 
 
-def write_outcomes(
-    task: object, results: MetricInput, name: str, split: Batch, vocabs: Mapping[str, Vocab], folder: Path
-) -> None:
-    """Write the outcomes of split `name` to the run's folder, if the task has any.
+def write_outcomes(metric: Metric, figure: str, values: MetricInput, name: str, split: Batch, folder: Path) -> None:
+    """Write the outcomes of split `name` by a started metric to the run's folder, if the figure has any.
 
     Raises:
         HydromelError: the file cannot be written.
     """
-    if not isinstance(task, HasOutcomes):
-        return
-    outcomes = task.outcomes(results, split, vocabs)
+    outcomes = metric.outcomes(figure, values, split) if isinstance(metric, HasOutcomes) else None
     if outcomes is None:
         return
     file = io.BytesIO()
-    arrays: dict[str, Any] = {"split": np.array([name]), **outcomes}
-    np.savez(file, **arrays)
+    np.savez(
+        file,
+        split=np.array([name]),
+        numerator=outcomes.numerator,
+        denominator=outcomes.denominator,
+        targets=outcomes.targets,
+        f=np.array([outcomes.f]),
+    )
     write_bytes(folder / run_schema.OUTCOMES, file.getvalue())

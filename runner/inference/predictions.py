@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast, runtime_checkable
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,35 +16,29 @@ from runner.common import run_schema
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import Data
-from runner.inference.outcomes import MetricInput, write_outcomes
-from runner.interfaces import START, BatchingStrategy, Corpus, Head, Inspector, Predictions
+from runner.inference.outcomes import write_outcomes
+from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, Head, InputKind, Predictions
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_rows
-from runner.text.vocab import Vocab
+from runner.training.loop import metric_input
 from runner.training.state import Training
 
-SplitResults = Predictions | npt.NDArray[np.float64]  # predictions, or (N,) losses: the input of the task's metric
 log = logging.getLogger(__name__)
 
 
-@runtime_checkable
-class HasLossTables(Protocol):
-    """A task that analyses its losses: a language model, whose predictions are not analysed."""
+@dataclass(frozen=True)
+class SplitResults:
+    """The results of running the model over a whole split, once: the input of its metrics, and what is written.
 
-    def loss_tables(
-        self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
-    ) -> dict[str, object]:
-        """Return tables of detail by name, which are added to the split's metrics.
+    Attributes:
+        values: the input of metrics by its kind, on the host, in the split's own order.
+        predictions: None for a task whose own metric takes losses: a language model.
+    """
 
-        Args:
-            losses: (N,) loss of each token of `split`, in nats.
-            split: the analysed split.
-            train: the training set.
-            vocabs: vocabularies of the features and the target.
-        """
-        ...
+    values: Mapping[InputKind, Tensor]
+    predictions: Predictions | None
 
 
 def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> Predictions:
@@ -69,28 +62,47 @@ def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> P
     return Predictions(*columns)
 
 
-def token_losses(
-    model: Model, batching: BatchingStrategy, split: Batch, batch_size: int, bf16: bool
-) -> npt.NDArray[np.float64]:
-    """Return (N,) the loss of each token, in the split's own order, computed on the strategy's evaluation batches."""
+def split_values(
+    model: Model,
+    batching: BatchingStrategy,
+    split: Batch,
+    batch_size: int,
+    bf16: bool,
+    kinds: Iterable[InputKind],
+) -> dict[InputKind, Tensor]:
+    """Return the input of metrics by its kind, on the host, in the split's own order.
+
+    It is computed on the strategy's evaluation batches: predictions (N,) int64, losses (N,) or (B,) float64.
+    """
     split, head, state = split.to(device_of(model)), cast(Head, model.head), START
-    assert isinstance(split.target, Ragged)
-    n_tokens = split.target.rows.n_tokens
-    nats = torch.full((n_tokens,), torch.nan, dtype=torch.float64, device=split.rows.device)
     # A strategy may reorder and cut rows. The same batches are made a second time with token positions as targets:
-    # they say which token of the split each loss belongs to.
-    places = replace(split, target=split.target.with_values(torch.arange(n_tokens, device=nats.device)))
-    batches = (batching.evaluation_batches(source, batch_size) for source in (split, places))
+    # they say which token of the split each value belongs to.
+    numbered = split
+    if isinstance(split.target, Ragged):
+        numbers = torch.arange(split.target.rows.n_tokens, device=split.rows.device)
+        numbered = replace(split, target=split.target.with_values(numbers))
+    found: dict[InputKind, list[Tensor]] = {kind: [] for kind in kinds}
+    places: dict[InputKind, list[Tensor]] = {kind: [] for kind in found}
     model.eval()
-    with torch.inference_mode(), torch.autocast(nats.device.type, torch.bfloat16, enabled=bf16):
-        for batch, places_batch in zip(*batches, strict=True):
+    with torch.inference_mode(), torch.autocast(split.rows.device.type, torch.bfloat16, enabled=bf16):
+        batches = (batching.evaluation_batches(source, batch_size) for source in (split, numbered))
+        for batch, numbered_batch in zip(*batches, strict=True):
             scores, state = model(batch, state if batch.carries_state else None)
-            losses = head.losses(scores, batch)
-            assert isinstance(losses, Ragged)
-            assert isinstance(places_batch.target, Ragged)
-            nats.index_copy_(0, places_batch.target.tokens(), losses.tokens().double())
-    result: npt.NDArray[np.float64] = nats.cpu().numpy()
-    return result
+            for kind in found:
+                values = metric_input(head, kind, scores, batch)
+                if isinstance(values, Ragged):
+                    assert isinstance(numbered_batch.target, Ragged)
+                    found[kind].append(values.tokens())
+                    places[kind].append(numbered_batch.target.tokens())
+                else:
+                    found[kind].append(values)
+                    places[kind].append(torch.from_numpy(batch.index))
+    by_kind: dict[InputKind, Tensor] = {}
+    for kind, parts in found.items():
+        values = torch.cat(parts).cpu()
+        order = torch.cat(places[kind]).cpu().argsort()
+        by_kind[kind] = (values.double() if kind == "losses" else values).index_select(0, order)
+    return by_kind
 
 
 def predictions_per_row(batch: Batch) -> IntArray:
@@ -104,28 +116,21 @@ def predictions_per_row(batch: Batch) -> IntArray:
 
 
 def run_split(t: Training, split: Batch) -> SplitResults:
-    """Run the current model over a split once; metrics, tables and files are all computed from the result."""
+    """Run the current model over a split; metrics, tables and files are all computed from the result."""
     t.clock.start()
-    if t.metric().takes == "losses":
-        results: SplitResults = token_losses(t.model, t.batching, split, t.eval_batch_size, t.bf16)
-    else:
-        batches = t.batching.evaluation_batches(split.to(t.clock.device), t.eval_batch_size)
-        results = predict(t.model, t.head, batches, t.bf16)
+    kinds, batch_size = set(t.measures.input_kinds), t.eval_batch_size
+    values: dict[InputKind, Tensor] = {}
+    predictions = None
+    if t.task.metric.input_kind == "predictions":
+        predictions = predict(
+            t.model, t.head, t.batching.evaluation_batches(split.to(t.clock.device), batch_size), t.bf16
+        )
+        values["predictions"] = torch.from_numpy(predictions.ids)
+    if others := kinds - values.keys():
+        values |= split_values(t.model, t.batching, split, batch_size, t.bf16, others)
     t.clock.lap("evaluation")
     t.clock.synchronize()
-    return results
-
-
-def figures(t: Training, results: SplitResults, split: Batch) -> dict[str, object]:
-    """Return the task's metric over the results of a whole split."""
-    metric = t.metric()
-    metric.update(torch.from_numpy(metric_input(results)), split)
-    return metric.compute()
-
-
-def metric_input(results: SplitResults) -> MetricInput:
-    """Return (N,) the input of metrics: predictions, or losses."""
-    return results.answers if isinstance(results, Predictions) else results
+    return SplitResults(values, predictions)
 
 
 def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus | None) -> dict[str, object]:
@@ -138,7 +143,9 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
     """
     t.clock.start()
     try:
-        write_outcomes(t.task, metric_input(results), name, data.splits[name], data.vocabs, Path(t.run.path))
+        metric = t.measures.metric_of(t.measures.main, data.vocabs)
+        values = results.values[metric.input_kind].numpy()
+        write_outcomes(metric, t.measures.main, values, name, data.splits[name], Path(t.run.path))
     except HydromelError as error:
         log.warning("the outcomes of %s are not written: %s", name, error)
     tables = {} if corpus is None else _tables(t, data, name, results, corpus)
@@ -149,20 +156,18 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
 
 def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus) -> dict[str, object]:
     split = data.splits[name]
-    if not isinstance(results, Predictions):
-        if not isinstance(t.task, HasLossTables):
-            return {}
-        return t.task.loss_tables(results, split, data.splits["train"], data.vocabs)
-    inspector: Inspector | None = t.task.inspector(data.vocabs)
-    if inspector is None:
+    if isinstance(t.task, HasLossTables):
+        return t.task.loss_tables(results.values["losses"].numpy(), split, data.splits["train"], data.vocabs)
+    if results.predictions is None or not isinstance(t.task, HasInspector):
         return {}
-    tables = inspector.tables(results, split)
+    inspector = t.task.inspector(data.vocabs)
+    tables = inspector.tables(results.predictions, split)
     try:
         if corpus.fingerprint() != data.fingerprint:
             raise HydromelError(f"dataset={corpus.name} has changed since the start of the run")
         folder = Path(t.run.path) / run_schema.PREDICTIONS
         folder.mkdir(exist_ok=True)
-        inspector.write(results, split, name, corpus, corpus.read()[name], folder)
+        inspector.write(results.predictions, split, name, corpus, corpus.read()[name], folder)
     except (HydromelError, OSError) as error:
         log.warning("the predictions of %s are not written: %s", name, error)
     return tables

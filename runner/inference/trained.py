@@ -21,13 +21,14 @@ from runner.common import run_schema
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
+from runner.components.measures import Measures
 from runner.components.model_parts import ModelParts
 from runner.config.saved import saved_model
 from runner.config.schema import Dtype, Malloc
 from runner.data.numericalize import TARGET, columns_of
 from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
-from runner.interfaces import Corpus, Head, Inspector, Task
+from runner.interfaces import Corpus, HasInspector, Head, Inspector, Task
 from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -44,6 +45,7 @@ class TrainedModel:
 
     Attributes:
         task: the task.
+        measures: the metrics of the run.
         model: the model, in eval mode.
         features: conversions of text to integer columns, by name.
         vocabs: vocabularies of the features and the target.
@@ -53,6 +55,7 @@ class TrainedModel:
     """
 
     task: Task
+    measures: Measures
     model: Model
     features: dict[str, TokenFeature]
     vocabs: dict[str, Vocab]
@@ -86,7 +89,7 @@ class TrainedModel:
         load_checkpoint(checkpoint_path(folder, "best"), model)
         model.to(device=device, dtype=DTYPES[dtype or config.dtype]).eval()
         truncation = Truncation(config.max_length, config.truncate)
-        return cls(parts.task, model, parts.features, vocabs, parts.corpus, truncation, config.malloc)
+        return cls(parts.task, parts.measures, model, parts.features, vocabs, parts.corpus, truncation, config.malloc)
 
     def ids_of(self, table: pa.Table) -> dict[str, Ragged]:
         """Return the ids of each feature. Vocabularies grow by new strings, for embeddings that can represent them."""
@@ -116,12 +119,11 @@ class Predictor:
             HydromelError: also for a language model, which predicts no labels.
         """
         trained = TrainedModel.load(folder, device, dtype, plugins, data_dir)
-        inspector = trained.task.inspector(trained.vocabs)
-        if inspector is None:
+        if not isinstance(trained.task, HasInspector):
             raise HydromelError(
                 f"{folder}: task={trained.task.name} predicts no labels; use a run of task=classify or task=tag"
             )
-        return cls(trained, inspector)
+        return cls(trained, trained.task.inspector(trained.vocabs))
 
     @property
     def columns(self) -> list[str]:
@@ -135,14 +137,14 @@ class Predictor:
         only by rounding. Rows to be labelled are truncated as in training; every token gets its tag, whatever
         max_length says.
         """
-        per_token = self.inspector.answer == "tags"
+        per_token = self.inspector.column == "tags"
         split = self._numericalize(table, per_token)
         strings, probability = pa.array([], pa.string()), pa.array([], pa.float32())
         if table.num_rows:
             model = self.trained.model
             batches = evaluation_batches(split.to(device_of(model)), batch_size)
             predictions = predict(model, cast(Head, model.head), batches, bf16=False)
-            strings = self.inspector.strings(predictions.answers, split.rows.host_offsets)
+            strings = self.inspector.strings(predictions.ids, split.rows.host_offsets)
             probability = pa.array(predictions.probability)
         if not per_token:
             return PassagePredictions(strings, probability)

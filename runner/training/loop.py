@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.run_schema import higher_is_better
+from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
-from runner.interfaces import START, Head, Metric, State
+from runner.interfaces import START, Head, InputKind, State
 from runner.model import Model, counters, device_of
 from runner.profiling.accounting import Mark
 from runner.ragged.batch import Batch
@@ -200,31 +200,38 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     """Return the quality on the validation set, larger is better, and all metrics.
 
     Raises:
-        HydromelError: the task has no figure `train.metric`.
+        HydromelError: no metric of the run has the figure `train.metric`.
     """
-    metrics = evaluate_within_memory(
-        t, lambda: evaluate(t.model, t.metric(), t.batching.evaluation_batches(t.valid, t.eval_batch_size), t.bf16)
-    )
+
+    def measured() -> dict[str, object]:
+        batches = t.batching.evaluation_batches(t.valid, t.eval_batch_size)
+        return evaluate(t.model, t.measures.start(t.vocabs), batches, t.bf16)
+
+    metrics = evaluate_within_memory(t, measured)
     value = metrics.get(t.metric_name)
     if not isinstance(value, float):
         figures = ", ".join(name for name, figure in metrics.items() if isinstance(figure, float))
-        raise HydromelError(f"train.metric={t.metric_name}: this task has no such figure; it has {figures}")
-    return value if higher_is_better(t.metric_name) else -value, metrics
+        raise HydromelError(
+            f"train.metric={t.metric_name}: no metric of this run has such a figure; there are {figures}"
+        )
+    return value if t.measures.scales[t.metric_name].higher_is_better else -value, metrics
 
 
-def evaluate(model: Model, metric: Metric, batches: Iterable[Batch], bf16: bool) -> dict[str, object]:
-    """Return the metric over all batches; a state is carried to the next batch if that continues the text."""
+def evaluate(model: Model, measures: Measures, batches: Iterable[Batch], bf16: bool) -> dict[str, object]:
+    """Return the started `measures` over all batches; a state is carried over where batches continue one another."""
     model.eval()
     state, head = START, cast(Head, model.head)
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, state = model(batch, state if batch.carries_state else None)
-            values = head.predict(scores, batch) if metric.takes == "answers" else _losses(head, scores, batch)
-            metric.update(values, batch)
-        return metric.compute()
+            values = {kind: metric_input(head, kind, scores, batch) for kind in measures.input_kinds}
+            measures.update({kind: v.tokens() if isinstance(v, Ragged) else v for kind, v in values.items()}, batch)
+        return measures.compute()
 
 
-def _losses(head: Head, scores: Tensor, batch: Batch) -> Tensor:
-    """Return the losses of rows (B,) or of real tokens (N,)."""
-    losses = head.losses(scores, batch)
-    return losses.tokens() if isinstance(losses, Ragged) else losses
+def metric_input(head: Head, kind: InputKind, scores: Tensor, batch: Batch) -> Tensor | Ragged:
+    """Return the input of metrics of this kind: (B,) values of the rows, or a packed `Ragged` of the real tokens."""
+    if kind == "losses":
+        return head.losses(scores, batch)
+    ids = head.predict(scores, batch)
+    return Ragged(ids, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else ids

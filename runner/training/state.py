@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from runner.common.records import PeakBatchRecord
+from runner.components.measures import Measures
 from runner.config.schema import TrainSettings
-from runner.interfaces import START, BatchingStrategy, Head, Metric, Schedule, State, Task
+from runner.interfaces import START, BatchingStrategy, Head, Schedule, State, Task
 from runner.model import Model
 from runner.profiling.accounting import Clock, CostCounters
 from runner.profiling.energy import EnergyMeter
 from runner.ragged.batch import Batch
+from runner.text.vocab import Vocab
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.tracker import Tracker
 
@@ -66,8 +68,9 @@ class Training:
         model: on the device, in the dtype of training.
         head: the model's head.
         task: counts the targets of a batch.
-        metric: makes a new, empty metric.
-        metric_name: the figure of the metric that selects the best checkpoint.
+        measures: the metrics of every evaluation.
+        metric_name: their figure that selects the best checkpoint.
+        vocabs: of the features and the target.
         strategy: the configured batching strategy; `batching` is the one in use.
         optimizer: of the model's parameters.
         schedule: gives the learning rate's factor at each update.
@@ -87,8 +90,9 @@ class Training:
     model: Model
     head: Head
     task: Task
-    metric: Callable[[], Metric]
+    measures: Measures
     metric_name: str
+    vocabs: Mapping[str, Vocab]
     strategy: BatchingStrategy
     optimizer: torch.optim.Optimizer
     schedule: Schedule

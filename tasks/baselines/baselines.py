@@ -5,9 +5,7 @@ Shapes: B rows, N targets (one per row, or one per real token), C classes.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -15,7 +13,6 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from runner.common.arrays import FloatArray
-from runner.interfaces import Metric
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -23,7 +20,7 @@ from runner.text.vocab import PAD, Vocab
 from tasks.baselines.kneser_ney import KneserNey, TokenRows, with_cache
 from tasks.baselines.linear_svm import LinearSvm, train_svm
 from tasks.heads.outputs import BACK_OFF
-from tasks.targets import answer_rows, answers, majority_answers
+from tasks.targets import target_ids, target_rows
 
 # Settings of the linear SVM, as in configs/experiment/svm.yaml.
 RATE, DECAY, BUCKETS, BATCH_SIZE, EPOCHS = 3.0, 1e-4, 2**18, 32, 20
@@ -35,74 +32,52 @@ ORDER, CACHE_WEIGHT, CACHE_WINDOW = 5, 0.15, 1000
 MOST_TOKENS = 10_000_000
 
 
-def figures(metric: Metric, test: Batch, predict: Callable[[], Tensor]) -> dict[str, float]:
-    """Return the metric's figures on `test`, without its tables, and the `seconds` spent in `predict`."""
-    start = time.perf_counter()
-    predicted = predict()
-    seconds = time.perf_counter() - start
-    metric.update(predicted, test)
-    values: dict[str, Any] = metric.compute()
-    return {name: value for name, value in values.items() if isinstance(value, float)} | {"seconds": seconds}
+def majority_ids(train: Batch, test: Batch, n_labels: int) -> Tensor:
+    """Return the most frequent target of `train` for all of `test`: (N,). Among ties the lowest id wins."""
+    return torch.bincount(target_ids(train), minlength=n_labels).argmax().expand(len(target_ids(test)))
 
 
-def majority_metrics(metric: Metric, train: Batch, test: Batch, labels: Vocab) -> dict[str, Any]:
-    """Return the metric's results on `test` of always predicting the most frequent target of `train`."""
-    metric.update(majority_answers(train, test, len(labels)), test)
-    return metric.compute()
-
-
-def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tensor:
+def most_frequent(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Tensor:
     """Return each word's most frequent tag in the training set, for the tokens of `test`: (N,).
 
     Ties, unseen words among them, go to the tag that is more frequent overall.
     """
     train_words, test_words = (_word_ids(split, vocab).values.long() for split in (train, test))
-    tags = answers(train)
+    tags = target_ids(train)
     # One count for each pair of word and tag. The overall frequencies are scaled down so far that they only break ties.
-    counts = torch.bincount(train_words * n_answers + tags, minlength=vocab.known * n_answers).double()
-    overall = torch.bincount(tags, minlength=n_answers).double() / max(1, len(tags))
-    return (counts.view(-1, n_answers) + BACK_OFF * overall).argmax(dim=1).index_select(0, test_words)
+    counts = torch.bincount(train_words * n_classes + tags, minlength=vocab.known * n_classes).double()
+    overall = torch.bincount(tags, minlength=n_classes).double() / max(1, len(tags))
+    return (counts.view(-1, n_classes) + BACK_OFF * overall).argmax(dim=1).index_select(0, test_words)
 
 
-def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_answers: int) -> Tensor:
+def linear_svm(train: Batch, test: Batch, vocab: Vocab, n_classes: int) -> Tensor:
     """Return the predictions (N,) of a linear SVM over words and hashed bigrams of words."""
     rows, test_rows = (bags(_word_ids(split, vocab), vocab.known) for split in (train, test))
     used = np.unique(rows.indices)  # the weights of all other columns would stay zero
-    svm = LinearSvm(len(used), n_answers, DECAY)
+    svm = LinearSvm(len(used), n_classes, DECAY)
     epochs = min(EPOCHS, max(1, MOST_EXAMPLES // max(1, rows.shape[0])))
-    train_svm(svm, rows[:, used], answers(train).numpy(), RATE, epochs, BATCH_SIZE)
+    train_svm(svm, rows[:, used], target_ids(train).numpy(), RATE, epochs, BATCH_SIZE)
     return torch.from_numpy(svm.scores(test_rows[:, used]).argmax(axis=1))
 
 
-def kneser_ney(
-    train: Batch, test: Batch, feature: str, vocab: Vocab, metric: Callable[[], Metric]
-) -> dict[str, dict[str, float]]:
-    """Return the figures of an n-gram model of `feature`, with and without a cache.
+def kneser_ney(train: Batch, test: Batch, feature: str, vocab: Vocab) -> Iterator[tuple[str, Tensor]]:
+    """Yield the nats (N,) of an n-gram model of `feature`, and of the same model with a cache.
 
-    They are empty if the training set has more than `MOST_TOKENS` tokens.
+    Yield nothing if the training set has more than `MOST_TOKENS` tokens.
     """
     if train.real_tokens > MOST_TOKENS:
-        return {}
-    start = time.perf_counter()
+        return
     train_text, test_text = (token_rows(split, feature) for split in (train, test))
     probabilities = KneserNey(train_text, uniform(vocab), ORDER).probabilities(test_text)
-    seconds = time.perf_counter() - start
-    by_model = {
-        "kneser_ney": figures(metric(), test, lambda: _nats(probabilities)),
-        "kneser_ney_cache": figures(
-            metric(), test, lambda: _nats(with_cache(probabilities, test_text, CACHE_WEIGHT, CACHE_WINDOW))
-        ),
-    }
-    for values in by_model.values():
-        values["seconds"] += seconds  # both models share the training
-    return by_model
+    yield "kneser_ney", _nats(probabilities)
+    yield "kneser_ney_cache", _nats(with_cache(probabilities, test_text, CACHE_WEIGHT, CACHE_WINDOW))
 
 
 def token_rows(split: Batch, feature: str) -> TokenRows:
     """Return the text of a language model's split: the first input of each row, then its targets."""
-    rows = answer_rows(split)
+    rows = target_rows(split)
     starts = rows.host_offsets[:-1]
-    inputs, targets = split.features[feature].pack().on_host(), answers(split).numpy()
+    inputs, targets = split.features[feature].pack().on_host(), target_ids(split).numpy()
     return TokenRows.of(np.insert(targets, starts, inputs[starts]), rows.host_lengths + 1)
 
 

@@ -31,9 +31,9 @@ def check_tags(
     """
     if scheme is None:
         return
-    from tasks.spans.tags import illegal
+    from tasks.spans.tags import illegal_positions
 
-    places = illegal(tags, offsets, scheme)
+    places = illegal_positions(tags, offsets, scheme)
     if not len(places):
         return
     first = int(places[0])

@@ -18,7 +18,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from tasks.heads.outputs import Output
-from tasks.targets import answers
+from tasks.targets import target_ids
 
 LabelWeights = Literal["balanced"] | dict[str, PositiveFloat]
 
@@ -45,7 +45,7 @@ def label_weights(given: Literal["balanced"] | Mapping[str, float], labels: Voca
     return torch.tensor([given.get(label, 1.0) for label in labels.tokens], dtype=torch.float64)
 
 
-def weighted(output: Output, given: LabelWeights | None, labels: Vocab) -> Output | WeightedOutput:
+def weighted(output: Output, given: LabelWeights | None, labels: Vocab) -> Output:
     """Return the output with `label_weights` applied, or unchanged if none are given."""
     return output if given is None else WeightedOutput(output, label_weights(given, labels))
 
@@ -76,7 +76,7 @@ class WeightedOutput(nn.Module):
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
         losses = self.output.losses(scores, batch)
-        weights = self.weights.index_select(0, answers(batch))
+        weights = self.weights.index_select(0, target_ids(batch))
         return losses.map(lambda values: values * weights) if isinstance(losses, Ragged) else losses * weights
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:

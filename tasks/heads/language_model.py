@@ -20,7 +20,7 @@ from runner.layers.dropout import Dropout, LockedDropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import PAD, Vocab
-from tasks.targets import answer_rows, answers, token_vectors
+from tasks.targets import target_ids, target_rows, token_vectors
 
 
 class VocabularyOutput(Protocol):
@@ -180,7 +180,7 @@ class LmHead(nn.Module):
 
         In training with a change penalty they are (N, 2D): the second half holds the vectors before dropout.
         """
-        rows = answer_rows(batch)
+        rows = target_rows(batch)
         plain = token_vectors(encoded, batch)
         locked = self.locked.apply_to(Ragged(plain, rows, "packed")).values
         vectors: Tensor = self.dropout(locked, rows, "packed")
@@ -189,20 +189,20 @@ class LmHead(nn.Module):
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Return the nats, plus in training the penalties, summed over tokens."""
         vectors = self._vectors(scores)
-        total = self.output.loss(vectors, answers(batch))
+        total = self.output.loss(vectors, target_ids(batch))
         if self.training and self.activation_penalty:
             total = total + self.activation_penalty * vectors.square().mean(dim=1).sum()
         if self.training and self.change_penalty:
             plain = scores[:, scores.shape[1] // 2 :]
             change = (plain[1:] - plain[:-1]).square().mean(dim=1)
             # Rows are concatenated, so the difference across a row boundary must not count.
-            same_row = answer_rows(batch).position[1:] > 0
+            same_row = target_rows(batch).position[1:] > 0
             total = total + self.change_penalty * change.masked_fill(~same_row, 0.0).sum()
         return Loss(total, scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Ragged:
         """Return the nats of each token, without penalties."""
-        return Ragged(self.output.nll(self._vectors(scores), answers(batch)), answer_rows(batch), "packed")
+        return Ragged(self.output.nll(self._vectors(scores), target_ids(batch)), target_rows(batch), "packed")
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         return self.output.best(self._vectors(scores))

@@ -17,7 +17,7 @@ from runner.common.errors import HydromelError
 from runner.interfaces import Loss
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from tasks.targets import answers, cross_entropy, softmax
+from tasks.targets import cross_entropy, softmax, target_ids
 
 OutputKind = Literal["softmax", "hinge", "count"]
 # Learning rate of the bias with head=count. It is so small that the bias, the overall class frequencies, only breaks
@@ -25,17 +25,17 @@ OutputKind = Literal["softmax", "hinge", "count"]
 BACK_OFF = 1e-7
 
 
-class Given(nn.Module):
+class GivenScores(nn.Module):
     """A layer for vectors that already are scores; it adds a learned bias per class.
 
     Args:
-        n_answers: C.
+        n_classes: C.
         rate: learning rate of the bias, as a multiple of the optimiser's (`optimizers.parameters_by_rate`).
     """
 
-    def __init__(self, n_answers: int, rate: float) -> None:
+    def __init__(self, n_classes: int, rate: float) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(n_answers))
+        self.bias = nn.Parameter(torch.zeros(n_classes))
         self.learning_rate_factors = {"bias": rate}
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -43,23 +43,23 @@ class Given(nn.Module):
         return vectors + self.bias
 
 
-def scorer(given: bool, input_size: int, n_answers: int, output: OutputKind) -> nn.Module:
-    """Return a module that maps vectors (N, D) to scores (N, C): a linear layer, or `Given` if the vectors are scores.
+def scorer(given: bool, input_size: int, n_classes: int, output: OutputKind) -> nn.Module:
+    """Return a module that maps vectors (N, D) to scores (N, C): a linear layer, or `GivenScores` if they are scores.
 
     Raises:
         HydromelError: given scores of another size than C.
     """
     if not given:
-        return nn.Linear(input_size, n_answers)
-    if input_size != n_answers:
+        return nn.Linear(input_size, n_classes)
+    if input_size != n_classes:
         raise HydromelError(
-            f"given scores need an encoder output of size {n_answers} (one per label), got {input_size}; use "
+            f"given scores need an encoder output of size {n_classes} (one per label), got {input_size}; use "
             "embedding=ngrams embedding.size=null with encoder=none, or encoder=bow with encoder.hidden=[]"
         )
-    return Given(n_answers, BACK_OFF if output == "count" else 1.0)
+    return GivenScores(n_classes, BACK_OFF if output == "count" else 1.0)
 
 
-class AnswerOutput(Protocol):
+class Output(Protocol):
     """The loss and predictions defined on scores: `runner.interfaces.Head` without the computation of the scores."""
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss: ...
@@ -74,7 +74,7 @@ class AnswerOutput(Protocol):
 class OutputHead(nn.Module):
     """A head that delegates losses and predictions to its `output`; subclasses compute the scores."""
 
-    def __init__(self, output: AnswerOutput) -> None:
+    def __init__(self, output: Output) -> None:
         super().__init__()
         self.output = output
 
@@ -92,7 +92,7 @@ class OutputHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Output:
+class IndependentOutput:
     """An output that treats each target independently.
 
     Attributes:
@@ -105,11 +105,11 @@ class Output:
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Return the loss summed over all targets of the batch, with their number."""
-        return Loss(self.each(scores, answers(batch)).sum(), scores.shape[0])
+        return Loss(self.each(scores, target_ids(batch)).sum(), scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
-        losses = self.each(scores, answers(batch))
+        losses = self.each(scores, target_ids(batch))
         return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
@@ -148,14 +148,14 @@ def relative(scores: Tensor) -> Tensor:
     return torch.where(total > 0, exact / total.masked_fill(total == 0, 1.0), 1.0 / scores.shape[1])
 
 
-OUTPUTS: dict[OutputKind, Output] = {
-    "softmax": Output(cross_entropy, softmax),
-    "hinge": Output(hinge, softmax),
-    "count": Output(counted, relative),
+OUTPUTS: dict[OutputKind, IndependentOutput] = {
+    "softmax": IndependentOutput(cross_entropy, softmax),
+    "hinge": IndependentOutput(hinge, softmax),
+    "count": IndependentOutput(counted, relative),
 }
 
 
-def output_of(kind: OutputKind, label_smoothing: float) -> Output:
+def output_of(kind: OutputKind, label_smoothing: float) -> IndependentOutput:
     """Return the output of a kind; a softmax may use smoothed targets (`cross_entropy`).
 
     Raises:

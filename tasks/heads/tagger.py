@@ -17,8 +17,8 @@ from runner.layers.crf.viterbi import viterbi
 from runner.layers.dropout import Dropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from tasks.heads.outputs import AnswerOutput, OutputHead
-from tasks.targets import answer_rows, answers, token_vectors
+from tasks.heads.outputs import Output, OutputHead
+from tasks.targets import target_ids, target_rows, token_vectors
 
 HeadKind = Literal["softmax", "crf", "count"]
 
@@ -32,13 +32,13 @@ class TagHead(OutputHead):
         output: the loss and predictions defined on the scores.
     """
 
-    def __init__(self, dropout: float, linear: nn.Module, output: AnswerOutput) -> None:
+    def __init__(self, dropout: float, linear: nn.Module, output: Output) -> None:
         super().__init__(output)
         self.dropout = Dropout(dropout)
         self.linear = linear
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        vectors = self.dropout(token_vectors(encoded, batch), answer_rows(batch), "packed")
+        vectors = self.dropout(token_vectors(encoded, batch), target_rows(batch), "packed")
         scores: Tensor = self.linear(vectors)
         return scores
 
@@ -52,7 +52,7 @@ class SoftmaxOutput(nn.Module):
         constrain: predict the most likely legal path of a row, instead of the most likely tag of each token.
     """
 
-    def __init__(self, output: AnswerOutput, allowed: AllowedTransitions, constrain: bool) -> None:
+    def __init__(self, output: Output, allowed: AllowedTransitions, constrain: bool) -> None:
         super().__init__()
         self.output = output
         self.constrain = constrain
@@ -74,7 +74,7 @@ class SoftmaxOutput(nn.Module):
             return scores.argmax(dim=1)
         # A CRF whose transitions score 0 or -inf: its best path is the most likely legal sequence of tags.
         log_probability = scores.to(accumulation_dtype(scores)).log_softmax(dim=1)
-        return viterbi(log_probability, Chain(self.start, self.transitions, self.end), answer_rows(batch))[0]
+        return viterbi(log_probability, Chain(self.start, self.transitions, self.end), target_rows(batch))[0]
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return each token's softmax, without the constraints."""
@@ -103,7 +103,9 @@ class CrfOutput(nn.Module):
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the negative log-likelihood (B,) of each row's path."""
-        return self.crf.negative_log_likelihood(_ragged(scores, batch), answers(batch)).to(accumulation_dtype(scores))
+        return self.crf.negative_log_likelihood(_ragged(scores, batch), target_ids(batch)).to(
+            accumulation_dtype(scores)
+        )
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return each row's best path, as tag ids (N,)."""
@@ -115,7 +117,7 @@ class CrfOutput(nn.Module):
 
 
 def _ragged(scores: Tensor, batch: Batch) -> Ragged:
-    return Ragged(scores, answer_rows(batch), "packed")
+    return Ragged(scores, target_rows(batch), "packed")
 
 
 def _legal_transitions(allowed: AllowedTransitions) -> Chain:

@@ -8,8 +8,8 @@ Shapes: N targets (one per row, or one per real token), C classes, K span types.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -18,12 +18,17 @@ from torch import Tensor
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import HydromelError
 from runner.inference.evaluation.tally import perplexity
+from runner.inference.outcomes import Outcomes
+from runner.interfaces import InputKind, Scale
 from runner.ragged.batch import Batch
 from runner.text.bpe import SPACE, characters_of
 from runner.text.vocab import EOS, PAD, UNK, Vocab
-from tasks.spans.schemes import Conversion
+from tasks.metrics.example_scores import accuracy_outcomes, blocks, f1_outcomes, loss_outcomes
+from tasks.spans.schemes import OwnTags
 from tasks.spans.tags import Mode, Scheme, SpanTags, are_right, headline_mode, spans
-from tasks.targets import answer_rows, answers
+from tasks.targets import target_ids, target_rows
+
+PERCENT = Scale("%", higher_is_better=True)
 
 
 def precision_recall_f1(right: IntArray, predicted: IntArray, gold: IntArray) -> tuple[FloatArray, ...]:
@@ -41,23 +46,20 @@ def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: In
 
 
 class LabelMetric:
-    """Accuracy, F1 per label and macro F1, and the confusion matrix, from counts kept on the device.
+    """Accuracy, F1 per label and macro F1, and the confusion matrix, from counts kept on the device."""
 
-    Args:
-        labels: (C,) names of the classes.
-    """
+    scales: Mapping[str, Scale] = {"accuracy": PERCENT, "macro_f1": PERCENT}
+    input_kind: InputKind = "predictions"
 
-    takes: Literal["answers"] = "answers"
-
-    def __init__(self, *, labels: Sequence[str]) -> None:
-        self.labels = tuple(labels)
+    def start(self, vocabs: Mapping[str, Vocab]) -> None:
+        self.labels = vocabs["target"].tokens  # (C,)
         self._counts: Tensor | None = None  # (C*C,) gold-major
 
     def update(self, predicted: Tensor, batch: Batch) -> None:
         if self._counts is None:
             self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64, device=predicted.device)
         # `bincount` synchronises with the device to find its output size; `index_add_` does not.
-        cells = answers(batch) * len(self.labels) + predicted
+        cells = target_ids(batch) * len(self.labels) + predicted
         self._counts.index_add_(0, cells, torch.ones_like(cells))
 
     def compute(self) -> dict[str, Any]:
@@ -77,31 +79,42 @@ class LabelMetric:
             "confusion": {"labels": list(self.labels), "counts": counts.tolist()},
         }
 
+    def outcomes(self, figure: str, values: IntArray, split: Batch) -> Outcomes | None:
+        """Return the terms of accuracy; None for macro F1, which is not a sum over rows."""
+        return accuracy_outcomes(target_ids(split).numpy(), values, split) if figure == "accuracy" else None
+
 
 class SpanMetric:
     """Token accuracy, and precision, recall and F1 of spans, as in seqeval's default and strict modes.
 
     Args:
-        tags: (C,) the tags of the data set.
-        scheme: how tags encode spans; `headline_mode` chooses the mode of the headline figures.
-        to_own: conversion from the tags that the model predicts to `tags`; None if they are the same.
+        scheme: how the data set's tags encode spans; `headline_mode` chooses the mode of the headline figures.
+        learned_scheme: the scheme of the tags that the model predicts.
     """
 
-    takes: Literal["answers"] = "answers"
+    scales: Mapping[str, Scale] = dict.fromkeys(
+        [f"{name}{mode}" for mode in ("", "_default", "_strict") for name in ("f1", "precision", "recall")]
+        + ["accuracy"],
+        PERCENT,
+    )
+    input_kind: InputKind = "predictions"
 
-    def __init__(self, *, tags: Sequence[str], scheme: Scheme, to_own: Conversion | None = None) -> None:
-        self.tags = SpanTags.of(tags)
-        self.scheme = scheme
-        self.to_own = to_own
+    def __init__(self, *, scheme: Scheme, learned_scheme: Scheme) -> None:
+        self.scheme, self.learned_scheme = scheme, learned_scheme
         self.mode = headline_mode(scheme)
+
+    def start(self, vocabs: Mapping[str, Vocab]) -> None:
+        learned = vocabs["target"].tokens
+        self.own = OwnTags.of(learned, self.learned_scheme, self.scheme)
+        self.tags = SpanTags.of(self.own.tags)
         self._gold: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._lengths: list[IntArray] = []
 
     def update(self, predicted: Tensor, batch: Batch) -> None:
-        self._gold.append(answers(batch))
+        self._gold.append(target_ids(batch))
         self._predicted.append(predicted)
-        self._lengths.append(answer_rows(batch).host_lengths)
+        self._lengths.append(target_rows(batch).host_lengths)
 
     def compute(self) -> dict[str, Any]:
         """Return the metrics of all targets so far.
@@ -112,8 +125,7 @@ class SpanMetric:
         gold, predicted = _join(self._gold), _join(self._predicted)
         offsets = np.concatenate([[0], *self._lengths]).cumsum()
         # Convert both sides, so that figures do not depend on the scheme that the model learns.
-        if self.to_own is not None:
-            gold, predicted = self.to_own(gold, offsets), self.to_own(predicted, offsets)
+        gold, predicted = self.own.ids(gold, offsets), self.own.ids(predicted, offsets)
         figures: dict[str, Any] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}
         for mode in get_args(Mode):
             counts = self._counts(gold, predicted, offsets, mode)
@@ -123,6 +135,17 @@ class SpanMetric:
             if mode == self.mode:
                 figures |= {**named, "per_type": by_name(self.tags.types, *counts)}
         return {**figures, "spans": {"scheme": self.scheme, "mode": self.mode}}
+
+    def outcomes(self, figure: str, values: IntArray, split: Batch) -> Outcomes | None:
+        """Return the terms of accuracy, or of the headline F1; None for other figures."""
+        offsets = target_rows(split).host_offsets
+        gold, predicted = (self.own.ids(ids, offsets) for ids in (target_ids(split).numpy(), values))
+        if figure == "accuracy":
+            return accuracy_outcomes(gold, predicted, split)
+        if figure != "f1":
+            return None
+        found = [spans(ids, offsets, self.tags, self.scheme, self.mode) for ids in (gold, predicted)]
+        return f1_outcomes(found[0], found[1], offsets)
 
     def _counts(
         self, gold: IntArray, predicted: IntArray, offsets: IntArray, mode: Mode
@@ -152,7 +175,7 @@ class PieceCounts:
 
     def add(self, batch: Batch) -> None:
         """Add the targets of a batch."""
-        targets, inputs = answers(batch), batch.features[self.feature].tokens()
+        targets, inputs = target_ids(batch), batch.features[self.feature].tokens()
         self._counts = self._counts.to(targets.device, non_blocking=True)
         # A word's first piece includes the space before it, which the text lacks at the start of a line.
         no_space = (inputs == self.eos) & (targets != self.eos)
@@ -170,14 +193,26 @@ class PerplexityMetric:
     """Mean negative log likelihood per token, from one sum over all tokens, never from the means of batches.
 
     Args:
-        per_character: True if tokens are characters, so that bits per token are bits per character.
-        pieces: counter of words and characters if tokens are pieces of words, else None.
+        feature: the input feature with the same vocabulary as the targets.
+        stream: True if a split is one text in one row, not independent rows.
     """
 
-    takes: Literal["losses"] = "losses"
+    scales: Mapping[str, Scale] = {
+        "perplexity": Scale("", higher_is_better=False),
+        "nll": Scale("nats", higher_is_better=False),
+        "word_perplexity": Scale("", higher_is_better=False),
+        "bits_per_character": Scale("bits", higher_is_better=False),
+    }
+    input_kind: InputKind = "losses"
 
-    def __init__(self, *, per_character: bool, pieces: PieceCounts | None = None) -> None:
-        self.per_character, self.pieces = per_character, pieces
+    def __init__(self, *, feature: str, stream: bool) -> None:
+        self.feature, self.stream = feature, stream
+
+    def start(self, vocabs: Mapping[str, Vocab]) -> None:
+        vocab = vocabs["target"]
+        # Characters, if every string of the vocabulary is one (`<eos>` is the line end); pieces of words, if merged.
+        self.per_character = all(len(string) == 1 for string in set(vocab.tokens) - {PAD, UNK, EOS})
+        self.pieces = None if vocab.merges is None else PieceCounts(self.feature, vocab)
         self._total: Tensor | None = None  # nats; float64, so that rounding does not depend on the batches
         self._count = 0
 
@@ -214,6 +249,14 @@ class PerplexityMetric:
                 "bits_per_character": total / characters / math.log(2),
             }
         return figures | ({"bits_per_character": nll / math.log(2)} if self.per_character else {})
+
+    def outcomes(self, figure: str, values: FloatArray, split: Batch) -> Outcomes | None:
+        """Return the terms of `nll` or `perplexity`, for each line, or for each of the `blocks` of a stream."""
+        if figure not in ("nll", "perplexity"):
+            return None
+        lengths = target_rows(split).host_lengths
+        lengths = blocks(int(lengths.sum())) if self.stream else lengths
+        return loss_outcomes(values, lengths, "exp" if figure == "perplexity" else "identity")
 
 
 def _join(parts: list[Tensor]) -> IntArray:

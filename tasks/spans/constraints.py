@@ -1,4 +1,4 @@
-"""The tags that may start a row, follow each other, and end a row in a scheme: those that `tags.illegal` accepts."""
+"""The tags that may start a row, follow each other and end a row in a scheme: those that `illegal_positions` allows."""
 
 from __future__ import annotations
 

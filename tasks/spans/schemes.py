@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runner.common.arrays import (
-    IntArray,
-)
+from runner.common.arrays import IntArray
 from tasks.spans.tags import (
     ALLOWED,
     BEGIN,
@@ -27,6 +25,7 @@ from tasks.spans.tags import (
     Scheme,
     SpanArrays,
     SpanTags,
+    all_tags,
     spans,
 )
 
@@ -60,6 +59,31 @@ class Conversion:
         """
         # The default mode does not depend on the scheme, so the target's is as good as the unknown source's.
         return tag_ids(spans(ids, offsets, self.source, self.scheme, "default"), offsets, self.scheme)
+
+
+@dataclass(frozen=True)
+class OwnTags:
+    """The data set's tags, where a model may learn and predict those of another scheme.
+
+    Attributes:
+        tags: (C,) the data set's tags.
+        conversion: a map from ids of learned tags to ids of `tags`; None if they are the same.
+    """
+
+    tags: tuple[str, ...]
+    conversion: Conversion | None
+
+    @classmethod
+    def of(cls, learned: tuple[str, ...], learned_scheme: Scheme | None, scheme: Scheme | None) -> OwnTags:
+        """Return the tags of the data set's `scheme` (None: plain tags) for the learned tags."""
+        if scheme is None or learned_scheme == scheme:
+            return cls(learned, None)
+        conversion = Conversion.of(learned, scheme)
+        return cls(tuple(all_tags(conversion.source.types, scheme)), conversion)
+
+    def ids(self, learned: IntArray, offsets: IntArray) -> IntArray:
+        """Return ids (N,) of `tags` from ids (N,) of learned tags; rows start at `offsets` (B+1,)."""
+        return learned if self.conversion is None else self.conversion(learned, offsets)
 
 
 def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntArray:

@@ -87,7 +87,7 @@ def all_tags(types: Sequence[str], scheme: Scheme) -> list[str]:
     return ["O", *(f"{prefix}-{name}" for name in types for prefix in ALLOWED[scheme])]
 
 
-def illegal(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
+def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
     """Return the sorted flat positions of illegal tags.
 
     Illegal are malformed tags; in IOB1 a B that does not follow a span of its type; in IOB2 an I that does not; in

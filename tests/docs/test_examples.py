@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +18,30 @@ import torch
 
 from runner.cli import sync
 from runner.common.records import unbeaten_baselines
+from tests.helpers.composed import tag_files
 from tests.helpers.contract import check_contract
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 EXAMPLES = ROOT / "docs" / "examples"
-HYDROMEL = str(Path(sys.executable).with_name("hydromel"))  # not python -m, which looks in the working directory first
+BIN = Path(sys.executable).parent  # not python -m, which looks in the working directory first
 FILES = [path for path in sorted(EXAMPLES.rglob("*")) if path.suffix in (".py", ".yaml") and path.name != "__init__.py"]
 
 
-def hydromel(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run the command in `folder`, where the examples are copied to, and return its result."""
+def command(folder: Path, name: str, *arguments: str) -> str:
+    """Run a command in `folder`, where the examples are copied to, and return what it prints."""
     shutil.copytree(EXAMPLES, folder, dirs_exist_ok=True)
     environment = {**os.environ, "HYDROMEL_CACHE": str(folder / "cache")}
-    command = [HYDROMEL, "--config-dir", "my_configs"]
-    options = ["plugins=[my_parts]", "hydra.run.dir=run", "threads=1", "run_plots=null", *arguments]
-    done = subprocess.run([*command, *options], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([BIN / name, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    result: dict[str, Any] = json.loads((folder / "run" / "result.json").read_text(encoding="utf-8"))
+    return done.stdout
+
+
+def hydromel(folder: Path, *arguments: str, run: str = "run") -> dict[str, Any]:
+    """Train in `folder` and return the result of the run."""
+    options = ["plugins=[my_parts]", f"hydra.run.dir={run}", "threads=1", "run_plots=null", *arguments]
+    command(folder, "hydromel", "--config-dir", "my_configs", *options)
+    result: dict[str, Any] = json.loads((folder / run / "result.json").read_text(encoding="utf-8"))
     return result
 
 
@@ -101,6 +108,53 @@ def test_the_task_beats_its_baseline(tmp_path: Path) -> None:
     result = hydromel(tmp_path, "task=restore_case", *options)
     assert result["quality"]["metric"] == "macro_f1"
     assert unbeaten_baselines(result) == {}
+
+
+@pytest.mark.parametrize(
+    ("metric", "unit", "higher", "kept"),
+    [("mistake_cost", "", False, min), ("row_accuracy", "%", True, max)],
+)
+def test_runs_are_compared_by_a_metric_from_choosing_the_checkpoint_to_the_report(
+    tmp_path: Path, metric: str, unit: str, higher: bool, kept: Callable[[list[float]], float]
+) -> None:
+    parts = [
+        *tag_files(tmp_path),
+        f"metric={metric}",
+        "tracker=mlflow",
+        "tracker.uri=sqlite:///mlflow.db",
+    ]
+    if metric == "mistake_cost":
+        parts.append("metric.costs={B-PER: 5.0}")
+    small = ["embedding.size=4", "encoder=conv", "encoder.filters=4", "train.epochs=3", "optimizer.lr=0.03"]
+    for strategy in ("padmask", "bucketed"):
+        options = [*parts, *small, "batching.batch_size=8", f"batching={strategy}"]
+        result = hydromel(tmp_path, *options, run=f"runs/{strategy}")
+        assert result["quality"] == {"metric": metric, "unit": unit, "higher_is_better": higher}
+        assert {"f1", metric} <= result["metrics"]["test"].keys() & result["majority"].keys()
+        assert metric in result["baselines"]["most_frequent_tag"]
+        lines = (tmp_path / "runs" / strategy / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        values = [json.loads(line)["metrics"].get(f"valid/{metric}") for line in lines]
+        assert result["metrics"]["valid"][metric] == kept([value for value in values if value is not None])
+
+    told = command(tmp_path, "hydromel-compare", "runs", "--out", "report")
+    assert f"test {metric}" in told
+    report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
+    (group,) = report["groups"]
+    assert (group["metric"], group["unit"], group["higher_is_better"]) == (metric, unit, higher)
+    (bucketed,) = (each for each in group["strategies"] if each["name"] == "bucketed")
+    assert bucketed["against_padmask"]["on_examples"] is not None
+
+    command(
+        tmp_path,
+        "hydromel-evaluate",
+        "run=runs/padmask",
+        "--json",
+        "e.json",
+        *(["--plugins", "my_parts"] if metric == "mistake_cost" else []),
+    )
+    evaluated = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    result = json.loads((tmp_path / "runs" / "padmask" / "result.json").read_text(encoding="utf-8"))
+    assert evaluated["metrics"][metric] == pytest.approx(result["metrics"]["test"][metric])
 
 
 def test_the_encoder_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:

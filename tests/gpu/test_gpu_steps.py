@@ -22,7 +22,7 @@ from runner.experiment.run import start_folder
 from runner.interfaces import START, Head
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
-from runner.training.loop import backward
+from runner.training.loop import backward, metric_input
 from runner.training.state import Training
 from tests.helpers.composed import QUIET, label_files, run_config, tag_files
 
@@ -82,14 +82,13 @@ def step_and_evaluate(t: Training) -> None:
             t.optimizer.step()
             t.optimizer.zero_grad()
     t.model.eval()
-    metric, state, head = t.metric(), START, cast(Head, t.model.head)
+    measures, state, head = t.measures.start(t.vocabs), START, cast(Head, t.model.head)
     with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=t.bf16), forbidden_waits():
         for batch in t.batching.evaluation_batches(t.valid, 8):
             scores, state = t.model(batch, state if batch.carries_state else None)
-            losses = head.losses(scores, batch)
-            flat = losses.tokens() if isinstance(losses, Ragged) else losses
-            metric.update(head.predict(scores, batch) if metric.takes == "answers" else flat, batch)
-    assert metric.compute()
+            values = {kind: metric_input(head, kind, scores, batch) for kind in measures.input_kinds}
+            measures.update({kind: v.tokens() if isinstance(v, Ragged) else v for kind, v in values.items()}, batch)
+    assert measures.compute()
 
 
 @pytest.mark.parametrize("strategy", ["padmask", "packed"])

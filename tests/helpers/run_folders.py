@@ -81,7 +81,7 @@ def result(run: RunFolder) -> dict[str, Any]:
         "turn": 1,
         "sweep_id": "sweep-1",
         "experiment": "compare",
-        "quality": {"metric": "f1", "higher_is_better": True},
+        "quality": {"metric": "f1", "unit": "%", "higher_is_better": True},
         "metrics": {
             "valid": {"f1": 20.0, "accuracy": 90.0, "perplexity": float("inf")},
             "test": {"f1": 18.5, "accuracy": 89.5, "per_type": {"person": {"f1": 30.0}}},

@@ -90,7 +90,7 @@ def make_result(run_id: str, batching: str, seed: int, speed: float, f1: float) 
         "seed": seed,
         "sweep_id": "night",
         "experiment": "compare_batching",
-        "quality": {"metric": "f1", "higher_is_better": True},
+        "quality": {"metric": "f1", "unit": "%", "higher_is_better": True},
         "metrics": {"valid": {"f1": f1 + 1}, "test": {"f1": f1, "accuracy": 91.5, "per_type": {"person": {"f1": 1.0}}}},
         "majority": {"accuracy": 88.125, "f1": 0.0},
         "speed": {"real_tokens_per_s": speed, "examples_per_s": speed / 20},

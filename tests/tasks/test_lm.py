@@ -14,11 +14,13 @@ from torch import nn
 
 from runner.batching.stream import Stream
 from runner.common.errors import HydromelError
+from runner.components.measures import started
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tasks.lm import Lm
-from tests.helpers.answer_batches import EncoderOf, lm, words
+from tests.helpers.metrics import measured
+from tests.helpers.target_batches import EncoderOf, lm, words
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
 VOCAB = Vocab((PAD, UNK, EOS, "the", "cat", "sat"), unk=1)
@@ -154,14 +156,14 @@ def test_bits_per_character_where_tokens_are_characters() -> None:
     characters = Vocab((PAD, UNK, EOS, "a", "é", "<", " "), unk=1)
     batch = encode([[3, 4]])
     for vocab, expected in ((characters, True), (VOCAB, False)):
-        metric = lm().metric({"target": vocab})
+        metric = started(lm().metric, {"target": vocab})
         metric.update(torch.zeros(3), batch)
         assert ("bits_per_character" in metric.compute()) is expected
 
 
 def test_majority_is_the_unigram_model_of_train() -> None:
     train, test = encode([[3, 3, 4], [3]]), encode([[3, 1]])
-    figures = lm().majority(train, test, VOCABS)
+    figures = measured(lm(), lm().majority(train, test, VOCABS), test, VOCABS)
     # of train's 6 answers: the 3, cat 1, <eos> 2, and <unk> as if seen once
     probabilities = [3 / 7, 1 / 7, 2 / 7]
     assert figures["nll"] == pytest.approx(-sum(map(math.log, probabilities)) / 3)
@@ -179,7 +181,7 @@ def test_the_config_gives_every_option() -> None:
     options = yaml.safe_load((CONFIGS / "lm.yaml").read_text())
     assert options.pop("_target_") == "tasks.lm.Lm"
     assert options.pop("defaults") == ["_self_", {"override /dataset@_global_.dataset": "stdlib_words"}]
-    assert Lm(**options).quality == "perplexity"
+    assert Lm(**options).main_metric == "perplexity"
 
 
 def test_weights_of_its_own_are_drawn_from_the_range_asked_for() -> None:

@@ -15,6 +15,7 @@ import yaml
 
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESOLVED
+from runner.components.measures import started
 from runner.data.numericalize import columns_of
 from runner.inference.generation.language_model import LanguageModel
 from runner.inference.trained import TrainedModel
@@ -24,8 +25,8 @@ from runner.ragged.ragged import Ragged
 from runner.text.bpe import decode_pieces
 from runner.text.features import Bpe
 from runner.text.vocab import EOS
-from tests.helpers.answer_batches import lm
 from tests.helpers.composed import config, label_files, run, tag_files
+from tests.helpers.target_batches import lm
 
 LINES = ["the cat sat on the mat", "", "naïve cats sat", "x", "", "the 戦 mat ."]
 TABLE = pa.table({"tokens": pa.array([line.split() for line in LINES], pa.list_(pa.string()))})
@@ -41,7 +42,7 @@ def test_words_and_characters_are_counted_whatever_the_pieces(unit: Literal["lin
     split = task.encode(columns_of(TABLE, {"words": feature}, vocabs), TABLE, vocabs)
     pieces = split.target.values.numel()
     nats = torch.rand(pieces, dtype=torch.float64)
-    metric = task.metric(vocabs)
+    metric = started(task.metric, vocabs)
     metric.update(nats, split)
     figures = metric.compute()
     words = sum(len(line.split()) + 1 for line in LINES)
@@ -49,7 +50,7 @@ def test_words_and_characters_are_counted_whatever_the_pieces(unit: Literal["lin
     assert figures["word_perplexity"] == pytest.approx(math.exp(float(nats.sum()) / words), rel=1e-12)
     assert figures["bits_per_character"] == pytest.approx(float(nats.sum()) / characters / math.log(2), rel=1e-12)
     assert figures["nll"] == pytest.approx(float(nats.mean()), rel=1e-12)
-    assert in_parts(task.metric(vocabs), nats, split) == pytest.approx(figures, rel=1e-12)
+    assert in_parts(started(task.metric, vocabs), nats, split) == pytest.approx(figures, rel=1e-12)
 
 
 def in_parts(metric: Metric, nats: torch.Tensor, split: Batch) -> dict[str, float]:

@@ -13,15 +13,20 @@ import yaml
 
 from runner.config.instantiate import build
 from runner.interfaces import Head, Task
+from runner.layers.pooling import sum_pool
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.targets import per_row
-from tests.helpers.answer_batches import EncoderOf, labelled, tagged
+from tests.helpers.target_batches import EncoderOf, labelled, tagged
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "task"
 TASKS = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 VOCABS: Mapping[str, Vocab] = {name: Vocab(("<pad>", "<unk>", "<eos>", "a"), unk=1) for name in ("words", "target")}
+
+
+def per_row(losses: torch.Tensor | Ragged) -> torch.Tensor:
+    """Return each row's contribution (B,) to the loss; rows without tokens contribute 0."""
+    return sum_pool(losses) if isinstance(losses, Ragged) else losses
 
 
 def head_and_batch(name: str, dropout: float = 0.0) -> tuple[Head, Batch]:

@@ -13,8 +13,8 @@ from torch import Tensor
 from runner.model import build_model
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
-from tests.helpers.answer_batches import words
 from tests.helpers.composed import parts, run, run_config
+from tests.helpers.target_batches import words
 
 VOCAB = Vocab((PAD, UNK, EOS, *"abcdefghij"), unk=1)
 VOCABS = {"words": VOCAB, "target": VOCAB}

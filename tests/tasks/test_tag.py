@@ -15,7 +15,8 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from tasks.tag import Tag
-from tests.helpers.answer_batches import EncoderOf, tag, tagged, words
+from tests.helpers.metrics import measured
+from tests.helpers.target_batches import EncoderOf, tag, tagged, words
 
 CONFIGS = Path(__file__).parents[2] / "configs/task"
 ABC = {"target": Vocab(("a", "b", "c"), unk=None)}
@@ -78,9 +79,9 @@ def test_tags_and_tokens_of_different_numbers() -> None:
 
 
 def test_qualities() -> None:
-    assert tag().quality == "accuracy"
-    assert tag(span_scheme="IOB1").quality == "f1"
-    assert tag(quality="macro_f1").quality == "macro_f1"
+    assert tag().main_metric == "accuracy"
+    assert tag(span_scheme="IOB1").main_metric == "f1"
+    assert tag(quality="macro_f1").main_metric == "macro_f1"
     with pytest.raises(HydromelError, match=r"^task.quality=f1; with task.span_scheme=null use accuracy or macro_f1$"):
         tag(quality="f1")
     with pytest.raises(HydromelError, match=r"^task.quality=macro_f1; with task.span_scheme=IOB2 use f1 or accuracy$"):
@@ -154,10 +155,12 @@ def test_one_vector_a_row_is_not_enough() -> None:
 
 
 def test_majority() -> None:
-    figures = tag().majority(tagged([[1, 1], [0]]), tagged([[1], [0, 1, 1]]), ABC)
+    task, test = tag(), tagged([[1], [0, 1, 1]])
+    figures = measured(task, task.majority(tagged([[1, 1], [0]]), test, ABC), test, ABC)
     assert figures["accuracy"] == pytest.approx(75.0)
     task, vocabs = tag(span_scheme="IOB2"), {"target": Vocab(("O", "B-A", "I-A"), unk=None)}
-    spans = task.majority(tagged([[0, 0, 1]]), tagged([[0, 1, 2], [0]]), vocabs)
+    test = tagged([[0, 1, 2], [0]])
+    spans = measured(task, task.majority(tagged([[0, 0, 1]]), test, vocabs), test, vocabs)
     assert (spans["accuracy"], spans["f1"], spans["per_type"]["A"]["support"]) == (50.0, 0.0, 1)
 
 
@@ -165,4 +168,4 @@ def test_the_config_gives_every_option() -> None:
     options = yaml.safe_load((CONFIGS / "tag.yaml").read_text())
     assert options.pop("_target_") == "tasks.tag.Tag"
     assert options.pop("defaults") == ["_self_", {"override /dataset@_global_.dataset": "stdlib_roles"}]
-    assert Tag(**{**options, "span_scheme": "IOB2"}).quality == "f1"
+    assert Tag(**{**options, "span_scheme": "IOB2"}).main_metric == "f1"

@@ -34,7 +34,7 @@ def test_a_task_brings_a_data_set_that_suits_it(task: str, tmp_path: Path) -> No
     assert config["dataset"]["name"] == DATASETS[task]
     built = build(config["task"], "task", {})
     assert built.name == task
-    assert built.quality == {"classify": "accuracy", "tag": "f1", "lm": "perplexity"}[task]
+    assert built.main_metric == {"classify": "accuracy", "tag": "f1", "lm": "perplexity"}[task]
 
 
 def test_the_command_line_may_name_another_data_set(tmp_path: Path) -> None:

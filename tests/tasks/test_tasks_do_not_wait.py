@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from runner.components.measures import started
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
-from tests.helpers.answer_batches import EncoderOf, classify, labelled, lm, tag, tagged, words
+from tests.helpers.target_batches import EncoderOf, classify, labelled, lm, tag, tagged, words
 
 # what reads a value on the host, or has a shape that depends on values
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "unique", "is_nonzero", "equal")
@@ -77,7 +78,7 @@ def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None
     task, make, vocabs = CASES[case]
     packed = make(task)
     batch = {"packed": packed, "padded": packed.pad(), "unmasked": packed.unmasked()}[layout]
-    head, metric = task.head(EncoderOf(5), vocabs, nn.Identity()), task.metric(vocabs)
+    head, metric = task.head(EncoderOf(5), vocabs, nn.Identity()), started(task.metric, vocabs)
     tokens = torch.zeros(*batch.features["words"].values.shape, 5, requires_grad=True)
     encoded = Ragged(tokens, batch.rows, batch.features["words"].layout)
     with NoWaiting():
@@ -87,7 +88,7 @@ def test_no_step_of_training_or_evaluation_waits(case: str, layout: str) -> None
         answers, probabilities = head.predict(scores.detach(), batch), head.probabilities(scores.detach(), batch)
         losses = head.losses(scores.detach(), batch)
         flat = losses.tokens() if isinstance(losses, Ragged) else losses
-        metric.update(answers if metric.takes == "answers" else flat, batch)
+        metric.update(answers if metric.input_kind == "predictions" else flat, batch)
     assert loss.count == task.count(batch)
     assert metric.compute()
     assert answers.shape == scores.shape[:1]

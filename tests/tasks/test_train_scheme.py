@@ -14,19 +14,20 @@ from seqeval.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from seqeval.metrics.sequence_labeling import get_entities
 
 from runner.common.errors import HydromelError
+from runner.components.measures import started
 from runner.ragged.ragged import Ragged
 from tasks.spans.tags import ALLOWED, all_tags
 from tasks.tag import Tag
-from tests.helpers import answer_batches
-from tests.helpers.answer_batches import ids, words
+from tests.helpers import target_batches
 from tests.helpers.composed import run, tag_files
+from tests.helpers.target_batches import ids, words
 
 SCHEMES = tuple(ALLOWED)
 TYPES = ("LOC", "PER")
 
 
 def tag(span_scheme: str | None, train_scheme: str | None) -> Tag:
-    return answer_batches.tag(span_scheme=span_scheme, train_scheme=train_scheme)
+    return target_batches.tag(span_scheme=span_scheme, train_scheme=train_scheme)
 
 
 def table(rows: list[list[str]]) -> pa.Table:
@@ -67,7 +68,7 @@ def test_figures_are_those_of_the_converted_predictions(own: str, learned: str) 
     vocab = task.target_vocab(table(gold), {})
     assert vocab.tokens == tuple(all_tags(TYPES, learned))
     batch = task.encode(words([[1] * len(row) for row in gold]), table(gold), {"target": vocab})
-    metric = task.metric({"target": vocab})
+    metric = started(task.metric, {"target": vocab})
     metric.update(ids([vocab.ids[one] for row in answers for one in row]), batch)
     figures: dict[str, Any] = metric.compute()
     back = [row if learned == own else retagged(row, own) for row in answers]

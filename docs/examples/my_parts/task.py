@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from tasks.heads.outputs import OutputHead, output_of
 from tasks.metrics.metrics import LabelMetric
-from tasks.targets import majority_answers, require_tokens, token_vectors
+from tasks.targets import require_tokens, token_vectors
 
 CASES = ("lower", "title", "upper", "mixed")
 
@@ -34,18 +34,18 @@ class RestoreCase:
 
     Args:
         name: name in messages and records.
-        quality: metric that runs are compared by.
+        quality: figure that runs are compared by.
     """
 
     causal: bool = False
     carries_state: bool = False
 
     def __init__(self, *, name: str, quality: Literal["accuracy", "macro_f1"]) -> None:
-        self.name = name
-        self.quality: str = quality
+        self.name, self.main_metric = name, quality
+        self.metric = LabelMetric()
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
-        """Return the possible answers."""
+        """Return the possible targets."""
         return Vocab(CASES, unk=None)
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
@@ -55,31 +55,13 @@ class RestoreCase:
         return Batch(features, Ragged(ids, rows, "packed"), np.arange(rows.n_rows))
 
     def count(self, batch: Batch) -> int:
-        """Return the number of answers in a batch."""
+        """Return the number of targets in a batch."""
         return batch.real_tokens
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> CaseHead:
         """Return the layer that turns the encoder's vectors into scores."""
         require_tokens(encoder, self.name)
         return CaseHead(encoder.output_size)
-
-    def metric(self, vocabs: Mapping[str, Vocab]) -> LabelMetric:
-        """Return a fresh metric."""
-        return LabelMetric(labels=CASES)
-
-    def inspector(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Return nothing: predictions/ is not written, and hydromel-predict is not available."""
-        return
-
-    def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
-        """Return the figures of always predicting the most frequent case of the training set."""
-        metric = self.metric(vocabs)
-        metric.update(majority_answers(train, test, len(CASES)), test)
-        return metric.compute()
-
-    def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, dict[str, float]]:
-        """Return the figures of further simple models; here, none."""
-        return {}
 
 
 class CaseHead(OutputHead):

@@ -15,7 +15,8 @@ from runner.audit.checks.auditor import Arithmetic
 from runner.audit.subjects.sample import words
 from runner.common.arrays import IntArray
 from runner.common.dtypes import DTYPES
-from runner.interfaces import BatchingStrategy, Head, Loss, State, Task
+from runner.components.measures import Measures
+from runner.interfaces import BatchingStrategy, Head, Loss, State
 from runner.model import Model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -42,7 +43,7 @@ class ConfiguredSubject(Generic[Strategy]):
         module: the model.
         examples: the examples, packed; its `index` counts from 0.
         batching: the strategy.
-        task: the task, which creates the metric.
+        measures: the metrics that are compared.
         vocabs: vocabularies of the features and the target.
         bf16: run the model under bfloat16 autocast.
     """
@@ -51,7 +52,7 @@ class ConfiguredSubject(Generic[Strategy]):
     module: Model
     examples: Batch
     batching: Strategy
-    task: Task
+    measures: Measures
     vocabs: Mapping[str, Vocab]
     bf16: bool = False
 

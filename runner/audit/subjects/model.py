@@ -102,7 +102,7 @@ class ModelSubject(ConfiguredSubject[BatchingStrategy]):
                 selected = self.examples.select(np.array(rows, dtype=np.int64))
                 yield from self.batching.evaluation_batches(replace(selected, index=np.arange(len(rows))), len(rows))
 
-        return evaluate(self.module, self.task.metric(self.vocabs), evaluation_batches(), self.bf16)
+        return evaluate(self.module, self.measures.start(self.vocabs), evaluation_batches(), self.bf16)
 
     def _poison(self, batch: Batch, setting: Setting) -> ExitStack:
         """Add hooks that write a value into the padding of every module's output; closing the stack removes them."""

@@ -76,8 +76,8 @@ class StreamSubject(ConfiguredSubject[StreamStrategy]):
 
     def figures(self, batches: Sequence[Sequence[int]]) -> Mapping[str, object]:
         """Return the metric over groups of streams; each group starts from a fresh state, as in `evaluate`."""
-        metric = self.task.metric(self.vocabs)
+        measurement = self.measures.start(self.vocabs)
         figures: Mapping[str, object] = {}
         for rows in batches:
-            figures = evaluate(self.module, metric, self.update(rows), self.bf16)
+            figures = evaluate(self.module, measurement, self.update(rows), self.bf16)
         return figures

@@ -17,9 +17,9 @@ from runner.data.numericalize import TARGET
 from runner.inference.evaluation.tally import OF_WORDS, Sizes, Tally
 from runner.inference.generation.language_model import NextToken
 from runner.inference.generation.text import Text
-from runner.inference.predictions import HasLossTables, token_losses
+from runner.inference.predictions import split_values
 from runner.inference.trained import TrainedModel
-from runner.interfaces import BatchingStrategy, StreamStrategy
+from runner.interfaces import BatchingStrategy, HasLossTables, StreamStrategy
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -80,9 +80,9 @@ class SplitEvaluation:
         if isinstance(self.trained.task, NextToken):
             return name, self._likelihood(tables, name, batch_size)
         split = self.trained.truncation.apply(self._numericalize(tables[name]))
-        model, metric = self.trained.model, self.trained.task.metric(self.trained.vocabs)
+        model, measures = self.trained.model, self.trained.measures.start(self.trained.vocabs)
         batches = self.batching.evaluation_batches(split.to(device_of(model)), batch_size)
-        return name, evaluate(model, metric, batches, bf16=False)
+        return name, evaluate(model, measures, batches, bf16=False)
 
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, object]:
         """Return a language model's metrics per token, word and character, and its tables."""
@@ -90,15 +90,15 @@ class SplitEvaluation:
         train = self.trained.truncation.apply(self._numericalize(tables["train"]))
         whole = self._numericalize(tables[name])
         split = self.trained.truncation.apply(whole)
-        losses = token_losses(self.trained.model, self.batching, split, batch_size, bf16=False)
-        metric = task.metric(vocabs)
-        metric.update(torch.from_numpy(losses), split)
+        kinds = self.trained.measures.input_kinds
+        values = split_values(self.trained.model, self.batching, split, batch_size, False, kinds)
+        losses = values["losses"].numpy()
         figures = self._tally(tables[name], split, float(losses.sum())).figures()
         # Truncated text is missing from the tokens but not from the words and characters, whose metrics would be wrong.
         if split.real_tokens < whole.real_tokens:
             figures = {name: value for name, value in figures.items() if name not in OF_WORDS}
         tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, HasLossTables) else {}
-        return metric.compute() | figures | tables_of_losses
+        return self.trained.measures.of_split(values, split, vocabs) | figures | tables_of_losses
 
     def _tally(self, table: pa.Table, split: Batch, nats: float) -> Tally:
         task, vocab = self.trained.task, self.trained.vocabs[TARGET]

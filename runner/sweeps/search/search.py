@@ -13,7 +13,6 @@ from filelock import FileLock, Timeout
 
 from runner.common.command_line import exit_code
 from runner.common.errors import HydromelError, without_credentials
-from runner.common.run_schema import higher_is_better
 from runner.components.run_components import Components, Plots
 from runner.config.compose import compose_from
 from runner.config.hashes import job_hash
@@ -70,7 +69,9 @@ class Search:
         space = Space.of(options.space, config.choices)
         trial = compose_from([*overrides, *options.only_in_trials], folders)
         components = Components.of(trial)
-        metric = options.metric or trial.train.metric or components.parts.task.quality
+        measures = components.parts.measures
+        metric = options.metric or trial.train.metric or measures.main
+        measures.check(options.metric, "search.metric")
         search = cls(
             id=str(config.sweep.id),
             folder=Path(config.runs_dir) / str(config.sweep.id),
@@ -81,7 +82,7 @@ class Search:
             options=options,
             space=space,
             metric=metric,
-            higher=higher_is_better(metric),
+            higher=measures.scales[metric].higher_is_better,
         )
         for values in space.probes():
             Components.of(search.composed(values))

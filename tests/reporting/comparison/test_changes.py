@@ -139,7 +139,14 @@ def test_one_run_each_with_examples_asks_the_bootstrap(
         accuracy = float(each.sum())
         change = {"quality.metric": "accuracy", "metrics.test.accuracy": accuracy}
         folder = write_run(tmp_path / name / "a", "packed", 1, change=change)
-        np.savez(folder / "outcomes.npz", split=np.array(["test"]), right=each, answers=np.ones(100, dtype=int))
+        np.savez(
+            folder / "outcomes.npz",
+            split=np.array(["test"]),
+            numerator=100 * each,
+            denominator=np.ones(100, dtype=int),
+            targets=np.ones(100, dtype=int),
+            f=np.array(["identity"]),
+        )
     made = since(tmp_path / "now", tmp_path / "then", "test/accuracy < -0.1")
     assert made.changes[0].difference.low is None
     assert made.changes[0].on_examples is not None

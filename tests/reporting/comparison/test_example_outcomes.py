@@ -28,15 +28,12 @@ def spans(seed: int) -> Arrays:
     rng = np.random.default_rng(seed)
     gold = np.random.default_rng(0).integers(1, 4, N)
     predicted = rng.integers(0, 4, N)
-    return {
-        "right": np.minimum(rng.integers(0, 4, N), np.minimum(gold, predicted)),
-        "predicted": predicted,
-        "gold": gold,
-    }
+    right = np.minimum(rng.integers(0, 4, N), np.minimum(gold, predicted))
+    return {"numerator": 200 * right, "denominator": predicted + gold, "targets": gold, "f": np.array(["identity"])}
 
 
 def f1(made: Arrays) -> float:
-    return float(200 * made["right"].sum() / (made["predicted"].sum() + made["gold"].sum()))
+    return float(made["numerator"].sum() / made["denominator"].sum())
 
 
 @pytest.fixture
@@ -57,25 +54,18 @@ def test_read_gives_the_sums_of_each_metric(run_of: Any) -> None:
     made = spans(1)
     found = example_outcomes.read(run_of("f1", made))
     assert found is not None
-    np.testing.assert_array_equal(found.sums.numerator, 2 * made["right"])
-    np.testing.assert_array_equal(found.sums.denominator, made["predicted"] + made["gold"])
-    np.testing.assert_array_equal(found.asked, made["gold"])
+    np.testing.assert_array_equal(found.sums.numerator, made["numerator"])
+    np.testing.assert_array_equal(found.sums.denominator, made["denominator"])
+    np.testing.assert_array_equal(found.targets, made["targets"])
     nats, tokens = np.linspace(1, 9, N), np.full(N, 3)
     ratio = nats.sum() / tokens.sum()
-    for metric, value in {"perplexity": np.exp(ratio), "nll": ratio, "bits_per_character": ratio / np.log(2)}.items():
+    for metric, f, value in (("perplexity", "exp", np.exp(ratio)), ("my_own", "identity", ratio)):
         change = {"quality.metric": metric, f"metrics.test.{metric}": float(value)}
-        assert (
-            example_outcomes.read(run_of(metric, {"nats": nats, "tokens": tokens}, value=1.0, change=change))
-            is not None
-        )
-    right = {"right": np.arange(N) % 2, "answers": np.ones(N, dtype=int)}
-    change = {"quality.metric": "accuracy", "metrics.test.accuracy": 50.0}
-    assert example_outcomes.read(run_of("accuracy", right, value=1.0, change=change)) is not None
+        arrays = {"numerator": nats, "denominator": tokens, "targets": tokens, "f": np.array([f])}
+        assert example_outcomes.read(run_of(metric, arrays, value=1.0, change=change)) is not None
 
 
-def test_metrics_that_are_no_sums_and_runs_without_outcomes_have_none(run_of: Any, tmp_path: Path) -> None:
-    run = run_of("macro", spans(1), change={"quality.metric": "macro_f1", "metrics.test.macro_f1": 1.0})
-    assert example_outcomes.read(run) is None
+def test_runs_without_outcomes_have_none(run_of: Any) -> None:
     run = run_of("f1", spans(1))
     (run.folder / "outcomes.npz").unlink()
     assert example_outcomes.read(run) is None
@@ -84,14 +74,15 @@ def test_metrics_that_are_no_sums_and_runs_without_outcomes_have_none(run_of: An
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"gold": None}, "no array 'gold' in it"),
-        ({"gold": np.ones(3)}, "must hold one number per example"),
-        ({"right": np.array(["a"] * N)}, "must hold one number per example"),
-        ({"right": np.array([{}] * N)}, "allow_pickle=False"),
-        ({"gold": np.full(N, np.nan)}, "must be finite and not negative"),
-        ({"gold": -np.ones(N)}, "must be finite and not negative"),
-        ({"gold": np.zeros(N)}, "must be finite and not negative"),
-        ({"right": np.zeros(N)}, "does not add up to f1 of result.json: 0, not"),
+        ({"targets": None}, "no array 'targets' in it; runs of earlier versions are not compared on examples"),
+        ({"targets": np.ones(3)}, "must hold one number per example"),
+        ({"numerator": np.array(["a"] * N)}, "must hold one number per example"),
+        ({"numerator": np.array([{}] * N)}, "allow_pickle=False"),
+        ({"targets": np.full(N, np.nan)}, "must be finite, and denominators not negative"),
+        ({"denominator": -np.ones(N)}, "must be finite, and denominators not negative"),
+        ({"denominator": np.zeros(N)}, "must be finite, and denominators not negative and not all 0"),
+        ({"numerator": np.zeros(N)}, "does not add up to f1 of result.json: 0, not"),
+        ({"f": np.array(["log"])}, "f is 'log'; it must be one of identity, exp"),
         ({"split": np.array([])}, "is damaged"),
     ],
 )
@@ -143,7 +134,7 @@ def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
 
 def test_a_handful_of_examples_gives_no_interval(run_of: Any) -> None:
     few = {name: each[: example_outcomes.FEWEST_EXAMPLES - 1] for name, each in spans(1).items()}
-    other = {**few, "right": np.zeros_like(few["right"])}
+    other = {**few, "numerator": np.zeros_like(few["numerator"])}
     found = example_outcomes.compare({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
     assert (found.differences, found.same) == ({}, frozenset())
 
@@ -187,7 +178,7 @@ def test_an_array_larger_than_any_memory_is_damaged(run_of: Any) -> None:
     run = run_of("one", spans(1))
     huge = NPY.replace(b"(1,), }", b"(99999999999999,), }")[: len(NPY)]
     with zipfile.ZipFile(run.folder / "outcomes.npz", "w") as file:
-        for name in ("right", "predicted", "gold"):
+        for name in ("numerator", "denominator", "targets", "f"):
             file.writestr(f"{name}.npy", huge)
     with pytest.raises(HydromelError, match="is damaged: Unable to allocate"):
         example_outcomes.read(run)

@@ -44,7 +44,14 @@ def outcomes(folder: Path, seed: int, n_right: int) -> None:
     """Write a run with n_right of N examples correct: its outcomes and its accuracy."""
     right = np.zeros(N, dtype=int)
     right[np.random.default_rng(seed).permutation(N)[:n_right]] = 1
-    np.savez(folder / "outcomes.npz", split=np.array(["test"]), right=right, answers=np.ones(N, dtype=int))
+    np.savez(
+        folder / "outcomes.npz",
+        split=np.array(["test"]),
+        numerator=100 * right,
+        denominator=np.ones(N, dtype=int),
+        targets=np.ones(N, dtype=int),
+        f=np.array(["identity"]),
+    )
     result = json.loads((folder / "result.json").read_text())
     result["quality"]["metric"] = "accuracy"
     result["metrics"]["test"]["accuracy"] = 100 * n_right / N
@@ -325,7 +332,7 @@ def test_a_verdict_is_what_both_intervals_say(
 
 
 def test_margin_of_perplexity_is_in_percent_of_the_reference(tmp_path: Path, write_run: Any) -> None:
-    change = {"quality": {"metric": "perplexity", "higher_is_better": False}}
+    change = {"quality": {"metric": "perplexity", "unit": "", "higher_is_better": False}}
     for name, value in {"padmask": 200.0, "packed": 201.0}.items():
         for seed in (1, 2, 3):
             made = change | {"metrics.test.perplexity": value + seed}

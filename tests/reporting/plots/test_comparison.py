@@ -109,7 +109,10 @@ def test_seconds_are_shares_where_the_slowest_would_leave_no_room(tmp_path: Path
 def test_less_is_better_points_up(tmp_path: Path, write_run: Any) -> None:
     """In the plot of quality against speed the better of two perplexities is above the worse."""
     for name, value in (("padmask", 100.0), ("packed", 50.0)):
-        change = {"quality": {"metric": "perplexity", "higher_is_better": False}, "metrics.test.perplexity": value}
+        change = {
+            "quality": {"metric": "perplexity", "unit": "", "higher_is_better": False},
+            "metrics.test.perplexity": value,
+        }
         write_run(tmp_path / "r" / name, name, 1, change=change)
     figure = cost.quality_speed(group_of(tmp_path / "r"))
     low, high = figure.axes[0].get_ylim()

@@ -14,7 +14,7 @@ from runner.config.schema import Keep
 from runner.data.numericalize import Data, load
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Feature
-from tests.helpers.answer_batches import classify
+from tests.helpers.target_batches import classify
 
 TEXT = {
     "train": [("pos", "a b a c"), ("neg", ""), ("pos", "b a")],

@@ -14,37 +14,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.common import run_schema
-from runner.text.vocab import Vocab
 from runner.tracking.mlflow_fields import artifacts
-from tasks.metrics.example_scores import blocks, of_losses
-from tasks.metrics.metrics import SpanMetric
+from tasks.metrics.example_scores import blocks, loss_outcomes
 from tasks.spans.tags import all_tags
-from tests.helpers.answer_batches import ids, tag, tagged
 from tests.helpers.composed import label_files, run, tag_files
+from tests.helpers.metrics import span_metric
+from tests.helpers.target_batches import ids, tagged
 
 SMALL = ("embedding.size=4", "train.epochs=1", "optimizer.lr=0.01", "baselines=false", "dtype=float64")
 RNN = ("encoder=rnn", "encoder.hidden=4", "batching.batch_size=8")
 LM = ("task=lm", "dataset=text", *(f"dataset.{split}={split}.txt" for split in ("train", "valid", "test")))
 
 
-def share(found: dict[str, npt.NDArray[Any]]) -> float:
-    return 100.0 * int(found["right"].sum()) / int(found["answers"].sum())
-
-
-def f1(found: dict[str, npt.NDArray[Any]]) -> float:
-    return 200.0 * int(found["right"].sum()) / int(found["predicted"].sum() + found["gold"].sum())
-
-
-def perplexity(found: dict[str, npt.NDArray[Any]]) -> float:
-    return math.exp(float(found["nats"].sum()) / int(found["tokens"].sum()))
-
-
 def read(folder: Path) -> dict[str, npt.NDArray[Any]]:
     with np.load(folder / run_schema.OUTCOMES) as file:
         found = dict(file)
     assert found.pop("split").tolist() == ["test"]
-    assert all(values.dtype == (np.float64 if key == "nats" else np.int64) for key, values in found.items())
     return found
+
+
+def figure_of(found: dict[str, npt.NDArray[Any]]) -> float:
+    ratio = float(found["numerator"].sum()) / int(found["denominator"].sum())
+    return {"identity": ratio, "exp": math.exp(min(ratio, 700))}[str(found["f"][0])]
 
 
 def text_files(folder: Path) -> list[str]:
@@ -58,14 +49,14 @@ def text_files(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("files", "options", "metric", "figure", "n"),
+    ("files", "options", "metric", "n"),
     [
-        (label_files, RNN, "accuracy", share, 40),
-        (tag_files, RNN, "f1", f1, 40),
-        (tag_files, (*RNN, "task.train_scheme=IOBES"), "f1", f1, 40),
-        (tag_files, (*RNN, "task.quality=accuracy", "predictions=false"), "accuracy", share, 40),
-        (text_files, ("predictions=false",), "perplexity", perplexity, 40),
-        (text_files, ("task.unit=stream", "batching=stream", "batching.batch_size=3"), "perplexity", perplexity, None),
+        (label_files, RNN, "accuracy", 40),
+        (tag_files, RNN, "f1", 40),
+        (tag_files, (*RNN, "task.train_scheme=IOBES"), "f1", 40),
+        (tag_files, (*RNN, "task.quality=accuracy", "predictions=false"), "accuracy", 40),
+        (text_files, ("predictions=false",), "perplexity", 40),
+        (text_files, ("task.unit=stream", "batching=stream", "batching.batch_size=3"), "perplexity", None),
     ],
     ids=["classify", "spans", "iobes", "accuracy", "lines", "stream"],
 )
@@ -74,18 +65,17 @@ def test_sums_give_the_main_metric(
     files: Callable[[Path], list[str]],
     options: tuple[str, ...],
     metric: str,
-    figure: Callable[[dict[str, npt.NDArray[Any]]], float],
     n: int | None,
 ) -> None:
     result = run(tmp_path / "run", *files(tmp_path), *SMALL, *options)
     found = read(tmp_path / "run")
     assert result["quality"]["metric"] == metric
-    assert figure(found) == pytest.approx(result["metrics"]["test"][metric], rel=1e-14)
-    lengths = {len(values) for values in found.values()}
+    assert figure_of(found) == pytest.approx(result["metrics"]["test"][metric], rel=1e-14)
+    lengths = {len(found[name]) for name in ("numerator", "denominator", "targets")}
     if n is not None:
         assert lengths == {n}
         return
-    tokens = found["tokens"]
+    tokens = found["targets"]
     assert lengths == {round(tokens.sum() ** 0.5)}
     assert tokens.max() - tokens.min() <= 1
 
@@ -99,11 +89,13 @@ def test_order_is_that_of_the_file_under_every_strategy(tmp_path: Path) -> None:
     assert written["padmask"] == written["packed"]
     found = read(tmp_path / "packed")
     sentences = (tmp_path / "test.conll").read_text(encoding="utf-8").strip("\n").split("\n\n")
-    assert found["gold"].tolist() == [one.count("\tB-") for one in sentences]
+    assert found["targets"].tolist() == [one.count("\tB-") for one in sentences]
     told = (tmp_path / "packed" / run_schema.PREDICTIONS / "test.conll").read_text(encoding="utf-8").strip("\n")
     predicted = [[line.split("\t")[3] for line in one.split("\n")] for one in told.split("\n\n")]
-    assert found["predicted"].tolist() == [sum(tag.startswith("B-") for tag in one) for one in predicted]
-    assert 0 < found["right"].sum() < found["gold"].sum()
+    assert (found["denominator"] - found["targets"]).tolist() == [
+        sum(tag.startswith("B-") for tag in one) for one in predicted
+    ]
+    assert 0 < found["numerator"].sum() < 200 * found["targets"].sum()
     assert (tmp_path / "packed" / run_schema.OUTCOMES, None) in artifacts(tmp_path / "packed"), "MLflow gets it"
 
 
@@ -120,18 +112,15 @@ TAGS = all_tags(("LOC", "PER"), "IOB1")
 def test_spans_of_each_row_equal_those_of_the_row_alone(data: st.DataObject) -> None:
     pair = st.tuples(*[st.integers(0, len(TAGS) - 1)] * 2)
     rows = data.draw(st.lists(st.lists(pair, max_size=6), min_size=1, max_size=5))
-    task, vocabs = tag(span_scheme="IOB1"), {"target": Vocab(tuple(TAGS), unk=None)}
-    found = task.outcomes(np.array([p for row in rows for _, p in row], dtype=np.int64), whole(rows), vocabs)
+    predictions = np.array([p for row in rows for _, p in row], dtype=np.int64)
+    found = span_metric(TAGS, "IOB1").outcomes("f1", predictions, whole(rows))
     assert found is not None
     for number, row in enumerate(rows):
-        metric = SpanMetric(tags=TAGS, scheme="IOB1")
+        metric = span_metric(TAGS, "IOB1")
         metric.update(ids([p for _, p in row]), whole([row]))
         figures = metric.compute()
-        counts = {key: int(values[number]) for key, values in found.items()}
-        assert sum(one["support"] for one in figures["per_type"].values()) == counts["gold"]
-        assert figures["precision"] == pytest.approx(100 * counts["right"] / max(1, counts["predicted"]))
-        assert figures["recall"] == pytest.approx(100 * counts["right"] / max(1, counts["gold"]))
-        assert figures["f1"] == pytest.approx(200 * counts["right"] / max(1, counts["predicted"] + counts["gold"]))
+        assert sum(each["support"] for each in figures["per_type"].values()) == found.targets[number]
+        assert figures["f1"] == pytest.approx(found.numerator[number] / max(1, found.denominator[number]))
 
 
 def whole(rows: list[list[tuple[int, int]]]) -> Any:
@@ -147,5 +136,5 @@ def test_blocks_split_the_text_into_nearly_equal_parts(n_tokens: int) -> None:
 
 
 def test_losses_of_rows_without_tokens_are_zero() -> None:
-    found = of_losses(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 0, 1]))
-    assert found["nats"].tolist() == [0.0, 3.0, 0.0, 4.0]
+    found = loss_outcomes(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 0, 1]), "identity")
+    assert found.numerator.tolist() == [0.0, 3.0, 0.0, 4.0]

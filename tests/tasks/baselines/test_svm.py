@@ -24,8 +24,8 @@ from runner.text.vocab import PAD, UNK, Vocab
 from tasks.baselines.baselines import BUCKETS, bags
 from tasks.baselines.linear_svm import LinearSvm, train_svm
 from tasks.baselines.online_svm import OnlineSvm
-from tests.helpers.answer_batches import rows_of
 from tests.helpers.composed import label_files, run
+from tests.helpers.target_batches import rows_of
 
 
 def slow_update(

@@ -14,8 +14,9 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.text.arrow import array, lengths_of
 from runner.text.vocab import Feature
-from tests.helpers.answer_batches import classify, lm, tag
+from tests.helpers.metrics import measured
 from tests.helpers.published import DATA
+from tests.helpers.target_batches import classify, lm, tag
 
 CONFIGS = Path(__file__).parents[3] / "configs/dataset"
 WORDS = Feature(column="tokens", lowercase=False, digits_to_zero=False, min_count=1, max_size=None, extend=False)
@@ -50,7 +51,7 @@ def encoded(dataset: str, task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_majority(dataset: str, task: Any, counts: tuple[int, ...], expected: dict[str, float]) -> None:
     batches, vocabs = encoded(dataset, task)
     assert tuple(task.count(batches[split]) for split in ("train", "valid", "test")) == counts
-    figures = task.majority(batches["train"], batches["test"], vocabs)
+    figures = measured(task, task.majority(batches["train"], batches["test"], vocabs), batches["test"], vocabs)
     for name, value in expected.items():
         assert figures[name] == pytest.approx(value, abs=0.05)
     if dataset == "wikitext2":

@@ -19,8 +19,8 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from tasks.heads.label_weights import label_weights
 from tasks.targets import cross_entropy
-from tests.helpers.answer_batches import EncoderOf, classify, labelled, tag, tagged
 from tests.helpers.composed import label_files, run
+from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged
 
 VOCAB = Vocab(("a", "b", "c"), unk=None, counts=(6, 3, 1))
 LABELS = {"target": VOCAB}

@@ -15,9 +15,9 @@ from runner.text.vocab import Vocab
 from runner.training.optimizers import parameters_by_rate
 from tasks.classify import Classify
 from tasks.heads.outputs import BACK_OFF, hinge, relative, scorer
-from tests.helpers.answer_batches import EncoderOf, classify, labelled, tag, tagged, words
 from tests.helpers.composed import config, label_files, run, tag_files
 from tests.helpers.counted_tags import most_frequent, noisy_tag_files
+from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged, words
 
 LABELS = {"target": Vocab(("a", "b", "c"), unk=None)}
 LR = 0.25

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
+from runner.components.measures import Measures
 from runner.interfaces import START
 from runner.layers.crf.chain import path_scores
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from runner.training.loop import evaluate
-from tasks.spans.tags import all_tags, illegal
+from tasks.spans.tags import all_tags, illegal_positions
 from tasks.tag import Tag
-from tests.helpers import answer_batches
-from tests.helpers.answer_batches import EncoderOf, tagged
+from tests.helpers import target_batches
+from tests.helpers.target_batches import EncoderOf, tagged
 
 TAGS = tuple(all_tags(["LOC", "PER"], "IOBES"))
 VOCABS = {"target": Vocab(TAGS, unk=None)}
@@ -29,7 +30,7 @@ GOLD = [[0, 4, 1, 3], [], [5, 7], [0]]
 
 def tag(**changes: Any) -> Tag:
     """Return a task with a CRF over IOBES, with `changes` applied."""
-    return answer_batches.tag(**{"span_scheme": "IOBES", "head": "crf", **changes})
+    return target_batches.tag(**{"span_scheme": "IOBES", "head": "crf", **changes})
 
 
 def head_of(task: Tag) -> Any:
@@ -75,7 +76,7 @@ def test_constrained_answers_are_legal_and_the_best_of_those_that_are(kind: str)
     scores = 5 * torch.randn(sum(lengths), len(TAGS), dtype=torch.float64)
 
     def faults(answers: Tensor) -> int:
-        return len(illegal(pa.array([TAGS[one] for one in answers.tolist()]), offsets, "IOBES"))
+        return len(illegal_positions(pa.array([TAGS[one] for one in answers.tolist()]), offsets, "IOBES"))
 
     held, free = (head_of(tag(head=kind, constraints=how)) for how in ("decode", "none"))
     answers, unconstrained = held.predict(scores, batch), free.predict(scores, batch)
@@ -124,7 +125,7 @@ def test_what_is_measured_is_what_is_decoded() -> None:
     for how in ("none", "decode"):
         task = tag(head="softmax", constraints=how)
         model: Any = Says(head_of(task), scores)
-        measured[how] = evaluate(model, task.metric(VOCABS), [batch], bf16=False)["f1"]
+        measured[how] = evaluate(model, Measures.of(task).start(VOCABS), [batch], bf16=False)["f1"]
     assert measured == {"none": 0.0, "decode": 100.0}
 
 

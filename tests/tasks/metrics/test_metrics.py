@@ -16,11 +16,11 @@ from seqeval.scheme import IOB1, IOB2, IOBES
 
 from runner.common.errors import HydromelError
 from runner.ragged.batch import Batch
-from tasks.metrics.metrics import LabelMetric, PerplexityMetric, SpanMetric
 from tasks.spans.tags import all_tags
-from tasks.targets import answers, cross_entropy
-from tests.helpers.answer_batches import ids, labelled, tagged
+from tasks.targets import cross_entropy, target_ids
+from tests.helpers.metrics import label_metric, perplexity_metric, span_metric
 from tests.helpers.published import DATA
+from tests.helpers.target_batches import ids, labelled, tagged
 
 SEQEVAL = {"IOB1": IOB1, "IOB2": IOB2, "IOBES": IOBES}
 
@@ -34,7 +34,9 @@ def measure(metric: Any, scores: torch.Tensor, split: Batch, order: np.ndarray, 
         places = np.concatenate(own).astype(np.int64) if by_token else chosen
         some = scores[torch.from_numpy(places)]
         part = split.select(chosen)
-        metric.update(some.argmax(1) if metric.takes == "answers" else cross_entropy(some, answers(part)), part)
+        metric.update(
+            some.argmax(1) if metric.input_kind == "predictions" else cross_entropy(some, target_ids(part)), part
+        )
     return metric.compute()
 
 
@@ -63,7 +65,7 @@ def report(gold: list[list[str]], predicted: list[list[str]], scheme: str, mode:
 def test_span_figures_are_those_of_seqeval(scheme: str) -> None:
     names = all_tags(["LOC", "PER", "x"], scheme)
     split, scores = random_tagging(len(names), seed=1, n_rows=2000)
-    metric = SpanMetric(tags=names, scheme=scheme)
+    metric = span_metric(names, scheme)
     figures = measure(metric, scores, split, np.arange(2000), 64)
     gold = as_strings(split.target.values, split, names)
     predicted = as_strings(scores.argmax(1), split, names)
@@ -90,7 +92,7 @@ def test_span_figures_are_those_of_seqeval(scheme: str) -> None:
 def test_default_calls_a_wrong_iobes_answer_right() -> None:
     """The reason why the headline mode of IOBES is strict."""
     names = all_tags(["PER"], "IOBES")
-    metric = SpanMetric(tags=names, scheme="IOBES")
+    metric = span_metric(names, "IOBES")
     gold = [names.index(tag) for tag in ("B-PER", "E-PER", "O")]
     metric.update(ids([names.index(tag) for tag in ("B-PER", "I-PER", "O")]), tagged([gold]))
     figures = metric.compute()
@@ -103,7 +105,7 @@ def test_order_and_size_of_batches_change_nothing(kind: str) -> None:
     split, scores = random_tagging(len(names), seed=2, n_rows=300)
 
     def metric() -> Any:
-        return SpanMetric(tags=names, scheme="IOB2") if kind == "spans" else LabelMetric(labels=names)
+        return span_metric(names, "IOB2") if kind == "spans" else label_metric(names)
 
     expected = measure(metric(), scores, split, np.arange(300), 300)
     assert expected["accuracy"] > 0
@@ -114,7 +116,7 @@ def test_order_and_size_of_batches_change_nothing(kind: str) -> None:
 
 def test_figures_of_nothing_are_zero() -> None:
     names = all_tags(["PER"], "IOB2")
-    for metric in (SpanMetric(tags=names, scheme="IOB2"), LabelMetric(labels=names)):
+    for metric in (span_metric(names, "IOB2"), label_metric(names)):
         assert metric.compute()["accuracy"] == 0.0
         metric.update(ids([]), tagged([[], []]))
         assert metric.compute()["accuracy"] == 0.0
@@ -122,7 +124,7 @@ def test_figures_of_nothing_are_zero() -> None:
 
 def test_labels_by_hand() -> None:
     """Of a, 2 of 3 are found, and one b is predicted as a; c is neither gold nor predicted, so not part of the mean."""
-    metric = LabelMetric(labels=["a", "b", "c"])
+    metric = label_metric(["a", "b", "c"])
     metric.update(ids([0, 0, 1, 0, 1]), labelled([0, 0, 0, 1, 1]))
     figures = metric.compute()
     assert figures["accuracy"] == pytest.approx(60.0)
@@ -142,7 +144,7 @@ def test_labels_by_hand() -> None:
 def test_labels_against_plain_loops() -> None:
     rng = np.random.default_rng(5)
     gold, predicted = rng.integers(0, 6, 500).tolist(), rng.integers(0, 7, 500).tolist()
-    metric = LabelMetric(labels=list("abcdefg"))
+    metric = label_metric(list("abcdefg"))
     metric.update(ids(predicted), labelled(gold))
     figures = metric.compute()
     pairs = list(zip(gold, predicted, strict=True))
@@ -163,23 +165,23 @@ def test_perplexity_is_weighted_by_tokens() -> None:
     log_p = scores - scores.exp().sum(1, keepdim=True).log()
     nll = -sum(float(log_p[place, answer]) for place, answer in enumerate(split.target.values.tolist())) / 53
     for size in (1, 2, 4):
-        figures = measure(PerplexityMetric(per_character=True), scores, split, np.array([3, 0, 2, 1]), size)
+        figures = measure(perplexity_metric(per_character=True), scores, split, np.array([3, 0, 2, 1]), size)
         assert figures["nll"] == pytest.approx(nll, rel=1e-12)
         assert figures["perplexity"] == pytest.approx(math.exp(nll), rel=1e-12)
         assert figures["bits_per_character"] == pytest.approx(nll / math.log(2), rel=1e-12)
-    assert "bits_per_character" not in measure(PerplexityMetric(per_character=False), scores, split, np.arange(4), 2)
+    assert "bits_per_character" not in measure(perplexity_metric(), scores, split, np.arange(4), 2)
 
 
 def test_perplexity_of_half_precision_scores_is_summed_in_full() -> None:
     scores = torch.tensor([[0.0, 0.0]], dtype=torch.bfloat16).expand(1000, 2)
-    metric = PerplexityMetric(per_character=False)
+    metric = perplexity_metric()
     split = tagged([[0] * 1000])
-    metric.update(cross_entropy(scores, answers(split)), split)
+    metric.update(cross_entropy(scores, target_ids(split)), split)
     assert metric.compute()["perplexity"] == pytest.approx(2.0, rel=1e-6)
 
 
 def test_perplexity_beyond_a_float_is_infinite_and_of_nothing_is_an_error() -> None:
-    metric = PerplexityMetric(per_character=False)
+    metric = perplexity_metric()
     with pytest.raises(HydromelError, match="perplexity is undefined: this split has no rows"):
         metric.compute()
     metric.add(torch.tensor([5000.0]))
@@ -191,7 +193,7 @@ def test_fifty_thousand_sentences_take_no_time() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.integers(1, 40, 50_000)
     gold, predicted = rng.integers(0, len(names), (2, lengths.sum()))
-    metric = SpanMetric(tags=names, scheme="IOB2")
+    metric = span_metric(names, "IOB2")
     metric._gold, metric._predicted = [torch.from_numpy(gold)], [torch.from_numpy(predicted)]
     metric._lengths = [lengths]
     began = time.process_time()
@@ -214,7 +216,7 @@ def test_real_tags_and_predictions_of_wnut17() -> None:
     names = all_tags(sorted({tag[2:] for row in train for _, tag in row if tag != "O"}), "IOB2")
     gold = [[tag for _, tag in row] for row in test]
     predicted = [[best.get(token.lower(), "O") for token, _ in row] for row in test]
-    metric = SpanMetric(tags=names, scheme="IOB2")
+    metric = span_metric(names, "IOB2")
     flat = [names.index(tag) for row in predicted for tag in row]
     metric.update(ids(flat), tagged([[names.index(tag) for tag in row] for row in gold]))
     figures = metric.compute()

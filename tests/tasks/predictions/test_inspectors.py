@@ -22,14 +22,15 @@ from runner.interfaces import Predictions
 from runner.text.vocab import Vocab
 from runner.training.loop import fit
 from runner.training.state import Training
-from tasks.metrics.metrics import SpanMetric
 from tasks.predictions.inspectors import LabelInspector, TagInspector, token_texts
 from tasks.predictions.span_listing import SHOWN, Listing
 from tasks.spans.errors import Comparison
+from tasks.spans.schemes import OwnTags
 from tasks.spans.tags import all_tags
-from tests.helpers.answer_batches import EncoderOf, ids, labelled, tag, tagged
 from tests.helpers.composed import config, label_files, run, tag_files
 from tests.helpers.conlleval import conlleval
+from tests.helpers.metrics import span_metric
+from tests.helpers.target_batches import EncoderOf, ids, labelled, tag, tagged
 
 SMALL = ("encoder=rnn", "encoder.hidden=8", "train.epochs=3", "batching.batch_size=8", "optimizer.lr=0.01")
 TYPES = ("LOC", "PER", "a-b")
@@ -56,7 +57,7 @@ def test_figures_are_those_of_conlleval(scheme: str, data: st.DataObject) -> Non
     tags = all_tags(TYPES, scheme)
     pair = st.tuples(*[st.integers(0, len(tags) - 1)] * 2)
     rows = data.draw(st.lists(st.lists(pair, max_size=7), min_size=1, max_size=6))
-    metric = SpanMetric(tags=tags, scheme=scheme)  # type: ignore[arg-type]
+    metric = span_metric(tags, scheme)
     metric.update(ids([p for row in rows for _, p in row]), tagged([[g for g, _ in row] for row in rows]))
     text = "\n\n".join("\n".join(f"w {tags[g]} {tags[p]}" for g, p in row) for row in rows)
     figures, counted = metric.compute(), conlleval(text, " ")
@@ -273,7 +274,7 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
 
     head = tag().head(EncoderOf(1), VOCABS, torch.nn.Identity())
     found = predict(Given(), head, batches, bf16=False)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found.answers, wanted.argmax(1).numpy())
+    np.testing.assert_array_equal(found.ids, wanted.argmax(1).numpy())
     np.testing.assert_allclose(found.probability, wanted.softmax(1).max(1).values.numpy(), rtol=1e-6)
 
 
@@ -281,7 +282,7 @@ def test_calibration_of_labels_and_tags() -> None:
     predictions = Predictions(np.array([0, 1, 1]), np.array([0.95, 0.95, 0.55], dtype=np.float32))
     tables = LabelInspector(("a", "b")).tables(predictions, labelled([0, 1, 0]))
     assert [(one["count"], one["accuracy"]) for one in tables["calibration"]["bins"]] == [(1, 0.0), (2, 100.0)]
-    tags = TagInspector(("O", "B-A", "I-A"), "IOB2", None).tables(predictions, tagged([[0, 1], [0]]))
+    tags = TagInspector(OwnTags(("O", "B-A", "I-A"), None), "IOB2").tables(predictions, tagged([[0, 1], [0]]))
     assert tags["calibration"] == tables["calibration"]
     assert [(one["count"], one["accuracy"]) for one in tags["calibration_in_spans"]["bins"]] == [(1, 0.0), (1, 100.0)]
 

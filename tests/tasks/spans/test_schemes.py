@@ -15,7 +15,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from tasks.datasets.conll import Cells
 from tasks.datasets.files import read_text
 from tasks.spans.schemes import Conversion
-from tasks.spans.tags import ALLOWED, all_tags, illegal
+from tasks.spans.tags import ALLOWED, all_tags, illegal_positions
 from tests.helpers.published import DATA
 
 SCHEMES = tuple(ALLOWED)
@@ -51,7 +51,7 @@ def converted(rows: list[list[str]], vocabulary: list[str], types: tuple[str, ..
     ids = np.array([vocabulary.index(tag) for row in rows for tag in row], dtype=np.int64)
     names = all_tags(types, scheme)
     flat = [names[one] for one in Conversion.of(vocabulary, scheme)(ids, offsets)]
-    assert illegal(pa.array(flat, pa.string()), offsets, scheme).tolist() == []
+    assert illegal_positions(pa.array(flat, pa.string()), offsets, scheme).tolist() == []
     return [flat[start:end] for start, end in pairwise(offsets)]
 
 

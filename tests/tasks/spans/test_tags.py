@@ -12,7 +12,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB1, IOB2, IOBES, Entities
 
 from runner.common.errors import HydromelError
-from tasks.spans.tags import ALLOWED, SpanTags, all_tags, as_scheme, illegal, spans
+from tasks.spans.tags import ALLOWED, SpanTags, all_tags, as_scheme, illegal_positions, spans
 
 SEQEVAL = {"IOB1": IOB1, "IOB2": IOB2, "IOBES": IOBES}
 SCHEMES = tuple(SEQEVAL)
@@ -131,7 +131,7 @@ def test_illegal_tags_are_those_of_the_definition(scheme: str) -> None:
     tags, offsets = flat(rows)
     expected = [offsets[number] + place for number, row in enumerate(rows) for place in slow_illegal(row, scheme)]
     assert len(expected) > 500
-    assert illegal(pa.array(tags, pa.string()), offsets, scheme).tolist() == expected
+    assert illegal_positions(pa.array(tags, pa.string()), offsets, scheme).tolist() == expected
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -142,11 +142,11 @@ def test_no_tag_of_a_legal_file_is_illegal(scheme: str) -> None:
         "IOBES": [["B-PER", "E-PER", "S-PER", "B-LOC", "I-LOC", "E-LOC", "O"], [], ["S-LOC"]],
     }[scheme]
     tags, offsets = flat(rows)
-    assert illegal(pa.array(tags), offsets, scheme).tolist() == []
+    assert illegal_positions(pa.array(tags), offsets, scheme).tolist() == []
 
 
 def test_illegal_of_nothing() -> None:
-    assert illegal(pa.array([], pa.string()), np.array([0, 0]), "IOBES").tolist() == []
+    assert illegal_positions(pa.array([], pa.string()), np.array([0, 0]), "IOBES").tolist() == []
 
 
 def test_unknown_scheme() -> None:
@@ -154,7 +154,7 @@ def test_unknown_scheme() -> None:
     with pytest.raises(HydromelError, match=expected):
         as_scheme("BIOE")
     with pytest.raises(HydromelError, match=expected):
-        illegal(pa.array(["O"]), np.array([0, 1]), "BIOE")
+        illegal_positions(pa.array(["O"]), np.array([0, 1]), "BIOE")
 
 
 def test_all_tags() -> None:

@@ -12,7 +12,7 @@ import torch
 from runner.batching.stream import Stream
 from runner.config.instantiate import build
 from runner.data.numericalize import columns_of
-from runner.inference.predictions import token_losses
+from runner.inference.predictions import split_values
 from runner.inference.trained import TrainedModel
 from runner.interfaces import Head
 from runner.ragged.batch import Batch
@@ -45,11 +45,10 @@ def test_rows(encoder: str, strategy: str) -> None:
     wanted = reference(run, [split.select(np.array([row])) for row in range(len(ROWS))])
     batching = build(config(f"batching={strategy}")["batching"], "batching", {})
     for batch_size in (1, 3, 100):
-        found = token_losses(run.model, batching, split, batch_size, bf16=False)
+        found = split_values(run.model, batching, split, batch_size, False, ["losses"])["losses"]
         np.testing.assert_allclose(found, wanted, **EXACT)
-        whole = evaluate(
-            run.model, run.task.metric(run.vocabs), batching.evaluation_batches(split, batch_size), bf16=False
-        )
+        measures = run.measures.start(run.vocabs)
+        whole = evaluate(run.model, measures, batching.evaluation_batches(split, batch_size), bf16=False)
         assert whole["nll"] == pytest.approx(float(wanted.mean()), rel=1e-12), "weighted by tokens"
 
 
@@ -67,5 +66,5 @@ def test_a_stream_in_windows_equals_the_whole_stream(encoder: str, streams: int,
     wanted = reference(run, list(replace(batching, evaluation_streams=1, layout="packed").evaluation_batches(split, 1)))
     assert len(wanted) == split.real_tokens == sum(map(len, ROWS)) + len(ROWS)
     for window in (1, 2, 5, 100):
-        found = token_losses(run.model, replace(batching, window=window), split, 1, bf16=False)
+        found = split_values(run.model, replace(batching, window=window), split, 1, False, ["losses"])["losses"]
         np.testing.assert_allclose(found, wanted, **EXACT)

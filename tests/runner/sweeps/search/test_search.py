@@ -194,7 +194,7 @@ def test_a_search_begins_with_the_config_as_it_is(here: Path) -> None:
 
 def test_a_metric_that_the_task_lacks_is_told(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run_search([*OPTIONS, "search.metric=f2"], []) == 1
-    assert "search.metric=f2: this task has no such figure; it has accuracy" in capfd.readouterr().err
+    assert "search.metric=f2: no metric of this run has such a figure. Figures: accuracy" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""The metrics of a run, measured together: those of the task, and the one that the config adds (`metric=NAME`)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from runner.common.errors import HydromelError, did_you_mean
+from runner.interfaces import InputKind, Metric, Scale, Task
+from runner.ragged.batch import Batch
+from runner.text.vocab import Vocab
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The metrics that every evaluation of a run computes.
+
+    Attributes:
+        metrics: the task's metric, and the configured one if there is one; not started.
+        main: name of the figure by which runs are compared.
+    """
+
+    metrics: tuple[Metric, ...]
+    main: str
+
+    @classmethod
+    def of(cls, task: Task, added: Metric | None = None) -> Measures:
+        """Return the task's measures; a metric that the config adds becomes the main one.
+
+        Raises:
+            HydromelError: the added metric has no figures, or one of the same name as the task's.
+        """
+        if added is None:
+            return cls((task.metric,), task.main_metric)
+        if not added.scales:
+            raise HydromelError(f"metric: {type(added).__name__} has no figures; name at least one")
+        if common := sorted(added.scales.keys() & task.metric.scales.keys()):
+            raise HydromelError(
+                f"metric: task={task.name} measures '{common[0]}' itself; give the figure of {type(added).__name__} "
+                "another name, or use metric=null"
+            )
+        return cls((task.metric, added), next(iter(added.scales)))
+
+    @property
+    def scales(self) -> dict[str, Scale]:
+        """The figures that may be measured, by name."""
+        return {name: scale for metric in self.metrics for name, scale in metric.scales.items()}
+
+    @property
+    def input_kinds(self) -> frozenset[InputKind]:
+        """The inputs that the metrics need."""
+        return frozenset(metric.input_kind for metric in self.metrics)
+
+    def check(self, figure: str | None, where: str) -> None:
+        """Check that an option names a figure, or none.
+
+        Raises:
+            HydromelError: no metric has such a figure.
+        """
+        if figure is not None and figure not in self.scales:
+            raise HydromelError(
+                f"{where}={figure}: no metric of this run has such a figure{did_you_mean(figure, self.scales)} "
+                f"Figures: {', '.join(sorted(self.scales))}"
+            )
+
+    def metric_of(self, figure: str, vocabs: Mapping[str, Vocab]) -> Metric:
+        """Return a new measurement by the metric that has this figure."""
+        return started(next(metric for metric in self.metrics if figure in metric.scales), vocabs)
+
+    def start(self, vocabs: Mapping[str, Vocab]) -> Measures:
+        """Return a new, empty measurement."""
+        return Measures(tuple(started(metric, vocabs) for metric in self.metrics), self.main)
+
+    def update(self, values: Mapping[InputKind, Tensor], batch: Batch) -> None:
+        """Add one batch."""
+        for metric in self.metrics:
+            metric.update(values[metric.input_kind], batch)
+
+    def compute(self) -> dict[str, Any]:
+        """Return the figures and tables of all metrics."""
+        return {name: value for metric in self.metrics for name, value in metric.compute().items()}
+
+    def of_split(self, values: Mapping[InputKind, Tensor], split: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
+        """Return the figures and tables of a whole split, by the metrics whose input is among `values`."""
+        known = tuple(metric for metric in self.metrics if metric.input_kind in values)
+        measurement = Measures(known, self.main).start(vocabs)
+        measurement.update(values, split)
+        return measurement.compute()
+
+
+def started(metric: Metric, vocabs: Mapping[str, Vocab]) -> Metric:
+    """Return a new, empty measurement by `metric`, which itself is left alone."""
+    measurement = copy.copy(metric)
+    measurement.start(vocabs)
+    return measurement
