@@ -52,7 +52,7 @@ def test_the_page_shows_each_file_as_it_is(path: Path) -> None:
 
 
 def test_the_page_names_what_there_is() -> None:
-    assert len(FILES) == 12
+    assert len(FILES) == 14
     for path in re.findall(r"`((?:runner|tasks|reporting|configs)/[\w/]+\.(?:py|yaml))`", PAGE):
         assert (ROOT / path).is_file(), path
 
