@@ -44,7 +44,9 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending:
         model.head.output.weight.mul_(8.0)  # type: ignore[union-attr]
         model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[union-attr, index]
     truncation = Truncation(composed.max_length, composed.truncate)
-    return TrainedModel(made.task, made.measures, model, made.features, vocabs, made.corpus, truncation, composed.malloc)
+    return TrainedModel(
+        made.task, made.measures, model, made.features, vocabs, made.corpus, truncation, composed.malloc
+    )
 
 
 def language_model(run: TrainedModel, allow_unk: bool = False) -> LanguageModel:
