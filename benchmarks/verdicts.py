@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from reporting.comparison.significance import Rule, says
+from reporting.comparison.significance import ComparisonRule, quality_verdict
 from reporting.statistics import bootstrap, intervals
-from reporting.statistics.bootstrap import FloatArray, Sums
+from reporting.statistics.bootstrap import ExampleSums, FloatArray
 from reporting.statistics.intervals import Mean
 
 OTHERS, CONFIDENCE, LUCK = 3, 0.95, 0.02
-RULE = Rule(OTHERS, 1 - (1 - CONFIDENCE) / OTHERS, 1.0, "1.00", True)
+RULE = ComparisonRule(OTHERS, 1 - (1 - CONFIDENCE) / OTHERS, 1.0, "1.00", True)
 
 
 def main() -> None:
@@ -49,9 +49,9 @@ def compare(rng: np.random.Generator, seeds: int, n_examples: int) -> set[str]:
     """Which of the intervals, or the verdict, said that a strategy differs."""
     difficulty = rng.beta(2, 1, n_examples)
 
-    def trained() -> Sums:
+    def trained() -> ExampleSums:
         chance = difficulty + rng.normal(0, LUCK)
-        return Sums((rng.random(n_examples) < chance).astype(float), np.ones(n_examples))
+        return ExampleSums((rng.random(n_examples) < chance).astype(float), np.ones(n_examples))
 
     reference = [trained() for _ in range(seeds)]
     pairs = [[(trained(), base) for base in reference] for _ in range(OTHERS)]
@@ -61,7 +61,7 @@ def compare(rng: np.random.Generator, seeds: int, n_examples: int) -> set[str]:
         gaps = [100 * float(own.numerator.mean() - base.numerator.mean()) for own, base in each]
         over_seeds = intervals.mean_interval(gaps, RULE.level)
         said |= {name for name, mean in (("seeds", over_seeds), ("examples", examples)) if mean and excludes_0(mean)}
-        said |= {"verdict"} if says(over_seeds, examples, RULE).startswith(("better", "worse")) else set()
+        said |= {"verdict"} if quality_verdict(over_seeds, examples, RULE).startswith(("better", "worse")) else set()
     return said
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from reporting.comparison import baseline, changes
 from reporting.comparison.baseline import Sides
 from reporting.comparison.predicted import read_plan
-from reporting.comparison.summary import Asked
+from reporting.comparison.summary import CompareOptions
 from reporting.comparison.thresholds import parse
 from reporting.mlflow_ui import log_report
 from reporting.runs import find, mlflow_download
-from reporting.runs.run import Found
+from reporting.runs.run import FoundRun
 from reporting.views import console, csv_table, report
 from reporting.views.files import slug, write
-from reporting.views.report import Report
+from reporting.views.report import ComparisonReport
 from runner.common.command_line import Parser, failed, number
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
@@ -44,8 +44,8 @@ def compare(options: argparse.Namespace) -> int:
     if options.fail_if and options.baseline is None:
         raise HydromelError("--fail-if needs --baseline: a run's folder, a sweep, or the report.json to compare with")
     with tempfile.TemporaryDirectory() as downloads:
-        found = _find(options.what, options, Path(downloads))
-        comparison = _compare(options, found, Path(downloads))
+        found_runs = _find(options.what, options, Path(downloads))
+        comparison = _compare(options, found_runs, Path(downloads))
         if options.csv:
             _write(options.csv, csv_table.to_csv(comparison.groups))
     files = write(comparison, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
@@ -54,14 +54,14 @@ def compare(options: argparse.Namespace) -> int:
     console.show(comparison)  # last, so that the report is written even if only the first lines are read (`| head`)
     print(f"Report: {files[0]}")
     if not options.no_mlflow:
-        log_report.try_to_log(comparison, found, files, options.tracking_uri)
+        log_report.try_to_log(comparison, found_runs, files, options.tracking_uri)
     return console.print_failures(comparison.history) if comparison.history else 0
 
 
-def _compare(options: argparse.Namespace, found: list[Found], downloads: Path) -> Report:
+def _compare(options: argparse.Namespace, found_runs: list[FoundRun], downloads: Path) -> ComparisonReport:
     predicted = None if options.predicted is None else read_plan(options.predicted)
-    asked = Asked(options.target, options.confidence, options.margin, predicted)
-    comparison = report.build(options.what, found, asked)
+    compare_options = CompareOptions(options.target, options.confidence, options.margin, predicted)
+    comparison = report.build(options.what, found_runs, compare_options)
     if not comparison.groups:
         raise HydromelError(f"no finished run to compare. {' '.join(report.left_out(comparison))}")
     titles = [group.title for group in comparison.groups]
@@ -72,21 +72,21 @@ def _compare(options: argparse.Namespace, found: list[Found], downloads: Path) -
         )
     if options.baseline is None:
         return comparison
-    now = baseline.of_groups(comparison.groups, [item.run for item in found if item.run])
-    then = _baseline(options, asked, downloads / "baseline")
+    now = baseline.sides_of_groups(comparison.groups, [item.run for item in found_runs if item.run])
+    then = _baseline(options, compare_options, downloads / "baseline")
     history = changes.compare(options.baseline, now, then, options.fail_if, options.confidence)
     return replace(comparison, history=history)
 
 
-def _baseline(options: argparse.Namespace, asked: Asked, downloads: Path) -> Sides:
+def _baseline(options: argparse.Namespace, compare_options: CompareOptions, downloads: Path) -> Sides:
     if Path(options.baseline).is_file():
-        return baseline.of_report(Path(options.baseline))
-    found = _find([options.baseline], options, downloads)
-    comparison = report.build([options.baseline], found, asked)
+        return baseline.sides_of_report(Path(options.baseline))
+    found_runs = _find([options.baseline], options, downloads)
+    comparison = report.build([options.baseline], found_runs, compare_options)
     if not comparison.groups:
         lines = " ".join(report.left_out(comparison))
         raise HydromelError(f"--baseline {options.baseline}: no finished run. {lines}")
-    return baseline.of_groups(comparison.groups, [item.run for item in found if item.run])
+    return baseline.sides_of_groups(comparison.groups, [item.run for item in found_runs if item.run])
 
 
 def _write(path: Path, text: str) -> None:
@@ -94,7 +94,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list[Found]:
+def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list[FoundRun]:
     names = [name for name in what if not name.startswith(mlflow_download.PREFIX)]
     experiments = [name.removeprefix(mlflow_download.PREFIX) for name in what if name not in names]
     if experiments and options.tracking_uri is None:
@@ -102,10 +102,10 @@ def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list
             f"--tracking-uri is missing: give the MLflow store of the experiment '{experiments[0]}', such as "
             "sqlite:///mlflow.db"
         )
-    found = find.find(names, options.runs) if names or not experiments else []
+    found_runs = find.find(names, options.runs) if names or not experiments else []
     for place, experiment in enumerate(experiments):
-        found += mlflow_download.download(experiment, options.tracking_uri, downloads / str(place))
-    return find.unique(found)
+        found_runs += mlflow_download.download(experiment, options.tracking_uri, downloads / str(place))
+    return find.unique(found_runs)
 
 
 def _parser() -> Parser:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reporting.comparison.summary import Group
+from reporting.comparison.summary import RunGroup
 from reporting.runs.figures import RunFigures
 from reporting.runs.run import Run
 from runner.common.errors import HydromelError
@@ -18,7 +18,7 @@ BATCH_SIZE = "batching.batch_size"  # the setting of groups that differ in it
 
 
 @dataclass(frozen=True)
-class Side:
+class StrategyRuns:
     """One strategy of one group, before or now. `headline` is the figure that measures its quality."""
 
     heading: str
@@ -30,10 +30,10 @@ class Side:
 
 
 # by what must agree: comparison hash, data, headline, batch size (where groups differ in it alone), strategy
-Sides = dict[tuple[str, ...], Side]
+Sides = dict[tuple[str, ...], StrategyRuns]
 
 
-def of_groups(groups: list[Group], runs: Iterable[Run]) -> Sides:
+def sides_of_groups(groups: list[RunGroup], runs: Iterable[Run]) -> Sides:
     """Return the sides of a comparison's groups; `runs` are the runs that these were made of."""
     at_hand = {run.result["run_id"]: run for run in runs}
     sides: Sides = {}
@@ -42,7 +42,7 @@ def of_groups(groups: list[Group], runs: Iterable[Run]) -> Sides:
         size = _batch_size(group.settings, similar[group.comparison_hash, group.data_fingerprint])
         for strategy in group.strategies:
             headline = f"{group.split}/{group.metric}"
-            sides[group.comparison_hash, group.data_fingerprint, headline, size, strategy.name] = Side(
+            sides[group.comparison_hash, group.data_fingerprint, headline, size, strategy.name] = StrategyRuns(
                 heading=_heading(group.title, group.settings),
                 strategy=strategy.name,
                 headline=headline,
@@ -53,7 +53,7 @@ def of_groups(groups: list[Group], runs: Iterable[Run]) -> Sides:
     return sides
 
 
-def of_report(path: Path) -> Sides:
+def sides_of_report(path: Path) -> Sides:
     """Return the sides in a report.json. Raises HydromelError for any other file."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ def _of_json(group: Any, similar: int) -> Sides:
             )
             for run in strategy["runs"]
         ]
-        sides[group["comparison_hash"], group["data_fingerprint"], headline, size, strategy["name"]] = Side(
+        sides[group["comparison_hash"], group["data_fingerprint"], headline, size, strategy["name"]] = StrategyRuns(
             heading=_heading(group["title"], group["settings"]),
             strategy=strategy["name"],
             headline=headline,

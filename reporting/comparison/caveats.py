@@ -6,24 +6,24 @@ import re
 
 from reporting.runs import measures
 from reporting.runs.run import MACHINE, Run
-from reporting.runs.selection import Chosen
+from reporting.runs.selection import SelectedRuns
 from runner.common.records import unbeaten_baselines
 
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to tell commits apart
 FOREIGN_LOAD = 0.5  # load average above the run's own threads that shows other work on the machine
 
 
-def caveats(chosen: Chosen) -> list[str]:
+def caveats(selected: SelectedRuns) -> list[str]:
     """Return every caveat that applies to these runs."""
-    runs = chosen.runs
+    runs = selected.runs
     sentences = [
         _machines(runs),
-        _order(chosen),
+        _order(selected),
         _busy(runs),
         _code(runs),
-        _left_out(chosen.left_out),
-        _turns(chosen),
-        _seeds(chosen),
+        _left_out(selected.left_out),
+        _turns(selected),
+        _seeds(selected),
         _no_quality(runs),
         _not_above_baselines(runs),
     ]
@@ -41,13 +41,13 @@ def _machines(runs: list[Run]) -> str:
     )
 
 
-def _order(chosen: Chosen) -> str:
+def _order(selected: SelectedRuns) -> str:
     """Return a warning if one strategy, of several runs, ran wholly before another on the same machine."""
-    if len(chosen.machines) > 1:
+    if len(selected.machines) > 1:
         return ""
     times = {
         name: [run.created for turns in seeds.values() for run in turns.values()]
-        for name, seeds in chosen.by_strategy.items()
+        for name, seeds in selected.by_strategy.items()
     }
     times = {name: created for name, created in times.items() if len(created) > 1}
     apart = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
@@ -93,10 +93,10 @@ def _left_out(count: int) -> str:
     )
 
 
-def _turns(chosen: Chosen) -> str:
+def _turns(selected: SelectedRuns) -> str:
     """Return a warning if turns of the same seed differ in quality, which they must not."""
     gaps = {}
-    for name, seeds in chosen.by_strategy.items():
+    for name, seeds in selected.by_strategy.items():
         for seed, turns in seeds.items():
             qualities = measures.values(turns.values(), measures.quality)
             if qualities and max(qualities) > min(qualities):
@@ -110,8 +110,8 @@ def _turns(chosen: Chosen) -> str:
     )
 
 
-def _seeds(chosen: Chosen) -> str:
-    sets = {tuple(sorted(seeds)) for seeds in chosen.by_strategy.values()}
+def _seeds(selected: SelectedRuns) -> str:
+    sets = {tuple(sorted(seeds)) for seeds in selected.by_strategy.values()}
     if len(sets) > 1:
         return (
             "The strategies do not have the same seeds: differences and speed-ups are taken over the seeds both have."

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from reporting.comparison import example_outcomes
-from reporting.comparison.baseline import Side, Sides
-from reporting.comparison.example_outcomes import OnExamples
+from reporting.comparison.baseline import Sides, StrategyRuns
+from reporting.comparison.example_outcomes import ExampleDifferences
 from reporting.comparison.thresholds import SHORT, Condition
 from reporting.runs.figures import RunFigures, amount, depends_on_machine
 from reporting.statistics import intervals as statistics
@@ -31,7 +31,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Judged:
+class ConditionResult:
     """The result of a condition for one strategy. `says` is a sentence on it."""
 
     condition: str
@@ -40,17 +40,19 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class History:
+class BaselineComparison:
     """All changes since a baseline: `changes` of what both sides have, `unmatched` sentences on the rest."""
 
     baseline: str
     level: float  # of each interval; corrected so that those of one figure hold at once for all strategies
     changes: list[Change]
     unmatched: list[str]
-    judged: list[Judged]
+    judged: list[ConditionResult]
 
 
-def compare(baseline: str, now: Sides, then: Sides, conditions: Sequence[Condition], confidence: float) -> History:
+def compare(
+    baseline: str, now: Sides, then: Sides, conditions: Sequence[Condition], confidence: float
+) -> BaselineComparison:
     """Compare the runs now with those of the baseline, and judge the conditions.
 
     Raises HydromelError for a condition that cannot be judged: it must never count as passed.
@@ -64,19 +66,21 @@ def compare(baseline: str, now: Sides, then: Sides, conditions: Sequence[Conditi
     level = 1 - (1 - confidence) / max(1, len(both))
     required = {condition.figure for condition in conditions}
     changes: list[Change] = []
-    judged: list[Judged] = []
+    judged: list[ConditionResult] = []
     for key in both:
         by_figure, problems = _changes(now[key], then[key], required, level)
         unmatched += problems
         changes += by_figure.values()
         judged += [_judge(condition, by_figure[condition.figure]) for condition in conditions]
-    return History(baseline, level, changes, unmatched, judged)
+    return BaselineComparison(baseline, level, changes, unmatched, judged)
 
 
-def _changes(now: Side, then: Side, required: set[str], level: float) -> tuple[dict[str, Change], list[str]]:
+def _changes(
+    now: StrategyRuns, then: StrategyRuns, required: set[str], level: float
+) -> tuple[dict[str, Change], list[str]]:
     """Return the changes of one strategy by figure, and sentences on what could not be compared."""
     changes: dict[str, Change] = {}
-    examples = _on_examples(now, then, level)
+    examples = _example_differences(now, then, level)
     problems = list(examples.problems)
     for figure in dict.fromkeys((now.headline, *SHORT.values(), *sorted(required))):
         change = _change(figure, now, then, examples, level)
@@ -90,7 +94,7 @@ def _changes(now: Side, then: Side, required: set[str], level: float) -> tuple[d
     return changes, problems
 
 
-def _same_options(now: Side, then: Side) -> bool:
+def _same_options(now: StrategyRuns, then: StrategyRuns) -> bool:
     return not now.options or not then.options or now.options == then.options
 
 
@@ -109,7 +113,9 @@ def _unmatched(now: Sides, then: Sides) -> list[str]:
     return lines
 
 
-def _change(figure: str, now: Side, then: Side, examples: OnExamples, level: float) -> Change | str:
+def _change(
+    figure: str, now: StrategyRuns, then: StrategyRuns, examples: ExampleDifferences, level: float
+) -> Change | str:
     """Return the change, or the reason why there is none."""
     new, old = _values(now, figure), _values(then, figure)
     pairs = sorted(new.keys() & old.keys())
@@ -130,7 +136,7 @@ def _change(figure: str, now: Side, then: Side, examples: OnExamples, level: flo
     )
 
 
-def _unpaired(figure: str, now: Side, then: Side) -> str:
+def _unpaired(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
     """Return a sentence on the seeds without a pair of runs with this figure (a run diverged, say); else empty."""
     pairs = _values(now, figure).keys() & _values(then, figure).keys()
     seeds = {run.seed for side in (now, then) for run in side.runs} - {seed for seed, _, _ in pairs}
@@ -141,7 +147,7 @@ def _unpaired(figure: str, now: Side, then: Side) -> str:
     return f"{figure} of {now.strategy} ({now.heading}), {named}, is missing in {where}"
 
 
-def _values(side: Side, figure: str) -> dict[Slot, float]:
+def _values(side: StrategyRuns, figure: str) -> dict[Slot, float]:
     """Return a figure by what pairs the runs. A figure that no machine changes is that of each seed's first turn."""
     known = [run for run in side.runs if figure in run.figures]
     if depends_on_machine(figure):
@@ -149,7 +155,7 @@ def _values(side: Side, figure: str) -> dict[Slot, float]:
     return {(run.seed, 0, ()): run.figures[figure] for run in _first_turns(replace(side, runs=known))}
 
 
-def _why_not(figure: str, now: Side, then: Side) -> str:
+def _why_not(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
     who = f"{now.strategy} ({now.heading})"
     for side, where in ((now, "these runs"), (then, "the baseline")):
         if not _values(side, figure):
@@ -171,7 +177,7 @@ def _percent(difference: Mean, before: float) -> Mean | None:
     return Mean(difference.n, mean or 0.0, low, high)
 
 
-def _on_examples(now: Side, then: Side, level: float) -> OnExamples:
+def _example_differences(now: StrategyRuns, then: StrategyRuns, level: float) -> ExampleDifferences:
     """Return the differences on examples; none if a side's runs are not at hand, or recorded no outcomes."""
     new, old = (
         {run.seed: side.at_hand[run.run_id] for run in _first_turns(side) if run.run_id in side.at_hand}
@@ -180,12 +186,12 @@ def _on_examples(now: Side, then: Side, level: float) -> OnExamples:
     return example_outcomes.compare({now.strategy: new}, old, level)
 
 
-def _first_turns(side: Side) -> list[RunFigures]:
+def _first_turns(side: StrategyRuns) -> list[RunFigures]:
     by_seed = {run.seed: run for run in sorted(side.runs, key=lambda run: -run.turn)}
     return list(by_seed.values())
 
 
-def _judge(condition: Condition, change: Change) -> Judged:
+def _judge(condition: Condition, change: Change) -> ConditionResult:
     """Judge a condition: it fails if the change is beyond the bound and every known interval excludes zero change."""
     measured = change.percent if condition.percent else change.difference
     if measured is None:
@@ -205,7 +211,7 @@ def _judge(condition: Condition, change: Change) -> Judged:
         how = "failed" if failed else "not failed: beyond the bound, but it may be chance"
     figure = "" if condition.percent else change.figure
     before, now = amount(change.before, change.figure), amount(change.now, change.figure)
-    return Judged(
+    return ConditionResult(
         condition.text,
         failed,
         f"{condition.text}: {how}: {change.strategy} ({change.heading}) {before} before, {now} now: "

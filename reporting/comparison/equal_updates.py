@@ -10,7 +10,7 @@ from reporting.runs.selection import KNOWN_WRONG
 
 
 @dataclass(frozen=True)
-class Made:
+class StrategyUpdates:
     """The updates of one strategy by seed (their count, and a digest of their rows), and its quality on test."""
 
     updates: Mapping[int, tuple[int, str]]
@@ -18,7 +18,7 @@ class Made:
     dropout: bool
 
 
-def sentences(strategies: Mapping[str, Made], split: str = "test") -> list[str]:
+def sentences(strategies: Mapping[str, StrategyUpdates], split: str = "test") -> list[str]:
     """Return sentences on how the quality of these strategies may be compared, given which made the same updates."""
     sound = {name: strategy for name, strategy in strategies.items() if not is_known_wrong(name)}
     classes = [names for names in same_updates(sound) if len(names) > 1]
@@ -52,7 +52,7 @@ def is_known_wrong(name: str) -> bool:
     return name.partition(" ")[0] == KNOWN_WRONG
 
 
-def same_updates(strategies: Mapping[str, Made]) -> list[list[str]]:
+def same_updates(strategies: Mapping[str, StrategyUpdates]) -> list[list[str]]:
     """Return the strategies in classes, in their order: members share seeds, and made equal updates in all of these."""
     classes: list[list[str]] = []
     for name, strategy in strategies.items():
@@ -67,14 +67,14 @@ def same_updates(strategies: Mapping[str, Made]) -> list[list[str]]:
     return classes
 
 
-def _shared(a: Made, b: Made) -> tuple[list[int], list[int]]:
+def _shared(a: StrategyUpdates, b: StrategyUpdates) -> tuple[list[int], list[int]]:
     """Return the seeds that both have, in two lists: those with the same updates, and those with other updates."""
     seeds = sorted(a.updates.keys() & b.updates.keys())
     same = [seed for seed in seeds if a.updates[seed] == b.updates[seed]]
     return same, [seed for seed in seeds if seed not in same]
 
 
-def _equal(names: list[str], strategies: Mapping[str, Made], split: str) -> str:
+def _equal(names: list[str], strategies: Mapping[str, StrategyUpdates], split: str) -> str:
     members = [strategies[name] for name in names]
     counts = sorted({count for strategy in members for count, _ in strategy.updates.values()})
     count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
@@ -94,7 +94,7 @@ def _equal(names: list[str], strategies: Mapping[str, Made], split: str) -> str:
     return f"{sentence}; on {split} they {by}."
 
 
-def _over_seeds(members: list[Made]) -> str:
+def _over_seeds(members: list[StrategyUpdates]) -> str:
     seeds = {seed for strategy in members for seed in strategy.updates}
     return f", for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
 

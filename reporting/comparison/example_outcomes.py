@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from reporting.runs.run import Run
 from reporting.statistics import bootstrap
-from reporting.statistics.bootstrap import FloatArray, Formula, Sums
+from reporting.statistics.bootstrap import ExampleSums, FloatArray, Formula
 from reporting.statistics.intervals import Mean
 from runner.common.errors import HydromelError
 from runner.common.run_schema import OUTCOMES
@@ -33,19 +33,19 @@ DAMAGED = (
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class ExampleOutcomes:
     """The outcomes of one run: the terms of its metric = f(sum of numerators / sum of denominators).
 
     `targets` (n,) are equal in all runs on the same examples.
     """
 
-    sums: Sums
+    sums: ExampleSums
     targets: FloatArray
     f: str
 
 
 @dataclass(frozen=True)
-class OnExamples:
+class ExampleDifferences:
     """The differences to the reference by strategy. `same` have equal outcomes on every example, in all seeds."""
 
     differences: dict[str, Mean]
@@ -53,7 +53,7 @@ class OnExamples:
     problems: list[str]
 
 
-def read(run: Run) -> Outcomes | None:
+def read(run: Run) -> ExampleOutcomes | None:
     """Return the outcomes of a run; None if it recorded none, or its metric is not a ratio of sums.
 
     Raises HydromelError for a file that is damaged, or that does not add up to the metric in result.json.
@@ -73,16 +73,18 @@ def read(run: Run) -> Outcomes | None:
     return outcomes if split == run.split else None
 
 
-def compare(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int, Run], level: float) -> OnExamples:
+def compare(
+    strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int, Run], level: float
+) -> ExampleDifferences:
     """Compare each strategy (seed -> run) with the reference, over seeds in which both answered the same examples."""
     problems: list[str] = []
     base = _read_all(reference, problems)
     if not base:
-        return OnExamples({}, frozenset(), problems)
+        return ExampleDifferences({}, frozenset(), problems)
     # One draw of examples serves all seeds and strategies, so all of them must have answered the same examples.
     targets = next(iter(base.values())).targets
     shared = {name: runs.keys() & reference.keys() for name, runs in strategies.items()}
-    pairs: dict[str, list[tuple[Sums, Sums]]] = {}
+    pairs: dict[str, list[tuple[ExampleSums, ExampleSums]]] = {}
     for name, runs in strategies.items():
         own = _read_all({seed: run for seed, run in runs.items() if seed in base}, problems)
         if own_pairs := _paired(name, own, base, targets, problems):
@@ -98,15 +100,19 @@ def compare(strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int,
         if len(seeds) == len(shared[name]) and all(_equal(*pair) for pair in seeds)
     )
     if not pairs or len(targets) < FEWEST_EXAMPLES:
-        return OnExamples({}, same, problems)
+        return ExampleDifferences({}, same, problems)
     formula = FUNCTIONS[next(iter(base.values())).f]
     means = bootstrap.mean_differences(list(pairs.values()), formula, level, bootstrap.resamples_for(level))
-    return OnExamples(dict(zip(pairs, means, strict=True)), same, problems)
+    return ExampleDifferences(dict(zip(pairs, means, strict=True)), same, problems)
 
 
 def _paired(
-    name: str, own: Mapping[int, Outcomes], base: Mapping[int, Outcomes], targets: FloatArray, problems: list[str]
-) -> list[tuple[Sums, Sums]]:
+    name: str,
+    own: Mapping[int, ExampleOutcomes],
+    base: Mapping[int, ExampleOutcomes],
+    targets: FloatArray,
+    problems: list[str],
+) -> list[tuple[ExampleSums, ExampleSums]]:
     """Return (own, reference) sums of the seeds on the examples of `targets`; other seeds add a line to `problems`."""
     pairs = [
         (outcomes.sums, base[seed].sums)
@@ -120,7 +126,7 @@ def _paired(
     return pairs
 
 
-def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, Outcomes]:
+def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, ExampleOutcomes]:
     """Return the outcomes by seed, of the runs that have any; errors become lines in `problems`."""
     by_seed = {}
     for seed, run in runs.items():
@@ -134,11 +140,11 @@ def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, Outcome
     return by_seed
 
 
-def _equal(own: Sums, reference: Sums) -> bool:
+def _equal(own: ExampleSums, reference: ExampleSums) -> bool:
     return np.array_equal(own.numerator, reference.numerator) and np.array_equal(own.denominator, reference.denominator)
 
 
-def _outcomes(arrays: Mapping[str, npt.NDArray[Any]]) -> Outcomes:
+def _outcomes(arrays: Mapping[str, npt.NDArray[Any]]) -> ExampleOutcomes:
     """Return the outcomes in these arrays.
 
     Raises ValueError if one is missing, or is not (n,) finite numbers, those of denominators and targets 0 or more.
@@ -154,9 +160,9 @@ def _outcomes(arrays: Mapping[str, npt.NDArray[Any]]) -> Outcomes:
         raise ValueError("its numbers must be finite, and denominators not negative and not all 0")
     if (f := str(arrays["f"][0])) not in FUNCTIONS:
         raise ValueError(f"f is {f!r}; it must be one of {', '.join(FUNCTIONS)}")
-    return Outcomes(Sums(numerator, denominator), targets, f)
+    return ExampleOutcomes(ExampleSums(numerator, denominator), targets, f)
 
 
-def _total(outcomes: Outcomes) -> float:
+def _total(outcomes: ExampleOutcomes) -> float:
     ratio = outcomes.sums.numerator.sum() / outcomes.sums.denominator.sum()
     return float(FUNCTIONS[outcomes.f](np.array([ratio]))[0])

@@ -5,23 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from reporting.comparison.significance import REFERENCE, Verdict
+from reporting.comparison.significance import REFERENCE, QualityVerdict
 from reporting.runs import measures
-from reporting.runs.selection import Chosen
+from reporting.runs.selection import SelectedRuns
 from reporting.statistics import intervals
 from reporting.statistics.intervals import Ratio
 
 
-def speed_noise(chosen: Chosen, confidence: float) -> Ratio | None:
+def speed_noise(selected: SelectedRuns, confidence: float) -> Ratio | None:
     """Return the noise of speed among runs on one machine that are equal except for their turn."""
     equal: dict[tuple[object, ...], list[float]] = {}
-    for run in chosen.runs:  # in the order of their turns
+    for run in selected.runs:  # in the order of their turns
         if (speed := measures.speed(run)) is not None:
             equal.setdefault((run.strategy, run.seed, run.machine), []).append(speed)
     return intervals.noise(list(equal.values()), confidence)
 
 
-def ratios_within_noise(verdicts: Mapping[str, Verdict], noise: Ratio | None) -> list[str]:
+def ratios_within_noise(verdicts: Mapping[str, QualityVerdict], noise: Ratio | None) -> list[str]:
     """Return a sentence for each strategy whose speed ratio to the reference could be noise alone."""
     if noise is None or noise.high is None:
         return []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from reporting.comparison.significance import REFERENCE, Rule, Verdicts
+from reporting.comparison.significance import REFERENCE, ComparisonRule, Verdicts
 from reporting.statistics.bootstrap import resamples_for
 from reporting.statistics.intervals import Ratio
 
 
-def notes(rule: Rule, verdicts: Verdicts, noise: Ratio | None, split: str, confidence: float) -> list[str]:
+def notes(rule: ComparisonRule, verdicts: Verdicts, noise: Ratio | None, split: str, confidence: float) -> list[str]:
     """Return the notes of a group; none if no strategy is compared."""
     compared = verdicts.by_strategy.values()
     if not compared:

@@ -15,7 +15,7 @@ from runner.common.records import CandidateRecord, parse_candidate
 
 
 @dataclass(frozen=True)
-class Plan:
+class PredictedPlan:
     """The predictions in a file of `hydromel-plan --json`, and the title of the group that they are for."""
 
     title: str
@@ -35,7 +35,7 @@ class Prediction:
     peak_bytes: float | None
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: Path) -> PredictedPlan:
     """Read a file that `hydromel-plan --json` wrote. Raises HydromelError for any other."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -48,7 +48,7 @@ def read_plan(path: Path) -> Plan:
         raise HydromelError(f"--predicted {path}: not written by hydromel-plan --json ({error})") from error
     if not candidates:
         raise HydromelError(f"--predicted {path}: it holds no predictions; write it again without --no-probe")
-    return Plan(title, candidates)
+    return PredictedPlan(title, candidates)
 
 
 def predictions(runs: Sequence[Run], planned: Iterable[CandidateRecord], measured: bool) -> list[Prediction]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from reporting.comparison import example_outcomes
 from reporting.runs import measures
-from reporting.runs.selection import Chosen, Seeds, all_turns, first_turns
+from reporting.runs.selection import Seeds, SelectedRuns, all_turns, first_turns
 from reporting.statistics import intervals
 from reporting.statistics.intervals import Mean, Ratio
 
@@ -15,7 +15,7 @@ UNDECIDED, SAME = "undecided", "equal on every example"
 
 
 @dataclass(frozen=True)
-class Rule:
+class ComparisonRule:
     """The rule by which the strategies of a group are compared with the reference."""
 
     comparisons: int  # strategies that share a seed with the reference
@@ -26,7 +26,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class QualityVerdict:
     """The verdict on a strategy against the reference. The intervals of all strategies of a group hold at once."""
 
     difference: Mean | None  # of quality, paired by seed
@@ -39,29 +39,29 @@ class Verdict:
 class Verdicts:
     """The verdicts on the strategies of a group."""
 
-    by_strategy: dict[str, Verdict]
+    by_strategy: dict[str, QualityVerdict]
     problems: list[str]  # with the recorded outcomes of examples
 
 
-def rule_for(chosen: Chosen, confidence: float, margin: float, unit: str, higher: bool) -> Rule:
+def rule_for(selected: SelectedRuns, confidence: float, margin: float, unit: str, higher: bool) -> ComparisonRule:
     """Return the rule of a group, with Bonferroni's correction for its number of comparisons.
 
     The margin is in percentage points, or for other units in percent of the reference's figure. By the union bound, m
     intervals, each at 1 - (1 - confidence) / m, hold at once with at least `confidence`.
     """
-    reference = chosen.by_strategy.get(REFERENCE, {})
-    others = _compared(chosen)
+    reference = selected.by_strategy.get(REFERENCE, {})
+    others = _compared(selected)
     level = 1 - (1 - confidence) / max(1, len(others))
     if unit == "%":
-        return Rule(len(others), level, margin, f"{margin:.2f}", higher)
+        return ComparisonRule(len(others), level, margin, f"{margin:.2f}", higher)
     mean = measures.mean(first_turns(reference).values(), measures.quality) or 0.0
-    return Rule(len(others), level, margin / 100 * mean, f"{margin:g} %", higher)
+    return ComparisonRule(len(others), level, margin / 100 * mean, f"{margin:g} %", higher)
 
 
-def verdicts(chosen: Chosen, rule: Rule) -> Verdicts:
+def verdicts(selected: SelectedRuns, rule: ComparisonRule) -> Verdicts:
     """Return the verdict on every strategy that shares a seed with the reference; the reference itself has none."""
-    reference = chosen.by_strategy.get(REFERENCE, {})
-    others = _compared(chosen)
+    reference = selected.by_strategy.get(REFERENCE, {})
+    others = _compared(selected)
     base = first_turns(reference)
     examples = example_outcomes.compare({name: first_turns(seeds) for name, seeds in others.items()}, base, rule.level)
     quality, speed = measures.by_seed(base, measures.quality), measures.by_slot(all_turns(reference), measures.speed)
@@ -70,22 +70,24 @@ def verdicts(chosen: Chosen, rule: Rule) -> Verdicts:
         gaps = intervals.differences(measures.by_seed(first_turns(seeds), measures.quality), quality)
         difference = intervals.mean_interval(gaps, rule.level)
         on_examples = examples.differences.get(name)
-        by_strategy[name] = Verdict(
+        by_strategy[name] = QualityVerdict(
             difference=difference,
             on_examples=on_examples,
             ratio=intervals.ratio_interval(measures.by_slot(all_turns(seeds), measures.speed), speed, rule.level),
-            says=SAME if name in examples.same else says(difference, on_examples, rule),
+            says=SAME if name in examples.same else quality_verdict(difference, on_examples, rule),
         )
     return Verdicts(by_strategy, examples.problems)
 
 
-def _compared(chosen: Chosen) -> dict[str, Seeds]:
+def _compared(selected: SelectedRuns) -> dict[str, Seeds]:
     """Return the strategies that share a seed with the reference."""
-    reference = chosen.by_strategy.get(REFERENCE, {})
-    return {name: seeds for name, seeds in chosen.by_strategy.items() if name != REFERENCE and seeds.keys() & reference}
+    reference = selected.by_strategy.get(REFERENCE, {})
+    return {
+        name: seeds for name, seeds in selected.by_strategy.items() if name != REFERENCE and seeds.keys() & reference
+    }
 
 
-def says(over_seeds: Mean | None, on_examples: Mean | None, rule: Rule) -> str:
+def quality_verdict(over_seeds: Mean | None, on_examples: Mean | None, rule: ComparisonRule) -> str:
     """Return what both intervals agree on. This is conservative: each ignores the variation that the other measures.
 
     An interval that excludes 0 means `better` or `worse`; one within (-margin, margin) means `equivalent within` it,

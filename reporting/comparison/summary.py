@@ -9,39 +9,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from reporting.comparison.caveats import caveats
-from reporting.comparison.equal_updates import Made, is_known_wrong, sentences
+from reporting.comparison.equal_updates import StrategyUpdates, is_known_wrong, sentences
 from reporting.comparison.noise import ratios_within_noise, speed_noise
 from reporting.comparison.notes import notes
-from reporting.comparison.predicted import Plan, Prediction, predictions
-from reporting.comparison.significance import Rule, Verdict, rule_for, verdicts
+from reporting.comparison.predicted import PredictedPlan, Prediction, predictions
+from reporting.comparison.significance import ComparisonRule, QualityVerdict, rule_for, verdicts
 from reporting.comparison.time_to_target import Target, common_target, counts_tokens, time_to_reach
 from reporting.runs import measures
 from reporting.runs.figures import RunFigures, run_figures
 from reporting.runs.measures import LengthRate
 from reporting.runs.run import Evaluation, Run
-from reporting.runs.selection import Chosen, all_turns, choose, first_turns
+from reporting.runs.selection import SelectedRuns, all_turns, first_turns, select_runs
 from reporting.runs.settings import distinguishing_settings
 from reporting.runs.variants import differing_batch_sizes, name_variants, options, split_by_batch_size
 from reporting.statistics import intervals
-from reporting.statistics.intervals import Mean, Ratio, Reached, Spread
+from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
 from runner.common.records import PADDING_CAUSES, PeakBatchRecord, finite
 
 SLOWEST = "size1"  # the simplest strategy, which speed-ups are relative to
 
 
 @dataclass(frozen=True)
-class Asked:
+class CompareOptions:
     """The user's options. A difference in quality below `margin` does not matter: percentage points, or percent of the
     reference's quality for metrics of another unit."""
 
     target: float | None
     confidence: float
     margin: float
-    predicted: Plan | None = None  # from hydromel-plan --json
+    predicted: PredictedPlan | None = None  # from hydromel-plan --json
 
 
 @dataclass(frozen=True)
-class Strategy:
+class StrategySummary:
     """The summary of one batching strategy of a group over its seeds. What was not measured is None or missing.
 
     Times and memory on several machines are not pooled: then they are None or empty in the whole group.
@@ -55,9 +55,9 @@ class Strategy:
     turns: int  # of the seed with most
     quality: Mean | None  # on test
     quality_by_seed: dict[int, float]
-    against_padmask: Verdict | None
-    seconds_to_target: Reached  # of training, until an evaluation on valid reached the group's target
-    tokens_to_target: Reached  # real tokens trained on by then
+    against_padmask: QualityVerdict | None
+    seconds_to_target: TimeToTarget  # of training, until an evaluation on valid reached the group's target
+    tokens_to_target: TimeToTarget  # real tokens trained on by then
     real_tokens_per_s: Spread | None
     speedup_over_size1: Ratio | None  # ratio of real tokens/s, paired by seed, turn and machine
     padding_share: float | None  # padded / (real + padded), mean over runs, 0..1
@@ -78,7 +78,7 @@ class Strategy:
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """The comparison of runs whose configurations differ only in batching, seed and turn."""
 
     title: str
@@ -93,7 +93,7 @@ class Group:
     margin: float  # in units of the metric
     comparisons: int  # number of strategies compared with the reference, which intervals are corrected for
     noise: Ratio | None  # of speed, between equal runs in different turns
-    strategies: list[Strategy]
+    strategies: list[StrategySummary]
     advice: list[Prediction]  # predictions for strategies, with measurements
     machines: list[str]  # host, CPU, threads and device of the runs
     majority: dict[str, float]  # metrics on test of always predicting the most frequent label of the training set
@@ -103,7 +103,7 @@ class Group:
     caveats: list[str]
 
 
-def groups(runs: list[Run], asked: Asked) -> list[Group]:
+def groups(runs: list[Run], compare_options: CompareOptions) -> list[RunGroup]:
     """Group runs by configuration, data and metric, and compare them; groups are never pooled. Sorted by title.
 
     Batching may differ inside a group, except for its batch size where a strategy has several.
@@ -116,25 +116,31 @@ def groups(runs: list[Run], asked: Asked) -> list[Group]:
     settings = distinguishing_settings({key: same_key[0] for key, same_key in by_key.items()})
     parts = [(key, same_size) for key in sorted(by_key) for same_size in split_by_batch_size(by_key[key])]
     sizes = differing_batch_sizes([(key[0], same_size) for key, same_size in parts])
-    return [_group(same_size, size | settings[key], asked) for (key, same_size), size in zip(parts, sizes, strict=True)]
+    return [
+        _group(same_size, size | settings[key], compare_options)
+        for (key, same_size), size in zip(parts, sizes, strict=True)
+    ]
 
 
-def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
-    chosen = choose(name_variants(runs))
+def _group(runs: list[Run], settings: dict[str, str], compare_options: CompareOptions) -> RunGroup:
+    selected = select_runs(name_variants(runs))
     sample = runs[0]
     higher = sample.result["quality"]["higher_is_better"]
     # Only first turns: a repeated run trains the same way, so it adds nothing to quality or to the target.
-    firsts = [run for seeds in chosen.by_strategy.values() for run in first_turns(seeds).values()]
-    target = Target(common_target(firsts, higher) if asked.target is None else asked.target, asked.target is not None)
-    rule = rule_for(chosen, asked.confidence, asked.margin, sample.unit, higher)
-    against = verdicts(chosen, rule)
+    firsts = [run for seeds in selected.by_strategy.values() for run in first_turns(seeds).values()]
+    target = Target(
+        common_target(firsts, higher) if compare_options.target is None else compare_options.target,
+        compare_options.target is not None,
+    )
+    rule = rule_for(selected, compare_options.confidence, compare_options.margin, sample.unit, higher)
+    against = verdicts(selected, rule)
     strategies = [
-        _strategy(name, chosen, target, rule, against.by_strategy.get(name), asked.confidence)
-        for name in chosen.by_strategy
+        _strategy(name, selected, target, rule, against.by_strategy.get(name), compare_options.confidence)
+        for name in selected.by_strategy
     ]
-    noise = speed_noise(chosen, asked.confidence)
-    updates = {name: _made(first_turns(seeds)) for name, seeds in chosen.by_strategy.items()}
-    return Group(
+    noise = speed_noise(selected, compare_options.confidence)
+    updates = {name: _strategy_updates(first_turns(seeds)) for name, seeds in selected.by_strategy.items()}
+    return RunGroup(
         title=sample.title,
         metric=sample.metric,
         unit=sample.unit,
@@ -149,28 +155,35 @@ def _group(runs: list[Run], settings: dict[str, str], asked: Asked) -> Group:
         noise=noise,
         strategies=strategies,
         advice=predictions(
-            chosen.runs,
-            asked.predicted.candidates if asked.predicted and asked.predicted.title == sample.title else [],
-            measured=len(chosen.machines) == 1,
+            selected.runs,
+            compare_options.predicted.candidates
+            if compare_options.predicted and compare_options.predicted.title == sample.title
+            else [],
+            measured=len(selected.machines) == 1,
         ),
-        machines=sorted({_machine(run) for run in chosen.runs}),
+        machines=sorted({_machine(run) for run in selected.runs}),
         majority=_majority(sample),
         baselines=_baselines(firsts, higher),
         sentences=sentences(updates, sample.split) + ratios_within_noise(against.by_strategy, noise),
-        notes=notes(rule, against, noise, sample.split, asked.confidence),
-        caveats=caveats(chosen) + against.problems,
+        notes=notes(rule, against, noise, sample.split, compare_options.confidence),
+        caveats=caveats(selected) + against.problems,
     )
 
 
 def _strategy(
-    name: str, chosen: Chosen, target: Target, rule: Rule, verdict: Verdict | None, confidence: float
-) -> Strategy:
-    seeds = chosen.by_strategy[name]
+    name: str,
+    selected: SelectedRuns,
+    target: Target,
+    rule: ComparisonRule,
+    verdict: QualityVerdict | None,
+    confidence: float,
+) -> StrategySummary:
+    seeds = selected.by_strategy[name]
     firsts, runs = first_turns(seeds), all_turns(seeds)
-    timed = runs if len(chosen.machines) == 1 else []  # times on several machines are not pooled
+    timed = runs if len(selected.machines) == 1 else []  # times on several machines are not pooled
     quality = measures.by_seed(firsts, measures.quality)
-    size1 = all_turns(chosen.by_strategy.get(SLOWEST, {}))
-    return Strategy(
+    size1 = all_turns(selected.by_strategy.get(SLOWEST, {}))
+    return StrategySummary(
         name=name,
         known_wrong=is_known_wrong(name),
         options=dict(options(runs[0])),
@@ -210,10 +223,10 @@ def _spread(runs: list[Run], measure: measures.Measure) -> Spread | None:
     return intervals.spread(measures.values(runs, measure))
 
 
-def _made(seeds: Mapping[int, Run]) -> Made:
+def _strategy_updates(seeds: Mapping[int, Run]) -> StrategyUpdates:
     updates = {seed: run.updates for seed, run in seeds.items()}
     dropout = any(run.result["updates"].get("dropout") for run in seeds.values())
-    return Made(updates, measures.by_seed(seeds, measures.quality), dropout)
+    return StrategyUpdates(updates, measures.by_seed(seeds, measures.quality), dropout)
 
 
 def _machine(run: Run) -> str:

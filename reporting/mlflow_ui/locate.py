@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from reporting.runs.mlflow_download import PREFIX
-from reporting.runs.run import Found
+from reporting.runs.run import FoundRun
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.run_schema import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
@@ -20,19 +20,19 @@ TRACKER = "MlflowTracker"
 
 
 @dataclass(frozen=True)
-class Place:
+class MlflowLocation:
     """A store and an experiment in it. The URI of an SQLite file has an absolute path."""
 
     uri: str
     experiment: str
 
 
-def place_of(what: Sequence[str], found: Sequence[Found], tracking_uri: str | None) -> Place | None:
+def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_uri: str | None) -> MlflowLocation | None:
     """Return where the newest of the runs was logged; None if it was not logged to MLflow.
 
     Args:
-        what: the names on the command line; `mlflow:EXPERIMENT` determines the place.
-        found: the runs.
+        what: the names on the command line; `mlflow:EXPERIMENT` determines the location.
+        found_runs: the runs.
         tracking_uri: the store, if it is not the one in the run's config.
 
     Raises:
@@ -40,24 +40,24 @@ def place_of(what: Sequence[str], found: Sequence[Found], tracking_uri: str | No
     """
     experiment = next((name.removeprefix(PREFIX) for name in what if name.startswith(PREFIX)), None)
     if experiment and tracking_uri:
-        return Place(_absolute(tracking_uri, Path.cwd()), experiment)
-    newest = max((item for item in found if item.run), key=lambda item: item.run.created if item.run else 0.0)
+        return MlflowLocation(_absolute(tracking_uri, Path.cwd()), experiment)
+    newest = max((item for item in found_runs if item.run), key=lambda item: item.run.created if item.run else 0.0)
     tracker = _section(newest.folder, RESOLVED, "tracker")
     if stable_name(str(tracker.get("_target_"))) != TRACKER:
         return None
     experiment = str(tracker.get("experiment"))
     if tracking_uri:
-        return Place(_absolute(tracking_uri, Path.cwd()), experiment)
-    return Place(_absolute(str(tracker.get("uri")), _started_in(newest.folder)), experiment)
+        return MlflowLocation(_absolute(tracking_uri, Path.cwd()), experiment)
+    return MlflowLocation(_absolute(str(tracker.get("uri")), _started_in(newest.folder)), experiment)
 
 
-def filter_of(found: Sequence[Found]) -> str:
+def filter_of(found_runs: Sequence[FoundRun]) -> str:
     """Return a filter for the compared runs, as narrow as one condition of MLflow's search can be: it allows no lists.
 
     It is by their sweep, else by their experiment of Hydromel, else by their configuration, else all runs that
     Hydromel trained.
     """
-    runs = [item for item in found if item.run]
+    runs = [item for item in found_runs if item.run]
     for tag, values in (
         (TAG_SWEEP, {item.sweep_id for item in runs}),
         ("experiment", {item.experiment for item in runs}),

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reporting.mlflow_ui import shared_view
-from reporting.mlflow_ui.locate import Place, filter_of, place_of
-from reporting.mlflow_ui.shared_view import Shown
-from reporting.runs.run import TITLE, Found
+from reporting.mlflow_ui.locate import MlflowLocation, filter_of, location_of
+from reporting.mlflow_ui.shared_view import ViewContents
+from reporting.runs.run import TITLE, FoundRun
 from reporting.views import report
 from reporting.views.files import slug
-from reporting.views.report import Report
+from reporting.views.report import ComparisonReport
 from runner.common.errors import HydromelError, without_credentials
 from runner.compat.mlflow import VIEW_TAG, delete_artifacts, view_tag_value
 from runner.tracking.mlflow_store import SQLITE, one_line, open_store
@@ -34,7 +34,9 @@ SERVER = "http://127.0.0.1:5000"  # address at which `make ui` serves a file
 TIMEOUT_S = 10.0
 
 
-def try_to_log(comparison: Report, found: Sequence[Found], files: Sequence[Path], tracking_uri: str | None) -> None:
+def try_to_log(
+    comparison: ComparisonReport, found_runs: Sequence[FoundRun], files: Sequence[Path], tracking_uri: str | None
+) -> None:
     """Log the report where its runs were logged, and print its address; a failure is a warning of one line.
 
     Args:
@@ -44,15 +46,15 @@ def try_to_log(comparison: Report, found: Sequence[Found], files: Sequence[Path]
         tracking_uri: the store, if it is not the one in the runs' config.
     """
     try:
-        place = place_of(comparison.what, found, tracking_uri)
-        if place is None:
+        location = location_of(comparison.what, found_runs, tracking_uri)
+        if location is None:
             return
-        link = log_comparison(comparison, files, place, filter_of(found))
+        link = log_comparison(comparison, files, location, filter_of(found_runs))
     except Exception as error:  # MLflow, a driver or a cloud library may raise anything; the report's files exist
         reason = str(error) if isinstance(error, HydromelError) else one_line(error)
         log.warning("warning: the report is not in MLflow: %s", without_credentials(reason))
         return
-    print(f"MLflow: {link}{_serving_command(place.uri)}")
+    print(f"MLflow: {link}{_serving_command(location.uri)}")
 
 
 def _serving_command(uri: str) -> str:
@@ -64,13 +66,15 @@ def _serving_command(uri: str) -> str:
     return f" (served by `mlflow server --workers 1 --backend-store-uri '{without_credentials(uri)}'`)"
 
 
-def log_comparison(comparison: Report, files: Sequence[Path], place: Place, runs_filter: str) -> str:
+def log_comparison(
+    comparison: ComparisonReport, files: Sequence[Path], location: MlflowLocation, runs_filter: str
+) -> str:
     """Log `files` and the views, replacing those of an earlier comparison with the same name; return their address.
 
     Args:
         comparison: the report.
         files: its files.
-        place: the store and experiment of its runs.
+        location: the store and experiment of its runs.
         runs_filter: a filter for the compared runs, in MLflow's search syntax.
 
     Raises:
@@ -78,32 +82,32 @@ def log_comparison(comparison: Report, files: Sequence[Path], place: Place, runs
         Exception: errors of mlflow, SQLAlchemy or the operating system.
     """
     with warnings.catch_warnings(action="ignore"):  # by mlflow, about its dependencies
-        client = open_store(place.uri, TIMEOUT_S)
-        experiment = client.get_experiment_by_name(place.experiment)
+        client = open_store(location.uri, TIMEOUT_S)
+        experiment = client.get_experiment_by_name(location.experiment)
         # The report joins the experiment of its runs; it never creates one, as a mistyped store would then look right.
         if experiment is None:
-            raise HydromelError(f"there is no experiment '{place.experiment}'; upload its runs with hydromel-sync")
+            raise HydromelError(f"there is no experiment '{location.experiment}'; upload its runs with hydromel-sync")
         samples = client.search_runs([experiment.experiment_id], runs_filter, max_results=1)
         if not samples:
             raise HydromelError(
-                f"experiment '{place.experiment}' has none of these runs; upload them with hydromel-sync"
+                f"experiment '{location.experiment}' has none of these runs; upload them with hydromel-sync"
             )
-        run = _clean_run(client, experiment.experiment_id, comparison, place.uri)
+        run = _clean_run(client, experiment.experiment_id, comparison, location.uri)
         for file in files:
             client.log_artifact(run.info.run_id, str(file))
         client.set_tag(run.info.run_id, "mlflow.note.content", note(comparison))
         client.set_terminated(run.info.run_id)
         _set_views(client, experiment.experiment_id, comparison, _view_contents(comparison, samples[0], runs_filter))
-    return address(place.uri, experiment.experiment_id, key(comparison))
+    return address(location.uri, experiment.experiment_id, key(comparison))
 
 
-def key(comparison: Report) -> str:
+def key(comparison: ComparisonReport) -> str:
     """Return the key under which the comparison is found again: readable, and distinct for each name."""
     name = label(comparison)
     return f"hydromel-{slug(name)[:40]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
-def label(comparison: Report) -> str:
+def label(comparison: ComparisonReport) -> str:
     """Return the name of the comparison: the names on the command line."""
     return ", ".join(comparison.what) or "all runs"
 
@@ -116,7 +120,7 @@ def address(uri: str, experiment_id: str, view: str | None) -> str:
     return f"{page}&viewStateShareKey={view}" if view else page
 
 
-def note(comparison: Report) -> str:
+def note(comparison: ComparisonReport) -> str:
     """Return the report in Markdown without plots, cut to the length of a tag."""
     lines = report.to_markdown(comparison, [[] for _ in comparison.groups]).splitlines()
     kept, size = [], 0
@@ -129,14 +133,14 @@ def note(comparison: Report) -> str:
     return "\n".join(kept)
 
 
-def _view_contents(comparison: Report, sample: LoggedRun, runs_filter: str) -> Shown:
+def _view_contents(comparison: ComparisonReport, sample: LoggedRun, runs_filter: str) -> ViewContents:
     """Return the report's params and metrics, those that a sample run has: empty charts are of no use."""
     metrics = list(dict.fromkeys(group.metric for group in comparison.groups))
     settings = dict.fromkeys(name for group in comparison.groups for name in group.settings)
     logged: Mapping[str, Any] = sample.data.metrics
     titles = [group.title.split(" · ") for group in comparison.groups]
     differing = [tag for tag, values in zip(TITLE, zip(*titles, strict=False), strict=False) if len(set(values)) > 1]
-    return Shown(
+    return ViewContents(
         params=["batching.name", *(name for name in settings if name in sample.data.params)],
         quality=list(dict.fromkeys(f"{QUALITY[group.split]}/{group.metric}" for group in comparison.groups)),
         figures=[name for name in FIGURES if name in logged],
@@ -146,7 +150,7 @@ def _view_contents(comparison: Report, sample: LoggedRun, runs_filter: str) -> S
     )
 
 
-def _clean_run(client: MlflowClient, experiment_id: str, comparison: Report, uri: str) -> LoggedRun:
+def _clean_run(client: MlflowClient, experiment_id: str, comparison: ComparisonReport, uri: str) -> LoggedRun:
     """Return the report's run: a new one, or that of an earlier comparison without its files."""
     same_report = f"tags.`{TAG_REPORT}` = '{key(comparison)}'"
     if earlier := client.search_runs([experiment_id], same_report, max_results=1):
@@ -156,7 +160,7 @@ def _clean_run(client: MlflowClient, experiment_id: str, comparison: Report, uri
     return client.create_run(experiment_id, tags=tags, run_name=f"report: {label(comparison)}"[:250])
 
 
-def _set_views(client: MlflowClient, experiment_id: str, comparison: Report, contents: Shown) -> None:
+def _set_views(client: MlflowClient, experiment_id: str, comparison: ComparisonReport, contents: ViewContents) -> None:
     now_ms = int(time.time() * 1000)
     for view, name, state in (
         (f"{key(comparison)}-runs", f"{label(comparison)}: every run", shared_view.by_run(contents)),

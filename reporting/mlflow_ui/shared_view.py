@@ -17,7 +17,7 @@ STRATEGY = "batching"  # the tag by which runs are grouped
 
 
 @dataclass(frozen=True)
-class Shown:
+class ViewContents:
     """The contents of a view: names of params and metrics of MLflow's runs, and a filter in its search syntax."""
 
     params: Sequence[str]  # that differ between runs; their axes come before those of metrics
@@ -28,27 +28,27 @@ class Shown:
     filter: str
 
 
-def by_strategy(shown: Shown) -> dict[str, Any]:
+def by_strategy(contents: ViewContents) -> dict[str, Any]:
     """Return the state that shows each strategy as one bar, one point, and a curve with a band."""
-    return _state(shown, params=[], grouped=True)
+    return _state(contents, params=[], grouped=True)
 
 
-def by_run(shown: Shown) -> dict[str, Any]:
+def by_run(contents: ViewContents) -> dict[str, Any]:
     """Return the state that shows each run as a point and as a line through strategy, settings, quality and speed."""
-    return _state(shown, params=shown.params, grouped=False)
+    return _state(contents, params=contents.params, grouped=False)
 
 
-def _state(shown: Shown, params: Sequence[str], grouped: bool) -> dict[str, Any]:
-    metrics = [*shown.quality, *shown.figures]
-    speed = next((name for name in shown.figures if name.startswith("speed/")), None)
+def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> dict[str, Any]:
+    metrics = [*contents.quality, *contents.figures]
+    speed = next((name for name in contents.figures if name.startswith("speed/")), None)
     compared = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
     if speed:
-        compared += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in shown.quality]
+        compared += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in contents.quality]
     bars = [_card("BAR", 1, metricKey=metric) for metric in metrics]
-    curves = [_card("LINE", 2, **_curve(metric)) for metric in shown.curves]
-    tags = [STRATEGY, *shown.tags]
+    curves = [_card("LINE", 2, **_curve(metric)) for metric in contents.curves]
+    tags = [STRATEGY, *contents.tags]
     return {
-        "searchFilter": shown.filter,
+        "searchFilter": contents.filter,
         "orderByKey": "attributes.start_time",
         "orderByAsc": True,
         "startTime": "ALL",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from reporting.comparison.summary import Group, Strategy
+from reporting.comparison.summary import RunGroup, StrategySummary
 from reporting.plots import cost, time
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, SETTINGS, Plot, label, style
@@ -16,7 +16,7 @@ CAUSES = {"spread": "#4477AA", "last_batch": "#EE8866", "rounding": "#BBBB55"}
 CAUSE_NAMES = {"spread": "lengths differ", "last_batch": "last batch"}
 
 
-def plots(group: Group, with_png: bool) -> list[Plot]:
+def plots(group: RunGroup, with_png: bool) -> list[Plot]:
     """Return the plots that this group has figures for."""
     import matplotlib  # takes half a second, and is needed only here
 
@@ -28,7 +28,7 @@ def plots(group: Group, with_png: bool) -> list[Plot]:
         ]
 
 
-def _quality(group: Group) -> Any:
+def _quality(group: RunGroup) -> Any:
     """Draw quality on valid over training time, a curve per strategy with a band from worst to best seed."""
     figure, axes = drawing.axes(4.2)
     for strategy in group.strategies:
@@ -74,7 +74,7 @@ def _spans_decades(points: list[Evaluation]) -> bool:
     return bool(seconds) and seconds[-1] > 50 * seconds[0] and len(seconds) > 1
 
 
-def _throughput(group: Group) -> Any:
+def _throughput(group: RunGroup) -> Any:
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
     highest = max(strategy.real_tokens_per_s.high for strategy in strategies if strategy.real_tokens_per_s)
@@ -91,7 +91,7 @@ def _throughput(group: Group) -> Any:
     return figure
 
 
-def _padding(group: Group) -> Any:
+def _padding(group: RunGroup) -> Any:
     """Draw padding of tokens by cause, and in a second panel, as its unit differs, padding of the words' characters."""
     strategies = group.strategies
     characters = any(strategy.character_padding for strategy in strategies)
@@ -111,7 +111,7 @@ def _padding(group: Group) -> Any:
 
 
 def _finish_padding(
-    axes: Any, strategies: list[Strategy], ends: list[float], recorded: list[bool], xlabel: str
+    axes: Any, strategies: list[StrategySummary], ends: list[float], recorded: list[bool], xlabel: str
 ) -> None:
     drawing.name_rows(axes, strategies)
     for row, end in enumerate(ends):
@@ -121,7 +121,7 @@ def _finish_padding(
 
 
 # name, test whether a strategy has figures to draw, caption, function that draws the plot
-PLOTS: tuple[tuple[str, Callable[[Strategy], object], str, Callable[[Group], Any]], ...] = (
+PLOTS: tuple[tuple[str, Callable[[StrategySummary], object], str, Callable[[RunGroup], Any]], ...] = (
     (
         "quality",
         lambda strategy: any(strategy.evaluations.values()),

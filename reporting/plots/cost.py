@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reporting.comparison.summary import Group, Strategy
+from reporting.comparison.summary import RunGroup, StrategySummary
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, label, style
 from reporting.runs.figures import MIB
@@ -12,7 +12,7 @@ from reporting.runs.figures import MIB
 WIDE = 10  # from this ratio of fastest to slowest on, the axis of speed is logarithmic
 
 
-def quality_speed(group: Group) -> Any:
+def quality_speed(group: RunGroup) -> Any:
     """Draw a point per strategy, with its interval over seeds (vertical), its range of speeds, and single seeds."""
     figure, axes = drawing.axes(4.2)
     drawn = [strategy for strategy in group.strategies if strategy.quality and strategy.real_tokens_per_s]
@@ -39,7 +39,7 @@ def quality_speed(group: Group) -> Any:
     return figure
 
 
-def _point(axes: Any, strategy: Strategy, group: Group) -> None:
+def _point(axes: Any, strategy: StrategySummary, group: RunGroup) -> None:
     quality, speed = strategy.quality, strategy.real_tokens_per_s
     if quality is None or speed is None:
         return
@@ -54,7 +54,7 @@ def _point(axes: Any, strategy: Strategy, group: Group) -> None:
     axes.errorbar(speed.median, quality.mean, vertical, horizontal, color=colour, lw=1.2, capsize=3, ls="")
 
 
-def memory(group: Group) -> Any:
+def memory(group: RunGroup) -> Any:
     """Draw a bar per strategy, with the shape of the micro-batch that needed most memory."""
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
@@ -81,7 +81,7 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' if count > 1 else ''}"
 
 
-def matrix_share(group: Group) -> Any:
+def matrix_share(group: RunGroup) -> Any:
     """Draw a bar per strategy, in percent of the device's measured rate."""
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reporting.comparison.summary import Strategy
+from reporting.comparison.summary import StrategySummary
 from reporting.statistics.intervals import Spread
 
 INK = (
@@ -85,12 +85,12 @@ def plot(name: str, caption: str, figure: Any, with_png: bool) -> Plot:
     return Plot(name, caption, png.getvalue(), drawing)
 
 
-def label(strategy: Strategy) -> str:
+def label(strategy: StrategySummary) -> str:
     """Return the name of a strategy, with a mark if it is known to be wrong."""
     return f"{strategy.name} (known wrong)" if strategy.known_wrong else strategy.name
 
 
-def style(strategy: Strategy, strategies: Sequence[Strategy]) -> tuple[str, str, str]:
+def style(strategy: StrategySummary, strategies: Sequence[StrategySummary]) -> tuple[str, str, str]:
     """Return colour, marker and line of a strategy, by its name; two of a comparison share one only if `OTHER` ends."""
     if strategy.name in STYLES:
         return STYLES[strategy.name]
@@ -139,19 +139,19 @@ def legend(figure: Any, columns: int) -> None:
     )
 
 
-def bars(strategies: Sequence[Strategy]) -> tuple[Any, Any]:
+def bars(strategies: Sequence[StrategySummary]) -> tuple[Any, Any]:
     """Return a figure and its axes for horizontal bars, the first strategy on top; names are read without rotation."""
     figure, panel = axes(height(strategies))
     name_rows(panel, strategies)
     return figure, panel
 
 
-def height(strategies: Sequence[Strategy]) -> float:
+def height(strategies: Sequence[StrategySummary]) -> float:
     """Return the inches that a bar for each strategy needs."""
     return FRAME_INCHES + ROW_INCHES * len(strategies)
 
 
-def name_rows(axes: Any, strategies: Sequence[Strategy]) -> None:
+def name_rows(axes: Any, strategies: Sequence[StrategySummary]) -> None:
     """Label the rows of these axes with the strategies."""
     axes.set_yticks(range(len(strategies)), [label(strategy).replace(" (", "\n(") for strategy in strategies])
     axes.set_ylim(len(strategies) - 0.4, -0.6)
@@ -160,7 +160,7 @@ def name_rows(axes: Any, strategies: Sequence[Strategy]) -> None:
     axes.set_axisbelow(True)
 
 
-def spread_bar(axes: Any, row: int, spread: Spread, scale: float, strategies: Sequence[Strategy]) -> None:
+def spread_bar(axes: Any, row: int, spread: Spread, scale: float, strategies: Sequence[StrategySummary]) -> None:
     """Draw the median as a bar in a strategy's row, and the range of several runs as a line; both times `scale`."""
     strategy = strategies[row]
     hatch = "//" if strategy.known_wrong else None

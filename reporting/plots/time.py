@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from reporting.comparison.summary import Group
+from reporting.comparison.summary import RunGroup
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, PHASES, label, style
 
 MOST_TIMES = 8  # ratio of slowest to fastest beyond which bars in seconds would be too short to read
 
 
-def seconds(group: Group) -> Any:
+def seconds(group: RunGroup) -> Any:
     """Draw stacked bars of seconds by phase; of shares if one strategy takes far longer than the others."""
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
@@ -33,7 +33,7 @@ def seconds(group: Group) -> Any:
     return figure
 
 
-def by_length(group: Group) -> Any:
+def by_length(group: RunGroup) -> Any:
     """Draw a line per strategy on two logarithmic axes."""
     figure, axes = drawing.axes(3.6)
     for strategy in group.strategies:

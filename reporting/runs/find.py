@@ -7,39 +7,39 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from reporting.runs.run import Found, read
+from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError, did_you_mean
 from runner.common.run_schema import RESULT, RUN
 
 NAMES_SHOWN = 12  # sweeps and experiments listed in the error when no name fits
 
 
-def find(names: list[str], runs: Path) -> list[Found]:
+def find(names: list[str], runs: Path) -> list[FoundRun]:
     """Return the runs that `names` stand for, each once; without names, every run below the folder `runs`.
 
     Raises HydromelError if there is none.
     """
-    found = [item for name in names for item in _select(name, runs)] if names else scan(runs)
-    if not found:
+    found_runs = [item for name in names for item in _select(name, runs)] if names else scan(runs)
+    if not found_runs:
         raise HydromelError(f"no run below {runs}/; make one with `hydromel`, or name another folder with --runs")
-    return unique(found)
+    return unique(found_runs)
 
 
-def unique(found: list[Found]) -> list[Found]:
+def unique(found_runs: list[FoundRun]) -> list[FoundRun]:
     """Return each run once: a copy (an MLflow artifact, say) has the same record, run_id included."""
-    by_record: dict[object, Found] = {}
-    for item in found:
+    by_record: dict[object, FoundRun] = {}
+    for item in found_runs:
         record = json.dumps(item.run.result, sort_keys=True) if item.run else item.folder.resolve()
         by_record.setdefault(record, item)
     return list(by_record.values())
 
 
-def scan(root: Path) -> list[Found]:
+def scan(root: Path) -> list[FoundRun]:
     """Return every run below `root`, in the order of their paths."""
     return [read(folder) for folder in _run_folders(root)]
 
 
-def _select(name: str, runs: Path) -> list[Found]:
+def _select(name: str, runs: Path) -> list[FoundRun]:
     """Return the runs below the folder `name`, or those of the sweep or experiment of that name below `runs`."""
     if Path(name).is_dir() and (inside := scan(Path(name))):
         return inside

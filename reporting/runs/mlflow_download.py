@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reporting.runs.run import Found, read
+from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError, unknown, without_credentials
 from runner.common.run_schema import METRICS, OUTCOMES, RESOLVED, RESULT, RUN, TAG_RUN_ID
 
@@ -15,7 +15,7 @@ PREFIX = "mlflow:"
 PAGE = 200  # runs per request
 
 
-def download(experiment: str, tracking_uri: str, folder: Path) -> list[Found]:
+def download(experiment: str, tracking_uri: str, folder: Path) -> list[FoundRun]:
     """Download the records of an MLflow experiment's runs below `folder`, and return the runs.
 
     Raises HydromelError when the server does not answer, or has no such experiment, or no run of Hydromel in it.
@@ -54,17 +54,17 @@ def _runs(client: Any, experiment_id: str) -> list[tuple[str, str]]:
             return runs
 
 
-def _fetch(client: Any, run_id: str, status: str, parent: Path) -> Found:
+def _fetch(client: Any, run_id: str, status: str, parent: Path) -> FoundRun:
     folder = parent / run_id
     folder.mkdir(parents=True)
     for artifact in client.list_artifacts(run_id):
         if artifact.path in (RUN, RESULT, METRICS, RESOLVED, OUTCOMES):
             client.download_artifacts(run_id, artifact.path, str(folder))
-    found, name = read(folder), PREFIX + run_id
+    run, name = read(folder), PREFIX + run_id
     # The folder is temporary, so that reports and messages name the run in MLflow instead.
     return replace(
-        found,
+        run,
         folder=Path(name),
-        status=status if found.status == "unknown" else found.status,
-        problem=found.problem and found.problem.replace(str(folder), name),
+        status=status if run.status == "unknown" else run.status,
+        problem=run.problem and run.problem.replace(str(folder), name),
     )

@@ -102,7 +102,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRun:
     """The folder of a run: finished (`run` is set), damaged (`problem` is set), or neither (see `status`)."""
 
     folder: Path
@@ -113,22 +113,22 @@ class Found:
     problem: str | None = None
 
 
-def read(folder: Path) -> Found:
+def read(folder: Path) -> FoundRun:
     """Read the run in `folder`, finished or not. Damaged records do not raise, but are reported in `problem`."""
     run, path = None, folder / RESULT
     try:
         run = _read_header(folder / RUN)
         names = (run.get("sweep_id"), run.get("experiment")) if run else (None, None)
         if not path.exists():
-            return Found(folder, *names, run["status"] if run else "unknown")
+            return FoundRun(folder, *names, run["status"] if run else "unknown")
         result = parse_result(_content(path), str(path))
         evaluations = _read_evaluations(folder / METRICS, f"valid/{result['quality']['metric']}")
     except HydromelError as error:
         names = (run.get("sweep_id"), run.get("experiment")) if run else (None, None)
-        return Found(folder, *names, "damaged", problem=str(error))
+        return FoundRun(folder, *names, "damaged", problem=str(error))
     created = run["created"] if run else path.stat().st_mtime
     names = result.get("sweep_id") or names[0], result.get("experiment") or names[1]
-    return Found(folder, *names, "finished", Run(folder, created, result, evaluations))
+    return FoundRun(folder, *names, "finished", Run(folder, created, result, evaluations))
 
 
 def _read_header(path: Path) -> RunRecord | None:

@@ -13,7 +13,7 @@ Seeds = Mapping[int, Mapping[int, Run]]  # seed -> turn -> run
 
 
 @dataclass(frozen=True)
-class Chosen:
+class SelectedRuns:
     """The runs that count. `left_out` is the number of older runs of the same strategy, seed and turn."""
 
     by_strategy: dict[str, Seeds]
@@ -30,15 +30,15 @@ class Chosen:
         return {run.machine for run in self.runs}
 
 
-def choose(runs: list[Run]) -> Chosen:
+def select_runs(runs: list[Run]) -> SelectedRuns:
     """Return the newest run of each strategy, seed and turn, sorted by all three."""
-    chosen: dict[str, dict[int, dict[int, Run]]] = {}
+    selected: dict[str, dict[int, dict[int, Run]]] = {}
     left_out = 0
     for run in sorted(runs, key=lambda run: (rank(run.strategy), run.seed, run.turn, run.created)):
-        turns = chosen.setdefault(run.strategy, {}).setdefault(run.seed, {})
+        turns = selected.setdefault(run.strategy, {}).setdefault(run.seed, {})
         left_out += run.turn in turns
         turns[run.turn] = run
-    return Chosen(dict(chosen), left_out)
+    return SelectedRuns(dict(selected), left_out)
 
 
 def all_turns(seeds: Seeds) -> list[Run]:

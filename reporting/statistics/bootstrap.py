@@ -26,7 +26,7 @@ CHUNK = 4_000_000  # weights held at a time: 32 MB
 
 
 @dataclass(frozen=True)
-class Sums:
+class ExampleSums:
     """The terms that each example adds to the numerator and to the denominator of a run's metric, (n,) each."""
 
     numerator: FloatArray
@@ -39,7 +39,7 @@ def resamples_for(level: float) -> int:
 
 
 def mean_differences(
-    pairs: Sequence[Sequence[tuple[Sums, Sums]]], formula: Formula, level: float, resamples: int
+    pairs: Sequence[Sequence[tuple[ExampleSums, ExampleSums]]], formula: Formula, level: float, resamples: int
 ) -> list[Mean]:
     """Return each strategy's difference to the reference, averaged over seeds, with a percentile interval.
 
@@ -77,7 +77,7 @@ def _weights(n: int, resamples: int) -> Iterator[FloatArray]:
         yield np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n).astype(np.float64)
 
 
-def _unique_columns(sums: Sequence[Sums]) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+def _unique_columns(sums: Sequence[ExampleSums]) -> tuple[FloatArray, npt.NDArray[np.intp]]:
     """Return the distinct columns (n, K), and (runs, 2) indices of each run's numerator and denominator among them."""
     # Denominators (tokens, examples) are mostly the same in all runs, so this about halves the matrix product.
     places: dict[bytes, int] = {}

@@ -45,7 +45,7 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Reached:
+class TimeToTarget:
     """The median time to a target and its range, in seconds or tokens; `reached` of `n` runs reached the target.
 
     A run that never reached it counts as infinitely late, so the median is None when half of the runs or more never
@@ -132,11 +132,11 @@ def noise(equal: Sequence[Sequence[float]], confidence: float) -> Ratio | None:
     return Ratio(df, _exp(drift), _exp(-half), _exp(half))
 
 
-def reached(when: Sequence[float | None]) -> Reached:
+def reached(when: Sequence[float | None]) -> TimeToTarget:
     """Summarise `when[i]`, the seconds (or tokens) after which run i reached the target; None if it never did."""
     times = [time for time in when if time is not None]
     median = statistics.median([math.inf if time is None else time for time in when]) if when else math.inf
-    return Reached(
+    return TimeToTarget(
         len(when),
         len(times),
         median if math.isfinite(median) else None,

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from reporting.comparison.changes import Change, History
+from reporting.comparison.changes import BaselineComparison, Change
 from reporting.comparison.thresholds import SHORT
 from reporting.runs.figures import amount
 from reporting.statistics.intervals import Mean
-from reporting.views.table_format import NONE, Cell, Column, Table, without_empty
+from reporting.views.table_format import NONE, Cell, Table, TableColumn, without_empty
 
 NAMES = {figure: short for short, figure in SHORT.items()}
 
 
-def tables(history: History) -> list[Table]:
+def tables(history: BaselineComparison) -> list[Table]:
     """Return one table per group, with a row for each strategy and figure."""
     by_heading: dict[str, list[Change]] = {}
     for change in history.changes:
         by_heading.setdefault(change.heading, []).append(change)
     interval = f"± {100 * history.level:.4g} %"
     columns = [
-        Column("strategy", "", lambda change: Cell(change.strategy, _pairs(change.difference.n)), is_text=True),
-        Column("figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), is_text=True, wraps=True),
-        Column("before", "", lambda change: Cell(amount(change.before, change.figure))),
-        Column("now", "", lambda change: Cell(amount(change.now, change.figure))),
-        Column("change", interval, lambda change: _symmetric(change.difference, change.figure)),
-        Column("on examples", "", lambda change: _from_to(change.on_examples, change.figure), wraps=True),
-        Column("change, %", interval, lambda change: _symmetric(change.percent, "")),
+        TableColumn("strategy", "", lambda change: Cell(change.strategy, _pairs(change.difference.n)), is_text=True),
+        TableColumn(
+            "figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), is_text=True, wraps=True
+        ),
+        TableColumn("before", "", lambda change: Cell(amount(change.before, change.figure))),
+        TableColumn("now", "", lambda change: Cell(amount(change.now, change.figure))),
+        TableColumn("change", interval, lambda change: _symmetric(change.difference, change.figure)),
+        TableColumn("on examples", "", lambda change: _from_to(change.on_examples, change.figure), wraps=True),
+        TableColumn("change, %", interval, lambda change: _symmetric(change.percent, "")),
     ]
     return [
         without_empty(
@@ -38,7 +40,7 @@ def tables(history: History) -> list[Table]:
     ]
 
 
-def lines(history: History) -> list[str]:
+def lines(history: BaselineComparison) -> list[str]:
     """Return lines on the baseline, the level of intervals, what could not be compared, and each condition."""
     sentences = [
         f"Changes since {history.baseline}: means over runs paired by seed, now minus before; intervals at "

@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reporting.comparison.changes import History
+from reporting.comparison.changes import BaselineComparison
 from reporting.views import report, tables
 from reporting.views.headline import answer
-from reporting.views.report import Report
+from reporting.views.report import ComparisonReport
 from reporting.views.table_format import Cell, Table
 
 NARROWEST = 80  # columns
@@ -21,7 +21,7 @@ SPACE = 2  # between the columns of a table
 LONGEST_WORD = 16  # longer words may be broken
 
 
-def show(comparison: Report) -> None:
+def show(comparison: ComparisonReport) -> None:
     """Print the whole comparison."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a console without ± still shows the figures
@@ -48,7 +48,7 @@ def show(comparison: Report) -> None:
         console.print(Text(line, style="yellow"), soft_wrap=True)  # unbroken, so that a path can be copied
 
 
-def print_failures(history: History) -> int:
+def print_failures(history: BaselineComparison) -> int:
     """Print a line to the error output for each condition that failed; return the exit code."""
     failures = [verdict.says for verdict in history.judged if verdict.failed]
     for line in failures:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import io
 
-from reporting.comparison.summary import Group, Strategy
+from reporting.comparison.summary import RunGroup, StrategySummary
 from reporting.runs.figures import SECTIONS
 from reporting.runs.run import MACHINE
 
 IDENTITY = ("title", "comparison_hash", "data_fingerprint", "metric", "strategy", "seed", "turn", "run_id")
 
 
-def to_csv(groups: list[Group]) -> str:
+def to_csv(groups: list[RunGroup]) -> str:
     """Return the runs that count, in the order of the report. Cells are empty where a run lacks a figure or setting."""
     rows = [row for group in groups for strategy in group.strategies for row in _rows(group, strategy)]
     settings = sorted({name for row in rows for name in row if name.startswith("settings.")})
@@ -24,7 +24,7 @@ def to_csv(groups: list[Group]) -> str:
     return file.getvalue()
 
 
-def _rows(group: Group, strategy: Strategy) -> list[dict[str, object]]:
+def _rows(group: RunGroup, strategy: StrategySummary) -> list[dict[str, object]]:
     settings = {f"settings.{name}": value for name, value in group.settings.items()}
     options = {f"settings.batching.{name}": value for name, value in strategy.options.items()}
     identity = (group.title, group.comparison_hash, group.data_fingerprint, group.metric, strategy.name)

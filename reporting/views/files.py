@@ -8,13 +8,13 @@ from pathlib import Path
 from reporting.plots.comparison import plots
 from reporting.plots.style import Plot
 from reporting.views import html, report
-from reporting.views.report import Report
+from reporting.views.report import ComparisonReport
 
 PNG_GROUPS = 4  # groups with PNG plots for Markdown: drawing those of many groups would take longer than all the rest
 LONGEST_NAME = 80  # characters of a file name made from the names on the command line
 
 
-def write(comparison: Report, folder: Path) -> list[Path]:
+def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
     """Write index.html, report.md, report.json and PNG plots over older ones; return their paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [plots(group, place < PNG_GROUPS) for place, group in enumerate(comparison.groups)]

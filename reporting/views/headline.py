@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from reporting.comparison.significance import REFERENCE, SAME, UNDECIDED
-from reporting.comparison.summary import Group, Strategy
+from reporting.comparison.summary import RunGroup, StrategySummary
 from reporting.statistics.intervals import Ratio
 from reporting.views import table_format
 
 
-def answer(group: Group) -> str:
+def answer(group: RunGroup) -> str:
     """Return one or two sentences on the group; strategies that are known to be wrong are ignored."""
     timed = [strategy for strategy in group.strategies if strategy.real_tokens_per_s and not strategy.known_wrong]
     if not timed:
@@ -22,7 +22,7 @@ def answer(group: Group) -> str:
     return sentence + _next_best(fastest, ordered, group)
 
 
-def _lead(fastest: Strategy, ordered: list[Strategy]) -> str:
+def _lead(fastest: StrategySummary, ordered: list[StrategySummary]) -> str:
     """Return how many times as fast it is as the reference; if it is the reference, as the second fastest."""
     verdict = fastest.against_padmask
     if verdict and verdict.ratio:
@@ -47,7 +47,7 @@ def _inverse(ratio: Ratio) -> Ratio:
     return Ratio(ratio.n, 1 / ratio.mean, low, high)
 
 
-def _cost(strategy: Strategy, group: Group) -> str:
+def _cost(strategy: StrategySummary, group: RunGroup) -> str:
     verdict, metric = strategy.against_padmask, f"{group.metric} on {group.split}"
     if verdict is None:
         return ""
@@ -63,7 +63,7 @@ def _cost(strategy: Strategy, group: Group) -> str:
     return f"; its {metric} against {REFERENCE}'s: {verdict.says}{by}"
 
 
-def _next_best(fastest: Strategy, ordered: list[Strategy], group: Group) -> str:
+def _next_best(fastest: StrategySummary, ordered: list[StrategySummary], group: RunGroup) -> str:
     """Return a sentence on the fastest strategy that is not worse, if the fastest of all is."""
     if not _worse(fastest):
         return ""
@@ -74,12 +74,12 @@ def _next_best(fastest: Strategy, ordered: list[Strategy], group: Group) -> str:
     return f" Of the strategies that are not worse, {best.name} is fastest, {_rate(best)}{_cost(best, group)}."
 
 
-def _worse(strategy: Strategy) -> bool:
+def _worse(strategy: StrategySummary) -> bool:
     verdict = strategy.against_padmask
     return verdict is not None and verdict.says.startswith("worse")
 
 
-def _qualities(group: Group) -> str:
+def _qualities(group: RunGroup) -> str:
     """Return the quality of each strategy, for a group without speeds or with a single strategy."""
     texts = [
         f"{strategy.name} {table_format.decimal(strategy.quality.mean, group.unit)}"
@@ -89,9 +89,9 @@ def _qualities(group: Group) -> str:
     return f"{group.metric} on {group.split}: {', '.join(texts)}." if texts else ""
 
 
-def _speed(strategy: Strategy) -> float:
+def _speed(strategy: StrategySummary) -> float:
     return strategy.real_tokens_per_s.median if strategy.real_tokens_per_s else 0.0
 
 
-def _rate(strategy: Strategy) -> str:
+def _rate(strategy: StrategySummary) -> str:
     return f"{_speed(strategy):,.0f} real tokens/s"

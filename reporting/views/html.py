@@ -5,15 +5,15 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reporting.comparison.summary import Group
+from reporting.comparison.summary import RunGroup
 from reporting.plots.style import Plot
 from reporting.views import report as reports
 from reporting.views import tables
 from reporting.views.headline import answer
-from reporting.views.report import Report
+from reporting.views.report import ComparisonReport
 
 
-def page(report: Report, drawn: list[list[Plot]]) -> str:
+def page(report: ComparisonReport, drawn: list[list[Plot]]) -> str:
     """Return the report as HTML, with the plots `drawn` of each group. All names are escaped."""
     # StrictUndefined turns a misspelled name in the template into an error instead of an empty text.
     environment = Environment(
@@ -41,7 +41,7 @@ def anchor(place: int) -> str:
     return f"group-{place + 1}"
 
 
-def _section(place: int, group: Group, confidence: float, drawn: list[Plot]) -> dict[str, object]:
+def _section(place: int, group: RunGroup, confidence: float, drawn: list[Plot]) -> dict[str, object]:
     return {
         "id": anchor(place),
         "heading": tables.heading(group),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from reporting.comparison.predicted import Prediction
 from reporting.runs.figures import MIB
 from reporting.views import table_format
-from reporting.views.table_format import NONE, Cell, Column, Table
+from reporting.views.table_format import NONE, Cell, Table, TableColumn
 
 
 def advice_table(predictions: Sequence[Prediction]) -> Table | None:
@@ -15,14 +15,14 @@ def advice_table(predictions: Sequence[Prediction]) -> Table | None:
     if not predictions:
         return None
     columns = [
-        Column("strategy", "", lambda row: Cell(row.name, "chosen" if row.chosen else ""), is_text=True),
-        Column("batch", "size", lambda row: Cell(NONE if row.batch_size is None else str(row.batch_size))),
-        Column("predicted", "tokens/s", lambda row: Cell(table_format.whole(row.predicted_tokens_per_s))),
-        Column("measured", "tokens/s", lambda row: _figure(row.tokens_per_s, 1)),
-        Column("error", "speed, %", lambda row: _error(row.predicted_tokens_per_s, row.tokens_per_s)),
-        Column("predicted", "MiB", lambda row: _figure(row.predicted_peak_bytes, MIB)),
-        Column("measured", "MiB", lambda row: _figure(row.peak_bytes, MIB)),
-        Column("error", "peak, %", lambda row: _error(row.predicted_peak_bytes, row.peak_bytes)),
+        TableColumn("strategy", "", lambda row: Cell(row.name, "chosen" if row.chosen else ""), is_text=True),
+        TableColumn("batch", "size", lambda row: Cell(NONE if row.batch_size is None else str(row.batch_size))),
+        TableColumn("predicted", "tokens/s", lambda row: Cell(table_format.whole(row.predicted_tokens_per_s))),
+        TableColumn("measured", "tokens/s", lambda row: _figure(row.tokens_per_s, 1)),
+        TableColumn("error", "speed, %", lambda row: _error(row.predicted_tokens_per_s, row.tokens_per_s)),
+        TableColumn("predicted", "MiB", lambda row: _figure(row.predicted_peak_bytes, MIB)),
+        TableColumn("measured", "MiB", lambda row: _figure(row.peak_bytes, MIB)),
+        TableColumn("error", "peak, %", lambda row: _error(row.predicted_peak_bytes, row.peak_bytes)),
     ]
     rows = [[column.cell(prediction) for column in columns] for prediction in predictions]
     return table_format.without_empty(Table("Predicted and measured", columns, rows))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from reporting.comparison.changes import History
-from reporting.comparison.summary import Asked, Group, groups
-from reporting.runs.run import Found
+from reporting.comparison.changes import BaselineComparison
+from reporting.comparison.summary import CompareOptions, RunGroup, groups
+from reporting.runs.run import FoundRun
 from reporting.views import change_tables, table_format, tables
 from reporting.views.headline import answer
 from reporting.views.table_format import Table
@@ -16,32 +16,32 @@ LEFT_OUT_SHOWN = 8  # unfinished runs named in the line on them
 
 
 @dataclass(frozen=True)
-class Report:
+class ComparisonReport:
     """A comparison of the runs named by `what`. `unfinished` is folder -> status, `damaged` has one line per run."""
 
     what: list[str]
     runs: int
     confidence: float
-    groups: list[Group]
+    groups: list[RunGroup]
     unfinished: dict[str, str]
     damaged: list[str]
-    history: History | None = None  # changes since --baseline
+    history: BaselineComparison | None = None  # changes since --baseline
 
 
-def build(what: list[str], found: list[Found], asked: Asked) -> Report:
+def build(what: list[str], found_runs: list[FoundRun], compare_options: CompareOptions) -> ComparisonReport:
     """Compare the finished runs among those found."""
-    runs = [item.run for item in found if item.run]
-    return Report(
+    runs = [item.run for item in found_runs if item.run]
+    return ComparisonReport(
         what=what,
         runs=len(runs),
-        confidence=asked.confidence,
-        groups=groups(runs, asked),
-        unfinished={str(item.folder): item.status for item in found if not item.run and not item.problem},
-        damaged=[item.problem for item in found if item.problem],
+        confidence=compare_options.confidence,
+        groups=groups(runs, compare_options),
+        unfinished={str(item.folder): item.status for item in found_runs if not item.run and not item.problem},
+        damaged=[item.problem for item in found_runs if item.problem],
     )
 
 
-def title(report: Report) -> str:
+def title(report: ComparisonReport) -> str:
     """Return a title that says what is compared: strategies, settings, or only seeds."""
     if any(len(group.strategies) > 1 for group in report.groups):
         subject = "Batching strategies compared"
@@ -50,18 +50,18 @@ def title(report: Report) -> str:
     return f"{subject}: {', '.join(report.what) or 'all runs'}"
 
 
-def first_tables(report: Report) -> list[Table]:
+def first_tables(report: ComparisonReport) -> list[Table]:
     """Return the tables above the groups: changes since the baseline, and an overview of all groups of one title."""
     changes = change_tables.tables(report.history) if report.history else []
     return changes + tables.overviews(report.groups, report.confidence)
 
 
-def last_lines(report: Report) -> list[str]:
+def last_lines(report: ComparisonReport) -> list[str]:
     """Return the lines below the groups: on the baseline, on conditions, and on runs that were left out."""
     return (change_tables.lines(report.history) if report.history else []) + left_out(report)
 
 
-def left_out(report: Report) -> list[str]:
+def left_out(report: ComparisonReport) -> list[str]:
     """Return a line on all unfinished runs, and a line on each damaged one."""
     lines = []
     if report.unfinished:
@@ -71,12 +71,12 @@ def left_out(report: Report) -> list[str]:
     return lines + [f"Left out: {problem}." for problem in report.damaged]
 
 
-def to_json(report: Report) -> str:
+def to_json(report: ComparisonReport) -> str:
     """Return every figure that is shown, unrounded. NaN and infinity become null, since JSON has neither."""
     return files.to_json(report, indent=2, ascii_only=False)
 
 
-def to_markdown(report: Report, images: list[list[str]]) -> str:
+def to_markdown(report: ComparisonReport, images: list[list[str]]) -> str:
     """Return the report as Markdown. `images` are the lines that show the plots of each group."""
     parts = [f"# {table_format.escape(title(report))}"]
     parts += [table_format.markdown(table) for table in first_tables(report)]

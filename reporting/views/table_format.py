@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from reporting.statistics.intervals import Mean, Ratio, Reached, Spread
+from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
 
 NONE = "—"
 
@@ -21,7 +21,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a table, with the function that makes its cells."""
 
     header: str
@@ -36,7 +36,7 @@ class Table:
     """A table whose cells are text."""
 
     title: str
-    columns: list[Column]
+    columns: list[TableColumn]
     rows: list[list[Cell]]
 
 
@@ -53,8 +53,8 @@ def markdown(table: Table) -> str:
     heads = [escape(f"{column.header} ({column.unit})" if column.unit else column.header) for column in table.columns]
     lines = [heads, ["---" if column.is_text else "---:" for column in table.columns]]
     lines += [[escape(_one_line(cell)) for cell in row] for row in table.rows]
-    shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{escape(table.title)}**\n\n{shown}" if table.title else shown
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{escape(table.title)}**\n\n{text}" if table.title else text
 
 
 def _one_line(cell: Cell) -> str:
@@ -107,7 +107,7 @@ def ratio(value: Ratio | None) -> Cell:
     return Cell(times(value.mean), _range(value.low, value.high, times))
 
 
-def reached(when: Reached, text: Callable[[float], str]) -> Cell:
+def reached(when: TimeToTarget, text: Callable[[float], str]) -> Cell:
     """Return the median time to a target, with its range or with how many runs reached it."""
     count = f"{when.reached} of {when.n} runs" if when.reached < when.n else ""
     if when.median is None or when.low is None or when.high is None:

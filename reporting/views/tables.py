@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from reporting.comparison.significance import Verdict
-from reporting.comparison.summary import Group, Strategy
+from reporting.comparison.significance import QualityVerdict
+from reporting.comparison.summary import RunGroup, StrategySummary
 from reporting.statistics.intervals import Mean
 from reporting.views import table_format
 from reporting.views.predicted_table import advice_table
-from reporting.views.table_format import NONE, Cell, Column, Table, decimal
+from reporting.views.table_format import NONE, Cell, Table, TableColumn, decimal
 
 LONG_NUMBER = 10  # characters
 KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # remarks below the name of a row
 
 
-def tables(group: Group, confidence: float) -> list[Table]:
+def tables(group: RunGroup, confidence: float) -> list[Table]:
     """Return the tables of a group, strategies in its order. Quality ends with the best of the simplest models."""
     quality, *others = (
         Table(title, columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
@@ -34,15 +34,15 @@ def tables(group: Group, confidence: float) -> list[Table]:
     return [table for table in shown if len(table.columns) > 1]
 
 
-def overviews(groups: list[Group], confidence: float) -> list[Table]:
+def overviews(groups: list[RunGroup], confidence: float) -> list[Table]:
     """Return a table of all groups with one title, best on test first, to read an ablation from; none for one group."""
-    by_title: dict[tuple[str, str], list[Group]] = {}
+    by_title: dict[tuple[str, str], list[RunGroup]] = {}
     for group in groups:
         by_title.setdefault((group.title, group.metric), []).append(group)
     return [_overview(same_title, confidence) for same_title in by_title.values() if len(same_title) > 1]
 
 
-def notes(group: Group) -> list[str]:
+def notes(group: RunGroup) -> list[str]:
     """Return notes on the tables: baselines, target, source of memory figures, machines."""
     lines = []
     if group.majority:
@@ -71,12 +71,12 @@ def notes(group: Group) -> list[str]:
     return lines + group.notes
 
 
-def heading(group: Group) -> str:
+def heading(group: RunGroup) -> str:
     """Return `tag · wnut17 · word · rnn (train.epochs=3)`."""
     return f"{group.title} ({settings_text(group)})" if group.settings else group.title
 
 
-def settings_text(group: Group) -> str:
+def settings_text(group: RunGroup) -> str:
     """Return `train.epochs=3, task.head=crf`, the settings that tell the group from others with its title."""
     return ", ".join(f"{name}={_short(value)}" for name, value in group.settings.items())
 
@@ -89,50 +89,52 @@ def _short(value: str) -> str:
         return value
 
 
-def _quality_columns(group: Group, confidence: float) -> list[Column]:
+def _quality_columns(group: RunGroup, confidence: float) -> list[TableColumn]:
     together = f"{100 * (1 - (1 - confidence) / max(1, group.comparisons)):.4g} %"
 
-    def minus(cell: Callable[[Verdict], Cell]) -> Callable[[Strategy], Cell]:
+    def minus(cell: Callable[[QualityVerdict], Cell]) -> Callable[[StrategySummary], Cell]:
         return lambda strategy: Cell(NONE) if strategy.against_padmask is None else cell(strategy.against_padmask)
 
     def quality(value: Mean | None) -> Cell:
         return table_format.mean(value, group.unit, decimal)
 
     return [
-        Column("strategy", "", _name, is_text=True),
-        Column("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
-        Column(
+        TableColumn("strategy", "", _name, is_text=True),
+        TableColumn("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
+        TableColumn(
             f"{group.split} {group.metric}", f"± {100 * confidence:g} %", lambda strategy: quality(strategy.quality)
         ),
-        Column(
+        TableColumn(
             "minus padmask",
             f"± {together}",
             minus(lambda v: table_format.mean(v.difference, group.unit, table_format.signed)),
         ),
-        Column("on examples", together, minus(lambda v: table_format.interval(v.on_examples, group.unit)), wraps=True),
-        Column("verdict", "", minus(lambda v: Cell(v.says)), is_text=True, wraps=True),
+        TableColumn(
+            "on examples", together, minus(lambda v: table_format.interval(v.on_examples, group.unit)), wraps=True
+        ),
+        TableColumn("verdict", "", minus(lambda v: Cell(v.says)), is_text=True, wraps=True),
     ]
 
 
-def _speed_columns(group: Group) -> list[Column]:
+def _speed_columns(group: RunGroup) -> list[TableColumn]:
     columns = [
-        Column("strategy", "", _name, is_text=True),
+        TableColumn("strategy", "", _name, is_text=True),
         SPEED,
-        Column(
+        TableColumn(
             "vs padmask",
             "times",
             lambda strategy: table_format.ratio(v.ratio if (v := strategy.against_padmask) else None),
         ),
-        Column("vs size1", "times", lambda strategy: table_format.ratio(strategy.speedup_over_size1)),
+        TableColumn("vs size1", "times", lambda strategy: table_format.ratio(strategy.speedup_over_size1)),
     ]
     if group.target.quality is None:
         return columns
     return [
         *columns,
-        Column(
+        TableColumn(
             "to target", "s", lambda strategy: table_format.reached(strategy.seconds_to_target, table_format.seconds)
         ),
-        Column(
+        TableColumn(
             "to target",
             "1,000 tokens",
             lambda strategy: table_format.reached(strategy.tokens_to_target, table_format.thousands),
@@ -140,44 +142,46 @@ def _speed_columns(group: Group) -> list[Column]:
     ]
 
 
-def _memory_columns() -> list[Column]:
+def _memory_columns() -> list[TableColumn]:
     return [
-        Column("strategy", "", _name, is_text=True),
-        Column("padding", "% of tokens", lambda strategy: Cell(table_format.percent(strategy.padding_share))),
-        Column("padding", "% of characters", lambda strategy: Cell(table_format.percent(strategy.character_padding))),
-        Column(
+        TableColumn("strategy", "", _name, is_text=True),
+        TableColumn("padding", "% of tokens", lambda strategy: Cell(table_format.percent(strategy.padding_share))),
+        TableColumn(
+            "padding", "% of characters", lambda strategy: Cell(table_format.percent(strategy.character_padding))
+        ),
+        TableColumn(
             "peak",
             "MiB",
             lambda strategy: table_format.spread(strategy.peak_memory_bytes, lambda v: table_format.whole(v / 2**20)),
         ),
-        Column("set by", "rows × width", _peak_batch),
+        TableColumn("set by", "rows × width", _peak_batch),
     ]
 
 
-def _device_columns() -> list[Column]:
+def _device_columns() -> list[TableColumn]:
     return [
-        Column("strategy", "", _name, is_text=True),
-        Column(
+        TableColumn("strategy", "", _name, is_text=True),
+        TableColumn(
             "matrix rate",
             "% of device's",
             lambda strategy: table_format.spread(strategy.matrix_share, table_format.percent),
         ),
-        Column(
+        TableColumn(
             "energy",
             "J/1,000 tokens",
             lambda strategy: table_format.spread(strategy.joules_per_thousand_tokens, table_format.tenths),
         ),
-        Column("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
+        TableColumn("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
     ]
 
 
-def _overview(groups: list[Group], confidence: float) -> Table:
-    def columns(group: Group) -> list[Column]:
+def _overview(groups: list[RunGroup], confidence: float) -> Table:
+    def columns(group: RunGroup) -> list[TableColumn]:
         strategy, seeds, quality = _quality_columns(group, confidence)[:3]
-        settings = Column(group.title, "", lambda _: Cell(settings_text(group)), is_text=True, wraps=True)
+        settings = TableColumn(group.title, "", lambda _: Cell(settings_text(group)), is_text=True, wraps=True)
         return [settings, strategy, seeds, quality, SPEED]
 
-    def sort_key(row: tuple[Group, Strategy]) -> float:
+    def sort_key(row: tuple[RunGroup, StrategySummary]) -> float:
         mean = row[1].quality
         return math.inf if mean is None else -mean.mean if row[0].higher_is_better else mean.mean
 
@@ -186,7 +190,7 @@ def _overview(groups: list[Group], confidence: float) -> Table:
     return table_format.without_empty(Table("Settings, best first", columns(groups[0]), shown))
 
 
-def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
+def _best_baseline(group: RunGroup, columns: list[TableColumn]) -> list[list[Cell]]:
     """Return the row of the best baseline, if there is one; only its quality is known."""
     if not group.baselines:
         return []
@@ -195,12 +199,12 @@ def _best_baseline(group: Group, columns: list[Column]) -> list[list[Cell]]:
     return [[known.get(column.header, Cell("" if column.is_text else NONE)) for column in columns]]
 
 
-def _name(strategy: Strategy) -> Cell:
+def _name(strategy: StrategySummary) -> Cell:
     chose = f"chose {', '.join(strategy.chose)}" if strategy.chose else ""
     return Cell(strategy.name, KNOWN_WRONG if strategy.known_wrong else chose)
 
 
-def _peak_batch(strategy: Strategy) -> Cell:
+def _peak_batch(strategy: StrategySummary) -> Cell:
     """Return the shape of the micro-batch that needed most memory."""
     batch = strategy.peak_batch
     if batch is None:
@@ -208,6 +212,6 @@ def _peak_batch(strategy: Strategy) -> Cell:
     return Cell(f"{batch['rows']:,} × {batch['width']:,}", f"{batch['tokens']:,} tokens")
 
 
-SPEED = Column(
+SPEED = TableColumn(
     "speed", "real tokens/s", lambda strategy: table_format.spread(strategy.real_tokens_per_s, table_format.whole)
 )

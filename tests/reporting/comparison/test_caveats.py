@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reporting.comparison.summary import Asked, groups
+from reporting.comparison.summary import CompareOptions, groups
 from reporting.runs import find
 
 
 def caveats(folder: Path) -> list[str]:
-    (group,) = groups([item.run for item in find.scan(folder) if item.run], Asked(None, 0.95, 1.0))
+    (group,) = groups([item.run for item in find.scan(folder) if item.run], CompareOptions(None, 0.95, 1.0))
     return group.caveats
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from reporting.comparison import baseline, changes, thresholds
-from reporting.comparison.changes import History
-from reporting.comparison.summary import Asked, groups
+from reporting.comparison.changes import BaselineComparison
+from reporting.comparison.summary import CompareOptions, groups
 from reporting.runs import find
 from runner.common.errors import HydromelError
 
@@ -19,10 +19,10 @@ def write(write_run: Any, folder: Path, f1: dict[int, float], **change: Any) -> 
     for seed, value in f1.items():
         write_run(folder / f"packed{seed}", "packed", seed, f1=value, change=change)
     found = [item.run for item in find.scan(folder) if item.run]
-    return baseline.of_groups(groups(found, Asked(None, 0.95, 1.0)), found)
+    return baseline.of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
 
 
-def since(now: baseline.Sides, then: baseline.Sides, *texts: str) -> History:
+def since(now: baseline.Sides, then: baseline.Sides, *texts: str) -> BaselineComparison:
     return changes.compare("then", now, then, [thresholds.parse(text) for text in texts], 0.95)
 
 

@@ -13,8 +13,8 @@ import scipy.stats
 
 from reporting import compare
 from reporting.comparison import baseline, changes, thresholds
-from reporting.comparison.changes import History
-from reporting.comparison.summary import Asked, groups
+from reporting.comparison.changes import BaselineComparison
+from reporting.comparison.summary import CompareOptions, groups
 from reporting.comparison.thresholds import Condition
 from reporting.runs import find
 from reporting.statistics.intervals import Mean
@@ -24,10 +24,10 @@ from runner.common.errors import HydromelError
 
 def sides(folder: Path) -> baseline.Sides:
     found = [item.run for item in find.scan(folder) if item.run]
-    return baseline.of_groups(groups(found, Asked(None, 0.95, 1.0)), found)
+    return baseline.of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
 
 
-def since(now: Path, then: Path, *texts: str) -> History:
+def since(now: Path, then: Path, *texts: str) -> BaselineComparison:
     return changes.compare("then", sides(now), sides(then), [thresholds.parse(text) for text in texts], 0.95)
 
 

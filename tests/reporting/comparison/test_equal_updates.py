@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from reporting.comparison.equal_updates import Made, same_updates, sentences
+from reporting.comparison.equal_updates import StrategyUpdates, same_updates, sentences
 
 
 def made(
     digests: dict[int, str], dropout: bool = False, quality: dict[int, float] | None = None, count: int = 312
-) -> Made:
-    return Made({seed: (count, digest) for seed, digest in digests.items()}, quality or {}, dropout)
+) -> StrategyUpdates:
+    return StrategyUpdates({seed: (count, digest) for seed, digest in digests.items()}, quality or {}, dropout)
 
 
 def test_equal_and_other() -> None:
@@ -55,7 +55,7 @@ def test_equal_rows_but_fewer_updates_are_not_the_same() -> None:
 
 
 def test_counts_that_depend_on_the_seed() -> None:
-    stopped_early = Made({1: (300, "x"), 2: (1312, "y")}, {}, False)
+    stopped_early = StrategyUpdates({1: (300, "x"), 2: (1312, "y")}, {}, False)
     (said,) = sentences({"padmask": stopped_early, "packed": stopped_early})
     assert "made the same 300 to 1,312 updates" in said
 

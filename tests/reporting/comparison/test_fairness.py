@@ -12,8 +12,8 @@ import pytest
 import scipy.stats
 import yaml
 
-from reporting.comparison.significance import Rule, says
-from reporting.comparison.summary import Asked, Group, Strategy, groups
+from reporting.comparison.significance import ComparisonRule, quality_verdict
+from reporting.comparison.summary import CompareOptions, RunGroup, StrategySummary, groups
 from reporting.runs import find
 from reporting.statistics.intervals import Mean
 from reporting.views import report, tables
@@ -21,11 +21,11 @@ from reporting.views import report, tables
 N = 300
 
 
-def grouped(folder: Path, margin: float = 1.0) -> list[Group]:
-    return groups([item.run for item in find.scan(folder) if item.run], Asked(None, 0.95, margin))
+def grouped(folder: Path, margin: float = 1.0) -> list[RunGroup]:
+    return groups([item.run for item in find.scan(folder) if item.run], CompareOptions(None, 0.95, margin))
 
 
-def only(folder: Path) -> tuple[Group, dict[str, Strategy]]:
+def only(folder: Path) -> tuple[RunGroup, dict[str, StrategySummary]]:
     (group,) = grouped(folder)
     return group, {each.name: each for each in group.strategies}
 
@@ -294,7 +294,7 @@ def test_the_title_says_what_is_compared(
 ) -> None:
     for name, config in runs_of:
         write_run(tmp_path / f"{name}{config}", name, 1, change={"provenance.comparison_hash": config})
-    assert report.title(report.build(["night"], find.scan(tmp_path), Asked(None, 0.95, 1.0))) == said
+    assert report.title(report.build(["night"], find.scan(tmp_path), CompareOptions(None, 0.95, 1.0))) == said
 
 
 def mean(low: float | None, high: float | None) -> Mean:
@@ -328,7 +328,7 @@ def test_a_verdict_is_what_both_intervals_say(
     words = {"BETTER": "better", "WORSE": "worse"} if higher else {"BETTER": "worse", "WORSE": "better"}
     for word, meant in words.items():
         said = said.replace(word, meant)
-    assert says(seeds, examples, Rule(1, 0.95, 1.0, "1.00", higher)) == said
+    assert quality_verdict(seeds, examples, ComparisonRule(1, 0.95, 1.0, "1.00", higher)) == said
 
 
 def test_margin_of_perplexity_is_in_percent_of_the_reference(tmp_path: Path, write_run: Any) -> None:

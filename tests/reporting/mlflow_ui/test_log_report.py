@@ -24,7 +24,7 @@ from selenium import webdriver
 
 from reporting import compare
 from reporting.mlflow_ui import open_ui
-from reporting.mlflow_ui.locate import Place, filter_of, place_of
+from reporting.mlflow_ui.locate import MlflowLocation, filter_of, location_of
 from reporting.mlflow_ui.log_report import TAG_REPORT
 from reporting.runs import find
 from runner.common import run_schema
@@ -152,15 +152,15 @@ def test_runs_that_were_not_delivered_are_said_to_be_so(
 def test_where_runs_were_logged(tmp_path: Path, write_run: Any) -> None:
     """The place is that of the newest run; relative paths start at the directory it was started in."""
     write_run(tmp_path / "runs" / "a", "packed", 1)
-    assert place_of([], find.scan(tmp_path / "runs"), None) is None
+    assert location_of([], find.scan(tmp_path / "runs"), None) is None
     tracked(write_run(tmp_path / "runs" / "b", "packed", 2), "sqlite:///mlflow.db", tmp_path)
     found = find.scan(tmp_path / "runs")
-    assert place_of([], found, None) == Place(f"sqlite:///{tmp_path}/mlflow.db", "tests")
-    assert place_of([], found, "http://host") == Place("http://host", "tests")
-    assert place_of(["mlflow:other"], found, "http://host") == Place("http://host", "other")
+    assert location_of([], found, None) == MlflowLocation(f"sqlite:///{tmp_path}/mlflow.db", "tests")
+    assert location_of([], found, "http://host") == MlflowLocation("http://host", "tests")
+    assert location_of(["mlflow:other"], found, "http://host") == MlflowLocation("http://host", "other")
     tracked(write_run(tmp_path / "runs" / "c", "packed", 3), "sqlite:///mlflow.db", tmp_path / "gone")
     with pytest.raises(HydromelError, match="gone, which is not here; give --tracking-uri"):
-        place_of([], find.scan(tmp_path / "runs"), None)
+        location_of([], find.scan(tmp_path / "runs"), None)
 
 
 def test_the_filter_says_what_the_runs_have_in_common(tmp_path: Path, write_run: Any) -> None:

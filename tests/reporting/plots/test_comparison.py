@@ -16,8 +16,10 @@ from reporting.runs import find
 from reporting.runs.run import Evaluation
 
 
-def group_of(folder: Path) -> summary.Group:
-    (group,) = summary.groups([item.run for item in find.scan(folder) if item.run], summary.Asked(None, 0.95, 1.0))
+def group_of(folder: Path) -> summary.RunGroup:
+    (group,) = summary.groups(
+        [item.run for item in find.scan(folder) if item.run], summary.CompareOptions(None, 0.95, 1.0)
+    )
     return group
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from reporting.comparison.summary import Asked
+from reporting.comparison.summary import CompareOptions
 from reporting.runs import find
 from reporting.statistics.intervals import ratio_interval
 from reporting.views import report
@@ -39,7 +39,7 @@ def test_damaged_figures_are_left_out(tmp_path: Path, write_run: Any, path: str,
     for seed in (1, 2):
         write_run(tmp_path / f"padmask{seed}", "padmask", seed, change=WHOLE)
         write_run(tmp_path / f"packed{seed}", "packed", seed, change=WHOLE | ({path: value} if seed == 1 else {}))
-    made = report.build(["all"], find.scan(tmp_path), Asked(None, 0.95, 1.0))
+    made = report.build(["all"], find.scan(tmp_path), CompareOptions(None, 0.95, 1.0))
     assert sorted(each.name for each in made.groups[0].strategies) == ["packed", "padmask"]
     (packed,) = (each for each in made.groups[0].strategies if each.name == "packed")
     assert [each.real_tokens_per_s for each in packed.by_length] == [600.0]

@@ -13,11 +13,11 @@ import pytest
 
 from reporting import compare
 from reporting.runs import find
-from reporting.runs.run import Found, read
+from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError
 
 
-def found_names(found: list[Found]) -> list[str]:
+def found_names(found: list[FoundRun]) -> list[str]:
     return sorted(item.folder.name for item in found if item.run)
 
 

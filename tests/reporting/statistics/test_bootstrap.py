@@ -7,17 +7,17 @@ import pytest
 import scipy.stats
 
 from reporting.statistics import bootstrap
-from reporting.statistics.bootstrap import Sums
+from reporting.statistics.bootstrap import ExampleSums
 
 N = 40
 
 
-def spans(rng: np.random.Generator, n: int = N) -> Sums:
+def spans(rng: np.random.Generator, n: int = N) -> ExampleSums:
     """Return sums as of F1: twice the correct ones, and predicted plus gold."""
     gold = rng.integers(0, 4, n)
     predicted = rng.integers(0, 4, n)
     right = rng.integers(0, np.minimum(gold, predicted) + 1)
-    return Sums(2.0 * right, (gold + predicted).astype(float))
+    return ExampleSums(2.0 * right, (gold + predicted).astype(float))
 
 
 def f1(ratio: bootstrap.FloatArray) -> bootstrap.FloatArray:
@@ -97,7 +97,7 @@ def test_pairing_is_used() -> None:
     right, ones = rng.integers(0, 2, 400).astype(float), np.ones(400)
     better = right.copy()
     better[np.flatnonzero(right == 0)[:2]] = 1
-    (mean,) = bootstrap.mean_differences([[(Sums(better, ones), Sums(right, ones))]], f1, 0.95, 2000)
+    (mean,) = bootstrap.mean_differences([[(ExampleSums(better, ones), ExampleSums(right, ones))]], f1, 0.95, 2000)
     assert mean.mean == pytest.approx(0.5)
     assert mean.low is not None
     assert mean.high is not None
@@ -105,8 +105,8 @@ def test_pairing_is_used() -> None:
 
 
 def test_no_span_drawn_is_zero_and_no_warning() -> None:
-    few = Sums(np.array([2.0, 0.0]), np.array([2.0, 0.0]))
-    none = Sums(np.zeros(2), np.array([1.0, 0.0]))
+    few = ExampleSums(np.array([2.0, 0.0]), np.array([2.0, 0.0]))
+    none = ExampleSums(np.zeros(2), np.array([1.0, 0.0]))
     (mean,) = bootstrap.mean_differences([[(few, none)]], f1, 0.95, 100)
     assert (mean.low, mean.mean, mean.high) == (0.0, 100.0, 100.0)
 

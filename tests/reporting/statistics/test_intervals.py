@@ -79,5 +79,5 @@ def test_spread() -> None:
     ],
 )
 def test_reached(seconds: list[float | None], expected: tuple[object, ...]) -> None:
-    assert intervals.reached(seconds) == intervals.Reached(*expected)  # type: ignore[arg-type]
+    assert intervals.reached(seconds) == intervals.TimeToTarget(*expected)  # type: ignore[arg-type]
     assert not any(isinstance(value, float) and math.isinf(value) for value in expected)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from reporting.views import console, report
-from reporting.views.report import Report
-from reporting.views.table_format import Cell, Column, Table, markdown
+from reporting.views.report import ComparisonReport
+from reporting.views.table_format import Cell, Table, TableColumn, markdown
 
 
 def shown(table: Table, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(report, "first_tables", lambda _: [table])
-    console.show(Report(["x"], 0, 0.95, [], {}, []))
+    console.show(ComparisonReport(["x"], 0, 0.95, [], {}, []))
     return capsys.readouterr().out
 
 
@@ -20,8 +20,8 @@ def shown(table: Table, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_figures_are_never_cut(
     figures: int, fits: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    columns = [Column("strategy", "", lambda _: Cell(""), is_text=True)]
-    columns += [Column("speed", "real tokens/s", lambda _: Cell("")) for _ in range(figures)]
+    columns = [TableColumn("strategy", "", lambda _: Cell(""), is_text=True)]
+    columns += [TableColumn("speed", "real tokens/s", lambda _: Cell("")) for _ in range(figures)]
     name = "padmask width_multiple=8 micro_batch=4"
     row = [Cell(name), *[Cell("1,234,567", "1,230,000–1,240,000")] * figures]
     out = shown(Table("T", columns, [row]), monkeypatch, capsys)
@@ -35,7 +35,7 @@ def test_the_column_with_most_to_spare_gives_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     heads = ["padmask", "test/accuracy", "1" * 20, "2" * 25, "+0 to +0"]
-    columns = [Column(head, "", lambda _: Cell(""), wraps=at in (1, 4)) for at, head in enumerate(heads)]
+    columns = [TableColumn(head, "", lambda _: Cell(""), wraps=at in (1, 4)) for at, head in enumerate(heads)]
     out = shown(Table("T", columns, [[Cell(head) for head in heads]]), monkeypatch, capsys)
     assert max(map(len, out.splitlines())) <= 80
     assert out.count("test/accuracy") == out.count("+0 to") == 2
@@ -43,6 +43,6 @@ def test_the_column_with_most_to_spare_gives_way(
 
 
 def test_what_is_sure_in_markdown() -> None:
-    columns = [Column(name, "", lambda _: Cell("")) for name in "abc"]
+    columns = [TableColumn(name, "", lambda _: Cell("")) for name in "abc"]
     row = [Cell("41.00", "± 1.20"), Cell("13,000", "12,750–13,250"), Cell("7")]
     assert markdown(Table("", columns, [row])).endswith("| 41.00 ± 1.20 | 13,000 (12,750–13,250) | 7 |")

@@ -11,11 +11,13 @@ from reporting.comparison import summary
 from reporting.runs import find
 from reporting.statistics.intervals import Spread
 from reporting.views import headline, table_format, tables
-from reporting.views.table_format import NONE, Cell, Column, Table
+from reporting.views.table_format import NONE, Cell, Table, TableColumn
 
 
-def group_of(folder: Path) -> summary.Group:
-    (group,) = summary.groups([item.run for item in find.scan(folder) if item.run], summary.Asked(None, 0.95, 1.0))
+def group_of(folder: Path) -> summary.RunGroup:
+    (group,) = summary.groups(
+        [item.run for item in find.scan(folder) if item.run], summary.CompareOptions(None, 0.95, 1.0)
+    )
     return group
 
 
@@ -92,7 +94,7 @@ def test_auto_says_what_it_chose(tmp_path: Path, write_run: Any) -> None:
 
 
 def test_columns_without_a_figure_are_left_out() -> None:
-    columns = [Column(name, "", lambda _: Cell("")) for name in "abc"]
+    columns = [TableColumn(name, "", lambda _: Cell("")) for name in "abc"]
     table = Table(
         "T", columns, [[Cell("x"), Cell(NONE), Cell(NONE)], [Cell("y"), Cell(NONE), Cell(NONE, "0 of 3 runs")]]
     )
