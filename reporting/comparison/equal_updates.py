@@ -34,10 +34,10 @@ def sentences(strategies: Mapping[str, StrategyUpdates], split: str = "test") ->
     lines = [_equal(names, sound, split) for names in classes] + [_partly(*pair, *pairs[pair]) for pair in partly]
     if different:
         each = "each " if different[1:] else ""
-        lines.append(f"{_listed(different)} {each}made other updates: compare quality over seeds.")
+        lines.append(f"{listed(different)} {each}made other updates: compare quality over seeds.")
     if unpaired:
         lines.append(
-            f"{_listed(unpaired)}: no seed in common with another strategy, so it is unknown whether updates agree."
+            f"{listed(unpaired)}: no seed in common with another strategy, so it is unknown whether updates agree."
         )
     if len(sound) < len(strategies):
         lines.append(
@@ -80,7 +80,7 @@ def _equal(names: list[str], strategies: Mapping[str, StrategyUpdates], split: s
     count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
     masks = " and by dropout masks" if any(strategy.dropout for strategy in members) else ""
     sentence = (
-        f"{_listed(names)} made the same {count} updates (the same rows in each{_over_seeds(members)}), "
+        f"{listed(names)} made the same {count} updates (the same rows in each{_over_seeds(members)}), "
         f"so their quality may differ only by rounding{masks}"
     )
     gaps = [
@@ -107,9 +107,9 @@ def _partly(a: str, b: str, same: list[int], other: list[int]) -> str:
 
 
 def _seed_list(seeds: list[int]) -> str:
-    return f"seed{'s' if seeds[1:] else ''} {_listed([str(seed) for seed in seeds])}"
+    return f"seed{'s' if seeds[1:] else ''} {listed([str(seed) for seed in seeds])}"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
     """Return `a`, `a and b`, or `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

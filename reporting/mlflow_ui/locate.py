@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -73,14 +72,14 @@ def _started_in(folder: Path) -> Path:
     return Path(str(_section(folder, RUN, None).get("cwd") or "."))
 
 
-def _section(folder: Path, name: str, key: str | None) -> dict[str, Any]:
+def _section(folder: Path, name: str, key: str | None) -> Mapping[str, object]:
     """Return an object in a run's file (JSON is YAML too); empty if there is none."""
     try:
         value = yaml.load((folder / name).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    value = value.get(key) if key and isinstance(value, dict) else value
-    return value if isinstance(value, dict) else {}
+    value = value.get(key) if key and isinstance(value, Mapping) else value
+    return value if isinstance(value, Mapping) else {}
 
 
 def _absolute(uri: str, folder: Path) -> str:

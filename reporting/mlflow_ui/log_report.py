@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reporting.mlflow_ui import shared_view
 from reporting.mlflow_ui.locate import MlflowLocation, filter_of, location_of
@@ -137,7 +137,7 @@ def _view_contents(comparison: ComparisonReport, sample: LoggedRun, runs_filter:
     """Return the report's params and metrics, those that a sample run has: empty charts are of no use."""
     metrics = list(dict.fromkeys(group.metric for group in comparison.groups))
     settings = dict.fromkeys(name for group in comparison.groups for name in group.settings)
-    logged: Mapping[str, Any] = sample.data.metrics
+    logged: Mapping[str, float] = sample.data.metrics
     titles = [group.title.split(" · ") for group in comparison.groups]
     differing = [tag for tag, values in zip(TITLE, zip(*titles, strict=False), strict=False) if len(set(values)) > 1]
     return ViewContents(

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 RUNS_IN_A_CHART = 500
 SECTIONS = (("Compared", 2), ("Figures", 2), ("Curves", 2))  # name, and number of charts side by side
+State = dict[str, object]  # as JSON
 STRATEGY = "batching"  # the tag by which runs are grouped
 
 
@@ -28,17 +28,17 @@ class ViewContents:
     filter: str
 
 
-def by_strategy(contents: ViewContents) -> dict[str, Any]:
+def by_strategy(contents: ViewContents) -> State:
     """Return the state that shows each strategy as one bar, one point, and a curve with a band."""
     return _state(contents, params=[], grouped=True)
 
 
-def by_run(contents: ViewContents) -> dict[str, Any]:
+def by_run(contents: ViewContents) -> State:
     """Return the state that shows each run as a point and as a line through strategy, settings, quality and speed."""
     return _state(contents, params=contents.params, grouped=False)
 
 
-def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> dict[str, Any]:
+def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> State:
     metrics = [*contents.quality, *contents.figures]
     speed = next((name for name in contents.figures if name.startswith("speed/")), None)
     compared = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
@@ -75,7 +75,7 @@ def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> dict
     }
 
 
-def _section(place: int, name: str, columns: int) -> dict[str, Any]:
+def _section(place: int, name: str, columns: int) -> State:
     return {
         "uuid": f"section-{place}",
         "name": name,
@@ -87,7 +87,7 @@ def _section(place: int, name: str, columns: int) -> dict[str, Any]:
     }
 
 
-def _card(kind: str, section: int, **options: Any) -> dict[str, Any]:
+def _card(kind: str, section: int, **options: object) -> State:
     common = {"type": kind, "metricSectionId": f"section-{section}", "runsCountToCompare": RUNS_IN_A_CHART}
     return {**common, "deleted": False, "isGenerated": False, **options}
 
@@ -96,7 +96,7 @@ def _axis(metric: str) -> dict[str, str]:
     return {"key": metric, "type": "METRIC"}
 
 
-def _curve(metric: str) -> dict[str, Any]:
+def _curve(metric: str) -> State:
     return {
         "metricKey": metric,
         "selectedMetricKeys": [metric],

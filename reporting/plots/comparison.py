@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reporting.comparison.summary import RunGroup, StrategySummary
 from reporting.plots import cost, time
@@ -11,6 +11,10 @@ from reporting.plots import style as drawing
 from reporting.plots.style import INK, SETTINGS, Plot, label, style
 from reporting.runs.run import Evaluation
 from runner.common.records import PADDING_CAUSES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CAUSES = {"spread": "#4477AA", "last_batch": "#EE8866", "rounding": "#BBBB55"}
 CAUSE_NAMES = {"spread": "lengths differ", "last_batch": "last batch"}
@@ -28,7 +32,7 @@ def plots(group: RunGroup, with_png: bool) -> list[Plot]:
         ]
 
 
-def _quality(group: RunGroup) -> Any:
+def _quality(group: RunGroup) -> Figure:
     """Draw quality on valid over training time, a curve per strategy with a band from worst to best seed."""
     figure, axes = drawing.axes(4.2)
     for strategy in group.strategies:
@@ -50,7 +54,7 @@ def _quality(group: RunGroup) -> Any:
     if group.target.quality is not None:
         axes.axhline(group.target.quality, color=INK, lw=0.8, ls=(0, (4, 4)), label="target")
     if _spans_decades([p for strategy in group.strategies for points in strategy.evaluations.values() for p in points]):
-        drawing.logarithmic(axes.xaxis)
+        drawing.logarithmic(axes, "x")
     unit = f" ({group.unit})" if group.unit else ""
     axes.set_xlabel("training time (s)", color=INK)
     axes.set_ylabel(f"{group.metric} on valid{unit}", color=INK)
@@ -74,7 +78,7 @@ def _spans_decades(points: list[Evaluation]) -> bool:
     return bool(seconds) and seconds[-1] > 50 * seconds[0] and len(seconds) > 1
 
 
-def _throughput(group: RunGroup) -> Any:
+def _throughput(group: RunGroup) -> Figure:
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
     highest = max(strategy.real_tokens_per_s.high for strategy in strategies if strategy.real_tokens_per_s)
@@ -91,7 +95,7 @@ def _throughput(group: RunGroup) -> Any:
     return figure
 
 
-def _padding(group: RunGroup) -> Any:
+def _padding(group: RunGroup) -> Figure:
     """Draw padding of tokens by cause, and in a second panel, as its unit differs, padding of the words' characters."""
     strategies = group.strategies
     characters = any(strategy.character_padding for strategy in strategies)
@@ -111,7 +115,7 @@ def _padding(group: RunGroup) -> Any:
 
 
 def _finish_padding(
-    axes: Any, strategies: list[StrategySummary], ends: list[float], recorded: list[bool], xlabel: str
+    axes: Axes, strategies: list[StrategySummary], ends: list[float], recorded: list[bool], xlabel: str
 ) -> None:
     drawing.name_rows(axes, strategies)
     for row, end in enumerate(ends):
@@ -121,7 +125,7 @@ def _finish_padding(
 
 
 # name, test whether a strategy has figures to draw, caption, function that draws the plot
-PLOTS: tuple[tuple[str, Callable[[StrategySummary], object], str, Callable[[RunGroup], Any]], ...] = (
+PLOTS: tuple[tuple[str, Callable[[StrategySummary], object], str, Callable[[RunGroup], Figure]], ...] = (
     (
         "quality",
         lambda strategy: any(strategy.evaluations.values()),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reporting.comparison.summary import RunGroup, StrategySummary
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, label, style
 from reporting.runs.figures import MIB
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 WIDE = 10  # from this ratio of fastest to slowest on, the axis of speed is logarithmic
 
 
-def quality_speed(group: RunGroup) -> Any:
+def quality_speed(group: RunGroup) -> Figure:
     """Draw a point per strategy, with its interval over seeds (vertical), its range of speeds, and single seeds."""
     figure, axes = drawing.axes(4.2)
     drawn = [strategy for strategy in group.strategies if strategy.quality and strategy.real_tokens_per_s]
@@ -21,7 +25,7 @@ def quality_speed(group: RunGroup) -> Any:
     speeds = [strategy.real_tokens_per_s.median for strategy in drawn if strategy.real_tokens_per_s]
     axes.margins(x=0.12)
     if max(speeds) > WIDE * min(speeds):
-        drawing.logarithmic(axes.xaxis)
+        drawing.logarithmic(axes, "x")
     else:
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.locator_params(axis="x", nbins=4)
@@ -39,7 +43,7 @@ def quality_speed(group: RunGroup) -> Any:
     return figure
 
 
-def _point(axes: Any, strategy: StrategySummary, group: RunGroup) -> None:
+def _point(axes: Axes, strategy: StrategySummary, group: RunGroup) -> None:
     quality, speed = strategy.quality, strategy.real_tokens_per_s
     if quality is None or speed is None:
         return
@@ -54,7 +58,7 @@ def _point(axes: Any, strategy: StrategySummary, group: RunGroup) -> None:
     axes.errorbar(speed.median, quality.mean, vertical, horizontal, color=colour, lw=1.2, capsize=3, ls="")
 
 
-def memory(group: RunGroup) -> Any:
+def memory(group: RunGroup) -> Figure:
     """Draw a bar per strategy, with the shape of the micro-batch that needed most memory."""
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
@@ -81,7 +85,7 @@ def _rows(count: int) -> str:
     return f"{count:,} row{'s' if count > 1 else ''}"
 
 
-def matrix_share(group: RunGroup) -> Any:
+def matrix_share(group: RunGroup) -> Figure:
     """Draw a bar per strategy, in percent of the device's measured rate."""
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reporting.plots.style import BLUE, GREY
+from runner.common.records import Calibration, SpanErrors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +21,7 @@ KINDS = {
 }
 
 
-def error_kinds(errors: Mapping[str, Any], split: str) -> Figure:
+def error_kinds(errors: SpanErrors, split: str) -> Figure:
     """Draw the spans of each type, the most frequent on top: gold spans by outcome, then spurious predictions."""
     from matplotlib.figure import Figure
 
@@ -40,7 +41,7 @@ def error_kinds(errors: Mapping[str, Any], split: str) -> Figure:
     return figure
 
 
-def reliability(tables: Mapping[str, Mapping[str, Any]], split: str) -> Figure:
+def reliability(tables: Mapping[str, Calibration], split: str) -> Figure:
     """Draw accuracy by predicted probability; on the diagonal predictions are as accurate as their probability says.
 
     Args:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reporting.plots.style import BLUE, GREY, ORANGE
+from runner.common.records import Likelihood, LikelihoodTable, SplitTables
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
 
 
-def likelihood(metrics: Mapping[str, Any], split: str) -> Figure:
+def likelihood(metrics: SplitTables, split: str) -> Figure:
     """Draw perplexity by position in a line and by occurrences in the training set, and below it the share of tokens.
 
     Args:
@@ -47,7 +48,7 @@ def likelihood(metrics: Mapping[str, Any], split: str) -> Figure:
     return figure
 
 
-def _perplexities(axis: Axes, points: Mapping[str, Mapping[str, Any]], apart: Collection[str], mean: float) -> None:
+def _perplexities(axis: Axes, points: Mapping[str, Likelihood], apart: Collection[str], mean: float) -> None:
     """Draw a point for each finite perplexity (others are null in JSON), bins joined; a grey line marks that of all."""
     values = [math.nan if point["perplexity"] is None else point["perplexity"] for point in points.values()]
     bins = [place for place, name in enumerate(points) if name not in apart]
@@ -70,7 +71,7 @@ def short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _points(table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _points(table: LikelihoodTable) -> dict[str, Likelihood]:
     """Return the figures of bins and of strings that have a bin of their own, by name."""
     return {**{_range(row["from"], row["to"]): row for row in table["bins"]}, **table.get("apart", {})}
 

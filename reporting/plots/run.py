@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reporting.plots.errors import error_kinds, reliability
 from reporting.plots.likelihood import likelihood
 from reporting.plots.style import BLUE, DPI, ORANGE, PHASES, SETTINGS
 from runner.common import run_schema
+from runner.common.records import (
+    ClassScores,
+    LabelConfusion,
+    MetricsLine,
+    ResultRecord,
+    finite,
+    parse_metrics_line,
+    parse_result,
+    parse_tables,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_LABELS = 40  # with more, a confusion matrix cannot be read
-CALIBRATIONS = {"calibration": "all predictions", "calibration_in_spans": "predictions in spans"}
 
 
 class RunPlots:
@@ -26,7 +34,8 @@ class RunPlots:
         """Write a PNG for each figure that the run has, and return their paths. The run must have a result.json."""
         import matplotlib  # takes half a second, and is needed only here
 
-        result = json.loads((folder / run_schema.RESULT).read_text(encoding="utf-8"))
+        path = folder / run_schema.RESULT
+        result = parse_result(path.read_bytes(), str(path))
         records = read_records(folder / run_schema.METRICS)
         target = folder / run_schema.PLOTS
         target.mkdir(exist_ok=True)
@@ -39,35 +48,40 @@ class RunPlots:
         return written
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
+def read_records(path: Path) -> list[MetricsLine]:
     """Return the records of metrics.jsonl in order."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_bytes().splitlines()
+    return [parse_metrics_line(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
-def figures(result: Mapping[str, Any], records: list[dict[str, Any]]) -> dict[str, Figure]:
+def figures(result: ResultRecord, records: list[MetricsLine]) -> dict[str, Figure]:
     """Return the figures by name, those for which the result has data."""
-    split = "test" if "test" in result["metrics"] else "valid"
-    metrics = result["metrics"][split]
+    metrics = result["metrics"]
+    split, values = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
+    tables = parse_tables(values)
     drawn = {"curves": curves(result, records), "seconds": seconds(result)}
-    for name in ("confusion", "type_confusion"):
-        if (table := metrics.get(name)) and len(table["labels"]) <= MOST_LABELS:
+    for name, table in (("confusion", tables.get("confusion")), ("type_confusion", tables.get("type_confusion"))):
+        if table and len(table["labels"]) <= MOST_LABELS:
             drawn[name] = confusion(table, split)
-    scores = metrics.get("per_class") or metrics.get("per_type")
+    scores = tables.get("per_class") or tables.get("per_type")
     if scores and len(scores) <= MOST_LABELS:
         drawn["f1_by_class"] = f1_by_class(scores, split)
-    if (errors := metrics.get("errors")) and len(errors["per_type"]) <= MOST_LABELS:
+    if (errors := tables.get("errors")) and len(errors["per_type"]) <= MOST_LABELS:
         drawn["errors"] = error_kinds(errors, split)
-    calibrations = {title: metrics[name] for name, title in CALIBRATIONS.items() if metrics.get(name, {}).get("bins")}
-    if calibrations:
-        drawn["calibration"] = reliability(calibrations, split)
-    if {"by_position", "by_frequency"} <= metrics.keys():
-        drawn["likelihood"] = likelihood(metrics, split)
+    calibrations = {
+        "all predictions": tables.get("calibration"),
+        "predictions in spans": tables.get("calibration_in_spans"),
+    }
+    if known := {title: table for title, table in calibrations.items() if table and table["bins"]}:
+        drawn["calibration"] = reliability(known, split)
+    if "by_position" in tables and "by_frequency" in tables:
+        drawn["likelihood"] = likelihood(tables, split)
     return drawn
 
 
-def curves(result: Mapping[str, Any], records: list[dict[str, Any]]) -> Figure:
+def curves(result: ResultRecord, records: list[MetricsLine]) -> Figure:
     """Draw training loss and quality on valid over updates."""
     from matplotlib.figure import Figure
 
@@ -81,19 +95,20 @@ def curves(result: Mapping[str, Any], records: list[dict[str, Any]]) -> Figure:
         axis.plot(*zip(*points, strict=True), color=colour, marker="o" if len(points) < 30 else None, markersize=4)
         axis.set(xlabel="updates", ylabel=name.replace("/", " "))
         axis.grid(alpha=0.3)
-    figure.suptitle(result["name"], fontsize=11)
+    figure.suptitle(result.get("name", ""), fontsize=11)
     return figure
 
 
-def seconds(result: Mapping[str, Any]) -> Figure:
+def seconds(result: ResultRecord) -> Figure:
     """Draw seconds by phase as one stacked bar."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.9), layout="constrained")
     axis = figure.subplots()
+    phases: Mapping[str, object] = result["seconds"]
     left = 0.0
     for phase, colour in PHASES.items():
-        width = result["seconds"][phase]
+        width = finite(phases.get(phase)) or 0.0
         axis.barh(0, width, left=left, color=colour, label=f"{phase} {width:.1f} s")
         left += width
     axis.set(xlabel="seconds", yticks=[], xlim=(0, left or 1))
@@ -101,7 +116,7 @@ def seconds(result: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def confusion(table: Mapping[str, Any], split: str) -> Figure:
+def confusion(table: LabelConfusion, split: str) -> Figure:
     """Draw the share of each gold label's examples (rows) by predicted label (columns), with counts."""
     from matplotlib.figure import Figure
 
@@ -123,7 +138,7 @@ def confusion(table: Mapping[str, Any], split: str) -> Figure:
     return figure
 
 
-def f1_by_class(scores: Mapping[str, Mapping[str, float]], split: str) -> Figure:
+def f1_by_class(scores: Mapping[str, ClassScores], split: str) -> Figure:
     """Draw F1 of each class or span type with its support, the most frequent on top."""
     from matplotlib.figure import Figure
 

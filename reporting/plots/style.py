@@ -6,10 +6,14 @@ import io
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from reporting.comparison.summary import StrategySummary
 from reporting.statistics.intervals import Spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = (
     "#234567"  # a placeholder for text and axes: the SVG gets the page's own colour instead, which fits dark and light
@@ -50,7 +54,7 @@ WIDTH_INCHES, ROW_INCHES, FRAME_INCHES = 5.0, 0.42, 1.1  # narrow, so that a pho
 BAR = 0.62  # of the height of a row
 DPI = 144
 METADATA = ("Date", "Creator", "Format", "Type")  # left out, so that equal figures give equal files
-SETTINGS: dict[Any, Any] = {
+SETTINGS: dict[Any, Any] = {  # matplotlib types the keys as literals
     "font.size": 11,
     "font.family": "sans-serif",
     "axes.spines.top": False,
@@ -71,9 +75,11 @@ class Plot:
     svg: str
 
 
-def plot(name: str, caption: str, figure: Any, with_png: bool) -> Plot:
+def plot(name: str, caption: str, figure: Figure, with_png: bool) -> Plot:
     """Render a figure. The layout is computed once for both formats."""
-    figure.get_layout_engine().execute(figure)
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.execute(figure)
     figure.set_layout_engine(None)  # else each format would be drawn twice, the first time only for its layout
     png, svg = io.BytesIO(), io.StringIO()
     if with_png:
@@ -102,13 +108,13 @@ def style(strategy: StrategySummary, strategies: Sequence[StrategySummary]) -> t
     return OTHER[places[strategy.name]]
 
 
-def axes(height_inches: float) -> tuple[Any, Any]:
+def axes(height_inches: float) -> tuple[Figure, Axes]:
     """Return a figure and its single axes."""
     figure, (panel,) = stacked([height_inches])
     return figure, panel
 
 
-def stacked(heights_inches: Sequence[float]) -> tuple[Any, list[Any]]:
+def stacked(heights_inches: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """Return a figure with panels (axes) of these heights, one below the other."""
     from matplotlib.figure import Figure
 
@@ -121,25 +127,26 @@ def stacked(heights_inches: Sequence[float]) -> tuple[Any, list[Any]]:
     return figure, list(panels)
 
 
-def logarithmic(axis: Any) -> None:
+def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with plain numbers at 1, 2 and 5 of each decade, or fewer where they would collide."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log", subs=(2, 3, 4, 6, 8))
+    axis = axes.xaxis if name == "x" else axes.yaxis
+    (axes.set_xscale if name == "x" else axes.set_yscale)("log", subs=(2, 3, 4, 6, 8))
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high <= 10 * low else (1, 3) if high <= 100 * low else (1,)))
     axis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend(figure: Any, columns: int) -> None:
+def legend(figure: Figure, columns: int) -> None:
     """Add a legend above the panels."""
     figure.legend(
         loc="outside upper left", ncols=columns, frameon=False, labelcolor=INK, fontsize=10, columnspacing=1.2
     )
 
 
-def bars(strategies: Sequence[StrategySummary]) -> tuple[Any, Any]:
+def bars(strategies: Sequence[StrategySummary]) -> tuple[Figure, Axes]:
     """Return a figure and its axes for horizontal bars, the first strategy on top; names are read without rotation."""
     figure, panel = axes(height(strategies))
     name_rows(panel, strategies)
@@ -151,7 +158,7 @@ def height(strategies: Sequence[StrategySummary]) -> float:
     return FRAME_INCHES + ROW_INCHES * len(strategies)
 
 
-def name_rows(axes: Any, strategies: Sequence[StrategySummary]) -> None:
+def name_rows(axes: Axes, strategies: Sequence[StrategySummary]) -> None:
     """Label the rows of these axes with the strategies."""
     axes.set_yticks(range(len(strategies)), [label(strategy).replace(" (", "\n(") for strategy in strategies])
     axes.set_ylim(len(strategies) - 0.4, -0.6)
@@ -160,7 +167,7 @@ def name_rows(axes: Any, strategies: Sequence[StrategySummary]) -> None:
     axes.set_axisbelow(True)
 
 
-def spread_bar(axes: Any, row: int, spread: Spread, scale: float, strategies: Sequence[StrategySummary]) -> None:
+def spread_bar(axes: Axes, row: int, spread: Spread, scale: float, strategies: Sequence[StrategySummary]) -> None:
     """Draw the median as a bar in a strategy's row, and the range of several runs as a line; both times `scale`."""
     strategy = strategies[row]
     hatch = "//" if strategy.known_wrong else None
@@ -170,14 +177,16 @@ def spread_bar(axes: Any, row: int, spread: Spread, scale: float, strategies: Se
         axes.plot([scale * spread.low, scale * spread.high], [row, row], color=INK, lw=1.6, marker="|", ms=7)
 
 
-def annotate(axes: Any, x: float, row: int, text: str) -> None:
+def annotate(axes: Axes, x: float, row: int, text: str) -> None:
     """Write text at the end of a bar."""
     axes.annotate(
         text, (x, row), (5, 0), textcoords="offset points", va="center", color=INK, fontsize=10, annotation_clip=False
     )
 
 
-def segments(axes: Any, rows: Sequence[Sequence[float]], colours: dict[str, str], names: dict[str, str]) -> list[float]:
+def segments(
+    axes: Axes, rows: Sequence[Sequence[float]], colours: dict[str, str], names: dict[str, str]
+) -> list[float]:
     """Draw stacked bars and return where each ends. `rows[i]` has the widths of row i's parts, ordered as `colours`."""
     ends = [0.0] * len(rows)
     for place, (part, colour) in enumerate(colours.items()):

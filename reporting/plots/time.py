@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reporting.comparison.summary import RunGroup
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, PHASES, label, style
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST_TIMES = 8  # ratio of slowest to fastest beyond which bars in seconds would be too short to read
 
 
-def seconds(group: RunGroup) -> Any:
+def seconds(group: RunGroup) -> Figure:
     """Draw stacked bars of seconds by phase; of shares if one strategy takes far longer than the others."""
     strategies = group.strategies
     figure, axes = drawing.bars(strategies)
@@ -33,7 +36,7 @@ def seconds(group: RunGroup) -> Any:
     return figure
 
 
-def by_length(group: RunGroup) -> Any:
+def by_length(group: RunGroup) -> Figure:
     """Draw a line per strategy on two logarithmic axes."""
     figure, axes = drawing.axes(3.6)
     for strategy in group.strategies:
@@ -45,7 +48,7 @@ def by_length(group: RunGroup) -> Any:
         axes.plot(lengths, speeds, line, color=colour, marker=marker, ms=5, label=label(strategy))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    drawing.logarithmic(axes.yaxis)
+    drawing.logarithmic(axes, "y")
     axes.set_xlabel("longest row of the update, at most (tokens)", color=INK)
     axes.set_ylabel("real tokens per second", color=INK)
     axes.grid(alpha=0.25, lw=0.6)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError, unknown, without_credentials
 from runner.common.run_schema import METRICS, OUTCOMES, RESOLVED, RESULT, RUN, TAG_RUN_ID
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 PREFIX = "mlflow:"
 PAGE = 200  # runs per request
@@ -42,7 +45,7 @@ def download(experiment: str, tracking_uri: str, folder: Path) -> list[FoundRun]
     return runs
 
 
-def _runs(client: Any, experiment_id: str) -> list[tuple[str, str]]:
+def _runs(client: MlflowClient, experiment_id: str) -> list[tuple[str, str]]:
     """Return (id, status) of every run that Hydromel trained. A comparison report is an MLflow run too: left out."""
     runs: list[tuple[str, str]] = []
     token = None
@@ -54,7 +57,7 @@ def _runs(client: Any, experiment_id: str) -> list[tuple[str, str]]:
             return runs
 
 
-def _fetch(client: Any, run_id: str, status: str, parent: Path) -> FoundRun:
+def _fetch(client: MlflowClient, run_id: str, status: str, parent: Path) -> FoundRun:
     folder = parent / run_id
     folder.mkdir(parents=True)
     for artifact in client.list_artifacts(run_id):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import yaml
 
@@ -51,7 +50,7 @@ def distinguishing_settings(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str
     return settings
 
 
-def _config(run: Run) -> dict[str, Any]:
+def _config(run: Run) -> dict[str, object]:
     """Return the run's configuration and its data's fingerprint; a missing or damaged config counts as empty."""
     try:
         text = (run.folder / RESOLVED).read_text(encoding="utf-8")
@@ -64,11 +63,11 @@ def _config(run: Run) -> dict[str, Any]:
     return {**compared, "data": run.text("provenance.data_fingerprint")[:8]}
 
 
-def _without_ignored(config: dict[str, Any]) -> dict[str, Any]:
+def _without_ignored(config: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in config.items() if key not in IGNORED_KEYS}
 
 
-def _differences(values: Sequence[Any], name: str) -> Iterator[tuple[str, list[str]]]:
+def _differences(values: Sequence[object], name: str) -> Iterator[tuple[str, list[str]]]:
     """Yield `train.epochs` and the values of all groups, for each setting that is not the same in all of them.
 
     A component that some groups lack is one setting (its class), and its differing options are further settings.
@@ -87,7 +86,7 @@ def _differences(values: Sequence[Any], name: str) -> Iterator[tuple[str, list[s
                 yield part, [next(remaining) if isinstance(value, Mapping) else MISSING for value in values]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a component as the name of its class, any other value as YAML writes it."""
     if isinstance(value, Mapping) and "_target_" in value:
         return str(value["_target_"]).rpartition(".")[2]

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
 
 import yaml
 
@@ -75,7 +74,7 @@ def name_variants(runs: list[Run]) -> list[Run]:
     return [run for same_strategy in by_strategy.values() for run in _name_variants(same_strategy)]
 
 
-def scalar_text(value: Any) -> str:
+def scalar_text(value: object) -> str:
     """Return a config value as YAML writes it: `null`, `true`, `0.5`."""
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
@@ -112,7 +111,7 @@ def _parse(section: str) -> Options:
     return dict(_flatten(with_stable_names(loaded), "")) if isinstance(loaded, Mapping) else {}
 
 
-def _flatten(section: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+def _flatten(section: Mapping[str, object], prefix: str) -> Iterator[tuple[str, str]]:
     for key, value in section.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")

@@ -33,7 +33,7 @@ def show(comparison: ComparisonReport) -> None:
     for group in comparison.groups:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
-        console.print(Text(answer(group), style="green"))
+        console.print(Text(answer(group, comparison.confidence), style="green"))
         console.print()
         for table in tables.tables(group, comparison.confidence):
             _print(console, table)

@@ -2,34 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from reporting.comparison.equal_updates import listed
 from reporting.comparison.significance import REFERENCE, SAME, UNDECIDED
 from reporting.comparison.summary import RunGroup, StrategySummary
-from reporting.statistics.intervals import Ratio
+from reporting.comparison.thresholds import SHORT
+from reporting.statistics.intervals import Ratio, Slot, ratio_interval
 from reporting.views import table_format
 
 
-def answer(group: RunGroup) -> str:
-    """Return one or two sentences on the group; strategies that are known to be wrong are ignored."""
+def answer(group: RunGroup, confidence: float) -> str:
+    """Return one or two sentences on the group; strategies that are known to be wrong are ignored.
+
+    A strategy is called fastest only if its speed is settled against every other, at the level of the group's
+    intervals; else those that are level with it are named.
+    """
     timed = [strategy for strategy in group.strategies if strategy.real_tokens_per_s and not strategy.known_wrong]
     if not timed:
         return f"Speeds cannot be compared here. {_qualities(group)}".strip()
     ordered = sorted(timed, key=_speed, reverse=True)
-    fastest = ordered[0]
     if len(ordered) == 1:
-        return f"{fastest.name} read {_rate(fastest)}. {_qualities(group)}".strip()
-    chose = f" (which chose {', '.join(fastest.chose)})" if fastest.chose else ""
-    sentence = f"{fastest.name}{chose} is fastest, {_rate(fastest)}{_lead(fastest, ordered)}{_cost(fastest, group)}."
-    return sentence + _next_best(fastest, ordered, group)
+        return f"{ordered[0].name} read {_rate(ordered[0])}. {_qualities(group)}".strip()
+    level = 1 - (1 - confidence) / max(1, group.comparisons)
+    leaders = _leaders(ordered, level)
+    sentence = f"{_names(leaders)}{_lead(leaders, ordered)}{_costs(leaders, group)}."
+    sound = [strategy for strategy in ordered if not _worse(strategy)]
+    if not sound or not all(map(_worse, leaders)):
+        return sentence
+    best = _leaders(sound, level)
+    return f"{sentence} Of the strategies that are not worse, {_names(best)}{_costs(best, group)}."
 
 
-def _lead(fastest: StrategySummary, ordered: list[StrategySummary]) -> str:
-    """Return how many times as fast it is as the reference; if it is the reference, as the second fastest."""
+def _leaders(ordered: Sequence[StrategySummary], level: float) -> list[StrategySummary]:
+    """Return the first strategy, and those whose speed is not settled against it: the interval of the ratio holds 1."""
+    fastest, *others = ordered
+    speeds = _speeds(fastest)
+    ratios = [ratio_interval(speeds, _speeds(other), level) for other in others]
+    unsettled = [
+        other
+        for other, ratio in zip(others, ratios, strict=True)
+        if ratio is not None and ratio.low is not None and ratio.low <= 1
+    ]
+    return [fastest, *unsettled]
+
+
+def _speeds(strategy: StrategySummary) -> dict[Slot, float]:
+    figure = SHORT["speed"]
+    return {(run.seed, run.turn, run.machine): run.figures[figure] for run in strategy.runs if figure in run.figures}
+
+
+def _names(leaders: Sequence[StrategySummary]) -> str:
+    """Return `packed is fastest, 209 real tokens/s`, or that several strategies are level."""
+    chosen = [f" (which chose {', '.join(leader.chose)})" if leader.chose else "" for leader in leaders]
+    names = [f"{leader.name}{note}" for leader, note in zip(leaders, chosen, strict=True)]
+    if len(leaders) == 1:
+        return f"{names[0]} is fastest, {_rate(leaders[0])}"
+    rates = [f"{_speed(leader):,.0f}" for leader in leaders]
+    return f"{listed(names)} are level in speed within the measurement, {listed(rates)} real tokens/s"
+
+
+def _lead(leaders: Sequence[StrategySummary], ordered: Sequence[StrategySummary]) -> str:
+    """Return how many times as fast the first is as the reference; if it is the reference, as the second."""
+    fastest, second = ordered[0], ordered[1]
+    subject = f"{fastest.name} is " if len(leaders) > 1 else ""
     verdict = fastest.against_padmask
     if verdict and verdict.ratio:
-        return f": {_times(verdict.ratio, REFERENCE)}"
-    second = ordered[1]
+        return f": {subject}{_times(verdict.ratio, REFERENCE)}"
     if fastest.name == REFERENCE and second.against_padmask and (ratio := second.against_padmask.ratio):
-        return f": {_times(_inverse(ratio), second.name)}"
+        return f": {subject}{_times(_inverse(ratio), second.name)}"
     return ""
 
 
@@ -47,7 +88,11 @@ def _inverse(ratio: Ratio) -> Ratio:
     return Ratio(ratio.n, 1 / ratio.mean, low, high)
 
 
-def _cost(strategy: StrategySummary, group: RunGroup) -> str:
+def _costs(leaders: Sequence[StrategySummary], group: RunGroup) -> str:
+    return "".join(_cost(leader, group, "its" if len(leaders) == 1 else f"{leader.name}'s") for leader in leaders)
+
+
+def _cost(strategy: StrategySummary, group: RunGroup, whose: str) -> str:
     verdict, metric = strategy.against_padmask, f"{group.metric} on {group.split}"
     if verdict is None:
         return ""
@@ -55,23 +100,12 @@ def _cost(strategy: StrategySummary, group: RunGroup) -> str:
     if verdict.difference:
         by = f" ({table_format.signed(verdict.difference.mean, group.unit)})"
     if verdict.says.startswith(UNDECIDED):
-        return f"; whether its {metric} differs from {REFERENCE}'s is undecided{by}"
+        return f"; whether {whose} {metric} differs from {REFERENCE}'s is undecided{by}"
     if verdict.says.startswith(SAME):
-        return f"; its predictions on {group.split} are as good as {REFERENCE}'s on every example"
+        return f"; {whose} predictions on {group.split} are as good as {REFERENCE}'s on every example"
     if verdict.says == "equal":
-        return f"; its {metric} equals {REFERENCE}'s"
-    return f"; its {metric} against {REFERENCE}'s: {verdict.says}{by}"
-
-
-def _next_best(fastest: StrategySummary, ordered: list[StrategySummary], group: RunGroup) -> str:
-    """Return a sentence on the fastest strategy that is not worse, if the fastest of all is."""
-    if not _worse(fastest):
-        return ""
-    others = [strategy for strategy in ordered[1:] if not _worse(strategy)]
-    if not others:
-        return ""
-    best = others[0]
-    return f" Of the strategies that are not worse, {best.name} is fastest, {_rate(best)}{_cost(best, group)}."
+        return f"; {whose} {metric} equals {REFERENCE}'s"
+    return f"; {whose} {metric} against {REFERENCE}'s: {verdict.says}{by}"
 
 
 def _worse(strategy: StrategySummary) -> bool:

@@ -45,7 +45,7 @@ def _section(place: int, group: RunGroup, confidence: float, drawn: list[Plot]) 
     return {
         "id": anchor(place),
         "heading": tables.heading(group),
-        "answer": answer(group),
+        "answer": answer(group, confidence),
         "tables": tables.tables(group, confidence),
         "sentences": group.sentences,
         "notes": tables.notes(group),

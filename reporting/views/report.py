@@ -82,7 +82,7 @@ def to_markdown(report: ComparisonReport, images: list[list[str]]) -> str:
     parts += [table_format.markdown(table) for table in first_tables(report)]
     for group, shown in zip(report.groups, images, strict=True):
         parts.append(f"## {table_format.escape(tables.heading(group))}")
-        parts.append(table_format.escape(answer(group)))
+        parts.append(table_format.escape(answer(group, report.confidence)))
         parts += [table_format.markdown(table) for table in tables.tables(group, report.confidence)]
         lines = [*group.sentences, *tables.notes(group), *(f"Beware: {caveat}" for caveat in group.caveats)]
         parts.append("\n".join(f"- {table_format.escape(line)}" for line in lines))

@@ -87,6 +87,79 @@ class QualityRecord(TypedDict, total=False):
     higher_is_better: Required[bool]
 
 
+class LabelConfusion(TypedDict):
+    """Gold labels (rows) by predicted labels (columns)."""
+
+    labels: list[str]
+    counts: list[list[int]]
+
+
+class ClassScores(TypedDict, total=False):
+    """The scores of a class or a type of span, in percent."""
+
+    precision: Figure
+    recall: Figure
+    f1: Required[float]
+    support: Required[float]  # gold answers
+
+
+class SpanErrors(TypedDict):
+    """Spans by kind of error, such as `boundary`, and the same by type."""
+
+    counts: dict[str, int]
+    per_type: dict[str, dict[str, int]]
+
+
+ProbabilityBin = TypedDict(
+    "ProbabilityBin", {"from": float, "to": float, "count": int, "confidence": float, "accuracy": float}
+)
+ProbabilityBin.__doc__ = "The predictions whose probability is in a range (0 to 1): mean and accuracy in percent."
+
+
+class Calibration(TypedDict, total=False):
+    """The accuracy of predictions by their probability."""
+
+    ece: Figure  # expected calibration error in percent
+    bins: Required[list[ProbabilityBin]]
+
+
+class Likelihood(TypedDict):
+    """Tokens, and how well a language model predicts them; null if not finite."""
+
+    tokens: int
+    nll: float | None  # nats per token
+    perplexity: float | None
+
+
+LikelihoodBin = TypedDict(
+    "LikelihoodBin", {"from": int, "to": int, "tokens": int, "nll": float | None, "perplexity": float | None}
+)
+LikelihoodBin.__doc__ = "The `Likelihood` of the tokens at a range of positions or frequencies."
+
+
+class LikelihoodTable(TypedDict, total=False):
+    """The likelihood of tokens in bins."""
+
+    bins: Required[list[LikelihoodBin]]
+    apart: OnErrorOmit[dict[str, Likelihood]]  # tokens that have a row of their own, such as <unk>
+
+
+@with_config(STRICT)
+class SplitTables(TypedDict, total=False):
+    """The tables of detail among the figures of a split; a figure may be missing too."""
+
+    perplexity: Figure
+    confusion: OnErrorOmit[LabelConfusion]
+    type_confusion: OnErrorOmit[LabelConfusion]
+    per_class: OnErrorOmit[dict[str, ClassScores]]
+    per_type: OnErrorOmit[dict[str, ClassScores]]
+    errors: OnErrorOmit[SpanErrors]
+    calibration: OnErrorOmit[Calibration]
+    calibration_in_spans: OnErrorOmit[Calibration]
+    by_position: OnErrorOmit[LikelihoodTable]
+    by_frequency: OnErrorOmit[LikelihoodTable]
+
+
 class SplitsRecord(TypedDict, total=False):
     """The figures of the best checkpoint by split."""
 
@@ -283,6 +356,7 @@ MEMORY_KEYS = tuple(MemoryRecord.__annotations__)
 _RUN = TypeAdapter(RunRecord)
 _RESULT = TypeAdapter(ResultRecord)
 _CANDIDATE = TypeAdapter(CandidateRecord)
+_TABLES = TypeAdapter(SplitTables)
 _METRICS_LINE = TypeAdapter(MetricsLine)
 
 
@@ -307,6 +381,11 @@ def parse_result(text: bytes, where: str) -> ResultRecord:
 def parse_metrics_line(line: bytes, where: str) -> MetricsLine:
     """Return the record in a line of `metrics.jsonl`; see `parse_run`."""
     return _parse(_METRICS_LINE, line, where)
+
+
+def parse_tables(figures: Figures) -> SplitTables:
+    """Return the tables of detail among the figures of a split; damaged ones are left out."""
+    return _TABLES.validate_python(figures)
 
 
 def parse_candidate(value: object, where: str) -> CandidateRecord:

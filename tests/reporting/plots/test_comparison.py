@@ -141,7 +141,7 @@ def test_the_legend_shows_markers_without_bars_of_error(tmp_path: Path, write_ru
 def test_figures_of_a_logarithmic_axis_stand_apart(low: float, high: float, shown: list[float]) -> None:
     _, axes = style.axes(3)
     axes.set_xlim(low, high)
-    style.logarithmic(axes.xaxis)
+    style.logarithmic(axes, "x")
     axes.set_xlim(low, high)
     assert [place for place in axes.xaxis.get_majorticklocs() if low <= place <= high] == pytest.approx(shown)
 

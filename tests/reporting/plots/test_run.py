@@ -35,10 +35,15 @@ CALIBRATION = {
 def result(**tables: Any) -> dict[str, Any]:
     phases = ("startup", "data", "forward", "backward", "optimizer", "evaluation", "tracking")
     return {
+        "run_id": "a",
         "name": "a-run",
+        **dict.fromkeys(("task", "dataset", "embedding", "encoder", "batching"), "x"),
+        "seed": 1,
         "quality": {"metric": "f1", "unit": "%", "higher_is_better": True},
         "seconds": dict.fromkeys(phases, 1.0),
         "metrics": {"test": tables},
+        "updates": {"count": 1, "digest": ""},
+        "provenance": {"comparison_hash": ""},
     }
 
 
@@ -93,11 +98,11 @@ def test_reliability_shows_the_bins() -> None:
 def test_likelihood_shows_bins_and_what_stands_apart() -> None:
     """Perplexities are points, shares of tokens bars; an infinite value (null in JSON) has no point."""
     bins = [(0, 0, 10, None), (1, 9, 30, 900.0), (1000, 9999, 40, 20.0)]
-    frequency = [dict(zip(("from", "to", "tokens", "perplexity"), one, strict=True)) for one in bins]
+    frequency = [dict(zip(("from", "to", "tokens", "perplexity"), one, strict=True)) | {"nll": 1.0} for one in bins]
     metrics = {
         "perplexity": 60.0,
-        "by_position": {"bins": [{"from": 1, "to": 1, "tokens": 90, "perplexity": 60.0}]},
-        "by_frequency": {"bins": frequency, "apart": {"<eos>": {"tokens": 20, "perplexity": 4.0}}},
+        "by_position": {"bins": [{"from": 1, "to": 1, "tokens": 90, "nll": 4.1, "perplexity": 60.0}]},
+        "by_frequency": {"bins": frequency, "apart": {"<eos>": {"tokens": 20, "nll": 1.4, "perplexity": 4.0}}},
     }
     figure = likelihood(metrics, "test")
     top, bottom = figure.axes[1], figure.axes[3]
