@@ -19,7 +19,7 @@ def write(write_run: Any, folder: Path, f1: dict[int, float], **change: Any) -> 
     for seed, value in f1.items():
         write_run(folder / f"packed{seed}", "packed", seed, f1=value, change=change)
     found = [item.run for item in find.scan(folder) if item.run]
-    return baseline.of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
+    return baseline.sides_of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
 
 
 def since(now: baseline.Sides, then: baseline.Sides, *texts: str) -> BaselineComparison:

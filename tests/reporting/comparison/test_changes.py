@@ -24,7 +24,7 @@ from runner.common.errors import HydromelError
 
 def sides(folder: Path) -> baseline.Sides:
     found = [item.run for item in find.scan(folder) if item.run]
-    return baseline.of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
+    return baseline.sides_of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
 
 
 def since(now: Path, then: Path, *texts: str) -> BaselineComparison:
