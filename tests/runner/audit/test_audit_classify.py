@@ -45,4 +45,4 @@ def test_a_loss_divided_by_the_batchs_weights_is_found(monkeypatch: pytest.Monke
     monkeypatch.setattr(WeightedOutput, "loss", divided)
     report = audited("padmask")
     assert not report.passed
-    assert {one.finding.module for one in report.failures() if one.finding is not None} == {"loss"}
+    assert {verdict.finding.module for verdict in report.failures() if verdict.finding is not None} == {"loss"}

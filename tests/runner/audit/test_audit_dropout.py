@@ -24,14 +24,14 @@ QUICK = AuditOptions(rows=8, longest=9, modes=(), arithmetics=())  # only the ch
 def verdicts(*overrides: str) -> dict[str, Verdict]:
     configs, left_out = compose_strategies([*SMALL, *overrides], None)
     report = audit_config(configs, left_out, QUICK)
-    assert {one.check for one in report.verdicts} == {"dropout"}
-    return {one.subject: one for one in report.verdicts}
+    assert {verdict.check for verdict in report.verdicts} == {"dropout"}
+    return {verdict.subject: verdict for verdict in report.verdicts}
 
 
 def test_every_strategy_but_unmasked_passes_although_the_config_has_no_dropout() -> None:
-    found = verdicts("encoder=transformer", "encoder.size=8", "encoder.feedforward=8")
-    assert {name for name, one in found.items() if one.passed is False} == {"unmasked"}
-    assert {"padmask", "packed", "size1", "timestep"} <= {name for name, one in found.items() if one.passed}
+    by_name = verdicts("encoder=transformer", "encoder.size=8", "encoder.feedforward=8")
+    assert {name for name, verdict in by_name.items() if verdict.passed is False} == {"unmasked"}
+    assert {"padmask", "packed", "size1", "timestep"} <= {name for name, verdict in by_name.items() if verdict.passed}
 
 
 def by_place(self: Dropout, rows: Rows, seeds: torch.Tensor, layout: Layout) -> Any:
@@ -44,22 +44,22 @@ HONEST = Dropout._keys
 
 def test_dropout_by_position_in_the_batch_is_found_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dropout, "_keys", by_place)
-    one = verdicts(*CONV)["padmask"]
-    assert one.passed is False
-    assert one.finding is not None
-    assert one.finding.module == "embedding.unk_dropout.dropout (Dropout)"
+    verdict = verdicts(*CONV)["padmask"]
+    assert verdict.passed is False
+    assert verdict.finding is not None
+    assert verdict.finding.module == "embedding.unk_dropout.dropout (Dropout)"
 
 
 def test_a_model_without_dropout_has_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dropout, "forward", lambda self, values, rows, layout: values)
     monkeypatch.setattr(Dropout, "drop_mask", lambda self, keys: torch.zeros_like(keys, dtype=torch.bool))
-    one = verdicts(*CONV)["padmask"]
-    assert (one.passed, one.reason) == (None, "no dropout is on")
+    verdict = verdicts(*CONV)["padmask"]
+    assert (verdict.passed, verdict.reason) == (None, "no dropout is on")
 
 
 def test_rates_are_restored() -> None:
     model = nn.ModuleList([Dropout(0.0), nn.ModuleList([Dropout(0.2)])])
-    layers = [one for one in model.modules() if isinstance(one, Dropout)]
+    layers = [layer for layer in model.modules() if isinstance(layer, Dropout)]
     with with_dropout(model, 0.5):
-        assert [one.p for one in layers] == [0.5, 0.5]
-    assert [one.p for one in layers] == [0.0, 0.2]
+        assert [layer.p for layer in layers] == [0.5, 0.5]
+    assert [layer.p for layer in layers] == [0.0, 0.2]

@@ -28,7 +28,7 @@ def test_characters_are_batch_invariant(embedding: str) -> None:
     report = audited(embedding, "padmask,packed,timestep,unmasked")
     report.raise_if_failed()
     assert report.controls == ("unmasked",)
-    assert {one.check for one in report.failures(controls=True)} >= {
+    assert {verdict.check for verdict in report.failures(controls=True)} >= {
         "mixed_lengths",
         "width",
         "content",
@@ -44,6 +44,6 @@ def test_a_composition_that_depends_on_other_words_is_found(monkeypatch: pytest.
 
     monkeypatch.setattr(char, "max_pool", leaking)
     report = audited("char_conv", "packed")
-    found = {one.check: one.finding for one in report.failures() if one.finding is not None}
-    assert {"mixed_lengths", "batches"} <= found.keys()
-    assert found["mixed_lengths"].module == "embedding (CharConv)"
+    by_check = {verdict.check: verdict.finding for verdict in report.failures() if verdict.finding is not None}
+    assert {"mixed_lengths", "batches"} <= by_check.keys()
+    assert by_check["mixed_lengths"].module == "embedding (CharConv)"

@@ -64,9 +64,9 @@ def test_failures_after_kept_state_are_one_fault(kind: str) -> None:
     assert fault.finding is kept
     assert fault.details[0].endswith(" Fails too, perhaps because of this: order, loss, mixed_lengths.")
     other = failed("order", LEAK, subject="padmask")  # another strategy
-    assert [one.subjects for one in faults([*found, other])] == [["Tagger"], ["padmask"]]
+    assert [fault.subjects for fault in faults([*found, other])] == [["Tagger"], ["padmask"]]
     before = [failed("order", LEAK), failed("repeat", kept, mode="train")]  # found before the state
-    assert [one.finding.kind for one in faults(before)] == [kinds.VALUE_LEAK, kind]
+    assert [fault.finding.kind for fault in faults(before)] == [kinds.VALUE_LEAK, kind]
 
 
 def test_loss_and_metric_follow_a_module_fault_or_are_faults_themselves() -> None:
@@ -107,6 +107,6 @@ def test_a_page_names_the_module_and_the_facts() -> None:
 
 def test_json_of_a_size_that_is_not_finite() -> None:
     report = AuditReport("Tagger", [failed("nan", replace(LEAK, size=math.inf))])
-    (made,) = json.loads(to_json(report.as_dict()), parse_constant=pytest.fail)["verdicts"]
-    assert made["worst"] is made["finding"]["size"] is None
-    assert made["passed"] is False
+    (plain,) = json.loads(to_json(report.as_dict()), parse_constant=pytest.fail)["verdicts"]
+    assert plain["worst"] is plain["finding"]["size"] is None
+    assert plain["passed"] is False

@@ -39,7 +39,7 @@ class Scores(nn.Module):
 
 
 def kinds_of(report: AuditReport) -> list[str]:
-    return [one.finding.kind for one in report.failures() if one.finding]
+    return [verdict.finding.kind for verdict in report.failures() if verdict.finding]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_figures_of_any_type_are_compared(figure: Callable[[float], Any]) -> Non
             self.means: list[float] = []
 
         def update(self, output: Tensor, some: Sequence[Tensor]) -> None:
-            cut = [row[: len(one)] for row, one in zip(output, some, strict=True)]
+            cut = [row[: len(example)] for row, example in zip(output, some, strict=True)]
             self.means.append(float(torch.cat(cut).mean()))
 
         def compute(self) -> dict[str, Any]:
@@ -181,7 +181,9 @@ def test_state_in_lists_and_by_batch_size_is_found() -> None:
             return scores
 
     report = audit_module(Keeps(), rows(), collate)
-    assert ("repeat", kinds.STATE) in [(one.check, one.finding.kind) for one in report.failures() if one.finding]
+    assert ("repeat", kinds.STATE) in [
+        (verdict.check, verdict.finding.kind) for verdict in report.failures() if verdict.finding
+    ]
 
 
 def test_padding_is_not_blamed_without_padding() -> None:
@@ -196,7 +198,7 @@ def test_padding_is_not_blamed_without_padding() -> None:
             return self.attention(x, x, x, need_weights=False)[0]
 
     report = audit_module(Forgotten(), rows(), collate)
-    found = {one.check: one.finding.kind for one in report.failures() if one.finding}
+    found = {verdict.check: verdict.finding.kind for verdict in report.failures() if verdict.finding}
     assert found["neighbours"] == kinds.NEIGHBOURS
 
 

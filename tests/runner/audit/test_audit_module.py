@@ -45,9 +45,9 @@ class Pool(nn.Module):
 
 def findings(report: AuditReport) -> set[tuple[str, str, str]]:
     return {
-        (one.check, one.finding.module.split(" ")[0], one.finding.kind)
-        for one in report.failures()
-        if one.finding is not None
+        (verdict.check, verdict.finding.module.split(" ")[0], verdict.finding.kind)
+        for verdict in report.failures()
+        if verdict.finding is not None
     }
 
 
@@ -55,8 +55,8 @@ def test_a_correct_module_passes_every_check_in_both_modes() -> None:
     report = audit_module(Pool(), examples(), collate)
     report.raise_if_failed()
     assert report.passed
-    told = {(one.check, one.mode) for one in report.verdicts if one.passed}
-    made = (
+    passed = {(verdict.check, verdict.mode) for verdict in report.verdicts if verdict.passed}
+    checks = (
         "repeat",
         "neighbours",
         "order",
@@ -68,15 +68,17 @@ def test_a_correct_module_passes_every_check_in_both_modes() -> None:
         "huge",
         "nan",
     )
-    assert told >= {(check, mode) for check in (*made, "float32") for mode in ("eval", "train")}
-    assert next(one for one in report.verdicts if one.check == "dropout").passed is None  # the module has no dropout
+    assert passed >= {(check, mode) for check in (*checks, "float32") for mode in ("eval", "train")}
+    assert (
+        next(verdict for verdict in report.verdicts if verdict.check == "dropout").passed is None
+    )  # the module has no dropout
 
 
 @pytest.mark.parametrize("leak", [1e-9, 1e-3, 1.0])
 def test_a_leak_of_any_size_is_found(leak: float) -> None:
     report = audit_module(Pool(leak), examples(), collate)
     assert ("width", "Pool", kinds.WIDTH) in findings(report)
-    worst = max(one.finding.size for one in report.failures() if one.finding and one.check == "width")
+    worst = max(verdict.finding.size for verdict in report.failures() if verdict.finding and verdict.check == "width")
     assert leak / 100 < worst < leak * 100
 
 
@@ -94,7 +96,7 @@ def test_gradients_are_compared_where_outputs_agree() -> None:
 
     report = audit_module(Detached(), examples(), collate)
     assert not report.passed
-    assert {one.finding.quantity for one in report.failures() if one.finding} <= {
+    assert {verdict.finding.quantity for verdict in report.failures() if verdict.finding} <= {
         "gradient of score.weight",
         "gradient of score.bias",
     }
@@ -122,9 +124,9 @@ def test_the_module_is_unchanged() -> None:
     state = torch.random.get_rng_state()
     audit_module(module, some, lambda rows, padding: padding.stack(rows))
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
-    assert [one.training for one in module] == [True, True, False]
+    assert [layer.training for layer in module] == [True, True, False]
     assert module[1].p == 0.5
-    assert all(one.grad is None and one.dtype == torch.float32 for one in module.parameters())
+    assert all(weight.grad is None and weight.dtype == torch.float32 for weight in module.parameters())
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -160,8 +162,8 @@ def test_loss_decode_and_metric() -> None:
         return F.cross_entropy(scores[mask], torch.ones(int(mask.sum()), dtype=torch.int64), reduction="none")
 
     def summed(output: Any, rows: Sequence[Tensor]) -> Loss:
-        each = losses(output, rows)
-        return Loss(each.sum(), len(each))
+        terms = losses(output, rows)
+        return Loss(terms.sum(), len(terms))
 
     def decode(output: Any, lengths: Sequence[int]) -> list[Tensor]:
         return [scores[:length].argmax(-1) for scores, length in zip(output[0], lengths, strict=True)]
@@ -192,13 +194,13 @@ def test_loss_decode_and_metric() -> None:
         examples(),
         collate,
         loss=lambda output, rows: losses(output, rows).sum() / max(1, sum(map(len, rows))),
-        decode=lambda output, lengths: [one[: max(lengths)].argmax(-1)[: len(one)] for one in output[0]],
+        decode=lambda output, lengths: [scores[: max(lengths)].argmax(-1)[: len(scores)] for scores in output[0]],
         metric=lambda: Accuracy(mean_of_batches=True),
     )
     found = findings(wrong)
     assert ("metric", "metric", kinds.METRIC) in found
     assert ("loss", "loss", kinds.LOSS) in found
-    assert any(one.finding.quantity == "prediction" for one in wrong.failures() if one.finding)
+    assert any(verdict.finding.quantity == "prediction" for verdict in wrong.failures() if verdict.finding)
 
 
 def test_an_error_of_the_module_is_a_finding() -> None:
@@ -214,10 +216,10 @@ def test_an_error_of_the_module_is_a_finding() -> None:
             return scores
 
     report = audit_module(Picky(), examples(), collate)
-    failed = [one for one in report.failures() if one.finding]
+    failed = [verdict for verdict in report.failures() if verdict.finding]
     assert failed
-    assert all(one.finding is not None and one.finding.kind == kinds.ERROR for one in failed)
-    assert any("no long single rows" in one.finding.detail for one in failed if one.finding)
+    assert all(verdict.finding is not None and verdict.finding.kind == kinds.ERROR for verdict in failed)
+    assert any("no long single rows" in verdict.finding.detail for verdict in failed if verdict.finding)
 
 
 def test_errors_of_the_adapter() -> None:
@@ -254,8 +256,8 @@ def test_a_report_as_plain_values() -> None:
     plain = report.as_dict()
     assert plain["title"] == "pool"
     assert plain["passed"] is False
-    failed = [one for one in plain["verdicts"] if one["passed"] is False]
-    assert {one["check"] for one in failed} >= {"width", "mixed_lengths"}
+    failed = [verdict for verdict in plain["verdicts"] if verdict["passed"] is False]
+    assert {verdict["check"] for verdict in failed} >= {"width", "mixed_lengths"}
     assert failed[0]["finding"]["hint"] == kinds.HINTS[failed[0]["finding"]["kind"]]
 
 
@@ -279,8 +281,8 @@ def test_a_missing_kernel_is_no_fault_of_the_model() -> None:
     report = audit_module(NoHalf((torch.bfloat16,)), examples(), collate, arithmetics=("float32", "bf16"))
     report.raise_if_failed()
     assert report.passed
-    assert {(one.check, one.mode) for one in report.not_run} == {("bf16", "eval"), ("bf16", "train")}
-    assert {one.reason for one in report.not_run} == {f"not run here: {NO_KERNEL}"}
+    assert {(verdict.check, verdict.mode) for verdict in report.not_run} == {("bf16", "eval"), ("bf16", "train")}
+    assert {verdict.reason for verdict in report.not_run} == {f"not run here: {NO_KERNEL}"}
     assert report.as_dict()["not_run"] == 2
     assert notes(report) == [f"2 checks not run here: {NO_KERNEL} (bf16; NoHalf; eval and train mode)"]
     assert conclusion(report) == "Passed: batch-invariant under NoHalf; 2 checks not run here."

@@ -30,7 +30,7 @@ def audited(encoder: str, batching: str) -> AuditReport:
 def test_stacks_are_batch_invariant(encoder: str) -> None:
     report = audited(encoder, "padmask,packed,timestep")
     report.raise_if_failed()
-    assert all(one.passed for one in report.verdicts if one.check == "dropout")
+    assert all(verdict.passed for verdict in report.verdicts if verdict.check == "dropout")
 
 
 def mask_of_the_batch(self: LockedDropout, x: Ragged) -> Ragged:
@@ -69,6 +69,6 @@ def test_broken_layers_are_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(broken, method, wrong)
-    found = {one.check: one.finding for one in audited("conv", batching).failures()}
-    assert found[check] is not None
-    assert found[check].module.startswith(named)
+    by_check = {verdict.check: verdict.finding for verdict in audited("conv", batching).failures()}
+    assert by_check[check] is not None
+    assert by_check[check].module.startswith(named)
