@@ -109,39 +109,25 @@ class JsonlTracker:
             raise DeliveryError(f"cannot write {shared}: {getattr(error, 'strerror', None) or error}") from error
 
     def _append(self, folder: Path, shared: Path) -> None:
-        """Append under the locks, so that being killed at any point loses no line and doubles none.
-
-        Before writing, the size of the shared file is noted. If that note is found by the next delivery, the one
-        before it was cut off, and whatever lines of this run lie behind that byte did arrive.
-        """
+        """Append under the locks what the shared file does not have of this run: a delivery may have been cut off."""
         fingerprint, run = fingerprint_of(folder), read_run(folder)
-        progress = load_progress(folder, self.target(folder))
-        sent, closed = progress.get("metrics_bytes", 0), progress.get("closed")
-        if "append_at" in progress:
-            arrived = _lines_of(run["run_id"], shared, progress["append_at"])
-            closed = next((line["status"] for line in reversed(arrived) if "status" in line), closed)
-            ends = [end for _, end in read_metrics(folder, sent)]
-            count = sum("metrics" in line for line in arrived)
-            sent = ends[count - 1] if count else sent
-        lines: list[dict[str, Any]] = []
-        before = {"metrics_bytes": sent, "closed": closed, "append_at": shared.stat().st_size}
-        for record, end in read_metrics(folder, sent):
-            lines.append({"run_id": run["run_id"], **record})
-            sent = end
-        if run["status"] not in (run_schema.RUNNING, closed):
+        arrived = _lines_of(run["run_id"], shared)
+        n_records = sum("metrics" in line for line in arrived)
+        records = [record for record, _ in read_metrics(folder)][n_records:]
+        lines: list[dict[str, object]] = [{"run_id": run["run_id"], **record} for record in records]
+        closed = bool(arrived) and arrived[-1].get("status") == run["status"]
+        if run["status"] != run_schema.RUNNING and (lines or not closed):
             # once it is found undamaged, the file is passed on as it stands, nulls and unknown keys included
             result = read_result(folder) and json.loads((folder / run_schema.RESULT).read_bytes())
             lines.append({"run_id": run["run_id"], "status": run["status"], "result": result})
-        save_progress(folder, self.target(folder), before)
         append(shared, "".join(json.dumps(line) + "\n" for line in lines).encode())
-        after = {"metrics_bytes": sent, "closed": run["status"], "fingerprint": fingerprint}
-        save_progress(folder, self.target(folder), after)
+        save_progress(folder, self.target(folder), {"fingerprint": fingerprint})
 
 
-def _lines_of(run_id: str, shared: Path, start: int) -> list[dict[str, Any]]:
+def _lines_of(run_id: str, shared: Path) -> list[dict[str, object]]:
     with shared.open("rb") as file:
-        file.seek(start)
-        return [line for line in map(json.loads, file) if line["run_id"] == run_id]
+        parsed = [json.loads(line) for line in file if run_id.encode() in line]
+    return [line for line in parsed if line["run_id"] == run_id]
 
 
 def lock(folder: Path) -> FileLock:
