@@ -86,14 +86,14 @@ def _every(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     audited = []
-    for one in audit_space(options.overrides, options.config_dir):
-        print("\n".join(combination(one)), flush=True)
-        audited.append(one)
-    models = [one for one in audited if one.report is not None]
-    passed = sum(one.passed for one in models)
+    for audit in audit_space(options.overrides, options.config_dir):
+        print("\n".join(combination(audit)), flush=True)
+        audited.append(audit)
+    models = [audit for audit in audited if audit.report is not None]
+    passed = sum(audit.passed for audit in models)
     print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are no model (-)")
     if options.json is not None:
-        write_output(options.json, to_json([one.as_dict() for one in audited]))
+        write_output(options.json, to_json([audit.as_dict() for audit in audited]))
     return 0 if models and passed == len(models) else 1
 
 
@@ -109,7 +109,7 @@ def _gallery(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace, default: Callable[[str], object]) -> None:
-    """Raises HydromelError for flags that would have no effect beside others."""
+    """Raise HydromelError for flags that would have no effect beside others."""
     for flag, (what, takes) in ALONE.items():
         if getattr(options, flag):
             for name, value in vars(options).items():
@@ -131,40 +131,42 @@ def _configs(options: argparse.Namespace) -> tuple[list[RunConfig], dict[str, st
                 f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME and "
                 f"plugins=[NAME], no {override}"
             )
-    plugins = compose_config([one for one in options.overrides if one.startswith("plugins=")]).plugins
+    plugins = compose_config([override for override in options.overrides if override.startswith("plugins=")]).plugins
     config = saved_run(options.run, plugins)
-    if not any(one.startswith("batching=") for one in options.overrides):
+    if not any(override.startswith("batching=") for override in options.overrides):
         return [config], {}
     strategies, left_out = compose_strategies(options.overrides, options.config_dir)
-    return [under(config, one) for one in strategies], left_out
+    return [under(config, strategy) for strategy in strategies], left_out
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    command = Parser(
         prog="hydromel-audit",
         description="Does what a model says about an example depend on the examples beside it? Outputs, gradients, "
         "loss, predictions and metrics of each example alone, against the same example in company.",
         epilog=_EXAMPLES,
     )
-    made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
-    made.add_argument("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
-    made.add_argument(
+    command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
+    command.add_argument("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
+    command.add_argument(
         "--rows", type=whole(8, 512, _NO_INSIGHT), default=20, metavar="N", help="examples (default: %(default)s)"
     )
-    made.add_argument(
+    command.add_argument(
         "--longest",
         type=whole(3, 4096, _NO_INSIGHT),
         default=60,
         metavar="N",
         help="tokens; longer rows are cut (default: %(default)s)",
     )
-    made.add_argument("--random", action="store_true", help="random words instead of the corpus's")
-    made.add_argument("--gallery", action="store_true", help="audit known bugs instead: is each caught and named?")
-    made.add_argument("--every", action="store_true", help="every task, encoder and option of configs/, small, in turn")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts and findings here")
-    made.add_argument("--html", type=Path, metavar="FILE", help="write a page with a heat map, position x module")
-    made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
-    return made
+    command.add_argument("--random", action="store_true", help="random words instead of the corpus's")
+    command.add_argument("--gallery", action="store_true", help="audit known bugs instead: is each caught and named?")
+    command.add_argument(
+        "--every", action="store_true", help="every task, encoder and option of configs/, small, in turn"
+    )
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts and findings here")
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page with a heat map, position x module")
+    command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    return command
 
 
 if __name__ == "__main__":

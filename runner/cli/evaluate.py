@@ -45,7 +45,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raises HydromelError for an option that has no effect here."""
+    """Raise HydromelError for an option that has no effect here."""
     useless, why = (_OF_TEXT, "needs --input") if options.input is None else (_OF_SPLITS, "has no effect on --input")
     for name, default in useless.items():
         if getattr(options, name) != default:
@@ -116,41 +116,45 @@ def _line(tally: Tally, form: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    command = Parser(
         prog="hydromel-evaluate",
         description="Evaluates the best checkpoint of a finished run, in full precision: on a split of its own data "
         "set; or, with --input, log P (nats) of each line of a text by a language model.",
         epilog=_EXAMPLES,
     )
-    made.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
-    made.add_argument("--split", choices=("train", "valid", "test"), help="(default: test, or valid without one)")
-    made.add_argument(
+    command.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    command.add_argument("--split", choices=("train", "valid", "test"), help="(default: test, or valid without one)")
+    command.add_argument(
         "--streams", type=whole(1), metavar="N", help="streams side by side, each from no context (default: the run's)"
     )
-    made.add_argument("--window", type=whole(1), metavar="N", help="tokens of a stream at a time (default: the run's)")
-    made.add_argument("--input", type=Path, metavar="FILE", help="text instead, plain or gzip (-: stdin)")
-    made.add_argument("--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="its lines' (-: stdout)")
-    made.add_argument(
+    command.add_argument(
+        "--window", type=whole(1), metavar="N", help="tokens of a stream at a time (default: the run's)"
+    )
+    command.add_argument("--input", type=Path, metavar="FILE", help="text instead, plain or gzip (-: stdin)")
+    command.add_argument(
+        "--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="its lines' (-: stdout)"
+    )
+    command.add_argument(
         "--format",
         choices=("tsv", "jsonl"),
         default=_OF_TEXT["format"],
         help="of its lines: log P, perplexity, tokens, unknown ones; or an object with all figures (%(default)s)",
     )
-    made.add_argument(
+    command.add_argument(
         "--independent", action="store_true", help="each line by itself, though the run reads a stream (task.unit)"
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write figures and tables")
-    made.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
-    made.add_argument(
+    command.add_argument("--json", type=Path, metavar="FILE", help="write figures and tables")
+    command.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
+    command.add_argument(
         "--chunk",
         type=whole(1),
         default=_OF_TEXT["chunk"],
         metavar="N",
         help="characters of a text that are read at a time (%(default)s)",
     )
-    made.add_argument("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="of a text (%(default)s)")
-    add_run_flags(made)
-    return made
+    command.add_argument("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="of a text (%(default)s)")
+    add_run_flags(command)
+    return command
 
 
 if __name__ == "__main__":

@@ -56,16 +56,16 @@ def _generate(options: argparse.Namespace) -> None:
     number = 0
     for texts in _batches(_prompts(options), at_a_time):
         prompts = _read(model, texts, number)
-        found = _continued(model, prompts, options, number)
-        for text, unknown, continuations in zip(texts, prompts.unknown, found, strict=True):
+        results = _continued(model, prompts, options, number)
+        for text, unknown, continuations in zip(texts, prompts.unknown, results, strict=True):
             number += 1
             if options.json:
                 print(json.dumps(_as_plain(model, text, unknown, continuations), ensure_ascii=False))
                 continue
-            for place, one in enumerate(continuations, start=1):
+            for place, continuation in enumerate(continuations, start=1):
                 if many or model.end is None:
-                    print(f"# prompt {number}, {place} of {len(continuations)}: {_figures(one, options)}")
-                print(text + model.text.joined(model.vocab.decode(one.tokens), behind=text))
+                    print(f"# prompt {number}, {place} of {len(continuations)}: {_figures(continuation, options)}")
+                print(text + model.text.joined(model.vocab.decode(continuation.tokens), behind=text))
         sys.stdout.flush()
 
 
@@ -76,9 +76,9 @@ def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
     (text,) = options.prompt
     prompts = _read(model, [text], 0)
     choose = _choice(options, [0], model)
-    found = steps(model, prompts, 1, choose, options.max_tokens)
-    said = (int(step.tokens[0]) for step in found)
-    strings = (model.vocab.tokens[token] for token in said if token != model.end)
+    drawn = steps(model, prompts, 1, choose, options.max_tokens)
+    tokens = (int(step.tokens[0]) for step in drawn)
+    strings = (model.vocab.tokens[token] for token in tokens if token != model.end)
     try:
         for piece in itertools.chain([text], model.text.pieces(strings, behind=text)):
             print(piece, end="", flush=True)
@@ -121,7 +121,7 @@ def _read(model: LanguageModel, texts: list[str], first: int) -> Prompts:
 
 
 def _prompts(options: argparse.Namespace) -> Iterator[str]:
-    """Those of the command, or the lines of a file; an empty one where there is none."""
+    """Yield the prompts of the command, or the lines of a file; an empty prompt where there is none."""
     from runner.text.formats.reader import check_encoding, read_lines
 
     check_encoding(options.encoding)
@@ -137,18 +137,20 @@ def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
     return iter(lambda: list(itertools.islice(iterator, size)), [])
 
 
-def _figures(one: Continuation, options: argparse.Namespace) -> str:
-    score = f", score {one.score:.4f}" if options.length_penalty else ""
-    return f"log P {one.log_p:.4f}{score}, {len(one.tokens) + one.ended} tokens"
+def _figures(continuation: Continuation, options: argparse.Namespace) -> str:
+    score = f", score {continuation.score:.4f}" if options.length_penalty else ""
+    return f"log P {continuation.log_p:.4f}{score}, {len(continuation.tokens) + continuation.ended} tokens"
 
 
-def _as_plain(model: LanguageModel, text: str, unknown: list[str], found: list[Continuation]) -> dict[str, object]:
-    continuations = []
-    for one in found:
-        tokens = model.vocab.decode(one.tokens)
-        figures = {"log_p": one.log_p, "score": one.score, "ended": one.ended}
-        continuations.append({"text": model.text.joined(tokens, behind=text), "tokens": tokens, **figures})
-    return {"prompt": text, "unknown": unknown, "continuations": continuations}
+def _as_plain(
+    model: LanguageModel, text: str, unknown: list[str], continuations: list[Continuation]
+) -> dict[str, object]:
+    records = []
+    for continuation in continuations:
+        tokens = model.vocab.decode(continuation.tokens)
+        figures = {"log_p": continuation.log_p, "score": continuation.score, "ended": continuation.ended}
+        records.append({"text": model.text.joined(tokens, behind=text), "tokens": tokens, **figures})
+    return {"prompt": text, "unknown": unknown, "continuations": records}
 
 
 def _load(options: argparse.Namespace) -> LanguageModel:

@@ -79,42 +79,44 @@ def _flag(name: str) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    command = Parser(
         prog="hydromel-generate",
         description="Goes on from prompts with the best checkpoint of a run of task=lm: by the likeliest token "
         "at each step, by tokens that are drawn (--temperature, --top-k, --top-p, --samples), or by a beam search "
         "(--beam).",
         epilog=_EXAMPLES,
     )
-    made.add_argument(
+    command.add_argument(
         "words",
         nargs="*",
         metavar="run=RUN prompt=TEXT",
         help="the run's folder or its id in MLflow; any number of prompts",
     )
-    made.add_argument("--prompts", metavar="FILE", help="a prompt a line, plain or gzip; - is stdin")
-    made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of --prompts; output is utf-8 (%(default)s)")
-    made.add_argument("--max-tokens", type=whole(1), default=100, metavar="N", help="of each text (%(default)s)")
-    made.add_argument("--temperature", type=number(0.0), metavar="T", help="log P is divided by it (1)")
-    made.add_argument("--top-k", type=whole(1), metavar="N", help="draw among the N likeliest tokens")
-    made.add_argument(
+    command.add_argument("--prompts", metavar="FILE", help="a prompt a line, plain or gzip; - is stdin")
+    command.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="of --prompts; output is utf-8 (%(default)s)"
+    )
+    command.add_argument("--max-tokens", type=whole(1), default=100, metavar="N", help="of each text (%(default)s)")
+    command.add_argument("--temperature", type=number(0.0), metavar="T", help="log P is divided by it (1)")
+    command.add_argument("--top-k", type=whole(1), metavar="N", help="draw among the N likeliest tokens")
+    command.add_argument(
         "--top-p", type=number(0.0, 1.0), metavar="P", help="draw among the likeliest that have this share"
     )
-    made.add_argument("--samples", type=whole(1), metavar="N", help="texts of each prompt, the likeliest first")
-    made.add_argument("--seed", type=whole(0, 2**63 - 1), metavar="N", help="of what is drawn (0)")
-    made.add_argument("--beam", type=whole(1), metavar="N", help="search with N hypotheses in hand")
-    made.add_argument(
+    command.add_argument("--samples", type=whole(1), metavar="N", help="texts of each prompt, the likeliest first")
+    command.add_argument("--seed", type=whole(0, 2**63 - 1), metavar="N", help="of what is drawn (0)")
+    command.add_argument("--beam", type=whole(1), metavar="N", help="search with N hypotheses in hand")
+    command.add_argument(
         "--length-penalty", type=number(None), metavar="A", help="rank by log P / ((5 + length) / 6)^A (0: by log P)"
     )
-    made.add_argument("--nbest", type=whole(1), metavar="N", help="of a beam, how many are shown (1)")
-    made.add_argument("--allow-unk", action="store_true", help="<unk> may be said")
-    made.add_argument("--json", action="store_true", help="an object a prompt, one a line")
-    made.add_argument(
+    command.add_argument("--nbest", type=whole(1), metavar="N", help="of a beam, how many are shown (1)")
+    command.add_argument("--allow-unk", action="store_true", help="allow the model to write <unk>")
+    command.add_argument("--json", action="store_true", help="an object a prompt, one a line")
+    command.add_argument(
         "--batch-size",
         type=whole(1),
         default=32,
         metavar="N",
         help="texts at a time; one prompt's at least (%(default)s)",
     )
-    add_run_flags(made)
-    return made
+    add_run_flags(command)
+    return command

@@ -97,37 +97,37 @@ def _lines(options: argparse.Namespace, name: str) -> Iterator[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    command = Parser(
         prog="hydromel-inspect",
         description="Runs a text through a recurrent language model: which cells and gates track which feature of the "
         "text (Pearson correlation, over all tokens), how saturated gates are, and a page of text in their colours.",
         epilog=_EXAMPLES,
     )
-    made.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
-    source = made.add_mutually_exclusive_group()
+    command.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    source = command.add_mutually_exclusive_group()
     source.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="a text (default: standard input)")
     source.add_argument("--split", choices=("train", "valid", "test"), help="text of the run's own data set instead")
-    made.add_argument("--feature", metavar="A,B", help="of the text, or `all` (default: all but those of Python)")
-    made.add_argument("--cells", type=whole(1, 50), default=3, metavar="N", help="a feature (default: %(default)s)")
-    made.add_argument(
+    command.add_argument("--feature", metavar="A,B", help="of the text, or `all` (default: all but those of Python)")
+    command.add_argument("--cells", type=whole(1, 50), default=3, metavar="N", help="a feature (default: %(default)s)")
+    command.add_argument(
         "--limit",
         type=whole(2),
         default=50_000,
         metavar="CHARS",
         help="characters that are read; memory hardly grows with them (default: %(default)s)",
     )
-    made.add_argument(
+    command.add_argument(
         "--show",
         type=whole(1, 50_000),
         default=4_000,
         metavar="N",
         help="tokens on the page, from the begin of the text (default: %(default)s)",
     )
-    made.add_argument("--html", type=Path, metavar="FILE", help="write a page of coloured text")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
-    made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the text (default: %(default)s)")
-    add_run_flags(made)
-    return made
+    command.add_argument("--html", type=Path, metavar="FILE", help="write a page of coloured text")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
+    command.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the text (default: %(default)s)")
+    add_run_flags(command)
+    return command
 
 
 if __name__ == "__main__":

@@ -43,67 +43,69 @@ def _test(options: argparse.Namespace) -> int:
     from runner.experiment.lr_range_run import range_of
 
     rates = rising(options.low, options.high, options.updates)
-    found = range_of(config, rates, options.smoothing)
-    if not len(found.rates):
+    result = range_of(config, rates, options.smoothing)
+    if not len(result.rates):
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; give a lower one")
-    draw(found, picture)
+    draw(result, picture)
     if options.json is not None:
-        write_output(options.json, to_json(as_dict(found)))
-    for line in summary(found, config.optimizer.get("lr")):
+        write_output(options.json, to_json(as_dict(result)))
+    for line in summary(result, config.optimizer.get("lr")):
         print(line)
     print(f"plot: {picture}")
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    command = Parser(
         prog="hydromel-lr",
         description="Learning-rate range test: train once from the beginning, the rate rising from update to update, "
         "and see where the loss falls and where it diverges. No run's folder is made.",
         epilog=_EXAMPLES,
     )
-    made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
-    made.add_argument("--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)")
-    made.add_argument("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
-    made.add_argument("--updates", type=whole(10), default=300, metavar="N", help="in all (default: %(default)s)")
-    made.add_argument(
+    command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
+    command.add_argument(
+        "--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)"
+    )
+    command.add_argument("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
+    command.add_argument("--updates", type=whole(10), default=300, metavar="N", help="in all (default: %(default)s)")
+    command.add_argument(
         "--smoothing",
         type=_weight,
         default=0.9,
         metavar="W",
-        help="of the loss: weight of what was (default: %(default)s)",
+        help="exponential smoothing factor of the loss (default: %(default)s)",
     )
-    made.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: here)")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write rates, losses and what is read off them")
-    made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
-    return made
+    command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: here)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write rates, losses and the rates read off them")
+    command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    return command
 
 
-def summary(found: Range, configured: object) -> list[str]:
-    """Return what to make of it, in lines; `configured` is the optimiser's rate now, if it has one."""
-    lines = [f"{len(found.rates)} updates, rates {found.rates[0]:.3g} to {found.rates[-1]:.3g}"]
-    if found.diverged is not None:
-        lines.append(f"the loss diverged at {found.diverged:.3g}")
-    if found.lowest is None:
+def summary(result: Range, configured: object) -> list[str]:
+    """Return a summary in lines; `configured` is the optimiser's rate now, if it has one."""
+    lines = [f"{len(result.rates)} updates, rates {result.rates[0]:.3g} to {result.rates[-1]:.3g}"]
+    if result.diverged is not None:
+        lines.append(f"the loss diverged at {result.diverged:.3g}")
+    if result.lowest is None:
         return [*lines, "the loss did not fall at any rate: give a lower --low, or more --updates"]
-    lines.append(f"lowest smoothed loss at {found.lowest:.3g}, steepest fall at {found.steepest:.3g}")
-    if found.still_falling:
+    lines.append(f"lowest smoothed loss at {result.lowest:.3g}, steepest fall at {result.steepest:.3g}")
+    if result.still_falling:
         lines.append("it was still falling at the end: give a higher --high")
     now = f" (now {configured:g})" if isinstance(configured, int | float) else ""
-    return [*lines, f"suggested: optimizer.lr={found.suggestion:.2g}, a tenth of that of the lowest{now}"]
+    return [*lines, f"suggested: optimizer.lr={result.suggestion:.2g}, a tenth of that of the lowest{now}"]
 
 
-def as_dict(found: Range) -> dict[str, object]:
+def as_dict(result: Range) -> dict[str, object]:
     """Return plain values, a list for each array."""
     return {
-        "rates": found.rates.tolist(),
-        "losses": found.losses.tolist(),
-        "smoothed": found.smoothed.tolist(),
-        "diverged": found.diverged,
-        "lowest": found.lowest,
-        "steepest": found.steepest,
-        "suggestion": found.suggestion,
-        "still_falling": found.still_falling,
+        "rates": result.rates.tolist(),
+        "losses": result.losses.tolist(),
+        "smoothed": result.smoothed.tolist(),
+        "diverged": result.diverged,
+        "lowest": result.lowest,
+        "steepest": result.steepest,
+        "suggestion": result.suggestion,
+        "still_falling": result.still_falling,
     }
 
 

@@ -45,36 +45,40 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    made = Parser(
+    command = Parser(
         prog="hydromel-plan",
         description="What each batching strategy would do with a data set: padding, updates, memory, speed, and how "
         "well it shuffles. Nothing is trained but for some seconds' probe of speed, and no run's folder is made.",
         epilog=_EXAMPLES,
     )
     which = "GROUP=NAME or key=value, as for hydromel; all strategies that fit the task are shown unless batching=NAME"
-    made.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=f"{which} (or NAME,NAME) is among them")
-    made.add_argument("--batch-sizes", metavar="N,N", help="a line for each batching.batch_size")
-    made.add_argument("--epochs", type=whole(1), default=5, metavar="N", help="epochs to plan (default: %(default)s)")
-    made.add_argument("--no-probe", action="store_true", help="time nothing: no predicted speed, and no GPU is needed")
-    made.add_argument(
+    command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=f"{which} (or NAME,NAME) is among them")
+    command.add_argument("--batch-sizes", metavar="N,N", help="a line for each batching.batch_size")
+    command.add_argument(
+        "--epochs", type=whole(1), default=5, metavar="N", help="epochs to plan (default: %(default)s)"
+    )
+    command.add_argument(
+        "--no-probe", action="store_true", help="time nothing: no predicted speed, and no GPU is needed"
+    )
+    command.add_argument(
         "--probe-seconds",
         type=number(above=0.0, most=600.0),
         default=6.0,
         metavar="S",
         help="time batches for about so long, to predict speed (default: %(default)s)",
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
-    made.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
-    return made
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, unrounded")
+    command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    return command
 
 
 def _sizes(text: str | None, overrides: Sequence[str]) -> list[int]:
     if text is None:
         return []
-    if any(one.startswith("batching.batch_size=") for one in overrides):
+    if any(override.startswith("batching.batch_size=") for override in overrides):
         raise HydromelError("--batch-sizes and batching.batch_size=N are two ways to say the same; give one of them")
     try:
-        sizes = [whole(1)(one) for one in text.split(",")]
+        sizes = [whole(1)(size) for size in text.split(",")]
     except argparse.ArgumentTypeError as error:
         raise HydromelError(f"--batch-sizes {text}: {error}; for example 16,32,64") from error
     if len(set(sizes)) < len(sizes):

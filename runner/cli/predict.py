@@ -97,42 +97,44 @@ def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
 
 
 def parser() -> Parser:
-    made = Parser(
+    command = Parser(
         prog="hydromel-predict",
         description="Labels or tags new text with the best checkpoint of a finished run. Text is tokenised: tokens "
         "stand between spaces, in a column, or in a list.",
         epilog=_EXAMPLES,
     )
-    made.add_argument("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
-    made.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
-    made.add_argument("--output", type=Path, default=STDIO, metavar="FILE", help="where answers go (-: stdout)")
-    made.add_argument(
+    command.add_argument("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
+    command.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
+    command.add_argument("--output", type=Path, default=STDIO, metavar="FILE", help="where answers go (-: stdout)")
+    command.add_argument(
         "--format",
         choices=("lines", "columns", "jsonl"),
         help="of input and output (default: that of the run's data, if it is columns or jsonl; else lines)",
     )
-    made.add_argument("--probabilities", action="store_true", help="write each answer's probability, 0 to 1, too")
-    made.add_argument(
+    command.add_argument("--probabilities", action="store_true", help="write each answer's probability, 0 to 1, too")
+    command.add_argument(
         "--separator", choices=("tab", "space"), help="between columns (default: as the run's data, or tab)"
     )
-    made.add_argument(
+    command.add_argument(
         "--columns",
         type=_places,
         metavar="NAME=PLACE,...",
         help="places of columns from 0, negative from the right (default: as the run's data, or tokens=0)",
     )
-    made.add_argument("--field", metavar="NAME", help="of the answers in JSON objects (default: label or tags)")
-    made.add_argument("--encoding", default="utf-8", metavar="NAME", help="of input and output (default: %(default)s)")
-    made.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
-    made.add_argument(
+    command.add_argument("--field", metavar="NAME", help="of the answers in JSON objects (default: label or tags)")
+    command.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="of input and output (default: %(default)s)"
+    )
+    command.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
+    command.add_argument(
         "--chunk",
         type=whole(1),
         default=2**22,
         metavar="N",
         help="characters of text that are read and answered at a time (default: %(default)s)",
     )
-    add_run_flags(made)
-    return made
+    add_run_flags(command)
+    return command
 
 
 def _places(text: str) -> dict[str, int]:

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def add_run_flags(parser: Parser) -> None:
-    """Flags of all commands that use a finished run, about how it is loaded."""
+    """Add the flags of all commands that use a finished run, about how it is loaded."""
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "float64"), help="of the arithmetic (default: as the run's)")
     parser.add_argument(
@@ -33,7 +33,7 @@ def plugin_names(flag: str) -> list[str]:
 
 
 def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
-    """What `load(folder, device, dtype, plugins, data_dir)` makes of the run that the flags name.
+    """Return what `load(folder, device, dtype, plugins, data_dir)` makes of the run that the flags name.
 
     Raises:
         HydromelError: no such run, or no such device; and whatever `load` raises.

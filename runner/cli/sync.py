@@ -36,13 +36,13 @@ def sync(options: argparse.Namespace) -> int:
     try:
         given = _given_tracker(options.uri, options.experiment)
         plugins = plugin_names(options.plugins)
-        found = list(dict.fromkeys(path for folder in options.folders for path in run_folders(folder)))
+        folders = list(dict.fromkeys(path for folder in options.folders for path in run_folders(folder)))
     except HydromelError as error:
         log.error(error)
         return 1
     counts: dict[str, int] = {}
     trackers: dict[str, Tracker] = {}
-    for folder in found:
+    for folder in folders:
         try:
             state: str = sync_run(folder, given or tracker_of(folder, trackers, plugins), options.again)
             log.info("%s: %s", folder, state)
@@ -51,7 +51,7 @@ def sync(options: argparse.Namespace) -> int:
             log.error("%s: not delivered: %s", folder, error)
         counts[state] = counts.get(state, 0) + 1
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
-    log.info("%d runs: %s", len(found), states or "none found")
+    log.info("%d runs: %s", len(folders), states or "none found")
     return int("not delivered" in counts)
 
 

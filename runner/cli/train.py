@@ -74,8 +74,8 @@ def main() -> None:
 
 
 def _check_arguments() -> None:
-    """Raises HydromelError for flags that Hydra does not know: itself it prints its usage, and exits with 2."""
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda each: each not in ("-m", "--multirun"))  # may stand anywhere
+    """Raise HydromelError for flags that Hydra does not know; Hydra itself would print its usage and exit with 2."""
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))  # may stand anywhere
     parser = arguments_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     parser.parse_args()

@@ -55,15 +55,15 @@ def registered(role: str) -> Mapping[str, str]:
 @cache
 def _registered_paths() -> Mapping[str, tuple[str, ...]]:
     """Return the targets that `configs/` names under each role: the folder's name, or in train.yaml the key."""
-    found: dict[str, set[str]] = {}
+    by_role: dict[str, set[str]] = {}
     for entry in files("configs").iterdir():
         if entry.is_dir():
             roles = [(entry.name, _load(file)) for file in entry.iterdir() if file.name.endswith(".yaml")]
         else:
             roles = list(_load(entry).items()) if entry.name.endswith(".yaml") else []
         for role, node in roles:
-            found.setdefault(role, set()).update(targets_in(node))
-    return {role: tuple(sorted(paths)) for role, paths in found.items()}
+            by_role.setdefault(role, set()).update(targets_in(node))
+    return {role: tuple(sorted(paths)) for role, paths in by_role.items()}
 
 
 def _load(file: Traversable) -> dict[str, Any]:

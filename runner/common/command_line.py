@@ -39,12 +39,18 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raises HydromelError."""
+        """Raise HydromelError with a hint at the help, instead of printing the usage and exiting with 2."""
         raise HydromelError(f"{message}; see {self.prog} --help")
 
 
 def whole(least: int, most: int | None = None, why: str = "") -> Callable[[str], int]:
-    """A whole number in these bounds, for `add_argument(type=...)`; `why` there are none above `most`."""
+    """Return a parser of whole numbers from `least` to `most`, for `add_argument(type=...)`.
+
+    Args:
+        least: smallest number allowed.
+        most: largest number allowed; None: no limit.
+        why: reason for `most`, added to the message for a larger number.
+    """
 
     def whole_number(text: str) -> int:
         if text.isascii() and text.isdigit() and least <= int(text) and (most is None or int(text) <= most):
@@ -57,7 +63,7 @@ def whole(least: int, most: int | None = None, why: str = "") -> Callable[[str],
 
 
 def number(above: float | None, most: float | None = None) -> Callable[[str], float]:
-    """A finite number above the one and at most the other, for `add_argument(type=...)`."""
+    """Return a parser of finite numbers above `above` and at most `most`, for `add_argument(type=...)`."""
 
     def bounded(text: str) -> float:
         try:
@@ -97,11 +103,13 @@ def failed(line: str) -> int:
     if os.environ.get(FULL_ERROR) == "1":
         log.error(traceback.format_exc())
     # a binary file's bytes must not command the terminal
-    shown = "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in " ".join(line.split()))
+    shown = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(line.split())
+    )
     log.error("error: %s", shown)
     return 1
 
 
 def interrupt(number: int, frame: object) -> None:
-    """A signal's handler: to be ended is to be interrupted."""
+    """Handle a signal to end as an interruption from the keyboard."""
     raise KeyboardInterrupt

@@ -91,19 +91,19 @@ def compose_strategies(
     Raises:
         HydromelError: a name that there is not, one that is there twice, or none composes.
     """
-    named = [one.removeprefix(_GROUP).split(",") for one in overrides if one.startswith(_GROUP)]
-    others = [one for one in overrides if not one.startswith(_GROUP)]
+    named = [override.removeprefix(_GROUP).split(",") for override in overrides if override.startswith(_GROUP)]
+    others = [override for override in overrides if not override.startswith(_GROUP)]
     of_sizes = [[f"batching.batch_size={size}"] for size in sizes] or [[]]
-    there_are = names_of("batching", config_dir)
+    known = names_of("batching", config_dir)
     if named and len(set(named[-1])) < len(named[-1]):
         raise HydromelError(f"{_GROUP}{','.join(named[-1])}: name each strategy once")
     configs, left_out = [], {}
-    for name in named[-1] if named else there_are:
+    for name in named[-1] if named else known:
         for of_size in of_sizes:
             try:
                 configs.append(compose_config([*others, _GROUP + name, *of_size], config_dir))
             except HydromelError as error:
-                if name not in there_are:  # mistyped
+                if name not in known:  # mistyped
                     raise
                 left_out[name] = str(error)
     if not configs:
@@ -112,7 +112,7 @@ def compose_strategies(
 
 
 def _check_single(overrides: Sequence[str]) -> None:
-    """Raises HydromelError for a sweep: `seed=1,2`."""
+    """Raise HydromelError for a sweep: `seed=1,2`."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.is_sweep_override():
             raise HydromelError(f"{override.input_line}: one value is taken here; only batching=a,b names several")
@@ -129,4 +129,6 @@ def names_of(group: str, config_dir: Path | None = None) -> list[str]:
     groups = [files("configs").joinpath(group)]
     if config_dir is not None and (config_dir / group).is_dir():
         groups.append(config_dir / group)
-    return sorted({Path(one.name).stem for folder in groups for one in folder.iterdir() if one.name.endswith(".yaml")})
+    return sorted(
+        {Path(file.name).stem for folder in groups for file in folder.iterdir() if file.name.endswith(".yaml")}
+    )

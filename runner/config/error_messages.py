@@ -12,7 +12,7 @@ from runner.common.errors import did_you_mean
 
 
 def explain(error: BaseException) -> str:
-    """One line for any error of composing a config."""
+    """Return one line for any error of composing a config."""
     cause = error.__cause__
     if isinstance(error, MissingConfigException):
         return _unknown_config(error)
@@ -21,8 +21,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue) or isinstance(cause, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
         return f"{key} is missing; give {key}=VALUE"
-    for one in (error, cause):
-        if isinstance(one, OmegaConfBaseException) and (line := _unknown_key(one)):
+    for candidate in (error, cause):
+        if isinstance(candidate, OmegaConfBaseException) and (line := _unknown_key(candidate)):
             return line
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         return f"{match[1]}: no such option or group; see `hydromel --help` and `hydromel --cfg job`"

@@ -119,7 +119,7 @@ def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Seque
 
 
 def alternatives(node: Options, where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[object, ...]]:
-    """For each option of a node that is one of a few values: those that it does not have now.
+    """Return, for each option of a node that takes one of a few values, those that it does not have now.
 
     Raises:
         HydromelError: a target that is not allowed or not there.
@@ -131,7 +131,7 @@ def alternatives(node: Options, where: str, plugins: Sequence[str] = ()) -> dict
 
 
 def _few_values(annotation: object) -> tuple[object, ...]:
-    """Those of a Literal, a bool, or a union of such and None."""
+    """Return the values of a Literal, a bool, or a union of such and None; empty for other annotations."""
     if annotation is bool:
         return (False, True)
     if annotation is type(None):
@@ -139,8 +139,8 @@ def _few_values(annotation: object) -> tuple[object, ...]:
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     if get_origin(annotation) in (Union, UnionType):
-        each = [_few_values(one) for one in get_args(annotation)]
-        return tuple(value for values in each for value in values) if all(each) else ()
+        by_member = [_few_values(member) for member in get_args(annotation)]
+        return tuple(value for values in by_member for value in values) if all(by_member) else ()
     return ()
 
 
@@ -162,7 +162,7 @@ def signed(target: Callable[..., object]) -> Callable[..., object]:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value holds no node that is yet to be built, so that its annotation can be checked."""
+    """Return True if a value holds no node that is yet to be built, so that its annotation can be checked."""
     if isinstance(value, Mapping):
         return TARGET not in value and all(_is_plain(item) for item in value.values())
     if isinstance(value, list):
@@ -208,8 +208,8 @@ def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., o
     if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
         public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
         raise HydromelError(f"{where}._target_={path}: {module_name} has no {name}{did_you_mean(name, public)}")
-    found: Callable[..., object] = target
-    return found
+    located: Callable[..., object] = target
+    return located
 
 
 def _now_at(path: str, where: str) -> str:

@@ -89,9 +89,9 @@ def _node(role: str) -> Schema:
 
 def _options(target: str, role: str) -> dict[str, Schema]:
     """Return the schema of each option of a class; an option that takes nodes is left open."""
-    found = locate({TARGET: target}, role, ())
-    hints = get_type_hints(signed(found), include_extras=True)
-    names = [name for name in inspect.signature(found).parameters if name not in GIVEN.get(role, ())]
+    constructed = locate({TARGET: target}, role, ())
+    hints = get_type_hints(signed(constructed), include_extras=True)
+    names = [name for name in inspect.signature(constructed).parameters if name not in GIVEN.get(role, ())]
     return {name: _of_annotation(hints[name]) if name in hints else {} for name in names}
 
 
@@ -130,5 +130,5 @@ def _entries(role: str) -> Iterable[Traversable]:
 def _comments(file: str, depth: int = 0) -> dict[str, str]:
     """Return the comment on each option of a YAML file that is indented by `depth` spaces."""
     lines = files("configs").joinpath(file).read_text(encoding="utf-8").splitlines()
-    found = [match for match in map(_COMMENTED.match, lines) if match is not None and len(match["indent"]) == depth]
-    return {match["key"]: match["comment"].strip() for match in found}
+    matches = [match for match in map(_COMMENTED.match, lines) if match is not None and len(match["indent"]) == depth]
+    return {match["key"]: match["comment"].strip() for match in matches}

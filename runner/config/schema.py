@@ -78,7 +78,7 @@ class MachineSettings:
 
 
 class ModelConfig(Section):
-    """What a saved run must say of itself so that its model can be used; whatever else it says is left alone.
+    """The part of a saved run's config that its model needs; other keys are ignored.
 
     Runs that were saved before an option existed have the value that stands for what was done then.
     """

@@ -74,17 +74,17 @@ def _given(section: type[BaseModel], options: Mapping[str, object]) -> dict[str,
 
 def _sections_in(section: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Return the fields that are sections themselves, optional ones too."""
-    found = {}
+    sections = {}
     for name, field in section.model_fields.items():
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                found[name] = kind
-    return found
+                sections[name] = kind
+    return sections
 
 
 @dataclass(frozen=True)
 class _Mistake:
-    """Return the error of pydantic for one key of a section, or of a section within it."""
+    """An error of pydantic for one key of a section, or of a section within it."""
 
     rank: tuple[int, int]  # mistakes of the outer section come first; unknown keys, then missing ones, then values
     section: type[BaseModel]

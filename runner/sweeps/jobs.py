@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class SweepJobs:
-    """What came of the jobs of this command, as far as they ran in this process."""
+    """The jobs of this command that ran in this process, and how they ended."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -29,7 +29,7 @@ class SweepJobs:
         self.search: Callable[[], int] | None = None  # begun when Hydra is done: a search composes configs of its own
 
     def run(self, config: RunConfig, title: str) -> bool:
-        """Run one job below `sweep`, or skip it where it is finished; whether it is. A failure is noted, not raised.
+        """Run one job below `sweep` unless it is finished, and return whether it is; a failure is noted, not raised.
 
         Args:
             title: what tells it from the others, for messages.
@@ -58,7 +58,7 @@ class SweepJobs:
         return True
 
     def note_failure(self, name: str, code: int) -> bool:
-        """False; a job that ended with 1 has said why."""
+        """Note a failed job and return False; a job that ended with 1 has printed why."""
         self.failed.append(name)
         self.code = 1
         if code != 1:
@@ -66,7 +66,7 @@ class SweepJobs:
         return False
 
     def tell(self) -> None:
-        """The last lines of a sweep: what failed, and how to compare the rest."""
+        """Log the last lines of a sweep: what failed, and how to compare the rest."""
         assert self.sweep is not None
         if self.failed:
             log.error(

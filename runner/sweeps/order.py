@@ -10,13 +10,13 @@ ORDER = ("turn", "seed", "batching")  # the last varies fastest; other options v
 
 
 class Interleave(Callback):
-    """Hydra's own sweeper varies fastest what is named last: so what `ORDER` has is named last, in that order.
+    """A callback that names the options of `ORDER` last: Hydra's own sweeper varies fastest what is named last.
 
     Whatever launches the jobs takes them in this order; other sweepers have an order of their own, and are left alone.
     """
 
     def on_multirun_start(self, config: DictConfig, **given: object) -> None:
-        """Before the sweeper reads the named experiment's values (`params`) and those of the command (`task`)."""
+        """Reorder the values of the named experiment (`params`) and the command (`task`), which the sweeper reads."""
         hydra = config.hydra
         if hydra.runtime.choices["hydra/sweeper"] != "basic":
             return
@@ -26,8 +26,8 @@ class Interleave(Callback):
 
 
 def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, object], list[str]]:
-    """The same values, `ORDER` last: a named experiment's go behind the command's, which go before them as ever."""
-    keys = [one.key_or_group for one in OverridesParser.create().parse_overrides(task)]
+    """Return the same values with those of `ORDER` last: a named experiment's move behind the command's."""
+    keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(task)]
     last = []
     for key in ORDER:
         of_command = [override for override, named in zip(task, keys, strict=True) if named == key]

@@ -29,7 +29,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_with_us(process: subprocess.Popen[bytes]) -> None:
-    """The same after an interruption, of which a terminal tells the job too; a signal to us alone did not reach it."""
+    """End a job after an interruption: a terminal sends it to the job too, a signal to this process alone does not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.wait(timeout=1.0)

@@ -45,9 +45,9 @@ def run_repeats(
     jobs.sweep = Path(asked.runs_dir) / str(asked.sweep.id)
     folders = []
     for seed in range(first, first + count):
-        one = _with_seed(config, choices, seed)
-        if jobs.run(one, f"seed={seed}"):
-            folders.append(jobs.sweep / folder_name(one))
+        repeated = _with_seed(config, choices, seed)
+        if jobs.run(repeated, f"seed={seed}"):
+            folders.append(jobs.sweep / folder_name(repeated))
     for line in spread([json.loads((folder / RESULT).read_text(encoding="utf-8")) for folder in folders]):
         log.info(line)
 
@@ -59,37 +59,37 @@ def _with_seed(config: DictConfig, choices: Mapping[str, object], seed: int) -> 
 
 
 def spread(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line for the quality and one for the speed of runs of one config; none where there are no runs."""
+    """Return a line for the quality and one for the speed of runs of one config; none where there are no runs."""
     if not results:
         return []
     metric = results[0]["quality"]["metric"]
     split = "test" if "test" in results[0]["metrics"] else "valid"
-    quality = [one["metrics"][split][metric] for one in results]
-    speed = [one["speed"]["real_tokens_per_s"] for one in results]
+    quality = [result["metrics"][split][metric] for result in results]
+    speed = [result["speed"]["real_tokens_per_s"] for result in results]
     return [f"{split} {metric}: {_mean(quality)}", f"real tokens/s: {_median(speed)}"]
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    """Mean with a 95 % interval (Student 1908, n - 1 degrees of freedom), standard deviation and range of n seeds."""
-    found = [value for value in values if value is not None]  # JSON has no infinity
-    if len(found) < 2:
-        return _few(found, ".2f")
-    mean, deviation, n = statistics.fmean(found), statistics.stdev(found), len(found)
+    """Return mean, 95 % interval (Student 1908, n - 1 degrees of freedom), standard deviation and range of n seeds."""
+    known = [value for value in values if value is not None]  # JSON has no infinity
+    if len(known) < 2:
+        return _few(known, ".2f")
+    mean, deviation, n = statistics.fmean(known), statistics.stdev(known), len(known)
     from scipy.special import stdtrit  # takes a while to import, and few commands need it
 
     half = float(stdtrit(n - 1, 0.975)) * deviation / n**0.5
     return (
         f"{mean:.2f} ± {half:.2f} (95 %, Student's t, {n} seeds), standard deviation {deviation:.2f}, "
-        f"range {min(found):.2f} to {max(found):.2f}"
+        f"range {min(known):.2f} to {max(known):.2f}"
     )
 
 
 def _median(values: Sequence[float | None]) -> str:
-    found = [value for value in values if value is not None]  # too few updates to time
-    if len(found) < 2:
-        return _few(found, ",.0f")
-    return f"median {statistics.median(found):,.0f}, range {min(found):,.0f} to {max(found):,.0f}"
+    known = [value for value in values if value is not None]  # too few updates to time
+    if len(known) < 2:
+        return _few(known, ",.0f")
+    return f"median {statistics.median(known):,.0f}, range {min(known):,.0f} to {max(known):,.0f}"
 
 
-def _few(found: Sequence[float], form: str) -> str:
-    return f"{found[0]:{form}} (of one run)" if found else "—"
+def _few(known: Sequence[float], form: str) -> str:
+    return f"{known[0]:{form}} (of one run)" if known else "—"

@@ -1,4 +1,4 @@
-"""A finished run out of MLflow: the files with which it can be used."""
+"""Downloading a finished run from MLflow: the files with which it can be used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
 
 
 def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:
-    """What `load` makes of a run's folder, or of what MLflow keeps of the run, which is there for that long.
+    """Return what `load` makes of a run's folder, or of a temporary folder with what MLflow keeps of the run.
 
     Args:
         run: a folder or an id, with `run=` before it or without.
@@ -73,17 +73,17 @@ def fetch(run: str, uri: str, folder: Path) -> None:
 
 
 def _find(client: MlflowClient, run: str, uri: str) -> str:
-    """MLflow's own id of the run."""
+    """Return MLflow's own id of the run."""
     from mlflow.exceptions import MlflowException
 
     try:
         return str(client.get_run(run).info.run_id)
     except MlflowException:
         pass
-    experiments = [one.experiment_id for one in client.search_experiments()]
-    found = client.search_runs(experiments, f"tags.`{run_schema.TAG_RUN_ID}` = '{run}'", max_results=1)
-    if not found:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    matches = client.search_runs(experiments, f"tags.`{run_schema.TAG_RUN_ID}` = '{run}'", max_results=1)
+    if not matches:
         raise HydromelError(
             f"run={run}: no such run in MLflow at {without_credentials(uri)} (--uri), nor a folder of that name"
         )
-    return str(found[0].info.run_id)
+    return str(matches[0].info.run_id)

@@ -9,7 +9,7 @@ import os
 import socket
 import sqlite3
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from filelock import FileLock
@@ -61,7 +61,7 @@ def _check_database(uri: str) -> None:
 
 
 def sqlite_path(uri: str) -> str:
-    """The file that a sqlite URI names, as it is written there."""
+    """Return the file that a sqlite URI names, as it is written there."""
     return uri.removeprefix(SQLITE).partition("?")[0]
 
 
@@ -87,7 +87,7 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
 
 
 def open_store(uri: str, timeout_s: float) -> MlflowClient:
-    """A client of a store that is there; nothing is created in it.
+    """Return a client of an existing store; nothing is created in it.
 
     Raises:
         HydromelError: no such file.
@@ -114,17 +114,17 @@ def _client(uri: str, experiment: str, artifact_location: str | None) -> tuple[M
     from mlflow.exceptions import MlflowException
 
     client = _bare_client(uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    stored = client.get_experiment_by_name(experiment)
+    if stored is None:
         try:
             return client, client.create_experiment(experiment, artifact_location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(experiment)  # another process was first
-    if found is None or found.lifecycle_stage != "active":
+            stored = client.get_experiment_by_name(experiment)  # another process was first
+    if stored is None or stored.lifecycle_stage != "active":
         raise HydromelError(f"experiment '{experiment}' was deleted in MLflow; restore it or name another")
-    return client, found.experiment_id
+    return client, stored.experiment_id
 
 
 def _be_quiet_and_quick(timeout_s: float) -> None:
@@ -144,7 +144,7 @@ def _be_quiet_and_quick(timeout_s: float) -> None:
 
 
 def _probe(uri: str, timeout_s: float) -> None:
-    """A database server that is down is noticed here: its drivers wait for minutes."""
+    """Raise OSError if a database server does not answer; its drivers would wait for minutes."""
     place = urlsplit(uri)
     ports = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
     port = place.port or ports.get(place.scheme.partition("+")[0])
@@ -153,7 +153,7 @@ def _probe(uri: str, timeout_s: float) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, without passwords, tracebacks, SQL and line breaks."""
-    text: Any = without_credentials(" ".join(str(error).split())) or "no message"
+    """Return what went wrong, without credentials, tracebacks, SQL and line breaks."""
+    text = without_credentials(" ".join(str(error).split())) or "no message"
     text = text.partition(" [SQL:")[0]
     return f"{type(error).__name__}: {text[:300]}"

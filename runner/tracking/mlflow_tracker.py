@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError, without_credentials
@@ -24,6 +24,7 @@ from runner.tracking.mlflow_store import SQLITE, check_uri, connect, one_line, s
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import (
     DeliveryError,
+    Progress,
     fingerprint_of,
     from_working_directory,
     load_progress,
@@ -47,7 +48,7 @@ _T = TypeVar("_T")
 
 
 class MlflowTracker:
-    """One flat run in MLflow for each run's folder.
+    """A tracker that makes one flat run in MLflow for each run's folder.
 
     Args:
         uri: tracking URI; `sqlite:///FILE` with a relative FILE lies under the run's working directory.
@@ -96,7 +97,7 @@ class MlflowTracker:
         self._failures, self._silent_until = 0, 0.0
 
     def describe(self) -> str:
-        """How to open MLflow on the experiment: its page opens empty in another mode without the long address."""
+        """Return how to open MLflow on the experiment; without the long address its page opens empty."""
         known = next(iter(self._connections.values()), None)
         place = f"/#/experiments/{known[1]}/runs?workflowType=machine_learning&compareRunsMode=CHART" if known else "/"
         if self.uri.startswith(("http:", "https:")):
@@ -127,12 +128,12 @@ class MlflowTracker:
         there = _find_or_create(client, experiment_id, run, result)
         progress = load_progress(folder, target)
         if progress.get("run_id") != there.info.run_id:
-            progress = {"run_id": there.info.run_id}
+            progress = Progress(run_id=there.info.run_id)
         if there.info.lifecycle_stage == "active":  # one that was deleted in MLflow stays deleted
             _send_params(client, there, content.params(folder))
             for batch, end in _batches(folder, progress.get("metrics_bytes", 0)):
                 client.log_batch(there.info.run_id, metrics=batch)
-                progress = progress | {"metrics_bytes": end}
+                progress["metrics_bytes"] = end
                 save_progress(folder, target, progress)
             if run["status"] == run_schema.RUNNING:
                 _send_tags(client, there.info.run_id, content.tags(run, result))
@@ -140,10 +141,11 @@ class MlflowTracker:
                     client.update_run(there.info.run_id, status="RUNNING")
             else:
                 self._send_end(folder, client, there.info.run_id, progress)
-        save_progress(folder, target, progress | {"fingerprint": fingerprint})
+        progress["fingerprint"] = fingerprint
+        save_progress(folder, target, progress)
 
-    def _send_end(self, folder: Path, client: MlflowClient, run_id: str, progress: dict[str, Any]) -> None:
-        """What there is once a run has ended. Its status comes last: a run that has ended in MLflow is there whole."""
+    def _send_end(self, folder: Path, client: MlflowClient, run_id: str, progress: Progress) -> None:
+        """Send what an ended run has. Its status comes last: a run that has ended in MLflow is complete."""
         run, result = read_run(folder), read_result(folder)
         ended_ms = int(1000 * (run.get("ended") or time.time()))
         if result is not None:
@@ -164,9 +166,9 @@ def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, re
     from mlflow.entities import ViewType
 
     wanted = f"tags.`{run_schema.TAG_RUN_ID}` = '{run['run_id']}'"
-    found = client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1)
-    if found:
-        return found[0]
+    matches = client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1)
+    if matches:
+        return matches[0]
     tags = content.tags(run, result)
     return client.create_run(experiment_id, int(run["created"] * 1000), tags, run.get("name") or None)
 
@@ -219,7 +221,7 @@ def _send_file(client: MlflowClient, run_id: str, path: Path, place: str | None)
 
 
 def _batches(folder: Path, start: int) -> Iterator[tuple[list[Metric], int]]:
-    """Metrics of the folder's records from byte `start` on, as many as a call takes, with the byte where they end."""
+    """Yield metrics of the records from byte `start` on, as many as a call takes, with the byte where they end."""
     from mlflow.entities import Metric
 
     batch: list[Metric] = []

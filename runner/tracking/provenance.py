@@ -52,7 +52,7 @@ def provenance(
 
 
 def git_commit() -> str | None:
-    """The commit of this code, `+` behind it when files were changed since; None outside a checkout."""
+    """Return the commit of this code, followed by `+` if files were changed since; None outside a checkout."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:
@@ -78,10 +78,10 @@ def cpu_name() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in _PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypedDict
 
 from filelock import FileLock, Timeout
 
@@ -25,17 +24,33 @@ DELIVERED = "delivered.json"
 _LOCK_WAIT_SECONDS = 30.0
 
 
+class Progress(TypedDict, total=False):
+    """Notes on what was sent of a run to one target.
+
+    Attributes:
+        fingerprint: of the folder when all of it had been sent (`fingerprint_of`).
+        run_id: MLflow's own id of the run.
+        metrics_bytes: size of the part of metrics.jsonl that was sent.
+        artifacts: hash of each file that was sent, by its name.
+    """
+
+    fingerprint: str
+    run_id: str
+    metrics_bytes: int
+    artifacts: dict[str, str]
+
+
 class DeliveryError(HydromelError):
     """The store could not be reached or refused. Training goes on; `hydromel-sync` or a later run delivers."""
 
 
 class Tracker(Protocol):
     def check(self) -> None:
-        """Cheap check of the options before training. Raises HydromelError; reaches for no store."""
+        """Check the options before training, without contacting the store. Raises HydromelError."""
         ...
 
     def target(self, folder: Path) -> str:
-        """Where this folder's records go, without secrets: the key of `delivered.json`."""
+        """Return where this folder's records go, without secrets: the key of `delivered.json`."""
         ...
 
     def deliver(self, folder: Path, final: bool = False) -> None:
@@ -49,7 +64,7 @@ class Tracker(Protocol):
         ...
 
     def describe(self) -> str:
-        """One line: where the records are and how to look at them."""
+        """Return one line: where the records are and how to look at them."""
         ...
 
 
@@ -62,7 +77,7 @@ def deliver_or_warn(tracker: Tracker, folder: Path, final: bool = False) -> None
 
 
 class NoTracker:
-    """Nothing is sent anywhere; the run's folder has all there is."""
+    """A tracker that sends nothing; the run's folder has everything."""
 
     def check(self) -> None:
         pass
@@ -78,7 +93,7 @@ class NoTracker:
 
 
 class JsonlTracker:
-    """Every record of every run, with its run_id, as a line of one shared file; a line with the outcome at a run's end.
+    """A tracker that writes records of all runs, and their outcomes, as lines of one shared file.
 
     Args:
         path: the file; a relative one lies under the run's working directory.
@@ -131,40 +146,40 @@ def _lines_of(run_id: str, shared: Path) -> list[dict[str, object]]:
 
 
 def lock(folder: Path) -> FileLock:
-    """Held while the folder is delivered, so that the run itself and `hydromel-sync` do not both send a record."""
+    """Return the lock that a delivery holds, so that the run itself and `hydromel-sync` do not both send a record."""
     return FileLock(folder / f"{DELIVERED}.lock", timeout=_LOCK_WAIT_SECONDS)
 
 
-def load_progress(folder: Path, target: str) -> dict[str, Any]:
-    """What was noted about deliveries of `folder` to `target`."""
-    return dict(_all_progress(folder).get(target, {}))
+def load_progress(folder: Path, target: str) -> Progress:
+    """Return what was noted about deliveries of `folder` to `target`."""
+    return _all_progress(folder).get(target, Progress())
 
 
-def save_progress(folder: Path, target: str, progress: Mapping[str, object]) -> None:
-    """Note `progress`, atomically and for good; to be called under the lock."""
+def save_progress(folder: Path, target: str, progress: Progress) -> None:
+    """Note `progress` atomically. Call it under the lock."""
     write_json(folder / DELIVERED, _all_progress(folder) | {target: progress})
 
 
-def _all_progress(folder: Path) -> dict[str, Any]:
+def _all_progress(folder: Path) -> dict[str, Progress]:
     path = folder / DELIVERED
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {str(target): dict(progress) for target, progress in content.items()}
+        content: dict[str, Progress] = json.loads(path.read_text(encoding="utf-8"))
+        return {target: progress.copy() for target, progress in content.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise HydromelError(f"{path} is damaged; remove it to deliver the whole run again") from error
 
 
 def is_delivered(folder: Path, tracker: Tracker) -> bool:
-    """Whether all that is in `folder` was sent, by its own notes: the store is not asked."""
+    """Return True if, by the folder's own notes, all that is in it was sent; the store is not asked."""
     if isinstance(tracker, NoTracker):
         return True
     return load_progress(folder, tracker.target(folder)).get("fingerprint") == fingerprint_of(folder)
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Changes whenever something is there that is to be delivered: status, result, records or plots."""
+    """Return a hash that changes whenever something is to be delivered: status, result, records or plots."""
     digest = hashlib.blake2b(digest_size=16)
     for path in (folder / run_schema.RUN, folder / run_schema.RESULT):
         digest.update(path.read_bytes() if path.exists() else b"-")
@@ -175,7 +190,7 @@ def fingerprint_of(folder: Path) -> str:
 
 
 def from_working_directory(folder: Path, path: str) -> Path:
-    """`path` as it was meant where the run was started, from wherever it is delivered now.
+    """Return `path` relative to the directory in which the run was started, wherever it is delivered from.
 
     Raises:
         HydromelError: a relative path, and that directory is not there (a run that was copied from elsewhere).

@@ -31,7 +31,7 @@ def write_best(outcome: Outcome, folder: Path, overrides: Sequence[str], config:
 def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Plain, space: Space) -> str:
     """Return the config's text."""
     assert outcome.best is not None
-    kept, told = _kept(overrides)
+    kept, not_kept = _kept(overrides)
     choices = config["choices"]
     assert isinstance(choices, Mapping)
     names: list[object] = []
@@ -48,7 +48,7 @@ def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Plain, space: 
         f"# {outcome.metric} on valid {outcome.best.value:.4f}: trial {outcome.best.number}, the best of "
         f"{len(outcome.trials)} of the search {outcome.id}; test was not looked at.",
         "# hydromel --config-dir FOLDER experiment=best, FOLDER being the one that this file's folder lies in",
-        *(f"# besides, give: {one}" for one in told),
+        *(f"# besides, give: {override}" for override in not_kept),
         _yaml({"defaults": [*base, *names, "_self_"]}) + _yaml(body),
     ]
     return "\n".join(lines)
@@ -56,13 +56,13 @@ def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Plain, space: 
 
 def _kept(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the keys that the command gave, and those of its overrides that no file can hold."""
-    keys, told = [], []
-    for one in OverridesParser.create().parse_overrides(list(overrides)):
-        if one.key_or_group.split(".")[0] == "plugins" or one.is_delete():
-            told.append(str(one.input_line))
-        elif one.key_or_group.split(".")[0] not in _NOT_KEPT:
-            keys.append(one.key_or_group)
-    return keys, told
+    keys, not_kept = [], []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group.split(".")[0] == "plugins" or override.is_delete():
+            not_kept.append(str(override.input_line))
+        elif override.key_or_group.split(".")[0] not in _NOT_KEPT:
+            keys.append(override.key_or_group)
+    return keys, not_kept
 
 
 def _nested(values: Plain) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a search found: on the console, as search.json, and the best of it as a config to run."""
+"""The outcome of a search: on the console, and as search.json."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Tried:
         return cls(trial.number, ended, value, space.values(trial.params), curve, seconds, error)
 
     def line(self, metric: str) -> str:
-        """The trial in a line."""
+        """Return the trial in a line."""
         what = " ".join(f"{key}={_short(value)}" for key, value in self.values.items())
         if self.ended == "finished":
             figure = f"{metric} {self.value:.2f}"
@@ -59,7 +59,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of all trials, in their order.
+    """The outcome of a search: all trials, in their order.
 
     Attributes:
         importance: of each option, its share of the variance of the metric over finished trials; None: see `why_not`.
@@ -90,7 +90,7 @@ class Outcome:
         return cls(name, metric, higher, trials, ranked[0] if ranked else None, importance, why_not)
 
     def show(self) -> None:
-        """The best trials as a table, then what matters."""
+        """Print the best trials as a table, then the importance of options."""
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
         console = Console(width=1000, markup=False, highlight=False, emoji=False)  # figures are never cut
@@ -108,22 +108,22 @@ class Outcome:
 
 
 def _ranked(finished: list[Tried], higher: bool) -> list[Tried]:
-    """The best first; of equal ones the earlier."""
-    return sorted(finished, key=lambda one: one.value or 0.0, reverse=higher)
+    """Return trials ranked by value, the best first; of equal ones the earlier comes first."""
+    return sorted(finished, key=lambda trial: trial.value or 0.0, reverse=higher)
 
 
 def shown(trial: FrozenTrial, metric: str, space: Space) -> str:
-    """A trial that has just ended, in a line."""
+    """Return a trial that has just ended, in a line."""
     return Tried.of(trial, space).line(metric)
 
 
 def write_outcome(outcome: Outcome, folder: Path) -> None:
-    """search.json, which the plots are drawn from."""
+    """Write search.json, from which the plots are drawn."""
     write_json(folder / SEARCH, asdict(outcome))
 
 
 def _importance(study: Study, seed: int) -> dict[str, float]:
-    """fANOVA (Hutter, Hoos, Leyton-Brown 2014) by optuna, the greatest first; shares sum to 1."""
+    """Return importance by fANOVA (Hutter, Hoos, Leyton-Brown 2014), the greatest first; shares sum to 1."""
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))

@@ -34,7 +34,7 @@ STUDY, LOCK = "study.db", "search.lock"
 
 @dataclass(frozen=True)
 class Search:
-    """What was asked for.
+    """A search as it was asked for, checked.
 
     Attributes:
         id: its name; runs have it as their sweep's.
@@ -94,14 +94,14 @@ class Search:
         return compose_from([*self.overrides, *self.options.only_in_trials, *groups], self.folders, options)
 
     def study(self) -> Study:
-        """The study in its storage; raises HydromelError as `open_study`."""
+        """Return the study in its storage; raises HydromelError as `open_study`."""
         url = self.options.storage or f"sqlite:///{self.folder / STUDY}"
         asked = {"config": job_hash(self.config.resolved), "metric": self.metric, "space": str(self.space.dimensions)}
         return open_study(url, self.id, self.options, self.higher, self.config.train.epochs, asked)
 
 
 def run_search(overrides: Sequence[str], folders: Sequence[str]) -> int:
-    """The command; exit codes: 0, 1 (one line says what is wrong), 130 (interrupted; what was done is kept)."""
+    """Run the search and return the exit code: 0, 1 (after one line of error), 130 (interrupted; trials are kept)."""
     return exit_code(lambda: _search(overrides, folders))
 
 
@@ -134,10 +134,10 @@ def _run(search: Search, study: Study, plots: Plots | None) -> int:
         while _may_begin(search.options, len(counted(study)), time.monotonic() - began):
             _one_trial(search, study)
     except KeyboardInterrupt:
-        _tell(search, study, plots)
+        _report(search, study, plots)
         log.info("interrupted; go on with sweep.id=%s", search.id)
         raise
-    outcome = _tell(search, study, plots)
+    outcome = _report(search, study, plots)
     if outcome.best is None:
         raise HydromelError(f"no trial of {search.id} finished; {search.folder}/trial-*/console.log say why")
     return 0
@@ -190,8 +190,8 @@ def _record(study: Study, trial: Trial, ended: Ended) -> None:
         study.tell(trial, ended.value)
 
 
-def _tell(search: Search, study: Study, plots: Plots | None) -> Outcome:
-    """Write and print what was found so far."""
+def _report(search: Search, study: Study, plots: Plots | None) -> Outcome:
+    """Write and print the outcome so far."""
     outcome = Outcome.of(
         search.id, search.metric, search.higher, search.options.seed, search.space, study, counted(study)
     )

@@ -35,10 +35,10 @@ class Interval(Section):
 
     @property
     def whole(self) -> bool:
-        return all(isinstance(one, int) for one in (self.low, self.high, self.step or 1))
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
     def check(self, where: str) -> None:
-        """Raises HydromelError for an interval that holds nothing, or that cannot be drawn from."""
+        """Raise HydromelError for an interval that holds nothing, or that cannot be drawn from."""
         if not self.low < self.high:
             raise HydromelError(f"{where}: low={self.low} must be below high={self.high}")
         if self.log and self.low <= 0:
@@ -59,7 +59,7 @@ class Interval(Section):
         return abs(steps - round(steps)) < 1e-9
 
     def probes(self) -> list[object]:
-        """Values that must be allowed if all are."""
+        """Return values that must be allowed if all are."""
         return [self.low, self.high]
 
     def distribution(self) -> BaseDistribution:
@@ -85,13 +85,13 @@ class Choices(Section):
     choices: list[object]
 
     def check(self, where: str) -> None:
-        """Raises HydromelError for fewer than two values, or one that is there twice."""
-        known = [json.dumps(one) for one in self.choices]
+        """Raise HydromelError for fewer than two values, or one that is there twice."""
+        known = [json.dumps(choice) for choice in self.choices]
         if len(set(known)) < max(2, len(known)):
             raise HydromelError(f"{where}: choices={self.choices}; give two values or more, each once")
 
     def contains(self, value: object) -> bool:
-        return any(json.dumps(value) == json.dumps(one) for one in self.choices)
+        return any(json.dumps(value) == json.dumps(choice) for choice in self.choices)
 
     def probes(self) -> list[object]:
         return self.choices
@@ -106,7 +106,7 @@ class Choices(Section):
         return json.dumps(value) if isinstance(value, list | dict) else value
 
     def decoded(self, drawn: object) -> object:
-        return next(one for one in self.choices if json.dumps(self.encoded(one)) == json.dumps(drawn))
+        return next(choice for choice in self.choices if json.dumps(self.encoded(choice)) == json.dumps(drawn))
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(str, self.choices))}"
@@ -114,14 +114,14 @@ class Choices(Section):
 
 @dataclass(frozen=True)
 class Space:
-    """What varies, by dotted option; some are groups of configs (`encoder`), whose values are names."""
+    """The options that vary, by dotted key; some are groups of configs (`encoder`), whose values are names."""
 
     dimensions: dict[str, Interval | Choices]
     groups: frozenset[str]
 
     @classmethod
     def of(cls, node: Mapping[str, object], groups: Mapping[str, object]) -> Space:
-        """What the config says: {option: {low: ..., high: ...} or {choices: [...]}}, options dotted or nested.
+        """Return the space in a config: {option: {low: ..., high: ...} or {choices: [...]}}, options dotted or nested.
 
         Args:
             groups: by name, of the composed config.
@@ -130,9 +130,9 @@ class Space:
             HydromelError: nothing varies, an option that is unknown, or an interval that cannot be drawn from.
         """
         dimensions: dict[str, Interval | Choices] = {}
-        for key, one in _flat(node, ""):
-            kind = Choices if "choices" in one else Interval
-            dimensions[key] = kind.of(one, f"{_WHERE}.{key}")
+        for key, dimension in _flat(node, ""):
+            kind = Choices if "choices" in dimension else Interval
+            dimensions[key] = kind.of(dimension, f"{_WHERE}.{key}")
             dimensions[key].check(f"{_WHERE}.{key}")
             if key in groups:
                 _check_names(key, dimensions[key])
@@ -143,42 +143,42 @@ class Space:
         return cls(dimensions, frozenset(dimensions) & frozenset(groups))
 
     def distributions(self) -> dict[str, BaseDistribution]:
-        return {key: one.distribution() for key, one in self.dimensions.items()}
+        return {key: dimension.distribution() for key, dimension in self.dimensions.items()}
 
     def values(self, params: Mapping[str, object]) -> Values:
-        """What a trial's parameters are in the config."""
-        return {key: one.decoded(params[key]) for key, one in self.dimensions.items()}
+        """Return the values in the config of a trial's parameters."""
+        return {key: dimension.decoded(params[key]) for key, dimension in self.dimensions.items()}
 
     def params(self, values: Mapping[str, object]) -> dict[str, object]:
-        """The other way round."""
-        return {key: one.encoded(values[key]) for key, one in self.dimensions.items()}
+        """Return a trial's parameters for values in the config."""
+        return {key: dimension.encoded(values[key]) for key, dimension in self.dimensions.items()}
 
     def overrides(self, values: Mapping[str, object]) -> tuple[list[str], Values]:
-        """`GROUP=NAME` for the groups, and the values of options."""
+        """Return `GROUP=NAME` for the groups, and the values of options."""
         names = [f"{key}={_name(values[key])}" for key in self.dimensions if key in self.groups]
         return names, {key: value for key, value in values.items() if key not in self.groups}
 
     def probes(self) -> Iterator[Values]:
-        """Points of the space such that every name and every bound is in one of them."""
-        probes = {key: one.probes() for key, one in self.dimensions.items()}
+        """Yield points of the space such that every name and every bound is in one of them."""
+        probes = {key: dimension.probes() for key, dimension in self.dimensions.items()}
         for place in range(max(map(len, probes.values()))):
             yield {key: values[place % len(values)] for key, values in probes.items()}
 
     def defaults(self, config: RunConfig) -> Values:
-        """The values that `config` has.
+        """Return the values that `config` has.
 
         Raises:
-            HydromelError: one that is not in the space.
+            HydromelError: a value that is not in the space.
         """
         resolved = config.resolved
-        found = {key: config.choices[key] if key in self.groups else at(resolved, key) for key in self.dimensions}
-        for key, value in found.items():
+        values = {key: config.choices[key] if key in self.groups else at(resolved, key) for key in self.dimensions}
+        for key, value in values.items():
             if not self.dimensions[key].contains(value):
                 raise HydromelError(
                     f"{_WHERE}.{key}: {self.dimensions[key]}, but the config has {key}={value}, with which the search "
                     "begins; put it into the space, or give search.begin_with_defaults=false"
                 )
-        return found
+        return values
 
 
 def at(config: Mapping[str, object], key: str) -> object:
@@ -191,14 +191,16 @@ def at(config: Mapping[str, object], key: str) -> object:
 
 
 def _flat(node: Mapping[str, object], prefix: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Dimensions by dotted key: mappings that say `choices`, `low` or `high`."""
-    for key, one in node.items():
-        if not isinstance(one, Mapping) or not one:
-            raise HydromelError(f"{_WHERE}.{prefix}{key}={one!r}: give {{low: ..., high: ...}} or {{choices: [...]}}")
-        if {"choices", "low", "high"} & one.keys():
-            yield f"{prefix}{key}", one
+    """Yield dimensions by dotted key: mappings that say `choices`, `low` or `high`."""
+    for key, dimension in node.items():
+        if not isinstance(dimension, Mapping) or not dimension:
+            raise HydromelError(
+                f"{_WHERE}.{prefix}{key}={dimension!r}: give {{low: ..., high: ...}} or {{choices: [...]}}"
+            )
+        if {"choices", "low", "high"} & dimension.keys():
+            yield f"{prefix}{key}", dimension
         else:
-            yield from _flat(one, f"{prefix}{key}.")
+            yield from _flat(dimension, f"{prefix}{key}.")
 
 
 def _check_names(group: str, dimension: Interval | Choices) -> None:

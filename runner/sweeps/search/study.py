@@ -28,7 +28,7 @@ _CUT_OFF, _ASKED = "cut_off", "asked"
 
 @contextmanager
 def storage_errors(where: str) -> Iterator[None]:
-    """Whatever the study's database raises, as one line."""
+    """Turn whatever the study's database raises into one line."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,7 +42,7 @@ def storage_errors(where: str) -> Iterator[None]:
 def open_study(
     url: str, name: str, options: SearchSettings, higher: bool, epochs: int, asked: Mapping[str, object]
 ) -> Study:
-    """The study called `name`, a new one or that of an earlier command; what was cut off then is begun anew.
+    """Return the study called `name`, a new one or that of an earlier command; what was cut off then is begun anew.
 
     Args:
         higher: whether more of the metric is better.

@@ -23,7 +23,7 @@ _INTERRUPTED = 130  # exit code of a job
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial ended: with a `value` of its metric; or by the pruner, at an evaluation; or by an `error`."""
+    """The end of a trial: with a `value` of its metric; or by the pruner, at an evaluation; or by an `error`."""
 
     value: float | None = None
     pruned_at: int | None = None
@@ -36,8 +36,8 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
     Args:
         metric: of valid.
         epochs: that the run lasts at most; nothing is asked at the last one.
-        unpromising: told the number of an evaluation, from 1, and its figure, whether to end the run now. The first
-            yes decides, even if the run got further before it could be ended.
+        unpromising: called with the number of an evaluation, from 1, and its figure; returns True to end the run.
+            The first True decides, even if the run got further before it could be ended.
 
     Raises:
         HydromelError: the task has no such metric.
@@ -64,7 +64,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
 
 
 def mark_pruned(folder: Path, evaluation: int, tracker: Tracker) -> None:
-    """Say in the run's tags, its tracker's too, that it was ended for want of promise."""
+    """Note in the run's tags, and in its tracker, that the pruner ended it."""
     run = read_run(folder)
     tags = run["tags"] | {run_schema.TAG_PRUNED: f"evaluation {evaluation}"}
     write_json(folder / run_schema.RUN, run | {"tags": tags})
@@ -75,13 +75,13 @@ def mark_pruned(folder: Path, evaluation: int, tracker: Tracker) -> None:
 
 
 def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) -> Iterator[float | None]:
-    """The metric at each evaluation on valid, as they come, until the process ends; None: it was not finite."""
+    """Yield the metric at each evaluation on valid until the process ends; None: it was not finite."""
     end_of_read = 0
     while True:
         over = process.poll() is not None  # asked first: nothing is written after that
         for record, end_of_record in read_metrics(folder, end_of_read):
             end_of_read = end_of_record
-            figures = {key.removeprefix("valid/"): one for key, one in record["metrics"].items() if "valid/" in key}
+            figures = {key.removeprefix("valid/"): value for key, value in record["metrics"].items() if "valid/" in key}
             if figures and metric not in figures:
                 raise HydromelError(
                     f"search.metric={metric}: this task has no such figure; it has {', '.join(figures)}"
@@ -97,7 +97,7 @@ def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) ->
 
 
 def _outcome(folder: Path, metric: str, code: int) -> Ended:
-    """Of a run that ended by itself."""
+    """Return the end of a run that ended by itself."""
     result = read_result(folder) if code == 0 else None
     if result is None:
         error = read_run(folder).get("error") if (folder / run_schema.RUN).exists() else None
