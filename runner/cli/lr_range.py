@@ -40,10 +40,10 @@ def _test(options: argparse.Namespace) -> int:
     # imports torch: help and a mistyped name need not wait for that
     from runner.experiment.lr_range import rising
     from runner.experiment.lr_range_plot import draw
-    from runner.experiment.lr_range_run import range_of
+    from runner.experiment.lr_range_run import measure_range
 
     rates = rising(options.low, options.high, options.updates)
-    result = range_of(config, rates, options.smoothing)
+    result = measure_range(config, rates, options.smoothing)
     if not len(result.rates):
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; give a lower one")
     draw(result, picture)

@@ -1,7 +1,7 @@
 """Run a config in a process of its own: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
-Memory, allocator and caches of one run then say nothing about another. A signal to end (SIGINT, SIGTERM) keeps what
-was done; exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
+The memory, allocator and caches of one run then do not influence the next. SIGINT and SIGTERM end a run and keep its
+records. Exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def process_start() -> float:
-    """Unix time at which this process began, so that start-up counts the imports too (Linux; elsewhere: now)."""
+    """Return the Unix time at which this process started, so that start-up includes imports (not on Linux: now)."""
     try:
         ticks = float(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])
@@ -36,7 +36,13 @@ def process_start() -> float:
 
 
 def run_job(folder: Path, started: float, config: RunConfig | None = None) -> int:
-    """Run `config`, or the folder's own where none is given; return the exit code."""
+    """Run a config, and return the exit code.
+
+    Args:
+        folder: of the run.
+        started: Unix time at which the program started.
+        config: of the run; None: the one in the folder.
+    """
     show_messages()
     signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -48,7 +54,7 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
 
 def _run(folder: Path, started: float, config: RunConfig | None) -> int:
     try:
-        from runner.experiment.run import run_experiment  # imports torch: a mistyped command need not wait for that
+        from runner.experiment.run import run_experiment  # imports torch, which a mistyped command does not need
 
         if config is None:
             config = RunConfig.of(yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")))
@@ -71,7 +77,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
 
 
 def summary(result: ResultRecord, folder: Path) -> str:
-    """The last lines of a run: its figures, and a warning if a simpler model does as well."""
+    """Return the last lines of a run: its figures, and a warning if a simpler model is as good."""
     quality = result["quality"]["metric"]
     metrics = result["metrics"]
     split, figures = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])

@@ -24,14 +24,18 @@ from runner.training.schedules import Constant
 from runner.training.state import Training
 
 
-def range_of(config: RunConfig, rates: Floats, smoothing: float) -> Range:
-    """Train the config's model from its beginning, each update at the next of the `rates`. No run's folder is left.
+def measure_range(config: RunConfig, rates: Floats, smoothing: float) -> Range:
+    """Train the config's model from scratch, each update at the next of the `rates`. No folder of a run remains.
 
-    Gradients are scaled down to train.clip_norm and rows drawn as in training; schedule, checkpoints and evaluation
-    are left out.
+    Batches and gradient clipping are those of training; there is no schedule, checkpoint or evaluation.
+
+    Args:
+        config: of the run.
+        rates: of the updates, rising.
+        smoothing: exponential smoothing factor of the loss.
 
     Raises:
-        HydromelError: anything about the config or its data.
+        HydromelError: the config or the data are wrong.
     """
     components = replace(Components.of(config), tracker=NoTracker())
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
@@ -40,9 +44,9 @@ def range_of(config: RunConfig, rates: Floats, smoothing: float) -> Range:
 
 
 def stepper(t: Training) -> Callable[[float], float]:
-    """A function that makes the next update of training at a given rate, and gives its mean loss (NaN: not finite).
+    """Return a function that makes the next update at a given rate and returns its mean loss (NaN: not finite).
 
-    Parameters that learn at a rate of their own (`Vectors.rate`) keep its ratio to the optimiser's.
+    Parameters with a rate of their own (`HasLearningRates`) keep its ratio to the optimiser's.
     """
     t = replace(t, schedule=Constant())
     updates = _updates(t)
@@ -52,7 +56,7 @@ def stepper(t: Training) -> Callable[[float], float]:
             group["initial_lr"] = rate * group["learning_rate_factor"]
         rows, losses = next(updates), list[float]()
         try:
-            while not losses:  # where memory runs out the update is made again, in smaller pieces
+            while not losses:  # if memory runs out the update is repeated in smaller micro-batches
                 losses = train_segment(t, [rows])
         except NotFinite:
             return math.nan
@@ -62,7 +66,7 @@ def stepper(t: Training) -> Callable[[float], float]:
 
 
 def _updates(t: Training) -> Iterator[IntArray]:
-    """Rows of one update after another, epoch after epoch."""
+    """Yield the rows of each update, epoch after epoch."""
     for epoch in count():
         t.progress.epoch, t.progress.update, t.progress.carried = epoch, 0, START
         yield from t.batching.updates(t.train.rows.host_lengths, t.seed, epoch)
