@@ -62,7 +62,18 @@ def left_to_the_user(choice: str) -> list[str]:
 def test_there_are_configs() -> None:
     assert len(CHOICES) > 50
     groups = {choice.partition("=")[0] for choice in CHOICES}
-    expected = {"task", "dataset", "embedding", "encoder", "batching", "optimizer", "schedule", "tracker", "features", "metric"}
+    expected = {
+        "task",
+        "dataset",
+        "embedding",
+        "encoder",
+        "batching",
+        "optimizer",
+        "schedule",
+        "tracker",
+        "features",
+        "metric",
+    }
     assert groups == expected | {"experiment", "search"}
     for group in ("task", "encoder", "batching"):
         assert len(options(group)) >= 3

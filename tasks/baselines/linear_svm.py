@@ -1,4 +1,4 @@
-"""A linear support vector machine over sparse rows, one label against the rest, trained online.
+"""A linear support vector machine over sparse rows, one label against the rest.
 
 Shapes: B rows, F features, C labels.
 """
@@ -16,8 +16,7 @@ _SMALLEST_SCALE = 1e-6
 class LinearSvm:
     """A linear SVM, trained by stochastic gradient descent on the hinge loss with an L2 term.
 
-    The method is Pegasos (Shalev-Shwartz et al. 2007) except for the learning rate, which the caller chooses: with a
-    constant rate the model follows labels that drift.
+    The method is Pegasos (Shalev-Shwartz et al. 2007) except for the learning rate, which the caller chooses.
 
     Args:
         n_features: F.
@@ -31,17 +30,6 @@ class LinearSvm:
         # The weights are `_scaled * _scale`. Decay multiplies only the scalar, so the cost of an update depends on the
         # non-zero entries of its rows, not on F.
         self._scaled, self._scale = np.zeros((n_features, n_labels)), 1.0
-
-    @classmethod
-    def of(cls, weights: FloatArray, bias: FloatArray, decay: float) -> LinearSvm:
-        """Return an SVM with trained weights (F, C) and bias (C,)."""
-        svm = cls(len(weights), len(bias), decay)
-        svm._scaled, svm.bias = weights, bias
-        return svm
-
-    @property
-    def n_features(self) -> int:
-        return len(self._scaled)
 
     @property
     def weights(self) -> FloatArray:
@@ -67,12 +55,6 @@ class LinearSvm:
         changes = rows.data[:, None] * np.repeat(steps / self._scale, np.diff(rows.indptr), axis=0)
         np.add.at(self._scaled, rows.indices, changes)  # unlike `+=`, adds up features that are in several rows
         self.bias += steps.sum(axis=0)
-
-    def grow(self, n_features: int, n_labels: int) -> None:
-        """Grow to at least this many features and labels, with new weights of zero."""
-        more = (max(0, n_features - len(self._scaled)), max(0, n_labels - len(self.bias)))
-        self._scaled = np.pad(self._scaled, ((0, more[0]), (0, more[1])))
-        self.bias = np.pad(self.bias, (0, more[1]))
 
     def _shrink(self, factor: float) -> None:
         self.bias *= factor

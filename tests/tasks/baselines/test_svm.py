@@ -1,10 +1,7 @@
-"""The linear SVM, compared with a plain loop and with the same model trained by the runner, and on drifting data."""
+"""The linear SVM, compared with a plain loop and with the same model trained by the runner."""
 
 from __future__ import annotations
 
-import json
-import random
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +13,12 @@ from scipy.sparse import csr_array
 
 from runner.batching.shuffled import Shuffled
 from runner.batching.strategy import Batching
-from runner.common.errors import HydromelError
 from runner.embeddings.ngrams import NgramEmbedding
 from runner.encoders.bow import Bow
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import PAD, UNK, Vocab
 from tasks.baselines.baselines import BUCKETS, bags
 from tasks.baselines.linear_svm import LinearSvm, train_svm
-from tasks.baselines.online_svm import OnlineSvm
 from tests.helpers.composed import label_files, run
 from tests.helpers.target_batches import rows_of
 
@@ -133,95 +128,3 @@ def test_training_learns_what_can_be_separated() -> None:
     svm = LinearSvm(30, 3, 1e-4)
     train_svm(svm, rows, right, rate=1.0, epochs=20, batch_size=8)
     assert (svm.scores(rows).argmax(axis=1) == right).mean() > 0.98
-
-
-def stream(good: str, bad: str, count: int, seed: int) -> tuple[list[list[str]], list[str]]:
-    """Return texts in which two words determine the label; half of the words are noise."""
-    rng = random.Random(seed)
-    words = {good: ["fine", "glad"], bad: ["dull", "sad"]}
-    labels = [rng.choice([good, bad]) for _ in range(count)]
-    return [[rng.choice(words[label]), rng.choice("abc"), rng.choice("abc")] for label in labels], labels
-
-
-@pytest.mark.parametrize("buckets", [None, 4096])
-@pytest.mark.parametrize("batch_size", [1, 8])
-def test_it_goes_on_learning_and_follows_labels_that_drift(buckets: int | None, batch_size: int) -> None:
-    svm = OnlineSvm(lengths=[1, 2], buckets=buckets, rate=0.5, decay=1e-4)
-
-    def learn(good: str, bad: str, seed: int) -> None:
-        texts, labels = stream(good, bad, 960, seed)
-        for start in range(0, 960, batch_size):
-            svm.learn(texts[start : start + batch_size], labels[start : start + batch_size])
-
-    def right(good: str, bad: str) -> float:
-        texts, labels = stream(good, bad, 200, seed=99)
-        return sum(a == b for a, b in zip(svm.predict(texts), labels, strict=True)) / 200
-
-    learn("pos", "neg", seed=1)
-    assert right("pos", "neg") > 0.95
-    assert right("neg", "pos") < 0.05
-    learn("neg", "pos", seed=2)  # labels change places
-    assert right("neg", "pos") > 0.95
-    learn("pos", "bad", seed=3)  # and one takes another name
-    assert right("pos", "bad") > 0.95
-
-
-def test_one_at_a_time_an_example_with_its_margin_changes_nothing() -> None:
-    svm = OnlineSvm(lengths=[1], buckets=None, rate=0.25, decay=0.0)
-    for _ in range(20):
-        svm.learn([["good", "film"]], ["pos"])
-        svm.learn([["bad", "film"]], ["neg"])
-    before = svm.scores([["good", "film"]])
-    svm.learn([["good", "film"]], ["pos"])
-    assert np.array_equal(svm.scores([["good", "film"]]), before)
-    assert before[0, svm.labels["pos"]] >= 1
-
-
-@pytest.mark.parametrize("buckets", [None, 64])
-def test_stored_as_json_it_answers_the_same_and_goes_on(tmp_path: Path, buckets: int | None) -> None:
-    texts, labels = stream("pos", "neg", 60, seed=1)
-    whole = OnlineSvm(lengths=[1, 2], buckets=buckets, rate=0.5, decay=0.01)
-    cut = OnlineSvm(lengths=[1, 2], buckets=buckets, rate=0.5, decay=0.01)
-    for number, (text, label) in enumerate(zip(texts, labels, strict=True)):
-        whole.learn([text], [label])
-        cut.learn([text], [label])
-        if number == 30:
-            cut.save(tmp_path / "svm.json")
-            cut = OnlineSvm.load(tmp_path / "svm.json")
-    np.testing.assert_allclose(cut.scores(texts), whole.scores(texts), atol=1e-12)
-    stored = json.loads((tmp_path / "svm.json").read_text(encoding="utf-8"))
-    assert set(stored["labels"]) == {"pos", "neg"}
-    if buckets is None:
-        assert stored["weights"]["fine"][stored["labels"].index("pos")] > 0
-        assert len(stored["weights"]) == len(
-            {" ".join(t[i : i + n]) for t in texts[:31] for n in (1, 2) for i in range(4 - n)}
-        )
-    assert cut.predict([[], ["unheard"]])[0] in ("pos", "neg")
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": "hydromel-linear-svm-1", "labels": []}'])
-def test_a_file_that_is_no_svm_is_an_error_of_one_line(tmp_path: Path, content: str) -> None:
-    (tmp_path / "svm.json").write_text(content, encoding="utf-8")
-    with pytest.raises(
-        HydromelError, match=r"svm.json: not a linear SVM in the format hydromel-linear-svm-1 \("
-    ) as error:
-        OnlineSvm.load(tmp_path / "svm.json")
-    assert "\n" not in str(error.value)
-
-
-def test_nothing_learned_and_uneven_lists_are_errors() -> None:
-    svm = OnlineSvm(lengths=[1], buckets=None, rate=0.5, decay=0.0)
-    with pytest.raises(ValueError, match="the SVM has no labels yet"):
-        svm.predict([["a"]])
-    with pytest.raises(ValueError, match="2 texts and 1 labels"):
-        svm.learn([["a"], ["b"]], ["x"])
-    with pytest.raises(ValueError, match="at least 1"):
-        OnlineSvm(lengths=[0], buckets=None, rate=0.5, decay=0.0)
-
-
-def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(__file__).parents[3] / "docs" / "baselines.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    monkeypatch.chdir(tmp_path)
-    exec(example, {})
-    assert OnlineSvm.load(tmp_path / "svm.json").labels == {"good": 0}
