@@ -35,6 +35,7 @@ from runner.batching.shuffled import Shuffled
 from runner.batching.strategy import Batching
 from runner.batching.token_budget import TokenBudget
 from runner.data.numericalize import load
+from runner.data.truncation import Truncation
 from runner.profiling.accounting import Memory
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -101,7 +102,7 @@ def numericalise(folder: Path) -> None:
         label_smoothing=0.0,
         label_weights=None,
     )
-    load(corpus, features, task, "", None, "head", folder / "cache")
+    load(corpus, features, task, "", Truncation(None, "head"), folder / "cache")
 
 
 def as_split(lengths: IntArray, words: IntArray, classes: IntArray) -> Batch:

@@ -20,7 +20,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import missing_kernel
 from runner.compat.torch import storage_key
 from runner.components.measures import Measures
-from runner.data.truncation import truncate
+from runner.data.truncation import Truncation
 from runner.interfaces import PADDED, START, BatchingStrategy, Head, Task
 from runner.layers.attention import has_attention
 from runner.layers.chunked_softmax import Chunked
@@ -170,7 +170,7 @@ class MemoryEstimator:
         live = LiveBytes(self._known(batch))
         with live:
             head = cast(Head, self.model.head)
-            backward(self.model, head, [batch], self.task.count(batch), START, self.bf16, _no_clock)
+            backward(self.model, head, [batch], self.task.count(batch), START, self.bf16, lambda phase: None)
         return live
 
     def _known(self, batch: Batch) -> list[Tensor]:
@@ -257,7 +257,7 @@ def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
         (all_sorts, max(1, width // 2)),
         (all_sorts, max(1, width // 4)),
     ]
-    return [truncate(train.select(rows), longest, "head") for rows, longest in chosen]
+    return [Truncation(longest, "head").apply(train.select(rows)) for rows, longest in chosen]
 
 
 def _columns(split: Batch) -> list[Tensor]:
@@ -269,7 +269,3 @@ def _bytes_of(tensors: Iterable[Tensor]) -> int:
     """Return the size of the tensors' memory, in bytes; tensors that share memory count once."""
     storages = {storage_key(tensor.untyped_storage()): tensor.untyped_storage().nbytes() for tensor in tensors}
     return sum(storages.values())
-
-
-def _no_clock(phase: str) -> None:
-    return

@@ -9,24 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from runner.advisor.advisor import PredictedCost, predict_cost, predict_peak_bytes
-from runner.advisor.choose import TrainingCost
-from runner.advisor.memory_estimate import MemoryEstimator, MemoryUse
-from runner.advisor.speed_probe import Candidate, SpeedProbe
+from runner.advisor.advisor import memory_estimator, predict_costs, speed_probe
+from runner.advisor.memory_estimate import MemoryUse
+from runner.advisor.speed_probe import Candidate
 from runner.batching.plan import digest
 from runner.batching.shuffle_quality import Share, ShuffleQuality, answer_shares, correlation, measure
 from runner.common.arrays import FloatArray
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
+from runner.common.records import CandidateRecord
 from runner.components.model_parts import ModelParts
-from runner.components.run_components import build_strategy, optimizer_factory
+from runner.components.run_components import build_strategy
 from runner.config.schema import RunConfig, name_of
 from runner.data.load import arrange, describe_data, load_data
 from runner.data.numericalize import TARGET, Data
 from runner.data.truncation import Truncation
-from runner.interfaces import BatchingStrategy, Task
+from runner.interfaces import Task
 from runner.model import build_model
-from runner.profiling import accounting
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.ragged.batch import Batch
@@ -58,7 +57,7 @@ class PlannedStrategy:
     quality: ShuffleQuality
     padding: dict[str, float]
     memory: MemoryUse | None
-    predicted: PredictedCost | None = None
+    predicted: CandidateRecord | None = None
     not_run: str = ""
 
 
@@ -104,20 +103,36 @@ def plan_strategies(
     config = configs[0]
     device = _device(config, probe_seconds is not None)
     parts = ModelParts.of(config, config.plugins)
-    cost = TrainingCost(optimizer_factory(config), config.train, config.bf16)
     truncation = Truncation(config.max_length, config.truncate)
     data = load_data(parts, truncation, config.cache_dir)
-    train = data.splits["train"]
+    train, others = data.splits["train"], [split for name, split in data.splits.items() if name != "train"]
     answers = row_answers(parts.task, data, train)
     model = build_model(parts, data.vocabs).to(dtype=DTYPES[config.dtype])
-    estimator = cost.memory_estimator(parts.task, data, model)
-    planned, candidates, unfit = _plan_each(configs, parts, data, answers, estimator, epochs, device)
-    unfit = {**left_out, **unfit}
+    estimator = memory_estimator(config, parts.task, data, model)
+    planned, candidates, unfit = [], [], dict(left_out)
+    for variant in configs:
+        try:
+            batching = build_strategy(variant.batching, variant.plugins)
+            arranged = arrange(parts, batching, train, variant.max_length)
+        except HydromelError as error:
+            unfit[str(variant.choices["batching"])] = str(error)
+            continue
+        updates = [batching.updates(arranged.rows.host_lengths, variant.seed, epoch) for epoch in range(epochs)]
+        of_rows = answers if arranged is train else None
+        candidate = Candidate(batching.name, batching, arranged, [update for epoch in updates for update in epoch])
+        memory = estimator.estimate_or_missing_kernel(batching, arranged, others, candidate.updates)
+        planned.append(_planned(candidate, of_rows, updates, memory))
+        candidates.append(replace(candidate, train=arranged.to(device)))
     if not planned:
         raise HydromelError(next(iter(unfit.values())))
     if probe_seconds is not None:
-        probe = cost.probe(parts.task, model.to(device))
-        planned = _with_speed(planned, candidates, probe, probe_seconds, epochs)
+        probe = speed_probe(config, parts.task, model.to(device))
+        memories = [strategy.memory or strategy.not_run for strategy in planned]
+        costs = predict_costs(candidates, memories, probe, probe_seconds, epochs, copied=False)
+        planned = [
+            replace(strategy, not_run=cost) if isinstance(cost, str) else replace(strategy, predicted=cost)
+            for strategy, cost in zip(planned, costs, strict=True)
+        ]
     lengths = train.rows.host_lengths
     return PlanReport(
         choices={name: chosen for name, chosen in config.choices.items() if name != "batching"},
@@ -131,87 +146,29 @@ def plan_strategies(
     )
 
 
-def _plan_each(
-    configs: Sequence[RunConfig],
-    parts: ModelParts,
-    data: Data,
-    answers: FloatArray | None,
-    estimator: MemoryEstimator,
-    epochs: int,
-    device: torch.device,
-) -> tuple[list[PlannedStrategy], list[Candidate], dict[str, str]]:
-    """Return the plan and the candidate of every strategy that fits, and by name the reason why others do not."""
-    planned, candidates, unfit = [], [], {}
-    train = data.splits["train"]
-    others = [split for name, split in data.splits.items() if name != "train"]
-    for config in configs:
-        try:
-            batching = build_strategy(config.batching, config.plugins)
-            arranged = arrange(parts, batching, train, config.max_length)
-        except HydromelError as error:
-            unfit[str(config.choices["batching"])] = str(error)
-            continue
-        of_rows = answers if arranged is train else None
-        updates = [batching.updates(arranged.rows.host_lengths, config.seed, epoch) for epoch in range(epochs)]
-        planned.append(plan_strategy(batching, arranged, others, of_rows, updates, estimator))
-        candidates.append(Candidate(batching, arranged.to(device), [update for epoch in updates for update in epoch]))
-    return planned, candidates, unfit
-
-
-def _with_speed(
-    planned: Sequence[PlannedStrategy],
-    candidates: Sequence[Candidate],
-    probe: SpeedProbe,
-    probe_seconds: float,
-    epochs: int,
-) -> list[PlannedStrategy]:
-    """Return the plans with the predictions of the probe."""
-    resident_bytes = accounting.Memory(probe.device).before
-    seconds = probe.predict(candidates, probe_seconds)
-    timed = []
-    for strategy, candidate, prediction in zip(planned, candidates, seconds, strict=True):
-        if isinstance(prediction, str):
-            timed.append(replace(strategy, not_run=prediction))
-        elif strategy.memory is None:
-            timed.append(strategy)
-        else:
-            peak = predict_peak_bytes(strategy.memory, probe.device, resident_bytes, copied=False)
-            timed.append(replace(strategy, predicted=predict_cost(candidate, strategy.name, prediction, epochs, peak)))
-    return timed
-
-
-def plan_strategy(
-    batching: BatchingStrategy,
-    train: Batch,
-    others: list[Batch],
-    answers: FloatArray | None,
-    updates: list[Updates],
-    estimator: MemoryEstimator,
+def _planned(
+    candidate: Candidate, answers: FloatArray | None, updates: list[Updates], memory: MemoryUse | str
 ) -> PlannedStrategy:
-    """Return the figures of one strategy.
+    """Return the figures of one strategy without its speed.
 
     Args:
-        batching: the strategy.
-        train: the training set as `batching.arrange` returns it.
-        others: the splits that are evaluated.
+        candidate: the strategy, with the updates of all epochs.
         answers: (B, C) from `row_answers`; None if rows have no answers, or were rearranged.
         updates: the updates of each epoch.
-        estimator: of memory.
+        memory: the estimated memory, or the missing kernel.
     """
-    lengths = train.rows.host_lengths
-    together = [update for epoch in updates for update in epoch]
-    padded = batching.padding(lengths, together)
+    batching, lengths = candidate.batching, candidate.train.rows.host_lengths
+    padded = batching.padding(lengths, candidate.updates)
     places = len(updates) * int(lengths.sum()) + sum(padded.values())
-    estimate = estimator.estimate_or_missing_kernel(batching, train, others, together)
     return PlannedStrategy(
         name=batching.name,
         batch_size=batching.batch_size,
         layout=batching.layout,
-        digest=digest(together),
+        digest=digest(candidate.updates),
         quality=measure(updates, lengths, answers, batching.batch_size),
         padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
-        memory=None if isinstance(estimate, str) else estimate,
-        not_run=estimate if isinstance(estimate, str) else "",
+        memory=None if isinstance(memory, str) else memory,
+        not_run=memory if isinstance(memory, str) else "",
     )
 
 
@@ -230,8 +187,7 @@ def as_dict(report: PlanReport) -> dict[str, Any]:
     content = asdict(report)
     for strategy, plain in zip(report.planned, content["planned"], strict=True):
         if (memory := strategy.memory) is not None:
-            totals = {"training_bytes": memory.training_bytes, "evaluation_bytes": memory.evaluation_bytes}
-            plain["memory"] |= totals
+            plain["memory"] |= {"training_bytes": memory.training_bytes, "evaluation_bytes": memory.evaluation_bytes}
         for name, figure in vars(strategy.quality).items():
             if isinstance(figure, Share):
                 plain["quality"][name]["times_chance"] = figure.times_chance

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from runner.advisor.advisor import PredictedCost
 from runner.advisor.memory_estimate import MemoryUse
 from runner.advisor.plan_report import PlannedStrategy, PlanReport
 from runner.batching.shuffle_quality import Share
+from runner.common.records import CandidateRecord
+from runner.common.rich_tables import plain_table, wide_console
 
-WIDEST = 1000  # columns; tables take as many as they need
 MIB = 2**20
 MUCH_ALIKE = 1.5  # similarity in length, as a multiple of chance, above which updates are no random samples
 KNOWN_WRONG = "unmasked"  # the layout whose results are known to be wrong
@@ -35,10 +33,10 @@ MEMORY: list[tuple[str, Callable[[MemoryUse], str]]] = [
     ("training\nMiB", lambda memory: _mebibytes(memory.training_bytes)),
     ("evaluation\nMiB", lambda memory: _mebibytes(memory.evaluation_bytes)),
 ]
-SPEED: list[tuple[str, Callable[[PredictedCost], str]]] = [
-    ("real tokens/s\npredicted", lambda cost: f"{cost.predicted_real_tokens_per_s:,.0f}"),
-    ("seconds\nan epoch", lambda cost: f"{cost.predicted_epoch_seconds:,.1f}"),
-    ("peak\nMiB", lambda cost: _mebibytes(cost.predicted_peak_bytes)),
+SPEED: list[tuple[str, Callable[[CandidateRecord], str]]] = [
+    ("real tokens/s\npredicted", lambda cost: f"{cost['predicted_real_tokens_per_s']:,.0f}"),
+    ("seconds\nan epoch", lambda cost: f"{cost['predicted_epoch_seconds']:,.1f}"),
+    ("peak\nMiB", lambda cost: _mebibytes(cost["predicted_peak_bytes"])),
 ]
 SHUFFLE: list[Column] = [
     ("tokens an\nupdate", lambda strategy: f"{strategy.quality.tokens.mean:,.0f}"),
@@ -55,9 +53,7 @@ SHUFFLE: list[Column] = [
 
 def show(report: PlanReport) -> None:
     """Print the tables and notes of a report."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")
-    console = Console(width=WIDEST, markup=False, highlight=False, emoji=False)
+    console = wide_console()
     mean, longest = report.lengths["mean"], report.lengths["longest"]
     console.print(f"{report.data}; {mean:,.1f} tokens a row, longest {longest:,}", soft_wrap=True)
     memory = [(header, _of_memory(figure)) for header, figure in MEMORY]
@@ -66,8 +62,7 @@ def show(report: PlanReport) -> None:
         speed = [(header, _of_prediction(figure)) for header, figure in SPEED]
         console.print(_table(f"How fast it would be here, on {report.device}", speed, report.planned))
     console.print(_table("How well it shuffles", SHUFFLE, report.planned))
-    recommended = [] if report.device is None else [_recommended(report.planned)]
-    for line in [*_same(report.planned), *_notes(report), *_left_out(report.left_out), *recommended]:
+    for line in _notes(report):
         console.print(f"- {line}", soft_wrap=True)
 
 
@@ -75,13 +70,57 @@ def _of_memory(figure: Callable[[MemoryUse], str]) -> Callable[[PlannedStrategy]
     return lambda strategy: NOT_RUN if strategy.memory is None else figure(strategy.memory)
 
 
-def _of_prediction(figure: Callable[[PredictedCost], str]) -> Callable[[PlannedStrategy], str]:
-    def shown(strategy: PlannedStrategy) -> str:
-        if strategy.predicted is None:
-            return NOT_RUN if strategy.not_run else "-"
-        return figure(strategy.predicted)
+def _of_prediction(figure: Callable[[CandidateRecord], str]) -> Callable[[PlannedStrategy], str]:
+    return lambda strategy: figure(strategy.predicted) if strategy.predicted else NOT_RUN if strategy.not_run else "-"
 
-    return shown
+
+def _table(title: str, columns: Sequence[Column], planned: Sequence[PlannedStrategy]) -> Table:
+    table = plain_table("strategy\n", "batch\nsize", *(header for header, _ in columns), numbers=True)
+    table.title, table.title_justify, table.collapse_padding = title, "left", True
+    for strategy in planned:
+        size = "-" if strategy.batch_size is None else str(strategy.batch_size)
+        table.add_row(strategy.name, size, *(figure(strategy) for _, figure in columns))
+    return table
+
+
+def _notes(report: PlanReport) -> list[str]:
+    planned = report.planned
+    sizes_differ = len({strategy.batch_size for strategy in planned} - {None}) > 1
+    same = _names_by(
+        (strategy.digest, strategy.name + (f" ({strategy.batch_size})" if sizes_differ else "")) for strategy in planned
+    )
+    not_run = _names_by((strategy.not_run, strategy.name) for strategy in planned if strategy.not_run)
+    # reasons that differ only in the strategy's name are one
+    reasons = _names_by((why.replace(f"batching={name}", ""), name) for name, why in report.left_out.items())
+    memory = next((strategy.memory for strategy in planned if strategy.memory is not None), None)
+    return [
+        *(f"same updates: {', '.join(names)}" for names in same.values() if len(names) > 1),
+        *(
+            f"not run here: {len(names)} of {len(planned)} strategies ({', '.join(names)}): {kernel}"
+            for kernel, names in not_run.items()
+        ),
+        *([] if memory is None else [_memory_note(memory)]),
+        f"over all rows, length and answer correlate with r {_number(report.length_tells_answer)}",
+        f"epochs planned: {report.epochs}; docs/plan.md explains each figure",
+        *(f"left out: {', '.join(names)}: {report.left_out[names[0]]}" for names in reasons.values()),
+        *([] if report.device is None else [_recommended(planned)]),
+    ]
+
+
+def _names_by(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the names of each key, for (key, name) pairs."""
+    names = defaultdict[str, list[str]](list)
+    for key, name in pairs:
+        names[key].append(name)
+    return names
+
+
+def _memory_note(memory: MemoryUse) -> str:
+    return (
+        "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
+        f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
+        f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active"
+    )
 
 
 def _recommended(planned: Sequence[PlannedStrategy]) -> str:
@@ -95,76 +134,16 @@ def _recommended(planned: Sequence[PlannedStrategy]) -> str:
         return "nothing is recommended: this machine runs none of the strategies"
     if not known:
         return "nothing is recommended: what is planned is known to be wrong"
-
-    def title(strategy: PlannedStrategy) -> str:
-        return strategy.name if strategy.batch_size is None else f"{strategy.name} {strategy.batch_size}"
-
-    def rate(pair: tuple[PlannedStrategy, PredictedCost]) -> float:
-        return pair[1].predicted_real_tokens_per_s
-
-    best = [f"fastest {title(max(known, key=rate)[0])}"]
-    if shuffled := [pair for pair in known if (pair[0].quality.alike_in_length.times_chance or 1.0) < MUCH_ALIKE]:
-        best.append(f"fastest of shuffled updates {title(max(shuffled, key=rate)[0])}")
-    best.append(f"least memory {title(min(known, key=lambda pair: pair[1].predicted_peak_bytes)[0])}")
-    return f"predicted: {', '.join(best)}"
+    ranked = [strategy for strategy, _ in sorted(known, key=lambda pair: -pair[1]["predicted_real_tokens_per_s"])]
+    shuffled = [s for s in ranked if (s.quality.alike_in_length.times_chance or 1.0) < MUCH_ALIKE]
+    leanest, _ = min(known, key=lambda pair: pair[1]["predicted_peak_bytes"])
+    best = {"fastest": ranked[:1], "fastest of shuffled updates": shuffled[:1], "least memory": [leanest]}
+    named = [f"{what} {_title(strategy)}" for what, strategies in best.items() for strategy in strategies]
+    return f"predicted: {', '.join(named)}"
 
 
-def _table(title: str, columns: Sequence[Column], planned: Sequence[PlannedStrategy]) -> Table:
-    table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    table.title_justify = "left"
-    table.add_column("strategy\n", no_wrap=True)
-    for header in ("batch\nsize", *(header for header, _ in columns)):
-        table.add_column(header, justify="right", no_wrap=True)
-    for strategy in planned:
-        size = "-" if strategy.batch_size is None else str(strategy.batch_size)
-        table.add_row(strategy.name, size, *(figure(strategy) for _, figure in columns))
-    return table
-
-
-def _same(planned: Sequence[PlannedStrategy]) -> list[str]:
-    """Return a line for each group of strategies that make the same updates."""
-    sizes_differ = len({strategy.batch_size for strategy in planned} - {None}) > 1
-    by_digest: dict[str, list[str]] = {}
-    for strategy in planned:
-        size = f" ({strategy.batch_size})" if sizes_differ else ""
-        by_digest.setdefault(strategy.digest, []).append(strategy.name + size)
-    return [f"same updates: {', '.join(names)}" for names in by_digest.values() if len(names) > 1]
-
-
-def _notes(report: PlanReport) -> list[str]:
-    notes = _not_run(report.planned)
-    memory = next((strategy.memory for strategy in report.planned if strategy.memory is not None), None)
-    if memory is not None:
-        notes.append(
-            "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
-            f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
-            f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active"
-        )
-    return [
-        *notes,
-        f"over all rows, length and answer correlate with r {_number(report.length_tells_answer)}",
-        f"epochs planned: {report.epochs}; docs/plan.md explains each figure",
-    ]
-
-
-def _not_run(planned: Sequence[PlannedStrategy]) -> list[str]:
-    """Return a line for each kernel that this machine lacks, with the strategies that need it."""
-    by_reason: dict[str, list[str]] = {}
-    for strategy in planned:
-        if strategy.not_run:
-            by_reason.setdefault(strategy.not_run, []).append(strategy.name)
-    return [
-        f"not run here: {len(names)} of {len(planned)} strategies ({', '.join(names)}): {reason}"
-        for reason, names in by_reason.items()
-    ]
-
-
-def _left_out(left_out: dict[str, str]) -> list[str]:
-    """Return a line for each reason why strategies do not fit; reasons that differ only in the name are one."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in left_out.items():
-        by_reason.setdefault(reason.replace(f"batching={name}", ""), []).append(name)
-    return [f"left out: {', '.join(names)}: {left_out[names[0]]}" for names in by_reason.values()]
+def _title(strategy: PlannedStrategy) -> str:
+    return strategy.name if strategy.batch_size is None else f"{strategy.name} {strategy.batch_size}"
 
 
 def _percent(share: float | None) -> str:
@@ -181,5 +160,5 @@ def _times(share: Share) -> str:
     return "-" if share.times_chance is None else f"{share.times_chance:.2f}"
 
 
-def _mebibytes(n_bytes: int) -> str:
+def _mebibytes(n_bytes: float) -> str:
     return f"{n_bytes / MIB:,.1f}"

@@ -28,7 +28,9 @@ from runner.training.loop import backward
 SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
 _PIECES = 4.0  # number of largest pieces that the time of a kind allows
 _LEAST, _MOST = 5, 200  # measurements of a kind, whatever the time; more would add nothing
-_RUNS_ON_GPU = 3  # runs of a piece before the device is waited for, since training does not wait either
+_RUNS_ON_GPU = (
+    3  # runs of a piece that are timed together before the device is waited for, since training does not wait either
+)
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class Candidate:
     """A strategy with its plan.
 
     Attributes:
+        name: the name of the strategy in reports.
         batching: the strategy.
         train: the training set as `batching.arrange` returns it.
         updates: the updates of one epoch or more.
     """
 
+    name: str
     batching: BatchingStrategy
     train: Batch
     updates: Updates
@@ -98,17 +102,12 @@ class SpeedProbe:
     """
 
     def __init__(
-        self,
-        model: Model,
-        task: Task,
-        optimizer: torch.optim.Optimizer,
-        clip_norm: float | None,
-        bf16: bool,
+        self, model: Model, task: Task, optimizer: torch.optim.Optimizer, clip_norm: float | None, bf16: bool
     ) -> None:
         self.model, self.task, self.optimizer = model.train(), task, optimizer
         self.clip_norm, self.bf16, self.device = clip_norm, bf16, device_of(model)
-        self.rng = np.random.default_rng(0)
-        self.blocks = has_attention(model)
+        self.rng, self.blocks = np.random.default_rng(0), has_attention(model)
+        self._runs = _RUNS_ON_GPU if self.device.type == "cuda" else 1
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] = 0.0
 
@@ -205,11 +204,6 @@ class SpeedProbe:
         self.optimizer.zero_grad()
         return self._now() - begin
 
-    @property
-    def _runs(self) -> int:
-        """The number of runs of a piece that are timed together."""
-        return _RUNS_ON_GPU if self.device.type == "cuda" else 1
-
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -219,10 +213,5 @@ class SpeedProbe:
 def _key(candidate: Candidate) -> Hashable:
     """Return a key of the kind of its micro-batches; rectangles without padding may run by other kernels."""
     batching, whole = candidate.batching, candidate.shapes(blocks=False)
-    return (
-        type(batching),
-        id(candidate.train),
-        batching.layout,
-        batching.micro_batch,
-        bool((whole.cells == whole.tokens).all()),
-    )
+    unpadded = bool((whole.cells == whole.tokens).all())
+    return type(batching), id(candidate.train), batching.layout, batching.micro_batch, unpadded

@@ -13,11 +13,11 @@ from runner.ragged.batch import Batch
 
 
 def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) -> Data:
-    """Return the data set as integers.
+    """Return the data set of a model's parts as integers.
 
     Args:
-        parts: the parts of the model: the data set, the features and the task.
-        truncation: the options of cutting long rows.
+        parts: of the model, with the data set, the features and the task.
+        truncation: of long rows.
         cache_dir: folder of numericalised data sets, which may begin with `~`; None: no cache.
 
     Raises:
@@ -26,8 +26,7 @@ def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) 
     if not parts.features:
         raise HydromelError("features={}: at least one is needed, for example features=words")
     cache = None if cache_dir is None else Path(cache_dir).expanduser()
-    keep, longest = truncation.keep, truncation.max_length
-    data = load(parts.corpus, parts.features, parts.task, parts.task_key, longest, keep, cache)
+    data = load(parts.corpus, parts.features, parts.task, parts.task_key, truncation, cache)
     for name, split in data.splits.items():
         if not split.rows.n_rows:
             raise HydromelError(f"dataset={parts.corpus.name}: {name} has no examples")

@@ -21,8 +21,7 @@ import torch
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
-from runner.config.schema import Keep
-from runner.data.truncation import truncate
+from runner.data.truncation import Truncation
 from runner.interfaces import Corpus, Task
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -62,8 +61,7 @@ def load(
     features: Mapping[str, TokenFeature],
     task: Task,
     task_key: str,
-    max_length: int | None,
-    keep: Keep,
+    truncation: Truncation,
     cache: Path | None,
 ) -> Data:
     """Return the corpus as integers, from the cache if it has exactly this content.
@@ -73,45 +71,37 @@ def load(
         features: the features, by name.
         task: the task, which makes the targets.
         task_key: the task's options as text; targets depend on them.
-        max_length: maximum number of tokens of a row; None: no limit.
-        keep: the part that longer rows keep; see `truncate`.
+        truncation: of long rows.
         cache: folder of cache files; None: no cache.
 
     Raises:
-        HydromelError: as `numericalise`; also a cache file that cannot be read.
+        HydromelError: a split, column or label is missing; rows with an answer for each token are to be cut at their
+            start; or a cache file cannot be read.
     """
     fingerprint = corpus.fingerprint()
     options = {name: repr(feature) for name, feature in features.items()}
-    key = json.dumps([RULES, fingerprint, options, task_key, max_length, keep], sort_keys=True)
+    of_content = [RULES, fingerprint, options, task_key, truncation.max_length, truncation.keep]
     if cache is None:
-        return numericalise(corpus, features, task, max_length, keep, fingerprint)
-    path = cache / f"{corpus.name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.columns"
+        return _numericalize(corpus, features, task, truncation, fingerprint)
+    key = hashlib.sha256(json.dumps(of_content, sort_keys=True).encode()).hexdigest()
+    path = cache / f"{corpus.name}-{key[:24]}.columns"
     if (cached := _read(path)) is not None:
         return cached
-    data = numericalise(corpus, features, task, max_length, keep, fingerprint)
+    data = _numericalize(corpus, features, task, truncation, fingerprint)
     write_bytes(path, _to_bytes(data))
     return data
 
 
-def numericalise(
-    corpus: Corpus,
-    features: Mapping[str, TokenFeature],
-    task: Task,
-    max_length: int | None,
-    keep: Keep,
-    fingerprint: str,
+def _numericalize(
+    corpus: Corpus, features: Mapping[str, TokenFeature], task: Task, truncation: Truncation, fingerprint: str
 ) -> Data:
-    """Read every split and map its strings to integers, with vocabularies from the training set only.
-
-    Raises:
-        HydromelError: a split, column or label is missing, or rows with an answer for each token are to be cut at their
-            start.
-    """
+    """Read every split and map its strings to integers, with vocabularies from the training set only."""
     tables = corpus.read()
     for needed in ("train", "valid"):
         if needed not in tables:
             raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
-    if max_length is None and keep != "head":
+    keep = truncation.keep
+    if truncation.max_length is None and keep != "head":
         raise HydromelError(
             f"truncate={keep} is for rows that are cut, and max_length=null cuts none; give max_length=N"
         )
@@ -126,23 +116,19 @@ def numericalise(
     for name, feature in features.items():
         if feature.extend:  # `runner.text.open_vocabulary` does the same for text after training
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in tables.values()])
-    splits: dict[str, Batch] = {}
-    oov_rate: dict[str, dict[str, float]] = {}
-    truncated: dict[str, int] = {}
-    for split in SPLITS:
-        if split not in tables:
-            continue
+    data = Data({}, vocabs, {}, {}, fingerprint, cached=False)
+    for split in (split for split in SPLITS if split in tables):
         ids_of = columns_of(tables[split], features, vocabs)
-        oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
+        data.oov_rate[split] = {feature: _oov_rate(ids.values, vocabs[feature]) for feature, ids in ids_of.items()}
         whole = task.encode(ids_of, tables[split], vocabs)
-        if max_length is not None and keep != "head" and isinstance(whole.target, Ragged):
+        if keep != "head" and isinstance(whole.target, Ragged):
             raise HydromelError(
                 f"truncate={keep}: task={task.name} answers each token, and a cut row would begin in the middle of a "
                 "sentence or span; use truncate=head"
             )
-        splits[split] = whole if max_length is None else truncate(whole, max_length, keep)
-        truncated[split] = whole.real_tokens - splits[split].real_tokens
-    return Data(splits, vocabs, oov_rate, truncated, fingerprint, cached=False)
+        data.splits[split] = truncation.apply(whole)
+        data.truncated_tokens[split] = whole.real_tokens - data.splits[split].real_tokens
+    return data
 
 
 def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
@@ -162,8 +148,7 @@ def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Ma
             raise HydromelError(
                 f"features.{name}: row {row} has {host_lengths[row]} values for {rows.host_lengths[row]} tokens"
             )
-        ids = vocabs[name].encode(strings)
-        columns[name] = Ragged(torch.from_numpy(ids), rows, "packed")
+        columns[name] = Ragged(torch.from_numpy(vocabs[name].encode(strings)), rows, "packed")
     return columns
 
 
@@ -184,9 +169,6 @@ def _oov_rate(ids: torch.Tensor, vocab: Vocab) -> float:
     return float(unknown.double().mean()) if len(ids) else 0.0
 
 
-# --- the cache file -------------------------------------------------------------------------------------------------
-
-
 def _to_bytes(data: Data) -> bytes:
     header = {
         "vocabs": {name: vocab.to_plain() for name, vocab in data.vocabs.items()},
@@ -200,9 +182,10 @@ def _to_bytes(data: Data) -> bytes:
         arrays[f"{split}/lengths"] = batch.rows.host_lengths
         for name, feature in batch.features.items():
             arrays[f"{split}/features/{name}"] = feature.values.numpy()
-        per_token = isinstance(batch.target, Ragged)
-        target = batch.target.values if isinstance(batch.target, Ragged) else batch.target
-        arrays[f"{split}/target_per_{'token' if per_token else 'row'}"] = target.numpy()
+        if isinstance(batch.target, Ragged):
+            arrays[f"{split}/target_per_token"] = batch.target.values.numpy()
+        else:
+            arrays[f"{split}/target_per_row"] = batch.target.numpy()
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     body = buffer.getvalue()

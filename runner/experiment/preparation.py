@@ -105,7 +105,7 @@ def _choose_batching(
         return config, components.batching
     from runner.advisor.choose import choose_strategy  # imports scipy.optimize, which other runs do not need
 
-    config = choose_strategy(config, components, components.batching, run, model, data)
+    config = choose_strategy(config, components.parts.task, components.batching, run, model, data)
     return config, build_strategy(config.batching, config.plugins)
 
 

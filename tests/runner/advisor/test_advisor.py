@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from runner.advisor.advisor import PredictedCost, fastest
+from runner.advisor.choose import fastest
 from runner.advisor.speed_model import fit_seconds, speed_terms
 from runner.advisor.speed_probe import Candidate, MicroBatchKind, SpeedProbe
 from runner.common.errors import HydromelError
+from runner.common.records import CandidateRecord
 from runner.components.run_components import optimizer_factory
 from runner.config.instantiate import build
 from runner.model import build_model
@@ -51,7 +52,7 @@ def made(folder: Path, *overrides: str) -> tuple[SpeedProbe, dict[str, Candidate
     candidates = {}
     for name in ("size1", "padmask", "packed", "bucketed", "same_length"):
         batching = build(config(f"batching={name}", "batching.batch_size=6")["batching"], "batching", {})
-        candidates[name] = Candidate(batching, train, batching.updates(train.rows.host_lengths, 1, 0))
+        candidates[name] = Candidate(name, batching, train, batching.updates(train.rows.host_lengths, 1, 0))
     optimizer = build_optimizer(optimizer_factory(options), model)
     return SpeedProbe(model, parts(options).task, optimizer, 5.0, False), candidates
 
@@ -96,12 +97,12 @@ def test_parameters_stay_as_they_are(tmp_path: Path) -> None:
 
 
 def test_the_fastest_that_fits_is_chosen() -> None:
-    found = [
-        PredictedCost("a", 8, "packed", 100.0, 1.0, 3000, 0.0),
-        PredictedCost("b", 8, "padded", 90.0, 1.0, 2000, 0.1),
-        PredictedCost("c", 8, "padded", 50.0, 1.0, 1000, 0.1),
+    figures = {"a": (100.0, 3000), "b": (90.0, 2000), "c": (50.0, 1000)}
+    costs: list[CandidateRecord] = [
+        {"name": name, "batch_size": 8, "predicted_real_tokens_per_s": rate, "predicted_peak_bytes": peak_bytes}
+        for name, (rate, peak_bytes) in figures.items()
     ]
-    assert fastest(found, None).name == "a"
-    assert fastest(found, 2999).name == "b"
+    assert fastest(costs, None)["name"] == "a"
+    assert fastest(costs, 2999)["name"] == "b"
     with pytest.raises(HydromelError, match=r"the least that any candidate needs is 1000 \(c, batch_size=8\)"):
-        fastest(found, 999)
+        fastest(costs, 999)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from runner.advisor.choose import TrainingCost
+from runner.advisor.advisor import memory_estimator
 from runner.advisor.memory_estimate import MemoryEstimator, MemoryUse, probe_rows
-from runner.components.run_components import build_batching, optimizer_factory
+from runner.components.run_components import build_batching
 from runner.data.load import arrange
 from runner.interfaces import START
 from runner.model import build_model, parameter_count
@@ -32,8 +32,7 @@ def made(*overrides: str) -> tuple[MemoryEstimator, Any, Batch, list[Batch]]:
     data, made = data_of(composed), parts(composed)
     model = build_model(made, data.vocabs)
     batching: Any = build_batching(composed.batching, [])
-    cost = TrainingCost(optimizer_factory(composed), composed.train, composed.bf16)
-    estimate = cost.memory_estimator(made.task, data, model)
+    estimate = memory_estimator(composed, made.task, data, model)
     others = [data.splits["valid"], data.splits["test"]]
     return estimate, batching, arrange(made, batching, data.splits["train"], composed.max_length), others
 

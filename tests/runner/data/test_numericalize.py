@@ -12,6 +12,7 @@ import pytest
 from runner.common.errors import HydromelError
 from runner.config.schema import Keep
 from runner.data.numericalize import Data, load
+from runner.data.truncation import Truncation
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Feature
 from tests.helpers.target_batches import classify
@@ -56,7 +57,7 @@ def loaded(
     keep: Keep = "head",
 ) -> Data:
     task = classify(pooling="mean")
-    return load(corpus, {"words": feature}, task, "task", max_length, keep, cache)
+    return load(corpus, {"words": feature}, task, "task", Truncation(max_length, keep), cache)
 
 
 def ids(data: Data, split: str) -> list[list[int]]:
