@@ -79,9 +79,7 @@ class Ours:
         answers = sum(self.task.count(batch) for batch in batches)
         if number % len(self._updates(0)) == 0:
             self.carried = START
-        loss, self.carried = backward(
-            self.model, self.model.head, batches, answers, self.carried, False, lambda lap: None
-        )
+        loss, self.carried = backward(self.model, batches, answers, self.carried, False, lambda lap: None)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config["train"]["clip_norm"])
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.components.model_parts import ModelParts
-from runner.interfaces import Description, HasCounters, HasDescription, HasRandomness, State
+from runner.interfaces import Description, HasCounters, HasDescription, HasRandomness, Head, State
 from runner.layers.dropout import number_dropout_layers
 from runner.ragged.batch import Batch
 from runner.text.vocab import Vocab
@@ -22,10 +22,10 @@ class Model(nn.Module):
     Attributes:
         embedding: maps the ids of each feature to one vector per token.
         encoder: maps token vectors to token vectors in context.
-        head: maps token vectors to the task's scores, loss and predictions.
+        head: maps token vectors to the task's scores, loss and predictions; a module too.
     """
 
-    def __init__(self, embedding: nn.Module, encoder: nn.Module, head: nn.Module) -> None:
+    def __init__(self, embedding: nn.Module, encoder: nn.Module, head: Head) -> None:
         super().__init__()
         self.embedding, self.encoder, self.head = embedding, encoder, head
         number_dropout_layers(self)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from runner.common.errors import missing_kernel
 from runner.compat.torch import storage_key
 from runner.components.measures import Measures
 from runner.data.truncation import Truncation
-from runner.interfaces import PADDED, START, BatchingStrategy, Head, Task
+from runner.interfaces import PADDED, START, BatchingStrategy, Task
 from runner.layers.attention import has_attention
 from runner.layers.chunked_softmax import Chunked
 from runner.model import Model
@@ -169,8 +168,7 @@ class MemoryEstimator:
     def _run(self, batch: Batch) -> LiveBytes:
         live = LiveBytes(self._known(batch))
         with live:
-            head = cast(Head, self.model.head)
-            backward(self.model, head, [batch], self.task.count(batch), START, self.bf16, lambda phase: None)
+            backward(self.model, [batch], self.task.count(batch), START, self.bf16, lambda phase: None)
         return live
 
     def _known(self, batch: Batch) -> list[Tensor]:

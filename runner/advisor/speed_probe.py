@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import nn
 from runner.advisor.speed_model import fit_seconds, speed_terms
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import missing_kernel
-from runner.interfaces import START, BatchingStrategy, Head, Task
+from runner.interfaces import START, BatchingStrategy, Task
 from runner.layers.attention import has_attention
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
@@ -190,8 +189,7 @@ class SpeedProbe:
     def _run(self, kind: MicroBatchKind, rows: IntArray) -> None:
         batches = list(kind.batching.micro_batches(kind.train, rows))
         count = sum(self.task.count(batch) for batch in batches)
-        head = cast(Head, self.model.head)
-        loss, _ = backward(self.model, head, batches, count, START, self.bf16, lambda phase: None)
+        loss, _ = backward(self.model, batches, count, START, self.bf16, lambda phase: None)
         if self.device.type == "cpu":
             loss.item()
 

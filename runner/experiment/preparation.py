@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
@@ -16,7 +15,7 @@ from runner.data.load import arrange, describe_data, load_data
 from runner.data.numericalize import Data
 from runner.data.truncation import Truncation
 from runner.inference.trained import write_vocabs
-from runner.interfaces import BatchingStrategy, Corpus, Head, StrategyChooser
+from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser
 from runner.model import Model, build_model, descriptions
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
@@ -123,7 +122,6 @@ def _training(
     updates_per_epoch = len(strategy.updates(train.rows.host_lengths, config.seed, 0))
     return Training(
         model=model,
-        head=cast(Head, model.head),
         task=parts.task,
         measures=parts.measures,
         metric_name=settings.metric or parts.measures.main,

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import Data
 from runner.inference.outcomes import write_outcomes
-from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, Head, InputKind, Predictions
+from runner.interfaces import START, BatchingStrategy, Corpus, HasInspector, HasLossTables, InputKind, Predictions
 from runner.model import Model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -41,7 +40,7 @@ class SplitResults:
     predictions: Predictions | None
 
 
-def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> Predictions:
+def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
     """Predict all rows of a split, from batches in any order; the result is in the split's own order."""
     ids: list[Tensor] = []
     probability: list[Tensor] = []
@@ -50,9 +49,9 @@ def predict(model: Model, head: Head, batches: Iterable[Batch], bf16: bool) -> P
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, _ = model(batch, None)
-            predicted = head.predict(scores, batch)
+            predicted = model.head.predict(scores, batch)
             ids.append(predicted)
-            probability.append(head.probabilities(scores, batch).gather(1, predicted[:, None]).squeeze(1).float())
+            probability.append(model.head.probabilities(scores, batch).gather(1, predicted[:, None]).squeeze(1).float())
             index.append(batch.index)
             lengths.append(predictions_per_row(batch))
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
@@ -74,7 +73,7 @@ def split_values(
 
     It is computed on the strategy's evaluation batches: predictions (N,) int64, losses (N,) or (B,) float64.
     """
-    split, head, state = split.to(device_of(model)), cast(Head, model.head), START
+    split, head, state = split.to(device_of(model)), model.head, START
     # A strategy may reorder and cut rows. The same batches are made a second time with token positions as targets:
     # they say which token of the split each value belongs to.
     numbered = split
@@ -122,9 +121,7 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     values: dict[InputKind, Tensor] = {}
     predictions = None
     if t.task.metric.input_kind == "predictions":
-        predictions = predict(
-            t.model, t.head, t.batching.evaluation_batches(split.to(t.clock.device), batch_size), t.bf16
-        )
+        predictions = predict(t.model, t.batching.evaluation_batches(split.to(t.clock.device), batch_size), t.bf16)
         values["predictions"] = torch.from_numpy(predictions.ids)
     if others := kinds - values.keys():
         values |= split_values(t.model, t.batching, split, batch_size, t.bf16, others)

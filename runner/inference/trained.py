@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +27,7 @@ from runner.config.schema import Dtype, Malloc
 from runner.data.numericalize import TARGET, columns_of
 from runner.data.truncation import Truncation
 from runner.inference.predictions import predict
-from runner.interfaces import Corpus, HasInspector, Head, Inspector, Task
+from runner.interfaces import Corpus, HasInspector, Inspector, Task
 from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -143,7 +142,7 @@ class Predictor:
         if table.num_rows:
             model = self.trained.model
             batches = evaluation_batches(split.to(device_of(model)), batch_size)
-            predictions = predict(model, cast(Head, model.head), batches, bf16=False)
+            predictions = predict(model, batches, bf16=False)
             strings = self.inspector.strings(predictions.ids, split.rows.host_offsets)
             probability = pa.array(predictions.probability)
         if not per_token:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import cast
 
 import numpy as np
 import torch
@@ -108,24 +107,17 @@ def _add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) ->
     micro_batches = list(t.batching.micro_batches(t.train, rows))
     count = sum(t.task.count(batch) for batch in micro_batches)
     lap("data")
-    loss, t.progress.carried = backward(t.model, t.head, micro_batches, count, t.progress.carried, t.bf16, lap)
+    loss, t.progress.carried = backward(t.model, micro_batches, count, t.progress.carried, t.bf16, lap)
     return loss, count
 
 
 def backward(
-    model: Model,
-    head: Head,
-    micro_batches: list[Batch],
-    count: int,
-    carried: State,
-    bf16: bool,
-    lap: Callable[[str], object],
+    model: Model, micro_batches: list[Batch], count: int, carried: State, bf16: bool, lap: Callable[[str], object]
 ) -> tuple[Tensor, State]:
     """Add the gradients of one update's mean loss, summed over its micro-batches.
 
     Args:
         model: the model.
-        head: its head.
         micro_batches: of the update.
         count: targets of the whole update, by which the sum of every micro-batch is divided.
         carried: the state at the start of a stream's windows.
@@ -139,7 +131,7 @@ def backward(
     for batch in micro_batches:
         with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=bf16):
             scores, state = model(batch, carried if batch.carries_state else None)
-            loss = head.loss(scores, batch).total / max(1, count)
+            loss = model.head.loss(scores, batch).total / max(1, count)
         lap("forward")
         loss.backward()  # type: ignore[no-untyped-call]
         lap("backward")
@@ -220,11 +212,11 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
 def evaluate(model: Model, measures: Measures, batches: Iterable[Batch], bf16: bool) -> dict[str, object]:
     """Return the started `measures` over all batches; a state is carried over where batches continue one another."""
     model.eval()
-    state, head = START, cast(Head, model.head)
+    state = START
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, state = model(batch, state if batch.carries_state else None)
-            values = {kind: metric_input(head, kind, scores, batch) for kind in measures.input_kinds}
+            values = {kind: metric_input(model.head, kind, scores, batch) for kind in measures.input_kinds}
             measures.update({kind: v.tokens() if isinstance(v, Ragged) else v for kind, v in values.items()}, batch)
         return measures.compute()
 

@@ -10,7 +10,7 @@ import torch
 from runner.common.records import PeakBatchRecord
 from runner.components.measures import Measures
 from runner.config.schema import TrainSettings
-from runner.interfaces import START, BatchingStrategy, Head, Schedule, State, Task
+from runner.interfaces import START, BatchingStrategy, Schedule, State, Task
 from runner.model import Model
 from runner.profiling.accounting import Clock, CostCounters
 from runner.profiling.energy import EnergyMeter
@@ -66,7 +66,6 @@ class Training:
 
     Attributes:
         model: on the device, in the dtype of training.
-        head: the model's head.
         task: counts the targets of a batch.
         measures: the metrics of every evaluation.
         metric_name: their figure that selects the best checkpoint.
@@ -88,7 +87,6 @@ class Training:
     """
 
     model: Model
-    head: Head
     task: Task
     measures: Measures
     metric_name: str

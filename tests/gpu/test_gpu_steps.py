@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from torch import nn
 from runner.components.run_components import Components
 from runner.experiment.preparation import prepare
 from runner.experiment.run import start_folder
-from runner.interfaces import START, Head
+from runner.interfaces import START
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 from runner.training.loop import backward, metric_input
@@ -77,12 +76,12 @@ def step_and_evaluate(t: Training) -> None:
         with forbidden_waits():
             batches = list(t.batching.micro_batches(t.train, rows))
             count = sum(t.task.count(batch) for batch in batches)
-            _, carried = backward(t.model, t.head, batches, count, carried, t.bf16, lambda phase: None)
+            _, carried = backward(t.model, batches, count, carried, t.bf16, lambda phase: None)
             nn.utils.clip_grad_norm_(t.model.parameters(), 1.0)
             t.optimizer.step()
             t.optimizer.zero_grad()
     t.model.eval()
-    measures, state, head = t.measures.start(t.vocabs), START, cast(Head, t.model.head)
+    measures, state, head = t.measures.start(t.vocabs), START, t.model.head
     with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=t.bf16), forbidden_waits():
         for batch in t.batching.evaluation_batches(t.valid, 8):
             scores, state = t.model(batch, state if batch.carries_state else None)

@@ -14,7 +14,6 @@ from runner.data.numericalize import columns_of
 from runner.data.truncation import Truncation
 from runner.inference.generation.language_model import LanguageModel
 from runner.inference.trained import TrainedModel
-from runner.interfaces import Head
 from runner.model import build_model
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tests.helpers.composed import parts, run_config
@@ -41,8 +40,8 @@ def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending:
     torch.manual_seed(3)
     model = build_model(made, vocabs).double().eval()
     with torch.no_grad():
-        model.head.output.weight.mul_(8.0)  # type: ignore[union-attr]
-        model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[union-attr, index]
+        model.head.output.weight.mul_(8.0)  # type: ignore[attr-defined]
+        model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[attr-defined]
     truncation = Truncation(composed.max_length, composed.truncate)
     return TrainedModel(
         made.task, made.measures, model, made.features, vocabs, made.corpus, truncation, composed.malloc
@@ -57,11 +56,9 @@ def log_p_of(run: TrainedModel, words: Sequence[str]) -> npt.NDArray[Any]:
     """(n + 1, V) log P of what is next, `<eos>` and the n words being read at once, as the task evaluates them."""
     table = pa.table({"tokens": pa.array([list(words)], pa.list_(pa.string()))})
     batch = run.task.encode(columns_of(table, run.features, run.vocabs), table, run.vocabs)
-    head = run.model.head
     with torch.inference_mode():
         scores, _ = run.model(batch, None)
-        found: Head = head  # type: ignore[assignment]
-        return found.probabilities(scores, batch).log().numpy()
+        return run.model.head.probabilities(scores, batch).log().numpy()
 
 
 def rounding(model: LanguageModel, log_p: float, tokens: int = 16) -> float:

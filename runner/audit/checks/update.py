@@ -67,7 +67,7 @@ def _run_update(subject: TrainableSubject, update: BatchSpec) -> Observation:
     parameters: dict[str, nn.Parameter] = dict(model.named_parameters())
     for parameter in parameters.values():
         parameter.grad = None
-    loss, _ = backward(model, model.head, micro_batches, count, START, False, lambda lap: None)  # type: ignore[arg-type]
+    loss, _ = backward(model, micro_batches, count, START, False, lambda lap: None)
     gradients = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         for name, parameter in parameters.items()

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, Self, TypeVar, cast
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from runner.audit.subjects.sample import words
 from runner.common.arrays import IntArray
 from runner.common.dtypes import DTYPES
 from runner.components.measures import Measures
-from runner.interfaces import BatchingStrategy, Head, Loss, State
+from runner.interfaces import BatchingStrategy, Loss, State
 from runner.model import Model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -73,7 +73,7 @@ class ConfiguredSubject(Generic[Strategy]):
         self, batch: Batch, state: State, hooks: AbstractContextManager[object] | None = None
     ) -> BatchResult:
         """Run the model on one batch, with `hooks` in place until the loss is computed."""
-        head = cast(Head, self.module.head)
+        head = self.module.head
         with torch.autocast(self.examples.rows.device.type, torch.bfloat16, enabled=self.bf16), hooks or nullcontext():
             scores, state = self.module(batch, state)
             loss = head.loss(scores, batch)

@@ -5,8 +5,6 @@ Shapes: B lines, N tokens of all lines, including a token for the end of each li
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,7 +17,7 @@ from runner.common.errors import HydromelError
 from runner.embeddings.ngrams import NgramEmbedding
 from runner.inference.evaluation.tally import Sizes, Tally
 from runner.inference.generation.language_model import LanguageModel
-from runner.interfaces import START, Head, State
+from runner.interfaces import START, State
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
@@ -114,7 +112,7 @@ class LineScorer:
 
     def _read(self, text: Batch, starts: IntArray, lengths: IntArray, state: State, nats: Tensor) -> State:
         """Write the nats of some spans of tokens to their positions in `nats`, and return the state after each."""
-        head, in_windows = cast(Head, self.model.model.head), state is not None
+        head, in_windows = self.model.model.head, state is not None
         longest = int(lengths.max())
         if longest > WINDOW and self.cuts_ngrams:
             raise HydromelError(

@@ -41,7 +41,7 @@ def allocated(estimate: MemoryEstimator, *batches: Batch) -> int:
     """The most bytes that torch's allocator had given at once while an update of these micro-batches ran."""
     model = estimate.model.train()
     model.zero_grad()
-    return recorded(lambda: backward(model, model.head, list(batches), 99, START, estimate.bf16, lambda phase: None))
+    return recorded(lambda: backward(model, list(batches), 99, START, estimate.bf16, lambda phase: None))
 
 
 def recorded(work: Callable[[], object]) -> int:
@@ -210,5 +210,5 @@ def test_live_bytes_are_those_of_the_allocator(tmp_path: Path) -> None:
     live = LiveBytes([*estimate.model.parameters(), batch.target])
     estimate.model.zero_grad()
     with live:
-        backward(estimate.model, estimate.model.head, [batch], 32, START, False, lambda phase: None)
+        backward(estimate.model, [batch], 32, START, False, lambda phase: None)
     assert live.peak_besides([])[0] == pytest.approx(allocated(estimate, batch), rel=0.01)

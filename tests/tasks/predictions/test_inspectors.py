@@ -267,13 +267,13 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.zeros(1))
+            self.head = tag().head(EncoderOf(1), VOCABS, torch.nn.Identity())
 
         def forward(self, batch: Any, state: Any) -> tuple[torch.Tensor, Any]:
             places = [np.arange(*split.rows.host_offsets[row : row + 2]) for row in batch.index]
             return wanted[np.concatenate(places).astype(int)], state
 
-    head = tag().head(EncoderOf(1), VOCABS, torch.nn.Identity())
-    found = predict(Given(), head, batches, bf16=False)  # type: ignore[arg-type]
+    found = predict(Given(), batches, bf16=False)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found.ids, wanted.argmax(1).numpy())
     np.testing.assert_allclose(found.probability, wanted.softmax(1).max(1).values.numpy(), rtol=1e-6)
 

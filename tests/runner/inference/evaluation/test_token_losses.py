@@ -14,7 +14,6 @@ from runner.config.instantiate import build
 from runner.data.numericalize import columns_of
 from runner.inference.predictions import split_values
 from runner.inference.trained import TrainedModel
-from runner.interfaces import Head
 from runner.ragged.batch import Batch
 from runner.training.loop import evaluate
 from tests.helpers.composed import config
@@ -32,7 +31,7 @@ def split_of(run: TrainedModel) -> Batch:
 
 def reference(run: TrainedModel, rows: list[Batch]) -> torch.Tensor:
     """Return (N,) losses of rows that are read one at a time, each whole."""
-    head: Head = run.model.head  # type: ignore[assignment]
+    head = run.model.head
     with torch.inference_mode():
         return torch.cat([head.losses(run.model(one, None)[0], one).tokens() for one in rows])  # type: ignore[union-attr]
 
