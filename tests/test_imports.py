@@ -21,7 +21,7 @@ WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
     "runner.common.command_line runner.common.console runner.common.errors runner.common.files "
-    "runner.common.records runner.common.run_schema runner.common.class_names runner.compat.mlflow"
+    "runner.common.pages runner.common.records runner.common.run_schema runner.common.class_names runner.compat.mlflow"
 )
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.
@@ -102,6 +102,7 @@ NARROWER = {
     "runner.common.errors": "",
     "runner.common.types": "",
     "runner.common.run_schema": "",
+    "runner.common.pages": "",
     "runner.common.records": "runner.common.errors",
     "runner.common.command_line": "runner.common.console runner.common.errors",
     "runner.common.class_names": "",

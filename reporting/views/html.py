@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reporting.comparison.summary import RunGroup
@@ -11,23 +10,16 @@ from reporting.views import report as reports
 from reporting.views import tables
 from reporting.views.headline import answer
 from reporting.views.report import ComparisonReport
+from runner.common.pages import page_template
 
 
 def page(report: ComparisonReport, drawn: list[list[Plot]]) -> str:
     """Return the report as HTML, with the plots `drawn` of each group. All names are escaped."""
-    # StrictUndefined turns a misspelled name in the template into an error instead of an empty text.
-    environment = Environment(
-        loader=PackageLoader("reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     sections = [
         _section(place, group, report.confidence, plots)
         for place, (group, plots) in enumerate(zip(report.groups, drawn, strict=True))
     ]
-    return environment.get_template("report.html").render(
+    return page_template("reporting", "report.html").render(
         title=reports.title(report),
         report=report,
         overviews=reports.first_tables(report),

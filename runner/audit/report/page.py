@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from runner.audit.checks.variations import CHECKS
 from runner.audit.checks.verdict import AuditReport, HeatMap, faults
 from runner.audit.report.text import check_result, conclusion, notes
+from runner.common.pages import page_template
 
 SHADES = 10  # shades of the heat map, one for each power of ten beyond rounding
 
@@ -44,16 +43,9 @@ class HeatTable:
 
 def page(report: AuditReport) -> str:
     """Return the report as an HTML page that loads nothing and escapes all names."""
-    environment = Environment(
-        loader=PackageLoader("runner.audit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     tables = [_heat_table(report, heat) for heat in report.heats if heat.modules]
     facts = {} if report.facts is None else report.facts.by_name()
-    return environment.get_template("audit.html").render(
+    return page_template("runner.audit.report", "audit.html").render(
         report=report,
         rows=[
             (check, CHECKS[check], [_cell(report, subject, check) for subject in report.subjects()])

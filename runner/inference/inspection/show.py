@@ -9,9 +9,9 @@ from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.text import Text
 
+from runner.common.pages import page_template
 from runner.common.rich_tables import plain_table, wide_console
 from runner.inference.inspection.best import TrackedProperty, TrackedUnit, as_dicts, saturation, tracked
 from runner.inference.inspection.moments import LEFT, RIGHT, Singles
@@ -97,16 +97,9 @@ def print_report(report: InspectionReport) -> None:
 
 def page(report: InspectionReport) -> str:
     """Return the report as an HTML page that loads nothing and escapes the text."""
-    environment = Environment(
-        loader=PackageLoader("runner.inference.inspection"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     tokens = report.reading.tokens[: report.shown]
     listed = list({(cell.layer, cell.unit): cell for item in report.properties for cell in item.cells}.values())
-    return environment.get_template("inspect.html").render(
+    return page_template("runner.inference.inspection", "inspect.html").render(
         report=report,
         sections=[_section(report, item, tokens) for item in report.properties if item.cells],
         constant=[item.name for item in report.properties if not item.cells],

@@ -1,0 +1,22 @@
+"""HTML pages: self-contained, with one base template, which follows the reader's dark or light scheme."""
+
+from __future__ import annotations
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
+
+
+def page_template(package: str, name: str) -> Template:
+    """Return a template of a package, which may extend `base.html`. What it shows is escaped.
+
+    Args:
+        package: the package with the folder `templates`.
+        name: name of the file.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("runner.common")]),
+        autoescape=True,
+        undefined=StrictUndefined,  # a misspelled name is an error instead of an empty text
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
