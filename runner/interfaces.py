@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -244,7 +244,7 @@ class Metric(Protocol):
         """Add the predictions or losses of one batch."""
         ...
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> Mapping[str, object]:
         """Return numbers by name (floats), and detail tables by name (nested dicts and lists)."""
         ...
 
@@ -261,7 +261,7 @@ class Inspector(Protocol):
         """Return the strings (N,) of predicted ids. Where ids are per token, row i starts at `offsets[i]` (B+1,)."""
         ...
 
-    def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
+    def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return detail tables by name (nested dicts and lists) to be added to the metrics of the split."""
         ...
 
@@ -345,7 +345,7 @@ class HasLossTables(Protocol):
 
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return tables of detail by name, which are added to the split's metrics.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -159,7 +159,7 @@ class Lm:
 
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return perplexities by position in a line and by frequency in the training set, from each token's nats (N,).
 
         See `tasks.metrics.likelihood`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -80,11 +79,13 @@ class Measures:
         for metric in self.metrics:
             metric.update(values[metric.input_kind], batch)
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, object]:
         """Return the figures and tables of all metrics."""
         return {name: value for metric in self.metrics for name, value in metric.compute().items()}
 
-    def of_split(self, values: Mapping[InputKind, Tensor], split: Batch, vocabs: Mapping[str, Vocab]) -> dict[str, Any]:
+    def of_split(
+        self, values: Mapping[InputKind, Tensor], split: Batch, vocabs: Mapping[str, Vocab]
+    ) -> dict[str, object]:
         """Return the figures and tables of a whole split, by the metrics whose input is among `values`."""
         known = tuple(metric for metric in self.metrics if metric.input_kind in values)
         measurement = Measures(known, self.main).start(vocabs)

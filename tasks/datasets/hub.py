@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +14,33 @@ from runner.common.types import Fraction
 from runner.text.arrow import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
 from tasks.datasets.split import SPLITS, Cut, cut_missing
 from tasks.datasets.tag_checks import SpanScheme, check_tags
+
+
+class PublishedSplit(Protocol):
+    """The part of `datasets.Dataset` that is used here."""
+
+    features: Mapping[str, object]
+    column_names: list[str]
+
+    def select_columns(self, column_names: list[str]) -> Self: ...
+
+    def with_format(self, type: str) -> Self: ...
+
+    def __getitem__(self, rows: slice) -> Mapping[str, pa.ChunkedArray]: ...
+
+
+@runtime_checkable
+class HasNames(Protocol):
+    """A `datasets.ClassLabel`."""
+
+    names: list[str] | None
+
+
+@runtime_checkable
+class HasFeature(Protocol):
+    """A list of `datasets`, with the type of its values."""
+
+    feature: object
 
 
 @dataclass(kw_only=True)
@@ -45,7 +73,7 @@ class HubDataset:
     cut: Cut
     valid_fraction: Fraction
     test_fraction: Fraction
-    _loaded: dict[str, Any] | None = field(default=None, init=False, repr=False)
+    _loaded: dict[str, PublishedSplit] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for split in self.splits:
@@ -58,7 +86,7 @@ class HubDataset:
         if "tokens" not in self.columns:
             raise HydromelError(f"dataset={self.name}: dataset.columns must name the column that holds tokens")
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> dict[str, PublishedSplit]:
         """Return the configured splits as `datasets.Dataset`; they are loaded once.
 
         Raises:
@@ -113,7 +141,7 @@ class HubDataset:
         tables = {split: self._table(data, split) for split, data in self.load().items()}
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
 
-    def _table(self, data: Any, split: str) -> pa.Table:
+    def _table(self, data: PublishedSplit, split: str) -> pa.Table:
         where = f"{self.path}:{self.splits[split]}"
         columns = {}
         for name, own in self.columns.items():
@@ -123,7 +151,7 @@ class HubDataset:
             self._check(columns["tokens"], columns["tags"], where)
         return pa.table(columns).replace_schema_metadata({b"path": where.encode()})
 
-    def _column(self, data: Any, own: str) -> pa.Array:
+    def _column(self, data: PublishedSplit, own: str) -> pa.Array:
         if own not in data.column_names:
             raise unknown("column", own, data.column_names, f"dataset.columns, {self.path}")
         # The whole column in Arrow: no Python object per row.
@@ -151,7 +179,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
-def _names(column: pa.Array, feature: Any, where: str) -> pa.Array:
+def _names(column: pa.Array, feature: object, where: str) -> pa.Array:
     """Return a column as string or list<string>: class numbers become names, other numbers their digits.
 
     Args:
@@ -165,9 +193,12 @@ def _names(column: pa.Array, feature: Any, where: str) -> pa.Array:
     if column.null_count:
         raise HydromelError(f"{where}: {column.null_count} missing values; every row needs one")
     if _is_list(column.type):
-        inner = feature.feature if hasattr(feature, "feature") else feature[0]
+        # Earlier versions of `datasets` describe a list by a Python list of its one type.
+        inner = (
+            feature[0] if isinstance(feature, list) else feature.feature if isinstance(feature, HasFeature) else None
+        )
         return list_column(_names(column.flatten(), inner, where), offsets_of(column))
-    names = getattr(feature, "names", None)
+    names = feature.names if isinstance(feature, HasNames) else None
     if names is None:
         return column.cast(pa.string())
     outside = pc.invert(pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names))))
@@ -179,7 +210,7 @@ def _names(column: pa.Array, feature: Any, where: str) -> pa.Array:
     return pa.array(names, pa.string()).take(column)
 
 
-def _digest_column(column: pa.Array, digest: Any) -> None:
+def _digest_column(column: pa.Array, digest: "hashlib._Hash") -> None:
     """Add a column's contents to a digest, independently of its Arrow buffers."""
     if _is_list(column.type):
         digest.update(offsets_of(column).tobytes())
@@ -187,4 +218,4 @@ def _digest_column(column: pa.Array, digest: Any) -> None:
     else:
         data, offsets = utf8_bytes(column.cast(pa.string()))
         digest.update(offsets.tobytes())
-        digest.update(data)
+        digest.update(data.data)

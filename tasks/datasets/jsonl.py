@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 from pyarrow import json as arrow_json
@@ -114,7 +113,7 @@ def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]
     return columns
 
 
-def _object(file: TextFile, line: int) -> dict[str, Any]:
+def _object(file: TextFile, line: int) -> dict[str, object]:
     try:
         value = json.loads(file.lines[line - 1].as_py())
     except json.JSONDecodeError as error:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 BINS = 10  # bins of equal width over [0, 1]
 
 
-def calibration(probability: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def calibration(probability: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> dict[str, object]:
     """Return reliability by bins of probability, and the expected calibration error (Naeini et al. 2015).
 
     Args:

@@ -5,8 +5,6 @@ Shapes: N tokens of a split, V strings in the vocabulary.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -14,7 +12,7 @@ from runner.common.arrays import FloatArray, IntArray
 from runner.inference.evaluation.tally import perplexity
 
 
-def by_position(nats: FloatArray, starts_line: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def by_position(nats: FloatArray, starts_line: npt.NDArray[np.bool_]) -> dict[str, object]:
     """Return the perplexity of the first token of a line, the second, the third and fourth, the fifth to eighth, ...
 
     Args:
@@ -31,7 +29,9 @@ def by_position(nats: FloatArray, starts_line: npt.NDArray[np.bool_]) -> dict[st
     return {"bins": _bins(nats, np.ceil(np.log2(position + 1)).astype(np.int64), ranges)}
 
 
-def by_frequency(nats: FloatArray, targets: IntArray, counts: IntArray, special_ids: dict[str, int]) -> dict[str, Any]:
+def by_frequency(
+    nats: FloatArray, targets: IntArray, counts: IntArray, special_ids: dict[str, int]
+) -> dict[str, object]:
     """Return the perplexity of tokens by their frequency in the training set: 0, 1 to 9, 10 to 99, ... occurrences.
 
     Args:
@@ -51,7 +51,7 @@ def by_frequency(nats: FloatArray, targets: IntArray, counts: IntArray, special_
     return {"bins": _bins(nats[~is_special], bin_of, ranges), "apart": apart}
 
 
-def _bins(nats: FloatArray, bin_of: IntArray, ranges: list[tuple[int, int]]) -> list[dict[str, Any]]:
+def _bins(nats: FloatArray, bin_of: IntArray, ranges: list[tuple[int, int]]) -> list[dict[str, object]]:
     """Return the figures of each non-empty bin, from the bin (N,) of each token and the bounds of all bins."""
     total, tokens = np.bincount(bin_of, weights=nats), np.bincount(bin_of)
     return [
@@ -60,9 +60,9 @@ def _bins(nats: FloatArray, bin_of: IntArray, ranges: list[tuple[int, int]]) -> 
     ]
 
 
-def _figures(nats: FloatArray) -> dict[str, Any]:
+def _figures(nats: FloatArray) -> dict[str, object]:
     return _figure(float(nats.sum()), len(nats))
 
 
-def _figure(nats: float, tokens: int) -> dict[str, Any]:
+def _figure(nats: float, tokens: int) -> dict[str, object]:
     return {"tokens": tokens, "nll": nats / tokens, "perplexity": perplexity(nats / tokens)}

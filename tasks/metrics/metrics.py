@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def precision_recall_f1(right: IntArray, predicted: IntArray, gold: IntArray) ->
     return tuple(part / np.maximum(whole, 1) for part, whole in zip(parts, wholes, strict=True))
 
 
-def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: IntArray) -> dict[str, dict[str, Any]]:
+def by_name(names: Sequence[str], right: IntArray, predicted: IntArray, gold: IntArray) -> dict[str, dict[str, object]]:
     """Return `precision`, `recall`, `f1` (percent) and `support` (gold count) of each name."""
     columns = [*precision_recall_f1(right, predicted, gold), gold]
     keys = ("precision", "recall", "f1", "support")
@@ -62,7 +62,7 @@ class LabelMetric:
         cells = target_ids(batch) * len(self.labels) + predicted
         self._counts.index_add_(0, cells, torch.ones_like(cells))
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, object]:
         """Return `accuracy`, `macro_f1`, `per_class`, and `confusion` (gold labels as rows, predictions as columns).
 
         `macro_f1` is the unweighted mean over the labels that are gold or predicted at least once.
@@ -116,7 +116,7 @@ class SpanMetric:
         self._predicted.append(predicted)
         self._lengths.append(target_rows(batch).host_lengths)
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, object]:
         """Return the metrics of all targets so far.
 
         They are `accuracy`; `precision`, `recall` and `f1` of the headline mode, and of both modes with the suffixes
@@ -126,7 +126,7 @@ class SpanMetric:
         offsets = np.concatenate([[0], *self._lengths]).cumsum()
         # Convert both sides, so that figures do not depend on the scheme that the model learns.
         gold, predicted = self.own.ids(gold, offsets), self.own.ids(predicted, offsets)
-        figures: dict[str, Any] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}
+        figures: dict[str, object] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}
         for mode in get_args(Mode):
             counts = self._counts(gold, predicted, offsets, mode)
             overall = precision_recall_f1(*(count.sum() for count in counts))
@@ -228,7 +228,7 @@ class PerplexityMetric:
         self._total = total if self._total is None else self._total + total
         self._count += len(nll)
 
-    def compute(self) -> dict[str, Any]:
+    def compute(self) -> dict[str, object]:
         """Return `nll` (nats per token), `perplexity` (its exponential), and `bits_per_character` if it is defined.
 
         It is defined if tokens are characters, or pieces of words, which also have a `word_perplexity`. For pieces the
@@ -240,7 +240,7 @@ class PerplexityMetric:
         if self._total is None or self._count == 0:
             raise HydromelError("perplexity is undefined: this split has no rows; use a split with at least one")
         nll = float(self._total) / self._count
-        figures = {"nll": nll, "perplexity": perplexity(nll)}
+        figures: dict[str, object] = {"nll": nll, "perplexity": perplexity(nll)}
         if self.pieces is not None:
             words, characters = self.pieces.compute()
             total = float(self._total)

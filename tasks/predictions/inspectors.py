@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +47,7 @@ class LabelInspector:
         """Return the labels (B,) of predicted ids."""
         return pa.array(self.labels, pa.string()).take(pa.array(ids))
 
-    def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
+    def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return the `calibration` of the predictions."""
         return {"calibration": calibration(predictions.probability, predictions.ids == target_ids(split).numpy())}
 
@@ -81,14 +81,14 @@ class TagInspector:
         """Return the data set's tags (N,) of predicted ids of learned tags; rows start at `offsets` (B+1,)."""
         return pa.array(self.own.tags, pa.string()).take(pa.array(self.own.ids(ids, offsets)))
 
-    def tables(self, predictions: Predictions, split: Batch) -> dict[str, Any]:
+    def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return the `calibration` of all tokens.
 
         Tags that encode spans also have `calibration_in_spans` (of tokens predicted to be inside a span), `errors` and
         `type_confusion`.
         """
         correct = predictions.ids == target_ids(split).numpy()
-        tables = {"calibration": calibration(predictions.probability, correct)}
+        tables: dict[str, object] = {"calibration": calibration(predictions.probability, correct)}
         if self.scheme is None:
             return tables
         _, predicted = self._own_ids(predictions.ids, split)

@@ -52,7 +52,7 @@ class Listing:
     def _table(self) -> list[str]:
         """Return the lines of a table by type: precision, recall and F1 (percent), and the counts of each kind."""
         types = self.compared.types
-        per_type = self.compared.tables()["errors"]["per_type"]
+        per_type = self.compared.per_type()
         right = np.array([per_type[name]["right"] for name in types], dtype=np.int64)
         predicted, gold = (
             np.bincount(side[2], minlength=len(types)) for side in (self.compared.predicted, self.compared.gold)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -102,28 +101,36 @@ class Comparison:
     def matches(self) -> Matches:
         return match(self.gold, self.predicted)
 
-    def tables(self) -> dict[str, Any]:
+    def tables(self) -> dict[str, object]:
         """Return the tables `errors` and `type_confusion`.
 
         `errors` holds the `counts` of each kind, and the same `per_type`, by the type of the gold span (of the
         predicted one if spurious). `type_confusion` has gold types as rows and predicted types as columns; its last
         row and column, `(none)`, count spurious and missed spans.
         """
-        none = len(self.types)
-        # An index of -1 (no span) reads the appended last entry.
-        gold_type = np.append(self.gold[2], none)[self.matches.gold]
-        predicted_type = np.append(self.predicted[2], none)[self.matches.predicted]
-        confusion = np.zeros((none + 1, none + 1), dtype=np.int64)
-        np.add.at(confusion, (gold_type, predicted_type), 1)
-        per_type = np.zeros((none, len(KINDS)), dtype=np.int64)
-        np.add.at(per_type, (np.where(gold_type == none, predicted_type, gold_type), self.matches.kind), 1)
+        n_types = len(self.types)
+        confusion = np.zeros((n_types + 1, n_types + 1), dtype=np.int64)
+        np.add.at(confusion, self._types_of_matches(), 1)
+        counts = by_kind(np.bincount(self.matches.kind, minlength=len(KINDS)))
         return {
-            "errors": {
-                "counts": by_kind(per_type.sum(axis=0)),
-                "per_type": {name: by_kind(counts) for name, counts in zip(self.types, per_type, strict=True)},
-            },
+            "errors": {"counts": counts, "per_type": self.per_type()},
             "type_confusion": {"labels": [*self.types, NONE], "counts": confusion.tolist()},
         }
+
+    def per_type(self) -> dict[str, dict[str, int]]:
+        """Return the counts of each kind by type."""
+        gold, predicted = self._types_of_matches()
+        counts = np.zeros((len(self.types), len(KINDS)), dtype=np.int64)
+        np.add.at(counts, (np.where(gold == len(self.types), predicted, gold), self.matches.kind), 1)
+        return {name: by_kind(row) for name, row in zip(self.types, counts, strict=True)}
+
+    def _types_of_matches(self) -> tuple[IntArray, IntArray]:
+        """Return the gold and the predicted type of each match, K if it has no such span."""
+        # An index of -1 (no span) reads the appended last entry.
+        return (
+            np.append(self.gold[2], len(self.types))[self.matches.gold],
+            np.append(self.predicted[2], len(self.types))[self.matches.predicted],
+        )
 
 
 def by_kind(counts: IntArray) -> dict[str, int]:

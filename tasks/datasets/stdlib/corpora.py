@@ -8,11 +8,12 @@ Every table has a column `origin`, `FILE:LINE` in the library, in addition to th
 """
 
 import gc
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
-from typing import Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -53,31 +54,53 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StdlibRoles:
-    """A tagging corpus: the role of each token in a logical line of source code (see `roles`).
+class StdlibCorpus(ABC):
+    """A corpus made of source files of the library. Subclasses define the rows of a file.
 
-    Among lines with the same tokens only the first is kept, in the order train, valid, test. Lines of more than
-    `MAX_LINE_TOKENS` tokens are ignored.
+    Among rows with the same tokens only the first is kept, in the order train, valid, test.
 
     Args:
         name: the data set's name in messages and records.
         size: part of the library that is read.
-        span_scheme: scheme of the tags.
     """
 
     name: str
     size: SizeName
-    span_scheme: Literal["IOB2"]
+    kind: ClassVar[str]  # its name in the fingerprint
+    sizes: ClassVar[Mapping[str, Size]]
+
+    @abstractmethod
+    def rows(self, file: SourceFile) -> list[Row]:
+        """Return the rows of a file; raise SyntaxError if the running Python cannot parse it."""
+
+    def files(self) -> list[SourceFile]:
+        """Return the files that are read."""
+        return source_files(self.sizes[self.size])
 
     def fingerprint(self) -> str:
-        arguments = {"corpus": "roles", "size": self.size, "span_scheme": self.span_scheme}
-        return fingerprint(arguments, source_files(CODE_SIZES[self.size]))
+        """Return a hash of the files, the options and the Python version."""
+        options = {key: value for key, value in asdict(self).items() if key != "name"}
+        return fingerprint({"corpus": self.kind, **options}, self.files())
 
     def read(self) -> dict[str, pa.Table]:
-        return tables(distinct(rows_of(source_files(CODE_SIZES[self.size]), self._rows)))
+        """Return the table of each split."""
+        return tables(distinct(rows_of(self.files(), self.rows)))
 
-    @staticmethod
-    def _rows(file: SourceFile) -> list[Row]:
+
+@dataclass(frozen=True, kw_only=True)
+class StdlibRoles(StdlibCorpus):
+    """A tagging corpus: the role of each token in a logical line of source code (see `roles`).
+
+    Lines of more than `MAX_LINE_TOKENS` tokens are ignored.
+
+    Args:
+        span_scheme: scheme of the tags.
+    """
+
+    span_scheme: Literal["IOB2"]
+    kind, sizes = "roles", CODE_SIZES
+
+    def rows(self, file: SourceFile) -> list[Row]:
         return [
             Row(split_of(file.name), tokens, None, tags, f"{file.name}:{line}")
             for tokens, tags, line in logical_lines(file.text())
@@ -86,32 +109,18 @@ class StdlibRoles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StdlibModules:
+class StdlibModules(StdlibCorpus):
     """A classification corpus: the theme (`docs.THEMES`) of the module that a docstring comes from.
 
     The name of the docstring's top-level module is replaced by `<module>`, whatever its case. Docstrings of fewer than
     `MIN_DOC_TOKENS` tokens are ignored, and so are themes in valid and test that are not in train with this Python.
-    Among docstrings with the same tokens only the first is kept, in the order train, valid, test.
-
-    Args:
-        name: the data set's name in messages and records.
-        size: part of the library that is read.
     """
 
-    name: str
-    size: SizeName
+    kind, sizes = "modules", DOC_SIZES
 
-    def fingerprint(self) -> str:
-        return fingerprint({"corpus": "modules", "size": self.size}, source_files(DOC_SIZES[self.size]))
-
-    def read(self) -> dict[str, pa.Table]:
-        files = [file for file in source_files(DOC_SIZES[self.size]) if file.module in THEME_OF]
-        rows = distinct(rows_of(files, self._rows))
-        train_labels = {row.label for row in rows if row.split == "train"}
-        return tables([row for row in rows if row.label in train_labels])
-
-    @staticmethod
-    def _rows(file: SourceFile) -> list[Row]:
+    def rows(self, file: SourceFile) -> list[Row]:
+        if file.module not in THEME_OF:
+            return []
         own = file.module.lower()
         rows = []
         for text, line in docstrings(parse(file.text())):
@@ -120,68 +129,51 @@ class StdlibModules:
                 rows.append(Row(split_of(file.name), tokens, THEME_OF[file.module], None, f"{file.name}:{line}"))
         return rows
 
+    def read(self) -> dict[str, pa.Table]:
+        rows = distinct(rows_of(self.files(), self.rows))
+        train_labels = {row.label for row in rows if row.split == "train"}
+        return tables([row for row in rows if row.label in train_labels])
+
 
 @dataclass(frozen=True, kw_only=True)
-class StdlibWords:
+class StdlibWords(StdlibCorpus):
     """A language modelling corpus of words: docstrings, and the paragraphs of `pydoc`'s help topics if it has any.
 
-    Among rows with the same tokens only the first is kept, in the order train, valid, test. Topics are assigned to
-    splits and sizes in the same way as files.
-
-    Args:
-        name: the data set's name in messages and records.
-        size: part of the library that is read.
+    Topics are assigned to splits and sizes in the same way as files.
     """
 
-    name: str
-    size: SizeName
+    kind, sizes = "words", DOC_SIZES
 
-    def _files(self) -> list[SourceFile]:
-        help_texts = [read(TOPICS)] if (library() / TOPICS).is_file() else []
-        return source_files(DOC_SIZES[self.size]) + help_texts
+    def files(self) -> list[SourceFile]:
+        return super().files() + ([read(TOPICS)] if (library() / TOPICS).is_file() else [])
 
-    def fingerprint(self) -> str:
-        return fingerprint({"corpus": "words", "size": self.size}, self._files())
-
-    def read(self) -> dict[str, pa.Table]:
-        return tables(distinct(rows_of(self._files(), self._rows)))
-
-    def _rows(self, file: SourceFile) -> list[Row]:
+    def rows(self, file: SourceFile) -> list[Row]:
         tree = parse(file.text())
         texts = [(file.name, text, line) for text, line in docstrings(tree)]
         if file.name == TOPICS:
             paragraphs = ((f"{TOPICS}#{topic}", text, line) for topic, text, line in topics(tree))
-            texts = [row for row in paragraphs if place("size", row[0]) < DOC_SIZES[self.size].share]
+            texts = [row for row in paragraphs if place("size", row[0]) < self.sizes[self.size].share]
         rows = (Row(split_of(unit), TOKEN.findall(text), None, None, f"{unit}:{line}") for unit, text, line in texts)
         return [row for row in rows if row.tokens]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StdlibChars:
+class StdlibChars(StdlibCorpus):
     """A language modelling corpus of characters: lines of source code, with indentation, without line ends.
 
     Blank lines, trailing white space and duplicate files are ignored. Lines that occur in several files are kept.
-
-    Args:
-        name: the data set's name in messages and records.
-        size: part of the library that is read.
     """
 
-    name: str
-    size: SizeName
+    kind, sizes = "chars", CODE_SIZES
 
-    def fingerprint(self) -> str:
-        return fingerprint({"corpus": "chars", "size": self.size}, source_files(CODE_SIZES[self.size]))
-
-    def read(self) -> dict[str, pa.Table]:
-        files = first_of(source_files(CODE_SIZES[self.size]), lambda f: split_of(f.name), lambda f: f.content)
-        return tables(rows_of(files, self._rows))
-
-    @staticmethod
-    def _rows(file: SourceFile) -> list[Row]:
+    def rows(self, file: SourceFile) -> list[Row]:
         lines = ((number, line.rstrip()) for number, line in enumerate(file.text().split("\n"), start=1))
         split = split_of(file.name)
         return [Row(split, list(line), None, None, f"{file.name}:{number}") for number, line in lines if line]
+
+    def read(self) -> dict[str, pa.Table]:
+        files = first_of(self.files(), lambda file: split_of(file.name), lambda file: file.content)
+        return tables(rows_of(files, self.rows))
 
 
 def rows_of(files: Iterable[SourceFile], rows: Callable[[SourceFile], list[Row]]) -> list[Row]:

@@ -20,9 +20,10 @@ Where roles nest, the outermost wins. Names that are only read, literals, keywor
 """
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import singledispatch
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tasks.datasets.stdlib.source import parse
 from tasks.datasets.stdlib.tokens import Source
@@ -46,8 +47,7 @@ def logical_lines(text: str) -> Iterator[LogicalLine]:
     source = Source(text)
     # Outer nodes come first, and a claimed token is never claimed again: so the outermost role wins.
     for node in outermost_first(tree):
-        if claim := ROLES.get(type(node)):
-            claim(source, node)
+        claim_roles(node, source)
     for (first, line), (end, _) in pairwise([*source.rows, (len(source.tokens), 0)]):
         yield LogicalLine(source.tokens[first:end], source.tags[first:end], line)
 
@@ -61,35 +61,44 @@ def outermost_first(tree: ast.AST) -> Iterator[ast.AST]:
         level = [child for node in inner for child in ast.iter_child_nodes(node)]
 
 
-def function(source: Source, node: Any) -> None:
+@singledispatch
+def claim_roles(node: ast.AST, source: Source) -> None:
+    """Claim the tokens to which a node gives a role; most kinds of nodes give none."""
+
+
+@claim_roles.register
+def _(node: ast.FunctionDef | ast.AsyncFunctionDef, source: Source) -> None:
     name = source.behind("def", source.begin(node))
     source.claim("function", name, name)
-    decorators(source, node)
+    claim_decorators(node, source)
     if node.returns is not None:
         source.claim_node("annotation", node.returns)
 
 
-def class_(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.ClassDef, source: Source) -> None:
     name = source.begin(node) + 1
     source.claim("class", name, name)
-    decorators(source, node)
+    claim_decorators(node, source)
     for base in node.bases:
         if not isinstance(base, (ast.Call, ast.Starred)):
             source.claim_node("base", base)
 
 
-def decorators(source: Source, node: Any) -> None:
+def claim_decorators(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, source: Source) -> None:
     for decorator in node.decorator_list:
         source.claim_node("decorator", decorator.func if isinstance(decorator, ast.Call) else decorator)
 
 
-def parameter(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.arg, source: Source) -> None:
     source.claim("parameter", source.begin(node), source.begin(node))
     if node.annotation is not None:
         source.claim_node("annotation", node.annotation)
 
 
-def imports(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.Import | ast.ImportFrom, source: Source) -> None:
     role = "module" if isinstance(node, ast.Import) else "imported"
     if isinstance(node, ast.ImportFrom):
         start = source.begin(node)
@@ -101,82 +110,69 @@ def imports(source: Source, node: Any) -> None:
             source.claim("alias", end, end)
 
 
-def raised(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.Raise, source: Source) -> None:
     if node.exc is not None:
         source.claim_name("exception", node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
 
 
-def handler(source: Source, node: Any) -> None:
-    caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type] if node.type else []
-    for exception in caught:
+@claim_roles.register
+def _(node: ast.ExceptHandler, source: Source) -> None:
+    if node.type is None:
+        return
+    for exception in node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]:
         source.claim_name("exception", exception)
     if node.name is not None:
         name = source.behind("as", source.end(node.type))
         source.claim("target", name, name)
 
 
-def loop(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.For | ast.AsyncFor | ast.comprehension, source: Source) -> None:
     for bound in ast.walk(node.target):
-        if isinstance(getattr(bound, "ctx", None), ast.Store):
+        if isinstance(bound, ast.Name | ast.Attribute) and isinstance(bound.ctx, ast.Store):
             source.claim_name("loop_variable", bound)
 
 
-def bound(source: Source, node: Any) -> None:
-    """Claim a bound name or an attribute; a name that is only read stays `O` or belongs to another node."""
+@claim_roles.register
+def _(node: ast.Name | ast.Attribute, source: Source) -> None:
+    # A name that is only read stays `O` or belongs to another node.
     if isinstance(node.ctx, ast.Store):
         source.claim_name("target", node)
     elif isinstance(node, ast.Attribute):
         source.claim_name("attribute", node)
 
 
-def capture(source: Source, node: Any) -> None:
-    """Claim the name that a pattern binds: its last token, or for a mapping's `**rest` the last before the brace."""
-    if isinstance(node, ast.MatchMapping):
-        end = source.end(node) - 1
+@claim_roles.register
+def _(node: ast.MatchAs | ast.MatchStar, source: Source) -> None:
+    if node.name is not None:
+        source.claim("target", source.end(node), source.end(node))
+
+
+@claim_roles.register
+def _(node: ast.MatchMapping, source: Source) -> None:
+    if node.rest is not None:
+        end = source.end(node) - 1  # the name of `**rest` is the last token before the brace
         end -= source.tokens[end] == ","
-        name = node.rest
-    else:
-        end, name = source.end(node), node.name
-    if name is not None:
         source.claim("target", end, end)
 
 
-def match_class(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.MatchClass, source: Source) -> None:
     source.claim_name("callee", node.cls)
 
 
-def call(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.Call, source: Source) -> None:
     source.claim_name("callee", node.func)
 
 
-def annotated(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.AnnAssign, source: Source) -> None:
     source.claim_node("annotation", node.annotation)
 
 
-def keyword(source: Source, node: Any) -> None:
+@claim_roles.register
+def _(node: ast.keyword, source: Source) -> None:
     if node.arg is not None:
         source.claim("keyword", source.begin(node), source.begin(node))
-
-
-ROLES: dict[type[ast.AST], Callable[[Source, Any], None]] = {
-    ast.FunctionDef: function,
-    ast.AsyncFunctionDef: function,
-    ast.ClassDef: class_,
-    ast.arg: parameter,
-    ast.Import: imports,
-    ast.ImportFrom: imports,
-    ast.Raise: raised,
-    ast.ExceptHandler: handler,
-    ast.For: loop,
-    ast.AsyncFor: loop,
-    ast.comprehension: loop,
-    ast.Name: bound,
-    ast.Attribute: bound,
-    ast.MatchAs: capture,
-    ast.MatchStar: capture,
-    ast.MatchMapping: capture,
-    ast.MatchClass: match_class,
-    ast.Call: call,
-    ast.AnnAssign: annotated,
-    ast.keyword: keyword,
-}

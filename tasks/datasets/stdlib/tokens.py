@@ -7,7 +7,6 @@ import ast
 import io
 import tokenize
 from collections.abc import Iterator
-from typing import Any
 
 MAX_STRING = 14  # characters of a string literal, with quotes; longer literals are shortened
 NOT_TOKENS = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -15,6 +14,7 @@ NOT_TOKENS = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, t
 STRING_STARTS = {getattr(tokenize, name) for name in ("FSTRING_START", "TSTRING_START") if hasattr(tokenize, name)}
 STRING_ENDS = {getattr(tokenize, name) for name in ("FSTRING_END", "TSTRING_END") if hasattr(tokenize, name)}
 
+Located = ast.stmt | ast.expr | ast.arg | ast.alias | ast.keyword | ast.excepthandler | ast.pattern
 Position = tuple[int, int]  # line from 1, byte of its UTF-8 from 0, as `ast` counts
 
 
@@ -47,12 +47,14 @@ class Source:
             self.tokens.append(string)
         self.tags = ["O"] * len(self.tokens)
 
-    def begin(self, node: Any) -> int:
+    def begin(self, node: Located) -> int:
         """Return the index of the first token of a syntax node."""
         return self.first[node.lineno, node.col_offset]
 
-    def end(self, node: Any) -> int:
+    def end(self, node: Located) -> int:
         """Return the index of the last token of a syntax node."""
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
         return self.last[node.end_lineno, node.end_col_offset]
 
     def behind(self, word: str, index: int) -> int:
@@ -64,10 +66,10 @@ class Source:
         if self.tags[first] == "O":
             self.tags[first : last + 1] = [f"B-{role}"] + [f"I-{role}"] * (last - first)
 
-    def claim_node(self, role: str, node: ast.AST) -> None:
+    def claim_node(self, role: str, node: Located) -> None:
         self.claim(role, self.begin(node), self.end(node))
 
-    def claim_name(self, role: str, node: ast.AST) -> None:
+    def claim_name(self, role: str, node: ast.expr) -> None:
         """Claim a dotted name as one span; after any other expression (`f(x).name`) only the last name."""
         if is_dotted(node):
             self.claim_node(role, node)
@@ -111,7 +113,7 @@ def in_bytes(position: Position, lines: list[str]) -> Position:
     return (line, len(lines[line - 1][:character].encode())) if lines else position
 
 
-def is_dotted(node: ast.AST) -> bool:
+def is_dotted(node: ast.expr) -> bool:
     """Return True if an expression consists only of names and dots."""
     while isinstance(node, ast.Attribute):
         node = node.value
