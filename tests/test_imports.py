@@ -87,7 +87,7 @@ LAYERS = {
         f"{CORE} runner.layers runner.layers.crf runner.inference tasks.targets tasks.spans tasks.heads tasks.metrics "
         "tasks.baselines tasks.predictions"
     ),
-    "reporting.statistics": "",
+    "reporting.statistics": "runner.common.intervals",
     "reporting.runs": f"{SHARED} reporting.statistics",
     "reporting.comparison": f"{SHARED} reporting.statistics reporting.runs",
     "reporting.plots": f"{SHARED} reporting.statistics reporting.runs reporting.comparison",
@@ -102,6 +102,7 @@ NARROWER = {
     "runner.common.errors": "",
     "runner.common.types": "",
     "runner.common.run_schema": "",
+    "runner.common.intervals": "",
     "runner.common.pages": "",
     "runner.common.records": "runner.common.errors",
     "runner.common.command_line": "runner.common.console runner.common.errors",

@@ -48,7 +48,7 @@ def sentences(strategies: Mapping[str, StrategyUpdates], split: str = "test") ->
 
 
 def is_known_wrong(name: str) -> bool:
-    """Return whether the strategy is the known-wrong one, with any options."""
+    """Return True if the strategy is the known-wrong one, with any options."""
     return name.partition(" ")[0] == KNOWN_WRONG
 
 

@@ -32,11 +32,11 @@ class Condition:
     percent: bool
 
     def beyond(self, change: float) -> bool:
-        """Return whether a change is beyond the bound."""
+        """Return True if a change is beyond the bound."""
         return change < self.bound if self.below else change > self.bound
 
     def certain(self, interval: Mean) -> bool:
-        """Return whether the whole interval is on this condition's side of 0; without bounds there is none to ask."""
+        """Return True if the whole interval is on this condition's side of 0, or unknown."""
         if interval.low is None or interval.high is None:
             return True
         return interval.high < 0 if self.below else interval.low > 0

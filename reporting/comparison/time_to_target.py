@@ -27,7 +27,7 @@ def common_target(runs: list[Run], higher: bool) -> float | None:
 
 
 def counts_tokens(run: Run) -> bool:
-    """Return whether the run's evaluations record how many tokens had been read; those of old runs do not."""
+    """Return True if the run's evaluations record how many tokens had been read; those of old runs do not."""
     return all(evaluation.tokens is not None for evaluation in run.evaluations)
 
 

@@ -67,7 +67,7 @@ def _updated(value: str) -> float:
 
 
 def _has_display() -> bool:
-    """Return whether a browser could open a window: a text browser would take over the terminal."""
+    """Return True if a browser could open a window: a text browser would take over the terminal."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 

@@ -73,7 +73,7 @@ def mean_curve(curves: list[tuple[Evaluation, ...]]) -> list[tuple[float, float]
 
 
 def _spans_decades(points: list[Evaluation]) -> bool:
-    """Return whether the fastest curve would be squeezed against the left edge of a linear axis."""
+    """Return True if the fastest curve would be squeezed against the left edge of a linear axis."""
     seconds = sorted(point.seconds for point in points if point.seconds > 0)
     return bool(seconds) and seconds[-1] > 50 * seconds[0] and len(seconds) > 1
 

@@ -45,7 +45,7 @@ def run_figures(run: Run) -> RunFigures:
 
 
 def depends_on_machine(name: str) -> bool:
-    """Return whether a figure depends on the machine that the run used."""
+    """Return True if a figure depends on the machine that the run used."""
     return name.partition("/")[0] in MACHINE_SECTIONS
 
 

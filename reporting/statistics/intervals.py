@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from runner.common.intervals import half_width, student_quantile
+
 Slot = tuple[int, int, tuple[str, ...]]  # seed, turn, machine
 K = TypeVar("K", int, Slot)
 LARGEST_LOG = math.log(sys.float_info.max)
@@ -66,15 +68,8 @@ def mean_interval(values: Sequence[float], confidence: float) -> Mean | None:
     n, mean = len(values), statistics.fmean(values)
     if n == 1:
         return Mean(1, mean, None, None)
-    half = _student(n - 1, confidence) * statistics.stdev(values) / math.sqrt(n)
+    half = half_width(values, confidence)
     return Mean(n, mean, mean - half, mean + half)
-
-
-def _student(df: int, confidence: float) -> float:
-    """Return the quantile of Student's t that bounds a two-sided interval."""
-    from scipy.special import stdtrit  # the same as scipy.stats.t.ppf, but scipy.stats takes a second to import
-
-    return float(stdtrit(df, (1 + confidence) / 2))
 
 
 def spread(values: Sequence[float]) -> Spread | None:
@@ -127,7 +122,7 @@ def noise(equal: Sequence[Sequence[float]], confidence: float) -> Ratio | None:
     if not df:
         return None
     squares = sum((value - statistics.fmean(values)) ** 2 for values in logs for value in values)
-    half = _student(df, confidence) * math.sqrt(2 * squares / df)
+    half = student_quantile(df, confidence) * math.sqrt(2 * squares / df)
     drift = statistics.fmean(values[-1] - values[0] for values in logs)
     return Ratio(df, _exp(drift), _exp(-half), _exp(half))
 

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from runner.common.errors import HydromelError
+from runner.common.intervals import half_width
 from runner.common.run_schema import RESULT
 from runner.config.compose import resolve
 from runner.config.schema import RunConfig
@@ -74,12 +75,10 @@ def _mean(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]  # JSON has no infinity
     if len(known) < 2:
         return _few(known, ".2f")
-    mean, deviation, n = statistics.fmean(known), statistics.stdev(known), len(known)
-    from scipy.special import stdtrit  # takes a while to import, and few commands need it
-
-    half = float(stdtrit(n - 1, 0.975)) * deviation / n**0.5
+    mean, deviation = statistics.fmean(known), statistics.stdev(known)
     return (
-        f"{mean:.2f} ± {half:.2f} (95 %, Student's t, {n} seeds), standard deviation {deviation:.2f}, "
+        f"{mean:.2f} ± {half_width(known, 0.95):.2f} (95 %, Student's t, {len(known)} seeds), standard deviation "
+        f"{deviation:.2f}, "
         f"range {min(known):.2f} to {max(known):.2f}"
     )
 
