@@ -85,7 +85,7 @@ def measure(data: Data, orders: list[int], repeats: int) -> dict[str, Any]:
         for weight, window in product(WEIGHTS, WINDOWS)
     ]
     return {
-        "tokens": {"train": int(train.is_answer.sum()), "test": int(test.is_answer.sum())},
+        "tokens": {"train": int(train.is_target.sum()), "test": int(test.is_target.sum())},
         "vocabulary": len(vocab) - 1,
         "orders": models,
         "caches": sorted(caches, key=lambda one: float(one["valid"])),

@@ -151,7 +151,7 @@ class Lm:
         if self.cutoffs is None:
             tied = _tied_weight(size, len(vocab), embedding) if self.tie_weights else None
             output = SoftmaxVocabulary(size, vocab, tied, self.chunk_scores, self.precision)
-            return output if self.init_range is None else output.drawn(self.init_range)
+            return output if self.init_range is None else output.initialized_uniformly(self.init_range)
         try:
             return AdaptiveVocabulary(size, vocab, [*self.cutoffs])
         except ValueError as error:

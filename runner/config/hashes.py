@@ -27,7 +27,6 @@ _NO_RECORD = (
 )
 _NO_RESULT = (*_NO_RECORD, "data_dir")
 _NO_COMPARISON = ("batching", "seed", "baselines")
-_ADDED = ("metric",)  # options that are left out while they are null, so that hashes of before they existed stay valid
 
 
 def name_of_job(config: Plain) -> str:
@@ -61,6 +60,5 @@ def _without(config: Plain, names: tuple[str, ...]) -> dict[str, object]:
 
 
 def _hash(config: Plain) -> str:
-    kept = {key: value for key, value in config.items() if key not in _ADDED or value is not None}
-    text = json.dumps(with_stable_names(kept), sort_keys=True, default=str)
+    text = json.dumps(with_stable_names(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -42,7 +42,7 @@ class TokenRows:
         return cls(tokens.astype(np.int64), np.arange(len(tokens)) - np.repeat(starts, lengths))
 
     @property
-    def is_answer(self) -> npt.NDArray[np.bool_]:
+    def is_target(self) -> npt.NDArray[np.bool_]:
         """A mask (M,) of the targets: all tokens except the first of each row."""
         return self.position > 0
 
@@ -83,14 +83,14 @@ class KneserNey:
     def __init__(self, text: TokenRows, base: FloatArray, order: int) -> None:
         if order < 1:
             raise ValueError(f"order={order}: it must be at least 1")
-        if (base[text.tokens[text.is_answer]] == 0).any():
+        if (base[text.tokens[text.is_target]] == 0).any():
             raise ValueError("a target of the text has base probability 0; give every target a positive one")
         self.base = base
         self._grams = tuple(_learn(text, len(base), order))
 
     def probabilities(self, text: TokenRows) -> FloatArray:
         """Return the probability (N,) of each target of `text`."""
-        ids, is_target = text.tokens, text.is_answer
+        ids, is_target = text.tokens, text.is_target
         # Interpolate from unigrams up. `ids` are those of the n-grams that end at each token: those of one length,
         # shifted by one token, are the contexts of the next.
         probabilities = self.base[text.tokens]
@@ -113,7 +113,7 @@ def with_cache(probabilities: FloatArray, text: TokenRows, weight: float, window
         weight: weight of the cache, 0 to 1.
         window: size of the cache in targets, at least 1.
     """
-    tokens, before = text.tokens[text.is_answer], text.position[text.is_answer] - 1
+    tokens, before = text.tokens[text.is_target], text.position[text.is_target] - 1
     places = np.arange(len(tokens))
     lengths = np.minimum(before, window)
     # Sorted by (token, place), all occurrences of a token are contiguous and in the order of the text. So the number
@@ -157,7 +157,7 @@ def _learn(text: TokenRows, n_ids: int, order: int) -> Iterator[_Grams]:
             )
             # Continuation counts: each distinct (n+1)-gram counts once for the n-gram it ends with, whatever its
             # frequency; n-grams at the start of a row have no token before them and count as they occur.
-            row_starts = (position == n - 1) & text.is_answer
+            row_starts = (position == n - 1) & text.is_target
             counted = np.concatenate([ids[ends[first]], ids[row_starts]])
         yield _estimate(keys, np.bincount(counted, minlength=len(keys)), contexts, n_contexts)
         if n < order:

@@ -41,7 +41,7 @@ class VocabularyOutput(Protocol):
         """
         ...
 
-    def best(self, vectors: Tensor) -> Tensor:
+    def most_likely(self, vectors: Tensor) -> Tensor:
         """Return the most likely ids (N,), int64."""
         ...
 
@@ -66,20 +66,20 @@ class SoftmaxVocabulary(nn.Module):
         self.bias = own.bias
         self.chunk, self.precision = max(1, chunk_scores // len(vocab)), precision  # tokens
         # <pad> is excluded through the bias (V,): adding -inf to the scores would be a pass over (N, V) values.
-        never = torch.zeros(len(vocab))
-        never[vocab.ids[PAD]] = -torch.inf
-        self.register_buffer("never", never, persistent=False)
-        self.never: Tensor
+        pad_bias = torch.zeros(len(vocab))
+        pad_bias[vocab.ids[PAD]] = -torch.inf
+        self.register_buffer("pad_bias", pad_bias, persistent=False)
+        self.pad_bias: Tensor
 
     @torch.no_grad()
-    def drawn(self, init_range: float) -> SoftmaxVocabulary:
+    def initialized_uniformly(self, init_range: float) -> SoftmaxVocabulary:
         """Reinitialise in place: weights uniform in [-init_range, init_range], biases 0. Return self."""
         self.weight.uniform_(-init_range, init_range)
         self.bias.zero_()
         return self
 
     def _bias(self) -> Tensor:
-        return self.bias + self.never
+        return self.bias + self.pad_bias
 
     def loss(self, vectors: Tensor, target: Tensor) -> Tensor:
         return vocabulary_loss(vectors, self.weight, self._bias(), target, self.chunk, self.precision)
@@ -91,7 +91,7 @@ class SoftmaxVocabulary(nn.Module):
         scores = vocabulary_scores(vectors, self.weight, self._bias(), self.precision)
         return scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(dim=1)
 
-    def best(self, vectors: Tensor) -> Tensor:
+    def most_likely(self, vectors: Tensor) -> Tensor:
         bias = self._bias()
         chunks = (vectors[place] for place in chunk_slices(len(vectors), self.chunk))
         scores = (vocabulary_scores(chunk, self.weight, bias, self.precision) for chunk in chunks)
@@ -144,7 +144,7 @@ class AdaptiveVocabulary(nn.Module):
         exact = log_p.to(torch.promote_types(log_p.dtype, torch.float32))
         return torch.cat([exact.new_full((len(exact), 1), -torch.inf), exact], dim=1)
 
-    def best(self, vectors: Tensor) -> Tensor:
+    def most_likely(self, vectors: Tensor) -> Tensor:
         ids: Tensor = self.clusters.predict(vectors) + 1
         return ids
 
@@ -205,7 +205,7 @@ class LmHead(nn.Module):
         return Ragged(self.output.nll(self._vectors(scores), target_ids(batch)), target_rows(batch), "packed")
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.output.best(self._vectors(scores))
+        return self.output.most_likely(self._vectors(scores))
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
         return self.output.log_probabilities(self._vectors(scores)).exp()

@@ -96,20 +96,20 @@ class IndependentOutput:
     """An output that treats each target independently.
 
     Attributes:
-        each: scores (N, C), target ids (N,) -> the loss of each target (N,).
-        shares: scores (N, C) -> probabilities (N, C).
+        loss_of_targets: scores (N, C), target ids (N,) -> the loss of each target (N,).
+        to_probabilities: scores (N, C) -> probabilities (N, C).
     """
 
-    each: Callable[[Tensor, Tensor], Tensor]
-    shares: Callable[[Tensor], Tensor]
+    loss_of_targets: Callable[[Tensor, Tensor], Tensor]
+    to_probabilities: Callable[[Tensor], Tensor]
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Return the loss summed over all targets of the batch, with their number."""
-        return Loss(self.each(scores, target_ids(batch)).sum(), scores.shape[0])
+        return Loss(self.loss_of_targets(scores, target_ids(batch)).sum(), scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
-        losses = self.each(scores, target_ids(batch))
+        losses = self.loss_of_targets(scores, target_ids(batch))
         return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
@@ -118,7 +118,7 @@ class IndependentOutput:
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the probabilities (N, C), in float32 or wider."""
-        return self.shares(scores)
+        return self.to_probabilities(scores)
 
 
 def hinge(scores: Tensor, target: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def hinge(scores: Tensor, target: Tensor) -> Tensor:
     return (1.0 - signs * exact).relu().sum(dim=1)
 
 
-def counted(scores: Tensor, target: Tensor) -> Tensor:
+def count_loss(scores: Tensor, target: Tensor) -> Tensor:
     """Return the negative score (N,) of each target class.
 
     The gradient is -1 at the target class and 0 elsewhere. So one step of size 1 from zero, over the whole training
@@ -141,7 +141,7 @@ def counted(scores: Tensor, target: Tensor) -> Tensor:
     return -scores.gather(1, target[:, None])[:, 0]
 
 
-def relative(scores: Tensor) -> Tensor:
+def relative_frequencies(scores: Tensor) -> Tensor:
     """Return counts (N, C) as relative frequencies; a row without counts becomes uniform."""
     exact = scores.to(torch.promote_types(scores.dtype, torch.float32)).clamp(min=0.0)
     total = exact.sum(dim=1, keepdim=True)
@@ -151,7 +151,7 @@ def relative(scores: Tensor) -> Tensor:
 OUTPUTS: dict[OutputKind, IndependentOutput] = {
     "softmax": IndependentOutput(cross_entropy, softmax),
     "hinge": IndependentOutput(hinge, softmax),
-    "count": IndependentOutput(counted, relative),
+    "count": IndependentOutput(count_loss, relative_frequencies),
 }
 
 
@@ -168,4 +168,4 @@ def output_of(kind: OutputKind, label_smoothing: float) -> IndependentOutput:
             f"task.label_smoothing={label_smoothing} needs task.head=softmax, but task.head={kind}; "
             "use task.label_smoothing=0.0 or task.head=softmax"
         )
-    return replace(OUTPUTS[kind], each=partial(cross_entropy, smoothing=label_smoothing))
+    return replace(OUTPUTS[kind], loss_of_targets=partial(cross_entropy, smoothing=label_smoothing))

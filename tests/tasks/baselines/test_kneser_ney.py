@@ -189,6 +189,6 @@ def slow_cache(probabilities: FloatArray, lists: Lists, weight: float, window: i
 @given(st.lists(ROW, max_size=8), st.integers(1, 12), st.floats(0, 1))
 def test_the_cache_is_what_counting_says(lists: Lists, window: int, weight: float) -> None:
     text = rows(lists)
-    probabilities = np.linspace(0.1, 0.9, int(text.is_answer.sum()))
+    probabilities = np.linspace(0.1, 0.9, int(text.is_target.sum()))
     got = with_cache(probabilities, text, weight, window)
     np.testing.assert_allclose(got, slow_cache(probabilities, lists, weight, window), rtol=1e-12)

@@ -14,7 +14,7 @@ from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from runner.training.optimizers import parameters_by_rate
 from tasks.classify import Classify
-from tasks.heads.outputs import BACK_OFF, hinge, relative, scorer
+from tasks.heads.outputs import BACK_OFF, hinge, relative_frequencies, scorer
 from tests.helpers.composed import config, label_files, run, tag_files
 from tests.helpers.counted_tags import most_frequent, noisy_tag_files
 from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged, words
@@ -92,7 +92,7 @@ def test_vectors_that_cannot_be_scores_are_an_error() -> None:
 
 
 def test_shares_of_counts() -> None:
-    shares = relative(torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
+    shares = relative_frequencies(torch.tensor([[3.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
     assert shares.tolist() == [[0.75, 0.25, 0.0, 0.0], [0.25] * 4]
 
 
