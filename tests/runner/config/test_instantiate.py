@@ -79,7 +79,7 @@ def test_a_value_that_the_constructor_refuses_is_told_with_its_key() -> None:
         "weight_decay": 0,
         "fused": False,
     }
-    with pytest.raises(HydromelError, match=r"optimizer: betas=\[0.9\]: two numbers"):
+    with pytest.raises(HydromelError, match=r"optimizer: betas=\[0.9\]: expected two numbers"):
         build(node, "optimizer", {"params": nn.Linear(1, 1).parameters()})
     with pytest.raises(HydromelError, match=r"optimizer.betas="):
         build(node | {"betas": [0.9, 2.0]}, "optimizer", {"params": nn.Linear(1, 1).parameters()})
