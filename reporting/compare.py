@@ -112,27 +112,30 @@ def _parser() -> Parser:
     parser = Parser(
         prog="hydromel-compare",
         description="Compare finished runs by batching strategy: quality, throughput, padding, memory.",
-        epilog="Runs are compared if they differ only in batching, seed and turn; others get tables of their own.",
+        epilog="Runs that differ only in batching, seed and turn are compared; other runs form separate tables.",
     )
     parser.add_argument(
         "what",
         nargs="*",
         metavar="WHAT",
-        help="folder with runs below it, sweep id, experiment, or mlflow:EXPERIMENT (default: all runs)",
+        help="folder that contains runs, sweep id, experiment, or mlflow:EXPERIMENT (default: all runs)",
     )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/WHAT)")
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures here too, unrounded (a copy of report.json)"
+        "--json", type=Path, metavar="FILE", help="write all figures, unrounded, to FILE (a copy of report.json)"
     )
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE",
-        help="write a table here with one row per run: its settings and all its figures",
+        help="write a table to FILE with one row per run: its settings and all figures",
     )
     parser.add_argument(
-        "--predicted", type=Path, metavar="FILE", help="score the predictions in this file of hydromel-plan --json"
+        "--predicted",
+        type=Path,
+        metavar="FILE",
+        help="compare the runs with the predictions in FILE, written by hydromel-plan --json",
     )
     _add_comparison_options(parser)
     parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")

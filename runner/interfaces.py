@@ -126,9 +126,8 @@ class HasCounters(Protocol):
     def counters(self) -> Mapping[str, Mapping[str, int]]:
         """Return the counts of all forward passes so far by name, in groups.
 
-        Asked between segments of training; counts must lie on the host. The groups of all modules are added up. What
-        training adds is the section of the group's name in `result.json` (`characters`), or is in its section
-        `counters`.
+        Called between segments of training; counts must be on the host. The groups of all modules are added up. The
+        counts of training are in `result.json`, in the section of the group's name (`characters`) or in `counters`.
         """
         ...
 
@@ -154,7 +153,7 @@ class HasStatistics(Protocol):
 
 @runtime_checkable
 class HasLearningRates(Protocol):
-    """A module with parameters that learn at a rate of their own.
+    """A module with parameters that learn at a separate rate.
 
     Attributes:
         learning_rate_factors: name of a parameter of this module -> its rate as a multiple of the optimiser's.
@@ -237,7 +236,7 @@ class Metric(Protocol):
         ...
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Begin a new measurement; `vocabs` are those of the features and of the `target`."""
+        """Start a new measurement; `vocabs` are those of the features and of the `target`."""
         ...
 
     def update(self, values: Tensor, batch: Batch) -> None:
@@ -250,7 +249,7 @@ class Metric(Protocol):
 
 
 class Inspector(Protocol):
-    """A view of a finished run's predictions in the labels and words of the data set."""
+    """Conversion of a finished run's predictions to labels, tables and files of the data set."""
 
     @property
     def column(self) -> Literal["label", "tags"]:
@@ -331,11 +330,11 @@ class HasBaselines(Protocol):
     """
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
-        """Return what the most frequent target of `train` gives for `test`."""
+        """Return the predictions or losses of always predicting the most frequent target of `train`, for `test`."""
         ...
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
-        """Yield the name of each other simple model, and what it gives for `test`, when it has been trained."""
+        """Yield the name of each other simple model, and its predictions or losses for `test`, once it is trained."""
         ...
 
 
@@ -417,7 +416,7 @@ class BatchingStrategy(Protocol):
         ...
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
-        """Return the updates of an epoch; a pure function, so that a run can be resumed amid an epoch."""
+        """Return the updates of an epoch; a pure function, so that a run can resume in the middle of an epoch."""
         ...
 
     def learning_rate_factor(self, update: IntArray) -> float:
@@ -476,7 +475,7 @@ class StreamStrategy(BatchingStrategy, Protocol):
         ...
 
     def with_streams(self, streams: int | None, window: int | None) -> Self:
-        """Return the same strategy with other streams (in training and evaluation) and windows; None: as they are."""
+        """Return the same strategy with other streams (in training and evaluation) and windows; None: unchanged."""
         ...
 
 

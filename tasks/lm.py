@@ -40,7 +40,7 @@ class Lm:
             initialisation of a linear layer. Not for tied weights, which the embedding initialises.
         cutoffs: first id of each cluster of rare strings in an adaptive softmax; null: one full softmax.
         chunk_scores: number of scores (tokens times vocabulary) held in memory at once.
-        precision: precision of those scores: that of the vectors (`same`), or bfloat16 for the scores alone.
+        precision: precision of those scores: that of the vectors (`same`), or bfloat16 for the scores only.
         dropout: dropout probability on the encoder's output.
         locked_dropout: dropout probability with one mask for all tokens of a row.
         activation_penalty, change_penalty: weights of the AR and TAR penalties (`LmHead`).

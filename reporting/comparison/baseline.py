@@ -34,7 +34,7 @@ Sides = dict[tuple[str, ...], StrategyRuns]
 
 
 def sides_of_groups(groups: list[RunGroup], runs: Iterable[Run]) -> Sides:
-    """Return the sides of a comparison's groups; `runs` are the runs that these were made of."""
+    """Return the sides of a comparison's groups; `runs` are the runs of these groups."""
     at_hand = {run.result["run_id"]: run for run in runs}
     sides: Sides = {}
     similar = Counter((group.comparison_hash, group.data_fingerprint) for group in groups)
@@ -66,7 +66,7 @@ def sides_of_report(path: Path) -> Sides:
         raise HydromelError(f"--baseline {path} cannot be read: {' '.join(str(error).split())}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise HydromelError(
-            f"--baseline {path} is not a report.json of this version of hydromel-compare; make it anew "
+            f"--baseline {path} is not a report.json of this version of hydromel-compare; write it again "
             f"({type(error).__name__}: {error})"
         ) from error
 
@@ -98,7 +98,7 @@ def _of_json(group: Any, similar: int) -> Sides:
 
 
 def _batch_size(settings: Mapping[str, str], similar: int) -> str:
-    """Return the batch size that tells a group from the `similar` groups of the same hash and data; else empty."""
+    """Return the batch size that distinguishes a group from the `similar` groups of equal hash and data; else empty."""
     return settings.get(BATCH_SIZE, "") if similar > 1 else ""
 
 

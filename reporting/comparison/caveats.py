@@ -9,7 +9,7 @@ from reporting.runs.run import MACHINE, Run
 from reporting.runs.selection import SelectedRuns
 from runner.common.records import unbeaten_baselines
 
-COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to tell commits apart
+COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to distinguish commits
 FOREIGN_LOAD = 0.5  # load average above the run's own threads that shows other work on the machine
 
 
@@ -94,7 +94,7 @@ def _left_out(count: int) -> str:
 
 
 def _turns(selected: SelectedRuns) -> str:
-    """Return a warning if turns of the same seed differ in quality, which they must not."""
+    """Return a warning if turns of the same seed differ in quality, although they should be equal."""
     gaps = {}
     for name, seeds in selected.by_strategy.items():
         for seed, turns in seeds.items():

@@ -116,7 +116,7 @@ def _unmatched(now: Sides, then: Sides) -> list[str]:
 def _change(
     figure: str, now: StrategyRuns, then: StrategyRuns, examples: ExampleDifferences, level: float
 ) -> Change | str:
-    """Return the change, or the reason why there is none."""
+    """Return the change, or the reason why it is missing."""
     new, old = _values(now, figure), _values(then, figure)
     pairs = sorted(new.keys() & old.keys())
     if not pairs:
@@ -137,7 +137,7 @@ def _change(
 
 
 def _unpaired(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
-    """Return a sentence on the seeds without a pair of runs with this figure (a run diverged, say); else empty."""
+    """Return a sentence on seeds without a pair of runs with this figure (a run may have diverged); else empty."""
     pairs = _values(now, figure).keys() & _values(then, figure).keys()
     seeds = {run.seed for side in (now, then) for run in side.runs} - {seed for seed, _, _ in pairs}
     if not seeds:
@@ -178,7 +178,7 @@ def _percent(difference: Mean, before: float) -> Mean | None:
 
 
 def _example_differences(now: StrategyRuns, then: StrategyRuns, level: float) -> ExampleDifferences:
-    """Return the differences on examples; none if a side's runs are not at hand, or recorded no outcomes."""
+    """Return the differences on examples; none if the runs of a side are missing, or recorded no outcomes."""
     new, old = (
         {run.seed: side.at_hand[run.run_id] for run in _first_turns(side) if run.run_id in side.at_hand}
         for side in (now, then)

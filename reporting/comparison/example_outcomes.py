@@ -76,12 +76,12 @@ def read(run: Run) -> ExampleOutcomes | None:
 def compare(
     strategies: Mapping[str, Mapping[int, Run]], reference: Mapping[int, Run], level: float
 ) -> ExampleDifferences:
-    """Compare each strategy (seed -> run) with the reference, over seeds in which both answered the same examples."""
+    """Compare each strategy (seed -> run) with the reference, over the seeds with the same test examples."""
     problems: list[str] = []
     base = _read_all(reference, problems)
     if not base:
         return ExampleDifferences({}, frozenset(), problems)
-    # One draw of examples serves all seeds and strategies, so all of them must have answered the same examples.
+    # One draw of examples serves all seeds and strategies, so all of them must have the same test examples.
     targets = next(iter(base.values())).targets
     shared = {name: runs.keys() & reference.keys() for name, runs in strategies.items()}
     pairs: dict[str, list[tuple[ExampleSums, ExampleSums]]] = {}
@@ -121,7 +121,7 @@ def _paired(
     ]
     if len(pairs) < len(own):
         problems.append(
-            f"{name} and the reference did not answer the same examples in all seeds: those seeds are left out."
+            f"{name} and the reference do not have the same test examples in all seeds: seeds that differ are left out."
         )
     return pairs
 

@@ -88,5 +88,7 @@ def _absolute(uri: str, folder: Path) -> str:
     # The path was relative to the directory that the run was started in, not to the current one.
     path = sqlite_path(uri)
     if not folder.is_dir() and not Path(path).is_absolute():
-        raise HydromelError(f"the runs were started in {folder}, which is not here; give --tracking-uri")
+        raise HydromelError(
+            f"the runs were started in {folder}, which does not exist on this machine; give --tracking-uri"
+        )
     return SQLITE + str(folder.absolute() / path) + uri.removeprefix(SQLITE + path)

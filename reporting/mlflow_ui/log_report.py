@@ -113,7 +113,7 @@ def label(comparison: ComparisonReport) -> str:
 
 
 def address(uri: str, experiment_id: str, view: str | None) -> str:
-    """Return the address of the page with the charts. All of its parameters are needed: else MLflow opens another."""
+    """Return the address of the page with the charts. Without all of its parameters MLflow opens another page."""
     server = uri.rstrip("/") if uri.startswith(("http:", "https:")) else SERVER
     server = without_credentials(server)  # as the address is printed
     page = f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
@@ -134,7 +134,7 @@ def note(comparison: ComparisonReport) -> str:
 
 
 def _view_contents(comparison: ComparisonReport, sample: LoggedRun, runs_filter: str) -> ViewContents:
-    """Return the report's params and metrics, those that a sample run has: empty charts are of no use."""
+    """Return the report's params and metrics, only those that a sample run has, so that no chart is empty."""
     metrics = list(dict.fromkeys(group.metric for group in comparison.groups))
     settings = dict.fromkeys(name for group in comparison.groups for name in group.settings)
     logged: Mapping[str, float] = sample.data.metrics

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     link = newest(Path(arguments[0] if arguments else "mlflow.db"))
     print(f"MLflow: {link}", flush=True)
-    if _has_display() and _answers(PATIENCE_S):
+    if _has_display() and _is_reachable(PATIENCE_S):
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(link)
     return 0
@@ -71,7 +71,7 @@ def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _answers(patience_s: float) -> bool:
+def _is_reachable(patience_s: float) -> bool:
     """Wait for the server; return whether it accepts connections."""
     server = urlsplit(SERVER)
     deadline = time.monotonic() + patience_s

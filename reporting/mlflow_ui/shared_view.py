@@ -1,8 +1,8 @@
 """Views of MLflow's charts: the state of its page for the compared runs, made here instead of by hand.
 
 MLflow stores a shared view as a tag of the experiment (`runner.compat.mlflow`). The format of the state is that of
-MLflow 3.17, read from a view made by hand; it is not documented. A later page that does not understand a view says so
-and shows its default: that does no harm.
+MLflow 3.17, read from a view made by hand; it is not documented. A later version that does not understand a view shows
+a message and its default page.
 """
 
 from __future__ import annotations

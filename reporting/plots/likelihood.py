@@ -49,7 +49,7 @@ def likelihood(metrics: SplitTables, split: str) -> Figure:
 
 
 def _perplexities(axis: Axes, points: Mapping[str, Likelihood], apart: Collection[str], mean: float) -> None:
-    """Draw a point for each finite perplexity (others are null in JSON), bins joined; a grey line marks that of all."""
+    """Draw a point for each finite perplexity, bins joined; a grey line marks the perplexity of all tokens."""
     values = [math.nan if point["perplexity"] is None else point["perplexity"] for point in points.values()]
     bins = [place for place, name in enumerate(points) if name not in apart]
     axis.axhline(mean, color=GREY, linewidth=1)
@@ -72,7 +72,7 @@ def short(value: float) -> str:
 
 
 def _points(table: LikelihoodTable) -> dict[str, Likelihood]:
-    """Return the figures of bins and of strings that have a bin of their own, by name."""
+    """Return the figures of bins and of separately listed strings, by name."""
     return {**{_range(row["from"], row["to"]): row for row in table["bins"]}, **table.get("apart", {})}
 
 

@@ -97,7 +97,7 @@ def label(strategy: StrategySummary) -> str:
 
 
 def style(strategy: StrategySummary, strategies: Sequence[StrategySummary]) -> tuple[str, str, str]:
-    """Return colour, marker and line of a strategy, by its name; two of a comparison share one only if `OTHER` ends."""
+    """Return colour, marker and line of a strategy, by its name; strategies share one only if `OTHER` is exhausted."""
     if strategy.name in STYLES:
         return STYLES[strategy.name]
     places: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Search for the runs that a name on the command line stands for, among all runs below a folder."""
+"""Search for the runs that a name on the command line refers to, among all runs below a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES_SHOWN = 12  # sweeps and experiments listed in the error when no name fits
 
 
 def find(names: list[str], runs: Path) -> list[FoundRun]:
-    """Return the runs that `names` stand for, each once; without names, every run below the folder `runs`.
+    """Return the runs that `names` refer to, each once; without names, every run below the folder `runs`.
 
     Raises HydromelError if there is none.
     """
@@ -26,7 +26,7 @@ def find(names: list[str], runs: Path) -> list[FoundRun]:
 
 
 def unique(found_runs: list[FoundRun]) -> list[FoundRun]:
-    """Return each run once: a copy (an MLflow artifact, say) has the same record, run_id included."""
+    """Return each run once: a copy, such as an MLflow artifact, has the same record and run_id."""
     by_record: dict[object, FoundRun] = {}
     for item in found_runs:
         record = json.dumps(item.run.result, sort_keys=True) if item.run else item.folder.resolve()

@@ -112,7 +112,7 @@ def halvings(runs: Iterable[Run]) -> list[str]:
 
 
 def _updates(numbers: list[int]) -> str:
-    """Return the updates as text; number 0 stands for the trial before training."""
+    """Return the updates as text; number 0 is the trial before training."""
     during = [str(number) for number in numbers if number]
     parts = ["before training"] if len(during) < len(numbers) else []
     if during:

@@ -35,17 +35,17 @@ class Run:
     variant: str = ""  # ` width_multiple=8`: options of batching that differ from those of most runs of its name
 
     def section(self, path: str) -> Mapping[str, object]:
-        """Return the section at a dotted path of result.json; an empty one where there is none."""
+        """Return the section at a dotted path of result.json; an empty one if there is none."""
         value = _at(self.result, path)
         return value if isinstance(value, Mapping) else {}
 
     def text(self, path: str) -> str:
-        """Return the value at a dotted path as text; empty where there is none."""
+        """Return the value at a dotted path as text; empty if there is none."""
         value = _at(self.result, path)
         return "" if value is None else str(value)
 
     def number(self, path: str) -> float | None:
-        """Return the finite number at a dotted path; None where there is none, or NaN, or infinity."""
+        """Return the finite number at a dotted path; None if it is missing, NaN or infinite."""
         return finite(_at(self.result, path))
 
     @property

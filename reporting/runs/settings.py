@@ -1,4 +1,4 @@
-"""Settings that tell apart groups with the same title, read from the resolved.yaml of one run of each group."""
+"""Settings that distinguish groups with the same title, read from the resolved.yaml of one run of each group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Key = tuple[str, ...]
 
 
 def distinguishing_settings(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str, str]]:
-    """Return, by group key, the settings that tell a group apart from the others with its title (key[0]).
+    """Return, by group key, the settings that distinguish a group from the others with its title (key[0]).
 
     The only group with a title has none. Groups whose configs agree or are missing differ in their comparison hash or
     data. Where more than `MOST_SETTINGS` settings differ, as in an ablation, a group shows those in which it differs

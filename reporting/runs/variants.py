@@ -1,4 +1,4 @@
-"""Variants of a strategy: runs whose batching has the same name but other options, which are never taken for equal."""
+"""Variants of a strategy: runs whose batching has the same name but other options. They are never treated as equal."""
 
 from __future__ import annotations
 

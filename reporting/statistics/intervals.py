@@ -106,7 +106,7 @@ def _positive(values: Mapping[K, float]) -> set[K]:
 
 
 def noise(equal: Sequence[Sequence[float]], confidence: float) -> Ratio | None:
-    """Return how far the ratio of two equal runs strays from 1, or None where nothing was run twice.
+    """Return how much the ratio of two equal runs varies around 1, or None if no run was repeated.
 
     Args:
         equal: the measurements of equal runs, one sequence for each set of them, in the order of their turns.

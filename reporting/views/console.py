@@ -12,7 +12,7 @@ from rich.text import Text
 
 from reporting.comparison.changes import BaselineComparison
 from reporting.views import report, tables
-from reporting.views.headline import answer
+from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
 from reporting.views.table_format import Cell, Table
 
@@ -33,7 +33,7 @@ def show(comparison: ComparisonReport) -> None:
     for group in comparison.groups:
         console.print()
         console.print(Text(tables.heading(group), style="bold"))
-        console.print(Text(answer(group, comparison.confidence), style="green"))
+        console.print(Text(conclusion(group, comparison.confidence), style="green"))
         console.print()
         for table in tables.tables(group, comparison.confidence):
             _print(console, table)
@@ -83,7 +83,7 @@ def _table(table: Table, widths: list[int]) -> RichTable:
 
 
 def _widths(table: Table, room: int) -> list[int]:
-    """Return the characters of each column. Text wraps where `room` is short, figures never do: half would mislead."""
+    """Return the width of each column in characters. Text wraps if `room` is short, figures never do."""
     widths, narrowest = [], []
     for place, column in enumerate(table.columns):
         cells = [row[place] for row in table.rows]
@@ -104,7 +104,7 @@ def _stacked(cell: Cell) -> Text:
 
 
 def _bullet(line: str, style: str = "") -> RichTable:
-    """Return a line with a dash, whose wrapped text is aligned after the dash."""
+    """Return a line with a dash, with wrapped text aligned after the dash."""
     grid = RichTable.grid(padding=(0, 1))
     grid.add_column(width=1)
     grid.add_column()

@@ -12,11 +12,11 @@ from reporting.statistics.intervals import Ratio, Slot, ratio_interval
 from reporting.views import table_format
 
 
-def answer(group: RunGroup, confidence: float) -> str:
+def conclusion(group: RunGroup, confidence: float) -> str:
     """Return one or two sentences on the group; strategies that are known to be wrong are ignored.
 
-    A strategy is called fastest only if its speed is settled against every other, at the level of the group's
-    intervals; else those that are level with it are named.
+    A strategy is called fastest only if its speed differs significantly from every other's, at the level of the
+    group's intervals; otherwise the equally fast ones are named.
     """
     timed = [strategy for strategy in group.strategies if strategy.real_tokens_per_s and not strategy.known_wrong]
     if not timed:
@@ -35,7 +35,7 @@ def answer(group: RunGroup, confidence: float) -> str:
 
 
 def _leaders(ordered: Sequence[StrategySummary], level: float) -> list[StrategySummary]:
-    """Return the first strategy, and those whose speed is not settled against it: the interval of the ratio holds 1."""
+    """Return the first strategy, and those that are not significantly slower: the interval of the ratio contains 1."""
     fastest, *others = ordered
     speeds = _speeds(fastest)
     ratios = [ratio_interval(speeds, _speeds(other), level) for other in others]
@@ -53,13 +53,13 @@ def _speeds(strategy: StrategySummary) -> dict[Slot, float]:
 
 
 def _names(leaders: Sequence[StrategySummary]) -> str:
-    """Return `packed is fastest, 209 real tokens/s`, or that several strategies are level."""
+    """Return `packed is fastest, 209 real tokens/s`, or that several strategies are equally fast."""
     chosen = [f" (which chose {', '.join(leader.chose)})" if leader.chose else "" for leader in leaders]
     names = [f"{leader.name}{note}" for leader, note in zip(leaders, chosen, strict=True)]
     if len(leaders) == 1:
         return f"{names[0]} is fastest, {_rate(leaders[0])}"
     rates = [f"{_speed(leader):,.0f}" for leader in leaders]
-    return f"{listed(names)} are level in speed within the measurement, {listed(rates)} real tokens/s"
+    return f"{listed(names)} are equally fast within the measurement error, {listed(rates)} real tokens/s"
 
 
 def _lead(leaders: Sequence[StrategySummary], ordered: Sequence[StrategySummary]) -> str:

@@ -8,7 +8,7 @@ from reporting.comparison.summary import RunGroup
 from reporting.plots.style import Plot
 from reporting.views import report as reports
 from reporting.views import tables
-from reporting.views.headline import answer
+from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
 from runner.common.pages import page_template
 
@@ -37,7 +37,7 @@ def _section(place: int, group: RunGroup, confidence: float, drawn: list[Plot]) 
     return {
         "id": anchor(place),
         "heading": tables.heading(group),
-        "answer": answer(group, confidence),
+        "conclusion": conclusion(group, confidence),
         "tables": tables.tables(group, confidence),
         "sentences": group.sentences,
         "notes": tables.notes(group),

@@ -8,7 +8,7 @@ from reporting.comparison.changes import BaselineComparison
 from reporting.comparison.summary import CompareOptions, RunGroup, groups
 from reporting.runs.run import FoundRun
 from reporting.views import change_tables, table_format, tables
-from reporting.views.headline import answer
+from reporting.views.headline import conclusion
 from reporting.views.table_format import Table
 from runner.common import files
 
@@ -82,7 +82,7 @@ def to_markdown(report: ComparisonReport, images: list[list[str]]) -> str:
     parts += [table_format.markdown(table) for table in first_tables(report)]
     for group, shown in zip(report.groups, images, strict=True):
         parts.append(f"## {table_format.escape(tables.heading(group))}")
-        parts.append(table_format.escape(answer(group, report.confidence)))
+        parts.append(table_format.escape(conclusion(group, report.confidence)))
         parts += [table_format.markdown(table) for table in tables.tables(group, report.confidence)]
         lines = [*group.sentences, *tables.notes(group), *(f"Beware: {caveat}" for caveat in group.caveats)]
         parts.append("\n".join(f"- {table_format.escape(line)}" for line in lines))

@@ -77,7 +77,7 @@ def heading(group: RunGroup) -> str:
 
 
 def settings_text(group: RunGroup) -> str:
-    """Return `train.epochs=3, task.head=crf`, the settings that tell the group from others with its title."""
+    """Return `train.epochs=3, task.head=crf`, the settings that distinguish the group from others with its title."""
     return ", ".join(f"{name}={_short(value)}" for name, value in group.settings.items())
 
 

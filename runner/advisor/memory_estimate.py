@@ -65,7 +65,7 @@ class MemoryUse:
 
     @property
     def staying_bytes(self) -> int:
-        """Memory that is in use all the time."""
+        """The memory that is in use all the time."""
         return self.parameter_bytes + self.optimizer_bytes + self.data_bytes
 
     @property
@@ -216,7 +216,7 @@ class MemoryEstimator:
 
     @contextmanager
     def _chunks_of(self, tokens: int) -> Iterator[None]:
-        """Let all chunked modules work in chunks of so many tokens."""
+        """Set the number of tokens per chunk in all chunked modules."""
         before = [module.chunk for module in self._chunked]
         for module in self._chunked:
             module.chunk = max(1, tokens)

@@ -13,7 +13,7 @@ from runner.advisor.advisor import memory_estimator, predict_costs, speed_probe
 from runner.advisor.memory_estimate import MemoryUse
 from runner.advisor.speed_probe import Candidate
 from runner.batching.plan import digest
-from runner.batching.shuffle_quality import Share, ShuffleQuality, answer_shares, correlation, measure
+from runner.batching.shuffle_quality import Share, ShuffleQuality, class_shares, correlation, measure
 from runner.common.arrays import FloatArray
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
@@ -44,7 +44,7 @@ class PlannedStrategy:
         layout: the layout of its batches.
         digest: hash of the updates of all planned epochs; equal digests mean equal updates.
         quality: how well its plan shuffles.
-        padding: by cause, the share of padding among all places in memory, 0 to 1.
+        padding: by cause, the share of padding among all positions in memory, 0 to 1.
         memory: the estimated memory; None if this machine cannot run the strategy.
         predicted: the predicted cost on this machine; None without a probe, or if the strategy cannot be run.
         not_run: the kernel that this machine lacks to run it; empty if it runs.
@@ -69,7 +69,7 @@ class PlanReport:
         choices: the names chosen for the config's groups.
         data: one line about the data set.
         lengths: number, mean length and longest length of the training rows, not arranged.
-        length_tells_answer: correlation of length and answer over all training rows.
+        length_target_correlation: correlation of length and class over all training rows.
         epochs: number of planned epochs.
         planned: the figures of each strategy.
         left_out: by name, the reason why a strategy does not fit.
@@ -79,7 +79,7 @@ class PlanReport:
     choices: dict[str, str | None]
     data: str
     lengths: dict[str, float]
-    length_tells_answer: float | None
+    length_target_correlation: float | None
     epochs: int
     planned: list[PlannedStrategy]
     left_out: dict[str, str]
@@ -106,7 +106,7 @@ def plan_strategies(
     truncation = Truncation(config.max_length, config.truncate)
     data = load_data(parts, truncation, config.cache_dir)
     train, others = data.splits["train"], [split for name, split in data.splits.items() if name != "train"]
-    answers = row_answers(parts.task, data, train)
+    classes = class_shares_of(parts.task, data, train)
     model = build_model(parts, data.vocabs).to(dtype=DTYPES[config.dtype])
     estimator = memory_estimator(config, parts.task, data, model)
     planned, candidates, unfit = [], [], dict(left_out)
@@ -118,7 +118,7 @@ def plan_strategies(
             unfit[str(variant.choices["batching"])] = str(error)
             continue
         updates = [batching.updates(arranged.rows.host_lengths, variant.seed, epoch) for epoch in range(epochs)]
-        of_rows = answers if arranged is train else None
+        of_rows = classes if arranged is train else None
         candidate = Candidate(batching.name, batching, arranged, [update for epoch in updates for update in epoch])
         memory = estimator.estimate_or_missing_kernel(batching, arranged, others, candidate.updates)
         planned.append(_planned(candidate, of_rows, updates, memory))
@@ -138,7 +138,7 @@ def plan_strategies(
         choices={name: chosen for name, chosen in config.choices.items() if name != "batching"},
         data=describe_data(name_of(config.dataset), data, truncation),
         lengths={"rows": len(lengths), "mean": float(lengths.mean()), "longest": int(lengths.max())},
-        length_tells_answer=None if answers is None else correlation(lengths, answers, None),
+        length_target_correlation=None if classes is None else correlation(lengths, classes, None),
         epochs=epochs,
         planned=planned,
         left_out=unfit,
@@ -147,13 +147,13 @@ def plan_strategies(
 
 
 def _planned(
-    candidate: Candidate, answers: FloatArray | None, updates: list[Updates], memory: MemoryUse | str
+    candidate: Candidate, classes: FloatArray | None, updates: list[Updates], memory: MemoryUse | str
 ) -> PlannedStrategy:
     """Return the figures of one strategy without its speed.
 
     Args:
         candidate: the strategy, with the updates of all epochs.
-        answers: (B, C) from `row_answers`; None if rows have no answers, or were rearranged.
+        classes: (B, C) from `class_shares_of`; None if rows have no classes, or were rearranged.
         updates: the updates of each epoch.
         memory: the estimated memory, or the missing kernel.
     """
@@ -165,21 +165,21 @@ def _planned(
         batch_size=batching.batch_size,
         layout=batching.layout,
         digest=digest(candidate.updates),
-        quality=measure(updates, lengths, answers, batching.batch_size),
+        quality=measure(updates, lengths, classes, batching.batch_size),
         padding={cause: tokens / max(1, places) for cause, tokens in padded.items()},
         memory=None if isinstance(memory, str) else memory,
         not_run=memory if isinstance(memory, str) else "",
     )
 
 
-def row_answers(task: Task, data: Data, train: Batch) -> FloatArray | None:
-    """Return the share of each answer in each row of the training set, (B, C); None for language models."""
+def class_shares_of(task: Task, data: Data, train: Batch) -> FloatArray | None:
+    """Return the share of each class in each row of the training set, (B, C); None for language models."""
     if task.causal:
         return None
-    n_answers = len(data.vocabs[TARGET])
+    n_classes = len(data.vocabs[TARGET])
     if isinstance(train.target, Ragged):
-        return answer_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, n_answers)
-    return answer_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_answers)
+        return class_shares(train.target.tokens().numpy(), train.target.rows.host_lengths, n_classes)
+    return class_shares(train.target.numpy(), np.ones(len(train.index), dtype=np.int64), n_classes)
 
 
 def as_dict(report: PlanReport) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def as_dict(report: PlanReport) -> dict[str, Any]:
 def _device(config: RunConfig, probed: bool) -> torch.device:
     """Prepare the machine and return the device of the probe; without a probe, it is the CPU."""
     if config.resume is not None:
-        raise HydromelError(f"resume={config.resume}: a plan is made of options, not of a run; leave it out")
+        raise HydromelError(f"resume={config.resume}: a plan describes a config, not an existing run; leave it out")
     device = choose_device(config.device if probed else "cpu", config.precision, config.dtype)
     if probed:
         choose_matmul(config.matmul)

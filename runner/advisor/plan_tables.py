@@ -44,8 +44,8 @@ SHUFFLE: list[Column] = [
     ("varies\n%", lambda strategy: _percent(strategy.quality.tokens.variation)),
     ("alike in\nlength %", lambda strategy: _percent(strategy.quality.alike_in_length.value)),
     ("by\nchance %", lambda strategy: _percent(strategy.quality.alike_in_length.chance)),
-    ("in answers\nx chance", lambda strategy: _times(strategy.quality.alike_in_answers)),
-    ("length &\nanswer r", lambda strategy: _number(strategy.quality.length_tells_answer)),
+    ("in targets\nx chance", lambda strategy: _times(strategy.quality.alike_in_targets)),
+    ("length &\ntarget r", lambda strategy: _number(strategy.quality.length_target_correlation)),
     ("pairs\nagain %", lambda strategy: _percent(strategy.quality.repeated_pairs.value)),
     ("\nx chance", lambda strategy: _times(strategy.quality.repeated_pairs)),
 ]
@@ -55,13 +55,13 @@ def show(report: PlanReport) -> None:
     """Print the tables and notes of a report."""
     console = wide_console()
     mean, longest = report.lengths["mean"], report.lengths["longest"]
-    console.print(f"{report.data}; {mean:,.1f} tokens a row, longest {longest:,}", soft_wrap=True)
+    console.print(f"{report.data}; {mean:,.1f} tokens per row, longest {longest:,}", soft_wrap=True)
     memory = [(header, _of_memory(figure)) for header, figure in MEMORY]
-    console.print(_table("What it takes", [*COST, *memory], report.planned))
+    console.print(_table("Cost", [*COST, *memory], report.planned))
     if report.device is not None:
         speed = [(header, _of_prediction(figure)) for header, figure in SPEED]
-        console.print(_table(f"How fast it would be here, on {report.device}", speed, report.planned))
-    console.print(_table("How well it shuffles", SHUFFLE, report.planned))
+        console.print(_table(f"Speed on {report.device}", speed, report.planned))
+    console.print(_table("Shuffling", SHUFFLE, report.planned))
     for line in _notes(report):
         console.print(f"- {line}", soft_wrap=True)
 
@@ -100,7 +100,7 @@ def _notes(report: PlanReport) -> list[str]:
             for kernel, names in not_run.items()
         ),
         *([] if memory is None else [_memory_note(memory)]),
-        f"over all rows, length and answer correlate with r {_number(report.length_tells_answer)}",
+        f"over all rows, length and target correlate with r {_number(report.length_target_correlation)}",
         f"epochs planned: {report.epochs}; docs/plan.md explains each figure",
         *(f"left out: {', '.join(names)}: {report.left_out[names[0]]}" for names in reasons.values()),
         *([] if report.device is None else [_recommended(planned)]),
@@ -119,7 +119,7 @@ def _memory_note(memory: MemoryUse) -> str:
     return (
         "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
         f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
-        f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and what is active"
+        f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and active memory"
     )
 
 
@@ -133,7 +133,7 @@ def _recommended(planned: Sequence[PlannedStrategy]) -> str:
     if not known and any(strategy.not_run for strategy in planned):
         return "nothing is recommended: this machine runs none of the strategies"
     if not known:
-        return "nothing is recommended: what is planned is known to be wrong"
+        return f"nothing is recommended: {KNOWN_WRONG} is known to be wrong"
     ranked = [strategy for strategy, _ in sorted(known, key=lambda pair: -pair[1]["predicted_real_tokens_per_s"])]
     shuffled = [s for s in ranked if (s.quality.alike_in_length.times_chance or 1.0) < MUCH_ALIKE]
     leanest, _ = min(known, key=lambda pair: pair[1]["predicted_peak_bytes"])

@@ -8,7 +8,7 @@ d is the cost of attention, which has packed rows in several rectangles, so R T 
 cost of a step of a recurrent layer, whatever the number of rows. The weights minimise the sum of absolute errors over
 times measured on this machine: a median rather than a mean, which a momentary disturbance does not move (Koenker and
 Bassett 1978; solved as a linear programme). Errors are divided by the square root of the measured time, so that large
-batches weigh more, as they do in the time of an epoch, but do not decide alone.
+batches weigh more, as they do in the time of an epoch, without dominating the fit.
 """
 
 from __future__ import annotations

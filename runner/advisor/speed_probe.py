@@ -1,6 +1,6 @@
 """Time micro-batches of a model on the run's own device: some of those that each strategy would train on.
 
-Everything runs on a copy of the model, with an optimiser of its own and a learning rate of 0. Dropout draws from
+Everything runs on a copy of the model, with a separate optimiser and a learning rate of 0. Dropout draws from
 torch's generator, whose state the caller restores.
 """
 
@@ -133,7 +133,7 @@ class SpeedProbe:
         """Time pieces of one kind after another; return the median time of the optimiser's step.
 
         Kinds of small batches come first: the C library keeps the memory that a large batch frees, and after it small
-        batches would be faster than in a process of their own.
+        batches would be faster than in a separate process.
         """
         share, steps = seconds / len(kinds), list[float]()
         for kind in sorted(kinds, key=lambda kind: np.median([kind.lengths(rows).sum() for rows in kind.pool])):
@@ -158,7 +158,7 @@ class SpeedProbe:
         return steps
 
     def _warm_up(self, kind: MicroBatchKind, seconds: float) -> None:
-        """Run a kind twice: the first run is slow, the second tells how large a piece of `seconds` is."""
+        """Run a kind twice: the first run is slow, the second shows how many rows fit into `seconds`."""
         rows = self._piece(kind, 0.0)
         self._seconds(kind, rows)
         self._step()

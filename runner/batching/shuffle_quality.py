@@ -60,8 +60,8 @@ class ShuffleQuality:
         tokens: real tokens of an update, over all epochs.
         alike_in_length: `between_share` of lengths: 0 if all updates have the same mean, 1 if the rows of an update are
             equally long.
-        alike_in_answers: `between_share` of the correct answers.
-        length_tells_answer: `correlation` of length and correct answer inside updates.
+        alike_in_targets: `between_share` of the classes (labels, or shares of tags).
+        length_target_correlation: `correlation` of length and class inside updates.
         repeated_pairs: share of the pairs of rows of an update that are in the same update in the next epoch again.
     """
 
@@ -70,27 +70,27 @@ class ShuffleQuality:
     fill_rate: float | None
     tokens: Spread
     alike_in_length: Share
-    alike_in_answers: Share
-    length_tells_answer: float | None
+    alike_in_targets: Share
+    length_target_correlation: float | None
     repeated_pairs: Share
 
 
 def measure(
-    epochs: Sequence[Updates], lengths: IntArray, answers: FloatArray | None, batch_size: int | None
+    epochs: Sequence[Updates], lengths: IntArray, classes: FloatArray | None, batch_size: int | None
 ) -> ShuffleQuality:
     """Return the statistics of some epochs of a plan.
 
     Args:
         epochs: the updates of each epoch, with every row of the split exactly once; at least one epoch of one update.
         lengths: (B,) of the rows.
-        answers: (B, C) share of each class in a row, from `answer_shares`; None if rows have no classes.
+        classes: (B, C) share of each class in a row, from `class_shares`; None if rows have no classes.
         batch_size: rows of a full update, or None.
     """
     members = [membership(updates, len(lengths)) for updates in epochs]
     n_updates = sum(map(len, epochs))
     in_length = [between_share(lengths, member) for member in members]
-    in_answers = [None if answers is None else between_share(answers, member) for member in members]
-    inside = [None if answers is None else correlation(lengths, answers, member) for member in members]
+    in_classes = [None if classes is None else between_share(classes, member) for member in members]
+    inside = [None if classes is None else correlation(lengths, classes, member) for member in members]
     chance = _mean([chance_between_share(member) for member in members])
     pairs = [repeated_pairs(before, after) for before, after in pairwise(members)]
     return ShuffleQuality(
@@ -99,8 +99,8 @@ def measure(
         fill_rate=None if batch_size is None else _mean([fill_rate(updates, batch_size) for updates in epochs]),
         tokens=spread(np.concatenate([shapes_of(updates, lengths).tokens for updates in epochs])),
         alike_in_length=Share(_mean(in_length), chance),
-        alike_in_answers=Share(_mean(in_answers), None if answers is None else chance),
-        length_tells_answer=_mean(inside),
+        alike_in_targets=Share(_mean(in_classes), None if classes is None else chance),
+        length_target_correlation=_mean(inside),
         repeated_pairs=Share(_mean(pairs), _mean([chance_repeated_pairs(member) for member in members[1:]])),
     )
 
@@ -174,39 +174,39 @@ def chance_repeated_pairs(after: IntArray) -> float | None:
     return _pairs(np.bincount(after)) / (len(after) * (len(after) - 1)) if len(after) > 1 else None
 
 
-def correlation(lengths: IntArray, answers: FloatArray, groups: IntArray | None) -> float | None:
-    """Return the correlation of a row's length x with its answers y, from 0 to 1.
+def correlation(lengths: IntArray, classes: FloatArray, groups: IntArray | None) -> float | None:
+    """Return the correlation of a row's length x with its classes y, from 0 to 1.
 
-    It is `sqrt(sum_c cov(x, y_c)^2 / (var x * sum_c var y_c))`. Its square is the share of the answers' variance that
+    It is `sqrt(sum_c cov(x, y_c)^2 / (var x * sum_c var y_c))`. Its square is the share of the variance of y that
     is linear in the length (the redundancy of Stewart and Love 1968). For two labels it is the absolute value of their
     ordinary (point-biserial) correlation with the length.
 
     Args:
         lengths: (B,).
-        answers: (B, C) from `answer_shares`.
+        classes: (B, C) from `class_shares`.
         groups: (B,) take deviations from the mean of each group (correlation inside groups); None: from the mean of
             all.
 
     Returns:
-        0 to 1; None if lengths or answers never vary (inside groups).
+        0 to 1; None if lengths or classes never vary (inside groups).
     """
     groups = np.zeros(len(lengths), dtype=np.int64) if groups is None else groups
     columns = _columns(lengths)
-    x, y = _centred(columns, groups), _centred(answers, groups)
-    variances = _squares(x, columns) * _squares(y, answers)
+    x, y = _centred(columns, groups), _centred(classes, groups)
+    variances = _squares(x, columns) * _squares(y, classes)
     return float(np.sqrt(np.square(x.T @ y).sum() / variances)) if variances else None
 
 
-def answer_shares(ids: IntArray, counts: IntArray, n_answers: int) -> FloatArray:
-    """Return the share of each class among the correct answers of a row, (B, C); all 0 for an empty row.
+def class_shares(ids: IntArray, counts: IntArray, n_classes: int) -> FloatArray:
+    """Return the share of each class among the targets of a row, (B, C); all 0 for an empty row.
 
     Args:
         ids: (N,) class ids from 0, row after row.
         counts: (B,) number of ids of each row: 1, or its length if every token has one.
-        n_answers: C.
+        n_classes: C.
     """
-    cells = np.repeat(np.arange(len(counts)) * n_answers, counts) + ids
-    frequencies = np.bincount(cells, minlength=len(counts) * n_answers).reshape(len(counts), n_answers)
+    cells = np.repeat(np.arange(len(counts)) * n_classes, counts) + ids
+    frequencies = np.bincount(cells, minlength=len(counts) * n_classes).reshape(len(counts), n_classes)
     return frequencies / np.maximum(1, counts)[:, None]
 
 

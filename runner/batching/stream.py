@@ -152,7 +152,7 @@ class Stream:
         return self
 
     def with_streams(self, streams: int | None, window: int | None) -> Self:
-        """Return the same strategy with other streams, in training and evaluation, and windows; None: as they are."""
+        """Return the same strategy with other streams, in training and evaluation, and windows; None: unchanged."""
         return replace(
             self,
             batch_size=streams or self.batch_size,

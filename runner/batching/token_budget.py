@@ -21,7 +21,7 @@ class TokenBudget:
     `width_multiple`, and counts as at least 1.
 
     Args:
-        max_tokens: maximum number of places of an update, with padding.
+        max_tokens: maximum number of positions of an update, with padding.
         batch_size: maximum number of rows of an update (None: only the budget limits it).
         buckets: maximum number of buckets; fewer buckets mix rows better and need more padding.
     """

@@ -1,4 +1,4 @@
-"""The commands, a module each: arguments in, one call, an exit code out.
+"""The commands, one module each: arguments in, one call, exit code out.
 
-Nothing imports it. It imports everything else of `runner`, slow packages only when they are needed.
+No package imports it. It may import all of `runner`, slow packages only when they are needed.
 """

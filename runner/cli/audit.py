@@ -1,4 +1,4 @@
-"""The command `hydromel-audit`: is this model batch-invariant under each strategy, and if not, where does it leak?"""
+"""The command `hydromel-audit`: check that a model is batch-invariant, and locate the fault if it is not."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from runner.config.compose import compose_config, compose_strategies, under
 from runner.config.saved import saved_run
 from runner.config.schema import RunConfig
 
-_NO_INSIGHT = ": more add time, not insight"
-ALONE = {  # flags that say what is audited, and others that they take
+_NO_INSIGHT = ": higher numbers only take longer"
+EXCLUSIVE = {  # flags that say what is audited, and the flags that they allow
     "gallery": ("known bugs", ("json",)),
     "every": ("configs, one line each", ("json", "config_dir", "overrides")),
 }
 _EXAMPLES = """examples:
   hydromel-audit                                         the default model under every strategy that fits
-  hydromel-audit task=tag encoder=rnn                    another one
+  hydromel-audit task=tag encoder=rnn                    another model
   hydromel-audit task=classify encoder=conv batching=unmasked --html audit.html
   hydromel-audit --run runs/2026-11-21/101500-tag        a trained model, its own weights
   hydromel-audit --run runs/FOLDER batching=bucketed     the same under another strategy
-  hydromel-audit --every task=classify                   all encoders and poolings, small, a line each
-  hydromel-audit --gallery                               known bugs: is each caught, and named?
+  hydromel-audit --every task=classify                   all encoders and poolings, small, one line each
+  hydromel-audit --gallery                               known bugs: each must be found and named
 
-exit codes: 0 all checks pass, 1 one fails (or the input is bad). docs/audit.md explains checks and kinds."""
+exit codes: 0 (all checks pass), 1 (a check fails, or the input is wrong). See docs/audit.md."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0 all checks pass, 1 one fails or the input is bad."""
+    """Run the command. Exit codes: 0 (all checks pass), 1 (a check fails, or the input is wrong)."""
     return exit_code(lambda: _command(arguments))
 
 
@@ -52,7 +52,7 @@ def _command(arguments: Sequence[str] | None) -> int:
 
 def _audit(options: argparse.Namespace) -> int:
     configs, left_out = _configs(options)
-    # imports torch: help and a mistyped name need not wait for that
+    # imports torch, which --help and the message for a mistyped name should not wait for
     import torch
 
     from runner.audit.config_audit import AuditOptions, audit_config
@@ -91,7 +91,7 @@ def _every(options: argparse.Namespace) -> int:
         audited.append(audit)
     models = [audit for audit in audited if audit.report is not None]
     passed = sum(audit.passed for audit in models)
-    print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are no model (-)")
+    print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are not possible (-)")
     if options.json is not None:
         write_output(options.json, to_json([audit.as_dict() for audit in audited]))
     return 0 if models and passed == len(models) else 1
@@ -109,27 +109,27 @@ def _gallery(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace, default: Callable[[str], object]) -> None:
-    """Raise HydromelError for flags that would have no effect beside others."""
-    for flag, (what, takes) in ALONE.items():
+    """Raise HydromelError for flags that have no effect together with others."""
+    for flag, (what, allowed) in EXCLUSIVE.items():
         if getattr(options, flag):
             for name, value in vars(options).items():
-                if name not in (flag, *takes) and value not in ([], default(name)):
+                if name not in (flag, *allowed) and value not in ([], default(name)):
                     got = options.overrides[0] if name == "overrides" else f"--{name.replace('_', '-')}"
-                    raise HydromelError(f"--{flag} audits {what}; it takes no {got}")
+                    raise HydromelError(f"--{flag} audits {what} and does not take {got}; leave it out")
     for override in options.overrides:
         if override.lstrip("+").startswith("resume=") and override.partition("=")[2] != "null":
-            raise HydromelError(f"{override}: to audit a run, give --run FOLDER; leave it out")
+            raise HydromelError(f"{override}: use --run FOLDER to audit a run")
 
 
 def _configs(options: argparse.Namespace) -> tuple[list[RunConfig], dict[str, str]]:
-    """A config for each strategy to be audited: those that are named, or all; and why others do not compose."""
+    """Return a config for each strategy to audit (those named, or all), and the reasons why others are left out."""
     if options.run is None:
         return compose_strategies(options.overrides, options.config_dir)
     for override in options.overrides:
         if not override.startswith(("batching=", "plugins=")):
             raise HydromelError(
-                f"--run takes its config from {options.run / RESOLVED}; beside it only batching=NAME and "
-                f"plugins=[NAME], no {override}"
+                f"{override}: --run reads the config from {options.run / RESOLVED}; only batching=NAME and "
+                "plugins=[NAME] can be given with it"
             )
     plugins = compose_config([override for override in options.overrides if override.startswith("plugins=")]).plugins
     config = saved_run(options.run, plugins)
@@ -142,29 +142,35 @@ def _configs(options: argparse.Namespace) -> tuple[list[RunConfig], dict[str, st
 def parser() -> argparse.ArgumentParser:
     command = Parser(
         prog="hydromel-audit",
-        description="Does what a model says about an example depend on the examples beside it? Outputs, gradients, "
-        "loss, predictions and metrics of each example alone, against the same example in company.",
+        description="Check that a model's outputs do not depend on batching: compare outputs, gradients, loss, "
+        "predictions and metrics of each example run by itself with those of the same example in a batch.",
         epilog=_EXAMPLES,
     )
     command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
     command.add_argument("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
     command.add_argument(
-        "--rows", type=whole(8, 512, _NO_INSIGHT), default=20, metavar="N", help="examples (default: %(default)s)"
+        "--rows",
+        type=whole(8, 512, _NO_INSIGHT),
+        default=20,
+        metavar="N",
+        help="number of examples (default: %(default)s)",
     )
     command.add_argument(
         "--longest",
         type=whole(3, 4096, _NO_INSIGHT),
         default=60,
         metavar="N",
-        help="tokens; longer rows are cut (default: %(default)s)",
+        help="maximum tokens of an example; longer ones are cut (default: %(default)s)",
     )
-    command.add_argument("--random", action="store_true", help="random words instead of the corpus's")
-    command.add_argument("--gallery", action="store_true", help="audit known bugs instead: is each caught and named?")
+    command.add_argument("--random", action="store_true", help="use random words instead of the data set")
+    command.add_argument("--gallery", action="store_true", help="audit known bugs: each must be found and named")
     command.add_argument(
-        "--every", action="store_true", help="every task, encoder and option of configs/, small, in turn"
+        "--every", action="store_true", help="audit every task, encoder and option of configs/, with small models"
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts and findings here")
-    command.add_argument("--html", type=Path, metavar="FILE", help="write a page with a heat map, position x module")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts and findings to FILE")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with a heat map of modules by positions"
+    )
     command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return command
 

@@ -1,4 +1,4 @@
-"""The command `hydromel-evaluate`: figures of a finished run on its own splits, or log P of each line of any text."""
+"""The command `hydromel-evaluate`: evaluate a finished run on its own splits, or score each line of any text."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from runner.inference.evaluation.tally import Tally
 
 _EXAMPLES = """examples:
-  hydromel-evaluate run=RUN                                 on the run's own test set (valid, where there is none)
+  hydromel-evaluate run=RUN                                 the run's own test set (valid if there is none)
   hydromel-evaluate run=RUN --split valid --json valid.json
-  hydromel-evaluate run=RUN --streams 1 --window 1000       a stream: every token in the context of all before it
-  hydromel-evaluate run=RUN --input lines.txt | sort -n     a line's log P, perplexity, tokens, unknown ones
+  hydromel-evaluate run=RUN --streams 1 --window 1000       a stream, each token with its full context
+  hydromel-evaluate run=RUN --input lines.txt | sort -n     log P, perplexity, tokens and unknown tokens by line
   hydromel-evaluate run=RUN --input - --format jsonl < lines.txt
 
-exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on).
-docs/language_models.md explains."""
+exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed).
+See docs/language_models.md."""
 _OF_TEXT = {"output": Path("-"), "format": "tsv", "independent": False, "chunk": 2**22, "encoding": "utf-8"}
 _OF_SPLITS = {"split": None, "streams": None, "window": None}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run the command and return its exit code."""
     return exit_code(lambda: _evaluate(parser().parse_args(arguments)))
 
 
@@ -45,7 +45,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise HydromelError for an option that has no effect here."""
+    """Raise HydromelError for an option that has no effect with or without --input."""
     useless, why = (_OF_TEXT, "needs --input") if options.input is None else (_OF_SPLITS, "has no effect on --input")
     for name, default in useless.items():
         if getattr(options, name) != default:
@@ -53,8 +53,8 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _split(options: argparse.Namespace) -> dict[str, object]:
-    """Measure a split, print its figures; all that was measured."""
-    # imports torch: help and a mistyped option need not wait for that
+    """Evaluate a split, print its figures and return them."""
+    # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.inference.evaluation.show import print_metrics
     from runner.inference.evaluation.splits import SplitEvaluation
     from runner.profiling.malloc import choose_malloc
@@ -67,7 +67,7 @@ def _split(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _text(options: argparse.Namespace) -> dict[str, object]:
-    """Write a line for each line of a text; figures of all of it."""
+    """Write one output line per line of a text; return the figures of the whole text."""
     from runner.inference.evaluation.lines import LineScorer
     from runner.inference.evaluation.show import print_totals
     from runner.inference.evaluation.tally import Tally
@@ -79,8 +79,8 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
     choose_malloc(trained.malloc)
     if not isinstance(trained.task, NextToken):
         raise HydromelError(
-            f"{options.run}: task={trained.task.name} gives a text no probability; hydromel-predict answers it, and "
-            "without --input the run's own splits are evaluated"
+            f"{options.run}: task={trained.task.name} gives no probabilities of text; use hydromel-predict for new "
+            "text, or leave out --input to evaluate the run's own splits"
         )
     carried = trained.task.unit == "stream" and not options.independent
     scorer = LineScorer(LanguageModel(trained, options.run, allow_unk=True), carried, options.batch_size)
@@ -89,7 +89,7 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
         for lines in _passages(options):
             tallies = scorer.score(lines)
             sink.write("".join(f"{_line(tally, options.format)}\n" for tally in tallies).encode())
-            sink.flush()  # somebody may wait for these before there are more
+            sink.flush()  # a reader may wait for these lines before it writes more input
             total = sum(tallies, start=total)
     if total.tokens:
         print_totals(total)
@@ -97,7 +97,7 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
 
 
 def _passages(options: argparse.Namespace) -> Iterator[list[str]]:
-    """The text's lines, some at a time."""
+    """Yield the lines of the text in chunks."""
     from runner.text.formats.reader import check_encoding, passages, read_lines
 
     check_encoding(options.encoding)
@@ -118,41 +118,57 @@ def _line(tally: Tally, form: str) -> str:
 def parser() -> argparse.ArgumentParser:
     command = Parser(
         prog="hydromel-evaluate",
-        description="Evaluates the best checkpoint of a finished run, in full precision: on a split of its own data "
-        "set; or, with --input, log P (nats) of each line of a text by a language model.",
+        description="Evaluate the best checkpoint of a finished run, in full precision, on a split of its data set. "
+        "With --input, compute log P (nats) of each line of a text with a language model.",
         epilog=_EXAMPLES,
     )
     command.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
-    command.add_argument("--split", choices=("train", "valid", "test"), help="(default: test, or valid without one)")
     command.add_argument(
-        "--streams", type=whole(1), metavar="N", help="streams side by side, each from no context (default: the run's)"
+        "--split",
+        choices=("train", "valid", "test"),
+        help="split to evaluate (default: test, or valid if there is no test)",
     )
     command.add_argument(
-        "--window", type=whole(1), metavar="N", help="tokens of a stream at a time (default: the run's)"
+        "--streams",
+        type=whole(1),
+        metavar="N",
+        help="parallel streams, each of which starts without context (default: the run's)",
     )
-    command.add_argument("--input", type=Path, metavar="FILE", help="text instead, plain or gzip (-: stdin)")
     command.add_argument(
-        "--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="its lines' (-: stdout)"
+        "--window", type=whole(1), metavar="N", help="tokens of a stream per forward pass (default: the run's)"
+    )
+    command.add_argument(
+        "--input", type=Path, metavar="FILE", help="text to score instead of a split, plain or gzip (-: stdin)"
+    )
+    command.add_argument(
+        "--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="output lines of --input (-: stdout)"
     )
     command.add_argument(
         "--format",
         choices=("tsv", "jsonl"),
         default=_OF_TEXT["format"],
-        help="of its lines: log P, perplexity, tokens, unknown ones; or an object with all figures (%(default)s)",
+        help="output of --input: tsv (log P, perplexity, tokens, unknown tokens) or jsonl (all figures) "
+        "(default: %(default)s)",
     )
     command.add_argument(
-        "--independent", action="store_true", help="each line by itself, though the run reads a stream (task.unit)"
+        "--independent",
+        action="store_true",
+        help="score each line without context, even if the run reads a stream (task.unit)",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write figures and tables")
-    command.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures and tables to FILE")
+    command.add_argument(
+        "--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)"
+    )
     command.add_argument(
         "--chunk",
         type=whole(1),
         default=_OF_TEXT["chunk"],
         metavar="N",
-        help="characters of a text that are read at a time (%(default)s)",
+        help="characters of the text that are read at a time (default: %(default)s)",
     )
-    command.add_argument("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="of a text (%(default)s)")
+    command.add_argument(
+        "--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="encoding of the text (default: %(default)s)"
+    )
     add_run_flags(command)
     return command
 

@@ -1,4 +1,4 @@
-"""The command `hydromel-generate`: a finished language model goes on from prompts."""
+"""The command `hydromel-generate`: continue prompts with a trained language model."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run the command and return its exit code."""
     return exit_code(lambda: _checked(parser().parse_intermixed_args(arguments)))
 
 
 def _checked(options: argparse.Namespace) -> int:
     check(options)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale: a model may say anything
+        sys.stdout.reconfigure(encoding="utf-8")  # the model can write any character, whatever the locale
     try:
         _generate(options)
-    except OSError as error:  # of stdout alone; files complain by themselves
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
+    except OSError as error:  # an error of stdout; errors of files are reported where they are opened
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again when it exits
         if isinstance(error, BrokenPipeError):
             raise
         raise HydromelError(f"cannot write stdout: {error.strerror}") from error
@@ -47,12 +47,12 @@ def _checked(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> None:
     model = _load(options)
-    searches, alone = options.beam is not None, len(options.prompt) == 1 and _a_prompt(options) == 1
-    if alone and not searches and not options.json:
+    is_single = len(options.prompt) == 1 and _samples_per_prompt(options) == 1
+    if is_single and options.beam is None and not options.json:
         _stream(model, options)
         return
     many = options.beam is not None or options.samples is not None
-    at_a_time = max(1, options.batch_size // max(_a_prompt(options), options.beam or 1))
+    at_a_time = max(1, options.batch_size // max(_samples_per_prompt(options), options.beam or 1))
     number = 0
     for texts in _batches(_prompts(options), at_a_time):
         prompts = _read(model, texts, number)
@@ -70,7 +70,7 @@ def _generate(options: argparse.Namespace) -> None:
 
 
 def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
-    """One text, written as it is made."""
+    """Print a single text token by token."""
     from runner.inference.generation.sampling import steps
 
     (text,) = options.prompt
@@ -82,7 +82,7 @@ def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
     try:
         for piece in itertools.chain([text], model.text.pieces(strings, behind=text)):
             print(piece, end="", flush=True)
-    finally:  # a message that an error ends it with begins a line, too
+    finally:  # an error message starts on a new line
         print(flush=True)
 
 
@@ -95,7 +95,7 @@ def _continued(
     if options.beam is not None:
         beam = Beam(options.beam, options.length_penalty or 0.0, options.nbest or 1)
         return beam_search(model, prompts, beam, options.max_tokens)
-    samples = _a_prompt(options)
+    samples = _samples_per_prompt(options)
     choose = _choice(options, range(first, first + len(prompts)), model)
     return collect(steps(model, prompts, samples, choose, options.max_tokens), model, len(prompts), samples)
 
@@ -105,23 +105,23 @@ def _choice(options: argparse.Namespace, numbers: Sequence[int], model: Language
 
     if not draws(options):
         return likeliest
-    keys = keys_of(options.seed or 0, numbers, _a_prompt(options), model.device)
+    keys = keys_of(options.seed or 0, numbers, _samples_per_prompt(options), model.device)
     return Sampling(keys, 1.0 if options.temperature is None else options.temperature, options.top_k, options.top_p)
 
 
 def _read(model: LanguageModel, texts: list[str], first: int) -> Prompts:
-    """The prompts as integers; a warning names what the model does not know."""
+    """Return the prompts as integers; a warning names tokens that the model does not know."""
     from runner.inference.generation.language_model import shown
 
     prompts = model.prompts(texts)
     for place, unknown in enumerate(prompts.unknown, start=first + 1):
         if unknown:
-            log.warning("warning: prompt %d: unknown, read as <unk>: %s", place, shown(unknown))
+            log.warning("warning: prompt %d: unknown tokens, read as <unk>: %s", place, shown(unknown))
     return prompts
 
 
 def _prompts(options: argparse.Namespace) -> Iterator[str]:
-    """Yield the prompts of the command, or the lines of a file; an empty prompt where there is none."""
+    """Yield the prompts of the command line, or the lines of the file `--prompts`."""
     from runner.text.formats.reader import check_encoding, read_lines
 
     check_encoding(options.encoding)
@@ -154,15 +154,14 @@ def _as_plain(
 
 
 def _load(options: argparse.Namespace) -> LanguageModel:
-    # imports torch: help and a mistyped option need not wait for that
+    # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.inference.generation.language_model import LanguageModel
     from runner.inference.trained import TrainedModel
 
     return LanguageModel(loaded(options, TrainedModel.load), options.run, options.allow_unk)
 
 
-def _a_prompt(options: argparse.Namespace) -> int:
-    """Samples of each prompt."""
+def _samples_per_prompt(options: argparse.Namespace) -> int:
     return options.samples or 1
 
 

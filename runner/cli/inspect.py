@@ -1,4 +1,4 @@
-"""The command `hydromel-inspect`: what the cells and gates of a recurrent language model do over a text."""
+"""The command `hydromel-inspect`: correlate the cells and gates of a recurrent language model with a text."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 _EXAMPLES = """examples:
   hydromel-inspect run=RUN --split test --html cells.html      the run's own test text (data sets: --data-dir FOLDER)
   hydromel-inspect run=RUN --input novel.txt --feature quotes,line_position --cells 5
-  hydromel-inspect run=RUN --feature all < module.py            the features of Python source, too
+  hydromel-inspect run=RUN --feature all < module.py            also the features of Python source
 
 features: quotes, line_position, newline, blank_line, depth, indentation, word_position, space, capital, digit;
-python_string, python_comment, python_depth. docs/language_models.md explains.
-exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+python_string, python_comment, python_depth. See docs/language_models.md.
+exit codes: 0, 1 (an error, in one line), 130 (interrupted)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run the command and return its exit code."""
     return exit_code(lambda: _inspect(parser().parse_args(arguments)))
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    # imports torch: help and a mistyped option need not wait for that
+    # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.inference.inspection import show
     from runner.inference.inspection.properties import chosen
     from runner.inference.inspection.reading import read
@@ -61,14 +61,12 @@ def _load(options: argparse.Namespace) -> TrainedModel:
 
     trained = loaded(options, TrainedModel.load)
     if not trained.task.causal:
-        raise HydromelError(
-            f"{options.run}: task={trained.task.name} is no language model; hydromel-inspect reads text"
-        )
+        raise HydromelError(f"{options.run}: task={trained.task.name} is not a language model; use a run of task=lm")
     return trained
 
 
 def _text(options: argparse.Namespace, trained: TrainedModel) -> tuple[str, str]:
-    """At most `limit` characters, and what they are called."""
+    """Return at most `limit` characters of the text, and the name of their source."""
     from runner.inference.inspection.reading import joined, of_characters
 
     if options.split is not None:
@@ -99,33 +97,44 @@ def _lines(options: argparse.Namespace, name: str) -> Iterator[str]:
 def parser() -> argparse.ArgumentParser:
     command = Parser(
         prog="hydromel-inspect",
-        description="Runs a text through a recurrent language model: which cells and gates track which feature of the "
-        "text (Pearson correlation, over all tokens), how saturated gates are, and a page of text in their colours.",
+        description="Run a text through a recurrent language model and report which cells and gates track which "
+        "feature of the text (Pearson correlation over all tokens), and how saturated gates are. --html shows the text "
+        "coloured by cells and gates.",
         epilog=_EXAMPLES,
     )
     command.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
     source = command.add_mutually_exclusive_group()
-    source.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="a text (default: standard input)")
-    source.add_argument("--split", choices=("train", "valid", "test"), help="text of the run's own data set instead")
-    command.add_argument("--feature", metavar="A,B", help="of the text, or `all` (default: all but those of Python)")
-    command.add_argument("--cells", type=whole(1, 50), default=3, metavar="N", help="a feature (default: %(default)s)")
+    source.add_argument(
+        "--input", type=Path, default=STDIO, metavar="FILE", help="text to read (default: standard input)"
+    )
+    source.add_argument(
+        "--split", choices=("train", "valid", "test"), help="read a split of the run's own data set instead"
+    )
+    command.add_argument(
+        "--feature", metavar="A,B", help="features of the text, or `all` (default: all except those of Python)"
+    )
+    command.add_argument(
+        "--cells", type=whole(1, 50), default=3, metavar="N", help="cells per feature (default: %(default)s)"
+    )
     command.add_argument(
         "--limit",
         type=whole(2),
         default=50_000,
         metavar="CHARS",
-        help="characters that are read; memory hardly grows with them (default: %(default)s)",
+        help="maximum number of characters to read (default: %(default)s)",
     )
     command.add_argument(
         "--show",
         type=whole(1, 50_000),
         default=4_000,
         metavar="N",
-        help="tokens on the page, from the begin of the text (default: %(default)s)",
+        help="first tokens of the text to show on the page (default: %(default)s)",
     )
     command.add_argument("--html", type=Path, metavar="FILE", help="write a page of coloured text")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write what is printed")
-    command.add_argument("--encoding", default="utf-8", metavar="NAME", help="of the text (default: %(default)s)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write the printed figures to FILE")
+    command.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="encoding of the text (default: %(default)s)"
+    )
     add_run_flags(command)
     return command
 

@@ -1,4 +1,4 @@
-"""The command `hydromel-lr`: which learning rates a configured model bears, by a short training at rising rates."""
+"""The command `hydromel-lr`: the learning-rate range test, a short training with a rising learning rate."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _EXAMPLES = """examples:
   hydromel-lr experiment=sst2_conv data_dir=DATA --updates 400
   hydromel-lr task=lm optimizer=sgd --low 0.01 --high 1000 --out reports --json lr.json
 
-docs/search.md says how to read the plot."""
+docs/search.md explains the plot."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+    """Run the command. Exit codes: 0, 1 (an error, in one line), 130 (interrupted)."""
     return exit_code(lambda: _test(parser().parse_intermixed_args(arguments)))
 
 
@@ -37,7 +37,7 @@ def _test(options: argparse.Namespace) -> int:
     picture = options.out / PLOT
     for path in (picture, options.json):
         check_writable(path)
-    # imports torch: help and a mistyped name need not wait for that
+    # imports torch, which --help and the message for a mistyped name should not wait for
     from runner.experiment.lr_range import rising
     from runner.experiment.lr_range_plot import draw
     from runner.experiment.lr_range_run import measure_range
@@ -45,7 +45,7 @@ def _test(options: argparse.Namespace) -> int:
     rates = rising(options.low, options.high, options.updates)
     result = measure_range(config, rates, options.smoothing)
     if not len(result.rates):
-        raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; give a lower one")
+        raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; lower --low")
     draw(result, picture)
     if options.json is not None:
         write_output(options.json, to_json(as_dict(result)))
@@ -58,8 +58,8 @@ def _test(options: argparse.Namespace) -> int:
 def parser() -> argparse.ArgumentParser:
     command = Parser(
         prog="hydromel-lr",
-        description="Learning-rate range test: train once from the beginning, the rate rising from update to update, "
-        "and see where the loss falls and where it diverges. No run's folder is made.",
+        description="Learning-rate range test: train once while the learning rate rises from update to update, and "
+        "show where the loss falls and where it diverges. No run folder is created.",
         epilog=_EXAMPLES,
     )
     command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
@@ -67,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
         "--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)"
     )
     command.add_argument("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
-    command.add_argument("--updates", type=whole(10), default=300, metavar="N", help="in all (default: %(default)s)")
+    command.add_argument(
+        "--updates", type=whole(10), default=300, metavar="N", help="number of updates (default: %(default)s)"
+    )
     command.add_argument(
         "--smoothing",
         type=_weight,
@@ -75,24 +77,24 @@ def parser() -> argparse.ArgumentParser:
         metavar="W",
         help="exponential smoothing factor of the loss (default: %(default)s)",
     )
-    command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: here)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write rates, losses and the rates read off them")
+    command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: .)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write rates, losses and the derived rates to FILE")
     command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return command
 
 
 def summary(result: Range, configured: object) -> list[str]:
-    """Return a summary in lines; `configured` is the optimiser's rate now, if it has one."""
+    """Return the lines of a summary; `configured` is the configured learning rate, if there is one."""
     lines = [f"{len(result.rates)} updates, rates {result.rates[0]:.3g} to {result.rates[-1]:.3g}"]
     if result.diverged is not None:
         lines.append(f"the loss diverged at {result.diverged:.3g}")
     if result.lowest is None:
-        return [*lines, "the loss did not fall at any rate: give a lower --low, or more --updates"]
+        return [*lines, "the loss did not fall at any rate: lower --low, or raise --updates"]
     lines.append(f"lowest smoothed loss at {result.lowest:.3g}, steepest fall at {result.steepest:.3g}")
     if result.still_falling:
-        lines.append("it was still falling at the end: give a higher --high")
+        lines.append("the loss was still falling at the end: raise --high")
     now = f" (now {configured:g})" if isinstance(configured, int | float) else ""
-    return [*lines, f"suggested: optimizer.lr={result.suggestion:.2g}, a tenth of that of the lowest{now}"]
+    return [*lines, f"suggested: optimizer.lr={result.suggestion:.2g}, a tenth of the rate at the lowest loss{now}"]
 
 
 def as_dict(result: Range) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The command `hydromel-predict`: a finished run answers new text, in the text's own order and format."""
+"""The command `hydromel-predict`: label or tag new text with a finished run, in the order and format of the text."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """examples:
   hydromel-predict runs/2026-11-21/101500-123456-tag-wnut17-bucketed --input news.conll --output tagged.conll
-  hydromel-predict run=RUN --format lines < lines.txt > tags.txt           a line of tags (or a label) for each line
-  hydromel-predict run=RUN --format jsonl --probabilities < in.jsonl       {"tokens": [...]} or {"text": "..."} a line
+  hydromel-predict run=RUN --format lines < lines.txt > tags.txt           one line of tags, or a label, per line
+  hydromel-predict run=RUN --format jsonl --probabilities < in.jsonl       one object per line
   hydromel-predict run=0a1b2c... --uri http://localhost:5000 < text > out  a run in MLflow
 
-exit codes: 0, 1 (one line says what is wrong), 130 (interrupted), 141 (nobody reads on). docs/predict.md explains."""
+exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed). See docs/predict.md."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
+    """Run the command and return its exit code."""
     return exit_code(lambda: _predict(parser().parse_args(arguments)))
 
 
 def _predict(options: argparse.Namespace) -> int:
-    # imports torch: help and a mistyped option need not wait for that
+    # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.inference.trained import Predictor
     from runner.text.formats.reader import check_encoding, passages, read_lines
 
@@ -48,10 +48,10 @@ def _predict(options: argparse.Namespace) -> int:
         lines = read_lines(source, name, options.encoding)
         for passage in passages(lines, name, options.chunk, wanted.may_end):
             parsed = wanted.parse(passage, run.columns)
-            answers = run.answer(parsed.table, options.batch_size)
+            predictions = run.predict(parsed.table, options.batch_size)
             if not options.probabilities:
-                answers = replace(answers, probability=None)
-            _put(sink, wanted.write(passage, parsed, answers), options)
+                predictions = replace(predictions, probability=None)
+            _put(sink, wanted.write(passage, parsed, predictions), options)
             rows += parsed.table.num_rows
             tokens += len(parsed.table["tokens"].combine_chunks().flatten())
     seconds = time.perf_counter() - started
@@ -60,7 +60,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
-    """The format that the command names, else that of the run's own data; with options of the command."""
+    """Return the format that the command names, otherwise that of the run's data set."""
     from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns
     from runner.text.formats.json_lines import JsonLines
@@ -78,69 +78,78 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
         given = {"separator": options.separator, "columns": options.columns}
         own = replace(own, **{name: value for name, value in given.items() if value is not None})
     elif options.separator or options.columns:
-        raise HydromelError("--separator and --columns say how columns are read; use them with --format columns")
+        raise HydromelError("--separator and --columns need --format columns")
     if isinstance(own, JsonLines):
         own = replace(own, added=options.field)
     elif options.field:
-        raise HydromelError("--field names a field of JSON objects; use it with --format jsonl")
+        raise HydromelError("--field needs --format jsonl")
     return own
 
 
 def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
     try:
         sink.write("".join(f"{line}\n" for line in lines).encode(options.encoding))
-        sink.flush()  # somebody may wait for these before there are more
+        sink.flush()  # a reader may wait for these lines before it writes more input
     except UnicodeEncodeError as error:
         raise HydromelError(
-            f"--encoding {options.encoding} cannot write {error.object[error.start]!a}, which an answer holds"
+            f"--encoding {options.encoding} cannot write {error.object[error.start]!a}, which the predictions contain; "
+            "use utf-8"
         ) from error
 
 
 def parser() -> Parser:
     command = Parser(
         prog="hydromel-predict",
-        description="Labels or tags new text with the best checkpoint of a finished run. Text is tokenised: tokens "
-        "stand between spaces, in a column, or in a list.",
+        description="Label or tag new text with the best checkpoint of a finished run. The text must be tokenised: "
+        "tokens are separated by spaces, or given in a column or a list.",
         epilog=_EXAMPLES,
     )
     command.add_argument("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
     command.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
-    command.add_argument("--output", type=Path, default=STDIO, metavar="FILE", help="where answers go (-: stdout)")
+    command.add_argument("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
     command.add_argument(
         "--format",
         choices=("lines", "columns", "jsonl"),
-        help="of input and output (default: that of the run's data, if it is columns or jsonl; else lines)",
+        help="format of input and output (default: that of the data set if it is columns or jsonl, otherwise lines)",
     )
-    command.add_argument("--probabilities", action="store_true", help="write each answer's probability, 0 to 1, too")
     command.add_argument(
-        "--separator", choices=("tab", "space"), help="between columns (default: as the run's data, or tab)"
+        "--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1"
+    )
+    command.add_argument(
+        "--separator",
+        choices=("tab", "space"),
+        help="separator of columns (default: that of the run's data set, or tab)",
     )
     command.add_argument(
         "--columns",
-        type=_places,
-        metavar="NAME=PLACE,...",
-        help="places of columns from 0, negative from the right (default: as the run's data, or tokens=0)",
+        type=_columns,
+        metavar="NAME=POSITION,...",
+        help="columns by position, from 0, or negative from the right (default: those of the data set, or tokens=0)",
     )
-    command.add_argument("--field", metavar="NAME", help="of the answers in JSON objects (default: label or tags)")
     command.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help="of input and output (default: %(default)s)"
+        "--field", metavar="NAME", help="field of the predictions in JSON objects (default: label or tags)"
     )
-    command.add_argument("--batch-size", type=whole(1), default=128, metavar="N", help="rows at a time (%(default)s)")
+    command.add_argument(
+        "--encoding", default="utf-8", metavar="NAME", help="encoding of input and output (default: %(default)s)"
+    )
+    command.add_argument(
+        "--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)"
+    )
     command.add_argument(
         "--chunk",
         type=whole(1),
         default=2**22,
         metavar="N",
-        help="characters of text that are read and answered at a time (default: %(default)s)",
+        help="characters of text that are read at a time (default: %(default)s)",
     )
     add_run_flags(command)
     return command
 
 
-def _places(text: str) -> dict[str, int]:
+def _columns(text: str) -> dict[str, int]:
     pairs = [pair.partition("=") for pair in text.split(",")]
     try:
-        return {name: int(place) for name, _, place in pairs}
+        return {name: int(position) for name, _, position in pairs}
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form tokens=0,pos=1") from None
 

@@ -1,4 +1,4 @@
-"""The arguments that name a finished run, and the loading of that run."""
+"""Arguments that name a finished run, and the function that loads it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ T = TypeVar("T")
 
 
 def add_run_flags(parser: Parser) -> None:
-    """Add the flags of all commands that use a finished run, about how it is loaded."""
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: %(default)s)")
-    parser.add_argument("--dtype", choices=("float32", "float64"), help="of the arithmetic (default: as the run's)")
+    """Add the flags that say how a finished run is loaded."""
     parser.add_argument(
-        "--uri", default="sqlite:///mlflow.db", metavar="URI", help="MLflow's store, for ids (default: %(default)s)"
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: %(default)s)"
     )
-    parser.add_argument("--data-dir", metavar="FOLDER", help="where data and vectors lie now (default: as in training)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float64"), help="data type of the arithmetic (default: the run's)"
+    )
+    parser.add_argument(
+        "--uri",
+        default="sqlite:///mlflow.db",
+        metavar="URI",
+        help="MLflow tracking URI, if the run is given by its id (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)"
+    )
     add_plugins_flag(parser)
 
 
@@ -33,12 +42,12 @@ def plugin_names(flag: str) -> list[str]:
 
 
 def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
-    """Return what `load(folder, device, dtype, plugins, data_dir)` makes of the run that the flags name.
+    """Return the result of `load(folder, device, dtype, plugins, data_dir)` for the run that the flags name.
 
     Raises:
-        HydromelError: no such run, or no such device; and whatever `load` raises.
+        HydromelError: the run or the device does not exist, or `load` raises it.
     """
-    # imports torch: help and a mistyped option need not wait for that
+    # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.profiling.matmul import choose_matmul
     from runner.tracking.mlflow_download import with_folder
     from runner.training.setup import choose_device

@@ -1,4 +1,4 @@
-"""`hydromel --schema FILE`: write a JSON schema of the config, by which an editor completes and checks YAML files."""
+"""`hydromel --schema FILE`: write a JSON schema of the config, so that an editor completes and checks YAML files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ FLAG = "--schema"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Return the exit code: 0, or 1 after one line that says what is wrong."""
+    """Run the command. Exit codes: 0, 1 (an error, in one line)."""
     return exit_code(lambda: _write(arguments))
 
 
 def _write(arguments: Sequence[str]) -> int:
     parser = Parser(prog="hydromel", description="Write a JSON schema of the config.")
-    parser.add_argument(FLAG, type=Path, required=True, metavar="FILE", help="where to; nothing is run")
+    parser.add_argument(FLAG, type=Path, required=True, metavar="FILE", help="file to write; nothing is run")
     file: Path = parser.parse_args(arguments).schema
     check_writable(file)
-    # imports the classes that configs name, and so torch: a mistyped flag need not wait for that
+    # imports torch, which the message for a mistyped flag should not wait for
     from runner.config.json_schema import config_schema
 
     write_output(file, to_json(config_schema()))

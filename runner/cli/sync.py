@@ -1,7 +1,7 @@
-"""hydromel-sync: deliver what runs' folders hold and their trackers have not got yet.
+"""The command `hydromel-sync`: deliver the records of runs that their trackers do not have yet.
 
-A run whose process died on this machine is marked as interrupted first (KILLED in MLflow); when it is resumed it
-becomes running again. Runs that are being written are left to their own process.
+A run whose process on this machine has died is first marked as interrupted (KILLED in MLflow); it is running again
+once it is resumed. Runs that another process is writing are skipped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def sync(options: argparse.Namespace) -> int:
-    """Deliver, print one line a run and a summary; 1 if something could not be delivered."""
+    """Deliver, print one line per run and a summary; return 1 if a run could not be delivered."""
     try:
         given = _given_tracker(options.uri, options.experiment)
         plugins = plugin_names(options.plugins)
@@ -56,7 +56,7 @@ def sync(options: argparse.Namespace) -> int:
 
 
 def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
-    """The one named on the command line; a relative sqlite file is meant from here, not from where a run began."""
+    """Return the tracker named on the command line; a relative SQLite path is relative to the working directory."""
     if uri is None:
         return None
     if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
@@ -67,14 +67,23 @@ def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="hydromel-sync", description="Deliver runs to the trackers they were given.")
+    parser = Parser(prog="hydromel-sync", description="Deliver records that the trackers of runs have missed.")
     parser.add_argument(
-        "folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER", help="runs, or above (runs)"
+        "folders",
+        nargs="*",
+        type=Path,
+        default=[Path("runs")],
+        metavar="FOLDER",
+        help="folders of runs, or folders with runs below them (default: runs)",
     )
     parser.add_argument("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
-    parser.add_argument("--experiment", default="hydromel", help="MLflow experiment that goes with --uri (hydromel)")
+    parser.add_argument(
+        "--experiment", default="hydromel", help="MLflow experiment used with --uri (default: hydromel)"
+    )
     add_plugins_flag(parser)
-    parser.add_argument("--again", action="store_true", help="also runs that are noted as delivered; none is doubled")
+    parser.add_argument(
+        "--again", action="store_true", help="also deliver runs that are marked as delivered; nothing is stored twice"
+    )
     return parser
 
 

@@ -17,7 +17,7 @@ STDIO = Path("-")
 
 @contextmanager
 def reading(path: Path, flag: str = "--input") -> Iterator[BinaryIO]:
-    """The bytes of what `flag` names. Raises HydromelError where the file cannot be opened."""
+    """Open the file that `flag` names. Raises HydromelError if it cannot be opened."""
     if path == STDIO:
         yield sys.stdin.buffer
         return
@@ -31,7 +31,7 @@ def reading(path: Path, flag: str = "--input") -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file is replaced at the end, whole; if something goes wrong, what stood there before is kept."""
+    """Open a file for writing; it is replaced as a whole at the end, and kept unchanged if an error occurs."""
     if path == STDIO:
         with _stdout() as file:
             yield file
@@ -60,7 +60,7 @@ def _stdout() -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again when it exits
         if isinstance(error, BrokenPipeError):
             raise
         raise cannot_write(Path("stdout"), error) from error

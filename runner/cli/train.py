@@ -1,6 +1,6 @@
-"""The command `hydromel`: Hydra composes a config; a run or a sweep of runs is made of it.
+"""The command `hydromel`: Hydra composes a config, which is run once, as a sweep or as a search.
 
-Nothing heavy is imported here, so that help, completion and the message for a mistyped key come at once.
+Nothing slow is imported here, so that help, completion and the message for a mistyped key appear at once.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0, 1 (one line says what is wrong), 130 (interrupted)."""
+    """Run the command. Exit codes: 0, 1 (an error, in one line), 130 (interrupted)."""
     if any(argument.partition("=")[0] == FLAG for argument in sys.argv[1:]):
         sys.exit(schema.main(sys.argv[1:]))
     show_messages()
@@ -63,7 +63,7 @@ def main() -> None:
         sys.exit(failed(explain(error)))
     except KeyboardInterrupt:
         kept = f"; {jobs.done} finished run(s) are kept" if jobs.sweep else ""
-        again = f"; go on with sweep.id={jobs.sweep.name}" if jobs.sweep else ""
+        again = f"; continue with sweep.id={jobs.sweep.name}" if jobs.sweep else ""
         log.error("interrupted%s%s", kept, again)
         sys.exit(130)
     if jobs.search is not None:
@@ -75,14 +75,14 @@ def main() -> None:
 
 def _check_arguments() -> None:
     """Raise HydromelError for flags that Hydra does not know; Hydra itself would print its usage and exit with 2."""
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))  # may stand anywhere
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))  # allowed anywhere
     parser = arguments_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     parser.parse_args()
 
 
 def _refuse(message: str) -> NoReturn:
-    raise HydromelError(f"{message}; flags stand before all options, see hydromel --help")
+    raise HydromelError(f"{message}; flags come before all options; see hydromel --help")
 
 
 def _restore(wanted: str | None) -> None:
@@ -111,9 +111,9 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
             return
         if asked.resume is None:
             folder = output
-            if (folder / CHECKPOINTS).exists():  # one that came to nothing may be begun anew
+            if (folder / CHECKPOINTS).exists():  # a run without checkpoints can start again
                 raise HydromelError(
-                    f"{folder} holds a run; go on with it by resume={folder}, or give another hydra.run.dir"
+                    f"{folder} holds a run; continue it with resume={folder}, or give another hydra.run.dir"
                 )
             run = asked.changed(sweep={"id": None})
             write_config(run, folder)
@@ -124,51 +124,53 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         jobs.code = failed(str(error))
         return
     finally:
-        with contextlib.suppress(OSError):  # Hydra made it; it is left where something lies in it
+        with contextlib.suppress(OSError):  # Hydra created it; it is removed only if it is empty
             output.rmdir()
     jobs.code = run_job(folder, process_start(), run)
 
 
 def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
-    """Return a function that runs the configured search. Raises HydromelError for options that no search takes."""
+    """Return a function that runs the configured search. Raises HydromelError for options that it does not take."""
     from runner.sweeps.search.search import run_search
 
     if asked.resume is not None:
-        raise HydromelError(f"resume={asked.resume}: a search goes on with sweep.id=ID")
+        raise HydromelError(f"resume={asked.resume} is for single runs; continue a search with sweep.id=ID")
     if asked.repeat != 1:
         raise HydromelError(f"repeat={asked.repeat}: a search runs each trial once; repeat its best: experiment=best")
     if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
-        raise HydromelError("hydra.run.dir: a search's folder is runs_dir/sweep.id; give those")
+        raise HydromelError(
+            "hydra.run.dir has no effect on a search, whose folder is runs_dir/sweep.id; set runs_dir and sweep.id"
+        )
     folders = [source.path for source in hydra_config.runtime.config_sources if source.schema == "file"]
     return partial(run_search, list(hydra_config.overrides.task), folders)
 
 
 def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
-    """Return the config of the run to go on with, changed by the values that the command gives.
+    """Return the config of the run to resume, with the values that the command changes.
 
     Raises:
-        HydromelError: no such run, a finished one, or an override that is no plain value of that config.
+        HydromelError: the run does not exist or is finished, or an override is not a plain value of its config.
     """
     if not (folder / RESOLVED).is_file():
-        raise HydromelError(f"resume={folder}: that is no run's folder (it has no {RESOLVED})")
+        raise HydromelError(f"resume={folder}: not a run's folder (it has no {RESOLVED})")
     if (folder / RESULT).exists():
         raise HydromelError(f"resume={folder}: that run is finished")
     try:
         saved = OmegaConf.load(folder / RESOLVED)
     except yaml.YAMLError as error:
-        raise HydromelError(f"{folder / RESOLVED}: damaged, no YAML ({error})") from error
+        raise HydromelError(f"{folder / RESOLVED}: damaged, not YAML ({error})") from error
     OmegaConf.set_struct(saved, True)
     for override in overrides:
         key, _, _ = override.lstrip("+~").partition("=")
         if key in ("resume", "plugins"):
             continue
         if OmegaConf.is_config(OmegaConf.select(saved, key, default=None)) or override[0] in "+~":
-            raise HydromelError(f"{override}: resume goes on with the run's own config; only values can be changed")
+            raise HydromelError(f"{override}: resume uses the run's own config, of which only values can be changed")
         value = OmegaConf.select(OmegaConf.from_dotlist([override]), key)
         OmegaConf.update(saved, key, value)
     config = OmegaConf.to_container(saved, resolve=True)
     assert isinstance(config, dict)
-    here = {"resume": str(folder), "plugins": asked.plugins}  # no file may say which modules are trusted
+    here = {"resume": str(folder), "plugins": asked.plugins}  # a file must not decide which modules are trusted
     own = {str(key): value for key, value in config.items()}
     own = locate_classes(own, own, folder / RESOLVED, asked.plugins)
     added_since = {key: value for key, value in asked.resolved.items() if key not in own}
@@ -176,15 +178,17 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
 
 
 def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> None:
-    """Run one job in a fresh process, or skip it if this sweep has it finished; a failure is noted, not raised."""
+    """Run one job in a new process, unless this sweep has finished it; a failure is recorded, not raised."""
     overrides = " ".join(hydra_config.overrides.task)
     try:
         asked = resolve(config, dict(hydra_config.runtime.choices))
         if asked.resume is not None:
-            raise HydromelError(f"resume={asked.resume}: a sweep goes on with sweep.id=ID, one run without -m")
+            raise HydromelError(
+                f"resume={asked.resume} is for single runs, without -m; continue a sweep with sweep.id=ID"
+            )
         if asked.search is not None:
-            raise HydromelError("a search is one command; leave -m and lists of values out, or give search=null")
-        if asked.repeat != 1:  # of no job more than of others: the whole sweep ends here
+            raise HydromelError("a search takes neither -m nor lists of values; leave them out, or give search=null")
+        if asked.repeat != 1:  # applies to all jobs, so the whole sweep ends
             sys.exit(failed(f"repeat={asked.repeat}: a sweep takes seed=1,2,3 instead"))
     except HydromelError as error:
         finished = jobs.note_failure(overrides, failed(str(error)))
@@ -192,7 +196,7 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
         finished = jobs.run(asked, overrides)
     if (
         not finished and hydra_config.runtime.choices["hydra/launcher"] != "basic"
-    ):  # another launcher's process has its own list
+    ):  # other launchers run this in another process, with its own list
         raise HydromelError(f"{jobs.failed[-1]} failed")
 
 

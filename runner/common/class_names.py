@@ -1,7 +1,7 @@
-"""Stable names of the classes that configs build, for everything that outlives a move of the code.
+"""Stable names of the classes that configs build, for everything that must survive a move of the code.
 
 A class of this project is known by its own name (`Rnn`, not `runner.encoders.rnn.Rnn`), so hashes, the cache and saved
-runs survive when its module moves. Where each class lies now is read from `configs/`; nothing is listed by hand.
+runs survive when its module moves. The current module of each class is read from `configs/`; nothing is listed by hand.
 A class of a plugin keeps its full path, since two plugins may each have a class of that name.
 """
 
@@ -48,7 +48,7 @@ def with_stable_names(value: Any) -> Any:
 
 
 def registered(role: str) -> Mapping[str, str]:
-    """Return {stable name: dotted path} of what may be built under `role`, a key of the config's top level."""
+    """Return {stable name: dotted path} of the classes allowed under `role`, a top-level key of the config."""
     return {stable_name(path): path for path in _registered_paths().get(role, ())}
 
 

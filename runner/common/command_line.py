@@ -21,12 +21,12 @@ CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line, takes no abbreviated flags, and shows its examples as they are written.
+    """A parser with one-line errors and without abbreviated flags, which prints its examples unchanged.
 
     Args:
         prog: the command's name.
         description: what it does.
-        epilog: examples, and where to read on.
+        epilog: examples, and where to read more.
     """
 
     def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
@@ -111,5 +111,5 @@ def failed(line: str) -> int:
 
 
 def interrupt(number: int, frame: object) -> None:
-    """Handle a signal to end as an interruption from the keyboard."""
+    """Handle a termination signal like an interruption from the keyboard."""
     raise KeyboardInterrupt

@@ -20,14 +20,14 @@ _OURS = ("runner", "tasks", "reporting", "__main__")  # of other loggers only wa
 
 
 class _Bare(logging.Formatter):
-    """The message alone; Python's warnings end with a line break of their own."""
+    """A formatter of messages without a prefix; the line break at the end of Python's warnings is removed."""
 
     def format(self, record: logging.LogRecord) -> str:
         return super().format(record).rstrip("\n")
 
 
 class _Console(logging.Handler):
-    """Prints the bare message: warnings and errors to stderr, others to stdout."""
+    """A handler that prints the bare message: warnings and errors to stderr, others to stdout."""
 
     def emit(self, record: logging.LogRecord) -> None:
         # sys.stdout is looked up for each line: programs and tests replace it
@@ -35,7 +35,7 @@ class _Console(logging.Handler):
 
 
 class _Copy(logging.FileHandler):
-    """Appends the same lines to a file, each flushed, so that they survive the process."""
+    """A handler that appends the same lines to a file, each flushed, so that they survive the process."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exception(), OSError):  # a full disk must not end a run; the console has the line

@@ -1,4 +1,4 @@
-"""Errors that a user can mend: one line, saying what was got, what is allowed, and where."""
+"""Errors that a user can fix: one line that says what was given, what is allowed, and where."""
 
 import difflib
 import re
@@ -35,7 +35,7 @@ def no_feature(feature: str, vocabs: Iterable[str]) -> HydromelError:
     features = sorted(set(vocabs) - {"target"})
     return HydromelError(
         f"feature '{feature}' is unknown (embedding.feature){did_you_mean(feature, features)} Allowed: "
-        f"{', '.join(features)}; features=[{','.join([*features, feature])}] would name it too"
+        f"{', '.join(features)}; to add it, use features=[{','.join([*features, feature])}]"
     )
 
 
@@ -48,14 +48,14 @@ def unknown(what: str, got: str, allowed: Iterable[str], where: str) -> Hydromel
 
 
 def missing_kernel(error: BaseException) -> str:
-    """Return what torch says of a kernel that this machine lacks, in a sentence; empty for any other error."""
+    """Return torch's sentence on a kernel that this machine lacks; empty for any other error."""
     if not isinstance(error, RuntimeError) or not any(words in str(error) for words in _MISSING):
         return ""
     return str(error).splitlines()[0].split(". ")[0].rstrip(".")
 
 
 def no_kernel(missing: str) -> str:
-    """Return the line of a command that cannot go on for a `missing_kernel`."""
+    """Return the error message of a command that stops because of a `missing_kernel`."""
     return (
         f"this machine has no kernel for what the model computes ({missing}); use another precision "
         "(precision=float32) or another module"

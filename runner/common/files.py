@@ -1,4 +1,4 @@
-"""Writing of files: whole or not at all, JSON without NaN, and errors of one line."""
+"""Atomic writes, JSON without NaN, and one-line errors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from runner.common.errors import HydromelError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` atomically: after a crash it is the old file or the new one, never a mixture.
+    """Replace `path` atomically: after a crash the file is the old or the new one, never a mixture.
 
-    The folder is made where it is missing.
+    The folder is created if it is missing.
 
     Raises:
-        HydromelError: no space, no permission, ...; what was there before is kept.
+        HydromelError: no space, no permission, ...; the old file is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -63,7 +63,7 @@ def to_json(content: object, indent: int | None = 1, ascii_only: bool = True) ->
     Dataclasses become objects and paths strings. JSON has neither NaN nor infinities: they become null.
 
     Args:
-        content: what JSON can hold, dataclasses and paths.
+        content: JSON values, dataclasses and paths.
         indent: spaces per level; None: one line.
         ascii_only: whether other characters are escaped.
     """
@@ -83,7 +83,7 @@ def _plain(value: object) -> object:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Append `content` and flush it to disk, whole or not at all: a disk that fills up leaves the file as it was.
+    """Append `content` and flush it to disk; if the disk is full the file stays unchanged.
 
     Raises:
         OSError: it could not be written.
@@ -101,7 +101,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Remove a last line without its line break: the process that wrote it was killed in the middle."""
+    """Remove a last line without a line break, left by a process that was killed while it wrote."""
     with path.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
         keep, block = size, 1 << 16
@@ -118,7 +118,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def check_writable(path: Path | None) -> None:
-    """Make the file's folder and open the file, before the work whose result it is to hold; None is no file.
+    """Create the file's folder and open the file, before the work whose result it will hold; None means no file.
 
     Raises:
         HydromelError: it cannot be written.

@@ -193,7 +193,7 @@ class TokensRecord(TypedDict, total=False):
 
     real: Count
     padded: Count
-    supervised: Count  # answers that were learned from
+    supervised: Count  # targets that were learned from
     truncated: Count  # of the training split, once
 
 
@@ -321,7 +321,9 @@ class ResultRecord(TypedDict, total=False):
     experiment: OnErrorOmit[str | None]
     quality: Required[QualityRecord]
     metrics: OnErrorOmit[SplitsRecord]
-    majority: OnErrorOmit[Figures | None]  # metrics.test of always giving the most frequent answer of training
+    majority: OnErrorOmit[
+        Figures | None
+    ]  # metrics.test of always predicting the most frequent target of the training set
     baselines: OnErrorOmit[Mapping[str, OnErrorOmit[Figures]]]  # the same of other simple models, and their `seconds`
     speed: OnErrorOmit[SpeedRecord]
     tokens: OnErrorOmit[TokensRecord]
@@ -368,7 +370,7 @@ def parse_run(text: bytes, where: str) -> RunRecord:
         where: name of the file, for messages.
 
     Raises:
-        HydromelError: the text is no JSON object, or lacks a required key.
+        HydromelError: the text is not a JSON object, or lacks a required key.
     """
     return _parse(_RUN, text, where)
 

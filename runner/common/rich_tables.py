@@ -1,4 +1,4 @@
-"""Tables on the console: never cut, whatever the width of the terminal, and with names printed as they are."""
+"""Tables on the console: never truncated at any width of the terminal, with names printed unchanged."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ CHECKED = "1.3.8"
 
 
 def arguments_parser() -> ArgumentParser:
-    """Return the parser of Hydra's own flags; Hydra itself answers a mistake with its usage and exit code 2.
+    """Return the parser of Hydra's own flags; Hydra itself reports a mistake with its usage and exit code 2.
 
     Raises:
         HydromelError: this version of Hydra has no such function.

@@ -1,6 +1,6 @@
 """Private APIs of MLflow: retries of its database, deleting artifacts, and the encoding of its page's shared views.
 
-It is imported on use: it takes seconds, and most commands do without.
+It is imported on use: the import takes seconds, and most commands do not need it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
 def view_tag_value(name: str, state: Mapping[str, object], now_ms: int) -> str:
     """Return the value of the experiment's tag for a shared view of MLflow's page.
 
-    The format was read from a view made by hand. A later page that does not understand it says so.
+    The format was read from a view made by hand. Later versions of the page that do not understand it report that.
 
     Args:
         name: as the page shows it.

@@ -15,7 +15,7 @@ def private_api(package: str, checked: str) -> Iterator[None]:
 
     Args:
         package: name of the library on the package index.
-        checked: its version that the access was checked with.
+        checked: the version of the library that the access was checked with.
 
     Raises:
         HydromelError: the installed version does not have the name.

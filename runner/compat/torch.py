@@ -57,7 +57,7 @@ def content_version(tensor: Tensor) -> int:
 
 
 def storage_key(storage: torch.UntypedStorage) -> int:
-    """Return a number that two living storages share only if they are the same memory, on any device."""
+    """Return a number that is equal for two existing storages only if they are the same memory, on any device."""
     with private_api("torch", CHECKED):
         key: int = storage._cdata
     return key
@@ -71,7 +71,7 @@ def cell_weights(cell: nn.RNNBase) -> list[Tensor]:
 
 @contextmanager
 def with_cell_weights(cell: nn.RNNBase, weights: Sequence[Tensor]) -> Iterator[None]:
-    """Let a recurrent module compute with other weights within the context; its parameters stay as they are.
+    """Let a recurrent module compute with other weights within the context; its parameters do not change.
 
     Args:
         cell: the module.

@@ -46,7 +46,7 @@ class Measures:
 
     @property
     def scales(self) -> dict[str, Scale]:
-        """The figures that may be measured, by name."""
+        """The scales of all figures that can be measured, by name."""
         return {name: scale for metric in self.metrics for name, scale in metric.scales.items()}
 
     @property
@@ -94,7 +94,7 @@ class Measures:
 
 
 def started(metric: Metric, vocabs: Mapping[str, Vocab]) -> Metric:
-    """Return a new, empty measurement by `metric`, which itself is left alone."""
+    """Return a new, empty measurement by `metric`, which does not change."""
     measurement = copy.copy(metric)
     measurement.start(vocabs)
     return measurement

@@ -38,13 +38,13 @@ class ModelParts:
 
     @classmethod
     def of(cls, config: ModelConfig, plugins: Sequence[str]) -> ModelParts:
-        """Build what can be built without data, and check the rest.
+        """Build the parts that do not need data, and check the others.
 
         Args:
             plugins: further module prefixes that the user allowed.
 
         Raises:
-            HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
+            HydromelError: a target that is not allowed or does not exist, or an unknown, missing or ill-typed option.
         """
         task: Task = build(config.task, "task", {}, plugins)
         added: Metric | None = None if config.metric is None else build(config.metric, "metric", {}, plugins)

@@ -1,4 +1,4 @@
-"""Everything that a run is made of, and the batching strategy or the optimiser by itself."""
+"""All objects of a run, and functions that build only the batching strategy or the optimiser."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from runner.tracking.tracker import Tracker
 
 
 class Plots(Protocol):
-    """Pictures of a finished run, or of a search."""
+    """A drawing of the plots of a finished run or of a search."""
 
     def draw(self, folder: Path) -> None:
-        """Draw what the records in `folder` hold."""
+        """Draw plots of the records in `folder`."""
         ...
 
 
 @dataclass(frozen=True)
 class Components:
-    """Everything that a run is made of.
+    """All objects of a run.
 
     Attributes:
         parts: of the model, and of its data.
-        batching: the strategy, or what chooses one.
+        batching: the strategy, or the chooser of one.
         optimizer: waits for `params`.
         schedule: waits for `total_updates` and `updates_per_epoch`.
         tracker: where records go besides the run's folder.
@@ -47,7 +47,7 @@ class Components:
 
     @classmethod
     def of(cls, config: RunConfig) -> Components:
-        """Build what can be built without data, and check the rest; errors are those of `ModelParts.of`."""
+        """Build the objects that do not need data, and check the others; errors are those of `ModelParts.of`."""
         plugins = config.plugins
         parts = ModelParts.of(config, plugins)
         parts.measures.check(config.train.metric, "train.metric")
@@ -62,7 +62,7 @@ class Components:
 
 
 def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | StrategyChooser:
-    """Return the batching strategy of a node, or what chooses one.
+    """Return the batching strategy of a node, or the chooser of one.
 
     Raises:
         HydromelError: as `ModelParts.of`; also a class that lacks a method of `BatchingStrategy`.
@@ -81,10 +81,10 @@ def build_strategy(
     plugins: Sequence[str],
     unchosen: str = "batching=auto only chooses among the other strategies; name one of them, such as batching=packed",
 ) -> BatchingStrategy:
-    """Return the batching strategy of a node, which commands also build by itself: one config, several strategies.
+    """Return the batching strategy of a node; commands that compare strategies under one config call this directly.
 
     Raises:
-        HydromelError: as `build_batching`; with the message `unchosen` if a strategy is yet to be chosen.
+        HydromelError: as `build_batching`; with the message `unchosen` if the node is a chooser.
     """
     batching = build_batching(node, plugins)
     if isinstance(batching, StrategyChooser):

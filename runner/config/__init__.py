@@ -1,4 +1,4 @@
-"""Configs: how they are composed, checked, made into objects, hashed and saved with a run.
+"""Configs: composing, checking, instantiating, hashing and saving them.
 
 Any package above the data structures may import it. It imports only `runner.common`.
 """

@@ -1,4 +1,4 @@
-"""Compose a config as `hydromel OVERRIDES` does, for commands that train nothing, and for the trials of a search."""
+"""Compose a config as `hydromel OVERRIDES` does, for other commands and for the trials of a search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _GROUP = "batching="
 
 
 def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
-    """Compose the config that the overrides describe, nothing left to interpolate.
+    """Compose the config that the overrides describe, with all interpolations resolved.
 
     Args:
         overrides: `GROUP=NAME` and `key=value`, as on the command line.
@@ -28,7 +28,7 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
 
     Raises:
         HydromelError: an unknown group, name or key, a value of the wrong type or not of the form key=value, several
-            values (these commands make no sweep), or no such folder.
+            values for one key (there is no sweep here), or a folder that does not exist.
     """
     if config_dir is not None and not config_dir.is_dir():
         raise HydromelError(f"--config-dir {config_dir}: no such folder")
@@ -38,7 +38,7 @@ def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> 
 def compose_from(
     overrides: Sequence[str], folders: Sequence[str], values: Mapping[str, object] | None = None
 ) -> RunConfig:
-    """Compose from further `folders` besides the project's own, with some `values` at dotted keys changed.
+    """Compose a config from the project's own and further `folders`, then set `values` by their dotted keys.
 
     Raises:
         HydromelError: as `compose_config`; also a key of `values` that the config does not have.
@@ -59,7 +59,7 @@ def compose_from(
 
 
 def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
-    """Return the typed config, nothing left to interpolate, with the names that were chosen for its groups.
+    """Return the typed config with all interpolations resolved, and the names chosen for its groups.
 
     Raises:
         HydromelError: a value that is missing, or that is not allowed at the top level or in one of its sections.
@@ -86,10 +86,10 @@ def compose_strategies(
     """Compose a config for each strategy that the overrides name (`batching=a,b`), or for all, and each batch size.
 
     Returns:
-        The configs, and by name why others do not compose.
+        The configs, and by name the reasons why others do not compose.
 
     Raises:
-        HydromelError: a name that there is not, one that is there twice, or none composes.
+        HydromelError: a name is unknown or given twice, or no strategy composes.
     """
     named = [override.removeprefix(_GROUP).split(",") for override in overrides if override.startswith(_GROUP)]
     others = [override for override in overrides if not override.startswith(_GROUP)]

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's many-line errors as one line: what was got, what is allowed, where."""
+"""Hydra's and OmegaConf's errors in one line: what was given, what is allowed, where."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _unknown_config(error: MissingConfigException) -> str:
     group, _, name = path.rpartition("/")
     options = sorted(error.options or [])
     if not options and group:  # one of several: features=[words,x]
-        return f"{group}={name}: unknown; `hydromel --help` lists what there is"
+        return f"{group}={name}: unknown; `hydromel --help` lists all names"
     if not options:
         return " ".join(str(error).split())
     return f"{group}={name}: unknown{did_you_mean(name, options)} Allowed: {', '.join(options)}"

@@ -1,6 +1,6 @@
-"""Hashes of a resolved config: which runs are the same, and which may be compared.
+"""Hashes of a resolved config, which decide whether runs are equal or comparable.
 
-They are made of options and of the stable names of classes (`runner.common.class_names`), never of module paths.
+They depend on options and on the stable names of classes (`runner.common.class_names`), never of module paths.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NO_COMPARISON = ("batching", "seed", "baselines")
 
 
 def name_of_job(config: Plain) -> str:
-    """Return the options that most sweeps vary: strategy, seed and, but for the first, turn."""
+    """Return the options that most sweeps vary: strategy, seed, and turn unless it is 1."""
     batching = config["batching"]
     assert isinstance(batching, Mapping)
     turn = f"-t{config['turn']}" if config["turn"] != 1 else ""
@@ -38,17 +38,17 @@ def name_of_job(config: Plain) -> str:
 
 
 def config_hash(config: Plain) -> str:
-    """Hash of all that decides a run's result; the same in every folder and with every tracker."""
+    """Hash everything that determines a run's result; it does not depend on folders and trackers."""
     return _hash(_without(config, _NO_RESULT))
 
 
 def job_hash(config: Plain) -> str:
-    """`config_hash` with the place of the data: the jobs of a sweep may differ in that alone."""
+    """Hash like `config_hash`, including the folder of the data, in which jobs of a sweep can differ."""
     return _hash({key: value for key, value in config.items() if key not in _NO_RECORD})
 
 
 def comparison_hash(config: Plain) -> str:
-    """Hash of all but batching, seed and baselines: runs that agree in it may be compared across strategies."""
+    """Hash everything except batching, seed and baselines: runs with equal hashes are comparable across strategies."""
     return _hash(_without(config, (*_NO_RESULT, *_NO_COMPARISON)))
 
 

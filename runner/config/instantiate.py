@@ -1,7 +1,7 @@
-"""Config node -> object: allow-listed targets, keys and values checked against the constructor, nothing swallowed.
+"""Config node -> object: allow-listed targets, and keys and values checked against the constructor.
 
 A node is a mapping with `_target_`, a dotted path to a class or function. Its other keys are the constructor's
-arguments; nested nodes are built first. What only a running program knows (vocabularies, sizes) is given as
+arguments; nested nodes are built first. Arguments that no config can give (vocabularies, sizes) are passed as
 `runtime` and reaches every constructor that has an argument of that name.
 """
 
@@ -35,7 +35,7 @@ GIVEN = {  # arguments that only a running program knows, by role
 
 @dataclass(frozen=True)
 class Factory(Generic[T]):
-    """A node that was checked, and that is built once the rest of its arguments is known.
+    """A checked node that is built when its remaining arguments are known.
 
     Attributes:
         node: mapping with `_target_`.
@@ -49,16 +49,16 @@ class Factory(Generic[T]):
 
     @classmethod
     def of(cls, node: Options, role: str, plugins: Sequence[str]) -> Self:
-        """Check a node and those within it; what `GIVEN` has of its role, a key of the top level, comes with the call.
+        """Check a node and those within it; arguments in `GIVEN` for its role, a top-level key, are passed in the call.
 
         Raises:
-            HydromelError: as `build`, but for values that the constructor itself refuses.
+            HydromelError: as `build`, except for values that the constructor itself refuses.
         """
         _check_nodes(node, role, GIVEN[role], plugins)
         return cls(node, role, tuple(plugins))
 
     def __call__(self, **runtime: object) -> T:
-        """Build the object; raises HydromelError where the constructor refuses a value."""
+        """Build the object; raises HydromelError if the constructor refuses a value."""
         built: T = build(self.node, self.where, runtime, self.plugins)
         return built
 
@@ -73,7 +73,7 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
         plugins: further module prefixes that the user allowed on the command line.
 
     Raises:
-        HydromelError: a target that is not allowed or not there, an unknown, missing or ill-typed option.
+        HydromelError: a target that is not allowed or does not exist, or an unknown, missing or ill-typed option.
     """
     target = locate(node, where, plugins)
     options = {key: value for key, value in node.items() if key != TARGET}
@@ -89,7 +89,7 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
 
 
 def check_options(target: Callable[..., object], options: Options, where: str, given: Options | None = None) -> None:
-    """Check names and values of `options` against the signature of `target`; `given` may fill what is missing."""
+    """Check names and values of `options` against the signature of `target`; `given` supplies missing ones."""
     parameters = inspect.signature(target).parameters
     for name in options:
         if name not in parameters:
@@ -105,7 +105,7 @@ def check_options(target: Callable[..., object], options: Options, where: str, g
 
 
 def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Sequence[str] = ()) -> None:
-    """Check names and values of every node in `value`, without building one; arguments `given` may be missing."""
+    """Check names and values of every node in `value`, without building one; those in `given` are not required."""
     if isinstance(value, list):
         for place, item in enumerate(value):
             _check_nodes(item, f"{where}[{place}]", given, plugins)
@@ -119,10 +119,10 @@ def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Seque
 
 
 def alternatives(node: Options, where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[object, ...]]:
-    """Return, for each option of a node that takes one of a few values, those that it does not have now.
+    """Return the other allowed values of each option of a node that takes one of a few values.
 
     Raises:
-        HydromelError: a target that is not allowed or not there.
+        HydromelError: a target that is not allowed or does not exist.
     """
     target = locate(node, where, plugins)
     hints = get_type_hints(signed(target))
@@ -185,7 +185,7 @@ def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., o
     """Return the class or function that a node names.
 
     Raises:
-        HydromelError: a target that is not allowed or not there, or a plugin that is not there.
+        HydromelError: a target that is not allowed, or a target or plugin that does not exist.
     """
     for plugin in plugins:
         find_plugin(plugin.rstrip("."))
@@ -213,7 +213,7 @@ def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., o
 
 
 def _now_at(path: str, where: str) -> str:
-    """Return where the class of a config written before a move lies now, for a message; empty where none is known."""
+    """Return a hint at the current module of a class that has moved; empty if none is known."""
     role = where.partition(".")[0].partition("[")[0]
     present = registered(role).get(stable_name(path))
     return "" if present is None else f"; did you mean '{present}'?"

@@ -1,7 +1,7 @@
-"""A JSON schema of the config, by which an editor completes and checks YAML files: `hydromel --schema FILE`.
+"""A JSON schema of the config, with which an editor completes and checks YAML files: `hydromel --schema FILE`.
 
-It is made of the typed config, of the constructors that `configs/` name, and of the comments there. Files may give some
-of the options only, so none is required.
+It is derived from the typed config, the constructors named in `configs/`, and the comments there. No option is
+required, since a file may give only some of them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def config_schema() -> Schema:
 
 
 def _section(schema: Mapping[str, object], name: str) -> Schema:
-    """Return the schema of a section, of which a file may give some options only."""
+    """Return the schema of a section, with no option required."""
     file, depth = ("search/optuna.yaml", 0) if name == SearchSettings.__name__ else ("train.yaml", 2)
     comments = _comments(file, depth)
     options = schema["properties"]
@@ -114,7 +114,7 @@ def _described(schema: Schema, comment: str | None) -> Schema:
 
 
 def _comments_of(role: str) -> dict[str, str]:
-    """Return the comment on each option of a role; of several the one in the first file by name."""
+    """Return the comment on each option of a role; the first file by name wins."""
     names = sorted(entry.name for entry in _entries(role))
     comments: dict[str, str] = {}
     for name in names:

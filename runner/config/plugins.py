@@ -10,9 +10,9 @@ from runner.common.errors import HydromelError
 
 
 def find_plugin(name: str) -> None:
-    """Check that a plugin can be imported, from the working directory too, which is put at the end of Python's path.
+    """Check that a plugin can be imported; the working directory is added at the end of Python's path.
 
-    Since it is last, a folder in it that is called like an installed package (`configs`, `datasets`) replaces none.
+    Since it is last, a folder with the name of an installed package (`configs`, `datasets`) does not replace it.
 
     Args:
         name: of a module or package, dotted or not.
@@ -37,7 +37,7 @@ def _exists(name: str) -> bool:
 
 
 def _namesake(name: str) -> str:
-    """Return which package hides the user's own of that name, for a message; empty if none does."""
+    """Return a hint at the package that hides the user's module of the same name; empty if there is none."""
     root = name.partition(".")[0]
     spec = find_spec(root) if root != name and _exists(root) else None
-    return "" if spec is None else f"; '{root}' is {spec.origin}: if that is not yours, rename your own"
+    return "" if spec is None else f"; '{root}' is {spec.origin}; if that is not your module, rename yours"

@@ -1,4 +1,4 @@
-"""Configs of saved runs. They may be anybody's, so they may name only the classes registered for each role."""
+"""Configs of saved runs. They are not trusted, so they may name only the classes registered for each role."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from runner.common.errors import HydromelError
 from runner.common.files import write_text
 from runner.config.schema import ModelConfig, Node, Plain, RunConfig
 
-MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to answer text
+MODEL = ("task", "dataset", "features", "embedding", "encoder")  # what is built to predict
 OPTIONAL = ("metric",)  # what may be null, or missing in runs of earlier versions
 _ALWAYS = ("dtype", "max_length", "choices")
 C = TypeVar("C", bound=ModelConfig)
-_PLUGINS = "; plugins (--plugins NAME, or plugins=[NAME] where options have that form) names modules that you trust"
+_PLUGINS = "; to trust a module of your own, use --plugins NAME (plugins=[NAME] with hydromel and hydromel-audit)"
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
-    """Write a resolved config into a run's folder, which is made where it is missing.
+    """Write a resolved config to a run's folder, which is created if it is missing.
 
     Raises:
         HydromelError: it cannot be written.
@@ -31,11 +31,11 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = None) -> ModelConfig:
-    """Return what a run's folder says of its model, classes named where they lie now.
+    """Return the config of a run's model, with classes at their current paths.
 
     Args:
         plugins: further modules that the user, not the run, allows.
-        data_dir: where the data set, and files of vectors, lie now; None: where they lay in training.
+        data_dir: folder of the data set and of vector files; None: as in training.
 
     Raises:
         HydromelError: no run's folder, a damaged config, or one that names what is not allowed.
@@ -47,7 +47,7 @@ def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = Non
 
 
 def saved_run(folder: Path, plugins: Sequence[str]) -> RunConfig:
-    """Return the whole config of a run, the classes of its model and batching named where they lie now.
+    """Return the whole config of a run, with the classes of its model and batching at their current paths.
 
     Raises:
         HydromelError: as `saved_model`; also options of another version.
@@ -71,20 +71,20 @@ def _typed(kind: type[C], options: Plain, folder: Path) -> C:
 
 
 def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[str, object]:
-    """Return the plain config in a run's folder, after its nodes in `roles` were found to be allowed."""
+    """Return the plain config in a run's folder, after checking that its nodes in `roles` are allowed."""
     path = folder / run_schema.RESOLVED
     if folder.is_file():
-        raise HydromelError(f"{folder}: that is a file; give the run's folder, {folder.parent}")
+        raise HydromelError(f"{folder}: a file; give the run's folder, {folder.parent}")
     if not path.is_file():
-        raise HydromelError(f"{folder}: that is no run's folder (it has no {run_schema.RESOLVED})")
+        raise HydromelError(f"{folder}: not a run's folder (it has no {run_schema.RESOLVED})")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HydromelError(f"{path}: damaged, no YAML ({' '.join(str(error).split())})") from error
+        raise HydromelError(f"{path}: damaged, not YAML ({' '.join(str(error).split())})") from error
     except OSError as error:
         raise HydromelError(f"{path}: cannot be read ({error.strerror})") from error
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise HydromelError(f"{path}: damaged, it holds no options")
+        raise HydromelError(f"{path}: damaged, it has no options")
     for key in (*roles, *_ALWAYS):
         if key not in config or (key in roles and not isinstance(config[key], dict)):
             raise HydromelError(f"{path}: damaged, it lacks '{key}'")
@@ -93,13 +93,13 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
 
 
 def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str]) -> dict[str, object]:
-    """Return a saved config in which every `_target_` below `keys` says where its class lies now.
+    """Return a saved config with the current path of the class in every `_target_` below `keys`.
 
-    This is stricter than `build`: the project has functions that a saved run must not have called, such as commands.
+    This is stricter than `build`: a saved run must not call arbitrary functions of the project, such as commands.
     A class of the project must be registered for its role, the key; in modules of `plugins` a target stays as it is.
 
     Args:
-        path: where the config was saved, for messages.
+        path: file of the config, for messages.
         plugins: further modules that the user, not the run, allows.
 
     Raises:
@@ -132,7 +132,7 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) ->
 
 
 def _with_data_dir(node: object, data_dir: str) -> object:
-    """Return the same node with another folder of data wherever one is named."""
+    """Return the same node with another value for each `data_dir`."""
     if isinstance(node, list):
         return [_with_data_dir(item, data_dir) for item in node]
     if not isinstance(node, dict):

@@ -1,6 +1,6 @@
-"""The config as a typed model, made once where a command begins; its sections are passed on by themselves.
+"""The config as a typed model, built once at the start of a command; modules receive only the sections they need.
 
-Nodes (mappings with `_target_`) stay plain mappings until `runner.components` makes objects of them.
+Nodes (mappings with `_target_`) stay plain mappings until `runner.components` builds them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SearchSettings(Section):
 
 @dataclass(frozen=True)
 class MachineSettings:
-    """The options of a run that say how its machine computes."""
+    """The options that control how the machine computes."""
 
     device: Device
     dtype: Dtype
@@ -80,7 +80,7 @@ class MachineSettings:
 class ModelConfig(Section):
     """The part of a saved run's config that its model needs; other keys are ignored.
 
-    Runs that were saved before an option existed have the value that stands for what was done then.
+    Defaults are the behaviour of runs that were saved before the option existed.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -111,7 +111,7 @@ class ModelConfig(Section):
 
     @property
     def resolved(self) -> dict[str, object]:
-        """The plain values that this config was made of: what is saved with a run, and what hashes are made of."""
+        """The plain values of this config, which are saved with a run and hashed."""
         return dict(self._resolved)
 
     def changed(self, **values: object) -> Self:
@@ -120,7 +120,7 @@ class ModelConfig(Section):
 
 
 class RunConfig(ModelConfig):
-    """Everything that decides a run; configs/train.yaml says what each option does."""
+    """The config of a run; configs/train.yaml says what each option does."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -153,7 +153,7 @@ class RunConfig(ModelConfig):
 
     @property
     def machine(self) -> MachineSettings:
-        """The options that say how the machine computes."""
+        """The options that control how the machine computes."""
         return MachineSettings(self.device, self.dtype, self.precision, self.matmul, self.malloc, self.threads)
 
     @property
@@ -163,5 +163,5 @@ class RunConfig(ModelConfig):
 
 
 def name_of(node: Node) -> str:
-    """Return what reports call a component: its own name, or the class that it is built from."""
+    """Return the name of a component in reports: its `name`, or the name of its class."""
     return str(node.get("name") or str(node["_target_"]).rsplit(".", 1)[-1].lower())

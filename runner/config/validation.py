@@ -17,7 +17,7 @@ _KINDS = (_UNKNOWN, _NOT_GIVEN)
 
 
 class Section(BaseModel):
-    """A section of the config: its fields are the schema. Types are strict (a bool is no int), unknown keys refused."""
+    """A section of the config: its fields are the schema. Types are strict, and unknown keys are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -39,7 +39,7 @@ class Section(BaseModel):
 
 
 def unknown_option(name: str, allowed: Iterable[str], where: str) -> str:
-    """Return the message for a key that is none of `allowed` in the section `where`."""
+    """Return the message for a key that is not among `allowed` in the section `where`."""
     options = list(allowed)
     return f"{dotted(where, name)}: unknown option{did_you_mean(name, options)} Allowed: {', '.join(options)}"
 
@@ -50,7 +50,7 @@ def missing_option(name: str, where: str) -> str:
 
 
 def bad_value(where: str, value: object, error: ValidationError) -> str:
-    """Return the message for the value at the key `where`; a union says each of its reasons once."""
+    """Return the message for the value at the key `where`; each reason of a union is given once."""
     return _bad_value(where, value, (detail["msg"] for detail in error.errors()))
 
 

@@ -18,7 +18,7 @@ def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) 
     Args:
         parts: of the model, with the data set, the features and the task.
         truncation: of long rows.
-        cache_dir: folder of numericalised data sets, which may begin with `~`; None: no cache.
+        cache_dir: folder of numericalised data sets, which may start with `~`; None: no cache.
 
     Raises:
         HydromelError: the data set cannot be read, or a split has no examples.
@@ -39,8 +39,8 @@ def arrange(
     """Return the rows of training as the strategy wants them.
 
     Raises:
-        HydromelError: the task reads one text and the strategy independent rows, or the other way round; or one text is
-            to be cut to a length.
+        HydromelError: the task reads one text and the strategy independent rows, or vice versa; or `max_length` is
+            set for a single text.
     """
     one_text = parts.task.carries_state
     if one_text != batching.carries_state:

@@ -1,7 +1,7 @@
 """Numericalise a corpus once: every split becomes a `Batch` of integer columns, cached on disk under a content hash.
 
-A cache file has a JSON header (vocabularies, figures), the arrays of all splits, and a SHA-256 over the whole. It is
-written to a temporary file and renamed. A file that does not match its hash is never used, but replaced.
+A cache file has a JSON header (vocabularies, figures), the arrays of all splits, and a SHA-256 of both. It is
+written to a temporary file and renamed. A file that does not match its hash is replaced, never used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Data:
         vocabs: a vocabulary for each feature, and `target`.
         oov_rate: by split and feature, the share (0 to 1) of tokens outside the training set: `<unk>`, `Vocab.extra`.
         truncated_tokens: by split, the number of tokens cut off by max_length.
-        fingerprint: hash of the corpus: its files, and the options that they are read with.
+        fingerprint: hash of the corpus: its files and the options for reading them.
         cached: whether it comes from the cache.
     """
 
@@ -103,7 +103,7 @@ def _numericalize(
     keep = truncation.keep
     if truncation.max_length is None and keep != "head":
         raise HydromelError(
-            f"truncate={keep} is for rows that are cut, and max_length=null cuts none; give max_length=N"
+            f"truncate={keep} has no effect with max_length=null; give max_length=N"
         )
     for name, feature in features.items():
         if feature.column not in tables["train"].column_names:
@@ -123,7 +123,7 @@ def _numericalize(
         whole = task.encode(ids_of, tables[split], vocabs)
         if keep != "head" and isinstance(whole.target, Ragged):
             raise HydromelError(
-                f"truncate={keep}: task={task.name} answers each token, and a cut row would begin in the middle of a "
+                f"truncate={keep}: task={task.name} predicts every token, and a cut row would start in the middle of a "
                 "sentence or span; use truncate=head"
             )
         data.splits[split] = truncation.apply(whole)

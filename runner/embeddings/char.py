@@ -60,7 +60,7 @@ class CharacterTable(nn.Module):
         if not self.alphabet:
             raise HydromelError(
                 f"embedding.feature={feature}: features.{feature} has no characters; use a feature with the _target_ "
-                "runner.text.features.Characters, such as features=words_chars, and a min_count that some reach"
+                "runner.text.features.Characters, such as features=words_chars, and a lower min_count"
             )
         self.table = nn.Embedding(FIRST + len(self.alphabet), size)
         self.register_buffer("symbols", None, persistent=False)

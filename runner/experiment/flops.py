@@ -57,7 +57,7 @@ def arithmetic(t: Training) -> ArithmeticRecord | None:
 
 
 def flops_per_place(t: Training) -> float:
-    """Return the operations of forward and backward per place in memory (token or padding), of a few micro-batches."""
+    """Return the operations of forward and backward per position (token or padding), over a few micro-batches."""
     t.model.train()
     devices = [t.clock.device] if t.clock.device.type == "cuda" else []
     counter, places = FlopCounterMode(display=False, custom_mapping={**FORMULAS}), 0
@@ -82,7 +82,7 @@ def device_flops_per_s(device: torch.device, dtype: torch.dtype, threads: int, p
     """Return the operations per second of the fastest of several products of large square matrices.
 
     Args:
-        device: where the matrices lie.
+        device: device of the matrices.
         dtype: of the matrices.
         threads: number of CPU threads; like `precision`, only a key of the cache.
         precision: `float32_precision()`.
@@ -95,7 +95,7 @@ def device_flops_per_s(device: torch.device, dtype: torch.dtype, threads: int, p
 
 
 def _matrix_elements(weights: Sequence[object]) -> int:
-    """Return the number of elements of those weights that are matrices, given the shapes of all."""
+    """Return the total number of elements of the matrices among weights of these shapes."""
     shapes = [shape for shape in weights if isinstance(shape, Sequence)]
     return sum(math.prod(shape) for shape in shapes if len(shape) == 2)
 

@@ -1,4 +1,4 @@
-"""Run a config in a process of its own: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
+"""Run a config in a separate process: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
 The memory, allocator and caches of one run then do not influence the next. SIGINT and SIGTERM end a run and keep its
 records. Exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
@@ -65,12 +65,12 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         from runner.training.out_of_memory import ran_out
 
         if missing := missing_kernel(error):
-            return failed(f"{no_kernel(missing)}; what was done is kept in {folder}")
+            return failed(f"{no_kernel(missing)}; the records so far are kept in {folder}")
         if not ran_out(error):
             raise
-        return failed(f"out of memory ({str(error).strip().splitlines()[0]}); what was done is kept in {folder}")
+        return failed(f"out of memory ({str(error).strip().splitlines()[0]}); the records so far are kept in {folder}")
     except KeyboardInterrupt:
-        log.error("interrupted; what was done is kept: hydromel resume=%s", folder)
+        log.error("interrupted; continue with: hydromel resume=%s", folder)
         return 130
     log.info(summary(result, folder))
     return 0

@@ -1,7 +1,7 @@
 """Learning-rate range test (Smith 2017, Cyclical Learning Rates, arXiv:1506.01186, section 3.3).
 
 The learning rate rises exponentially from update to update of one training. The loss hardly changes while the rate is
-too low, falls while it fits, and rises again when steps overshoot. Rates are read off the smoothed loss
+too low, falls while it fits, and rises again when steps overshoot. Rates are derived from the smoothed loss
 m_i = sum_j b^(i-j) x_j / sum_j b^(i-j), an exponential mean with bias correction as in Adam (Kingma and Ba 2015).
 """
 

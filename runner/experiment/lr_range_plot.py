@@ -11,7 +11,7 @@ _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 def draw(measured: Range, path: Path) -> None:
-    """Write a PNG of the loss over the rate, on a logarithmic axis, with the rates that are read off it."""
+    """Write a PNG of the loss over the rate, on a logarithmic axis, with the derived rates."""
     import matplotlib  # takes half a second, so only here
     from matplotlib.figure import Figure
 

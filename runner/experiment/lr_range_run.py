@@ -25,7 +25,7 @@ from runner.training.state import Training
 
 
 def measure_range(config: RunConfig, rates: Floats, smoothing: float) -> Range:
-    """Train the config's model from scratch, each update at the next of the `rates`. No folder of a run remains.
+    """Train the config's model from scratch, each update at the next of the `rates`. No run folder remains.
 
     Batches and gradient clipping are those of training; there is no schedule, checkpoint or evaluation.
 
@@ -46,7 +46,7 @@ def measure_range(config: RunConfig, rates: Floats, smoothing: float) -> Range:
 def stepper(t: Training) -> Callable[[float], float]:
     """Return a function that makes the next update at a given rate and returns its mean loss (NaN: not finite).
 
-    Parameters with a rate of their own (`HasLearningRates`) keep its ratio to the optimiser's.
+    Parameters with a separate rate (`HasLearningRates`) keep its ratio to the optimiser's.
     """
     t = replace(t, schedule=Constant())
     updates = _updates(t)

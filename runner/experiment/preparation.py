@@ -69,7 +69,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     training = _training(config, components, run, started, data, model, train, batching)
     if (last := checkpoint_path(run.path, "last")).exists():
         training = resume(training, load_checkpoint(last, model))
-        log.info("going on from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
+        log.info("resuming from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
     # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
     write_config(config, run.path)
     write_vocabs(run.path, data.vocabs)

@@ -94,7 +94,7 @@ def _evaluate(
         with_baselines: whether to fit the baselines that take time.
 
     Returns:
-        The metrics by split; on the test set, those of the most frequent answer and of other simple models.
+        The metrics by split; on the test set, those of the most frequent target and of other simple models.
     """
     metrics: SplitsRecord = {"valid": t.progress.best_metrics}
     majority, baselines = None, {}
@@ -128,7 +128,7 @@ def _updates(t: Training) -> UpdatesRecord:
 
 
 def _vocab(model: Model, data: Data) -> dict[str, object]:
-    """Return the vocabularies, and the reports of the model's parts by kind; two kinds are always there."""
+    """Return the vocabularies, and the reports of the model's parts; `vectors` and `characters` always exist."""
     reports: dict[str, list[Mapping[str, object]]] = {"vectors": [], "characters": []}
     for description in descriptions(model, data.splits):
         reports.setdefault(description.kind, []).append(description.entry)

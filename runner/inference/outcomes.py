@@ -28,7 +28,7 @@ class Outcomes:
 
     Attributes:
         numerator, denominator: (n,) one for each row, in the split's order (of a stream: for each of equal blocks).
-        targets: (n,) targets of each row or block, equal in all runs on the same data; by them runs are matched.
+        targets: (n,) targets of each row or block, equal in all runs on the same data; runs are matched by them.
         f: exp, or identity.
     """
 
@@ -43,7 +43,7 @@ class HasOutcomes(Protocol):
     """A metric with figures that are computed from sums over examples."""
 
     def outcomes(self, figure: str, values: MetricInput, split: Batch) -> Outcomes | None:
-        """Return the terms of a figure; None where it is no function of such sums (macro F1).
+        """Return the terms of a figure; None if it is not a function of such sums (macro F1).
 
         Args:
             figure: its name.

@@ -136,7 +136,7 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
     A file that cannot be written causes a warning, not an error, so that the run keeps its other results.
 
     Args:
-        corpus: the run's data set; None where no tables and no predictions are wanted.
+        corpus: the run's data set; None if neither tables nor predictions are wanted.
     """
     t.clock.start()
     try:
@@ -144,7 +144,7 @@ def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: C
         values = results.values[metric.input_kind].numpy()
         write_outcomes(metric, t.measures.main, values, name, data.splits[name], Path(t.run.path))
     except HydromelError as error:
-        log.warning("the outcomes of %s are not written: %s", name, error)
+        log.warning("the outcomes of %s were not written: %s", name, error)
     tables = {} if corpus is None else _tables(t, data, name, results, corpus)
     t.clock.lap("tracking")
     t.clock.synchronize()
@@ -166,5 +166,5 @@ def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: C
         folder.mkdir(exist_ok=True)
         inspector.write(results.predictions, split, name, corpus, corpus.read()[name], folder)
     except (HydromelError, OSError) as error:
-        log.warning("the predictions of %s are not written: %s", name, error)
+        log.warning("the predictions of %s were not written: %s", name, error)
     return tables

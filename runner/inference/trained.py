@@ -129,12 +129,11 @@ class Predictor:
         """The columns of the input table that the features read, including `tokens`."""
         return list(dict.fromkeys(["tokens", *(feature.column for feature in self.trained.features.values())]))
 
-    def answer(self, table: pa.Table, batch_size: int) -> PassagePredictions:
+    def predict(self, table: pa.Table, batch_size: int) -> PassagePredictions:
         """Predict the labels of rows, or the tags of tokens, with their probabilities, in the table's order.
 
         The arithmetic is full precision, whatever the run used, so that results depend on the other rows of a batch
-        only by rounding. Rows to be labelled are truncated as in training; every token gets its tag, whatever
-        max_length says.
+        only by rounding. Rows to be labelled are truncated as in training; rows to be tagged are never truncated.
         """
         per_token = self.inspector.column == "tags"
         split = self._numericalize(table, per_token)

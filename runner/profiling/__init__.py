@@ -1,4 +1,4 @@
-"""What a run costs and how the machine is set: clocks, tokens, energy, memory, kernels, matrix products, the allocator.
+"""The cost of a run, and the settings of the machine: clocks, tokens, energy, memory, kernels, products, allocator.
 
 Packages that train, record or run may import it. It imports only `runner.common` and `runner.config`.
 """

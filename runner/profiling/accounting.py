@@ -295,7 +295,7 @@ def _resident_peak_bytes() -> int:
 
 
 def _reset_resident_peak() -> None:
-    """Reset the peak of this process, if the system can (Linux); otherwise it covers the whole life of the process."""
+    """Reset the peak of this process, if the system can (Linux); otherwise it covers the whole process."""
     try:  # 5 resets VmHWM (man proc_pid_clear_refs)
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

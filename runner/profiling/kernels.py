@@ -71,10 +71,10 @@ _TRIALS: dict[Operation, Callable[[Tensor, bool], Tensor]] = {
 
 @cache
 def support(operation: Operation, dtype: torch.dtype, device_type: str) -> Support:
-    """Return how far `operation` runs on this machine under autocast to `dtype`: for gradients, without, or not.
+    """Return whether `operation` runs on this machine under autocast to `dtype`: with gradients, without, or not.
 
-    Any RuntimeError of the trial means that the operation does not run here, whatever its message: the record of a
-    finished run must not be lost for an unknown message.
+    Any RuntimeError of the trial means that the operation does not run here, whatever its message: an unknown
+    message must not lose the record of a finished run.
     """
     # The trial runs in a thread of its own: grad mode, autocast and dispatch modes such as `KernelWatch` belong to a
     # thread, so the caller's do not disturb the trial, and do not count its operations.

@@ -65,7 +65,7 @@ def _warn_of_no_effect() -> None:
     """Warn once that the option does nothing on this machine."""
     capability = torch.backends.cpu.get_cpu_capability()
     log.warning(
-        "matmul=onednn has no effect on this processor (%s): matrices are multiplied as by matmul=torch", capability
+        "matmul=onednn has no effect on this processor (%s): the products are those of matmul=torch", capability
     )
 
 

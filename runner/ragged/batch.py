@@ -43,7 +43,7 @@ class Batch:
 
     @property
     def padded_tokens(self) -> int:
-        """The number of padding places in memory: 0 if packed."""
+        """The number of padded positions in memory: 0 if packed."""
         return next(iter(self.features.values())).padded_tokens
 
     def select(self, indices: IntArray, width: int | None = None, carries_state: bool = False) -> Batch:
@@ -102,7 +102,7 @@ class Batch:
 
 
 def _as_full(padded: Ragged, full: Rows) -> Ragged:
-    """Return the same places with rows of full length, so that padding counts as tokens, also in the host's ids."""
+    """Return the same positions with rows of full length, so that padding counts as tokens, also in the host's ids."""
     if padded.host is None:
         return Ragged(padded.values, full, "padded")
     host = np.zeros(full.n_tokens, dtype=padded.host.dtype)

@@ -25,7 +25,7 @@ class Ragged:
     """A value for each token of each row.
 
     Attributes:
-        values: (N, *) if packed, (B, T, *) if padded. Values in padded places are arbitrary.
+        values: (N, *) if packed, (B, T, *) if padded. Values at padded positions are arbitrary.
         rows: where rows start and end; shared by everything with the same rows.
         layout: packed or padded.
         host: (N,) a copy of the ids on the host, if they were sent from there (`to`) and only selected since; else
@@ -55,7 +55,7 @@ class Ragged:
 
     @property
     def padded_tokens(self) -> int:
-        """The number of padding places in memory: 0 if packed."""
+        """The number of padded positions in memory: 0 if packed."""
         return 0 if self.layout == "packed" else self.rows.n_rows * self.rows.width - self.rows.n_tokens
 
     def mask(self) -> Tensor:
@@ -102,7 +102,7 @@ class Ragged:
         return Ragged(padded.view(self.rows.n_rows, self.rows.width, *trailing), self.rows, "padded", self.host)
 
     def filled(self, fill: float) -> Tensor:
-        """Return the values with `fill` in padded places: selected, never multiplied, since NaN * 0 is NaN."""
+        """Return the values with `fill` at padded positions: selected, never multiplied, since NaN * 0 is NaN."""
         if self.layout == "packed":
             return self.values
         mask = self.rows.mask.view(*self.rows.mask.shape, *[1] * (self.values.dim() - 2))

@@ -78,7 +78,7 @@ class Rows:
 
     @cached_property
     def offsets(self) -> Tensor:
-        """(B+1,) `host_offsets` on the device."""
+        """(B+1,) the packed index at which each row starts, and N, on the device."""
         return self.send(self.host_offsets)
 
     @cached_property
@@ -142,7 +142,7 @@ class Rows:
 
     @cached_property
     def single(self) -> Rows:
-        """Rows of one place each, for vectors pooled from these rows."""
+        """Rows of length 1, for vectors pooled from these rows."""
         return Rows(np.ones(self.n_rows, dtype=np.int64), self.device).with_seeds(self.seeds)
 
     def with_seeds(self, seeds: Tensor | None) -> Rows:

@@ -22,8 +22,8 @@ class Shapes:
         rows: (M,) number of rows.
         widths: (M,) length of the longest row, at least 1 and rounded up to a multiple.
         tokens: (M,) number of real tokens.
-        cells: (M,) number of places in the rectangle, or the rectangles (`with_blocks`), that hold the rows.
-        pairs: (M,) number of pairs of places of the same row in them: the cost of attention.
+        cells: (M,) number of positions, padding included, in the rectangle or rectangles (`with_blocks`) of rows.
+        pairs: (M,) number of pairs of positions of the same row in them: the cost of attention.
     """
 
     rows: IntArray

@@ -1,4 +1,4 @@
-"""A sweep's jobs: each in a fresh process and in a folder of its own, skipped where it is finished already."""
+"""The jobs of a sweep: each runs in a new process and its own folder, and is skipped if it has finished."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class SweepJobs:
         self.search: Callable[[], int] | None = None  # begun when Hydra is done: a search composes configs of its own
 
     def run(self, config: RunConfig, title: str) -> bool:
-        """Run one job below `sweep` unless it is finished, and return whether it is; a failure is noted, not raised.
+        """Run one job below `sweep` unless it is finished, and return whether it is; a failure is recorded, not raised.
 
         Args:
-            title: what tells it from the others, for messages.
+            title: the job's options, for messages.
 
         Raises:
             KeyboardInterrupt: it was interrupted.
@@ -58,7 +58,7 @@ class SweepJobs:
         return True
 
     def note_failure(self, name: str, code: int) -> bool:
-        """Note a failed job and return False; a job that ended with 1 has printed why."""
+        """Record a failed job and return False; a job that ended with 1 has printed the reason."""
         self.failed.append(name)
         self.code = 1
         if code != 1:
@@ -66,7 +66,7 @@ class SweepJobs:
         return False
 
     def tell(self) -> None:
-        """Log the last lines of a sweep: what failed, and how to compare the rest."""
+        """Log the last lines of a sweep: the failed jobs, and how to compare the others."""
         assert self.sweep is not None
         if self.failed:
             log.error(
@@ -80,7 +80,7 @@ class SweepJobs:
 
 
 def folder_name(config: RunConfig) -> str:
-    """Return the name of a job's folder: what most sweeps vary, then a hash of all that decides its result."""
+    """Return the name of a job's folder: the options that most sweeps vary, then a hash of all options."""
     return f"{name_of_job(config.resolved)}-{job_hash(config.resolved)[:8]}"
 
 

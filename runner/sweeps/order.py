@@ -1,4 +1,4 @@
-"""The order of a sweep's jobs: strategies stand side by side in time, so that a machine's drift hits all alike."""
+"""The order of a sweep's jobs: strategies alternate, so that a drift of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ ORDER = ("turn", "seed", "batching")  # the last varies fastest; other options v
 
 
 class Interleave(Callback):
-    """A callback that names the options of `ORDER` last: Hydra's own sweeper varies fastest what is named last.
+    """A callback that moves the options of `ORDER` to the end: Hydra's basic sweeper varies the last ones fastest.
 
-    Whatever launches the jobs takes them in this order; other sweepers have an order of their own, and are left alone.
+    All launchers use this order; other sweepers define their own order and are not changed.
     """
 
     def on_multirun_start(self, config: DictConfig, **given: object) -> None:
@@ -26,7 +26,7 @@ class Interleave(Callback):
 
 
 def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, object], list[str]]:
-    """Return the same values with those of `ORDER` last: a named experiment's move behind the command's."""
+    """Return the values of experiment and command, with those of `ORDER` moved to the end of the command's."""
     keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(task)]
     last = []
     for key in ORDER:

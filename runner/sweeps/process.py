@@ -1,4 +1,4 @@
-"""A job's process, and how it is ended: it is asked to, so that it keeps what it did."""
+"""The process of a job, and its termination by a signal, so that it keeps its records."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
 
 
 def job_command(folder: Path) -> list[str]:
-    """Return the command that runs `folder`/resolved.yaml in a process of its own.
+    """Return the command that runs `folder`/resolved.yaml in a separate process.
 
-    With -P Python does not look in the working directory first: a file `tasks.py` there replaces no package.
+    With -P Python does not search the working directory first, so a file `tasks.py` there replaces no package.
     """
     return [sys.executable, "-P", "-m", "runner.experiment.job", str(folder)]
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process to end, and wait; one that does not is killed."""
+    """Ask the process to end, and wait; kill it if it does not."""
     process.terminate()
     try:
         process.wait(timeout=_PATIENCE_SECONDS)
@@ -29,7 +29,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_with_us(process: subprocess.Popen[bytes]) -> None:
-    """End a job after an interruption: a terminal sends it to the job too, a signal to this process alone does not."""
+    """End a job after an interruption; a terminal interrupts the job as well, a signal to this process does not."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.wait(timeout=1.0)

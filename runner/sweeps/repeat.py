@@ -1,4 +1,4 @@
-"""`repeat=N`: one config under N seeds, each run in a process of its own, and how much its figures vary."""
+"""`repeat=N`: run one config with N seeds, each in a separate process, and report the variation of its figures."""
 
 from __future__ import annotations
 
@@ -25,24 +25,27 @@ log = logging.getLogger(__name__)
 def run_repeats(
     config: DictConfig, choices: Mapping[str, object], hydra_overrides: Sequence[str], jobs: SweepJobs
 ) -> None:
-    """Run `config` for its seed, the next one, ..., below runs_dir/sweep.id; then say how its figures vary.
+    """Run `config` for its seed, the next one, ..., below runs_dir/sweep.id; then report how its figures vary.
 
     Args:
-        config: as composed, not resolved: what is made of the seed follows it.
+        config: as composed, not resolved, so that interpolations of the seed follow it.
         choices: names that were chosen for the config's groups.
-        hydra_overrides: what the command gives Hydra itself.
+        hydra_overrides: overrides of Hydra's own config.
 
     Raises:
-        HydromelError: no such number of runs, or a folder or run that several cannot share.
+        HydromelError: the number is not allowed, or an option is for a single run.
     """
     asked = resolve(config, choices)
     first, count = asked.seed, asked.repeat
     if asked.resume is not None:
-        raise HydromelError(f"resume={asked.resume}: repeat={count} goes on with sweep.id=ID")
+        raise HydromelError(f"resume={asked.resume} is for single runs; continue repeat={count} with sweep.id=ID")
     if asked.search is not None:
         raise HydromelError(f"repeat={count}: a search runs each trial once; give search=null")
     if any(override.startswith("hydra.run.dir=") for override in hydra_overrides):
-        raise HydromelError(f"hydra.run.dir: repeat={count} has several folders, below runs_dir/sweep.id; give those")
+        raise HydromelError(
+            f"hydra.run.dir names one folder, but repeat={count} writes several below runs_dir/sweep.id; set runs_dir "
+            "and sweep.id"
+        )
     jobs.sweep = Path(asked.runs_dir) / str(asked.sweep.id)
     folders = []
     for seed in range(first, first + count):
@@ -60,7 +63,7 @@ def _with_seed(config: DictConfig, choices: Mapping[str, object], seed: int) -> 
 
 
 def spread(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return a line for the quality and one for the speed of runs of one config; none where there are no runs."""
+    """Return a line for the quality and one for the speed of runs of one config; none without runs."""
     if not results:
         return []
     metric = results[0]["quality"]["metric"]

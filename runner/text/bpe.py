@@ -28,7 +28,7 @@ _TRAIN_CHUNK = 65_536  # words given to the trainer at once
 
 
 def _alphabet() -> dict[str, int]:
-    """Return 256 characters and the bytes they stand for: printable Latin-1 is unchanged, other bytes follow at 256."""
+    """Return 256 characters and the bytes they represent: printable Latin-1 is unchanged, others start at 256."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in set(plain)]
     return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}

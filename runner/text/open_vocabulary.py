@@ -1,4 +1,4 @@
-"""Words that are not in the training set, and how a trained model looks them up."""
+"""Words that are not in the training set, and how a trained model represents them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run's records: its folder, where it came from, and the trackers to which it is delivered.
+"""A run's records: its folder, its provenance, and the trackers to which it is delivered.
 
-Packages from training upwards may import it; `reporting` may import `mlflow_store` alone. It knows no model.
+Packages from training upwards may import it; `reporting` may import only `mlflow_store`. It does not depend on models.
 """

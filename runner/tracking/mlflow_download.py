@@ -1,4 +1,4 @@
-"""Downloading a finished run from MLflow: the files with which it can be used."""
+"""Download the files of a finished run from MLflow that are needed to use it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
 
 
 def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:
-    """Return what `load` makes of a run's folder, or of a temporary folder with what MLflow keeps of the run.
+    """Return the result of `load` for a run's folder, or for a temporary folder with the files downloaded from MLflow.
 
     Args:
         run: a folder or an id, with `run=` before it or without.
         uri: of the store.
 
     Raises:
-        HydromelError: as `fetch`, for what is no folder.
+        HydromelError: as `fetch`, if `run` is not a folder.
     """
     given = run.removeprefix("run=")
     if Path(given).is_dir():
@@ -48,7 +48,7 @@ def fetch(run: str, uri: str, folder: Path) -> None:
         folder: where the files are put, as in a run's folder.
 
     Raises:
-        HydromelError: no such run, one without these files, or the store could not be reached.
+        HydromelError: the run does not exist, lacks these files, or the store could not be reached.
     """
     check_uri(uri)
     if not re.fullmatch(r"[0-9a-f]{32}", run):
@@ -62,7 +62,9 @@ def fetch(run: str, uri: str, folder: Path) -> None:
             }
             for file in _FILES:
                 if file not in there:
-                    raise HydromelError(f"run={run}: MLflow has no {file} of it; use its folder, or train it again")
+                    raise HydromelError(
+                        f"run={run}: MLflow has no {file} of this run; use the run's folder, or train again"
+                    )
                 got = Path(client.download_artifacts(run_id, file, str(folder)))
                 (folder / file).parent.mkdir(exist_ok=True)
                 got.replace(folder / file)  # stores differ in whether they keep an artifact's folder

@@ -1,8 +1,8 @@
 """The fields of a run in MLflow, as plain values: tags, params, metrics and a note, all from the run's folder.
 
-Names are short, since MLflow's charts cut long ones, and have a slash, since it makes a section of charts:
+Names are short, since MLflow's charts truncate long ones, and have a slash, which groups charts into sections:
 `test/f1`, `best/f1` (on valid, at the kept checkpoint), `majority/f1`, `speed/tok_s`, `pad/fraction`, `mem/peak_gib`,
-`seconds/forward`, `model/parameters`. Curves keep the names that training gave them (`train/loss`, `valid/f1`).
+`seconds/forward`, `model/parameters`. Curves keep their names in training (`train/loss`, `valid/f1`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _GIB = 2**30
 
 
 def allowed_name(name: str) -> str:
-    """`name` in the characters that MLflow allows in names of metrics and params."""
+    """Return `name` with only the characters that MLflow allows in names of metrics and params."""
     return re.sub(r"[^\w\-. /:]", "_", name)[:250]
 
 
 def tags(run: RunRecord, result: ResultRecord | None) -> dict[str, str]:
-    """Return the tags of a run: what to filter and group by."""
+    """Return the tags of a run, for filtering and grouping."""
     values = {
         **run.get("tags", {}),
         run_schema.TAG_RUN_ID: run["run_id"],
@@ -61,7 +61,7 @@ def params(folder: Path) -> dict[str, str]:
     Classes are recorded by their stable names, so that runs still group by them after the code has moved.
 
     Raises:
-        HydromelError: no `resolved.yaml`, or it holds no mapping.
+        HydromelError: `resolved.yaml` is missing or not a mapping.
     """
     path = folder / run_schema.RESOLVED
     try:
@@ -92,7 +92,7 @@ def _cut(value: object) -> str:
 def summary(result: ResultRecord) -> dict[str, float]:
     """Return the figures of a run, for bars and tables. Missing and non-finite values are left out.
 
-    Of the baseline and of valid only the quality, and of F1 only the headline: each name becomes a chart.
+    Baselines and valid have only the quality, and F1 only the headline figure, since each name becomes a chart.
     """
     quality = result["quality"]["metric"]
     metrics, tokens, memory = result.get("metrics", {}), result.get("tokens", {}), result.get("memory", {})
@@ -125,7 +125,7 @@ def summary(result: ResultRecord) -> dict[str, float]:
 
 
 def padding_share(tokens: Mapping[str, object]) -> float | None:
-    """Pads as a share of all positions in memory (of tokens, or of characters), 0..1."""
+    """Return padding as a share of all positions in memory (of tokens, or of characters), 0 to 1."""
     real, padded = tokens.get("real"), tokens.get("padded")
     return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
 
@@ -156,7 +156,7 @@ def note(run: RunRecord, result: ResultRecord | None) -> str:
         f"{_shown(values, 'speed/tok_s')} real tokens/s",
         f"padding {'—' if share is None else format(share, '.1%')}",
         f"peak {_shown(values, 'mem/peak_gib')} GiB",
-        f"{_shown(values, 'seconds/total')} s in all",
+        f"{_shown(values, 'seconds/total')} s in total",
     ]
     return f"{first}, {result.get('kernel') or 'kernel unknown'}\n\n{metric}: {', '.join(quality)}\n\n{', '.join(cost)}"
 
@@ -169,14 +169,14 @@ def _shown(values: Mapping[str, float], name: str) -> str:
 
 
 def data_profile(result: ResultRecord) -> str:
-    """The data set's counts, as the JSON that MLflow shows beside it."""
+    """Return the data set's counts, as the JSON that MLflow shows next to it."""
     return json.dumps({"tokens": result.get("tokens"), "vocab": result.get("vocab")})
 
 
 def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
-    """Files that a finished run hands over, each with its folder among the artifacts.
+    """Return the files of a finished run that are uploaded, each with its artifact folder.
 
-    With the best checkpoint and the vocabularies, `hydromel-predict` needs no more than these.
+    With the best checkpoint and the vocabularies, these are sufficient for `hydromel-predict`.
     """
     named: list[tuple[Path, str | None]] = [
         (folder / name, None)

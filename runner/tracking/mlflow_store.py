@@ -1,4 +1,4 @@
-"""MLflow's stores: which URIs there are, and a safe, quiet, bounded way to reach one. mlflow is imported on use."""
+"""MLflow's stores: supported URIs, and connections without retries, noise or long waits. mlflow is imported on use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCHEMA_SECONDS = 120.0  # another process may be creating the schema: 6 s, on a
 
 
 def check_uri(uri: str) -> None:
-    """Raise HydromelError, with what to write instead, unless `uri` is of a kind that MLflow still stores to."""
+    """Raise HydromelError, with an alternative, unless MLflow supports this kind of `uri`."""
     scheme = uri.partition(":")[0]
     if uri.startswith(SQLITE):
         path = sqlite_path(uri)
@@ -41,9 +41,7 @@ def check_uri(uri: str) -> None:
     elif scheme != "databricks":
         folder = uri.removeprefix("file:").rstrip("/") or "."
         plain = scheme in ("file", uri)
-        hint = (
-            f"MLflow keeps no plain folders any more; write {SQLITE}{folder}/mlflow.db" if plain else "unknown scheme"
-        )
+        hint = f"MLflow no longer supports plain folders; use {SQLITE}{folder}/mlflow.db" if plain else "unknown scheme"
         raise HydromelError(f"tracker.uri={without_credentials(uri)!r}: {hint}. Allowed: {_ALLOWED}")
 
 
@@ -61,15 +59,15 @@ def _check_database(uri: str) -> None:
 
 
 def sqlite_path(uri: str) -> str:
-    """Return the file that a sqlite URI names, as it is written there."""
+    """Return the file that a SQLite URI names, as written."""
     return uri.removeprefix(SQLITE).partition("?")[0]
 
 
 def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s: float) -> tuple[MlflowClient, str]:
-    """A client, and the id of `experiment`, which is created if need be.
+    """Return a client, and the id of `experiment`, which is created if it does not exist.
 
-    A fresh sqlite file gets its schema and experiment under a file lock: processes that start at once would
-    crash in each other's migration. A server that does not answer costs one `timeout_s`.
+    A fresh sqlite file gets its schema and experiment under a file lock: processes that start at the same
+    time would otherwise disturb each other's migration. An unreachable server costs one `timeout_s`.
 
     Raises:
         Exception: of mlflow, SQLAlchemy or the operating system.
@@ -87,7 +85,7 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
 
 
 def open_store(uri: str, timeout_s: float) -> MlflowClient:
-    """Return a client of an existing store; nothing is created in it.
+    """Return a client of an existing store, in which nothing is created.
 
     Raises:
         HydromelError: no such file.
@@ -130,7 +128,7 @@ def _client(uri: str, experiment: str, artifact_location: str | None) -> tuple[M
 def _be_quiet_and_quick(timeout_s: float) -> None:
     """Set mlflow's environment, which it reads at import and at each request.
 
-    No retries: they repeat requests that may have arrived, such as "create a run", and would do so for minutes.
+    Retries are off: they would repeat requests that may have arrived, such as "create a run", for minutes.
     """
     os.environ |= {
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -144,7 +142,7 @@ def _be_quiet_and_quick(timeout_s: float) -> None:
 
 
 def _probe(uri: str, timeout_s: float) -> None:
-    """Raise OSError if a database server does not answer; its drivers would wait for minutes."""
+    """Raise OSError if a database server is unreachable; its drivers would wait for minutes."""
     place = urlsplit(uri)
     ports = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
     port = place.port or ports.get(place.scheme.partition("+")[0])
@@ -153,7 +151,7 @@ def _probe(uri: str, timeout_s: float) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    """Return what went wrong, without credentials, tracebacks, SQL and line breaks."""
+    """Return an error as one line, without credentials, tracebacks and SQL."""
     text = without_credentials(" ".join(str(error).split())) or "no message"
     text = text.partition(" [SQL:")[0]
     return f"{type(error).__name__}: {text[:300]}"

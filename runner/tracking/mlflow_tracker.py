@@ -1,8 +1,8 @@
-"""Delivery of runs' folders to MLflow. Every step may be repeated, so a delivery that was cut off is just done again.
+"""Delivery of runs' folders to MLflow. Every step can be repeated, so an interrupted delivery is simply made again.
 
-A run is found by its tag `hydromel.run_id` before one is created; params and inputs are sent if they are not there;
-a metric is sent with the time and step of its record, and MLflow keeps equal ones once; files replace each other.
-What the folder notes about progress only saves work, and is dropped when the run in the store is another one.
+A run is looked up by its tag `hydromel.run_id` before it is created. Params and inputs are sent if they are missing, a
+metric with the time and step of its record (MLflow stores equal ones once), and files replace each other. The progress
+noted in the folder only saves work, and is discarded if the store has another run.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class MlflowTracker:
     """A tracker that makes one flat run in MLflow for each run's folder.
 
     Args:
-        uri: tracking URI; `sqlite:///FILE` with a relative FILE lies under the run's working directory.
-        experiment: MLflow's experiment, created if need be.
-        artifact_location: where a new experiment keeps files; None: `mlartifacts` beside a sqlite file, elsewhere
-            what the server says.
-        timeout_s: seconds that an unreachable store may cost.
-        retry_s: seconds without another try after a first failure; doubled after each further one, up to 600.
+        uri: tracking URI; `sqlite:///FILE` with a relative FILE is relative to the run's working directory.
+        experiment: MLflow's experiment, created if it does not exist.
+        artifact_location: artifact folder of a new experiment; None: `mlartifacts` next to a SQLite file, otherwise
+            the server's default.
+        timeout_s: maximum seconds to wait for an unreachable store.
+        retry_s: seconds to wait after a failure; doubled after each further one, up to 600.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class MlflowTracker:
         self._failures, self._silent_until = 0, 0.0
 
     def describe(self) -> str:
-        """Return how to open MLflow on the experiment; without the long address its page opens empty."""
+        """Return the command and address that open the experiment in MLflow; a shorter address opens an empty page."""
         known = next(iter(self._connections.values()), None)
         place = f"/#/experiments/{known[1]}/runs?workflowType=machine_learning&compareRunsMode=CHART" if known else "/"
         if self.uri.startswith(("http:", "https:")):
@@ -145,7 +145,7 @@ class MlflowTracker:
         save_progress(folder, target, progress)
 
     def _send_end(self, folder: Path, client: MlflowClient, run_id: str, progress: Progress) -> None:
-        """Send what an ended run has. Its status comes last: a run that has ended in MLflow is complete."""
+        """Send the files and figures of an ended run, and its status last, so that an ended run is complete."""
         run, result = read_run(folder), read_result(folder)
         ended_ms = int(1000 * (run.get("ended") or time.time()))
         if result is not None:
@@ -174,7 +174,7 @@ def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, re
 
 
 def _send_params(client: MlflowClient, there: Run, params: dict[str, str]) -> None:
-    """Send those that are missing. They are write-once: a resumed run keeps the values with which it began."""
+    """Send the missing params. They are write-once: a resumed run keeps the values of its start."""
     from mlflow.entities import Param
 
     missing = [Param(name, value) for name, value in params.items() if name not in there.data.params]
@@ -221,7 +221,7 @@ def _send_file(client: MlflowClient, run_id: str, path: Path, place: str | None)
 
 
 def _batches(folder: Path, start: int) -> Iterator[tuple[list[Metric], int]]:
-    """Yield metrics of the records from byte `start` on, as many as a call takes, with the byte where they end."""
+    """Yield batches of metrics from byte `start` of the records, as large as a call allows, and where each ends."""
     from mlflow.entities import Metric
 
     batch: list[Metric] = []

@@ -1,4 +1,4 @@
-"""Where a run's figures come from: code, versions, machine, data, config."""
+"""The provenance of a run: code, versions, machine, data, config."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def provenance(
 
     Args:
         resolved: the config as plain values.
-        machine: its options that say how the machine computes.
+        machine: the options that control how the machine computes.
         device: of training.
         data_fingerprint: hash of the data set.
     """
@@ -68,7 +68,7 @@ def git_commit() -> str | None:
 
 
 def cpu_name() -> str:
-    """Return the processor's name, as `lscpu` tells it: on x86 and Arm alike, where /proc/cpuinfo differs."""
+    """Return the processor's name from `lscpu`, which works on x86 and Arm, unlike /proc/cpuinfo."""
     try:
         done = subprocess.run(["lscpu"], capture_output=True, text=True, timeout=10, env=os.environ | {"LC_ALL": "C"})
     except (OSError, subprocess.TimeoutExpired):

@@ -1,11 +1,11 @@
-"""A run's folder: what is on disk is the truth, and trackers are fed from it.
+"""The folder of a run: the complete record, from which trackers are fed.
 
-`run.json` says which run it is and how it stands, `metrics.jsonl` holds its records, `result.json` its outcome. Whole
-files are replaced atomically. JSON has no NaN and no infinity: such values are written as null (in a record: the
-metric was logged, and was not a finite number), and no tracker is sent them.
+`run.json` has the identity and status of a run, `metrics.jsonl` its records, `result.json` its outcome. Whole files are
+replaced atomically. JSON has no NaN and no infinity: such values are written as null (in a record: the
+metric was logged, and was not a finite number), and are not sent to trackers.
 
-A run that is being written holds a lock on `run.lock`; the operating system frees it when the process dies, however it
-dies. So whether a run lives is known without guessing from process numbers, and nobody writes a run twice at once.
+A run that is being written holds a lock on `run.lock`; the operating system releases it when the process
+ends for any reason. The lock shows whether a run is active, and prevents two processes from writing the same run.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class RunFolder:
     def start(
         cls, path: Path, *, name: str, experiment: str | None, sweep_id: str | None, tags: Mapping[str, str]
     ) -> Self:
-        """Create `path`, or go on with the run that is in it: its id, creation time and working directory stay.
+        """Create `path`, or continue the run in it, which keeps its id, creation time and working directory.
 
         Args:
             path: the run's folder; its parents are created.
             name: shown by trackers.
             experiment: the named experiment it belongs to.
             sweep_id: the sweep it belongs to.
-            tags: what to find it by: task, dataset, embedding, encoder, batching, seed, ...
+            tags: tags for searching: task, dataset, embedding, encoder, batching, seed, ...
 
         Raises:
             HydromelError: another live process writes this run, or the folder cannot be written.
@@ -67,7 +67,7 @@ class RunFolder:
             lock = FileLock(path / LOCK, timeout=_PROBE_SECONDS)
             lock.acquire()
         except Timeout:
-            raise HydromelError(f"{path} is being written by another process; wait for it or end it") from None
+            raise HydromelError(f"{path} is being written by another process; wait for it or stop it") from None
         except OSError as error:
             raise cannot_write(path, error) from error
         record: RunRecord = {
@@ -98,7 +98,7 @@ class RunFolder:
         return self.run["run_id"]
 
     def log(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Buffer `metrics` of update number `step`. What is recorded for (step, name) stands: no second time."""
+        """Buffer `metrics` of update number `step`. A second value for the same (step, name) is ignored."""
         logged = self._logged.setdefault(step, set())
         new = {name: float(value) for name, value in metrics.items() if name not in logged}
         logged.update(new)
@@ -110,7 +110,7 @@ class RunFolder:
         """Append the buffered records to `metrics.jsonl` in one write.
 
         Raises:
-            HydromelError: it cannot be written (a full disk, say); the records stay buffered, the file as it was.
+            HydromelError: it cannot be written, for example because the disk is full; the records stay buffered.
         """
         if not self._buffer:
             return
@@ -126,12 +126,12 @@ class RunFolder:
         write_json(self.path / run_schema.RESULT, result)
 
     def set_status(self, status: str, error: str | None = None) -> None:
-        """Keep `run.json` current; any status but running ends the run now. `error`: the one line that says why."""
+        """Update the status in `run.json`; any status except running ends the run. `error`: the reason, in one line."""
         ended = None if status == run_schema.RUNNING else time.time()
         self._write({**self.run, "status": status, "ended": ended, "error": error})
 
     def set_advice(self, advice: AdviceRecord) -> None:
-        """Keep the choice of `batching=auto` in `run.json`: a resumed run finds it in `run`."""
+        """Write the choice of `batching=auto` to `run.json`, where a resumed run finds it."""
         self._write({**self.run, "advice": advice})
 
     def _write(self, run: RunRecord) -> None:
@@ -139,7 +139,7 @@ class RunFolder:
         self.run = run
 
     def close(self) -> None:
-        """Write what is buffered and let go of the folder."""
+        """Write the buffered records and release the lock of the folder."""
         try:
             self.flush()
         finally:
@@ -166,7 +166,7 @@ def read_run(folder: Path) -> RunRecord:
     try:
         run = parse_run(path.read_bytes(), str(path))
     except FileNotFoundError as error:
-        raise HydromelError(f"{folder} is no run's folder: it has no {path.name}") from error
+        raise HydromelError(f"{folder} is not a run's folder: it has no {path.name}") from error
     if run["status"] == run_schema.RUNNING and result.exists():
         run |= {"status": run_schema.FINISHED, "ended": run.get("ended") or result.stat().st_mtime}
     return run
@@ -185,7 +185,8 @@ def read_result(folder: Path) -> ResultRecord | None:
 def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, int]]:
     """Yield the records of `metrics.jsonl` from byte `start` on, each with the byte at which it ends.
 
-    A last line without its end is not there yet. A file shorter than `start` was replaced, and is read anew.
+    A last line without a line break is incomplete and skipped. A file shorter than `start` was replaced, and is read
+    from its start.
 
     Raises:
         HydromelError: a line is damaged.
@@ -215,9 +216,9 @@ def is_alive(folder: Path) -> bool:
 
 
 def mark_dead(folder: Path) -> RunRecord:
-    """`read_run`; a run that stands as running, but whose process on this machine is gone, is marked as interrupted.
+    """Return `read_run(folder)`, after marking a run as interrupted if its process on this machine has died.
 
-    A run of another machine is left as it is: its lock may not be visible from here.
+    A run of another machine is not changed, since its lock may not be visible here.
     """
     try:
         with FileLock(folder / LOCK, timeout=0):  # held, so that nobody resumes the run meanwhile
@@ -232,7 +233,7 @@ def mark_dead(folder: Path) -> RunRecord:
 
 
 def _repaired(path: Path) -> dict[int, set[str]]:
-    """Mend the records' file and say what is in it: names of metrics by step."""
+    """Repair the file of records and return its names of metrics by step."""
     logged: dict[int, set[str]] = {}
     if path.exists():
         cut_torn_line(path)

@@ -1,4 +1,4 @@
-"""Delivery of what runs' folders hold and their trackers have not got yet."""
+"""Delivery of records that the trackers of runs do not have yet."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ State = Literal["delivered", "up to date", "running", "no tracker"]
 
 
 def sync_run(folder: Path, tracker: Tracker, again: bool = False) -> State:
-    """Deliver one run, unless it is being written or (but for `again`) its notes say that all was delivered.
+    """Deliver one run, unless it is being written or (without `again`) is marked as delivered.
 
     Raises:
         HydromelError: the folder is damaged, or the store could not be reached.
@@ -36,17 +36,17 @@ def sync_run(folder: Path, tracker: Tracker, again: bool = False) -> State:
 
 
 def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -> int:
-    """Deliver the runs under `root` that have ended undelivered and belong to the same target; return how many.
+    """Deliver the ended runs below `root` that the same target still lacks; return their number.
 
-    A run calls this at its end, for earlier ones that found the store away.
+    A run calls this at its end, for earlier runs during which the store was unreachable.
 
     Args:
         root: folder above the runs.
         tracker: of the run that has ended.
-        plugins: modules of the user that runs may name trackers of.
+        plugins: the user's modules in which runs may name trackers.
 
     Raises:
-        DeliveryError: the store is away (again).
+        DeliveryError: the store is unreachable.
     """
     count, trackers = 0, dict[str, Tracker]()
     for folder in run_folders(root):
@@ -61,10 +61,10 @@ def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Folders of runs at or below `root`, oldest first.
+    """Return the folders of runs at or below `root`, oldest first.
 
     Raises:
-        HydromelError: `root` is not there.
+        HydromelError: `root` does not exist.
     """
     if not root.is_dir():
         raise HydromelError(f"{root}: no such folder; give the folder of a run, or one with runs below it")
@@ -74,7 +74,7 @@ def run_folders(root: Path) -> list[Path]:
 
 
 def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str] = ()) -> Tracker:
-    """Return the tracker that the run's own config names, one object for equal configs (it keeps its connection).
+    """Return the tracker in the run's config; equal configs share one object, which keeps its connection.
 
     Args:
         folder: of the run.

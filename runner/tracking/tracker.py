@@ -1,7 +1,7 @@
-"""Trackers: a run's folder is delivered to a store, as often as wanted, and arrives there once.
+"""Trackers: they deliver a run's folder to a store. Repeated deliveries do not duplicate anything.
 
-What was already sent is noted in the folder itself (`delivered.json`, by target), under a lock. A tracker that fails
-raises `DeliveryError`; nothing is lost by it: the folder keeps everything, and a later delivery goes on from there.
+Progress is recorded in the folder itself (`delivered.json`, by target), under a lock. A tracker that fails
+raises `DeliveryError`; nothing is lost, since the folder keeps everything, and a later delivery continues.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOCK_WAIT_SECONDS = 30.0
 
 
 class Progress(TypedDict, total=False):
-    """Notes on what was sent of a run to one target.
+    """The progress of the delivery of a run to one target.
 
     Attributes:
         fingerprint: of the folder when all of it had been sent (`fingerprint_of`).
@@ -41,7 +41,7 @@ class Progress(TypedDict, total=False):
 
 
 class DeliveryError(HydromelError):
-    """The store could not be reached or refused. Training goes on; `hydromel-sync` or a later run delivers."""
+    """The store was unreachable or refused. Training continues; `hydromel-sync` or a later run delivers the records."""
 
 
 class Tracker(Protocol):
@@ -54,9 +54,9 @@ class Tracker(Protocol):
         ...
 
     def deliver(self, folder: Path, final: bool = False) -> None:
-        """Send what was not sent yet.
+        """Send everything that has not been sent yet.
 
-        After a failure, calls do nothing for a while that grows with each further one; `final` always tries.
+        After a failure, calls do nothing for a time that doubles with each failure; `final` always tries.
 
         Raises:
             DeliveryError: the store could not be reached or refused.
@@ -64,7 +64,7 @@ class Tracker(Protocol):
         ...
 
     def describe(self) -> str:
-        """Return one line: where the records are and how to look at them."""
+        """Return one line on where the records are and how to view them."""
         ...
 
 
@@ -96,7 +96,7 @@ class JsonlTracker:
     """A tracker that writes records of all runs, and their outcomes, as lines of one shared file.
 
     Args:
-        path: the file; a relative one lies under the run's working directory.
+        path: the file; a relative one is relative to the run's working directory.
     """
 
     def __init__(self, *, path: str) -> None:
@@ -124,7 +124,7 @@ class JsonlTracker:
             raise DeliveryError(f"cannot write {shared}: {getattr(error, 'strerror', None) or error}") from error
 
     def _append(self, folder: Path, shared: Path) -> None:
-        """Append under the locks what the shared file does not have of this run: a delivery may have been cut off."""
+        """Append the records that the shared file lacks, under the locks; an earlier delivery may be incomplete."""
         fingerprint, run = fingerprint_of(folder), read_run(folder)
         arrived = _lines_of(run["run_id"], shared)
         n_records = sum("metrics" in line for line in arrived)
@@ -151,12 +151,12 @@ def lock(folder: Path) -> FileLock:
 
 
 def load_progress(folder: Path, target: str) -> Progress:
-    """Return what was noted about deliveries of `folder` to `target`."""
+    """Return the recorded progress of deliveries of `folder` to `target`."""
     return _all_progress(folder).get(target, Progress())
 
 
 def save_progress(folder: Path, target: str, progress: Progress) -> None:
-    """Note `progress` atomically. Call it under the lock."""
+    """Write `progress` atomically. The caller holds the lock."""
     write_json(folder / DELIVERED, _all_progress(folder) | {target: progress})
 
 
@@ -172,14 +172,14 @@ def _all_progress(folder: Path) -> dict[str, Progress]:
 
 
 def is_delivered(folder: Path, tracker: Tracker) -> bool:
-    """Return True if, by the folder's own notes, all that is in it was sent; the store is not asked."""
+    """Return True if the folder is marked as completely delivered; the store is not contacted."""
     if isinstance(tracker, NoTracker):
         return True
     return load_progress(folder, tracker.target(folder)).get("fingerprint") == fingerprint_of(folder)
 
 
 def fingerprint_of(folder: Path) -> str:
-    """Return a hash that changes whenever something is to be delivered: status, result, records or plots."""
+    """Return a hash that changes whenever there is something to deliver: status, result, records or plots."""
     digest = hashlib.blake2b(digest_size=16)
     for path in (folder / run_schema.RUN, folder / run_schema.RESULT):
         digest.update(path.read_bytes() if path.exists() else b"-")
@@ -190,16 +190,17 @@ def fingerprint_of(folder: Path) -> str:
 
 
 def from_working_directory(folder: Path, path: str) -> Path:
-    """Return `path` relative to the directory in which the run was started, wherever it is delivered from.
+    """Return `path` relative to the directory in which the run was started, wherever it is delivered.
 
     Raises:
-        HydromelError: a relative path, and that directory is not there (a run that was copied from elsewhere).
+        HydromelError: the path is relative, and that directory does not exist (the run was copied from elsewhere).
     """
     if Path(path).is_absolute():
         return Path(path)
     base = Path(read_run(folder).get("cwd") or ".")
     if not base.is_dir():
         raise HydromelError(
-            f"{folder} was started in {base}, which is not here, so '{path}' says nothing; give hydromel-sync --uri"
+            f"{folder} was started in {base}, which does not exist on this machine, so '{path}' cannot be resolved; "
+            " give hydromel-sync --uri"
         )
     return base.absolute() / path

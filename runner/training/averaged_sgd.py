@@ -83,7 +83,7 @@ class AveragedSgd(optim.SGD):
         return {**super().state_dict(), "averaging": averaging}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """Load a state; if the config gives the update at which averaging starts, that one holds."""
+        """Load a state; the configured update at which averaging starts has precedence."""
         super().load_state_dict(state_dict)
         averaging = state_dict["averaging"]
         self.updates, self.history = averaging["updates"], [*averaging["history"]]

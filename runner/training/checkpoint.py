@@ -27,7 +27,7 @@ from runner.training.state import Progress, Training
 
 
 class CheckpointState(TypedDict):
-    """The state of a run besides its parameters, as a checkpoint holds it.
+    """The state of a run without its parameters, as stored in a checkpoint.
 
     Attributes:
         optimizer: torch's `state_dict` of the optimiser.

@@ -48,7 +48,7 @@ def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
 
 
 def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
-    """Return the largest micro-batch of all updates to come: most places in memory, then most real tokens.
+    """Return the largest micro-batch of all updates to come: most positions in memory, then most real tokens.
 
     Returns:
         Its rows, and the number of times to run it: twice if updates have several micro-batches, because memory then

@@ -52,7 +52,7 @@ def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exceptio
 
     Raises:
         HydromelError: the micro-batch was one row, or the window of a stream.
-        Exception: `error` itself, if it is no lack of memory.
+        Exception: `error` itself, if memory did not run out.
     """
     if not ran_out(error):
         raise error

@@ -30,7 +30,7 @@ def choose_device(wanted: Device, precision: Precision, dtype: Dtype) -> torch.d
     """Return the device that an option names.
 
     Raises:
-        HydromelError: cuda where there is none, or an arithmetic that does not fit.
+        HydromelError: cuda is not available, or the arithmetic does not fit the dtype.
     """
     if wanted == "cuda" and not torch.cuda.is_available():
         raise HydromelError("device=cuda, but torch sees no GPU; use device=auto or device=cpu")

@@ -1,4 +1,4 @@
-"""A run in training: the parts that never change, and the small state that does."""
+"""A run in training: immutable parts, and the small state that changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from runner.tracking.tracker import Tracker
 
 @dataclass
 class Progress:
-    """The position of a run in its plan, and what it learned on the way; a part of every checkpoint.
+    """The position of a run in its plan, its best result and its batch sizes; part of every checkpoint.
 
     Plans are functions of (seed, epoch), so (epoch, update) is enough to continue one in the middle.
 
@@ -62,7 +62,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """Everything that a run trains with. Only `progress`, `costs` and what torch keeps in objects change.
+    """Everything that a run trains with. Only `progress`, `costs` and the state inside torch's objects change.
 
     Attributes:
         model: on the device, in the dtype of training.

@@ -1,4 +1,4 @@
-"""TSV and CSV: one example per row, with label and text in columns given by name or by place."""
+"""TSV and CSV: one example per row, with label and text in columns given by name or position."""
 
 import csv
 import io
@@ -88,8 +88,8 @@ class Delimited(LocalCorpus):
         delimiter: the character between columns.
         quoting: true: fields may be in double quotes, as spreadsheets write them; false: a quote is a plain character.
         header: true if the first row names the columns.
-        text_columns: columns by name or by place from 0; several are joined by a space.
-        label_column: column by name or by place from 0 (null: none, for language models).
+        text_columns: columns by name or by position from 0; several are joined by a space.
+        label_column: column by name or by position from 0 (null: none, for language models).
     """
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)]
@@ -117,7 +117,7 @@ class Delimited(LocalCorpus):
         return example_table(table, line, file.path)
 
     def _place(self, column: Column, file: TextFile, names: list[str] | None, width: int, key: str) -> int:
-        """Return the index of a column given by name or by place."""
+        """Return the index of a column given by name or by position."""
         if isinstance(column, int):
             if -width <= column < width:
                 return column

@@ -185,7 +185,7 @@ def _names(column: pa.Array, feature: object, where: str) -> pa.Array:
     Args:
         column: (B,) with one value or one list per row.
         feature: its type in `datasets`; a `ClassLabel`, or a list of one, has the names.
-        where: its place, for messages.
+        where: its location, for messages.
 
     Raises:
         HydromelError: a missing value, or a class number without a name (hidden labels are often -1).

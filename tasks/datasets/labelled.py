@@ -15,7 +15,7 @@ from tasks.datasets.files import TextFile
 
 @dataclass(kw_only=True)
 class Labelled(LocalCorpus):
-    """A reader of text preceded by a label. A label alone is an example of length 0.
+    """A reader of text preceded by a label. A label without text is an example of length 0.
 
     Args:
         label_part: `whole`: the label as it is. For labels such as TREC's `NUM:dist`, `coarse`: the part before the

@@ -159,7 +159,7 @@ class SpanMetric:
 
 
 class PieceCounts:
-    """A count of the words and characters that subword tokens (`runner.text.bpe`) stand for, kept on the device.
+    """A count of the words and characters that subword tokens (`runner.text.bpe`) represent, kept on the device.
 
     Args:
         feature: the input feature with the same vocabulary as the targets.

@@ -96,7 +96,7 @@ class LanguageModel:
         forbidden: (V,) true for strings that are never generated.
 
     Raises:
-        HydromelError: the model is no language model, or its inputs need more than the tokens.
+        HydromelError: the model is not a language model, or its inputs need more than the tokens.
     """
 
     def __init__(self, trained: TrainedModel, where: str, allow_unk: bool) -> None:
@@ -140,7 +140,7 @@ class LanguageModel:
         if self.unit == "line" and (several := [text for text in texts if "\n" in text]):
             raise HydromelError(
                 f"prompt '{_shorten(several[0])}' has a line end, but this run reads single lines (task.unit=line); "
-                "remove it, or pass each line as a prompt of its own (--prompts)"
+                "remove it, or pass each line as a separate prompt (--prompts)"
             )
         lines = [[self.text.split(line) for line in text.split("\n")] for text in texts]
         whole = self.vocab.merges is None

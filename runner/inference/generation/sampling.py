@@ -106,7 +106,7 @@ class Sampling:
 
 
 def keys_of(seed: int, prompts: Sequence[int], samples: int, device: torch.device) -> Tensor:
-    """Return (prompts * samples,) int64 keys: one for each sample of each prompt, whose numbers are `prompts`."""
+    """Return the random keys of all samples, (prompts * samples,) int64, from the numbers of the prompts."""
     root = splitmix64(torch.tensor(seed), torch.tensor(0))
     numbers = torch.tensor(prompts, dtype=torch.int64).repeat_interleave(samples)
     return splitmix64(splitmix64(root, numbers), torch.arange(samples).repeat(len(prompts))).to(device)

@@ -132,7 +132,7 @@ def _column(report: InspectionReport, item: TrackedProperty) -> npt.NDArray[np.f
 
 
 def scaled(values: Singles, part: str) -> tuple[Singles, float, float]:
-    """Scale values to -1 to 1 for colours, and return the values that -1 and 1 stand for.
+    """Scale values to -1 to 1 for colours, and return the values that -1 and 1 represent.
 
     These are the bounds of a gate or of a tanh. A cell state is unbounded: 1 is the magnitude that it exceeds at one
     token in fifty.
@@ -144,7 +144,7 @@ def scaled(values: Singles, part: str) -> tuple[Singles, float, float]:
 
 
 def _series(layer: Layer, cell: TrackedUnit) -> dict[str, object]:
-    """Return every part of a unit: signed bytes (127 is 1) in base64, and the values that -1 and 1 stand for."""
+    """Return every part of a unit: signed bytes (127 is 1) in base64, and the values that -1 and 1 represent."""
     parts: dict[str, object] = {}
     for place, part in enumerate(layer.parts):
         values, low, high = scaled(layer.shown[:, place, cell.unit], part)
@@ -188,7 +188,7 @@ def _shade(shade: int) -> str:
 
 
 def _plot(number: int, layer: Layer) -> dict[str, object]:
-    """Return points of each unit's gates, the open share on x, the closed one on y (Karpathy et al. 2015, figure 3)."""
+    """Return a scatter plot of the shares of open (x) and closed (y) gates (Karpathy et al. 2015, figure 3)."""
     return {
         "layer": number,
         "gates": [

@@ -1,4 +1,4 @@
-"""Searches for options: spaces, trials, studies, and what they found.
+"""Hyper-parameter search: spaces, trials, studies and their outcome.
 
 Only commands may import it. It imports `runner.sweeps`, records and configs.
 """

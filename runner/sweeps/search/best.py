@@ -1,4 +1,4 @@
-"""Write the best trial as `experiment/best.yaml`: what it changes of the experiment searched, ready to run."""
+"""Write the best trial as `experiment/best.yaml`: its changes of the searched experiment, ready to run."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Plain, space: 
     lines = [
         "# @package _global_",
         f"# {outcome.metric} on valid {outcome.best.value:.4f}: trial {outcome.best.number}, the best of "
-        f"{len(outcome.trials)} of the search {outcome.id}; test was not looked at.",
-        "# hydromel --config-dir FOLDER experiment=best, FOLDER being the one that this file's folder lies in",
-        *(f"# besides, give: {override}" for override in not_kept),
+        f"{len(outcome.trials)} of the search {outcome.id}; test was not used.",
+        "# hydromel --config-dir FOLDER experiment=best, where FOLDER contains experiment/best.yaml",
+        *(f"# also give: {override}" for override in not_kept),
         _yaml({"defaults": [*base, *names, "_self_"]}) + _yaml(body),
     ]
     return "\n".join(lines)
 
 
 def _kept(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return the keys that the command gave, and those of its overrides that no file can hold."""
+    """Return the keys that the command gave, and its overrides that cannot be written to a file."""
     keys, not_kept = [], []
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         if override.key_or_group.split(".")[0] == "plugins" or override.is_delete():
@@ -66,7 +66,7 @@ def _kept(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _nested(values: Plain) -> dict[str, object]:
-    """Return mappings within one another in place of dotted keys."""
+    """Return nested mappings in place of dotted keys."""
     nested: dict[str, object] = {}
     for key, value in values.items():
         *parents, last = key.split(".")

@@ -27,7 +27,7 @@ _ENDED = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that ended. `value`: of a finished one; `evaluations`: the metric at each, as far as they were read."""
+    """A trial that ended. `value` is that of a finished trial, `evaluations` has the metric at each evaluation read."""
 
     number: int
     ended: str
@@ -62,7 +62,7 @@ class Outcome:
     """The outcome of a search: all trials, in their order.
 
     Attributes:
-        importance: of each option, its share of the variance of the metric over finished trials; None: see `why_not`.
+        importance: share of each option in the variance of the metric over finished trials; None: see `why_not`.
     """
 
     id: str
@@ -82,9 +82,9 @@ class Outcome:
         ranked = _ranked(finished, higher)
         importance, why_not = None, None
         if len(finished) < _FEWEST:
-            why_not = f"{len(finished)} finished trials are too few to say what matters; {_FEWEST} are needed"
+            why_not = f"{len(finished)} finished trials are too few to estimate importance; {_FEWEST} are needed"
         elif len({trial.value for trial in finished}) == 1:
-            why_not = "all finished trials came to the same"
+            why_not = "all finished trials have the same value"
         else:
             importance = _importance(study, seed)
         return cls(name, metric, higher, trials, ranked[0] if ranked else None, importance, why_not)

@@ -1,4 +1,4 @@
-"""Search: draw configs from a space, run each in a process of its own, and keep the best as a config."""
+"""Search: draw configs from a space, run each in a separate process, and write the best as a config."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ STUDY, LOCK = "study.db", "search.lock"
 
 @dataclass(frozen=True)
 class Search:
-    """A search as it was asked for, checked.
+    """A checked search.
 
     Attributes:
-        id: its name; runs have it as their sweep's.
-        folder: where its runs and what it finds are kept.
+        id: its name, which is the sweep id of its runs.
+        folder: folder of its runs and results.
         overrides: of the command.
         folders: of further configs.
-        config: that trials begin with.
+        config: config of the first trial, which trials change.
         components: of that config.
         metric: of valid.
-        higher: whether more of it is better.
+        higher: whether higher values are better.
     """
 
     id: str
@@ -60,7 +60,7 @@ class Search:
 
     @classmethod
     def of(cls, overrides: Sequence[str], folders: Sequence[str]) -> Search:
-        """Compose and check. Raises HydromelError: anything in the config, the search's section or its space."""
+        """Compose and check. Raises HydromelError: a mistake in the config, the search section or the space."""
         config = compose_from(overrides, folders)
         if (options := config.search) is None:
             raise HydromelError("search is null; give search=optuna, or experiment=tune_...")
@@ -123,7 +123,7 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
         ):
             return _run(search, search.study(), plots)
     except Timeout:
-        raise HydromelError(f"sweep.id={search.id}: another process runs that search; wait for it or end it") from None
+        raise HydromelError(f"sweep.id={search.id}: another process runs that search; wait for it or stop it") from None
 
 
 def _run(search: Search, study: Study, plots: Plots | None) -> int:
@@ -135,11 +135,11 @@ def _run(search: Search, study: Study, plots: Plots | None) -> int:
             _one_trial(search, study)
     except KeyboardInterrupt:
         _report(search, study, plots)
-        log.info("interrupted; go on with sweep.id=%s", search.id)
+        log.info("interrupted; continue with sweep.id=%s", search.id)
         raise
     outcome = _report(search, study, plots)
     if outcome.best is None:
-        raise HydromelError(f"no trial of {search.id} finished; {search.folder}/trial-*/console.log say why")
+        raise HydromelError(f"no trial of {search.id} finished; {search.folder}/trial-*/console.log have the reasons")
     return 0
 
 

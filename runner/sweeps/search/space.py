@@ -1,4 +1,4 @@
-"""The space of a search: which options vary, and between which values."""
+"""The search space: the options that vary, and their values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _NAME = re.compile(r"[\w./-]+")
 
 
 class Interval(Section):
-    """Numbers from `low` to `high`, both among them; whole ones where `low`, `high` and `step` are.
+    """Numbers from `low` to `high`, both included; integers if `low`, `high` and `step` are integers.
 
     Attributes:
-        log: as many values between 0.001 and 0.01 as between 0.01 and 0.1.
-        step: values are `low`, `low` + step, ...; None: any number, or every whole one.
+        log: draw on a logarithmic scale.
+        step: values are `low`, `low` + step, ...; None: any number, or any integer.
     """
 
     low: int | float
@@ -38,7 +38,7 @@ class Interval(Section):
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
     def check(self, where: str) -> None:
-        """Raise HydromelError for an interval that holds nothing, or that cannot be drawn from."""
+        """Raise HydromelError for an empty interval, or one that cannot be sampled."""
         if not self.low < self.high:
             raise HydromelError(f"{where}: low={self.low} must be below high={self.high}")
         if self.log and self.low <= 0:
@@ -48,7 +48,7 @@ class Interval(Section):
         if self.log:
             raise HydromelError(f"{where}: step={self.step} and log: true exclude each other; leave one out")
         if self.step <= 0 or not self.contains(self.high):
-            raise HydromelError(f"{where}: high={self.high} is not low={self.low} and some steps of {self.step}")
+            raise HydromelError(f"{where}: high={self.high} is not low={self.low} plus a multiple of step={self.step}")
 
     def contains(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
@@ -59,7 +59,7 @@ class Interval(Section):
         return abs(steps - round(steps)) < 1e-9
 
     def probes(self) -> list[object]:
-        """Return values that must be allowed if all are."""
+        """Return the values to check: if they are allowed, all are."""
         return [self.low, self.high]
 
     def distribution(self) -> BaseDistribution:
@@ -80,12 +80,12 @@ class Interval(Section):
 
 
 class Choices(Section):
-    """One of a few values of any kind. The study knows lists and mappings as their JSON."""
+    """One of a few values of any kind. The study stores lists and mappings as JSON."""
 
     choices: list[object]
 
     def check(self, where: str) -> None:
-        """Raise HydromelError for fewer than two values, or one that is there twice."""
+        """Raise HydromelError for fewer than two values, or a repeated one."""
         known = [json.dumps(choice) for choice in self.choices]
         if len(set(known)) < max(2, len(known)):
             raise HydromelError(f"{where}: choices={self.choices}; give two values or more, each once")
@@ -127,7 +127,7 @@ class Space:
             groups: by name, of the composed config.
 
         Raises:
-            HydromelError: nothing varies, an option that is unknown, or an interval that cannot be drawn from.
+            HydromelError: the space is empty, or has an unknown option or an interval that cannot be sampled.
         """
         dimensions: dict[str, Interval | Choices] = {}
         for key, dimension in _flat(node, ""):
@@ -138,7 +138,7 @@ class Space:
                 _check_names(key, dimensions[key])
         if not dimensions:
             raise HydromelError(
-                f"{_WHERE} is empty: which options vary? For example optimizer.lr: {{low: 1e-4, high: 0.1}}"
+                f"{_WHERE} is empty: name the options to search, for example optimizer.lr: {{low: 1e-4, high: 0.1}}"
             )
         return cls(dimensions, frozenset(dimensions) & frozenset(groups))
 
@@ -159,7 +159,7 @@ class Space:
         return names, {key: value for key, value in values.items() if key not in self.groups}
 
     def probes(self) -> Iterator[Values]:
-        """Yield points of the space such that every name and every bound is in one of them."""
+        """Yield points of the space that together contain every name and every bound."""
         probes = {key: dimension.probes() for key, dimension in self.dimensions.items()}
         for place in range(max(map(len, probes.values()))):
             yield {key: values[place % len(values)] for key, values in probes.items()}
@@ -175,8 +175,8 @@ class Space:
         for key, value in values.items():
             if not self.dimensions[key].contains(value):
                 raise HydromelError(
-                    f"{_WHERE}.{key}: {self.dimensions[key]}, but the config has {key}={value}, with which the search "
-                    "begins; put it into the space, or give search.begin_with_defaults=false"
+                    f"{_WHERE}.{key}: {self.dimensions[key]}, but the first trial is the config, with {key}={value}; "
+                    "add this value to the space, or give search.begin_with_defaults=false"
                 )
         return values
 
@@ -191,7 +191,7 @@ def at(config: Mapping[str, object], key: str) -> object:
 
 
 def _flat(node: Mapping[str, object], prefix: str) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Yield dimensions by dotted key: mappings that say `choices`, `low` or `high`."""
+    """Yield dimensions by dotted key: mappings with `choices`, `low` or `high`."""
     for key, dimension in node.items():
         if not isinstance(dimension, Mapping) or not dimension:
             raise HydromelError(

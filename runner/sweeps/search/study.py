@@ -1,7 +1,7 @@
-"""The study: what was drawn and what came of it, in a database, so that a search can go on after an interruption.
+"""The study: parameters and results of all trials, in a database, so that an interrupted search can continue.
 
-Each trial is drawn by a sampler of its own, seeded by the search's seed and the trial's place: what is drawn is a
-function of these and of what the earlier trials came to, whether the search was interrupted in between or not.
+Each trial has a separate sampler, seeded by the search's seed and the trial's number. Its parameters depend only on
+these and on the results of earlier trials, whether or not the search was interrupted in between.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CUT_OFF, _ASKED = "cut_off", "asked"
 
 @contextmanager
 def storage_errors(where: str) -> Iterator[None]:
-    """Turn whatever the study's database raises into one line."""
+    """Turn any error of the study's database into one line."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,12 +42,12 @@ def storage_errors(where: str) -> Iterator[None]:
 def open_study(
     url: str, name: str, options: SearchSettings, higher: bool, epochs: int, asked: Mapping[str, object]
 ) -> Study:
-    """Return the study called `name`, a new one or that of an earlier command; what was cut off then is begun anew.
+    """Return the study called `name`, new or of an earlier command, whose interrupted trial will be run again.
 
     Args:
-        higher: whether more of the metric is better.
+        higher: whether higher values of the metric are better.
         epochs: of a trial, at most.
-        asked: what must be the same whenever the search goes on.
+        asked: options that must be the same when the search continues.
 
     Raises:
         HydromelError: another search has that name.
@@ -68,8 +68,8 @@ def open_study(
         for key, value in asked.items():
             if before.get(key) != value:
                 raise HydromelError(
-                    f"sweep.id={name}: that search began with another {key}; give the same options (but search.trials, "
-                    "timeout_minutes, sampler and pruner, which may change), or another id"
+                    f"sweep.id={name}: that search was started with a different {key}; give the same options (only "
+                    "search.trials, timeout_minutes, sampler and pruner can change), or another id"
                 )
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         cut_off(study, trial.number)
@@ -77,7 +77,7 @@ def open_study(
 
 
 def ask(study: Study, options: SearchSettings, space: Space, defaults: Mapping[str, object] | None) -> Trial:
-    """The next trial: the first has the `defaults`, others are drawn; after one that was cut off, its values again."""
+    """Return the next trial: the first has the `defaults`, others are sampled, and an interrupted one is repeated."""
     from optuna.trial import TrialState
 
     place = len(counted(study))
@@ -88,7 +88,7 @@ def ask(study: Study, options: SearchSettings, space: Space, defaults: Mapping[s
 
 
 def cut_off(study: Study, number: int) -> None:
-    """Give up a trial that was interrupted. It does not count, so the next one has its place, and its values."""
+    """Mark an interrupted trial as failed. It does not count: the next trial has its number and its values."""
     from optuna.trial import TrialState
 
     study.set_user_attr(_CUT_OFF, [*study.user_attrs.get(_CUT_OFF, []), number])
@@ -96,7 +96,7 @@ def cut_off(study: Study, number: int) -> None:
 
 
 def counted(study: Study) -> list[FrozenTrial]:
-    """The trials that came to an end of their own, or by the pruner, in their order."""
+    """Return the trials that finished, failed or were pruned, in order."""
     cut = study.user_attrs.get(_CUT_OFF, [])
     return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in cut]
 

@@ -1,4 +1,4 @@
-"""One trial: a run in a process of its own, whose evaluations are read from its records while it goes on."""
+"""One trial: a run in a separate process, whose evaluations are read from its records while it trains."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INTERRUPTED = 130  # exit code of a job
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a trial: with a `value` of its metric; or by the pruner, at an evaluation; or by an `error`."""
+    """The end of a trial: a `value` of its metric, a stop by the pruner at an evaluation, or an `error`."""
 
     value: float | None = None
     pruned_at: int | None = None
@@ -31,13 +31,13 @@ class Ended:
 
 
 def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int, float], bool]) -> Ended:
-    """Run the config that lies in `folder`, as long as it is not `unpromising`.
+    """Run the config in `folder` until it ends or is `unpromising`.
 
     Args:
         metric: of valid.
-        epochs: that the run lasts at most; nothing is asked at the last one.
+        epochs: maximum number of epochs; `unpromising` is not called at the last one.
         unpromising: called with the number of an evaluation, from 1, and its figure; returns True to end the run.
-            The first True decides, even if the run got further before it could be ended.
+            The first True decides, even if the run continued before it was stopped.
 
     Raises:
         HydromelError: the task has no such metric.
@@ -64,7 +64,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
 
 
 def mark_pruned(folder: Path, evaluation: int, tracker: Tracker) -> None:
-    """Note in the run's tags, and in its tracker, that the pruner ended it."""
+    """Record in the run's tags, and in its tracker, that the pruner stopped it."""
     run = read_run(folder)
     tags = run["tags"] | {run_schema.TAG_PRUNED: f"evaluation {evaluation}"}
     write_json(folder / run_schema.RUN, run | {"tags": tags})
@@ -97,7 +97,7 @@ def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) ->
 
 
 def _outcome(folder: Path, metric: str, code: int) -> Ended:
-    """Return the end of a run that ended by itself."""
+    """Return the outcome of a run that was not stopped."""
     result = read_result(folder) if code == 0 else None
     if result is None:
         error = read_run(folder).get("error") if (folder / run_schema.RUN).exists() else None

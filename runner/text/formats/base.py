@@ -51,7 +51,7 @@ class TextFormat(Protocol):
         """Return True if no row continues after this line."""
         ...
 
-    def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
+    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
         """Check that the format has these columns and can hold such predictions.
 
         Raises:
@@ -67,13 +67,13 @@ class TextFormat(Protocol):
         """
         ...
 
-    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
+    def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the passage's lines (L,) with the predictions added.
 
         Args:
             passage: the text.
             parsed: the rows of the same text.
-            answers: their predictions.
+            predictions: their predictions.
 
         Raises:
             HydromelError: a line has no room for them, such as a JSON object that has the field already.

@@ -48,8 +48,8 @@ class Columns:
     def may_end(self, line: str) -> bool:
         return not line.strip(WHITE) or (self.docstart is not None and line.startswith(self.docstart))
 
-    def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
-        if answer == "label":
+    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
+        if predicted == "label":
             raise HydromelError(
                 "--format columns holds one prediction per token, but this run predicts one label per row; use "
                 "--format lines or jsonl"
@@ -72,11 +72,11 @@ class Columns:
         lists = {name: list_column(values, offsets) for name, values in flat.items()}
         return Parsed(pa.table(lists), places)
 
-    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
+    def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         mark = MARKS[self.separator]
-        new_columns = [answers.strings.flatten()]
-        if answers.probability is not None:
-            new_columns.append(format_numbers(answers.probability).flatten())
+        new_columns = [predictions.strings.flatten()]
+        if predictions.probability is not None:
+            new_columns.append(format_numbers(predictions.probability).flatten())
         lines = pa.array(passage.lines, pa.string())
         all_lines = list(passage.lines)
         for place in np.flatnonzero(self._other(lines)):

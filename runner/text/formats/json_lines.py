@@ -32,7 +32,7 @@ class JsonLines:
     def may_end(self, line: str) -> bool:
         return True
 
-    def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
+    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
         """Check nothing: a missing column is reported by `parse`, with the line that lacks it."""
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
@@ -46,12 +46,12 @@ class JsonLines:
         arrays = {name: _array(passage, places, values) for name, values in rows.items()}
         return Parsed(pa.table(arrays), np.array(places, dtype=np.int64))
 
-    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
+    def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the original objects, each with the predictions appended as a field."""
-        name = self.added or ("tags" if pa.types.is_list(answers.strings.type) else "label")
-        added = {name: answers.strings.to_pylist()}
-        if answers.probability is not None:
-            added[f"{name}_probability"] = _rounded(answers.probability)
+        name = self.added or ("tags" if pa.types.is_list(predictions.strings.type) else "label")
+        added = {name: predictions.strings.to_pylist()}
+        if predictions.probability is not None:
+            added[f"{name}_probability"] = _rounded(predictions.probability)
         lines = list(passage.lines)
         for place, *values in zip(parsed.places, *added.values(), strict=True):
             fields = dict(zip(added, values, strict=True))

@@ -25,7 +25,7 @@ class Lines:
     def may_end(self, line: str) -> bool:
         return True
 
-    def check(self, columns: Collection[str], answer: Literal["label", "tags"]) -> None:
+    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
         for column in columns:
             if column != "tokens":
                 raise HydromelError(f"this run also needs the column '{column}'; use --format columns or jsonl")
@@ -35,8 +35,8 @@ class Lines:
         places = np.flatnonzero(lengths_of(tokens))
         return Parsed(pa.table({"tokens": tokens.take(pa.array(places))}), places)
 
-    def write(self, passage: Passage, parsed: Parsed, answers: PassagePredictions) -> list[str]:
-        texts = join_lists(answers.strings)
-        if answers.probability is not None:
-            texts = pc.binary_join_element_wise(texts, join_lists(format_numbers(answers.probability)), "\t")
+    def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
+        texts = join_lists(predictions.strings)
+        if predictions.probability is not None:
+            texts = pc.binary_join_element_wise(texts, join_lists(format_numbers(predictions.probability)), "\t")
         return replace_lines([""] * len(passage.lines), parsed.places, texts)

@@ -206,7 +206,7 @@ def distinct(rows: list[Row]) -> list[Row]:
 
 
 def first_of(items: Iterable[T], split: Callable[[T], str], key: Callable[[T], Hashable]) -> list[T]:
-    """Return the first item with each key, in the order train, valid, test."""
+    """Return the first item of each key, in the order train, valid, test."""
     first: dict[Hashable, T] = {}
     for item in sorted(items, key=lambda item: SPLITS.index(split(item))):
         first.setdefault(key(item), item)

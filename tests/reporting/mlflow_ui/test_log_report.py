@@ -159,7 +159,7 @@ def test_where_runs_were_logged(tmp_path: Path, write_run: Any) -> None:
     assert location_of([], found, "http://host") == MlflowLocation("http://host", "tests")
     assert location_of(["mlflow:other"], found, "http://host") == MlflowLocation("http://host", "other")
     tracked(write_run(tmp_path / "runs" / "c", "packed", 3), "sqlite:///mlflow.db", tmp_path / "gone")
-    with pytest.raises(HydromelError, match="gone, which is not here; give --tracking-uri"):
+    with pytest.raises(HydromelError, match="gone, which does not exist on this machine; give --tracking-uri"):
         location_of([], find.scan(tmp_path / "runs"), None)
 
 

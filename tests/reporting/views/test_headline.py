@@ -28,7 +28,7 @@ def speeds(folder: Path, write_run: Any, by_strategy: dict[str, list[float]], **
             quality = f1.get(strategy, [40.0, 41.0, 42.5])[seed - 1]
             change = {"speed.real_tokens_per_s": value}
             write_run(folder / f"{strategy}-{seed}", strategy, seed, f1=quality, change=change)
-    return headline.answer(group_of(folder), 0.95)
+    return headline.conclusion(group_of(folder), 0.95)
 
 
 def test_the_fastest_that_costs_nothing(tmp_path: Path, write_run: Any) -> None:
@@ -47,7 +47,7 @@ def test_no_fastest_is_named_while_the_ratio_may_be_1(tmp_path: Path, write_run:
         bucketed=[39.0, 43.0, 41.0],
     )
     assert said.startswith(
-        "bucketed and padmask are level in speed within the measurement, 104 and 100 real tokens/s: "
+        "bucketed and padmask are equally fast within the measurement error, 104 and 100 real tokens/s: "
         "bucketed is 1.09 times as fast as padmask ("
     )
     assert ", so it may be chance); whether bucketed's f1 on test differs from padmask's is undecided (" in said
@@ -62,7 +62,9 @@ def test_a_lead_over_padmask_is_none_over_the_second(tmp_path: Path, write_run: 
         {"padmask": [100.0, 101.0, 102.0], "packed": [203.0, 200.0, 204.0], "bucketed": [200.0, 203.0, 202.0]},
         bucketed=[30.0, 31.01, 32.5],
     )
-    assert said.startswith("packed and bucketed are level in speed within the measurement, 203 and 202 real tokens/s: ")
+    assert said.startswith(
+        "packed and bucketed are equally fast within the measurement error, 203 and 202 real tokens/s: "
+    )
     assert said.endswith(
         "; packed's f1 on test equals padmask's; bucketed's f1 on test against padmask's: worse (-10.00)."
     )
@@ -77,7 +79,9 @@ def test_strategies_that_are_not_worse_may_be_level_too(tmp_path: Path, write_ru
     )
     first, second = said.split(" Of the strategies that are not worse, ")
     assert first.startswith("bucketed is fastest, 202 real tokens/s: 2.00 times")
-    assert second.startswith("packed and padmask are level in speed within the measurement, 102 and 101 real tokens/s;")
+    assert second.startswith(
+        "packed and padmask are equally fast within the measurement error, 102 and 101 real tokens/s;"
+    )
 
 
 def test_speed_that_costs_quality_names_the_fastest_that_does_not(tmp_path: Path, write_run: Any) -> None:
@@ -110,7 +114,7 @@ def test_a_single_strategy_and_several_machines(
 ) -> None:
     for strategy in strategies:
         write_run(tmp_path / strategy, strategy, 1, change={"provenance.host": strategy})
-    assert headline.answer(group_of(tmp_path), 0.95) == expected
+    assert headline.conclusion(group_of(tmp_path), 0.95) == expected
 
 
 def test_auto_says_what_it_chose(tmp_path: Path, write_run: Any) -> None:
@@ -118,7 +122,9 @@ def test_auto_says_what_it_chose(tmp_path: Path, write_run: Any) -> None:
     write_run(tmp_path / "a", "padmask", 1)
     write_run(tmp_path / "b", "auto", 1, change={"advice": advice, "speed.real_tokens_per_s": 1e6})
     group = group_of(tmp_path)
-    assert headline.answer(group, 0.95).startswith("auto (which chose packed) is fastest, 1,000,000 real tokens/s: ")
+    assert headline.conclusion(group, 0.95).startswith(
+        "auto (which chose packed) is fastest, 1,000,000 real tokens/s: "
+    )
     assert [row[0] for row in tables.tables(group, 0.95)[0].rows][:2] == [Cell("padmask"), Cell("auto", "chose packed")]
 
 

@@ -24,7 +24,7 @@ def test_page(browser: webdriver.Chrome, sweep: Path, tmp_path: Path, capsys: py
     for figure in ("11,440", "11,220–11,660", "known wrong", "42.00", "± 2.48", "25.0", "made the same 312 updates"):
         assert figure in body
     assert len(browser.find_elements("css selector", "figure svg[role=img][aria-label]")) == 5
-    assert "bucketed is fastest, 13,000 real tokens/s" in browser.find_element("class name", "answer").text
+    assert "bucketed is fastest, 13,000 real tokens/s" in browser.find_element("class name", "conclusion").text
     assert browser.find_elements("tag name", "nav") == []  # one group needs no contents
     assert [line["message"] for line in browser.get_log("browser")] == []
     sent = [

@@ -12,10 +12,10 @@ from runner.batching.bucketed import Bucketed
 from runner.batching.plan import cut
 from runner.batching.same_length import SameLength
 from runner.batching.shuffle_quality import (
-    answer_shares,
     between_share,
     chance_between_share,
     chance_repeated_pairs,
+    class_shares,
     correlation,
     measure,
     membership,
@@ -161,10 +161,10 @@ def test_inside_updates_the_difference_of_updates_does_not_count():
     assert correlation(lengths, answers, updates) == pytest.approx(0)
 
 
-def test_answer_shares_of_tokens_and_of_rows():
-    tokens = answer_shares(np.array([0, 0, 2, 1]), np.array([3, 0, 1]), 3)
+def test_class_shares_of_tokens_and_of_rows():
+    tokens = class_shares(np.array([0, 0, 2, 1]), np.array([3, 0, 1]), 3)
     np.testing.assert_allclose(tokens, [[2 / 3, 0, 1 / 3], [0, 0, 0], [0, 1, 0]])
-    np.testing.assert_array_equal(answer_shares(np.array([1, 0]), np.array([1, 1]), 2), [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(class_shares(np.array([1, 0]), np.array([1, 1]), 2), [[0, 1], [1, 0]])
 
 
 def test_spread():
@@ -200,10 +200,10 @@ def figures(plan, epochs=4):
 def test_a_shuffled_plan_is_as_chance_gives():
     found = figures(Shuffled(batch_size=32))
     assert (found.updates, found.rows_per_update, found.fill_rate) == (125, 32, 1)
-    for share in (found.alike_in_length, found.alike_in_answers, found.repeated_pairs):
+    for share in (found.alike_in_length, found.alike_in_targets, found.repeated_pairs):
         assert share.times_chance == pytest.approx(1, abs=0.12)
     lengths, answers = labelled_rows()
-    assert found.length_tells_answer == pytest.approx(correlation(lengths, answers, None), abs=0.02)
+    assert found.length_target_correlation == pytest.approx(correlation(lengths, answers, None), abs=0.02)
     assert found.tokens.mean * 125 == pytest.approx(lengths.sum())
 
 
@@ -215,18 +215,18 @@ def test_sorting_shows():
     assert shuffled.alike_in_length.value < 0.1 < 0.9 < bucketed.alike_in_length.value
     assert same.alike_in_length.value == pytest.approx(1)
     assert shuffled.repeated_pairs.value < bucketed.repeated_pairs.value < same.repeated_pairs.value
-    assert shuffled.alike_in_answers.times_chance < 1.2 < 3 < bucketed.alike_in_answers.times_chance
+    assert shuffled.alike_in_targets.times_chance < 1.2 < 3 < bucketed.alike_in_targets.times_chance
     assert shuffled.tokens.variation < bucketed.tokens.variation
-    assert bucketed.length_tells_answer < shuffled.length_tells_answer / 2
-    assert same.length_tells_answer is None
+    assert bucketed.length_target_correlation < shuffled.length_target_correlation / 2
+    assert same.length_target_correlation is None
 
 
 def test_one_epoch_repeats_nothing_and_a_plan_without_answers_mixes_none():
     lengths, _ = labelled_rows(50)
     found = measure([Shuffled(batch_size=8)(lengths, np.random.default_rng(0))], lengths, None, None)
     assert (found.repeated_pairs.value, found.repeated_pairs.chance, found.repeated_pairs.times_chance) == (None,) * 3
-    assert found.alike_in_answers.value is None
-    assert found.length_tells_answer is None
+    assert found.alike_in_targets.value is None
+    assert found.length_target_correlation is None
     assert found.fill_rate is None
     assert found.alike_in_length.chance == pytest.approx(6 / 49)
 

@@ -77,13 +77,13 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["facts"]
     assert facts["weights"] == str(folder / "checkpoints" / "best.safetensors")
     assert command.main(["--run", str(folder), "encoder=conv"]) == 1
-    assert "--run takes its config from" in capsys.readouterr().err
+    assert "--run reads the config from" in capsys.readouterr().err
     assert command.main(["--run", str(folder), "batching=packed,bucketed", "--json", str(tmp_path / "a.json")]) == 0
     assert "Passed: batch-invariant under packed, bucketed" in capsys.readouterr().out
     facts = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["facts"]
     assert facts["weights"].startswith(str(folder))
     assert command.main(["--run", str(folder / RESOLVED)]) == 1
-    assert f"that is a file; give the run's folder, {folder}" in capsys.readouterr().err
+    assert f"a file; give the run's folder, {folder}" in capsys.readouterr().err
     shutil.rmtree(folder / "checkpoints")
     assert command.main(["--run", str(folder)]) == 1
     error = capsys.readouterr().err
@@ -102,28 +102,31 @@ def test_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["encoder.hidden=0"], "encoder.hidden=0"),
         (["task=tag", "encoder=bow"], "one vector per token"),
         (["--rows", "3"], "--rows: '3' is not a whole number from 8"),
-        (["--rows", "513"], "--rows: '513' is not a whole number from 8 to 512: more add time, not insight"),
+        (
+            ["--rows", "513"],
+            "--rows: '513' is not a whole number from 8 to 512: higher numbers only take longer",
+        ),
         (["--longest", "5000"], "--longest: '5000' is not a whole number from 3 to 4096"),
         (["threads=-1"], "threads=-1"),
         (["seed=1,2"], "seed=1,2: one value is taken here"),
         (["--every", "encoder=bow,conv"], "encoder=bow,conv: one value is taken here"),
-        (["resume=runs/old"], "resume=runs/old: to audit a run, give --run FOLDER"),
-        (["--every", "resume=runs/old"], "resume=runs/old: to audit a run, give --run FOLDER"),
+        (["resume=runs/old"], "resume=runs/old: use --run FOLDER to audit a run"),
+        (["--every", "resume=runs/old"], "resume=runs/old: use --run FOLDER to audit a run"),
         (["task=tag", "batching=stream"], "got task=tag (independent rows) and batching=stream"),
         (["--rows", "many"], "--rows: 'many' is not a whole number from 8"),
         (["--longest"], "--longest: expected one argument"),
         (["--colour"], "--colour"),
-        (["--run", "nowhere"], "nowhere: that is no run's folder"),
+        (["--run", "nowhere"], "nowhere: not a run's folder"),
         (["--gallery", "task=tag"], "--gallery audits known bugs"),
-        (["--gallery", "--every"], "--gallery audits known bugs; it takes no --every"),
-        (["--gallery", "--rows", "9"], "it takes no --rows"),
-        (["--gallery", "--longest", "9"], "it takes no --longest"),
-        (["--gallery", "--random"], "it takes no --random"),
-        (["--gallery", "--config-dir", "."], "it takes no --config-dir"),
-        (["--gallery", "--run", "."], "it takes no --run"),
-        (["--gallery", "--html", "a.html"], "it takes no --html"),
-        (["--every", "--html", "a.html"], "--every audits configs, one line each; it takes no --html"),
-        (["--every", "--rows", "9"], "it takes no --rows"),
+        (["--gallery", "--every"], "--gallery audits known bugs and does not take --every"),
+        (["--gallery", "--rows", "9"], "does not take --rows"),
+        (["--gallery", "--longest", "9"], "does not take --longest"),
+        (["--gallery", "--random"], "does not take --random"),
+        (["--gallery", "--config-dir", "."], "does not take --config-dir"),
+        (["--gallery", "--run", "."], "does not take --run"),
+        (["--gallery", "--html", "a.html"], "does not take --html"),
+        (["--every", "--html", "a.html"], "--every audits configs, one line each and does not take --html"),
+        (["--every", "--rows", "9"], "does not take --rows"),
         (["--config-dir", "nowhere"], "nowhere"),
         (["task"], "task"),
     ],
@@ -203,7 +206,7 @@ def test_every_combination_a_line_each(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("ok    task=classify encoder=bow: bucketed, packed, padmask")
     assert any(line.startswith("-     task=tag encoder=bow: task=tag needs one vector per token") for line in lines)
-    assert lines[-1].startswith("1 of 1 models pass; 2 combinations are no model")
+    assert lines[-1].startswith("1 of 1 models pass; 2 combinations are not possible")
     results = json.loads((tmp_path / "every.json").read_text(encoding="utf-8"))
     assert results[0]["failed"]["padmask"] == []
     assert "content" in results[0]["failed"]["unmasked"]

@@ -163,7 +163,7 @@ def test_mistakes_are_said_in_one_line(
 ) -> None:
     (tmp_path / "latin").write_bytes(b"caf\xe9\n")
     cases = {
-        "gives a text no probability": [str(classifier), "--input", str(tmp_path / "latin")],
+        "gives no probabilities of text": [str(classifier), "--input", str(tmp_path / "latin")],
         "--streams has no effect on --input": [str(stream), "--streams", "1", "--input", "x"],
         "--format needs --input": [str(stream), "--format", "jsonl"],
         "this one reads rows": [str(tagger), "--streams", "2"],

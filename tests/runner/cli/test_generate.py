@@ -138,7 +138,7 @@ def test_unknown_words_are_named_and_read(lines: Path, capfd: pytest.CaptureFixt
     assert one["unknown"] == ["zork", "<b>"]
     capfd.readouterr()
     assert main([str(lines), "prompt=the zork", "prompt=the cat"]) == 0
-    assert capfd.readouterr().err == "warning: prompt 1: unknown, read as <unk>: 'zork'\n"
+    assert capfd.readouterr().err == "warning: prompt 1: unknown tokens, read as <unk>: 'zork'\n"
 
 
 def test_a_text_appears_token_by_token(stream: Path) -> None:
@@ -190,25 +190,25 @@ def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--beam", "3", "--temperature", "1"], "--beam with --temperature: a beam search draws nothing"),
+        (["--beam", "3", "--temperature", "1"], "--beam and --temperature exclude each other"),
         (["--beam", "3", "--samples", "2"], "--beam with --samples"),
         (["--beam", "3", "--seed", "2"], "--beam with --seed"),
-        (["--nbest", "3"], "--nbest is for a beam search; give --beam N too"),
-        (["--length-penalty", "1"], "--length-penalty is for a beam search"),
-        (["--beam", "2", "--nbest", "3"], "--nbest 3: a beam of 2 finds no more than 2"),
-        (["--seed", "1"], "--seed has no effect where nothing is drawn"),
+        (["--nbest", "3"], "--nbest needs a beam search; give --beam N as well"),
+        (["--length-penalty", "1"], "--length-penalty needs a beam search"),
+        (["--beam", "2", "--nbest", "3"], "--nbest 3: --beam 2 finds at most 2 texts; raise --beam"),
+        (["--seed", "1"], "--seed has no effect without sampling"),
         (["--temperature", "0"], "'0' is not a number above 0"),
         (["--temperature", "nan"], "'nan' is not a number above 0"),
         (["--top-p", "1.5"], "'1.5' is not a number above 0 and at most 1"),
         (["--top-k", "0"], "'0' is not a whole number from 1"),
         (["--beam", "2", "--length-penalty", "inf"], "'inf' is not a number"),
         (["--max-tokens", "0"], "'0' is not a whole number from 1"),
-        (["prompt=a", "--prompts", "x"], "prompt= and --prompts: give the one or the other"),
+        (["prompt=a", "--prompts", "x"], "prompt= and --prompts exclude each other; give one of them"),
         (["--prompts", "nowhere"], "--prompts nowhere: cannot be read"),
         (["the cat"], "'the cat': give one run=RUN"),
         (["prompt=the\ncat"], "prompt 'the cat' has a line end, but this run reads single lines"),
         (["--prompts", "x", "--encoding", "utf-16"], "--encoding utf-16: use a known encoding with one-byte line ends"),
-        (["prompt=\udcff"], "prompt= is not of UTF-8"),
+        (["prompt=\udcff"], "prompt= is not UTF-8"),
         (["--tempratur", "1"], "see hydromel-generate --help"),
     ],
 )
@@ -230,7 +230,7 @@ def test_a_text_that_an_error_ends_ends_its_line(
 
 
 def test_no_run(capfd: pytest.CaptureFixture[str]) -> None:
-    assert "no run: give run=FOLDER" in _line(capfd, "prompt=a")
+    assert "no run was named; give run=FOLDER" in _line(capfd, "prompt=a")
     assert "neither a run's folder" in _line(capfd, "run=nowhere", "prompt=a")
 
 

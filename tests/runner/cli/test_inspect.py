@@ -223,9 +223,9 @@ def test_bad_input_is_answered_in_one_line(
         (TEXT, [run, "--split", "test", "--input", "x"], "not allowed with argument"),
         (TEXT, [run, "--input", str(tmp_path / "no.txt")], "cannot be read (No such file"),
         (TEXT, [run, "--html", str(characters / run_schema.RESOLVED / "page.html")], "cannot write "),
-        (TEXT, [f"run={classifier}"], "task=classify is no language model"),
+        (TEXT, [f"run={classifier}"], "task=classify is not a language model"),
         (TEXT, [f"run={transformer}"], "this run's encoder has no recurrent layer"),
-        (TEXT, [f"run={tmp_path}"], "that is no run's folder"),
+        (TEXT, [f"run={tmp_path}"], "not a run's folder"),
     ]
     for given, arguments, message in cases:
         code = inspect(monkeypatch, given, *arguments)

@@ -1,4 +1,4 @@
-"""`hydromel-plan`: its figures are those of a run, it prints what it writes, a mistake is answered in one line."""
+"""`hydromel-plan`: its figures are those of a run, it prints what it writes, a mistake is reported in one line."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def test_a_stream_too(tmp_path: Path) -> None:
     (one,) = report["planned"]
     assert one["digest"] == result["updates"]["digest"]
     assert one["quality"]["repeated_pairs"]["value"] == 1  # streams are never shuffled
-    assert one["quality"]["length_tells_answer"] is None
-    assert report["length_tells_answer"] is None
+    assert one["quality"]["length_target_correlation"] is None
+    assert report["length_target_correlation"] is None
     assert one["batch_size"] == one["memory"]["rows"] == 4
 
 
@@ -145,11 +145,11 @@ def test_length_that_tells_the_label_shows(tmp_path: Path) -> None:
     ]
     report = planned(*files, "batching=padmask,same_length", "batching.batch_size=16")
     shuffled, same = (by_name(report)[name]["quality"] for name in ("padmask", "same_length"))
-    assert report["length_tells_answer"] == pytest.approx(1)
-    assert shuffled["length_tells_answer"] == pytest.approx(1)
-    assert same["length_tells_answer"] is None  # no length varies inside an update
-    assert same["alike_in_answers"]["value"] == pytest.approx(1)
-    assert shuffled["alike_in_answers"]["value"] < 0.2
+    assert report["length_target_correlation"] == pytest.approx(1)
+    assert shuffled["length_target_correlation"] == pytest.approx(1)
+    assert same["length_target_correlation"] is None  # no length varies inside an update
+    assert same["alike_in_targets"]["value"] == pytest.approx(1)
+    assert shuffled["alike_in_targets"]["value"] < 0.2
 
 
 def test_a_line_for_each_batch_size(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_it_prints_what_it_writes_and_makes_no_folder(tmp_path: Path, capsys: py
     report = planned(*label_files(tmp_path / "data"))
     printed = capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"data", "plan.json"}
-    cost, shuffle = printed.split("How well it shuffles")
+    cost, shuffle = printed.split("Shuffling")
     for one in report["planned"]:
         quality, memory = one["quality"], one["memory"]
         size = "-" if one["batch_size"] is None else str(one["batch_size"])
@@ -213,7 +213,7 @@ def test_speed_is_probed_and_the_best_recommended(tmp_path: Path, capsys: pytest
     report = planned(*tag_files(tmp_path), *strategies, "--probe-seconds", "0.3", "--epochs", "2")
     printed = capsys.readouterr().out
     assert report["device"] == "cpu"
-    speed, _ = printed.split("How fast it would be here, on cpu")[1].split("How well it shuffles")
+    speed, _ = printed.split("Speed on cpu")[1].split("Shuffling")
     for one in report["planned"]:
         predicted, tokens = one["predicted"], one["quality"]["tokens"]["mean"] * one["quality"]["updates"]
         rate, seconds = predicted["predicted_real_tokens_per_s"], predicted["predicted_epoch_seconds"]
@@ -237,7 +237,7 @@ def cells_of(table: str, strategy: str) -> list[str]:
 
 def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (one,) = planned(*tag_files(tmp_path), "batching=token_budget", "--epochs", "1")["planned"]
-    cost, shuffle = capsys.readouterr().out.split("How well it shuffles")
+    cost, shuffle = capsys.readouterr().out.split("Shuffling")
     assert one["quality"]["repeated_pairs"] == {"value": None, "chance": None, "times_chance": None}
     assert cells_of(shuffle, "token_budget")[-2:] == ["-", "-"]
     assert cells_of(cost, "token_budget")[1] == cells_of(cost, "token_budget")[4] == "-"
@@ -256,7 +256,7 @@ def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.
         ("--batch-sizes 16,x", "--batch-sizes 16,x: 'x' is not a whole number from 1"),
         ("--batch-sizes 16,16", "--batch-sizes 16,16: give each size once"),
         ("--batch-sizes 16,016", "give each size once"),
-        ("--batch-sizes 16 batching.batch_size=8", "two ways to say the same"),
+        ("--batch-sizes 16 batching.batch_size=8", "exclude each other"),
         ("--json . encoder=bow", "error: cannot write .: Is a directory"),
         ("--json file/plan.json", "error: cannot write file/plan.json: "),
         ("--json file/new/plan.json", "/file is not a folder"),

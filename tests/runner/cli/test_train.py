@@ -37,7 +37,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("--multi-run seed=1", "flags stand before all options, see hydromel --help"),
+        ("--multi-run seed=1", "flags come before all options; see hydromel --help"),
         ("seed=1 -m repeat=2 batching=packed", "repeat=2: a sweep takes seed=1,2,3 instead"),  # flags amid options
         ("encoder=rn", "encoder=rn: unknown; did you mean 'rnn'?"),
         ("encoders=rnn", "encoders"),
@@ -72,7 +72,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
         ("task=lm max_length=5 truncate=both", "use truncate=head"),
         ("truncate=tail", "give max_length=N"),
         ("features=[words,nothing]", "features=nothing: unknown; `hydromel --help` lists"),
-        ("task=tag embedding=word_char features=[words,casing]", "features=[casing,words,chars] would name it too"),
+        ("task=tag embedding=word_char features=[words,casing]", "to add it, use features=[casing,words,chars]"),
         ("dataset=columns_file dataset.columns={pos:1}", "a new one is added by +dataset.columns.pos=VALUE"),
         ("truncate=middle", "truncate='middle'"),
         ("task.label_weights={net:2}", "label 'net' is unknown (task.label_weights)"),
@@ -150,7 +150,7 @@ def test_a_folder_is_one_run_s(
 ) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     line = said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "hydra.run.dir=run")
-    assert "run holds a run; go on with it by resume=" in line
+    assert "run holds a run; continue it with resume=" in line
     assert not (tmp_path / "run" / "resolved.yaml").exists()
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert "file" in said(monkeypatch, capfd, tmp_path, *tag_files(tmp_path), "hydra.run.dir=file/run")

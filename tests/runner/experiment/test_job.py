@@ -23,4 +23,4 @@ def test_a_missing_kernel_is_one_line_that_says_what_is_kept(
     assert run_job(tmp_path, 0.0, run_config("tracker=none")) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert missing in line
-    assert line.endswith(f"or another module; what was done is kept in {tmp_path}")
+    assert line.endswith(f"or another module; the records so far are kept in {tmp_path}")

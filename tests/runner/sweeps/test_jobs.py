@@ -83,6 +83,6 @@ def test_an_interrupted_sweep_keeps_what_is_finished(tmp_path: Path, number: sig
     error = process.communicate()[1]
     assert process.returncode == 130
     assert "Traceback" not in error
-    assert "1 finished run(s) are kept; go on with sweep.id=s" in error
+    assert "1 finished run(s) are kept; continue with sweep.id=s" in error
     status = sorted(str(one["status"]) for one in runs(tmp_path, run_schema.RUN).values())
     assert status == [run_schema.FINISHED, run_schema.INTERRUPTED]

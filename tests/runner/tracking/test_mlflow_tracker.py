@@ -294,8 +294,8 @@ def test_good_uris(good: str) -> None:
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        ("mlruns", "plain folders any more; write sqlite:///mlruns/mlflow.db"),
-        ("file:///data/mlruns", "plain folders any more; write sqlite:////"),
+        ("mlruns", "plain folders; use sqlite:///mlruns/mlflow.db"),
+        ("file:///data/mlruns", "plain folders; use sqlite:////"),
         ("", "write sqlite:///./mlflow.db"),
         ("sqlite://", "unknown scheme"),
         ("sqlite:///", "name a file"),

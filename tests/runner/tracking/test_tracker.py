@@ -127,7 +127,7 @@ def test_a_relative_path_is_meant_from_where_the_run_began(tmp_path: Path, monke
     JsonlTracker(path="runs.jsonl").deliver(folder)
     assert lines(tmp_path / "there" / "runs.jsonl") == expected(folder)
     shutil.rmtree(tmp_path / "there")
-    with pytest.raises(HydromelError, match=r"was started in .*/there, which is not here.*--uri"):
+    with pytest.raises(HydromelError, match=r"was started in .*/there, which does not exist on this machine.*--uri"):
         JsonlTracker(path="runs.jsonl").deliver(folder)
 
 

@@ -148,7 +148,7 @@ def test_what_no_file_can_say_is_told_in_the_best_config(here: Path) -> None:
     best = Tried(4, "finished", 71.5, {"a.b": 0.5}, [71.5], 1.0, None)
     outcome = Outcome("s", "accuracy", True, [best], best, None, None)
     text = best_yaml(outcome, given, config, Space({"a.b": Interval(low=0.0, high=1.0)}, frozenset()))
-    assert "# besides, give: ~features.chars\n# besides, give: plugins=[mine]\n" in text
+    assert "# also give: ~features.chars\n# also give: plugins=[mine]\n" in text
     content = yaml.safe_load(text)
     assert content["defaults"] == ["svm", {"override /features": ["words", "chars"]}, "_self_"]
     assert {key: content[key] for key in content if key not in ("defaults", "sweep")} == {

@@ -68,7 +68,7 @@ def test_values_of_any_kind_come_back_from_what_the_study_keeps() -> None:
         ({"a": {"low": 1, "high": 1}}, "search.space.a: low=1 must be below high=1"),
         ({"a": {"low": 0, "high": 1, "log": True}}, "low=0 must be above 0 with log: true"),
         ({"a": {"low": 1, "high": 9, "log": True, "step": 2}}, "exclude each other"),
-        ({"a": {"low": 1, "high": 9, "step": 3}}, "high=9 is not low=1 and some steps of 3"),
+        ({"a": {"low": 1, "high": 9, "step": 3}}, "high=9 is not low=1 plus a multiple of step=3"),
         ({"a": {"low": 1, "high": "9"}}, "search.space.a.high='9'"),
         ({"a": {"low": 1, "high": 9, "stepp": 2}}, "search.space.a.stepp: unknown option; did you mean 'step'?"),
         ({"a": {"choices": [1]}}, "give two values or more, each once"),
@@ -92,7 +92,10 @@ def test_defaults_outside_of_the_space_are_told() -> None:
         {"optimizer.lr": Interval(low=0.1, high=1.0), "encoder": Choices(choices=["rnn", "bow"])},
         frozenset({"encoder"}),
     )
-    with pytest.raises(HydromelError, match=r"optimizer.lr: from 0.1 to 1.0, but the config has optimizer.lr=0.001"):
+    with pytest.raises(
+        HydromelError,
+        match=r"optimizer.lr: from 0.1 to 1.0, but the first trial is the config, with optimizer.lr=0.001",
+    ):
         space.defaults(here)
     wider = Space(
         {"optimizer.lr": Interval(low=0.0001, high=1.0), "encoder": space.dimensions["encoder"]}, space.groups

@@ -140,7 +140,7 @@ def test_hyperband_ends_poor_trials() -> None:
 def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
     of = options()
     opened(tmp_path / "a.db", of)
-    with pytest.raises(HydromelError, match=r"sweep\.id=s: that search began with another space"):
+    with pytest.raises(HydromelError, match=r"sweep\.id=s: that search was started with a different space"):
         open_study(f"sqlite:///{tmp_path / 'a.db'}", "s", of, True, 8, ASKED | {"space": "t"})
 
 
