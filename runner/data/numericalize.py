@@ -75,7 +75,7 @@ def load(
         cache: folder of cache files; None: no cache.
 
     Raises:
-        HydromelError: a split, column or label is missing; rows with an answer for each token are to be cut at their
+        HydromelError: a split, column or label is missing; rows with one target per token are to be cut at their
             start; or a cache file cannot be read.
     """
     fingerprint = corpus.fingerprint()
@@ -102,9 +102,7 @@ def _numericalize(
             raise HydromelError(f"dataset={corpus.name} has no {needed} split; it has {', '.join(tables)}")
     keep = truncation.keep
     if truncation.max_length is None and keep != "head":
-        raise HydromelError(
-            f"truncate={keep} has no effect with max_length=null; give max_length=N"
-        )
+        raise HydromelError(f"truncate={keep} has no effect with max_length=null; give max_length=N")
     for name, feature in features.items():
         if feature.column not in tables["train"].column_names:
             columns = ", ".join(tables["train"].column_names)

@@ -191,8 +191,8 @@ def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "expected"),
     [
         (["--beam", "3", "--temperature", "1"], "--beam and --temperature exclude each other"),
-        (["--beam", "3", "--samples", "2"], "--beam with --samples"),
-        (["--beam", "3", "--seed", "2"], "--beam with --seed"),
+        (["--beam", "3", "--samples", "2"], "--beam and --samples"),
+        (["--beam", "3", "--seed", "2"], "--beam and --seed"),
         (["--nbest", "3"], "--nbest needs a beam search; give --beam N as well"),
         (["--length-penalty", "1"], "--length-penalty needs a beam search"),
         (["--beam", "2", "--nbest", "3"], "--nbest 3: --beam 2 finds at most 2 texts; raise --beam"),

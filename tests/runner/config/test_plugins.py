@@ -44,7 +44,9 @@ def test_a_name_that_an_installed_package_has_is_explained(folder: Path) -> None
     (folder / "configs").mkdir()
     (folder / "configs" / "__init__.py").write_text("", encoding="utf-8")
     (folder / "configs" / "mine.py").write_text(PART, encoding="utf-8")
-    with pytest.raises(HydromelError, match=r"; 'configs' is .*__init__\.py; if that is not your module, rename yours$"):
+    with pytest.raises(
+        HydromelError, match=r"; 'configs' is .*__init__\.py; if that is not your module, rename yours$"
+    ):
         find_plugin("configs.mine")
 
 
