@@ -126,7 +126,7 @@ BUGS = (
     Bug("min with zeros as padding", _net("pool", lambda fixed: layers.ExtremePool(fixed, False)), "pool", kinds.WIDTH),
     Bug("convolution bleed", _net("conv", layers.ConvPair), "conv.second", kinds.VALUE_LEAK),
     Bug("softmax masked after", _net("pool", layers.SoftmaxPool), "pool", kinds.VALUE_LEAK),
-    Bug("causal mask alone", _net("attention", layers.CausalAttention), "attention", kinds.VALUE_LEAK, left=True),
+    Bug("causal mask only", _net("attention", layers.CausalAttention), "attention", kinds.VALUE_LEAK, left=True),
     Bug("backward RNN over padding", _net("encoder", sequences.BackwardOverPadding), "encoder.lstm", kinds.VALUE_LEAK),
     Bug("state at the padded end", _net("encoder", sequences.LastState), "encoder", kinds.VALUE_LEAK),
     Bug("CRF overwrites alpha", _net("crf", sequences.LogPartition), "crf", kinds.VALUE_LEAK),

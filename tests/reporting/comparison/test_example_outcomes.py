@@ -128,7 +128,7 @@ def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
     assert found.differences["packed"].n == 1
     assert list(found.differences) == ["packed"]
     assert len(found.problems) == 2
-    assert "packed and the reference did not answer the same examples" in found.problems[0]
+    assert "packed and the reference do not have the same test examples" in found.problems[0]
     assert "b1/outcomes.npz is damaged" in found.problems[1]
 
 
