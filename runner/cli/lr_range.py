@@ -38,9 +38,7 @@ def _test(options: argparse.Namespace) -> int:
     for path in (picture, options.json):
         check_writable(path)
     # imports torch, which --help and the message for a mistyped name should not wait for
-    from runner.experiment.lr_range import rising
-    from runner.experiment.lr_range_plot import draw
-    from runner.experiment.lr_range_run import measure_range
+    from runner.experiment.lr_range import draw, measure_range, rising
 
     rates = rising(options.low, options.high, options.updates)
     result = measure_range(config, rates, options.smoothing)

@@ -81,11 +81,7 @@ def _sample(t: Training) -> Iterator[Batch]:
 def device_flops_per_s(device: torch.device, dtype: torch.dtype, threads: int, precision: str) -> float:
     """Return the operations per second of the fastest of several products of large square matrices.
 
-    Args:
-        device: device of the matrices.
-        dtype: of the matrices.
-        threads: number of CPU threads; like `precision`, only a key of the cache.
-        precision: `float32_precision()`.
+    The CPU `threads` and the `float32_precision()` are only keys of the cache.
     """
     size = _SMALLEST
     while (seconds := product_seconds(size, device, dtype, 1)[0]) < _SECONDS_PER_PRODUCT and size < _LARGEST:
@@ -108,18 +104,14 @@ def _onednn_rnn(input: Shape, *others: object, out_shape: object) -> int:
     return 2 * math.prod(input[:-1]) * _matrix_elements(others[:4])
 
 
-def _onednn_rnn_backward(input: Shape, *others: object, out_shape: object) -> int:
-    """Count the gradients of inputs and of weights, each as much as forward."""
-    return 2 * _onednn_rnn(input, *others, out_shape=out_shape)
-
-
 def _cudnn_rnn(input: Shape, weights: Sequence[Shape], *others: object, out_shape: object) -> int:
     """Count _cudnn_rnn: input (T, B, D) or packed (N, D), and the weights of all layers and directions."""
     return 2 * math.prod(input[:-1]) * _matrix_elements(weights)
 
 
-def _cudnn_rnn_backward(input: Shape, weights: Sequence[Shape], *others: object, out_shape: object) -> int:
-    return 2 * _cudnn_rnn(input, weights, out_shape=out_shape)
+def _twice(count: Callable[..., int]) -> Callable[..., int]:
+    """Return the formula of the gradients of inputs and of weights, each as much as forward."""
+    return lambda *shapes, **options: 2 * count(*shapes, **options)
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *others: object, out_shape: object, **options: object) -> int:
@@ -143,9 +135,9 @@ def _addmm(sum_: Shape, left: Shape, right: Shape, out_shape: object, **options:
 FORMULAS: dict[object, Callable[..., int]] = {
     torch.ops.aten.addmm_: _addmm,
     torch.ops.aten.mkldnn_rnn_layer: _onednn_rnn,
-    torch.ops.aten.mkldnn_rnn_layer_backward: _onednn_rnn_backward,
+    torch.ops.aten.mkldnn_rnn_layer_backward: _twice(_onednn_rnn),
     CUDNN_RNN: _cudnn_rnn,
-    CUDNN_RNN_BACKWARD: _cudnn_rnn_backward,
+    CUDNN_RNN_BACKWARD: _twice(_cudnn_rnn),
     CPU_ATTENTION: _attention,
     CPU_ATTENTION_BACKWARD: _attention_backward,
 }

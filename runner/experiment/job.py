@@ -36,13 +36,7 @@ def process_start() -> float:
 
 
 def run_job(folder: Path, started: float, config: RunConfig | None = None) -> int:
-    """Run a config, and return the exit code.
-
-    Args:
-        folder: of the run.
-        started: Unix time at which the program started.
-        config: of the run; None: the one in the folder.
-    """
+    """Run a config (None: the one in the folder), and return the exit code; `started` is the program's start."""
     show_messages()
     signal.signal(signal.SIGTERM, interrupt)
     try:

@@ -8,33 +8,43 @@ m_i = sum_j b^(i-j) x_j / sum_j b^(i-j), an exponential mean with bias correctio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from runner.common.arrays import IntArray
+from runner.components.run_components import Components
+from runner.config.schema import RunConfig
+from runner.experiment.preparation import prepare
+from runner.experiment.run import start_folder
+from runner.interfaces import START
+from runner.tracking.tracker import NoTracker
+from runner.training.bookkeeping import NotFinite
+from runner.training.loop import train_segment
+from runner.training.schedules import Constant
+from runner.training.state import Training
 
 Floats = npt.NDArray[np.float64]
 DIVERGED = 4.0  # the loss has diverged if it is this many times the lowest smoothed loss
 BELOW_MINIMUM = 10.0  # ratio of the rate at the lowest loss to the suggested rate
 _SKIPPED = 0.1  # share of the first updates, whose mean is of few losses, so that nothing is read off there
+_BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 @dataclass(frozen=True)
 class Range:
-    """The measurements of a test of n updates.
+    """The measurements of a test of n updates."""
 
-    Attributes:
-        rates: (n,) rising.
-        losses: (n,) mean loss of each update, before its step.
-        smoothed: (n,) smoothed losses.
-        diverged: the rate at which the loss was not finite, or DIVERGED times its lowest; None if it never diverged.
-    """
-
-    rates: Floats
-    losses: Floats
-    smoothed: Floats
-    diverged: float | None
+    rates: Floats  # (n,) rising
+    losses: Floats  # (n,) mean loss of each update, before its step
+    smoothed: Floats  # (n,) smoothed losses
+    diverged: float | None  # the rate at which the loss was not finite, or DIVERGED times its lowest; None: never
 
     @property
     def lowest(self) -> float | None:
@@ -79,28 +89,90 @@ def rising(low: float, high: float, updates: int) -> Floats:
 
 
 def measure(step: Callable[[float], float], rates: Iterable[float], smoothing: float) -> Range:
-    """Take a step at each rate until the loss diverges.
+    """Take a step at each of the rising rates until the loss diverges.
 
     Args:
         step: makes one update at a given rate and returns its loss.
-        rates: of the updates, rising.
         smoothing: exponential smoothing factor, from 0 (none) to below 1.
     """
-    used: list[float] = []
-    losses: list[float] = []
-    smoothed: list[float] = []
-    total = weight = 0.0
-    diverged = None
+    points: list[tuple[float, float, float]] = []  # rate, loss, smoothed loss
+    total, weight, lowest, diverged = 0.0, 0.0, math.inf, None
     for rate in rates:
         loss = step(rate)
-        if not math.isfinite(loss):
+        if math.isfinite(loss):
+            total, weight = smoothing * total + loss, smoothing * weight + 1
+            points.append((rate, loss, total / weight))
+            lowest = min(lowest, total / weight)
+        if not math.isfinite(loss) or total / weight > DIVERGED * lowest:
             diverged = rate
             break
-        total, weight = smoothing * total + loss, smoothing * weight + 1
-        used.append(rate)
-        losses.append(loss)
-        smoothed.append(total / weight)
-        if smoothed[-1] > DIVERGED * min(smoothed):
-            diverged = rate
-            break
-    return Range(np.array(used), np.array(losses), np.array(smoothed), diverged)
+    used, losses, smoothed = np.array(points).reshape(-1, 3).T
+    return Range(used, losses, smoothed, diverged)
+
+
+def measure_range(config: RunConfig, rates: Floats, smoothing: float) -> Range:
+    """Train the config's model from scratch, each update at the next of the `rates`. No run folder remains.
+
+    Batches and gradient clipping are those of training; there is no schedule, checkpoint or evaluation. `smoothing` is
+    the exponential smoothing factor of the loss.
+
+    Raises:
+        HydromelError: the config or the data are wrong.
+    """
+    components = replace(Components.of(config), tracker=NoTracker())
+    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
+        training = prepare(config, components, run, time.time()).training
+        return measure(stepper(training), map(float, rates), smoothing)
+
+
+def stepper(t: Training) -> Callable[[float], float]:
+    """Return a function that makes the next update at a given rate and returns its mean loss (NaN: not finite).
+
+    Parameters with a separate rate (`HasLearningRates`) keep its ratio to the optimiser's.
+    """
+    t = replace(t, schedule=Constant())
+    updates = _updates(t)
+
+    def step(rate: float) -> float:
+        for group in t.optimizer.param_groups:
+            group["initial_lr"] = rate * group["learning_rate_factor"]
+        rows, losses = next(updates), list[float]()
+        try:
+            while not losses:  # if memory runs out the update is repeated in smaller micro-batches
+                losses = train_segment(t, [rows])
+        except NotFinite:
+            return math.nan
+        return losses[0]
+
+    return step
+
+
+def _updates(t: Training) -> Iterator[IntArray]:
+    """Yield the rows of each update, epoch after epoch."""
+    for epoch in count():
+        t.progress.epoch, t.progress.update, t.progress.carried = epoch, 0, START
+        yield from t.batching.updates(t.train.rows.host_lengths, t.seed, epoch)
+
+
+def draw(measured: Range, path: Path) -> None:
+    """Write a PNG of the loss over the rate, on a logarithmic axis, with the derived rates."""
+    import matplotlib  # takes half a second, so only here
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(7, 3.8), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(measured.rates, measured.losses, color=_BLUE, alpha=0.3, lw=0.8, label="loss of each update")
+        axes.plot(measured.rates, measured.smoothed, color=_BLUE, lw=2, label="smoothed")
+        marks = {"suggested": (measured.suggestion, _ORANGE, "-"), "steepest": (measured.steepest, _GREEN, "--")}
+        for name, (rate, colour, line) in marks.items():
+            if rate is not None:
+                axes.axvline(rate, color=colour, ls=line, lw=1.4, label=f"{name} {rate:.2g}")
+        axes.set_xscale("log")
+        if measured.lowest is not None:  # a diverging loss leaves the picture, so that its fall before stays visible
+            start, lowest = measured.smoothed[0], measured.smoothed.min()
+            axes.set_ylim(lowest - 0.5 * (start - lowest), start + 1.5 * (start - lowest))
+        axes.set(xlabel="learning rate", ylabel="mean loss of an update")
+        axes.grid(alpha=0.3)
+        figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=9, columnspacing=1.4)
+        figure.savefig(path, dpi=160)

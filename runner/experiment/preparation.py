@@ -22,10 +22,9 @@ from runner.profiling.energy import EnergyMeter
 from runner.profiling.kernels import warn_if_slow
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
-from runner.ragged.batch import Batch
 from runner.tracking.run_folder import RunFolder
 from runner.training.checkpoint import checkpoint_path, load_checkpoint, resume
-from runner.training.setup import build_optimizer, build_schedule, choose_device
+from runner.training.setup import build_optimizer, choose_device
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)
@@ -33,40 +32,53 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to train.
-
-    Attributes:
-        training: everything to train with.
-        data: all splits, on the host.
-        corpus: the data set as text.
-        config: of the run, with the strategy that `batching=auto` chose in place of `auto`.
-    """
+    """A run that is ready to train."""
 
     training: Training
-    data: Data
+    data: Data  # all splits, on the host
     corpus: Corpus
-    config: RunConfig
+    config: RunConfig  # with the strategy that `batching=auto` chose in place of `auto`
 
 
 def prepare(config: RunConfig, components: Components, run: RunFolder, started: float) -> Prepared:
     """Read the data and build the model; if the folder has a checkpoint, continue from it.
 
-    Args:
-        config: of the run.
-        components: built from the config.
-        run: the folder.
-        started: Unix time at which the program started.
+    The `components` are those of the config, and `started` is the Unix time at which the program started.
     """
-    parts = components.parts
+    parts, settings = components.parts, config.train
     device = _prepare_machine(config.machine, config.seed)
-    data = _load(config, components)
+    truncation = Truncation(config.max_length, config.truncate)
+    data = load_data(parts, truncation, config.cache_dir)
+    log.info(describe_data(name_of(config.dataset), data, truncation))
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
     for description in descriptions(model, data.splits):
         if description.line is not None:
             log.info(description.line)
-    config, batching = _choose_batching(config, components, run, model, data)
-    training = _training(config, components, run, started, data, model, train, batching)
+    config, strategy = _choose_batching(config, components, run, model, data)
+    per_epoch = len(strategy.updates(train.rows.host_lengths, config.seed, 0))
+    total = per_epoch * settings.epochs
+    training = Training(
+        model=model,
+        task=parts.task,
+        measures=parts.measures,
+        metric_name=settings.metric or parts.measures.main,
+        vocabs=data.vocabs,
+        strategy=strategy,
+        optimizer=build_optimizer(components.optimizer, model),
+        schedule=components.schedule(
+            total_updates=min(total, settings.max_updates or total), updates_per_epoch=per_epoch
+        ),
+        train=train,
+        valid=data.splits["valid"].to(device),
+        settings=settings,
+        seed=config.seed,
+        bf16=config.bf16,
+        run=run,
+        clock=Clock(device, started),
+        meter=EnergyMeter(device),
+        tracker=components.tracker,
+    )
     if (last := checkpoint_path(run.path, "last")).exists():
         training = resume(training, load_checkpoint(last, model))
         log.info("resuming from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
@@ -89,13 +101,6 @@ def _prepare_machine(machine: MachineSettings, seed: int) -> torch.device:
     return device
 
 
-def _load(config: RunConfig, components: Components) -> Data:
-    truncation = Truncation(config.max_length, config.truncate)
-    data = load_data(components.parts, truncation, config.cache_dir)
-    log.info(describe_data(name_of(config.dataset), data, truncation))
-    return data
-
-
 def _choose_batching(
     config: RunConfig, components: Components, run: RunFolder, model: Model, data: Data
 ) -> tuple[RunConfig, BatchingStrategy]:
@@ -106,36 +111,3 @@ def _choose_batching(
 
     config = choose_strategy(config, components.parts.task, components.batching, run, model, data)
     return config, build_strategy(config.batching, config.plugins)
-
-
-def _training(
-    config: RunConfig,
-    components: Components,
-    run: RunFolder,
-    started: float,
-    data: Data,
-    model: Model,
-    train: Batch,
-    strategy: BatchingStrategy,
-) -> Training:
-    parts, settings, device = components.parts, config.train, train.rows.device
-    updates_per_epoch = len(strategy.updates(train.rows.host_lengths, config.seed, 0))
-    return Training(
-        model=model,
-        task=parts.task,
-        measures=parts.measures,
-        metric_name=settings.metric or parts.measures.main,
-        vocabs=data.vocabs,
-        strategy=strategy,
-        optimizer=build_optimizer(components.optimizer, model),
-        schedule=build_schedule(components.schedule, settings, updates_per_epoch),
-        train=train,
-        valid=data.splits["valid"].to(device),
-        settings=settings,
-        seed=config.seed,
-        bf16=config.bf16,
-        run=run,
-        clock=Clock(device, started),
-        meter=EnergyMeter(device),
-        tracker=components.tracker,
-    )

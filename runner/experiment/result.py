@@ -9,20 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from runner.common.records import (
-    Figures,
-    MemoryRecord,
-    QualityRecord,
-    ResultRecord,
-    SplitsRecord,
-    TokensRecord,
-    UpdatesRecord,
-)
+from runner.common.records import Figures, MemoryRecord, ResultRecord, SplitsRecord
 from runner.data.numericalize import Data
 from runner.experiment.flops import arithmetic
 from runner.experiment.preparation import Prepared
 from runner.inference.predictions import inspect, run_split
-from runner.interfaces import Corpus, HasBaselines
+from runner.interfaces import HasBaselines
 from runner.model import Model, descriptions, has_randomness, parameter_count
 from runner.profiling.energy import SOURCE
 from runner.profiling.kernels import KernelWatch
@@ -33,18 +25,12 @@ from runner.training.state import Training
 
 
 def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
-    """Evaluate the best checkpoint on the test set, and return the content of `result.json` (docs/results.md).
-
-    Args:
-        prepared: the run, after training.
-        memory: peak memory of training.
-    """
+    """Evaluate the best checkpoint on the test set, and return the content of `result.json` (docs/results.md)."""
     t, data, config = prepared.training, prepared.data, prepared.config
     load_checkpoint(checkpoint_path(t.run.path, "best"), t.model)
-    metrics, majority, baselines = _evaluate(
-        t, data, prepared.corpus if config.predictions else None, with_baselines=config.baselines
-    )
+    metrics, majority, baselines = _evaluate(prepared)
     run, tags = t.run.run, t.run.run["tags"]
+    main, scale = t.measures.main, t.measures.scales[t.measures.main]
     result: ResultRecord = {
         "run_id": t.run.run_id,
         "name": run["name"],
@@ -57,12 +43,17 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "turn": config.turn,
         "sweep_id": run["sweep_id"],
         "experiment": run["experiment"],
-        "quality": _quality(t),
+        "quality": {"metric": main, "unit": scale.unit, "higher_is_better": scale.higher_is_better},
         "metrics": metrics,
         "majority": majority,
         "baselines": baselines,
         "speed": t.costs.speed(t.settings.warmup_updates),
-        "tokens": _tokens(t, data),
+        "tokens": {
+            "real": t.costs.real_tokens,
+            "padded": t.costs.padded_tokens,
+            "supervised": t.costs.supervised,
+            "truncated": data.truncated_tokens["train"] + data.splits["train"].real_tokens - t.train.real_tokens,
+        },
         "padding": t.costs.padding_record(),
         "characters": t.costs.characters_record(),
         "seconds": t.clock.record(),
@@ -72,7 +63,12 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "arithmetic": measure_if_memory_suffices(t, "arithmetic", lambda: arithmetic(t)),
         "kernel": measure_if_memory_suffices(t, "kernel", lambda: kernel(t)),
         "advice": run.get("advice"),
-        "updates": _updates(t),
+        "updates": {
+            "count": t.progress.updates,
+            "epochs": t.progress.epoch,
+            "digest": t.progress.digest,
+            "dropout": has_randomness(t.model),
+        },
         "model": {"parameters": parameter_count(t.model)},
         "vocab": _vocab(t.model, data),
         "provenance": provenance(config.resolved, config.machine, t.clock.device, data.fingerprint),
@@ -82,20 +78,12 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
     return result
 
 
-def _evaluate(
-    t: Training, data: Data, corpus: Corpus | None, with_baselines: bool
-) -> tuple[SplitsRecord, Figures | None, Mapping[str, Figures]]:
+def _evaluate(prepared: Prepared) -> tuple[SplitsRecord, Figures | None, Mapping[str, Figures]]:
     """Evaluate on the test set, or on the validation set if there is none.
 
-    Args:
-        t: the training, its model with the best parameters.
-        data: all splits.
-        corpus: the data set as text; None: no predictions are written and no tables are made.
-        with_baselines: whether to fit the baselines that take time.
-
-    Returns:
-        The metrics by split; on the test set, those of the most frequent target and of other simple models.
+    Return the metrics by split; on the test set, also those of the most frequent target and of other simple models.
     """
+    t, data, config = prepared.training, prepared.data, prepared.config
     metrics: SplitsRecord = {"valid": t.progress.best_metrics}
     majority, baselines = None, {}
     last: Literal["valid", "test"] = "test" if "test" in data.splits else "valid"
@@ -104,27 +92,10 @@ def _evaluate(
         metrics["test"] = t.measures.of_split(results.values, data.splits["test"], data.vocabs)
         if isinstance(t.task, HasBaselines):
             majority = _measured(t, data, t.task.majority(data.splits["train"], data.splits["test"], data.vocabs))
-            baselines = _baselines(t, data, t.task) if with_baselines else {}
+            baselines = _baselines(t, data, t.task) if config.baselines else {}
+    corpus = prepared.corpus if config.predictions else None
     metrics[last] = {**metrics[last], **inspect(t, data, last, results, corpus)}
     return metrics, majority, baselines
-
-
-def _tokens(t: Training, data: Data) -> TokensRecord:
-    return {
-        "real": t.costs.real_tokens,
-        "padded": t.costs.padded_tokens,
-        "supervised": t.costs.supervised,
-        "truncated": data.truncated_tokens["train"] + data.splits["train"].real_tokens - t.train.real_tokens,
-    }
-
-
-def _updates(t: Training) -> UpdatesRecord:
-    return {
-        "count": t.progress.updates,
-        "epochs": t.progress.epoch,
-        "digest": t.progress.digest,
-        "dropout": has_randomness(t.model),
-    }
 
 
 def _vocab(model: Model, data: Data) -> dict[str, object]:
@@ -134,11 +105,6 @@ def _vocab(model: Model, data: Data) -> dict[str, object]:
         reports.setdefault(description.kind, []).append(description.entry)
     sizes = {name: len(vocab) for name, vocab in data.vocabs.items()}
     return {"size": sizes, "oov_rate": data.oov_rate, **reports}
-
-
-def _quality(t: Training) -> QualityRecord:
-    scale = t.measures.scales[t.measures.main]
-    return {"metric": t.measures.main, "unit": scale.unit, "higher_is_better": scale.higher_is_better}
 
 
 def _baselines(t: Training, data: Data, task: HasBaselines) -> dict[str, dict[str, float]]:

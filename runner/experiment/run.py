@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from runner.common import run_schema
@@ -18,7 +17,7 @@ from runner.experiment.result import finish
 from runner.profiling.accounting import Memory
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.sync import deliver_pending
-from runner.tracking.tracker import Tracker, deliver_or_warn
+from runner.tracking.tracker import deliver_or_warn
 from runner.training.loop import fit
 
 log = logging.getLogger(__name__)
@@ -27,10 +26,8 @@ log = logging.getLogger(__name__)
 def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRecord:
     """Train, evaluate, record and deliver one run, and return the content of its result.json.
 
-    Args:
-        config: of the run.
-        folder: of the run; if it holds an unfinished run with a checkpoint, that run is resumed.
-        started: Unix time at which the program started.
+    If the folder holds an unfinished run with a checkpoint, that run is resumed. `started` is the program's start in
+    Unix time.
 
     Raises:
         HydromelError: bad input. The run is marked as failed, and its records so far are kept.
@@ -57,7 +54,12 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
             components.plots.draw(run.path)
         run.set_status(run_schema.FINISHED)
         deliver_or_warn(components.tracker, run.path, final=True)
-    _deliver_earlier(components.tracker, Path(config.runs_dir), config.plugins)
+    try:  # records of earlier runs, which the tracker missed
+        root = Path(config.runs_dir)
+        if root.is_dir() and (count := deliver_pending(root, components.tracker, config.plugins)):
+            log.info("delivered %d earlier run(s)", count)
+    except HydromelError as error:
+        log.warning("warning: %s", error)
     log.info(components.tracker.describe())
     return result
 
@@ -80,12 +82,3 @@ def start_folder(config: RunConfig, folder: Path) -> RunFolder:
         tags[run_schema.TAG_TRIAL], name = str(trial), f"trial{trial}-{name}"
     experiment = config.choices.get("experiment")
     return RunFolder.start(folder, name=name, experiment=experiment, sweep_id=sweep_id, tags=tags)
-
-
-def _deliver_earlier(tracker: Tracker, root: Path, plugins: Sequence[str]) -> None:
-    """Deliver records of earlier runs that the tracker missed."""
-    try:
-        if root.is_dir() and (count := deliver_pending(root, tracker, plugins)):
-            log.info("delivered %d earlier run(s)", count)
-    except HydromelError as error:
-        log.warning("warning: %s", error)

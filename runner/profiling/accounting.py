@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
@@ -26,21 +27,15 @@ from runner.common.records import (
 )
 
 Mark = float | torch.cuda.Event
-Counters = Mapping[str, Mapping[str, int]]  # group -> name -> count
+Counts = Mapping[str, int]  # by name
+Counters = Mapping[str, Counts]  # by group
 
 
 class Clock:
     """A stopwatch of seconds by phase, which does not wait for the device.
 
     On a GPU the time of a phase passes between two events that the device records. `synchronize` reads them, between
-    timed regions.
-
-    Args:
-        device: the device that is timed.
-        started: Unix time at which the program started, for `total`.
-
-    Attributes:
-        seconds: by phase; complete after `synchronize`.
+    timed regions; only then are the `seconds` by phase complete. `started` is the program's start in Unix time.
     """
 
     def __init__(self, device: torch.device, started: float) -> None:
@@ -112,46 +107,28 @@ def _seconds(begin: Mark, end: Mark) -> float:
 
 @dataclass
 class CostCounters:
-    """Host-side counts over all updates. They are part of every checkpoint, so a resumed run's figures are complete.
+    """Host-side counts over all updates. They are part of every checkpoint, so a resumed run's figures are complete."""
 
-    Attributes:
-        real_tokens: tokens without padding.
-        supervised: targets.
-        examples: rows.
-        updates: optimiser steps.
-        training_seconds: host seconds of the updates.
-        timed_tokens: like `timed_examples`, `timed_updates` and `timed_seconds`, without the warm-up.
-        padding: padded tokens by cause.
-        by_length: for timed updates, by the length of their longest row rounded up to a power of two: `updates`,
-            `real_tokens`, `places` (real and padded tokens) and `seconds`.
-        counters: counts of the model's parts (`runner.interfaces.HasCounters`); None if a part of the run is missing.
-        joules: energy; None if a reading is missing.
-    """
-
-    real_tokens: int = 0
-    supervised: int = 0
-    examples: int = 0
-    updates: int = 0
-    training_seconds: float = 0.0
+    real_tokens: int = 0  # without padding
+    supervised: int = 0  # targets
+    examples: int = 0  # rows
+    updates: int = 0  # optimiser steps
+    training_seconds: float = 0.0  # of the updates, by the host's clock
+    # Without the warm-up:
     timed_tokens: int = 0
     timed_examples: int = 0
     timed_updates: int = 0
     timed_seconds: float = 0.0
-    padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))
+    padding: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PADDING_CAUSES, 0))  # tokens by cause
+    # Timed updates, by the length of their longest row rounded up to a power of two: `updates`, `real_tokens`,
+    # `places` (real and padded tokens) and `seconds`.
     by_length: dict[int, dict[str, float]] = field(default_factory=dict)
+    # Of the model's parts (`runner.interfaces.HasCounters`), and energy. None: unknown, since a part of it is missing.
     counters: dict[str, dict[str, int]] | None = field(default_factory=dict)
     joules: float | None = 0.0
 
     def add(
-        self,
-        *,
-        tokens: int,
-        examples: int,
-        updates: int,
-        supervised: int,
-        seconds: float,
-        timed: bool,
-        padding: dict[str, int],
+        self, *, tokens: int, examples: int, updates: int, supervised: int, seconds: float, timed: bool, padding: Counts
     ) -> None:
         """Add some updates; `padding` is in tokens by cause, and `timed` false for the warm-up."""
         self.real_tokens += tokens
@@ -213,11 +190,8 @@ class CostCounters:
 
     def padding_record(self) -> PaddingRecord:
         """Return the `padding` section of result.json."""
-        return {
-            "spread": self.padding["spread"],
-            "last_batch": self.padding["last_batch"],
-            "rounding": self.padding["rounding"],
-        }
+        padding = self.padding
+        return {"spread": padding["spread"], "last_batch": padding["last_batch"], "rounding": padding["rounding"]}
 
     def characters_record(self) -> CharactersRecord | None:
         """Return the `characters` section of result.json; None if there were none, or their number is unknown."""
@@ -242,21 +216,12 @@ class CostCounters:
 
 
 def _length_record(longest: int, sums: dict[str, float]) -> LengthRecord:
-    return {
-        "longest": longest,
-        "updates": int(sums["updates"]),
-        "real_tokens": int(sums["real_tokens"]),
-        "places": int(sums["places"]),
-        "seconds": sums["seconds"],
-    }
+    updates, tokens, places = (int(sums[key]) for key in ("updates", "real_tokens", "places"))
+    return {"longest": longest, "updates": updates, "real_tokens": tokens, "places": places, "seconds": sums["seconds"]}
 
 
 class Memory:
-    """The peak memory since this object was made: of torch's allocator on a GPU, of the process on a CPU.
-
-    Args:
-        device: the device of training.
-    """
+    """The peak memory since this object was made: of torch's allocator on a GPU, of the process on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -265,7 +230,7 @@ class Memory:
             self.before = torch.cuda.memory_allocated(device)
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            self.before = _resident_bytes()
+            self.before = _status_bytes("VmRSS:") or _resident_peak_bytes()
             _reset_resident_peak()
 
     def state(self) -> MemoryRecord:
@@ -278,15 +243,8 @@ class Memory:
 def _status_bytes(key: str) -> int | None:
     """Return the value of a line of /proc/self/status in bytes, or None if the system has none (not Linux)."""
     status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-    return None
-
-
-def _resident_bytes() -> int:
-    return _status_bytes("VmRSS:") or _resident_peak_bytes()
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(key)), None)
 
 
 def _resident_peak_bytes() -> int:
@@ -296,7 +254,5 @@ def _resident_peak_bytes() -> int:
 
 def _reset_resident_peak() -> None:
     """Reset the peak of this process, if the system can (Linux); otherwise it covers the whole process."""
-    try:  # 5 resets VmHWM (man proc_pid_clear_refs)
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # 5 resets VmHWM (man proc_pid_clear_refs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -15,9 +16,7 @@ class _Nvml(Protocol):
     NVMLError: type[Exception]
 
     def nvmlInit(self) -> None: ...
-
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> object: ...
-
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: object) -> int: ...
 
 
@@ -25,38 +24,28 @@ class EnergyMeter:
     """A reader of one device's energy counter; readings are None on a CPU, without NVML, and on GPUs before Volta.
 
     The counter includes all processes on the GPU, and advances a few times to a few dozen times per second.
-
-    Args:
-        device: a device as torch numbers them. NVML numbers all GPUs of the machine, whatever CUDA_VISIBLE_DEVICES is,
-            so the device is identified by its UUID.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._nvml = _nvml() if device.type == "cuda" else None
-        self._handle = None if self._nvml is None else _handle(self._nvml, device)
+        self._nvml: _Nvml | None = None
+        if device.type != "cuda":
+            return
+        try:
+            import pynvml  # optional: only the extra `gpu` installs it
+        except ImportError:
+            return
+        nvml: _Nvml = pynvml
+        # torch numbers the devices in CUDA_VISIBLE_DEVICES, NVML all GPUs of the machine; the UUID identifies them.
+        with suppress(nvml.NVMLError):
+            nvml.nvmlInit()
+            self._handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+            self._nvml = nvml
 
     def joules(self) -> float | None:
         """Return the joules since the driver was loaded, without waiting for the device."""
-        if self._nvml is None or self._handle is None:
+        if self._nvml is None:
             return None
         try:
             return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle) / 1000  # from millijoules
         except self._nvml.NVMLError:
             return None
-
-
-def _nvml() -> _Nvml | None:
-    try:
-        import pynvml  # optional: only the extra `gpu` installs it
-    except ImportError:
-        return None
-    nvml: _Nvml = pynvml
-    return nvml
-
-
-def _handle(nvml: _Nvml, device: torch.device) -> object | None:
-    try:
-        nvml.nvmlInit()
-        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-    except nvml.NVMLError:
-        return None

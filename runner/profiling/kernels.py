@@ -111,12 +111,10 @@ def warn_if_slow(dtype: torch.dtype) -> None:
     seconds, of_float32 = (median(product_seconds(_TIMED_SIZE, cpu, kind, _TIMES)) for kind in (dtype, torch.float32))
     ratio = seconds / of_float32
     if ratio > _SLOW:
-        name = str(dtype).removeprefix("torch.")
+        name, capability = str(dtype).removeprefix("torch."), torch.backends.cpu.get_cpu_capability()
         log.warning(
-            "%s products take %.0f times as long as float32's on this processor (%s); precision=float32 is faster",
-            name,
-            ratio,
-            torch.backends.cpu.get_cpu_capability(),
+            f"{name} products take {ratio:.0f} times as long as float32's on this processor ({capability}); "
+            "precision=float32 is faster"
         )
 
 
@@ -141,13 +139,10 @@ def _now(device: torch.device) -> float:
 
 def describe_machine(device: torch.device) -> dict[str, object]:
     """Return `provenance.kernels` of result.json: the instruction set, and the support by precision and operation."""
-    return {
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        **{
-            name: {operation: support(operation, DTYPES[name], device.type) for operation in _TRIALS}
-            for name in HALF_PRECISIONS
-        },
-    }
+    record: dict[str, object] = {"cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    for name in HALF_PRECISIONS:
+        record[name] = {operation: support(operation, DTYPES[name], device.type) for operation in _TRIALS}
+    return record
 
 
 class KernelWatch(DispatchMode):
@@ -171,16 +166,12 @@ class KernelWatch(DispatchMode):
 
     def describe(self, layout: str) -> str:
         """Return the kernels of a forward pass, for `kernel` in result.json: `oneDNN RNN in 3 blocks, packed`."""
-        named = [text + self._blocks(name) for name, text in _KERNELS.items() if name in self.seen]
-        return ", ".join([*(named or [_NONE_OF_THEM]), layout])
+        # The rows of a recurrent layer are cut into rectangles, with a call of the fused kernel for each.
+        fewest, most = min(self.calls.values(), default=1), max(self.calls.values(), default=1)
+        blocks = f" in {most} blocks" if fewest == most else f" in {fewest} to {most} blocks"
+        fused = _KERNELS[_FUSED_RNN]
+        return f"{self.names()}, {layout}".replace(fused, fused + blocks if most > 1 else fused)
 
     def names(self) -> str:
         """Return the kernels without the number of calls: `oneDNN RNN, convolution`."""
         return ", ".join(text for name, text in _KERNELS.items() if name in self.seen) or _NONE_OF_THEM
-
-    def _blocks(self, name: str) -> str:
-        """Return the number of rectangles into which the rows of a recurrent layer were cut, if more than one."""
-        if name != _FUSED_RNN or max(self.calls.values()) == 1:
-            return ""
-        fewest, most = min(self.calls.values()), max(self.calls.values())
-        return f" in {most} blocks" if fewest == most else f" in {fewest} to {most} blocks"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from functools import cache
+from functools import cache, partial
 from typing import Protocol
 
 import torch
@@ -42,7 +42,8 @@ def choose_matmul(which: Matmul) -> Matmul:
     # torch lets oneDNN multiply float32 only under the name "bf16", which also permits rounding inputs to bfloat16, as
     # oneDNN does if the processor has units for that (AMX). So products are compared with float64 first. Without
     # AVX-512 the name has no effect: products agree bit for bit, and `torch` is returned with a warning.
-    matrices = [_matrices(*shape) for shape in _SHAPES]
+    random = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    matrices = [(random(rows, inner), random(inner, columns)) for rows, inner, columns in _SHAPES]
     before = [left @ right for left, right in matrices]
     products.fp32_precision = "bf16"
     after = [left @ right for left, right in matrices]
@@ -62,16 +63,8 @@ def choose_matmul(which: Matmul) -> Matmul:
 
 @cache
 def _warn_of_no_effect() -> None:
-    """Warn once that the option does nothing on this machine."""
     capability = torch.backends.cpu.get_cpu_capability()
-    log.warning(
-        "matmul=onednn has no effect on this processor (%s): the products are those of matmul=torch", capability
-    )
-
-
-def _matrices(rows: int, inner: int, columns: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(rows)
-    return torch.randn(rows, inner, generator=generator), torch.randn(inner, columns, generator=generator)
+    log.warning(f"matmul=onednn has no effect on this processor ({capability}): the products are those of matmul=torch")
 
 
 def _error(left: Tensor, right: Tensor, product: Tensor) -> float:

@@ -18,10 +18,6 @@ class AveragedSgd(optim.SGD):
     Training continues from the last iterate. The mean is evaluated and kept as the best checkpoint (`averaged`).
 
     Args:
-        params: parameters, or groups of them.
-        lr: learning rate.
-        weight_decay: L2 term added to the gradient.
-        fused: whether one kernel updates all parameters.
         start: number of updates after which averaging starts; None: an evaluation triggers it.
         patience: n: averaging starts at the first evaluation that is worse than the best of all earlier ones except the
             last n (NT-ASGD; Merity et al. 2017, algorithm 1).

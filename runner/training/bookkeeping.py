@@ -27,12 +27,8 @@ def add_costs(
 ) -> None:
     """Add a segment's updates to the costs and to the digest.
 
-    Args:
-        t: the training.
-        updates: rows of each update.
-        supervised: targets of all updates.
-        seconds: of the whole segment by the host's clock, which waited for the device at both ends.
-        update_seconds: of each update, by the device's clock on a GPU.
+    `supervised` targets and `seconds` (by the host's clock, which waited for the device at both ends) are those of the
+    whole segment; `update_seconds` those of each update, by the device's clock on a GPU.
     """
     lengths, timed = t.train.rows.host_lengths, t.progress.updates > t.settings.warmup_updates
     padding, tokens = no_padding(), 0
@@ -42,34 +38,16 @@ def add_costs(
         real = int(lengths[np.concatenate(group)].sum())
         padding, tokens = {cause: padding[cause] + group_padding[cause] for cause in padding}, tokens + real
         if timed:
-            t.costs.add_length(
-                longest,
-                updates=len(group),
-                real_tokens=real,
-                places=real + sum(group_padding.values()),
-                seconds=sum(update_seconds[place] for place in places),
-            )
-    t.costs.add(
-        tokens=tokens,
-        examples=sum(map(len, updates)),
-        updates=len(updates),
-        supervised=supervised,
-        seconds=seconds,
-        timed=timed,
-        padding=padding,
-    )
+            n_places = real + sum(group_padding.values())
+            group_seconds = sum(update_seconds[place] for place in places)
+            t.costs.add_length(longest, updates=len(group), real_tokens=real, places=n_places, seconds=group_seconds)
+    counts = {"tokens": tokens, "examples": sum(map(len, updates)), "updates": len(updates), "supervised": supervised}
+    t.costs.add(**counts, seconds=seconds, timed=timed, padding=padding)
     t.progress.digest = digest(updates, t.progress.digest)
 
 
 def group_by_length(longest: IntArray) -> list[tuple[int, list[int]]]:
-    """Group updates by the length of their longest row, rounded up to a power of two.
-
-    Args:
-        longest: (U,) tokens of the longest row of each update.
-
-    Returns:
-        For each power of two that occurs, from small to large, the places of its updates in `longest`.
-    """
+    """Return each power of two that rounds up some of the lengths (U,), from small to large, and their places."""
     exponents = np.frexp(np.maximum(1, longest) - 1)[1]  # the number of binary digits of longest - 1
     return [(1 << int(exponent), np.flatnonzero(exponents == exponent).tolist()) for exponent in np.unique(exponents)]
 

@@ -27,25 +27,15 @@ from runner.training.state import Progress, Training
 
 
 class CheckpointState(TypedDict):
-    """The state of a run without its parameters, as stored in a checkpoint.
-
-    Attributes:
-        optimizer: torch's `state_dict` of the optimiser.
-        schedule: `Schedule.state`.
-        progress: the fields of `Progress`.
-        account: the fields of `CostCounters`.
-        seconds: by phase, and in total.
-        rng: state of torch's generator on the CPU.
-        cuda_rng: state of the generator on the GPU; None without one.
-    """
+    """The state of a run without its parameters, as stored in a checkpoint."""
 
     optimizer: StateDict
     schedule: StateDict
-    progress: StateDict
-    account: StateDict
-    seconds: dict[str, float]
-    rng: Tensor
-    cuda_rng: Tensor | None
+    progress: StateDict  # the fields of `Progress`
+    account: StateDict  # the fields of `CostCounters`
+    seconds: dict[str, float]  # by phase, and in total
+    rng: Tensor  # the state of torch's generator on the CPU
+    cuda_rng: Tensor | None  # the same on the GPU
 
 
 _META = "hydromel"
@@ -53,13 +43,7 @@ _TENSOR, _ARRAY = "__tensor__", "__array__"
 
 
 def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -> None:
-    """Write the model's parameters and buffers (tied ones once), and `state`.
-
-    Args:
-        path: file to write.
-        model: the model.
-        state: dicts, lists and tuples of tensors, arrays and JSON values.
-    """
+    """Write the model's parameters and buffers (tied ones once), and dicts, lists and tuples of tensors and JSON."""
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
     meta = _take_tensors(state, "state", tensors)
     contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
@@ -143,13 +127,8 @@ def checkpoint_path(folder: Path, name: str) -> Path:
 
 def write_checkpoint(t: Training, name: str) -> None:
     """Write the checkpoint `name` of a run: the parameters, and everything else that a resumed run needs."""
-    save_checkpoint(checkpoint_path(t.run.path, name), t.model, _snapshot(t))
-
-
-def _snapshot(t: Training) -> CheckpointState:
-    """Return the state of a run besides its parameters."""
     cuda = t.clock.device.type == "cuda"
-    return {
+    state: CheckpointState = {
         "optimizer": t.optimizer.state_dict(),
         "schedule": t.schedule.state(),
         "progress": {**vars(t.progress)},
@@ -158,15 +137,11 @@ def _snapshot(t: Training) -> CheckpointState:
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state(t.clock.device) if cuda else None,
     }
+    save_checkpoint(checkpoint_path(t.run.path, name), t.model, state)
 
 
 def resume(t: Training, state: CheckpointState) -> Training:
-    """Return the training at the point where a checkpoint left it.
-
-    Args:
-        t: the training as the config describes it, with the parameters of the checkpoint.
-        state: as `load_checkpoint` returns it.
-    """
+    """Return the training, which already has a checkpoint's parameters, at the point where the checkpoint left it."""
     # The checkpoint has the optimiser's options (learning rate, momentum) too, but those of the config hold, so that a
     # resumed run can change them.
     options = [{key: value for key, value in group.items() if key != "params"} for group in t.optimizer.param_groups]

@@ -19,7 +19,6 @@ from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, Head, InputKind, State
 from runner.model import Model, counters, device_of
-from runner.profiling.accounting import Mark
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.training.bookkeeping import add_costs, check_finite, record_evaluation, record_losses, report_epoch
@@ -84,21 +83,14 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     seconds = t.clock.synchronize() - start
     t.costs.add_joules(joules, t.meter.joules())
     t.costs.add_counters(counts, counters(t.model))
-    values = _do_bookkeeping(t, updates[: len(losses)], losses, supervised, seconds, marks) if losses else []
+    values: list[float] = torch.stack(losses).tolist() if losses else []
+    if values:
+        check_finite(t, t.progress.updates - len(values) + 1, values, updates)
+        add_costs(t, updates[: len(values)], supervised, seconds, t.clock.intervals(marks))
+        record_losses(t, values)
+        t.progress.update += len(values)
     if smaller is not None:
         use_micro_batch(t, smaller, t.progress.updates + 1)
-    return values
-
-
-def _do_bookkeeping(
-    t: Training, updates: list[IntArray], losses: list[Tensor], supervised: int, seconds: float, marks: list[Mark]
-) -> list[float]:
-    """Check, count and record the updates of a segment, and return the mean loss of each."""
-    values: list[float] = torch.stack(losses).tolist()
-    check_finite(t, t.progress.updates - len(values) + 1, values, updates)
-    add_costs(t, updates, supervised, seconds, t.clock.intervals(marks))
-    record_losses(t, values)
-    t.progress.update += len(updates)
     return values
 
 
@@ -117,11 +109,8 @@ def backward(
     """Add the gradients of one update's mean loss, summed over its micro-batches.
 
     Args:
-        model: the model.
-        micro_batches: of the update.
         count: targets of the whole update, by which the sum of every micro-batch is divided.
         carried: the state at the start of a stream's windows.
-        bf16: whether to run forward under autocast.
         lap: called at the end of each `forward` and `backward`.
 
     Returns:
@@ -149,22 +138,19 @@ def _set_learning_rate(t: Training, rows: IntArray) -> None:
 
 def _is_over(t: Training) -> bool:
     """Return True if the updates or the patience are used up."""
-    limit, patience = t.settings.max_updates, t.settings.patience
-    enough = limit is not None and t.progress.updates >= limit
-    return enough or (patience is not None and t.progress.waited >= patience)
+    most, patience = t.settings.max_updates or math.inf, t.settings.patience or math.inf
+    return t.progress.updates >= most or t.progress.waited >= patience
 
 
 def _segment_end(t: Training, n_updates: int) -> int:
     """Return the update of this epoch before which the next bookkeeping is due."""
     done, settings = t.progress.updates, t.settings
-    ahead = [n_updates - t.progress.update]
-    if done < settings.warmup_updates:
-        ahead.append(settings.warmup_updates - done)
+    ends = [settings.warmup_updates, done + n_updates - t.progress.update]
     if settings.max_updates is not None:
-        ahead.append(settings.max_updates - done)
+        ends.append(settings.max_updates)
     if settings.checkpoint_every is not None:
-        ahead.append(settings.checkpoint_every - done % settings.checkpoint_every)
-    return t.progress.update + min(ahead)
+        ends.append((done // settings.checkpoint_every + 1) * settings.checkpoint_every)
+    return t.progress.update + min(end for end in ends if end > done) - done
 
 
 def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
@@ -204,7 +190,7 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     if not isinstance(value, float):
         figures = ", ".join(name for name, figure in metrics.items() if isinstance(figure, float))
         raise HydromelError(
-            f"train.metric={t.metric_name}: no metric of this run has such a figure; there are {figures}"
+            f"train.metric={t.metric_name}: no metric of this run has such a figure; use one of {figures}"
         )
     return value if t.measures.scales[t.metric_name].higher_is_better else -value, metrics
 

@@ -26,11 +26,7 @@ PLANNED_ROWS = 20_000_000  # rows of all epochs that are looked through; takes a
 
 
 def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
-    """Lower the micro-batch size until the largest micro-batch fits, and record the shape of that one.
-
-    Args:
-        t: the training.
-        backward: adds the gradients of an update, given its rows.
+    """Lower the micro-batch size until the largest one fits into `backward` (of rows), and record its shape.
 
     Raises:
         HydromelError: not even one row fits, or a module changes buffers that cannot be restored.
@@ -50,9 +46,7 @@ def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
 def largest_micro_batch(t: Training) -> tuple[IntArray, int]:
     """Return the largest micro-batch of all updates to come: most positions in memory, then most real tokens.
 
-    Returns:
-        Its rows, and the number of times to run it: twice if updates have several micro-batches, because memory then
-        also holds the gradients of earlier ones.
+    Also return the number of times to run it: twice if updates have several, whose gradients then lie in memory too.
     """
     largest, chosen, times = (-1, -1), np.zeros(0, dtype=np.int64), 1
     for updates in _plan(t):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Annotated
 
+from pydantic import Field
 from torch import nn, optim
 from torch.optim.optimizer import ParamsT
 
 from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from runner.interfaces import HasAverage, HasLearningRates
 from runner.training.averaged_sgd import AveragedSgd
+
+Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 
 
 def parameters_by_rate(model: nn.Module) -> list[dict[str, object]]:
@@ -51,29 +55,17 @@ def sgd(
 
 
 def adam(
-    *,
-    params: ParamsT,
-    lr: PositiveFloat,
-    betas: list[Fraction],
-    eps: PositiveFloat,
-    weight_decay: NonNegativeFloat,
-    fused: bool,
+    *, params: ParamsT, lr: PositiveFloat, betas: Betas, eps: PositiveFloat, weight_decay: NonNegativeFloat, fused: bool
 ) -> optim.Optimizer:
     """Adam (Kingma and Ba 2015); weight decay as an L2 term in the gradient."""
-    return optim.Adam(params, lr, _pair(betas), eps, weight_decay, fused=fused)
+    return optim.Adam(params, lr, (betas[0], betas[1]), eps, weight_decay, fused=fused)
 
 
 def adamw(
-    *,
-    params: ParamsT,
-    lr: PositiveFloat,
-    betas: list[Fraction],
-    eps: PositiveFloat,
-    weight_decay: NonNegativeFloat,
-    fused: bool,
+    *, params: ParamsT, lr: PositiveFloat, betas: Betas, eps: PositiveFloat, weight_decay: NonNegativeFloat, fused: bool
 ) -> optim.Optimizer:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
-    return optim.AdamW(params, lr, _pair(betas), eps, weight_decay, fused=fused)
+    return optim.AdamW(params, lr, (betas[0], betas[1]), eps, weight_decay, fused=fused)
 
 
 def adadelta(
@@ -108,10 +100,3 @@ def nt_asgd(
 ) -> optim.Optimizer:
     """NT-ASGD (Merity et al. 2017): averaging starts when the quality on valid stops improving (see `AveragedSgd`)."""
     return AveragedSgd(params, lr, weight_decay=weight_decay, fused=fused, start=None, patience=patience)
-
-
-def _pair(betas: list[float]) -> tuple[float, float]:
-    """Return the two values that torch wants as a tuple; YAML has only lists."""
-    if len(betas) != 2:
-        raise ValueError(f"betas={betas}: expected two numbers, for example [0.9, 0.999]")
-    return betas[0], betas[1]

@@ -7,6 +7,7 @@ rounding (and the random numbers of dropout, and the statistics of batch normali
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -20,35 +21,24 @@ from runner.training.state import Training
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Parts of the messages of RuntimeError, which torch raises if the CPU, oneDNN or cuBLAS gets no memory.
-_PHRASES = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "out of memory",
-    "bad_alloc",
-    "status_alloc_failed",
+# Messages of RuntimeError, which torch raises if the CPU, oneDNN or cuBLAS gets no memory. Those of oneDNN are matched
+# as a whole, since longer ones that begin like them have other causes.
+_NO_MEMORY = re.compile(
+    r"can(no|')t allocate memory|(not enough|out of) memory|bad_alloc|status_alloc_failed"
+    r"|^could not (create|execute) a primitive$",
+    re.IGNORECASE,
 )
-# Complete messages of oneDNN for a lack of memory; longer ones that begin like these have other causes.
-_ONEDNN = ("could not create a primitive", "could not execute a primitive")
 
 
 def ran_out(error: BaseException) -> bool:
     """Return True for a lack of memory: torch.OutOfMemoryError, MemoryError, or a RuntimeError with such a message."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    message = str(error).strip().lower()
-    return isinstance(error, RuntimeError) and (message in _ONEDNN or any(phrase in message for phrase in _PHRASES))
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error).strip()) is not None
 
 
 def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exception) -> int:
-    """Return half of the micro-batch size with which an update failed.
-
-    Args:
-        t: the training.
-        rows: of the update.
-        update: its number, counted from 1; 0: the rehearsal before training.
-        error: raised by the update.
+    """Return half of the micro-batch size with which an update (counted from 1; 0: the rehearsal) failed.
 
     Raises:
         HydromelError: the micro-batch was one row, or the window of a stream.
@@ -134,15 +124,7 @@ def measure_if_memory_suffices(t: Training, what: str, measure: Callable[[], T])
 
 
 def memory_record(t: Training, measured: MemoryRecord) -> MemoryRecord:
-    """Return the `memory` section of result.json.
-
-    Args:
-        t: the training, after its end.
-        measured: peak memory.
-    """
-    sizes: MicroBatchRecord = {
-        "asked": t.strategy.micro_batch,
-        "used": t.batching.micro_batch,
-        "halved_at": t.progress.halved_at,
-    }
+    """Return the `memory` section of result.json, from the peak that was measured."""
+    asked, used, halved_at = t.strategy.micro_batch, t.batching.micro_batch, t.progress.halved_at
+    sizes: MicroBatchRecord = {"asked": asked, "used": used, "halved_at": halved_at}
     return {**measured, "peak_batch": t.progress.peak_batch, "micro_batch": sizes}

@@ -1,4 +1,4 @@
-"""Device, optimiser and schedule: what training needs besides the model and the data."""
+"""The device and the optimiser."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import torch
 
 from runner.common.errors import HydromelError
 from runner.config.instantiate import Factory
-from runner.config.schema import Device, Dtype, Precision, TrainSettings
-from runner.interfaces import Schedule
+from runner.config.schema import Device, Dtype, Precision
 from runner.training.optimizers import parameters_by_rate
 
 
@@ -18,12 +17,6 @@ def build_optimizer(factory: Factory[torch.optim.Optimizer], model: torch.nn.Mod
         group["lr"] *= group["learning_rate_factor"]
         group["initial_lr"] = group["lr"]
     return optimizer
-
-
-def build_schedule(factory: Factory[Schedule], settings: TrainSettings, updates_per_epoch: int) -> Schedule:
-    """Build a schedule that knows how long training may last."""
-    total = updates_per_epoch * settings.epochs
-    return factory(total_updates=min(total, settings.max_updates or total), updates_per_epoch=updates_per_epoch)
 
 
 def choose_device(wanted: Device, precision: Precision, dtype: Dtype) -> torch.device:

@@ -25,34 +25,20 @@ class Progress:
     """The position of a run in its plan, its best result and its batch sizes; part of every checkpoint.
 
     Plans are functions of (seed, epoch), so (epoch, update) is enough to continue one in the middle.
-
-    Attributes:
-        epoch: finished epochs.
-        update: finished updates of the current epoch.
-        updates: finished updates of all epochs.
-        digest: hash of the rows of every update so far.
-        best: highest quality on the validation set so far (larger is better).
-        best_metrics: all metrics of that evaluation.
-        waited: evaluations since then.
-        carried: the encoder's state at the end of a stream's last window.
-        micro_batch: rows per forward pass since memory ran out; None if it never did.
-        eval_batch_size: the same for evaluation.
-        halved_at: updates, counted from 1, at which micro-batches were halved; 0 is the check before training.
-        peak_batch: rows, width and real tokens of the largest micro-batch.
     """
 
-    epoch: int = 0
-    update: int = 0
-    updates: int = 0
-    digest: str = ""
-    best: float | None = None
-    best_metrics: dict[str, object] = field(default_factory=dict)
-    waited: int = 0
-    carried: State = START
-    micro_batch: int | None = None
-    eval_batch_size: int | None = None
-    halved_at: list[int] = field(default_factory=list)
-    peak_batch: PeakBatchRecord | None = None
+    epoch: int = 0  # finished epochs
+    update: int = 0  # finished updates of the current epoch
+    updates: int = 0  # finished updates of all epochs
+    digest: str = ""  # hash of the rows of every update so far
+    best: float | None = None  # highest quality on the validation set so far (larger is better)
+    best_metrics: dict[str, object] = field(default_factory=dict)  # all metrics of that evaluation
+    waited: int = 0  # evaluations since then
+    carried: State = START  # the encoder's state at the end of a stream's last window
+    micro_batch: int | None = None  # rows per forward pass since memory ran out; None if it never did
+    eval_batch_size: int | None = None  # the same for evaluation
+    halved_at: list[int] = field(default_factory=list)  # updates, from 1, that halved micro-batches; 0: the rehearsal
+    peak_batch: PeakBatchRecord | None = None  # rows, width and real tokens of the largest micro-batch
 
     @property
     def last_epoch(self) -> int:
@@ -64,41 +50,22 @@ class Progress:
 class Training:
     """Everything that a run trains with. Only `progress`, `costs` and the state inside torch's objects change.
 
-    Attributes:
-        model: on the device, in the dtype of training.
-        task: counts the targets of a batch.
-        measures: the metrics of every evaluation.
-        metric_name: their figure that selects the best checkpoint.
-        vocabs: of the features and the target.
-        strategy: the configured batching strategy; `batching` is the one in use.
-        optimizer: of the model's parameters.
-        schedule: gives the learning rate's factor at each update.
-        train: the training set as `strategy.arrange` returns it, on the device.
-        valid: the validation set, on the device.
-        settings: the `train` section of the config.
-        seed: of the batching plans.
-        bf16: whether forward passes run under autocast to bfloat16.
-        run: the run's folder.
-        clock: seconds by phase.
-        meter: the device's energy counter.
-        tracker: where the records of the folder are delivered.
-        costs: counts over all updates.
-        progress: the position in the plan.
+    The model and both data sets are on the device.
     """
 
     model: Model
     task: Task
     measures: Measures
-    metric_name: str
-    vocabs: Mapping[str, Vocab]
-    strategy: BatchingStrategy
+    metric_name: str  # the figure of `measures` that selects the best checkpoint
+    vocabs: Mapping[str, Vocab]  # of the features and the target
+    strategy: BatchingStrategy  # as configured; `batching` is the one in use
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    train: Batch
+    train: Batch  # as `strategy.arrange` returns it
     valid: Batch
     settings: TrainSettings
-    seed: int
-    bf16: bool
+    seed: int  # of the batching plans
+    bf16: bool  # whether forward passes run under autocast to bfloat16
     run: RunFolder
     clock: Clock
     meter: EnergyMeter

@@ -71,18 +71,15 @@ def test_one_line_says_what_is_wrong(node: dict[str, Any], line: str) -> None:
 
 
 def test_a_value_that_the_constructor_refuses_is_told_with_its_key() -> None:
-    node = {
-        "_target_": "runner.training.optimizers.adam",
-        "lr": 0.1,
-        "betas": [0.9],
-        "eps": 1e-8,
-        "weight_decay": 0,
-        "fused": False,
-    }
-    with pytest.raises(HydromelError, match=r"optimizer: betas=\[0.9\]: expected two numbers"):
-        build(node, "optimizer", {"params": nn.Linear(1, 1).parameters()})
-    with pytest.raises(HydromelError, match=r"optimizer.betas="):
-        build(node | {"betas": [0.9, 2.0]}, "optimizer", {"params": nn.Linear(1, 1).parameters()})
+    runtime = {"params": nn.Linear(1, 1).parameters()}
+    node = {"lr": 0.1, "weight_decay": 0, "fused": False}
+    sgd = {"_target_": "runner.training.optimizers.sgd", "momentum": 0.0, "nesterov": True, **node}
+    with pytest.raises(HydromelError, match=r"^optimizer: Nesterov momentum requires a momentum"):
+        build(sgd, "optimizer", runtime)
+    adam = {"_target_": "runner.training.optimizers.adam", "eps": 1e-8, **node}
+    for betas in ([0.9], [0.9, 2.0]):
+        with pytest.raises(HydromelError, match=r"optimizer.betas="):
+            build(adam | {"betas": betas}, "optimizer", runtime)
 
 
 def test_nodes_within_nodes_are_built_first_and_named_in_full() -> None:

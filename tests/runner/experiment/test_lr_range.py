@@ -12,8 +12,7 @@ import pytest
 
 from runner.cli import lr_range
 from runner.components.run_components import Components
-from runner.experiment.lr_range import DIVERGED, Range, measure, rising
-from runner.experiment.lr_range_run import stepper
+from runner.experiment.lr_range import DIVERGED, Range, measure, rising, stepper
 from runner.experiment.preparation import prepare
 from runner.experiment.run import start_folder
 from tests.helpers.composed import label_files, run_config
