@@ -9,20 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict
+from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
 from runner.audit.checks.compare import SingleReference
-from runner.audit.checks.dropout import dropout_verdict
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.verdict import AuditReport, Verdict
-from runner.audit.subjects.module import (
-    Collate,
-    Example,
-    ExampleMetric,
-    LossFunction,
-    ModuleSubject,
-    Output,
-    Splitter,
-)
+from runner.audit.subjects.module import Collate, Example, ExampleMetric, LossFunction, ModuleSubject, Output, Splitter
 from runner.audit.tracing.module_state import Mode, in_mode, seeded
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
@@ -48,7 +39,7 @@ def audit_module(
     """Check that a module's result for an example does not depend on the other examples of its batch or on padding.
 
     Args:
-        module: the module; a float64 copy is audited, and the module itself stays as it is.
+        module: a float64 copy is audited, and the module itself stays as it is.
         examples: at least two examples of different lengths; preferably some of equal length, and an empty one if the
             module accepts it.
         collate: examples, `Padding` -> the module's arguments: a tensor, a tuple of tensors, or a dict by name.
@@ -71,7 +62,7 @@ def audit_module(
         seed: seed of the random choice of examples.
 
     Returns:
-        A report: call `report.raise_if_failed()` in tests, or read `report.passed` and `report.failures()`.
+        A report; call its `raise_if_failed()` in tests.
 
     Raises:
         HydromelError: fewer than two examples, an unknown mode or arithmetic, no `torch.nn.Module`, an output that
@@ -81,17 +72,8 @@ def audit_module(
     if metric is not None and not callable(metric):
         raise HydromelError(f"metric is a {type(metric).__name__}; pass a function that creates one, such as its class")
     title = name or type(module).__name__
-    subject = ModuleSubject(
-        title,
-        module,
-        list(examples),
-        collate,
-        np.array([lengths(example) for example in examples], dtype=np.int64),
-        left_padding,
-        split_output,
-        loss,
-        decode,
-    )
+    numbers = np.array([lengths(example) for example in examples], dtype=np.int64)
+    subject = ModuleSubject(title, module, list(examples), collate, numbers, left_padding, split_output, loss, decode)
     subject.check_collate()
     exact = subject.cast("float64")
     report = AuditReport(title)
@@ -101,7 +83,8 @@ def audit_module(
             report.verdicts += _audit_mode(subject, exact, mode, arithmetics, seed, nan_gradients)
         if metric is not None:
             with in_mode(exact.module, "eval"):
-                report.verdicts.append(metric_verdict(title, exact.figures(metric), range(len(examples))))
+                verdict = metric_verdict(title, lambda rows: exact.figures(metric(), rows), range(len(examples)))
+                report.verdicts.append(verdict)
         exact.module.train()
         report.verdicts.append(dropout_verdict(exact, int(np.argmax(exact.lengths))))
     return report

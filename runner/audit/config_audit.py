@@ -9,23 +9,20 @@ from pathlib import Path
 
 import torch
 
-from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict
+from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict, dropout_verdict, own_dropout_verdict
 from runner.audit.checks.compare import SingleReference
-from runner.audit.checks.dropout import dropout_verdict, own_dropout_verdict
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.update import update_verdict
 from runner.audit.checks.verdict import AuditFacts, AuditReport, Verdict
-from runner.audit.subjects.model import ModelSubject
+from runner.audit.subjects.configured import ModelSubject, StreamSubject
 from runner.audit.subjects.sample import sample, streams, with_random_ids
-from runner.audit.subjects.stream import StreamSubject
-from runner.audit.tracing.module_state import Mode, in_mode, unchanged, with_dropout
-from runner.audit.tracing.nonzero_init import randomise_zero_weights
+from runner.audit.tracing.module_state import Mode, in_mode, randomise_zero_weights, unchanged, with_dropout
 from runner.audit.tracing.observe import Setting, observe
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy, with_batch_size
-from runner.config.schema import Node, RunConfig, name_of
+from runner.config.schema import RunConfig, name_of
 from runner.data.load import arrange, load_data
 from runner.data.numericalize import Data
 from runner.data.truncation import Truncation
@@ -43,27 +40,16 @@ UPDATE_ROWS = 8  # largest batch size, so that a sample makes several updates
 
 @dataclass(frozen=True)
 class AuditOptions:
-    """The options of an audit of a config.
+    """The options of an audit of a config."""
 
-    Attributes:
-        rows: number of examples, at least 8.
-        longest: largest number of tokens; longer rows are cut.
-        random: use random ids instead of the corpus's.
-        modes: modes of the module.
-        arithmetics: arithmetics besides float64.
-        heat: include heat maps of modules by positions.
-        explained: find place and cause of the failures of controls too.
-        weights: a checkpoint whose weights are audited; None: fresh weights.
-    """
-
-    rows: int = 20
-    longest: int = 60
-    random: bool = False
+    rows: int = 20  # number of examples, at least 8
+    longest: int = 60  # largest number of tokens; longer rows are cut
+    random: bool = False  # use random ids instead of the corpus's
     modes: tuple[Mode, ...] = ("eval", "train")
-    arithmetics: tuple[Arithmetic, ...] = ("float32", "bf16")
-    heat: bool = True
-    explained: bool = True
-    weights: Path | None = None
+    arithmetics: tuple[Arithmetic, ...] = ("float32", "bf16")  # arithmetics besides float64
+    heat: bool = True  # include heat maps of modules by positions
+    explained: bool = True  # find place and cause of the failures of controls too
+    weights: Path | None = None  # a checkpoint whose weights are audited; None: fresh weights
 
 
 def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], options: AuditOptions) -> AuditReport:
@@ -72,7 +58,6 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
     Args:
         configs: at least one config; they differ in `batching` only.
         left_out: name -> reason, for strategies that do not compose and are listed as left out.
-        options: size and extent of the audit.
 
     Raises:
         HydromelError: bad input, or no strategy fits.
@@ -88,14 +73,24 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
     else:
         load_checkpoint(options.weights, model)
     model.to(device=choose_device(config.device, config.precision, config.dtype), dtype=torch.float64)
-    subjects, unfit = _subjects(configs, left_out, parts, data, model, options)
-    report = AuditReport(f"task={parts.task.name} dataset={name_of(config.dataset)} encoder={_chosen(config)}")
+    subjects, unfit = [], dict(left_out)
+    for strategy in configs:
+        try:
+            subjects.append(_subject(strategy, parts, data, model, options))
+        except HydromelError as error:
+            unfit[str(strategy.choices["batching"])] = str(error)
+    if not subjects:
+        raise HydromelError(next(iter(unfit.values())))
+    encoder = config.choices.get("encoder") or name_of(config.encoder)
     controls = tuple(subject.name for subject in subjects if subject.ignores_mask)
-    report.controls = controls if len(controls) < len(subjects) else ()
+    report = AuditReport(
+        f"task={parts.task.name} dataset={name_of(config.dataset)} encoder={encoder}",
+        controls=controls if len(controls) < len(subjects) else (),
+    )
     _audit(report, subjects, options, config.seed)
     report.facts = AuditFacts(
         examples=len(subjects[0].lengths),
-        lengths=sorted(int(length) for length in subjects[0].lengths),
+        lengths=sorted(subjects[0].lengths.tolist()),
         parameters=parameter_count(model),
         weights="fresh" if options.weights is None else str(options.weights),
         content="random ids" if options.random else "the corpus",
@@ -114,9 +109,8 @@ def _precision_note(subject: StrategySubject) -> str:
     cast = subject.reference().cast("bf16")
     with KernelWatch() as watch, torch.no_grad():
         observe(cast, [int(cast.lengths.argmax())], Setting())
-    if FLOAT32_LSTM not in watch.seen:
-        return ""
-    return "The check bf16 computed LSTMs in float32, because this processor has no bfloat16 LSTM."
+    note = "The check bf16 computed LSTMs in float32, because this processor has no bfloat16 LSTM."
+    return note if FLOAT32_LSTM in watch.seen else ""
 
 
 def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: AuditOptions, seed: int) -> None:
@@ -132,8 +126,7 @@ def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: Au
             exact = SingleReference(subjects[0].reference(), torch.float64)
             for subject in subjects:
                 auditor = Auditor(subject, mode, exact.of(subject), seed, explained=_is_explained(subject, options))
-                key = subject.layout_key
-                if key not in layouts:
+                if (key := subject.layout_key) not in layouts:
                     layouts[key] = list(auditor.verdicts())
                 report.verdicts += [replace(verdict, subject=subject.name) for verdict in layouts[key]]
                 report.verdicts += _check_strategy(auditor, subject, mode, seed)
@@ -165,7 +158,7 @@ def _check_dropout(subjects: Sequence[StrategySubject], seed: int, options: Audi
 def _check_strategy(auditor: Auditor, subject: StrategySubject, mode: Mode, seed: int) -> Iterator[Verdict]:
     """Yield the verdicts on a strategy's own batches, updates and evaluation, which its layout does not determine."""
     batches = subject.batches(seed)
-    yield auditor.batches(batches)
+    yield auditor.verdict("batches", auditor.differences(batches), batches)
     with unchanged(subject.module):
         if mode == "train":
             yield update_verdict(subject, auditor.reference, batches)
@@ -195,56 +188,29 @@ def _check_arithmetic(
             yield replace(layouts[key], subject=subject.name)
 
 
-def _subjects(
-    configs: Sequence[RunConfig],
-    left_out: Mapping[str, str],
-    parts: ModelParts,
-    data: Data,
-    model: Model,
-    options: AuditOptions,
-) -> tuple[list[StrategySubject], dict[str, str]]:
-    """Return a subject for each strategy that fits the task, and the reason for each other one by name."""
-    fitting, unfit = [], dict(left_out)
-    for config in configs:
-        try:
-            fitting.append(_subject(config, parts, data, model, options))
-        except HydromelError as error:
-            unfit[str(config.choices["batching"])] = str(error)
-    if not fitting:
-        raise HydromelError(next(iter(unfit.values())))
-    return fitting, unfit
-
-
 def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, options: AuditOptions) -> StrategySubject:
     """Return a strategy over a sample of the training split, with small updates, so that there are several.
 
     Raises:
         HydromelError: the strategy is `auto`, or does not fit the task.
     """
-    batching = build_strategy(_small(config.batching), config.plugins)
+    size = config.batching.get("batch_size")
+    small = with_batch_size(config.batching, min(size, UPDATE_ROWS)) if isinstance(size, int) else config.batching
+    batching = build_strategy(small, config.plugins)
     train = data.splits["train"]
     arrange(parts, batching, train, config.max_length)  # raises if the strategy does not fit the task
     if isinstance(batching, StreamStrategy):
-        text = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
-        text = with_random_ids(text, data.vocabs, config.seed) if options.random else text
-        return StreamSubject(batching.name, model, text.to(device_of(model)), batching, parts.measures, data.vocabs)
-    if batching.carries_state:
+        examples = streams(train, STREAMS, WINDOWS * min(batching.window, options.longest))
+    elif batching.carries_state:
         raise HydromelError(f"batching={batching.name}: to audit it, give it the methods of StreamStrategy")
-    examples = sample(train, options.rows, options.longest, config.seed)
+    else:
+        examples = sample(train, options.rows, options.longest, config.seed)
     examples = with_random_ids(examples, data.vocabs, config.seed) if options.random else examples
-    return ModelSubject(batching.name, model, examples.to(device_of(model)), batching, parts.measures, data.vocabs)
-
-
-def _small(node: Node) -> Node:
-    """Return a strategy's config with at most `UPDATE_ROWS` rows in a batch."""
-    size = node.get("batch_size")
-    return with_batch_size(node, min(size, UPDATE_ROWS)) if isinstance(size, int) else node
+    examples = examples.to(device_of(model))
+    if isinstance(batching, StreamStrategy):
+        return StreamSubject(batching.name, model, examples, batching, parts.measures, data.vocabs)
+    return ModelSubject(batching.name, model, examples, batching, parts.measures, data.vocabs)
 
 
 def _is_explained(subject: StrategySubject, options: AuditOptions) -> bool:
     return options.explained or not subject.ignores_mask
-
-
-def _chosen(config: RunConfig) -> str:
-    """Return the encoder's name, as chosen or from its config."""
-    return config.choices.get("encoder") or name_of(config.encoder)

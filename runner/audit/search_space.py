@@ -45,31 +45,24 @@ class CombinationResult:
         """Return plain values with each strategy's failed checks."""
         if self.report is None:
             return {"choice": self.choice, "unfit": self.unfit}
-        failures = self.report.failures(controls=True)
-        failed = {
-            name: sorted({verdict.check for verdict in failures if verdict.subject == name})
-            for name in self.report.subjects()
-        }
+        failed: dict[str, set[str]] = {name: set() for name in self.report.subjects()}
+        for verdict in self.report.failures(controls=True):
+            failed[verdict.subject].add(verdict.check)
         return {
             "choice": self.choice,
             "passed": self.passed,
             "control": self.is_control,
-            "failed": failed,
+            "failed": {name: sorted(checks) for name, checks in failed.items()},
             "controls": list(self.report.controls),
             "facts": {} if self.report.facts is None else self.report.facts.by_name(),
         }
 
 
 class Combination(NamedTuple):
-    """A combination of a task and an encoder.
-
-    Attributes:
-        overrides: the choice of task and encoder, and of an option's value.
-        varied: class, option and value, such as `conv.activation=tanh`; empty if all options have their defaults.
-    """
+    """A combination of a task and an encoder: the overrides that choose them, and an option's value."""
 
     overrides: tuple[str, ...]
-    varied: str
+    varied: str  # class, option and value, such as `conv.activation=tanh`; empty if all options have their defaults
 
 
 def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> list[Combination]:
@@ -84,15 +77,14 @@ def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> li
     for task in _names("task", overrides, config_dir):
         for encoder in _names("encoder", overrides, config_dir):
             config = compose_config([*overrides, task, encoder], config_dir)
-            nodes = _nodes(config)
+            nodes = {"task": config.task, "encoder": config.encoder}
             chosen.setdefault(json.dumps(nodes), Combination((task, encoder), ""))
-            for group, name, value in _options(config):
-                changed = {**nodes, group: {**nodes[group], name: value}}
+            for group, name, value in _options(nodes, config.plugins):
                 if f"{group}.{name}" not in given:
+                    changed = {**nodes, group: {**nodes[group], name: value}}
                     assignment = f"{name}={json.dumps(value).strip(chr(34))}"
-                    combination = Combination(
-                        (task, encoder, f"{group}.{assignment}"), f"{name_of(nodes[group])}.{assignment}"
-                    )
+                    varied = f"{name_of(nodes[group])}.{assignment}"
+                    combination = Combination((task, encoder, f"{group}.{assignment}"), varied)
                     chosen.setdefault(json.dumps(changed), combination)
     return list(chosen.values())
 
@@ -138,28 +130,21 @@ def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> lis
     return chosen or [f"{group}={name}" for name in names_of(group, config_dir)]
 
 
-def _nodes(config: RunConfig) -> dict[str, Node]:
-    """Return the nodes whose options are varied."""
-    return {"task": config.task, "encoder": config.encoder}
-
-
-def _options(config: RunConfig) -> Iterator[tuple[str, str, object]]:
+def _options(nodes: Mapping[str, Node], plugins: Sequence[str]) -> Iterator[tuple[str, str, object]]:
     """Yield group, option and value, for each other value of each option with a few allowed values."""
-    for group, node in _nodes(config).items():
-        for name, values in alternatives(node, group, config.plugins).items():
+    for group, node in nodes.items():
+        for name, values in alternatives(node, group, plugins).items():
             if name not in LEFT:
                 yield from ((group, name, value) for value in values)
 
 
 def _small(node: object) -> object:
-    """Return a config with vectors of size `SMALL`."""
+    """Return a config with vectors of size `SMALL`; a list of sizes keeps a single one."""
     if not isinstance(node, Mapping):
         return node
-    return {key: _shortened(value) if key in SIZES else _small(value) for key, value in node.items()}
-
-
-def _shortened(value: object) -> object:
-    """Return the small value of a size; a list of sizes keeps a single one."""
-    if isinstance(value, list):
-        return [SMALL] * min(1, len(value))
-    return SMALL if isinstance(value, int) else value
+    small = {key: _small(value) for key, value in node.items()}
+    for key in small.keys() & SIZES:
+        value = small[key]
+        if isinstance(value, int | list):
+            small[key] = [SMALL] * min(1, len(value)) if isinstance(value, list) else SMALL
+    return small

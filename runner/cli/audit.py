@@ -56,8 +56,8 @@ def _audit(options: argparse.Namespace) -> int:
     import torch
 
     from runner.audit.config_audit import AuditOptions, audit_config
-    from runner.audit.report.console import print_report
     from runner.audit.report.page import page
+    from runner.audit.report.text import print_report
 
     torch.set_num_threads(configs[0].threads or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
@@ -98,13 +98,12 @@ def _every(options: argparse.Namespace) -> int:
 
 
 def _gallery(options: argparse.Namespace) -> int:
-    from runner.audit.gallery.cases import run_gallery
-    from runner.audit.gallery.show import as_dicts, print_results
+    from runner.audit.gallery.cases import print_results, run_gallery
 
     results = run_gallery()
     print_results(results)
     if options.json is not None:
-        write_output(options.json, to_json(as_dicts(results)))
+        write_output(options.json, to_json([result.as_dict() for result in results]))
     return 0 if all(result.is_correct and result.twin_passed for result in results) else 1
 
 

@@ -43,14 +43,10 @@ class HasOutcomes(Protocol):
     """A metric with figures that are computed from sums over examples."""
 
     def outcomes(self, figure: str, values: MetricInput, split: Batch) -> Outcomes | None:
-        """Return the terms of a figure; None if it is not a function of such sums (macro F1).
+        """Return the terms of a figure of a whole split; None if it is not a function of such sums (macro F1).
 
-        Args:
-            figure: its name.
-            values: (N,) input of the metric, for all rows or tokens: predictions, or losses.
-            split: the whole split.
+        `values` (N,) are the metric's input for all rows or tokens.
         """
-        ...
 
 
 def write_outcomes(metric: Metric, figure: str, values: MetricInput, name: str, split: Batch, folder: Path) -> None:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from runner.common import run_schema
-from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import Data
 from runner.inference.outcomes import write_outcomes
@@ -29,22 +28,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SplitResults:
-    """The results of running the model over a whole split, once: the input of its metrics, and what is written.
+    """The results of running the model over a whole split, once: the input of its metrics, and what is written."""
 
-    Attributes:
-        values: the input of metrics by its kind, on the host, in the split's own order.
-        predictions: None for a task whose own metric takes losses: a language model.
-    """
-
-    values: Mapping[InputKind, Tensor]
-    predictions: Predictions | None
+    values: Mapping[InputKind, Tensor]  # the input of metrics by its kind, on the host, in the split's own order
+    predictions: Predictions | None  # None for a task whose own metric takes losses: a language model
 
 
 def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
     """Predict all rows of a split, from batches in any order; the result is in the split's own order."""
-    ids: list[Tensor] = []
-    probability: list[Tensor] = []
-    index, lengths = [], []
+    ids, probability, index, lengths = [], [], [], []
     model.eval()
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
@@ -53,7 +45,7 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
             ids.append(predicted)
             probability.append(model.head.probabilities(scores, batch).gather(1, predicted[:, None]).squeeze(1).float())
             index.append(batch.index)
-            lengths.append(predictions_per_row(batch))
+            lengths.append(batch.targets_per_row)
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
     # Rows have several predictions, so they are put into the split's order token by token.
     _, order = select_rows(rows, np.argsort(np.concatenate(index)))
@@ -62,12 +54,7 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
 
 
 def split_values(
-    model: Model,
-    batching: BatchingStrategy,
-    split: Batch,
-    batch_size: int,
-    bf16: bool,
-    kinds: Iterable[InputKind],
+    model: Model, batching: BatchingStrategy, split: Batch, batch_size: int, bf16: bool, kinds: Iterable[InputKind]
 ) -> dict[InputKind, Tensor]:
     """Return the input of metrics by its kind, on the host, in the split's own order.
 
@@ -80,38 +67,24 @@ def split_values(
     if isinstance(split.target, Ragged):
         numbers = torch.arange(split.target.rows.n_tokens, device=split.rows.device)
         numbered = replace(split, target=split.target.with_values(numbers))
-    found: dict[InputKind, list[Tensor]] = {kind: [] for kind in kinds}
-    places: dict[InputKind, list[Tensor]] = {kind: [] for kind in found}
+    parts: dict[InputKind, list[tuple[Tensor, Tensor]]] = {kind: [] for kind in kinds}  # values, and their places
     model.eval()
     with torch.inference_mode(), torch.autocast(split.rows.device.type, torch.bfloat16, enabled=bf16):
         batches = (batching.evaluation_batches(source, batch_size) for source in (split, numbered))
         for batch, numbered_batch in zip(*batches, strict=True):
             scores, state = model(batch, state if batch.carries_state else None)
-            for kind in found:
+            for kind in parts:
                 values = metric_input(head, kind, scores, batch)
                 if isinstance(values, Ragged):
                     assert isinstance(numbered_batch.target, Ragged)
-                    found[kind].append(values.tokens())
-                    places[kind].append(numbered_batch.target.tokens())
+                    parts[kind].append((values.tokens(), numbered_batch.target.tokens()))
                 else:
-                    found[kind].append(values)
-                    places[kind].append(torch.from_numpy(batch.index))
+                    parts[kind].append((values, torch.from_numpy(batch.index)))
     by_kind: dict[InputKind, Tensor] = {}
-    for kind, parts in found.items():
-        values = torch.cat(parts).cpu()
-        order = torch.cat(places[kind]).cpu().argsort()
-        by_kind[kind] = (values.double() if kind == "losses" else values).index_select(0, order)
+    for kind, pairs in parts.items():
+        values, places = (torch.cat(column).cpu() for column in zip(*pairs, strict=True))
+        by_kind[kind] = (values.double() if kind == "losses" else values).index_select(0, places.argsort())
     return by_kind
-
-
-def predictions_per_row(batch: Batch) -> IntArray:
-    """Return (B,) the number of predictions of each row.
-
-    They are counted by the target, since features in the unmasked layout count padding too.
-    """
-    if isinstance(batch.target, Ragged):
-        return batch.target.rows.host_lengths
-    return np.ones(len(batch.index), dtype=np.int64)
 
 
 def run_split(t: Training, split: Batch) -> SplitResults:
@@ -121,7 +94,8 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     values: dict[InputKind, Tensor] = {}
     predictions = None
     if t.task.metric.input_kind == "predictions":
-        predictions = predict(t.model, t.batching.evaluation_batches(split.to(t.clock.device), batch_size), t.bf16)
+        batches = t.batching.evaluation_batches(split.to(t.clock.device), batch_size)
+        predictions = predict(t.model, batches, t.bf16)
         values["predictions"] = torch.from_numpy(predictions.ids)
     if others := kinds - values.keys():
         values |= split_values(t.model, t.batching, split, batch_size, t.bf16, others)
@@ -133,10 +107,8 @@ def run_split(t: Training, split: Batch) -> SplitResults:
 def inspect(t: Training, data: Data, name: str, results: SplitResults, corpus: Corpus | None) -> dict[str, object]:
     """Return tables of detail of split `name`, and write its outcomes and predictions to the run's folder.
 
-    A file that cannot be written causes a warning, not an error, so that the run keeps its other results.
-
-    Args:
-        corpus: the run's data set; None if neither tables nor predictions are wanted.
+    A file that cannot be written causes a warning, not an error, so that the run keeps its other results. Without
+    `corpus`, the run's data set, there are no tables and no predictions.
     """
     t.clock.start()
     try:

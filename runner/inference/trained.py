@@ -40,27 +40,16 @@ from runner.training.checkpoint import checkpoint_path, load_checkpoint
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model of any task, with everything needed to read text with it.
-
-    Attributes:
-        task: the task.
-        measures: the metrics of the run.
-        model: the model, in eval mode.
-        features: conversions of text to integer columns, by name.
-        vocabs: vocabularies of the features and the target.
-        corpus: the data set of its training, which is not read.
-        truncation: how rows were cut in training.
-        malloc: how freed memory was handled in training.
-    """
+    """A trained model of any task, with everything needed to read text with it."""
 
     task: Task
     measures: Measures
-    model: Model
-    features: dict[str, TokenFeature]
-    vocabs: dict[str, Vocab]
-    corpus: Corpus
-    truncation: Truncation
-    malloc: Malloc
+    model: Model  # the model, in eval mode
+    features: dict[str, TokenFeature]  # conversions of text to integer columns, by name
+    vocabs: dict[str, Vocab]  # vocabularies of the features and the target
+    corpus: Corpus  # the data set of its training, which is not read
+    truncation: Truncation  # how rows were cut in training
+    malloc: Malloc  # how freed memory was handled in training
 
     @classmethod
     def load(
@@ -69,8 +58,6 @@ class TrainedModel:
         """Load the best checkpoint of the run in `folder`.
 
         Args:
-            folder: the run's folder.
-            device: device of the model.
             dtype: arithmetic of the model; None: as in training.
             plugins: further module prefixes that the user, not the run, allows.
             data_dir: folder of the data set and of vector files; None: as in training.
@@ -98,15 +85,10 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained classifier or tagger.
-
-    Attributes:
-        trained: the trained model.
-        inspector: conversion of predictions to the corpus's labels.
-    """
+    """A trained classifier or tagger."""
 
     trained: TrainedModel
-    inspector: Inspector
+    inspector: Inspector  # converts predictions to the corpus's labels
 
     @classmethod
     def load(
@@ -135,28 +117,23 @@ class Predictor:
         The arithmetic is full precision, whatever the run used, so that results depend on the other rows of a batch
         only by rounding. Rows to be labelled are truncated as in training; rows to be tagged are never truncated.
         """
-        per_token = self.inspector.column == "tags"
-        split = self._numericalize(table, per_token)
+        run, per_token = self.trained, self.inspector.column == "tags"
+        ids = run.ids_of(table)
+        rows = next(iter(ids.values())).rows
+        targets = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)  # they are unknown
+        split = Batch(ids, Ragged(targets, rows, "packed") if per_token else targets, np.arange(rows.n_rows))
+        if not per_token:
+            split = run.truncation.apply(split)
         strings, probability = pa.array([], pa.string()), pa.array([], pa.float32())
         if table.num_rows:
-            model = self.trained.model
-            batches = evaluation_batches(split.to(device_of(model)), batch_size)
-            predictions = predict(model, batches, bf16=False)
+            batches = evaluation_batches(split.to(device_of(run.model)), batch_size)
+            predictions = predict(run.model, batches, bf16=False)
             strings = self.inspector.strings(predictions.ids, split.rows.host_offsets)
             probability = pa.array(predictions.probability)
         if not per_token:
             return PassagePredictions(strings, probability)
         offsets = pa.array(split.rows.host_offsets, pa.int32())
         return PassagePredictions(*(pa.ListArray.from_arrays(offsets, flat) for flat in (strings, probability)))
-
-    def _numericalize(self, table: pa.Table, per_token: bool) -> Batch:
-        """Convert the rows to integers, with zeros in place of the unknown targets."""
-        run = self.trained
-        ids = run.ids_of(table)
-        rows = next(iter(ids.values())).rows
-        zeros = torch.zeros(rows.n_tokens if per_token else rows.n_rows, dtype=torch.int64)
-        batch = Batch(ids, Ragged(zeros, rows, "packed") if per_token else zeros, np.arange(rows.n_rows))
-        return batch if per_token else run.truncation.apply(batch)
 
 
 def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:

@@ -37,6 +37,13 @@ class Batch:
         return next(iter(self.features.values())).rows
 
     @property
+    def targets_per_row(self) -> IntArray:
+        """(B,) number of targets of each row, by the target itself: unmasked features count padding too."""
+        if isinstance(self.target, Ragged):
+            return self.target.rows.host_lengths
+        return np.ones(len(self.index), dtype=np.int64)
+
+    @property
     def real_tokens(self) -> int:
         """The number of tokens without padding."""
         return self.rows.n_tokens

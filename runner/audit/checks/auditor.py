@@ -6,17 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
+
 from runner.audit.checks import kinds
-from runner.audit.checks.cause import cause, failure
+from runner.audit.checks.cause import cause
 from runner.audit.checks.compare import Difference, SingleReference, compare, compare_loss, first_line, not_finite
-from runner.audit.checks.locate import (
-    Locator,
-    TracedPart,
-    first_changed,
-    first_not_finite,
-    first_random,
-    module_label,
-)
+from runner.audit.checks.locate import Locator, TracedPart, first_changed, first_not_finite, first_random, module_label
 from runner.audit.checks.metric import NO_OUTPUT
 from runner.audit.checks.variations import BatchSpec, batch_specs
 from runner.audit.checks.verdict import Finding, HeatMap, Verdict, not_run_verdict
@@ -29,27 +24,20 @@ from runner.common.errors import missing_kernel
 Arithmetic = Literal["float64", "float32", "bf16", "fp16"]
 NO_EQUAL = "no two examples have the same length"
 NO_PADDING = "this layout holds no padding"
+COPIES = 8  # copies of an example in one batch: fewer may drop the same few values by chance
 
 
 @dataclass
 class Auditor:
-    """Runs the checks of one subject in one mode; all of them share the reference.
-
-    Attributes:
-        reference: the single-example runs.
-        seed: seed of the random choice of examples.
-        nan_gradients: compare gradients too where the padding holds NaN.
-        explained: failed verdicts say where and why, which takes many runs.
-        failed: the batch on which each failed check failed.
-    """
+    """Runs the checks of one subject in one mode; all of them share the reference."""
 
     subject: Subject
     mode: Mode
     reference: SingleReference
-    seed: int
-    nan_gradients: bool = True
-    explained: bool = True
-    failed: dict[str, BatchSpec] = field(default_factory=dict)
+    seed: int  # seed of the random choice of examples
+    nan_gradients: bool = True  # compare gradients too where the padding holds NaN
+    explained: bool = True  # failed verdicts say where and why, which takes many runs
+    failed: dict[str, BatchSpec] = field(default_factory=dict)  # the batch on which each failed check failed
 
     def verdicts(self) -> Iterator[Verdict]:
         """Yield the verdicts of all checks that compare batches, and of the loss.
@@ -70,11 +58,7 @@ class Auditor:
         if any(run.loss is not None for run in self.reference.runs):
             yield self.verdict("loss", self._loss_differences(batches["mixed_lengths"]), batches["mixed_lengths"])
 
-    def batches(self, batches: Sequence[BatchSpec]) -> Verdict:
-        """Return the verdict on the batches that a strategy makes."""
-        return self.verdict("batches", self.differences(batches, []), batches)
-
-    def differences(self, runs: Iterable[BatchSpec], extra: list[Difference]) -> Iterator[Difference]:
+    def differences(self, runs: Iterable[BatchSpec], extra: Sequence[Difference] = ()) -> Iterator[Difference]:
         """Yield `extra`, then the differences of each batch from its reference."""
         yield from extra
         for run in runs:
@@ -97,17 +81,14 @@ class Auditor:
         for run in runs:
             rows = self.reference.comparable(run.rows)
             if rows:
-                yield from compare_loss(
-                    self.reference, BatchSpec(rows), observe(self.subject, rows, Setting(), loss=True)
-                )
+                observation = observe(self.subject, rows, Setting(), loss=True)
+                yield from compare_loss(self.reference, BatchSpec(rows), observation)
 
     def verdict(self, check: str, differences: Iterator[Difference], runs: Sequence[object]) -> Verdict:
         """Return the verdict on a check from its differences: the first one beyond rounding decides.
 
-        Args:
-            check: the check's name.
-            differences: the differences, computed as they are read, so that a failed check stops early.
-            runs: the batches of the check; without any it does not apply.
+        Differences are computed as they are read, so that a failed check stops early. Without `runs`, its batches, it
+        does not apply.
         """
         if not runs:
             reason = NO_EQUAL if check == "neighbours" else NO_PADDING
@@ -132,21 +113,24 @@ class Auditor:
 
     def finding(self, difference: Difference) -> Finding:
         """Return place and cause of a difference, found by further runs."""
-        if difference.is_single and difference.quantity != "error":
-            module = first_not_finite(self.subject, difference)
-            kind = kinds.OVERFLOW if self.reference.coarse else kinds.NOT_FINITE  # in float64 it has an output
-            return self._finding_at(difference, module, kind, f"{difference.quantity} is NaN {difference.note}")
+        module: str | None
         if difference.quantity == "error":
             module = observe(self.subject, difference.batch.rows, difference.batch.setting).failed_in
-            why = failure(difference)
-            return self._finding_at(difference, module, why.kind, why.detail)
-        locator = Locator(self.reference)
-        origin = locator.module_of(difference)
-        why = cause(self.reference, difference, origin, locator.witnesses())
-        return self._finding_at(difference, origin, why.kind, why.detail)
+            kind = kinds.OVERFLOW if "overflow" in difference.note else kinds.ERROR
+            detail = difference.note
+        elif difference.is_single:
+            module = first_not_finite(self.subject, difference)
+            kind = kinds.OVERFLOW if self.reference.coarse else kinds.NOT_FINITE  # in float64 it has an output
+            detail = f"{difference.quantity} is NaN {difference.note}"
+        else:
+            locator = Locator(self.reference)
+            module = locator.module_of(difference)
+            kind, detail = cause(self.reference, difference, module, locator.witnesses())
+        return self._finding_at(difference, module, kind, detail)
 
     def _finding_at(self, difference: Difference, module: str | None, kind: str, detail: str) -> Finding:
-        name = difference.place if module is None else module_label(self.subject, module)
+        place = "decode" if difference.quantity == "prediction" else "loss"  # where it arises in no module
+        name = place if module is None else module_label(self.subject, module)
         return Finding(name, kind, difference.quantity, difference.rows, difference.size, difference.allowed, detail)
 
     def _check_repeat(self) -> Verdict:
@@ -163,19 +147,19 @@ class Auditor:
                 for earlier in (batch, between) if batch is first else (between,):
                     observe(self.subject, earlier.rows, earlier.setting, keep_state=True)
                 again = observe(self.subject, batch.rows, batch.setting, keep_state=True)
-            size = max(map(worst_difference, fresh.outputs, again.outputs), default=0.0)
-            difference = Difference("output", batch.rows, size, self.reference.allowed(), batch)
+            difference = self._change(batch, fresh, again)
             if again.error is not None or difference.share > 1.0:
-                return self._state_verdict(difference, between, again)
+                error = f": {first_line(again.error)}." if again.error is not None else "."
+                detail = f"The same rows get another output after a batch of other rows{error}"
+                module = first_changed(self.subject, batch, between)
+                finding = self._finding_at(difference, module, kinds.STATE, detail)
+                return Verdict(self.subject.name, "repeat", self.mode, False, max(difference.share, 2.0), finding)
             worst = max(worst, difference.share)
         return Verdict(self.subject.name, "repeat", self.mode, True, worst)
 
-    def _state_verdict(self, difference: Difference, other: BatchSpec, again: Observation) -> Verdict:
-        error = f": {first_line(again.error)}." if again.error is not None else "."
-        detail = f"The same rows get another output after a batch of other rows{error}"
-        module = first_changed(self.subject, difference.batch, other)
-        finding = self._finding_at(difference, module, kinds.STATE, detail)
-        return Verdict(self.subject.name, "repeat", self.mode, False, max(difference.share, 2.0), finding)
+    def _change(self, batch: BatchSpec, first: Observation, second: Observation) -> Difference:
+        size = max(map(worst_difference, first.outputs, second.outputs), default=0.0)
+        return Difference("output", batch.rows, size, self.reference.allowed(), batch)
 
     def _check_random(self) -> Verdict | None:
         """Return a failed verdict if outputs depend on the random seed, else None."""
@@ -183,8 +167,7 @@ class Auditor:
         if not batch.rows:
             return None
         first, second = (observe_seeded(self.subject, batch, seed) for seed in (1, 2))
-        size = max(map(worst_difference, first.outputs, second.outputs), default=0.0)
-        difference = Difference("output", batch.rows, size, self.reference.allowed(), batch)
+        difference = self._change(batch, first, second)
         if difference.share <= 1.0 or first.error is not None or second.error is not None:
             return None
         module = first_random(self.subject, batch)
@@ -195,24 +178,24 @@ class Auditor:
     def heat(self, tokens: Callable[[int], Sequence[str]]) -> HeatMap:
         """Return the differences of an example, module by module, in the batch that failed first or that of all rows.
 
-        Args:
-            tokens: number of an example -> its tokens.
+        `tokens` maps the number of an example to its tokens.
         """
         check, batch = next(iter(self.failed.items()), ("", None))
         if batch is None:
             batches = batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
             check, batch = next((name, batches[name][-1]) for name in ("huge", "mixed_lengths") if batches[name])
         batch = self._comparable(batch)
-        steps = [step for step in Locator(self.reference).steps(batch) if self._is_shown(step, batch)]
+        # Values that differ and are not used, such as the state of an RNN after its padding, are left out.
+        steps = [
+            step
+            for step in Locator(self.reference).steps(batch)
+            if not step.rows() or is_used(self.subject, batch.rows, batch.setting, step.record)
+        ]
         row = _hottest(steps, {row: len(tokens(row)) for row in batch.rows})
         steps = [step for step in steps if row in step.members]
         shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in steps]
         names = [module_label(self.subject, step.record.module) for step in steps]
         return HeatMap(self.subject.name, check, self.mode, row, names, list(tokens(row)), shares)
-
-    def _is_shown(self, step: TracedPart, batch: BatchSpec) -> bool:
-        """Return True unless the values differ and are not used, such as the state of an RNN after its padding."""
-        return not step.rows() or is_used(self.subject, batch.rows, batch.setting, step.record)
 
 
 def arithmetic_verdict(
@@ -220,18 +203,34 @@ def arithmetic_verdict(
 ) -> Verdict:
     """Compare batches in coarser arithmetic with float64; the tolerance is the error of the single-example runs.
 
-    Args:
-        subject: the subject, cast to the arithmetic.
-        reference: single-example runs in that arithmetic, with their float64 reference.
-        check: the arithmetic's name.
-        mode: the module's mode.
-        seed: seed of the random choice of examples.
-        explained: a failed verdict says where and why.
+    The subject is cast to the arithmetic; `check` is its name, and `reference` has single-example runs in it.
     """
     coarse = Auditor(subject, mode, reference, seed, explained=explained)
     batches = batch_specs(subject.lengths, subject.has_padding, seed)
     runs = [*batches["mixed_lengths"], *batches["extremes"]]
     return coarse.verdict(check, coarse.differences(runs, list(not_finite(reference))), runs)
+
+
+def own_dropout_verdict(subject: Subject, reference: SingleReference, seed: int, explained: bool) -> Verdict:
+    """Check that an example with its own dropout seed drops the same values in a batch as in its single-example run."""
+    auditor = Auditor(subject, "train", reference, seed, explained=explained)
+    batches = batch_specs(subject.lengths, subject.has_padding, seed)
+    runs = [run for check in ("order", "duplicates", "mixed_lengths", "extremes", "width") for run in batches[check]]
+    return auditor.verdict("dropout", auditor.differences(runs), runs)
+
+
+def dropout_verdict(subject: Subject, row: int) -> Verdict:
+    """Check that copies of one example in one batch, with dropout on, draw different masks."""
+    batch = BatchSpec((row,) * COPIES)
+    first, second = (observe_seeded(subject, batch, seed) for seed in (1, 2))
+    if first.error is not None or all(map(torch.equal, first.outputs, second.outputs)):
+        return Verdict(subject.name, "dropout", "train", None, reason="no dropout is on")
+    if any(not torch.equal(output, first.outputs[0]) for output in first.outputs[1:]):
+        return Verdict(subject.name, "dropout", "train", True)
+    detail = "All copies of an example in one batch drop the same values, and other values in the next run."
+    module = module_label(subject, first_random(subject, batch))
+    finding = Finding(module, kinds.SHARED_DROPOUT, "output", batch.rows, 0.0, 0.0, detail)
+    return Verdict(subject.name, "dropout", "train", False, torch.inf, finding)
 
 
 def observe_seeded(subject: Subject, batch: BatchSpec, seed: int) -> Observation:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from torch import Tensor
 
 from runner.audit.checks import kinds
 from runner.audit.checks.compare import Difference, SingleReference
-from runner.audit.checks.variations import BatchSpec, batch_specs
+from runner.audit.checks.variations import batch_specs
 from runner.audit.tracing.alignment import worst_difference
 from runner.audit.tracing.interventions import reads_padding
 from runner.audit.tracing.observe import Fill, Observation, Setting, observe
-from runner.common.arrays import IntArray
 
 _LOSS = "gradient of the loss by "
 _GRADIENT = "gradient of "
@@ -26,35 +26,24 @@ FILLS: dict[Fill, str] = {
 NAN_GRADIENT = "The gradient is 0 times the NaN of the padding: put zeros there before the weight is applied"
 
 
-@dataclass(frozen=True)
-class Cause:
+class Cause(NamedTuple):
     """The kind of a fault, and one sentence on how it was determined."""
 
     kind: str
     detail: str
 
 
-def failure(difference: Difference) -> Cause:
-    """Return the kind of an error."""
-    return Cause(kinds.OVERFLOW if "overflow" in difference.note else kinds.ERROR, difference.note)
-
-
 def cause(reference: SingleReference, difference: Difference, module: str | None, witnesses: Sequence[int]) -> Cause:
-    """Determine the kind of a difference.
+    """Determine the kind of a difference that arises at `module`, or in the loss (None).
 
-    Args:
-        reference: the single-example runs.
-        difference: the difference that failed a check.
-        module: the module at which it arises, or None for the loss.
-        witnesses: examples of different lengths.
+    `witnesses` are examples of different lengths.
     """
     # The order of the probes matters: swapped rows and leaks also change with width, order and neighbours.
     probe = Probe(reference, difference)
     if (result := probe.swapped()) is not None:
         return result
     if module and probe.padded and reads_padding(reference.subject, witnesses, module, difference.allowed):
-        detail = "Its values at real tokens change with the values in the padding of its inputs."
-        return Cause(kinds.VALUE_LEAK, detail)
+        return Cause(kinds.VALUE_LEAK, "Its values at real tokens change with the values in the padding of its inputs.")
     probes: list[Callable[[], Cause | None]] = [probe.content, probe.width] if probe.padded else []
     for run_probe in (*probes, probe.neighbours, probe.order):
         if (result := run_probe()) is not None:
@@ -105,13 +94,10 @@ class Probe:
 
     def content(self) -> Cause | None:
         """Test other values in the padding."""
-        if not self.subject.has_padding:
-            return None
-        setting = replace(self.batch.setting, fill="neutral")
-        for rows in dict.fromkeys((self.batch.rows, *self._uneven())):
+        for rows in dict.fromkeys((self.batch.rows, *self._groups("mixed_lengths")[:2])):
             for fill, sentence in FILLS.items():
-                for widen in (setting.widen, 2):
-                    neutral = replace(setting, widen=widen)
+                for widen in (self.batch.setting.widen, 2):
+                    neutral = Setting(widen)
                     if self._differs(rows, neutral, rows, replace(neutral, fill=fill)):
                         of_gradient = fill == "nan" and self.quantity.startswith(_GRADIENT)
                         return Cause(kinds.VALUE_LEAK, f"{NAN_GRADIENT if of_gradient else sentence}.")
@@ -119,13 +105,9 @@ class Probe:
 
     def width(self) -> Cause | None:
         """Test wider padding, also of each example by itself."""
-        if not self.subject.has_padding:
-            return None
-        singles = [(row,) for row in dict.fromkeys(self.batch.rows)]
-        for rows in (self.batch.rows, *singles):
+        for rows in (self.batch.rows, *((row,) for row in dict.fromkeys(self.batch.rows))):
             for widen in (2, 4):
-                setting = Setting(widen=widen)
-                if self._differs(rows, Setting(), rows, setting):
+                if self._differs(rows, Setting(), rows, Setting(widen)):
                     return Cause(kinds.WIDTH, f"The result changes when the padding is {widen}x as wide as needed.")
         return None
 
@@ -133,19 +115,17 @@ class Probe:
         """Test batches of equal lengths, which hold no padding."""
         if self.quantity != "output":
             return None
-        for batch in self._groups("neighbours"):
-            observation = observe(self.subject, batch.rows, batch.setting)
-            if observation.error is not None:
-                continue
-            pairs = zip(batch.rows, observation.outputs, strict=True)
-            if not all(self._is_output_of(row, output) for row, output in pairs):
+        for rows in self._groups("neighbours"):
+            observation = observe(self.subject, rows, Setting())
+            if observation.error is None and not all(map(self._is_output_of, rows, observation.outputs)):
                 return Cause(kinds.NEIGHBOURS, "It differs in batches of equal lengths too, where nothing is padded.")
         return None
 
     def _differs(self, rows: Sequence[int], setting: Setting, others: Sequence[int], changed: Setting) -> bool:
         """Return True if the quantity differs between two runs of the same rows, compared row by row."""
-        first = observe(self.subject, rows, setting, loss=self.quantity.startswith(_LOSS))
-        second = observe(self.subject, others, changed, loss=self.quantity.startswith(_LOSS))
+        of_loss = self.quantity.startswith(_LOSS)
+        first = observe(self.subject, rows, setting, loss=of_loss)
+        second = observe(self.subject, others, changed, loss=of_loss)
         if (first.error is None) != (second.error is None):
             return True
         before, after = self._values_of(first), self._values_of(second)
@@ -169,11 +149,7 @@ class Probe:
             return [run.gradients[self.quantity.removeprefix(_GRADIENT)]]
         return run.outputs
 
-    def _uneven(self) -> list[tuple[int, ...]]:
-        return [batch.rows for batch in self._groups("mixed_lengths")[:2]]
-
-    def _groups(self, check: str) -> list[BatchSpec]:
-        lengths: IntArray = self.subject.lengths
-        batches = batch_specs(lengths, self.subject.has_padding, seed=0)[check]
-        comparable = [replace(batch, rows=self.reference.comparable(batch.rows)) for batch in batches]
-        return [batch for batch in comparable if batch.rows]
+    def _groups(self, check: str) -> list[tuple[int, ...]]:
+        """Return the comparable rows of each batch of a check."""
+        batches = batch_specs(self.subject.lengths, self.subject.has_padding, seed=0)[check]
+        return list(filter(None, (self.reference.comparable(batch.rows) for batch in batches)))

@@ -9,42 +9,25 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from runner.audit.checks.tolerance import Tolerance, operations, roundoff
+from runner.audit.checks.tolerance import Tolerance, narrowest, operations, roundoff
 from runner.audit.checks.variations import BatchSpec
 from runner.audit.tracing.alignment import worst_difference
 from runner.audit.tracing.observe import Observation, Setting, Subject, observe
-from runner.audit.tracing.precision import narrowest
 from runner.common.errors import missing_kernel
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The result of comparing one quantity.
+    """The result of comparing one quantity."""
 
-    Attributes:
-        quantity: `output`, `prediction`, `gradient of NAME`, `loss`, `gradient of the loss by NAME`, `error`.
-        rows: examples whose difference exceeds the allowed one.
-        size: largest |difference|.
-        allowed: largest |difference| that rounding explains.
-        batch: the batch.
-        note: further information for the message.
-        is_single: the single-example run itself failed.
-        not_run: the error, where it says that this machine lacks a kernel that the model needs.
-    """
-
-    quantity: str
-    rows: tuple[int, ...]
-    size: float
-    allowed: float
+    quantity: str  # `output`, `prediction`, `gradient of NAME`, `loss`, `gradient of the loss by NAME`, `error`
+    rows: tuple[int, ...]  # examples whose difference exceeds the allowed one
+    size: float  # largest |difference|
+    allowed: float  # largest |difference| that rounding explains
     batch: BatchSpec
-    note: str = ""
-    is_single: bool = False
-    not_run: str = ""
-
-    @property
-    def place(self) -> str:
-        """The place that is named where the difference arises in no module."""
-        return "decode" if self.quantity == "prediction" else "loss"
+    note: str = ""  # further information for the message
+    is_single: bool = False  # the single-example run itself failed
+    not_run: str = ""  # the error, where it says that this machine lacks a kernel that the model needs
 
     @property
     def share(self) -> float:
@@ -65,19 +48,16 @@ class SingleReference:
         self.subject = subject
         self.runs = [observe(subject, [row], Setting(), loss=True) for row in range(len(subject.lengths))]
         self._good = {row for row, run in enumerate(self.runs) if run.error is None and not _bad(run)}
-        if exact is not None:
-            self._good &= exact._good
-        # a float64 module may compute in float32 inside (a norm, a softmax): the tolerance is that of the narrowest
-        longest = int(subject.lengths.max(initial=1))
-        self.narrowest = narrowest(subject, int(subject.lengths.argmax())) if exact is None else dtype
-        unit = max(roundoff(dtype), 0.0 if self.narrowest == dtype else float(torch.finfo(self.narrowest).eps) / 2)
-        self.tolerance = Tolerance(unit, operations(subject.module, longest))
-        self.expected = self.runs if exact is None else exact.runs
-        self.coarse = exact is not None
-        self.measured = 0.0
-        if exact is not None:
-            errors = [_worst(run.outputs, self.expected[row].outputs) for row, run in self.finite()]
+        self.coarse, self.expected, self.measured, unit = exact is not None, self.runs, 0.0, roundoff(dtype)
+        if exact is None:
+            # a float64 module may compute in float32 inside (a norm, a softmax): the tolerance is that of the narrowest
+            inner = narrowest(subject, int(subject.lengths.argmax()))
+            unit = unit if inner == dtype else max(unit, float(torch.finfo(inner).eps) / 2)
+        else:
+            self._good, self.expected = self._good & exact._good, exact.runs
+            errors = [worst_difference(run.outputs[0], self.expected[row].outputs[0]) for row, run in self.finite()]
             self.measured = max((error for error in errors if error < torch.inf), default=0.0)
+        self.tolerance = Tolerance(unit, operations(subject.module, int(subject.lengths.max(initial=1))))
         self.scale = max((largest_magnitude(self.expected[row].outputs) for row, _ in self.finite()), default=1.0)
 
     def of(self, subject: Subject) -> SingleReference:
@@ -107,14 +87,22 @@ def compare(
     if observation.error is not None:
         yield _error(batch, observation.error)
         return
-    expected = _expect_single(reference, rows) if base is None else _expect_run(base, batch)
-    yield _by_row("output", batch, observation.outputs, expected.outputs, reference.allowed())
+    if base is None:
+        expected = [(reference.expected[row], 0) for row in rows]
+        gradients = [run.gradients for run, _ in expected]
+    else:
+        assert batch.against is not None
+        expected = [(base, batch.against.rows.index(row)) for row in rows]
+        gradients = [base.gradients]
+    outputs = [run.outputs[place] for run, place in expected]
+    yield _by_row("output", batch, observation.outputs, outputs, reference.allowed())
     # In coarse arithmetic ties are broken either way, and gradients test the logic, which float64 has tested already.
     if reference.coarse:
         return
     if observation.predictions is not None:
-        yield _by_row("prediction", batch, observation.predictions, expected.predictions or [], 0.0)
-    yield from _gradients(reference, batch, observation.gradients, expected.gradients, "gradient of")
+        predictions = [run.predictions[place] for run, place in expected if run.predictions]
+        yield _by_row("prediction", batch, observation.predictions, predictions, 0.0)
+    yield from _gradients(reference, batch, observation.gradients, gradients, "gradient of")
 
 
 def compare_loss(reference: SingleReference, batch: BatchSpec, observation: Observation) -> Iterator[Difference]:
@@ -134,11 +122,10 @@ def compare_loss(reference: SingleReference, batch: BatchSpec, observation: Obse
     allowed = reference.tolerance.of(scale, terms=sum(reference.subject.lengths[list(rows)]))
     size = abs(float(observation.loss.total) - total)
     yield Difference("loss", rows, size if size == size else torch.inf, allowed, batch)
-    if not is_mean and observation.loss.count != sum(loss.count for loss in losses):
-        counts = (
-            f"The batch counts {observation.loss.count} targets, its examples {sum(loss.count for loss in losses)}."
-        )
-        yield Difference("count of the loss", rows, torch.inf, 0.0, batch, counts)
+    count = sum(loss.count for loss in losses)
+    if not is_mean and observation.loss.count != count:
+        note = f"The batch counts {observation.loss.count} targets, its examples {count}."
+        yield Difference("count of the loss", rows, torch.inf, 0.0, batch, note)
     expected = [{name: grad * share for name, grad in run.loss_gradients.items()} for run in runs]
     yield from _gradients(reference, batch, observation.loss_gradients, expected, "gradient of the loss by")
 
@@ -147,10 +134,11 @@ def not_finite(reference: SingleReference) -> Iterator[Difference]:
     """Yield the examples whose single-example run ends in an error, or has NaN in its output or gradients."""
     for row, run in enumerate(reference.runs):
         batch, length = BatchSpec((row,)), int(reference.subject.lengths[row])
+        where = f"in a batch of one example, of {length} {'token' if length == 1 else 'tokens'}"
         if run.error is not None:
-            yield _error(batch, run.error, f"{_described(length)}: ", is_single=True)
+            yield _error(batch, run.error, f"{where}: ", is_single=True)
         elif quantity := _bad(run):
-            yield Difference(quantity, (row,), torch.inf, 0.0, batch, f"{_described(length)}.", is_single=True)
+            yield Difference(quantity, (row,), torch.inf, 0.0, batch, f"{where}.", is_single=True)
 
 
 def first_line(error: Exception) -> str:
@@ -161,32 +149,6 @@ def first_line(error: Exception) -> str:
 def _error(batch: BatchSpec, error: Exception, where: str = "", is_single: bool = False) -> Difference:
     note = f"{where}{type(error).__name__}: {first_line(error)}."
     return Difference("error", batch.rows, torch.inf, 0.0, batch, note, is_single, missing_kernel(error))
-
-
-def _described(length: int) -> str:
-    return f"in a batch of one example, of {length} {'token' if length == 1 else 'tokens'}"
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """The expected values of a run: outputs and predictions by row, and gradients whose sum is the run's gradient."""
-
-    outputs: list[Tensor]
-    predictions: list[Tensor] | None
-    gradients: list[dict[str, Tensor]]
-
-
-def _expect_single(reference: SingleReference, rows: Sequence[int]) -> _Expected:
-    runs = [reference.expected[row] for row in rows]
-    predictions = [prediction for run in runs for prediction in run.predictions or []]
-    return _Expected([run.outputs[0] for run in runs], predictions, [run.gradients for run in runs])
-
-
-def _expect_run(base: Observation, batch: BatchSpec) -> _Expected:
-    assert batch.against is not None
-    places = [batch.against.rows.index(row) for row in batch.rows]
-    predictions = base.predictions and [base.predictions[place] for place in places]
-    return _Expected([base.outputs[place] for place in places], predictions, [base.gradients])
 
 
 def _by_row(
@@ -226,10 +188,6 @@ def _bad(run: Observation) -> str:
         if any(bool(tensor.isnan().any()) for tensor in tensors):
             return quantity
     return ""
-
-
-def _worst(values: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
-    return max((worst_difference(a, b) for a, b in zip(values, expected, strict=True)), default=0.0)
 
 
 def largest_magnitude(outputs: Sequence[Tensor]) -> float:

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from runner.audit.checks.compare import Difference, SingleReference, largest_magnitude
 from runner.audit.checks.variations import BatchSpec
-from runner.audit.tracing.alignment import Geometry, possible, reading, split, worst_difference
-from runner.audit.tracing.forward_passes import Key, Pass, passes
+from runner.audit.tracing.alignment import possible, reading, split, worst_difference
 from runner.audit.tracing.interventions import is_used
 from runner.audit.tracing.module_state import seeded, unchanged
-from runner.audit.tracing.observe import Record, Setting, Side, Subject, observe, trace
+from runner.audit.tracing.observe import Key, Pass, Record, Setting, Side, Subject, observe, passes, trace
 from runner.ragged.ragged import Ragged
 
 _GRADIENT = "gradient of "
@@ -21,39 +20,30 @@ _GRADIENT = "gradient of "
 
 @dataclass(frozen=True)
 class TracedPart:
-    """A comparable part of a module's output: its value in the batch and in single-example runs.
-
-    Attributes:
-        record: the module, its call and the part.
-        members: the examples.
-        batched: one tensor for each member, from the batch.
-        single: one tensor for each member, from its single-example run.
-        allowed: largest |difference| that rounding explains.
-        by_length: `batched`, read as if the rows were sorted from long to short, or from short to long.
-    """
+    """A comparable part of a module's output: its value in the batch and in single-example runs."""
 
     record: Record
-    members: tuple[int, ...]
-    batched: list[Tensor]
-    single: list[Tensor]
-    allowed: float
-    by_length: list[list[Tensor]]
+    members: tuple[int, ...]  # the examples
+    batched: list[Tensor]  # one tensor for each member, from the batch
+    single: list[Tensor]  # one tensor for each member, from its single-example run
+    allowed: float  # largest |difference| that rounding explains
+    by_length: list[list[Tensor]]  # `batched`, read as if the rows were sorted from long to short, or the reverse
 
     def rows(self) -> list[int]:
         """Return the places among the members whose values differ."""
         pairs = enumerate(zip(self.batched, self.single, strict=True))
         return [place for place, (value, expected) in pairs if not self._is_close(value, expected)]
 
+    @property
     def is_permuted(self) -> bool:
-        """Return True if the same values came out in another order, as inside modules that sort and unsort rows."""
-        return any(self._is_matched(values) for values in (self.batched, *self.by_length))
+        """True if the same values came out in another order, as inside modules that sort and unsort rows."""
+        return any(map(self._is_matched, (self.batched, *self.by_length)))
 
     def _is_matched(self, values: list[Tensor]) -> bool:
         """Return True if the tensors can be matched one to one with those of the single-example runs."""
         left = list(self.single)
         for value in values:
-            matches = (place for place, candidate in enumerate(left) if self._is_close(value, candidate))
-            place = next(matches, None)
+            place = next((place for place, other in enumerate(left) if self._is_close(value, other)), None)
             if place is None:
                 return False
             del left[place]
@@ -64,11 +54,7 @@ class TracedPart:
 
 
 class Locator:
-    """Compares traces of batches with traces of single-example runs, module by module.
-
-    Args:
-        reference: the single-example runs in the same mode and arithmetic.
-    """
+    """Compares traces of batches with traces of single-example runs, module by module."""
 
     def __init__(self, reference: SingleReference) -> None:
         self.reference = reference
@@ -82,8 +68,7 @@ class Locator:
             return None  # outputs are compared first, so they agree
         if difference.quantity.startswith(_GRADIENT):
             return difference.quantity.removeprefix(_GRADIENT).rpartition(".")[0]
-        runs = [batch, batch.against] if batch.against else [batch]
-        for run in runs:
+        for run in [batch, batch.against] if batch.against else [batch]:
             if (module := self._find_first(run)) is not None:
                 return module
         return self._find_in_fused_path(batch)
@@ -98,10 +83,14 @@ class Locator:
         for step in self.steps(batch):
             if not step.rows() or not is_used(self.subject, batch.rows, batch.setting, step.record):
                 continue
-            if not step.is_permuted():
+            if not step.is_permuted:
                 return self._module_or_caller(batch, step.record.module)
             permuted.append(step.record.module)
-        return sorting_module(permuted) if permuted else None
+        # The module that sorted encloses another permuted module; else it is the first of all.
+        for name in permuted:
+            if any(other != name and other.startswith(name and f"{name}.") for other in permuted):
+                return name
+        return permuted[0] if permuted else None
 
     def witnesses(self) -> tuple[int, ...]:
         """Return up to three examples of different lengths, which show which axis of a tensor is which."""
@@ -111,23 +100,21 @@ class Locator:
     def steps(self, batch: BatchSpec, only: str | None = None, side: Side = "outputs") -> list[TracedPart]:
         """Return the comparable parts of the outputs (or inputs) of all modules, or `only` one, in execution order."""
         # A shape such as (3, 3, D) can be read in several ways; batches of other sizes and widths leave a single one.
-        groups = [self.witnesses(), self.witnesses()[:2]]
-        others = [
-            forward_pass for group in groups for forward_pass in passes(self.subject, group, batch.setting, only, side)
-        ]
+        others = []
+        for group in (self.witnesses(), self.witnesses()[:2]):
+            others += passes(self.subject, group, batch.setting, only, side)
         singles = {row: self._single_pass(row, only, side) for row in {*batch.rows, *self.witnesses()}}
-        steps = []
-        for forward_pass in passes(self.subject, batch.rows, batch.setting, only, side):
-            for key in forward_pass.records:
-                step = self._step(key, forward_pass, others, singles)
-                if step is not None:
-                    steps.append(step)
-        return steps
+        steps = [
+            self._step(key, forward_pass, others, singles)
+            for forward_pass in passes(self.subject, batch.rows, batch.setting, only, side)
+            for key in forward_pass.records
+        ]
+        return [step for step in steps if step is not None]
 
     def _module_or_caller(self, batch: BatchSpec, module: str) -> str:
         """Return the module itself or, if its inputs differ already, the module whose code computed them."""
         given = self.steps(batch, module, "inputs") if module else []
-        differs = any(step.rows() and not step.is_permuted() for step in given)
+        differs = any(step.rows() and not step.is_permuted for step in given)
         return self._owner(module) if differs else module
 
     def _owner(self, module: str) -> str:
@@ -143,18 +130,16 @@ class Locator:
         single_reading = _reading(key, list(singles.values()))
         if how is None or single_reading is None or any(key not in singles[row].records for row in forward_pass.rows):
             return None
-        value = forward_pass.records[key].value
-        values = split(value, how, forward_pass.geometry)
-        expected = [
-            split(singles[row].records[key].value, single_reading, singles[row].geometry)[0]
-            for row in forward_pass.rows
-        ]
+        value, geometry = forward_pass.records[key].value, forward_pass.geometry
+        values = split(value, how, geometry)
+        single_passes = [singles[row] for row in forward_pass.rows]
+        expected = [split(run.records[key].value, single_reading, run.geometry)[0] for run in single_passes]
         if len(values) != len(expected) or any(a.shape != b.shape for a, b in zip(values, expected, strict=True)):
             return None  # for example characters of words, padded to the longest word of the batch
-        scale = largest_magnitude(expected)
-        orders = [sorted_by(forward_pass.geometry, sign) for sign in (-1, 1)]
+        falling, rising = tuple(sorted(geometry.lengths, reverse=True)), tuple(sorted(geometry.lengths))
+        orders = [replace(geometry, lengths=lengths) for lengths in (falling, rising)]
         by_length = [split(value, how, order) for order in orders if how in possible(value, order)]
-        allowed = self.reference.tolerance.of(scale, self.reference.measured)
+        allowed = self.reference.tolerance.of(largest_magnitude(expected), self.reference.measured)
         return TracedPart(forward_pass.records[key], forward_pass.rows, values, expected, allowed, by_length)
 
     def _single_pass(self, row: int, only: str | None, side: Side) -> Pass:
@@ -180,20 +165,6 @@ def _reading(key: Key, forward_passes: Sequence[Pass]) -> str | None:
     return reading((forward_pass.records[key].value, forward_pass.geometry) for forward_pass in having)
 
 
-def sorted_by(geometry: Geometry, sign: int) -> Geometry:
-    """Return the geometry of the same rows, sorted by rising (1) or falling (-1) length."""
-    return replace(geometry, lengths=tuple(sorted(geometry.lengths, key=lambda length: sign * length)))
-
-
-def sorting_module(permuted: Sequence[str]) -> str:
-    """Return the module that sorted: the first one that encloses another permuted module, or else the first of all."""
-    for name in permuted:
-        prefix = f"{name}." if name else ""
-        if any(other != name and other.startswith(prefix) for other in permuted):
-            return name
-    return permuted[0]
-
-
 def first_not_finite(subject: Subject, difference: Difference) -> str:
     """Return the first module that returned a NaN or, for a gradient that is NaN, the one through which it came."""
     batch = difference.batch
@@ -212,32 +183,25 @@ def first_not_finite(subject: Subject, difference: Difference) -> str:
 def first_changed(subject: Subject, batch: BatchSpec, other: BatchSpec) -> str:
     """Return the first module whose output for a batch changes after it has processed another batch."""
     with unchanged(subject.module):
-        first = {record.key: record for record in trace(subject, batch.rows, batch.setting, keep_state=True)}
+        first = trace(subject, batch.rows, batch.setting, keep_state=True)
         trace(subject, other.rows, other.setting, keep_state=True)
         again = trace(subject, batch.rows, batch.setting, keep_state=True)
-    for record in again:
-        if record.key in first and worst_difference(_tensor(record), _tensor(first[record.key])) > 0:
-            return record.module
-    return ""
+    return _first_different(first, again)
 
 
 def first_random(subject: Subject, batch: BatchSpec) -> str:
     """Return the first module whose output changes with the seed, for the same inputs."""
-    first, second = _two_seeds(subject, batch)
-    changed = [record for key, record in first.items() if key in second and _differs(record, second[key])]
-    return changed[0].module if changed else ""
+    with seeded(1):
+        first = trace(subject, batch.rows, batch.setting)
+    with seeded(2):
+        return _first_different(first, trace(subject, batch.rows, batch.setting))
 
 
-def _two_seeds(subject: Subject, batch: BatchSpec) -> list[dict[Key, Record]]:
-    runs = []
-    for seed in (1, 2):
-        with seeded(seed):
-            runs.append({record.key: record for record in trace(subject, batch.rows, batch.setting)})
-    return runs
-
-
-def _differs(first: Record, second: Record) -> bool:
-    return worst_difference(_tensor(first), _tensor(second)) > 0
+def _first_different(first: Sequence[Record], second: Sequence[Record]) -> str:
+    """Return the module of the first part that differs between two traces, or an empty string."""
+    parts = {record.key: _tensor(record) for record in first}
+    pairs = ((record, parts[record.key]) for record in second if record.key in parts)
+    return next((record.module for record, part in pairs if worst_difference(_tensor(record), part) > 0), "")
 
 
 def _tensor(record: Record) -> Tensor:

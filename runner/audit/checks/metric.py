@@ -12,9 +12,8 @@ from runner.audit.checks import kinds
 from runner.audit.checks.verdict import Finding, Verdict
 from runner.audit.tracing.observe import AdapterError
 
-MetricOfBatches = Callable[
-    [Sequence[Sequence[int]]], Mapping[str, object]
-]  # batches of examples -> values of the metric
+# batches of examples -> values of the metric
+MetricOfBatches = Callable[[Sequence[Sequence[int]]], Mapping[str, object]]
 ALLOWED = 1e-9  # relative: a metric is a handful of sums
 NO_OUTPUT = "no example has an output without NaN"
 
@@ -22,10 +21,7 @@ NO_OUTPUT = "no example has an output without NaN"
 def metric_verdict(name: str, figures: MetricOfBatches, rows: Sequence[int]) -> Verdict:
     """Compare the metric over one batch of all examples with batches of one and of three, and with the reverse order.
 
-    Args:
-        name: the subject's name.
-        figures: batches -> values of the metric; only numbers are compared.
-        rows: the examples.
+    Only numbers are compared.
 
     Raises:
         AdapterError: the metric computes no number.
@@ -41,10 +37,15 @@ def metric_verdict(name: str, figures: MetricOfBatches, rows: Sequence[int]) -> 
     worst = 0.0
     for split, batches in splits.items():
         for figure, value in _numbers(figures(batches)).items():
-            share = _share(value, whole[figure])
+            expected = whole[figure]
+            size, allowed = abs(value - expected), ALLOWED * max(1.0, abs(expected))
+            if value == expected or (math.isnan(value) and math.isnan(expected)):
+                continue
+            share = math.inf if math.isnan(size) else size / allowed
             worst = max(worst, share)
             if share > 1.0:
-                finding = _finding(figure, split, value, whole[figure], rows)
+                detail = f"{figure} is {expected:.6g} over one batch of all examples, and {value:.6g} over {split}."
+                finding = Finding("metric", kinds.METRIC, figure, tuple(rows), size, allowed, detail)
                 return Verdict(name, "metric", "eval", False, share, finding)
     return Verdict(name, "metric", "eval", True, worst)
 
@@ -61,21 +62,3 @@ def _numbers(figures: Mapping[str, object]) -> dict[str, float]:
             f"metric.compute() returned no number, got {figures!r:.80}; return a dict of numbers by name"
         )
     return numbers
-
-
-def _allowed(expected: float) -> float:
-    return ALLOWED * max(1.0, abs(expected))
-
-
-def _share(value: float, expected: float) -> float:
-    """Return |difference| divided by the allowed one: 0 for two NaN, infinite for a single NaN."""
-    if value == expected or (math.isnan(value) and math.isnan(expected)):
-        return 0.0
-    share = abs(value - expected) / _allowed(expected)
-    return share if share == share else math.inf
-
-
-def _finding(figure: str, split: str, value: float, expected: float, rows: Sequence[int]) -> Finding:
-    detail = f"{figure} is {expected:.6g} over one batch of all examples, and {value:.6g} over {split}."
-    size, allowed = abs(value - expected), _allowed(expected)
-    return Finding("metric", kinds.METRIC, figure, tuple(rows), size, allowed, detail)

@@ -7,10 +7,15 @@ A sum of n numbers, added up in another order, moves by about sqrt(n) u times th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from runner.audit.tracing.module_state import unchanged
+from runner.audit.tracing.observe import Setting, Subject
+from runner.compat.torch import DispatchMode, tree_leaves
 
 SAFETY = 16.0  # Higham and Mary's lambda; at 16 the bound holds for all numbers of any model together
 MEASURED_SAFETY = 4.0  # the same rounding errors in another order of summation
@@ -18,15 +23,10 @@ MEASURED_SAFETY = 4.0  # the same rounding errors in another order of summation
 
 @dataclass(frozen=True)
 class Tolerance:
-    """The tolerance of one arithmetic.
+    """The tolerance of one arithmetic."""
 
-    Attributes:
-        roundoff: unit roundoff u of the arithmetic in which sums are accumulated.
-        operations: number n of additions that one number of the output depends on.
-    """
-
-    roundoff: float
-    operations: int
+    roundoff: float  # unit roundoff u of the arithmetic in which sums are accumulated
+    operations: int  # number n of additions that one number of the output depends on
 
     def of(self, scale: float, measured: float = 0.0, terms: int = 1) -> float:
         """Return the allowed |difference|.
@@ -51,5 +51,43 @@ def operations(module: nn.Module, length: int) -> int:
 
 def roundoff(dtype: torch.dtype) -> float:
     """Return u of an arithmetic; half precisions accumulate in float32, and their rounding of results is measured."""
-    wide = torch.promote_types(dtype, torch.float32)
-    return float(torch.finfo(wide).eps) / 2
+    return float(torch.finfo(torch.promote_types(dtype, torch.float32)).eps) / 2
+
+
+class _Watch(DispatchMode):
+    """Records the narrowest arithmetic to which any operation reduces float64 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrowest = torch.float64
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        if not any(tensor.dtype == torch.float64 for tensor in _numbers((args, kwargs))):
+            return result  # constants may be created in any arithmetic
+        for tensor in _numbers(result):
+            if torch.finfo(tensor.dtype).eps > torch.finfo(self.narrowest).eps:
+                self.narrowest = tensor.dtype
+        return result
+
+
+def _numbers(values: object) -> list[Tensor]:
+    """Return the tensors of floats."""
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def narrowest(subject: Subject, row: int) -> torch.dtype:
+    """Return the narrowest arithmetic used for one example: many models have a float32 softmax or norm inside."""
+    with unchanged(subject.module), torch.no_grad(), _Watch() as watch:
+        try:
+            subject.run([row], Setting())
+        except Exception:  # the checks report it
+            return torch.float64
+    dtype: torch.dtype = watch.narrowest
+    return dtype

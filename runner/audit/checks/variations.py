@@ -36,26 +36,17 @@ NEEDS_PADDING = ("width", "content", "huge", "nan")
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """A specification of one batch: examples that are run together.
+    """A specification of one batch: examples that are run together."""
 
-    Attributes:
-        rows: numbers of the examples, in the batch's order.
-        setting: width and content of the padding.
-        against: the same rows in another layout or order, as the reference; None compares with single-example runs.
-    """
-
-    rows: tuple[int, ...]
-    setting: Setting = field(default_factory=Setting)
-    against: BatchSpec | None = None
+    rows: tuple[int, ...]  # numbers of the examples, in the batch's order
+    setting: Setting = field(default_factory=Setting)  # width and content of the padding
+    against: BatchSpec | None = None  # reference, the same rows in another layout or order; None: single-example runs
 
 
 def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, list[BatchSpec]]:
-    """Return the batches of each check that compares batches; a check without a batch does not apply.
+    """Return the batches of each check that compares batches, from the (R,) lengths of all examples.
 
-    Args:
-        lengths: (R,) lengths of all examples.
-        has_padding: whether the layout can hold padding.
-        seed: seed of the random choice of examples.
+    A check without a batch does not apply. `seed` is that of the random choice of examples.
     """
     rng = np.random.default_rng(seed)
     all_rows = _uneven_first(rng.permutation(len(lengths)), lengths)
@@ -68,11 +59,12 @@ def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, li
     runs = {
         "neighbours": [BatchSpec(tuple(same)) for same in _equally_long(lengths, rng)],
         "order": [
-            BatchSpec(order, against=plain) for order in (group[::-1], _shuffled(group, rng), tuple(sorted(group)))
+            BatchSpec(order, against=plain)
+            for order in (group[::-1], tuple(rng.permutation(group).tolist()), tuple(sorted(group)))
         ],
         "duplicates": [BatchSpec((group[0], group[0])), BatchSpec((group[0],) * 3)],
         "mixed_lengths": [
-            BatchSpec(tuple(int(row) for row in all_rows[:n])) for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)
+            BatchSpec(tuple(all_rows[:n].tolist())) for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)
         ],
         "extremes": [BatchSpec(rows) for rows in _extremes(lengths)],
         "width": [BatchSpec(rows, Setting(n), BatchSpec(rows)) for rows in (group[:1], group) for n in (2, 4)],
@@ -94,18 +86,14 @@ def _uneven_first(order: IntArray, lengths: IntArray) -> IntArray:
     return order
 
 
-def _shuffled(group: tuple[int, ...], rng: np.random.Generator) -> tuple[int, ...]:
-    return tuple(int(row) for row in rng.permutation(group))
-
-
 def _uneven(lengths: IntArray, rng: np.random.Generator, size: int = 6) -> list[int]:
     """Return up to `size` examples in random order, evenly spread by length, without empty rows where possible."""
     order = np.argsort(lengths, kind="stable")
     candidates = order[lengths[order] > 0]
-    if len(candidates) == 0:
-        candidates = order
+    candidates = candidates if len(candidates) else order
     picked = candidates[np.unique(np.linspace(0, len(candidates) - 1, min(size, len(candidates))).astype(int))]
-    return [int(row) for row in rng.permutation(picked)]
+    rows: list[int] = rng.permutation(picked).tolist()
+    return rows
 
 
 def _equally_long(lengths: IntArray, rng: np.random.Generator) -> list[Sequence[int]]:
@@ -113,21 +101,13 @@ def _equally_long(lengths: IntArray, rng: np.random.Generator) -> list[Sequence[
     groups: list[Sequence[int]] = []
     values, counts = np.unique(lengths[lengths > 0], return_counts=True)
     for value in values[counts >= 2][np.argsort(-values[counts >= 2])][:3]:
-        rows = [int(row) for row in rng.permutation(np.flatnonzero(lengths == value))]
+        rows = rng.permutation(np.flatnonzero(lengths == value)).tolist()
         groups += [rows[:2], rows] if len(rows) > 2 else [rows]
     return groups
 
 
 def _extremes(lengths: IntArray) -> list[tuple[int, ...]]:
     longest = int(np.argmax(lengths))
-    empty = [int(row) for row in np.flatnonzero(lengths == 0)[:2]]
-    single = [int(row) for row in np.flatnonzero(lengths == 1)[:2]]
-    groups = [
-        (longest,),
-        (*empty, longest, *single),
-        (longest, *single),
-        (*single, *empty),
-        tuple(empty),
-        tuple(single),
-    ]
-    return list(dict.fromkeys(group for group in groups if group))
+    empty, single = (tuple(np.flatnonzero(lengths == length)[:2].tolist()) for length in (0, 1))
+    groups = ((longest,), (*empty, longest, *single), (longest, *single), (*single, *empty), empty, single)
+    return [group for group in dict.fromkeys(groups) if group]

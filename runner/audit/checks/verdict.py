@@ -15,25 +15,15 @@ FOLLOWS = ("loss", "metric")  # places that also fail wherever a module is wrong
 
 @dataclass(frozen=True)
 class Finding:
-    """The reason why a check failed.
+    """The reason why a check failed."""
 
-    Attributes:
-        module: the first module at which values of real tokens differ (dotted name and class), or `loss`, `metric`.
-        kind: a constant of `runner.audit.checks.kinds`.
-        quantity: the quantity that differed: `output`, `prediction`, `gradient of NAME`, `loss`, ...
-        rows: the affected examples.
-        size: largest |difference|.
-        allowed: largest |difference| that rounding could explain.
-        detail: one sentence on how the kind was determined.
-    """
-
-    module: str
-    kind: str
-    quantity: str
-    rows: tuple[int, ...]
-    size: float
-    allowed: float
-    detail: str
+    module: str  # the first module at which values of real tokens differ (dotted name and class), or `loss`, `metric`
+    kind: str  # a constant of `runner.audit.checks.kinds`
+    quantity: str  # what differed: `output`, `prediction`, `gradient of NAME`, `loss`, `error` or a metric
+    rows: tuple[int, ...]  # the affected examples
+    size: float  # largest |difference|
+    allowed: float  # largest |difference| that rounding could explain
+    detail: str  # one sentence on how the kind was determined
 
     @property
     def hint(self) -> str:
@@ -42,22 +32,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of one check of one subject in one mode.
-
-    Attributes:
-        passed: None where the check does not apply or was not run; `reason` then says why.
-        worst: largest difference divided by the allowed one; the check fails above 1.
-        not_run: True where this machine lacks a kernel that the model needs, which says nothing about the model.
-    """
+    """The result of one check of one subject in one mode."""
 
     subject: str
     check: str
     mode: str
-    passed: bool | None
-    worst: float = 0.0
+    passed: bool | None  # None where the check does not apply or was not run; `reason` then says why
+    worst: float = 0.0  # largest difference divided by the allowed one; the check fails above 1
     finding: Finding | None = None
     reason: str = ""
-    not_run: bool = False
+    not_run: bool = False  # this machine lacks a kernel that the model needs, which says nothing about the model
 
 
 def not_run_verdict(subject: str, check: str, mode: str, error: str) -> Verdict:
@@ -67,32 +51,23 @@ def not_run_verdict(subject: str, check: str, mode: str, error: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Fault:
-    """Failed verdicts that share module and kind.
+    """Failed verdicts that share module and kind."""
 
-    Attributes:
-        finding: the finding with the largest difference; finite differences take precedence.
-        subjects, checks, modes: those in which the fault was seen.
-        after: further checks that fail, and may fail only because of this fault.
-    """
-
-    finding: Finding
-    subjects: list[str]
+    finding: Finding  # the finding with the largest difference; finite differences take precedence
+    subjects: list[str]  # where the fault was seen, as are checks and modes
     checks: list[str]
     modes: list[str]
-    after: list[str]
+    after: list[str]  # further checks that fail, and may fail only because of this fault
 
     @property
     def headline(self) -> str:
         """One line: where the fault was seen, its kind and its place, and the size of the difference."""
         finding = self.finding
+        effect = f"{finding.quantity} differs by {finding.size:.3g}, rounding explains at most {finding.allowed:.1g}"
         if finding.quantity == "error":
             effect = "the module raises an error"
         elif not math.isfinite(finding.size):
             effect = f"{finding.quantity} is NaN or infinite"
-        else:
-            effect = (
-                f"{finding.quantity} differs by {finding.size:.3g}, rounding explains at most {finding.allowed:.1g}"
-            )
         return f"{', '.join(self.subjects)}: {finding.kind} at {finding.module}: {effect}"
 
     @property
@@ -107,54 +82,32 @@ class Fault:
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A heat map of the differences of one example: modules (in the order in which they ran) by positions.
-
-    Attributes:
-        subject, check, mode: the run that is shown.
-        row: the example.
-        modules: names of the modules, first to last.
-        tokens: the example's tokens, or positions.
-        shares: (modules, positions) |difference| divided by the allowed one; a single number for values per row.
-    """
+    """A heat map of the differences of one example (`row`): modules (in the order in which they ran) by positions."""
 
     subject: str
     check: str
     mode: str
     row: int
     modules: list[str]
-    tokens: list[str]
-    shares: list[list[float]]
+    tokens: list[str]  # the example's tokens, or positions
+    shares: list[list[float]]  # (modules, positions) |difference| / allowed one; a single number for values per row
 
 
 @dataclass(frozen=True)
 class AuditFacts:
-    """Facts about the audit of a config.
+    """Facts about the audit of a config."""
 
-    Attributes:
-        examples: number of examples.
-        lengths: their numbers of tokens, sorted.
-        parameters: number of the model's parameters.
-        weights: the audited checkpoint, or `fresh`.
-        content: the source of the examples' tokens.
-        arithmetics: the audited arithmetics.
-        left_out: name -> reason, for strategies that were not audited.
-        torch: version of torch.
-        device: device of the model.
-        seconds: duration of the audit.
-        precision_note: a sentence, if this machine computed in another precision than the checked one; else empty.
-    """
-
-    examples: int
-    lengths: list[int]
-    parameters: int
-    weights: str
-    content: str
+    examples: int  # number of examples
+    lengths: list[int]  # their numbers of tokens, sorted
+    parameters: int  # number of the model's parameters
+    weights: str  # the audited checkpoint, or `fresh`
+    content: str  # the source of the examples' tokens
     arithmetics: list[str]
-    left_out: dict[str, str]
-    torch: str
+    left_out: dict[str, str]  # name -> reason, for strategies that were not audited
+    torch: str  # version of torch
     device: str
     seconds: float
-    precision_note: str
+    precision_note: str  # a sentence, if this machine computed in another precision than the checked one; else empty
 
     def by_name(self) -> dict[str, object]:
         """Return plain values under readable names, as pages and `--json` show them."""
@@ -168,7 +121,6 @@ class AuditReport:
     Attributes:
         title: name of the audited model.
         verdicts: one for each check, subject and mode, in the order in which they were found.
-        heats: heat maps of the differences.
         controls: subjects that are known to be wrong; they do not count, but show that the audit can fail.
         facts: further information, for the audit of a config.
     """
@@ -187,8 +139,8 @@ class AuditReport:
         this machine could not run one has no result.
         """
         undecided = any(verdict.check not in COARSE_CHECKS for verdict in self.not_run)
-        counted = (verdict for verdict in self.verdicts if verdict.subject not in self.controls)
-        return not self.failures() and not undecided and any(verdict.passed for verdict in counted)
+        any_passed = any(verdict.passed and verdict.subject not in self.controls for verdict in self.verdicts)
+        return any_passed and not self.failures() and not undecided
 
     @property
     def not_run(self) -> list[Verdict]:
@@ -197,14 +149,15 @@ class AuditReport:
 
     def failures(self, controls: bool = False) -> list[Verdict]:
         """Return the failed verdicts, in the order of the checks; those of controls only on request."""
-        return [
-            verdict
-            for verdict in self.verdicts
-            if verdict.passed is False and (controls or verdict.subject not in self.controls)
-        ]
+        failed = [verdict for verdict in self.verdicts if verdict.passed is False]
+        return [verdict for verdict in failed if controls or verdict.subject not in self.controls]
 
     def subjects(self) -> list[str]:
         return unique(verdict.subject for verdict in self.verdicts)
+
+    def audited(self) -> list[str]:
+        """Return the subjects that are not controls."""
+        return [subject for subject in self.subjects() if subject not in self.controls]
 
     def checks(self) -> list[str]:
         return unique(verdict.check for verdict in self.verdicts)
@@ -229,12 +182,10 @@ class AuditReport:
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, as `--json` writes them."""
-        verdicts = []
-        for verdict in self.verdicts:
-            plain = asdict(verdict)
+        verdicts = [asdict(verdict) for verdict in self.verdicts]
+        for plain, verdict in zip(verdicts, self.verdicts, strict=True):
             if verdict.finding is not None:
                 plain["finding"]["hint"] = verdict.finding.hint
-            verdicts.append(plain)
         return {
             "title": self.title,
             "passed": self.passed,
@@ -253,16 +204,17 @@ def faults(failed: Sequence[Verdict]) -> list[Fault]:
     metric where a module is wrong, and everything where outputs are random or depend on kept state. If such a check
     has a fault of its own, it shows once the first fault is fixed.
     """
-    explained = [(verdict, verdict.finding) for verdict in failed if verdict.finding is not None]
+    explained = [
+        (verdict, finding, (finding.module, finding.kind)) for verdict in failed if (finding := verdict.finding)
+    ]
     groups: dict[tuple[str, str], list[tuple[Verdict, Finding]]] = {}
     after: dict[tuple[str, str], list[str]] = {}
     roots: dict[str, tuple[str, str]] = {}
     modules: dict[str, tuple[str, str]] = {}
-    for verdict, finding in explained:
+    for verdict, finding, key in explained:
         if finding.module not in FOLLOWS:
-            modules.setdefault(verdict.subject, (finding.module, finding.kind))
-    for verdict, finding in explained:
-        key = (finding.module, finding.kind)
+            modules.setdefault(verdict.subject, key)
+    for verdict, finding, key in explained:
         cause = modules.get(verdict.subject) if finding.module in FOLLOWS else None
         if finding.kind in ROOTS:
             roots.setdefault(verdict.subject, key)
@@ -277,14 +229,9 @@ def faults(failed: Sequence[Verdict]) -> list[Fault]:
 
 def _fault(group: Sequence[tuple[Verdict, Finding]], after: Sequence[str]) -> Fault:
     _, finding = max(group, key=lambda pair: (math.isfinite(pair[1].size), pair[0].worst))
-    verdicts = [verdict for verdict, _ in group]
-    return Fault(
-        finding,
-        unique(verdict.subject for verdict in verdicts),
-        unique(verdict.check for verdict in verdicts),
-        unique(verdict.mode for verdict in verdicts),
-        unique(after),
-    )
+    triples = zip(*((verdict.subject, verdict.check, verdict.mode) for verdict, _ in group), strict=True)
+    subjects, checks, modes = map(unique, triples)
+    return Fault(finding, subjects, checks, modes, unique(after))
 
 
 def unique(names: Iterable[str]) -> list[str]:

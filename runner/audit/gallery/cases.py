@@ -16,43 +16,28 @@ from runner.audit.checks.verdict import AuditReport
 from runner.audit.gallery import layers, sequences, training
 from runner.audit.subjects.module import Collate, ExampleMetric, LossFunction
 from runner.audit.subjects.padding import Padding
+from runner.common.rich_tables import plain_table, wide_console
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
-
-
 TokenLoss = LossFunction[training.Scores, Sized]
 TokenMetric = ExampleMetric[training.Scores, Sized]
 
 
 @dataclass(frozen=True)
 class Bug:
-    """A bug of the gallery. Factories take True for the fixed version and False for the wrong one.
-
-    Attributes:
-        name: a short description of the bug.
-        make: factory of the module.
-        module: the place that the audit must name (a dotted name, or `loss`, `metric`).
-        kind: the kind that the audit must name.
-        check: the check that shows the bug.
-        mode: the mode in which it does.
-        empty: the examples include one without tokens.
-        left: padding comes before the tokens.
-        characters: examples are words of characters, not vectors.
-        loss, metric: factories of these arguments of `audit_module`.
-        arithmetics: arithmetics besides float64.
-    """
+    """A bug of the gallery. Factories take True for the fixed version and False for the wrong one."""
 
     name: str
-    make: Callable[[bool], nn.Module]
-    module: str
-    kind: str
-    check: str = "mixed_lengths"
-    mode: str = "eval"
-    empty: bool = True
-    left: bool = False
-    characters: bool = False
-    loss: Callable[[bool], TokenLoss] | None = None
-    metric: Callable[[bool], Callable[[], TokenMetric]] | None = None
+    make: Callable[[bool], nn.Module]  # factory of the module
+    module: str  # the place that the audit must name: a dotted name, or `loss`, `metric`
+    kind: str  # the kind that the audit must name
+    check: str = "mixed_lengths"  # the check that shows the bug
+    mode: str = "eval"  # the mode in which it does
+    empty: bool = True  # the examples include one without tokens
+    left: bool = False  # padding comes before the tokens
+    characters: bool = False  # examples are words of characters, not vectors
+    loss: Callable[[bool], TokenLoss] | None = None  # factory of this argument of `audit_module`
+    metric: Callable[[bool], Callable[[], TokenMetric]] | None = None  # factory of this argument
     arithmetics: tuple[Arithmetic, ...] = ()
 
     def audit(self, fixed: bool) -> AuditReport:
@@ -60,7 +45,7 @@ class Bug:
         torch.manual_seed(0)
         module = self.make(fixed)
         lengths = (*LENGTHS, 0) if self.empty else LENGTHS
-        examples: Sequence[Any] = [_word(n) if self.characters else torch.randn(n, 4) for n in lengths]
+        examples: Sequence[Any] = [_words(n) if self.characters else torch.randn(n, 4) for n in lengths]
         collate: Collate[Any] = _collate_characters if self.characters else _collate_vectors
         return audit_module(
             module,
@@ -87,25 +72,25 @@ def _collate_vectors(rows: Sequence[Tensor], padding: Padding) -> tuple[Tensor, 
 
 def _collate_characters(rows: Sequence[Sequence[Tensor]], padding: Padding) -> tuple[Tensor, Tensor]:
     """Collate words of characters into (B, T, W) ids and (B, T) word lengths."""
-    longest = max((len(word) for row in rows for word in row), default=0)
-    words = [torch.stack([_padded(word, padding.width(longest)) for word in row]) for row in rows if len(row)]
-    blank = torch.zeros(0, padding.width(longest), dtype=torch.int64)
-    filled = iter(words)
+    width = padding.width(max((len(word) for row in rows for word in row), default=0))
+    words = [torch.zeros(len(row), width, dtype=torch.int64) for row in rows]
+    for padded, row in zip(words, rows, strict=True):
+        for place, word in enumerate(row):
+            padded[place, : len(word)] = word
     counts = [torch.tensor([len(word) for word in row], dtype=torch.int64) for row in rows]
-    neutral = Padding(padding.widen)
-    return padding.stack([next(filled) if len(row) else blank for row in rows]), neutral.stack(counts)
+    return padding.stack(words), Padding(padding.widen).stack(counts)
 
 
-def _padded(word: Tensor, width: int) -> Tensor:
-    return torch.cat([word, word.new_zeros(width - len(word))])
-
-
-def _word(length: int) -> list[Tensor]:
+def _words(length: int) -> list[Tensor]:
     return [torch.randint(1, 20, (int(torch.randint(1, 8, ())),)) for _ in range(length)]
 
 
 def _net(name: str, layer: Callable[[bool], nn.Module], size: int = 6) -> Callable[[bool], nn.Module]:
     return lambda fixed: layers.Net(name, layer(fixed), size)
+
+
+def _tagger(fixed: bool) -> nn.Module:
+    return training.Tagger()
 
 
 def _loss(fixed: bool) -> TokenLoss:
@@ -114,10 +99,6 @@ def _loss(fixed: bool) -> TokenLoss:
 
 def _metric(fixed: bool) -> Callable[[], TokenMetric]:
     return training.TokenPerplexity if fixed else training.BatchPerplexity
-
-
-def _attention(masks: Callable[[bool], layers.MaskedAttention]) -> Callable[[bool], nn.Module]:
-    return _net("attention", masks)
 
 
 BUGS = (
@@ -133,7 +114,7 @@ BUGS = (
     Bug("CRF steps into padding", _net("crf", sequences.PathScore, 1), "crf", kinds.WIDTH),
     Bug(
         "loss averaged per micro-batch",
-        lambda fixed: training.Tagger(),
+        _tagger,
         "loss",
         kinds.LOSS,
         check="loss",
@@ -146,7 +127,7 @@ BUGS = (
     Bug("state kept between batches", _net("encoder", sequences.KeptState), "encoder.gru", kinds.STATE, check="repeat"),
     Bug(
         "one dropout mask for all rows",
-        training.Dropped,
+        _net("dropout", layers.LockedDropout),
         "dropout",
         kinds.SHARED_DROPOUT,
         check="dropout",
@@ -154,7 +135,7 @@ BUGS = (
     ),
     Bug(
         "-1e9 in half precision",
-        _attention(lambda fixed: layers.MaskedAttention(-torch.inf if fixed else -1e9, True)),
+        _net("attention", lambda fixed: layers.MaskedAttention(-torch.inf if fixed else -1e9, True)),
         "attention",
         kinds.OVERFLOW,
         check="fp16",
@@ -163,14 +144,14 @@ BUGS = (
     Bug("character padding", sequences.Characters, "characters", kinds.WIDTH, characters=True),
     Bug(
         "attention NaN on empty rows",
-        _attention(lambda fixed: layers.MaskedAttention(-torch.inf, fixed)),
+        _net("attention", lambda fixed: layers.MaskedAttention(-torch.inf, fixed)),
         "attention",
         kinds.NOT_FINITE,
         check="extremes",
     ),
     Bug(
         "perplexity averaged per batch",
-        lambda fixed: training.Tagger(),
+        _tagger,
         "metric",
         kinds.METRIC,
         check="metric",
@@ -181,13 +162,7 @@ BUGS = (
 
 @dataclass(frozen=True)
 class GalleryResult:
-    """The result for one bug.
-
-    Attributes:
-        bug: the bug.
-        named: the module and kind that the audit named; None if it missed the bug.
-        twin_passed: the fixed twin passed.
-    """
+    """The module and kind that the audit named for a bug (None if it missed it), and whether its fixed twin passed."""
 
     bug: Bug
     named: tuple[str, str] | None
@@ -198,7 +173,33 @@ class GalleryResult:
         """True if the audit named the expected module and kind."""
         return self.named == (self.bug.module, self.bug.kind)
 
+    def as_dict(self) -> dict[str, object]:
+        """Return plain values, as `--json` writes them."""
+        module, kind = self.named or (None, None)
+        return {
+            "bug": self.bug.name,
+            "caught": self.named is not None,
+            "module": module,
+            "kind": kind,
+            "expected": [self.bug.module, self.bug.kind],
+            "named": self.is_correct,
+            "twin_passes": self.twin_passed,
+        }
+
 
 def run_gallery() -> list[GalleryResult]:
     """Audit every bug and its fixed twin."""
     return [GalleryResult(bug, bug.named_in(bug.audit(fixed=False)), bug.audit(fixed=True).passed) for bug in BUGS]
+
+
+def print_results(results: Sequence[GalleryResult]) -> None:
+    """Print the module and kind that the audit named for each bug, and the totals."""
+    table = plain_table("bug", "caught", "named module", "named kind", "as expected", "fixed version")
+    for result in results:
+        caught, correct = ("yes" if right else "NO" for right in (result.named, result.is_correct))
+        twin = "passes" if result.twin_passed else "FAILS"
+        table.add_row(result.bug.name, caught, *(result.named or ("-", "-")), correct, twin)
+    wide_console().print(table)
+    n_caught, n_correct = sum(bool(result.named) for result in results), sum(result.is_correct for result in results)
+    n_passed = sum(result.twin_passed for result in results)
+    print(f"{n_caught} of {len(results)} bugs caught, {n_correct} named correctly; {n_passed} fixed versions pass")

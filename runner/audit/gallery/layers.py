@@ -10,13 +10,7 @@ from torch import Tensor, nn
 
 
 class Net(nn.Module):
-    """A projection, the audited layer under its own name, and a linear layer for scores.
-
-    Args:
-        name: the layer's name.
-        layer: the layer, which takes vectors and mask.
-        size: dimension of its outputs.
-    """
+    """A projection, the audited layer under its own name, and a linear layer for scores; `size` is its dimension."""
 
     def __init__(self, name: str, layer: nn.Module, size: int = 6) -> None:
         super().__init__()
@@ -32,11 +26,7 @@ class Net(nn.Module):
 
 
 class Variant(nn.Module):
-    """A module with a bug, or its fixed version.
-
-    Args:
-        fixed: the bug is fixed.
-    """
+    """A module with a bug, or its fixed version."""
 
     def __init__(self, fixed: bool) -> None:
         super().__init__()
@@ -139,6 +129,17 @@ class BatchNorm(Variant):
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         normed: Tensor = self.norm(x) if self.fixed else self.norm(x.transpose(1, 2)).transpose(1, 2)
         return normed
+
+
+class LockedDropout(Variant):
+    """Dropout with one mask for all steps of a row (Gal and Ghahramani 2016). Wrong: also for all rows of the batch."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
+        self.p = 0.5
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return x * F.dropout(x.new_ones(len(x) if self.fixed else 1, 1, x.shape[-1]), self.p, self.training)
 
 
 class MaskedAttention(nn.Module):

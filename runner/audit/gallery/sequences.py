@@ -25,12 +25,16 @@ class BackwardOverPadding(Variant):
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.shape[1])[0]
 
 
-class LastState(Variant):
-    """Wrong: the state at the padded end is used instead of the one at the row's own end."""
+class Gru(Variant):
+    """A gated recurrent unit."""
 
     def __init__(self, fixed: bool) -> None:
         super().__init__(fixed)
         self.gru = nn.GRU(6, 6, batch_first=True)
+
+
+class LastState(Gru):
+    """Wrong: the state at the padded end is used instead of the one at the row's own end."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         output: Tensor = self.gru(x)[0]
@@ -40,12 +44,8 @@ class LastState(Variant):
         return output.gather(1, last[:, None, None].expand(-1, 1, output.shape[-1]))[:, 0]
 
 
-class SortedRows(Variant):
+class SortedRows(Gru):
     """Wrong: rows are sorted by length for packing and returned sorted, while labels are not sorted."""
-
-    def __init__(self, fixed: bool) -> None:
-        super().__init__(fixed)
-        self.gru = nn.GRU(6, 6, batch_first=True)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         lengths, order = mask.sum(1).clamp(min=1).sort(descending=True, stable=True)
@@ -54,13 +54,10 @@ class SortedRows(Variant):
         return last[order.argsort()] if self.fixed else last
 
 
-class KeptState(Variant):
+class KeptState(Gru):
     """Wrong: the hidden state is kept in the module, so a batch starts with the final state of the batch before it."""
 
-    def __init__(self, fixed: bool) -> None:
-        super().__init__(fixed)
-        self.gru = nn.GRU(6, 6, batch_first=True)
-        self.state: Tensor | None = None
+    state: Tensor | None = None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         output: Tensor

@@ -1,14 +1,12 @@
-"""Losses, metrics and dropout with frequent bugs, and their fixed versions."""
+"""Losses and metrics with frequent bugs, and their fixed versions."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence, Sized
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.audit.gallery.layers import Variant
 from runner.interfaces import Loss
 
 Scores = tuple[Tensor, Tensor]  # scores (B, T, 3) and mask (B, T)
@@ -68,29 +66,3 @@ class TokenPerplexity:
 
     def compute(self) -> dict[str, float]:
         return {"perplexity": math.exp(self.total / self.count)}
-
-
-class LockedDropout(Variant):
-    """Dropout with one mask for all steps of a row (Gal and Ghahramani 2016). Wrong: also for all rows of the batch."""
-
-    def __init__(self, fixed: bool) -> None:
-        super().__init__(fixed)
-        self.p = 0.5
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        rows = len(x) if self.fixed else 1
-        kept = F.dropout(x.new_ones(rows, 1, x.shape[-1]), self.p, self.training)
-        return x * kept
-
-
-class Dropped(nn.Module):
-    """`LockedDropout` and a linear layer."""
-
-    def __init__(self, fixed: bool) -> None:
-        super().__init__()
-        self.dropout = LockedDropout(fixed)
-        self.score = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        scores: Tensor = self.score(self.dropout(x.masked_fill(~mask[:, :, None], 0.0), mask))
-        return scores

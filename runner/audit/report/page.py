@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from runner.audit.checks.variations import CHECKS
 from runner.audit.checks.verdict import AuditReport, HeatMap, faults
@@ -13,8 +13,7 @@ from runner.common.pages import page_template
 SHADES = 10  # shades of the heat map, one for each power of ten beyond rounding
 
 
-@dataclass(frozen=True)
-class TableCell:
+class TableCell(NamedTuple):
     """The table cell of a check: its CSS class, text and tooltip."""
 
     state: str
@@ -22,22 +21,13 @@ class TableCell:
     tooltip: str
 
 
-@dataclass(frozen=True)
-class HeatTable:
-    """A heat map as a table.
-
-    Attributes:
-        heat: the heat map.
-        rows: for each module its name and its cells: a shade, 0 (within rounding) to `SHADES`, and a tooltip.
-        tokens: the titles of the columns.
-        differs: some value differs beyond rounding.
-        summary: what the finding of the check says.
-    """
+class HeatTable(NamedTuple):
+    """A heat map as a table, with a summary of what the check found."""
 
     heat: HeatMap
-    rows: list[tuple[str, list[tuple[int, str]]]]
-    tokens: list[str]
-    differs: bool
+    rows: list[tuple[str, list[tuple[int, str]]]]  # module names and cells: shade, 0 to `SHADES`, and tooltip
+    tokens: list[str]  # the titles of the columns
+    differs: bool  # some value differs beyond rounding
     summary: str
 
 
@@ -48,7 +38,7 @@ def page(report: AuditReport) -> str:
     return page_template("runner.audit.report", "audit.html").render(
         report=report,
         rows=[
-            (check, CHECKS[check], [_cell(report, subject, check) for subject in report.subjects()])
+            (check, CHECKS[check], [_cell(report, name, check) for name in report.subjects()])
             for check in report.checks()
         ],
         faults=faults(report.failures(controls=True)),

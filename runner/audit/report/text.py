@@ -1,12 +1,17 @@
-"""The sentences of an audit's report, shared by the console and the page."""
+"""An audit's report on the console, and its sentences, which the page shares."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from rich.text import Text
+
+from runner.audit.checks.variations import CHECKS
 from runner.audit.checks.verdict import AuditReport, State, Verdict, faults, state_of, unique
 from runner.audit.search_space import CombinationResult
+from runner.common.rich_tables import plain_table, wide_console
 
+STYLES: dict[State, str] = {"ok": "green", "fail": "bold red", "not run": "yellow", "none": "dim"}
 MARKS: dict[State, str] = {"ok": "ok", "fail": "FAIL", "not run": "not run", "none": "-"}
 
 
@@ -25,13 +30,31 @@ def check_result(report: AuditReport, subject: str, check: str) -> CheckResult:
     return CheckResult(state, f"{MARKS[state]} ({modes[0]})" if len(modes) == 1 < len(verdicts) else MARKS[state])
 
 
+def print_report(report: AuditReport) -> None:
+    """Print the verdicts as a table, then each fault, the notes and the conclusion."""
+    console = wide_console()
+    console.print(Text(report.title, style="bold"))
+    table = plain_table("check", *report.subjects(), "what is varied")
+    for check in report.checks():
+        results = [check_result(report, subject, check) for subject in report.subjects()]
+        cells = [Text(result.text, STYLES[result.state]) for result in results]
+        table.add_row(check, *cells, Text(CHECKS[check], "dim"))
+    console.print(table)
+    for fault in faults(report.failures(controls=True)):
+        is_expected = all(subject in report.controls for subject in fault.subjects)
+        console.print(Text(fault.headline, style="yellow" if is_expected else "red"), soft_wrap=True)
+        for line in fault.details:
+            console.print(f"  {line}", soft_wrap=True)
+    for line in (*notes(report), conclusion(report)):
+        console.print(line, soft_wrap=True)
+
+
 def conclusion(report: AuditReport) -> str:
     """Return the overall result in one sentence."""
     seconds = "" if report.facts is None else f" ({report.facts.seconds:.0f} s)"
     if report.passed:
-        audited = ", ".join(subject for subject in report.subjects() if subject not in report.controls)
         not_run = f"; {_count(len(report.not_run))} not run here" if report.not_run else ""
-        return f"Passed: batch-invariant under {audited}{not_run}{seconds}."
+        return f"Passed: batch-invariant under {', '.join(report.audited())}{not_run}{seconds}."
     if not report.failures():
         return f"No result: checks that decide could not be run here{seconds}."
     failed = unique(verdict.subject for verdict in report.failures())
@@ -43,11 +66,10 @@ def notes(report: AuditReport) -> list[str]:
     lines = []
     for control in report.controls:
         failed = {verdict.check for verdict in report.failures(controls=True) if verdict.subject == control}
-        lines.append(
-            f"Control: {control} ignores the mask and fails {_count(len(failed))}, so the audit can find such a fault."
-            if failed
-            else f"Control: {control} ignores the mask but fails no check: this model never reads padding."
-        )
+        effect = f"and fails {_count(len(failed))}, so the audit can find such a fault."
+        if not failed:
+            effect = "but fails no check: this model never reads padding."
+        lines.append(f"Control: {control} ignores the mask {effect}")
     if report.facts is not None:
         reasons: dict[str, list[str]] = {}
         for name, reason in report.facts.left_out.items():
@@ -64,15 +86,12 @@ def combination(result: CombinationResult) -> list[str]:
     report = result.report
     if report is None:
         return [f"-     {result.choice}: {result.unfit}"]
-    audited = ", ".join(subject for subject in report.subjects() if subject not in report.controls)
     seconds = "" if report.facts is None else f" ({report.facts.seconds:.1f} s)"
-    first = f"{'ok  ' if result.passed else 'FAIL'}  {result.choice}: {audited}{seconds}"
+    first = f"{'ok  ' if result.passed else 'FAIL'}  {result.choice}: {', '.join(report.audited())}{seconds}"
     if result.is_control:
         return [f"{first}; a control, which must {'and does ' if result.passed else ''}fail"]
-    return [
-        first,
-        *(f"      {line}" for line in (*(fault.headline for fault in faults(report.failures())), *_not_run(report))),
-    ]
+    lines = [*(fault.headline for fault in faults(report.failures())), *_not_run(report)]
+    return [first, *(f"      {line}" for line in lines)]
 
 
 def _not_run(report: AuditReport) -> list[str]:
@@ -82,10 +101,10 @@ def _not_run(report: AuditReport) -> list[str]:
         groups.setdefault(verdict.reason, []).append(verdict)
     lines = []
     for reason, group in groups.items():
-        checks = ", ".join(unique(verdict.check for verdict in group))
-        subjects = ", ".join(unique(verdict.subject for verdict in group))
-        modes = " and ".join(unique(verdict.mode for verdict in group))
-        lines.append(f"{_count(len(group))} {reason} ({checks}; {subjects}; {modes} mode)")
+        triples = zip(*((verdict.check, verdict.subject, verdict.mode) for verdict in group), strict=True)
+        checks, subjects, modes = map(unique, triples)
+        where = f"{', '.join(checks)}; {', '.join(subjects)}; {' and '.join(modes)} mode"
+        lines.append(f"{_count(len(group))} {reason} ({where})")
     return lines
 
 

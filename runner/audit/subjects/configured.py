@@ -1,60 +1,54 @@
-"""The common part of subjects that audit a configured model: a model, its examples and a batching strategy."""
+"""A configured model under a batching strategy, over rows or over streams, as a subject of the audit."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from runner.audit.checks.auditor import Arithmetic
+from runner.audit.checks.variations import BatchSpec
 from runner.audit.subjects.sample import words
+from runner.audit.tracing.alignment import Geometry
+from runner.audit.tracing.observe import HUGE, RunOutput, Setting
+from runner.batching.shuffled import Shuffled
+from runner.batching.strategy import Batching
 from runner.common.arrays import IntArray
 from runner.common.dtypes import DTYPES
 from runner.components.measures import Measures
-from runner.interfaces import BatchingStrategy, Loss, State
+from runner.encoders.carried_state import detach_state
+from runner.interfaces import PADDED, START, BatchingStrategy, Loss, State, StreamStrategy
 from runner.model import Model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.ragged.rows import select_spans
 from runner.text.vocab import Vocab
+from runner.training.loop import evaluate
 
 Strategy = TypeVar("Strategy", bound=BatchingStrategy)
-
-
-class BatchResult(NamedTuple):
-    """The results of one batch: scores and predictions of each row, its loss, and the encoder's state after it."""
-
-    scores: list[Tensor]
-    predictions: list[Tensor]
-    loss: Loss
-    state: State
+REFERENCE = Batching(
+    name="reference", batch_size=1, plan=Shuffled(batch_size=1), micro_batch=None, layout="packed", width_multiple=1
+)
+POISON = {"huge": HUGE, "nan": float("nan")}
 
 
 @dataclass
 class ConfiguredSubject(Generic[Strategy]):
-    """A configured model under one batching strategy.
+    """A configured model under one batching strategy."""
 
-    Attributes:
-        name: the strategy's name.
-        module: the model.
-        examples: the examples, packed; its `index` counts from 0.
-        batching: the strategy.
-        measures: the metrics that are compared.
-        vocabs: vocabularies of the features and the target.
-        bf16: run the model under bfloat16 autocast.
-    """
-
-    name: str
+    name: str  # the strategy's name
     module: Model
-    examples: Batch
+    examples: Batch  # the examples, packed; its `index` counts from 0
     batching: Strategy
-    measures: Measures
+    measures: Measures  # the metrics that are compared
     vocabs: Mapping[str, Vocab]
-    bf16: bool = False
+    bf16: bool = False  # run the model under bfloat16 autocast
 
     @property
     def lengths(self) -> IntArray:
@@ -69,27 +63,194 @@ class ConfiguredSubject(Generic[Strategy]):
         """Return the tokens of an example."""
         return words(self.examples, self.vocabs, row)
 
-    def _run_batch(
-        self, batch: Batch, state: State, hooks: AbstractContextManager[object] | None = None
-    ) -> BatchResult:
-        """Run the model on one batch, with `hooks` in place until the loss is computed."""
+    def _lengths_of(self, rows: Sequence[int]) -> tuple[int, ...]:
+        return tuple(self.lengths[list(rows)].tolist())
+
+    def _run_batch(self, batch: Batch, state: State) -> tuple[RunOutput, State]:
+        """Run the model on one batch, and return its results by row and the encoder's state after it."""
         head = self.module.head
-        with torch.autocast(self.examples.rows.device.type, torch.bfloat16, enabled=self.bf16), hooks or nullcontext():
+        with torch.autocast(self.examples.rows.device.type, torch.bfloat16, enabled=self.bf16):
             scores, state = self.module(batch, state)
             loss = head.loss(scores, batch)
-        sizes = _outputs_per_row(batch)
+        sizes: list[int] = batch.targets_per_row.tolist()
         predictions = torch.split(head.predict(scores, batch), sizes)
-        return BatchResult(list(torch.split(scores, sizes)), list(predictions), loss, state)
+        return RunOutput(list(torch.split(scores, sizes)), loss, list(predictions)), state
 
 
-def summed(losses: Sequence[Loss]) -> Loss:
+def _summed(results: Sequence[RunOutput]) -> Loss:
     """Return the sum of the losses of several batches."""
+    losses = [result.loss for result in results if result.loss is not None]
     return Loss(torch.stack([loss.total for loss in losses]).sum(), sum(loss.count for loss in losses))
 
 
-def _outputs_per_row(batch: Batch) -> list[int]:
-    """Return the number of scores of each row: one, or one per token."""
-    if isinstance(batch.target, Ragged):
-        sizes: list[int] = batch.target.rows.host_lengths.tolist()
-        return sizes
-    return [1] * len(batch.index)
+@dataclass
+class ModelSubject(ConfiguredSubject[BatchingStrategy]):
+    """A model and its head over independent rows, which the strategy's own code lays out."""
+
+    @property
+    def has_padding(self) -> bool:
+        return self.batching.layout in PADDED and self.batching.micro_batch != 1
+
+    @property
+    def ignores_mask(self) -> bool:
+        """True if the strategy is known to be wrong, since it treats padding as text."""
+        return self.batching.layout == "unmasked"
+
+    @property
+    def layout_key(self) -> Hashable:
+        """A key that is equal for strategies that lay out the same examples in the same way."""
+        each_row = [np.array([row]) for row in range(len(self.lengths))]
+        widths = tuple(self.batching.shapes(self.lengths, each_row).widths.tolist())
+        return type(self.batching), self.batching.layout, self.batching.micro_batch, widths
+
+    def reference(self) -> ModelSubject:
+        """Return the subject in the reference layout: packed, so without padding."""
+        return replace(self, batching=REFERENCE)
+
+    def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
+        needed = self.batching.with_micro_batch(None).shapes(self.lengths, [np.array(rows, dtype=np.int64)]).widths
+        return Geometry(self._lengths_of(rows), int(needed[0]) * (setting.widen if self.has_padding else 1))
+
+    def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        """Split the rows into those of each micro-batch."""
+        return [list(batch.index) for batch in self.update(rows)]
+
+    def with_seeds(self) -> ModelSubject:
+        """Return the same subject whose examples draw their dropout masks from their own numbers."""
+        seeds = torch.arange(len(self.lengths)).to(self.examples.rows.device)
+        return replace(self, examples=self.examples.with_seeds(seeds))
+
+    def run(self, rows: Sequence[int], setting: Setting) -> RunOutput:
+        """Run the rows as one update, in the strategy's micro-batches, and join their results."""
+        results = []
+        for batch in self.micro_batches(rows, setting):
+            with self._poison(batch, setting):
+                results.append(self._run_batch(batch, None)[0])
+        scores = [scores for result in results for scores in result.outputs]
+        predictions = [prediction for result in results for prediction in result.predictions or ()]
+        return RunOutput(scores, _summed(results), predictions)
+
+    def micro_batches(self, rows: Sequence[int], setting: Setting) -> Iterator[Batch]:
+        """Yield the strategy's micro-batches, widened and with other ids in the padding where the setting says so."""
+        for batch in self.batching.micro_batches(self.examples, np.array(rows, dtype=np.int64)):
+            if setting == Setting() or not self.has_padding:
+                yield batch
+                continue
+            wide = self.examples.select(batch.index, batch.rows.width * setting.widen)
+            padded = wide.unmasked() if self.batching.layout == "unmasked" else wide.pad()
+            yield padded if setting.fill == "neutral" else _with_ids_in_padding(padded, wide.rows.mask)
+
+    def update(self, rows: Sequence[int]) -> list[Batch]:
+        """Return the micro-batches of one training update."""
+        return list(self.micro_batches(rows, Setting()))
+
+    def batches(self, seed: int) -> list[BatchSpec]:
+        """Return the strategy's own updates of an epoch."""
+        return [BatchSpec(tuple(update.tolist())) for update in self.batching.updates(self.lengths, seed, 0)]
+
+    def figures(self, batches: Sequence[Sequence[int]]) -> Mapping[str, object]:
+        """Return the metric over batches that are laid out as in evaluation, by the training loop's own `evaluate`."""
+
+        def evaluation_batches() -> Iterator[Batch]:
+            for rows in batches:
+                selected = self.examples.select(np.array(rows, dtype=np.int64))
+                yield from self.batching.evaluation_batches(replace(selected, index=np.arange(len(rows))), len(rows))
+
+        return evaluate(self.module, self.measures.start(self.vocabs), evaluation_batches(), self.bf16)
+
+    def _poison(self, batch: Batch, setting: Setting) -> ExitStack:
+        """Add hooks that write a value into the padding of every module's output; closing the stack removes them."""
+        hooks = ExitStack()
+        if setting.fill not in POISON or not self.has_padding:
+            return hooks
+        value, lengths = POISON[setting.fill], torch.from_numpy(self.lengths[batch.index]).to(batch.rows.device)
+
+        def poisoned(module: nn.Module, inputs: object, output: object) -> object:
+            if type(output) is tuple:  # not a PackedSequence, a subclass that holds no padding
+                return (poisoned(module, inputs, output[0]), *output[1:])
+            if not isinstance(output, Ragged) or output.layout == "packed" or output.rows.width != batch.rows.width:
+                return output
+            # ids cannot be poisoned; the fill `other` replaces them
+            is_aligned = np.array_equal(output.rows.host_lengths, batch.rows.host_lengths)
+            if not is_aligned or not output.values.is_floating_point():
+                return output
+            real = torch.arange(output.rows.width, device=lengths.device) < lengths[:, None]
+            return output.with_values(output.values.masked_fill(~real[:, :, None], value))
+
+        for module in self.module.modules():
+            hooks.callback(module.register_forward_hook(poisoned).remove)
+        return hooks
+
+
+@dataclass
+class StreamSubject(ConfiguredSubject[StreamStrategy]):
+    """A language model over parallel streams, read window by window with carried, detached state, as in training.
+
+    Its examples are streams of the text, of equal length.
+    """
+
+    has_padding = False  # all windows of an update have the same length
+    ignores_mask = False
+
+    @property
+    def layout_key(self) -> Hashable:
+        """A key that is equal for strategies that lay out the same examples in the same way."""
+        return self.name
+
+    def reference(self) -> StreamSubject:
+        """Return the subject in the reference layout, which has no padding."""
+        return self
+
+    def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
+        return Geometry(self._lengths_of(rows), int(self.lengths[list(rows)].max()))
+
+    def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
+        return [rows]
+
+    def run(self, rows: Sequence[int], setting: Setting) -> RunOutput:
+        """Read the streams window by window, and join each stream's scores and predictions."""
+        state: State = START
+        results = []
+        for batch in self.update(rows):
+            result, state = self._run_batch(batch, state)
+            results.append(result)
+            state = detach_state(state)
+        scores = map(torch.cat, zip(*(result.outputs for result in results), strict=True))
+        predictions = map(torch.cat, zip(*(result.predictions or () for result in results), strict=True))
+        return RunOutput(list(scores), _summed(results), list(predictions))
+
+    def update(self, rows: Sequence[int]) -> list[Batch]:
+        """Return batches of one window of each stream, each the continuation of the one before, as one update."""
+        # Joined into one text, the streams pass through the strategy's own code, which cuts the same streams again.
+        streams = self.examples.select(np.array(rows, dtype=np.int64))
+        length, window = int(streams.rows.host_lengths[0]), self.batching.window
+        whole = select_spans(np.zeros(1, dtype=np.int64), np.array([streams.rows.n_tokens]), streams.rows.device)
+        assert isinstance(streams.target, Ragged)
+        features = {name: feature.select_by(*whole) for name, feature in streams.features.items()}
+        strategy = self.batching.with_streams(len(rows), min(window, length))
+        arranged = strategy.arrange(Batch(features, streams.target.select_by(*whole), np.arange(1)))
+        updates = strategy.updates(arranged.rows.host_lengths, 0, 0)
+        return [batch for update in updates for batch in strategy.micro_batches(arranged, update)]
+
+    def batches(self, seed: int) -> list[BatchSpec]:
+        """Return the only batch of a strategy over streams: all of them."""
+        return [BatchSpec(tuple(range(len(self.lengths))))]
+
+    def figures(self, batches: Sequence[Sequence[int]]) -> Mapping[str, object]:
+        """Return the metric over groups of streams; each group starts from a fresh state, as in `evaluate`."""
+        measurement = self.measures.start(self.vocabs)
+        return [evaluate(self.module, measurement, self.update(rows), self.bf16) for rows in batches][-1]
+
+
+def _with_ids_in_padding(batch: Batch, mask: Tensor) -> Batch:
+    """Return the batch with random ids of its own tokens at padded positions."""
+    generator = torch.Generator().manual_seed(mask.numel())
+
+    def fill(feature: Ragged) -> Ragged:
+        pool = feature.values[mask]
+        if not len(pool):
+            return feature
+        drawn = pool[torch.randint(len(pool), mask.shape, generator=generator).to(pool.device)]
+        return replace(feature, values=torch.where(mask, feature.values, drawn))
+
+    return replace(batch, features={name: fill(feature) for name, feature in batch.features.items()})

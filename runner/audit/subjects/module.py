@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.compare import first_line
-from runner.audit.checks.metric import MetricOfBatches
 from runner.audit.subjects.padding import Padding
 from runner.audit.tracing.alignment import Geometry, Part, parts, reading, split
 from runner.audit.tracing.observe import AdapterError, RunOutput, Setting
@@ -34,30 +33,16 @@ LossFunction = Callable[[Output, Sequence[Example]], Tensor | Loss]
 
 
 class ExampleMetric(Protocol[OutputIn, ExampleIn]):
-    """A metric over batches of examples, for `audit_module`."""
+    """A metric over batches of examples, for `audit_module`; it computes values by name, or a single value."""
 
-    def update(self, output: OutputIn, examples: Sequence[ExampleIn], /) -> object:
-        """Add the module's output for some examples."""
-        ...
+    def update(self, output: OutputIn, examples: Sequence[ExampleIn], /) -> object: ...
 
-    def compute(self) -> object:
-        """Return values by name, or a single value."""
-        ...
+    def compute(self) -> object: ...
 
 
 @dataclass
 class ModuleSubject(Generic[Example, Output]):
-    """A module with its examples.
-
-    Attributes:
-        name: the report's title.
-        module: the module.
-        examples: the examples.
-        collate: examples, padding -> the module's arguments.
-        lengths: (R,) number of tokens of each example.
-        left: padding comes before the tokens.
-        split_output, loss, decode: functions of the output; see `audit_module`.
-    """
+    """A module with its examples, (R,) their lengths, and the arguments of `audit_module` with these names."""
 
     name: str
     module: nn.Module
@@ -107,9 +92,7 @@ class ModuleSubject(Generic[Example, Output]):
         output: Output = self.module(*positional, **named)
         return output
 
-    def arguments(
-        self, examples: Sequence[Example], setting: Setting
-    ) -> tuple[tuple[object, ...], Mapping[str, object]]:
+    def arguments(self, examples: Sequence[Example], setting: Setting) -> tuple[list[object], dict[str, object]]:
         """Collate examples into the module's positional and named arguments, in its arithmetic and on its device.
 
         Raises:
@@ -121,8 +104,8 @@ class ModuleSubject(Generic[Example, Output]):
         floats = (parameter for parameter in self.module.parameters() if parameter.is_floating_point())
         like = next(floats, torch.zeros(0, dtype=torch.float64))
         if isinstance(batch, Mapping):
-            return (), {name: _like(value, like) for name, value in batch.items()}
-        return tuple(_like(value, like) for value in (batch if isinstance(batch, tuple) else (batch,))), {}
+            return [], {name: _like(value, like) for name, value in batch.items()}
+        return [_like(value, like) for value in (batch if isinstance(batch, tuple) else (batch,))], {}
 
     def check_collate(self) -> None:
         """Check that `collate` pads as its `Padding` argument says.
@@ -135,9 +118,7 @@ class ModuleSubject(Generic[Example, Output]):
         examples, longest = self._examples_of(rows), int(self.lengths[rows[0]])
         if longest == self.lengths[rows[1]]:
             return
-        plain, wide, poisoned = (
-            self._tensors(examples, setting) for setting in (Setting(), Setting(2), Setting(1, "nan"))
-        )
+        plain, wide, poisoned = (self._tensors(examples, to) for to in (Setting(), Setting(2), Setting(1, "nan")))
         is_padded = any(longest in tensor.shape for tensor in plain)
         if is_padded and [tensor.shape for tensor in plain] == [tensor.shape for tensor in wide]:
             raise AdapterError("collate does not pad to the requested width; use padding.stack or padding.width")
@@ -146,25 +127,20 @@ class ModuleSubject(Generic[Example, Output]):
         if is_padded and has_floats and not any(bool(tensor.isnan().any()) for tensor in poisoned):
             raise AdapterError("collate does not write padding.fill into the padding; use padding.stack")
 
-    def figures(self, metric: Callable[[], ExampleMetric[Output, Example]]) -> MetricOfBatches:
-        """Return a function that computes a new metric over batches of examples."""
-
-        def compute(batches: Sequence[Sequence[int]]) -> Mapping[str, object]:
-            accumulator = metric()
-            with torch.no_grad():
-                for rows in batches:
-                    examples = self._examples_of(rows)
-                    _call("metric.update", accumulator.update, self.output(examples, Setting()), examples)
-            values = _call("metric.compute", accumulator.compute)
-            return values if isinstance(values, Mapping) else {"metric": values}
-
-        return compute
+    def figures(self, metric: ExampleMetric[Output, Example], batches: Sequence[Sequence[int]]) -> Mapping[str, object]:
+        """Return the values of a new metric over batches of examples."""
+        with torch.no_grad():
+            for rows in batches:
+                examples = self._examples_of(rows)
+                _call("metric.update", metric.update, self.output(examples, Setting()), examples)
+        values = _call("metric.compute", metric.compute)
+        return values if isinstance(values, Mapping) else {"metric": values}
 
     def _examples_of(self, rows: Sequence[int]) -> list[Example]:
         return [self.examples[row] for row in rows]
 
     def _lengths_of(self, rows: Sequence[int]) -> tuple[int, ...]:
-        return tuple(int(self.lengths[row]) for row in rows)
+        return tuple(self.lengths[list(rows)].tolist())
 
     def _tensors(self, examples: Sequence[Example], setting: Setting) -> list[Tensor]:
         """Return the arguments that are tensors."""
@@ -195,9 +171,10 @@ class ModuleSubject(Generic[Example, Output]):
             with torch.no_grad():
                 output = self.output(self._examples_of(rows), Setting(widen))
             runs.append((parts(output), self.geometry(rows, Setting(widen))))
-        if not runs[0][0] or len({len(tensors) for tensors, _ in runs}) > 1:
+        n_parts = len(runs[0][0])
+        if not n_parts or any(len(tensors) != n_parts for tensors, _ in runs):
             raise AdapterError("the output holds no tensors, or not always the same number of them; pass split_output=")
-        return [_read_part(place, runs) for place in range(len(runs[0][0]))]
+        return [_read_part(place, runs) for place in range(n_parts)]
 
 
 def _call(
@@ -217,12 +194,11 @@ def _call_splitter(name: str, function: Splitter[Output], output: Output, length
 def _read_part(place: int, runs: Sequence[tuple[list[Part], Geometry]]) -> str:
     """Return the reading of one part of the output."""
     part_runs = [(tensors[place], geometry) for tensors, geometry in runs]
-    how = reading(part_runs)
-    if how is not None:
-        # The longest example is in the first and the last run, which is three times as wide: a right reading gives it
-        # the same shape in both.
-        (first, geometry), (last, wide) = part_runs[0], part_runs[-1]
-        if split(first, how, geometry)[0].shape == split(last, how, wide)[0].shape:
+    # The longest example is in the first and the last run, which is three times as wide: a right reading gives it the
+    # same shape in both.
+    if how := reading(part_runs):
+        first, last = (split(part, how, geometry)[0] for part, geometry in (part_runs[0], part_runs[-1]))
+        if first.shape == last.shape:
             return how
     shapes = [tuple(part.shape) if isinstance(part, Tensor) else () for part, _ in part_runs]
     raise AdapterError(

@@ -41,7 +41,8 @@ class Padding:
         """
         dims = max(row.dim() for row in rows)
         sizes = [max(row.shape[dim] for row in rows) for dim in range(dims)]
-        inner = self._has_inner_lengths(rows)
+        # trailing dimensions of integers of two dimensions are lengths too: characters of words
+        inner = rows[0].dim() == 2 and not rows[0].is_floating_point()
         uneven = [dim == 0 or len({row.shape[dim] for row in rows}) > 1 or inner for dim in range(dims)]
         shape = [self.width(size) if wide else size for size, wide in zip(sizes, uneven, strict=True)]
         stacked = self._filled(rows, (len(rows), *shape)) if pad is None else rows[0].new_full((len(rows), *shape), pad)
@@ -56,20 +57,10 @@ class Padding:
         count = torch.tensor(list(lengths))[:, None]
         return place >= len(place) - count if self.left else place < count
 
-    def _has_inner_lengths(self, rows: Sequence[Tensor]) -> bool:
-        """Return True if trailing dimensions are lengths too (characters of words): integers of two dimensions."""
-        return rows[0].dim() == 2 and not rows[0].is_floating_point()
-
     def _filled(self, rows: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
-        dtype = rows[0].dtype
-        # Random values of the rows themselves are valid ids, drawn the same way in each run.
-        if self.fill == "neutral":
-            return torch.zeros(shape, dtype=dtype)
-        if not dtype.is_floating_point:
-            pool = torch.cat([row.flatten() for row in rows])
-            if not len(pool):
-                return torch.zeros(shape, dtype=dtype)
-            generator = torch.Generator().manual_seed(len(pool))
-            return pool[torch.randint(len(pool), shape, generator=generator)]
-        value = {"other": 1.25, "huge": HUGE, "nan": float("nan")}[self.fill]
-        return torch.full(shape, value, dtype=dtype)
+        pool = torch.cat([row.flatten() for row in rows])
+        if self.fill != "neutral" and not pool.is_floating_point() and len(pool):
+            # Random values of the rows themselves are valid ids, drawn the same way in each run.
+            return pool[torch.randint(len(pool), shape, generator=torch.Generator().manual_seed(len(pool)))]
+        values = {"neutral": 0.0, "other": 1.25, "huge": HUGE, "nan": float("nan")}
+        return torch.full(shape, values[self.fill] if pool.is_floating_point() else 0, dtype=rows[0].dtype)

@@ -18,16 +18,10 @@ EQUAL = 3  # number of tokens of the rows that are cut to equal length
 
 
 def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
-    """Choose `n_rows` examples: evenly spaced by length, then three of equal length, one of one token, an empty one.
+    """Choose `n_rows` examples, at least 8, from a whole packed split, and cut them to at most `longest` tokens.
 
-    Args:
-        split: a whole split, packed.
-        n_rows: number of examples, at least 8.
-        longest: largest number of tokens; longer rows are cut.
-        seed: seed of the choice among rows of similar length.
-
-    Returns:
-        A packed batch whose `index` counts from 0.
+    They are evenly spaced by length; then come three of equal length, one of one token, and an empty one. `seed` is
+    that of the choice among rows of similar length. Returns a packed batch whose `index` counts from 0.
     """
     lengths = split.rows.host_lengths
     rng = np.random.default_rng(seed)
@@ -35,8 +29,7 @@ def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
     order = mixed[np.argsort(lengths[mixed], kind="stable")]
     spread = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), max(3, n_rows - 5))).astype(int))]
     long_enough = order[lengths[order] >= EQUAL]
-    donors = rng.choice(long_enough if len(long_enough) else order, 5)
-    rows = np.concatenate([spread, donors])
+    rows = np.concatenate([spread, rng.choice(long_enough if len(long_enough) else order, 5)])
     wanted = np.concatenate([np.minimum(lengths[spread], longest), [EQUAL] * 3, [1, 0]])
     return cut_rows(split, rows, np.minimum(wanted, lengths[rows]))
 

@@ -18,22 +18,16 @@ from runner.ragged.ragged import Ragged
 Part = Tensor | Ragged | PackedSequence
 # possible readings of a part, the likelier first
 READINGS = ("ragged", "packed", "padded", "time_major", "channels_first", "flat", "tokens", "rows", "states", "steps")
-PER_ROW = {"rows", "states"}  # readings without positions: one value per example
+PADDED = ("padded", "time_major", "channels_first", "flat")  # readings with padding
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The layout of the examples of one run.
+    """The layout of the examples of one run."""
 
-    Attributes:
-        lengths: (B,) number of tokens of each example.
-        width: padded width T, at least 1.
-        left: padding comes before the tokens.
-    """
-
-    lengths: tuple[int, ...]
-    width: int
-    left: bool = False
+    lengths: tuple[int, ...]  # (B,) number of tokens of each example
+    width: int  # padded width T, at least 1
+    left: bool = False  # padding comes before the tokens
 
     def places(self, row: int) -> slice:
         """Return the slice of the T positions that holds the tokens of `row`."""
@@ -43,28 +37,21 @@ class Geometry:
 
 def parts(output: object) -> list[Part]:
     """Return the tensors of an output in order, from any nesting of tuples, lists and dicts."""
-    if isinstance(output, Tensor | Ragged | PackedSequence):
+    if isinstance(output, Part):
         return [output]
-    inside: Iterable[object] = ()
-    if isinstance(output, Mapping):
-        inside = output.values()
-    elif isinstance(output, tuple | list):
-        inside = output
-    return [part for item in inside for part in parts(item)]
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return [part for item in items for part in parts(item)]
 
 
 def possible(part: Part, geometry: Geometry) -> set[str]:
     """Return the readings that the part's shape allows in this run."""
-    if isinstance(part, Ragged):
-        is_aligned = tuple(part.rows.host_lengths.tolist()) == geometry.lengths
-        return {"ragged"} if is_aligned else _readings(part.values, geometry)
     if isinstance(part, PackedSequence):
         return {"packed"}
-    return _readings(part, geometry)
-
-
-def _readings(values: Tensor, geometry: Geometry) -> set[str]:
-    shape, n_rows, width = tuple(values.shape), len(geometry.lengths), geometry.width
+    if isinstance(part, Ragged):
+        if tuple(part.rows.host_lengths.tolist()) == geometry.lengths:
+            return {"ragged"}
+        part = part.values
+    shape, n_rows, width = tuple(part.shape), len(geometry.lengths), geometry.width
     first, second = (*shape, -1, -1)[:2]
     fits = {
         "padded": first == n_rows and second == width,
@@ -88,7 +75,7 @@ def reading(runs: Iterable[tuple[Part, Geometry]]) -> str | None:
 
 
 def split(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
-    """Split a part into one tensor per example: (length, *), or (*) for readings in `PER_ROW`.
+    """Split a part into one tensor per example: (length, *), or (*) where it has one value per example.
 
     Raises:
         ValueError: the part's shape does not allow the reading `how`.
@@ -101,27 +88,27 @@ def split(part: Part, how: str, geometry: Geometry) -> list[Tensor]:
             return list(torch.split(part.tokens(), list(geometry.lengths)))
         part = part.values
     if isinstance(part, PackedSequence):
-        return _unpack(part)
+        # in their original order, as far as the sequence records it
+        padded, lengths = pad_packed_sequence(part, batch_first=True)
+        return [padded[row, :length] for row, length in enumerate(lengths.tolist())]
     if how == "tokens":
         return list(torch.split(part, list(geometry.lengths)))
-    n_rows = len(geometry.lengths)
-    if how in PER_ROW:
+    if how in ("rows", "states"):
         return list(part if how == "rows" else part.transpose(0, 1))
+    places = enumerate(map(geometry.places, range(len(geometry.lengths))))
     if how == "steps":
-        return [part[geometry.places(row)] for row in range(n_rows)]
+        return [part[place] for _, place in places]
+    padded = rows_first(part, how, geometry)
+    return [padded[row, place] for row, place in places]
+
+
+def rows_first(values: Tensor, how: str, geometry: Geometry) -> Tensor:
+    """Return a view (B, T, *) of values in a `PADDED` reading."""
     if how == "flat":
-        part = part.reshape(n_rows, geometry.width, *part.shape[1:])
-    elif how == "time_major":
-        part = part.transpose(0, 1)
-    elif how == "channels_first":
-        part = part.movedim(-1, 1)
-    return [part[row, geometry.places(row)] for row in range(n_rows)]
-
-
-def _unpack(sequence: PackedSequence) -> list[Tensor]:
-    """Return the rows in their original order, as far as the sequence records it."""
-    padded, lengths = pad_packed_sequence(sequence, batch_first=True)
-    return [padded[row, :length] for row, length in enumerate(lengths.tolist())]
+        return values.view(len(geometry.lengths), geometry.width, *values.shape[1:])
+    if how == "time_major":
+        return values.transpose(0, 1)
+    return values.movedim(-1, 1) if how == "channels_first" else values
 
 
 def worst_difference(value: Tensor, expected: Tensor) -> float:

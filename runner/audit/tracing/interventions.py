@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from runner.audit.tracing.alignment import Geometry, Part, possible, worst_difference
+from runner.audit.tracing.alignment import PADDED, Geometry, Part, possible, rows_first, worst_difference
 from runner.audit.tracing.observe import Record, Setting, Subject, observe, trace, weights_like
 from runner.ragged.ragged import Ragged
 
-Change = Callable[[Tensor], Tensor]
 SHIFT = 0.75  # of the magnitude of typical activations
-_PADDED = ("padded", "time_major", "channels_first", "flat")
 
 
 def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Record) -> bool:
@@ -27,7 +25,7 @@ def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Rec
     def shift(module: nn.Module, inputs: object, output: object) -> object:
         nonlocal calls
         calls += 1
-        return changed(output, _shift_unevenly, only=record.part) if calls == record.call else output
+        return _shifted(output, record.part) if calls == record.call else output
 
     before = observe(subject, rows, setting)
     with ExitStack() as hooks:
@@ -65,15 +63,15 @@ def reads_padding(subject: Subject, rows: Sequence[int], module: str, allowed: f
     return touched and any(_differ(a, b, geometry, allowed) for a, b in zip(before, after, strict=False))
 
 
-def changed(output: object, change: Change, only: int) -> object:
-    """Return the output with its `only`-th tensor changed, in the same containers."""
+def _shifted(output: object, only: int) -> object:
+    """Return the output with its `only`-th tensor shifted, in the same containers."""
     count = -1
 
     def walk(value: object) -> object:
         nonlocal count
-        if isinstance(value, Tensor | Ragged | PackedSequence):
+        if isinstance(value, Part):
             count += 1
-            return _apply(value, change) if count == only else value
+            return _shift_part(value) if count == only else value
         if isinstance(value, dict):
             return type(value)((name, walk(item)) for name, item in value.items())
         if isinstance(value, tuple) and hasattr(value, "_make"):  # a NamedTuple
@@ -85,12 +83,12 @@ def changed(output: object, change: Change, only: int) -> object:
     return walk(output)
 
 
-def _apply(value: Part, change: Change) -> Part:
-    if isinstance(value, Ragged):
-        return value.with_values(change(value.values))
-    if isinstance(value, PackedSequence):
-        return value._replace(data=change(value.data))
-    return change(value) if value.is_floating_point() else value
+def _shift_part(part: Part) -> Part:
+    if isinstance(part, Ragged):
+        return part.with_values(_shift_unevenly(part.values))
+    if isinstance(part, PackedSequence):
+        return part._replace(data=_shift_unevenly(part.data))
+    return _shift_unevenly(part) if part.is_floating_point() else part
 
 
 def _shift_padding(value: object, geometry: Geometry) -> object:
@@ -100,29 +98,20 @@ def _shift_padding(value: object, geometry: Geometry) -> object:
         return value.with_values(value.values + SHIFT * ~mask)
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return value
-    how = _padded_reading(value, geometry)
-    if how is None:
-        return value
     shifted = value + SHIFT
-    view, source = _rows_first(shifted, how, geometry), _rows_first(value, how, geometry)
+    view, source = _rows_first(shifted, geometry), _rows_first(value, geometry)
+    if view is None or source is None:
+        return value
     for row in range(len(geometry.lengths)):
         view[row, geometry.places(row)] = source[row, geometry.places(row)]
     return shifted
 
 
-def _padded_reading(value: Tensor, geometry: Geometry) -> str | None:
-    """Return the likeliest reading with padding that the shape allows, or None."""
+def _rows_first(value: Tensor, geometry: Geometry) -> Tensor | None:
+    """Return a view (B, T, *) by the likeliest reading with padding, or None if the shape allows none."""
     allowed = possible(value, geometry)
-    return next((reading for reading in _PADDED if reading in allowed), None)
-
-
-def _rows_first(value: Tensor, how: str, geometry: Geometry) -> Tensor:
-    """Return a view (B, T, *) of a padded tensor."""
-    if how == "flat":
-        return value.view(len(geometry.lengths), geometry.width, *value.shape[1:])
-    if how == "time_major":
-        return value.transpose(0, 1)
-    return value.movedim(-1, 1) if how == "channels_first" else value
+    how = next((reading for reading in PADDED if reading in allowed), None)
+    return None if how is None else rows_first(value, how, geometry)
 
 
 def _differ(before: Record, after: Record, geometry: Geometry, allowed: float) -> bool:
@@ -132,9 +121,8 @@ def _differ(before: Record, after: Record, geometry: Geometry, allowed: float) -
         return worst_difference(a.tokens(), b.tokens()) > allowed
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return False
-    how = _padded_reading(a, geometry)
-    if how is None:
+    first, second = _rows_first(a, geometry), _rows_first(b, geometry)
+    if first is None or second is None:
         return worst_difference(a, b) > allowed
-    first, second = _rows_first(a, how, geometry), _rows_first(b, how, geometry)
     places = [(row, geometry.places(row)) for row in range(len(geometry.lengths))]
     return any(worst_difference(first[place], second[place]) > allowed for place in places)

@@ -1,8 +1,8 @@
-"""Temporary states of a module: mode, dropout, random numbers and kept state; all are restored afterwards."""
+"""States of a module: weights that are not zero; and mode, dropout, seed and kept state, restored afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
@@ -13,6 +13,19 @@ from runner.layers.dropout import Dropout
 from runner.layers.weight_drop import WeightDrop
 
 Mode = Literal["eval", "train"]
+SPREAD = 0.1  # standard deviation of random weights
+
+
+def randomise_zero_weights(model: nn.Module, seed: int) -> None:
+    """Draw random values for parameters that are all zero, which would hide any leak; padding vectors stay zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.copy_(SPREAD * torch.randn(parameter.shape, generator=generator))
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx] = 0.0
 
 
 @contextmanager
@@ -57,20 +70,16 @@ def _copied(value: object) -> object:
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
     """Set all dropout probabilities to 0, including those of torch's own layers, and restore them afterwards."""
-    changed: list[tuple[nn.Module, str, float]] = []
     # Layers such as nn.LSTM and nn.MultiheadAttention keep their rate in attributes of various names.
-    for submodule in module.modules():
-        for name, value in vars(submodule).items():
-            is_rate = "drop" in name.lower() or (name == "p" and "Dropout" in type(submodule).__name__)
-            if is_rate and isinstance(value, float):
-                changed.append((submodule, name, value))
-    for submodule, name, _ in changed:
-        setattr(submodule, name, 0.0)
-    try:
+    rates = [
+        (submodule, name, 0.0)
+        for submodule in module.modules()
+        for name, value in vars(submodule).items()
+        if isinstance(value, float)
+        and ("drop" in name.lower() or (name == "p" and "Dropout" in type(submodule).__name__))
+    ]
+    with _with_attributes(rates):
         yield
-    finally:
-        for submodule, name, value in changed:
-            setattr(submodule, name, value)
 
 
 @contextmanager
@@ -80,15 +89,21 @@ def with_dropout(module: nn.Module, rate: float) -> Iterator[None]:
     Weight drop is set to 0, since all rows share its mask by design.
     """
     rates = {Dropout: ("p", rate), WeightDrop: ("drop", 0.0)}
-    changed = [(submodule, *rates[type(submodule)]) for submodule in module.modules() if type(submodule) in rates]
-    before = [getattr(submodule, name) for submodule, name, _ in changed]
-    for submodule, name, new in changed:
-        setattr(submodule, name, new)
+    with _with_attributes([(part, *rates[type(part)]) for part in module.modules() if type(part) in rates]):
+        yield
+
+
+@contextmanager
+def _with_attributes(attributes: Sequence[tuple[nn.Module, str, float]]) -> Iterator[None]:
+    """Set attributes of modules, and restore them afterwards."""
+    before = [(module, name, getattr(module, name)) for module, name, _ in attributes]
+    for module, name, value in attributes:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for (submodule, name, _), old in zip(changed, before, strict=True):
-            setattr(submodule, name, old)
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from runner.common.errors import HydromelError
 from runner.interfaces import Loss
 from runner.ragged.ragged import Ragged
 
+Key = tuple[str, int, int]  # module, its call, part of its outputs or inputs
 Fill = Literal["neutral", "other", "huge", "nan"]
 Side = Literal["outputs", "inputs"]
 NO_GRADIENT = "cudnn RNN backward can only be called in training mode"  # on GPUs in eval mode: compare only outputs
@@ -30,25 +31,17 @@ class AdapterError(HydromelError):
 
 @dataclass(frozen=True)
 class Setting:
-    """The padding of one run. Probes change one field at a time.
+    """The padding of one run. Probes change one field at a time."""
 
-    Attributes:
-        widen: padded width, as a multiple of what the examples need.
-        fill: content of the padding: the layout's own (`neutral`), `other` finite values, `huge` (1e30) or `nan`.
-    """
-
-    widen: int = 1
-    fill: Fill = "neutral"
+    widen: int = 1  # padded width, as a multiple of what the examples need
+    fill: Fill = "neutral"  # content of the padding: the layout's own, other finite values, 1e30 or NaN
 
 
 @dataclass(frozen=True)
 class RunOutput:
-    """A subject's results for some examples, in the order of the request.
+    """A subject's results for some examples, in the order of the request: one output, and prediction, per example.
 
-    Attributes:
-        outputs: one tensor per example.
-        loss: sum and count of the loss; a plain mean has count 0; None where the subject has no loss.
-        predictions: one tensor of decoded predictions per example, or None.
+    The loss is a sum and its count; a plain mean has count 0.
     """
 
     outputs: list[Tensor]
@@ -68,46 +61,32 @@ class Subject(Protocol):
     @property
     def lengths(self) -> IntArray:
         """(R,) number of tokens of each example."""
-        ...
 
     @property
     def has_padding(self) -> bool:
         """True if a batch of examples of different lengths holds padding."""
-        ...
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
         """Return the layout of some examples in one forward pass."""
-        ...
 
     def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """Split the rows into those of each forward pass that `answer` makes, in order."""
-        ...
+        """Split the rows into those of each forward pass that `run` makes, in order."""
 
     def run(self, rows: Sequence[int], setting: Setting) -> RunOutput:
         """Run the rows, keeping the graph that gradients need."""
-        ...
 
 
 @dataclass
 class Observation:
-    """The results of a run, or the error that ended it.
+    """The results of a run, or the error that ended it."""
 
-    Attributes:
-        outputs, predictions: as in `RunOutput`, detached.
-        gradients: for each parameter, the gradient of a weighted sum of the outputs (`weights_like`).
-        loss: the summed loss, ().
-        loss_gradients: for each parameter, the gradient of the loss.
-        error: the exception, if one was raised.
-        failed_in: the innermost module in which it was raised.
-    """
-
-    outputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)  # as in `RunOutput`, detached, like predictions and loss
     predictions: list[Tensor] | None = None
-    gradients: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor] = field(default_factory=dict)  # of a weighted sum of the outputs (`weights_like`)
     loss: Loss | None = None
-    loss_gradients: dict[str, Tensor] = field(default_factory=dict)
+    loss_gradients: dict[str, Tensor] = field(default_factory=dict)  # of the loss
     error: Exception | None = None
-    failed_in: str = ""
+    failed_in: str = ""  # the innermost module in which the error was raised
 
 
 @dataclass(frozen=True)
@@ -120,7 +99,7 @@ class Record:
     value: Part
 
     @property
-    def key(self) -> tuple[str, int, int]:
+    def key(self) -> Key:
         return self.module, self.call, self.part
 
 
@@ -130,15 +109,12 @@ def observe(
     """Run `rows` in one batch; an error of the module is an observation too.
 
     Args:
-        subject: the subject.
-        rows: numbers of the examples.
-        setting: their padding.
         keep_state: keep what the run leaves in the module, instead of restoring the state before it.
         loss: compute the gradients of the loss too.
     """
     with nullcontext() if keep_state else unchanged(subject.module):
         try:
-            return _observe_answers(subject.module, subject.run(rows, setting), loss)
+            return _observe_output(subject.module, subject.run(rows, setting), loss)
         except AdapterError:
             raise
         except Exception as error:  # any error of the module is a result of the audit
@@ -175,6 +151,35 @@ def trace(
     return records
 
 
+@dataclass(frozen=True)
+class Pass:
+    """The records of one forward pass, in execution order; a run has several where it is split into micro-batches."""
+
+    rows: tuple[int, ...]
+    geometry: Geometry
+    records: dict[Key, Record]
+
+
+def passes(
+    subject: Subject, rows: Sequence[int], setting: Setting, only: str | None = None, side: Side = "outputs"
+) -> list[Pass]:
+    """Run some rows and return the records of each forward pass, of all modules or `only` one.
+
+    Passes are distinguished by counting calls, so a module that is not called equally often in each pass is left out.
+    """
+    groups = subject.split(rows)
+    records = trace(subject, rows, setting, only, side)
+    calls = {record.module: record.call + 1 for record in records}
+    by_pass: list[dict[Key, Record]] = [{} for _ in groups]
+    for record in records:
+        calls_per_pass, rest = divmod(calls[record.module], len(groups))
+        if rest == 0:
+            number, call = divmod(record.call, calls_per_pass)
+            by_pass[number][record.module, call, record.part] = record
+    pairs = zip(groups, by_pass, strict=True)
+    return [Pass(tuple(group), subject.geometry(group, setting), pass_records) for group, pass_records in pairs]
+
+
 def weights_like(output: Tensor) -> Tensor:
     """Return weights that rise from 1 to 2, in the output's shape.
 
@@ -183,22 +188,20 @@ def weights_like(output: Tensor) -> Tensor:
     return torch.linspace(1.0, 2.0, max(1, output.numel()), dtype=torch.float64)[: output.numel()].view(output.shape)
 
 
-def _observe_answers(module: nn.Module, answers: RunOutput, loss: bool) -> Observation:
+def _observe_output(module: nn.Module, output: RunOutput, loss: bool) -> Observation:
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-    observation = Observation(
-        outputs=[output.detach().clone() for output in answers.outputs],
-        predictions=answers.predictions,
-        loss=None if answers.loss is None else replace(answers.loss, total=answers.loss.total.detach()),
-    )
+    observation = Observation([value.detach().clone() for value in output.outputs], output.predictions)
     weighted = [
-        (output.masked_fill(output.isinf(), 0.0) * weights_like(output).to(output)).sum()
-        for output in answers.outputs
-        if output.is_floating_point()
+        (value.masked_fill(value.isinf(), 0.0) * weights_like(value).to(value)).sum()
+        for value in output.outputs
+        if value.is_floating_point()
     ]
     if weighted:
-        observation.gradients = _gradients(torch.stack(weighted).sum(), named, keep=loss and answers.loss is not None)
-    if loss and answers.loss is not None:
-        observation.loss_gradients = _gradients(answers.loss.total, named, keep=False)
+        observation.gradients = _gradients(torch.stack(weighted).sum(), named, keep=loss and output.loss is not None)
+    if output.loss is not None:
+        observation.loss = replace(output.loss, total=output.loss.total.detach())
+        if loss:
+            observation.loss_gradients = _gradients(output.loss.total, named, keep=False)
     return observation
 
 

@@ -33,7 +33,6 @@ class LineScorer:
     """Scores the lines of one text in order, over any number of calls.
 
     Args:
-        model: the language model.
         carried: read the lines as one text: each in the context of all lines before it, including those of earlier
             calls. Otherwise each line starts from `<eos>`, without context.
         batch_size: lines per batch, where they are not carried.
@@ -45,11 +44,9 @@ class LineScorer:
     def __init__(self, model: LanguageModel, carried: bool, batch_size: int) -> None:
         self.model, self.carried, self.batch_size = model, carried, batch_size
         self.state: State = START
-        modules = model.model.modules()
         # An n-gram at the start of a window would need tokens of the window before, which the embedding does not keep.
-        self.cuts_ngrams = any(
-            isinstance(module, NgramEmbedding) and max(module.lengths, default=0) > 1 for module in modules
-        )
+        ngrams = (module for module in model.model.modules() if isinstance(module, NgramEmbedding))
+        self.cuts_ngrams = any(max(module.lengths, default=0) > 1 for module in ngrams)
         if carried and self.cuts_ngrams:
             raise HydromelError(
                 f"{model.where}: embedding=ngrams cannot read a text in windows; score single lines, without context"
@@ -65,26 +62,18 @@ class LineScorer:
         strings = pa.array(lines, pa.string())
         tokens = split_characters(strings) if self.model.text.unit == "char" else split_on_spaces(strings)
         text, sizes = self._numericalize(tokens), Sizes.of(tokens, self.model.text.unit)
-        starts = text.rows.host_offsets[:-1]
         assert isinstance(text.target, Ragged)
         unknown = text.target.values.numpy() == self.model.vocab.unk
-        columns = (
-            np.add.reduceat(self._token_nats(text), starts),
-            text.rows.host_lengths,
-            np.add.reduceat(unknown.astype(np.int64), starts),
-            sizes.words,
-            sizes.characters,
-        )
+        sums = (self._token_nats(text), unknown.astype(np.int64))
+        nats, unknown = (np.add.reduceat(values, text.rows.host_offsets[:-1]) for values in sums)
+        columns = (nats, text.rows.host_lengths, unknown, sizes.words, sizes.characters)
         return [Tally(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _numericalize(self, tokens: pa.ListArray) -> Batch:
         """Return rows of `<eos>` and a line's tokens; the targets are the following tokens, the line's end last."""
         model = self.model
-        (column,) = {feature.column for feature in model.features.values()}
-        table = pa.table({column: tokens})
-        columns = model.trained.ids_of(table)
-        batch = model.task.encode(columns, table, model.vocabs)
-        rows = Rows(next(iter(columns.values())).rows.host_lengths + 1, _CPU)
+        batch, lengths = model.encode(tokens)
+        rows = Rows(lengths, _CPU)
         assert isinstance(batch.target, Ragged)
         if model.vocab.unk is None and bool((batch.target.values < 0).any()):
             raise HydromelError(f"{model.where}: the text has unknown tokens, and the vocabulary has no {UNK}")
@@ -120,7 +109,10 @@ class LineScorer:
             )
         for first in range(0, longest, WINDOW):
             rows, places = select_spans(starts + np.minimum(first, lengths), np.clip(lengths - first, 0, WINDOW), _CPU)
-            batch = _select(text, rows, places).to(self.model.device)
+            assert isinstance(text.target, Ragged)
+            features = {name: feature.select_by(rows, places) for name, feature in text.features.items()}
+            window = Batch(features, text.target.select_by(rows, places), np.arange(rows.n_rows), carries_state=True)
+            batch = window.to(self.model.device)
             scores, state = self.model.model(batch, state)
             if in_windows and state is None:
                 encoder = type(self.model.model.encoder).__name__
@@ -132,10 +124,3 @@ class LineScorer:
             assert isinstance(losses, Ragged)
             nats.index_copy_(0, places.to(nats.device, non_blocking=True), losses.tokens().double())
         return state
-
-
-def _select(text: Batch, rows: Rows, places: Tensor) -> Batch:
-    """Return a batch of the tokens at `places`, in new rows."""
-    assert isinstance(text.target, Ragged)
-    features = {name: feature.select_by(rows, places) for name, feature in text.features.items()}
-    return Batch(features, text.target.select_by(rows, places), np.arange(rows.n_rows), carries_state=True)

@@ -28,12 +28,7 @@ from runner.training.loop import evaluate
 
 @dataclass(frozen=True)
 class SplitEvaluation:
-    """An evaluation on splits as in training: in the strategy's own batches, with rows truncated to `max_length`.
-
-    Attributes:
-        trained: the trained model.
-        batching: the run's strategy.
-    """
+    """An evaluation on splits as in training: in the strategy's own batches, with rows truncated to `max_length`."""
 
     trained: TrainedModel
     batching: BatchingStrategy
@@ -65,9 +60,7 @@ class SplitEvaluation:
     def measure(self, name: str | None, batch_size: int) -> tuple[str, dict[str, object]]:
         """Return the name of a split, and its metrics and tables.
 
-        Args:
-            name: the split; None: test, or valid if there is no test split.
-            batch_size: rows per batch.
+        `name` None stands for test, or valid if there is no test split; `batch_size` counts rows.
 
         Raises:
             HydromelError: the data set cannot be read, or has no such split.
@@ -86,19 +79,17 @@ class SplitEvaluation:
 
     def _likelihood(self, tables: dict[str, pa.Table], name: str, batch_size: int) -> dict[str, object]:
         """Return a language model's metrics per token, word and character, and its tables."""
-        task, vocabs = self.trained.task, self.trained.vocabs
-        train = self.trained.truncation.apply(self._numericalize(tables["train"]))
-        whole = self._numericalize(tables[name])
-        split = self.trained.truncation.apply(whole)
-        kinds = self.trained.measures.input_kinds
-        values = split_values(self.trained.model, self.batching, split, batch_size, False, kinds)
+        run, task, vocabs = self.trained, self.trained.task, self.trained.vocabs
+        train, whole = run.truncation.apply(self._numericalize(tables["train"])), self._numericalize(tables[name])
+        split = run.truncation.apply(whole)
+        values = split_values(run.model, self.batching, split, batch_size, False, run.measures.input_kinds)
         losses = values["losses"].numpy()
         figures = self._tally(tables[name], split, float(losses.sum())).figures()
         # Truncated text is missing from the tokens but not from the words and characters, whose metrics would be wrong.
         if split.real_tokens < whole.real_tokens:
             figures = {name: value for name, value in figures.items() if name not in OF_WORDS}
         tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, HasLossTables) else {}
-        return self.trained.measures.of_split(values, split, vocabs) | figures | tables_of_losses
+        return run.measures.of_split(values, split, vocabs) | figures | tables_of_losses
 
     def _tally(self, table: pa.Table, split: Batch, nats: float) -> Tally:
         task, vocab = self.trained.task, self.trained.vocabs[TARGET]

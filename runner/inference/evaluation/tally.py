@@ -6,6 +6,7 @@ Shapes: B rows (lines) of a text.
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,44 +22,31 @@ OF_WORDS = ("words", "characters", "nats_per_word", "word_perplexity", "bits_per
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums over a text; the tallies of consecutive texts can be added. A line's end is a token, word and character.
+    """Sums over a text; the tallies of consecutive texts can be added. A line's end is a token, word and character."""
 
-    Attributes:
-        nats: -log P of the text.
-        tokens: number of predicted tokens.
-        unknown: number of tokens that were read as `<unk>`.
-        words: number of words between spaces, whatever the tokens are.
-        characters: number of characters of these words, with a single space between words.
-    """
-
-    nats: float = 0.0
-    tokens: int = 0
-    unknown: int = 0
-    words: int = 0
-    characters: int = 0
+    nats: float = 0.0  # -log P of the text
+    tokens: int = 0  # number of predicted tokens
+    unknown: int = 0  # number of tokens that were read as `<unk>`
+    words: int = 0  # number of words between spaces, whatever the tokens are
+    characters: int = 0  # number of characters of these words, with a single space between words
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.nats + other.nats,
-            self.tokens + other.tokens,
-            self.unknown + other.unknown,
-            self.words + other.words,
-            self.characters + other.characters,
-        )
+        return Tally(*map(operator.add, vars(self).values(), vars(other).values()))
 
     def figures(self) -> dict[str, float | int]:
         """Return `log_p` (nats), the counts, and the metrics per token (`nll` in nats), word and character."""
+        nll, per_word = self.nats / self.tokens, self.nats / self.words
         return {
             "log_p": -self.nats,
             "tokens": self.tokens,
             "unknown": self.unknown,
             "words": self.words,
             "characters": self.characters,
-            "nll": self.nats / self.tokens,
-            "bits_per_token": self.nats / self.tokens / math.log(2),
-            "perplexity": perplexity(self.nats / self.tokens),
-            "nats_per_word": self.nats / self.words,
-            "word_perplexity": perplexity(self.nats / self.words),
+            "nll": nll,
+            "bits_per_token": nll / math.log(2),
+            "perplexity": perplexity(nll),
+            "nats_per_word": per_word,
+            "word_perplexity": perplexity(per_word),
             "bits_per_character": self.nats / self.characters / math.log(2),
         }
 
@@ -79,7 +67,7 @@ class Sizes:
 
 
 def _as_integers(numbers: pa.Array) -> IntArray:
-    return np.asarray(numbers.to_numpy(zero_copy_only=False), dtype=np.int64)
+    return np.asarray(numbers, dtype=np.int64)
 
 
 def perplexity(nll: float) -> float:

@@ -9,9 +9,9 @@ Shapes: R active hypotheses of all prompts together; K candidates for the next t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from runner.common.arrays import FloatArray, IntArray
@@ -27,8 +27,7 @@ class Beam:
     Attributes:
         width: hypotheses per prompt, including those that have ended.
         length_penalty: alpha of Wu et al. (2016, equation 14): the score is log P / ((5 + length) / 6)**alpha, where
-            length includes `<eos>`. 0 ranks by log P, which favours short continuations; larger values favour longer
-            ones.
+            length includes `<eos>`. 0 ranks by log P, which favours short continuations; larger values longer ones.
         n_best: number of continuations to return for each prompt, at most `width`.
     """
 
@@ -48,8 +47,7 @@ class Beam:
         return float(((5 + length) / 6) ** self.length_penalty)
 
 
-@dataclass
-class _Hypotheses:
+class _Hypotheses(NamedTuple):
     """The active hypotheses: their prompt (R,), tokens (R, length) and log P (R,)."""
 
     prompt: IntArray
@@ -72,14 +70,22 @@ def beam_search(model: LanguageModel, prompts: Prompts, beam: Beam, max_tokens: 
         # A finished hypothesis keeps its place, so a prompt extends only as many hypotheses as it has places left.
         room = beam.width - np.array([len(continuations) for continuations in done])
         parents, tokens, total = _best_extensions(active, best.cpu().numpy(), candidates.cpu().numpy(), room)
-        ends = tokens == model.end if model.end is not None else np.zeros(len(tokens), dtype=np.bool_)
+        ends = tokens == (-1 if model.end is None else model.end)
         for row in np.flatnonzero(ends).tolist():
             likelihood, before = float(total[row]), active.tokens[parents[row]].tolist()
-            ended = Continuation(before, likelihood, beam.score(likelihood, length), ended=True)
-            done[active.prompt[parents[row]]].append(ended)
+            continuation = Continuation(before, likelihood, beam.score(likelihood, length), ended=True)
+            done[active.prompt[parents[row]]].append(continuation)
         longer = np.concatenate([active.tokens[parents], tokens[:, None]], axis=1)
         active = _Hypotheses(active.prompt[parents], longer, total)
-        kept = np.flatnonzero(~ends & ~_is_decided(beam, done, active, ~ends, length, max_tokens)[active.prompt])
+        highest = np.full(n, -np.inf)
+        np.maximum.at(highest, active.prompt[~ends], active.log_p[~ends])
+        # A prompt is decided if no active hypothesis can still score more than the last of its n best.
+        decided = np.zeros(n, dtype=np.bool_)
+        for prompt, ended in enumerate(done):
+            if len(ended) >= beam.n_best and np.isfinite(highest[prompt]):
+                last = ranked(ended)[beam.n_best - 1].score
+                decided[prompt] = beam.bound(float(highest[prompt]), length, max_tokens) <= last
+        kept = np.flatnonzero(~ends & ~decided[active.prompt])
         active = _Hypotheses(active.prompt[kept], active.tokens[kept], active.log_p[kept])
         # Each surviving extension continues from the state of its parent, which several extensions may share.
         state, inputs = select_state(state, parents[kept]), prompts.inputs(tokens[kept])
@@ -95,8 +101,7 @@ def _best_extensions(
 ) -> tuple[IntArray, IntArray, FloatArray]:
     """Choose each prompt's likeliest extensions, as many as it has room for, out of (R, K) candidates.
 
-    Returns:
-        The parent hypothesis, the token and the log P of each extension.
+    Returns the parent hypothesis, the token and the log P of each extension.
     """
     total = (active.log_p[:, None] + log_p).ravel()
     parent = np.repeat(np.arange(len(active.prompt)), log_p.shape[1])
@@ -104,26 +109,6 @@ def _best_extensions(
     # Sorted by prompt, then by falling log P, a candidate's rank within its prompt is its distance from the prompt's
     # first candidate. The sort is stable, so ties go to the better parent.
     order = np.lexsort((-total, prompt))
-    first = np.searchsorted(prompt[order], prompt[order])
-    rank = np.arange(len(order)) - first
+    rank = np.arange(len(order)) - np.searchsorted(prompt[order], prompt[order])
     order = order[(rank < room[prompt[order]]) & np.isfinite(total[order])]
     return parent[order], tokens.ravel()[order], total[order]
-
-
-def _is_decided(
-    beam: Beam,
-    done: list[list[Continuation]],
-    hypotheses: _Hypotheses,
-    is_active: npt.NDArray[np.bool_],
-    length: int,
-    max_tokens: int,
-) -> npt.NDArray[np.bool_]:
-    """Return, for each prompt, True if no active hypothesis can still score more than the last of its n best."""
-    highest = np.full(len(done), -np.inf)
-    np.maximum.at(highest, hypotheses.prompt[is_active], hypotheses.log_p[is_active])
-    decided = np.zeros(len(done), dtype=np.bool_)
-    for prompt, ended in enumerate(done):
-        if len(ended) >= beam.n_best and np.isfinite(highest[prompt]):
-            last = ranked(ended)[beam.n_best - 1].score
-            decided[prompt] = beam.bound(float(highest[prompt]), length, max_tokens) <= last
-    return decided

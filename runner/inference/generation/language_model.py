@@ -46,7 +46,6 @@ class VocabularyOutput(Protocol):
 
     def log_probabilities(self, vectors: Tensor) -> Tensor:
         """(N, D) -> (N, V) in float32 at least; -inf for `<pad>`."""
-        ...
 
 
 @runtime_checkable
@@ -58,17 +57,11 @@ class NextTokenHead(Protocol):
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts as integers; each starts with `<eos>`, as rows and streams do in training.
+    """Prompts as integers; each starts with `<eos>`, as rows and streams do in training."""
 
-    Attributes:
-        ids: ids of each feature, in rows of at least one token.
-        unknown: the strings of each prompt that are not in the vocabulary, without repetition.
-        following: (V,) ids of each feature for every string that may be predicted.
-    """
-
-    ids: dict[str, Ragged]
-    unknown: list[list[str]]
-    following: Inputs
+    ids: dict[str, Ragged]  # ids of each feature, in rows of at least one token
+    unknown: list[list[str]]  # the strings of each prompt that are not in the vocabulary, without repetition
+    following: Inputs  # (V,) ids of each feature for every string that may be predicted
 
     def __len__(self) -> int:
         return len(self.unknown)
@@ -87,8 +80,7 @@ class LanguageModel:
     """A trained model that predicts the next token.
 
     Args:
-        trained: the trained model.
-        where: its name in error messages.
+        where: the model's name in error messages.
         allow_unk: allow `<unk>` to be generated.
 
     Attributes:
@@ -107,29 +99,26 @@ class LanguageModel:
         self.model, self.output = trained.model, head.output
         self.vocabs, self.feature, self.unit, self.where = trained.vocabs, task.feature, task.unit, where
         self.vocab = trained.vocabs[TARGET]
-        self._check()
+        columns = {feature.column for feature in self.features.values()}
+        if len(columns) > 1:
+            raise HydromelError(
+                f"{where}: its inputs need the columns {', '.join(sorted(columns))}, but a generated text has only "
+                "tokens; use a run whose features read a single column"
+            )
+        if self.vocab.merges is not None and len(self.features) > 1:
+            raise HydromelError(
+                f"{where}: it reads the features {', '.join(self.features)}; with pieces of words, use a run with a "
+                "single feature"
+            )
+        if self.feature not in self.features or self.vocab.tokens != self.vocabs[self.feature].tokens:
+            raise HydromelError(f"{where}: damaged, its vocabularies of {self.feature} and {TARGET} differ")
+        (self.column,) = columns
         self.device = device_of(self.model)
         self.text = Text.of(trained.corpus, self.vocab)
         self.end = self.vocab.ids[EOS] if self.unit == "line" else None
         self.forbidden = torch.zeros(len(self.vocab), dtype=torch.bool, device=self.device)
         if self.vocab.unk is not None and not allow_unk:
             self.forbidden[self.vocab.unk] = True
-
-    def _check(self) -> None:
-        """Raise HydromelError if inputs cannot be made from generated tokens, or the vocabularies do not match."""
-        columns = {feature.column for feature in self.features.values()}
-        if len(columns) > 1:
-            raise HydromelError(
-                f"{self.where}: its inputs need the columns {', '.join(sorted(columns))}, but a generated text has "
-                "only tokens; use a run whose features read a single column"
-            )
-        if self.vocab.merges is not None and len(self.features) > 1:
-            raise HydromelError(
-                f"{self.where}: it reads the features {', '.join(self.features)}; with pieces of words, use a run with "
-                "a single feature"
-            )
-        if self.feature not in self.features or self.vocab.tokens != self.vocabs[self.feature].tokens:
-            raise HydromelError(f"{self.where}: damaged, its vocabularies of {self.feature} and {TARGET} differ")
 
     def prompts(self, texts: Sequence[str]) -> Prompts:
         """Convert texts to the model's ids. New words are spelt or looked up by models that support it.
@@ -159,12 +148,15 @@ class LanguageModel:
 
     def _inputs(self, lines: list[list[str]]) -> tuple[dict[str, Tensor], IntArray]:
         """Return (N,) ids of each feature, with `<eos>` before each line, and the number of ids of each line."""
-        (column,) = {feature.column for feature in self.features.values()}
-        table = pa.table({column: pa.array(lines, pa.list_(pa.string()))})
+        batch, lengths = self.encode(pa.array(lines, pa.list_(pa.string())))
+        return {name: feature.values for name, feature in batch.features.items()}, lengths
+
+    def encode(self, lines: pa.ListArray) -> tuple[Batch, IntArray]:
+        """Return lines of tokens as one text, as in training, and the number of ids of each line with its `<eos>`."""
+        table = pa.table({self.column: lines})
         columns = self.trained.ids_of(table)
         batch = self.task.encode(columns, table, self.vocabs)
-        inputs = {name: feature.values for name, feature in batch.features.items()}
-        return inputs, next(iter(columns.values())).rows.host_lengths + 1
+        return batch, next(iter(columns.values())).rows.host_lengths + 1
 
     def _unknown(self, ids: Ragged, lines: list[list[list[str]]]) -> list[list[str]]:
         """Return the strings of each prompt (given as lines) whose id is that of `<unk>`.
@@ -176,10 +168,10 @@ class LanguageModel:
         missing = -1 if self.vocab.unk is None else self.vocab.unk
         places = np.flatnonzero(ids.values.numpy() == missing)
         unknown: list[list[str]] = [[] for _ in lines]
-        for row in np.unique(np.searchsorted(offsets, places, side="right") - 1):
+        rows = np.searchsorted(offsets, places, side="right") - 1
+        for row in np.unique(rows):
             strings = [string for line in lines[row] for string in (EOS, *line)]
-            row_places = places[(places >= offsets[row]) & (places < offsets[row + 1])] - offsets[row]
-            unknown[row] = list(dict.fromkeys(strings[place] for place in row_places))
+            unknown[row] = list(dict.fromkeys(strings[place] for place in places[rows == row] - offsets[row]))
         if self.vocab.unk is None and any(unknown):
             raise HydromelError(
                 f"{self.where}: unknown strings {shown([*itertools.chain(*unknown)])}, and the vocabulary has no <unk>"

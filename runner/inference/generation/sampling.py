@@ -5,9 +5,9 @@ Shapes: R rows that are being continued, V strings of the vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,19 +24,12 @@ _RANDOM_BITS = 52  # random bits of a uniform number: in float64 it is then exac
 
 @dataclass(frozen=True)
 class Continuation:
-    """A continuation of a prompt.
+    """A continuation of a prompt."""
 
-    Attributes:
-        tokens: ids; in a stream, `<eos>` among them ends a line.
-        log_p: natural logarithm of the model's own probability of `tokens`, and of `<eos>` where it ended them.
-        score: score by which continuations are ranked; `log_p`, unless a beam's length penalty changes it.
-        ended: True if `<eos>` followed; False if the largest number of tokens was reached.
-    """
-
-    tokens: list[int]
-    log_p: float
-    score: float
-    ended: bool
+    tokens: list[int]  # ids; in a stream, `<eos>` among them ends a line
+    log_p: float  # natural logarithm of the model's own probability of `tokens`, and of `<eos>` where it ended them
+    score: float  # score by which continuations are ranked; `log_p`, unless a beam's length penalty changes it
+    ended: bool  # True if `<eos>` followed; False if the largest number of tokens was reached
 
 
 class GenerationStep(NamedTuple):
@@ -47,12 +40,8 @@ class GenerationStep(NamedTuple):
     log_p: npt.NDArray[np.float64]
 
 
-class Choice(Protocol):
-    """A function that chooses the next token of each row."""
-
-    def __call__(self, log_p: Tensor, rows: IntArray, step: int) -> Tensor:
-        """(R, V) log P, -inf for forbidden tokens -> (R,) ids."""
-        ...
+# chooses the next tokens: (R, V) log P, -inf for forbidden ones; rows (R,); step -> (R,) ids
+Choice = Callable[[Tensor, IntArray, int], Tensor]
 
 
 def likeliest(log_p: Tensor, rows: IntArray, step: int) -> Tensor:

@@ -23,15 +23,10 @@ class HasUnit(Protocol):
 
 @dataclass(frozen=True)
 class Text:
-    """A tokenization into words between spaces, or characters; the end of a line is the token `<eos>`.
+    """A tokenization into words between spaces, or characters; the end of a line is the token `<eos>`."""
 
-    Attributes:
-        unit: `word` or `char`.
-        merges: merges that split words into pieces (`runner.text.bpe`); None for whole words.
-    """
-
-    unit: Unit
-    merges: tuple[str, ...] | None = None
+    unit: Unit  # `word` or `char`
+    merges: tuple[str, ...] | None = None  # merges that split words into pieces (`runner.text.bpe`); None: whole words
 
     @classmethod
     def of(cls, corpus: Corpus, vocab: Vocab) -> Text:
@@ -46,12 +41,7 @@ class Text:
         return list(line) if self.unit == "char" else line.split()
 
     def pieces(self, tokens: Iterable[str], behind: str) -> Iterator[str]:
-        """Yield the text of each token, with the space before it.
-
-        Args:
-            tokens: the tokens.
-            behind: the text that precedes them.
-        """
+        """Yield the text of each token, with the space before it; `behind` is the text that precedes them."""
         is_start = not behind or behind[-1].isspace()
         if self.merges is not None:
             yield from _spell(tokens, is_start)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TypedDict
 
@@ -15,14 +14,7 @@ from runner.layers.recurrent.cells import GATES
 
 @dataclass(frozen=True)
 class TrackedUnit:
-    """A part of a unit (a gate or its memory), and its correlation with a property.
-
-    Attributes:
-        layer: number of the layer, from 0.
-        part: name of the part.
-        unit: number of the unit, from 0.
-        r: Pearson's r over all tokens.
-    """
+    """A part of a unit (a gate or its memory), and its correlation r with a property; numbers count from 0."""
 
     layer: int
     part: str
@@ -38,10 +30,7 @@ class TrackedUnit:
 class TrackedProperty:
     """A property with the cells and the gate that track it best; none where it does not vary in this text.
 
-    Attributes:
-        name: the property's name.
-        cells: cells by the memory of their layer (cell state, or hidden state), best first.
-        gate: the best gate, or None where no layer has gates.
+    Cells are chosen by the memory of their layer (cell state, or hidden state), best first.
     """
 
     name: str
@@ -55,21 +44,20 @@ class TrackedProperty:
 
 def tracked(records: LayerRecords, cells: int) -> list[TrackedProperty]:
     """Return, for each property, the `cells` cells and the gate with the largest |r|."""
+    memory = [[layer.memory] for layer in records.layers]
+    gates = [[part for part in layer.parts if part in GATES] for layer in records.layers]
     properties = []
     for place, name in enumerate(records.names):
-        best = ranked(records, place, lambda layer: (layer.memory,), cells)
-        gates = ranked(records, place, lambda layer: tuple(part for part in layer.parts if part in GATES), 1)
-        properties.append(TrackedProperty(name, best, gates[0] if gates else None))
+        best, best_gates = _ranked(records, place, memory, cells), _ranked(records, place, gates, 1)
+        properties.append(TrackedProperty(name, best, best_gates[0] if best_gates else None))
     return properties
 
 
-def ranked(
-    records: LayerRecords, place: int, parts_of: Callable[[Layer], tuple[str, ...]], count: int
-) -> list[TrackedUnit]:
+def _ranked(records: LayerRecords, place: int, parts: list[list[str]], count: int) -> list[TrackedUnit]:
     """Return the `count` units with the largest |r| for the property at `place`, among some parts of each layer."""
     best = []
     for number, layer in enumerate(records.layers):
-        for part in parts_of(layer):
+        for part in parts[number]:
             r = layer.correlation[layer.parts.index(part), :, place]
             order = np.argsort(-np.nan_to_num(np.abs(r)), kind="stable")[:count]
             best += [TrackedUnit(number, part, int(unit), float(r[unit])) for unit in order if np.isfinite(r[unit])]
@@ -111,11 +99,5 @@ def saturation(layers: list[Layer]) -> list[GateSaturation]:
 
 def as_dicts(tracked_properties: list[TrackedProperty]) -> dict[str, object]:
     """Return plain values, as `--json` writes them."""
-    return {
-        item.name: {
-            "description": item.description,
-            "cells": [asdict(cell) for cell in item.cells],
-            "gate": None if item.gate is None else asdict(item.gate),
-        }
-        for item in tracked_properties
-    }
+    plain = {item.name: asdict(item) | {"description": item.description} for item in tracked_properties}
+    return {name: {key: fields[key] for key in ("description", "cells", "gate")} for name, fields in plain.items()}

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +28,7 @@ _PYTHON = re.compile(
 
 
 class Characters:
-    """The N characters of a text, and arrays over them that several properties share.
-
-    Args:
-        text: a text that is not empty; lines end with a line feed.
-    """
+    """The N characters of a text that is not empty, and arrays over them that several properties share."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -95,10 +91,10 @@ def _quotes(c: Characters) -> Ints:
     return np.maximum(straight, curly)
 
 
-def _depth(c: Characters, brackets: Bools, start: Bools) -> Ints:
-    """Return (N,) the number of opened minus closed brackets, never below 0, and reset to 0 at each `start`."""
+def _depth(c: Characters, counted: Bools | bool, start: Bools) -> Ints:
+    """Return (N,) the number of `counted` brackets that are open, never below 0, and reset to 0 at each `start`."""
     # A walk that stops at 0 is the free walk minus its running minimum; a step down by more than N resets it.
-    steps = np.where(brackets & c.any_of("([{"), 1, 0) - np.where(brackets & c.any_of(")]}"), 1, 0)
+    steps = np.where(counted & c.any_of("([{"), 1, 0) - np.where(counted & c.any_of(")]}"), 1, 0)
     steps = np.where(start, -len(c.all) - 1, steps)
     walk: Ints = np.cumsum(steps)
     return walk - np.minimum(np.minimum.accumulate(walk), 0)
@@ -120,23 +116,12 @@ def _indentation(c: Characters) -> Ints:
     return counts[1:] - counts[line + 1]
 
 
-def _word_position(c: Characters) -> Ints:
-    return c.place - c.last(~np.char.isalnum(c.all))
-
-
-@dataclass(frozen=True)
-class Property:
-    """A number for each character of a text.
-
-    Attributes:
-        description: a description of the number.
-        of: the function that computes it.
-        yes_or_no: the number is 0 or 1.
-    """
+class Property(NamedTuple):
+    """A number for each character of a text, and the function that computes it."""
 
     description: str
     of: Callable[[Characters], npt.NDArray[np.generic]]
-    yes_or_no: bool
+    yes_or_no: bool  # the number is 0 or 1
 
 
 PROPERTIES = {
@@ -144,13 +129,11 @@ PROPERTIES = {
     "line_position": Property("characters since the line's start", lambda c: c.column, False),
     "newline": Property("just after a line's end", lambda c: c.newline, True),
     "blank_line": Property("just after a blank line", lambda c: c.blank_line, True),
-    "depth": Property(
-        "open brackets ([{, reset at a blank line",
-        lambda c: _depth(c, np.ones_like(c.newline), c.blank_line),
-        False,
-    ),
+    "depth": Property("open brackets ([{, reset at a blank line", lambda c: _depth(c, True, c.blank_line), False),
     "indentation": Property("spaces at the start of this line, so far", _indentation, False),
-    "word_position": Property("letters and digits since the word's start", _word_position, False),
+    "word_position": Property(
+        "letters and digits since the word's start", lambda c: c.place - c.last(~np.char.isalnum(c.all)), False
+    ),
     "space": Property("just after white space", lambda c: c.space, True),
     "capital": Property("just after a capital letter", lambda c: np.char.isupper(c.all), True),
     "digit": Property("just after a digit", lambda c: np.char.isdigit(c.all), True),
@@ -179,5 +162,4 @@ def chosen(names: str | None) -> tuple[str, ...]:
 def table(text: str, names: Sequence[str]) -> npt.NDArray[np.float64]:
     """Return (N, F) the properties of each character."""
     characters = Characters(text)
-    columns = [PROPERTIES[name].of(characters).astype(np.float64) for name in names]
-    return np.stack(columns, axis=1)
+    return np.stack([PROPERTIES[name].of(characters).astype(np.float64) for name in names], axis=1)

@@ -24,23 +24,14 @@ _ROWS = 32  # lines per batch, for a model that reads each line by itself
 
 @dataclass(frozen=True)
 class Reading:
-    """A text in N tokens, one of which is each line's end.
-
-    Attributes:
-        text: the text; lines end with a line feed.
-        ends: (N,) end of each token in `text`: the position after its last character.
-        batch: N + 1 positions: `<eos>`, which starts a text, and the tokens.
-        by_line: each line is a separate row, without context.
-        unknown: number of tokens that the model does not know.
-        characters: tokens are characters, not words between spaces.
-    """
+    """A text in N tokens, one of which is each line's end."""
 
     text: str
-    ends: IntArray
-    batch: Batch
-    by_line: bool
-    unknown: int
-    characters: bool
+    ends: IntArray  # (N,) end of each token in `text`: the position after its last character
+    batch: Batch  # N + 1 positions: `<eos>`, which starts a text, and the tokens
+    by_line: bool  # each line is a separate row, without context
+    unknown: int  # number of tokens that the model does not know
+    characters: bool  # tokens are characters, not words between spaces
 
     @property
     def tokens(self) -> list[str]:
@@ -55,24 +46,13 @@ class Reading:
                 yield self.batch.select(rows)
             return
         stream = Stream(
-            name="inspect",
-            batch_size=1,
-            window=width,
-            half_rate=0.0,
-            spread=0.0,
-            evaluation_streams=1,
-            layout="packed",
+            name="inspect", batch_size=1, window=width, half_rate=0.0, spread=0.0, evaluation_streams=1, layout="packed"
         )
         yield from stream.evaluation_batches(self.batch, 1)
 
 
 def read(trained: TrainedModel, text: str, name: str) -> Reading:
-    """Read a text in the run's own tokens: characters, or words between spaces.
-
-    Args:
-        trained: the trained model.
-        text: the text; lines end with a line feed.
-        name: the text's name, for messages.
+    """Read a text, whose lines end with a line feed, in the run's own tokens: characters, or words between spaces.
 
     Raises:
         HydromelError: the text has no token, or none that the model knows, or the model reads more than tokens.
@@ -84,7 +64,10 @@ def read(trained: TrainedModel, text: str, name: str) -> Reading:
                 "use a run whose features read tokens only"
             )
     characters = of_characters(trained)
-    tokens, ends = _characters(text) if characters else _words(text)
+    if characters:
+        tokens, ends = [list(line) for line in text.split("\n")], np.arange(1, len(text) + 1)
+    else:
+        tokens, ends = _words(text)
     if not any(tokens):
         raise HydromelError(f"{name}: the text has no tokens; give at least one")
     table = pa.table({"tokens": pa.array(tokens, pa.list_(pa.string()))})
@@ -108,11 +91,6 @@ def joined(rows: Sequence[Sequence[str]], characters: bool) -> str:
 def of_characters(trained: TrainedModel) -> bool:
     """Return True if the run's tokens are characters."""
     return Text.of(trained.corpus, trained.vocabs[TARGET]).unit == "char"
-
-
-def _characters(text: str) -> tuple[list[list[str]], IntArray]:
-    """Split a text into each line's characters, and the end of each character, line ends included."""
-    return [list(line) for line in text.split("\n")], np.arange(1, len(text) + 1)
 
 
 def _words(text: str) -> tuple[list[list[str]], IntArray]:
@@ -153,9 +131,6 @@ def _piece_ends(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) 
 
 def _count_unknown(trained: TrainedModel, ids: dict[str, Ragged]) -> int:
     """Return the number of tokens that no feature knows."""
-    known = np.zeros(next(iter(ids.values())).rows.n_tokens, dtype=np.bool_)
-    for name, feature in ids.items():
-        vocab = trained.vocabs[name]
-        values = feature.values.numpy()
-        known |= (values != vocab.unk) & (values < vocab.known)
-    return int((~known).sum())
+    columns = [(trained.vocabs[name], feature.values.numpy()) for name, feature in ids.items()]
+    known = [(values != vocab.unk) & (values < vocab.known) for vocab, values in columns]
+    return int((~np.any(known, axis=0)).sum())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -14,10 +13,9 @@ from rich.text import Text
 from runner.common.pages import page_template
 from runner.common.rich_tables import plain_table, wide_console
 from runner.inference.inspection.best import TrackedProperty, TrackedUnit, as_dicts, saturation, tracked
-from runner.inference.inspection.moments import LEFT, RIGHT, Singles
 from runner.inference.inspection.properties import PROPERTIES
 from runner.inference.inspection.reading import Reading
-from runner.inference.inspection.watch import Layer, LayerRecords
+from runner.inference.inspection.watch import LEFT, RIGHT, Floats, Layer, LayerRecords, Singles
 from runner.layers.recurrent.cells import GATES
 
 SHADES = 10  # shades on either side of zero
@@ -26,29 +24,19 @@ EXCERPT = {True: 420, False: 90}  # length of a passage in tokens: characters (T
 
 @dataclass(frozen=True)
 class InspectionReport:
-    """The results of an inspection of a text.
+    """The results of an inspection of a text."""
 
-    Attributes:
-        run: the run's name.
-        source: name of the text.
-        reading: the text in the model's tokens.
-        records: the records of the recurrent layers.
-        properties: the units that track each property best.
-        shown: number of tokens whose values the page shows.
-    """
-
-    run: str
-    source: str
+    run: str  # the run's name
+    source: str  # name of the text
     reading: Reading
     records: LayerRecords
-    properties: list[TrackedProperty]
-    shown: int
+    properties: list[TrackedProperty]  # the units that track each property best
+    shown: int  # number of tokens whose values the page shows
 
     @classmethod
     def of(cls, run: str, source: str, reading: Reading, records: LayerRecords, cells: int) -> InspectionReport:
         """Return the results with so many `cells` for each property."""
-        shown = len(records.layers[0].shown)
-        return cls(run, source, reading, records, tracked(records, cells), shown)
+        return cls(run, source, reading, records, tracked(records, cells), len(records.layers[0].shown))
 
     @property
     def summary(self) -> str:
@@ -125,9 +113,9 @@ def _gate(gate: TrackedUnit | None) -> str:
     return "-" if gate is None else f"{gate.part} {gate.name} {gate.r:+.2f}"
 
 
-def _column(report: InspectionReport, item: TrackedProperty) -> npt.NDArray[np.float64]:
+def _column(report: InspectionReport, item: TrackedProperty) -> Floats:
     """Return (N,) a property at each token."""
-    column: npt.NDArray[np.float64] = report.records.properties[:, report.records.names.index(item.name)]
+    column: Floats = report.records.properties[:, report.records.names.index(item.name)]
     return column
 
 
@@ -175,31 +163,16 @@ def _section(report: InspectionReport, item: TrackedProperty, tokens: list[str])
 
 def _runs(tokens: list[str], values: Singles, marks: npt.NDArray[np.bool_], where: slice) -> list[tuple[str, str]]:
     """Return the CSS classes and the text of runs of consecutive tokens of the same shade."""
-    shades = np.rint(values[where] * SHADES).astype(int).tolist()
-    keys = zip(shades, marks[where].tolist(), strict=True)
-    classes = [f"{_shade(shade)}{' on' if mark else ''}" for shade, mark in keys]
+    classes = []  # p1 to p10, n1 to n10, or z
+    for shade, mark in zip(np.rint(values[where] * SHADES).astype(int).tolist(), marks[where].tolist(), strict=True):
+        name = "z" if shade == 0 else f"{'p' if shade > 0 else 'n'}{min(abs(shade), SHADES)}"
+        classes.append(f"{name}{' on' if mark else ''}")
     pairs = zip(classes, tokens[where], strict=True)
     return [(name, "".join(token for _, token in run)) for name, run in groupby(pairs, key=lambda pair: pair[0])]
 
 
-def _shade(shade: int) -> str:
-    """Return the CSS class of a shade: p1 to p10, n1 to n10, or z."""
-    return "z" if shade == 0 else f"{'p' if shade > 0 else 'n'}{min(abs(shade), SHADES)}"
-
-
 def _plot(number: int, layer: Layer) -> dict[str, object]:
     """Return a scatter plot of the shares of open (x) and closed (y) gates (Karpathy et al. 2015, figure 3)."""
-    return {
-        "layer": number,
-        "gates": [
-            {
-                "name": gate,
-                "points": [(_percent(x), _percent(y)) for x, y in zip(layer.open[gate], closed, strict=True)],
-            }
-            for gate, closed in layer.closed.items()
-        ],
-    }
-
-
-def _percent(share: float) -> float:
-    return round(100 * share, 1) if math.isfinite(share) else 0.0
+    shares = {gate: np.stack((layer.open[gate], closed), axis=1) for gate, closed in layer.closed.items()}
+    gates = [{"name": gate, "points": (100 * points).round(1).tolist()} for gate, points in shares.items()]
+    return {"layer": number, "gates": gates}

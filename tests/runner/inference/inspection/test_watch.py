@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runner.inference.inspection.moments import Moments, Saturation
+from runner.inference.inspection.watch import Moments, Saturation
 
 
 def test_correlations_of_passages_equal_those_of_the_whole() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from runner.audit.tracing.nonzero_init import randomise_zero_weights
+from runner.audit.tracing.module_state import randomise_zero_weights
 from runner.cli.audit import main
 
 
