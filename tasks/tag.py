@@ -27,8 +27,7 @@ from tasks.heads.outputs import OUTPUTS, Output, output_of, scorer
 from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
 from tasks.metrics.metrics import LabelMetric, SpanMetric
 from tasks.predictions.inspectors import TagInspector
-from tasks.spans.constraints import allowed_by
-from tasks.spans.schemes import Conversion, OwnTags
+from tasks.spans.schemes import Conversion, OwnTags, allowed_by
 from tasks.spans.tags import Scheme, SpanTags, all_tags, as_scheme, illegal_positions
 from tasks.targets import column, label_ids, place, require_tokens, target_rows
 

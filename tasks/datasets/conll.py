@@ -14,7 +14,7 @@ from runner.text.formats.columns import Columns, Separator
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import path_of
-from tasks.datasets.tag_checks import SpanScheme, check_tags
+from tasks.spans.tags import Scheme, check_tags
 
 DOCSTART = "-DOCSTART-"
 
@@ -114,7 +114,7 @@ class Cells:
         starts = np.flatnonzero(np.diff(self.sentence, prepend=-1))
         return np.append(starts, len(self.line))
 
-    def table(self, columns: dict[str, int], span_scheme: SpanScheme | None, strict_tags: bool) -> pa.Table:
+    def table(self, columns: dict[str, int], span_scheme: Scheme | None, strict_tags: bool) -> pa.Table:
         """Return a table with one row per sentence and one list column for each of `columns` (name -> place)."""
         offsets = self.offsets()
         values = {name: self.column(place) for name, place in columns.items()}
@@ -152,7 +152,7 @@ class ColumnsFile(LocalCorpus):
 
     separator: Separator
     columns: dict[str, int]
-    span_scheme: SpanScheme | None
+    span_scheme: Scheme | None
     strict_tags: bool
     skip_docstart: bool
     comment_prefix: str | None

@@ -13,7 +13,7 @@ from runner.common.errors import HydromelError, unknown
 from runner.common.types import Fraction
 from runner.text.arrow import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
 from tasks.datasets.split import SPLITS, Cut, cut_missing
-from tasks.datasets.tag_checks import SpanScheme, check_tags
+from tasks.spans.tags import Scheme, check_tags
 
 
 class PublishedSplit(Protocol):
@@ -68,7 +68,7 @@ class HubDataset:
     revision: str | None
     splits: dict[str, str | None]
     columns: dict[str, str]
-    span_scheme: SpanScheme | None
+    span_scheme: Scheme | None
     strict_tags: bool
     cut: Cut
     valid_fraction: Fraction

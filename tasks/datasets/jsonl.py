@@ -11,7 +11,7 @@ from runner.text.arrow import array, example_table, first_true, lengths_of, offs
 from runner.text.formats.json_lines import JsonLines
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
-from tasks.datasets.tag_checks import SpanScheme, check_tags
+from tasks.spans.tags import Scheme, check_tags
 
 STRINGS = pa.list_(pa.string())
 # Types a label may have, the same on every line.
@@ -35,7 +35,7 @@ class Jsonl(LocalCorpus):
     tokens_field: str | None
     label_field: str | None
     tags_field: str | None
-    span_scheme: SpanScheme | None
+    span_scheme: Scheme | None
     strict_tags: bool
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Conversion of tags between IOB1, IOB2 and IOBES, through the spans they encode. Numpy over flat ids, no loops.
+"""The schemes IOB1, IOB2 and IOBES: their legal transitions, and conversion of tags through the spans they encode.
 
 All schemes can encode the same sets of spans, so converting legal tags to another scheme and back is lossless.
 
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from runner.common.arrays import IntArray
+from runner.layers.crf.chain import AllowedTransitions
 from tasks.spans.tags import (
     ALLOWED,
     BEGIN,
     END,
     INSIDE,
+    MALFORMED,
     OUTSIDE,
     PREFIXES,
     SINGLE,
@@ -116,3 +119,23 @@ def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntAr
     ids = first_id[prefix]
     ids[inside] += len(ALLOWED[scheme]) * np.repeat(types, lengths)
     return ids
+
+
+def allowed_by(scheme: Scheme, tags: Sequence[str]) -> AllowedTransitions:
+    """Return the legal transitions among C tags; malformed tags and prefixes that the scheme lacks are never legal."""
+    parsed = SpanTags.of(tags).within(scheme)
+    is_open = np.isin(parsed.prefix, (BEGIN, INSIDE))
+    legal = parsed.prefix != MALFORMED
+    same_open = is_open[:, None] & (parsed.kind[:, None] == parsed.kind)  # the row's span may continue at the column
+    may_end = legal
+    if scheme == "IOBES":
+        # An open span must continue with I or E of its type, and nothing else may. So no row ends in an open span.
+        continues = np.isin(parsed.prefix, (INSIDE, END))
+        follow = np.where(is_open[:, None], same_open & continues, ~continues)
+        may_end = legal & ~is_open
+    else:
+        # In IOB1 only B needs a span of its type before it (it separates two spans); in IOB2 only I does.
+        continues = parsed.prefix == (BEGIN if scheme == "IOB1" else INSIDE)
+        follow = same_open | ~continues
+    follow = follow & legal[:, None] & legal
+    return AllowedTransitions(*(torch.from_numpy(mask) for mask in (legal & ~continues, follow, may_end)))

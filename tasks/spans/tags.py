@@ -7,8 +7,9 @@ Shapes: B rows, N tokens in total, K spans.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +28,8 @@ Mode = Literal["default", "strict"]
 OUTSIDE, BEGIN, INSIDE, END, SINGLE, MALFORMED = range(6)
 PREFIXES = {"B": BEGIN, "I": INSIDE, "E": END, "S": SINGLE}
 ALLOWED: dict[Scheme, str] = {"IOB1": "BI", "IOB2": "BI", "IOBES": "BIES"}
+
+log = logging.getLogger(__name__)
 
 
 def as_scheme(scheme: str) -> Scheme:
@@ -120,6 +123,37 @@ def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> I
         last = offsets[1:][np.diff(offsets) > 0] - 1
         wrong[last] |= _is_open(prefix[last])
     return np.flatnonzero(wrong | (prefix == MALFORMED))
+
+
+def check_tags(
+    tags: pa.Array, offsets: IntArray, scheme: Scheme | None, strict: bool, at: Callable[[int], str]
+) -> None:
+    """Check for illegal tags: malformed ones, or ones that `scheme` forbids after the previous tag.
+
+    Args:
+        tags: (N,) tags of all sentences.
+        offsets: (B+1,) start of each sentence, and N.
+        scheme: the scheme; None checks nothing: the tags are plain, such as parts of speech.
+        strict: True: an illegal tag is an error; False: illegal tags are kept and counted in the log.
+        at: flat position -> `path:line`.
+
+    Raises:
+        HydromelError: the first illegal tag, if strict.
+    """
+    if scheme is None:
+        return
+    places = illegal_positions(tags, offsets, scheme)
+    if not len(places):
+        return
+    first = int(places[0])
+    context = "at the start of a sentence" if first in offsets else f"after '{tags[first - 1].as_py()}'"
+    what = f"{at(first)}: tag '{tags[first].as_py()}' {context} is illegal in {scheme}"
+    if strict:
+        raise HydromelError(
+            f"{what} (illegal tags in the file: {len(places)}); "
+            "set the file's scheme with dataset.span_scheme, or keep such tags with dataset.strict_tags=false"
+        )
+    log.warning("%s; %d illegal tags are kept", what, len(places))
 
 
 def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode) -> SpanArrays:

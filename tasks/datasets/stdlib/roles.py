@@ -21,7 +21,6 @@ Where roles nest, the outermost wins. Names that are only read, literals, keywor
 
 import ast
 from collections.abc import Iterator
-from functools import singledispatch
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -61,44 +60,63 @@ def outermost_first(tree: ast.AST) -> Iterator[ast.AST]:
         level = [child for node in inner for child in ast.iter_child_nodes(node)]
 
 
-@singledispatch
 def claim_roles(node: ast.AST, source: Source) -> None:
     """Claim the tokens to which a node gives a role; most kinds of nodes give none."""
+    match node:
+        # A name that is only read stays `O` or belongs to another node.
+        case ast.Name(ctx=ast.Store()) | ast.Attribute(ctx=ast.Store()):
+            source.claim_name("target", node)
+        case ast.Attribute():
+            source.claim_name("attribute", node)
+        case ast.Call(func=callee) | ast.MatchClass(cls=callee):
+            source.claim_name("callee", callee)
+        case ast.keyword(arg=str()):
+            source.claim("keyword", source.begin(node), source.begin(node))
+        case ast.arg():
+            source.claim("parameter", source.begin(node), source.begin(node))
+            if node.annotation is not None:
+                source.claim_node("annotation", node.annotation)
+        case ast.AnnAssign():
+            source.claim_node("annotation", node.annotation)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            claim_definition(node, source)
+        case ast.Import() | ast.ImportFrom():
+            claim_imports(node, source)
+        case ast.For() | ast.AsyncFor() | ast.comprehension():
+            for bound in ast.walk(node.target):
+                if isinstance(bound, ast.Name | ast.Attribute) and isinstance(bound.ctx, ast.Store):
+                    source.claim_name("loop_variable", bound)
+        case ast.Raise(exc=ast.expr() as exception):
+            source.claim_name("exception", exception.func if isinstance(exception, ast.Call) else exception)
+        case ast.ExceptHandler(type=ast.expr() as kind):
+            for exception in kind.elts if isinstance(kind, ast.Tuple) else [kind]:
+                source.claim_name("exception", exception)
+            if node.name is not None:
+                name = source.behind("as", source.end(kind))
+                source.claim("target", name, name)
+        case ast.MatchAs(name=str()) | ast.MatchStar(name=str()):
+            source.claim("target", source.end(node), source.end(node))
+        case ast.MatchMapping(rest=str()):
+            end = source.end(node) - 1  # the name of `**rest` is the last token before the brace
+            end -= source.tokens[end] == ","
+            source.claim("target", end, end)
 
 
-@claim_roles.register
-def _(node: ast.FunctionDef | ast.AsyncFunctionDef, source: Source) -> None:
-    name = source.behind("def", source.begin(node))
-    source.claim("function", name, name)
-    claim_decorators(node, source)
-    if node.returns is not None:
+def claim_definition(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, source: Source) -> None:
+    is_class = isinstance(node, ast.ClassDef)
+    name = source.behind("class" if is_class else "def", source.begin(node))
+    source.claim("class" if is_class else "function", name, name)
+    for decorator in node.decorator_list:
+        source.claim_node("decorator", decorator.func if isinstance(decorator, ast.Call) else decorator)
+    if isinstance(node, ast.ClassDef):
+        for base in node.bases:
+            if not isinstance(base, ast.Call | ast.Starred):
+                source.claim_node("base", base)
+    elif node.returns is not None:
         source.claim_node("annotation", node.returns)
 
 
-@claim_roles.register
-def _(node: ast.ClassDef, source: Source) -> None:
-    name = source.begin(node) + 1
-    source.claim("class", name, name)
-    claim_decorators(node, source)
-    for base in node.bases:
-        if not isinstance(base, (ast.Call, ast.Starred)):
-            source.claim_node("base", base)
-
-
-def claim_decorators(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, source: Source) -> None:
-    for decorator in node.decorator_list:
-        source.claim_node("decorator", decorator.func if isinstance(decorator, ast.Call) else decorator)
-
-
-@claim_roles.register
-def _(node: ast.arg, source: Source) -> None:
-    source.claim("parameter", source.begin(node), source.begin(node))
-    if node.annotation is not None:
-        source.claim_node("annotation", node.annotation)
-
-
-@claim_roles.register
-def _(node: ast.Import | ast.ImportFrom, source: Source) -> None:
+def claim_imports(node: ast.Import | ast.ImportFrom, source: Source) -> None:
     role = "module" if isinstance(node, ast.Import) else "imported"
     if isinstance(node, ast.ImportFrom):
         start = source.begin(node)
@@ -108,71 +126,3 @@ def _(node: ast.Import | ast.ImportFrom, source: Source) -> None:
         source.claim(role, start, start + 2 * name.name.count("."))
         if name.asname is not None:
             source.claim("alias", end, end)
-
-
-@claim_roles.register
-def _(node: ast.Raise, source: Source) -> None:
-    if node.exc is not None:
-        source.claim_name("exception", node.exc.func if isinstance(node.exc, ast.Call) else node.exc)
-
-
-@claim_roles.register
-def _(node: ast.ExceptHandler, source: Source) -> None:
-    if node.type is None:
-        return
-    for exception in node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]:
-        source.claim_name("exception", exception)
-    if node.name is not None:
-        name = source.behind("as", source.end(node.type))
-        source.claim("target", name, name)
-
-
-@claim_roles.register
-def _(node: ast.For | ast.AsyncFor | ast.comprehension, source: Source) -> None:
-    for bound in ast.walk(node.target):
-        if isinstance(bound, ast.Name | ast.Attribute) and isinstance(bound.ctx, ast.Store):
-            source.claim_name("loop_variable", bound)
-
-
-@claim_roles.register
-def _(node: ast.Name | ast.Attribute, source: Source) -> None:
-    # A name that is only read stays `O` or belongs to another node.
-    if isinstance(node.ctx, ast.Store):
-        source.claim_name("target", node)
-    elif isinstance(node, ast.Attribute):
-        source.claim_name("attribute", node)
-
-
-@claim_roles.register
-def _(node: ast.MatchAs | ast.MatchStar, source: Source) -> None:
-    if node.name is not None:
-        source.claim("target", source.end(node), source.end(node))
-
-
-@claim_roles.register
-def _(node: ast.MatchMapping, source: Source) -> None:
-    if node.rest is not None:
-        end = source.end(node) - 1  # the name of `**rest` is the last token before the brace
-        end -= source.tokens[end] == ","
-        source.claim("target", end, end)
-
-
-@claim_roles.register
-def _(node: ast.MatchClass, source: Source) -> None:
-    source.claim_name("callee", node.cls)
-
-
-@claim_roles.register
-def _(node: ast.Call, source: Source) -> None:
-    source.claim_name("callee", node.func)
-
-
-@claim_roles.register
-def _(node: ast.AnnAssign, source: Source) -> None:
-    source.claim_node("annotation", node.annotation)
-
-
-@claim_roles.register
-def _(node: ast.keyword, source: Source) -> None:
-    if node.arg is not None:
-        source.claim("keyword", source.begin(node), source.begin(node))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tasks.spans.constraints import allowed_by
+from tasks.spans.schemes import allowed_by
 from tasks.spans.tags import ALLOWED, Scheme, illegal_positions
 
 TAGS = ("O", "B-A", "I-A", "E-A", "S-A", "B-B", "I-B", "E-B", "X-A", "")
