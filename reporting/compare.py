@@ -114,72 +114,35 @@ def _parser() -> Parser:
         description="Compare finished runs by batching strategy: quality, throughput, padding, memory.",
         epilog="Runs that differ only in batching, seed and turn are compared; other runs form separate tables.",
     )
-    parser.add_argument(
-        "what",
-        nargs="*",
-        metavar="WHAT",
-        help="folder that contains runs, sweep id, experiment, or mlflow:EXPERIMENT (default: all runs)",
+    add = parser.add_argument
+    what = "folder that contains runs, sweep id, experiment, or mlflow:EXPERIMENT (default: all runs)"
+    add("what", nargs="*", metavar="WHAT", help=what)
+    add("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
+    add("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/WHAT)")
+    add("--json", type=Path, metavar="FILE", help="write all figures, unrounded, to FILE (a copy of report.json)")
+    table = "write a table to FILE with one row per run: its settings and all figures"
+    add("--csv", type=Path, metavar="FILE", help=table)
+    plan = "compare the runs with the predictions in FILE, written by hydromel-plan --json"
+    add("--predicted", type=Path, metavar="FILE", help=plan)
+    earlier = "show the changes since these runs: folder, sweep, experiment, or an earlier report.json"
+    add("--baseline", metavar="WHAT", help=earlier)
+    condition = (
+        "exit with 1 if a figure changed beyond this bound, and not by chance: 'test/f1 < -1.0', 'speed < -5%%', "
+        "'memory > 10%%' (repeatable)"
     )
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report (default: reports/WHAT)")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures, unrounded, to FILE (a copy of report.json)"
+    add("--fail-if", action="append", type=parse, default=[], metavar="CONDITION", help=condition)
+    target = "quality on valid whose time is reported (default: the best that every run reached)"
+    add("--target", type=_finite, metavar="VALUE", help=target)
+    confidence = "confidence of the intervals, between 0 and 1 (default: %(default)s)"
+    add("--confidence", type=_share, default=0.95, help=confidence)
+    margin = (
+        "difference in quality that does not matter: percentage points, or percent of padmask's quality for metrics "
+        "of another unit (default: %(default)s)"
     )
-    parser.add_argument(
-        "--csv",
-        type=Path,
-        metavar="FILE",
-        help="write a table to FILE with one row per run: its settings and all figures",
-    )
-    parser.add_argument(
-        "--predicted",
-        type=Path,
-        metavar="FILE",
-        help="compare the runs with the predictions in FILE, written by hydromel-plan --json",
-    )
-    _add_comparison_options(parser)
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
-    parser.add_argument(
-        "--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs"
-    )
+    add("--margin", type=number(0), default=1.0, metavar="POINTS", help=margin)
+    add("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
+    add("--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs")
     return parser
-
-
-def _add_comparison_options(parser: Parser) -> None:
-    parser.add_argument(
-        "--baseline",
-        metavar="WHAT",
-        help="show the changes since these runs: folder, sweep, experiment, or an earlier report.json",
-    )
-    parser.add_argument(
-        "--fail-if",
-        action="append",
-        type=parse,
-        default=[],
-        metavar="CONDITION",
-        help="exit with 1 if a figure changed beyond this bound, and not by chance: 'test/f1 < -1.0', "
-        "'speed < -5%%', 'memory > 10%%' (repeatable)",
-    )
-    parser.add_argument(
-        "--target",
-        type=_finite,
-        metavar="VALUE",
-        help="quality on valid whose time is reported (default: the best that every run reached)",
-    )
-    parser.add_argument(
-        "--confidence",
-        type=_share,
-        default=0.95,
-        help="confidence of the intervals, between 0 and 1 (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--margin",
-        type=number(0),
-        default=1.0,
-        metavar="POINTS",
-        help="difference in quality that does not matter: percentage points, or percent of padmask's quality for "
-        "metrics of another unit (default: %(default)s)",
-    )
 
 
 def _finite(text: str) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from reporting.comparison.summary import RunGroup
 from reporting.runs.figures import RunFigures
@@ -33,22 +33,52 @@ class StrategyRuns:
 Sides = dict[tuple[str, ...], StrategyRuns]
 
 
-def sides_of_groups(groups: list[RunGroup], runs: Iterable[Run]) -> Sides:
-    """Return the sides of a comparison's groups; `runs` are the runs of these groups."""
+@dataclass(frozen=True)
+class SavedStrategy:
+    """The part of a `StrategySummary` in a report.json that a comparison needs."""
+
+    name: str
+    options: dict[str, str]
+    runs: list[RunFigures]
+
+
+@dataclass(frozen=True)
+class SavedGroup:
+    """The part of a `RunGroup` in a report.json that a comparison needs."""
+
+    title: str
+    metric: str
+    split: str
+    comparison_hash: str
+    data_fingerprint: str
+    settings: dict[str, str]
+    strategies: list[SavedStrategy]
+
+
+@dataclass(frozen=True)
+class SavedReport:
+    """The part of a report.json that a comparison needs."""
+
+    groups: list[SavedGroup]
+
+
+_REPORT = TypeAdapter(SavedReport)
+
+
+def sides_of_groups(groups: Sequence[RunGroup | SavedGroup], runs: Iterable[Run]) -> Sides:
+    """Return the sides of a comparison's groups; `runs` are the runs of these groups, as far as they are at hand."""
     at_hand = {run.result["run_id"]: run for run in runs}
     sides: Sides = {}
     similar = Counter((group.comparison_hash, group.data_fingerprint) for group in groups)
     for group in groups:
-        size = _batch_size(group.settings, similar[group.comparison_hash, group.data_fingerprint])
-        for strategy in group.strategies:
-            headline = f"{group.split}/{group.metric}"
-            sides[group.comparison_hash, group.data_fingerprint, headline, size, strategy.name] = StrategyRuns(
-                heading=_heading(group.title, group.settings),
-                strategy=strategy.name,
-                headline=headline,
-                options=strategy.options,
-                runs=strategy.runs,
-                at_hand=at_hand,
+        configuration, settings = (group.comparison_hash, group.data_fingerprint), group.settings
+        headline = f"{group.split}/{group.metric}"
+        # Groups of equal configuration and data differ in their batch size, which a lone group need not share.
+        size = settings.get(BATCH_SIZE, "") if similar[configuration] > 1 else ""
+        shown = f" ({', '.join(f'{name}={value}' for name, value in settings.items())})" if settings else ""
+        for own in group.strategies:
+            sides[(*configuration, headline, size, own.name)] = StrategyRuns(
+                group.title + shown, own.name, headline, own.options, own.runs, at_hand
             )
     return sides
 
@@ -56,51 +86,13 @@ def sides_of_groups(groups: list[RunGroup], runs: Iterable[Run]) -> Sides:
 def sides_of_report(path: Path) -> Sides:
     """Return the sides in a report.json. Raises HydromelError for any other file."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        similar = Counter((group["comparison_hash"], group["data_fingerprint"]) for group in report["groups"])
-        sides: Sides = {}
-        for group in report["groups"]:
-            sides |= _of_json(group, similar[group["comparison_hash"], group["data_fingerprint"]])
-        return sides
-    except (OSError, ValueError) as error:
+        return sides_of_groups(_REPORT.validate_json(path.read_bytes()).groups, [])
+    except OSError as error:
         raise HydromelError(f"--baseline {path} cannot be read: {' '.join(str(error).split())}") from error
-    except (KeyError, TypeError, AttributeError) as error:
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
         raise HydromelError(
             f"--baseline {path} is not a report.json of this version of hydromel-compare; write it again "
-            f"({type(error).__name__}: {error})"
+            f"({where and f'{where}: '}{first['msg']})"
         ) from error
-
-
-def _of_json(group: Any, similar: int) -> Sides:
-    sides: Sides = {}
-    size = _batch_size(group["settings"], similar)
-    headline = f"{group['split']}/{group['metric']}"
-    for strategy in group["strategies"]:
-        runs = [
-            RunFigures(
-                run_id=run["run_id"],
-                seed=run["seed"],
-                turn=run["turn"],
-                machine=tuple(run["machine"]),
-                figures={name: float(value) for name, value in run["figures"].items()},
-            )
-            for run in strategy["runs"]
-        ]
-        sides[group["comparison_hash"], group["data_fingerprint"], headline, size, strategy["name"]] = StrategyRuns(
-            heading=_heading(group["title"], group["settings"]),
-            strategy=strategy["name"],
-            headline=headline,
-            options=strategy["options"],
-            runs=runs,
-            at_hand={},
-        )
-    return sides
-
-
-def _batch_size(settings: Mapping[str, str], similar: int) -> str:
-    """Return the batch size that distinguishes a group from the `similar` groups of equal hash and data; else empty."""
-    return settings.get(BATCH_SIZE, "") if similar > 1 else ""
-
-
-def _heading(title: str, settings: Mapping[str, str]) -> str:
-    return f"{title} ({', '.join(f'{name}={value}' for name, value in settings.items())})" if settings else title

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from reporting.runs import measures
 from reporting.runs.run import MACHINE, Run
-from reporting.runs.selection import SelectedRuns
+from reporting.runs.selection import SelectedRuns, all_turns
 from runner.common.records import unbeaten_baselines
 
 COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to distinguish commits
@@ -16,26 +17,14 @@ FOREIGN_LOAD = 0.5  # load average above the run's own threads that shows other 
 def caveats(selected: SelectedRuns) -> list[str]:
     """Return every caveat that applies to these runs."""
     runs = selected.runs
-    sentences = [
-        _machines(runs),
-        _order(selected),
-        _busy(runs),
-        _code(runs),
-        _left_out(selected.left_out),
-        _turns(selected),
-        _seeds(selected),
-        _no_quality(runs),
-        _not_above_baselines(runs),
-    ]
+    sentences = [_machines(runs), _order(selected), _busy(runs), _code(runs), _left_out(selected.left_out)]
+    sentences += [_turns(selected), _seeds(selected), _no_quality(runs), _not_above_baselines(runs)]
     return [sentence for sentence in sentences if sentence]
 
 
 def _machines(runs: list[Run]) -> str:
-    parts = [_differing(runs, f"provenance.{key}", key) for key in MACHINE]
-    differing = "; ".join(part for part in parts if part)
-    if not differing:
-        return ""
-    return (
+    differing = _differing(runs, MACHINE)
+    return differing and (
         f"Times and memory are not comparable and are left out: these runs differ in {differing}. "
         "Ratios are taken between pairs of runs on one machine."
     )
@@ -45,11 +34,8 @@ def _order(selected: SelectedRuns) -> str:
     """Return a warning if one strategy, of several runs, ran wholly before another on the same machine."""
     if len(selected.machines) > 1:
         return ""
-    times = {
-        name: [run.created for turns in seeds.values() for run in turns.values()]
-        for name, seeds in selected.by_strategy.items()
-    }
-    times = {name: created for name, created in times.items() if len(created) > 1}
+    created = {name: [run.created for run in all_turns(seeds)] for name, seeds in selected.by_strategy.items()}
+    times = {name: own for name, own in created.items() if len(own) > 1}
     apart = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
     if not apart:
         return ""
@@ -62,9 +48,7 @@ def _order(selected: SelectedRuns) -> str:
 def _busy(runs: list[Run]) -> str:
     """Return a warning if more processes wanted to run than the run itself has threads."""
     loads = [(run.number("provenance.load_average"), run.number("provenance.threads")) for run in runs]
-    busy = [
-        load for load, threads in loads if load is not None and threads is not None and load > threads + FOREIGN_LOAD
-    ]
+    busy = [load for load, threads in loads if load and threads and load > threads + FOREIGN_LOAD]
     if not busy:
         return ""
     return (
@@ -74,23 +58,23 @@ def _busy(runs: list[Run]) -> str:
 
 
 def _code(runs: list[Run]) -> str:
-    parts = [_differing(runs, f"provenance.{key}", key) for key in ("git_commit", "versions.torch")]
-    differing = COMMIT.sub(r"\1", "; ".join(part for part in parts if part))
+    differing = COMMIT.sub(r"\1", _differing(runs, ("git_commit", "versions.torch")))
     return f"These runs were made by different code: they differ in {differing}." if differing else ""
 
 
-def _differing(runs: list[Run], path: str, name: str) -> str:
-    """Return `host (a, b)` if the runs differ in the value at `path`, else nothing."""
-    values = sorted({run.text(path) for run in runs})
-    return f"{name} ({', '.join(value or 'not recorded' for value in values)})" if len(values) > 1 else ""
+def _differing(runs: list[Run], keys: Iterable[str]) -> str:
+    """Return `host (a, b); cpu (c, d)` for those keys of provenance in which the runs differ."""
+    values = {key: sorted({run.text(f"provenance.{key}") for run in runs}) for key in keys}
+    return "; ".join(
+        f"{key} ({', '.join(text or 'not recorded' for text in texts)})"
+        for key, texts in values.items()
+        if len(texts) > 1
+    )
 
 
 def _left_out(count: int) -> str:
-    if not count:
-        return ""
-    return (
-        f"{count} older run{'s' if count > 1 else ''} of the same strategy, seed and turn left out: the newest counts."
-    )
+    runs = f"{count} older run{'s' if count > 1 else ''}"
+    return f"{runs} of the same strategy, seed and turn left out: the newest counts." if count else ""
 
 
 def _turns(selected: SelectedRuns) -> str:
@@ -122,10 +106,8 @@ def _seeds(selected: SelectedRuns) -> str:
 
 
 def _no_quality(runs: list[Run]) -> str:
-    without = [f"{run.strategy} seed {run.seed}" for run in runs if measures.quality(run) is None]
-    if not without:
-        return ""
-    return f"Left out of quality, since {runs[0].metric} on {runs[0].split} is not finite: {', '.join(without)}."
+    without = ", ".join(f"{run.strategy} seed {run.seed}" for run in runs if measures.quality(run) is None)
+    return without and f"Left out of quality, since {runs[0].metric} on {runs[0].split} is not finite: {without}."
 
 
 def _not_above_baselines(runs: list[Run]) -> str:
@@ -134,9 +116,7 @@ def _not_above_baselines(runs: list[Run]) -> str:
     for run in runs:
         for name in unbeaten_baselines(run.result):
             unbeaten.setdefault(name, []).append(f"{run.strategy} seed {run.seed}")
-    if not unbeaten:
-        return ""
-    parts = [
+    models = "; ".join(
         f"{name} ({'all runs' if len(beaten) == len(runs) else ', '.join(beaten)})" for name, beaten in unbeaten.items()
-    ]
-    return f"Not better on test {runs[0].metric} than the simplest models: {'; '.join(parts)}."
+    )
+    return models and f"Not better on test {runs[0].metric} than the simplest models: {models}."

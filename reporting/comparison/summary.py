@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from reporting.comparison.caveats import caveats
 from reporting.comparison.equal_updates import StrategyUpdates, is_known_wrong, sentences
-from reporting.comparison.noise import ratios_within_noise, speed_noise
-from reporting.comparison.notes import notes
+from reporting.comparison.notes import notes, ratios_within_noise, speed_noise
 from reporting.comparison.predicted import PredictedPlan, Prediction, predictions
 from reporting.comparison.significance import ComparisonRule, QualityVerdict, rule_for, verdicts
-from reporting.comparison.time_to_target import Target, common_target, counts_tokens, time_to_reach
 from reporting.runs import measures
 from reporting.runs.figures import RunFigures, run_figures
 from reporting.runs.measures import LengthRate
@@ -38,6 +37,14 @@ class CompareOptions:
     confidence: float
     margin: float
     predicted: PredictedPlan | None = None  # from hydromel-plan --json
+
+
+@dataclass(frozen=True)
+class Target:
+    """A quality on valid: `given` by the user, or the lowest of the runs' best qualities, which every run reaches."""
+
+    quality: float | None
+    given: bool
 
 
 @dataclass(frozen=True)
@@ -128,16 +135,11 @@ def _group(runs: list[Run], settings: dict[str, str], compare_options: CompareOp
     higher = sample.result["quality"]["higher_is_better"]
     # Only first turns: a repeated run trains the same way, so it adds nothing to quality or to the target.
     firsts = [run for seeds in selected.by_strategy.values() for run in first_turns(seeds).values()]
-    target = Target(
-        common_target(firsts, higher) if compare_options.target is None else compare_options.target,
-        compare_options.target is not None,
-    )
+    given = compare_options.target
+    target = Target(_common_target(firsts, higher) if given is None else given, given is not None)
     rule = rule_for(selected, compare_options.confidence, compare_options.margin, sample.unit, higher)
     against = verdicts(selected, rule)
-    strategies = [
-        _strategy(name, selected, target, rule, against.by_strategy.get(name), compare_options.confidence)
-        for name in selected.by_strategy
-    ]
+    plan = compare_options.predicted
     noise = speed_noise(selected, compare_options.confidence)
     updates = {name: _strategy_updates(first_turns(seeds)) for name, seeds in selected.by_strategy.items()}
     return RunGroup(
@@ -153,12 +155,13 @@ def _group(runs: list[Run], settings: dict[str, str], compare_options: CompareOp
         margin=rule.margin,
         comparisons=rule.comparisons,
         noise=noise,
-        strategies=strategies,
+        strategies=[
+            _strategy(name, selected, target, rule, against.by_strategy.get(name), compare_options.confidence)
+            for name in selected.by_strategy
+        ],
         advice=predictions(
             selected.runs,
-            compare_options.predicted.candidates
-            if compare_options.predicted and compare_options.predicted.title == sample.title
-            else [],
+            plan.candidates if plan and plan.title == sample.title else [],
             measured=len(selected.machines) == 1,
         ),
         machines=sorted({_machine(run) for run in selected.runs}),
@@ -193,9 +196,14 @@ def _strategy(
         quality=intervals.mean_interval(list(quality.values()), confidence),
         quality_by_seed=quality,
         against_padmask=verdict,
-        seconds_to_target=intervals.reached([time_to_reach(run, target, rule.higher, "seconds") for run in timed]),
+        seconds_to_target=intervals.reached([_time_to_reach(run, target, rule, "seconds") for run in timed]),
         tokens_to_target=intervals.reached(
-            [time_to_reach(run, target, rule.higher, "tokens") for run in firsts.values() if counts_tokens(run)]
+            # evaluations of old runs do not record how many tokens had been read
+            [
+                _time_to_reach(run, target, rule, "tokens")
+                for run in firsts.values()
+                if all(evaluation.tokens is not None for evaluation in run.evaluations)
+            ]
         ),
         real_tokens_per_s=_spread(timed, measures.speed),
         speedup_over_size1=intervals.ratio_interval(
@@ -217,6 +225,25 @@ def _strategy(
         updates={seed: run.updates for seed, run in firsts.items()},
         evaluations={seed: run.evaluations for seed, run in firsts.items()},
     )
+
+
+def _common_target(runs: list[Run], higher: bool) -> float | None:
+    """Return the worst of the runs' best qualities; None if there are no evaluations."""
+    best, worst = (max, min) if higher else (min, max)
+    return worst((best(item.quality for item in run.evaluations) for run in runs if run.evaluations), default=None)
+
+
+def _time_to_reach(run: Run, target: Target, rule: ComparisonRule, unit: Literal["seconds", "tokens"]) -> float | None:
+    """Return seconds of training, or real tokens, at the first evaluation that reached the target; None if none did.
+
+    There is no interpolation between evaluations.
+    """
+    if (quality := target.quality) is None:
+        return None
+    for evaluation in run.evaluations:
+        if evaluation.quality >= quality if rule.higher else evaluation.quality <= quality:
+            return evaluation.seconds if unit == "seconds" else evaluation.tokens
+    return None
 
 
 def _spread(runs: list[Run], measure: measures.Measure) -> Spread | None:
