@@ -147,7 +147,7 @@ def _equal(own: ExampleSums, reference: ExampleSums) -> bool:
 def _outcomes(arrays: Mapping[str, npt.NDArray[Any]]) -> ExampleOutcomes:
     """Return the outcomes in these arrays.
 
-    Raises ValueError if one is missing, or is not (n,) finite numbers, those of denominators and targets 0 or more.
+    Raises ValueError if an array is missing, is not (n,) or not finite, or has negative denominators or targets.
     """
     if missing := [name for name in (*ARRAYS, "f") if name not in arrays]:
         raise ValueError(f"no array {missing[0]!r} in it; runs of earlier versions are not compared on examples")

@@ -65,7 +65,7 @@ class Cells:
         return cls(file, fields, width, line, np.cumsum(blank, dtype=np.int64)[kept])
 
     def column(self, place: int) -> pa.StringArray:
-        """Return a column (N,); negative places count from the right.
+        """Return a column (N,); negative positions count from the right.
 
         Raises:
             HydromelError: there is no such column.
@@ -83,7 +83,7 @@ class Cells:
             if "tags" in columns and name != "tags" and place % self.width == columns["tags"] % self.width:
                 raise HydromelError(
                     f"{self.file.at(self.line[0])}: {name} and tags are the same column, {place % self.width} of "
-                    f"{self.width}; set different places in dataset.columns, or another dataset.separator (tab, space)"
+                    f"{self.width}; set different positions in dataset.columns, or another dataset.separator (tab, space)"
                 )
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Cells":

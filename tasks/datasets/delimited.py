@@ -126,7 +126,7 @@ class Delimited(LocalCorpus):
             )
         if names is None:
             raise HydromelError(
-                f"dataset.{key}: '{column}' is a name, but dataset.header=false; use a place such as 0, or "
+                f"dataset.{key}: '{column}' is a name, but dataset.header=false; use a position such as 0, or "
                 "dataset.header=true"
             )
         if column not in names:

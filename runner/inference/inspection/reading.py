@@ -24,7 +24,7 @@ _ROWS = 32  # lines per batch, for a model that reads each line by itself
 
 @dataclass(frozen=True)
 class Reading:
-    """A text in N tokens, one of which is each line's end."""
+    """A text as N tokens, including one for the end of each line."""
 
     text: str
     ends: IntArray  # (N,) end of each token in `text`: the position after its last character

@@ -56,7 +56,7 @@ class Columns:
             )
         for column in columns:
             if column not in self.columns:
-                raise HydromelError(f"this run also needs the column '{column}'; give its place with --columns")
+                raise HydromelError(f"this run also needs the column '{column}'; give its position with --columns")
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         lines = pa.array(passage.lines, pa.string())

@@ -298,7 +298,7 @@ def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFi
         ("--format jsonl", b"{}", "text:1: no field tokens or text"),
         ("--format lines --columns tokens=1", b"", "--separator and --columns"),
         ("--field x", b"", "--field names a field of JSON objects"),
-        ("--columns pos=1", b"", "also needs the column 'tokens'; give its place with --columns"),
+        ("--columns pos=1", b"", "also needs the column 'tokens'; give its position with --columns"),
         ("--columns tokens", b"", "'tokens' is not of the form tokens=0,pos=1"),
         ("--batch-size 0", b"", "'0' is not a whole number from 1"),
         ("--encoding utf-16", b"", "--encoding utf-16"),

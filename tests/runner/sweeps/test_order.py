@@ -140,7 +140,7 @@ def test_repeats_go_on_with_what_is_missing_and_one_that_fails_stops_no_other(
         (["repeat=x"], "repeat='x'"),
         (["repeat=2", "seed=x"], "seed='x'"),
         (["repeat=2", "resume=runs/x"], "continue repeat=2 with sweep.id=ID"),
-        (["repeat=2", "hydra.run.dir=here"], "give those"),
+        (["repeat=2", "hydra.run.dir=here"], "set runs_dir and sweep.id"),
         (["-m", "repeat=2", "batching=padmask,packed"], "repeat=2: a sweep takes seed=1,2,3 instead"),
         (["experiment=compare_batching", "repeat=2"], "repeat=2: a sweep takes seed=1,2,3 instead"),
     ],

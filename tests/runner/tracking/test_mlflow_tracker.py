@@ -296,7 +296,7 @@ def test_good_uris(good: str) -> None:
     [
         ("mlruns", "plain folders; use sqlite:///mlruns/mlflow.db"),
         ("file:///data/mlruns", "plain folders; use sqlite:////"),
-        ("", "write sqlite:///./mlflow.db"),
+        ("", "use sqlite:///./mlflow.db"),
         ("sqlite://", "unknown scheme"),
         ("sqlite:///", "name a file"),
         ("sqlite:///:memory:", "name a file"),

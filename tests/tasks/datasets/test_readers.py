@@ -114,7 +114,7 @@ def test_columns_round_trip(read, sentences):
         (
             "\na X\nb Y\n",
             {},
-            "FILE:2: tokens and tags are the same column, 0 of 1; set different places in dataset.columns",
+            "FILE:2: tokens and tags are the same column, 0 of 1; set different positions in dataset.columns",
         ),
         ("a\tX\n", {"columns": {"tokens": 1, "tags": -1}}, "FILE:1: tokens and tags are the same column, 1 of 2"),
         ("a\tX\n", {"columns": {"words": 0}}, "dataset.columns names words; it must name tokens"),
