@@ -83,7 +83,8 @@ class Cells:
             if "tags" in columns and name != "tags" and place % self.width == columns["tags"] % self.width:
                 raise HydromelError(
                     f"{self.file.at(self.line[0])}: {name} and tags are the same column, {place % self.width} of "
-                    f"{self.width}; set different positions in dataset.columns, or another dataset.separator (tab, space)"
+                    f"{self.width}; set different positions in dataset.columns, or another dataset.separator "
+                    "(tab, space)"
                 )
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Cells":
