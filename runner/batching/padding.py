@@ -37,8 +37,3 @@ def padding_by_cause(
 def no_padding() -> dict[str, int]:
     """Return zero padded tokens for every cause."""
     return dict.fromkeys(PADDING_CAUSES, 0)
-
-
-def round_up(length: int, multiple: int) -> int:
-    """Round `length` up to a multiple of `multiple`."""
-    return -(-length // multiple) * multiple

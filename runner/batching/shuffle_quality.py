@@ -21,14 +21,7 @@ from runner.ragged.shapes import Updates, shapes_of
 
 @dataclass(frozen=True)
 class Spread:
-    """The distribution of a positive quantity.
-
-    Attributes:
-        mean: its mean.
-        variation: its coefficient of variation, standard deviation / mean (0 if the mean is 0).
-        smallest: its minimum.
-        largest: its maximum.
-    """
+    """The distribution of a positive quantity; `variation` is standard deviation / mean (0 if the mean is 0)."""
 
     mean: float
     variation: float
@@ -109,7 +102,7 @@ def membership(updates: Updates, n_rows: int) -> IntArray:
     """Return the number of the update of each row, (B,).
 
     Raises:
-        ValueError: if a row is in no update or in more than one.
+        ValueError: a row is in no update or in more than one.
     """
     rows = np.concatenate(updates)
     if len(rows) != n_rows or (np.bincount(rows, minlength=n_rows) != 1).any():
@@ -122,7 +115,6 @@ def membership(updates: Updates, n_rows: int) -> IntArray:
 
 
 def spread(values: IntArray) -> Spread:
-    """Return the distribution of `values`."""
     mean = float(values.mean())
     return Spread(mean, float(values.std()) / mean if mean else 0.0, int(values.min()), int(values.max()))
 
@@ -144,10 +136,9 @@ def between_share(values: IntArray | FloatArray, groups: IntArray) -> float | No
     columns = _columns(values)
     deviations = columns - columns.mean(axis=0)
     total = _squares(deviations, columns)
-    if not total:
-        return None
     counts = np.unique(groups, return_counts=True)[1]
-    return float((np.square(_sums(deviations, groups)).sum(axis=1) / counts).sum()) / total
+    between = float((np.square(_sums(deviations, groups)).sum(axis=1) / counts).sum())
+    return between / total if total else None
 
 
 def chance_between_share(groups: IntArray) -> float | None:
@@ -184,8 +175,7 @@ def correlation(lengths: IntArray, classes: FloatArray, groups: IntArray | None)
     Args:
         lengths: (B,).
         classes: (B, C) from `class_shares`.
-        groups: (B,) take deviations from the mean of each group (correlation inside groups); None: from the mean of
-            all.
+        groups: (B,) for deviations from the mean of each group (correlation inside groups); None: from that of all.
 
     Returns:
         0 to 1; None if lengths or classes never vary (inside groups).

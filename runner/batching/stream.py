@@ -25,7 +25,7 @@ _MIN_WINDOW = 5  # least tokens of a window of varying length, as in the code of
 
 @dataclass(frozen=True, kw_only=True)
 class Stream:
-    """A `BatchingStrategy` of one text.
+    """A `BatchingStrategy` of one text. The protocol documents its methods.
 
     The split is a `Batch` of one row, the whole text of N tokens, with one target per token. Training reads
     `batch_size` streams of N // batch_size tokens in parallel: each update is one window of every stream, in the text's
@@ -88,13 +88,11 @@ class Stream:
         return [(starts + np.arange(first, end)).ravel() for first, end in pairwise(ends)]
 
     def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
-        """Return the window length of each update in tokens, (U,)."""
         if self.varies:
             return np.array([len(update) // self.batch_size for update in updates])
         return longest_of(lengths, updates)
 
     def learning_rate_factor(self, update: IntArray) -> float:
-        """Return the factor of the learning rate at an update: its window's share of `window`."""
         return len(update) / (self.batch_size * self.window) if self.varies else 1.0
 
     @property
@@ -104,12 +102,13 @@ class Stream:
 
     def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         """Yield one update, uncut, since the state of every stream is carried; it continues the update before it."""
-        if not self.varies:
-            yield self._lay_out(train, update)
-            return
-        width = len(update) // self.batch_size
-        rows, tokens = select_spans(update[::width], np.full(self.batch_size, width), train.rows.device)
-        yield self._in_layout(self._gather(train, rows, tokens))
+        if self.varies:
+            width = len(update) // self.batch_size
+            rows, tokens = select_spans(update[::width], np.full(self.batch_size, width), train.rows.device)
+            windows = self._gather(train, rows, tokens)
+        else:
+            windows = train.select(update, carries_state=True)
+        yield self._lay_out(windows)
 
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every token of a split (one row, not arranged) once, in `evaluation_streams`, window by window.
@@ -120,10 +119,9 @@ class Stream:
         starts = np.minimum(np.arange(self.evaluation_streams + 1) * per_stream, split.real_tokens)
         arranged = self._windows(split, np.diff(starts), per_stream)
         for rows in cut(np.arange(arranged.rows.n_rows), self.evaluation_streams):
-            yield self._lay_out(arranged, rows)
+            yield self._lay_out(arranged.select(rows, carries_state=True))
 
     def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
-        """Return the number of padded tokens of some updates, by cause: none, since windows have equal lengths."""
         return no_padding()
 
     def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
@@ -138,7 +136,6 @@ class Stream:
         return Shapes.of(rows, np.maximum(1, widths), np.minimum(rows * widths, tokens))
 
     def with_batch_size(self, batch_size: int) -> Self:
-        """Return the same strategy with `batch_size` streams in training."""
         return replace(self, batch_size=batch_size)
 
     def with_micro_batch(self, micro_batch: int | None) -> Self:
@@ -152,7 +149,6 @@ class Stream:
         return self
 
     def with_streams(self, streams: int | None, window: int | None) -> Self:
-        """Return the same strategy with other streams, in training and evaluation, and windows; None: unchanged."""
         return replace(
             self,
             batch_size=streams or self.batch_size,
@@ -178,11 +174,7 @@ class Stream:
         features = {name: feature.select_by(rows, tokens) for name, feature in split.features.items()}
         return Batch(features, split.target.select_by(rows, tokens), np.arange(rows.n_rows), carries_state=True)
 
-    def _lay_out(self, split: Batch, rows: IntArray) -> Batch:
-        """Return the chosen windows in this strategy's layout."""
-        return self._in_layout(split.select(rows, carries_state=True))
-
-    def _in_layout(self, batch: Batch) -> Batch:
+    def _lay_out(self, batch: Batch) -> Batch:
         """Return a packed batch in this strategy's layout."""
         return batch.pad() if self.layout == "padded" else batch
 
