@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from reporting.comparison.summary import RunGroup, StrategySummary
-from reporting.plots import cost, time
+from reporting.plots import cost
 from reporting.plots import style as drawing
 from reporting.plots.style import INK, SETTINGS, Plot, label, style
 from reporting.runs.run import Evaluation
@@ -78,46 +78,25 @@ def _spans_decades(points: list[Evaluation]) -> bool:
     return bool(seconds) and seconds[-1] > 50 * seconds[0] and len(seconds) > 1
 
 
-def _throughput(group: RunGroup) -> Figure:
-    strategies = group.strategies
-    figure, axes = drawing.bars(strategies)
-    highest = max(strategy.real_tokens_per_s.high for strategy in strategies if strategy.real_tokens_per_s)
-    for row, strategy in enumerate(strategies):
-        speed = strategy.real_tokens_per_s
-        if speed is None:
-            continue
-        drawing.spread_bar(axes, row, speed, 1, strategies)
-        drawing.annotate(axes, speed.high, row, f"{speed.median:,.0f}")
-    axes.set_xlim(0, highest * 1.2)  # room for the numbers
-    axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.locator_params(axis="x", nbins=4)
-    axes.set_xlabel("real tokens per second", color=INK)
-    return figure
-
-
 def _padding(group: RunGroup) -> Figure:
     """Draw padding of tokens by cause, and in a second panel, as its unit differs, padding of the words' characters."""
     strategies = group.strategies
     characters = any(strategy.character_padding for strategy in strategies)
-    figure, panels = drawing.stacked([drawing.height(strategies)] * (2 if characters else 1))
+    figure, panels = drawing.bars(strategies, 2 if characters else 1)
     rows = [[100 * strategy.padding_by_cause.get(cause, 0.0) for cause in PADDING_CAUSES] for strategy in strategies]
-    colours = {cause: CAUSES[cause] for cause in PADDING_CAUSES}
-    ends = drawing.segments(panels[0], rows, colours, CAUSE_NAMES)
+    ends = drawing.segments(panels[0], rows, {cause: CAUSES[cause] for cause in PADDING_CAUSES}, CAUSE_NAMES)
     recorded = [bool(strategy.padding_by_cause) for strategy in strategies]
-    _finish_padding(panels[0], strategies, ends, recorded, "padding (% of positions in memory)")
+    _annotate_shares(panels[0], ends, recorded, "padding (% of positions in memory)")
     if characters:
         shares = [100 * (strategy.character_padding or 0.0) for strategy in strategies]
         panels[1].barh(range(len(strategies)), shares, drawing.BAR, color="#AA77AA", label="in words' characters")
         recorded = [strategy.character_padding is not None for strategy in strategies]
-        _finish_padding(panels[1], strategies, shares, recorded, "padding (% of characters in memory)")
+        _annotate_shares(panels[1], shares, recorded, "padding (% of characters in memory)")
     drawing.legend(figure, 2 if characters else len(CAUSES))
     return figure
 
 
-def _finish_padding(
-    axes: Axes, strategies: list[StrategySummary], ends: list[float], recorded: list[bool], xlabel: str
-) -> None:
-    drawing.name_rows(axes, strategies)
+def _annotate_shares(axes: Axes, ends: list[float], recorded: list[bool], xlabel: str) -> None:
     for row, end in enumerate(ends):
         drawing.annotate(axes, end, row, f"{end:.1f} %" if recorded[row] else "not recorded")
     axes.set_xlim(0, (max(ends) or 1.0) * 1.2)
@@ -136,7 +115,7 @@ PLOTS: tuple[tuple[str, Callable[[StrategySummary], object], str, Callable[[RunG
         "throughput",
         lambda strategy: strategy.real_tokens_per_s,
         "Real tokens (padding not counted) trained on per second; bar: median, line: range over runs.",
-        _throughput,
+        cost.throughput,
     ),
     (
         "quality_speed",
@@ -149,13 +128,13 @@ PLOTS: tuple[tuple[str, Callable[[StrategySummary], object], str, Callable[[RunG
         "seconds",
         lambda strategy: len(strategy.seconds_by_phase) > 1,
         "Time by phase, mean over runs; the number at the end of each bar is the total in seconds.",
-        time.seconds,
+        cost.seconds,
     ),
     (
         "length",
         lambda strategy: len(strategy.by_length) > 1,
         "Speed of updates by their longest row; each class is twice as long as the one before.",
-        time.by_length,
+        cost.by_length,
     ),
     (
         "padding",

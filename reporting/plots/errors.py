@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from reporting.plots.style import BLUE, GREY
+from reporting.plots.style import BLUE, GREY, new_figure
 from runner.common.records import Calibration, SpanErrors
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ KINDS = {
 
 def error_kinds(errors: SpanErrors, split: str) -> Figure:
     """Draw the spans of each type, the most frequent on top: gold spans by outcome, then spurious predictions."""
-    from matplotlib.figure import Figure
-
     per_type = errors["per_type"]
     names = sorted(per_type, key=lambda name: sum(per_type[name].values()))
-    figure = Figure(figsize=(8, 0.35 * len(names) + 1.8), layout="constrained")
+    figure = new_figure(8, 0.35 * len(names) + 1.8)
     axis = figure.subplots()
     left = [0] * len(names)
     for kind, colour in KINDS.items():
@@ -48,10 +46,9 @@ def reliability(tables: Mapping[str, Calibration], split: str) -> Figure:
         tables: name of the predictions (`all tokens`, ...) -> `ece` and `bins` of result.json.
         split: the name of the split, for titles.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
 
-    figure = Figure(figsize=(4 * len(tables), 4.4), layout="constrained")
+    figure = new_figure(4 * len(tables), 4.4)
     panels = figure.subplots(2, len(tables), squeeze=False, sharex=True, height_ratios=[3, 1])
     for place, (name, table) in enumerate(tables.items()):
         top, bottom = panels[0][place], panels[1][place]

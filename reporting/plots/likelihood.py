@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from reporting.plots.style import BLUE, GREY, ORANGE
+from reporting.plots.style import BLUE, GREY, ORANGE, new_figure
 from runner.common.records import Likelihood, LikelihoodTable, SplitTables
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ def likelihood(metrics: SplitTables, split: str) -> Figure:
         metrics: metrics of result.json with `perplexity`, `by_position` and `by_frequency`.
         split: the name of the split, for the label.
     """
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     tables = {
@@ -31,7 +30,7 @@ def likelihood(metrics: SplitTables, split: str) -> Figure:
         "occurrences in the training set": metrics["by_frequency"],
     }
     points = [_points(table) for table in tables.values()]
-    figure = Figure(figsize=(1.8 + 0.55 * sum(map(len, points)), 4.6), layout="constrained")
+    figure = new_figure(1.8 + 0.55 * sum(map(len, points)), 4.6)
     widths = [len(own) + 1 for own in points]
     panels = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=[3, 1], width_ratios=widths)
     for title, own, top, bottom in zip(tables, points, *panels, strict=True):

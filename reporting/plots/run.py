@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from reporting.plots.errors import error_kinds, reliability
 from reporting.plots.likelihood import likelihood
-from reporting.plots.style import BLUE, DPI, ORANGE, PHASES, SETTINGS
+from reporting.plots.style import BLUE, ORANGE, PHASES, SETTINGS, new_figure, save
 from runner.common import run_schema
 from runner.common.records import (
     ClassScores,
@@ -39,13 +39,8 @@ class RunPlots:
         records = read_records(folder / run_schema.METRICS)
         target = folder / run_schema.PLOTS
         target.mkdir(exist_ok=True)
-        written = []
         with matplotlib.rc_context(SETTINGS):
-            for name, figure in figures(result, records).items():
-                path = target / f"{name}.png"
-                figure.savefig(path, dpi=DPI, bbox_inches="tight")
-                written.append(path)
-        return written
+            return save(figures(result, records), target, "tight")
 
 
 def read_records(path: Path) -> list[MetricsLine]:
@@ -83,10 +78,8 @@ def figures(result: ResultRecord, records: list[MetricsLine]) -> dict[str, Figur
 
 def curves(result: ResultRecord, records: list[MetricsLine]) -> Figure:
     """Draw training loss and quality on valid over updates."""
-    from matplotlib.figure import Figure
-
     quality = result["quality"]["metric"]
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = new_figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     for axis, name, colour in ((left, "train/loss", BLUE), (right, f"valid/{quality}", ORANGE)):
         points = [
@@ -101,9 +94,7 @@ def curves(result: ResultRecord, records: list[MetricsLine]) -> Figure:
 
 def seconds(result: ResultRecord) -> Figure:
     """Draw seconds by phase as one stacked bar."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 1.9), layout="constrained")
+    figure = new_figure(9, 1.9)
     axis = figure.subplots()
     phases: Mapping[str, object] = result["seconds"]
     left = 0.0
@@ -118,11 +109,9 @@ def seconds(result: ResultRecord) -> Figure:
 
 def confusion(table: LabelConfusion, split: str) -> Figure:
     """Draw the share of each gold label's examples (rows) by predicted label (columns), with counts."""
-    from matplotlib.figure import Figure
-
     labels, counts = table["labels"], table["counts"]
     size = max(3.5, 0.42 * len(labels) + 1.6)
-    figure = Figure(figsize=(size, size), layout="constrained")
+    figure = new_figure(size, size)
     axis = figure.subplots()
     shares = [[count / max(1, sum(row)) for count in row] for row in counts]
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -140,10 +129,8 @@ def confusion(table: LabelConfusion, split: str) -> Figure:
 
 def f1_by_class(scores: Mapping[str, ClassScores], split: str) -> Figure:
     """Draw F1 of each class or span type with its support, the most frequent on top."""
-    from matplotlib.figure import Figure
-
     ordered = sorted(scores.items(), key=lambda item: item[1]["support"])
-    figure = Figure(figsize=(6, 0.3 * len(ordered) + 1.1), layout="constrained")
+    figure = new_figure(6, 0.3 * len(ordered) + 1.1)
     axis = figure.subplots()
     axis.barh([name for name, _ in ordered], [score["f1"] for _, score in ordered], color=BLUE)
     for place, (_, score) in enumerate(ordered):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reporting.plots.style import BLUE, DPI, ORANGE, SETTINGS
+from reporting.plots.style import BLUE, ORANGE, SETTINGS, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,26 +25,18 @@ class SearchPlots:
         import matplotlib  # takes half a second, and is needed only here
 
         search = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
-        written = []
         with matplotlib.rc_context(SETTINGS):
-            for name, figure in (("history", history(search)), ("importance", importance(search))):
-                path = folder / f"{name}.png"
-                path.unlink(missing_ok=True)
-                if figure is not None:
-                    figure.savefig(path, dpi=DPI)
-                    written.append(path)
-        return written
+            return save({"history": history(search), "importance": importance(search)}, folder)
 
 
 def history(search: Mapping[str, Any]) -> Figure | None:
     """Draw each trial's metric on valid, and the best so far; None without a finished trial."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     finished = [(trial["number"], trial["value"]) for trial in search["trials"] if trial["ended"] == "finished"]
     if not finished:
         return None
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = new_figure(7, 3.6)
     axes = figure.add_subplot()
     best = max if search["higher_is_better"] else min
     so_far = [best(value for _, value in finished[: place + 1]) for place in range(len(finished))]
@@ -64,12 +56,10 @@ def history(search: Mapping[str, Any]) -> Figure | None:
 
 def importance(search: Mapping[str, Any]) -> Figure | None:
     """Draw each option's share of the variance, the largest on top; None if it was not computed."""
-    from matplotlib.figure import Figure
-
     if search["importance"] is None:
         return None
     shares = sorted(search["importance"].items(), key=lambda item: float(item[1]))
-    figure = Figure(figsize=(7, 0.4 * len(shares) + 1.1), layout="constrained")
+    figure = new_figure(7, 0.4 * len(shares) + 1.1)
     axes = figure.add_subplot()
     bars = axes.barh([name for name, _ in shares], [100 * share for _, share in shares], 0.62, color=BLUE)
     axes.bar_label(bars, fmt="%.0f %%", padding=4, fontsize=10)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from reporting.comparison.summary import StrategySummary
@@ -15,9 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK = (
-    "#234567"  # a placeholder for text and axes: the SVG gets the page's own colour instead, which fits dark and light
-)
+# a placeholder for text and axes: the SVG gets the page's own colour instead, which fits dark and light
+INK = "#234567"
 # colour, marker and line of each strategy, the same in every plot (from the palettes of Okabe and Ito, and of Tol)
 STYLES = {
     "size1": ("#CC79A7", "s", "-"),
@@ -108,6 +108,25 @@ def style(strategy: StrategySummary, strategies: Sequence[StrategySummary]) -> t
     return OTHER[places[strategy.name]]
 
 
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """Return an empty figure."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width_inches, height_inches), layout="constrained")
+
+
+def save(figures: Mapping[str, Figure | None], folder: Path, margins: Literal["tight"] | None = None) -> list[Path]:
+    """Write each figure as NAME.png and return the paths; remove older plots of those that are None."""
+    written = []
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        path.unlink(missing_ok=True)
+        if figure is not None:
+            figure.savefig(path, dpi=DPI, bbox_inches=margins)
+            written.append(path)
+    return written
+
+
 def axes(height_inches: float) -> tuple[Figure, Axes]:
     """Return a figure and its single axes."""
     figure, (panel,) = stacked([height_inches])
@@ -116,9 +135,7 @@ def axes(height_inches: float) -> tuple[Figure, Axes]:
 
 def stacked(heights_inches: Sequence[float]) -> tuple[Figure, list[Axes]]:
     """Return a figure with panels (axes) of these heights, one below the other."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH_INCHES, sum(heights_inches)), layout="constrained")
+    figure = new_figure(WIDTH_INCHES, sum(heights_inches))
     panels = figure.subplots(len(heights_inches), 1, squeeze=False, height_ratios=list(heights_inches))[:, 0]
     for panel in panels:
         panel.tick_params(colors=INK)
@@ -146,35 +163,54 @@ def legend(figure: Figure, columns: int) -> None:
     )
 
 
-def bars(strategies: Sequence[StrategySummary]) -> tuple[Figure, Axes]:
-    """Return a figure and its axes for horizontal bars, the first strategy on top; names are read without rotation."""
-    figure, panel = axes(height(strategies))
-    name_rows(panel, strategies)
+def plain_numbers(axes: Axes) -> None:
+    """Write few, whole numbers on the horizontal axis."""
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.locator_params(axis="x", nbins=4)
+
+
+def bars(strategies: Sequence[StrategySummary], n_panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels for horizontal bars, the first strategy on top; names are not rotated."""
+    figure, panels = stacked([FRAME_INCHES + ROW_INCHES * len(strategies)] * n_panels)
+    for panel in panels:
+        panel.set_yticks(range(len(strategies)), [label(strategy).replace(" (", "\n(") for strategy in strategies])
+        panel.set_ylim(len(strategies) - 0.4, -0.6)
+        panel.tick_params(axis="y", length=0)
+        panel.grid(axis="x", alpha=0.25, lw=0.6)
+        panel.set_axisbelow(True)
+    return figure, panels
+
+
+def spread_bars(
+    strategies: Sequence[StrategySummary],
+    spread_of: Callable[[StrategySummary], Spread | None],
+    scale: float,
+    text_of: Callable[[StrategySummary, float], str],
+    room: float = 1.2,
+    missing: str = "not recorded",
+) -> tuple[Figure, Axes]:
+    """Draw a bar for each strategy: the median times `scale`, with the range of several runs as a line.
+
+    The axis is `room` times as long as the highest value, for the texts at the ends of the bars. `missing` is the text
+    of a strategy without the figure.
+    """
+    figure, (panel,) = bars(strategies)
+    highest = 0.0
+    for row, strategy in enumerate(strategies):
+        spread = spread_of(strategy)
+        if spread is None:
+            annotate(panel, 0, row, missing)
+            continue
+        hatch = "//" if strategy.known_wrong else None
+        colour = style(strategy, strategies)[0]
+        low, median, high = scale * spread.low, scale * spread.median, scale * spread.high
+        panel.barh(row, median, BAR, color=colour, hatch=hatch, edgecolor="white", lw=0)
+        if spread.n > 1:
+            panel.plot([low, high], [row, row], color=INK, lw=1.6, marker="|", ms=7)
+        annotate(panel, high, row, text_of(strategy, median))
+        highest = max(highest, high)
+    panel.set_xlim(0, (highest or 1.0) * room)
     return figure, panel
-
-
-def height(strategies: Sequence[StrategySummary]) -> float:
-    """Return the inches that a bar for each strategy needs."""
-    return FRAME_INCHES + ROW_INCHES * len(strategies)
-
-
-def name_rows(axes: Axes, strategies: Sequence[StrategySummary]) -> None:
-    """Label the rows of these axes with the strategies."""
-    axes.set_yticks(range(len(strategies)), [label(strategy).replace(" (", "\n(") for strategy in strategies])
-    axes.set_ylim(len(strategies) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", alpha=0.25, lw=0.6)
-    axes.set_axisbelow(True)
-
-
-def spread_bar(axes: Axes, row: int, spread: Spread, scale: float, strategies: Sequence[StrategySummary]) -> None:
-    """Draw the median as a bar in a strategy's row, and the range of several runs as a line; both times `scale`."""
-    strategy = strategies[row]
-    hatch = "//" if strategy.known_wrong else None
-    colour = style(strategy, strategies)[0]
-    axes.barh(row, scale * spread.median, BAR, color=colour, hatch=hatch, edgecolor="white", lw=0)
-    if spread.n > 1:
-        axes.plot([scale * spread.low, scale * spread.high], [row, row], color=INK, lw=1.6, marker="|", ms=7)
 
 
 def annotate(axes: Axes, x: float, row: int, text: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from reporting.comparison.changes import BaselineComparison, Change
 from reporting.comparison.thresholds import SHORT
 from reporting.runs.figures import amount
 from reporting.statistics.intervals import Mean
-from reporting.views.table_format import NONE, Cell, Table, TableColumn, without_empty
+from reporting.views.table_format import Cell, Table, TableColumn, filled, interval, mean, without_empty
 
 NAMES = {figure: short for short, figure in SHORT.items()}
 
@@ -16,26 +18,18 @@ def tables(history: BaselineComparison) -> list[Table]:
     by_heading: dict[str, list[Change]] = {}
     for change in history.changes:
         by_heading.setdefault(change.heading, []).append(change)
-    interval = f"± {100 * history.level:.4g} %"
+    level = f"± {100 * history.level:.4g} %"
     columns = [
         TableColumn("strategy", "", lambda change: Cell(change.strategy, _pairs(change.difference.n)), is_text=True),
-        TableColumn(
-            "figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), is_text=True, wraps=True
-        ),
+        TableColumn("figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), True, wraps=True),
         TableColumn("before", "", lambda change: Cell(amount(change.before, change.figure))),
         TableColumn("now", "", lambda change: Cell(amount(change.now, change.figure))),
-        TableColumn("change", interval, lambda change: _symmetric(change.difference, change.figure)),
-        TableColumn("on examples", "", lambda change: _from_to(change.on_examples, change.figure), wraps=True),
-        TableColumn("change, %", interval, lambda change: _symmetric(change.percent, "")),
+        TableColumn("change", level, lambda change: _symmetric(change.difference, change.figure)),
+        TableColumn("on examples", "", lambda change: interval(change.on_examples, _signed(change.figure)), wraps=True),
+        TableColumn("change, %", level, lambda change: _symmetric(change.percent, "")),
     ]
     return [
-        without_empty(
-            Table(
-                f"Changes since {history.baseline}: {heading}",
-                columns,
-                [[column.cell(change) for column in columns] for change in changes],
-            )
-        )
+        without_empty(filled(f"Changes since {history.baseline}: {heading}", columns, changes))
         for heading, changes in by_heading.items()
     ]
 
@@ -55,15 +49,8 @@ def _pairs(n: int) -> str:
 
 
 def _symmetric(value: Mean | None, figure: str) -> Cell:
-    if value is None:
-        return Cell(NONE)
-    main = amount(value.mean, figure, "+")
-    if value.low is None or value.high is None:
-        return Cell(main, "no interval")
-    return Cell(main, f"± {amount((value.high - value.low) / 2, figure)}")
+    return mean(value, _signed(figure), lambda half: amount(half, figure), "no interval")
 
 
-def _from_to(value: Mean | None, figure: str) -> Cell:
-    if value is None or value.low is None or value.high is None:
-        return Cell(NONE)
-    return Cell(f"{amount(value.low, figure, '+')} to {amount(value.high, figure, '+')}")
+def _signed(figure: str) -> Callable[[float], str]:
+    return lambda value: amount(value, figure, "+")

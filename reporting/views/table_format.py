@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
 
 NONE = "—"
+whole, tenths = "{:,.0f}".format, "{:,.1f}".format  # 1,235 and 1,234.5
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Table:
     title: str
     columns: list[TableColumn]
     rows: list[list[Cell]]
+
+
+def filled(title: str, columns: list[TableColumn], items: Iterable[object]) -> Table:
+    """Return a table with a row for each item."""
+    return Table(title, columns, [[column.cell(item) for column in columns] for item in items])
 
 
 def without_empty(table: Table) -> Table:
@@ -79,20 +85,22 @@ def signed(value: float, unit: str) -> str:
     return ("+" if value >= 0 else "") + decimal(value, unit)
 
 
-def mean(value: Mean | None, unit: str, text: Callable[[float, str], str]) -> Cell:
-    """Return the mean with half the width of its interval, which is symunit."""
+def mean(
+    value: Mean | None, text: Callable[[float], str], half_width: Callable[[float], str], alone: str = "one seed"
+) -> Cell:
+    """Return the mean with half the width of its interval, which is symmetric; or with `alone` if it has none."""
     if value is None:
         return Cell(NONE)
     if value.low is None or value.high is None:
-        return Cell(text(value.mean, unit), "one seed")
-    return Cell(text(value.mean, unit), f"± {decimal((value.high - value.low) / 2, unit)}")
+        return Cell(text(value.mean), alone)
+    return Cell(text(value.mean), f"± {half_width((value.high - value.low) / 2)}")
 
 
-def interval(value: Mean | None, unit: str) -> Cell:
+def interval(value: Mean | None, text: Callable[[float], str]) -> Cell:
     """Return both ends of a difference's interval in the same type size, since neither is the difference."""
     if value is None or value.low is None or value.high is None:
         return Cell(NONE)
-    return Cell(f"{signed(value.low, unit)} to {signed(value.high, unit)}")
+    return Cell(f"{text(value.low)} to {text(value.high)}")
 
 
 def spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
@@ -120,21 +128,6 @@ def times(value: float) -> str:
     if value < 0.001:
         return "<0.001"
     return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:,.{int(value < 100)}f}"
-
-
-def whole(value: float) -> str:
-    """Return `1,235`."""
-    return f"{value:,.0f}"
-
-
-def tenths(value: float) -> str:
-    """Return `1,234.5`."""
-    return f"{value:,.1f}"
-
-
-def thousands(value: float) -> str:
-    """Return the value in thousands: `1.2` for 1,234."""
-    return tenths(value / 1000)
 
 
 def seconds(value: float) -> str:

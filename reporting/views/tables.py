@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from reporting.comparison.predicted import Prediction
 from reporting.comparison.significance import QualityVerdict
 from reporting.comparison.summary import RunGroup, StrategySummary
-from reporting.statistics.intervals import Mean
-from reporting.views import table_format
-from reporting.views.predicted_table import advice_table
-from reporting.views.table_format import NONE, Cell, Table, TableColumn, decimal
+from reporting.runs.figures import MIB
+from reporting.views.table_format import (
+    NONE,
+    Cell,
+    Table,
+    TableColumn,
+    decimal,
+    filled,
+    interval,
+    mean,
+    percent,
+    ratio,
+    reached,
+    seconds,
+    signed,
+    spread,
+    tenths,
+    whole,
+    without_empty,
+)
 
 LONG_NUMBER = 10  # characters
 KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # remarks below the name of a row
@@ -19,18 +36,17 @@ KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # remarks below the nam
 def tables(group: RunGroup, confidence: float) -> list[Table]:
     """Return the tables of a group, strategies in its order. Quality ends with the best of the simplest models."""
     quality, *others = (
-        Table(title, columns, [[column.cell(strategy) for column in columns] for strategy in group.strategies])
+        filled(title, columns, group.strategies)
         for title, columns in (
             ("Quality", _quality_columns(group, confidence)),
             ("Speed", _speed_columns(group)),
-            ("Padding and memory", _memory_columns()),
-            ("Device", _device_columns()),
+            ("Padding and memory", MEMORY),
+            ("Device", DEVICE),
         )
     )
     quality.rows.extend(_best_baseline(group, quality.columns))
     # What no run recorded is left out column by column; a table with only the names of strategies is left out whole.
-    shown = [table_format.without_empty(table) for table in (quality, *others)]
-    shown += [table] if (table := advice_table(group.advice)) else []
+    shown = map(without_empty, (quality, *others, _advice_table(group.advice)))
     return [table for table in shown if len(table.columns) > 1]
 
 
@@ -56,9 +72,8 @@ def notes(group: RunGroup) -> list[str]:
         lines.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")
     target = group.target.quality
     if target is not None:
-        why = (
-            "given with --target" if group.target.given else "the worst of the runs' best, so that every run reaches it"
-        )
+        worst = "the worst of the runs' best, so that every run reaches it"
+        why = "given with --target" if group.target.given else worst
         lines.append(
             f"Target: {group.metric} {decimal(target, group.unit)} on valid ({why}). "
             "Its time is the training time, without evaluation and tracking, at the first evaluation that reached it."
@@ -95,99 +110,75 @@ def _quality_columns(group: RunGroup, confidence: float) -> list[TableColumn]:
     def minus(cell: Callable[[QualityVerdict], Cell]) -> Callable[[StrategySummary], Cell]:
         return lambda strategy: Cell(NONE) if strategy.against_padmask is None else cell(strategy.against_padmask)
 
-    def quality(value: Mean | None) -> Cell:
-        return table_format.mean(value, group.unit, decimal)
+    def plain(value: float) -> str:
+        return decimal(value, group.unit)
 
+    def with_sign(value: float) -> str:
+        return signed(value, group.unit)
+
+    own = f"{group.split} {group.metric}"
     return [
-        TableColumn("strategy", "", _name, is_text=True),
+        STRATEGY,
         TableColumn("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
-        TableColumn(
-            f"{group.split} {group.metric}", f"± {100 * confidence:g} %", lambda strategy: quality(strategy.quality)
-        ),
-        TableColumn(
-            "minus padmask",
-            f"± {together}",
-            minus(lambda v: table_format.mean(v.difference, group.unit, table_format.signed)),
-        ),
-        TableColumn(
-            "on examples", together, minus(lambda v: table_format.interval(v.on_examples, group.unit)), wraps=True
-        ),
+        TableColumn(own, f"± {100 * confidence:g} %", lambda strategy: mean(strategy.quality, plain, plain)),
+        TableColumn("minus padmask", f"± {together}", minus(lambda v: mean(v.difference, with_sign, plain))),
+        TableColumn("on examples", together, minus(lambda v: interval(v.on_examples, with_sign)), wraps=True),
         TableColumn("verdict", "", minus(lambda v: Cell(v.says)), is_text=True, wraps=True),
     ]
 
 
 def _speed_columns(group: RunGroup) -> list[TableColumn]:
     columns = [
-        TableColumn("strategy", "", _name, is_text=True),
+        STRATEGY,
         SPEED,
-        TableColumn(
-            "vs padmask",
-            "times",
-            lambda strategy: table_format.ratio(v.ratio if (v := strategy.against_padmask) else None),
-        ),
-        TableColumn("vs size1", "times", lambda strategy: table_format.ratio(strategy.speedup_over_size1)),
+        TableColumn("vs padmask", "times", lambda strategy: ratio((v := strategy.against_padmask) and v.ratio)),
+        TableColumn("vs size1", "times", lambda strategy: ratio(strategy.speedup_over_size1)),
     ]
     if group.target.quality is None:
         return columns
     return [
         *columns,
+        TableColumn("to target", "s", lambda strategy: reached(strategy.seconds_to_target, seconds)),
         TableColumn(
-            "to target", "s", lambda strategy: table_format.reached(strategy.seconds_to_target, table_format.seconds)
-        ),
-        TableColumn(
-            "to target",
-            "1,000 tokens",
-            lambda strategy: table_format.reached(strategy.tokens_to_target, table_format.thousands),
+            "to target", "1,000 tokens", lambda strategy: reached(strategy.tokens_to_target, lambda v: tenths(v / 1000))
         ),
     ]
 
 
-def _memory_columns() -> list[TableColumn]:
-    return [
-        TableColumn("strategy", "", _name, is_text=True),
-        TableColumn("padding", "% of tokens", lambda strategy: Cell(table_format.percent(strategy.padding_share))),
-        TableColumn(
-            "padding", "% of characters", lambda strategy: Cell(table_format.percent(strategy.character_padding))
-        ),
-        TableColumn(
-            "peak",
-            "MiB",
-            lambda strategy: table_format.spread(strategy.peak_memory_bytes, lambda v: table_format.whole(v / 2**20)),
-        ),
-        TableColumn("set by", "rows × width", _peak_batch),
-    ]
+def _advice_table(predictions: Sequence[Prediction]) -> Table:
+    """Return the table of predicted and measured speed and memory, a row for each prediction."""
 
+    def figure(value: float | None, unit: float) -> Cell:
+        return Cell(NONE if value is None else whole(value / unit))
 
-def _device_columns() -> list[TableColumn]:
-    return [
-        TableColumn("strategy", "", _name, is_text=True),
-        TableColumn(
-            "matrix rate",
-            "% of device's",
-            lambda strategy: table_format.spread(strategy.matrix_share, table_format.percent),
-        ),
-        TableColumn(
-            "energy",
-            "J/1,000 tokens",
-            lambda strategy: table_format.spread(strategy.joules_per_thousand_tokens, table_format.tenths),
-        ),
-        TableColumn("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
+    def error(predicted: float, measured: float | None) -> Cell:  # in percent of the measurement
+        return Cell(f"{100 * (predicted / measured - 1):+.0f}" if measured else NONE)
+
+    columns = [
+        TableColumn("strategy", "", lambda row: Cell(row.name, "chosen" if row.chosen else ""), is_text=True),
+        TableColumn("batch", "size", lambda row: Cell(NONE if row.batch_size is None else str(row.batch_size))),
+        TableColumn("predicted", "tokens/s", lambda row: figure(row.predicted_tokens_per_s, 1)),
+        TableColumn("measured", "tokens/s", lambda row: figure(row.tokens_per_s, 1)),
+        TableColumn("error", "speed, %", lambda row: error(row.predicted_tokens_per_s, row.tokens_per_s)),
+        TableColumn("predicted", "MiB", lambda row: figure(row.predicted_peak_bytes, MIB)),
+        TableColumn("measured", "MiB", lambda row: figure(row.peak_bytes, MIB)),
+        TableColumn("error", "peak, %", lambda row: error(row.predicted_peak_bytes, row.peak_bytes)),
     ]
+    return filled("Predicted and measured", columns, predictions)
 
 
 def _overview(groups: list[RunGroup], confidence: float) -> Table:
     def columns(group: RunGroup) -> list[TableColumn]:
-        strategy, seeds, quality = _quality_columns(group, confidence)[:3]
         settings = TableColumn(group.title, "", lambda _: Cell(settings_text(group)), is_text=True, wraps=True)
-        return [settings, strategy, seeds, quality, SPEED]
+        return [settings, *_quality_columns(group, confidence)[:3], SPEED]
 
     def sort_key(row: tuple[RunGroup, StrategySummary]) -> float:
-        mean = row[1].quality
-        return math.inf if mean is None else -mean.mean if row[0].higher_is_better else mean.mean
+        quality = row[1].quality
+        return math.inf if quality is None else -quality.mean if row[0].higher_is_better else quality.mean
 
     rows = sorted(((group, strategy) for group in groups for strategy in group.strategies), key=sort_key)
     shown = [[column.cell(strategy) for column in columns(group)] for group, strategy in rows]
-    return table_format.without_empty(Table("Settings, best first", columns(groups[0]), shown))
+    return without_empty(Table("Settings, best first", columns(groups[0]), shown))
 
 
 def _best_baseline(group: RunGroup, columns: list[TableColumn]) -> list[list[Cell]]:
@@ -212,6 +203,18 @@ def _peak_batch(strategy: StrategySummary) -> Cell:
     return Cell(f"{batch['rows']:,} × {batch['width']:,}", f"{batch['tokens']:,} tokens")
 
 
-SPEED = TableColumn(
-    "speed", "real tokens/s", lambda strategy: table_format.spread(strategy.real_tokens_per_s, table_format.whole)
-)
+STRATEGY = TableColumn("strategy", "", _name, is_text=True)
+SPEED = TableColumn("speed", "real tokens/s", lambda strategy: spread(strategy.real_tokens_per_s, whole))
+MEMORY = [
+    STRATEGY,
+    TableColumn("padding", "% of tokens", lambda strategy: Cell(percent(strategy.padding_share))),
+    TableColumn("padding", "% of characters", lambda strategy: Cell(percent(strategy.character_padding))),
+    TableColumn("peak", "MiB", lambda strategy: spread(strategy.peak_memory_bytes, lambda v: whole(v / MIB))),
+    TableColumn("set by", "rows × width", _peak_batch),
+]
+DEVICE = [
+    STRATEGY,
+    TableColumn("matrix rate", "% of device's", lambda strategy: spread(strategy.matrix_share, percent)),
+    TableColumn("energy", "J/1,000 tokens", lambda strategy: spread(strategy.joules_per_thousand_tokens, tenths)),
+    TableColumn("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
+]
