@@ -48,9 +48,7 @@ def predict_costs(
     Args:
         candidates: strategies with their updates of `epochs` epochs.
         memories: the estimated memory of each, or the missing kernel.
-        probe: of speed; its device is that of training.
-        probe_seconds: the approximate time that the probe may take.
-        epochs: number of epochs.
+        probe: of speed, on the device of training; it takes about `probe_seconds`.
         copied: whether memory was estimated on a copy of the model.
     """
     # The batches of the estimate have loaded the kernels' code, and its gradients and optimiser state are still there.

@@ -82,13 +82,8 @@ class MemoryUse:
 class MemoryEstimator:
     """Estimates the memory of any strategy for one model, which it trains: small batches make one update.
 
-    Args:
-        model: the model, on the CPU, in the dtype of training.
-        task: the task that is learned.
-        metric: returns a new metric, which evaluation updates.
-        optimizer: the optimiser of the model's parameters.
-        bf16: whether arithmetic is in bfloat16.
-        eval_batch_size: rows of an evaluation batch.
+    The model is on the CPU, in the dtype of training. `metric` returns a new metric, which evaluation updates, and
+    `bf16` says whether arithmetic is in bfloat16.
     """
 
     def __init__(
@@ -119,13 +114,9 @@ class MemoryEstimator:
             raise
 
     def estimate(self, batching: BatchingStrategy, train: Batch, others: list[Batch], updates: Updates) -> MemoryUse:
-        """Return the estimate for one strategy.
+        """Return the estimate for one strategy, from the updates of all planned epochs.
 
-        Args:
-            batching: the strategy.
-            train: the training set as `batching.arrange` returns it.
-            others: the splits that are evaluated.
-            updates: the updates of all planned epochs.
+        `train` is the training set as `batching.arrange` returns it, `others` are the splits that are evaluated.
         """
         shapes = batching.shapes(train.rows.host_lengths, updates, self._attends)
         memory_model = self._memory_model(batching, train, shapes, training=True)
@@ -237,11 +228,8 @@ class MemoryEstimator:
 def probe_rows(train: Batch, one_by_one: bool) -> list[Batch]:
     """Return small batches of real rows, truncated, that differ in number of rows, width and evenness of lengths.
 
-    Lengths within a batch differ if possible, since batches of equal lengths may run by other kernels.
-
-    Args:
-        train: the training set.
-        one_by_one: whether batches have one row each.
+    Lengths within a batch differ if possible, since batches of equal lengths may run by other kernels; `one_by_one`
+    batches have one row each.
     """
     order = np.argsort(-train.rows.host_lengths, kind="stable")
     width = max(1, min(PROBE_WIDTH, train.rows.max_len))

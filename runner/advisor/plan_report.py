@@ -94,7 +94,7 @@ def plan_strategies(
     Args:
         configs: one or more configs that differ in `batching` only.
         left_out: by name, the reason why further strategies do not fit.
-        epochs: number of epochs.
+        epochs: number of epochs to plan.
         probe_seconds: approximate time of the probe of speed, in seconds; None: no probe.
 
     Raises:
@@ -149,13 +149,9 @@ def plan_strategies(
 def _planned(
     candidate: Candidate, classes: FloatArray | None, updates: list[Updates], memory: MemoryUse | str
 ) -> PlannedStrategy:
-    """Return the figures of one strategy without its speed.
+    """Return the figures of one strategy but its speed, from the `updates` of each epoch.
 
-    Args:
-        candidate: the strategy, with the updates of all epochs.
-        classes: (B, C) from `class_shares_of`; None if rows have no classes, or were rearranged.
-        updates: the updates of each epoch.
-        memory: the estimated memory, or the missing kernel.
+    `classes` are (B, C) from `class_shares_of`; None if rows have no classes, or were rearranged.
     """
     batching, lengths = candidate.batching, candidate.train.rows.host_lengths
     padded = batching.padding(lengths, candidate.updates)

@@ -92,12 +92,8 @@ class MicroBatchKind:
 class SpeedProbe:
     """Measures the seconds of micro-batches and of the optimiser's step.
 
-    Args:
-        model: a copy of the model, on the device of training; the probe trains it.
-        task: the task that is learned.
-        optimizer: the optimiser of the copy's parameters.
-        clip_norm: maximum norm of the gradients; None: no clipping.
-        bf16: whether arithmetic is in bfloat16.
+    The model is a copy on the device of training, which the probe trains with the optimiser of the copy's parameters.
+    Gradients are clipped to `clip_norm` (None: not at all), and `bf16` says whether arithmetic is in bfloat16.
     """
 
     def __init__(

@@ -13,12 +13,9 @@ from runner.ragged.batch import Batch
 
 
 def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) -> Data:
-    """Return the data set of a model's parts as integers.
+    """Return the data set of a model's parts as integers, from the folder `cache_dir` if it lies there.
 
-    Args:
-        parts: of the model, with the data set, the features and the task.
-        truncation: of long rows.
-        cache_dir: folder of numericalised data sets, which may start with `~`; None: no cache.
+    `cache_dir` may start with `~`; None: no cache.
 
     Raises:
         HydromelError: the data set cannot be read, or a split has no examples.

@@ -64,15 +64,9 @@ def load(
     truncation: Truncation,
     cache: Path | None,
 ) -> Data:
-    """Return the corpus as integers, from the cache if it has exactly this content.
+    """Return the corpus as integers, from the folder `cache` if it has exactly this content; None: no cache.
 
-    Args:
-        corpus: the data set.
-        features: the features, by name.
-        task: the task, which makes the targets.
-        task_key: the task's options as text; targets depend on them.
-        truncation: of long rows.
-        cache: folder of cache files; None: no cache.
+    The task makes the targets, which depend on its options; `task_key` has these as text.
 
     Raises:
         HydromelError: a split, column or label is missing; rows with one target per token are to be cut at their

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from runner.common.files import write_json
+from runner.common.rich_tables import plain_table, wide_console
 from runner.sweeps.search.space import Space
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-SEARCH = "search.json"
 _SHOWN = 10  # trials
 _FEWEST = 4  # finished trials from which importance is estimated
 _ENDED = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
@@ -78,28 +73,26 @@ class Outcome:
         cls, name: str, metric: str, higher: bool, seed: int, space: Space, study: Study, counted: list[FrozenTrial]
     ) -> Outcome:
         trials = [Tried.of(trial, space) for trial in counted]
-        finished = [trial for trial in trials if trial.ended == "finished"]
-        ranked = _ranked(finished, higher)
+        finished = _ranked(trials, higher)
         importance, why_not = None, None
         if len(finished) < _FEWEST:
             why_not = f"{len(finished)} finished trials are too few to estimate importance; {_FEWEST} are needed"
         elif len({trial.value for trial in finished}) == 1:
             why_not = "all finished trials have the same value"
-        else:
-            importance = _importance(study, seed)
-        return cls(name, metric, higher, trials, ranked[0] if ranked else None, importance, why_not)
+        else:  # fANOVA (Hutter, Hoos, Leyton-Brown 2014), the greatest first; shares sum to 1
+            from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+            importance = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
+        return cls(name, metric, higher, trials, finished[0] if finished else None, importance, why_not)
 
     def show(self) -> None:
         """Print the best trials as a table, then the importance of options."""
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(errors="replace")
-        console = Console(width=1000, markup=False, highlight=False, emoji=False)  # figures are never cut
-        finished = _ranked([trial for trial in self.trials if trial.ended == "finished"], self.higher_is_better)
+        console = wide_console()
         counts = {how: sum(trial.ended == how for trial in self.trials) for how in _ENDED.values()}
         ended = ", ".join(f"{n} {how}" for how, n in counts.items() if n)
         console.print(f"\ntrials: {ended or 'none has ended'}")
-        if finished:
-            console.print(_table(self.metric, finished[:_SHOWN]))
+        if self.best is not None:
+            console.print(_table(self.metric, _ranked(self.trials, self.higher_is_better)[:_SHOWN]))
         if self.importance is not None:
             shares = ", ".join(f"{key} {100 * share:.0f} %" for key, share in self.importance.items())
             console.print(f"- share of the variance of {self.metric} by option: {shares}", soft_wrap=True)
@@ -107,33 +100,16 @@ class Outcome:
             console.print(f"- importance: {self.why_not}")
 
 
-def _ranked(finished: list[Tried], higher: bool) -> list[Tried]:
-    """Return trials ranked by value, the best first; of equal ones the earlier comes first."""
+def _ranked(trials: list[Tried], higher: bool) -> list[Tried]:
+    """Return the finished trials, the best first; of equal ones the earlier comes first."""
+    finished = [trial for trial in trials if trial.ended == "finished"]
     return sorted(finished, key=lambda trial: trial.value or 0.0, reverse=higher)
 
 
-def shown(trial: FrozenTrial, metric: str, space: Space) -> str:
-    """Return a trial that has just ended, in a line."""
-    return Tried.of(trial, space).line(metric)
-
-
-def write_outcome(outcome: Outcome, folder: Path) -> None:
-    """Write search.json, from which the plots are drawn."""
-    write_json(folder / SEARCH, asdict(outcome))
-
-
-def _importance(study: Study, seed: int) -> dict[str, float]:
-    """Return importance by fANOVA (Hutter, Hoos, Leyton-Brown 2014), the greatest first; shares sum to 1."""
-    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-    return get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
-
-
 def _table(metric: str, trials: Sequence[Tried]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     keys = list(trials[0].values)
-    for header in ("trial", f"valid {metric}", "evaluations", *keys):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = plain_table("trial", f"valid {metric}", "evaluations", *keys, numbers=True)
+    table.columns[0].justify, table.collapse_padding = "right", True
     for trial in trials:
         cells = [_short(trial.values[key]) for key in keys]
         table.add_row(str(trial.number), f"{trial.value:.2f}", str(len(trial.evaluations)), *cells)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,15 @@ from filelock import FileLock, Timeout
 
 from runner.common.command_line import exit_code
 from runner.common.errors import HydromelError, without_credentials
+from runner.common.files import write_json, write_text
 from runner.components.run_components import Components, Plots
 from runner.config.compose import compose_from
 from runner.config.hashes import job_hash
 from runner.config.instantiate import build
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig, SearchSettings
-from runner.sweeps.search.best import write_best
-from runner.sweeps.search.outcome import Outcome, shown, write_outcome
+from runner.sweeps.search.best import best_yaml
+from runner.sweeps.search.outcome import Outcome, Tried
 from runner.sweeps.search.space import Space, Values
 from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
 from runner.sweeps.search.trial import Ended, mark_pruned, run_trial
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 log = logging.getLogger(__name__)
-STUDY, LOCK = "study.db", "search.lock"
+STUDY, LOCK, OUTCOME, BEST = "study.db", "search.lock", "search.json", Path("experiment") / "best.yaml"
 
 
 @dataclass(frozen=True)
@@ -127,11 +129,13 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
 
 
 def _run(search: Search, study: Study, plots: Plots | None) -> int:
-    n_options = len(search.space.dimensions)
+    options, n_options = search.options, len(search.space.dimensions)
     log.info("search %s: %s on valid, %d options -> %s", search.id, search.metric, n_options, search.folder)
+    most_seconds = math.inf if options.timeout_minutes is None else 60 * options.timeout_minutes
+    most_trials = math.inf if options.trials is None else options.trials
     began = time.monotonic()
     try:
-        while _may_begin(search.options, len(counted(study)), time.monotonic() - began):
+        while len(counted(study)) < most_trials and time.monotonic() - began < most_seconds:
             _one_trial(search, study)
     except KeyboardInterrupt:
         _report(search, study, plots)
@@ -143,12 +147,9 @@ def _run(search: Search, study: Study, plots: Plots | None) -> int:
     return 0
 
 
-def _may_begin(options: SearchSettings, done: int, seconds: float) -> bool:
-    enough = options.trials is not None and done >= options.trials
-    return not enough and (options.timeout_minutes is None or seconds < 60 * options.timeout_minutes)
-
-
 def _one_trial(search: Search, study: Study) -> None:
+    from optuna.trial import TrialState
+
     defaults = search.space.params(search.space.defaults(search.config)) if search.options.begin_with_defaults else None
     trial = ask(study, search.options, search.space, defaults)
     began = time.monotonic()
@@ -158,8 +159,14 @@ def _one_trial(search: Search, study: Study) -> None:
         cut_off(study, trial.number)
         raise
     trial.set_user_attr("seconds", time.monotonic() - began)
-    _record(study, trial, ended)
-    log.info(shown(study.trials[trial.number], search.metric, search.space))
+    if ended.error is not None:
+        trial.set_user_attr("error", ended.error)
+        study.tell(trial, state=TrialState.FAIL)
+    elif ended.pruned_at is not None:
+        study.tell(trial, state=TrialState.PRUNED)
+    else:
+        study.tell(trial, ended.value)
+    log.info(Tried.of(study.trials[trial.number], search.space).line(search.metric))
 
 
 def _ran(search: Search, trial: Trial) -> Ended:
@@ -178,26 +185,16 @@ def _ran(search: Search, trial: Trial) -> Ended:
     return ended
 
 
-def _record(study: Study, trial: Trial, ended: Ended) -> None:
-    from optuna.trial import TrialState
-
-    if ended.error is not None:
-        trial.set_user_attr("error", ended.error)
-        study.tell(trial, state=TrialState.FAIL)
-    elif ended.pruned_at is not None:
-        study.tell(trial, state=TrialState.PRUNED)
-    else:
-        study.tell(trial, ended.value)
-
-
 def _report(search: Search, study: Study, plots: Plots | None) -> Outcome:
-    """Write and print the outcome so far."""
+    """Write the outcome so far, as search.json, best config and plots, and print it."""
     outcome = Outcome.of(
         search.id, search.metric, search.higher, search.options.seed, search.space, study, counted(study)
     )
-    write_outcome(outcome, search.folder)
+    write_json(search.folder / OUTCOME, asdict(outcome))
     if outcome.best is not None:
-        write_best(outcome, search.folder, search.overrides, search.composed(outcome.best.values), search.space)
+        (search.folder / BEST.parent).mkdir(exist_ok=True)
+        best = search.composed(outcome.best.values).resolved
+        write_text(search.folder / BEST, best_yaml(outcome, search.overrides, best, search.space))
     if plots is not None:
         plots.draw(search.folder)
     outcome.show()

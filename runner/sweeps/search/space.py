@@ -69,9 +69,6 @@ class Interval(Section):
             return IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
         return FloatDistribution(self.low, self.high, self.log, self.step)
 
-    def encoded(self, value: object) -> object:
-        return value
-
     def decoded(self, drawn: object) -> object:
         return drawn
 
@@ -99,14 +96,11 @@ class Choices(Section):
     def distribution(self) -> BaseDistribution:
         from optuna.distributions import CategoricalDistribution
 
-        scalars: list[Any] = [self.encoded(choice) for choice in self.choices]
+        scalars: list[Any] = list(map(_encoded, self.choices))
         return CategoricalDistribution(scalars)
 
-    def encoded(self, value: object) -> object:
-        return json.dumps(value) if isinstance(value, list | dict) else value
-
     def decoded(self, drawn: object) -> object:
-        return next(choice for choice in self.choices if json.dumps(self.encoded(choice)) == json.dumps(drawn))
+        return next(choice for choice in self.choices if json.dumps(_encoded(choice)) == json.dumps(drawn))
 
     def __str__(self) -> str:
         return f"one of {', '.join(map(str, self.choices))}"
@@ -142,16 +136,13 @@ class Space:
             )
         return cls(dimensions, frozenset(dimensions) & frozenset(groups))
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        return {key: dimension.distribution() for key, dimension in self.dimensions.items()}
-
     def values(self, params: Mapping[str, object]) -> Values:
         """Return the values in the config of a trial's parameters."""
         return {key: dimension.decoded(params[key]) for key, dimension in self.dimensions.items()}
 
     def params(self, values: Mapping[str, object]) -> dict[str, object]:
         """Return a trial's parameters for values in the config."""
-        return {key: dimension.encoded(values[key]) for key, dimension in self.dimensions.items()}
+        return {key: _encoded(values[key]) for key in self.dimensions}
 
     def overrides(self, values: Mapping[str, object]) -> tuple[list[str], Values]:
         """Return `GROUP=NAME` for the groups, and the values of options."""
@@ -214,3 +205,8 @@ def _check_names(group: str, dimension: Interval | Choices) -> None:
 
 def _name(value: object) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _encoded(value: object) -> object:
+    """Return a value as the study knows it."""
+    return json.dumps(value) if isinstance(value, list | dict) else value

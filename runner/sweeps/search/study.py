@@ -61,16 +61,14 @@ def open_study(
         pruner=_pruner(options, epochs),
         load_if_exists=True,
     )
-    before = study.user_attrs.get(_ASKED)
-    if before is None:
-        study.set_user_attr(_ASKED, dict(asked))
-    else:
-        for key, value in asked.items():
-            if before.get(key) != value:
-                raise HydromelError(
-                    f"sweep.id={name}: that search was started with a different {key}; give the same options (only "
-                    "search.trials, timeout_minutes, sampler and pruner can change), or another id"
-                )
+    before = study.user_attrs.get(_ASKED, asked)
+    for key, value in asked.items():
+        if before.get(key) != value:
+            raise HydromelError(
+                f"sweep.id={name}: that search was started with a different {key}; give the same options (only "
+                "search.trials, timeout_minutes, sampler and pruner can change), or another id"
+            )
+    study.set_user_attr(_ASKED, dict(asked))
     for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         cut_off(study, trial.number)
     return study
@@ -84,7 +82,7 @@ def ask(study: Study, options: SearchSettings, space: Space, defaults: Mapping[s
     if place == 0 and defaults is not None and not study.get_trials(states=(TrialState.WAITING,)):
         study.enqueue_trial(dict(defaults))
     study.sampler = _sampler(options, place)
-    return study.ask(fixed_distributions=space.distributions())
+    return study.ask({key: dimension.distribution() for key, dimension in space.dimensions.items()})
 
 
 def cut_off(study: Study, number: int) -> None:
