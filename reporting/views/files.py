@@ -1,14 +1,22 @@
-"""The files of a report: an HTML page, Markdown with plots, and JSON with all figures."""
+"""The files of a report: an HTML page, Markdown with plots, and JSON with all figures.
+
+The page is self-contained, with tables, sentences and plots inline; it follows the reader's dark or light scheme.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from markupsafe import Markup
+
+from reporting.comparison.summary import RunGroup
 from reporting.plots.comparison import plots
 from reporting.plots.style import Plot
-from reporting.views import html, report
+from reporting.views import report, tables
+from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
+from runner.common.pages import page_template
 
 PNG_GROUPS = 4  # groups with PNG plots for Markdown: drawing those of many groups would take longer than all the rest
 LONGEST_NAME = 80  # characters of a file name made from the names on the command line
@@ -21,7 +29,7 @@ def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
     images = [_write_images(folder, place, comparison.groups[place].title, own) for place, own in enumerate(drawn)]
     lines = [[line for line, _ in own] + _link(place, drawn[place]) for place, own in enumerate(images)]
     texts = {
-        "index.html": html.page(comparison, drawn),
+        "index.html": _page(comparison, drawn),
         "report.md": report.to_markdown(comparison, lines),
         "report.json": report.to_json(comparison),
     }
@@ -48,4 +56,38 @@ def _write_images(folder: Path, place: int, title: str, drawn: list[Plot]) -> li
 
 def _link(place: int, drawn: list[Plot]) -> list[str]:
     """Return a link to the plots in the page, for a group without PNG plots."""
-    return [f"Its plots: [index.html](index.html#{html.anchor(place)})"] if drawn and place >= PNG_GROUPS else []
+    return [f"Its plots: [index.html](index.html#{_anchor(place)})"] if drawn and place >= PNG_GROUPS else []
+
+
+def _page(comparison: ComparisonReport, drawn: list[list[Plot]]) -> str:
+    """Return the report as HTML, with the plots `drawn` of each group. All names are escaped."""
+    placed = enumerate(zip(comparison.groups, drawn, strict=True))
+    return page_template("reporting", "report.html").render(
+        title=report.title(comparison),
+        report=comparison,
+        overviews=report.first_tables(comparison),
+        sections=[_section(place, group, comparison.confidence, own) for place, (group, own) in placed],
+        left_out=report.last_lines(comparison),
+    )
+
+
+def _section(place: int, group: RunGroup, confidence: float, drawn: list[Plot]) -> dict[str, object]:
+    return {
+        "id": _anchor(place),
+        "heading": tables.heading(group),
+        "conclusion": conclusion(group, confidence),
+        "tables": tables.tables(group, confidence),
+        "sentences": group.sentences,
+        "notes": tables.notes(group),
+        "caveats": group.caveats,
+        "plots": [{"name": plot.name, "caption": plot.caption, "svg": _svg(plot)} for plot in drawn],
+    }
+
+
+def _anchor(place: int) -> str:
+    return f"group-{place + 1}"
+
+
+def _svg(plot: Plot) -> Markup:
+    """Return the SVG with its caption as label for screen readers. Matplotlib has escaped all names in it."""
+    return Markup('<svg role="img" aria-label="{}"').format(plot.caption) + Markup(plot.svg.removeprefix("<svg"))

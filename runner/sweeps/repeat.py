@@ -27,10 +27,7 @@ def run_repeats(
 ) -> None:
     """Run `config` for its seed, the next one, ..., below runs_dir/sweep.id; then report how its figures vary.
 
-    Args:
-        config: as composed, not resolved, so that interpolations of the seed follow it.
-        choices: names that were chosen for the config's groups.
-        hydra_overrides: overrides of Hydra's own config.
+    The config is composed but not resolved, so that interpolations of the seed follow it.
 
     Raises:
         HydromelError: the number is not allowed, or an option is for a single run.
@@ -81,8 +78,7 @@ def _mean(values: Sequence[float | None]) -> str:
     mean, deviation = statistics.fmean(known), statistics.stdev(known)
     return (
         f"{mean:.2f} ± {half_width(known, 0.95):.2f} (95 %, Student's t, {len(known)} seeds), standard deviation "
-        f"{deviation:.2f}, "
-        f"range {min(known):.2f} to {max(known):.2f}"
+        f"{deviation:.2f}, range {min(known):.2f} to {max(known):.2f}"
     )
 
 

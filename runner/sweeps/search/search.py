@@ -36,29 +36,18 @@ STUDY, LOCK, OUTCOME, BEST = "study.db", "search.lock", "search.json", Path("exp
 
 @dataclass(frozen=True)
 class Search:
-    """A checked search.
+    """A checked search."""
 
-    Attributes:
-        id: its name, which is the sweep id of its runs.
-        folder: folder of its runs and results.
-        overrides: of the command.
-        folders: of further configs.
-        config: config of the first trial, which trials change.
-        components: of that config.
-        metric: of valid.
-        higher: whether higher values are better.
-    """
-
-    id: str
-    folder: Path
-    overrides: list[str]
-    folders: list[str]
-    config: RunConfig
-    components: Components
+    id: str  # the sweep id of its runs
+    folder: Path  # of its runs and results
+    overrides: list[str]  # of the command
+    folders: list[str]  # of further configs
+    config: RunConfig  # of the first trial, which trials change
+    components: Components  # of that config
     options: SearchSettings
     space: Space
-    metric: str
-    higher: bool
+    metric: str  # on valid
+    higher: bool  # True if higher values are better
 
     @classmethod
     def of(cls, overrides: Sequence[str], folders: Sequence[str]) -> Search:
