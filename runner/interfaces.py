@@ -63,11 +63,9 @@ class Corpus(Protocol):
 
     def fingerprint(self) -> str:
         """Return a hash of the files' contents and of the options they are read with. Cheap compared with `read`."""
-        ...
 
     def read(self) -> dict[str, pa.Table]:
         """Return the table of each split."""
-        ...
 
 
 class Embedding(Protocol):
@@ -116,7 +114,6 @@ class HasDescription(Protocol):
 
     def describe(self, splits: Mapping[str, Batch]) -> Description:
         """Return the report, for the splits by name (`train`, `valid`, `test`)."""
-        ...
 
 
 @runtime_checkable
@@ -129,7 +126,6 @@ class HasCounters(Protocol):
         Called between segments of training; counts must be on the host. The groups of all modules are added up. The
         counts of training are in `result.json`, in the section of the group's name (`characters`) or in `counters`.
         """
-        ...
 
 
 @runtime_checkable
@@ -139,7 +135,6 @@ class HasRandomness(Protocol):
     @property
     def has_randomness(self) -> bool:
         """False if it draws none as configured, such as dropout with probability 0."""
-        ...
 
 
 @runtime_checkable
@@ -148,7 +143,6 @@ class HasStatistics(Protocol):
 
     def statistics(self) -> Sequence[Tensor]:
         """Return these buffers. The check of memory before training restores them."""
-        ...
 
 
 @runtime_checkable
@@ -168,11 +162,9 @@ class HasAverage(Protocol):
 
     def averaged(self) -> AbstractContextManager[None]:
         """Return a context in which the parameters are the averaged ones."""
-        ...
 
     def observe(self, quality: float) -> None:
         """Take the validation quality (larger is better) after each evaluation."""
-        ...
 
 
 class Head(Protocol):
@@ -186,19 +178,15 @@ class Head(Protocol):
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
         """Return the loss summed over rows or real tokens, with their number."""
-        ...
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,) per row, or a packed `Ragged` per real token."""
-        ...
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the predicted ids, (B,) or (N,) int64."""
-        ...
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the probability of every class, (B, C) or (N, C), in at least float32."""
-        ...
 
 
 InputKind = Literal["predictions", "losses"]
@@ -228,24 +216,19 @@ class Metric(Protocol):
     @property
     def scales(self) -> Mapping[str, Scale]:
         """The names of the figures that `compute` may return, and their scales; the main one first."""
-        ...
 
     @property
     def input_kind(self) -> InputKind:
         """The input of `update`: predictions, (B,) for rows or (N,) for real tokens; or losses, as `Head.losses`."""
-        ...
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
         """Start a new measurement; `vocabs` are those of the features and of the `target`."""
-        ...
 
     def update(self, values: Tensor, batch: Batch) -> None:
         """Add the predictions or losses of one batch."""
-        ...
 
     def compute(self) -> Mapping[str, object]:
         """Return numbers by name (floats), and detail tables by name (nested dicts and lists)."""
-        ...
 
 
 class Inspector(Protocol):
@@ -254,15 +237,12 @@ class Inspector(Protocol):
     @property
     def column(self) -> Literal["label", "tags"]:
         """The column of correct targets: `label` has one per row, `tags` one per token."""
-        ...
 
     def strings(self, ids: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> pa.Array:
         """Return the strings (N,) of predicted ids. Where ids are per token, row i starts at `offsets[i]` (B+1,)."""
-        ...
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return detail tables by name (nested dicts and lists) to be added to the metrics of the split."""
-        ...
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
@@ -277,7 +257,6 @@ class Inspector(Protocol):
             table: the same split as read from `corpus`.
             folder: where to write.
         """
-        ...
 
 
 class Task(Protocol):
@@ -294,23 +273,18 @@ class Task(Protocol):
     @property
     def metric(self) -> Metric:
         """The task's own measurement."""
-        ...
 
     def target_vocab(self, train: pa.Table, vocabs: Mapping[str, Vocab]) -> Vocab:
         """Return the vocabulary of possible targets, taken from the training set only."""
-        ...
 
     def encode(self, features: dict[str, Ragged], table: pa.Table, vocabs: Mapping[str, Vocab]) -> Batch:
         """Return a whole split as a `Batch`: packed features, and targets numbered by `vocabs['target']`."""
-        ...
 
     def count(self, batch: Batch) -> int:
         """Return the number of supervised targets in `batch`, from host data only."""
-        ...
 
     def head(self, encoder: Encoder, vocabs: Mapping[str, Vocab], embedding: nn.Module) -> Head:
         """Return a head for the output of `encoder`; raise if a token-level task gets a row-level encoder."""
-        ...
 
 
 @runtime_checkable
@@ -319,7 +293,6 @@ class HasInspector(Protocol):
 
     def inspector(self, vocabs: Mapping[str, Vocab]) -> Inspector:
         """Return the inspector of predictions."""
-        ...
 
 
 @runtime_checkable
@@ -331,11 +304,9 @@ class HasBaselines(Protocol):
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:
         """Return the predictions or losses of always predicting the most frequent target of `train`, for `test`."""
-        ...
 
     def baselines(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Iterator[tuple[str, Tensor]]:
         """Yield the name of each other simple model, and its predictions or losses for `test`, once it is trained."""
-        ...
 
 
 @runtime_checkable
@@ -353,7 +324,6 @@ class HasLossTables(Protocol):
             train: the training set.
             vocabs: vocabularies of the features and the target.
         """
-        ...
 
 
 class Schedule(Protocol):
@@ -361,15 +331,12 @@ class Schedule(Protocol):
 
     def factor(self, update: int) -> float:
         """Return the factor of update number `update`, counted from 0."""
-        ...
 
     def observe(self, quality: float) -> None:
         """Take the validation quality (larger is better) after each evaluation."""
-        ...
 
     def state(self) -> StateDict:
         """Return what a checkpoint has to keep, as JSON values by name."""
-        ...
 
     def restore(self, state: StateDict) -> None:
         """Continue from the state of a checkpoint."""
@@ -386,22 +353,18 @@ class BatchingStrategy(Protocol):
     @property
     def name(self) -> str:
         """The name in messages, records and reports."""
-        ...
 
     @property
     def batch_size(self) -> int | None:
         """The maximum number of rows of an update; None if something else limits updates."""
-        ...
 
     @property
     def micro_batch(self) -> int | None:
         """The maximum number of rows that go through the model at once; None: the whole update."""
-        ...
 
     @property
     def layout(self) -> Layout:
         """The layout of batches in memory."""
-        ...
 
     @property
     def carries_state(self) -> bool:
@@ -409,57 +372,45 @@ class BatchingStrategy(Protocol):
 
         Such updates are made in order and cannot be cut into micro-batches.
         """
-        ...
 
     def arrange(self, split: Batch) -> Batch:
         """Return the rows of training, packed: usually those of the split."""
-        ...
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
         """Return the updates of an epoch; a pure function, so that a run can resume in the middle of an epoch."""
-        ...
 
     def learning_rate_factor(self, update: IntArray) -> float:
         """Return the factor of the learning rate at an update: usually 1."""
-        ...
 
     def micro_batches(self, train: Batch, update: IntArray) -> Iterator[Batch]:
         """Yield the batches of an update, laid out for the model; `train` is what `arrange` returned."""
-        ...
 
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield all rows of a split (not arranged) in batches of `batch_size` rows, laid out for the model."""
-        ...
 
     def longest(self, lengths: IntArray, updates: list[IntArray]) -> IntArray:
         """Return the longest row of each of U >= 1 updates as the model reads it, in tokens, (U,)."""
-        ...
 
     def padding(self, lengths: IntArray, updates: list[IntArray]) -> dict[str, int]:
         """Return the number of padded tokens of some updates by cause (`runner.common.records.PADDING_CAUSES`)."""
-        ...
 
     def shapes(self, lengths: IntArray, updates: list[IntArray], blocks: bool = False) -> Shapes:
         """Return the shapes of the micro-batches of some updates, in their order, without building them.
 
         With `blocks`, the model runs packed rows in blocks, which all stay in memory for the gradients.
         """
-        ...
 
     def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
         """Return the shapes of the evaluation batches of some splits, the largest at least, without building them.
 
         With `blocks`, the model runs packed rows in blocks, of which one is in memory at a time.
         """
-        ...
 
     def with_batch_size(self, batch_size: int) -> Self:
         """Return the same strategy with another batch size."""
-        ...
 
     def with_micro_batch(self, micro_batch: int | None) -> Self:
         """Return the same strategy with other micro-batches; never called with a number if `carries_state`."""
-        ...
 
 
 @runtime_checkable
@@ -472,11 +423,9 @@ class StreamStrategy(BatchingStrategy, Protocol):
     @property
     def window(self) -> int:
         """The number of tokens of each stream in an update."""
-        ...
 
     def with_streams(self, streams: int | None, window: int | None) -> Self:
         """Return the same strategy with other streams (in training and evaluation) and windows; None: unchanged."""
-        ...
 
 
 @runtime_checkable
@@ -486,27 +435,21 @@ class StrategyChooser(Protocol):
     @property
     def name(self) -> str:
         """The name in messages, records and reports, whichever strategy is chosen."""
-        ...
 
     @property
     def carries_state(self) -> bool:
         """False: all strategies are of independent rows."""
-        ...
 
     @property
     def probe_seconds(self) -> float:
         """The time for trying all strategies, in seconds."""
-        ...
 
     @property
     def max_memory_bytes(self) -> int | None:
         """The highest peak memory that the chosen strategy may have; None: no limit."""
-        ...
 
     def arrange(self, split: Batch) -> Batch:
         """Return the rows of training, the same for every strategy."""
-        ...
 
     def strategies(self) -> list[tuple[str, BatchingStrategy]]:
         """Return the strategies to choose from, by name; a name may occur with several batch sizes."""
-        ...

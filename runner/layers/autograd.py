@@ -16,7 +16,6 @@ class Context(Protocol):
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors for `backward`, which reads them as `saved_tensors`."""
-        ...
 
 
 def apply(function: type[torch.autograd.Function], *inputs: object) -> Tensor:

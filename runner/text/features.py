@@ -24,16 +24,13 @@ class TokenFeature(Protocol):
     @property
     def column(self) -> str:
         """The list<string> column of the corpus that it is computed from."""
-        ...
 
     @property
     def extend(self) -> bool:
         """True if strings that are not in the training set get separate ids (`Vocab.extra`)."""
-        ...
 
     def strings(self, table: pa.Table) -> pa.Array:
         """Return one string per token (N,), for all rows, concatenated."""
-        ...
 
     def vocab(self, train: pa.Table) -> Vocab: ...
 

@@ -18,7 +18,6 @@ class ExtendsVocabulary(Protocol):
 
     def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
         """Use vocabularies that append new words to the original ones, replacing those of an earlier call."""
-        ...
 
 
 def extend_vocabulary(

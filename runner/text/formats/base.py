@@ -49,7 +49,6 @@ class TextFormat(Protocol):
 
     def may_end(self, line: str) -> bool:
         """Return True if no row continues after this line."""
-        ...
 
     def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
         """Check that the format has these columns and can hold such predictions.
@@ -57,7 +56,6 @@ class TextFormat(Protocol):
         Raises:
             HydromelError: it does not or cannot.
         """
-        ...
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         """Return the rows of a passage.
@@ -65,7 +63,6 @@ class TextFormat(Protocol):
         Raises:
             HydromelError: malformed text; the message has its line.
         """
-        ...
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the passage's lines (L,) with the predictions added.
@@ -78,7 +75,6 @@ class TextFormat(Protocol):
         Raises:
             HydromelError: a line has no room for them, such as a JSON object that has the field already.
         """
-        ...
 
 
 @runtime_checkable
