@@ -34,14 +34,14 @@ print(json.dumps({{"seconds": seconds, "peak_bytes": held() - before, "table_byt
 """
 _OURS = """
 from pathlib import Path
-from runner.embeddings.vector_files import find_vectors
+from runner.embeddings.vector_files.load import VectorFile
 words = [f"word{{i}}" for i in range(0, {words}, {step})]
 """
 
 
 def reading(file: Path, step: int) -> str:
     """The program that reads `file` with our reader, for every `step`th word."""
-    read = f"find_vectors(Path({str(file)!r}), words, lowercase_if_missing=False).table"
+    read = f"VectorFile(Path({str(file)!r})).find(words, lowercase_if_missing=False).table"
     return _MEASURE.format(prepare=_OURS.format(words=WORDS, step=step), read=read)
 
 

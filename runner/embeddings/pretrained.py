@@ -15,8 +15,8 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, no_feature
 from runner.common.types import Fraction, NonNegativeFloat
 from runner.embeddings.unk_dropout import UnkDropout
-from runner.embeddings.vector_files.load import VectorFile, find_vectors, fingerprint
-from runner.embeddings.vector_files.table import FoundVectors, Table
+from runner.embeddings.vector_files.load import VectorFile, fingerprint
+from runner.embeddings.vector_files.table import FoundVectors
 from runner.interfaces import Description
 from runner.layers.dropout import Dropout
 from runner.ragged.batch import Batch
@@ -75,7 +75,7 @@ class PretrainedEmbedding(nn.Module):
             raise HydromelError(
                 f"features.{feature} has no words to look up in {self.path}; lower its min_count or raise its max_size"
             )
-        vectors = find_vectors(self.path, words, lowercase_if_missing)
+        vectors = VectorFile(self.path).find(words, lowercase_if_missing)
         self.lowercase_if_missing, self.unk = lowercase_if_missing, vocab.unk or 0
         if not len(vectors.table):
             raise HydromelError(
@@ -126,13 +126,10 @@ class PretrainedEmbedding(nn.Module):
         place, rows = self.place[:n_words], self.rows[:n_rows].detach()
         if len(tokens) > n_words:
             self._vector_file = self._vector_file or VectorFile(self.path)
-            table, row_of_word = self._vector_file.find(
-                [word for word in tokens if word not in _SPECIAL], self.lowercase_if_missing
-            )
-            more, needed = _more_places(
-                tokens, table, row_of_word, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk
-            )
-            added = torch.from_numpy(table[needed])
+            words = [word for word in tokens if word not in _SPECIAL]
+            vectors = self._vector_file.find(words, self.lowercase_if_missing)
+            more, needed = _more_places(tokens, vectors, place[:, 0].cpu().numpy(), self.n_own + n_rows, self.unk)
+            added = torch.from_numpy(vectors.table[needed])
             added = _to_bits(added, self.path) if rows.dtype == torch.int16 else added.to(rows.dtype)
             place = torch.cat([place, torch.from_numpy(more)[:, None].to(place.device)])
             rows = torch.cat([rows, added.to(rows.device)])
@@ -179,23 +176,22 @@ def _places(vocab: Vocab, vectors: FoundVectors) -> tuple[IntArray, int]:
 
 
 def _more_places(
-    tokens: Sequence[str], table: Table, row_of_word: IntArray, place: IntArray, first: int, unk: int
+    tokens: Sequence[str], vectors: FoundVectors, place: IntArray, first: int, unk: int
 ) -> tuple[IntArray, IntArray]:
-    """Return the place (V - K,) of each new token, and the indices of the rows of `table` that have to be added.
+    """Return the place (V - K,) of each new token, and the indices of the rows of the table that have to be added.
 
     Args:
         tokens: V tokens, all of which except the special ones were looked up.
-        table: (R, D) vectors found in the file.
-        row_of_word: row in `table` of each token that was looked up (-1: none).
+        vectors: what was found in the file.
         place: (K,) places of the first K tokens, the known ones.
         first: place of the first added row.
         unk: id of `<unk>`, whose place is used for tokens that the file lacks.
     """
     row = np.full(len(tokens), -1)
-    row[[word not in _SPECIAL for word in tokens]] = row_of_word
+    row[[word not in _SPECIAL for word in tokens]] = vectors.row_of_word
     # Rows that a known token already uses keep its place; only the others are added.
     old, new = row[: len(place)], row[len(place) :]
-    place_of_row = np.full(len(table), -1)
+    place_of_row = np.full(len(vectors.table), -1)
     place_of_row[old[old >= 0]] = place[old >= 0]
     needed = np.unique(new[(new >= 0) & (place_of_row[new] < 0)])
     place_of_row[needed] = first + np.arange(len(needed))

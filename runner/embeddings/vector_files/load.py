@@ -1,6 +1,6 @@
 """Loading pretrained vectors: detecting a file's format by content, and reading the rows that a vocabulary needs.
 
-Memory is used only for those rows, whatever the size of the file: text is read in blocks, binary formats are mapped.
+Memory is used only for those rows and an index of the words: text is read in blocks, binary formats are mapped.
 """
 
 from __future__ import annotations
@@ -22,63 +22,36 @@ _HEAD_BYTES = 2**16  # enough for the first line of a text file with vectors of 
 _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
-def find_vectors(path: Path, words: Sequence[str], lowercase_if_missing: bool) -> FoundVectors:
-    """Find the vectors of `words` by exact form, or optionally by the lower-case form if the file lacks the word.
-
-    Raises:
-        HydromelError: no such file, an unknown format, or a malformed file; the message has the line or byte.
-    """
-    forms, lowered, places = _forms(words, lowercase_if_missing)
-    file = _open(path)
-    if file is None:
-        return read_fasttext(path, forms, lowered)
-    table, row_of_form, words_in_file = file.read(places)
-    row_of_word = _by_word(row_of_form, forms, lowered, places)
-    return FoundVectors(file.format, *_only_used(table, row_of_word), words_in_file, composed=0)
-
-
 class VectorFile:
-    """A vector file that is queried repeatedly; its words are indexed once.
+    """A vector file, which may be queried repeatedly.
 
-    The index takes 24 bytes per word. A fastText model has no index: its dictionary is read again for each query.
+    Its words are indexed at the first query, in 24 bytes per word. A fastText model has no index: its dictionary is
+    read again for each query.
 
     Raises:
-        HydromelError: as for `find_vectors`.
+        HydromelError: no such file, or an unknown format.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self._file = path, _open(path)
-        self._index = None if self._file is None else self._file.index()
+        head = _head(path)
+        self.path = path
+        self._file = None if is_fasttext(head) else Word2vecFile.open(path, head) or TextFile.open(path, head)
 
-    def find(self, words: Sequence[str], lowercase_if_missing: bool) -> tuple[Table, IntArray]:
-        """Return the same as `find_vectors`: the table (R, D), and the row of each word (-1: none)."""
-        if self._file is None or self._index is None:
-            vectors = find_vectors(self.path, words, lowercase_if_missing)
-            return vectors.table, vectors.row_of_word
-        forms, lowered, places = _forms(words, lowercase_if_missing)
-        table, row_of_form = self._file.read_indexed(list(places), self._index)
-        return _only_used(table, _by_word(row_of_form, forms, lowered, places))
+    def find(self, words: Sequence[str], lowercase_if_missing: bool) -> FoundVectors:
+        """Find the vectors of `words` by exact form, or optionally by the lower-case form if the file lacks the word.
 
-
-def _open(path: Path) -> TextFile | Word2vecFile | None:
-    """Return the file in the format that its first bytes show; None: a fastText model."""
-    head = _head(path)
-    return None if is_fasttext(head) else Word2vecFile.open(path, head) or TextFile.open(path, head)
-
-
-def _forms(words: Sequence[str], lowercase_if_missing: bool) -> tuple[list[bytes], list[bytes], dict[bytes, int]]:
-    """Return the words, their fallback forms, and an index of the distinct ones among both."""
-    forms = [word.encode() for word in words]
-    lowered = [word.lower().encode() for word in words] if lowercase_if_missing else forms
-    return forms, lowered, {form: place for place, form in enumerate(dict.fromkeys([*forms, *lowered]))}
-
-
-def _by_word(row_of_form: IntArray, forms: list[bytes], lowered: list[bytes], places: dict[bytes, int]) -> IntArray:
-    """Return the row of each word, or that of its fallback form if the word itself has none."""
-    exact = row_of_form[[places[form] for form in forms]]
-    fallback = row_of_form[[places[form] for form in lowered]]
-    rows: IntArray = np.where(exact >= 0, exact, fallback)
-    return rows
+        Raises:
+            HydromelError: a malformed file; the message has the line or byte.
+        """
+        forms = [word.encode() for word in words]
+        lowered = [word.lower().encode() for word in words] if lowercase_if_missing else forms
+        if self._file is None:
+            return read_fasttext(self.path, forms, lowered)
+        places = {form: place for place, form in enumerate(dict.fromkeys([*forms, *lowered]))}
+        table, row_of_form = self._file.read([*places])
+        exact, fallback = (row_of_form[[places[form] for form in of_words]] for of_words in (forms, lowered))
+        table, row_of_word = _only_used(table, np.where(exact >= 0, exact, fallback))
+        return FoundVectors(self._file.format, table, row_of_word, len(self._file.index), composed=0)
 
 
 def fingerprint(path: Path) -> str:

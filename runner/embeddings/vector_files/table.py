@@ -1,17 +1,26 @@
-"""The table of vectors that is filled while a vector file is read."""
+"""Tables of vectors, and vector files whose words are indexed."""
 
 from __future__ import annotations
 
+import mmap
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.embeddings.vector_files.binary_reader import map_file
 
 Table = npt.NDArray[np.float32]
+# Consecutive words of a file, their 1-based numbers (of the line or word), and the byte offsets at which they start.
+Piece = tuple[Sequence[bytes], IntArray, IntArray]
+_CHUNK_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -33,59 +42,116 @@ class FoundVectors:
     composed: int
 
 
-class TableBuilder:
-    """A table with room for all wanted words, filled in the file's order.
-
-    The operating system commits only the pages that are written to, so memory is used only for words that are found.
+class WordIndex:
+    """An index of word positions by Python's 64-bit hash, with 24 bytes per word, whatever its length.
 
     Args:
-        path: path of the file, for messages.
-        words: K distinct words.
-        size: D.
-        unit: unit of positions in the file, `line` or `word`.
+        data: the mapped file; it stays mapped as long as the index exists.
+        pieces: all words of the file.
+        ends: bytes that may follow a word.
     """
 
-    def __init__(self, path: Path, words: list[bytes], size: int, unit: str) -> None:
-        self.path, self.words, self.unit = path, words, unit
-        self.count = 0
-        self.row_of_word = np.full(len(words), -1, dtype=np.int64)
-        self._where = np.zeros(len(words), dtype=np.int64)  # 1-based line or word; 0: not found so far
-        self._rows = np.empty((len(words), size), dtype=np.float32)
+    def __init__(self, data: mmap.mmap, pieces: Iterable[Piece], ends: bytes) -> None:
+        self.data, self._ends = data, frozenset(ends)
+        parts = [np.stack([_hashes(words), numbers, starts]) for words, numbers, starts in pieces]
+        entries = np.concatenate([np.zeros((3, 0), dtype=np.int64), *parts], axis=1)
+        self._hashes, self._numbers, self._starts = entries[:, np.argsort(entries[0], kind="stable")]
 
-    def add(self, keys: IntArray, where: IntArray, rows: Table) -> None:
-        """Add the rows (k, D) of the words with indices `keys` (k,), found at positions `where` (k,) of the file.
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+    def find(self, words: Sequence[bytes]) -> tuple[IntArray, IntArray, IntArray]:
+        """Return index, number and start byte of each word that is in the file, in the file's order.
+
+        A word that is in the file twice is returned twice.
+        """
+        # All entries with a word's hash are contiguous; expand the ranges first..last to one entry per candidate.
+        hashes = _hashes(words)
+        first = np.searchsorted(self._hashes, hashes, side="left")
+        last = np.searchsorted(self._hashes, hashes, side="right")
+        word_of = np.repeat(np.arange(len(words)), last - first)
+        place = np.repeat(last - np.cumsum(last - first), last - first) + np.arange(len(word_of))
+        # Different words may have the same hash, so compare with the bytes in the file.
+        starts = self._starts[place]
+        same = [self._is_at(words[word], at) for word, at in zip(word_of.tolist(), starts.tolist(), strict=True)]
+        word_of, place = word_of[same], place[same]
+        order = np.argsort(self._numbers[place], kind="stable")
+        return word_of[order], self._numbers[place][order], self._starts[place][order]
+
+    def _is_at(self, word: bytes, at: int) -> bool:
+        end = at + len(word)
+        return self.data[at:end] == word and self.data[end] in self._ends
+
+
+def _hashes(words: Sequence[bytes]) -> IntArray:
+    return np.fromiter(map(hash, words), dtype=np.int64, count=len(words))
+
+
+@dataclass(frozen=True)
+class IndexedFile(ABC):
+    """A vector file that is scanned once, for an index of its words; only the vectors of wanted words are parsed.
+
+    Attributes:
+        path: path of the file.
+        format: name of its format.
+        size: D, the vector size.
+        words_in_header: number of words according to the header, or None without a header.
+        skip: number of bytes before the first word.
+        word_ends: bytes that may follow a word.
+    """
+
+    path: Path
+    format: str
+    size: int
+    words_in_header: int | None
+    skip: int
+    word_ends: ClassVar[bytes]
+
+    @abstractmethod
+    def pieces(self, data: mmap.mmap) -> Iterator[Piece]:
+        """Yield all words of the file; raise a HydromelError if it is malformed or has another number of words."""
+
+    @abstractmethod
+    def vectors(self, data: mmap.mmap, numbers: IntArray, starts: IntArray, ends: IntArray) -> Table:
+        """Return the vectors (k, D) of some words, given their numbers, and their first and last + 1 bytes."""
+
+    @abstractmethod
+    def place(self, number: int, only_number: bool = False) -> str:
+        """Return the place of a word in the file, for messages."""
+
+    @cached_property
+    def index(self) -> WordIndex:
+        """The index of the file's words."""
+        data = map_file(self.path)
+        return WordIndex(data, self.pieces(data), self.word_ends)
+
+    def read(self, words: list[bytes]) -> tuple[Table, IntArray]:
+        """Return the table (R, D), in the file's order, and the row of each of the distinct `words` (-1: none).
 
         Raises:
-            HydromelError: a word that occurs twice, or a number that is not finite.
+            HydromelError: a malformed file, a word that occurs twice, or a number that is invalid or not finite.
         """
-        before = self._where[keys]
-        self._where[keys] = where
-        # A word is a duplicate if an earlier call added it, or if a later entry of this call has overwritten it.
-        is_duplicate = (before > 0) | (self._where[keys] != where)
-        if is_duplicate.any():
-            at = int(is_duplicate.argmax())
-            first = int(before[at]) or int(where[at])
-            again = int(where[at]) if before[at] else int(self._where[keys[at]])
-            word = self.words[int(keys[at])].decode(errors="replace")
+        keys, numbers, starts = self.index.find(words)
+        row_of_word = np.full(len(words), -1, dtype=np.int64)
+        row_of_word[keys] = np.arange(len(keys))
+        again = row_of_word[keys]
+        if (repeated := again != np.arange(len(keys))).any():
+            first = int(repeated.argmax())
             raise HydromelError(
-                f"{self._at(again)}: duplicate word '{word}', first in {self.unit} {first}; remove one of the two"
+                f"{self.place(numbers[again[first]])}: duplicate word '{words[keys[first]].decode(errors='replace')}', "
+                f"first in {self.place(numbers[first], only_number=True)}; remove one of the two"
             )
-        not_finite = ~np.isfinite(rows).all(axis=1)
-        if not_finite.any():
-            at = int(not_finite.argmax())
-            number = float(rows[at][~np.isfinite(rows[at])][0])
-            word = self.words[int(keys[at])].decode(errors="replace")
-            raise HydromelError(
-                f"{self._at(int(where[at]))}: the vector of '{word}' contains {number}; all numbers must be finite"
-            )
-        self.row_of_word[keys] = self.count + np.arange(len(keys))
-        self._rows[self.count : self.count + len(keys)] = rows
-        self.count += len(keys)
-
-    def _at(self, where: int) -> str:
-        return f"{self.path}:{where}" if self.unit == "line" else f"{self.path}, word {where}"
-
-    @property
-    def table(self) -> Table:
-        """The rows (R, D) that were added."""
-        return self._rows[: self.count]
+        lengths = np.array([len(word) for word in words], dtype=np.int64)
+        table = np.empty((len(keys), self.size), dtype=np.float32)
+        for at in range(0, len(keys), _CHUNK_ROWS):
+            chunk = slice(at, at + _CHUNK_ROWS)
+            rows = self.vectors(self.index.data, numbers[chunk], starts[chunk], (starts + lengths[keys])[chunk])
+            if not (finite := np.isfinite(rows)).all():
+                row, column = np.argwhere(~finite)[0]
+                raise HydromelError(
+                    f"{self.place(numbers[chunk][row])}: the vector of "
+                    f"'{words[keys[chunk][row]].decode(errors='replace')}' contains {rows[row, column]}; all numbers "
+                    "must be finite"
+                )
+            table[chunk] = rows
+        return table, row_of_word

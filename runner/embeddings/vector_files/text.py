@@ -13,7 +13,6 @@ from __future__ import annotations
 import mmap
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,35 +23,19 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.binary_reader import map_file
-from runner.embeddings.vector_files.index import WordIndex
-from runner.embeddings.vector_files.table import Table, TableBuilder
+from runner.embeddings.vector_files.table import IndexedFile, Piece, Table
 
 _BLOCK_BYTES = 2**18  # fits into a core's cache
-_CHUNK_LINES = 512
 _WHITE = b" \t\n\v\f\r"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _NUMBER = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf(?:inity)?|nan)", re.I)
 _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
 
 
-@dataclass(frozen=True)
-class TextFile:
-    """A text file of vectors.
+class TextFile(IndexedFile):
+    """A text file of vectors."""
 
-    Attributes:
-        path: path of the file.
-        format: name of its format.
-        size: D, the vector size.
-        words_in_header: number of words according to the header, or None without a header.
-        skip: number of bytes before the first word.
-    """
-
-    path: Path
-    format: str
-    size: int
-    words_in_header: int | None
-    skip: int
+    word_ends = _WHITE
 
     @classmethod
     def open(cls, path: Path, head: bytes) -> TextFile:
@@ -75,57 +58,25 @@ class TextFile:
             )
         return cls(path, "GloVe text", numbers, None, mark)
 
-    def read(self, places: dict[bytes, int]) -> tuple[Table, IntArray, int]:
-        """Return the table (R, D), the row of each wanted word (-1: none), and the number of words in the file.
-
-        Args:
-            places: wanted word -> its index, from 0.
-
-        Raises:
-            HydromelError: a line with too few or too many numbers, a duplicate word, an invalid or infinite number, or
-                a number of words that differs from the header's.
-        """
-        builder, count = TableBuilder(self.path, list(places), self.size, "line"), 0
-        for lines in self._all_lines():
-            keys = np.array([places.get(word, -1) for word in lines.words()], dtype=np.int64)
-            wanted = np.flatnonzero(keys >= 0)
-            builder.add(keys[wanted], lines.numbers[wanted], lines.vectors(wanted))
-            count += len(keys)
+    def pieces(self, data: mmap.mmap) -> Iterator[Piece]:
+        number, at, count = 1 if self.words_in_header is None else 2, self.skip, 0
+        with self.path.open("rb") as file:
+            file.seek(self.skip)
+            for block in _whole_lines(file):
+                lines = _Lines(self, block, np.arange(number, number + block.count(b"\n")))
+                yield lines.words(), lines.numbers, at + lines.starts
+                number, at, count = number + block.count(b"\n"), at + len(block), count + len(lines.starts)
         if self.words_in_header not in (None, count):
             raise HydromelError(
                 f"{self.path}:1: the first line says {self.words_in_header:,} words, but the file has {count:,}; the "
                 "file is truncated or its first line is wrong"
             )
-        return builder.table, builder.row_of_word, count
 
-    def index(self) -> WordIndex:
-        """Return an index of the words of the file."""
-        pieces = ((lines.words(), lines.numbers, lines.starts) for lines in self._all_lines())
-        return WordIndex(map_file(self.path), pieces, _WHITE)
+    def vectors(self, data: mmap.mmap, numbers: IntArray, starts: IntArray, ends: IntArray) -> Table:
+        return _Lines(self, b"".join(_line_at(data, start) for start in starts.tolist()), numbers).vectors()
 
-    def read_indexed(self, words: list[bytes], index: WordIndex) -> tuple[Table, IntArray]:
-        """Return the table (R, D), and the row of each of the words (-1: none), using an index.
-
-        Raises:
-            HydromelError: as for `read`, but only for the lines of these words.
-        """
-        builder = TableBuilder(self.path, words, self.size, "line")
-        keys, numbers, starts = index.find(words)
-        for first in range(0, len(keys), _CHUNK_LINES):
-            chunk = slice(first, first + _CHUNK_LINES)
-            block = b"".join(_line_at(index.data, start) for start in starts[chunk].tolist())
-            lines = _Lines(self, block, 0, numbers[chunk])
-            builder.add(keys[chunk], lines.numbers, lines.vectors(np.arange(len(lines.numbers))))
-        return builder.table, builder.row_of_word
-
-    def _all_lines(self) -> Iterator[_Lines]:
-        number, at = 1 if self.words_in_header is None else 2, self.skip
-        with self.path.open("rb") as file:
-            file.seek(self.skip)
-            for block in _whole_lines(file):
-                count = block.count(b"\n")
-                yield _Lines(self, block, at, np.arange(number, number + count))
-                number, at = number + count, at + len(block)
+    def place(self, number: int, only_number: bool = False) -> str:
+        return f"line {number}" if only_number else f"{self.path}:{number}"
 
 
 def header_of(line: bytes) -> tuple[int, int] | None:
@@ -159,11 +110,14 @@ class _Lines:
     Args:
         file: the file.
         block: bytes of whole lines.
-        at: byte offset of the block in the file.
         numbers: 1-based numbers of the lines.
+
+    Attributes:
+        numbers: those of the lines that are not blank.
+        starts: byte offsets in the block at which these start.
     """
 
-    def __init__(self, file: TextFile, block: bytes, at: int, numbers: IntArray) -> None:
+    def __init__(self, file: TextFile, block: bytes, numbers: IntArray) -> None:
         self._file, self._block = file, block
         data = np.frombuffer(block, dtype=np.uint8)
         # The second term is true for tab to carriage return (9 to 13): smaller bytes wrap around to large ones.
@@ -179,27 +133,26 @@ class _Lines:
         word_ends = field_ends[np.maximum(up_to[full] - file.size - 1, 0)]
         nameless = (n_fields == file.size) & space[starts]  # the word is white space or empty
         self._check(starts, word_ends, n_fields, nameless)
-        self.starts = at + starts  # offsets in the file
-        self._word_starts, self._word_ends = starts, np.where(nameless, starts, word_ends)  # offsets in the block
+        self.starts, self._word_ends = starts, np.where(nameless, starts, word_ends)
 
     def words(self) -> list[bytes]:
         """Return the words as bytes, so that a word in invalid UTF-8 does not affect the others."""
-        spans = zip(self._word_starts.tolist(), self._word_ends.tolist(), strict=True)
+        spans = zip(self.starts.tolist(), self._word_ends.tolist(), strict=True)
         return [self._block[start:end] for start, end in spans]
 
-    def vectors(self, chosen: npt.NDArray[np.intp]) -> Table:
-        """Return the numbers (k, D) of the chosen lines."""
+    def vectors(self) -> Table:
+        """Return the numbers (k, D) of the lines."""
         # View the block as an Arrow array of word, numbers, word, numbers, ...: the odd entries are the numbers.
-        bounds = np.empty(2 * len(self._word_starts) + 1, dtype=np.int32)
-        bounds[:-1:2], bounds[1::2], bounds[-1] = self._word_starts, self._word_ends, len(self._block)
+        bounds = np.empty(2 * len(self.starts) + 1, dtype=np.int32)
+        bounds[:-1:2], bounds[1::2], bounds[-1] = self.starts, self._word_ends, len(self._block)
         buffers = [None, pa.py_buffer(bounds), pa.py_buffer(self._block)]
-        pieces = pa.Array.from_buffers(pa.binary(), len(bounds) - 1, buffers).take(pa.array(2 * chosen + 1))
+        pieces = pa.Array.from_buffers(pa.binary(), len(bounds) - 1, buffers)[1::2]
         try:
             text = pc.ascii_trim_whitespace(pieces.cast(pa.string()))
             values: Table = pc.cast(pc.ascii_split_whitespace(text).flatten(), pa.float32()).to_numpy()
-            return values.reshape(len(chosen), self._file.size)
+            return values.reshape(-1, self._file.size)
         except (pa.ArrowInvalid, ValueError) as error:
-            raise self._invalid_number(pieces.to_pylist(), chosen) from error
+            raise self._invalid_number(pieces.to_pylist()) from error
 
     def _check(
         self, starts: IntArray, word_ends: IntArray, n_fields: IntArray, nameless: npt.NDArray[np.bool_]
@@ -222,12 +175,12 @@ class _Lines:
         source = "line 1 has" if self._file.words_in_header is None else "the first line says"
         return HydromelError(f"{self._file.path}:{self.numbers[at]}: {got} numbers; {source} {self._file.size}")
 
-    def _invalid_number(self, pieces: list[bytes], chosen: npt.NDArray[np.intp]) -> HydromelError:
-        for piece, at in zip(pieces, chosen, strict=True):
+    def _invalid_number(self, pieces: list[bytes]) -> HydromelError:
+        for piece, number in zip(pieces, self.numbers, strict=True):
             for field in piece.split():
                 if not is_number(field):
                     shown = field.decode(errors="replace")
-                    return HydromelError(f"{self._file.path}:{self.numbers[at]}: '{shown}' is not a number")
+                    return HydromelError(f"{self._file.path}:{number}: '{shown}' is not a number")
         return HydromelError(
             f"{self._file.path}: invalid numbers between lines {self.numbers[0]} and {self.numbers[-1]}"
         )

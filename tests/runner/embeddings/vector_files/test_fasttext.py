@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.fasttext_subwords import ngram_hashes
-from runner.embeddings.vector_files.load import find_vectors
+from runner.embeddings.vector_files.load import VectorFile
 
 FOLDER = Path(__file__).parent / "fasttext"
 SAID: dict[str, dict[str, Any]] = json.loads((FOLDER / "said.json").read_text(encoding="utf-8"))
@@ -36,7 +36,7 @@ def test_there_are_models() -> None:
 def test_every_vector_is_what_fasttext_says(name: str) -> None:
     said = SAID[name]
     words = list(said["vectors"])
-    found = find_vectors(FOLDER / f"{name}.bin", words, lowercase_if_missing=False)
+    found = VectorFile(FOLDER / f"{name}.bin").find(words, lowercase_if_missing=False)
     assert (found.format, found.words_in_file) == (FORMATS[name], said["words"])
     for word, row in zip(words, found.row_of_word, strict=True):
         got = found.table[row] if row >= 0 else np.zeros(10)  # fastText has zeros where no n-gram is known
@@ -46,7 +46,7 @@ def test_every_vector_is_what_fasttext_says(name: str) -> None:
 
 
 def test_lower_case_comes_before_ngrams() -> None:
-    found = find_vectors(FOLDER / "skipgram.bin", ["ka", "KA", "Ka", "KAX"], lowercase_if_missing=True)
+    found = VectorFile(FOLDER / "skipgram.bin").find(["ka", "KA", "Ka", "KAX"], lowercase_if_missing=True)
     assert found.row_of_word.tolist() == [0, 0, 0, 1]
     assert found.composed == 1
 
@@ -90,7 +90,7 @@ def test_a_model_truncated_anywhere_raises_a_one_line_error(name: str, tmp_path:
     for end in [*range(4, 160), *range(160, len(whole), 211), len(whole) - 1]:
         cut.write_bytes(whole[:end])
         with pytest.raises(HydromelError, match=r"^[^\n]*cut\.bin: truncated or damaged: [^\n]*$"):
-            find_vectors(cut, ["ka"], lowercase_if_missing=False)
+            VectorFile(cut).find(["ka"], lowercase_if_missing=False)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -101,7 +101,7 @@ def test_a_damaged_model_raises_a_one_line_error_or_loads(name: str, tmp_path: P
         at = rng.choice([rng.randrange(4, 100), rng.randrange(4, len(whole) - 4)])
         path.write_bytes(whole[:at] + rng.randbytes(4) + whole[at + 4 :])
         try:
-            find_vectors(path, ["ka", "unseen"], lowercase_if_missing=False)
+            VectorFile(path).find(["ka", "unseen"], lowercase_if_missing=False)
         except HydromelError as error:
             complaints.append(str(error))
     assert len(complaints) > 20
@@ -115,9 +115,9 @@ def patched(path: Path, at: int, *numbers: int) -> Path:
 
 
 def test_models_of_labels_of_version_11_have_no_ngrams(tmp_path: Path) -> None:
-    found = find_vectors(patched(tmp_path / "old.bin", _VERSION, 11), ["ka", "unseen"], lowercase_if_missing=False)
+    found = VectorFile(patched(tmp_path / "old.bin", _VERSION, 11)).find(["ka", "unseen"], lowercase_if_missing=False)
     assert found.row_of_word.tolist() == [0, -1]
-    bare = find_vectors(patched(tmp_path / "bare.bin", _LONGEST, 0), ["ka", "unseen"], lowercase_if_missing=False)
+    bare = VectorFile(patched(tmp_path / "bare.bin", _LONGEST, 0)).find(["ka", "unseen"], lowercase_if_missing=False)
     assert np.array_equal(found.table, bare.table)
     assert not np.allclose(found.table[0], SAID["quantised"]["vectors"]["ka"])
     assert struct.unpack_from("<i", (FOLDER / "quantised.bin").read_bytes(), _KIND_OF_MODEL) == (3,)
@@ -125,7 +125,7 @@ def test_models_of_labels_of_version_11_have_no_ngrams(tmp_path: Path) -> None:
 
 def test_other_versions_are_named(tmp_path: Path) -> None:
     with pytest.raises(HydromelError, match=r"model of version 10; use one of version 11 or 12"):
-        find_vectors(patched(tmp_path / "older.bin", _VERSION, 10), ["ka"], lowercase_if_missing=False)
+        VectorFile(patched(tmp_path / "older.bin", _VERSION, 10)).find(["ka"], lowercase_if_missing=False)
 
 
 def test_a_number_that_is_not_finite_is_named(tmp_path: Path) -> None:
@@ -136,4 +136,4 @@ def test_a_number_that_is_not_finite_is_named(tmp_path: Path) -> None:
     begin = len(whole) - 4 * 10 * 89 - 17 - 4 * 10 * (200 + 89)  # the output matrix stands behind the input one
     broken.write_bytes(whole[:begin] + struct.pack("<f", float("nan")) * (10 * 289) + whole[begin + 40 * 289 :])
     with pytest.raises(HydromelError, match=r"nan\.bin: the vector of 'ka' contains a number that is not finite"):
-        find_vectors(broken, ["ka"], lowercase_if_missing=False)
+        VectorFile(broken).find(["ka"], lowercase_if_missing=False)

@@ -12,9 +12,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files import index
+from runner.embeddings.vector_files import table as vector_table
 from runner.embeddings.vector_files import text as vector_text
-from runner.embeddings.vector_files.load import VectorFile, find_vectors, fingerprint
+from runner.embeddings.vector_files.load import VectorFile, fingerprint
 from runner.embeddings.vector_files.table import FoundVectors
 from tests.helpers.published import DATA
 
@@ -48,7 +48,7 @@ FILES = {
 
 def found_in(path: Path, content: bytes, *words: str, lowercase: bool = False) -> FoundVectors:
     path.write_bytes(content)
-    return find_vectors(path, words, lowercase)
+    return VectorFile(path).find(words, lowercase)
 
 
 def vector(found: FoundVectors, place: int) -> list[float] | None:
@@ -77,17 +77,17 @@ def test_a_repeated_query_returns_the_same_vectors(name: str, lowercase: bool, t
     slow = [found_in(tmp_path / "v", FILES[name], *words, lowercase=lowercase) for words in asked]
     opened = VectorFile(tmp_path / "v")
     for words, found in zip(asked, slow, strict=True):
-        table, row_of_word = opened.find(words, lowercase)
-        of_words = [table[row].tolist() if row >= 0 else None for row in row_of_word]
-        assert of_words == [vector(found, place) for place in range(len(words))]
-        assert len(table) == len(found.table)
+        again = opened.find(words, lowercase)
+        places = range(len(words))
+        assert [vector(again, place) for place in places] == [vector(found, place) for place in places]
+        assert len(again.table) == len(found.table)
 
 
 def test_a_repeated_query_reports_invalid_lines(tmp_path: Path) -> None:
     """Errors name the line, as in the first read, for words that were not parsed before."""
     (tmp_path / "v").write_text("a 1.0\n\nb x\nc nan\nd 1.0\nd 2.0", encoding="utf-8")
     opened = VectorFile(tmp_path / "v")
-    assert opened.find(["a"], False)[0].tolist() == [[1.0]]
+    assert opened.find(["a"], False).table.tolist() == [[1.0]]
     wrong = {"b": "v:3: 'x' is not a number", "c": "v:4: the vector of 'c' contains nan"}
     for word, line in (wrong | {"d": "v:6: duplicate word 'd', first in line 5"}).items():
         with pytest.raises(HydromelError, match=line):
@@ -96,9 +96,9 @@ def test_a_repeated_query_reports_invalid_lines(tmp_path: Path) -> None:
 
 def test_words_with_equal_hashes_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "v").write_bytes(FILES["GloVe text"])
-    monkeypatch.setattr(index, "_hashes", lambda words: np.zeros(len(words), dtype=np.int64))
-    table, row_of_word = VectorFile(tmp_path / "v").find(["é", "an", "the", "annn"], False)
-    assert [table[row].tolist() if row >= 0 else None for row in row_of_word] == [ROWS["é"], None, ROWS["the"], None]
+    monkeypatch.setattr(vector_table, "_hashes", lambda words: np.zeros(len(words), dtype=np.int64))
+    found = VectorFile(tmp_path / "v").find(["é", "an", "the", "annn"], False)
+    assert [vector(found, place) for place in range(4)] == [ROWS["é"], None, ROWS["the"], None]
 
 
 @pytest.mark.parametrize("name", ["GloVe text", "word2vec binary"])
@@ -212,7 +212,7 @@ def test_binary_files_that_are_wrong(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(HydromelError, match=r"none\.txt: cannot be read \(No such file or directory\)"):
-        find_vectors(tmp_path / "none.txt", ["a"], lowercase_if_missing=False)
+        VectorFile(tmp_path / "none.txt").find(["a"], lowercase_if_missing=False)
     for magic, name in ((b"\x1f\x8b\x08", "gzip"), (b"PK\x03\x04", "zip"), (b"BZh9", "bzip2")):
         with pytest.raises(HydromelError, match=rf"v: a {name} file; unpack it first"):
             found_in(tmp_path / "v", magic + b"rest of it", "a")
@@ -236,7 +236,7 @@ def test_published_vectors_are_the_same_as_text_and_as_binary() -> None:
     lines = text.read_text(encoding="utf-8").splitlines()
     slow = {line.split(" ")[0]: np.float32(line.split(" ")[1:]) for line in lines}
     asked = [*slow, "surely-not-there"]
-    both = [find_vectors(file, asked, False) for file in (text, folder / "glove.6B.50d.subset.w2v.bin")]
+    both = [VectorFile(file).find(asked, False) for file in (text, folder / "glove.6B.50d.subset.w2v.bin")]
     for found in both:
         assert (found.words_in_file, found.table.shape) == (10_362, (10_362, 50))
         assert found.row_of_word[-1] == -1
