@@ -69,13 +69,9 @@ class Corpus(Protocol):
 
 
 class Embedding(Protocol):
-    """Map the ids of each feature to one vector per token.
+    """Map the ids of each feature to one vector per token."""
 
-    Attributes:
-        output_size: size of the vectors.
-    """
-
-    output_size: int
+    output_size: int  # of a vector
 
     def __call__(self, features: Mapping[str, Ragged]) -> Ragged: ...
 
@@ -91,17 +87,11 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Description:
-    """A report of one part of a model about the data set.
+    """A report of one part of a model about the data set."""
 
-    Attributes:
-        kind: key of `vocab` in `result.json`; parts of the same kind share a list there.
-        entry: the part's entry in that list, JSON values by name.
-        line: a line for the console, or None.
-    """
-
-    kind: str
-    entry: Mapping[str, object]
-    line: str | None
+    kind: str  # key of `vocab` in `result.json`; parts of the same kind share a list there
+    entry: Mapping[str, object]  # the part's entry in that list, JSON values by name
+    line: str | None  # for the console
 
 
 # The abilities below are optional. Any `torch.nn.Module` within a model may have them, or the optimiser (`HasAverage`).
@@ -147,13 +137,9 @@ class HasStatistics(Protocol):
 
 @runtime_checkable
 class HasLearningRates(Protocol):
-    """A module with parameters that learn at a separate rate.
+    """A module with parameters that learn at a separate rate."""
 
-    Attributes:
-        learning_rate_factors: name of a parameter of this module -> its rate as a multiple of the optimiser's.
-    """
-
-    learning_rate_factors: Mapping[str, float]
+    learning_rate_factors: Mapping[str, float]  # name of a parameter -> its rate as a multiple of the optimiser's
 
 
 @runtime_checkable
@@ -194,15 +180,10 @@ InputKind = Literal["predictions", "losses"]
 
 @dataclass(frozen=True)
 class Scale:
-    """The scale of a number that a metric computes: a figure.
+    """The scale of a number that a metric computes: a figure."""
 
-    Attributes:
-        unit: "%", "nats", ...; "" for a plain number. Reports print percentages with two decimals, others with three.
-        higher_is_better: the direction in which runs are ranked.
-    """
-
-    unit: str
-    higher_is_better: bool
+    unit: str  # "%", "nats", ... or "". Reports print percentages with two decimals, others with three.
+    higher_is_better: bool  # the direction in which runs are ranked
 
 
 class Metric(Protocol):
@@ -247,15 +228,9 @@ class Inspector(Protocol):
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
     ) -> None:
-        """Write files to `folder` with the text, the correct targets and the predictions.
+        """Write files to `folder` with the text, the correct targets and the predictions of a split.
 
-        Args:
-            predictions: of every row or real token of `split`.
-            split: the split `name` of `corpus`, as integers.
-            name: of the split: test or valid.
-            corpus: the data set.
-            table: the same split as read from `corpus`.
-            folder: where to write.
+        `name` is test or valid; `split` and `table` are that split of `corpus` as integers and as read.
         """
 
 
@@ -316,14 +291,7 @@ class HasLossTables(Protocol):
     def loss_tables(
         self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
     ) -> dict[str, object]:
-        """Return tables of detail by name, which are added to the split's metrics.
-
-        Args:
-            losses: (N,) loss of each token of `split`, in nats.
-            split: the analysed split.
-            train: the training set.
-            vocabs: vocabularies of the features and the target.
-        """
+        """Return detail tables by name for the losses (N,) of the tokens of `split`, in nats, to add to its metrics."""
 
 
 class Schedule(Protocol):
@@ -342,17 +310,31 @@ class Schedule(Protocol):
         """Continue from the state of a checkpoint."""
 
 
+class ArrangesRows(Protocol):
+    """The part that a strategy and a choice among strategies have in common."""
+
+    @property
+    def name(self) -> str:
+        """The name in messages, records and reports."""
+
+    @property
+    def carries_state(self) -> bool:
+        """True if rows are windows of one text and the encoder's state is carried from update to update.
+
+        Such updates are made in order and cannot be cut into micro-batches.
+        """
+
+    def arrange(self, split: Batch) -> Batch:
+        """Return the rows of training, packed: usually those of the split."""
+
+
 @runtime_checkable  # so that a config that names another class is refused
-class BatchingStrategy(Protocol):
+class BatchingStrategy(ArrangesRows, Protocol):
     """The rows of each update, and how they go through the model in training and in evaluation.
 
     An update is an array of row numbers, (R,). Rows are those that `arrange` returns, and `lengths` (B,) are theirs, in
     tokens. `runner.batching.strategy.Batching` is for independent rows, `runner.batching.stream.Stream` for one text.
     """
-
-    @property
-    def name(self) -> str:
-        """The name in messages, records and reports."""
 
     @property
     def batch_size(self) -> int | None:
@@ -365,16 +347,6 @@ class BatchingStrategy(Protocol):
     @property
     def layout(self) -> Layout:
         """The layout of batches in memory."""
-
-    @property
-    def carries_state(self) -> bool:
-        """True if rows are windows of one text and the encoder's state is carried from update to update.
-
-        Such updates are made in order and cannot be cut into micro-batches.
-        """
-
-    def arrange(self, split: Batch) -> Batch:
-        """Return the rows of training, packed: usually those of the split."""
 
     def updates(self, lengths: IntArray, seed: int, epoch: int) -> list[IntArray]:
         """Return the updates of an epoch; a pure function, so that a run can resume in the middle of an epoch."""
@@ -429,16 +401,8 @@ class StreamStrategy(BatchingStrategy, Protocol):
 
 
 @runtime_checkable
-class StrategyChooser(Protocol):
+class StrategyChooser(ArrangesRows, Protocol):
     """Several strategies of independent rows, of which `runner.advisor` chooses the fastest before training."""
-
-    @property
-    def name(self) -> str:
-        """The name in messages, records and reports, whichever strategy is chosen."""
-
-    @property
-    def carries_state(self) -> bool:
-        """False: all strategies are of independent rows."""
 
     @property
     def probe_seconds(self) -> float:
@@ -447,9 +411,6 @@ class StrategyChooser(Protocol):
     @property
     def max_memory_bytes(self) -> int | None:
         """The highest peak memory that the chosen strategy may have; None: no limit."""
-
-    def arrange(self, split: Batch) -> Batch:
-        """Return the rows of training, the same for every strategy."""
 
     def strategies(self) -> list[tuple[str, BatchingStrategy]]:
         """Return the strategies to choose from, by name; a name may occur with several batch sizes."""

@@ -16,7 +16,7 @@ MOST_MODULES = 16  # in a package, besides its __init__.py
 CORE = "runner.common runner.compat runner.interfaces runner.ragged runner.text"
 MODEL = f"{CORE} runner.config runner.components runner.model runner.batching runner.data runner.training"
 BASICS = "runner.common.arrays runner.common.errors runner.common.types"
-TENSORS = f"{BASICS} runner.compat.torch runner.ragged.blocks runner.ragged.ragged runner.ragged.rows"
+TENSORS = f"{BASICS} runner.compat.torch runner.ragged.shapes runner.ragged.ragged runner.ragged.rows"
 WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
@@ -110,15 +110,14 @@ NARROWER = {
     "runner.profiling.kernels": "runner.common.dtypes runner.compat.torch",
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
-    "runner.ragged.blocks": "runner.common.arrays",
-    "runner.ragged.shapes": "runner.common.arrays runner.ragged.blocks",
+    "runner.ragged.shapes": "runner.common.arrays",
     "runner.text.vocab": "runner.common.types",
     "runner.text.characters": "runner.text.vocab",
     "runner.tracking.mlflow_store": "runner.common.errors runner.compat.mlflow",
 }
 _PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "shuffle_quality")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}
-BELOW_PLANS = {*BASICS.split(), "runner.common.records", "runner.ragged.blocks", "runner.ragged.shapes"}
+BELOW_PLANS = {*BASICS.split(), "runner.common.records", "runner.ragged.shapes"}
 
 
 def name_of(path: Path) -> str:

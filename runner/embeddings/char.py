@@ -21,9 +21,9 @@ from runner.common.types import Fraction, NonNegativeInt, PositiveInt
 from runner.interfaces import Description
 from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.dropout import Dropout
-from runner.layers.highway import Highway
 from runner.layers.pooling import first_pool, last_pool, max_pool
 from runner.layers.recurrent.recurrence import Cell, Recurrence
+from runner.layers.residual import Highway
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import copy_to_device, select_spans

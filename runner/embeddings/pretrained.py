@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, no_feature
 from runner.common.types import Fraction, NonNegativeFloat
-from runner.embeddings.unk_dropout import UnkDropout
 from runner.embeddings.vector_files.load import VectorFile, fingerprint
 from runner.embeddings.vector_files.table import FoundVectors
+from runner.embeddings.word import UnkDropout
 from runner.interfaces import Description
 from runner.layers.dropout import Dropout
 from runner.ragged.batch import Batch
@@ -42,7 +42,7 @@ class PretrainedEmbedding(nn.Module):
         lowercase_if_missing: use the lower-case word's vector, and share its row, for words that the file lacks.
         rate: learning rate of the file's rows, as a multiple of the optimiser's: 0 freezes them, 1 fine-tunes them.
         storage: precision of the file's rows; float16 halves the memory of frozen rows.
-        unk_rate: share of words replaced by `<unk>` in training (`runner.embeddings.unk_dropout`).
+        unk_rate: share of words replaced by `<unk>` in training (`runner.embeddings.word`).
         dropout: probability of dropping an element of a vector.
 
     Raises:

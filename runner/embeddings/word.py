@@ -1,4 +1,4 @@
-"""A learned vector for each id of a feature."""
+"""A learned vector for each id of a feature, and word dropout."""
 
 from __future__ import annotations
 
@@ -9,10 +9,31 @@ from torch import nn
 
 from runner.common.errors import no_feature
 from runner.common.types import Fraction, PositiveFloat, PositiveInt
-from runner.embeddings.unk_dropout import UnkDropout
 from runner.layers.dropout import Dropout, TypeDropout
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import Vocab
+from runner.text.vocab import EOS, PAD, UNK, Vocab
+
+
+class UnkDropout(nn.Module):
+    """A layer that replaces each known token by `<unk>` with probability `rate` in training, so that `<unk>` is learned.
+
+    See Iyyer et al. 2015, section 2.3.1. The masks are drawn like those of any dropout: for each update, on the device,
+    and from a row's own seed if it has one. `<pad>` and `<eos>` are never replaced, nor are ids of a vocabulary without
+    `<unk>`.
+    """
+
+    def __init__(self, vocab: Vocab, rate: float) -> None:
+        super().__init__()
+        self.unk = vocab.unk
+        self.first = next((n for n, token in enumerate(vocab.tokens) if token not in (PAD, UNK, EOS)), len(vocab))
+        self.dropout = Dropout(rate)
+
+    def forward(self, ids: Ragged) -> Ragged:
+        """Map ids to ids."""
+        if not self.training or self.dropout.p == 0.0 or self.unk is None:
+            return ids
+        kept = self.dropout.apply_to(ids.map(lambda values: torch.ones(values.shape, device=values.device))).values > 0
+        return ids.with_values(ids.values.masked_fill(~kept & (ids.values >= self.first), self.unk))
 
 
 class WordEmbedding(nn.Module):
@@ -25,7 +46,7 @@ class WordEmbedding(nn.Module):
         feature: the feature to embed.
         size: D, size of a vector.
         init_range: r: initialise uniformly in [-r, r]; None: from the standard normal distribution.
-        unk_rate: share of known tokens replaced by `<unk>` in training (`runner.embeddings.unk_dropout`).
+        unk_rate: share of known tokens replaced by `<unk>` in training (`UnkDropout`).
         type_dropout: probability of dropping all occurrences of a word in a row (`TypeDropout`).
         dropout: probability of dropping an element of a vector.
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from runner.common.arrays import IntArray
-from runner.ragged.blocks import block_ends
 from runner.ragged.rows import Rows, select_rows
+from runner.ragged.shapes import block_ends
 
 
 def latest_indices(rows: Rows, count: int, past: IntArray, places: int, own: IntArray) -> Tensor:

@@ -11,13 +11,16 @@ of the input flips each bit of the output with probability 1/2. int64 wraps arou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
+from runner.compat.torch import with_cell_weights
 from runner.ragged.ragged import Layout, Ragged
 from runner.ragged.rows import Rows
 
@@ -82,13 +85,7 @@ class Dropout(nn.Module):
 
 
 class LockedDropout(nn.Module):
-    """Drop the same features at every token of a row (variational dropout, Gal and Ghahramani 2016).
-
-    Each row has its own features dropped.
-
-    Args:
-        p: at least 0, less than 1.
-    """
+    """Drop the same features at every token of a row, others for each row (Gal and Ghahramani 2016)."""
 
     def __init__(self, p: float) -> None:
         super().__init__()
@@ -109,9 +106,6 @@ class TypeDropout(nn.Module):
     """Drop whole types: the vector of a dropped type is 0 at every place of the row (Gal and Ghahramani 2016).
 
     Each row draws its own types in each update. (AWD-LSTM draws once for all rows of an update.)
-
-    Args:
-        p: at least 0, less than 1.
     """
 
     def __init__(self, p: float) -> None:
@@ -129,6 +123,39 @@ class TypeDropout(nn.Module):
         keys = row_keys.index_select(0, rows.row) if x.layout == "packed" else row_keys[:, None]
         dropped = self.dropout.drop_mask(splitmix64(keys, ids.values))[..., None]
         return x.map(lambda values: values.masked_fill(dropped, 0.0) / (1.0 - self.dropout.p))
+
+
+class WeightDrop(nn.Module):
+    """In training, set each hidden-to-hidden weight to 0 with probability `drop` and divide the others by 1 - drop.
+
+    This is DropConnect (Wan et al. 2013) as in AWD-LSTM (Merity et al. 2017). All rows and steps of a forward pass
+    share one mask; the next pass draws another. So this is the one dropout that row seeds do not control.
+    """
+
+    def __init__(self, drop: float) -> None:
+        super().__init__()
+        self.drop = drop
+
+    @property
+    def has_randomness(self) -> bool:
+        """True unless `drop` is 0 (`runner.interfaces.HasRandomness`)."""
+        return self.drop > 0.0
+
+    @contextmanager
+    def apply_to(self, cell: nn.RNNBase) -> Iterator[None]:
+        """Within the context, let a cell of one layer and one direction compute with dropped weights, in any kernel."""
+        if not self.training or self.drop == 0.0:
+            yield
+            return
+        from_input, from_hidden, *biases = cell.all_weights[0]
+        weights = [from_input, drop_values(from_hidden, self.drop), *biases]
+        # cuDNN warns that it copies weights that are not contiguous
+        with with_cell_weights(cell, weights), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+            yield
+
+    def extra_repr(self) -> str:
+        return f"drop={self.drop}"
 
 
 def drop_values(values: Tensor, p: float) -> Tensor:

@@ -1,29 +1,39 @@
-"""The shortcut around each layer of a stack and the normalisation of its output."""
+"""Shortcuts around layers, highway layers among them, and the normalisation of a layer's output."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from runner.layers.highway import GATE_BIAS
 from runner.ragged.ragged import Ragged
 
 Shortcut = Literal["none", "residual", "highway"]
+GATE_BIAS = -2.0  # initial bias of a gate: at first most of the input is carried through (Srivastava et al. 2015)
+
+
+class Highway(nn.Module):
+    """A highway layer: g relu(W x + b) + (1 - g) x with g = sigmoid(V x + c), for vectors of `size`.
+
+    Source: Srivastava, Greff, Schmidhuber 2015, section 2.2.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.transform, self.gate = nn.Linear(size, size), nn.Linear(size, size)
+        nn.init.constant_(self.gate.bias, GATE_BIAS)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Transform vectors (..., D)."""
+        return torch.lerp(values, torch.relu(self.transform(values)), torch.sigmoid(self.gate(values)))
 
 
 class ResidualNorm(nn.Module):
     """A combination of a layer's output y with its input x, optionally layer-normalised (Ba et al. 2016).
 
     none: y; residual: x + y (He et al. 2016); highway: g y + (1 - g) x, with g = sigmoid(V x + c) (Srivastava et al.
-    2015). Where the sizes of x and y differ, x is projected by a learned linear map.
-
-    Args:
-        input_size: size of x.
-        size: size of y.
-        shortcut: none, residual or highway.
-        layer_norm: normalise each token's vector.
+    2015). Where the sizes of x (`input_size`) and y (`size`) differ, x is projected by a learned linear map.
     """
 
     def __init__(self, input_size: int, size: int, shortcut: Shortcut, layer_norm: bool) -> None:

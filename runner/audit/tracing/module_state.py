@@ -9,8 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from runner.layers.dropout import Dropout
-from runner.layers.weight_drop import WeightDrop
+from runner.layers.dropout import Dropout, WeightDrop
 
 Mode = Literal["eval", "train"]
 SPREAD = 0.1  # standard deviation of random weights

@@ -22,10 +22,10 @@ from torch.profiler import record_function
 
 from runner.compat.torch import cell_weights
 from runner.layers.autograd import Context, apply
+from runner.layers.dropout import WeightDrop
 from runner.layers.recurrent.cells import PARTS, RecurrentState, concatenate_states, run_steps, stack_gates_and_states
 from runner.layers.recurrent.unrolled import UNROLLED, run_unrolled
 from runner.layers.staircase import Staircase, move_places
-from runner.layers.weight_drop import WeightDrop
 from runner.profiling.kernels import FLOAT32_LSTM, runs
 from runner.ragged.ragged import Ragged
 
@@ -44,7 +44,7 @@ class Recurrence(nn.Module):
         input_size: D.
         hidden: H.
         reverse: read each row from its own end.
-        weight_drop: probability of dropping a hidden-to-hidden weight (`runner.layers.weight_drop`).
+        weight_drop: probability of dropping a hidden-to-hidden weight (`runner.layers.dropout`).
     """
 
     def __init__(self, cell: Cell, input_size: int, hidden: int, reverse: bool, weight_drop: float = 0.0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from runner.embeddings.unk_dropout import UnkDropout
+from runner.embeddings.word import UnkDropout
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tests.helpers.contract import rows_of

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from runner.layers import attention
 from runner.layers.attention import SelfAttention, additive_scores
 from runner.layers.attention_window import AttentionWindow
-from runner.ragged import blocks
+from runner.ragged import shapes
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import NoWaiting, check_contract, rows_of
 
@@ -50,7 +50,7 @@ REACHES: list[dict[str, Any]] = [{"causal": False}, {"causal": True}, {"causal":
 def test_attention_in_blocks_keeps_the_contract(
     score: str, rotary: bool, window: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
+    monkeypatch.setattr(shapes, "BLOCK_PAIRS", 0)
     layer = Attention(score, rotary=rotary, **window)
     check_contract(layer, 8 if rotary else 6, list(layer.parameters()))
     assert len(AttentionWindow(rows_of(LENGTHS), window["causal"], None, None, 0).blocks) == len(LENGTHS)
@@ -61,7 +61,7 @@ def test_rows_draw_the_same_dropout_in_blocks(monkeypatch: pytest.MonkeyPatch) -
     x = tokens()
     x = Ragged(x.values, x.rows.with_seeds(torch.arange(len(LENGTHS))), "packed")
     at_once = layer(x).values
-    monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
+    monkeypatch.setattr(shapes, "BLOCK_PAIRS", 0)
     torch.testing.assert_close(layer(x).values, at_once)
     assert not torch.allclose(layer.eval()(x).values, at_once)
 

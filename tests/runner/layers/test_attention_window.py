@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from runner.layers.attention_window import AttentionWindow, latest_indices, length_mask
-from runner.ragged import blocks
+from runner.ragged import shapes
 from tests.helpers.contract import NoWaiting, rows_of
 
 
@@ -90,7 +90,7 @@ def test_masks_never_wait_for_the_device() -> None:
 
 
 def test_blocks_hold_every_token_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_PAIRS", 0)
+    monkeypatch.setattr(shapes, "BLOCK_PAIRS", 0)
     with NoWaiting():
         window = AttentionWindow(rows_of([3, 0, 5, 3]), True, 2, None, 0)
         assert [block.rows.host_lengths.tolist() for block, _ in window.blocks] == [[0], [3, 3], [5]]

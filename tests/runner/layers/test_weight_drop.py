@@ -14,9 +14,8 @@ from runner.audit.tracing.module_state import with_dropout, without_dropout
 from runner.common.errors import HydromelError
 from runner.encoders.rnn import Rnn
 from runner.interfaces import START
-from runner.layers.dropout import drop_values
+from runner.layers.dropout import WeightDrop, drop_values
 from runner.layers.recurrent.recurrence import Cell, Recurrence
-from runner.layers.weight_drop import WeightDrop
 from runner.ragged.ragged import Ragged
 from tests.helpers.contract import rows_of
 

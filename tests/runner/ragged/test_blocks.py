@@ -7,7 +7,7 @@ from itertools import combinations, pairwise
 import numpy as np
 import pytest
 
-from runner.ragged import blocks
+from runner.ragged import shapes
 
 
 def cost(cut: list[list[int]], overhead: int) -> int:
@@ -19,8 +19,8 @@ def cost(cut: list[list[int]], overhead: int) -> int:
 def test_blocks_are_the_cheapest_of_all_ways_to_cut(
     lengths: list[int], overhead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_PAIRS", overhead)
-    ends = blocks.block_ends(np.array(lengths, dtype=np.int64)).tolist()
+    monkeypatch.setattr(shapes, "BLOCK_PAIRS", overhead)
+    ends = shapes.block_ends(np.array(lengths, dtype=np.int64)).tolist()
     assert ends[-1] == len(lengths)
     places = range(1, len(lengths))
     cuts = (cut for n in range(len(lengths)) for cut in combinations(places, n))

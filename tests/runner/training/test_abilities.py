@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
 from runner.interfaces import Description
-from runner.layers.dropout import Dropout
-from runner.layers.weight_drop import WeightDrop
+from runner.layers.dropout import Dropout, WeightDrop
 from runner.model import counters, descriptions, has_randomness
 from runner.ragged.batch import Batch
 from runner.training.memory_check import _unchanged

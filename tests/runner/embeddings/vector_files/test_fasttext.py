@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.fasttext_subwords import ngram_hashes
+from runner.embeddings.vector_files.fasttext import ngram_hashes
 from runner.embeddings.vector_files.load import VectorFile
 
 FOLDER = Path(__file__).parent / "fasttext"
