@@ -111,7 +111,7 @@ NARROWER = {
     "runner.ragged.rows": "runner.common.arrays",
     "runner.ragged.ragged": "runner.common.arrays runner.ragged.rows",
     "runner.ragged.shapes": "runner.common.arrays",
-    "runner.text.vocab": "runner.common.types",
+    "runner.text.vocab": "runner.common.errors runner.common.types",
     "runner.text.characters": "runner.text.vocab",
     "runner.tracking.mlflow_store": "runner.common.errors runner.compat.mlflow",
 }

@@ -8,6 +8,7 @@ same form get different masks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Literal
 
@@ -16,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runner.common.errors import HydromelError, no_feature
+from runner.common.errors import HydromelError
 from runner.common.types import Fraction, NonNegativeInt, PositiveInt
 from runner.interfaces import Description
 from runner.layers.convolution import Convolution, convolve_parallel
@@ -28,7 +29,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import copy_to_device, select_spans
 from runner.text.characters import FIRST, Spelling, spell
-from runner.text.vocab import Vocab
+from runner.text.vocab import Vocab, vocab_of
 
 
 class CharacterTable(nn.Module):
@@ -38,7 +39,6 @@ class CharacterTable(nn.Module):
     weights.
 
     Args:
-        vocabs: vocabularies of all features.
         feature: a feature of forms (`runner.text.features.Characters`).
         size: D, size of a character's vector.
         max_characters: number of characters read of each form; longer forms are truncated.
@@ -52,11 +52,9 @@ class CharacterTable(nn.Module):
 
     def __init__(self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int) -> None:
         super().__init__()
-        if feature not in vocabs or feature == "target":
-            raise no_feature(feature, vocabs)
+        self.alphabet = vocab_of(vocabs, feature).alphabet
         self.feature, self.max_characters = feature, max_characters
         self.composed = {"real": 0, "padded": 0}
-        self.alphabet = vocabs[feature].alphabet
         if not self.alphabet:
             raise HydromelError(
                 f"embedding.feature={feature}: features.{feature} has no characters; use a feature with the _target_ "
@@ -73,11 +71,8 @@ class CharacterTable(nn.Module):
         self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
 
     def forward(self, ids: Ragged) -> tuple[Ragged, Tensor]:
-        """Return the character vectors of the distinct forms of N tokens, and the row (N,) of each token among them.
-
-        The character vectors are packed rows of (characters, D), one per form.
-        """
-        # Each distinct form once; `select_spans` lists the places of its characters among the symbols of all forms.
+        """Return packed rows of (characters, D), one per distinct form of N tokens, and the row (N,) of each token."""
+        # `select_spans` lists the places of the forms' characters among the symbols of all forms.
         forms, form_of_token = np.unique(ids.on_host(), return_inverse=True)
         starts, ends = self.spelling.offsets[forms], self.spelling.offsets[forms + 1]
         rows, places = select_spans(starts, ends - starts, self.symbols.device)
@@ -94,8 +89,7 @@ class CharacterTable(nn.Module):
 
     def describe(self, splits: Mapping[str, Batch]) -> Description:
         """Return the number of truncated forms (`runner.interfaces.HasDescription`)."""
-        cut = self.spelling.cut
-        cut_forms = int(cut.sum())
+        cut, cut_forms = self.spelling.cut, int(self.spelling.cut.sum())
         cut_tokens = {name: int(cut[split.features[self.feature].on_host()].sum()) for name, split in splits.items()}
         entry = {
             "feature": self.feature,
@@ -112,19 +106,38 @@ class CharacterTable(nn.Module):
         return Description("characters", entry, line if cut_forms else None)
 
 
-class CharConv(nn.Module):
+class _CharEmbedding(nn.Module, ABC):
+    """An embedding of tokens by vectors that `compose` makes, one per distinct form."""
+
+    def __init__(
+        self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.spelled = CharacterTable(vocabs, feature, size, max_characters)
+        self.dropout = Dropout(dropout)
+
+    @abstractmethod
+    def compose(self, characters: Ragged) -> Tensor:
+        """Map packed rows of (characters, size) to the vectors (U, D) of U forms."""
+
+    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
+        """Map ids of forms to rows of (length, D), in the same layout."""
+        ids = features[self.spelled.feature]
+        characters, form_of_token = self.spelled(ids)
+        tokens = Ragged(F.embedding(form_of_token, self.compose(characters)), ids.rows, "packed")
+        return self.dropout.apply_to(tokens.pad() if ids.layout == "padded" else tokens)
+
+
+class CharConv(_CharEmbedding):
     """An embedding by convolutions over a word's characters, max pooling and optional highway layers (Kim et al. 2016).
 
     Args:
-        vocabs: vocabularies of all features.
         feature: a feature of forms (`runner.text.features.Characters`).
         size: size of a character's vector.
         max_characters: number of characters read of each word; longer words are truncated and counted.
         widths: widths of the filters, in characters.
         filters: number of filters of each width.
         activation: relu or tanh, before the pooling.
-        highway: number of highway layers.
-        dropout: probability of dropping an element of a word's vector.
 
     Raises:
         ValueError: no widths.
@@ -143,39 +156,30 @@ class CharConv(nn.Module):
         highway: NonNegativeInt,
         dropout: Fraction,
     ) -> None:
-        super().__init__()
         if not widths:
             raise ValueError("widths=[]: at least one width is needed, for example [3]")
-        self.spelled = CharacterTable(vocabs, feature, size, max_characters)
+        super().__init__(vocabs, feature, size, max_characters, dropout)
         self.convolutions = nn.ModuleList(Convolution(size, filters, width, causal=False) for width in widths)
         self.activation = nn.ReLU() if activation == "relu" else nn.Tanh()
         self.output_size = filters * len(widths)
         self.highway = nn.Sequential(*(Highway(self.output_size) for _ in range(highway)))
-        self.dropout = Dropout(dropout)
 
-    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
-        """Ids of forms -> rows of (length, filters * number of widths)."""
-        ids = features[self.spelled.feature]
-        characters, form_of_token = self.spelled(ids)
+    def compose(self, characters: Ragged) -> Tensor:
         # Both activations are monotone, so pooling first gives the same result with fewer activations.
         largest = max_pool(convolve_parallel([*self.convolutions], characters, None))
-        vectors = self.highway(self.activation(largest))
-        return self.dropout.apply_to(_token_vectors(vectors, form_of_token, ids))
+        vectors: Tensor = self.highway(self.activation(largest))
+        return vectors
 
 
-class CharRnn(nn.Module):
-    """An embedding by the final states of a bidirectional recurrent layer over a word's characters.
-
-    See Lample et al. 2016.
+class CharRnn(_CharEmbedding):
+    """An embedding by the final states of a recurrent layer in both directions over characters (Lample et al. 2016).
 
     Args:
-        vocabs: vocabularies of all features.
         feature: a feature of forms (`runner.text.features.Characters`).
         size: size of a character's vector.
         max_characters: number of characters read of each word; longer words are truncated and counted.
         cell: rnn, gru or lstm.
         hidden: hidden units per direction.
-        dropout: probability of dropping an element of a word's vector.
     """
 
     def __init__(
@@ -189,30 +193,11 @@ class CharRnn(nn.Module):
         hidden: PositiveInt,
         dropout: Fraction,
     ) -> None:
-        super().__init__()
-        self.spelled = CharacterTable(vocabs, feature, size, max_characters)
+        super().__init__(vocabs, feature, size, max_characters, dropout)
         self.forwards = Recurrence(cell, size, hidden, reverse=False)
         self.backwards = Recurrence(cell, size, hidden, reverse=True)
         self.output_size = 2 * hidden
-        self.dropout = Dropout(dropout)
 
-    def forward(self, features: Mapping[str, Ragged]) -> Ragged:
-        """Ids of forms -> rows of (length, 2 * hidden)."""
-        ids = features[self.spelled.feature]
-        characters, form_of_token = self.spelled(ids)
+    def compose(self, characters: Ragged) -> Tensor:
         (ahead, _), (back, _) = self.forwards(characters, None), self.backwards(characters, None)
-        return self.dropout.apply_to(
-            _token_vectors(torch.cat([last_pool(ahead), first_pool(back)], dim=-1), form_of_token, ids)
-        )
-
-
-def _token_vectors(vectors: Tensor, form_of_token: Tensor, ids: Ragged) -> Ragged:
-    """Return the vector of each token as rows of (length, D), in the layout of `ids`.
-
-    Args:
-        vectors: (U, D), one per distinct form.
-        form_of_token: (N,) row of each token's form.
-        ids: the tokens' rows and layout.
-    """
-    tokens = Ragged(F.embedding(form_of_token, vectors), ids.rows, "packed")
-    return tokens.pad() if ids.layout == "padded" else tokens
+        return torch.cat([last_pool(ahead), first_pool(back)], dim=-1)

@@ -17,11 +17,6 @@ from runner.ragged.ragged import Ragged
 class JoinedEmbedding(nn.Module):
     """An embedding that concatenates or sums the vectors of its parts.
 
-    Args:
-        parts: name -> embedding.
-        join: concat, or sum (for parts of the same size).
-        dropout: probability of dropping an element of the joined vector.
-
     Raises:
         ValueError: no parts, or a sum of different sizes.
     """

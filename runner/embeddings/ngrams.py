@@ -7,27 +7,23 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from runner.common.errors import no_feature
 from runner.common.types import Fraction, PositiveInt
 from runner.layers.dropout import Dropout
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import Vocab
+from runner.text.vocab import Vocab, vocab_of
 
 
 class NgramEmbedding(nn.Module):
-    """An embedding that sums the vectors of the n-grams that end at each token, as in fastText's classifier.
+    """The sum of the vectors of the n-grams that end at each token, as in fastText's classifier (Joulin et al. 2017).
 
-    See Joulin et al. 2017. With one element per label it is a linear model over bags of n-grams: pooled by a sum, its
+    With one element per label it is a linear model over bags of n-grams: pooled by a sum, its
     vectors are scores.
 
     Args:
-        vocabs: vocabularies of all features, and of the targets.
-        feature: the feature whose n-grams are embedded.
         lengths: lengths of the n-grams, in tokens; []: no n-grams, all vectors are zero.
         buckets: rows of the table that are shared by n-grams of two or more tokens.
         size: D, size of a vector; None: one element per label, initialised to zero.
-        dropout: probability of dropping an element of a vector.
 
     Raises:
         HydromelError: no feature of that name.
@@ -44,11 +40,9 @@ class NgramEmbedding(nn.Module):
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        if feature not in vocabs or feature == "target":
-            raise no_feature(feature, vocabs)
+        vocab = vocab_of(vocabs, feature)
         if len(set(lengths)) < len(lengths):
             raise ValueError(f"lengths={lengths}: give each length only once")
-        vocab = vocabs[feature]
         self.feature, self.lengths, self.buckets = feature, lengths, buckets
         self.known, self.unk = vocab.known, vocab.unk or 0
         self.output_size = len(vocabs["target"]) if size is None else size

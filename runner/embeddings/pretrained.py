@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.common.arrays import IntArray
-from runner.common.errors import HydromelError, no_feature
+from runner.common.errors import HydromelError
 from runner.common.types import Fraction, NonNegativeFloat
 from runner.embeddings.vector_files.load import VectorFile, fingerprint
 from runner.embeddings.vector_files.table import FoundVectors
@@ -21,7 +21,7 @@ from runner.interfaces import Description
 from runner.layers.dropout import Dropout
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import EOS, PAD, UNK, Vocab, vocab_of
 
 _SPECIAL = (PAD, UNK, EOS)
 
@@ -35,15 +35,13 @@ class PretrainedEmbedding(nn.Module):
     the zero vector.
 
     Args:
-        vocabs: vocabularies of all features.
         feature: the feature to embed. With `extend`, words of the data outside the training set are looked up too.
         data_dir: folder that `path` is relative to (null: it must be absolute).
         path: path of the file; its format is detected by content (`runner.embeddings.vector_files`).
         lowercase_if_missing: use the lower-case word's vector, and share its row, for words that the file lacks.
         rate: learning rate of the file's rows, as a multiple of the optimiser's: 0 freezes them, 1 fine-tunes them.
         storage: precision of the file's rows; float16 halves the memory of frozen rows.
-        unk_rate: share of words replaced by `<unk>` in training (`runner.embeddings.word`).
-        dropout: probability of dropping an element of a vector.
+        unk_rate: share of words replaced by `<unk>` in training (`UnkDropout`).
 
     Raises:
         HydromelError: no feature of that name, or a file that is missing, malformed or has no word of the feature.
@@ -64,12 +62,10 @@ class PretrainedEmbedding(nn.Module):
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        if feature not in vocabs or feature == "target":
-            raise no_feature(feature, vocabs)
+        vocab = vocab_of(vocabs, feature)
         if rate and storage == "float16":
             raise ValueError(f"storage=float16 needs frozen vectors, but rate={rate}; use rate=0 or storage=float32")
         self.feature, self.path = feature, _resolve(path, data_dir)
-        vocab = vocabs[feature]
         words = [word for word in vocab.tokens if word not in _SPECIAL]
         if not words:
             raise HydromelError(
@@ -139,7 +135,8 @@ class PretrainedEmbedding(nn.Module):
         """Return the coverage of the file (`runner.interfaces.HasDescription`); synchronises with the device."""
         covered = (self.place >= self.n_own)[:, 0].cpu()
         covered_words = int(covered.sum())
-        coverage = {name: _share(covered, split.features[self.feature]) for name, split in splits.items()}
+        tokens = {name: split.features[self.feature].tokens().cpu() for name, split in splits.items()}
+        coverage = {name: float(covered[ids].double().mean()) if len(ids) else 0.0 for name, ids in tokens.items()}
         entry = {
             "path": str(self.path),
             **self.file,
@@ -163,15 +160,13 @@ def _places(vocab: Vocab, vectors: FoundVectors) -> tuple[IntArray, int]:
 
     Words outside the training set (`Vocab.extra`) that the file lacks use the row of `<unk>`.
     """
-    special = [place for place, word in enumerate(vocab.tokens) if word in _SPECIAL]
     in_file = np.full(len(vocab), -1, dtype=np.int64)
-    in_file[np.setdiff1d(np.arange(len(vocab)), special)] = vectors.row_of_word
+    in_file[[word not in _SPECIAL for word in vocab.tokens]] = vectors.row_of_word
     own = (in_file < 0) & (np.arange(len(vocab)) < vocab.known)
     n_own = int(own.sum())
     place = np.where(own, np.cumsum(own) - 1, n_own + in_file)
     assert vocab.tokens[0] == PAD
-    unknown = (in_file < 0) & ~own
-    place[unknown] = place[vocab.unk]
+    place[(in_file < 0) & ~own] = place[vocab.unk]
     return place[:, None], n_own
 
 
@@ -185,7 +180,7 @@ def _more_places(
         vectors: what was found in the file.
         place: (K,) places of the first K tokens, the known ones.
         first: place of the first added row.
-        unk: id of `<unk>`, whose place is used for tokens that the file lacks.
+        unk: id of `<unk>`, whose place is that of tokens that the file lacks.
     """
     row = np.full(len(tokens), -1)
     row[[word not in _SPECIAL for word in tokens]] = vectors.row_of_word
@@ -214,15 +209,9 @@ def _to_bits(rows: Tensor, path: Path) -> Tensor:
     return half.view(torch.int16)
 
 
-def _share(covered: Tensor, ids: Ragged) -> float:
-    """Return the share of tokens that are covered, 0 to 1."""
-    tokens = ids.tokens().cpu()
-    return float(covered[tokens].double().mean()) if len(tokens) else 0.0
-
-
 def _resolve(path: str, data_dir: str | None) -> Path:
     """Return `path` if it is absolute, else `data_dir/path`."""
     file = Path(path).expanduser()
     if not file.is_absolute() and data_dir is None:
         raise HydromelError(f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER or an absolute path")
-    return file if file.is_absolute() else Path(str(data_dir)).expanduser() / file
+    return Path(data_dir or "").expanduser() / file

@@ -7,19 +7,17 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from runner.common.errors import no_feature
 from runner.common.types import Fraction, PositiveFloat, PositiveInt
 from runner.layers.dropout import Dropout, TypeDropout
 from runner.ragged.ragged import Ragged
-from runner.text.vocab import EOS, PAD, UNK, Vocab
+from runner.text.vocab import EOS, PAD, UNK, Vocab, vocab_of
 
 
 class UnkDropout(nn.Module):
-    """A layer that replaces each known token by `<unk>` with probability `rate` in training, so that `<unk>` is learned.
+    """Replace each known token by `<unk>` with probability `rate` in training, so that its vector is learned.
 
-    See Iyyer et al. 2015, section 2.3.1. The masks are drawn like those of any dropout: for each update, on the device,
-    and from a row's own seed if it has one. `<pad>` and `<eos>` are never replaced, nor are ids of a vocabulary without
-    `<unk>`.
+    Source: Iyyer et al. 2015, section 2.3.1. Masks are drawn like those of any dropout, from a row's own seed if it has
+    one. `<pad>` and `<eos>` are never replaced, nor are ids of a vocabulary without `<unk>`.
     """
 
     def __init__(self, vocab: Vocab, rate: float) -> None:
@@ -42,13 +40,10 @@ class WordEmbedding(nn.Module):
     `<pad>` (id 0) is always the zero vector. Words outside the training set (`Vocab.extra`) use the vector of `<unk>`.
 
     Args:
-        vocabs: vocabularies of all features.
-        feature: the feature to embed.
         size: D, size of a vector.
         init_range: r: initialise uniformly in [-r, r]; None: from the standard normal distribution.
         unk_rate: share of known tokens replaced by `<unk>` in training (`UnkDropout`).
         type_dropout: probability of dropping all occurrences of a word in a row (`TypeDropout`).
-        dropout: probability of dropping an element of a vector.
 
     Raises:
         HydromelError: no feature of that name.
@@ -66,10 +61,8 @@ class WordEmbedding(nn.Module):
         dropout: Fraction,
     ) -> None:
         super().__init__()
-        if feature not in vocabs or feature == "target":
-            raise no_feature(feature, vocabs)
+        vocab = vocab_of(vocabs, feature)
         self.feature, self.output_size = feature, size
-        vocab = vocabs[feature]
         self.table = nn.Embedding(vocab.known, size, padding_idx=0)
         if init_range is not None:
             with torch.no_grad():

@@ -18,7 +18,6 @@ class Bow(nn.Module):
     """Pooling followed by hidden layers with ReLU (with pool=mean a deep averaging network, Iyyer et al. 2015).
 
     Args:
-        input_size: D.
         causal: must be false, since a bag of words has no order.
         pool: mean, max, min or sum over the row; sqrt: sum / sqrt(length); unit_sum: sum scaled to norm 1.
         hidden: sizes of the hidden layers; [] for none.

@@ -18,42 +18,36 @@ from runner.interfaces import State
 
 def detach_state(state: State) -> State:
     """Return the state without its autograd history, so that no gradient flows into the previous window."""
-    return _map(state, Tensor.detach, _unchanged)
+    return _map(state, Tensor.detach)
 
 
 def move_state(state: State, device: torch.device) -> State:
     """Return the state with its tensors on `device`; arrays stay on the host."""
-    return _map(state, lambda tensor: tensor.to(device), _unchanged)
+    return _map(state, lambda tensor: tensor.to(device))
 
 
 def select_state(state: State, rows: IntArray) -> State:
     """Return the state of the chosen `rows` (any number, in any order, on the host), such as the best of a beam."""
     index = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.int64))
-
-    def select(tensor: Tensor) -> Tensor:
-        return tensor.index_select(0, index.to(tensor.device, non_blocking=True))
-
-    return _map(state, select, lambda array: array[rows])
-
-
-def _unchanged(array: IntArray) -> IntArray:
-    return array
+    return _map(
+        state,
+        lambda tensor: tensor.index_select(0, index.to(tensor.device, non_blocking=True)),
+        lambda array: array[rows],
+    )
 
 
 def _map(
-    state: State, change_tensor: Callable[[Tensor], Tensor], change_array: Callable[[IntArray], IntArray]
+    state: State,
+    change_tensor: Callable[[Tensor], Tensor],
+    change_array: Callable[[IntArray], IntArray] = lambda array: array,
 ) -> State:
-    """Return the state with all of its tensors and arrays changed.
-
-    Raises:
-        TypeError: a state that contains anything else, for example a dict.
-    """
+    """Return the state with all of its tensors and arrays changed; raise a TypeError if it holds anything else."""
+    if state is None:
+        return None
     if isinstance(state, Tensor):
         return change_tensor(state)
     if isinstance(state, np.ndarray):
         return change_array(state)
     if isinstance(state, list | tuple):
         return type(state)(_map(part, change_tensor, change_array) for part in state)
-    if state is None:
-        return None
     raise TypeError(f"state: got {type(state).__name__}; use tensors, arrays, lists and tuples")

@@ -26,12 +26,9 @@ class Conv(nn.Module):
     """Stacked layers, each of which concatenates convolutions of all widths and applies an activation.
 
     Args:
-        input_size: D.
         causal: filters see a token and earlier ones only (language models).
         filters: outputs of each width.
         widths: number of tokens that filters see.
-        activation: relu, tanh or gelu.
-        layers: number of stacked layers.
         layer_norm: normalise the output of every layer.
         shortcut: around every layer (`runner.layers.residual`).
         dropout: probability, on the output of every layer.
@@ -105,6 +102,6 @@ class Conv(nn.Module):
 
 
 def _last_inputs(past: Tensor, x: Ragged, indices: Tensor) -> Tensor:
-    """Return the last inputs of each row, (B, tail, D), from those of the past (B, tail, D) and rows of (length, D)."""
+    """Return the last inputs of each row, (B, tail, D), from those of the past and rows of (length, D)."""
     own = x.values if x.layout == "packed" else x.values.flatten(0, 1)
     return torch.cat([past.flatten(0, 1).to(own.dtype), own]).index_select(0, indices).view(past.shape)

@@ -11,12 +11,7 @@ from runner.ragged.ragged import Ragged
 
 
 class Identity(nn.Module):
-    """The embedding's vectors unchanged: a baseline that sees each token in isolation.
-
-    Args:
-        input_size: D.
-        dropout: probability of dropping a feature of a vector.
-    """
+    """The embedding's vectors, unchanged but for `dropout`: a baseline that sees each token in isolation."""
 
     per_token = True
 

@@ -20,11 +20,9 @@ class Rnn(nn.Module):
     """Stacked recurrent layers.
 
     Args:
-        input_size: D.
         causal: forward direction only (language models).
         cell: rnn, gru or lstm.
         hidden: H, hidden units per direction.
-        layers: number of stacked layers.
         bidirectional: also read each row from its end; null: if the task is not causal.
         layer_norm: normalise the output of every layer.
         shortcut: around every layer (`runner.layers.residual`).

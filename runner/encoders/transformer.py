@@ -32,8 +32,6 @@ class Transformer(nn.Module):
         input_size: D; projected to `size` if they differ.
         causal: a token sees itself and earlier tokens only.
         size: size of the vectors inside, a multiple of `heads`.
-        heads: number of attention heads.
-        layers: number of layers.
         feedforward: size of the hidden layer of FeedForward.
         score: attention score: dot, scaled_dot or additive (see `runner.layers.attention`).
         norm: layer or batch; with batch, predictions depend on the batch in training (see `runner.layers.norm`).
@@ -109,8 +107,7 @@ class Transformer(nn.Module):
         ends: list[Tensor] = []
         for layer, past in zip(self.layers, pasts, strict=True):
             x, end = layer(x, window, past)
-            if end is not None:
-                ends.append(end)
+            ends += [] if end is None else [end]
         output = x.with_values(self.norm(x.filled(0.0), x.rows, x.layout))
         return output, None if n_seen is None else (n_seen + x.rows.host_lengths, ends)
 

@@ -123,11 +123,7 @@ def _token_at(x: Ragged, position: Tensor) -> Tensor:
 
 
 class AttentionPool(nn.Module):
-    """The mean of each row's tokens, weighted by softmax(v . tanh(W x)) within the row (Yang et al. 2016, eq. 5-7).
-
-    Args:
-        size: D, the size of token vectors and of the hidden layer.
-    """
+    """The mean of each row's tokens, weighted by softmax(v . tanh(W x)) within the row (Yang et al. 2016, eq. 5-7)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -141,14 +137,9 @@ class AttentionPool(nn.Module):
         # subtracting the largest score of each row does not change the softmax and keeps exp in range
         highest = max_pool(scores.map(Tensor.detach))
         shift = highest.index_select(0, x.rows.row) if x.layout == "packed" else highest[:, None, :]
-        weights = scores.with_values((scores.values - shift).masked_fill(~_token_mask(x), -torch.inf).exp())
+        weights = scores.with_values((scores.values - shift).masked_fill(~x.mask()[..., None], -torch.inf).exp())
         total = sum_pool(weights).masked_fill((x.lengths == 0)[:, None], 1.0)
         return sum_pool(x.with_values(x.values * weights.values)) / total
-
-
-def _token_mask(x: Ragged) -> Tensor:
-    """Return the mask of real tokens, with a trailing dimension to broadcast."""
-    return x.mask().unsqueeze(-1)
 
 
 _FUNCTIONS: dict[str, Callable[[Ragged], Tensor]] = {

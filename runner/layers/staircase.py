@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -54,12 +55,11 @@ class Staircase:
         self.rows = rows
         lengths = rows.host_lengths
         order = np.argsort(-lengths, kind="stable")
-        ends, running = _levels(lengths)
-        starts = find_cuts(ends, running, call)
-        stops = [*starts[1:], len(ends) - 1]
-        self.blocks = [
-            Block(ends[stop] - ends[start], running[start]) for start, stop in zip(starts, stops, strict=True)
-        ]
+        # 0 and the distinct lengths, and how many rows are longer than each
+        distinct, counts = np.unique(lengths[lengths > 0], return_counts=True)
+        ends, running = [0, *distinct.tolist()], (counts.sum() - np.cumsum([0, *counts])).tolist()
+        bounds = pairwise([*find_cuts(ends, running, call), len(ends) - 1])
+        self.blocks = [Block(ends[stop] - ends[start], running[start]) for start, stop in bounds]
         self.sizes = [block.steps * block.rows for block in self.blocks]
         self.row_order = rows.send(order[: running[0]])
         self._rank = np.empty_like(order)
@@ -73,23 +73,23 @@ class Staircase:
 
     @cached_property
     def places(self) -> Tensor:
-        """Return the place of each packed token, (N,)."""
+        """The place of each packed token, (N,)."""
         return self.rows.send(self._places_of(self.rows.host_position))
 
     @cached_property
     def reversed_places(self) -> Tensor:
-        """Return the place of each packed token, (N,), if every row is read from its own end."""
+        """The place of each packed token, (N,), if every row is read from its own end."""
         lengths = np.repeat(self.rows.host_lengths, self.rows.host_lengths)
         return self.rows.send(self._places_of(lengths - 1 - self.rows.host_position))
 
     @cached_property
     def last_places(self) -> Tensor:
-        """Return the place of each row's last token, (R,), longest row first."""
+        """The place of each row's last token, (R,), longest row first."""
         return self.rows.send(self._first[self._lengths - 1] + np.arange(len(self._lengths)))
 
     @cached_property
     def running(self) -> list[int]:
-        """Return the number of rows of each step."""
+        """The number of rows of each step."""
         return [block.rows for block in self.blocks for _ in range(block.steps)]
 
     def _places_of(self, step: IntArray) -> IntArray:
@@ -100,10 +100,9 @@ class Staircase:
 
     @cached_property
     def _first(self) -> IntArray:
-        """Return the place of each step's longest row."""
-        steps, width = np.array(self.blocks).T
-        block_start = np.cumsum(self.sizes) - self.sizes
-        first: IntArray = np.repeat(block_start, steps) + _count_up(steps) * np.repeat(width, steps)
+        """The place of each step's longest row."""
+        running = np.array(self.running)
+        first: IntArray = np.cumsum(running) - running
         return first
 
 
@@ -136,29 +135,12 @@ def find_cuts(ends: Sequence[int], running: Sequence[int], call: float | None) -
     return starts[::-1]
 
 
-def _levels(lengths: IntArray) -> tuple[list[int], list[int]]:
-    """Return the arguments of `find_cuts`: 0 and the distinct lengths, and how many rows are longer than each."""
-    distinct, counts = np.unique(lengths[lengths > 0], return_counts=True)
-    return [0, *distinct.tolist()], [int(counts.sum()), *(counts.sum() - np.cumsum(counts)).tolist()]
-
-
-def _count_up(counts: IntArray) -> IntArray:
-    """Return 0, 1, ..., count - 1 for each count, concatenated."""
-    counted: IntArray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return counted
-
-
 def move_places(values: Tensor, source: Tensor | None, target: Tensor | None, size: int) -> Tensor:
     """Return `result` with `result[target] = values[source]` and zeros elsewhere: (P, *) -> (size, *).
 
     Places are distinct, so the gradient is the same move with `source` and `target` exchanged. The gradient of
-    `index_select`, which has to allow for repeated places, is a scattered sum and much slower.
-
-    Args:
-        values: (P, *).
-        source: (N,) distinct places of `values`; None: all of them in order.
-        target: (N,) distinct places of the result; None: the first N, with `size` N.
-        size: length of the result.
+    `index_select`, which has to allow for repeated places, is a scattered sum and much slower. Without a `source`, all
+    values are taken in order; without a `target` they become the first ones, of `size` in all.
     """
     return apply(_Move, values, source, target, size)
 

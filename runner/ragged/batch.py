@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -83,29 +84,22 @@ class Batch:
 
     def _with_rows(self, change: Callable[[Rows], Rows]) -> Batch:
         """Return the batch with `change` applied to its rows."""
-        changed: dict[int, Rows] = {}  # features that shared rows still share them
-
-        def replaced(feature: Ragged) -> Ragged:
-            if id(feature.rows) not in changed:
-                changed[id(feature.rows)] = change(feature.rows)
-            return replace(feature, rows=changed[id(feature.rows)])
-
-        features = {name: replaced(feature) for name, feature in self.features.items()}
-        target = replaced(self.target) if isinstance(self.target, Ragged) else self.target
+        shared = cache(change)  # features that shared rows still share them
+        features = {name: replace(feature, rows=shared(feature.rows)) for name, feature in self.features.items()}
+        target = self.target
+        if isinstance(target, Ragged):
+            target = replace(target, rows=shared(target.rows))
         return replace(self, features=features, target=target)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`."""
         if self.rows.device == device:
             return self
-        moved = {id(self.rows): self.rows.to(device)}  # features that shared rows still share them
-
-        def move(feature: Ragged) -> Ragged:
-            return feature.to(device, moved.setdefault(id(feature.rows), feature.rows.to(device)))
-
-        features = {name: move(feature) for name, feature in self.features.items()}
-        target = move(self.target) if isinstance(self.target, Ragged) else self.target.to(device, non_blocking=True)
-        return replace(self, features=features, target=target)
+        move = cache(lambda rows: rows.to(device))  # features that shared rows still share them
+        features = {name: feature.to(device, move(feature.rows)) for name, feature in self.features.items()}
+        if isinstance(self.target, Ragged):
+            return replace(self, features=features, target=self.target.to(device, move(self.target.rows)))
+        return replace(self, features=features, target=self.target.to(device, non_blocking=True))
 
 
 def _as_full(padded: Ragged, full: Rows) -> Ragged:

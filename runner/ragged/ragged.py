@@ -28,8 +28,7 @@ class Ragged:
         values: (N, *) if packed, (B, T, *) if padded. Values at padded positions are arbitrary.
         rows: where rows start and end; shared by everything with the same rows.
         layout: packed or padded.
-        host: (N,) a copy of the ids on the host, if they were sent from there (`to`) and only selected since; else
-            None.
+        host: (N,) a copy of the ids on the host, if they were sent from there (`to`) and only selected since.
     """
 
     values: Tensor

@@ -109,8 +109,7 @@ class Rows:
     @cached_property
     def host_flat(self) -> IntArray:
         """(N,) `flat` on the host."""
-        starts = np.arange(self.n_rows) * self.width
-        return np.repeat(starts, self.host_lengths) + self.host_position
+        return np.repeat(np.arange(self.n_rows) * self.width, self.host_lengths) + self.host_position
 
     @cached_property
     def mask(self) -> Tensor:
@@ -175,19 +174,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class TimeMajor:
-    """Rows sorted from long to short and read by time step: first every row's first token, then every second token, ...
+    """Rows sorted from long to short and read by time step: first every row's first token, then every second, ..."""
 
-    Attributes:
-        tokens: (N,) packed index of each token in time-major order.
-        inverse: (N,) time-major index of each packed token.
-        batch_sizes: (L,) number of rows still running at each of the L steps, on the host; empty rows never run.
-        row_order: (R,) the rows with at least one token, longest first.
-    """
-
-    tokens: Tensor
-    inverse: Tensor
-    batch_sizes: Tensor
-    row_order: Tensor
+    tokens: Tensor  # (N,) packed index of each token in time-major order
+    inverse: Tensor  # (N,) time-major index of each packed token
+    batch_sizes: Tensor  # (L,) number of rows still running at each of the L steps, on the host; empty rows never run
+    row_order: Tensor  # (R,) the rows with at least one token, longest first
 
     @classmethod
     def of(cls, rows: Rows) -> TimeMajor:
@@ -203,12 +195,8 @@ class TimeMajor:
         inverse[tokens] = np.arange(len(tokens))
         # the rows that run at step t are those longer than t: a cumulative count of lengths, from the longest
         running = np.cumsum(np.bincount(lengths, minlength=rows.max_len + 1)[::-1])[::-1][1:]
-        return cls(
-            tokens=rows.send(tokens),
-            inverse=rows.send(inverse),
-            batch_sizes=torch.from_numpy(running.astype(np.int64).copy()),
-            row_order=rows.send(order),
-        )
+        batch_sizes = torch.from_numpy(running.astype(np.int64).copy())
+        return cls(rows.send(tokens), rows.send(inverse), batch_sizes, rows.send(order))
 
 
 def copy_to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:

@@ -44,7 +44,6 @@ def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterabl
 
     Args:
         words: (N,) strings.
-        count: number of merges.
         min_count: pairs that occur less often are not merged.
         forbidden: pieces that must not be made, such as `<unk>`, because they have another meaning.
     """
@@ -56,12 +55,11 @@ def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterabl
         special_tokens=[],
         show_progress=False,
     )
-    tokenizer.train_from_iterator((chunk.to_pylist() for chunk in _slices(words)), trainer)
-    learned = [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
-    known, excluded = set(BYTES), set(forbidden)
-    merges = []
+    starts = range(0, len(words), _TRAIN_CHUNK)
+    tokenizer.train_from_iterator((words.slice(start, _TRAIN_CHUNK).to_pylist() for start in starts), trainer)
+    known, excluded, merges = set(BYTES), set(forbidden), []
     # Without a forbidden piece, later merges that need it must go too.
-    for left, right in learned:
+    for left, right in json.loads(tokenizer.to_str())["model"]["merges"]:
         if left in known and right in known and left + right not in excluded:
             known.add(left + right)
             merges.append(f"{left} {right}")
@@ -84,8 +82,7 @@ def pieces_of(words: pa.Array, merges: tuple[str, ...]) -> tuple[npt.NDArray[np.
             f"byte pair encoding splits words, got {no_words[0].as_py()!r}; use it if tokens are words between spaces "
             "(dataset.unit=word)"
         )
-    encodings = _tokenizer_of(merges).encode_batch(coded.dictionary.to_pylist())
-    distinct = [encoding.tokens for encoding in encodings]
+    distinct = [encoded.tokens for encoded in _tokenizer_of(merges).encode_batch(coded.dictionary.to_pylist())]
     lists = pa.array(distinct, pa.list_(pa.string())).take(coded.indices)
     return lists.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64), lists.flatten()
 
@@ -130,7 +127,3 @@ def _tokenizer(model: BPE) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=True, use_regex=False)
     return tokenizer
-
-
-def _slices(words: pa.Array) -> Iterator[pa.Array]:
-    return (words.slice(start, _TRAIN_CHUNK) for start in range(0, len(words), _TRAIN_CHUNK))

@@ -21,17 +21,11 @@ _SPECIAL = {PAD: "", EOS: "", UNK: _NONCHARACTER}
 
 @dataclass(frozen=True)
 class Spelling:
-    """The concatenated symbols of V forms.
+    """The concatenated symbols of V forms."""
 
-    Attributes:
-        symbols: (M,) int32.
-        offsets: (V+1,) int64, start of each form; the last entry is M.
-        cut: (V,) true if the form was truncated.
-    """
-
-    symbols: npt.NDArray[np.int32]
-    offsets: npt.NDArray[np.int64]
-    cut: npt.NDArray[np.bool_]
+    symbols: npt.NDArray[np.int32]  # (M,)
+    offsets: npt.NDArray[np.int64]  # (V+1,) start of each form; the last entry is M
+    cut: npt.NDArray[np.bool_]  # (V,) true if the form was truncated
 
 
 def alphabet_of(forms: Sequence[str], min_count: int) -> str:

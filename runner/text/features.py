@@ -43,8 +43,6 @@ class Characters:
     those that are learned. So a batch composes each form once, however often it occurs.
 
     Args:
-        column: name of a list<string> column of the corpus.
-        lowercase: convert to lower case.
         digits_to_zero: replace every decimal digit with 0.
         min_count: characters seen less often in the distinct forms of the training set become one unknown character.
     """
@@ -70,7 +68,6 @@ class Bpe:
     A word becomes one or more tokens, none of which is unknown.
 
     Args:
-        column: name of a list<string> column of the corpus that contains words.
         merges: number of merges to learn; the vocabulary has up to as many strings in addition to the 256 bytes.
         min_count: pairs of pieces seen less often in the training set are not merged.
     """
@@ -110,9 +107,6 @@ class Casing:
 
     It is `digits` (only digits), `punctuation` (neither letters nor digits), `has_digit`, or for letters `caseless`,
     `lower`, `title` (only the first is upper case), `upper` or `mixed`.
-
-    Args:
-        column: name of a list<string> column of the corpus.
     """
 
     column: str
@@ -130,10 +124,7 @@ class Affix:
     """A feature of the first or last characters of each token, or the whole token if it is shorter.
 
     Args:
-        column: name of a list<string> column of the corpus.
-        end: prefix or suffix.
         length: number of characters.
-        lowercase: convert to lower case.
         digits_to_zero: replace every decimal digit with 0.
         min_count: affixes seen less often in the training set become `<unk>`.
         max_size: maximum number of affixes (null: no limit).

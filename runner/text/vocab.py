@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NotRequired, TypedDict
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from runner.common.errors import no_feature
 from runner.common.types import NonNegativeInt, PositiveInt
 
 PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"
@@ -122,13 +123,18 @@ class Vocab:
         return cls(tuple(plain["tokens"]), plain["unk"], plain["extra"], plain["alphabet"], counts, merges)
 
 
+def vocab_of(vocabs: Mapping[str, Vocab], feature: str) -> Vocab:
+    """Return the vocabulary of a feature to embed; raise a HydromelError if there is no feature of that name."""
+    if feature not in vocabs or feature == "target":
+        raise no_feature(feature, vocabs)
+    return vocabs[feature]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Feature:
     """A feature of the token strings themselves, as one integer column.
 
     Args:
-        column: name of a list<string> column of the corpus.
-        lowercase: convert to lower case.
         digits_to_zero: replace every decimal digit with 0.
         min_count: strings seen less often in the training set become `<unk>`.
         max_size: maximum number of strings, not counting the special ones (null: no limit).

@@ -25,12 +25,7 @@ def map_file(path: Path) -> mmap.mmap:
 
 
 class BinaryReader:
-    """A reading position in a mapped file; numbers are little endian.
-
-    Args:
-        path: path of the file, for messages.
-        data: the mapped file.
-    """
+    """A reading position in a mapped file; numbers are little endian. `path` is for messages."""
 
     def __init__(self, path: Path, data: mmap.mmap) -> None:
         self.path, self.data, self.at = path, data, 0

@@ -4,9 +4,9 @@ A word's vector is the mean of its own row and the rows of its n-grams; for a wo
 only. The layout is that of `FastText::saveModel` (versions 11 and 12), little endian; rows are read through a memory
 map.
 
-N-grams (Bojanowski et al. 2017) are those of the word enclosed in `<` and `>`, in UTF-8 characters, not bytes; `<` or `>`
-alone are none. The bucket of one is the 32-bit FNV-1a hash of its bytes modulo the number of buckets. Unlike standard
-FNV, fastText sign-extends each byte, so bytes from 128 on also flip the upper bits.
+N-grams (Bojanowski et al. 2017) are those of the word enclosed in `<` and `>`, in UTF-8 characters, not bytes; `<` or
+`>` alone are none. The bucket of one is the 32-bit FNV-1a hash of its bytes modulo the number of buckets. Unlike
+standard FNV, fastText sign-extends each byte, so bytes from 128 on also flip the upper bits.
 """
 
 from __future__ import annotations
@@ -56,12 +56,7 @@ def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> Found
 
 
 class FastTextModel:
-    """The parts of a fastText model that are needed for word vectors.
-
-    Args:
-        file: a reader at the start of the file.
-        wanted: the words whose row numbers are kept.
-    """
+    """The parts of a fastText model that are needed for the vectors of `wanted` words."""
 
     def __init__(self, file: BinaryReader, wanted: set[bytes]) -> None:
         self._path = file.path
@@ -85,9 +80,8 @@ class FastTextModel:
         self.name = "fastText .bin, quantised" if quantised else "fastText .bin"
         self._matrix = QuantisedMatrix(file) if quantised else DenseMatrix(file)
         output_quantised = file.integers("?", "the kind of the output matrix")[0]
-        _ = (
-            QuantisedMatrix(file) if quantised and output_quantised else DenseMatrix(file)
-        )  # unused, but detects a truncated file
+        # the output matrix is not used, but reading it detects a truncated file
+        (QuantisedMatrix if quantised and output_quantised else DenseMatrix)(file)
         self._check(file)
 
     def _check(self, file: BinaryReader) -> None:
@@ -151,10 +145,7 @@ class FastTextModel:
         return np.append(new, 0)[at], in_model
 
     def _read_dictionary(self, file: BinaryReader, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
-        """Return the rows of the wanted words.
-
-        Entries have no index, so each is found from the end of the previous one.
-        """
+        """Return the rows of the wanted words; entries have no index, so each is found from the end of the previous."""
         ids, data, at = {}, file.data, file.at
         for row in range(n_entries):
             end = data.find(b"\0", at)

@@ -19,11 +19,7 @@ _FLOAT, _BYTE = np.dtype("<f4"), np.dtype("u1")
 
 
 class DenseMatrix:
-    """A matrix of float32 numbers, memory-mapped.
-
-    Attributes:
-        shape: (R, D).
-    """
+    """A matrix of float32 numbers of `shape` (R, D), memory-mapped."""
 
     def __init__(self, file: BinaryReader) -> None:
         self.shape = _shape(file)
@@ -36,11 +32,7 @@ class DenseMatrix:
 
 
 class QuantisedMatrix:
-    """A matrix of product-quantised codes, memory-mapped.
-
-    Attributes:
-        shape: (R, D).
-    """
+    """A matrix of product-quantised codes of `shape` (R, D), memory-mapped."""
 
     def __init__(self, file: BinaryReader) -> None:
         has_norms = file.integers("?", "a matrix")[0]

@@ -9,7 +9,7 @@ running at step t if it has more than t tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,27 +17,19 @@ from torch import Tensor
 from runner.ragged.rows import Rows
 
 
-@dataclass(frozen=True)
-class Chain:
-    """The learned scores of a chain.
+class Chain(NamedTuple):
+    """The learned scores of a chain."""
 
-    Attributes:
-        start: (C,) score of each tag as the first of a row.
-        transitions: (C, C) score of moving from one tag (row) to the next (column).
-        end: (C,) score of each tag as the last of a row.
-    """
-
-    start: Tensor
-    transitions: Tensor
-    end: Tensor
+    start: Tensor  # (C,) score of each tag as the first of a row
+    transitions: Tensor  # (C, C) score of moving from one tag (row) to the next (column)
+    end: Tensor  # (C,) score of each tag as the last of a row
 
     def to(self, dtype: torch.dtype) -> Chain:
         """Return the chain with scores of `dtype`."""
-        return Chain(self.start.to(dtype), self.transitions.to(dtype), self.end.to(dtype))
+        return Chain(*(scores.to(dtype) for scores in self))
 
 
-@dataclass(frozen=True)
-class AllowedTransitions:
+class AllowedTransitions(NamedTuple):
     """The allowed first tags, transitions and last tags: bool tensors of the shapes of a `Chain`."""
 
     start: Tensor
@@ -52,8 +44,7 @@ class AllowedTransitions:
 
     def restrict(self, chain: Chain) -> Chain:
         """Return the scores of `chain` with -inf for everything that is not allowed."""
-        pairs = ((chain.start, self.start), (chain.transitions, self.transitions), (chain.end, self.end))
-        return Chain(*(scores.masked_fill(~allowed, -torch.inf) for scores, allowed in pairs))
+        return Chain(*(scores.masked_fill(~allowed, -torch.inf) for scores, allowed in zip(chain, self, strict=True)))
 
 
 def accumulation_dtype(values: Tensor) -> torch.dtype:
@@ -62,14 +53,7 @@ def accumulation_dtype(values: Tensor) -> torch.dtype:
 
 
 def path_scores(scores: Tensor, tags: Tensor, chain: Chain, rows: Rows) -> Tensor:
-    """Return the score of one given path per row, (B,) float64; 0 for empty rows.
-
-    Args:
-        scores: (N, C) packed.
-        tags: (N,) ids of the path.
-        chain: of the same C tags.
-        rows: where rows start and end.
-    """
+    """Return the score of one path of `tags` (N,) per row, given `scores` (N, C): (B,) float64; 0 for empty rows."""
     n_tags = scores.shape[1]
     # Starts, transitions and ends form one flat table, so that a single lookup scores the step into every token of
     # every row. Row C of the table holds the starts: a row's first token "comes from" tag C, any other from the token

@@ -34,11 +34,9 @@ class Crf(nn.Module):
 
     def __init__(self, n_tags: int, allowed: AllowedTransitions, constrain: Constrain) -> None:
         super().__init__()
-        self.start = nn.Parameter(torch.empty(n_tags))
-        self.transitions = nn.Parameter(torch.empty(n_tags, n_tags))
-        self.end = nn.Parameter(torch.empty(n_tags))
-        for parameter in (self.start, self.transitions, self.end):
-            nn.init.uniform_(parameter, -0.1, 0.1)
+        self.start = nn.Parameter(torch.empty(n_tags).uniform_(-0.1, 0.1))
+        self.transitions = nn.Parameter(torch.empty(n_tags, n_tags).uniform_(-0.1, 0.1))
+        self.end = nn.Parameter(torch.empty(n_tags).uniform_(-0.1, 0.1))
         self.constrain = constrain
         self.register_buffer("may_start", allowed.start, persistent=False)
         self.register_buffer("may_follow", allowed.transitions, persistent=False)
@@ -54,9 +52,7 @@ class Crf(nn.Module):
     def negative_log_likelihood(self, scores: Ragged, tags: Tensor) -> Tensor:
         """Return -log p(tags | scores) of each row in nats, (B,) float64; 0 for empty rows, inf for forbidden paths.
 
-        Args:
-            scores: rows of (length, C).
-            tags: (N,) int64 ids of the real tokens.
+        Scores are rows of (length, C), tags the (N,) int64 ids of the real tokens.
         """
         return negative_log_likelihood(scores.tokens(), tags, self.chain("train"), scores.rows)
 

@@ -26,14 +26,11 @@ def negative_log_likelihood(scores: Tensor, tags: Tensor, chain: Chain, rows: Ro
     Args:
         scores: (N, C) packed.
         tags: (N,) int64 ids of the path.
-        chain: of the same C tags.
-        rows: where rows start and end.
 
     Raises:
         RuntimeError: if a second derivative is requested (`create_graph=True`).
     """
-    parts = (chain.start, chain.transitions, chain.end)
-    return apply(_Likelihood, scores, *parts, tags, rows)
+    return apply(_Likelihood, scores, *chain, tags, rows)
 
 
 @torch.no_grad()
@@ -47,11 +44,7 @@ def token_marginals(scores: Tensor, chain: Chain, rows: Rows) -> Tensor:
 def path_sums(scores: Tensor, chain: Chain, rows: Rows, both: bool) -> ScaledSums | LogSums:
     """Return sums in the probability domain where they are exact, otherwise in the log domain.
 
-    Args:
-        scores: (N, C) packed, at least one token.
-        chain: of the same C tags.
-        rows: where rows start and end.
-        both: compute backward sums too.
+    `scores` (N, C) are packed, of at least one token. With `both`, backward sums are computed too.
     """
     # Scores that differ by hundreds of nats underflow in the probability domain, and only the computed numbers show it.
     # Reading them is free on a CPU. On a GPU it would synchronise, and the GPU has enough threads for log-domain sums.
@@ -90,7 +83,7 @@ class _Likelihood(torch.autograd.Function):
             raise RuntimeError(
                 "the gradient of a CRF likelihood cannot be differentiated again; use create_graph=False"
             )
-        rows: Rows = ctx.rows
+        rows = ctx.rows
         if rows.n_tokens == 0:
             return (*(torch.zeros(shape, dtype=dtype, device=grad.device) for shape, dtype in ctx.kinds), None, None)
         # Each gradient is an expectation over all paths minus an observation on the given path. Every token is weighted

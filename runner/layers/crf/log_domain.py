@@ -19,21 +19,15 @@ PAIRS_AT_ONCE = 2**22  # numbers of a (tokens, C, C) tensor in memory at a time
 
 @dataclass(frozen=True)
 class LogSums:
-    """Logs of the sums of exp(score) over the partial paths before and after each token.
+    """Logs of the sums of exp(score) over the partial paths before and after each token, in D directions.
 
-    Attributes:
-        log_z: (R,) log of the sum over all paths of each row, longest row first.
-        before: (D, N, C) packed: over the partial paths that reach a token and a tag, without the tag's own score. D
-            directions: forward, then backward.
-        after: (D, N, C) packed: the same with the tag's own score.
-        transitions: (C, C).
-        rows: where rows start and end.
+    The first direction is forward, the second, if any, backward.
     """
 
-    log_z: Tensor
-    before: Tensor
-    after: Tensor
-    transitions: Tensor
+    log_z: Tensor  # (R,) log of the sum over all paths of each row, longest row first
+    before: Tensor  # (D, N, C) packed: over partial paths that reach a token and a tag, without the tag's own score
+    after: Tensor  # (D, N, C) packed: the same with the tag's own score
+    transitions: Tensor  # (C, C)
     rows: Rows
 
     @classmethod

@@ -35,23 +35,15 @@ ONE_THREAD = 2**18  # multiplications of a matrix product up to which OpenBLAS u
 class ScaledSums:
     """Sums of exp(score) over the partial paths before and after each token, each up to a factor of its row and step.
 
-    Attributes:
-        log_z: (R,) log of the sum over all paths of each row, longest row first.
-        of_rows: (R,) the same sum, up to a factor.
-        before: (D, N, C) time-major: over the partial paths that reach a token and a tag, without the tag's own score.
-            D directions: forward, then backward (whose n-th step is the n-th token from the row's end).
-        after: (D, N, C) time-major: the same with the tag's own score.
-        edges: (2, C) exp of the start and end scores.
-        moves: (C, C) exp of the transitions.
-        rows: where rows start and end.
+    D directions: forward, then backward, if at all (its n-th step is the n-th token from the row's end).
     """
 
-    log_z: Tensor
-    of_rows: FloatArray
-    before: FloatArray
-    after: FloatArray
-    edges: FloatArray
-    moves: FloatArray
+    log_z: Tensor  # (R,) log of the sum over all paths of each row, longest row first
+    of_rows: FloatArray  # (R,) the same sum, up to a factor
+    before: FloatArray  # (D, N, C) time-major: over partial paths that reach a token and a tag, without its own score
+    after: FloatArray  # (D, N, C) time-major: the same with the tag's own score
+    edges: FloatArray  # (2, C) exp of the start and end scores
+    moves: FloatArray  # (C, C) exp of the transitions
     rows: Rows
 
     @classmethod

@@ -30,10 +30,7 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
     Among equally good paths, the one with the smallest tags, read from the row's end, is chosen. If no path is allowed,
     the score is -inf and the tags are arbitrary.
 
-    Args:
-        scores: (N, C) packed; log probabilities to constrain a tagger that has no chain of its own.
-        chain: of the same C tags.
-        rows: where rows start and end.
+    `scores` are (N, C) packed; log probabilities to constrain a tagger that has no chain of its own.
     """
     best = torch.zeros(rows.n_rows, dtype=accumulation_dtype(scores), device=scores.device)
     if rows.n_tokens == 0:
@@ -51,7 +48,6 @@ def _paths(own: Tensor, chain: Chain, running: list[int], last: Tensor) -> tuple
 
     Args:
         own: (N, C) the tags' own scores, time-major.
-        chain: of the same C tags and dtype.
         running: number of rows that are still running at each step.
         last: (R,) time-major index of each row's last token.
     """
@@ -73,7 +69,7 @@ def _paths_on_host(own: Tensor, chain: Chain, running: list[int], last: Tensor) 
     """Compute `_paths` with numpy."""
     # The way forward keeps maxima only. The tag that a best path came from is recomputed on the way back, for that one
     # path: the sums are the same, so their maximum is at the same tag, and no (N, C) pointers are computed or stored.
-    start, transitions, end = (part.detach().numpy() for part in (chain.start, chain.transitions, chain.end))
+    start, transitions, end = (part.detach().numpy() for part in chain)
     steps = [slice(stop - n, stop) for n, stop in zip(running, accumulate(running), strict=True)]
     reached = own.detach().numpy().T.copy()  # (C, N): the inner loop runs over rows, of which there are more
     reached[:, steps[0]] += start[:, None]

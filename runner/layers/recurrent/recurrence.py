@@ -60,11 +60,7 @@ class Recurrence(nn.Module):
         row keeps its state. With None, rows are independent: they start from zeros and None is returned.
         """
         with self.weight_drop.apply_to(self.cell):
-            if (
-                x.values.device.type == "cpu"
-                and not x.rows.stepwise
-                and (self._runs_unrolled(x) or self._runs_rectangles(x, state))
-            ):
+            if self._runs_unrolled(x) or self._runs_rectangles(x, state):
                 return self._run_staircase(x, state)
             if not self.reverse:
                 return self._run(x, state)
@@ -109,6 +105,8 @@ class Recurrence(nn.Module):
     def _runs_rectangles(self, x: Ragged, state: RecurrentState | None) -> bool:
         """Return whether rows run as rectangles: several of them or, for packed rows, one that holds padding."""
         rows = x.rows
+        if x.values.device.type != "cpu" or rows.stepwise:
+            return False
         if rows.n_tokens in (0, rows.n_rows * (rows.max_len if x.layout == "packed" else rows.width)):
             return False
         return x.layout == "packed" or state is not None or len(Staircase.of(rows, self._call_cost).blocks) > 1
@@ -120,7 +118,9 @@ class Recurrence(nn.Module):
         steps are as fast, except for few and long rows in training (docs/notes/performance.md).
         """
         rows = x.rows
-        if self.cell.mode not in UNROLLED or torch.is_autocast_enabled("cpu") or not rows.n_tokens:
+        if x.values.device.type != "cpu" or rows.stepwise or not rows.n_tokens:
+            return False
+        if self.cell.mode not in UNROLLED or torch.is_autocast_enabled("cpu"):
             return False
         equal_lengths = rows.n_tokens == rows.n_rows * rows.max_len
         return not equal_lengths or (torch.is_grad_enabled() and rows.n_rows <= 16 <= rows.max_len)
@@ -141,11 +141,7 @@ class Recurrence(nn.Module):
         start = tuple(part.index_select(0, stairs.row_order) for part in initial)
         output, end = (self._run_unrolled if unrolls else self._run_blocks)(inputs, stairs, start)
         values = move_places(output, places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
-        if state is None:
-            return x.with_values(values), None
-        # rows without tokens are in no block and keep their state
-        final = (old.to(new.dtype).index_copy(0, stairs.row_order, new) for old, new in zip(initial, end, strict=True))
-        return x.with_values(values), tuple(final)
+        return x.with_values(values), None if state is None else _replaced(initial, stairs.row_order, end)
 
     def _run_blocks(self, inputs: Tensor, stairs: Staircase, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Run torch's module over each block: (M, D) and states, longest row first -> (M, H) and final states.
@@ -189,8 +185,7 @@ class Recurrence(nn.Module):
         else:
             sequence, end = self._call_module(PackedSequence(inputs, time.batch_sizes), start)
             output = sequence.data
-        final = tuple(old.to(new.dtype).index_copy(0, time.row_order, new) for old, new in zip(state, end, strict=True))
-        return permute(output, time.inverse, time.tokens), final
+        return permute(output, time.inverse, time.tokens), _replaced(state, time.row_order, end)
 
     def _call_module(self, inputs: Inputs, state: RecurrentState) -> tuple[Inputs, RecurrentState]:
         """Call torch's module, whose states have a first dimension for layers; a state of one part is no tuple."""
@@ -207,24 +202,24 @@ class Recurrence(nn.Module):
         """Return whether autocast asks for a dtype for which this machine has no LSTM kernel."""
         if not self.is_lstm or not torch.is_autocast_enabled("cpu"):
             return False
-        dtype = torch.get_autocast_dtype("cpu")
-        training = torch.is_grad_enabled()
-        device_type = (inputs.data if isinstance(inputs, PackedSequence) else inputs).device.type
-        if device_type != "cpu" or runs("lstm", dtype, "cpu", training):
+        dtype, values = torch.get_autocast_dtype("cpu"), inputs.data if isinstance(inputs, PackedSequence) else inputs
+        if values.device.type != "cpu" or runs("lstm", dtype, "cpu", torch.is_grad_enabled()):
             return False
         _warn_of_float32(dtype)
         return True
 
 
+def _replaced(initial: RecurrentState, row_order: Tensor, end: RecurrentState) -> RecurrentState:
+    """Return the final states: `end` of the rows in `row_order`; rows without tokens ran nowhere and keep theirs."""
+    pairs = zip(initial, end, strict=True)
+    return tuple(old.to(new.dtype).index_copy(0, row_order, new) for old, new in pairs)
+
+
 @cache
 def _warn_of_float32(dtype: torch.dtype) -> None:
     """Warn once that LSTMs do not run in the requested dtype."""
-    name = str(dtype).removeprefix("torch.")
-    log.warning(
-        "this processor has no %s LSTM kernel (%s); LSTMs compute in float32 instead",
-        name,
-        torch.backends.cpu.get_cpu_capability(),
-    )
+    name, capability = str(dtype).removeprefix("torch."), torch.backends.cpu.get_cpu_capability()
+    log.warning("this processor has no %s LSTM kernel (%s); LSTMs compute in float32 instead", name, capability)
 
 
 def reverse_rows(x: Ragged) -> Ragged:

@@ -32,7 +32,6 @@ def run_unrolled(mode: str, inputs: Tensor, weights: Sequence[Tensor], start: Te
 
     Args:
         mode: the `mode` of torch's module, one of `UNROLLED`.
-        inputs: (N, D).
         weights: w, u, b, c.
         start: (R, H) states before the first step, longest row first.
         running: number of rows that have not ended at each step; R at the first.
@@ -109,8 +108,6 @@ def _step_back(grad: Tensor, grad_start: Tensor, sums: Tensor, z: Tensor, u: Ten
         grad_start: (R, H) zeros; becomes the gradient of the states before the first step.
         sums: (N, 3, H) derivatives of each state by the sums inside r, z and m; becomes the gradient of those sums.
         z: (N, H) update gates.
-        u: (3H, H).
-        running: number of rows that have not ended at each step.
     """
     previous = _previous(grad_start, torch.split(grad, running), running)
     parts = (grad[:, None], grad, z, sums, sums.flatten(1))

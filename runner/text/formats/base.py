@@ -20,28 +20,18 @@ STRINGS = pa.list_(pa.string())
 
 @dataclass(frozen=True)
 class PassagePredictions:
-    """The predictions of a model for the rows of a passage.
+    """The predictions of a model for the rows of a passage."""
 
-    Attributes:
-        strings: (B,) labels, or lists with one tag per token.
-        probability: float32 probabilities, 0 to 1, of the same structure; None: they are not written.
-    """
-
-    strings: pa.Array
-    probability: pa.Array | None
+    strings: pa.Array  # (B,) labels, or lists with one tag per token
+    probability: pa.Array | None  # of the same structure, float32 from 0 to 1; None: they are not written
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """The rows of a passage.
+    """The rows of a passage."""
 
-    Attributes:
-        table: the list<string> columns that the features are computed from, with one row per example.
-        places: line index, from 0, of each row (B,), or of each token (N,) in formats with one token per line.
-    """
-
-    table: pa.Table
-    places: IntArray
+    table: pa.Table  # the list<string> columns that the features are computed from, with one row per example
+    places: IntArray  # line index from 0 of each row, (B,), or of each token, (N,), in formats with one token per line
 
 
 class TextFormat(Protocol):
@@ -51,26 +41,13 @@ class TextFormat(Protocol):
         """Return True if no row continues after this line."""
 
     def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
-        """Check that the format has these columns and can hold such predictions.
-
-        Raises:
-            HydromelError: it does not or cannot.
-        """
+        """Raise a HydromelError if the format lacks one of these columns or cannot hold such predictions."""
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
-        """Return the rows of a passage.
-
-        Raises:
-            HydromelError: malformed text; the message has its line.
-        """
+        """Return the rows of a passage; raise a HydromelError that names the line if it is malformed."""
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
-        """Return the passage's lines (L,) with the predictions added.
-
-        Args:
-            passage: the text.
-            parsed: the rows of the same text.
-            predictions: their predictions.
+        """Return the passage's lines (L,) with the predictions of its rows added.
 
         Raises:
             HydromelError: a line has no room for them, such as a JSON object that has the field already.

@@ -86,9 +86,8 @@ class Columns:
 
     def _without_token(self, lines: pa.Array) -> Mask:
         """Return a mask (L,) of comments and of lines with columns but without a token of the sentence."""
-        if self.comment_prefix is None:
-            return self._other(lines)
-        return self._other(lines) | mask_of(pc.starts_with(lines, self.comment_prefix))
+        other = self._other(lines)
+        return other if self.comment_prefix is None else other | mask_of(pc.starts_with(lines, self.comment_prefix))
 
     def _other(self, lines: pa.Array) -> Mask:
         if self.other is None:

@@ -54,8 +54,7 @@ class JsonLines:
             added[f"{name}_probability"] = _rounded(predictions.probability)
         lines = list(passage.lines)
         for place, *values in zip(parsed.places, *added.values(), strict=True):
-            fields = dict(zip(added, values, strict=True))
-            lines[place] = _with_fields(passage.at(place), lines[place], fields)
+            lines[place] = _with_fields(passage.at(place), lines[place], dict(zip(added, values, strict=True)))
         return lines
 
     def _tokens(self, at: str, fields: dict[str, object]) -> list[str]:

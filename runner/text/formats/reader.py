@@ -21,17 +21,11 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 @dataclass(frozen=True)
 class Passage:
-    """A block of lines that are processed together.
+    """A block of lines that are processed together."""
 
-    Attributes:
-        name: name of the file.
-        first: 1-based number of the first line.
-        lines: the lines, without line ends.
-    """
-
-    name: str
-    first: int
-    lines: list[str]
+    name: str  # of the file
+    first: int  # 1-based number of the first line
+    lines: list[str]  # without line ends
 
     def at(self, place: int) -> str:
         """Return `file:line` of the line at this index, from 0."""
@@ -39,13 +33,7 @@ class Passage:
 
 
 def passages(lines: Iterator[str], name: str, characters: int, may_end: Callable[[str], bool]) -> Iterator[Passage]:
-    """Yield all lines in passages of about `characters` characters.
-
-    Args:
-        lines: the lines of the file.
-        name: name of the file.
-        characters: a passage ends at the first possible line once it has this many.
-        may_end: line -> True if a passage may end after it.
+    """Yield all lines in passages, which end after `characters` at the first line after which one `may_end`.
 
     Raises:
         HydromelError: no passage can end for more than `MOST_CHARACTERS`.
@@ -76,7 +64,8 @@ def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
         HydromelError: a line that is too long or invalid in the encoding, or damaged gzip.
     """
     try:
-        for number, line in enumerate(_raw_lines(_unzipped(file)), start=1):
+        raw = _unzipped(file)
+        for number, line in enumerate(iter(lambda: raw.readline(LONGEST_LINE_BYTES + 1), b""), start=1):
             if len(line) > LONGEST_LINE_BYTES:
                 raise HydromelError(
                     f"{name}:{number}: the line has more than {LONGEST_LINE_BYTES:,} bytes, the most allowed; split it"
@@ -88,11 +77,7 @@ def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
 
 
 def check_encoding(encoding: str) -> None:
-    """Check that an encoding is known and that its line ends can be found before decoding.
-
-    Raises:
-        HydromelError: it is unknown, or its line ends are not single bytes.
-    """
+    """Raise a HydromelError unless an encoding is known and its line ends, found before decoding, are single bytes."""
     with suppress(LookupError):
         codecs.lookup(encoding)
         if "\n".encode(encoding) == b"\n":
@@ -105,10 +90,6 @@ def check_encoding(encoding: str) -> None:
 def _unzipped(file: BinaryIO) -> BinaryIO:
     head = file.peek(2)[:2] if hasattr(file, "peek") else b""
     return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if head == _GZIP_MAGIC else file
-
-
-def _raw_lines(file: BinaryIO) -> Iterator[bytes]:
-    return iter(lambda: file.readline(LONGEST_LINE_BYTES + 1), b"")
 
 
 def _decoded(line: bytes, encoding: str, at: str) -> str:
