@@ -41,15 +41,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The model's prediction for every row or real token of a split, in the order of the split, on the host.
+    """The model's prediction for every row or real token of a split, in the order of the split, on the host."""
 
-    Attributes:
-        ids: (N,) int64 predicted ids.
-        probability: (N,) float32 probability of the predicted id, 0 to 1.
-    """
-
-    ids: npt.NDArray[np.int64]
-    probability: npt.NDArray[np.float32]
+    ids: npt.NDArray[np.int64]  # (N,)
+    probability: npt.NDArray[np.float32]  # (N,) of the predicted id, 0 to 1
 
 
 class Corpus(Protocol):
@@ -156,8 +151,7 @@ class HasAverage(Protocol):
 class Head(Protocol):
     """Map token vectors to scores, and scores to losses and predictions.
 
-    Scores are (B, C) for rows or (N, C) for real tokens: one per class, or whatever else the head needs for its losses
-    and predictions.
+    Scores are (B, C) for rows or (N, C) for real tokens: one per class, or whatever else the head needs.
     """
 
     def __call__(self, encoded: Ragged, batch: Batch) -> Tensor: ...

@@ -17,13 +17,7 @@ _TORCH_DROPOUT = nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.Al
 
 
 class Model(nn.Module):
-    """An embedding, an encoder and a head, which together compute scores for a batch.
-
-    Attributes:
-        embedding: maps the ids of each feature to one vector per token.
-        encoder: maps token vectors to token vectors in context.
-        head: maps token vectors to the task's scores, loss and predictions; a module too.
-    """
+    """An embedding, an encoder and a head (`runner.interfaces`), which together compute scores for a batch."""
 
     def __init__(self, embedding: nn.Module, encoder: nn.Module, head: Head) -> None:
         super().__init__()

@@ -41,20 +41,14 @@ class CharacterTable(nn.Module):
     Args:
         feature: a feature of forms (`runner.text.features.Characters`).
         size: D, size of a character's vector.
-        max_characters: number of characters read of each form; longer forms are truncated.
-
-    Attributes:
-        composed: number of `real` and `padded` characters looked up so far, counted on the host.
-
-    Raises:
-        HydromelError: no feature of that name, or one without characters.
+        max_characters: number of characters read of each form; longer forms are truncated and counted.
     """
 
     def __init__(self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int) -> None:
         super().__init__()
         self.alphabet = vocab_of(vocabs, feature).alphabet
         self.feature, self.max_characters = feature, max_characters
-        self.composed = {"real": 0, "padded": 0}
+        self.composed = {"real": 0, "padded": 0}  # characters looked up so far, counted on the host
         if not self.alphabet:
             raise HydromelError(
                 f"embedding.feature={feature}: features.{feature} has no characters; use a feature with the _target_ "
@@ -91,13 +85,8 @@ class CharacterTable(nn.Module):
         """Return the number of truncated forms (`runner.interfaces.HasDescription`)."""
         cut, cut_forms = self.spelling.cut, int(self.spelling.cut.sum())
         cut_tokens = {name: int(cut[split.features[self.feature].on_host()].sum()) for name, split in splits.items()}
-        entry = {
-            "feature": self.feature,
-            "characters": len(self.alphabet),
-            "max_characters": self.max_characters,
-            "cut_forms": cut_forms,
-            "cut_tokens": cut_tokens,
-        }
+        limits = {"characters": len(self.alphabet), "max_characters": self.max_characters}
+        entry = {"feature": self.feature, **limits, "cut_forms": cut_forms, "cut_tokens": cut_tokens}
         affected = ", ".join(f"{split} {tokens:,}" for split, tokens in cut_tokens.items())
         line = (
             f"{cut_forms:,} forms of features.{self.feature} are longer than max_characters={self.max_characters} "
@@ -132,15 +121,9 @@ class CharConv(_CharEmbedding):
     """An embedding by convolutions over a word's characters, max pooling and optional highway layers (Kim et al. 2016).
 
     Args:
-        feature: a feature of forms (`runner.text.features.Characters`).
-        size: size of a character's vector.
-        max_characters: number of characters read of each word; longer words are truncated and counted.
         widths: widths of the filters, in characters.
         filters: number of filters of each width.
         activation: relu or tanh, before the pooling.
-
-    Raises:
-        ValueError: no widths.
     """
 
     def __init__(
@@ -172,15 +155,7 @@ class CharConv(_CharEmbedding):
 
 
 class CharRnn(_CharEmbedding):
-    """An embedding by the final states of a recurrent layer in both directions over characters (Lample et al. 2016).
-
-    Args:
-        feature: a feature of forms (`runner.text.features.Characters`).
-        size: size of a character's vector.
-        max_characters: number of characters read of each word; longer words are truncated and counted.
-        cell: rnn, gru or lstm.
-        hidden: hidden units per direction.
-    """
+    """An embedding by the final states of a recurrent layer in both directions over characters (Lample et al. 2016)."""
 
     def __init__(
         self,

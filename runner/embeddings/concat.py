@@ -15,11 +15,7 @@ from runner.ragged.ragged import Ragged
 
 
 class JoinedEmbedding(nn.Module):
-    """An embedding that concatenates or sums the vectors of its parts.
-
-    Raises:
-        ValueError: no parts, or a sum of different sizes.
-    """
+    """An embedding that concatenates the vectors of its parts, or sums them (parts of the same size)."""
 
     def __init__(self, *, parts: dict[str, nn.Module], join: Literal["concat", "sum"], dropout: Fraction) -> None:
         super().__init__()

@@ -17,16 +17,12 @@ from runner.text.vocab import Vocab, vocab_of
 class NgramEmbedding(nn.Module):
     """The sum of the vectors of the n-grams that end at each token, as in fastText's classifier (Joulin et al. 2017).
 
-    With one element per label it is a linear model over bags of n-grams: pooled by a sum, its
-    vectors are scores.
+    With one element per label it is a linear model over bags of n-grams: pooled by a sum, its vectors are scores.
 
     Args:
         lengths: lengths of the n-grams, in tokens; []: no n-grams, all vectors are zero.
         buckets: rows of the table that are shared by n-grams of two or more tokens.
         size: D, size of a vector; None: one element per label, initialised to zero.
-
-    Raises:
-        HydromelError: no feature of that name.
     """
 
     def __init__(

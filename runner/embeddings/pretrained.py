@@ -44,8 +44,7 @@ class PretrainedEmbedding(nn.Module):
         unk_rate: share of words replaced by `<unk>` in training (`UnkDropout`).
 
     Raises:
-        HydromelError: no feature of that name, or a file that is missing, malformed or has no word of the feature.
-        ValueError: trainable rows in float16.
+        HydromelError: a file that is missing, malformed or has no word of the feature.
     """
 
     def __init__(
@@ -177,7 +176,6 @@ def _more_places(
 
     Args:
         tokens: V tokens, all of which except the special ones were looked up.
-        vectors: what was found in the file.
         place: (K,) places of the first K tokens, the known ones.
         first: place of the first added row.
         unk: id of `<unk>`, whose place is that of tokens that the file lacks.

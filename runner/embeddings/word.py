@@ -40,13 +40,9 @@ class WordEmbedding(nn.Module):
     `<pad>` (id 0) is always the zero vector. Words outside the training set (`Vocab.extra`) use the vector of `<unk>`.
 
     Args:
-        size: D, size of a vector.
         init_range: r: initialise uniformly in [-r, r]; None: from the standard normal distribution.
         unk_rate: share of known tokens replaced by `<unk>` in training (`UnkDropout`).
         type_dropout: probability of dropping all occurrences of a word in a row (`TypeDropout`).
-
-    Raises:
-        HydromelError: no feature of that name.
     """
 
     def __init__(

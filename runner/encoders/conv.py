@@ -34,9 +34,6 @@ class Conv(nn.Module):
         dropout: probability, on the output of every layer.
         locked_dropout: probability, on the input of every layer and the last output, for the same features at all
             tokens of a row. Or a list: for the input of the first layer, of the second, ..., and for the last output.
-
-    Raises:
-        ValueError: if `widths` is empty.
     """
 
     per_token = True
@@ -72,11 +69,9 @@ class Conv(nn.Module):
     def forward(self, x: Ragged, state: ConvState | tuple[()] | None) -> tuple[Ragged, ConvState | None]:
         """Map rows of (length, D) and their initial state to rows of (length, filters * widths) and their final state.
 
-        The state is `START` at the start of texts that are read in windows. It is None for independent rows, and then
-        None is returned. On a CPU, padded rows are returned packed if all layers are matrix products.
-
-        Raises:
-            ValueError: if a state is given and the layer is not causal.
+        The state is `START` at the start of texts that are read in windows (causal layers only). It is None for
+        independent rows, and then None is returned. On a CPU, padded rows are returned packed if all layers are matrix
+        products.
         """
         if state is not None and not self.causal:
             raise ValueError("only causal convolutions carry a state; got a state with causal=False")

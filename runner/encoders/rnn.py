@@ -21,7 +21,6 @@ class Rnn(nn.Module):
 
     Args:
         causal: forward direction only (language models).
-        cell: rnn, gru or lstm.
         hidden: H, hidden units per direction.
         bidirectional: also read each row from its end; null: if the task is not causal.
         layer_norm: normalise the output of every layer.
@@ -30,9 +29,6 @@ class Rnn(nn.Module):
         locked_dropout: probability, on the input of every layer and the last output, for the same features at all
             tokens of a row. Or a list: for the input of the first layer, of the second, ..., and for the last output.
         weight_drop: probability of dropping a hidden-to-hidden weight; all rows and tokens of a batch share the mask.
-
-    Raises:
-        HydromelError: if `bidirectional` and `causal` are both true, or `locked_dropout` has another number of entries.
     """
 
     per_token = True

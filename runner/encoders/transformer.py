@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
-from runner.layers.attention import Score, SelfAttention
+from runner.layers.attention import Score, SelfAttention, sinusoids
 from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout
 from runner.layers.norm import Norm, normalisation
-from runner.layers.positions import sinusoids
 from runner.ragged.ragged import Ragged
 
 # the number of tokens that each row has had, (B,) on the host, and for each layer the keys and values of the last P of
@@ -33,7 +32,7 @@ class Transformer(nn.Module):
         causal: a token sees itself and earlier tokens only.
         size: size of the vectors inside, a multiple of `heads`.
         feedforward: size of the hidden layer of FeedForward.
-        score: attention score: dot, scaled_dot or additive (see `runner.layers.attention`).
+        score: see `runner.layers.attention`.
         norm: layer or batch; with batch, predictions depend on the batch in training (see `runner.layers.norm`).
         positions: sinusoidal, learned (up to max_positions) or none: added to token vectors and counted on from window
             to window; or rotary: applied in attention, where only distances matter.
@@ -41,9 +40,6 @@ class Transformer(nn.Module):
         memory: earlier tokens that a token sees in a layer, in long rows and across windows alike; null: all of them.
         dropout: probability, on the input, the attention weights and both branches.
         carries_state: rows are windows of one text, and the state is carried from window to window.
-
-    Raises:
-        ValueError: if sizes are not divisible or options are incompatible.
     """
 
     per_token = True

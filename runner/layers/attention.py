@@ -1,12 +1,14 @@
 """Multi-head self-attention within each row, with dot, scaled dot or additive scores, over a whole row or its past.
 
 Shapes: B rows, H heads of size d, D = H d; T places of queries and K = P + T places of keys, P of them in the past
-(`runner.layers.attention_window.AttentionWindow`).
+(`runner.layers.attention_window.AttentionWindow`). Positions are sinusoids to add to token vectors, or rotations of
+queries and keys.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 
 from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout
-from runner.layers.positions import angles, rotate
 from runner.ragged.ragged import Ragged
 
 Score = Literal["dot", "scaled_dot", "additive"]
@@ -28,13 +29,7 @@ class SelfAttention(nn.Module):
 
     `dot` is q . k (Luong et al. 2015, eq. 8), `scaled_dot` is q . k / sqrt(d) (Vaswani et al. 2017, eq. 1), `additive`
     is v . tanh(q + k) (Bahdanau et al. 2015, appendix A.1.2: the projections of queries and keys are its W and U).
-
-    Args:
-        size: D, a multiple of `heads`.
-        heads: number of heads.
-        score: dot, scaled_dot or additive.
-        rotary: rotate queries and keys by their positions (see `runner.layers.positions`).
-        dropout: probability of dropping an attention weight.
+    `rotary` rotates queries and keys by their positions (`rotate`); `dropout` drops attention weights.
     """
 
     def __init__(self, size: int, heads: int, score: Score, rotary: bool, dropout: float) -> None:
@@ -48,36 +43,21 @@ class SelfAttention(nn.Module):
             self.additive = nn.Parameter(torch.empty(heads, size // heads).uniform_(-bound, bound))
 
     def forward(self, x: Ragged, window: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
-        """Attend within rows of (length, D).
+        """Attend within rows of (length, D); return such rows, and the past at each row's end, (B, P', 2D).
 
-        Packed rows are padded for the products of queries and keys only, in blocks of similar lengths.
-
-        Args:
-            x: rows of (length, D).
-            reach: the keys that queries see.
-            past: (B, P, 2D) keys and values of each row's past, placed as `window` says; None: rows are independent.
-
-        Returns:
-            Rows of (length, D), and the past at each row's end, (B, P', 2D), or None if there was none.
+        The past is (B, P, 2D) keys and values, placed as `window` says; None: rows are independent. Packed rows are
+        padded for the products of queries and keys only, in blocks of similar lengths.
         """
         x = x.with_values(x.filled(0.0)).map(self.queries_keys_values)
         if x.layout == "padded" or past is not None or not window.blocks:
             attended, end = self._rectangle(x, window, past)
             return attended.map(self.output), end
-        parts = [
-            self._rectangle(x.select_by(block.rows, tokens), block, None)[0].values for block, tokens in window.blocks
-        ]
-        return x.with_values(torch.cat(parts).index_select(0, window.block_inverse)).map(self.output), None
+        blocks = [self._rectangle(x.select_by(part.rows, tokens), part, None)[0] for part, tokens in window.blocks]
+        values = torch.cat([block.values for block in blocks]).index_select(0, window.block_inverse)
+        return x.with_values(values).map(self.output), None
 
     def _rectangle(self, x: Ragged, window: AttentionWindow, past: Tensor | None) -> tuple[Ragged, Tensor | None]:
-        """Attend in one padded rectangle.
-
-        Args:
-            x: queries, keys and values, rows of (length, 3D).
-
-        Returns:
-            Rows of (length, D), and the past at each row's end.
-        """
+        """Compute `forward` in one padded rectangle, given rows of queries, keys and values, (length, 3D)."""
         size = x.values.shape[-1] // 3
         queries, keys_values = torch.split(x.pad().values, [size, 2 * size], dim=-1)
         end = None
@@ -137,11 +117,8 @@ def additive_scores(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     step = max(1, ADDITIVE_NUMBERS // max(1, keys.numel()))
     if step >= queries.shape[2]:
         return _additive(queries, keys, weight)
-    pieces = torch.split(queries, step, dim=2)
-    scores = [
-        checkpoint(_additive, piece, keys, weight, use_reentrant=False, preserve_rng_state=False) for piece in pieces
-    ]
-    return torch.cat(scores, dim=2)
+    run = partial(checkpoint, _additive, use_reentrant=False, preserve_rng_state=False)
+    return torch.cat([run(piece, keys, weight) for piece in torch.split(queries, step, dim=2)], dim=2)
 
 
 def _additive(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
@@ -151,3 +128,31 @@ def _additive(queries: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
 def has_attention(model: nn.Module) -> bool:
     """Return whether the model has self-attention: it runs packed rows in blocks, at a cost per pair of tokens."""
     return any(isinstance(module, SelfAttention) for module in model.modules())
+
+
+def angles(positions: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Return angles position / 10000^(2 i / size) in radians, (...) -> (..., size / 2) (Vaswani et al. 2017, sec. 3.5).
+
+    They are in at least float32, whatever the `dtype` of the vectors, since bfloat16 cannot count beyond 256.
+    """
+    exact = torch.promote_types(dtype, torch.float32)
+    rates = torch.exp(torch.arange(0, size, 2, device=positions.device, dtype=exact) * (-math.log(10_000.0) / size))
+    return positions.to(exact)[..., None] * rates
+
+
+def sinusoids(positions: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """Return alternating sines and cosines of `angles`, (...) -> (..., size)."""
+    turns = angles(positions, size, dtype)
+    return torch.stack([turns.sin(), turns.cos()], dim=-1).flatten(-2).to(dtype)
+
+
+def rotate(vectors: Tensor, turns: Tensor) -> Tensor:
+    """Rotate each pair of adjacent features by its angle: (..., T, d), (T, d / 2) -> (..., T, d).
+
+    The product of a rotated query and a rotated key depends on the distance of their positions only (RoFormer, Su et
+    al. 2021, equation 34).
+    """
+    first, second = vectors[..., 0::2], vectors[..., 1::2]
+    sine, cosine = turns.sin(), turns.cos()
+    turned = torch.stack([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+    return turned.flatten(-2).to(vectors.dtype)

@@ -23,10 +23,7 @@ def latest_indices(rows: Rows, count: int, past: IntArray, places: int, own: Int
     and row together have fewer, the index of the first place of the past is repeated; values there are meaningless.
 
     Args:
-        rows: the current window.
-        count: number of tokens to keep for each row.
         past: (B,) index at which the past of each row starts. It fills `places` places and ends with the latest token.
-        places: P.
         own: (B,) index at which the row's own tokens start.
     """
     # position of each kept token relative to the row's own first token: negative positions are in the past
@@ -45,11 +42,9 @@ class AttentionWindow:
         row with 2 remembered tokens, 3 own ones, P = 4, T = 4:   . . p p | x x x .
 
     Args:
-        rows: the rows of the queries.
         causal: a query sees no later keys than its own.
         memory: a query sees at most this many keys before its own; None: all of them.
         n_seen: (B,) number of earlier tokens of each row, the last of which are in the past; None: there is no past.
-        places: P.
 
     Raises:
         ValueError: a memory or a past without `causal`.

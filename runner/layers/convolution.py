@@ -30,11 +30,7 @@ Span = tuple[int, int]  # the part of the widest window that a convolution sees:
 class Convolution(nn.Module):
     """A cross-correlation with one output per token: y[t] = b + sum_k W[k] x[t - left + k].
 
-    Args:
-        input_size: D.
-        filters: number of outputs per token.
-        width: number of tokens that an output sees.
-        causal: an output sees its own token and earlier ones; else `(width - 1) // 2` earlier ones and the rest later.
+    With `causal`, an output sees its token and earlier ones; else `(width - 1) // 2` earlier ones and the rest later.
     """
 
     def __init__(self, input_size: int, filters: int, width: int, causal: bool) -> None:
@@ -44,12 +40,7 @@ class Convolution(nn.Module):
         self.right = width - 1 - self.left
 
     def forward(self, x: Ragged, before: Tensor | None) -> Ragged:
-        """Map rows of (length, D) to rows of (length, filters).
-
-        Args:
-            x: rows of (length, D).
-            before: (B, P, D), with P at least the number of earlier tokens that an output sees; None: zeros.
-        """
+        """Map rows of (length, D) to rows of (length, filters); P is at least the number of earlier tokens seen."""
         return convolve_parallel([self], x, before)
 
     def run_torch(self, x: Ragged, before: Tensor | None) -> Tensor:
@@ -71,8 +62,7 @@ class Convolution(nn.Module):
         gap, device = max(self.left, self.right), x.values.device
         places = torch.arange(x.rows.n_tokens, device=device) + (x.rows.row + 1) * gap
         size = round_up_size(x.rows.n_tokens + (x.rows.n_rows + 1) * gap)
-        line = x.values.new_zeros(size, x.values.shape[-1])
-        line = line.index_copy(0, places, x.values)
+        line = x.values.new_zeros(size, x.values.shape[-1]).index_copy(0, places, x.values)
         if edge is not None:
             starts = x.rows.offsets[:-1] + torch.arange(1, x.rows.n_rows + 1, device=device) * gap
             edges = starts[:, None] + torch.arange(-self.left, 0, device=device)
@@ -95,13 +85,7 @@ def round_up_size(size: int) -> int:
 
 
 def convolve_parallel(convolutions: Sequence[Convolution], x: Ragged, before: Tensor | None) -> Ragged:
-    """Map rows of (length, D) to rows of (length, all filters): the concatenated outputs of several convolutions.
-
-    Args:
-        convolutions: at least one, of the same D.
-        x: rows of (length, D).
-        before: as for a `Convolution`, with P at least as many as any output sees.
-    """
+    """Map rows of (length, D) to rows of (length, all filters): the concatenated outputs of all convolutions."""
     if x.rows.n_tokens == 0:
         filters = sum(layer.convolution.out_channels for layer in convolutions)
         return x.with_values(x.values.new_zeros(*x.values.shape[:-1], filters))

@@ -35,13 +35,9 @@ _LARGEST = 2**63 - 1
 
 
 class Dropout(nn.Module):
-    """In training, set each value to 0 with probability `p` and divide the others by 1 - p.
+    """In training, set each value to 0 with probability `p` (below 1) and divide the others by 1 - p.
 
-    Args:
-        p: at least 0, less than 1.
-
-    Attributes:
-        number: distinguishes this layer from the others of a model if rows have seeds; see `number_dropout_layers`.
+    If rows have seeds, `number` distinguishes this layer from the others of a model; see `number_dropout_layers`.
     """
 
     def __init__(self, p: float) -> None:
@@ -174,11 +170,7 @@ def drop_values(values: Tensor, p: float) -> Tensor:
 
 
 def locked_layers(rates: float | Sequence[float], places: int) -> nn.ModuleList:
-    """Return locked dropout layers for `places`, with one rate for all or a list with one for each.
-
-    Raises:
-        HydromelError: if the list has another number of rates.
-    """
+    """Return locked dropout layers for `places`, with one rate for all or a list with one for each."""
     all_rates = [rates] * places if isinstance(rates, float) else [*rates]
     if len(all_rates) != places:
         raise HydromelError(

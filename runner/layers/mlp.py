@@ -13,16 +13,7 @@ from runner.ragged.rows import Rows
 
 
 class Mlp(nn.Module):
-    """A multilayer perceptron: dropout, then a linear layer, ReLU and dropout for each size.
-
-    Args:
-        input_size: D.
-        sizes: output sizes of the layers, first to last; [] for dropout only.
-        dropout: probability.
-
-    Attributes:
-        output_size: the last of `sizes`, or D.
-    """
+    """A multilayer perceptron: dropout, then a linear layer, ReLU and dropout for each size ([]: dropout only)."""
 
     def __init__(self, input_size: int, sizes: Sequence[int], dropout: float) -> None:
         super().__init__()

@@ -39,9 +39,6 @@ class MaskedBatchNorm(nn.Module):
     In training, predictions depend on the other tokens of the micro-batch by design. So strategies that cut an update
     differently (`size1`, `padmask`) no longer make the same updates. A batch of fewer than two tokens has no variance:
     it is normalised by the running statistics, in training too, and does not update them.
-
-    Args:
-        size: D.
     """
 
     def __init__(self, size: int) -> None:

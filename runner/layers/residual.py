@@ -14,10 +14,7 @@ GATE_BIAS = -2.0  # initial bias of a gate: at first most of the input is carrie
 
 
 class Highway(nn.Module):
-    """A highway layer: g relu(W x + b) + (1 - g) x with g = sigmoid(V x + c), for vectors of `size`.
-
-    Source: Srivastava, Greff, Schmidhuber 2015, section 2.2.
-    """
+    """g relu(W x + b) + (1 - g) x with g = sigmoid(V x + c) (Srivastava, Greff, Schmidhuber 2015, section 2.2)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()

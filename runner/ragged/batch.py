@@ -19,18 +19,13 @@ from runner.ragged.rows import Rows, select_rows
 class Batch:
     """Some rows of a split, ready for a model.
 
-    Attributes:
-        features: integer ids by feature name; all share one `Rows`.
-        target: one target per row, (B,), or a `Ragged` with one target per token.
-        index: (B,) row numbers in the order of the file, on the host. Results are stored by it, so batches may have any
-            order.
-        carries_state: the rows are windows of texts (streams), so a state is carried from batch to batch.
+    Results are stored by `index`, so batches may have any order.
     """
 
-    features: dict[str, Ragged]
-    target: Tensor | Ragged
-    index: IntArray
-    carries_state: bool = False
+    features: dict[str, Ragged]  # integer ids by feature name; all share one `Rows`
+    target: Tensor | Ragged  # one target per row, (B,), or one per token
+    index: IntArray  # (B,) row numbers in the order of the file, on the host
+    carries_state: bool = False  # the rows are windows of texts (streams): a state is carried from batch to batch
 
     @property
     def rows(self) -> Rows:

@@ -24,15 +24,11 @@ Layout = Literal["packed", "padded"]
 class Ragged:
     """A value for each token of each row.
 
-    Attributes:
-        values: (N, *) if packed, (B, T, *) if padded. Values at padded positions are arbitrary.
-        rows: where rows start and end; shared by everything with the same rows.
-        layout: packed or padded.
-        host: (N,) a copy of the ids on the host, if they were sent from there (`to`) and only selected since.
+    `host` (N,) is a copy of the ids on the host, if they were sent from there (`to`) and only selected since.
     """
 
-    values: Tensor
-    rows: Rows
+    values: Tensor  # (N, *) if packed, (B, T, *) if padded. Values at padded positions are arbitrary.
+    rows: Rows  # where rows start and end; shared by everything with the same rows
     layout: Layout
     host: npt.NDArray[np.integer] | None = None
 
@@ -76,11 +72,7 @@ class Ragged:
         return self.values.flatten(0, 1).index_select(0, self.rows.flat)
 
     def on_host(self) -> npt.NDArray[np.integer]:
-        """Return the ids of real tokens, (N,), without synchronising with a device.
-
-        Raises:
-            ValueError: if the ids are on a device and the host has no copy.
-        """
+        """Return the ids of real tokens, (N,), without synchronising; a ValueError if the host has no copy of them."""
         if self.host is not None:
             return self.host
         if self.values.device.type != "cpu":

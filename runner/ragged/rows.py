@@ -31,17 +31,12 @@ class Rows:
 
     Args:
         lengths: (B,) number of tokens of each row, at least 0.
-        device: device of the index maps.
         width: T of the padded layout, at least the longest length (default: the longest length, at least 1).
 
     Attributes:
         seeds: (B,) int64 dropout seed of each row; None: all rows draw from one generator.
-        source: (N,) on the host, index of each token among the tokens that these were selected from (`select_spans`);
-            None: they were not selected.
+        source: (N,) on the host, index of each token among those these were selected from, if any (`select_spans`).
         stepwise: recurrent layers step through time instead of calling a fused kernel.
-
-    Raises:
-        ValueError: if a length is negative or `width` is less than the longest length.
     """
 
     def __init__(self, lengths: IntArray, device: torch.device, width: int | None = None) -> None:
@@ -145,11 +140,7 @@ class Rows:
         return Rows(np.ones(self.n_rows, dtype=np.int64), self.device).with_seeds(self.seeds)
 
     def with_seeds(self, seeds: Tensor | None) -> Rows:
-        """Return the same rows with a dropout seed for each row, (B,) int64, or without seeds.
-
-        Raises:
-            ValueError: if `seeds` is not one int64 per row.
-        """
+        """Return the same rows with a dropout seed for each row, (B,) int64, or without seeds."""
         if seeds is not None and (seeds.shape != (self.n_rows,) or seeds.dtype != torch.int64):
             raise ValueError(f"seeds have shape {tuple(seeds.shape)} and {seeds.dtype}; need ({self.n_rows},) of int64")
         rows = copy.copy(self)

@@ -19,21 +19,13 @@ BLOCK_PAIRS = 2**14  # cost of one more block, in pairs of a query and a key (do
 
 @dataclass(frozen=True)
 class Shapes:
-    """The sizes of M micro-batches.
-
-    Attributes:
-        rows: (M,) number of rows.
-        widths: (M,) length of the longest row, at least 1 and rounded up to a multiple.
-        tokens: (M,) number of real tokens.
-        cells: (M,) number of positions, padding included, in the rectangle or rectangles (`with_blocks`) of rows.
-        pairs: (M,) number of pairs of positions of the same row in them: the cost of attention.
-    """
+    """The sizes of M micro-batches, (M,) each."""
 
     rows: IntArray
-    widths: IntArray
-    tokens: IntArray
-    cells: IntArray
-    pairs: IntArray
+    widths: IntArray  # length of the longest row, at least 1 and rounded up to a multiple
+    tokens: IntArray  # real tokens
+    cells: IntArray  # positions, padding included, in the rectangle or rectangles (`with_blocks`) of rows
+    pairs: IntArray  # pairs of positions of the same row in them: the cost of attention
 
     @classmethod
     def of(cls, rows: IntArray, widths: IntArray, tokens: IntArray) -> Shapes:
@@ -60,12 +52,9 @@ def concatenate(shapes: Sequence[Shapes]) -> Shapes:
 
 
 def with_blocks(shapes: Shapes, ordered: IntArray, together: Literal["all", "largest"]) -> Shapes:
-    """Return the shapes if rows run in blocks of similar lengths (`block_ends`).
+    """Return the shapes if rows, with `ordered` lengths, run in blocks of similar lengths (`block_ends`).
 
-    Args:
-        shapes: of the same micro-batches in one rectangle each.
-        ordered: the lengths of all rows, micro-batch after micro-batch.
-        together: count all blocks of a micro-batch, or only the one with the most pairs.
+    Count all blocks of a micro-batch, if they are in memory `together`, or only the one with the most pairs.
     """
     cells, pairs = shapes.cells.copy(), shapes.pairs.copy()
     for place, unsorted in enumerate(np.split(ordered, np.cumsum(shapes.rows)[:-1])):

@@ -40,12 +40,8 @@ BYTES = _alphabet()
 def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterable[str]) -> tuple[str, ...]:
     """Learn up to `count` merges, most frequent pair first; `a b` makes the piece `ab`.
 
-    The result does not depend on the order of the words.
-
-    Args:
-        words: (N,) strings.
-        min_count: pairs that occur less often are not merged.
-        forbidden: pieces that must not be made, such as `<unk>`, because they have another meaning.
+    Pairs that occur less often than `min_count` are not merged, nor are `forbidden` pieces made, such as `<unk>`, which
+    have another meaning. The result does not depend on the order of the words.
     """
     tokenizer = _tokenizer(BPE())
     trainer = BpeTrainer(
@@ -68,8 +64,6 @@ def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterabl
 
 def pieces_of(words: pa.Array, merges: tuple[str, ...]) -> tuple[npt.NDArray[np.int64], pa.Array]:
     """Split words (N,) into pieces: return the number of pieces (N,) of each word, and all pieces, concatenated.
-
-    Each distinct word is split only once.
 
     Raises:
         HydromelError: a word that is empty or contains a space, or invalid merges.

@@ -42,9 +42,7 @@ class Characters:
     An id of this feature is that of a form; the form's characters belong to the vocabulary, and `Vocab.alphabet` lists
     those that are learned. So a batch composes each form once, however often it occurs.
 
-    Args:
-        digits_to_zero: replace every decimal digit with 0.
-        min_count: characters seen less often in the distinct forms of the training set become one unknown character.
+    Characters seen less often than `min_count` in the distinct forms of the training set become one unknown character.
     """
 
     column: str
@@ -121,13 +119,9 @@ class Casing:
 
 @dataclass(frozen=True, kw_only=True)
 class Affix:
-    """A feature of the first or last characters of each token, or the whole token if it is shorter.
+    """A feature of the first or last `length` characters of each token, or the whole token if it is shorter.
 
-    Args:
-        length: number of characters.
-        digits_to_zero: replace every decimal digit with 0.
-        min_count: affixes seen less often in the training set become `<unk>`.
-        max_size: maximum number of affixes (null: no limit).
+    Other options are as for `runner.text.vocab.Feature`.
     """
 
     column: str

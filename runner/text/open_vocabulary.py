@@ -37,10 +37,8 @@ def extend_vocabulary(
     Returns:
         The vocabularies with which to numericalise `table` (`runner.data.numericalize.columns_of`).
     """
-    extended = dict(vocabs)
-    for name, feature in features.items():
-        if feature.extend:
-            extended[name] = vocabs[name].extend([feature.strings(table)])
+    new = {name: [feature.strings(table)] for name, feature in features.items() if feature.extend}
+    extended = {**vocabs, **{name: vocabs[name].extend(strings) for name, strings in new.items()}}
     for module in model.modules():
         if isinstance(module, ExtendsVocabulary):
             module.extend_vocabulary(extended)

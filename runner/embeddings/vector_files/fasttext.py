@@ -19,9 +19,8 @@ import numpy.typing as npt
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.binary_reader import BinaryReader, map_file
-from runner.embeddings.vector_files.fasttext_matrix import DenseMatrix, QuantisedMatrix
-from runner.embeddings.vector_files.table import FoundVectors, Table
+from runner.embeddings.vector_files.fasttext_matrix import BinaryReader, DenseMatrix, QuantisedMatrix
+from runner.embeddings.vector_files.table import FoundVectors, Table, map_file
 
 _MAGIC = struct.pack("<i", 793712314)
 _SUPERVISED = 3
@@ -97,11 +96,7 @@ class FastTextModel:
             )
 
     def vectors(self, words: list[bytes]) -> tuple[Table, npt.NDArray[np.bool_]]:
-        """Return the vectors (R, D) of the words that have at least one row, and a mask (W,) of these words.
-
-        Raises:
-            HydromelError: a number that is not finite.
-        """
+        """Return the vectors (R, D) of the words that have at least one row, and a mask (W,) of these words."""
         table = np.empty((len(words), self.size), dtype=np.float32)
         has_vector, count = np.zeros(len(words), dtype=bool), 0
         # In chunks, since all rows of all n-grams would take much more memory than the means.

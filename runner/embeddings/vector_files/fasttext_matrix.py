@@ -1,4 +1,4 @@
-"""A matrix of a fastText model: float32 numbers, or codes of a product quantiser.
+"""Sequential reading of a fastText model, and its matrices: float32 numbers, or codes of a product quantiser.
 
 A product quantiser (Jegou et al. 2011, Joulin et al. 2016) splits a vector into parts of size `part` (the last may be
 smaller), and stores for each part the index of the nearest of 256 centroids. With `qnorm` the vector's norm is
@@ -7,15 +7,50 @@ quantised separately, by a quantiser of size 1.
 
 from __future__ import annotations
 
+import mmap
+import struct
+from pathlib import Path
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from runner.common.arrays import IntArray
-from runner.embeddings.vector_files.binary_reader import BinaryReader
+from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.table import Table
 
 _CENTROIDS = 256
 _FLOAT, _BYTE = np.dtype("<f4"), np.dtype("u1")
+
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+class BinaryReader:
+    """A reading position in a mapped file; numbers are little endian. `path` is for messages."""
+
+    def __init__(self, path: Path, data: mmap.mmap) -> None:
+        self.path, self.data, self.at = path, data, 0
+
+    def integers(self, layout: str, what: str) -> tuple[int, ...]:
+        """Read integers or booleans in the `struct` format `layout`; `what` names them in an error message."""
+        start = self._advance(struct.calcsize(f"<{layout}"), what)
+        return struct.unpack_from(f"<{layout}", self.data, start)
+
+    def array(self, dtype: np.dtype[Scalar], count: int, what: str) -> npt.NDArray[Scalar]:
+        """Read an array (count,), as a view of the file."""
+        start = self._advance(dtype.itemsize * count, what)
+        return np.frombuffer(self.data, dtype, count, start)
+
+    def damage_error(self, problem: str) -> HydromelError:
+        """Return the error to raise if the file is damaged."""
+        return HydromelError(f"{self.path}: truncated or damaged: {problem}; get the file again")
+
+    def _advance(self, n_bytes: int, what: str) -> int:
+        start, self.at = self.at, self.at + n_bytes
+        if n_bytes < 0 or self.at > len(self.data):
+            raise self.damage_error(f"{what} should end at byte {self.at:,}, but the file has {len(self.data):,} bytes")
+        return start
 
 
 class DenseMatrix:

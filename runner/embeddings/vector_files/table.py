@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.binary_reader import map_file
 
 Table = npt.NDArray[np.float32]
 # Consecutive words of a file, their 1-based numbers (of the line or word), and the byte offsets at which they start.
@@ -25,30 +24,28 @@ _CHUNK_ROWS = 512
 
 @dataclass(frozen=True)
 class FoundVectors:
-    """The vectors found for a list of W words.
+    """The vectors found for a list of W words."""
 
-    Attributes:
-        format: readable name of the file's format.
-        table: (R, D) float32, the needed rows, without duplicates.
-        row_of_word: (W,) row of each word, or -1. Words that fall back to the same form share its row.
-        words_in_file: number of words in the file.
-        composed: number of words whose vector is composed only of n-grams (fastText).
-    """
-
-    format: str
-    table: Table
-    row_of_word: IntArray
+    format: str  # readable name of the file's format
+    table: Table  # (R, D), the needed rows, without duplicates
+    row_of_word: IntArray  # (W,) row of each word, or -1. Words that fall back to the same form share its row.
     words_in_file: int
-    composed: int
+    composed: int  # number of words whose vector is composed only of n-grams (fastText)
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map a file into memory, so that bytes are read when they are accessed.
+
+    The map is closed when the last array that views it is garbage-collected.
+    """
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 class WordIndex:
     """An index of word positions by Python's 64-bit hash, with 24 bytes per word, whatever its length.
 
-    Args:
-        data: the mapped file; it stays mapped as long as the index exists.
-        pieces: all words of the file.
-        ends: bytes that may follow a word.
+    The file's `data` stay mapped as long as the index exists. `ends` are the bytes that may follow a word.
     """
 
     def __init__(self, data: mmap.mmap, pieces: Iterable[Piece], ends: bytes) -> None:
@@ -61,10 +58,7 @@ class WordIndex:
         return len(self._hashes)
 
     def find(self, words: Sequence[bytes]) -> tuple[IntArray, IntArray, IntArray]:
-        """Return index, number and start byte of each word that is in the file, in the file's order.
-
-        A word that is in the file twice is returned twice.
-        """
+        """Return index, number and start byte of each of the words in the file, in its order; duplicates twice."""
         # All entries with a word's hash are contiguous; expand the ranges first..last to one entry per candidate.
         hashes = _hashes(words)
         first = np.searchsorted(self._hashes, hashes, side="left")
@@ -89,23 +83,14 @@ def _hashes(words: Sequence[bytes]) -> IntArray:
 
 @dataclass(frozen=True)
 class IndexedFile(ABC):
-    """A vector file that is scanned once, for an index of its words; only the vectors of wanted words are parsed.
-
-    Attributes:
-        path: path of the file.
-        format: name of its format.
-        size: D, the vector size.
-        words_in_header: number of words according to the header, or None without a header.
-        skip: number of bytes before the first word.
-        word_ends: bytes that may follow a word.
-    """
+    """A vector file that is scanned once, for an index of its words; only the vectors of wanted words are parsed."""
 
     path: Path
-    format: str
-    size: int
-    words_in_header: int | None
-    skip: int
-    word_ends: ClassVar[bytes]
+    format: str  # its readable name
+    size: int  # D, the vector size
+    words_in_header: int | None  # None without a header
+    skip: int  # number of bytes before the first word
+    word_ends: ClassVar[bytes]  # bytes that may follow a word
 
     @abstractmethod
     def pieces(self, data: mmap.mmap) -> Iterator[Piece]:

@@ -39,11 +39,7 @@ class TextFile(IndexedFile):
 
     @classmethod
     def open(cls, path: Path, head: bytes) -> TextFile:
-        """Return the file whose first bytes are `head`.
-
-        Raises:
-            HydromelError: it is not a text file of vectors.
-        """
+        """Return the file whose first bytes are `head`; raise a HydromelError if it is no text file of vectors."""
         mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
         first_line = head[mark:].partition(b"\n")[0]
         if (header := header_of(first_line)) is not None:
@@ -108,7 +104,6 @@ class _Lines:
     """The lines of a block, split into words and numbers.
 
     Args:
-        file: the file.
         block: bytes of whole lines.
         numbers: 1-based numbers of the lines.
 

@@ -29,11 +29,7 @@ class Word2vecFile(IndexedFile):
 
     @classmethod
     def open(cls, path: Path, head: bytes) -> Word2vecFile | None:
-        """Return the file whose first bytes are `head`; None if there is no header, or if text follows it.
-
-        Raises:
-            HydromelError: a header with 0 words or size 0.
-        """
+        """Return the file whose first bytes are `head`; None if there is no header, or if text follows it."""
         first_line, _, rest = head.partition(b"\n")
         header = header_of(first_line.removeprefix(BYTE_ORDER_MARK))
         if header is None:

@@ -22,7 +22,6 @@ class Crf(nn.Module):
     """A layer that learns scores of starts, transitions and ends together with the tags' own scores.
 
     Args:
-        n_tags: C.
         allowed: which tags may start a row, follow each other, and end a row.
         constrain: where paths that are not allowed are excluded: in the likelihood (train), in best paths and marginals
             (decode), in both, or nowhere (none).
@@ -50,10 +49,7 @@ class Crf(nn.Module):
         return AllowedTransitions(self.may_start, self.may_follow, self.may_end).restrict(chain)
 
     def negative_log_likelihood(self, scores: Ragged, tags: Tensor) -> Tensor:
-        """Return -log p(tags | scores) of each row in nats, (B,) float64; 0 for empty rows, inf for forbidden paths.
-
-        Scores are rows of (length, C), tags the (N,) int64 ids of the real tokens.
-        """
+        """Return -log p(tags | scores) of each row, (B,) float64, for scores of (length, C) and tags (N,) int64."""
         return negative_log_likelihood(scores.tokens(), tags, self.chain("train"), scores.rows)
 
     def decode(self, scores: Ragged) -> Tensor:

@@ -75,13 +75,9 @@ class LogSums:
 
 
 def _sweep(own: Tensor, first: Tensor, moves: Tensor, running: list[int]) -> tuple[Tensor, Tensor]:
-    """Run the recursion over time and return `before` and `after`, time-major.
+    """Return `before` and `after`, time-major, from the tags' own scores and the log sums before the first step (D, C).
 
-    Args:
-        own: (D, N, C) the tags' own scores, time-major.
-        first: (D, C) log sums before the first step.
-        moves: (D, C, C) scores of moving to a tag (row) from another (column).
-        running: number of rows that are still running at each step.
+    `moves` (D, C, C) are scores of moving to a tag (row) from another (column), `running` the rows of each step.
     """
     # before[t, y] = logsumexp over y' of after[t - 1, y'] + moves[y, y'];  after[t, y] = before[t, y] + own[t, y].
     # Rows are sorted from long to short, so the rows that are still running are always the first n of a step.

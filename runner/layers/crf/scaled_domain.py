@@ -120,7 +120,7 @@ def _sweep(
         own: (D, N, C) exp of the tags' own scores, time-major.
         first: (D, C) sums before the first step.
         moves: (D, C, C) exp of the scores of moving from a tag (row) to another (column).
-        running: number of rows that are still running at each step.
+        running: rows of each step.
     """
     # Rows are sorted from long to short and time-major, so every step works on a contiguous slice whose first n rows
     # continue the previous step; products are written in place, without temporary arrays. The scale removed from the

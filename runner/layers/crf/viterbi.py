@@ -46,10 +46,7 @@ def viterbi(scores: Tensor, chain: Chain, rows: Rows) -> tuple[Tensor, Tensor]:
 def _paths(own: Tensor, chain: Chain, running: list[int], last: Tensor) -> tuple[Tensor, Tensor]:
     """Return the tags of the best paths, (N,) time-major, and their scores, (R,).
 
-    Args:
-        own: (N, C) the tags' own scores, time-major.
-        running: number of rows that are still running at each step.
-        last: (R,) time-major index of each row's last token.
+    `own` are the tags' own scores (N, C), time-major, `running` the rows of each step, `last` (R,) where rows end.
     """
     # On the way forward, each tag of a step keeps the best score of a path that reaches it and a pointer to the tag
     # before it on that path. Tags are the channel dimension that `_best_previous` pools over: (n, C, 1, 1).
@@ -104,12 +101,9 @@ def _best_previous(paths: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _trace(last_tags: Tensor, pointers: list[Tensor], running: list[int]) -> Tensor:
-    """Follow the pointers back from the last step; return the tags of each path, (N,) time-major.
+    """Return the tags of each path, (N,) time-major, from its last tag (R,), longest row first.
 
-    Args:
-        last_tags: (R,) the last tag of each path, longest row first.
-        pointers: for each step but the first, (n, C): the tag before each tag.
-        running: number of rows that are still running at each step.
+    `pointers` hold for each step but the first, (n, C), the tag before each tag; `running` are the rows of each step.
     """
     # Going back in time, rows join when their own last step is reached. Rows are sorted by length, so those that end at
     # a step are the last rows of that step, and are appended behind the rows already being traced.

@@ -29,13 +29,8 @@ GATES = ("input", "forget", "output", "reset", "update")  # the parts with value
 def rnn_cell(from_input: Tensor, from_hidden: Tensor, state: RecurrentState) -> tuple[Gates, RecurrentState]:
     """Compute h' = tanh(W x + b + U h + c) (Elman 1990), which has no gates.
 
-    Args:
-        from_input: (R, H) W x + b; for other cells (R, GH), the gates concatenated.
-        from_hidden: U h + c, of the same shape.
-        state: the state before this step.
-
-    Returns:
-        The gates of this step and the state after it, both named by `PARTS`.
+    Like every cell, it maps W x + b and U h + c, (R, GH) with the gates concatenated (here G is 1), and the state
+    before a step to the gates of the step and the state after it, both named by `PARTS`.
     """
     return (), (torch.tanh(from_input + from_hidden),)
 
@@ -55,10 +50,7 @@ def gru_cell(from_input: Tensor, from_hidden: Tensor, state: RecurrentState) -> 
 
 
 def lstm_cell(from_input: Tensor, from_hidden: Tensor, state: RecurrentState) -> tuple[Gates, RecurrentState]:
-    """Compute c' = f c + i g and h' = o tanh(c') from gates i, f, o and candidate g.
-
-    Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000.
-    """
+    """Compute c' = f c + i g and h' = o tanh(c') from gates i, f, o, candidate g (Hochreiter and Schmidhuber 1997)."""
     _, memory = state
     sums = (from_input + from_hidden).chunk(4, dim=1)  # torch orders the parts i, f, g, o
     input_gate, forget, output_gate = torch.sigmoid(sums[0]), torch.sigmoid(sums[1]), torch.sigmoid(sums[3])
@@ -87,7 +79,7 @@ def run_steps(
     state: RecurrentState,
     keep: Callable[[Gates, RecurrentState], Tensor] = hidden_state,
 ) -> tuple[Tensor, RecurrentState]:
-    """Step a cell through time, over the rows that are still running at each step.
+    """Step a cell through time; return the outputs, (N, *) time-major, and the state at each row's own end.
 
     Args:
         module: one layer, one direction; its current weights (W, U, b, c) are used, its kernel is not.
@@ -95,9 +87,6 @@ def run_steps(
         batch_sizes: number of rows that are still running at each step.
         state: the state of all rows at their start, (R, H) each, longest row first.
         keep: function of a step's gates and state that returns the output of the step.
-
-    Returns:
-        The outputs, (N, *) time-major, and the state at each row's own end.
     """
     cell, (w, u, b, c) = CELLS[module.mode], cell_weights(module)
     outputs, final_states = [], []

@@ -37,14 +37,10 @@ _MODULES: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, 
 
 
 class Recurrence(nn.Module):
-    """A recurrent layer in one direction.
+    """A recurrent layer in one direction; with `reverse`, it reads each row from its own end.
 
-    Args:
-        cell: tanh `rnn` (Elman 1990), `gru` (Cho et al. 2014) or `lstm` (Hochreiter and Schmidhuber 1997).
-        input_size: D.
-        hidden: H.
-        reverse: read each row from its own end.
-        weight_drop: probability of dropping a hidden-to-hidden weight (`runner.layers.dropout`).
+    The cell is tanh `rnn` (Elman 1990), `gru` (Cho et al. 2014) or `lstm` (Hochreiter and Schmidhuber 1997).
+    `weight_drop` is the probability of dropping a hidden-to-hidden weight (`WeightDrop`).
     """
 
     def __init__(self, cell: Cell, input_size: int, hidden: int, reverse: bool, weight_drop: float = 0.0) -> None:
@@ -144,11 +140,9 @@ class Recurrence(nn.Module):
         return x.with_values(values), None if state is None else _replaced(initial, stairs.row_order, end)
 
     def _run_blocks(self, inputs: Tensor, stairs: Staircase, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        """Run torch's module over each block: (M, D) and states, longest row first -> (M, H) and final states.
-
-        The state of a row is final after the last block that contains it; rows that end inside that block have run over
-        padding by then, so their state is meaningful only without padding.
-        """
+        """Run torch's module over each block: (M, D) and states, longest row first -> (M, H) and final states."""
+        # The state of a row is final after the last block that contains it. Rows that end inside that block have run
+        # over padding by then, so their state is meaningful only without padding.
         outputs, final_states = [], []
         for block, (steps, n_rows) in zip(torch.split(inputs, stairs.sizes), stairs.blocks, strict=True):
             final_states.append(tuple(part[n_rows:] for part in state))

@@ -28,13 +28,10 @@ Gradients = tuple[Tensor | None, ...]
 
 
 def run_unrolled(mode: str, inputs: Tensor, weights: Sequence[Tensor], start: Tensor, running: list[int]) -> Tensor:
-    """Return the hidden states (N, H) for time-major inputs (N, D).
+    """Return the hidden states (N, H) for time-major inputs (N, D), by one of the `UNROLLED` modes of torch's modules.
 
-    Args:
-        mode: the `mode` of torch's module, one of `UNROLLED`.
-        weights: w, u, b, c.
-        start: (R, H) states before the first step, longest row first.
-        running: number of rows that have not ended at each step; R at the first.
+    The weights are w, u, b, c, `start` (R, H) the states before the first step, longest row first, and `running` the
+    number of rows that have not ended at each step.
     """
     with record_function(f"unrolled {mode}"):
         return apply(UNROLLED[mode], inputs, *weights, start, running)

@@ -15,7 +15,7 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.interfaces import START
-from runner.layers.positions import sinusoids
+from runner.layers.attention import sinusoids
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows

@@ -228,7 +228,7 @@ def test_the_scaled_domain_is_exact_for_realistic_scores(forbid: bool, both: boo
 @pytest.mark.parametrize("offset", [200.0, -200.0, 900.0, -900.0])
 def test_scores_too_large_for_the_scaled_domain_are_detected(which: str, offset: float) -> None:
     rows, scores, chain = rows_of((20, 3)), random_scores((20, 3)), random_chain()
-    parts = {"scores": scores, **vars(chain)}
+    parts = {"scores": scores, **chain._asdict()}
     parts[which] = parts[which] + offset
     scores = parts.pop("scores")
     chain = Chain(**parts)
