@@ -91,8 +91,7 @@ class PretrainedEmbedding(nn.Module):
             self.register_buffer("rows", _to_bits(rows, self.path) if storage == "float16" else rows)
         self.learning_rate_factors = {"rows": rate} if rate else {}  # `runner.interfaces.HasLearningRates`
         self.output_size, self.initial_sizes = rows.shape[1], (len(vocab), len(rows))
-        self.unk_dropout = UnkDropout(vocab, unk_rate)
-        self.dropout = Dropout(dropout)
+        self.unk_dropout, self.dropout = UnkDropout(vocab, unk_rate), Dropout(dropout)
 
     def forward(self, features: Mapping[str, Ragged]) -> Ragged:
         """Map ids to rows of (length, D)."""
@@ -136,16 +135,9 @@ class PretrainedEmbedding(nn.Module):
         covered_words = int(covered.sum())
         tokens = {name: split.features[self.feature].tokens().cpu() for name, split in splits.items()}
         coverage = {name: float(covered[ids].double().mean()) if len(ids) else 0.0 for name, ids in tokens.items()}
-        entry = {
-            "path": str(self.path),
-            **self.file,
-            "size": self.output_size,
-            "rows": len(self.rows),
-            "asked_words": self.n_words,
-            "covered_words": covered_words,
-            "composed_words": self.n_composed,
-            "coverage": coverage,
-        }
+        table = {"size": self.output_size, "rows": len(self.rows)}
+        words = {"asked_words": self.n_words, "covered_words": covered_words, "composed_words": self.n_composed}
+        entry = {"path": str(self.path), **self.file, **table, **words, "coverage": coverage}
         shares = ", ".join(f"{split} {100 * share:.1f} %" for split, share in coverage.items())
         line = (
             f"{self.path} ({self.file['format']}, {self.file['words']:,} vectors of size {self.output_size}): "

@@ -46,7 +46,6 @@ class Dropout(nn.Module):
 
     @property
     def has_randomness(self) -> bool:
-        """True unless `p` is 0 (`runner.interfaces.HasRandomness`)."""
         return self.p > 0.0
 
     def forward(self, values: Tensor, rows: Rows, layout: Layout) -> Tensor:
@@ -134,7 +133,6 @@ class WeightDrop(nn.Module):
 
     @property
     def has_randomness(self) -> bool:
-        """True unless `drop` is 0 (`runner.interfaces.HasRandomness`)."""
         return self.drop > 0.0
 
     @contextmanager

@@ -56,7 +56,7 @@ class SoftmaxOutput(nn.Module):
         super().__init__()
         self.output = output
         self.constrain = constrain
-        for name, part in vars(_legal_transitions(allowed)).items():
+        for name, part in _legal_transitions(allowed)._asdict().items():
             self.register_buffer(name, part, persistent=False)
         self.start: Tensor
         self.transitions: Tensor

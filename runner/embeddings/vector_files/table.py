@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,7 @@ class IndexedFile(ABC):
     size: int  # D, the vector size
     words_in_header: int | None  # None without a header
     skip: int  # number of bytes before the first word
+    unit: ClassVar[Literal["line", "word"]]  # of the numbers of words
     word_ends: ClassVar[bytes]  # bytes that may follow a word
 
     @abstractmethod
@@ -99,10 +100,6 @@ class IndexedFile(ABC):
     @abstractmethod
     def vectors(self, data: mmap.mmap, numbers: IntArray, starts: IntArray, ends: IntArray) -> Table:
         """Return the vectors (k, D) of some words, given their numbers, and their first and last + 1 bytes."""
-
-    @abstractmethod
-    def place(self, number: int, only_number: bool = False) -> str:
-        """Return the place of a word in the file, for messages."""
 
     @cached_property
     def index(self) -> WordIndex:
@@ -119,24 +116,24 @@ class IndexedFile(ABC):
         keys, numbers, starts = self.index.find(words)
         row_of_word = np.full(len(words), -1, dtype=np.int64)
         row_of_word[keys] = np.arange(len(keys))
-        again = row_of_word[keys]
-        if (repeated := again != np.arange(len(keys))).any():
-            first = int(repeated.argmax())
+        for first in np.flatnonzero(row_of_word[keys] != np.arange(len(keys))).tolist():
+            word, again = words[keys[first]].decode(errors="replace"), numbers[row_of_word[keys[first]]]
             raise HydromelError(
-                f"{self.place(numbers[again[first]])}: duplicate word '{words[keys[first]].decode(errors='replace')}', "
-                f"first in {self.place(numbers[first], only_number=True)}; remove one of the two"
+                f"{self._place(again)}: duplicate word '{word}', first in {self.unit} {numbers[first]}; remove one of "
+                "the two"
             )
-        lengths = np.array([len(word) for word in words], dtype=np.int64)
+        ends = starts + np.array([len(word) for word in words], dtype=np.int64)[keys]
         table = np.empty((len(keys), self.size), dtype=np.float32)
         for at in range(0, len(keys), _CHUNK_ROWS):
             chunk = slice(at, at + _CHUNK_ROWS)
-            rows = self.vectors(self.index.data, numbers[chunk], starts[chunk], (starts + lengths[keys])[chunk])
-            if not (finite := np.isfinite(rows)).all():
-                row, column = np.argwhere(~finite)[0]
+            table[chunk] = self.vectors(self.index.data, numbers[chunk], starts[chunk], ends[chunk])
+            for row, column in np.argwhere(~np.isfinite(table[chunk])).tolist():
+                word = words[keys[at + row]].decode(errors="replace")
                 raise HydromelError(
-                    f"{self.place(numbers[chunk][row])}: the vector of "
-                    f"'{words[keys[chunk][row]].decode(errors='replace')}' contains {rows[row, column]}; all numbers "
-                    "must be finite"
+                    f"{self._place(numbers[at + row])}: the vector of '{word}' contains {table[at + row, column]}; all "
+                    "numbers must be finite"
                 )
-            table[chunk] = rows
         return table, row_of_word
+
+    def _place(self, number: int) -> str:
+        return f"{self.path}:{number}" if self.unit == "line" else f"{self.path}, word {number}"

@@ -35,7 +35,7 @@ _DECIMAL = re.compile(rb"[-+]?\d*\.\d+(e[-+]?\d+)?", re.I)
 class TextFile(IndexedFile):
     """A text file of vectors."""
 
-    word_ends = _WHITE
+    unit, word_ends = "line", _WHITE
 
     @classmethod
     def open(cls, path: Path, head: bytes) -> TextFile:
@@ -71,9 +71,6 @@ class TextFile(IndexedFile):
     def vectors(self, data: mmap.mmap, numbers: IntArray, starts: IntArray, ends: IntArray) -> Table:
         return _Lines(self, b"".join(_line_at(data, start) for start in starts.tolist()), numbers).vectors()
 
-    def place(self, number: int, only_number: bool = False) -> str:
-        return f"line {number}" if only_number else f"{self.path}:{number}"
-
 
 def header_of(line: bytes) -> tuple[int, int] | None:
     """Return (number of words, vector size) if the line is a header, else None."""
@@ -88,16 +85,8 @@ def _line_at(data: mmap.mmap, start: int) -> bytes:
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
     """Yield blocks of whole lines; a missing line end of the last line is added."""
-    rest = b""
-    while chunk := file.read(_BLOCK_BYTES):
-        body, end, rest_of_chunk = chunk.rpartition(b"\n")
-        if end:
-            yield rest + body + end
-            rest = rest_of_chunk
-        else:
-            rest += chunk
-    if rest:
-        yield rest + b"\n"
+    while block := file.read(_BLOCK_BYTES) + file.readline():
+        yield block if block.endswith(b"\n") else block + b"\n"
 
 
 class _Lines:
@@ -157,18 +146,13 @@ class _Lines:
         A word may contain spaces, so additional fields are an error only if all of them are decimal numbers.
         """
         size = self._file.size
-        short = (n_fields <= size) & ~nameless
-        if short.any():
-            at = int(short.argmax())
-            raise self._wrong_size(at, int(n_fields[at]) - 1)
-        for at in np.flatnonzero(n_fields > size + 1).tolist():  # few: some dozens of 2 million lines in GloVe 840B
+        for at in np.flatnonzero((n_fields != size + 1) & ~nameless).tolist():  # few: dozens of 2 million in GloVe 840B
             between = self._block[starts[at] : word_ends[at]].split()[1:]
-            if all(_DECIMAL.fullmatch(field) for field in between):
-                raise self._wrong_size(at, int(n_fields[at]) - 1)
-
-    def _wrong_size(self, at: int, got: int) -> HydromelError:
-        source = "line 1 has" if self._file.words_in_header is None else "the first line says"
-        return HydromelError(f"{self._file.path}:{self.numbers[at]}: {got} numbers; {source} {self._file.size}")
+            if n_fields[at] <= size or all(_DECIMAL.fullmatch(field) for field in between):
+                source = "line 1 has" if self._file.words_in_header is None else "the first line says"
+                raise HydromelError(
+                    f"{self._file.path}:{self.numbers[at]}: {n_fields[at] - 1} numbers; {source} {size}"
+                )
 
     def _invalid_number(self, pieces: list[bytes]) -> HydromelError:
         for piece, number in zip(pieces, self.numbers, strict=True):

@@ -25,7 +25,7 @@ _LINE_END = ord("\n")
 class Word2vecFile(IndexedFile):
     """A binary word2vec file."""
 
-    word_ends = b" "
+    unit, word_ends = "word", b" "
 
     @classmethod
     def open(cls, path: Path, head: bytes) -> Word2vecFile | None:
@@ -53,9 +53,6 @@ class Word2vecFile(IndexedFile):
         content = np.frombuffer(data, dtype=np.uint8)  # a space follows the word
         rows: Table = content[ends[:, None] + 1 + np.arange(4 * self.size)].view("<f4").astype(np.float32, copy=False)
         return rows
-
-    def place(self, number: int, only_number: bool = False) -> str:
-        return f"word {number}" if only_number else f"{self.path}, word {number}"
 
     def _entries(self, data: mmap.mmap) -> Iterator[tuple[int, int, int]]:
         """Yield the 1-based number of each word, the byte offset at which it starts, and that of the space after it.

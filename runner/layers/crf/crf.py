@@ -37,9 +37,8 @@ class Crf(nn.Module):
         self.transitions = nn.Parameter(torch.empty(n_tags, n_tags).uniform_(-0.1, 0.1))
         self.end = nn.Parameter(torch.empty(n_tags).uniform_(-0.1, 0.1))
         self.constrain = constrain
-        self.register_buffer("may_start", allowed.start, persistent=False)
-        self.register_buffer("may_follow", allowed.transitions, persistent=False)
-        self.register_buffer("may_end", allowed.end, persistent=False)
+        for name, mask in zip(("may_start", "may_follow", "may_end"), allowed, strict=True):
+            self.register_buffer(name, mask, persistent=False)
 
     def chain(self, purpose: Literal["train", "decode"]) -> Chain:
         """Return the chain's scores, with -inf where `constrain` forbids a step for `purpose`."""

@@ -135,7 +135,11 @@ class Recurrence(nn.Module):
         inputs = move_places(tokens, source, places, sum(stairs.sizes))
         initial = self._initial(x, state)
         start = tuple(part.index_select(0, stairs.row_order) for part in initial)
-        output, end = (self._run_unrolled if unrolls else self._run_blocks)(inputs, stairs, start)
+        if unrolls:
+            output = run_unrolled(self.cell.mode, inputs, cell_weights(self.cell), start[0], stairs.running)
+            end: RecurrentState = (output.index_select(0, stairs.last_places),)
+        else:
+            output, end = self._run_blocks(inputs, stairs, start)
         values = move_places(output, places, source, len(tokens)).view(*x.values.shape[:-1], self.hidden)
         return x.with_values(values), None if state is None else _replaced(initial, stairs.row_order, end)
 
@@ -150,11 +154,6 @@ class Recurrence(nn.Module):
             output, state = self._call_module(block.view(steps, n_rows, -1).transpose(0, 1), state)
             outputs.append(output.transpose(0, 1).flatten(0, 1))
         return torch.cat(outputs), concatenate_states([*final_states, state])
-
-    def _run_unrolled(self, inputs: Tensor, stairs: Staircase, start: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        """Compute `_run_blocks` of a GRU or tanh RNN by `run_unrolled`. No block has padding, so M = N."""
-        output = run_unrolled(self.cell.mode, inputs, cell_weights(self.cell), start[0], stairs.running)
-        return output, (output.index_select(0, stairs.last_places),)
 
     @property
     def _call_cost(self) -> float:

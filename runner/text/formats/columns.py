@@ -63,7 +63,10 @@ class Columns:
         ends = is_empty(pc.ascii_trim(lines, WHITE))
         if self.docstart is not None:
             ends = ends | mask_of(pc.starts_with(lines, self.docstart))
-        places = np.flatnonzero(~ends & ~self._without_token(lines))
+        no_token = self._other(lines)
+        if self.comment_prefix is not None:
+            no_token = no_token | mask_of(pc.starts_with(lines, self.comment_prefix))
+        places = np.flatnonzero(~ends & ~no_token)
         fields = self._fields(passage, lines, places)
         flat = {name: self._column(passage, fields, places, name) for name in columns}
         # A row ends at a blank line, so the number of blank lines before a token numbers its row.
@@ -84,12 +87,8 @@ class Columns:
         token_lines = lines.take(pa.array(parsed.places))
         return replace_lines(all_lines, parsed.places, pc.binary_join_element_wise(token_lines, *new_columns, mark))
 
-    def _without_token(self, lines: pa.Array) -> Mask:
-        """Return a mask (L,) of comments and of lines with columns but without a token of the sentence."""
-        other = self._other(lines)
-        return other if self.comment_prefix is None else other | mask_of(pc.starts_with(lines, self.comment_prefix))
-
     def _other(self, lines: pa.Array) -> Mask:
+        """Return a mask (L,) of the lines with columns but without a token of the sentence."""
         if self.other is None:
             return np.zeros(len(lines), dtype=bool)
         return mask_of(pc.match_substring_regex(lines, f"^{self.other}"))

@@ -51,7 +51,10 @@ class JsonLines:
         name = self.added or ("tags" if pa.types.is_list(predictions.strings.type) else "label")
         added = {name: predictions.strings.to_pylist()}
         if predictions.probability is not None:
-            added[f"{name}_probability"] = _rounded(predictions.probability)
+            added[f"{name}_probability"] = [
+                [round(number, 4) for number in value] if isinstance(value, list) else round(value, 4)
+                for value in predictions.probability.to_pylist()
+            ]
         lines = list(passage.lines)
         for place, *values in zip(parsed.places, *added.values(), strict=True):
             lines[place] = _with_fields(passage.at(place), lines[place], dict(zip(added, values, strict=True)))
@@ -117,10 +120,3 @@ def _with_fields(at: str, line: str, added: dict[str, object]) -> str:
             )
     comma = "" if body.strip() == "{" else ", "
     return f"{body}{comma}{json.dumps(added, ensure_ascii=False)[1:]}"
-
-
-def _rounded(probability: pa.Array) -> list[float | list[float]]:
-    return [
-        [round(number, 4) for number in value] if isinstance(value, list) else round(value, 4)
-        for value in probability.to_pylist()
-    ]
