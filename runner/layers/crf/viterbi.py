@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import accumulate
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +20,7 @@ from runner.layers.crf.chain import Chain, accumulation_dtype
 from runner.ragged.rows import Rows
 
 MAX_NUMPY_TAGS = 32  # tags up to which numpy's steps are faster than torch's on a CPU (docs/notes/performance.md)
+FloatArray = npt.NDArray[np.floating]
 
 
 @torch.no_grad()
@@ -69,7 +71,7 @@ def _paths_on_host(own: Tensor, chain: Chain, running: list[int], last: Tensor) 
     reached = own.detach().numpy().T.copy()  # (C, N): the inner loop runs over rows, of which there are more
     reached[:, steps[0]] += start[:, None]
     for n, before, here in zip(running[1:], steps, steps[1:], strict=False):
-        reached[:, here] += (reached[:, before][:, None, :n] + transitions[:, :, None]).max(0)  # (from, to, n)
+        reached[:, here] += _highest_previous(reached[:, before][:, :n], transitions)
     reached, to_from = np.ascontiguousarray(reached.T), np.ascontiguousarray(transitions.T)  # (N, C), (C, C)
     ends = reached[last.numpy()] + end
     tags: IntArray = ends.argmax(1)
@@ -79,6 +81,12 @@ def _paths_on_host(own: Tensor, chain: Chain, running: list[int], last: Tensor) 
         tags[:following] = (reached[here][:following] + to_from[tags[:following]]).argmax(1)
         path[here] = tags[:n]
     return torch.from_numpy(path), torch.from_numpy(ends.max(1))
+
+
+def _highest_previous(reached: FloatArray, transitions: FloatArray) -> FloatArray:
+    """Return the largest sum over the previous tag, (to, n), of `reached` (from, n) and `transitions` (from, to)."""
+    highest: FloatArray = (reached[:, None, :] + transitions[:, :, None]).max(0)
+    return highest
 
 
 def _best_previous(paths: Tensor) -> tuple[Tensor, Tensor]:
