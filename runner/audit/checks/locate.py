@@ -112,7 +112,7 @@ class Locator:
         return [step for step in steps if step is not None]
 
     def _module_or_caller(self, batch: BatchSpec, module: str) -> str:
-        """Return the module itself or, if its inputs differ already, the module whose code computed them."""
+        """Return the module itself or, if its inputs already differ, the module whose code computed them."""
         given = self.steps(batch, module, "inputs") if module else []
         differs = any(step.rows() and not step.is_permuted for step in given)
         return self._owner(module) if differs else module
@@ -151,7 +151,7 @@ class Locator:
     def _find_in_fused_path(self, batch: BatchSpec) -> str:
         """Return the first module that differs when only one module has a hook, or an empty string.
 
-        Torch leaves its fused paths where modules have hooks, so a fault of a fused path hides while all are traced.
+        Torch leaves its fused paths where modules have hooks, so a fault of a fused path does not show while all modules have hooks.
         """
         for name, _ in self.subject.module.named_modules():
             if name and any(step.rows() for step in self.steps(batch, only=name)):

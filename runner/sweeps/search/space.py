@@ -132,7 +132,7 @@ class Space:
                 _check_names(key, dimensions[key])
         if not dimensions:
             raise HydromelError(
-                f"{_WHERE} is empty: name the options to search, for example optimizer.lr: {{low: 1e-4, high: 0.1}}"
+                f"{_WHERE} is empty; name the options to search, for example optimizer.lr: {{low: 1e-4, high: 0.1}}"
             )
         return cls(dimensions, frozenset(dimensions) & frozenset(groups))
 
