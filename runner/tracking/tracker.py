@@ -200,7 +200,7 @@ def from_working_directory(folder: Path, path: str) -> Path:
     base = Path(read_run(folder).get("cwd") or ".")
     if not base.is_dir():
         raise HydromelError(
-            f"{folder} was started in {base}, which does not exist on this machine, so '{path}' cannot be resolved; \"
-            \"give hydromel-sync --uri"
+            f"{folder} was started in {base}, which does not exist on this machine, so '{path}' cannot be resolved; "
+            "give hydromel-sync --uri"
         )
     return base.absolute() / path

@@ -151,7 +151,7 @@ class Locator:
     def _find_in_fused_path(self, batch: BatchSpec) -> str:
         """Return the first module that differs when only one module has a hook, or an empty string.
 
-        Torch leaves its fused paths where modules have hooks, so a fault of a fused path does not show while all modules have hooks.
+        Torch leaves its fused paths where modules have hooks, so such a fault is hidden while all modules have hooks.
         """
         for name, _ in self.subject.module.named_modules():
             if name and any(step.rows() for step in self.steps(batch, only=name)):
