@@ -7,11 +7,10 @@ A class of a plugin keeps its full path, since two plugins may each have a class
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any
 
 import yaml
 
@@ -35,16 +34,19 @@ def stable_name(target: str) -> str:
     return RENAMED.get(name, name)
 
 
-def with_stable_names(value: Any) -> Any:
-    """Return a copy of a config, or of a part of one, in which every `_target_` is a stable name."""
-    if isinstance(value, list):
-        return [with_stable_names(item) for item in value]
-    if not isinstance(value, Mapping):
-        return value
-    named = {key: with_stable_names(item) for key, item in value.items()}
-    if isinstance(target := value.get(TARGET), str):
+def with_stable_names(node: Mapping[str, object]) -> dict[str, object]:
+    """Return a copy of a config, or of a node of one, in which every `_target_` is a stable name."""
+    named = {key: apply_to_mappings(value, with_stable_names) for key, value in node.items()}
+    if isinstance(target := node.get(TARGET), str):
         named[TARGET] = stable_name(target)
     return named
+
+
+def apply_to_mappings(value: object, change: Callable[[Mapping[str, object]], object]) -> object:
+    """Return a mapping, or each mapping in a list, changed by `change`; any other value as it is."""
+    if isinstance(value, list):
+        return [apply_to_mappings(item, change) for item in value]
+    return change(value) if isinstance(value, Mapping) else value
 
 
 def registered(role: str) -> Mapping[str, str]:
@@ -57,27 +59,24 @@ def _registered_paths() -> Mapping[str, tuple[str, ...]]:
     """Return the targets that `configs/` names under each role: the folder's name, or in train.yaml the key."""
     by_role: dict[str, set[str]] = {}
     for entry in files("configs").iterdir():
+        roles: list[tuple[str, object]] = []
         if entry.is_dir():
-            roles = [(entry.name, _load(file)) for file in entry.iterdir() if file.name.endswith(".yaml")]
-        else:
-            roles = list(_load(entry).items()) if entry.name.endswith(".yaml") else []
+            roles += [(entry.name, _load(file)) for file in entry.iterdir() if file.name.endswith(".yaml")]
+        elif entry.name.endswith(".yaml"):
+            roles += _load(entry).items()
         for role, node in roles:
             by_role.setdefault(role, set()).update(targets_in(node))
     return {role: tuple(sorted(paths)) for role, paths in by_role.items()}
 
 
-def _load(file: Traversable) -> dict[str, Any]:
+def _load(file: Traversable) -> dict[str, object]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return yaml.load(file.read_text(encoding="utf-8"), loader) or {}
 
 
 def targets_in(node: object) -> Iterator[str]:
     """Yield every `_target_` in `node`, at any depth."""
-    if isinstance(node, Mapping):
-        if TARGET in node:
-            yield node[TARGET]
-        for item in node.values():
-            yield from targets_in(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from targets_in(item)
+    if isinstance(node, Mapping) and TARGET in node:
+        yield node[TARGET]
+    for item in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        yield from targets_in(item)

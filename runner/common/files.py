@@ -8,15 +8,15 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from io import FileIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from runner.common.errors import HydromelError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` atomically: after a crash the file is the old or the new one, never a mixture.
-
-    The folder is created if it is missing.
+    """Replace `path` atomically: after a crash the file is the old or the new one. A missing folder is created.
 
     Raises:
         HydromelError: no space, no permission, ...; the old file is kept.
@@ -24,10 +24,8 @@ def write_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        with temporary.open("wb", buffering=0) as file:
+            _write_all(file, content)
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error is the one to report
@@ -45,27 +43,23 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, to_json(content, indent=2))
 
 
-def write_output(path: Path, text: str) -> None:
-    """Write `text` in UTF-8 to a file that the user named, which may be a pipe or a device.
+def write_output(path: Path | None, text: str) -> None:
+    """Write `text` in UTF-8 to a file that the user named, which may be a pipe or a device; None is no file.
 
     Raises:
         HydromelError: it could not be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        if path is not None:
+            path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise cannot_write(path, error) from error
+        raise cannot_write(path or Path(), error) from error
 
 
 def to_json(content: object, indent: int | None = 1, ascii_only: bool = True) -> str:
-    """Return `content` as JSON, with a line break at its end.
+    """Return `content` as JSON, with a line break at its end; `indent`: spaces per level, None: one line.
 
     Dataclasses become objects and paths strings. JSON has neither NaN nor infinities: they become null.
-
-    Args:
-        content: JSON values, dataclasses and paths.
-        indent: spaces per level; None: one line.
-        ascii_only: whether other characters are escaped.
     """
     return json.dumps(_plain(content), indent=indent, ensure_ascii=ascii_only, allow_nan=False) + "\n"
 
@@ -91,30 +85,29 @@ def append(path: Path, content: bytes) -> None:
     with path.open("ab", buffering=0) as file:
         before = os.fstat(file.fileno()).st_size
         try:
-            written = 0
-            while written < len(content):
-                written += file.write(content[written:])
-            os.fsync(file.fileno())
+            _write_all(file, content)
         except OSError:
             file.truncate(before)
             raise
 
 
+def _write_all(file: FileIO, content: bytes) -> None:
+    rest = memoryview(content)
+    while rest:  # a disk that fills up takes a part
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
 def cut_torn_line(path: Path) -> None:
     """Remove a last line without a line break, left by a process that was killed while it wrote."""
+    size = path.stat().st_size
+    if not size:  # an empty file cannot be mapped
+        return
     with path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        keep, block = size, 1 << 16
-        while keep > 0:
-            start = max(0, keep - block)
-            file.seek(start)
-            newline = file.read(keep - start).rfind(b"\n")
-            if newline >= 0:
-                keep = start + newline + 1
-                break
-            keep = start
-        if keep < size:
-            file.truncate(keep)
+        with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            end = content.rfind(b"\n") + 1
+        if end < size:
+            file.truncate(end)
 
 
 def check_writable(path: Path | None) -> None:
@@ -131,8 +124,7 @@ def check_writable(path: Path | None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         existed = path.exists()
-        with path.open("ab"):
-            pass
+        path.open("ab").close()
         if not existed:
             path.unlink()
     except OSError as error:

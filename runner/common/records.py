@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Required, TypeVar
 
 from pydantic import ConfigDict, OnErrorOmit, TypeAdapter, ValidationError, with_config
@@ -345,44 +346,28 @@ class ResultRecord(TypedDict, total=False):
 
 
 RESULT_KEYS = tuple(key for key in ResultRecord.__annotations__ if key != "counters")  # those of every run
-SPEED_KEYS = tuple(SpeedRecord.__annotations__)
-LENGTH_KEYS = tuple(LengthRecord.__annotations__)
-TOKEN_KEYS = tuple(TokensRecord.__annotations__)
-CHARACTER_KEYS = tuple(CharactersRecord.__annotations__)
 PADDING_CAUSES = tuple(PaddingRecord.__annotations__)
 SECONDS_KEYS = tuple(SecondsRecord.__annotations__)
-ENERGY_KEYS = tuple(EnergyRecord.__annotations__)
-ARITHMETIC_KEYS = tuple(ArithmeticRecord.__annotations__)
-MEMORY_KEYS = tuple(MemoryRecord.__annotations__)
 
-_RUN = TypeAdapter(RunRecord)
-_RESULT = TypeAdapter(ResultRecord)
 _CANDIDATE = TypeAdapter(CandidateRecord)
 _TABLES = TypeAdapter(SplitTables)
-_METRICS_LINE = TypeAdapter(MetricsLine)
 
 
-def parse_run(text: bytes, where: str) -> RunRecord:
-    """Return the record in the text of a `run.json`.
-
-    Args:
-        text: content of the file.
-        where: name of the file, for messages.
+def _parse(adapter: TypeAdapter[T], text: bytes, where: str) -> T:
+    """Return the record in the text of a file or line; `where` names it in messages.
 
     Raises:
         HydromelError: the text is not a JSON object, or lacks a required key.
     """
-    return _parse(_RUN, text, where)
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        raise _damaged(error, where) from None
 
 
-def parse_result(text: bytes, where: str) -> ResultRecord:
-    """Return the record in the text of a `result.json`; see `parse_run`."""
-    return _parse(_RESULT, text, where)
-
-
-def parse_metrics_line(line: bytes, where: str) -> MetricsLine:
-    """Return the record in a line of `metrics.jsonl`; see `parse_run`."""
-    return _parse(_METRICS_LINE, line, where)
+parse_run = partial(_parse, TypeAdapter(RunRecord))
+parse_result = partial(_parse, TypeAdapter(ResultRecord))
+parse_metrics_line = partial(_parse, TypeAdapter(MetricsLine))
 
 
 def parse_tables(figures: Figures) -> SplitTables:
@@ -391,7 +376,7 @@ def parse_tables(figures: Figures) -> SplitTables:
 
 
 def parse_candidate(value: object, where: str) -> CandidateRecord:
-    """Return a prediction in the parsed content of a file; see `parse_run`."""
+    """Return a prediction in the parsed content of the file `where`; raises HydromelError if it is damaged."""
     try:
         return _CANDIDATE.validate_python(value)
     except ValidationError as error:
@@ -415,13 +400,6 @@ def unbeaten_baselines(result: ResultRecord) -> dict[str, float]:
     figures = {name: figure for name, other in others.items() if (figure := finite(other.get(metric))) is not None}
     # NaN compares as false: such a run beats nothing
     return {name: figure for name, figure in figures.items() if not (value > figure if higher else value < figure)}
-
-
-def _parse(adapter: TypeAdapter[T], text: bytes, where: str) -> T:
-    try:
-        return adapter.validate_json(text)
-    except ValidationError as error:
-        raise _damaged(error, where) from None
 
 
 def _damaged(error: ValidationError, where: str) -> HydromelError:

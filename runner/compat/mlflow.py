@@ -31,11 +31,7 @@ def try_database_once() -> None:
 
 
 def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
-    """Delete all files of a run, which MLflow's client has no method for.
-
-    Args:
-        artifact_uri: of the run.
-        tracking_uri: of the store.
+    """Delete all files of a run, which MLflow's client has no method for; `tracking_uri` is that of the store.
 
     Raises:
         HydromelError: this version of MLflow has no such function.
@@ -53,7 +49,6 @@ def view_tag_value(name: str, state: Mapping[str, object], now_ms: int) -> str:
     The format was read from a view made by hand. Later versions of the page that do not understand it report that.
 
     Args:
-        name: as the page shows it.
         state: of the page, plain JSON.
         now_ms: time of creation, in milliseconds since 1970.
     """

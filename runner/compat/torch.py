@@ -15,27 +15,12 @@ CHECKED = "2.13.0"
 with private_api("torch", CHECKED):
     from torch._ops import OpOverload
     from torch.utils._python_dispatch import TorchDispatchMode
-    from torch.utils._pytree import tree_leaves
+    from torch.utils._pytree import tree_leaves as tree_leaves  # for others
 
     CUDNN_RNN: object = torch.ops.aten._cudnn_rnn
     CUDNN_RNN_BACKWARD: object = torch.ops.aten._cudnn_rnn_backward
     CPU_ATTENTION: object = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     CPU_ATTENTION_BACKWARD: object = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-__all__ = [
-    "CPU_ATTENTION",
-    "CPU_ATTENTION_BACKWARD",
-    "CUDNN_RNN",
-    "CUDNN_RNN_BACKWARD",
-    "DispatchMode",
-    "Operator",
-    "cell_weights",
-    "content_version",
-    "storage_key",
-    "tree_leaves",
-    "with_cell_weights",
-]
-
 
 Operator = OpOverload[..., object]  # an operation as a dispatch mode sees it
 
@@ -71,12 +56,7 @@ def cell_weights(cell: nn.RNNBase) -> list[Tensor]:
 
 @contextmanager
 def with_cell_weights(cell: nn.RNNBase, weights: Sequence[Tensor]) -> Iterator[None]:
-    """Let a recurrent module compute with other weights within the context; its parameters do not change.
-
-    Args:
-        cell: the module.
-        weights: in the order of `cell_weights`.
-    """
+    """Let a recurrent module compute with other weights, in the order of `cell_weights`, within the context."""
     with private_api("torch", CHECKED):
         own = cell._flat_weights
     cell._flat_weights = [*weights]

@@ -16,15 +16,10 @@ from runner.text.vocab import Vocab
 
 @dataclass(frozen=True)
 class Measures:
-    """The metrics that every evaluation of a run computes.
+    """The metrics that every evaluation of a run computes."""
 
-    Attributes:
-        metrics: the task's metric, and the configured one if there is one; not started.
-        main: name of the figure by which runs are compared.
-    """
-
-    metrics: tuple[Metric, ...]
-    main: str
+    metrics: tuple[Metric, ...]  # the task's metric, and the configured one if there is one; not started
+    main: str  # name of the figure by which runs are compared
 
     @classmethod
     def of(cls, task: Task, added: Metric | None = None) -> Measures:
@@ -55,11 +50,7 @@ class Measures:
         return frozenset(metric.input_kind for metric in self.metrics)
 
     def check(self, figure: str | None, where: str) -> None:
-        """Check that an option names a figure, or none.
-
-        Raises:
-            HydromelError: no metric has such a figure.
-        """
+        """Raise HydromelError unless the option `where` names a figure of a metric, or none."""
         if figure is not None and figure not in self.scales:
             raise HydromelError(
                 f"{where}={figure}: no metric of this run has such a figure{did_you_mean(figure, self.scales)} "

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from runner.common.class_names import apply_to_mappings
 from runner.common.errors import HydromelError
 from runner.config.error_messages import explain
 from runner.config.schema import RunConfig
@@ -20,11 +21,7 @@ _GROUP = "batching="
 
 
 def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
-    """Compose the config that the overrides describe, with all interpolations resolved.
-
-    Args:
-        overrides: `GROUP=NAME` and `key=value`, as on the command line.
-        config_dir: a folder with further configs (`--config-dir`).
+    """Compose the config that `GROUP=NAME` and `key=value` describe; `config_dir` is a folder with further configs.
 
     Raises:
         HydromelError: an unknown group, name or key, a value of the wrong type or not of the form key=value, several
@@ -70,14 +67,13 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
         raise HydromelError(explain(error)) from error
     assert isinstance(plain, dict)
     chosen = {group: name for group, name in choices.items() if not group.startswith("hydra/")}
-    return RunConfig.of({str(key): with_string_keys(value) for key, value in plain.items()} | {"choices": chosen})
+    options = {str(key): apply_to_mappings(value, _with_string_keys) for key, value in plain.items()}
+    return RunConfig.of(options | {"choices": chosen})
 
 
-def with_string_keys(value: object) -> object:
+def _with_string_keys(mapping: Mapping[str, object]) -> dict[str, object]:
     """Return the same with strings as the keys of mappings: `{0: 2.0}` on the command line means the label '0'."""
-    if isinstance(value, dict):
-        return {str(key): with_string_keys(item) for key, item in value.items()}
-    return [with_string_keys(item) for item in value] if isinstance(value, list) else value
+    return {str(key): apply_to_mappings(value, _with_string_keys) for key, value in mapping.items()}
 
 
 def compose_strategies(
@@ -85,11 +81,8 @@ def compose_strategies(
 ) -> tuple[list[RunConfig], dict[str, str]]:
     """Compose a config for each strategy that the overrides name (`batching=a,b`), or for all, and each batch size.
 
-    Returns:
-        The configs, and by name the reasons why others do not compose.
-
-    Raises:
-        HydromelError: a name is unknown or given twice, or no strategy composes.
+    Return also, by name, why others do not compose. Raises HydromelError if a name is unknown or given twice, or if no
+    strategy composes.
     """
     named = [override.removeprefix(_GROUP).split(",") for override in overrides if override.startswith(_GROUP)]
     others = [override for override in overrides if not override.startswith(_GROUP)]
@@ -129,6 +122,5 @@ def names_of(group: str, config_dir: Path | None = None) -> list[str]:
     groups = [files("configs").joinpath(group)]
     if config_dir is not None and (config_dir / group).is_dir():
         groups.append(config_dir / group)
-    return sorted(
-        {Path(file.name).stem for folder in groups for file in folder.iterdir() if file.name.endswith(".yaml")}
-    )
+    names = (Path(file.name) for folder in groups for file in folder.iterdir())
+    return sorted({name.stem for name in names if name.suffix == ".yaml"})

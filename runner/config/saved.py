@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
 from runner.common import run_schema
-from runner.common.class_names import PROJECT, TARGET, registered, stable_name
+from runner.common.class_names import PROJECT, TARGET, apply_to_mappings, registered, stable_name
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
 from runner.config.schema import ModelConfig, Node, Plain, RunConfig
@@ -22,11 +23,7 @@ _PLUGINS = "; to trust a module of your own, use --plugins NAME (plugins=[NAME] 
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
-    """Write a resolved config to a run's folder, which is created if it is missing.
-
-    Raises:
-        HydromelError: it cannot be written.
-    """
+    """Write a resolved config to a run's folder, created if it is missing. Raises HydromelError if that fails."""
     write_text(folder / run_schema.RESOLVED, yaml.safe_dump(config.resolved, sort_keys=False, allow_unicode=True))
 
 
@@ -42,16 +39,12 @@ def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = Non
     """
     options = _read(folder, MODEL, plugins)
     if data_dir is not None:
-        options = {key: _with_data_dir(value, data_dir) for key, value in options.items()}
+        options = _with_data_dir(data_dir, options)
     return _typed(ModelConfig, options, folder)
 
 
 def saved_run(folder: Path, plugins: Sequence[str]) -> RunConfig:
-    """Return the whole config of a run, with the classes of its model and batching at their current paths.
-
-    Raises:
-        HydromelError: as `saved_model`; also options of another version.
-    """
+    """Return the whole config of a run; raises as `saved_model`, and for options of another version."""
     options = _read(folder, (*MODEL, "batching"), plugins)
     return _typed(RunConfig, options | {"plugins": list(plugins)}, folder)  # no file says which modules are trusted
 
@@ -96,11 +89,8 @@ def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequ
     """Return a saved config with the current path of the class in every `_target_` below `keys`.
 
     This is stricter than `build`: a saved run must not call arbitrary functions of the project, such as commands.
-    A class of the project must be registered for its role, the key; in modules of `plugins` a target stays as it is.
-
-    Args:
-        path: file of the config, for messages.
-        plugins: further modules that the user, not the run, allows.
+    A class of the project must be registered for its role, the key; in modules of `plugins`, which the user allows, a
+    target stays as it is. `path` is the file of the config, for messages.
 
     Raises:
         HydromelError: a target that is neither registered for its role nor in a plugin.
@@ -122,19 +112,16 @@ def _located(node: object, role: str, where: str, plugins: Sequence[str]) -> obj
 def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) -> str:
     if target.startswith(tuple(f"{plugin.rstrip('.')}." for plugin in plugins)):
         return target
-    known = registered(role)
-    if target.startswith(PROJECT) and (path := known.get(stable_name(target))) is not None:
+    present = registered(role)
+    if target.startswith(PROJECT) and (path := present.get(stable_name(target))) is not None:
         return path
+    allowed = ", ".join(present.values()) or "none"
     raise HydromelError(
-        f"{where}.{TARGET}={target}: not allowed in a saved run; allowed under {role}: {', '.join(known) or 'none'}"
-        f"{_PLUGINS}"
+        f"{where}.{TARGET}={target}: not allowed in a saved run; allowed under {role}: {allowed}{_PLUGINS}"
     )
 
 
-def _with_data_dir(node: object, data_dir: str) -> object:
+def _with_data_dir(data_dir: str, node: Plain) -> dict[str, object]:
     """Return the same node with another value for each `data_dir`."""
-    if isinstance(node, list):
-        return [_with_data_dir(item, data_dir) for item in node]
-    if not isinstance(node, dict):
-        return node
-    return {key: data_dir if key == "data_dir" else _with_data_dir(item, data_dir) for key, item in node.items()}
+    moved = {key: apply_to_mappings(value, partial(_with_data_dir, data_dir)) for key, value in node.items()}
+    return moved | ({"data_dir": data_dir} if "data_dir" in node else {})

@@ -23,11 +23,7 @@ class Section(BaseModel):
 
     @classmethod
     def of(cls, options: Mapping[str, object], where: str = "") -> Self:
-        """Return the section that `options` describe.
-
-        Args:
-            options: plain values by key.
-            where: the section's own key, for messages; empty for the top level.
+        """Return the section that `options` describe; `where` is its own key, empty for the top level.
 
         Raises:
             HydromelError: an unknown key, a missing one, or a value of the wrong type or range.

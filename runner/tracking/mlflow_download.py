@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 import warnings
@@ -25,31 +26,21 @@ def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:
     """Return the result of `load` for a run's folder, or for a temporary folder with the files downloaded from MLflow.
 
     Args:
-        run: a folder or an id, with `run=` before it or without.
+        run: a folder, or an id: that of MLflow or `run_id` of run.json; with `run=` before it or without.
         uri: of the store.
 
     Raises:
-        HydromelError: as `fetch`, if `run` is not a folder.
+        HydromelError: the run does not exist, lacks the files of a model, or the store could not be reached.
     """
     given = run.removeprefix("run=")
     if Path(given).is_dir():
         return load(Path(given))
     with tempfile.TemporaryDirectory(prefix="hydromel-") as folder:
-        fetch(given, uri, Path(folder))
+        _fetch(given, uri, Path(folder))
         return load(Path(folder))
 
 
-def fetch(run: str, uri: str, folder: Path) -> None:
-    """Download a run's config, vocabularies and best checkpoint.
-
-    Args:
-        run: its id in MLflow, or its own (`run_id` of run.json).
-        uri: of the store.
-        folder: where the files are put, as in a run's folder.
-
-    Raises:
-        HydromelError: the run does not exist, lacks these files, or the store could not be reached.
-    """
+def _fetch(run: str, uri: str, folder: Path) -> None:
     check_uri(uri)
     if not re.fullmatch(r"[0-9a-f]{32}", run):
         raise HydromelError(f"run={run}: neither a run's folder, nor an id of MLflow (32 digits and letters a to f)")
@@ -57,9 +48,8 @@ def fetch(run: str, uri: str, folder: Path) -> None:
         with warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
             client = open_store(uri, _TIMEOUT_S)
             run_id = _find(client, run, uri)
-            there = {
-                file.path for place in (None, run_schema.CHECKPOINTS) for file in client.list_artifacts(run_id, place)
-            }
+            listed = [*client.list_artifacts(run_id), *client.list_artifacts(run_id, run_schema.CHECKPOINTS)]
+            there = {file.path for file in listed}
             for file in _FILES:
                 if file not in there:
                     raise HydromelError(
@@ -78,10 +68,8 @@ def _find(client: MlflowClient, run: str, uri: str) -> str:
     """Return MLflow's own id of the run."""
     from mlflow.exceptions import MlflowException
 
-    try:
+    with contextlib.suppress(MlflowException):
         return str(client.get_run(run).info.run_id)
-    except MlflowException:
-        pass
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     matches = client.search_runs(experiments, f"tags.`{run_schema.TAG_RUN_ID}` = '{run}'", max_results=1)
     if not matches:

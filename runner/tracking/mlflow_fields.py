@@ -24,7 +24,16 @@ from runner.common.records import ResultRecord, RunRecord
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
 _NOT_PARAMS = ("tracker", "hydra")  # where records go is no property of the experiment
 _SHORT = {"real_tokens_per_s": "tok_s", "examples_per_s": "examples_s", "updates_per_s": "updates_s"}
-_GIB = 2**30
+_VARIANTS = ("_default", "_strict")  # of a figure that stands beside them under its plain name
+_FILES = (
+    run_schema.RUN,
+    run_schema.RESOLVED,
+    run_schema.RESULT,
+    run_schema.METRICS,
+    run_schema.VOCABS,
+    run_schema.OUTCOMES,
+    f"{run_schema.CHECKPOINTS}/{run_schema.BEST}",
+)
 
 
 def allowed_name(name: str) -> str:
@@ -59,9 +68,7 @@ def params(folder: Path) -> dict[str, str]:
     """Return the resolved config with dotted names, without the tracker's own; lists as JSON, long values cut.
 
     Classes are recorded by their stable names, so that runs still group by them after the code has moved.
-
-    Raises:
-        HydromelError: `resolved.yaml` is missing or not a mapping.
+    Raises HydromelError if `resolved.yaml` is missing or not a mapping.
     """
     path = folder / run_schema.RESOLVED
     try:
@@ -75,12 +82,10 @@ def params(folder: Path) -> dict[str, str]:
 
 
 def _flattened(config: Mapping[str, object], prefix: str) -> list[tuple[str, object]]:
-    flat = []
+    flat: list[tuple[str, object]] = []
     for key, value in config.items():
-        if isinstance(value, dict) and value:
-            flat += _flattened(value, f"{prefix}{key}.")
-        else:
-            flat.append((f"{prefix}{key}", value))
+        nested = isinstance(value, dict) and value
+        flat += _flattened(nested, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
     return flat
 
 
@@ -107,8 +112,8 @@ def summary(result: ResultRecord) -> dict[str, float]:
         },
         "tokens": tokens,
         "pad": {
-            "fraction": padding_share(tokens),
-            "characters": padding_share(result.get("characters") or {}),
+            "fraction": _padding_share(tokens),
+            "characters": _padding_share(result.get("characters") or {}),
             **result.get("padding", {}),
         },
         "energy": {"joules": (result.get("energy") or {}).get("joules")},
@@ -124,17 +129,14 @@ def summary(result: ResultRecord) -> dict[str, float]:
     return {allowed_name(name): float(value) for name, value in named.items() if _is_number(value)}
 
 
-def padding_share(tokens: Mapping[str, object]) -> float | None:
+def _padding_share(tokens: Mapping[str, object]) -> float | None:
     """Return padding as a share of all positions in memory (of tokens, or of characters), 0 to 1."""
     real, padded = tokens.get("real"), tokens.get("padded")
     return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
 
 
-_VARIANTS = ("_default", "_strict")  # of a figure that stands beside them under its plain name
-
-
 def _gib(size_bytes: float | None) -> float | None:
-    return size_bytes / _GIB if _is_number(size_bytes) else None
+    return size_bytes / 2**30 if _is_number(size_bytes) else None
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -162,37 +164,21 @@ def note(run: RunRecord, result: ResultRecord | None) -> str:
 
 
 def _shown(values: Mapping[str, float], name: str) -> str:
-    value = values.get(name)
-    if value is None:
+    if (value := values.get(name)) is None:
         return "—"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
 
 
-def data_profile(result: ResultRecord) -> str:
-    """Return the data set's counts, as the JSON that MLflow shows next to it."""
-    return json.dumps({"tokens": result.get("tokens"), "vocab": result.get("vocab")})
-
-
 def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
-    """Return the files of a finished run that are uploaded, each with its artifact folder.
+    """Return the files of a finished run that are uploaded, each with its artifact folder (None: the root).
 
     With the best checkpoint and the vocabularies, these are sufficient for `hydromel-predict`.
     """
-    named: list[tuple[Path, str | None]] = [
-        (folder / name, None)
-        for name in (
-            run_schema.RUN,
-            run_schema.RESOLVED,
-            run_schema.RESULT,
-            run_schema.METRICS,
-            run_schema.VOCABS,
-            run_schema.OUTCOMES,
-        )
-        if (folder / name).exists()
+    paths = [folder / name for name in _FILES]
+    for name in (run_schema.PLOTS, run_schema.PREDICTIONS):
+        paths += sorted((folder / name).rglob("*"))
+    return [
+        (path, None if path.parent == folder else path.parent.relative_to(folder).as_posix())
+        for path in paths
+        if path.is_file()
     ]
-    if (best := folder / run_schema.CHECKPOINTS / run_schema.BEST).exists():
-        named.append((best, run_schema.CHECKPOINTS))
-    inside = [
-        path for name in (run_schema.PLOTS, run_schema.PREDICTIONS) for path in sorted((folder / name).rglob("*"))
-    ]
-    return [*named, *((path, path.parent.relative_to(folder).as_posix()) for path in inside if path.is_file())]

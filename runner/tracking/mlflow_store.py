@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SQLITE = "sqlite:///"
-_DATABASES = ("postgresql", "mysql", "mssql")
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}  # of database servers
 _ALLOWED = f"{SQLITE}FILE, postgresql://..., mysql://..., http(s)://HOST:PORT, databricks"
 _SCHEMA_SECONDS = 120.0  # another process may be creating the schema: 6 s, on a busy machine many more
 
@@ -36,26 +36,26 @@ def check_uri(uri: str) -> None:
     elif scheme in ("http", "https"):
         if not urlsplit(uri).hostname:
             raise HydromelError(f"tracker.uri={uri!r}: no host; write {scheme}://HOST:PORT")
-    elif scheme.partition("+")[0] in _DATABASES:
+    elif scheme.partition("+")[0] in _PORTS:
         _check_database(uri)
     elif scheme != "databricks":
-        folder = uri.removeprefix("file:").rstrip("/") or "."
-        plain = scheme in ("file", uri)
-        hint = f"MLflow no longer supports plain folders; use {SQLITE}{folder}/mlflow.db" if plain else "unknown scheme"
+        hint = "unknown scheme"
+        if scheme in ("file", uri):
+            folder = uri.removeprefix("file:").rstrip("/") or "."
+            hint = f"MLflow no longer supports plain folders; use {SQLITE}{folder}/mlflow.db"
         raise HydromelError(f"tracker.uri={without_credentials(uri)!r}: {hint}. Allowed: {_ALLOWED}")
 
 
 def _check_database(uri: str) -> None:
     import sqlalchemy  # a second of import time that only users of a database server pay
 
+    shown = f"tracker.uri={without_credentials(uri)!r}"
     try:
         sqlalchemy.make_url(uri).get_dialect().import_dbapi()
     except ModuleNotFoundError as error:
-        raise HydromelError(
-            f"tracker.uri={without_credentials(uri)!r} needs the Python package {error.name}"
-        ) from error
+        raise HydromelError(f"{shown} needs the Python package {error.name}") from error
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise HydromelError(f"tracker.uri={without_credentials(uri)!r}: {error}") from error
+        raise HydromelError(f"{shown}: {error}") from error
 
 
 def sqlite_path(uri: str) -> str:
@@ -144,14 +144,12 @@ def _be_quiet_and_quick(timeout_s: float) -> None:
 def _probe(uri: str, timeout_s: float) -> None:
     """Raise OSError if a database server is unreachable; its drivers would wait for minutes."""
     place = urlsplit(uri)
-    ports = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-    port = place.port or ports.get(place.scheme.partition("+")[0])
-    if place.scheme.partition("+")[0] in ports and place.hostname and port:
-        socket.create_connection((place.hostname, port), timeout=timeout_s).close()
+    usual = _PORTS.get(place.scheme.partition("+")[0])
+    if usual and place.hostname:
+        socket.create_connection((place.hostname, place.port or usual), timeout=timeout_s).close()
 
 
 def one_line(error: BaseException) -> str:
     """Return an error as one line, without credentials, tracebacks and SQL."""
     text = without_credentials(" ".join(str(error).split())) or "no message"
-    text = text.partition(" [SQL:")[0]
-    return f"{type(error).__name__}: {text[:300]}"
+    return f"{type(error).__name__}: {text.partition(' [SQL:')[0][:300]}"

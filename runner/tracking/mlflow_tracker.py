@@ -8,12 +8,13 @@ noted in the folder only saves work, and is discarded if the store has another r
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError, without_credentials
@@ -42,11 +43,11 @@ _STATUS = {
     run_schema.FAILED: "FAILED",
     run_schema.INTERRUPTED: "KILLED",
 }
-_METRICS_A_CALL, _PARAMS_A_CALL = 1000, 100  # MLflow's limits
+_METRICS_A_CALL = 1000  # MLflow's limit
 _LONGEST_PAUSE_S = 600.0
-_T = TypeVar("_T")
 
 
+@dataclass(kw_only=True, eq=False)
 class MlflowTracker:
     """A tracker that makes one flat run in MLflow for each run's folder.
 
@@ -59,19 +60,14 @@ class MlflowTracker:
         retry_s: seconds to wait after a failure; doubled after each further one, up to 600.
     """
 
-    def __init__(
-        self,
-        *,
-        uri: str,
-        experiment: str,
-        artifact_location: str | None,
-        timeout_s: PositiveFloat,
-        retry_s: PositiveFloat,
-    ) -> None:
-        self.uri, self.experiment, self.artifact_location = uri, experiment, artifact_location
-        self.timeout_s, self.retry_s = timeout_s, retry_s
-        self._connections: dict[str, tuple[MlflowClient, str]] = {}  # by absolute URI
-        self._failures, self._silent_until = 0, 0.0
+    uri: str
+    experiment: str
+    artifact_location: str | None
+    timeout_s: PositiveFloat
+    retry_s: PositiveFloat
+    _connections: dict[str, tuple[MlflowClient, str]] = field(default_factory=dict, init=False)  # by absolute URI
+    _failures: int = field(default=0, init=False)
+    _silent_until: float = field(default=0.0, init=False)
 
     def check(self) -> None:
         check_uri(self.uri)
@@ -102,11 +98,8 @@ class MlflowTracker:
         place = f"/#/experiments/{known[1]}/runs?workflowType=machine_learning&compareRunsMode=CHART" if known else "/"
         if self.uri.startswith(("http:", "https:")):
             return f"MLflow: {without_credentials(self.uri).rstrip('/')}{place}"
-        uri = (
-            f"{SQLITE}{Path(sqlite_path(self.uri)).absolute()}"
-            if self.uri.startswith(SQLITE)
-            else without_credentials(self.uri)
-        )
+        file = Path(sqlite_path(self.uri)).absolute()
+        uri = f"{SQLITE}{file}" if self.uri.startswith(SQLITE) else without_credentials(self.uri)
         return f"MLflow: `mlflow server --workers 1 --backend-store-uri '{uri}'`, then http://localhost:5000{place}"
 
     def _absolute_uri(self, folder: Path) -> str:
@@ -126,21 +119,21 @@ class MlflowTracker:
         run, result = read_run(folder), read_result(folder)
         client, experiment_id = self._connected(folder)
         there = _find_or_create(client, experiment_id, run, result)
-        progress = load_progress(folder, target)
-        if progress.get("run_id") != there.info.run_id:
-            progress = Progress(run_id=there.info.run_id)
+        run_id, progress = there.info.run_id, load_progress(folder, target)
+        if progress.get("run_id") != run_id:
+            progress = Progress(run_id=run_id)
         if there.info.lifecycle_stage == "active":  # one that was deleted in MLflow stays deleted
             _send_params(client, there, content.params(folder))
             for batch, end in _batches(folder, progress.get("metrics_bytes", 0)):
-                client.log_batch(there.info.run_id, metrics=batch)
+                client.log_batch(run_id, metrics=batch)
                 progress["metrics_bytes"] = end
                 save_progress(folder, target, progress)
             if run["status"] == run_schema.RUNNING:
-                _send_tags(client, there.info.run_id, content.tags(run, result))
+                _send_tags(client, run_id, content.tags(run, result))
                 if there.info.status != "RUNNING":
-                    client.update_run(there.info.run_id, status="RUNNING")
+                    client.update_run(run_id, status="RUNNING")
             else:
-                self._send_end(folder, client, there.info.run_id, progress)
+                self._send_end(folder, client, run_id, progress)
         progress["fingerprint"] = fingerprint
         save_progress(folder, target, progress)
 
@@ -149,7 +142,8 @@ class MlflowTracker:
         run, result = read_run(folder), read_result(folder)
         ended_ms = int(1000 * (run.get("ended") or time.time()))
         if result is not None:
-            _send_summary(client, run_id, result, ended_ms)
+            # at step 0 for every run: MLflow draws such figures as bars, and figures of different steps as lone points
+            client.log_batch(run_id, metrics=_metrics(content.summary(result), ended_ms, 0))
             _send_data_set(client, run_id, result)
         sent = progress.setdefault("artifacts", {})
         for path, place in content.artifacts(folder):
@@ -166,36 +160,24 @@ def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, re
     from mlflow.entities import ViewType
 
     wanted = f"tags.`{run_schema.TAG_RUN_ID}` = '{run['run_id']}'"
-    matches = client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1)
-    if matches:
+    if matches := client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1):
         return matches[0]
     tags = content.tags(run, result)
     return client.create_run(experiment_id, int(run["created"] * 1000), tags, run.get("name") or None)
 
 
-def _send_params(client: MlflowClient, there: Run, params: dict[str, str]) -> None:
+def _send_params(client: MlflowClient, there: Run, params: Mapping[str, str]) -> None:
     """Send the missing params. They are write-once: a resumed run keeps the values of its start."""
     from mlflow.entities import Param
 
     missing = [Param(name, value) for name, value in params.items() if name not in there.data.params]
-    for batch in _chunks(missing, _PARAMS_A_CALL):
-        client.log_batch(there.info.run_id, params=batch)
+    client.log_batch(there.info.run_id, params=missing)
 
 
-def _send_tags(client: MlflowClient, run_id: str, tags: dict[str, str]) -> None:
+def _send_tags(client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> None:
     from mlflow.entities import RunTag
 
-    for batch in _chunks([RunTag(name, value) for name, value in tags.items()], _PARAMS_A_CALL):
-        client.log_batch(run_id, tags=batch)
-
-
-def _send_summary(client: MlflowClient, run_id: str, result: ResultRecord, time_ms: int) -> None:
-    from mlflow.entities import Metric
-
-    # at step 0 for every run: MLflow draws such figures as bars, and figures of different steps as lone points
-    metrics = [Metric(name, value, time_ms, 0) for name, value in content.summary(result).items()]
-    for batch in _chunks(metrics, _METRICS_A_CALL):
-        client.log_batch(run_id, metrics=batch)
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
 
 def _send_data_set(client: MlflowClient, run_id: str, result: ResultRecord) -> None:
@@ -204,7 +186,7 @@ def _send_data_set(client: MlflowClient, run_id: str, result: ResultRecord) -> N
     from mlflow.exceptions import MlflowException
 
     name, digest = result["dataset"], str(result["provenance"].get("data_fingerprint"))[:36]
-    profile = content.data_profile(result)
+    profile = json.dumps({"tokens": result.get("tokens"), "vocab": result.get("vocab")})  # shown beside it
     data_set = Dataset(name, digest, source_type="hydromel", source=name, schema=None, profile=profile)
     inputs = [DatasetInput(data_set, [InputTag("mlflow.data.context", "training")])]
     try:
@@ -222,23 +204,21 @@ def _send_file(client: MlflowClient, run_id: str, path: Path, place: str | None)
 
 def _batches(folder: Path, start: int) -> Iterator[tuple[list[Metric], int]]:
     """Yield batches of metrics from byte `start` of the records, as large as a call allows, and where each ends."""
-    from mlflow.entities import Metric
-
     batch: list[Metric] = []
     end = start
     for record, after in read_metrics(folder, start):
-        values = {name: value for name, value in record["metrics"].items() if value is not None}
-        if batch and len(batch) + len(values) > _METRICS_A_CALL:
+        metrics = _metrics(record["metrics"], int(record["time"] * 1000), record["step"])
+        if batch and len(batch) + len(metrics) > _METRICS_A_CALL:
             yield batch, end
             batch = []
-        time_ms = int(record["time"] * 1000)
-        batch += [Metric(content.allowed_name(name), value, time_ms, record["step"]) for name, value in values.items()]
-        end = after
+        batch, end = batch + metrics, after
     if end > start:
         yield batch, end
 
 
-def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+def _metrics(values: Mapping[str, float | None], time_ms: int, step: int) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    return [
+        Metric(content.allowed_name(name), value, time_ms, step) for name, value in values.items() if value is not None
+    ]

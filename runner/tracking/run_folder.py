@@ -20,18 +20,10 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from runner.common import run_schema
+from runner.common import records, run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_json
-from runner.common.records import (
-    AdviceRecord,
-    MetricsLine,
-    ResultRecord,
-    RunRecord,
-    parse_metrics_line,
-    parse_result,
-    parse_run,
-)
+from runner.common.records import AdviceRecord, MetricsLine, ResultRecord, RunRecord
 
 LOCK = "run.lock"
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
@@ -51,12 +43,7 @@ class RunFolder:
     ) -> Self:
         """Create `path`, or continue the run in it, which keeps its id, creation time and working directory.
 
-        Args:
-            path: the run's folder; its parents are created.
-            name: shown by trackers.
-            experiment: the named experiment it belongs to.
-            sweep_id: the sweep it belongs to.
-            tags: tags for searching: task, dataset, embedding, encoder, batching, seed, ...
+        The other arguments are keys of `RunRecord`.
 
         Raises:
             HydromelError: another live process writes this run, or the folder cannot be written.
@@ -70,25 +57,12 @@ class RunFolder:
             raise HydromelError(f"{path} is being written by another process; wait for it or stop it") from None
         except OSError as error:
             raise cannot_write(path, error) from error
-        record: RunRecord = {
-            "run_id": uuid.uuid4().hex,
-            "created": time.time(),
-            "cwd": str(Path.cwd()),
-            "status": run_schema.RUNNING,
-        }
+        running, cwd = run_schema.RUNNING, str(Path.cwd())
+        record: RunRecord = {"run_id": uuid.uuid4().hex, "created": time.time(), "cwd": cwd, "status": running}
         if (path / run_schema.RUN).exists():
             record |= read_run(path)
-        record |= {
-            "name": name,
-            "experiment": experiment,
-            "sweep_id": sweep_id,
-            "tags": dict(tags),
-            "status": run_schema.RUNNING,
-            "ended": None,
-            "error": None,
-            "pid": os.getpid(),
-            "host": host(),
-        }
+        record |= {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
+        record |= {"status": running, "ended": None, "error": None, "pid": os.getpid(), "host": host()}
         run = cls(path, record, lock)
         write_json(path / run_schema.RUN, run.run)
         return run
@@ -164,7 +138,7 @@ def read_run(folder: Path) -> RunRecord:
     """
     path, result = folder / run_schema.RUN, folder / run_schema.RESULT
     try:
-        run = parse_run(path.read_bytes(), str(path))
+        run = records.parse_run(path.read_bytes(), str(path))
     except FileNotFoundError as error:
         raise HydromelError(f"{folder} is not a run's folder: it has no {path.name}") from error
     if run["status"] == run_schema.RUNNING and result.exists():
@@ -173,23 +147,16 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def read_result(folder: Path) -> ResultRecord | None:
-    """Return the content of `result.json`; None while there is none.
-
-    Raises:
-        HydromelError: the file is damaged.
-    """
+    """Return the content of `result.json`; None while there is none. Raises HydromelError if it is damaged."""
     path = folder / run_schema.RESULT
-    return parse_result(path.read_bytes(), str(path)) if path.exists() else None
+    return records.parse_result(path.read_bytes(), str(path)) if path.exists() else None
 
 
 def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, int]]:
     """Yield the records of `metrics.jsonl` from byte `start` on, each with the byte at which it ends.
 
     A last line without a line break is incomplete and skipped. A file shorter than `start` was replaced, and is read
-    from its start.
-
-    Raises:
-        HydromelError: a line is damaged.
+    from its start. Raises HydromelError if a line is damaged.
     """
     path = folder / run_schema.METRICS
     if not path.exists():
@@ -201,18 +168,16 @@ def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, in
             if not line.endswith(b"\n"):
                 return
             end += len(line)
-            yield parse_metrics_line(line, f"{path}, the line that ends at byte {end},"), end
+            yield records.parse_metrics_line(line, f"{path}, the line that ends at byte {end},"), end
 
 
 def is_alive(folder: Path) -> bool:
     """Return True if a process is writing this run now."""
-    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        lock.acquire()
+        with FileLock(folder / LOCK, timeout=0):
+            return False
     except Timeout:
         return True
-    lock.release()
-    return False
 
 
 def mark_dead(folder: Path) -> RunRecord:

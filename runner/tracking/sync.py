@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -38,12 +39,7 @@ def sync_run(folder: Path, tracker: Tracker, again: bool = False) -> State:
 def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -> int:
     """Deliver the ended runs below `root` that the same target still lacks; return their number.
 
-    A run calls this at its end, for earlier runs during which the store was unreachable.
-
-    Args:
-        root: folder above the runs.
-        tracker: of the run that has ended.
-        plugins: the user's modules in which runs may name trackers.
+    A run calls this at its end with its own `tracker`, for earlier runs during which the store was unreachable.
 
     Raises:
         DeliveryError: the store is unreachable.
@@ -61,23 +57,16 @@ def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -
 
 
 def run_folders(root: Path) -> list[Path]:
-    """Return the folders of runs at or below `root`, oldest first.
-
-    Raises:
-        HydromelError: `root` does not exist.
-    """
+    """Return the folders of runs at or below `root`, oldest first. Raises HydromelError if `root` does not exist."""
     if not root.is_dir():
         raise HydromelError(f"{root}: no such folder; give the folder of a run, or one with runs below it")
-    return sorted(
-        (path.parent for path in root.rglob(run_schema.RUN)), key=lambda path: (path / run_schema.RUN).stat().st_mtime
-    )
+    return [path.parent for path in sorted(root.rglob(run_schema.RUN), key=lambda path: path.stat().st_mtime)]
 
 
 def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str] = ()) -> Tracker:
     """Return the tracker in the run's config; equal configs share one object, which keeps its connection.
 
     Args:
-        folder: of the run.
         trackers: those that were built before, by their options; a new one is added.
         plugins: modules that the user, not the run, allows.
 
@@ -92,7 +81,7 @@ def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str
         raise HydromelError(f"{path}: cannot read its 'tracker' ({' '.join(str(error).split())})") from error
     node = locate_classes({"tracker": saved}, ["tracker"], path, plugins)["tracker"]
     assert isinstance(node, dict)
-    key = repr(sorted(node.items(), key=lambda item: item[0]))
+    key = json.dumps(node, sort_keys=True)
     if key not in trackers:
         tracker: Tracker = build(node, "tracker", {}, plugins)
         tracker.check()

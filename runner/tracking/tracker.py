@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -25,19 +26,12 @@ _LOCK_WAIT_SECONDS = 30.0
 
 
 class Progress(TypedDict, total=False):
-    """The progress of the delivery of a run to one target.
+    """The progress of the delivery of a run to one target."""
 
-    Attributes:
-        fingerprint: of the folder when all of it had been sent (`fingerprint_of`).
-        run_id: MLflow's own id of the run.
-        metrics_bytes: size of the part of metrics.jsonl that was sent.
-        artifacts: hash of each file that was sent, by its name.
-    """
-
-    fingerprint: str
-    run_id: str
-    metrics_bytes: int
-    artifacts: dict[str, str]
+    fingerprint: str  # of the folder when all of it had been sent (`fingerprint_of`)
+    run_id: str  # MLflow's own id of the run
+    metrics_bytes: int  # size of the part of metrics.jsonl that was sent
+    artifacts: dict[str, str]  # hash of each file that was sent, by its name
 
 
 class DeliveryError(HydromelError):
@@ -54,12 +48,9 @@ class Tracker(Protocol):
         ...
 
     def deliver(self, folder: Path, final: bool = False) -> None:
-        """Send everything that has not been sent yet.
+        """Send everything that has not been sent yet. Raises DeliveryError.
 
         After a failure, calls do nothing for a time that doubles with each failure; `final` always tries.
-
-        Raises:
-            DeliveryError: the store could not be reached or refused.
         """
         ...
 
@@ -92,6 +83,7 @@ class NoTracker:
         return "not tracked; each run's folder has its records"
 
 
+@dataclass(kw_only=True, eq=False)
 class JsonlTracker:
     """A tracker that writes records of all runs, and their outcomes, as lines of one shared file.
 
@@ -99,8 +91,7 @@ class JsonlTracker:
         path: the file; a relative one is relative to the run's working directory.
     """
 
-    def __init__(self, *, path: str) -> None:
-        self.path = path
+    path: str
 
     def check(self) -> None:
         if not self.path or Path(self.path).is_dir():

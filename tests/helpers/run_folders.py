@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from runner.common import run_schema
-from runner.common.records import LENGTH_KEYS, RESULT_KEYS, SECONDS_KEYS, SPEED_KEYS
+from runner.common.records import RESULT_KEYS, SECONDS_KEYS, LengthRecord, SpeedRecord
 from runner.tracking.run_folder import RunFolder
 
 TAGS = {
@@ -88,7 +88,8 @@ def result(run: RunFolder) -> dict[str, Any]:
         },
         "majority": {"f1": 0.0, "accuracy": 88.0},
         "baselines": {"most_frequent_tag": {"f1": 7.25, "accuracy": 88.5, "seconds": 0.1}},
-        "speed": dict.fromkeys(SPEED_KEYS, 1234.5) | {"by_length": [dict.fromkeys(LENGTH_KEYS, 8)]},
+        "speed": dict.fromkeys(SpeedRecord.__annotations__, 1234.5)
+        | {"by_length": [dict.fromkeys(LengthRecord.__annotations__, 8)]},
         "tokens": {"real": 900, "padded": 100, "supervised": 900, "truncated": 0},
         "padding": {"spread": 80, "last_batch": 20, "rounding": 0},
         "characters": {"real": 300, "padded": 100},

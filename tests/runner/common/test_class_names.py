@@ -134,7 +134,8 @@ def test_only_what_is_registered_for_a_role_is_loaded(target: str, plugins: list
         where = "encoder.parts[0]" if nested else "encoder"
         assert str(error.value).startswith(
             f"run/resolved.yaml: {where}._target_={target}: not allowed in a saved run; "
-            "allowed under encoder: Bow, Conv, NoContext, Rnn, Transformer; plugins"
+            "allowed under encoder: runner.encoders.bow.Bow, runner.encoders.conv.Conv, "
+            "runner.encoders.identity.Identity, "
         )
 
 

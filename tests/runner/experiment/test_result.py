@@ -15,15 +15,15 @@ from runner.batching.strategy import Batching
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.records import (
-    ARITHMETIC_KEYS,
-    CHARACTER_KEYS,
-    LENGTH_KEYS,
-    MEMORY_KEYS,
     PADDING_CAUSES,
     RESULT_KEYS,
     SECONDS_KEYS,
-    SPEED_KEYS,
-    TOKEN_KEYS,
+    ArithmeticRecord,
+    CharactersRecord,
+    LengthRecord,
+    MemoryRecord,
+    SpeedRecord,
+    TokensRecord,
 )
 from runner.config.instantiate import build
 from runner.config.schema import RunConfig
@@ -41,15 +41,15 @@ def test_the_keys_are_the_documented_ones(tmp_path: Path) -> None:
     documented = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert set(result) == set(RESULT_KEYS)
     sections = {
-        "speed": SPEED_KEYS,
-        "tokens": TOKEN_KEYS,
+        "speed": SpeedRecord.__annotations__,
+        "tokens": TokensRecord.__annotations__,
         "padding": PADDING_CAUSES,
         "seconds": SECONDS_KEYS,
-        "memory": MEMORY_KEYS,
-        "characters": CHARACTER_KEYS,
-        "arithmetic": ARITHMETIC_KEYS,
+        "memory": MemoryRecord.__annotations__,
+        "characters": CharactersRecord.__annotations__,
+        "arithmetic": ArithmeticRecord.__annotations__,
     }
-    assert set(result["speed"]["by_length"][0]) == set(LENGTH_KEYS)
+    assert set(result["speed"]["by_length"][0]) == set(LengthRecord.__annotations__)
     for section, keys in sections.items():
         assert set(result[section]) == set(keys)
         assert all(f"`{section}.{key}`" in documented for key in keys), section

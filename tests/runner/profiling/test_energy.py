@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from runner.common import run_schema
-from runner.common.records import ENERGY_KEYS
+from runner.common.records import EnergyRecord
 from runner.experiment import preparation
 from runner.profiling.energy import EnergyMeter
 from runner.tracking.run_folder import RunFolder
@@ -105,7 +105,7 @@ def test_segments_add_up_over_a_resume(tmp_path: Path, monkeypatch: pytest.Monke
     energy = run(tmp_path / "run", *options)["energy"]
     assert energy["joules"] == 4 * 2.0 + 3 * 0.5  # what the first did behind its last checkpoint is not kept
     written = json.loads((tmp_path / "run" / run_schema.RESULT).read_text(encoding="utf-8"))
-    assert set(written["energy"]) == set(ENERGY_KEYS)
+    assert set(written["energy"]) == set(EnergyRecord.__annotations__)
     assert energy["joules_per_thousand_tokens"] == pytest.approx(energy["joules"] * 1000 / written["tokens"]["real"])
 
 
