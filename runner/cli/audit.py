@@ -70,8 +70,7 @@ def _audit(options: argparse.Namespace) -> int:
     )
     report = audit_config(configs, left_out, wanted)
     print_report(report)
-    if options.json is not None:
-        write_output(options.json, to_json(report.as_dict()))
+    write_output(options.json, to_json(report.as_dict()))
     if options.html is not None:
         write_output(options.html, page(report))
         print(f"Page: {options.html}")
@@ -92,8 +91,7 @@ def _every(options: argparse.Namespace) -> int:
     models = [audit for audit in audited if audit.report is not None]
     passed = sum(audit.passed for audit in models)
     print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are not possible (-)")
-    if options.json is not None:
-        write_output(options.json, to_json([audit.as_dict() for audit in audited]))
+    write_output(options.json, to_json([audit.as_dict() for audit in audited]))
     return 0 if models and passed == len(models) else 1
 
 
@@ -102,8 +100,7 @@ def _gallery(options: argparse.Namespace) -> int:
 
     results = run_gallery()
     print_results(results)
-    if options.json is not None:
-        write_output(options.json, to_json([result.as_dict() for result in results]))
+    write_output(options.json, to_json([result.as_dict() for result in results]))
     return 0 if all(result.is_correct and result.twin_passed for result in results) else 1
 
 
@@ -145,32 +142,29 @@ def parser() -> argparse.ArgumentParser:
         "predictions and metrics of each example run by itself with those of the same example in a batch.",
         epilog=_EXAMPLES,
     )
-    command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
-    command.add_argument("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
-    command.add_argument(
+    add = command.add_argument
+    add("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
+    add("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
+    add(
         "--rows",
         type=whole(8, 512, _NO_INSIGHT),
         default=20,
         metavar="N",
         help="number of examples (default: %(default)s)",
     )
-    command.add_argument(
+    add(
         "--longest",
         type=whole(3, 4096, _NO_INSIGHT),
         default=60,
         metavar="N",
         help="maximum tokens of an example; longer ones are cut (default: %(default)s)",
     )
-    command.add_argument("--random", action="store_true", help="use random words instead of the data set")
-    command.add_argument("--gallery", action="store_true", help="audit known bugs: each must be found and named")
-    command.add_argument(
-        "--every", action="store_true", help="audit every task, encoder and option of configs/, with small models"
-    )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all verdicts and findings to FILE")
-    command.add_argument(
-        "--html", type=Path, metavar="FILE", help="write a page with a heat map of modules by positions"
-    )
-    command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    add("--random", action="store_true", help="use random words instead of the data set")
+    add("--gallery", action="store_true", help="audit known bugs: each must be found and named")
+    add("--every", action="store_true", help="audit every task, encoder and option of configs/, with small models")
+    add("--json", type=Path, metavar="FILE", help="write all verdicts and findings to FILE")
+    add("--html", type=Path, metavar="FILE", help="write a page with a heat map of modules by positions")
+    add("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return command
 
 

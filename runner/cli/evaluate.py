@@ -39,8 +39,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     _check(options)
     check_writable(options.json)
     content = _split(options) if options.input is None else _text(options)
-    if options.json is not None:
-        write_output(options.json, to_json({"run": options.run.removeprefix("run="), **content}))
+    write_output(options.json, to_json({"run": options.run.removeprefix("run="), **content}))
     return 0
 
 
@@ -122,53 +121,44 @@ def parser() -> argparse.ArgumentParser:
         "With --input, compute log P (nats) of each line of a text with a language model.",
         epilog=_EXAMPLES,
     )
-    command.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
-    command.add_argument(
+    add = command.add_argument
+    add("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    add(
         "--split",
         choices=("train", "valid", "test"),
         help="split to evaluate (default: test, or valid if there is no test)",
     )
-    command.add_argument(
+    add(
         "--streams",
         type=whole(1),
         metavar="N",
         help="parallel streams, each of which starts without context (default: the run's)",
     )
-    command.add_argument(
-        "--window", type=whole(1), metavar="N", help="tokens of a stream per forward pass (default: the run's)"
-    )
-    command.add_argument(
-        "--input", type=Path, metavar="FILE", help="text to score instead of a split, plain or gzip (-: stdin)"
-    )
-    command.add_argument(
-        "--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="output lines of --input (-: stdout)"
-    )
-    command.add_argument(
+    add("--window", type=whole(1), metavar="N", help="tokens of a stream per forward pass (default: the run's)")
+    add("--input", type=Path, metavar="FILE", help="text to score instead of a split, plain or gzip (-: stdin)")
+    add("--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="output lines of --input (-: stdout)")
+    add(
         "--format",
         choices=("tsv", "jsonl"),
         default=_OF_TEXT["format"],
         help="output of --input: tsv (log P, perplexity, tokens, unknown tokens) or jsonl (all figures) "
         "(default: %(default)s)",
     )
-    command.add_argument(
+    add(
         "--independent",
         action="store_true",
         help="score each line without context, even if the run reads a stream (task.unit)",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures and tables to FILE")
-    command.add_argument(
-        "--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)"
-    )
-    command.add_argument(
+    add("--json", type=Path, metavar="FILE", help="write all figures and tables to FILE")
+    add("--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)")
+    add(
         "--chunk",
         type=whole(1),
         default=_OF_TEXT["chunk"],
         metavar="N",
         help="characters of the text that are read at a time (default: %(default)s)",
     )
-    command.add_argument(
-        "--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="encoding of the text (default: %(default)s)"
-    )
+    add("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="encoding of the text (default: %(default)s)")
     add_run_flags(command)
     return command
 

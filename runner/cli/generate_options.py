@@ -89,43 +89,42 @@ def parser() -> argparse.ArgumentParser:
         "step, by sampling (--temperature, --top-k, --top-p, --samples) or by beam search (--beam).",
         epilog=_EXAMPLES,
     )
-    command.add_argument(
+    add = command.add_argument
+    add(
         "words",
         nargs="*",
         metavar="run=RUN prompt=TEXT",
         help="the run's folder, or its id in MLflow; and any number of prompts",
     )
-    command.add_argument("--prompts", metavar="FILE", help="file with one prompt per line, plain or gzip (-: stdin)")
-    command.add_argument(
+    add("--prompts", metavar="FILE", help="file with one prompt per line, plain or gzip (-: stdin)")
+    add(
         "--encoding",
         default="utf-8",
         metavar="NAME",
         help="encoding of --prompts (default: %(default)s); output is utf-8",
     )
-    command.add_argument(
-        "--max-tokens", type=whole(1), default=100, metavar="N", help="maximum tokens per text (default: %(default)s)"
-    )
-    command.add_argument("--temperature", type=number(0.0), metavar="T", help="divide log P by T (default: 1)")
-    command.add_argument("--top-k", type=whole(1), metavar="N", help="sample among the N likeliest tokens")
-    command.add_argument(
+    add("--max-tokens", type=whole(1), default=100, metavar="N", help="maximum tokens per text (default: %(default)s)")
+    add("--temperature", type=number(0.0), metavar="T", help="divide log P by T (default: 1)")
+    add("--top-k", type=whole(1), metavar="N", help="sample among the N likeliest tokens")
+    add(
         "--top-p",
         type=number(0.0, 1.0),
         metavar="P",
         help="sample among the likeliest tokens whose probabilities sum to P",
     )
-    command.add_argument("--samples", type=whole(1), metavar="N", help="sample N texts per prompt, the likeliest first")
-    command.add_argument("--seed", type=whole(0, 2**63 - 1), metavar="N", help="random seed of sampling (default: 0)")
-    command.add_argument("--beam", type=whole(1), metavar="N", help="beam search with N hypotheses")
-    command.add_argument(
+    add("--samples", type=whole(1), metavar="N", help="sample N texts per prompt, the likeliest first")
+    add("--seed", type=whole(0, 2**63 - 1), metavar="N", help="random seed of sampling (default: 0)")
+    add("--beam", type=whole(1), metavar="N", help="beam search with N hypotheses")
+    add(
         "--length-penalty",
         type=number(None),
         metavar="A",
         help="rank by log P / ((5 + length) / 6)^A (default: 0, by log P)",
     )
-    command.add_argument("--nbest", type=whole(1), metavar="N", help="texts shown per beam search (default: 1)")
-    command.add_argument("--allow-unk", action="store_true", help="allow <unk> in generated text")
-    command.add_argument("--json", action="store_true", help="print one JSON object per prompt, one per line")
-    command.add_argument(
+    add("--nbest", type=whole(1), metavar="N", help="texts shown per beam search (default: 1)")
+    add("--allow-unk", action="store_true", help="allow <unk> in generated text")
+    add("--json", action="store_true", help="print one JSON object per prompt, one per line")
+    add(
         "--batch-size",
         type=whole(1),
         default=32,

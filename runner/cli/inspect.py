@@ -48,8 +48,7 @@ def _inspect(options: argparse.Namespace) -> int:
     records = watch(trained.model, passage, names, options.show)
     report = show.InspectionReport.of(options.run.removeprefix("run="), source, passage, records, options.cells)
     show.print_report(report)
-    if options.json is not None:
-        write_output(options.json, to_json(report.as_dict()))
+    write_output(options.json, to_json(report.as_dict()))
     if options.html is not None:
         write_output(options.html, show.page(report))
         print(f"Page: {options.html}")
@@ -102,7 +101,8 @@ def parser() -> argparse.ArgumentParser:
         "coloured by cells and gates.",
         epilog=_EXAMPLES,
     )
-    command.add_argument("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
+    add = command.add_argument
+    add("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
     source = command.add_mutually_exclusive_group()
     source.add_argument(
         "--input", type=Path, default=STDIO, metavar="FILE", help="text to read (default: standard input)"
@@ -110,31 +110,25 @@ def parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--split", choices=("train", "valid", "test"), help="read a split of the run's own data set instead"
     )
-    command.add_argument(
-        "--feature", metavar="A,B", help="features of the text, or `all` (default: all except those of Python)"
-    )
-    command.add_argument(
-        "--cells", type=whole(1, 50), default=3, metavar="N", help="cells per feature (default: %(default)s)"
-    )
-    command.add_argument(
+    add("--feature", metavar="A,B", help="features of the text, or `all` (default: all except those of Python)")
+    add("--cells", type=whole(1, 50), default=3, metavar="N", help="cells per feature (default: %(default)s)")
+    add(
         "--limit",
         type=whole(2),
         default=50_000,
         metavar="CHARS",
         help="maximum number of characters to read (default: %(default)s)",
     )
-    command.add_argument(
+    add(
         "--show",
         type=whole(1, 50_000),
         default=4_000,
         metavar="N",
         help="first tokens of the text to show on the page (default: %(default)s)",
     )
-    command.add_argument("--html", type=Path, metavar="FILE", help="write a page of coloured text")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write the printed figures to FILE")
-    command.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help="encoding of the text (default: %(default)s)"
-    )
+    add("--html", type=Path, metavar="FILE", help="write a page of coloured text")
+    add("--json", type=Path, metavar="FILE", help="write the printed figures to FILE")
+    add("--encoding", default="utf-8", metavar="NAME", help="encoding of the text (default: %(default)s)")
     add_run_flags(command)
     return command
 

@@ -45,8 +45,7 @@ def _test(options: argparse.Namespace) -> int:
     if not len(result.rates):
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; lower --low")
     draw(result, picture)
-    if options.json is not None:
-        write_output(options.json, to_json(as_dict(result)))
+    write_output(options.json, to_json(as_dict(result)))
     for line in summary(result, config.optimizer.get("lr")):
         print(line)
     print(f"plot: {picture}")
@@ -60,24 +59,21 @@ def parser() -> argparse.ArgumentParser:
         "show where the loss falls and where it diverges. No run folder is created.",
         epilog=_EXAMPLES,
     )
-    command.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
-    command.add_argument(
-        "--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)"
-    )
-    command.add_argument("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
-    command.add_argument(
-        "--updates", type=whole(10), default=300, metavar="N", help="number of updates (default: %(default)s)"
-    )
-    command.add_argument(
+    add = command.add_argument
+    add("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
+    add("--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)")
+    add("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
+    add("--updates", type=whole(10), default=300, metavar="N", help="number of updates (default: %(default)s)")
+    add(
         "--smoothing",
         type=_weight,
         default=0.9,
         metavar="W",
         help="exponential smoothing factor of the loss (default: %(default)s)",
     )
-    command.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: .)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write rates, losses and the derived rates to FILE")
-    command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    add("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: .)")
+    add("--json", type=Path, metavar="FILE", help="write rates, losses and the derived rates to FILE")
+    add("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return command
 
 

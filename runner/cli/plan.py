@@ -39,8 +39,7 @@ def _plan(options: argparse.Namespace) -> int:
 
     report = plan_strategies(configs, left_out, options.epochs, None if options.no_probe else options.probe_seconds)
     plan_tables.show(report)
-    if options.json is not None:
-        write_output(options.json, to_json(as_dict(report)))
+    write_output(options.json, to_json(as_dict(report)))
     return 0
 
 
@@ -51,28 +50,25 @@ def parser() -> argparse.ArgumentParser:
         "it shuffles. Nothing is trained except for a few seconds that measure speed, and no run folder is created.",
         epilog=_EXAMPLES,
     )
-    command.add_argument(
+    add = command.add_argument
+    add(
         "overrides",
         nargs="*",
         metavar="OVERRIDE",
         help="GROUP=NAME or key=value, as for hydromel; batching=NAME,NAME limits the strategies (default: all)",
     )
-    command.add_argument("--batch-sizes", metavar="N,N", help="batch sizes to plan, one line each")
-    command.add_argument(
-        "--epochs", type=whole(1), default=5, metavar="N", help="number of epochs to plan (default: %(default)s)"
-    )
-    command.add_argument(
-        "--no-probe", action="store_true", help="skip timing: no speeds, and no GPU is needed for device=cuda"
-    )
-    command.add_argument(
+    add("--batch-sizes", metavar="N,N", help="batch sizes to plan, one line each")
+    add("--epochs", type=whole(1), default=5, metavar="N", help="number of epochs to plan (default: %(default)s)")
+    add("--no-probe", action="store_true", help="skip timing: no speeds, and no GPU is needed for device=cuda")
+    add(
         "--probe-seconds",
         type=number(above=0.0, most=600.0),
         default=6.0,
         metavar="S",
         help="approximate seconds of timing, to predict speed (default: %(default)s)",
     )
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures, unrounded, to FILE")
-    command.add_argument("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
+    add("--json", type=Path, metavar="FILE", help="write all figures, unrounded, to FILE")
+    add("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return command
 
 

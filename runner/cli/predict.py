@@ -104,38 +104,31 @@ def parser() -> Parser:
         "tokens are separated by spaces, or given in a column or a list.",
         epilog=_EXAMPLES,
     )
-    command.add_argument("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
-    command.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
-    command.add_argument("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
-    command.add_argument(
+    add = command.add_argument
+    add("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
+    add("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
+    add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
+    add(
         "--format",
         choices=("lines", "columns", "jsonl"),
         help="format of input and output (default: that of the data set if it is columns or jsonl, otherwise lines)",
     )
-    command.add_argument(
-        "--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1"
-    )
-    command.add_argument(
+    add("--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1")
+    add(
         "--separator",
         choices=("tab", "space"),
         help="separator of columns (default: that of the run's data set, or tab)",
     )
-    command.add_argument(
+    add(
         "--columns",
         type=_columns,
         metavar="NAME=POSITION,...",
         help="columns by position, from 0, or negative from the right (default: those of the data set, or tokens=0)",
     )
-    command.add_argument(
-        "--field", metavar="NAME", help="field of the predictions in JSON objects (default: label or tags)"
-    )
-    command.add_argument(
-        "--encoding", default="utf-8", metavar="NAME", help="encoding of input and output (default: %(default)s)"
-    )
-    command.add_argument(
-        "--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)"
-    )
-    command.add_argument(
+    add("--field", metavar="NAME", help="field of the predictions in JSON objects (default: label or tags)")
+    add("--encoding", default="utf-8", metavar="NAME", help="encoding of input and output (default: %(default)s)")
+    add("--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)")
+    add(
         "--chunk",
         type=whole(1),
         default=2**22,

@@ -13,21 +13,16 @@ T = TypeVar("T")
 
 def add_run_flags(parser: Parser) -> None:
     """Add the flags that say how a finished run is loaded."""
-    parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "float64"), help="data type of the arithmetic (default: the run's)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: %(default)s)")
+    add("--dtype", choices=("float32", "float64"), help="data type of the arithmetic (default: the run's)")
+    add(
         "--uri",
         default="sqlite:///mlflow.db",
         metavar="URI",
         help="MLflow tracking URI, if the run is given by its id (default: %(default)s)",
     )
-    parser.add_argument(
-        "--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)"
-    )
+    add("--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)")
     add_plugins_flag(parser)
 
 

@@ -68,7 +68,8 @@ def _given_tracker(uri: str | None, experiment: str) -> MlflowTracker | None:
 
 def _parser() -> Parser:
     parser = Parser(prog="hydromel-sync", description="Deliver records that the trackers of runs have missed.")
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "folders",
         nargs="*",
         type=Path,
@@ -76,14 +77,10 @@ def _parser() -> Parser:
         metavar="FOLDER",
         help="folders of runs, or folders with runs below them (default: runs)",
     )
-    parser.add_argument("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
-    parser.add_argument(
-        "--experiment", default="hydromel", help="MLflow experiment used with --uri (default: hydromel)"
-    )
+    add("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
+    add("--experiment", default="hydromel", help="MLflow experiment used with --uri (default: hydromel)")
     add_plugins_flag(parser)
-    parser.add_argument(
-        "--again", action="store_true", help="also deliver runs that are marked as delivered; nothing is stored twice"
-    )
+    add("--again", action="store_true", help="also deliver runs that are marked as delivered; nothing is stored twice")
     return parser
 
 

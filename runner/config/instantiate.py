@@ -144,15 +144,18 @@ def _few_values(annotation: object) -> tuple[object, ...]:
     return ()
 
 
-def _check_value(value: object, annotation: Any, where: str) -> None:
+def _check_value(value: object, annotation: object, where: str) -> None:
     try:
-        adapter = TypeAdapter[object](annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        type_adapter(annotation).validate_python(value, strict=True)
     except (PydanticSchemaGenerationError, SchemaError) as error:
         raise HydromelError(f"{where}={value!r}: this option takes a node with _target_, not a value") from error
-    try:
-        adapter.validate_python(value, strict=True)
     except ValidationError as error:
         raise HydromelError(bad_value(where, value, error)) from error
+
+
+def type_adapter(annotation: Any) -> TypeAdapter[object]:
+    """Return pydantic's adapter of an annotation, which raises if the type has no schema."""
+    return TypeAdapter[object](annotation, config=ConfigDict(arbitrary_types_allowed=True))
 
 
 def signed(target: Callable[..., object]) -> Callable[..., object]:

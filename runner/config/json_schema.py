@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
-from pydantic import ConfigDict, PydanticInvalidForJsonSchema, PydanticSchemaGenerationError, TypeAdapter
+from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 from pydantic_core import SchemaError
 
 from runner.common.class_names import TARGET, registered
-from runner.config.instantiate import GIVEN, locate, signed
+from runner.config.instantiate import GIVEN, locate, signed, type_adapter
 from runner.config.schema import RunConfig, SearchSettings
 
 Schema = dict[str, object]
@@ -95,10 +95,9 @@ def _options(target: str, role: str) -> dict[str, Schema]:
     return {name: _of_annotation(hints[name]) if name in hints else {} for name in names}
 
 
-def _of_annotation(annotation: Any) -> Schema:
+def _of_annotation(annotation: object) -> Schema:
     try:
-        adapter = TypeAdapter[object](annotation, config=ConfigDict(arbitrary_types_allowed=True))
-        schema = adapter.json_schema()
+        schema = type_adapter(annotation).json_schema()
     except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema, SchemaError):
         return {}
     return {} if "$defs" in schema else schema

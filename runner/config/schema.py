@@ -6,7 +6,6 @@ Nodes (mappings with `_target_`) stay plain mappings until `runner.components` b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, Self
 
 from pydantic import ConfigDict, PrivateAttr
@@ -65,8 +64,7 @@ class SearchSettings(Section):
     plots: Node | None
 
 
-@dataclass(frozen=True)
-class MachineSettings:
+class MachineSettings(Section):
     """The options that control how the machine computes."""
 
     device: Device
@@ -119,7 +117,7 @@ class ModelConfig(Section):
         return type(self).of({**self._resolved, **values})
 
 
-class RunConfig(ModelConfig):
+class RunConfig(MachineSettings, ModelConfig):
     """The config of a run; configs/train.yaml says what each option does."""
 
     model_config = ConfigDict(extra="forbid")
@@ -127,12 +125,6 @@ class RunConfig(ModelConfig):
     seed: int
     turn: PositiveInt
     repeat: PositiveInt
-    device: Device
-    dtype: Dtype
-    precision: Precision
-    matmul: Matmul
-    malloc: Malloc
-    threads: PositiveInt | None
     data_dir: str | None
     cache_dir: str | None
     max_length: PositiveInt | None
@@ -150,11 +142,6 @@ class RunConfig(ModelConfig):
     sweep: SweepSettings
     run_plots: Node | None
     search: SearchSettings | None
-
-    @property
-    def machine(self) -> MachineSettings:
-        """The options that control how the machine computes."""
-        return MachineSettings(self.device, self.dtype, self.precision, self.matmul, self.malloc, self.threads)
 
     @property
     def bf16(self) -> bool:

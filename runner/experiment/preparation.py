@@ -46,7 +46,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     The `components` are those of the config, and `started` is the Unix time at which the program started.
     """
     parts, settings = components.parts, config.train
-    device = _prepare_machine(config.machine, config.seed)
+    device = _prepare_machine(config, config.seed)
     truncation = Truncation(config.max_length, config.truncate)
     data = load_data(parts, truncation, config.cache_dir)
     log.info(describe_data(name_of(config.dataset), data, truncation))

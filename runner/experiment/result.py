@@ -71,7 +71,7 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         },
         "model": {"parameters": parameter_count(t.model)},
         "vocab": _vocab(t.model, data),
-        "provenance": provenance(config.resolved, config.machine, t.clock.device, data.fingerprint),
+        "provenance": provenance(config, t.clock.device, data.fingerprint),
     }
     if counters := t.costs.other_counters():
         result["counters"] = counters

@@ -12,7 +12,7 @@ import torch
 
 from runner.common.records import ProvenanceRecord
 from runner.config.hashes import comparison_hash, config_hash
-from runner.config.schema import MachineSettings, Plain
+from runner.config.schema import RunConfig
 from runner.profiling.kernels import describe_machine
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
@@ -20,17 +20,8 @@ from runner.profiling.matmul import choose_matmul
 _PACKAGES = ("torch", "numpy", "pyarrow", "hydra-core", "mlflow", "datasets", "seqeval", "hydromel")
 
 
-def provenance(
-    resolved: Plain, machine: MachineSettings, device: torch.device, data_fingerprint: str
-) -> ProvenanceRecord:
-    """Return the `provenance` section of result.json.
-
-    Args:
-        resolved: the config as plain values.
-        machine: the options that control how the machine computes.
-        device: of training.
-        data_fingerprint: hash of the data set.
-    """
+def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -> ProvenanceRecord:
+    """Return the `provenance` section of result.json; `data_fingerprint` is a hash of the data set."""
     cuda = device.type == "cuda"
     return {
         "git_commit": git_commit(),
@@ -40,14 +31,14 @@ def provenance(
         "cpu": cpu_name(),
         "kernels": describe_machine(device),
         "threads": torch.get_num_threads(),
-        "matmul": choose_matmul(machine.matmul),  # chosen again, because the return value is what this machine does
-        "malloc": choose_malloc(machine.malloc),
+        "matmul": choose_matmul(config.matmul),  # chosen again, because the return value is what this machine does
+        "malloc": choose_malloc(config.malloc),
         "host": platform.node(),
         "system": platform.platform(),
         "load_average": round(os.getloadavg()[0], 2),
         "data_fingerprint": data_fingerprint,
-        "config_hash": config_hash(resolved),
-        "comparison_hash": comparison_hash(resolved),
+        "config_hash": config_hash(config.resolved),
+        "comparison_hash": comparison_hash(config.resolved),
     }
 
 
