@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path) -> None:
     (tmp_path / run_schema.RUN).write_text("{}")
     with pytest.raises(HydromelError, match="it has no 'run_id'"):
         read_run(tmp_path)
-    with pytest.raises(HydromelError, match=r"no run's folder: it has no run\.json"):
+    with pytest.raises(HydromelError, match=r"not a run's folder: it has no run\.json"):
         read_run(tmp_path / "nowhere")
     assert "\n" not in str(caught.value)
 
