@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import fmean
 
 from reporting.comparison import example_outcomes
@@ -11,8 +11,7 @@ from reporting.comparison.baseline import Sides, StrategyRuns
 from reporting.comparison.example_outcomes import ExampleDifferences
 from reporting.comparison.thresholds import SHORT, Condition
 from reporting.runs.figures import RunFigures, amount, depends_on_machine
-from reporting.statistics import intervals as statistics
-from reporting.statistics.intervals import Mean, Slot
+from reporting.statistics.intervals import Mean, Slot, differences, mean_interval
 from runner.common.errors import HydromelError, did_you_mean
 
 
@@ -101,9 +100,8 @@ def _same_options(now: StrategyRuns, then: StrategyRuns) -> bool:
 def _unmatched(now: Sides, then: Sides) -> list[str]:
     lines = []
     for sides, others, where in ((now, then, "the baseline"), (then, now, "these runs")):
-        lines += [
-            f"{side.strategy} ({side.heading}) is not in {where}" for key, side in sides.items() if key not in others
-        ]
+        missing = [side for key, side in sides.items() if key not in others]
+        lines += [f"{side.strategy} ({side.heading}) is not in {where}" for side in missing]
     for key, side in now.items():
         if key in then and not _same_options(side, then[key]):
             old = then[key].options
@@ -121,8 +119,7 @@ def _change(
     pairs = sorted(new.keys() & old.keys())
     if not pairs:
         return _why_not(figure, now, then)
-    before, gaps = fmean(old[slot] for slot in pairs), statistics.differences(new, old)
-    difference = statistics.mean_interval(gaps, level)
+    before, difference = fmean(old[slot] for slot in pairs), mean_interval(differences(new, old), level)
     assert difference is not None
     return Change(
         heading=now.heading,
@@ -152,7 +149,7 @@ def _values(side: StrategyRuns, figure: str) -> dict[Slot, float]:
     known = [run for run in side.runs if figure in run.figures]
     if depends_on_machine(figure):
         return {(run.seed, run.turn, run.machine): run.figures[figure] for run in known}
-    return {(run.seed, 0, ()): run.figures[figure] for run in _first_turns(replace(side, runs=known))}
+    return {(run.seed, 0, ()): run.figures[figure] for run in _first_turns(known)}
 
 
 def _why_not(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
@@ -171,24 +168,21 @@ def _why_not(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
 def _percent(difference: Mean, before: float) -> Mean | None:
     if before <= 0:
         return None
-    mean, low, high = (
-        None if value is None else 100 * value / before for value in (difference.mean, difference.low, difference.high)
-    )
-    return Mean(difference.n, mean or 0.0, low, high)
+    low, high = (None if bound is None else 100 * bound / before for bound in (difference.low, difference.high))
+    return Mean(difference.n, 100 * difference.mean / before, low, high)
 
 
 def _example_differences(now: StrategyRuns, then: StrategyRuns, level: float) -> ExampleDifferences:
     """Return the differences on examples; none if the runs of a side are missing, or recorded no outcomes."""
     new, old = (
-        {run.seed: side.at_hand[run.run_id] for run in _first_turns(side) if run.run_id in side.at_hand}
+        {run.seed: side.at_hand[run.run_id] for run in _first_turns(side.runs) if run.run_id in side.at_hand}
         for side in (now, then)
     )
     return example_outcomes.compare({now.strategy: new}, old, level)
 
 
-def _first_turns(side: StrategyRuns) -> list[RunFigures]:
-    by_seed = {run.seed: run for run in sorted(side.runs, key=lambda run: -run.turn)}
-    return list(by_seed.values())
+def _first_turns(runs: list[RunFigures]) -> list[RunFigures]:
+    return list({run.seed: run for run in sorted(runs, key=lambda run: -run.turn)}.values())
 
 
 def _judge(condition: Condition, change: Change) -> ConditionResult:
@@ -209,18 +203,10 @@ def _judge(condition: Condition, change: Change) -> ConditionResult:
         how = "failed by its bound alone (one run each, so no interval)"
     else:
         how = "failed" if failed else "not failed: beyond the bound, but it may be chance"
-    figure = "" if condition.percent else change.figure
+    figure, unit = ("", " %") if condition.percent else (change.figure, "")
     before, now = amount(change.before, change.figure), amount(change.now, change.figure)
-    return ConditionResult(
-        condition.text,
-        failed,
-        f"{condition.text}: {how}: {change.strategy} ({change.heading}) {before} before, {now} now: "
-        f"{_signed(measured, figure, ' %' if condition.percent else '')}",
-    )
-
-
-def _signed(value: Mean, figure: str, unit: str) -> str:
-    mean, low, high = (
-        None if number is None else amount(number, figure, "+") for number in (value.mean, value.low, value.high)
-    )
-    return f"{mean}{unit}" if low is None or high is None else f"{mean}{unit} ({low} to {high})"
+    size = f"{amount(measured.mean, figure, '+')}{unit}"
+    if measured.low is not None and measured.high is not None:
+        size += f" ({amount(measured.low, figure, '+')} to {amount(measured.high, figure, '+')})"
+    sentence = f"{condition.text}: {how}: {change.strategy} ({change.heading}) {before} before, {now} now: {size}"
+    return ConditionResult(condition.text, failed, sentence)

@@ -78,9 +78,11 @@ def _equal(names: list[str], strategies: Mapping[str, StrategyUpdates], split: s
     members = [strategies[name] for name in names]
     counts = sorted({count for strategy in members for count, _ in strategy.updates.values()})
     count = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
+    seeds = {seed for strategy in members for seed in strategy.updates}
+    over_seeds = f", for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
     masks = " and by dropout masks" if any(strategy.dropout for strategy in members) else ""
     sentence = (
-        f"{listed(names)} made the same {count} updates (the same rows in each{_over_seeds(members)}), "
+        f"{listed(names)} made the same {count} updates (the same rows in each{over_seeds}), "
         f"so their quality may differ only by rounding{masks}"
     )
     gaps = [
@@ -92,11 +94,6 @@ def _equal(names: list[str], strategies: Mapping[str, StrategyUpdates], split: s
         return f"{sentence}."
     by = f"differ by {max(gaps):.3g} at most" if any(gaps) else "do not differ"
     return f"{sentence}; on {split} they {by}."
-
-
-def _over_seeds(members: list[StrategyUpdates]) -> str:
-    seeds = {seed for strategy in members for seed in strategy.updates}
-    return f", for each of {len(seeds)} seeds" if len(seeds) > 1 else ""
 
 
 def _partly(a: str, b: str, same: list[int], other: list[int]) -> str:

@@ -21,8 +21,6 @@ from runner.common.run_schema import OUTCOMES
 
 FEWEST_EXAMPLES = 20  # with fewer, resamples of them do not vary as new test sets would
 AGREES = 1e-5  # relative tolerance: the metric in result.json may have been summed in another order
-
-
 FUNCTIONS: dict[str, Formula] = {"identity": np.array, "exp": np.exp}  # of the ratio of sums, by name in the file
 ARRAYS = ("numerator", "denominator", "targets")
 # raised by numpy and zipfile for damaged files (RuntimeError if a file seems to be encrypted)
@@ -67,7 +65,8 @@ def read(run: Run) -> ExampleOutcomes | None:
             split = str(arrays["split"][0])
     except DAMAGED as error:
         raise HydromelError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-    recorded, total = run.number(f"metrics.{split}.{run.metric}"), _total(outcomes)
+    ratio = outcomes.sums.numerator.sum() / outcomes.sums.denominator.sum()
+    recorded, total = run.number(f"metrics.{split}.{run.metric}"), float(FUNCTIONS[outcomes.f](np.array([ratio]))[0])
     if recorded is None or not math.isclose(total, recorded, rel_tol=AGREES, abs_tol=AGREES):
         raise HydromelError(f"{path} does not add up to {run.metric} of result.json: {total:.6g}, not {recorded}")
     return outcomes if split == run.split else None
@@ -131,12 +130,10 @@ def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, Example
     by_seed = {}
     for seed, run in runs.items():
         try:
-            outcomes = read(run)
+            if outcomes := read(run):
+                by_seed[seed] = outcomes
         except HydromelError as error:
             problems.append(f"Left out on examples: {error}.")
-            continue
-        if outcomes is not None:
-            by_seed[seed] = outcomes
     return by_seed
 
 
@@ -161,8 +158,3 @@ def _outcomes(arrays: Mapping[str, npt.NDArray[Any]]) -> ExampleOutcomes:
     if (f := str(arrays["f"][0])) not in FUNCTIONS:
         raise ValueError(f"f is {f!r}; it must be one of {', '.join(FUNCTIONS)}")
     return ExampleOutcomes(ExampleSums(numerator, denominator), targets, f)
-
-
-def _total(outcomes: ExampleOutcomes) -> float:
-    ratio = outcomes.sums.numerator.sum() / outcomes.sums.denominator.sum()
-    return float(FUNCTIONS[outcomes.f](np.array([ratio]))[0])

@@ -6,6 +6,7 @@ import json
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from reporting.runs.run import TITLE, Run
@@ -54,22 +55,16 @@ def read_plan(path: Path) -> PredictedPlan:
 def predictions(runs: Sequence[Run], planned: Iterable[CandidateRecord], measured: bool) -> list[Prediction]:
     """Return all predictions by the runs' own advice or by a plan, with what the runs measured.
 
-    Args:
-        measured: whether to fill in measurements; False for runs on several machines, which cannot be pooled.
+    Measurements are filled in if `measured`: those of runs on several machines cannot be pooled.
     """
     by_key: dict[tuple[str, int | None], list[CandidateRecord]] = {}
-    for candidate in [*(candidate for run in runs for candidate in _candidates(run)), *planned]:
+    advised = [advice.get("candidates", []) for run in runs if (advice := run.result.get("advice"))]
+    for candidate in chain(*advised, planned):
         by_key.setdefault((candidate["name"], candidate["batch_size"]), []).append(candidate)
     return [
         _prediction(key, candidates, [run for run in runs if _matches(run, *key)], measured)
         for key, candidates in by_key.items()
     ]
-
-
-def _candidates(run: Run) -> list[CandidateRecord]:
-    """Return the predictions that a run of `auto` recorded; none from a damaged record."""
-    advice = run.result.get("advice")
-    return advice.get("candidates", []) if advice else []
 
 
 def _matches(run: Run, name: str, batch_size: int | None) -> bool:

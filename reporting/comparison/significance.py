@@ -81,10 +81,8 @@ def verdicts(selected: SelectedRuns, rule: ComparisonRule) -> Verdicts:
 
 def _compared(selected: SelectedRuns) -> dict[str, Seeds]:
     """Return the strategies that share a seed with the reference."""
-    reference = selected.by_strategy.get(REFERENCE, {})
-    return {
-        name: seeds for name, seeds in selected.by_strategy.items() if name != REFERENCE and seeds.keys() & reference
-    }
+    reference, others = selected.by_strategy.get(REFERENCE, {}), selected.by_strategy.items()
+    return {name: seeds for name, seeds in others if name != REFERENCE and seeds.keys() & reference}
 
 
 def quality_verdict(over_seeds: Mean | None, on_examples: Mean | None, rule: ComparisonRule) -> str:

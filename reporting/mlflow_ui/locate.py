@@ -29,13 +29,9 @@ class MlflowLocation:
 def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_uri: str | None) -> MlflowLocation | None:
     """Return where the newest of the runs was logged; None if it was not logged to MLflow.
 
-    Args:
-        what: the names on the command line; `mlflow:EXPERIMENT` determines the location.
-        found_runs: the runs.
-        tracking_uri: the store, if it is not the one in the run's config.
-
-    Raises:
-        HydromelError: the run's store has a relative path, and the directory it was started in does not exist here.
+    `mlflow:EXPERIMENT` in `what`, the names on the command line, determines the experiment, and `tracking_uri` the
+    store; else both are those in the run's config. Raises HydromelError if the run's store has a relative path, and the
+    directory it was started in does not exist here.
     """
     experiment = next((name.removeprefix(PREFIX) for name in what if name.startswith(PREFIX)), None)
     if experiment and tracking_uri:
@@ -47,7 +43,8 @@ def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_ur
     experiment = str(tracker.get("experiment"))
     if tracking_uri:
         return MlflowLocation(_absolute(tracking_uri, Path.cwd()), experiment)
-    return MlflowLocation(_absolute(str(tracker.get("uri")), _started_in(newest.folder)), experiment)
+    started_in = Path(str(_section(newest.folder, RUN, None).get("cwd") or "."))
+    return MlflowLocation(_absolute(str(tracker.get("uri")), started_in), experiment)
 
 
 def filter_of(found_runs: Sequence[FoundRun]) -> str:
@@ -65,11 +62,6 @@ def filter_of(found_runs: Sequence[FoundRun]) -> str:
         if len(values) == 1 and (value := next(iter(values))) and "'" not in value:
             return f"tags.`{tag}` = '{value}'"
     return f"tags.`{TAG_RUN_ID}` IS NOT NULL"
-
-
-def _started_in(folder: Path) -> Path:
-    """Return the directory that a run's relative paths are relative to."""
-    return Path(str(_section(folder, RUN, None).get("cwd") or "."))
 
 
 def _section(folder: Path, name: str, key: str | None) -> Mapping[str, object]:

@@ -39,11 +39,7 @@ def try_to_log(
 ) -> None:
     """Log the report where its runs were logged, and print its address; a failure is a warning of one line.
 
-    Args:
-        comparison: the report.
-        found: its runs.
-        files: its files, the page first.
-        tracking_uri: the store, if it is not the one in the runs' config.
+    The page is first among `files`. `tracking_uri` is the store, if it is not the one in the runs' config.
     """
     try:
         location = location_of(comparison.what, found_runs, tracking_uri)
@@ -71,15 +67,8 @@ def log_comparison(
 ) -> str:
     """Log `files` and the views, replacing those of an earlier comparison with the same name; return their address.
 
-    Args:
-        comparison: the report.
-        files: its files.
-        location: the store and experiment of its runs.
-        runs_filter: a filter for the compared runs, in MLflow's search syntax.
-
-    Raises:
-        HydromelError: no such store or experiment, or it has none of the runs.
-        Exception: errors of mlflow, SQLAlchemy or the operating system.
+    `runs_filter` selects the compared runs, in MLflow's search syntax. Raises HydromelError if there is no such store
+    or experiment, or it has none of the runs; errors of mlflow, SQLAlchemy and the operating system are passed on.
     """
     with warnings.catch_warnings(action="ignore"):  # by mlflow, about its dependencies
         client = open_store(location.uri, TIMEOUT_S)

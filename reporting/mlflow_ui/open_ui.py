@@ -38,8 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 def newest(store: Path) -> str:
     """Return the address of the latest view; without views that of the latest experiment, else of the server."""
     with contextlib.suppress(sqlite3.Error, OSError):
-        if store.is_file():
-            return _newest(store)
+        return _newest(store) if store.is_file() else SERVER
     return SERVER
 
 

@@ -41,12 +41,12 @@ def by_run(contents: ViewContents) -> State:
 def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> State:
     metrics = [*contents.quality, *contents.figures]
     speed = next((name for name in contents.figures if name.startswith("speed/")), None)
-    compared = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
+    cards = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
     if speed:
-        compared += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in contents.quality]
-    bars = [_card("BAR", 1, metricKey=metric) for metric in metrics]
-    curves = [_card("LINE", 2, **_curve(metric)) for metric in contents.curves]
-    tags = [STRATEGY, *contents.tags]
+        cards += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in contents.quality]
+    cards += [_card("BAR", 1, metricKey=metric) for metric in metrics]
+    cards += [_card("LINE", 2, **_curve(metric)) for metric in contents.curves]
+    keys = [{"mode": "tag", "groupByData": tag} for tag in (STRATEGY, *contents.tags)]
     return {
         "searchFilter": contents.filter,
         "orderByKey": "attributes.start_time",
@@ -56,15 +56,10 @@ def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> Stat
         "datasetsFilter": [],
         "modelVersionFilter": "All Runs",
         "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": [
-            {**card, "uuid": f"chart-{place}"} for place, card in enumerate([*compared, *bars, *curves])
-        ],
+        "compareRunCharts": [{**card, "uuid": f"chart-{place}"} for place, card in enumerate(cards)],
         "compareRunSections": [_section(place, *section) for place, section in enumerate(SECTIONS)],
         "isAccordionReordered": True,  # otherwise the page sorts the sections by name
-        "groupBy": {
-            "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "tag", "groupByData": tag} for tag in tags],
-        },
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
         "useGroupedValuesInCharts": grouped,
         "groupsExpanded": {},
         "hideEmptyCharts": True,
@@ -76,15 +71,8 @@ def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> Stat
 
 
 def _section(place: int, name: str, columns: int) -> State:
-    return {
-        "uuid": f"section-{place}",
-        "name": name,
-        "columns": columns,
-        "display": True,
-        "isReordered": True,
-        "deleted": False,
-        "isGenerated": False,
-    }
+    shown = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+    return {"uuid": f"section-{place}", "name": name, "columns": columns, **shown}
 
 
 def _card(kind: str, section: int, **options: object) -> State:

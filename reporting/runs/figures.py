@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from reporting.runs.run import Run
 from runner.common.records import finite
 
+MACHINE_SECTIONS = ("speed", "memory", "seconds", "energy", "arithmetic")  # comparable only on one machine
 # the prefix of a figure's name, in MLflow and in conditions -> its section of result.json
-SECTIONS = {
-    "test": "metrics.test",
-    "valid": "metrics.valid",
-    "speed": "speed",
-    "memory": "memory",
-    "seconds": "seconds",
-    "energy": "energy",
-    "arithmetic": "arithmetic",
-    "tokens": "tokens",
-    "padding": "padding",
-    "characters": "characters",
-    "updates": "updates",
-    "model": "model",
+SECTIONS = {"test": "metrics.test", "valid": "metrics.valid"} | {
+    name: name for name in (*MACHINE_SECTIONS, "tokens", "padding", "characters", "updates", "model")
 }
 MIB = 2**20
-MACHINE_SECTIONS = ("speed", "memory", "seconds", "energy", "arithmetic")  # comparable only on one machine
 
 
 @dataclass(frozen=True)
@@ -39,8 +27,13 @@ class RunFigures:
 
 
 def run_figures(run: Run) -> RunFigures:
-    """Return every figure of a run."""
-    figures = dict(_figures(run))
+    """Return every figure of a run: the finite numbers of all sections, without their tables (by type, by length)."""
+    figures = {
+        f"{name}/{key}": number
+        for name, path in SECTIONS.items()
+        for key, value in run.section(path).items()
+        if (number := finite(value)) is not None
+    }
     return RunFigures(run.result["run_id"], run.seed, run.turn, run.machine, figures)
 
 
@@ -54,11 +47,3 @@ def amount(value: float, figure: str, sign: str = "") -> str:
     if figure.endswith("_bytes"):
         return f"{value / MIB:{sign},.1f} MiB"
     return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"
-
-
-def _figures(run: Run) -> Iterator[tuple[str, float]]:
-    """Yield the finite numbers of all sections; nested tables (by type, by length) are left out."""
-    for name, path in SECTIONS.items():
-        for key, value in run.section(path).items():
-            if (number := finite(value)) is not None:
-                yield f"{name}/{key}", number

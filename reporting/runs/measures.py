@@ -68,8 +68,7 @@ def mean(runs: Iterable[Run], measure: Measure) -> float | None:
 
 def means(runs: list[Run], measures: Mapping[str, Measure]) -> dict[str, float]:
     """Return the means of those measures that at least one run has."""
-    all_means = {name: mean(runs, measure) for name, measure in measures.items()}
-    return {name: value for name, value in all_means.items() if value is not None}
+    return {name: value for name, measure in measures.items() if (value := mean(runs, measure)) is not None}
 
 
 def texts(runs: Iterable[Run], path: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.common.errors import HydromelError
-from runner.common.records import ResultRecord, RunRecord, finite, parse_metrics_line, parse_result, parse_run
+from runner.common.records import ResultRecord, finite, parse_metrics_line, parse_result, parse_run
 from runner.common.run_schema import METRICS, RESULT, RUN
 
 MACHINE = ("host", "device", "cpu", "threads")  # keys of provenance
@@ -115,24 +115,21 @@ class FoundRun:
 
 def read(folder: Path) -> FoundRun:
     """Read the run in `folder`, finished or not. Damaged records do not raise, but are reported in `problem`."""
-    run, path = None, folder / RESULT
+    names: tuple[str | None, str | None] = (None, None)
+    header, path = folder / RUN, folder / RESULT
     try:
-        run = _read_header(folder / RUN)
-        names = (run.get("sweep_id"), run.get("experiment")) if run else (None, None)
+        run = parse_run(_content(header), str(header)) if header.exists() else None
+        if run:
+            names = run.get("sweep_id"), run.get("experiment")
         if not path.exists():
             return FoundRun(folder, *names, run["status"] if run else "unknown")
         result = parse_result(_content(path), str(path))
         evaluations = _read_evaluations(folder / METRICS, f"valid/{result['quality']['metric']}")
     except HydromelError as error:
-        names = (run.get("sweep_id"), run.get("experiment")) if run else (None, None)
         return FoundRun(folder, *names, "damaged", problem=str(error))
     created = run["created"] if run else path.stat().st_mtime
     names = result.get("sweep_id") or names[0], result.get("experiment") or names[1]
     return FoundRun(folder, *names, "finished", Run(folder, created, result, evaluations))
-
-
-def _read_header(path: Path) -> RunRecord | None:
-    return parse_run(_content(path), str(path)) if path.exists() else None
 
 
 def _content(path: Path) -> bytes:

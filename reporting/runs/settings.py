@@ -40,9 +40,8 @@ def distinguishing_settings(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str
             settings[keys[0]] = {}
             continue
         differing = dict(_differences([_config(first_runs[key]) for key in keys], ""))
-        common = {
-            name: _majority(values) if len(differing) > MOST_SETTINGS else None for name, values in differing.items()
-        }
+        many = len(differing) > MOST_SETTINGS
+        common = {name: _majority(values) if many else None for name, values in differing.items()}
         for place, key in enumerate(keys):
             own = {name: values[place] for name, values in differing.items() if values[place] != common[name]}
             shown = dict(list(own.items())[:MOST_SETTINGS]) or ({"settings": SAME_AS_MOST} if differing else {})

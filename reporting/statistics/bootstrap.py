@@ -7,7 +7,7 @@ for machine translation evaluation (2004). Shapes: n examples, R resamples, K co
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,34 +63,25 @@ def mean_differences(
 
 def resampled(columns: FloatArray, resamples: int) -> FloatArray:
     """Return (R, K) sums of columns (n, K) over n examples drawn with replacement: multinomial weights @ columns."""
-    return np.vstack([weights @ columns for weights in _weights(len(columns), resamples)])
-
-
-def _weights(n: int, resamples: int) -> Iterator[FloatArray]:
-    """Yield (r, n) counts of how often each example was drawn, in chunks of r resamples."""
-    rng = np.random.default_rng(SEED)
+    n, rng = len(columns), np.random.default_rng(SEED)
+    sums: list[FloatArray] = []
     rows = max(1, CHUNK // n)
     for start in range(0, resamples, rows):
         r = min(rows, resamples - start)
         # Shifting row i by i * n lets a single bincount count the draws of all r resamples.
         drawn = rng.integers(n, size=(r, n)) + n * np.arange(r)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n).astype(np.float64)
+        sums.append(np.bincount(drawn.ravel(), minlength=r * n).reshape(r, n).astype(np.float64) @ columns)
+    return np.vstack(sums)
 
 
 def _unique_columns(sums: Sequence[ExampleSums]) -> tuple[FloatArray, npt.NDArray[np.intp]]:
     """Return the distinct columns (n, K), and (runs, 2) indices of each run's numerator and denominator among them."""
     # Denominators (tokens, examples) are mostly the same in all runs, so this about halves the matrix product.
-    places: dict[bytes, int] = {}
-    columns: list[FloatArray] = []
-    indices = []
-    for run_sums in sums:
-        for column in (run_sums.numerator, run_sums.denominator):
-            key = column.tobytes()
-            if key not in places:
-                places[key] = len(columns)
-                columns.append(column)
-            indices.append(places[key])
-    return np.stack(columns, axis=1), np.array(indices).reshape(-1, 2)
+    columns = [column for run_sums in sums for column in (run_sums.numerator, run_sums.denominator)]
+    keys = [column.tobytes() for column in columns]
+    distinct = dict(zip(keys, columns, strict=True))
+    places = {key: place for place, key in enumerate(distinct)}
+    return np.stack(list(distinct.values()), axis=1), np.array([places[key] for key in keys]).reshape(-1, 2)
 
 
 def _metrics(sums: FloatArray, places: npt.NDArray[np.intp], formula: Formula) -> FloatArray:

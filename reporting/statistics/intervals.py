@@ -88,7 +88,8 @@ def ratio_interval(values: Mapping[K, float], base: Mapping[K, float], confidenc
     Values that are not positive are left out; the result is None when no pair remains.
     """
     # In logs a ratio and its inverse are equally far from 1, so which strategy is the base does not matter.
-    logs = [math.log(values[key] / base[key]) for key in sorted(_positive(values) & _positive(base))]
+    keys = sorted(key for key in values.keys() & base.keys() if values[key] > 0 and base[key] > 0)
+    logs = [math.log(values[key] / base[key]) for key in keys]
     mean = mean_interval(logs, confidence)
     if mean is None:
         return None
@@ -101,20 +102,13 @@ def _exp(log: float) -> float:
     return math.exp(log) if log < LARGEST_LOG else math.inf
 
 
-def _positive(values: Mapping[K, float]) -> set[K]:
-    return {key for key, value in values.items() if value > 0}
-
-
 def noise(equal: Sequence[Sequence[float]], confidence: float) -> Ratio | None:
     """Return how much the ratio of two equal runs varies around 1, or None if no run was repeated.
 
-    Args:
-        equal: the measurements of equal runs, one sequence for each set of them, in the order of their turns.
-        confidence: of the interval.
-
-    `low` and `high` bound the ratio of two further equal runs: exp(-+ t(df) s sqrt(2)), with s the pooled standard
-    deviation of the logs within equal runs. `n` is df, the sum of (runs - 1). `mean` is the geometric mean of last
-    over first, which shows a drift.
+    `equal` holds the measurements of equal runs, one sequence for each set of them, in the order of their turns. `low`
+    and `high` bound the ratio of two further equal runs: exp(-+ t(df) s sqrt(2)), with s the pooled standard deviation
+    of the logs within equal runs. `n` is df, the sum of (runs - 1). `mean` is the geometric mean of last over first,
+    which shows a drift.
     """
     # Logs, as speeds vary by a factor and not by an amount: then fast and slow strategies can share one deviation.
     logs = [[math.log(value) for value in values] for values in equal if len(values) > 1 and min(values) > 0]
@@ -131,10 +125,5 @@ def reached(when: Sequence[float | None]) -> TimeToTarget:
     """Summarise `when[i]`, the seconds (or tokens) after which run i reached the target; None if it never did."""
     times = [time for time in when if time is not None]
     median = statistics.median([math.inf if time is None else time for time in when]) if when else math.inf
-    return TimeToTarget(
-        len(when),
-        len(times),
-        median if math.isfinite(median) else None,
-        min(times, default=None),
-        max(times, default=None),
-    )
+    lowest, highest = min(times, default=None), max(times, default=None)
+    return TimeToTarget(len(when), len(times), median if math.isfinite(median) else None, lowest, highest)

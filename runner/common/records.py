@@ -322,9 +322,8 @@ class ResultRecord(TypedDict, total=False):
     experiment: OnErrorOmit[str | None]
     quality: Required[QualityRecord]
     metrics: OnErrorOmit[SplitsRecord]
-    majority: OnErrorOmit[
-        Figures | None
-    ]  # metrics.test of always predicting the most frequent target of the training set
+    # metrics.test of always predicting the most frequent target of the training set
+    majority: OnErrorOmit[Figures | None]
     baselines: OnErrorOmit[Mapping[str, OnErrorOmit[Figures]]]  # the same of other simple models, and their `seconds`
     speed: OnErrorOmit[SpeedRecord]
     tokens: OnErrorOmit[TokensRecord]

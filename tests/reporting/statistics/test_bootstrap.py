@@ -25,10 +25,10 @@ def f1(ratio: bootstrap.FloatArray) -> bootstrap.FloatArray:
 
 
 def test_every_resample_is_one_that_a_loop_makes() -> None:
-    """The weights are counts of n draws; sums are of the drawn examples, one by one."""
+    """The sums of unit columns are the counts of n draws; other sums are of the drawn examples, one by one."""
     rng = np.random.default_rng(1)
     columns = rng.normal(size=(N, 3))
-    drawn = np.vstack(list(bootstrap._weights(N, 50)))
+    drawn = bootstrap.resampled(np.eye(N), 50)
     assert drawn.shape == (50, N)
     assert (drawn.sum(axis=1) == N).all()
     slow = []
@@ -42,16 +42,16 @@ def test_every_resample_is_one_that_a_loop_makes() -> None:
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.vstack(list(bootstrap._weights(N, 25)))
+    whole = bootstrap.resampled(np.eye(N), 25)
     monkeypatch.setattr(bootstrap, "CHUNK", 7 * N)
-    np.testing.assert_array_equal(np.vstack(list(bootstrap._weights(N, 25))), whole)
+    np.testing.assert_array_equal(bootstrap.resampled(np.eye(N), 25), whole)
 
 
 def test_intervals_are_those_of_a_loop_over_resamples_strategies_and_seeds() -> None:
     rng = np.random.default_rng(2)
     pairs = [[(spans(rng), spans(rng)) for _ in range(seeds)] for seeds in (3, 1)]
     found = bootstrap.mean_differences(pairs, f1, 0.9, 400)
-    weights = np.vstack(list(bootstrap._weights(N, 400)))
+    weights = bootstrap.resampled(np.eye(N), 400)
     for seeds, mean in zip(pairs, found, strict=True):
         gaps = []
         for counts in [np.ones(N), *weights]:
