@@ -83,7 +83,7 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     seconds = t.clock.synchronize() - start
     t.costs.add_joules(joules, t.meter.joules())
     t.costs.add_counters(counts, counters(t.model))
-    values: list[float] = torch.stack(losses).tolist() if losses else []
+    values = _read(losses)
     if values:
         check_finite(t, t.progress.updates - len(values) + 1, values, updates)
         add_costs(t, updates[: len(values)], supervised, seconds, t.clock.intervals(marks))
@@ -91,6 +91,12 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         t.progress.update += len(values)
     if smaller is not None:
         use_micro_batch(t, smaller, t.progress.updates + 1)
+    return values
+
+
+def _read(losses: list[Tensor]) -> list[float]:
+    """Return the losses of a segment on the host: the only place where training waits for a device."""
+    values: list[float] = torch.stack(losses).tolist() if losses else []
     return values
 
 

@@ -16,7 +16,7 @@ import pytest
 from tests.helpers import pretended, pretended_runs
 from tests.helpers.composed import label_files, tag_files
 
-LOSSES = "runner/training/loop.py:_recorded"
+LOSSES = "runner/training/loop.py:_read"
 METRICS = {f"tasks/metrics/metrics.py:{one}.compute" for one in ("LabelMetric", "PerplexityMetric", "PieceCounts")}
 READ = {LOSSES, "tasks/metrics/metrics.py:_join", *METRICS}  # where a segment of training and an evaluation are read
 pytestmark = pytest.mark.skipif(pretended.lacking() is not None, reason=str(pretended.lacking()))
@@ -165,7 +165,7 @@ def test_a_whole_run_says_the_same(there: ProcessPoolExecutor, data: dict[str, l
     for split in ("valid", "test"):
         assert figures(metrics[split]) == pytest.approx(figures(expected[split]), rel=1e-9)
     between = {place.partition(":")[0] for place in places - READ}
-    allowed = ("experiment/run", "training/checkpoint", "inference/predictions", "inference/outcomes")
+    allowed = ("experiment/preparation", "training/checkpoint", "inference/predictions", "inference/outcomes")
     assert between <= {f"runner/{one}.py" for one in allowed}
 
 
