@@ -124,13 +124,7 @@ class ClassifyHead(OutputHead):
         output: the loss and predictions defined on the scores.
     """
 
-    def __init__(
-        self,
-        pool: Callable[[Ragged], Tensor],
-        hidden: Mlp,
-        linear: nn.Module,
-        output: Output,
-    ) -> None:
+    def __init__(self, pool: Callable[[Ragged], Tensor], hidden: Mlp, linear: nn.Module, output: Output) -> None:
         super().__init__(output)
         self.pool = pool
         self.hidden = hidden

@@ -71,9 +71,7 @@ class Lm:
     ) -> None:
         self.name = name
         self.metric, self.main_metric = PerplexityMetric(feature=feature, stream=unit == "stream"), quality
-        self.unit = unit
-        self.carries_state = unit == "stream"
-        self.feature = feature
+        self.unit, self.carries_state, self.feature = unit, unit == "stream", feature
         self.tie_weights, self.init_range = tie_weights, init_range
         self.cutoffs, self.chunk_scores, self.precision = cutoffs, chunk_scores, precision
         self.dropout, self.locked_dropout = dropout, locked_dropout
@@ -138,14 +136,8 @@ class Lm:
             HydromelError: an encoder with one vector per row, or tied weights of the wrong size.
         """
         require_tokens(encoder, self.name)
-        size = encoder.output_size
-        return LmHead(
-            self.dropout,
-            self.locked_dropout,
-            self._output(size, vocabs["target"], embedding),
-            self.activation_penalty,
-            self.change_penalty,
-        )
+        output = self._output(encoder.output_size, vocabs["target"], embedding)
+        return LmHead(self.dropout, self.locked_dropout, output, self.activation_penalty, self.change_penalty)
 
     def _output(self, size: int, vocab: Vocab, embedding: nn.Module) -> SoftmaxVocabulary | AdaptiveVocabulary:
         if self.cutoffs is None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pyarrow as pa
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction
+from runner.text.arrow import first_true, lengths_of, offsets_of
 from tasks.datasets.files import TextFile, find, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
+from tasks.spans.tags import Scheme, check_tags
 
 RULES_VERSION = 1  # part of the fingerprint: increase it when the same bytes are read differently
 # Not in the fingerprint, since the files' contents are.
@@ -93,3 +96,27 @@ class LocalCorpus(ABC):
             if tables[split].num_rows == 0:
                 raise HydromelError(f"{path}: no examples in the file")
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
+
+
+def check_tag_lists(
+    tokens: pa.ListArray, tags: pa.ListArray, scheme: Scheme | None, strict: bool, at: Callable[[int], str]
+) -> None:
+    """Check that each row has one tag per token, and that the tags are legal (`check_tags`).
+
+    Args:
+        tokens, tags: (B,) lists.
+        scheme, strict: as for `check_tags`.
+        at: row -> its position, for messages.
+
+    Raises:
+        HydromelError: more or fewer tags than tokens, or an illegal tag if strict.
+    """
+    n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
+    odd = first_true(n_tags != n_tokens)
+    if odd is not None:
+        raise HydromelError(f"{at(odd)}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
+    offsets = offsets_of(tags)
+    # The row of a token is the last one that starts at or before it.
+    check_tags(
+        tags.flatten(), offsets, scheme, strict, lambda token: at(int(offsets.searchsorted(token, side="right")) - 1)
+    )

@@ -77,16 +77,6 @@ class Cells:
             )
         return pc.list_element(self.fields, place % self.width)
 
-    def _check_tags_not_input(self, columns: dict[str, int]) -> None:
-        """Raise a HydromelError if an input column is also the column of the tags."""
-        for name, place in columns.items():
-            if "tags" in columns and name != "tags" and place % self.width == columns["tags"] % self.width:
-                raise HydromelError(
-                    f"{self.file.at(self.line[0])}: {name} and tags are the same column, {place % self.width} of "
-                    f"{self.width}; set different positions in dataset.columns, or another dataset.separator "
-                    "(tab, space)"
-                )
-
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Cells":
         """Return the cells of the lines selected by `mask` (N,)."""
         return Cells(self.file, self.fields.filter(pa.array(mask)), self.width, self.line[mask], self.sentence[mask])
@@ -119,8 +109,14 @@ class Cells:
         """Return a table with one row per sentence and one list column for each of `columns` (name -> place)."""
         offsets = self.offsets()
         values = {name: self.column(place) for name, place in columns.items()}
-        self._check_tags_not_input(columns)
         if "tags" in values:
+            for name, place in columns.items():
+                if name != "tags" and place % self.width == columns["tags"] % self.width:
+                    raise HydromelError(
+                        f"{self.file.at(self.line[0])}: {name} and tags are the same column, {place % self.width} of "
+                        f"{self.width}; set different positions in dataset.columns, or another dataset.separator "
+                        "(tab, space)"
+                    )
             check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
         lists = {name: list_column(value, offsets) for name, value in values.items()}
         return example_table(lists, self.line[offsets[:-1]], self.file.path)

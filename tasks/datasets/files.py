@@ -66,11 +66,12 @@ def find(relative: str, data_dir: str | None, dataset: str) -> Path:
     )
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the contents of a file, decompressed if it is gzip.
+def read_text(path: Path, encoding: str) -> TextFile:
+    """Read a file as text; it may be compressed by gzip.
 
     Raises:
-        HydromelError: the file cannot be read, is empty, too large, or damaged gzip.
+        HydromelError: the file cannot be read, is empty, too large, damaged gzip, or only white space; an unknown
+            encoding; bytes invalid in it.
     """
     try:
         data = path.read_bytes()
@@ -82,16 +83,6 @@ def read_bytes(path: Path) -> bytes:
         raise HydromelError(f"{path}: the file is empty")
     if len(data) > MAX_BYTES:
         raise HydromelError(f"{path}: {len(data):,} bytes of text; at most {MAX_BYTES:,} are allowed, split the file")
-    return data
-
-
-def read_text(path: Path, encoding: str) -> TextFile:
-    """Read a file as text.
-
-    Raises:
-        HydromelError: as for `read_bytes`; or an unknown encoding, bytes invalid in that encoding, or only white space.
-    """
-    data = read_bytes(path)
     try:
         text = data.decode(encoding)
     except LookupError as error:

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import Fraction
-from runner.text.arrow import array, first_true, lengths_of, list_column, offsets_of, split_on_spaces, utf8_bytes
+from runner.text.arrow import array, list_column, offsets_of, split_on_spaces, utf8_bytes
+from tasks.datasets.base import check_tag_lists
 from tasks.datasets.split import SPLITS, Cut, cut_missing
-from tasks.spans.tags import Scheme, check_tags
+from tasks.spans.tags import Scheme
 
 
 class PublishedSplit(Protocol):
@@ -148,7 +149,10 @@ class HubDataset:
             column = _names(self._column(data, own), data.features[own], f"{where}, column {own}")
             columns[name] = split_on_spaces(column) if name == "tokens" and pa.types.is_string(column.type) else column
         if "tags" in columns:
-            self._check(columns["tokens"], columns["tags"], where)
+            tokens, tags = columns["tokens"], columns["tags"]
+            if not pa.types.is_list(tags.type):
+                raise HydromelError(f"{where}: column {self.columns['tags']} has type {tags.type}; tags must be lists")
+            check_tag_lists(tokens, tags, self.span_scheme, self.strict_tags, lambda row: f"{where}, row {row}")
         return pa.table(columns).replace_schema_metadata({b"path": where.encode()})
 
     def _column(self, data: PublishedSplit, own: str) -> pa.Array:
@@ -156,23 +160,6 @@ class HubDataset:
             raise unknown("column", own, data.column_names, f"dataset.columns, {self.path}")
         # The whole column in Arrow: no Python object per row.
         return array(data.select_columns([own]).with_format("arrow")[:][own])
-
-    def _check(self, tokens: pa.ListArray, tags: pa.Array, where: str) -> None:
-        """Check that there is one tag per token, and that the tags are legal in their scheme."""
-        if not pa.types.is_list(tags.type):
-            raise HydromelError(f"{where}: column {self.columns['tags']} has type {tags.type}; tags must be lists")
-        n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
-        odd = first_true(n_tags != n_tokens)
-        if odd is not None:
-            raise HydromelError(f"{where}, row {odd}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
-        offsets = offsets_of(tags)
-        check_tags(
-            tags.flatten(),
-            offsets,
-            self.span_scheme,
-            self.strict_tags,
-            lambda place: f"{where}, row {offsets.searchsorted(place, side='right') - 1}",
-        )
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -7,11 +7,11 @@ import pyarrow as pa
 from pyarrow import json as arrow_json
 
 from runner.common.errors import HydromelError, did_you_mean
-from runner.text.arrow import array, example_table, first_true, lengths_of, offsets_of, split_on_spaces
+from runner.text.arrow import array, example_table, split_on_spaces
 from runner.text.formats.json_lines import JsonLines
-from tasks.datasets.base import LocalCorpus
+from tasks.datasets.base import LocalCorpus, check_tag_lists
 from tasks.datasets.files import TextFile
-from tasks.spans.tags import Scheme, check_tags
+from tasks.spans.tags import Scheme
 
 STRINGS = pa.list_(pa.string())
 # Types a label may have, the same on every line.
@@ -57,7 +57,9 @@ class Jsonl(LocalCorpus):
             columns["label"] = values[self.label_field].cast(pa.string())
         if self.tags_field is not None:
             columns["tags"] = values[self.tags_field]
-            self._check(file, columns["tokens"], columns["tags"])
+            check_tag_lists(
+                columns["tokens"], columns["tags"], self.span_scheme, self.strict_tags, lambda row: file.at(row + 1)
+            )
         return example_table(columns, file.numbers, file.path)
 
     def text_format(self) -> JsonLines:
@@ -71,21 +73,6 @@ class Jsonl(LocalCorpus):
             first = _object(file, 1).get(self.label_field)
             fields[self.label_field] = LABEL_TYPES.get(type(first), pa.string())
         return {name: kind for name, kind in fields.items() if name is not None}
-
-    def _check(self, file: TextFile, tokens: pa.ListArray, tags: pa.ListArray) -> None:
-        n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
-        odd = first_true(n_tags != n_tokens)
-        if odd is not None:
-            raise HydromelError(f"{file.at(odd + 1)}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
-        offsets = offsets_of(tags)
-        # The line of a flat position: the last row that starts at or before it, counted from 1.
-        check_tags(
-            tags.flatten(),
-            offsets,
-            self.span_scheme,
-            self.strict_tags,
-            lambda place: file.at(int(offsets.searchsorted(place, side="right"))),
-        )
 
 
 def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]:

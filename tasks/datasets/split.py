@@ -32,11 +32,8 @@ def cut_missing(
     Raises:
         HydromelError: the fractions sum to 1 or more, or a split would be left without examples.
     """
-    fractions = {
-        split: fraction
-        for split, fraction in (("valid", valid_fraction), ("test", test_fraction))
-        if split not in tables and fraction > 0
-    }
+    wanted = {"valid": valid_fraction, "test": test_fraction}
+    fractions = {split: share for split, share in wanted.items() if split not in tables and share > 0}
     if not fractions:
         return tables
     if sum(fractions.values()) >= 1:
@@ -44,8 +41,7 @@ def cut_missing(
             f"dataset={dataset}: cutting {fractions} leaves no training set; fractions must sum to less than 1"
         )
     train = tables["train"]
-    assign = by_hash if cut == "hash" else contiguous
-    assigned = assign(array(train["tokens"]), fractions)
+    assigned = (by_hash if cut == "hash" else contiguous)(array(train["tokens"]), fractions)
     parts = {split: train.filter(pa.array(assigned == split)) for split in ("train", *fractions)}
     for split, table in parts.items():
         if table.num_rows == 0:

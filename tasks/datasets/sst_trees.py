@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from runner.common.errors import HydromelError
-from runner.text.arrow import example_table, list_column
+from runner.text.arrow import example_table
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
@@ -42,26 +42,18 @@ class Trees(LocalCorpus):
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         n_phrases = None if self.phrases in ("all", split) else 1  # the first phrase is the whole sentence
-        tokens: list[str] = []
-        labels: list[str] = []
-        lengths: list[int] = []
-        lines: list[int] = []
+        examples: list[tuple[list[str], str, int]] = []  # tokens, label and line
         for line, text in enumerate(file.lines.to_pylist(), start=1):
             words, phrases = parse_tree(text, file.at(line))
             for phrase in phrases[:n_phrases]:
                 label = phrase.label if self.labels == "fine" else binary(phrase.label, file.at(line))
-                if label is None:
-                    continue
-                tokens += words[phrase.start : phrase.end]
-                labels.append(label)
-                lengths.append(phrase.end - phrase.start)
-                lines.append(line)
-        offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+                if label is not None:
+                    examples.append((words[phrase.start : phrase.end], label, line))
         columns = {
-            "tokens": list_column(pa.array(tokens, pa.string()), offsets),
-            "label": pa.array(labels, pa.string()),
+            "tokens": pa.array([tokens for tokens, _, _ in examples], pa.list_(pa.string())),
+            "label": pa.array([label for _, label, _ in examples], pa.string()),
         }
-        return example_table(columns, np.array(lines, dtype=np.int64), file.path)
+        return example_table(columns, np.array([line for _, _, line in examples], dtype=np.int64), file.path)
 
 
 def binary(label: str, at: str) -> str | None:

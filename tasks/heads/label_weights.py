@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from runner.common.errors import unknown
 from runner.common.types import PositiveFloat
@@ -17,7 +17,7 @@ from runner.interfaces import Loss
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.heads.outputs import Output
+from tasks.heads.outputs import Output, OutputHead
 from tasks.targets import target_ids
 
 LabelWeights = Literal["balanced"] | dict[str, PositiveFloat]
@@ -50,7 +50,7 @@ def weighted(output: Output, given: LabelWeights | None, labels: Vocab) -> Outpu
     return output if given is None else WeightedOutput(output, label_weights(given, labels))
 
 
-class WeightedOutput(nn.Module):
+class WeightedOutput(OutputHead):
     """An output whose loss weights each target by its label.
 
     The loss of an update is the sum of the weighted losses divided by the number of targets, as without weights. It is
@@ -63,8 +63,7 @@ class WeightedOutput(nn.Module):
     """
 
     def __init__(self, output: Output, weights: Tensor) -> None:
-        super().__init__()
-        self.output = output
+        super().__init__(output)
         self.register_buffer("weights", weights, persistent=False)
         self.weights: Tensor
 
@@ -78,9 +77,3 @@ class WeightedOutput(nn.Module):
         losses = self.output.losses(scores, batch)
         weights = self.weights.index_select(0, target_ids(batch))
         return losses.map(lambda values: values * weights) if isinstance(losses, Ragged) else losses * weights
-
-    def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.output.predict(scores, batch)
-
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        return self.output.probabilities(scores, batch)

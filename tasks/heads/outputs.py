@@ -72,7 +72,7 @@ class Output(Protocol):
 
 
 class OutputHead(nn.Module):
-    """A head that delegates losses and predictions to its `output`; subclasses compute the scores."""
+    """A head that delegates losses and predictions to its `output`; subclasses compute the scores or change a part."""
 
     def __init__(self, output: Output) -> None:
         super().__init__()

@@ -43,31 +43,27 @@ class TagHead(OutputHead):
         return scores
 
 
-class SoftmaxOutput(nn.Module):
+class SoftmaxOutput(OutputHead):
     """An output that treats each token independently, except for constrained decoding.
 
     Args:
         output: the loss and predictions of independent tokens.
         allowed: the legal transitions between tags.
-        constrain: predict the most likely legal path of a row, instead of the most likely tag of each token.
+        constrain: predict the most likely legal path of a row, instead of the most likely tag of each token;
+            probabilities are always those of independent tokens.
     """
 
     def __init__(self, output: Output, allowed: AllowedTransitions, constrain: bool) -> None:
-        super().__init__()
-        self.output = output
+        super().__init__(output)
         self.constrain = constrain
-        for name, part in _legal_transitions(allowed)._asdict().items():
+        parts = (allowed.start, allowed.transitions, allowed.end)
+        # The scores of transitions: 0, and -inf for illegal ones.
+        chain = allowed.restrict(Chain(*(torch.zeros(part.shape) for part in parts)))
+        for name, part in chain._asdict().items():
             self.register_buffer(name, part, persistent=False)
         self.start: Tensor
         self.transitions: Tensor
         self.end: Tensor
-
-    def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Return the cross entropy summed over tokens."""
-        return self.output.loss(scores, batch)
-
-    def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-        return self.output.losses(scores, batch)
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         if not self.constrain:
@@ -75,10 +71,6 @@ class SoftmaxOutput(nn.Module):
         # A CRF whose transitions score 0 or -inf: its best path is the most likely legal sequence of tags.
         log_probability = scores.to(accumulation_dtype(scores)).log_softmax(dim=1)
         return viterbi(log_probability, Chain(self.start, self.transitions, self.end), target_rows(batch))[0]
-
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return each token's softmax, without the constraints."""
-        return self.output.probabilities(scores, batch)
 
 
 class CrfOutput(nn.Module):
@@ -118,9 +110,3 @@ class CrfOutput(nn.Module):
 
 def _ragged(scores: Tensor, batch: Batch) -> Ragged:
     return Ragged(scores, target_rows(batch), "packed")
-
-
-def _legal_transitions(allowed: AllowedTransitions) -> Chain:
-    """Return transition scores of 0, and -inf for illegal transitions."""
-    parts = (allowed.start, allowed.transitions, allowed.end)
-    return allowed.restrict(Chain(*(torch.zeros(part.shape) for part in parts)))

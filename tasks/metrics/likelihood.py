@@ -47,7 +47,8 @@ def by_frequency(
     ranges = [(0, 0), *((end, 10 * end - 1) for end in ends)]
     is_special = np.isin(targets, list(special_ids.values()))
     bin_of = np.searchsorted(ends, counts[targets[~is_special]], side="right")
-    apart = {string: _figures(nats[targets == id_]) for string, id_ in special_ids.items() if (targets == id_).any()}
+    nats_of = {string: nats[targets == id_] for string, id_ in special_ids.items()}
+    apart = {string: _figures(float(values.sum()), len(values)) for string, values in nats_of.items() if len(values)}
     return {"bins": _bins(nats[~is_special], bin_of, ranges), "apart": apart}
 
 
@@ -55,14 +56,10 @@ def _bins(nats: FloatArray, bin_of: IntArray, ranges: list[tuple[int, int]]) -> 
     """Return the figures of each non-empty bin, from the bin (N,) of each token and the bounds of all bins."""
     total, tokens = np.bincount(bin_of, weights=nats), np.bincount(bin_of)
     return [
-        {"from": ranges[number][0], "to": ranges[number][1]} | _figure(float(total[number]), int(tokens[number]))
+        {"from": ranges[number][0], "to": ranges[number][1]} | _figures(float(total[number]), int(tokens[number]))
         for number in np.flatnonzero(tokens).tolist()
     ]
 
 
-def _figures(nats: FloatArray) -> dict[str, object]:
-    return _figure(float(nats.sum()), len(nats))
-
-
-def _figure(nats: float, tokens: int) -> dict[str, object]:
+def _figures(nats: float, tokens: int) -> dict[str, object]:
     return {"tokens": tokens, "nll": nats / tokens, "perplexity": perplexity(nats / tokens)}

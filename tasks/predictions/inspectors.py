@@ -25,7 +25,7 @@ from tasks.metrics.calibration import calibration
 from tasks.predictions.span_listing import Listing
 from tasks.spans.errors import Comparison
 from tasks.spans.schemes import OwnTags
-from tasks.spans.tags import OUTSIDE, Scheme, SpanArrays, SpanTags, headline_mode, spans
+from tasks.spans.tags import OUTSIDE, Scheme, SpanTags, headline_mode, spans
 from tasks.targets import place, target_ids, target_rows
 
 ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
@@ -123,13 +123,11 @@ class TagInspector:
         return self.own.ids(target_ids(split).numpy(), offsets), self.own.ids(predicted, offsets)
 
     def _compare(self, predictions: Predictions, split: Batch, scheme: Scheme) -> Comparison:
-        gold, predicted = self._spans(predictions.ids, split, scheme)
-        return Comparison(gold, predicted, SpanTags.of(self.own.tags).types)
-
-    def _spans(self, predicted: IntArray, split: Batch, scheme: Scheme) -> list[SpanArrays]:
-        """Return gold and predicted spans, in the mode of the headline figures, from predicted ids of learned tags."""
-        tags, offsets = SpanTags.of(self.own.tags), target_rows(split).host_offsets
-        return [spans(ids, offsets, tags, scheme, headline_mode(scheme)) for ids in self._own_ids(predicted, split)]
+        """Return gold and predicted spans, in the mode of the headline figures."""
+        tags, offsets, mode = SpanTags.of(self.own.tags), target_rows(split).host_offsets, headline_mode(scheme)
+        own_ids = self._own_ids(predictions.ids, split)
+        gold, predicted = (spans(ids, offsets, tags, scheme, mode) for ids in own_ids)
+        return Comparison(gold, predicted, tags.types)
 
 
 def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
@@ -144,9 +142,8 @@ def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
     columns = [tokens.flatten()]
     for name in table.column_names:
         column = array(table[name])
-        if name in ("tokens", "tags") or column.type != pa.list_(pa.string()):
-            continue
-        if np.array_equal(lengths_of(column), lengths_of(tokens)):
+        is_strings = name not in ("tokens", "tags") and column.type == pa.list_(pa.string())
+        if is_strings and np.array_equal(lengths_of(column), lengths_of(tokens)):
             columns.append(column.flatten())
     lines = pc.binary_join_element_wise(*map(escaped, columns), "\t")
     return list_column(lines, offsets_of(tokens)), "\t"

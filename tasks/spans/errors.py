@@ -61,10 +61,8 @@ def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
     chosen = _one_to_one(g, p, np.lexsort((p, g, -overlap, ~same_type, ~same_ends)))
     g, p, kind = g[chosen], p[chosen], kind[chosen]
     missed, spurious = (np.setdiff1d(np.arange(n), used) for n, used in ((len(gold_starts), g), (len(starts), p)))
-    g, p = (
-        np.concatenate([g, missed, np.full(len(spurious), -1)]),
-        np.concatenate([p, np.full(len(missed), -1), spurious]),
-    )
+    g = np.concatenate([g, missed, np.full(len(spurious), -1)])
+    p = np.concatenate([p, np.full(len(missed), -1), spurious])
     kind = np.concatenate([kind, np.full(len(missed), MISSED), np.full(len(spurious), SPURIOUS)])
     pair_starts = np.concatenate([gold_starts[g[g >= 0]], starts[spurious]])
     order = np.lexsort((kind, pair_starts))
@@ -127,10 +125,8 @@ class Comparison:
     def _types_of_matches(self) -> tuple[IntArray, IntArray]:
         """Return the gold and the predicted type of each match, K if it has no such span."""
         # An index of -1 (no span) reads the appended last entry.
-        return (
-            np.append(self.gold[2], len(self.types))[self.matches.gold],
-            np.append(self.predicted[2], len(self.types))[self.matches.predicted],
-        )
+        gold, predicted = (np.append(side[2], len(self.types)) for side in (self.gold, self.predicted))
+        return gold[self.matches.gold], predicted[self.matches.predicted]
 
 
 def by_kind(counts: IntArray) -> dict[str, int]:

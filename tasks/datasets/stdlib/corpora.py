@@ -12,13 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from runner.text.arrow import list_column
 from tasks.datasets.split import SPLITS
 from tasks.datasets.stdlib.docs import THEME_OF, TOKEN, TOPICS, docstrings, topics
 from tasks.datasets.stdlib.roles import logical_lines
@@ -41,6 +39,7 @@ DOC_SIZES = {"small": Size(0.5, 64_000), "medium": Size(0.75, 128_000), "full": 
 MAX_LINE_TOKENS = 200  # longer logical lines are tables of data (18 of 81,525 lines in CPython 3.11.7)
 MIN_DOC_TOKENS = 5  # shorter docstrings hardly identify their theme
 OWN_NAME = "<module>"
+STRINGS = pa.list_(pa.string())
 
 
 class Row(NamedTuple):
@@ -220,15 +219,9 @@ def tables(rows: list[Row]) -> dict[str, pa.Table]:
 
 def table(rows: list[Row]) -> pa.Table:
     """Return a table with the columns `tokens`, `label` or `tags` if the rows have them, and `origin`."""
-    offsets = np.cumsum([0, *(len(row.tokens) for row in rows)])
-    columns = {"tokens": list_column(flat(row.tokens for row in rows), offsets)}
+    columns = {"tokens": pa.array([row.tokens for row in rows], STRINGS)}
     if rows and rows[0].label is not None:
         columns["label"] = pa.array([row.label for row in rows], pa.string())
     if rows and rows[0].tags is not None:
-        columns["tags"] = list_column(flat(row.tags for row in rows if row.tags is not None), offsets)
-    columns["origin"] = pa.array([row.origin for row in rows], pa.string())
-    return pa.table(columns)
-
-
-def flat(lists: Iterable[list[str]]) -> pa.Array:
-    return pa.array(list(chain.from_iterable(lists)), pa.string())
+        columns["tags"] = pa.array([row.tags for row in rows], STRINGS)
+    return pa.table({**columns, "origin": pa.array([row.origin for row in rows], pa.string())})

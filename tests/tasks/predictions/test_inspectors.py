@@ -219,7 +219,7 @@ def test_a_data_set_that_changed_meanwhile_costs_the_files_not_the_run(
     run(tmp_path / "run", *files, *SMALL)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == [
-        "the predictions of test are not written: dataset=wnut17 has changed since the start of the run"
+        "the predictions of test were not written: dataset=wnut17 has changed since the start of the run"
     ]
     assert not (tmp_path / "run" / run_schema.PREDICTIONS).exists()
     result = json.loads((tmp_path / "run" / run_schema.RESULT).read_text(encoding="utf-8"))
