@@ -171,7 +171,7 @@ class PieceCounts:
         ends = {PAD: (0, 0), UNK: (0, 0), EOS: (1, 1)}
         counts = [ends.get(piece) or (piece.count(SPACE), characters_of(piece)) for piece in vocab.tokens]
         self._counts = torch.tensor(counts, dtype=torch.int64)  # (V, 2): words and characters of each piece
-        self._total = torch.tensor(0)
+        self._total: Tensor | None = None
 
     def add(self, batch: Batch) -> None:
         """Add the targets of a batch."""
@@ -181,11 +181,11 @@ class PieceCounts:
         no_space = (inputs == self.eos) & (targets != self.eos)
         total = self._counts.index_select(0, targets).sum(dim=0)
         total = total - torch.stack([torch.zeros_like(total[0]), no_space.sum()])
-        self._total = self._total + total
+        self._total = total if self._total is None else self._total + total
 
     def compute(self) -> tuple[int, int]:
-        """Return the number of words and of characters; at least one batch must have been added."""
-        words, characters = self._total.tolist()
+        """Return the number of words and of characters."""
+        words, characters = (0, 0) if self._total is None else self._total.tolist()
         return words, characters
 
 
@@ -213,7 +213,7 @@ class PerplexityMetric:
         # Characters, if every string of the vocabulary is one (`<eos>` is the line end); pieces of words, if merged.
         self.per_character = all(len(string) == 1 for string in set(vocab.tokens) - {PAD, UNK, EOS})
         self.pieces = None if vocab.merges is None else PieceCounts(self.feature, vocab)
-        self._total = torch.zeros((), dtype=torch.float64)  # nats, so that rounding does not depend on the batches
+        self._total: Tensor | float = 0.0  # nats; float64, so that rounding does not depend on the batches
         self._count = 0
 
     def update(self, nll: Tensor, batch: Batch) -> None:

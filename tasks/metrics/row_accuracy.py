@@ -24,7 +24,7 @@ class RowAccuracy:
     input_kind: InputKind = "predictions"
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
-        self._right = torch.tensor(0)
+        self._right: Tensor | int = 0
         self._rows = 0
 
     def update(self, values: Tensor, batch: Batch) -> None:
