@@ -81,8 +81,8 @@ def support(operation: Operation, dtype: torch.dtype, device_type: str) -> Suppo
     levels: list[Support] = ["none"]
 
     def attempt() -> None:
-        x = torch.ones(2, 3, _SIZE, device=device_type, requires_grad=True)
         try:
+            x = torch.ones(2, 3, _SIZE, device=device_type, requires_grad=True)
             with torch.autocast(device_type, dtype):
                 with torch.no_grad():
                     _TRIALS[operation](x, False)
