@@ -243,7 +243,7 @@ def test_ones_own_modules_are_allowed_by_name(
     text = path.read_text(encoding="utf-8")
     assert "runner.encoders.conv.Conv" in text
     path.write_text(text.replace("runner.encoders.conv.Conv", "mine_of_predict.Mine"), encoding="utf-8")
-    assert "names modules that you trust" in _line(capfd, str(tmp_path / "run"))
+    assert "to trust a module of your own, use --plugins" in _line(capfd, str(tmp_path / "run"))
     arguments = ["--input", str(classifier / "lines.txt"), "--plugins", "mine_of_predict"]
     assert main([str(tmp_path / "run"), *arguments]) == 0
     assert capfd.readouterr().out.splitlines() == predicted(classifier, "lines.txt")
@@ -297,7 +297,7 @@ def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFi
         ("--format jsonl", b'{"tokens": ["a"]}\n{"tokens": 3}\n', "text:2: field 'tokens' is 3"),
         ("--format jsonl", b"{}", "text:1: no field tokens or text"),
         ("--format lines --columns tokens=1", b"", "--separator and --columns"),
-        ("--field x", b"", "--field names a field of JSON objects"),
+        ("--field x", b"", "--field needs --format jsonl"),
         ("--columns pos=1", b"", "also needs the column 'tokens'; give its position with --columns"),
         ("--columns tokens", b"", "'tokens' is not of the form tokens=0,pos=1"),
         ("--batch-size 0", b"", "'0' is not a whole number from 1"),
