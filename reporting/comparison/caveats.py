@@ -36,11 +36,12 @@ def _order(selected: SelectedRuns) -> str:
         return ""
     created = {name: [run.created for run in all_turns(seeds)] for name, seeds in selected.by_strategy.items()}
     times = {name: own for name, own in created.items() if len(own) > 1}
-    apart = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
-    if not apart:
+    separated = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
+    if not separated:
         return ""
+    first, second = separated[0]
     return (
-        f"Strategies ran one after another (all runs of {apart[0][0]} before any of {apart[0][1]}), so a drift of the "
+        f"Strategies ran one after another (all runs of {first} before any of {second}), so a drift of the "
         "machine looks like a difference in speed; a single sweep over all strategies alternates between them."
     )
 

@@ -13,7 +13,7 @@ from runner.ragged.batch import Batch
 
 
 def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) -> Data:
-    """Return the data set of a model's parts as integers, from the folder `cache_dir` if it lies there.
+    """Return the data set of a model's parts as integers, from the folder `cache_dir` if it is cached there.
 
     `cache_dir` may start with `~`; None: no cache.
 

@@ -179,7 +179,8 @@ class _WindowProducts(torch.autograd.Function):
             _columns(window_grad, span, places).addmm_(grad, kernel)
             kernel_grad = grad.t() @ _columns(windows, span, places)
             weight_grads += [kernel_grad.view(len(kernel), -1, weight.shape[1]).transpose(1, 2), grad.sum(dim=0)]
-        # a place is in up to V windows, so its gradients are added up; the place of zeros takes what lies beyond rows
+        # A place is in up to V windows, so its gradients are added up. Windows that extend beyond a row add theirs to
+        # the place of zeros.
         place_grad = torch.zeros_like(places).index_add_(0, indices, window_grad.view(-1, places.shape[1]))
         return place_grad, None, None, *weight_grads
 

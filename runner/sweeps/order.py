@@ -26,7 +26,10 @@ class Interleave(Callback):
 
 
 def reordered(params: dict[str, object], task: list[str]) -> tuple[dict[str, object], list[str]]:
-    """Return the values of experiment and command, with those of `ORDER` moved to the end of the command's."""
+    """Return the experiment's and the command's overrides, in the order in which they are to be swept.
+
+    The keys of `ORDER`, wherever they were given, become the last overrides of the command.
+    """
     keys = [override.key_or_group for override in OverridesParser.create().parse_overrides(task)]
     last = []
     for key in ORDER:

@@ -22,9 +22,12 @@ from runner.common.errors import HydromelError, without_credentials
 from runner.common.records import ResultRecord, RunRecord
 
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
-_NOT_PARAMS = ("tracker", "hydra")  # where records go is no property of the experiment
+_NOT_PARAMS = ("tracker", "hydra")  # the destination of records is not a parameter of the experiment
 _SHORT = {"real_tokens_per_s": "tok_s", "examples_per_s": "examples_s", "updates_per_s": "updates_s"}
-_VARIANTS = ("_default", "_strict")  # of a figure that stands beside them under its plain name
+_VARIANTS = (
+    "_default",
+    "_strict",
+)  # suffixes of figures by other scoring rules; MLflow gets only the figure without a suffix
 _FILES = (
     run_schema.RUN,
     run_schema.RESOLVED,

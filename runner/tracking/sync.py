@@ -73,7 +73,7 @@ def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str
     Raises:
         HydromelError: the config names a class that is neither registered nor in a plugin.
     """
-    read_run(folder)  # first, so that a folder which is none is called so
+    read_run(folder)  # first, so that a folder that is not a run gets an error that says so
     path = folder / run_schema.RESOLVED
     try:
         saved = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["tracker"])

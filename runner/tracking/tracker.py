@@ -123,7 +123,7 @@ class JsonlTracker:
         lines: list[dict[str, object]] = [{"run_id": run["run_id"], **record} for record in records]
         closed = bool(arrived) and arrived[-1].get("status") == run["status"]
         if run["status"] != run_schema.RUNNING and (lines or not closed):
-            # once it is found undamaged, the file is passed on as it stands, nulls and unknown keys included
+            # `read_result` checks the file; what is delivered is its raw content, with nulls and unknown keys
             result = read_result(folder) and json.loads((folder / run_schema.RESULT).read_bytes())
             lines.append({"run_id": run["run_id"], "status": run["status"], "result": result})
         append(shared, "".join(json.dumps(line) + "\n" for line in lines).encode())

@@ -1,4 +1,4 @@
-"""Training and evaluation on a device that is none: nothing waits for it, nothing lies elsewhere, all says the same.
+"""Training and evaluation on a pretended device: no waits for it, no tensors elsewhere, and the results of the CPU.
 
 Every case makes three updates in a segment and evaluates, on the CPU and on the device of `pretended`, which takes the
 branches of a GPU: the same losses and figures, and no waits but where each of the two is read at its end.

@@ -21,19 +21,19 @@ _ENDED = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A trial that ended. `value` is that of a finished trial, `evaluations` has the metric at each evaluation read."""
+class EndedTrial:
+    """A trial of a search that ended: finished, pruned or failed."""
 
     number: int
-    ended: str
-    value: float | None
+    ended: str  # how: a value of `_ENDED`
+    value: float | None  # the searched metric; None unless the trial finished
     values: dict[str, object]
-    evaluations: list[float]
+    evaluations: list[float]  # the metric at each evaluation that the search read
     seconds: float | None
     error: str | None
 
     @classmethod
-    def of(cls, trial: FrozenTrial, space: Space) -> Tried:
+    def of(cls, trial: FrozenTrial, space: Space) -> EndedTrial:
         ended = _ENDED[trial.state.name]
         curve = [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)]
         seconds, error = trial.user_attrs.get("seconds"), trial.user_attrs.get("error")
@@ -63,8 +63,8 @@ class Outcome:
     id: str
     metric: str
     higher_is_better: bool
-    trials: list[Tried]
-    best: Tried | None
+    trials: list[EndedTrial]
+    best: EndedTrial | None
     importance: dict[str, float] | None
     why_not: str | None
 
@@ -72,7 +72,7 @@ class Outcome:
     def of(
         cls, name: str, metric: str, higher: bool, seed: int, space: Space, study: Study, counted: list[FrozenTrial]
     ) -> Outcome:
-        trials = [Tried.of(trial, space) for trial in counted]
+        trials = [EndedTrial.of(trial, space) for trial in counted]
         finished = _ranked(trials, higher)
         importance, why_not = None, None
         if len(finished) < _FEWEST:
@@ -100,13 +100,13 @@ class Outcome:
             console.print(f"- importance: {self.why_not}")
 
 
-def _ranked(trials: list[Tried], higher: bool) -> list[Tried]:
+def _ranked(trials: list[EndedTrial], higher: bool) -> list[EndedTrial]:
     """Return the finished trials, the best first; of equal ones the earlier comes first."""
     finished = [trial for trial in trials if trial.ended == "finished"]
     return sorted(finished, key=lambda trial: trial.value or 0.0, reverse=higher)
 
 
-def _table(metric: str, trials: Sequence[Tried]) -> Table:
+def _table(metric: str, trials: Sequence[EndedTrial]) -> Table:
     keys = list(trials[0].values)
     table = plain_table("trial", f"valid {metric}", "evaluations", *keys, numbers=True)
     table.columns[0].justify, table.collapse_padding = "right", True

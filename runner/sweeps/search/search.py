@@ -22,7 +22,7 @@ from runner.config.instantiate import build
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig, SearchSettings
 from runner.sweeps.search.best import best_yaml
-from runner.sweeps.search.outcome import Outcome, Tried
+from runner.sweeps.search.outcome import EndedTrial, Outcome
 from runner.sweeps.search.space import Space, Values
 from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
 from runner.sweeps.search.trial import Ended, mark_pruned, run_trial
@@ -155,7 +155,7 @@ def _one_trial(search: Search, study: Study) -> None:
         study.tell(trial, state=TrialState.PRUNED)
     else:
         study.tell(trial, ended.value)
-    log.info(Tried.of(study.trials[trial.number], search.space).line(search.metric))
+    log.info(EndedTrial.of(study.trials[trial.number], search.space).line(search.metric))
 
 
 def _ran(search: Search, trial: Trial) -> Ended:

@@ -21,7 +21,7 @@ from runner.experiment.job import run_job
 from runner.experiment.run import run_experiment
 from runner.sweeps.search import trial
 from runner.sweeps.search.best import best_yaml
-from runner.sweeps.search.outcome import Outcome, Tried
+from runner.sweeps.search.outcome import EndedTrial, Outcome
 from runner.sweeps.search.search import STUDY, run_search
 from runner.sweeps.search.space import Interval, Space
 from runner.sweeps.search.study import INSTALL
@@ -145,7 +145,7 @@ def test_the_best_config_adds_to_the_experiment_what_the_command_and_the_trial_c
 def test_what_no_file_can_say_is_told_in_the_best_config(here: Path) -> None:
     given = ["~features.chars", "plugins=[mine]", "features=[words,chars]", "experiment=svm", "seed=3", "sweep.id=s"]
     config = {"choices": {"features": ["words", "chars"], "experiment": "svm"}, "seed": 3, "a": {"b": 0.5}}
-    best = Tried(4, "finished", 71.5, {"a.b": 0.5}, [71.5], 1.0, None)
+    best = EndedTrial(4, "finished", 71.5, {"a.b": 0.5}, [71.5], 1.0, None)
     outcome = Outcome("s", "accuracy", True, [best], best, None, None)
     text = best_yaml(outcome, given, config, Space({"a.b": Interval(low=0.0, high=1.0)}, frozenset()))
     assert "# also give: ~features.chars\n# also give: plugins=[mine]\n" in text
