@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, Self, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor, nn
 from torch.optim.optimizer import StateDict
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import FloatArray, IntArray, SingleArray
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Shapes
@@ -22,7 +20,7 @@ from runner.text.vocab import Vocab
 
 # The state that an encoder carries from one window of a text to the next: nested lists and tuples of tensors, and of
 # arrays for values that the host needs, each with one entry per row in its first dimension. None: rows are independent.
-State = Tensor | npt.NDArray[np.int64] | Sequence["State"] | None
+State = Tensor | IntArray | Sequence["State"] | None
 Layout = Literal["packed", "timestep", "padded", "unmasked"]  # timestep: packed; unmasked: padded, without a mask
 PADDED = ("padded", "unmasked")  # layouts with padding
 START: State = ()  # the state at the start of a text that is read in windows
@@ -43,8 +41,8 @@ class Loss:
 class Predictions:
     """The model's prediction for every row or real token of a split, in the order of the split, on the host."""
 
-    ids: npt.NDArray[np.int64]  # (N,)
-    probability: npt.NDArray[np.float32]  # (N,) of the predicted id, 0 to 1
+    ids: IntArray  # (N,)
+    probability: SingleArray  # (N,) of the predicted id, 0 to 1
 
 
 class Corpus(Protocol):
@@ -213,7 +211,7 @@ class Inspector(Protocol):
     def column(self) -> Literal["label", "tags"]:
         """The column of correct targets: `label` has one per row, `tags` one per token."""
 
-    def strings(self, ids: npt.NDArray[np.int64], offsets: npt.NDArray[np.int64]) -> pa.Array:
+    def strings(self, ids: IntArray, offsets: IntArray) -> pa.Array:
         """Return the strings (N,) of predicted ids. Where ids are per token, row i starts at `offsets[i]` (B+1,)."""
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
@@ -283,7 +281,7 @@ class HasLossTables(Protocol):
     """A task that analyses its losses: a language model, whose predictions are not analysed."""
 
     def loss_tables(
-        self, losses: npt.NDArray[np.float64], split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
+        self, losses: FloatArray, split: Batch, train: Batch, vocabs: Mapping[str, Vocab]
     ) -> dict[str, object]:
         """Return detail tables by name for the losses (N,) of the tokens of `split`, in nats, to add to its metrics."""
 

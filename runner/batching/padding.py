@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.records import PADDING_CAUSES
 
 
-def padding_by_cause(
-    lengths: IntArray, sizes: IntArray, is_last: npt.NDArray[np.bool_], width_multiple: int
-) -> dict[str, int]:
+def padding_by_cause(lengths: IntArray, sizes: IntArray, is_last: BoolArray, width_multiple: int) -> dict[str, int]:
     """Return the number of padded tokens of some micro-batches, by cause.
 
     Args:

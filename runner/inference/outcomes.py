@@ -1,7 +1,6 @@
 """The contribution of each example of a split to the figure by which runs are compared: `outcomes.npz`.
 
-With these, two runs can be compared example by example (a paired bootstrap), which is more precise than comparing two
-totals.
+Comparing two runs example by example (a paired bootstrap) is more precise than comparing two totals.
 """
 
 from __future__ import annotations
@@ -59,12 +58,5 @@ def write_outcomes(metric: Metric, figure: str, values: MetricInput, name: str, 
     if outcomes is None:
         return
     file = io.BytesIO()
-    np.savez(
-        file,
-        split=np.array([name]),
-        numerator=outcomes.numerator,
-        denominator=outcomes.denominator,
-        targets=outcomes.targets,
-        f=np.array([outcomes.f]),
-    )
+    np.savez(file, split=np.array([name]), **{**vars(outcomes), "f": np.array([outcomes.f])})
     write_bytes(folder / run_schema.OUTCOMES, file.getvalue())

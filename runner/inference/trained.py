@@ -7,7 +7,7 @@ The folder may come from anyone, so nothing in it is trusted: a config may only 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,7 +126,8 @@ class Predictor:
             split = run.truncation.apply(split)
         strings, probability = pa.array([], pa.string()), pa.array([], pa.float32())
         if table.num_rows:
-            batches = evaluation_batches(split.to(device_of(run.model)), batch_size)
+            by_length = batches_by_length(split.rows.host_lengths, batch_size)  # packed, from short to long
+            batches = map(split.to(device_of(run.model)).select, by_length)
             predictions = predict(run.model, batches, bf16=False)
             strings = self.inspector.strings(predictions.ids, split.rows.host_offsets)
             probability = pa.array(predictions.probability)
@@ -134,12 +135,6 @@ class Predictor:
             return PassagePredictions(strings, probability)
         offsets = pa.array(split.rows.host_offsets, pa.int32())
         return PassagePredictions(*(pa.ListArray.from_arrays(offsets, flat) for flat in (strings, probability)))
-
-
-def evaluation_batches(split: Batch, batch_size: int) -> Iterator[Batch]:
-    """Yield every row once, in packed batches, from short to long."""
-    for rows in batches_by_length(split.rows.host_lengths, batch_size):
-        yield split.select(rows)
 
 
 def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:

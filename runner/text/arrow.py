@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 
 
 def array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -35,17 +35,17 @@ def lengths_of(column: pa.ListArray) -> IntArray:
     return np.diff(offsets_of(column))
 
 
-def mask_of(booleans: pa.Array) -> npt.NDArray[np.bool_]:
-    mask: npt.NDArray[np.bool_] = booleans.to_numpy(zero_copy_only=False)
+def mask_of(booleans: pa.Array) -> BoolArray:
+    mask: BoolArray = booleans.to_numpy(zero_copy_only=False)
     return mask
 
 
-def is_empty(strings: pa.Array) -> npt.NDArray[np.bool_]:
+def is_empty(strings: pa.Array) -> BoolArray:
     """Return a mask (N,) of the empty strings."""
     return mask_of(pc.equal(pc.binary_length(strings), 0))
 
 
-def first_true(mask: npt.NDArray[np.bool_]) -> int | None:
+def first_true(mask: BoolArray) -> int | None:
     """Return the first index at which `mask` is true, or None."""
     return int(mask.argmax()) if mask.any() else None
 

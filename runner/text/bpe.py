@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
@@ -21,6 +20,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 
+from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 
 SPACE = "Ġ"
@@ -62,7 +62,7 @@ def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterabl
     return tuple(merges)
 
 
-def pieces_of(words: pa.Array, merges: tuple[str, ...]) -> tuple[npt.NDArray[np.int64], pa.Array]:
+def pieces_of(words: pa.Array, merges: tuple[str, ...]) -> tuple[IntArray, pa.Array]:
     """Split words (N,) into pieces: return the number of pieces (N,) of each word, and all pieces, concatenated.
 
     Raises:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.fasttext_matrix import BinaryReader, DenseMatrix, QuantisedMatrix
 from runner.embeddings.vector_files.table import FoundVectors, Table, map_file
@@ -95,7 +95,7 @@ class FastTextModel:
                 f"size {self.size}"
             )
 
-    def vectors(self, words: list[bytes]) -> tuple[Table, npt.NDArray[np.bool_]]:
+    def vectors(self, words: list[bytes]) -> tuple[Table, BoolArray]:
         """Return the vectors (R, D) of the words that have at least one row, and a mask (W,) of these words."""
         table = np.empty((len(words), self.size), dtype=np.float32)
         has_vector, count = np.zeros(len(words), dtype=bool), 0
@@ -132,7 +132,7 @@ class FastTextModel:
         order = np.argsort(owners, kind="stable")
         return rows[order], owners[order]
 
-    def _renumber(self, bucket: IntArray) -> tuple[IntArray, npt.NDArray[np.bool_]]:
+    def _renumber(self, bucket: IntArray) -> tuple[IntArray, BoolArray]:
         """Map buckets to their numbers after pruning; return the numbers and a mask of the buckets that were kept."""
         old, new = self._kept[np.argsort(self._kept[:, 0])].T.astype(np.int64)
         at = np.searchsorted(old, bucket)

@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import IntArray, SingleArray
 from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.table import Table
 
@@ -79,7 +79,7 @@ class QuantisedMatrix:
         if n_codes != n_rows * len(self._parts) or sum(part.shape[1] for part in self._parts) != size:
             raise file.damage_error(f"{n_codes:,} codes for {n_rows:,} rows of size {size}")
         self._codes = codes.reshape(n_rows, len(self._parts))
-        self._norms: npt.NDArray[np.float32] | None = None
+        self._norms: SingleArray | None = None
         if has_norms:
             norm_codes = file.array(_BYTE, n_rows, "the codes of norms")
             self._norms = _centroids(file)[0][norm_codes]
@@ -98,7 +98,7 @@ def _shape(file: BinaryReader) -> tuple[int, int]:
     return n_rows, size
 
 
-def _centroids(file: BinaryReader) -> list[npt.NDArray[np.float32]]:
+def _centroids(file: BinaryReader) -> list[SingleArray]:
     """Read the centroids of each part: (256, size of the part)."""
     size, n_parts, part, last = file.integers("4i", "the quantiser")
     values = file.array(_FLOAT, size * _CENTROIDS, "the centroids")

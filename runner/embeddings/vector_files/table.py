@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import IntArray, SingleArray
 from runner.common.errors import HydromelError
 
-Table = npt.NDArray[np.float32]
+Table = SingleArray
 # Consecutive words of a file, their 1-based numbers (of the line or word), and the byte offsets at which they start.
 Piece = tuple[Sequence[bytes], IntArray, IntArray]
 _CHUNK_ROWS = 512

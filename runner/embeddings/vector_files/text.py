@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.table import IndexedFile, Piece, Table
 
@@ -138,9 +137,7 @@ class _Lines:
         except (pa.ArrowInvalid, ValueError) as error:
             raise self._invalid_number(pieces.to_pylist()) from error
 
-    def _check(
-        self, starts: IntArray, word_ends: IntArray, n_fields: IntArray, nameless: npt.NDArray[np.bool_]
-    ) -> None:
+    def _check(self, starts: IntArray, word_ends: IntArray, n_fields: IntArray, nameless: BoolArray) -> None:
         """Raise an error for a line with too few fields, or with more numbers than D.
 
         A word may contain spaces, so additional fields are an error only if all of them are decimal numbers.

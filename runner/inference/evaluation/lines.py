@@ -6,16 +6,15 @@ Shapes: B lines, N tokens of all lines, including a token for the end of each li
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from runner.batching.plan import batches_by_length, cut
-from runner.common.arrays import IntArray
+from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import HydromelError
 from runner.embeddings.ngrams import NgramEmbedding
-from runner.inference.evaluation.tally import Sizes, Tally
+from runner.inference.evaluation.tally import Tally, line_sizes
 from runner.inference.generation.language_model import LanguageModel
 from runner.interfaces import START, State
 from runner.ragged.batch import Batch
@@ -61,12 +60,12 @@ class LineScorer:
         """
         strings = pa.array(lines, pa.string())
         tokens = split_characters(strings) if self.model.text.unit == "char" else split_on_spaces(strings)
-        text, sizes = self._numericalize(tokens), Sizes.of(tokens, self.model.text.unit)
+        text = self._numericalize(tokens)
         assert isinstance(text.target, Ragged)
         unknown = text.target.values.numpy() == self.model.vocab.unk
         sums = (self._token_nats(text), unknown.astype(np.int64))
         nats, unknown = (np.add.reduceat(values, text.rows.host_offsets[:-1]) for values in sums)
-        columns = (nats, text.rows.host_lengths, unknown, sizes.words, sizes.characters)
+        columns = (nats, text.rows.host_lengths, unknown, *line_sizes(tokens, self.model.text.unit))
         return [Tally(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
     def _numericalize(self, tokens: pa.ListArray) -> Batch:
@@ -85,7 +84,7 @@ class LineScorer:
         return Batch(features, Ragged(batch.target.values, rows, "packed"), np.arange(rows.n_rows))
 
     @torch.inference_mode()
-    def _token_nats(self, text: Batch) -> npt.NDArray[np.float64]:
+    def _token_nats(self, text: Batch) -> FloatArray:
         """Return (N,) -log P of each token."""
         nats = torch.empty(text.rows.n_tokens, dtype=torch.float64, device=self.model.device)
         starts, lengths = text.rows.host_offsets[:-1], text.rows.host_lengths
@@ -96,7 +95,7 @@ class LineScorer:
             longest = int(lengths[rows].max())
             for batch_rows in cut(rows, max(1, TOKENS // min(longest, WINDOW))):
                 self._read(text, starts[batch_rows], lengths[batch_rows], START if longest > WINDOW else None, nats)
-        result: npt.NDArray[np.float64] = nats.cpu().numpy()
+        result: FloatArray = nats.cpu().numpy()
         return result
 
     def _read(self, text: Batch, starts: IntArray, lengths: IntArray, state: State, nats: Tensor) -> State:

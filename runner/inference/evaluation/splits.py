@@ -14,9 +14,8 @@ from runner.components.run_components import build_strategy
 from runner.config.saved import saved_node
 from runner.config.schema import Dtype
 from runner.data.numericalize import TARGET
-from runner.inference.evaluation.tally import OF_WORDS, Sizes, Tally
-from runner.inference.generation.language_model import NextToken
-from runner.inference.generation.text import Text
+from runner.inference.evaluation.tally import OF_WORDS, Tally, line_sizes
+from runner.inference.generation.language_model import NextToken, Text
 from runner.inference.predictions import split_values
 from runner.inference.trained import TrainedModel
 from runner.interfaces import BatchingStrategy, HasLossTables, StreamStrategy
@@ -98,8 +97,8 @@ class SplitEvaluation:
         targets = split.target.values
         n_unknown = 0 if vocab.unk is None else int((targets == vocab.unk).sum())
         column = table[self.trained.features[task.feature].column].combine_chunks()
-        sizes = Sizes.of(column, Text.of(self.trained.corpus, vocab).unit)
-        return Tally(nats, len(targets), n_unknown, int(sizes.words.sum()), int(sizes.characters.sum()))
+        words, characters = line_sizes(column, Text.of(self.trained.corpus, vocab).unit)
+        return Tally(nats, len(targets), n_unknown, int(words.sum()), int(characters.sum()))
 
     def _numericalize(self, table: pa.Table) -> Batch:
         run = self.trained

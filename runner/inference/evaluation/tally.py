@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
-from runner.inference.generation.text import Unit
+from runner.inference.generation.language_model import Unit
 from runner.text.arrow import lengths_of
 
 OF_WORDS = ("words", "characters", "nats_per_word", "word_perplexity", "bits_per_character")
@@ -51,23 +51,11 @@ class Tally:
         }
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The number of words (B,) and characters (B,) of each line, including its end."""
-
-    words: IntArray
-    characters: IntArray
-
-    @classmethod
-    def of(cls, tokens: pa.ListArray, unit: Unit) -> Sizes:
-        """Count lines of tokens, which are words, or characters including spaces."""
-        lines = pc.binary_join(tokens, "" if unit == "char" else " ")
-        words = lengths_of(tokens) if unit == "word" else _as_integers(pc.count_substring_regex(lines, "[^ ]+"))
-        return cls(words + 1, _as_integers(pc.utf8_length(lines)) + 1)
-
-
-def _as_integers(numbers: pa.Array) -> IntArray:
-    return np.asarray(numbers, dtype=np.int64)
+def line_sizes(tokens: pa.ListArray, unit: Unit) -> tuple[IntArray, IntArray]:
+    """Return the number of words (B,) and characters (B,) of each line of tokens, including its end."""
+    lines = pc.binary_join(tokens, "" if unit == "char" else " ")
+    words = lengths_of(tokens) if unit == "word" else np.asarray(pc.count_substring_regex(lines, "[^ ]+"))
+    return words.astype(np.int64) + 1, np.asarray(pc.utf8_length(lines), dtype=np.int64) + 1
 
 
 def perplexity(nll: float) -> float:

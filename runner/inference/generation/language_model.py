@@ -1,13 +1,13 @@
-"""A trained language model that reads prompts of any length and continues them token by token.
+"""A trained language model that reads prompts of any length and continues them token by token, and its tokenization.
 
 Shapes: B prompts, R rows that are being continued, V strings of the vocabulary.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,17 +18,18 @@ from torch import Tensor
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import TARGET
-from runner.inference.generation.text import Text
 from runner.inference.trained import TrainedModel
-from runner.interfaces import START, State
+from runner.interfaces import START, Corpus, State
 from runner.model import device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
-from runner.text.vocab import EOS
+from runner.text.bpe import decode_pieces
+from runner.text.vocab import EOS, PAD, UNK, Vocab
 
 READ_TOKENS = 16_384  # tokens of all prompts in memory at once; longer prompts are read in windows
 _CPU = torch.device("cpu")
+Unit = Literal["word", "char"]
 Inputs = dict[str, IntArray]  # (R,) ids of each feature, one for each row
 
 
@@ -53,6 +54,59 @@ class NextTokenHead(Protocol):
     """A head whose scores are vectors (N, D), which `output` turns into probabilities of every string."""
 
     output: VocabularyOutput
+
+
+@runtime_checkable
+class HasUnit(Protocol):
+    """A corpus that declares the unit of its tokens."""
+
+    unit: Unit
+
+
+@dataclass(frozen=True)
+class Text:
+    """A tokenization into words between spaces, or characters; the end of a line is the token `<eos>`."""
+
+    unit: Unit  # `word` or `char`
+    merges: tuple[str, ...] | None = None  # merges that split words into pieces (`runner.text.bpe`); None: whole words
+
+    @classmethod
+    def of(cls, corpus: Corpus, vocab: Vocab) -> Text:
+        """Return the corpus's tokenization, or characters if all strings of the vocabulary are single characters."""
+        if isinstance(corpus, HasUnit):
+            return cls(corpus.unit, vocab.merges)
+        is_characters = all(len(token) == 1 for token in set(vocab.tokens) - {PAD, UNK, EOS})
+        return cls("char" if is_characters else "word", vocab.merges)
+
+    def split(self, line: str) -> list[str]:
+        """Split a line into tokens."""
+        return list(line) if self.unit == "char" else line.split()
+
+    def pieces(self, tokens: Iterable[str], behind: str) -> Iterator[str]:
+        """Yield the text of each token, with the space before it; `behind` is the text that precedes them."""
+        is_start = not behind or behind[-1].isspace()
+        if self.merges is not None:
+            yield from _spell(tokens, is_start)
+            return
+        for token in tokens:
+            yield "\n" if token == EOS else token if is_start or self.unit == "char" else f" {token}"
+            is_start = token == EOS
+
+    def joined(self, tokens: Iterable[str], behind: str) -> str:
+        """Return the text of all tokens."""
+        return "".join(self.pieces(tokens, behind))
+
+
+def _spell(tokens: Iterable[str], is_start: bool) -> Iterator[str]:
+    """Yield the text of pieces of words; a word starts with a space, except at the start of a line."""
+    for is_end, group in groupby(tokens, key=lambda token: token == EOS):
+        if is_end:
+            yield from ("\n" for _ in group)
+        else:
+            for text in decode_pieces(group):
+                yield text.removeprefix(" ") if is_start else text
+                is_start = is_start and not text
+        is_start = is_end
 
 
 @dataclass(frozen=True)
@@ -135,21 +189,18 @@ class LanguageModel:
         whole = self.vocab.merges is None
         # The whole vocabulary is read as the first row, which gives every feature's id of every string that may be
         # generated. Pieces of words need no such row: they have a single feature.
-        inputs, lengths = self._inputs([[*self.vocab.tokens] if whole else [], *itertools.chain(*lines)])
+        texts_read = [[*self.vocab.tokens] if whole else [], *chain(*lines)]
+        batch, lengths = self.encode(pa.array(texts_read, pa.list_(pa.string())))
         ends = np.cumsum(lengths)[np.cumsum([0, *map(len, lines)])]
         rows = Rows(np.diff(ends), _CPU)
-        ids = {name: Ragged(values[ends[0] :], rows, "packed") for name, values in inputs.items()}
+        ids = {name: Ragged(feature.values[ends[0] :], rows, "packed") for name, feature in batch.features.items()}
         if not whole:
             return Prompts(ids, [[] for _ in texts], {self.feature: np.arange(len(self.vocab))})
-        following = {name: values[1 : ends[0]].numpy().astype(np.int64) for name, values in inputs.items()}
-        for name, feature_ids in following.items():
-            feature_ids[self.vocab.ids[EOS]] = self.vocabs[name].ids[EOS]
+        following = {}
+        for name, feature in batch.features.items():
+            following[name] = feature.values[1 : ends[0]].numpy().astype(np.int64)
+            following[name][self.vocab.ids[EOS]] = self.vocabs[name].ids[EOS]
         return Prompts(ids, self._unknown(ids[self.feature], lines), following)
-
-    def _inputs(self, lines: list[list[str]]) -> tuple[dict[str, Tensor], IntArray]:
-        """Return (N,) ids of each feature, with `<eos>` before each line, and the number of ids of each line."""
-        batch, lengths = self.encode(pa.array(lines, pa.list_(pa.string())))
-        return {name: feature.values for name, feature in batch.features.items()}, lengths
 
     def encode(self, lines: pa.ListArray) -> tuple[Batch, IntArray]:
         """Return lines of tokens as one text, as in training, and the number of ids of each line with its `<eos>`."""
@@ -174,7 +225,7 @@ class LanguageModel:
             unknown[row] = list(dict.fromkeys(strings[place] for place in places[rows == row] - offsets[row]))
         if self.vocab.unk is None and any(unknown):
             raise HydromelError(
-                f"{self.where}: unknown strings {shown([*itertools.chain(*unknown)])}, and the vocabulary has no <unk>"
+                f"{self.where}: unknown strings {shown([*chain(*unknown)])}, and the vocabulary has no <unk>"
             )
         return unknown
 

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import FloatArray, IntArray
 from runner.encoders.carried_state import select_state
 from runner.inference.generation.language_model import LanguageModel, Prompts
 from runner.layers.dropout import splitmix64
@@ -37,7 +36,7 @@ class GenerationStep(NamedTuple):
 
     rows: IntArray
     tokens: IntArray
-    log_p: npt.NDArray[np.float64]
+    log_p: FloatArray
 
 
 # chooses the next tokens: (R, V) log P, -inf for forbidden ones; rows (R,); step -> (R,) ids

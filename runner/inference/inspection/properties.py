@@ -13,10 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.common.errors import unknown
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 # String literals of Python by their quotes, and comments. An unclosed literal ends with its line, or, if it has triple
 # quotes, with the text.
@@ -35,43 +33,43 @@ class Characters:
         self.all = np.frombuffer(text.encode("utf-32-le"), dtype="<U1")
         self.place = np.arange(len(self.all), dtype=np.int64)
 
-    def any_of(self, characters: str) -> Bools:
+    def any_of(self, characters: str) -> BoolArray:
         """Return (N,), true for each of the given characters."""
         return np.isin(self.all, list(characters))
 
-    def last(self, marks: Bools) -> Ints:
+    def last(self, marks: BoolArray) -> IntArray:
         """Return (N,) the position of the last mark up to and including each character, -1 before the first mark."""
         return np.maximum.accumulate(np.where(marks, self.place, -1))
 
-    def since_blank_line(self, marks: Bools) -> Ints:
+    def since_blank_line(self, marks: BoolArray) -> IntArray:
         """Return (N,) the number of marks since the last blank line, or since the start of the text."""
         counts = np.concatenate(([0], np.cumsum(marks)))
         return counts[1:] - counts[self.last(self.blank_line) + 1]
 
     @cached_property
-    def newline(self) -> Bools:
+    def newline(self) -> BoolArray:
         """(N,) true at line feeds."""
-        marks: Bools = self.all == "\n"
+        marks: BoolArray = self.all == "\n"
         return marks
 
     @cached_property
-    def space(self) -> Bools:
+    def space(self) -> BoolArray:
         """(N,) true at white space."""
         return np.char.isspace(self.all)
 
     @cached_property
-    def blank_line(self) -> Bools:
+    def blank_line(self) -> BoolArray:
         """(N,) true at the end of a line that is empty or holds only white space."""
         before = np.concatenate(([-1], self.last(self.newline)[:-1]))
         return self.newline & (self.last(~self.space) <= before)
 
     @cached_property
-    def column(self) -> Ints:
+    def column(self) -> IntArray:
         """(N,) number of characters since the line's start, this one included; 0 at the line's end."""
         return self.place - self.last(self.newline)
 
     @cached_property
-    def python(self) -> tuple[Bools, Bools]:
+    def python(self) -> tuple[BoolArray, BoolArray]:
         """(N,) true inside a string (after its opening quote, before its closing one), and (N,) inside a comment."""
         string, comment = np.zeros((2, len(self.all)), dtype=np.bool_)
         for match in _PYTHON.finditer(self.text):
@@ -85,22 +83,22 @@ class Characters:
         return string, comment
 
 
-def _quotes(c: Characters) -> Ints:
+def _quotes(c: Characters) -> IntArray:
     straight = c.since_blank_line(c.any_of('"')) % 2
     curly = c.since_blank_line(c.any_of("“")) > c.since_blank_line(c.any_of("”"))
     return np.maximum(straight, curly)
 
 
-def _depth(c: Characters, counted: Bools | bool, start: Bools) -> Ints:
+def _depth(c: Characters, counted: BoolArray | bool, start: BoolArray) -> IntArray:
     """Return (N,) the number of `counted` brackets that are open, never below 0, and reset to 0 at each `start`."""
     # A walk that stops at 0 is the free walk minus its running minimum; a step down by more than N resets it.
     steps = np.where(counted & c.any_of("([{"), 1, 0) - np.where(counted & c.any_of(")]}"), 1, 0)
     steps = np.where(start, -len(c.all) - 1, steps)
-    walk: Ints = np.cumsum(steps)
+    walk: IntArray = np.cumsum(steps)
     return walk - np.minimum(np.minimum.accumulate(walk), 0)
 
 
-def _python_depth(c: Characters) -> Ints:
+def _python_depth(c: Characters) -> IntArray:
     """Return (N,) the bracket depth of Python code, reset at each statement that starts at the first column.
 
     The reset limits the effect of a malformed line that leaves a bracket open.
@@ -109,7 +107,7 @@ def _python_depth(c: Characters) -> Ints:
     return _depth(c, ~(c.python[0] | c.python[1]), statement)
 
 
-def _indentation(c: Characters) -> Ints:
+def _indentation(c: Characters) -> IntArray:
     line = c.last(c.newline)
     leading = c.space & ~c.newline & (c.last(~c.space) <= line)
     counts = np.concatenate(([0], np.cumsum(leading)))
@@ -159,7 +157,7 @@ def chosen(names: str | None) -> tuple[str, ...]:
     return tuple(PROPERTIES) if "all" in wanted else tuple(dict.fromkeys(wanted))
 
 
-def table(text: str, names: Sequence[str]) -> npt.NDArray[np.float64]:
+def table(text: str, names: Sequence[str]) -> FloatArray:
     """Return (N, F) the properties of each character."""
     characters = Characters(text)
     return np.stack([PROPERTIES[name].of(characters).astype(np.float64) for name in names], axis=1)

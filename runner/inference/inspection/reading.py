@@ -13,7 +13,7 @@ from runner.batching.stream import Stream
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.data.numericalize import TARGET
-from runner.inference.generation.text import Text
+from runner.inference.generation.language_model import Text
 from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import groupby
 
 import numpy as np
-import numpy.typing as npt
 from rich.text import Text
 
+from runner.common.arrays import BoolArray, FloatArray, SingleArray
 from runner.common.pages import page_template
 from runner.common.rich_tables import plain_table, wide_console
-from runner.inference.inspection.best import TrackedProperty, TrackedUnit, as_dicts, saturation, tracked
 from runner.inference.inspection.properties import PROPERTIES
 from runner.inference.inspection.reading import Reading
-from runner.inference.inspection.watch import LEFT, RIGHT, Floats, Layer, LayerRecords, Singles
+from runner.inference.inspection.watch import LEFT, RIGHT, Layer, LayerRecords, TrackedProperty, saturation, tracked
 from runner.layers.recurrent.cells import GATES
 
 SHADES = 10  # shades on either side of zero
@@ -49,13 +48,17 @@ class InspectionReport:
 
     def as_dict(self) -> dict[str, object]:
         """Return plain values, as `--json` writes them."""
+        features: dict[str, dict[str, object]] = {}
+        for item in self.properties:
+            features[item.name] = {"description": item.description, **asdict(item)}
+            del features[item.name]["name"]
         return {
             "run": self.run,
             "text": self.source,
             "tokens": len(self.reading.ends),
             "unknown": self.reading.unknown,
             "unit": "character" if self.reading.characters else "word",
-            "features": as_dicts(self.properties),
+            "features": features,
             "saturation": saturation(self.records.layers),
         }
 
@@ -69,7 +72,7 @@ def print_report(report: InspectionReport) -> None:
     table.columns[-1].style = "dim"
     for item in report.properties:
         cells = "  ".join(f"{cell.name} {cell.r:+.2f}" for cell in item.cells) or "does not vary here"
-        table.add_row(item.name, cells, _gate(item.gate), item.description)
+        table.add_row(item.name, cells, str(item.gate or "-"), item.description)
     console.print(table)
     rows = saturation(report.records.layers)
     if not rows:
@@ -99,7 +102,7 @@ def page(report: InspectionReport) -> str:
         data={
             "tokens": tokens,
             "memory": {str(number): layer.memory for number, layer in enumerate(report.records.layers)},
-            "cells": {cell.name: _series(report.records.layers[cell.layer], cell) for cell in listed},
+            "cells": {cell.name: _series(report.records.layers[cell.layer], cell.unit) for cell in listed},
             "yes": {
                 item.name: np.flatnonzero(_column(report, item)[: report.shown]).tolist()
                 for item in report.properties
@@ -109,17 +112,13 @@ def page(report: InspectionReport) -> str:
     )
 
 
-def _gate(gate: TrackedUnit | None) -> str:
-    return "-" if gate is None else f"{gate.part} {gate.name} {gate.r:+.2f}"
-
-
-def _column(report: InspectionReport, item: TrackedProperty) -> Floats:
+def _column(report: InspectionReport, item: TrackedProperty) -> FloatArray:
     """Return (N,) a property at each token."""
-    column: Floats = report.records.properties[:, report.records.names.index(item.name)]
+    column: FloatArray = report.records.properties[:, report.records.names.index(item.name)]
     return column
 
 
-def scaled(values: Singles, part: str) -> tuple[Singles, float, float]:
+def scaled(values: SingleArray, part: str) -> tuple[SingleArray, float, float]:
     """Scale values to -1 to 1 for colours, and return the values that -1 and 1 represent.
 
     These are the bounds of a gate or of a tanh. A cell state is unbounded: 1 is the magnitude that it exceeds at one
@@ -131,11 +130,11 @@ def scaled(values: Singles, part: str) -> tuple[Singles, float, float]:
     return np.clip(values / bound, -1.0, 1.0), -bound, bound
 
 
-def _series(layer: Layer, cell: TrackedUnit) -> dict[str, object]:
+def _series(layer: Layer, unit: int) -> dict[str, object]:
     """Return every part of a unit: signed bytes (127 is 1) in base64, and the values that -1 and 1 represent."""
     parts: dict[str, object] = {}
     for place, part in enumerate(layer.parts):
-        values, low, high = scaled(layer.shown[:, place, cell.unit], part)
+        values, low, high = scaled(layer.shown[:, place, unit], part)
         data = np.rint(values * 127).astype(np.int8).tobytes()
         parts[part] = {"low": low, "high": high, "data": base64.b64encode(data).decode()}
     return parts
@@ -153,7 +152,7 @@ def _section(report: InspectionReport, item: TrackedProperty, tokens: list[str])
     marks = column > 0 if PROPERTIES[item.name].yes_or_no else np.zeros(len(column), dtype=np.bool_)
     return {
         "property": item,
-        "gate": _gate(item.gate),
+        "gate": str(item.gate or "-"),
         "low": low,
         "high": high,
         "marked": PROPERTIES[item.name].yes_or_no,
@@ -161,7 +160,7 @@ def _section(report: InspectionReport, item: TrackedProperty, tokens: list[str])
     }
 
 
-def _runs(tokens: list[str], values: Singles, marks: npt.NDArray[np.bool_], where: slice) -> list[tuple[str, str]]:
+def _runs(tokens: list[str], values: SingleArray, marks: BoolArray, where: slice) -> list[tuple[str, str]]:
     """Return the CSS classes and the text of runs of consecutive tokens of the same shade."""
     classes = []  # p1 to p10, n1 to n10, or z
     for shade, mark in zip(np.rint(values[where] * SHADES).astype(int).tolist(), marks[where].tolist(), strict=True):

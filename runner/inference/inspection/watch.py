@@ -1,6 +1,7 @@
 """A run over a text that records a model's recurrent layers: sums over all tokens, and the values of the first ones.
 
 The sums, for correlations and the saturation of gates, take memory that does not grow with the text's length.
+`tracked` and `saturation` summarise the record.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from runner.common.arrays import FloatArray, SingleArray
 from runner.common.errors import HydromelError
 from runner.inference.inspection import properties
 from runner.inference.inspection.reading import Reading
@@ -21,9 +23,6 @@ from runner.interfaces import START, Encoder, State
 from runner.layers.recurrent.cells import GATES
 from runner.layers.recurrent.recurrence import Recurrence
 from runner.model import Model, device_of
-
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
 
 LEFT, RIGHT = 0.1, 0.9  # a gate is closed below LEFT and open above RIGHT (Karpathy et al. 2015, section 4.2)
 _ROUNDING = 1e-10  # share of a column's mean square below which its variance is rounding only
@@ -61,7 +60,7 @@ class Moments:
             mean += step * n / (self.count + n)
         self.count += n
 
-    def correlation(self) -> Floats:
+    def correlation(self) -> FloatArray:
         """Return (U, F) correlations from -1 to 1, NaN where either column does not vary."""
         spreads = []
         for square, mean in zip(self.squares, self.means, strict=True):
@@ -70,33 +69,15 @@ class Moments:
         return np.clip(self.products / np.outer(*spreads), -1.0, 1.0)
 
 
-class Saturation:
-    """The share of tokens at which each of U gates is closed (below `LEFT`), and open (above `RIGHT`)."""
-
-    def __init__(self, units: int) -> None:
-        self.count = 0
-        self.sums = np.zeros((2, units), dtype=np.int64)
-
-    def add(self, gates: Singles) -> None:
-        """Add (n, U) gate values, 0 to 1."""
-        self.count += len(gates)
-        self.sums += np.stack(((gates < LEFT).sum(axis=0), (gates > RIGHT).sum(axis=0)))
-
-    def shares(self) -> tuple[Floats, Floats]:
-        """Return (U,) the shares of tokens at which gates are closed, and (U,) open: 0 to 1."""
-        left, right = self.sums / max(self.count, 1)
-        return left, right
-
-
 @dataclass(frozen=True)
 class Layer:
     """The record of a recurrent layer of H units and P parts (gates, then states)."""
 
     parts: tuple[str, ...]  # names of the parts
-    correlation: Floats  # (P, H, F) of each part of each unit with each property; NaN where one does not vary
-    closed: dict[str, Floats]  # gate -> (H,) share of tokens at which it is closed
-    open: dict[str, Floats]  # gate -> (H,) share of tokens at which it is open
-    shown: Singles  # (S, P, H) float32, the values at the first S tokens
+    correlation: FloatArray  # (P, H, F) of each part of each unit with each property; NaN where one does not vary
+    closed: dict[str, FloatArray]  # gate -> (H,) share of tokens at which it is closed
+    open: dict[str, FloatArray]  # gate -> (H,) share of tokens at which it is open
+    shown: SingleArray  # (S, P, H) float32, the values at the first S tokens
 
     @property
     def memory(self) -> str:
@@ -109,31 +90,32 @@ class LayerRecords:
     """The record of a text of N tokens."""
 
     names: tuple[str, ...]  # names of the F properties
-    properties: Floats  # (N, F) properties at each token's last character
+    properties: FloatArray  # (N, F) properties at each token's last character
     layers: list[Layer]  # records of the layers, from the first, which reads the embedding, to the last
 
 
-class _LayerSums:
-    """The running sums of one layer."""
+class LayerSums:
+    """The running sums of one layer of `hidden` units and the given parts."""
 
-    def __init__(self, layer: Recurrence, n_properties: int) -> None:
-        self.parts, self.hidden = layer.parts, layer.hidden
-        self.moments = Moments(len(self.parts) * self.hidden, n_properties)
-        self.saturation = {part: Saturation(self.hidden) for part in self.parts if part in GATES}
-        self.kept: list[Singles] = []
+    def __init__(self, parts: tuple[str, ...], hidden: int, n_properties: int) -> None:
+        self.parts, self.hidden = parts, hidden
+        self.gates = [part for part in parts if part in GATES]
+        self.moments = Moments(len(parts) * hidden, n_properties)
+        self.saturated = np.zeros((2, len(self.gates), hidden), dtype=np.int64)  # numbers of tokens: closed, open
+        self.kept: list[SingleArray] = []
 
-    def add(self, values: Singles, table: Floats, keep: int) -> None:
+    def add(self, values: SingleArray, table: FloatArray, keep: int) -> None:
         """Add (n, P, H) values and (n, F) properties; the first `keep` tokens are shown."""
         self.moments.add(values.reshape(len(values), len(self.parts) * self.hidden), table)
-        for gate, saturation in self.saturation.items():
-            saturation.add(values[:, self.parts.index(gate)])
+        gates = values[:, [self.parts.index(gate) for gate in self.gates]]
+        self.saturated += np.stack(((gates < LEFT).sum(axis=0), (gates > RIGHT).sum(axis=0)))
         self.kept.append(values[:keep].copy())  # a view would keep the whole window in memory
 
     def layer(self) -> Layer:
         """Return the layer's record."""
         correlation = self.moments.correlation().reshape(len(self.parts), self.hidden, -1)
-        shares = {gate: saturation.shares() for gate, saturation in self.saturation.items()}
-        closed, opened = ({gate: both[place] for gate, both in shares.items()} for place in (0, 1))
+        shares = self.saturated / max(1, self.moments.count)
+        closed, opened = (dict(zip(self.gates, share, strict=True)) for share in shares)
         return Layer(self.parts, correlation, closed, opened, np.concatenate(self.kept))
 
 
@@ -154,7 +136,7 @@ def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> L
     if not recurrences:
         raise HydromelError("this run's encoder has no recurrent layer; use a run with encoder=rnn, gru or lstm")
     table = properties.table(reading.text, names)[np.maximum(reading.ends - 1, 0)]
-    sums = [_LayerSums(recurrence, len(names)) for recurrence in recurrences]
+    sums = [LayerSums(recurrence.parts, recurrence.hidden, len(names)) for recurrence in recurrences]
     stop = -1  # the first position is the <eos> before the text, which is not one of its tokens
     for values in _exposed_windows(model, reading, recurrences):
         start, stop = stop, stop + len(values[0])
@@ -164,9 +146,9 @@ def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> L
     return LayerRecords(tuple(names), table, [layer_sums.layer() for layer_sums in sums])
 
 
-def _exposed_windows(model: Model, reading: Reading, recurrences: list[Recurrence]) -> Iterator[list[Singles]]:
+def _exposed_windows(model: Model, reading: Reading, recurrences: list[Recurrence]) -> Iterator[list[SingleArray]]:
     """Yield, for each window, the values (n, P, H) of each layer, on the host."""
-    values: dict[Recurrence, Singles] = {}
+    values: dict[Recurrence, SingleArray] = {}
 
     def keep(layer: Recurrence, arguments: tuple[Any, ...], named: dict[str, Any], output: object) -> None:
         values[layer] = layer.gates_and_states(*arguments, **named).values.float().cpu().numpy()
@@ -181,3 +163,92 @@ def _exposed_windows(model: Model, reading: Reading, recurrences: list[Recurrenc
             values.clear()
             _, state = encoder(model.embedding(moved.features), state)
             yield [values[recurrence] for recurrence in recurrences]
+
+
+@dataclass(frozen=True)
+class TrackedUnit:
+    """A part of a unit (a gate or its memory), and its correlation r with a property; numbers count from 0."""
+
+    layer: int
+    part: str
+    unit: int
+    r: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.layer}/{self.unit}"
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.name} {self.r:+.2f}"
+
+
+@dataclass(frozen=True)
+class TrackedProperty:
+    """A property with the cells and the gate that track it best; none where it does not vary in this text.
+
+    Cells are chosen by the memory of their layer (cell state, or hidden state), best first.
+    """
+
+    name: str
+    cells: list[TrackedUnit]
+    gate: TrackedUnit | None
+
+    @property
+    def description(self) -> str:
+        return properties.PROPERTIES[self.name].description
+
+
+def tracked(records: LayerRecords, cells: int) -> list[TrackedProperty]:
+    """Return, for each property, the `cells` cells and the gate with the largest |r|."""
+    memory = [[layer.memory] for layer in records.layers]
+    gates = [[part for part in layer.parts if part in GATES] for layer in records.layers]
+    return [
+        TrackedProperty(
+            name, _ranked(records, place, memory, cells), next(iter(_ranked(records, place, gates, 1)), None)
+        )
+        for place, name in enumerate(records.names)
+    ]
+
+
+def _ranked(records: LayerRecords, place: int, parts: list[list[str]], count: int) -> list[TrackedUnit]:
+    """Return the `count` units with the largest |r| for the property at `place`, among some parts of each layer."""
+    best = []
+    for number, layer in enumerate(records.layers):
+        for part in parts[number]:
+            r = layer.correlation[layer.parts.index(part), :, place]
+            order = np.argsort(-np.nan_to_num(np.abs(r)), kind="stable")[:count]
+            best += [TrackedUnit(number, part, int(unit), float(r[unit])) for unit in order if np.isfinite(r[unit])]
+    return sorted(best, key=lambda cell: -abs(cell.r))[:count]
+
+
+class GateSaturation(TypedDict):
+    """The saturation of one gate of one layer.
+
+    `closed` and `open` are mean shares of tokens, 0 to 1; `always_closed` and `always_open` are numbers of units that
+    are closed or open at over 90 % of tokens.
+    """
+
+    layer: int
+    gate: str
+    units: int
+    closed: float
+    open: float
+    always_closed: int
+    always_open: int
+
+
+def saturation(layers: list[Layer]) -> list[GateSaturation]:
+    """Return the saturation of each gate of each layer."""
+    return [
+        {
+            "layer": number,
+            "gate": gate,
+            "units": len(layer.closed[gate]),
+            "closed": float(layer.closed[gate].mean()),
+            "open": float(layer.open[gate].mean()),
+            "always_closed": int((layer.closed[gate] > 0.9).sum()),
+            "always_open": int((layer.open[gate] > 0.9).sum()),
+        }
+        for number, layer in enumerate(layers)
+        for gate in layer.closed
+    ]

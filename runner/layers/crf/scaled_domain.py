@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from runner.common.arrays import FloatArray
+from runner.common.arrays import BoolArray, FloatArray
 from runner.layers.crf.chain import Chain
 from runner.ragged.rows import Rows
 
@@ -153,7 +152,7 @@ def _multiply(left: FloatArray, right: FloatArray, result: FloatArray) -> FloatA
     return result
 
 
-def _possible(chain: Chain, n_directions: int, n_steps: int) -> npt.NDArray[np.bool_]:
+def _possible(chain: Chain, n_directions: int, n_steps: int) -> BoolArray:
     """Return which tags any allowed path reaches at each step from either end of a row, (D, K, C) bool.
 
     K is at most `n_steps`: once a step equals the one before, so do all later ones, and the last entry stands for them.

@@ -7,18 +7,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.text.arrow import is_empty, lengths_of, list_column, mask_of, split_on_spaces
 from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, replace_lines
 from runner.text.formats.reader import Passage
 
 Separator = Literal["tab", "space"]
-Mask = npt.NDArray[np.bool_]
 MARKS = {"tab": "\t", "space": " "}
 WHITE = " \t\v\f\r"  # a line of only these characters is blank
 
@@ -87,7 +85,7 @@ class Columns:
         token_lines = lines.take(pa.array(parsed.places))
         return replace_lines(all_lines, parsed.places, pc.binary_join_element_wise(token_lines, *new_columns, mark))
 
-    def _other(self, lines: pa.Array) -> Mask:
+    def _other(self, lines: pa.Array) -> BoolArray:
         """Return a mask (L,) of the lines with columns but without a token of the sentence."""
         if self.other is None:
             return np.zeros(len(lines), dtype=bool)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
 from runner.data.numericalize import columns_of
-from runner.inference.generation.text import Text
+from runner.inference.generation.language_model import Text
 from runner.text.bpe import BYTES, SPACE, all_pieces, characters_of, decode_pieces, learn_merges, pieces_of
 from runner.text.features import Bpe
 from runner.text.vocab import EOS, PAD, UNK, Vocab

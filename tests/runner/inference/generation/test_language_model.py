@@ -13,7 +13,7 @@ from torch import nn
 
 from runner.common.errors import HydromelError
 from runner.data.numericalize import columns_of
-from runner.inference.generation.text import Text
+from runner.inference.generation.language_model import Text
 from runner.inference.trained import TrainedModel
 from runner.ragged.ragged import Ragged
 from runner.text.bpe import all_pieces, learn_merges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runner.inference.inspection.watch import Moments, Saturation
+from runner.inference.inspection.watch import LayerSums, Moments
 
 
 def test_correlations_of_passages_equal_those_of_the_whole() -> None:
@@ -28,9 +28,9 @@ def test_correlations_of_passages_equal_those_of_the_whole() -> None:
 
 def test_saturation_is_a_share_of_tokens() -> None:
     gates = np.array([[0.05, 0.5], [0.95, 0.5], [0.0, 0.99], [0.09, 0.1]], dtype=np.float32)
-    one = Saturation(2)
-    one.add(gates[:1])
-    one.add(gates[1:])
-    closed, opened = one.shares()
-    assert closed.tolist() == [0.75, 0.0]
-    assert opened.tolist() == [0.25, 0.25]
+    one = LayerSums(("reset", "hidden"), hidden=2, n_properties=1)
+    for part in (gates[:1], gates[1:]):
+        one.add(np.stack([part, part], axis=1), np.ones((len(part), 1)), keep=0)
+    layer = one.layer()
+    assert layer.closed["reset"].tolist() == [0.75, 0.0]
+    assert layer.open["reset"].tolist() == [0.25, 0.25]
