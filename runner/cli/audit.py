@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from runner.common.command_line import Parser, exit_code, whole
+from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
-from runner.common.run_schema import RESOLVED
+from runner.common.run_schema import BEST, CHECKPOINTS, RESOLVED
 from runner.config.compose import compose_config, compose_strategies, under
 from runner.config.saved import saved_run
 from runner.config.schema import RunConfig
@@ -43,11 +43,8 @@ def _command(arguments: Sequence[str] | None) -> int:
     _check(options, command.get_default)
     for file in (options.json, options.html):
         check_writable(file)
-    if options.gallery:
-        return _gallery(options)
-    if options.every:
-        return _every(options)
-    return _audit(options)
+    work = _gallery if options.gallery else _every if options.every else _audit
+    return work(options)
 
 
 def _audit(options: argparse.Namespace) -> int:
@@ -60,14 +57,9 @@ def _audit(options: argparse.Namespace) -> int:
     from runner.audit.report.text import print_report
 
     torch.set_num_threads(configs[0].threads or 1)  # small batches: more threads only wait for each other
-    weights = None if options.run is None else options.run / "checkpoints" / "best.safetensors"
-    wanted = AuditOptions(
-        rows=options.rows,
-        longest=options.longest,
-        random=options.random,
-        heat=options.html is not None,
-        weights=weights,
-    )
+    weights = None if options.run is None else options.run / CHECKPOINTS / BEST
+    heat = options.html is not None
+    wanted = AuditOptions(options.rows, options.longest, random=options.random, heat=heat, weights=weights)
     report = audit_config(configs, left_out, wanted)
     print_report(report)
     write_output(options.json, to_json(report.as_dict()))
@@ -142,23 +134,11 @@ def parser() -> argparse.ArgumentParser:
         "predictions and metrics of each example run by itself with those of the same example in a batch.",
         epilog=_EXAMPLES,
     )
-    add = command.add_argument
+    add, count = command.add_argument, command.add_count
     add("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
     add("--run", type=Path, metavar="FOLDER", help="audit a finished run: its config and best weights")
-    add(
-        "--rows",
-        type=whole(8, 512, _NO_INSIGHT),
-        default=20,
-        metavar="N",
-        help="number of examples (default: %(default)s)",
-    )
-    add(
-        "--longest",
-        type=whole(3, 4096, _NO_INSIGHT),
-        default=60,
-        metavar="N",
-        help="maximum tokens of an example; longer ones are cut (default: %(default)s)",
-    )
+    count("--rows", "number of examples", 20, 8, 512, _NO_INSIGHT)
+    count("--longest", "maximum tokens of an example; longer ones are cut", 60, 3, 4096, _NO_INSIGHT)
     add("--random", action="store_true", help="use random words instead of the data set")
     add("--gallery", action="store_true", help="audit known bugs: each must be found and named")
     add("--every", action="store_true", help="audit every task, encoder and option of configs/, with small models")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import add_run_flags, loaded
-from runner.cli.text_io import reading, writing
-from runner.common.command_line import Parser, exit_code, whole
+from runner.cli.text_io import STDIO, lines_of, writing
+from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 
@@ -26,7 +26,8 @@ _EXAMPLES = """examples:
 
 exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed).
 See docs/language_models.md."""
-_OF_TEXT = {"output": Path("-"), "format": "tsv", "independent": False, "chunk": 2**22, "encoding": "utf-8"}
+_CHUNK = 2**22
+_OF_TEXT = {"output": STDIO, "format": "tsv", "independent": False, "chunk": _CHUNK, "encoding": "utf-8"}
 _OF_SPLITS = {"split": None, "streams": None, "window": None}
 
 
@@ -73,6 +74,7 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
     from runner.inference.generation.language_model import LanguageModel, NextToken
     from runner.inference.trained import TrainedModel
     from runner.profiling.malloc import choose_malloc
+    from runner.text.formats.reader import passages
 
     trained = loaded(options, TrainedModel.load)
     choose_malloc(trained.malloc)
@@ -84,27 +86,16 @@ def _text(options: argparse.Namespace) -> dict[str, object]:
     carried = trained.task.unit == "stream" and not options.independent
     scorer = LineScorer(LanguageModel(trained, options.run, allow_unk=True), carried, options.batch_size)
     total = Tally()
+    name, lines = lines_of(options.input, options.encoding)
     with writing(options.output) as sink:
-        for lines in _passages(options):
-            tallies = scorer.score(lines)
+        for passage in passages(lines, name, options.chunk, lambda line: True):
+            tallies = scorer.score(passage.lines)
             sink.write("".join(f"{_line(tally, options.format)}\n" for tally in tallies).encode())
             sink.flush()  # a reader may wait for these lines before it writes more input
             total = sum(tallies, start=total)
     if total.tokens:
         print_totals(total)
     return {"lines": "continued" if carried else "independent", "metrics": total.figures() if total.tokens else {}}
-
-
-def _passages(options: argparse.Namespace) -> Iterator[list[str]]:
-    """Yield the lines of the text in chunks."""
-    from runner.text.formats.reader import check_encoding, passages, read_lines
-
-    check_encoding(options.encoding)
-    name = "stdin" if options.input == Path("-") else str(options.input)
-    with reading(options.input) as source:
-        lines = read_lines(source, name, options.encoding)
-        for passage in passages(lines, name, options.chunk, lambda line: True):
-            yield passage.lines
 
 
 def _line(tally: Tally, form: str) -> str:
@@ -121,44 +112,22 @@ def parser() -> argparse.ArgumentParser:
         "With --input, compute log P (nats) of each line of a text with a language model.",
         epilog=_EXAMPLES,
     )
-    add = command.add_argument
+    add, count = command.add_argument, command.add_count
     add("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
-    add(
-        "--split",
-        choices=("train", "valid", "test"),
-        help="split to evaluate (default: test, or valid if there is no test)",
-    )
-    add(
-        "--streams",
-        type=whole(1),
-        metavar="N",
-        help="parallel streams, each of which starts without context (default: the run's)",
-    )
-    add("--window", type=whole(1), metavar="N", help="tokens of a stream per forward pass (default: the run's)")
+    split = "split to evaluate (default: test, or valid if there is no test)"
+    add("--split", choices=("train", "valid", "test"), help=split)
+    count("--streams", "parallel streams, each of which starts without context (default: the run's)")
+    count("--window", "tokens of a stream per forward pass (default: the run's)")
     add("--input", type=Path, metavar="FILE", help="text to score instead of a split, plain or gzip (-: stdin)")
     add("--output", type=Path, default=_OF_TEXT["output"], metavar="FILE", help="output lines of --input (-: stdout)")
-    add(
-        "--format",
-        choices=("tsv", "jsonl"),
-        default=_OF_TEXT["format"],
-        help="output of --input: tsv (log P, perplexity, tokens, unknown tokens) or jsonl (all figures) "
-        "(default: %(default)s)",
-    )
-    add(
-        "--independent",
-        action="store_true",
-        help="score each line without context, even if the run reads a stream (task.unit)",
-    )
+    form = "output of --input: tsv (log P, perplexity, tokens, unknown tokens) or jsonl (all figures)"
+    add("--format", choices=("tsv", "jsonl"), default=_OF_TEXT["format"], help=form)
+    independent = "score each line without context, even if the run reads a stream (task.unit)"
+    add("--independent", action="store_true", help=independent)
     add("--json", type=Path, metavar="FILE", help="write all figures and tables to FILE")
-    add("--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)")
-    add(
-        "--chunk",
-        type=whole(1),
-        default=_OF_TEXT["chunk"],
-        metavar="N",
-        help="characters of the text that are read at a time (default: %(default)s)",
-    )
-    add("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="encoding of the text (default: %(default)s)")
+    count("--batch-size", "rows per batch", 128)
+    count("--chunk", "characters of the text that are read at a time", _CHUNK)
+    add("--encoding", default=_OF_TEXT["encoding"], metavar="NAME", help="encoding of the text")
     add_run_flags(command)
     return command
 

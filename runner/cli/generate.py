@@ -9,14 +9,13 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.generate_options import check, draws, parser
-from runner.cli.run_arguments import loaded
-from runner.cli.text_io import reading
-from runner.common.command_line import exit_code
+from runner.cli.run_arguments import add_run_flags, loaded
+from runner.cli.text_io import STDIO, lines_of, stdout_errors
+from runner.common.command_line import Parser, exit_code, number
 from runner.common.errors import HydromelError
 
 if TYPE_CHECKING:
@@ -25,6 +24,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_EXAMPLES = """examples:
+  hydromel-generate run=RUN prompt="def main("                               always the likeliest token
+  hydromel-generate run=RUN prompt="KING:" --temperature 0.8 --top-p 0.95    sampled, and shown token by token
+  hydromel-generate run=RUN --samples 5 --top-k 40 --seed 7                  five texts, the likeliest first
+  hydromel-generate run=RUN --prompts lines.txt --beam 8 --nbest 3 --json    beam search, one prompt per line
+
+exit codes: 0, 1 (an error, in one line), 130 (interrupted), 141 (the output was closed).
+See docs/language_models.md."""
+_DRAWING = ("temperature", "top_k", "top_p", "samples")  # any of them selects sampling
+_SEARCHING = ("nbest", "length_penalty")  # need --beam
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
@@ -32,39 +42,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _checked(options: argparse.Namespace) -> int:
-    check(options)
+    _check(options)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # the model can write any character, whatever the locale
-    try:
+    with stdout_errors():  # errors of files are reported where they are opened
         _generate(options)
-    except OSError as error:  # an error of stdout; errors of files are reported where they are opened
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again when it exits
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise HydromelError(f"cannot write stdout: {error.strerror}") from error
     return 0
 
 
 def _generate(options: argparse.Namespace) -> None:
-    model = _load(options)
-    is_single = len(options.prompt) == 1 and _samples_per_prompt(options) == 1
+    # imports torch, which --help and the message for a mistyped option should not wait for
+    from runner.inference.generation.language_model import LanguageModel
+    from runner.inference.trained import TrainedModel
+
+    model = LanguageModel(loaded(options, TrainedModel.load), options.run, options.allow_unk)
+    samples = options.samples or 1
+    is_single = len(options.prompt) == 1 and samples == 1
     if is_single and options.beam is None and not options.json:
         _stream(model, options)
         return
     many = options.beam is not None or options.samples is not None
-    at_a_time = max(1, options.batch_size // max(_samples_per_prompt(options), options.beam or 1))
-    number = 0
-    for texts in _batches(_prompts(options), at_a_time):
-        prompts = _read(model, texts, number)
-        results = _continued(model, prompts, options, number)
+    at_a_time = max(1, options.batch_size // max(samples, options.beam or 1))
+    n_prompts, texts_left = 0, iter(_prompts(options))
+    while texts := list(itertools.islice(texts_left, at_a_time)):
+        prompts = _read(model, texts, n_prompts)
+        results = _continued(model, prompts, options, n_prompts)
         for text, unknown, continuations in zip(texts, prompts.unknown, results, strict=True):
-            number += 1
+            n_prompts += 1
             if options.json:
                 print(json.dumps(_as_plain(model, text, unknown, continuations), ensure_ascii=False))
                 continue
             for place, continuation in enumerate(continuations, start=1):
                 if many or model.end is None:
-                    print(f"# prompt {number}, {place} of {len(continuations)}: {_figures(continuation, options)}")
+                    print(f"# prompt {n_prompts}, {place} of {len(continuations)}: {_figures(continuation, options)}")
                 print(text + model.text.joined(model.vocab.decode(continuation.tokens), behind=text))
         sys.stdout.flush()
 
@@ -74,9 +84,7 @@ def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
     from runner.inference.generation.sampling import steps
 
     (text,) = options.prompt
-    prompts = _read(model, [text], 0)
-    choose = _choice(options, [0], model)
-    drawn = steps(model, prompts, 1, choose, options.max_tokens)
+    drawn = steps(model, _read(model, [text], 0), 1, _choice(options, [0], model), options.max_tokens)
     tokens = (int(step.tokens[0]) for step in drawn)
     strings = (model.vocab.tokens[token] for token in tokens if token != model.end)
     try:
@@ -95,7 +103,7 @@ def _continued(
     if options.beam is not None:
         beam = Beam(options.beam, options.length_penalty or 0.0, options.nbest or 1)
         return beam_search(model, prompts, beam, options.max_tokens)
-    samples = _samples_per_prompt(options)
+    samples = options.samples or 1
     choose = _choice(options, range(first, first + len(prompts)), model)
     return collect(steps(model, prompts, samples, choose, options.max_tokens), model, len(prompts), samples)
 
@@ -103,9 +111,9 @@ def _continued(
 def _choice(options: argparse.Namespace, numbers: Sequence[int], model: LanguageModel) -> Choice:
     from runner.inference.generation.sampling import Sampling, keys_of, likeliest
 
-    if not draws(options):
+    if not _draws(options):
         return likeliest
-    keys = keys_of(options.seed or 0, numbers, _samples_per_prompt(options), model.device)
+    keys = keys_of(options.seed or 0, numbers, options.samples or 1, model.device)
     return Sampling(keys, 1.0 if options.temperature is None else options.temperature, options.top_k, options.top_p)
 
 
@@ -120,21 +128,10 @@ def _read(model: LanguageModel, texts: list[str], first: int) -> Prompts:
     return prompts
 
 
-def _prompts(options: argparse.Namespace) -> Iterator[str]:
-    """Yield the prompts of the command line, or the lines of the file `--prompts`."""
-    from runner.text.formats.reader import check_encoding, read_lines
-
-    check_encoding(options.encoding)
-    if options.prompts is None:
-        yield from options.prompt
-        return
-    with reading(Path(options.prompts), "--prompts") as source:
-        yield from read_lines(source, "stdin" if options.prompts == "-" else options.prompts, options.encoding)
-
-
-def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(texts)
-    return iter(lambda: list(itertools.islice(iterator, size)), [])
+def _prompts(options: argparse.Namespace) -> Iterable[str]:
+    """Return the prompts of the command line, or the lines of the file `--prompts`."""
+    _, lines = lines_of(options.prompts or STDIO, options.encoding, "--prompts")
+    return options.prompt if options.prompts is None else lines
 
 
 def _figures(continuation: Continuation, options: argparse.Namespace) -> str:
@@ -153,16 +150,92 @@ def _as_plain(
     return {"prompt": text, "unknown": unknown, "continuations": records}
 
 
-def _load(options: argparse.Namespace) -> LanguageModel:
-    # imports torch, which --help and the message for a mistyped option should not wait for
-    from runner.inference.generation.language_model import LanguageModel
-    from runner.inference.trained import TrainedModel
-
-    return LanguageModel(loaded(options, TrainedModel.load), options.run, options.allow_unk)
+def _draws(options: argparse.Namespace) -> bool:
+    """Return True if sampling was requested."""
+    return any(getattr(options, name) is not None for name in _DRAWING)
 
 
-def _samples_per_prompt(options: argparse.Namespace) -> int:
-    return options.samples or 1
+def _check(options: argparse.Namespace) -> None:
+    """Set `run` and `prompt` from the positional arguments; raise HydromelError for flags that exclude each other."""
+    options.run, options.prompt = None, []
+    for word in options.words:
+        name, equals, value = word.partition("=")
+        if name == "prompt" and equals:
+            options.prompt.append(_as_utf_8(value))
+        elif options.run is None:
+            options.run = value if name == "run" and equals else word
+        else:
+            raise HydromelError(f"'{word}': give one run=RUN, and each text as prompt=\"...\"")
+    if options.run is None:
+        raise HydromelError(
+            "no run was named; give run=FOLDER, or run=ID for a run in MLflow; see hydromel-generate --help"
+        )
+    if options.prompt and options.prompts is not None:
+        raise HydromelError("prompt= and --prompts exclude each other; give one of them")
+    if options.prompts is None and not options.prompt:
+        options.prompt = [""]
+    _check_method(options)
+
+
+def _as_utf_8(argument: str) -> str:
+    """Return an argument decoded as UTF-8, whatever the locale."""
+    try:
+        return os.fsencode(argument).decode("utf-8")
+    except UnicodeError:
+        raise HydromelError("prompt= is not UTF-8; use --prompts FILE --encoding NAME for other encodings") from None
+
+
+def _check_method(options: argparse.Namespace) -> None:
+    given = [name for name in (*_DRAWING, "seed") if getattr(options, name) is not None]
+    if options.beam is not None and given:
+        raise HydromelError(
+            f"--beam and {_flag(given[0])} exclude each other, since a beam search does not sample; give one of them"
+        )
+    if options.beam is None:
+        for name in _SEARCHING:
+            if getattr(options, name) is not None:
+                raise HydromelError(f"{_flag(name)} needs a beam search; give --beam N as well")
+    elif (options.nbest or 1) > options.beam:
+        raise HydromelError(
+            f"--nbest {options.nbest}: --beam {options.beam} finds at most {options.beam} texts; raise --beam"
+        )
+    if options.seed is not None and not _draws(options):
+        raise HydromelError("--seed has no effect without sampling; give --temperature, --top-k, --top-p or --samples")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def parser() -> argparse.ArgumentParser:
+    command = Parser(
+        prog="hydromel-generate",
+        description="Continue prompts with the best checkpoint of a run of task=lm: with the likeliest token at each "
+        "step, by sampling (--temperature, --top-k, --top-p, --samples) or by beam search (--beam).",
+        epilog=_EXAMPLES,
+    )
+    add, count = command.add_argument, command.add_count
+    words = "the run's folder, or its id in MLflow; and any number of prompts"
+    add("words", nargs="*", metavar="run=RUN prompt=TEXT", help=words)
+    add("--prompts", type=Path, metavar="FILE", help="file with one prompt per line, plain or gzip (-: stdin)")
+    encoding = "encoding of --prompts (default: %(default)s); output is utf-8"
+    add("--encoding", default="utf-8", metavar="NAME", help=encoding)
+    count("--max-tokens", "maximum tokens per text", 100)
+    add("--temperature", type=number(0.0), metavar="T", help="divide log P by T (default: 1)")
+    count("--top-k", "sample among the N likeliest tokens")
+    top_p = "sample among the likeliest tokens whose probabilities sum to P"
+    add("--top-p", type=number(0.0, 1.0), metavar="P", help=top_p)
+    count("--samples", "sample N texts per prompt, the likeliest first")
+    count("--seed", "random seed of sampling (default: 0)", least=0, most=2**63 - 1)
+    count("--beam", "beam search with N hypotheses")
+    penalty = "rank by log P / ((5 + length) / 6)^A (default: 0, by log P)"
+    add("--length-penalty", type=number(None), metavar="A", help=penalty)
+    count("--nbest", "texts shown per beam search (default: 1)")
+    add("--allow-unk", action="store_true", help="allow <unk> in generated text")
+    add("--json", action="store_true", help="print one JSON object per prompt, one per line")
+    count("--batch-size", "texts per batch, at least those of one prompt", 32)
+    add_run_flags(command)
+    return command
 
 
 if __name__ == "__main__":

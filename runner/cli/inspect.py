@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import add_run_flags, loaded
-from runner.cli.text_io import STDIO, reading
-from runner.common.command_line import Parser, exit_code, whole
+from runner.cli.text_io import STDIO, lines_of
+from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError, unknown
 from runner.common.files import check_writable, to_json, write_output
 
@@ -38,11 +38,14 @@ def _inspect(options: argparse.Namespace) -> int:
     from runner.inference.inspection.properties import chosen
     from runner.inference.inspection.reading import read
     from runner.inference.inspection.watch import watch
+    from runner.inference.trained import TrainedModel
 
     names = chosen(options.feature)
     for file in (options.json, options.html):
         check_writable(file)
-    trained = _load(options)
+    trained = loaded(options, TrainedModel.load)
+    if not trained.task.causal:
+        raise HydromelError(f"{options.run}: task={trained.task.name} is not a language model; use a run of task=lm")
     text, source = _text(options, trained)
     passage = read(trained, text, source)
     records = watch(trained.model, passage, names, options.show)
@@ -53,15 +56,6 @@ def _inspect(options: argparse.Namespace) -> int:
         write_output(options.html, show.page(report))
         print(f"Page: {options.html}")
     return 0
-
-
-def _load(options: argparse.Namespace) -> TrainedModel:
-    from runner.inference.trained import TrainedModel
-
-    trained = loaded(options, TrainedModel.load)
-    if not trained.task.causal:
-        raise HydromelError(f"{options.run}: task={trained.task.name} is not a language model; use a run of task=lm")
-    return trained
 
 
 def _text(options: argparse.Namespace, trained: TrainedModel) -> tuple[str, str]:
@@ -75,22 +69,14 @@ def _text(options: argparse.Namespace, trained: TrainedModel) -> tuple[str, str]
         tokens = tables[options.split]["tokens"].slice(0, options.limit)  # a row has a token, or is a line's end
         text = joined(tokens.to_pylist(), of_characters(trained))
         return text[: options.limit], f"{options.split} of {trained.corpus.name}"
-    name = "stdin" if options.input == STDIO else str(options.input)
     kept, held = [], 0
-    for line in _lines(options, name):
+    name, lines = lines_of(options.input, options.encoding)
+    for line in lines:
         kept.append(line)
         held += len(line) + 1
         if held > options.limit:
             break
     return "\n".join(kept)[: options.limit], name
-
-
-def _lines(options: argparse.Namespace, name: str) -> Iterator[str]:
-    from runner.text.formats.reader import check_encoding, read_lines
-
-    check_encoding(options.encoding)
-    with reading(options.input) as source:
-        yield from read_lines(source, name, options.encoding)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,34 +87,19 @@ def parser() -> argparse.ArgumentParser:
         "coloured by cells and gates.",
         epilog=_EXAMPLES,
     )
-    add = command.add_argument
+    add, count = command.add_argument, command.add_count
     add("run", metavar="run=RUN", help="a finished run's folder, or its id in MLflow")
     source = command.add_mutually_exclusive_group()
-    source.add_argument(
-        "--input", type=Path, default=STDIO, metavar="FILE", help="text to read (default: standard input)"
-    )
-    source.add_argument(
-        "--split", choices=("train", "valid", "test"), help="read a split of the run's own data set instead"
-    )
+    text, split = "text to read (default: standard input)", "read a split of the run's own data set instead"
+    source.add_argument("--input", type=Path, default=STDIO, metavar="FILE", help=text)
+    source.add_argument("--split", choices=("train", "valid", "test"), help=split)
     add("--feature", metavar="A,B", help="features of the text, or `all` (default: all except those of Python)")
-    add("--cells", type=whole(1, 50), default=3, metavar="N", help="cells per feature (default: %(default)s)")
-    add(
-        "--limit",
-        type=whole(2),
-        default=50_000,
-        metavar="CHARS",
-        help="maximum number of characters to read (default: %(default)s)",
-    )
-    add(
-        "--show",
-        type=whole(1, 50_000),
-        default=4_000,
-        metavar="N",
-        help="first tokens of the text to show on the page (default: %(default)s)",
-    )
+    count("--cells", "cells per feature", 3, most=50)
+    count("--limit", "maximum number of characters to read", 50_000, least=2)
+    count("--show", "first tokens of the text to show on the page", 4_000, most=50_000)
     add("--html", type=Path, metavar="FILE", help="write a page of coloured text")
     add("--json", type=Path, metavar="FILE", help="write the printed figures to FILE")
-    add("--encoding", default="utf-8", metavar="NAME", help="encoding of the text (default: %(default)s)")
+    add("--encoding", default="utf-8", metavar="NAME", help="encoding of the text")
     add_run_flags(command)
     return command
 

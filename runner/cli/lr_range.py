@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.common.command_line import Parser, exit_code, number, whole
+from runner.common.command_line import Parser, exit_code, number
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.config.compose import compose_config
@@ -46,9 +46,7 @@ def _test(options: argparse.Namespace) -> int:
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; lower --low")
     draw(result, picture)
     write_output(options.json, to_json(as_dict(result)))
-    for line in summary(result, config.optimizer.get("lr")):
-        print(line)
-    print(f"plot: {picture}")
+    print(*summary(result, config.optimizer.get("lr")), f"plot: {picture}", sep="\n")
     return 0
 
 
@@ -61,16 +59,10 @@ def parser() -> argparse.ArgumentParser:
     )
     add = command.add_argument
     add("overrides", nargs="*", metavar="OVERRIDE", help="GROUP=NAME or key=value, as for hydromel")
-    add("--low", type=number(0), default=1e-5, metavar="RATE", help="first rate (default: %(default)s)")
-    add("--high", type=number(0), default=1.0, metavar="RATE", help="last rate (default: %(default)s)")
-    add("--updates", type=whole(10), default=300, metavar="N", help="number of updates (default: %(default)s)")
-    add(
-        "--smoothing",
-        type=_weight,
-        default=0.9,
-        metavar="W",
-        help="exponential smoothing factor of the loss (default: %(default)s)",
-    )
+    add("--low", type=number(0), default=1e-5, metavar="RATE", help="first rate")
+    add("--high", type=number(0), default=1.0, metavar="RATE", help="last rate")
+    command.add_count("--updates", "number of updates", 300, least=10)
+    add("--smoothing", type=_weight, default=0.9, metavar="W", help="exponential smoothing factor of the loss")
     add("--out", type=Path, default=Path(), metavar="DIR", help=f"folder of {PLOT} (default: .)")
     add("--json", type=Path, metavar="FILE", help="write rates, losses and the derived rates to FILE")
     add("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
@@ -93,16 +85,9 @@ def summary(result: Range, configured: object) -> list[str]:
 
 def as_dict(result: Range) -> dict[str, object]:
     """Return plain values, a list for each array."""
-    return {
-        "rates": result.rates.tolist(),
-        "losses": result.losses.tolist(),
-        "smoothed": result.smoothed.tolist(),
-        "diverged": result.diverged,
-        "lowest": result.lowest,
-        "steepest": result.steepest,
-        "suggestion": result.suggestion,
-        "still_falling": result.still_falling,
-    }
+    arrays = {"rates": result.rates, "losses": result.losses, "smoothed": result.smoothed}
+    figures = ("diverged", "lowest", "steepest", "suggestion", "still_falling")
+    return {name: array.tolist() for name, array in arrays.items()} | {name: getattr(result, name) for name in figures}
 
 
 def _weight(text: str) -> float:

@@ -51,22 +51,13 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     add = command.add_argument
-    add(
-        "overrides",
-        nargs="*",
-        metavar="OVERRIDE",
-        help="GROUP=NAME or key=value, as for hydromel; batching=NAME,NAME limits the strategies (default: all)",
-    )
+    overrides = "GROUP=NAME or key=value, as for hydromel; batching=NAME,NAME limits the strategies (default: all)"
+    add("overrides", nargs="*", metavar="OVERRIDE", help=overrides)
     add("--batch-sizes", metavar="N,N", help="batch sizes to plan, one line each")
-    add("--epochs", type=whole(1), default=5, metavar="N", help="number of epochs to plan (default: %(default)s)")
+    command.add_count("--epochs", "number of epochs to plan", 5)
     add("--no-probe", action="store_true", help="skip timing: no speeds, and no GPU is needed for device=cuda")
-    add(
-        "--probe-seconds",
-        type=number(above=0.0, most=600.0),
-        default=6.0,
-        metavar="S",
-        help="approximate seconds of timing, to predict speed (default: %(default)s)",
-    )
+    timing = "approximate seconds of timing, to predict speed"
+    add("--probe-seconds", type=number(above=0.0, most=600.0), default=6.0, metavar="S", help=timing)
     add("--json", type=Path, metavar="FILE", help="write all figures, unrounded, to FILE")
     add("--config-dir", type=Path, metavar="DIR", help="a folder with further configs")
     return command

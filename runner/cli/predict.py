@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from runner.cli.run_arguments import add_run_flags, loaded
-from runner.cli.text_io import STDIO, reading, writing
-from runner.common.command_line import Parser, exit_code, whole
+from runner.cli.text_io import STDIO, lines_of, writing
+from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError
 
 if TYPE_CHECKING:
@@ -36,16 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _predict(options: argparse.Namespace) -> int:
     # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.inference.trained import Predictor
-    from runner.text.formats.reader import check_encoding, passages, read_lines
+    from runner.text.formats.reader import passages
 
-    check_encoding(options.encoding)
+    name, lines = lines_of(options.input, options.encoding)
     run = loaded(options, Predictor.load)
     wanted = _text_format(options, run)
-    name = "stdin" if options.input == STDIO else str(options.input)
     wanted.check(run.columns, run.inspector.column)
     started, rows, tokens = time.perf_counter(), 0, 0
-    with reading(options.input) as source, writing(options.output) as sink:
-        lines = read_lines(source, name, options.encoding)
+    with writing(options.output) as sink:
         for passage in passages(lines, name, options.chunk, wanted.may_end):
             parsed = wanted.parse(passage, run.columns)
             predictions = run.predict(parsed.table, options.batch_size)
@@ -73,10 +71,8 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
         own = Columns("tab", {"tokens": 0})
     if options.format == "jsonl" and not isinstance(own, JsonLines):
         own = JsonLines("tokens", "text")
-    given: dict[str, Any] = {}
     if isinstance(own, Columns):
-        given = {"separator": options.separator, "columns": options.columns}
-        own = replace(own, **{name: value for name, value in given.items() if value is not None})
+        own = replace(own, separator=options.separator or own.separator, columns=options.columns or own.columns)
     elif options.separator or options.columns:
         raise HydromelError("--separator and --columns need --format columns")
     if isinstance(own, JsonLines):
@@ -108,33 +104,17 @@ def parser() -> Parser:
     add("run", metavar="RUN", help="a run's folder, or the id of a run in MLflow; also run=RUN")
     add("--input", type=Path, default=STDIO, metavar="FILE", help="text, plain or gzip (-: stdin)")
     add("--output", type=Path, default=STDIO, metavar="FILE", help="predictions (-: stdout)")
-    add(
-        "--format",
-        choices=("lines", "columns", "jsonl"),
-        help="format of input and output (default: that of the data set if it is columns or jsonl, otherwise lines)",
-    )
+    form = "format of input and output (default: that of the data set if it is columns or jsonl, otherwise lines)"
+    add("--format", choices=("lines", "columns", "jsonl"), help=form)
     add("--probabilities", action="store_true", help="also write the probability of each prediction, from 0 to 1")
-    add(
-        "--separator",
-        choices=("tab", "space"),
-        help="separator of columns (default: that of the run's data set, or tab)",
-    )
-    add(
-        "--columns",
-        type=_columns,
-        metavar="NAME=POSITION,...",
-        help="columns by position, from 0, or negative from the right (default: those of the data set, or tokens=0)",
-    )
+    separator = "separator of columns (default: that of the run's data set, or tab)"
+    add("--separator", choices=("tab", "space"), help=separator)
+    columns = "columns by position, from 0, or negative from the right (default: those of the data set, or tokens=0)"
+    add("--columns", type=_columns, metavar="NAME=POSITION,...", help=columns)
     add("--field", metavar="NAME", help="field of the predictions in JSON objects (default: label or tags)")
-    add("--encoding", default="utf-8", metavar="NAME", help="encoding of input and output (default: %(default)s)")
-    add("--batch-size", type=whole(1), default=128, metavar="N", help="rows per batch (default: %(default)s)")
-    add(
-        "--chunk",
-        type=whole(1),
-        default=2**22,
-        metavar="N",
-        help="characters of text that are read at a time (default: %(default)s)",
-    )
+    add("--encoding", default="utf-8", metavar="NAME", help="encoding of input and output")
+    command.add_count("--batch-size", "rows per batch", 128)
+    command.add_count("--chunk", "characters of text that are read at a time", 2**22)
     add_run_flags(command)
     return command
 

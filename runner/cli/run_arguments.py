@@ -14,25 +14,21 @@ T = TypeVar("T")
 def add_run_flags(parser: Parser) -> None:
     """Add the flags that say how a finished run is loaded."""
     add = parser.add_argument
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device (default: %(default)s)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="device")
     add("--dtype", choices=("float32", "float64"), help="data type of the arithmetic (default: the run's)")
-    add(
-        "--uri",
-        default="sqlite:///mlflow.db",
-        metavar="URI",
-        help="MLflow tracking URI, if the run is given by its id (default: %(default)s)",
-    )
+    uri = "MLflow tracking URI, if the run is given by its id"
+    add("--uri", default="sqlite:///mlflow.db", metavar="URI", help=uri)
     add("--data-dir", metavar="FOLDER", help="folder of the data sets and vectors (default: the one used in training)")
     add_plugins_flag(parser)
 
 
 def add_plugins_flag(parser: Parser) -> None:
-    """Add the flag that names the modules that saved runs may use; `plugin_names` reads it."""
-    parser.add_argument("--plugins", default="", metavar="A,B", help="modules of your own that the run may use")
+    """Add the flag that names the modules that saved runs may use."""
+    help = "modules of your own that the run may use"
+    parser.add_argument("--plugins", type=_names, default=[], metavar="A,B", help=help)
 
 
-def plugin_names(flag: str) -> list[str]:
-    """Return the names in the value of `--plugins`."""
+def _names(flag: str) -> list[str]:
     return [name for name in flag.split(",") if name]
 
 
@@ -49,7 +45,5 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
 
     device = choose_device(options.device, "float32", options.dtype or "float32")
     choose_matmul("torch")
-    plugins = plugin_names(options.plugins)
-    return with_folder(
-        options.run, options.uri, lambda folder: load(folder, device, options.dtype, plugins, options.data_dir)
-    )
+    given = (device, options.dtype, options.plugins, options.data_dir)
+    return with_folder(options.run, options.uri, lambda folder: load(folder, *given))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,26 +15,36 @@ from runner.common.files import cannot_write
 STDIO = Path("-")
 
 
-@contextmanager
-def reading(path: Path, flag: str = "--input") -> Iterator[BinaryIO]:
-    """Open the file that `flag` names. Raises HydromelError if it cannot be opened."""
-    if path == STDIO:
-        yield sys.stdin.buffer
-        return
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise HydromelError(f"{flag} {path}: cannot be read ({error.strerror})") from error
-    with file:
-        yield file
+def lines_of(path: Path, encoding: str, flag: str = "--input") -> tuple[str, Iterator[str]]:
+    """Return the name of a text for messages, and its lines; its file is opened when the first line is read.
+
+    Raises:
+        HydromelError: an unusable encoding. The iterator raises those of `read_lines`, and for a file that cannot be
+            opened.
+    """
+    from runner.text.formats.reader import check_encoding, read_lines
+
+    check_encoding(encoding)
+    name = "stdin" if path == STDIO else str(path)
+
+    def lines() -> Iterator[str]:
+        try:
+            file = nullcontext(sys.stdin.buffer) if path == STDIO else path.open("rb")
+        except OSError as error:
+            raise HydromelError(f"{flag} {path}: cannot be read ({error.strerror})") from error
+        with file as source:
+            yield from read_lines(source, name, encoding)
+
+    return name, lines()
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
     """Open a file for writing; it is replaced as a whole at the end, and kept unchanged if an error occurs."""
     if path == STDIO:
-        with _stdout() as file:
-            yield file
+        with stdout_errors():
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
     try:
         if path.exists() and not path.is_file():  # a device or a named pipe
@@ -55,10 +65,10 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _stdout() -> Iterator[BinaryIO]:
+def stdout_errors() -> Iterator[None]:
+    """Turn an OSError of stdout within the context into a HydromelError; a closed pipe remains a BrokenPipeError."""
     try:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        yield
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again when it exits
         if isinstance(error, BrokenPipeError):

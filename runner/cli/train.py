@@ -24,11 +24,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.cli import schema
-from runner.cli.schema import FLAG
-from runner.common.command_line import FULL_ERROR, failed, interrupt
+from runner.common.command_line import FULL_ERROR, Parser, exit_code, failed, interrupt
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
+from runner.common.files import check_writable, to_json, write_output
 from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import resolve
@@ -39,12 +38,13 @@ from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
 
 log = logging.getLogger(__name__)
+_SCHEMA_FLAG = "--schema"
 
 
 def main() -> None:
     """Run the command. Exit codes: 0, 1 (an error, in one line), 130 (interrupted)."""
-    if any(argument.partition("=")[0] == FLAG for argument in sys.argv[1:]):
-        sys.exit(schema.main(sys.argv[1:]))
+    if any(argument.partition("=")[0] == _SCHEMA_FLAG for argument in sys.argv[1:]):
+        sys.exit(exit_code(_write_schema))
     show_messages()
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
@@ -62,15 +62,27 @@ def main() -> None:
         _restore(wanted)
         sys.exit(failed(explain(error)))
     except KeyboardInterrupt:
-        kept = f"; {jobs.done} finished run(s) are kept" if jobs.sweep else ""
-        again = f"; continue with sweep.id={jobs.sweep.name}" if jobs.sweep else ""
-        log.error("interrupted%s%s", kept, again)
+        sweep = jobs.sweep and f"; {jobs.done} finished run(s) are kept; continue with sweep.id={jobs.sweep.name}"
+        log.error("interrupted%s", sweep or "")
         sys.exit(130)
     if jobs.search is not None:
         sys.exit(jobs.search())
     if jobs.sweep is not None:
         jobs.tell()
     sys.exit(jobs.code)
+
+
+def _write_schema() -> int:
+    """Write a JSON schema of the config, so that an editor completes and checks YAML files."""
+    parser = Parser(prog="hydromel", description="Write a JSON schema of the config.")
+    parser.add_argument(_SCHEMA_FLAG, type=Path, required=True, metavar="FILE", help="file to write; nothing is run")
+    file: Path = parser.parse_args().schema
+    check_writable(file)
+    # imports torch, which the message for a mistyped flag should not wait for
+    from runner.config.json_schema import config_schema
+
+    write_output(file, to_json(config_schema()))
+    return 0
 
 
 def _check_arguments() -> None:
@@ -93,33 +105,31 @@ def _restore(wanted: str | None) -> None:
 
 def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
     hydra_config = HydraConfig.get()
-    output = Path(hydra_config.runtime.output_dir)
-    overrides = list(hydra_config.overrides.task)
+    output, choices = Path(hydra_config.runtime.output_dir), dict(hydra_config.runtime.choices)
     if hydra_config.mode == RunMode.MULTIRUN:
         jobs.sweep = output
         _sweep_job(config, jobs, hydra_config)
         return
     try:
-        asked = resolve(config, dict(hydra_config.runtime.choices))
+        asked = resolve(config, choices)
         if asked.search is not None:
             jobs.search = _search(asked, hydra_config)
             return
         if asked.repeat != 1:
             from runner.sweeps.repeat import run_repeats
 
-            run_repeats(config, dict(hydra_config.runtime.choices), hydra_config.overrides.hydra, jobs)
+            run_repeats(config, choices, hydra_config.overrides.hydra, jobs)
             return
-        if asked.resume is None:
-            folder = output
-            if (folder / CHECKPOINTS).exists():  # a run without checkpoints can start again
-                raise HydromelError(
-                    f"{folder} holds a run; continue it with resume={folder}, or give another hydra.run.dir"
-                )
+        folder = output if asked.resume is None else Path(asked.resume)
+        if asked.resume is not None:
+            run = resumed(asked, folder, list(hydra_config.overrides.task))
+        elif (folder / CHECKPOINTS).exists():  # a run without checkpoints can start again
+            raise HydromelError(
+                f"{folder} holds a run; continue it with resume={folder}, or give another hydra.run.dir"
+            )
+        else:
             run = asked.changed(sweep={"id": None})
             write_config(run, folder)
-        else:
-            folder = Path(asked.resume)
-            run = resumed(asked, folder, overrides)
     except HydromelError as error:
         jobs.code = failed(str(error))
         return
@@ -166,8 +176,7 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
             continue
         if OmegaConf.is_config(OmegaConf.select(saved, key, default=None)) or override[0] in "+~":
             raise HydromelError(f"{override}: resume uses the run's own config, of which only values can be changed")
-        value = OmegaConf.select(OmegaConf.from_dotlist([override]), key)
-        OmegaConf.update(saved, key, value)
+        OmegaConf.update(saved, key, OmegaConf.select(OmegaConf.from_dotlist([override]), key))
     config = OmegaConf.to_container(saved, resolve=True)
     assert isinstance(config, dict)
     here = {"resume": str(folder), "plugins": asked.plugins}  # a file must not decide which modules are trusted
@@ -194,9 +203,8 @@ def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> 
         finished = jobs.note_failure(overrides, failed(str(error)))
     else:
         finished = jobs.run(asked, overrides)
-    if (
-        not finished and hydra_config.runtime.choices["hydra/launcher"] != "basic"
-    ):  # other launchers run this in another process, with its own list
+    # other launchers run this in another process, with its own list
+    if not finished and hydra_config.runtime.choices["hydra/launcher"] != "basic":
         raise HydromelError(f"{jobs.failed[-1]} failed")
 
 

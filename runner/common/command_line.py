@@ -9,7 +9,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
@@ -21,22 +21,24 @@ CLOSED_PIPE = 128 + 13  # as of a program that SIGPIPE ends
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with one-line errors and without abbreviated flags, which prints its examples unchanged.
-
-    Args:
-        prog: the command's name.
-        description: what it does.
-        epilog: examples, and where to read more.
-    """
+    """A parser with one-line errors and without abbreviated flags, which prints its examples (`epilog`) unchanged."""
 
     def __init__(self, *, prog: str, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            prog=prog,
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        form = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog, description=description, epilog=epilog, formatter_class=form, allow_abbrev=False)
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        """Add an argument, with its default at the end of its help if that is a number or text."""
+        default, text = options.get("default"), options.get("help", "")
+        known = type(default) in (int, float, str) and default not in ("", argparse.SUPPRESS)
+        shown = f"{text} (default: %(default)s)" if known and "%(default)" not in text else text
+        return super().add_argument(*names, **options | {"help": shown})
+
+    def add_count(
+        self, flag: str, help: str, default: int | None = None, least: int = 1, most: int | None = None, why: str = ""
+    ) -> None:
+        """Add a flag that takes a whole number; the last arguments are those of `whole`."""
+        self.add_argument(flag, type=whole(least, most, why), default=default, metavar="N", help=help)
 
     def error(self, message: str) -> NoReturn:
         """Raise HydromelError with a hint at the help, instead of printing the usage and exiting with 2."""
@@ -46,10 +48,7 @@ class Parser(argparse.ArgumentParser):
 def whole(least: int, most: int | None = None, why: str = "") -> Callable[[str], int]:
     """Return a parser of whole numbers from `least` to `most`, for `add_argument(type=...)`.
 
-    Args:
-        least: smallest number allowed.
-        most: largest number allowed; None: no limit.
-        why: reason for `most`, added to the message for a larger number.
+    The message for a number above `most` ends with the reason `why`.
     """
 
     def whole_number(text: str) -> int:
@@ -103,10 +102,8 @@ def failed(line: str) -> int:
     if os.environ.get(FULL_ERROR) == "1":
         log.error(traceback.format_exc())
     # a binary file's bytes must not command the terminal
-    shown = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in " ".join(line.split())
-    )
-    log.error("error: %s", shown)
+    printable = (letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(line.split()))
+    log.error("error: %s", "".join(printable))
     return 1
 
 

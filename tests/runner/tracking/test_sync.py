@@ -34,10 +34,7 @@ def jsonl(path: Path) -> dict[str, Any]:
 
 
 def sync(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        main([str(argument) for argument in arguments])
-    assert isinstance(exit_.value.code, int)
-    return exit_.value.code
+    return main([str(argument) for argument in arguments])
 
 
 def arrived(path: Path) -> dict[str, list[dict[str, Any]]]:
