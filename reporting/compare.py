@@ -13,11 +13,10 @@ from reporting.comparison import baseline, changes
 from reporting.comparison.baseline import Sides
 from reporting.comparison.predicted import read_plan
 from reporting.comparison.summary import CompareOptions
-from reporting.comparison.thresholds import parse
 from reporting.mlflow_ui import log_report
 from reporting.runs import find, mlflow_download
 from reporting.runs.run import FoundRun
-from reporting.views import console, csv_table, report
+from reporting.views import console, report
 from reporting.views.files import slug, write
 from reporting.views.report import ComparisonReport
 from runner.common.command_line import Parser, failed, number
@@ -47,7 +46,7 @@ def compare(options: argparse.Namespace) -> int:
         found_runs = _find(options.what, options, Path(downloads))
         comparison = _compare(options, found_runs, Path(downloads))
         if options.csv:
-            _write(options.csv, csv_table.to_csv(comparison.groups))
+            _write(options.csv, report.to_csv(comparison.groups))
     files = write(comparison, options.out or Path("reports") / (slug("+".join(options.what)) or "all"))
     if options.json:
         _write(options.json, report.to_json(comparison))
@@ -130,7 +129,7 @@ def _parser() -> Parser:
         "exit with 1 if a figure changed beyond this bound, and not by chance: 'test/f1 < -1.0', 'speed < -5%%', "
         "'memory > 10%%' (repeatable)"
     )
-    add("--fail-if", action="append", type=parse, default=[], metavar="CONDITION", help=condition)
+    add("--fail-if", action="append", type=changes.parse, default=[], metavar="CONDITION", help=condition)
     target = "quality on valid whose time is reported (default: the best that every run reached)"
     add("--target", type=_finite, metavar="VALUE", help=target)
     confidence = "confidence of the intervals, between 0 and 1 (default: %(default)s)"

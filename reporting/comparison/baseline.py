@@ -10,11 +10,10 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from reporting.comparison.summary import RunGroup
-from reporting.runs.figures import RunFigures
+from reporting.runs.measures import RunFigures
 from reporting.runs.run import Run
+from reporting.runs.settings import BATCH_SIZE
 from runner.common.errors import HydromelError
-
-BATCH_SIZE = "batching.batch_size"  # the setting of groups that differ in it
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,11 @@ class StrategyRuns:
     options: Mapping[str, str]  # of its batching, by dotted name
     runs: list[RunFigures]
     at_hand: Mapping[str, Run]  # the runs themselves by run_id, which have outcomes; empty for a report.json
+
+    @property
+    def name(self) -> str:
+        """The strategy and its group."""
+        return f"{self.strategy} ({self.heading})"
 
 
 # by what must agree: comparison hash, data, headline, batch size (where groups differ in it alone), strategy
@@ -77,9 +81,8 @@ def sides_of_groups(groups: Sequence[RunGroup | SavedGroup], runs: Iterable[Run]
         size = settings.get(BATCH_SIZE, "") if similar[configuration] > 1 else ""
         shown = f" ({', '.join(f'{name}={value}' for name, value in settings.items())})" if settings else ""
         for own in group.strategies:
-            sides[(*configuration, headline, size, own.name)] = StrategyRuns(
-                group.title + shown, own.name, headline, own.options, own.runs, at_hand
-            )
+            side = StrategyRuns(group.title + shown, own.name, headline, own.options, own.runs, at_hand)
+            sides[(*configuration, headline, size, own.name)] = side
     return sides
 
 

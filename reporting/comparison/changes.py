@@ -1,18 +1,43 @@
-"""Changes since a baseline: their size, whether they may be chance, and which conditions (`--fail-if`) fail."""
+"""Changes since a baseline: their size, whether they may be chance, and which conditions (`--fail-if`) fail.
+
+A condition bounds the change of a figure, such as `test/f1 < -1.0`. Grammar: FIGURE (`<` | `>`) BOUND [`%`]. FIGURE is
+a section and a key of result.json (`test/f1`, `speed/real_tokens_per_s`, `memory/peak_bytes`, `seconds/total`), or
+`speed` or `memory` for short. BOUND is a change, now minus before, in units of the figure, or with % in percent of
+before. `<` takes a bound of 0 or below, `>` one of 0 or above.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from reporting.comparison import example_outcomes
 from reporting.comparison.baseline import Sides, StrategyRuns
-from reporting.comparison.example_outcomes import ExampleDifferences
-from reporting.comparison.thresholds import SHORT, Condition
-from reporting.runs.figures import RunFigures, amount, depends_on_machine
+from reporting.runs.measures import SECTIONS, RunFigures, amount, depends_on_machine
 from reporting.statistics.intervals import Mean, Slot, differences, mean_interval
 from runner.common.errors import HydromelError, did_you_mean
+
+SHORT = {"speed": "speed/real_tokens_per_s", "memory": "memory/peak_bytes"}
+NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+GRAMMAR = re.compile(rf"\s*(?P<figure>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<bound>{NUMBER})\s*(?P<percent>%?)\s*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition that fails if `figure` changed beyond `bound` (below or above it), and not by chance."""
+
+    text: str
+    figure: str
+    below: bool
+    bound: float
+    percent: bool
+
+    def certain(self, interval: Mean) -> bool:
+        """Return True if the whole interval is on this condition's side of 0, or unknown."""
+        return all(end < 0 if self.below else end > 0 for end in interval.bounds or ())
 
 
 @dataclass(frozen=True)
@@ -49,6 +74,31 @@ class BaselineComparison:
     judged: list[ConditionResult]
 
 
+def parse(text: str) -> Condition:
+    """Parse a condition. Raises HydromelError for text that does not fit the grammar, or an unknown section."""
+    match = GRAMMAR.fullmatch(text)
+    if match is None:
+        raise HydromelError(
+            f"--fail-if '{text}' is not FIGURE < BOUND or FIGURE > BOUND, such as 'test/f1 < -1.0' or 'speed < -5%' "
+            "(docs/comparison.md)"
+        )
+    name, bound, below = match["figure"], float(match["bound"]), match["sign"] == "<"
+    figure = SHORT.get(name, name)
+    section, slash, key = figure.partition("/")
+    if section not in SECTIONS or not key:
+        choices = [*SHORT, *(f"{known}/..." for known in SECTIONS)]
+        close = did_you_mean(section, [*SHORT, *SECTIONS]) if not slash or section not in SECTIONS else "."
+        raise HydromelError(f"figure '{name}' is unknown (--fail-if '{text}'){close} Allowed: {', '.join(choices)}")
+    if not math.isfinite(bound):
+        raise HydromelError(f"--fail-if '{text}': no change is beyond {match['bound']}; give a finite bound")
+    if (bound > 0) if below else (bound < 0):
+        raise HydromelError(
+            f"--fail-if '{text}': the bound applies to the change, so with {match['sign']} it must be "
+            f"{'0 or below' if below else '0 or above'}"
+        )
+    return Condition(" ".join(text.split()), figure, below, bound, bool(match["percent"]))
+
+
 def compare(
     baseline: str, now: Sides, then: Sides, conditions: Sequence[Condition], confidence: float
 ) -> BaselineComparison:
@@ -79,16 +129,22 @@ def _changes(
 ) -> tuple[dict[str, Change], list[str]]:
     """Return the changes of one strategy by figure, and sentences on what could not be compared."""
     changes: dict[str, Change] = {}
-    examples = _example_differences(now, then, level)
+    # The differences on examples: none if the runs of a side are missing, or recorded no outcomes.
+    new, old = (
+        {run.seed: side.at_hand[run.run_id] for run in _first_turns(side.runs) if run.run_id in side.at_hand}
+        for side in (now, then)
+    )
+    examples = example_outcomes.compare({now.strategy: new}, old, level)
     problems = list(examples.problems)
     for figure in dict.fromkeys((now.headline, *SHORT.values(), *sorted(required))):
-        change = _change(figure, now, then, examples, level)
-        missing = change if isinstance(change, str) else _unpaired(figure, now, then)
+        on_examples = examples.differences.get(now.strategy) if figure == now.headline else None
+        change = _change(figure, now, then, on_examples, level)
+        missing = _unpaired(figure, now, then) if change else _why_not(figure, now, then)
         if missing and figure in required:
             raise HydromelError(f"--fail-if cannot be judged: {missing}")
         if missing and _values(now, figure):
             problems.append(missing)
-        if isinstance(change, Change):
+        if change:
             changes[figure] = change
     return changes, problems
 
@@ -101,36 +157,27 @@ def _unmatched(now: Sides, then: Sides) -> list[str]:
     lines = []
     for sides, others, where in ((now, then, "the baseline"), (then, now, "these runs")):
         missing = [side for key, side in sides.items() if key not in others]
-        lines += [f"{side.strategy} ({side.heading}) is not in {where}" for side in missing]
+        lines += [f"{side.name} is not in {where}" for side in missing]
     for key, side in now.items():
         if key in then and not _same_options(side, then[key]):
             old = then[key].options
             names = sorted(name for name in {*side.options, *old} if side.options.get(name) != old.get(name))
             texts = [f"{name}={side.options.get(name, 'none')}, was {old.get(name, 'none')}" for name in names]
-            lines.append(f"{side.strategy} ({side.heading}) has other options: {'; '.join(texts)}")
+            lines.append(f"{side.name} has other options: {'; '.join(texts)}")
     return lines
 
 
 def _change(
-    figure: str, now: StrategyRuns, then: StrategyRuns, examples: ExampleDifferences, level: float
-) -> Change | str:
-    """Return the change, or the reason why it is missing."""
+    figure: str, now: StrategyRuns, then: StrategyRuns, on_examples: Mean | None, level: float
+) -> Change | None:
+    """Return the change of a figure; None without pairs of runs."""
     new, old = _values(now, figure), _values(then, figure)
     pairs = sorted(new.keys() & old.keys())
-    if not pairs:
-        return _why_not(figure, now, then)
-    before, difference = fmean(old[slot] for slot in pairs), mean_interval(differences(new, old), level)
-    assert difference is not None
-    return Change(
-        heading=now.heading,
-        strategy=now.strategy,
-        figure=figure,
-        before=before,
-        now=fmean(new[slot] for slot in pairs),
-        difference=difference,
-        percent=_percent(difference, before),
-        on_examples=examples.differences.get(now.strategy) if figure == now.headline else None,
-    )
+    if (difference := mean_interval(differences(new, old), level)) is None:
+        return None
+    before, after = fmean(old[slot] for slot in pairs), fmean(new[slot] for slot in pairs)
+    percent = difference.mapped(lambda bound: 100 * bound / before) if before > 0 else None
+    return Change(now.heading, now.strategy, figure, before, after, difference, percent, on_examples)
 
 
 def _unpaired(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
@@ -141,44 +188,27 @@ def _unpaired(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
         return ""
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
     where = "these runs or the baseline" + (" (same turn and machine)" if depends_on_machine(figure) else "")
-    return f"{figure} of {now.strategy} ({now.heading}), {named}, is missing in {where}"
+    return f"{figure} of {now.name}, {named}, is missing in {where}"
 
 
 def _values(side: StrategyRuns, figure: str) -> dict[Slot, float]:
     """Return a figure by what pairs the runs. A figure that no machine changes is that of each seed's first turn."""
     known = [run for run in side.runs if figure in run.figures]
     if depends_on_machine(figure):
-        return {(run.seed, run.turn, run.machine): run.figures[figure] for run in known}
+        return {run.slot: run.figures[figure] for run in known}
     return {(run.seed, 0, ()): run.figures[figure] for run in _first_turns(known)}
 
 
 def _why_not(figure: str, now: StrategyRuns, then: StrategyRuns) -> str:
-    who = f"{now.strategy} ({now.heading})"
     for side, where in ((now, "these runs"), (then, "the baseline")):
         if not _values(side, figure):
             names = [name for run in side.runs for name in run.figures]
-            return f"{figure} of {who} is not recorded in {where}{did_you_mean(figure, names)}"
+            return f"{figure} of {now.name} is not recorded in {where}{did_you_mean(figure, names)}"
     machines = [{run.machine for run in side.runs} for side in (now, then)]
     if depends_on_machine(figure) and not machines[0] & machines[1]:
         new, old = (", ".join(" ".join(machine) for machine in sorted(side)) for side in machines)
-        return f"{figure} of {who} was measured on other machines: {new}; the baseline: {old}"
-    return f"{who} has no seed{' and turn' if depends_on_machine(figure) else ''} in common with the baseline"
-
-
-def _percent(difference: Mean, before: float) -> Mean | None:
-    if before <= 0:
-        return None
-    low, high = (None if bound is None else 100 * bound / before for bound in (difference.low, difference.high))
-    return Mean(difference.n, 100 * difference.mean / before, low, high)
-
-
-def _example_differences(now: StrategyRuns, then: StrategyRuns, level: float) -> ExampleDifferences:
-    """Return the differences on examples; none if the runs of a side are missing, or recorded no outcomes."""
-    new, old = (
-        {run.seed: side.at_hand[run.run_id] for run in _first_turns(side.runs) if run.run_id in side.at_hand}
-        for side in (now, then)
-    )
-    return example_outcomes.compare({now.strategy: new}, old, level)
+        return f"{figure} of {now.name} was measured on other machines: {new}; the baseline: {old}"
+    return f"{now.name} has no seed{' and turn' if depends_on_machine(figure) else ''} in common with the baseline"
 
 
 def _first_turns(runs: list[RunFigures]) -> list[RunFigures]:
@@ -194,9 +224,9 @@ def _judge(condition: Condition, change: Change) -> ConditionResult:
             "without %"
         )
     # Both intervals must exclude zero, as a verdict needs both: over seeds and, if recorded, on examples.
-    intervals = [mean for mean in (change.difference, change.on_examples) if mean is not None and mean.low is not None]
-    beyond = condition.beyond(measured.mean)
-    failed = beyond and all(condition.certain(interval) for interval in intervals)
+    intervals = [mean for mean in (change.difference, change.on_examples) if mean and mean.bounds]
+    beyond = measured.mean < condition.bound if condition.below else measured.mean > condition.bound
+    failed = beyond and all(map(condition.certain, intervals))
     if not beyond:
         how = "holds"
     elif not intervals:
@@ -206,7 +236,7 @@ def _judge(condition: Condition, change: Change) -> ConditionResult:
     figure, unit = ("", " %") if condition.percent else (change.figure, "")
     before, now = amount(change.before, change.figure), amount(change.now, change.figure)
     size = f"{amount(measured.mean, figure, '+')}{unit}"
-    if measured.low is not None and measured.high is not None:
-        size += f" ({amount(measured.low, figure, '+')} to {amount(measured.high, figure, '+')})"
+    if bounds := measured.bounds:
+        size += f" ({' to '.join(amount(bound, figure, '+') for bound in bounds)})"
     sentence = f"{condition.text}: {how}: {change.strategy} ({change.heading}) {before} before, {now} now: {size}"
     return ConditionResult(condition.text, failed, sentence)

@@ -1,16 +1,22 @@
-"""Notes on how the figures of a group were made, and the noise of the machine: how far equal runs differ in speed."""
+"""Sentences on a group: how its figures were made, the noise of the machine, and what to know before trusting them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 
 from reporting.comparison.significance import REFERENCE, ComparisonRule, QualityVerdict, Verdicts
 from reporting.runs import measures
-from reporting.runs.selection import SelectedRuns
+from reporting.runs.run import MACHINE, Run
+from reporting.runs.selection import SelectedRuns, all_turns
 from reporting.statistics import intervals
 from reporting.statistics.bootstrap import resamples_for
 from reporting.statistics.intervals import Ratio
+from runner.common.records import unbeaten_baselines
+
+COMMIT = re.compile(r"\b([0-9a-f]{10})[0-9a-f]{30}\b")  # ten of forty digits are enough to distinguish commits
+FOREIGN_LOAD = 0.5  # load average above the run's own threads that shows other work on the machine
 
 
 def notes(rule: ComparisonRule, verdicts: Verdicts, noise: Ratio | None, split: str, confidence: float) -> list[str]:
@@ -36,14 +42,15 @@ def notes(rule: ComparisonRule, verdicts: Verdicts, noise: Ratio | None, split: 
             f"Intervals are over seeds only: the outcomes of single {split} examples (outcomes.npz) were not recorded. "
             f"Equivalent means within {rule.margin_text} (--margin)."
         )
-    if noise is None or noise.low is None or noise.high is None:
+    if noise and noise.bounds:
         lines.append(
-            "The noise of the machine was not measured: `turn=1,2` in a sweep measures it by running everything twice."
+            "Noise of the machine: the speeds of two equal runs have a ratio of "
+            f"{' to '.join(f'{end:.3f}' for end in noise.bounds)} "
+            f"({percent}; {noise.n} repeated run{'s' if noise.n > 1 else ''})."
         )
     else:
         lines.append(
-            f"Noise of the machine: the speeds of two equal runs have a ratio of {noise.low:.3f} to "
-            f"{noise.high:.3f} ({percent}; {noise.n} repeated run{'s' if noise.n > 1 else ''})."
+            "The noise of the machine was not measured: `turn=1,2` in a sweep measures it by running everything twice."
         )
     return lines
 
@@ -74,3 +81,107 @@ def ratios_within_noise(verdicts: Mapping[str, QualityVerdict], noise: Ratio | N
                 f"equal runs give {math.exp(-half):.3f} to {math.exp(half):.3f}{pairs}."
             )
     return sentences
+
+
+def caveats(selected: SelectedRuns) -> list[str]:
+    """Return a sentence for each caveat that applies to these runs."""
+    runs = selected.runs
+    sentences = [_machines(runs), _order(selected), _busy(runs), _code(runs), _left_out(selected.left_out)]
+    sentences += [_turns(selected), _seeds(selected), _no_quality(runs), _not_above_baselines(runs)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _machines(runs: list[Run]) -> str:
+    differing = _differing(runs, MACHINE)
+    return differing and (
+        f"Times and memory are not comparable and are left out: these runs differ in {differing}. "
+        "Ratios are taken between pairs of runs on one machine."
+    )
+
+
+def _order(selected: SelectedRuns) -> str:
+    """Return a warning if one strategy, of several runs, ran wholly before another on the same machine."""
+    if len(selected.machines) > 1:
+        return ""
+    created = {name: [run.created for run in all_turns(seeds)] for name, seeds in selected.by_strategy.items()}
+    times = {name: own for name, own in created.items() if len(own) > 1}
+    separated = [(a, b) for a in times for b in times if max(times[a]) < min(times[b])]
+    if not separated:
+        return ""
+    first, second = separated[0]
+    return (
+        f"Strategies ran one after another (all runs of {first} before any of {second}), so a drift of the "
+        "machine looks like a difference in speed; a single sweep over all strategies alternates between them."
+    )
+
+
+def _busy(runs: list[Run]) -> str:
+    """Return a warning if more processes wanted to run than the run itself has threads."""
+    loads = [(run.number("provenance.load_average"), run.number("provenance.threads")) for run in runs]
+    busy = [load for load, threads in loads if load and threads and load > threads + FOREIGN_LOAD]
+    if not busy:
+        return ""
+    return (
+        f"The machine was busy with other work in {len(busy)} of {len(runs)} runs (load up to {max(busy):.1f}): "
+        "their times are too long, and ratios of these times are unreliable."
+    )
+
+
+def _code(runs: list[Run]) -> str:
+    differing = COMMIT.sub(r"\1", _differing(runs, ("git_commit", "versions.torch")))
+    return f"These runs were made by different code: they differ in {differing}." if differing else ""
+
+
+def _differing(runs: list[Run], keys: Iterable[str]) -> str:
+    """Return `host (a, b); cpu (c, d)` for those keys of provenance in which the runs differ."""
+    values = {key: sorted({run.text(f"provenance.{key}") for run in runs}) for key in keys}
+    differing = {key: [text or "not recorded" for text in texts] for key, texts in values.items() if len(texts) > 1}
+    return "; ".join(f"{key} ({', '.join(texts)})" for key, texts in differing.items())
+
+
+def _left_out(count: int) -> str:
+    runs = f"{count} older run{'s' if count > 1 else ''}"
+    return f"{runs} of the same strategy, seed and turn left out: the newest counts." if count else ""
+
+
+def _turns(selected: SelectedRuns) -> str:
+    """Return a warning if turns of the same seed differ in quality, although they should be equal."""
+    gaps = {}
+    for name, seeds in selected.by_strategy.items():
+        for seed, turns in seeds.items():
+            qualities = measures.values(turns.values(), measures.quality)
+            if qualities and max(qualities) > min(qualities):
+                gaps[f"{name} seed {seed}"] = max(qualities) - min(qualities)
+    worst = max(gaps, key=gaps.__getitem__, default="")
+    return worst and (
+        f"Equal runs differ in quality in {len(gaps)} case{'s' if len(gaps) > 1 else ''}, by up to "
+        f"{gaps[worst]:.3g} ({worst}): the seed does not determine them fully. Quality is that of the first turn."
+    )
+
+
+def _seeds(selected: SelectedRuns) -> str:
+    sets = {tuple(sorted(seeds)) for seeds in selected.by_strategy.values()}
+    if len(sets) > 1:
+        return (
+            "The strategies do not have the same seeds: differences and speed-ups are taken over the seeds both have."
+        )
+    if all(len(seeds) == 1 for seeds in sets):
+        return "One seed only: no interval over seeds can be given, and a difference in quality may be chance."
+    return ""
+
+
+def _no_quality(runs: list[Run]) -> str:
+    without = ", ".join(f"{run.strategy} seed {run.seed}" for run in runs if measures.quality(run) is None)
+    return without and f"Left out of quality, since {runs[0].metric} on {runs[0].split} is not finite: {without}."
+
+
+def _not_above_baselines(runs: list[Run]) -> str:
+    """Name the runs whose quality on test is not better than the majority or another simple model."""
+    unbeaten: dict[str, list[str]] = {}
+    for run in runs:
+        for name in unbeaten_baselines(run.result):
+            unbeaten.setdefault(name, []).append(f"{run.strategy} seed {run.seed}")
+    models = "; ".join(
+        f"{name} ({'all runs' if len(beaten) == len(runs) else ', '.join(beaten)})" for name, beaten in unbeaten.items()
+    )
+    return models and f"Not better on test {runs[0].metric} than the simplest models: {models}."

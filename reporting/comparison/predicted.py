@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from reporting.runs import measures
 from reporting.runs.run import TITLE, Run
-from reporting.runs.variants import BATCH_SIZE, options
+from reporting.runs.settings import batch_size
 from runner.common.errors import HydromelError
 from runner.common.records import CandidateRecord, parse_candidate
 
@@ -62,23 +63,23 @@ def predictions(runs: Sequence[Run], planned: Iterable[CandidateRecord], measure
     for candidate in chain(*advised, planned):
         by_key.setdefault((candidate["name"], candidate["batch_size"]), []).append(candidate)
     return [
-        _prediction(key, candidates, [run for run in runs if _matches(run, *key)], measured)
+        _prediction(key, candidates, [run for run in runs if _used(run) == (key[0], json.dumps(key[1]))], measured)
         for key, candidates in by_key.items()
     ]
 
 
-def _matches(run: Run, name: str, batch_size: int | None) -> bool:
-    """Return True if the run used this strategy and batch size, by itself or because `auto` chose them."""
+def _used(run: Run) -> tuple[str, str]:
+    """Return strategy and batch size, which the run has by itself or because `auto` chose them."""
     if advice := run.result.get("advice"):
-        return advice["chosen"] == name and advice["batch_size"] == batch_size
-    return run.strategy == name and options(run).get(BATCH_SIZE, "null") == json.dumps(batch_size)
+        return advice["chosen"], json.dumps(advice["batch_size"])
+    return run.strategy, batch_size(run)
 
 
 def _prediction(
     key: tuple[str, int | None], candidates: list[CandidateRecord], runs: list[Run], measured: bool
 ) -> Prediction:
     def median(path: str) -> float | None:
-        values = [value for run in runs if (value := run.number(path)) is not None]
+        values = measures.values(runs, measures.figure(path))
         return statistics.median(values) if values and measured else None
 
     return Prediction(

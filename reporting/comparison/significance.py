@@ -49,13 +49,12 @@ def rule_for(selected: SelectedRuns, confidence: float, margin: float, unit: str
     The margin is in percentage points, or for other units in percent of the reference's figure. By the union bound, m
     intervals, each at 1 - (1 - confidence) / m, hold at once with at least `confidence`.
     """
-    reference = selected.by_strategy.get(REFERENCE, {})
-    others = _compared(selected)
-    level = 1 - (1 - confidence) / max(1, len(others))
+    others = len(_compared(selected))
+    level = 1 - (1 - confidence) / max(1, others)
     if unit == "%":
-        return ComparisonRule(len(others), level, margin, f"{margin:.2f}", higher)
-    mean = measures.mean(first_turns(reference).values(), measures.quality) or 0.0
-    return ComparisonRule(len(others), level, margin / 100 * mean, f"{margin:g} %", higher)
+        return ComparisonRule(others, level, margin, f"{margin:.2f}", higher)
+    mean = measures.mean(first_turns(selected.by_strategy.get(REFERENCE, {})).values(), measures.quality) or 0.0
+    return ComparisonRule(others, level, margin / 100 * mean, f"{margin:g} %", higher)
 
 
 def verdicts(selected: SelectedRuns, rule: ComparisonRule) -> Verdicts:
@@ -92,11 +91,11 @@ def quality_verdict(over_seeds: Mean | None, on_examples: Mean | None, rule: Com
     as two one-sided tests (TOST) would; both can hold. One seed has no interval over seeds: then examples alone
     decide, and the verdict ends with `(one seed)`.
     """
-    seeds, examples = _bounds(over_seeds), _bounds(on_examples)
-    if not seeds and not examples:
+    seeds, examples = (interval.bounds if interval else None for interval in (over_seeds, on_examples))
+    if not (ends := (seeds or ()) + (examples or ())):
         return UNDECIDED
     # Both intervals agree on a side, or on the margin, exactly if their union is on that side, or within the margin.
-    lowest, highest = min(seeds + examples), max(seeds + examples)
+    lowest, highest = min(ends), max(ends)
     small = -rule.margin < lowest and highest < rule.margin
     if lowest == highest == 0:
         verdict = "equal"
@@ -106,9 +105,3 @@ def quality_verdict(over_seeds: Mean | None, on_examples: Mean | None, rule: Com
     else:
         verdict = f"equivalent within {rule.margin_text}" if small else UNDECIDED
     return verdict if seeds or verdict == UNDECIDED else f"{verdict} (one seed)"
-
-
-def _bounds(interval: Mean | None) -> tuple[float, ...]:
-    if interval is None or interval.low is None or interval.high is None:
-        return ()
-    return interval.low, interval.high

@@ -5,22 +5,17 @@ All views (console, Markdown, HTML, plots) show these objects, and report.json h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from reporting.comparison.caveats import caveats
 from reporting.comparison.equal_updates import StrategyUpdates, is_known_wrong, sentences
-from reporting.comparison.notes import notes, ratios_within_noise, speed_noise
+from reporting.comparison.notes import caveats, notes, ratios_within_noise, speed_noise
 from reporting.comparison.predicted import PredictedPlan, Prediction, predictions
-from reporting.comparison.significance import ComparisonRule, QualityVerdict, rule_for, verdicts
-from reporting.runs import measures
-from reporting.runs.figures import RunFigures, run_figures
-from reporting.runs.measures import LengthRate
+from reporting.comparison.significance import ComparisonRule, QualityVerdict, Verdicts, rule_for, verdicts
+from reporting.runs import measures, settings
+from reporting.runs.measures import LengthRate, RunFigures, run_figures
 from reporting.runs.run import Evaluation, Run
 from reporting.runs.selection import SelectedRuns, all_turns, first_turns, select_runs
-from reporting.runs.settings import distinguishing_settings
-from reporting.runs.variants import differing_batch_sizes, name_variants, options, split_by_batch_size
 from reporting.statistics import intervals
 from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
 from runner.common.records import PADDING_CAUSES, PeakBatchRecord, finite
@@ -120,28 +115,30 @@ def groups(runs: list[Run], compare_options: CompareOptions) -> list[RunGroup]:
         key = (run.title, run.comparison_hash, run.text("provenance.data_fingerprint"), run.metric, run.split)
         by_key.setdefault(key, []).append(run)
     # Batch size splits a group after its other settings are known: runs of one configuration share those settings.
-    settings = distinguishing_settings({key: same_key[0] for key, same_key in by_key.items()})
-    parts = [(key, same_size) for key in sorted(by_key) for same_size in split_by_batch_size(by_key[key])]
-    sizes = differing_batch_sizes([(key[0], same_size) for key, same_size in parts])
+    differing = settings.distinguishing_settings({key: same_key[0] for key, same_key in by_key.items()})
+    parts = [(key, same_size) for key in sorted(by_key) for same_size in settings.split_by_batch_size(by_key[key])]
+    sizes = settings.differing_batch_sizes([(key[0], same_size) for key, same_size in parts])
     return [
-        _group(same_size, size | settings[key], compare_options)
+        _group(same_size, size | differing[key], compare_options)
         for (key, same_size), size in zip(parts, sizes, strict=True)
     ]
 
 
-def _group(runs: list[Run], settings: dict[str, str], compare_options: CompareOptions) -> RunGroup:
-    selected = select_runs(name_variants(runs))
-    sample = runs[0]
+def _group(runs: list[Run], own_settings: dict[str, str], compare_options: CompareOptions) -> RunGroup:
+    selected, sample = select_runs(settings.name_variants(runs)), runs[0]
+    confidence, given, plan = compare_options.confidence, compare_options.target, compare_options.predicted
     higher = sample.result["quality"]["higher_is_better"]
     # Only first turns: a repeated run trains the same way, so it adds nothing to quality or to the target.
     firsts = [run for seeds in selected.by_strategy.values() for run in first_turns(seeds).values()]
-    given = compare_options.target
     target = Target(_common_target(firsts, higher) if given is None else given, given is not None)
-    rule = rule_for(selected, compare_options.confidence, compare_options.margin, sample.unit, higher)
-    against = verdicts(selected, rule)
-    plan = compare_options.predicted
-    noise = speed_noise(selected, compare_options.confidence)
-    updates = {name: _strategy_updates(first_turns(seeds)) for name, seeds in selected.by_strategy.items()}
+    rule = rule_for(selected, confidence, compare_options.margin, sample.unit, higher)
+    against, noise = verdicts(selected, rule), speed_noise(selected, confidence)
+    planned = plan.candidates if plan and plan.title == sample.title else []
+    strategies = [_strategy(name, selected, target, rule, against, confidence) for name in selected.by_strategy]
+    with_dropout = {run.strategy for run in firsts if run.result["updates"].get("dropout")}
+    updates = {
+        own.name: StrategyUpdates(own.updates, own.quality_by_seed, own.name in with_dropout) for own in strategies
+    }
     return RunGroup(
         title=sample.title,
         metric=sample.metric,
@@ -150,61 +147,44 @@ def _group(runs: list[Run], settings: dict[str, str], compare_options: CompareOp
         split=sample.split,
         comparison_hash=sample.comparison_hash,
         data_fingerprint=sample.text("provenance.data_fingerprint"),
-        settings=settings,
+        settings=own_settings,
         target=target,
         margin=rule.margin,
         comparisons=rule.comparisons,
         noise=noise,
-        strategies=[
-            _strategy(name, selected, target, rule, against.by_strategy.get(name), compare_options.confidence)
-            for name in selected.by_strategy
-        ],
-        advice=predictions(
-            selected.runs,
-            plan.candidates if plan and plan.title == sample.title else [],
-            measured=len(selected.machines) == 1,
-        ),
+        strategies=strategies,
+        advice=predictions(selected.runs, planned, measured=len(selected.machines) == 1),
         machines=sorted({_machine(run) for run in selected.runs}),
         majority=_majority(sample),
         baselines=_baselines(firsts, higher),
         sentences=sentences(updates, sample.split) + ratios_within_noise(against.by_strategy, noise),
-        notes=notes(rule, against, noise, sample.split, compare_options.confidence),
+        notes=notes(rule, against, noise, sample.split, confidence),
         caveats=caveats(selected) + against.problems,
     )
 
 
 def _strategy(
-    name: str,
-    selected: SelectedRuns,
-    target: Target,
-    rule: ComparisonRule,
-    verdict: QualityVerdict | None,
-    confidence: float,
+    name: str, selected: SelectedRuns, target: Target, rule: ComparisonRule, against: Verdicts, confidence: float
 ) -> StrategySummary:
     seeds = selected.by_strategy[name]
     firsts, runs = first_turns(seeds), all_turns(seeds)
     timed = runs if len(selected.machines) == 1 else []  # times on several machines are not pooled
     quality = measures.by_seed(firsts, measures.quality)
+    # evaluations of old runs do not record how many tokens had been read
+    counted = [run for run in firsts.values() if all(evaluation.tokens is not None for evaluation in run.evaluations)]
     size1 = all_turns(selected.by_strategy.get(SLOWEST, {}))
     return StrategySummary(
         name=name,
         known_wrong=is_known_wrong(name),
-        options=dict(options(runs[0])),
+        options=dict(settings.options(runs[0])),
         chose=measures.texts(runs, "advice.chosen"),
         run_ids={seed: run.result["run_id"] for seed, run in firsts.items()},
         turns=max(len(turns) for turns in seeds.values()),
         quality=intervals.mean_interval(list(quality.values()), confidence),
         quality_by_seed=quality,
-        against_padmask=verdict,
+        against_padmask=against.by_strategy.get(name),
         seconds_to_target=intervals.reached([_time_to_reach(run, target, rule, "seconds") for run in timed]),
-        tokens_to_target=intervals.reached(
-            # evaluations of old runs do not record how many tokens had been read
-            [
-                _time_to_reach(run, target, rule, "tokens")
-                for run in firsts.values()
-                if all(evaluation.tokens is not None for evaluation in run.evaluations)
-            ]
-        ),
+        tokens_to_target=intervals.reached([_time_to_reach(run, target, rule, "tokens") for run in counted]),
         real_tokens_per_s=_spread(timed, measures.speed),
         speedup_over_size1=intervals.ratio_interval(
             measures.by_slot(runs, measures.speed), measures.by_slot(size1, measures.speed), rule.level
@@ -250,12 +230,6 @@ def _spread(runs: list[Run], measure: measures.Measure) -> Spread | None:
     return intervals.spread(measures.values(runs, measure))
 
 
-def _strategy_updates(seeds: Mapping[int, Run]) -> StrategyUpdates:
-    updates = {seed: run.updates for seed, run in seeds.items()}
-    dropout = any(run.result["updates"].get("dropout") for run in seeds.values())
-    return StrategyUpdates(updates, measures.by_seed(seeds, measures.quality), dropout)
-
-
 def _machine(run: Run) -> str:
     host, cpu, threads, device = (run.text(f"provenance.{key}") or "?" for key in ("host", "cpu", "threads", "device"))
     return f"{host}: {cpu}, {threads} thread{'' if threads == '1' else 's'}, device {device}"
@@ -263,8 +237,7 @@ def _machine(run: Run) -> str:
 
 def _majority(run: Run) -> dict[str, float]:
     """Return the majority baseline's metrics: the one that measures quality, and accuracy."""
-    names = dict.fromkeys((run.metric, "accuracy"))
-    return {name: value for name in names if (value := run.number(f"majority.{name}")) is not None}
+    return {name: value for name in (run.metric, "accuracy") if (value := run.number(f"majority.{name}")) is not None}
 
 
 def _baselines(runs: list[Run], higher: bool) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Logging of a comparison to MLflow, next to its runs: a run with the report's files, and views of the charts."""
+"""Logging of a comparison to MLflow, where its runs are: a run with the report's files, and views of the charts."""
 
 from __future__ import annotations
 
@@ -7,31 +7,45 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from reporting.mlflow_ui import shared_view
-from reporting.mlflow_ui.locate import MlflowLocation, filter_of, location_of
 from reporting.mlflow_ui.shared_view import ViewContents
+from reporting.runs.mlflow_download import PREFIX
 from reporting.runs.run import TITLE, FoundRun
 from reporting.views import report
 from reporting.views.files import slug
 from reporting.views.report import ComparisonReport
+from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError, without_credentials
+from runner.common.run_schema import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
 from runner.compat.mlflow import VIEW_TAG, delete_artifacts, view_tag_value
-from runner.tracking.mlflow_store import SQLITE, one_line, open_store
+from runner.tracking.mlflow_store import SQLITE, one_line, open_store, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow.entities import Run as LoggedRun
     from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
+TRACKER = "MlflowTracker"
 TAG_REPORT = "hydromel.report"  # tag of the run that holds a report; its value is the report's key
 QUALITY = {"test": "test", "valid": "best"}  # split -> prefix of the metrics of the kept checkpoint
 FIGURES = ("speed/tok_s", "pad/fraction", "mem/peak_gib")
 LONGEST_NOTE = 4500  # characters; MLflow's servers cut tags at 5,000
 SERVER = "http://127.0.0.1:5000"  # address at which `make ui` serves a file
 TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class MlflowLocation:
+    """A store and an experiment in it. The URI of an SQLite file has an absolute path."""
+
+    uri: str
+    experiment: str
 
 
 def try_to_log(
@@ -152,8 +166,67 @@ def _clean_run(client: MlflowClient, experiment_id: str, comparison: ComparisonR
 def _set_views(client: MlflowClient, experiment_id: str, comparison: ComparisonReport, contents: ViewContents) -> None:
     now_ms = int(time.time() * 1000)
     for view, name, state in (
-        (f"{key(comparison)}-runs", f"{label(comparison)}: every run", shared_view.by_run(contents)),
-        (key(comparison), f"{label(comparison)}: strategies", shared_view.by_strategy(contents)),
+        (f"{key(comparison)}-runs", "every run", shared_view.by_run(contents)),
+        (key(comparison), "strategies", shared_view.by_strategy(contents)),
     ):
-        value = view_tag_value(name, state, now_ms)
+        value = view_tag_value(f"{label(comparison)}: {name}", state, now_ms)
         client.set_experiment_tag(experiment_id, VIEW_TAG + view, value)
+
+
+def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_uri: str | None) -> MlflowLocation | None:
+    """Return where the newest of the runs was logged; None if it was not logged to MLflow.
+
+    `mlflow:EXPERIMENT` in `what`, the names on the command line, determines the experiment, and `tracking_uri` the
+    store; else both are those in the run's config. Raises HydromelError if the run's store has a relative path, and the
+    directory it was started in does not exist here.
+    """
+    experiment = next((name.removeprefix(PREFIX) for name in what if name.startswith(PREFIX)), None)
+    newest = max((item for item in found_runs if item.run), key=lambda item: item.run.created if item.run else 0.0)
+    tracker = _section(newest.folder, RESOLVED, "tracker")
+    if not (experiment and tracking_uri):
+        if stable_name(str(tracker.get("_target_"))) != TRACKER:
+            return None
+        experiment = str(tracker.get("experiment"))
+    if tracking_uri:
+        return MlflowLocation(_absolute(tracking_uri, Path.cwd()), experiment)
+    started_in = Path(str(_section(newest.folder, RUN, None).get("cwd") or "."))
+    return MlflowLocation(_absolute(str(tracker.get("uri")), started_in), experiment)
+
+
+def filter_of(found_runs: Sequence[FoundRun]) -> str:
+    """Return a filter for the compared runs, as narrow as one condition of MLflow's search can be: it allows no lists.
+
+    It is by their sweep, else by their experiment of Hydromel, else by their configuration, else all runs that
+    Hydromel trained.
+    """
+    runs = [item for item in found_runs if item.run]
+    for tag, values in (
+        (TAG_SWEEP, {item.sweep_id for item in runs}),
+        ("experiment", {item.experiment for item in runs}),
+        ("comparison_hash", {item.run.comparison_hash for item in runs if item.run}),
+    ):
+        if len(values) == 1 and (value := next(iter(values))) and "'" not in value:
+            return f"tags.`{tag}` = '{value}'"
+    return f"tags.`{TAG_RUN_ID}` IS NOT NULL"
+
+
+def _section(folder: Path, name: str, key: str | None) -> Mapping[str, object]:
+    """Return an object in a run's file (JSON is YAML too); empty if there is none."""
+    try:
+        value = yaml.load((folder / name).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    value = value.get(key) if key and isinstance(value, Mapping) else value
+    return value if isinstance(value, Mapping) else {}
+
+
+def _absolute(uri: str, folder: Path) -> str:
+    if not uri.startswith(SQLITE):
+        return uri
+    # The path was relative to the directory that the run was started in, not to the current one.
+    path = sqlite_path(uri)
+    if not folder.is_dir() and not Path(path).is_absolute():
+        raise HydromelError(
+            f"the runs were started in {folder}, which does not exist on this machine; give --tracking-uri"
+        )
+    return SQLITE + str(folder.absolute() / path) + uri.removeprefix(SQLITE + path)

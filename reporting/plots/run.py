@@ -1,30 +1,30 @@
-"""Plots of one finished run in its folder: curves, seconds by phase, scores by class, errors."""
+"""Plots of one finished run in its folder: curves, seconds by phase, scores by class, errors, likelihood."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reporting.plots.errors import error_kinds, reliability
-from reporting.plots.likelihood import likelihood
-from reporting.plots.style import BLUE, ORANGE, PHASES, SETTINGS, new_figure, save
-from runner.common import run_schema
-from runner.common.records import (
-    ClassScores,
-    LabelConfusion,
-    MetricsLine,
-    ResultRecord,
-    finite,
-    parse_metrics_line,
-    parse_result,
-    parse_tables,
-)
+from reporting.plots.style import BLUE, GREY, ORANGE, PHASES, SETTINGS, new_figure, save
+from runner.common import records, run_schema
+from runner.common.records import ClassScores, Likelihood, MetricsLine, ResultRecord
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_LABELS = 40  # with more, a confusion matrix cannot be read
+UNITS = ((10**9, "G"), (10**6, "M"), (10**3, "k"))
+KINDS = {
+    "right": "#009E73",
+    "boundary": "#56B4E9",
+    "type": "#E69F00",
+    "both": "#CC79A7",
+    "missed": "#999999",
+    "spurious": "#D55E00",
+}
 
 
 class RunPlots:
@@ -35,28 +35,22 @@ class RunPlots:
         import matplotlib  # takes half a second, and is needed only here
 
         path = folder / run_schema.RESULT
-        result = parse_result(path.read_bytes(), str(path))
-        records = read_records(folder / run_schema.METRICS)
+        result = records.parse_result(path.read_bytes(), str(path))
+        metrics = folder / run_schema.METRICS
+        lines = enumerate(metrics.read_bytes().splitlines() if metrics.exists() else [], start=1)
+        read = [records.parse_metrics_line(line, f"{metrics}:{number}") for number, line in lines]
         target = folder / run_schema.PLOTS
         target.mkdir(exist_ok=True)
         with matplotlib.rc_context(SETTINGS):
-            return save(figures(result, records), target, "tight")
+            return save(figures(result, read), target, "tight")
 
 
-def read_records(path: Path) -> list[MetricsLine]:
-    """Return the records of metrics.jsonl in order."""
-    if not path.exists():
-        return []
-    lines = path.read_bytes().splitlines()
-    return [parse_metrics_line(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
-
-
-def figures(result: ResultRecord, records: list[MetricsLine]) -> dict[str, Figure]:
+def figures(result: ResultRecord, lines: list[MetricsLine]) -> dict[str, Figure]:
     """Return the figures by name, those for which the result has data."""
     metrics = result["metrics"]
     split, values = ("test", metrics["test"]) if "test" in metrics else ("valid", metrics["valid"])
-    tables = parse_tables(values)
-    drawn = {"curves": curves(result, records), "seconds": seconds(result)}
+    tables = records.parse_tables(values)
+    drawn = {"curves": curves(result, lines), "seconds": seconds(result)}
     for name, table in (("confusion", tables.get("confusion")), ("type_confusion", tables.get("type_confusion"))):
         if table and len(table["labels"]) <= MOST_LABELS:
             drawn[name] = confusion(table, split)
@@ -65,10 +59,8 @@ def figures(result: ResultRecord, records: list[MetricsLine]) -> dict[str, Figur
         drawn["f1_by_class"] = f1_by_class(scores, split)
     if (errors := tables.get("errors")) and len(errors["per_type"]) <= MOST_LABELS:
         drawn["errors"] = error_kinds(errors, split)
-    calibrations = {
-        "all predictions": tables.get("calibration"),
-        "predictions in spans": tables.get("calibration_in_spans"),
-    }
+    in_spans = tables.get("calibration_in_spans")
+    calibrations = {"all predictions": tables.get("calibration"), "predictions in spans": in_spans}
     if known := {title: table for title, table in calibrations.items() if table and table["bins"]}:
         drawn["calibration"] = reliability(known, split)
     if "by_position" in tables and "by_frequency" in tables:
@@ -76,15 +68,13 @@ def figures(result: ResultRecord, records: list[MetricsLine]) -> dict[str, Figur
     return drawn
 
 
-def curves(result: ResultRecord, records: list[MetricsLine]) -> Figure:
+def curves(result: ResultRecord, lines: list[MetricsLine]) -> Figure:
     """Draw training loss and quality on valid over updates."""
     quality = result["quality"]["metric"]
     figure = new_figure(9, 3.2)
     left, right = figure.subplots(1, 2)
     for axis, name, colour in ((left, "train/loss", BLUE), (right, f"valid/{quality}", ORANGE)):
-        points = [
-            (record["step"], record["metrics"][name]) for record in records if record["metrics"].get(name) is not None
-        ]
+        points = [(line["step"], value) for line in lines if (value := line["metrics"].get(name)) is not None]
         axis.plot(*zip(*points, strict=True), color=colour, marker="o" if len(points) < 30 else None, markersize=4)
         axis.set(xlabel="updates", ylabel=name.replace("/", " "))
         axis.grid(alpha=0.3)
@@ -99,7 +89,7 @@ def seconds(result: ResultRecord) -> Figure:
     phases: Mapping[str, object] = result["seconds"]
     left = 0.0
     for phase, colour in PHASES.items():
-        width = finite(phases.get(phase)) or 0.0
+        width = records.finite(phases.get(phase)) or 0.0
         axis.barh(0, width, left=left, color=colour, label=f"{phase} {width:.1f} s")
         left += width
     axis.set(xlabel="seconds", yticks=[], xlim=(0, left or 1))
@@ -107,7 +97,7 @@ def seconds(result: ResultRecord) -> Figure:
     return figure
 
 
-def confusion(table: LabelConfusion, split: str) -> Figure:
+def confusion(table: records.LabelConfusion, split: str) -> Figure:
     """Draw the share of each gold label's examples (rows) by predicted label (columns), with counts."""
     labels, counts = table["labels"], table["counts"]
     size = max(3.5, 0.42 * len(labels) + 1.6)
@@ -137,3 +127,110 @@ def f1_by_class(scores: Mapping[str, ClassScores], split: str) -> Figure:
         axis.text(score["f1"] + 1, place, f"{score['f1']:.1f}  (n={score['support']:,.0f})", va="center", fontsize=9)
     axis.set(xlabel=f"F1 on {split}, %", xlim=(0, 125), xticks=range(0, 101, 20))
     return figure
+
+
+def error_kinds(errors: records.SpanErrors, split: str) -> Figure:
+    """Draw the spans of each type, the most frequent on top: gold spans by outcome, then spurious predictions."""
+    per_type = errors["per_type"]
+    names = sorted(per_type, key=lambda name: sum(per_type[name].values()))
+    figure = new_figure(8, 0.35 * len(names) + 1.8)
+    axis = figure.subplots()
+    left = [0] * len(names)
+    for kind, colour in KINDS.items():
+        counts = [per_type[name][kind] for name in names]
+        label = f"{kind} {errors['counts'][kind]:,}"
+        hatch = "//" if kind == "spurious" else None  # predictions that match no gold span
+        axis.barh(names, counts, left=left, color=colour, label=label, hatch=hatch, edgecolor="white", linewidth=0.5)
+        left = [start + count for start, count in zip(left, counts, strict=True)]
+    axis.set(xlabel=f"spans of {split}: gold spans, then spurious predictions (hatched)")
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9, columnspacing=1, handlelength=1.2)
+    return figure
+
+
+def reliability(tables: Mapping[str, records.Calibration], split: str) -> Figure:
+    """Draw accuracy by predicted probability; on the diagonal predictions are as accurate as their probability says.
+
+    `tables`: name of the predictions (`all tokens`, ...) -> `ece` and `bins` of result.json.
+    """
+    from matplotlib.ticker import NullFormatter
+
+    figure = new_figure(4 * len(tables), 4.4)
+    panels = figure.subplots(2, len(tables), squeeze=False, sharex=True, height_ratios=[3, 1])
+    for place, (name, table) in enumerate(tables.items()):
+        top, bottom = panels[0][place], panels[1][place]
+        bins = table["bins"]
+        middles = [50 * (row["from"] + row["to"]) for row in bins]
+        top.plot([0, 100], [0, 100], color=GREY, linewidth=1)
+        top.bar(middles, [row["accuracy"] for row in bins], width=9, color=BLUE, alpha=0.35)
+        points = [(row["confidence"], row["accuracy"]) for row in bins]
+        top.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, clip_on=False)
+        top.set(xlim=(0, 100), ylim=(0, 102), title=f"{name} of {split}, ECE {table['ece']:.1f} %")
+        bottom.bar(middles, [row["count"] for row in bins], width=9, color=GREY)
+        bottom.set(yscale="log", xlabel="predicted probability, %")
+        bottom.yaxis.set_major_formatter("{x:,.0f}")
+        bottom.yaxis.set_minor_formatter(NullFormatter())
+    panels[0][0].set(ylabel="accuracy, %")
+    panels[1][0].set(ylabel="predictions")
+    return figure
+
+
+def likelihood(metrics: records.SplitTables, split: str) -> Figure:
+    """Draw perplexity by position in a line and by occurrences in the training set, and below it the share of tokens.
+
+    `metrics` are those of result.json with `perplexity`, `by_position` and `by_frequency`.
+    """
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    positions, frequencies = metrics["by_position"], metrics["by_frequency"]
+    tables = {"position in the line": positions, "occurrences in the training set": frequencies}
+    points = [_points(table) for table in tables.values()]
+    figure = new_figure(1.8 + 0.55 * sum(map(len, points)), 4.6)
+    widths = [len(own) + 1 for own in points]
+    panels = figure.subplots(2, 2, sharex="col", sharey="row", height_ratios=[3, 1], width_ratios=widths)
+    for title, own, top, bottom in zip(tables, points, *panels, strict=True):
+        _perplexities(top, own, tables[title].get("apart", {}), metrics["perplexity"])
+        total = sum(point["tokens"] for point in own.values())
+        bottom.bar(range(len(own)), [100 * point["tokens"] / total for point in own.values()], color=GREY, width=0.8)
+        bottom.set(xlabel=title, xlim=(-0.7, len(own) - 0.3))
+        bottom.set_xticks(range(len(own)), own, rotation=45, ha="right", rotation_mode="anchor")
+    panels[0][0].set(ylabel=f"perplexity on {split}")
+    panels[0][0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    panels[0][0].yaxis.set_minor_formatter(NullFormatter())
+    panels[1][0].set(ylabel="tokens, %")
+    figure.align_xlabels()
+    return figure
+
+
+def _perplexities(axis: Axes, points: Mapping[str, Likelihood], apart: Collection[str], mean: float) -> None:
+    """Draw a point for each finite perplexity, bins joined; a grey line marks the perplexity of all tokens."""
+    values = [math.nan if point["perplexity"] is None else point["perplexity"] for point in points.values()]
+    bins = [place for place, name in enumerate(points) if name not in apart]
+    axis.axhline(mean, color=GREY, linewidth=1)
+    axis.plot(bins, [values[place] for place in bins], color=BLUE, marker="o", markersize=5)
+    others = [place for place in range(len(points)) if place not in bins]
+    axis.plot(others, [values[place] for place in others], color=ORANGE, marker="D", markersize=5, linestyle="none")
+    for place, value in enumerate(values):
+        if math.isfinite(value):
+            axis.annotate(short(value), (place, value), xytext=(1, 6), textcoords="offset points", fontsize=9)
+    axis.set(yscale="log")
+    axis.margins(y=0.15)
+
+
+def short(value: float) -> str:
+    """Return `20k` for 20,000: a number of 1 or more to 3 digits."""
+    for unit, letter in UNITS:
+        if value >= unit:
+            return f"{value / unit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def _points(table: records.LikelihoodTable) -> dict[str, Likelihood]:
+    """Return the figures of bins and of separately listed strings, by name."""
+    return {**{_range(row["from"], row["to"]): row for row in table["bins"]}, **table.get("apart", {})}
+
+
+def _range(first: int, last: int) -> str:
+    """Return `1–9`, or from 1,000 on `1k–10k` for 1000 to 9999."""
+    if first == last:
+        return short(first)
+    return f"{short(first)}–{short(last + 1 if last == 10 * first - 1 and first >= 1000 else last)}"

@@ -163,6 +163,15 @@ def legend(figure: Figure, columns: int) -> None:
     )
 
 
+def labelled(figure: Figure, axes: Axes, xlabel: str, ylabel: str, columns: int) -> Figure:
+    """Add labels, a grid, and a legend of so many columns; return the figure."""
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    axes.grid(alpha=0.25, lw=0.6)
+    legend(figure, columns)
+    return figure
+
+
 def plain_numbers(axes: Axes) -> None:
     """Write few, whole numbers on the horizontal axis."""
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -184,8 +193,8 @@ def bars(strategies: Sequence[StrategySummary], n_panels: int = 1) -> tuple[Figu
 def spread_bars(
     strategies: Sequence[StrategySummary],
     spread_of: Callable[[StrategySummary], Spread | None],
-    scale: float,
-    text_of: Callable[[StrategySummary, float], str],
+    scale: float = 1,
+    text_of: Callable[[StrategySummary, float], str] = lambda _, median: f"{median:,.0f}",
     room: float = 1.2,
     missing: str = "not recorded",
 ) -> tuple[Figure, Axes]:
@@ -197,14 +206,12 @@ def spread_bars(
     figure, (panel,) = bars(strategies)
     highest = 0.0
     for row, strategy in enumerate(strategies):
-        spread = spread_of(strategy)
-        if spread is None:
+        if (spread := spread_of(strategy)) is None:
             annotate(panel, 0, row, missing)
             continue
-        hatch = "//" if strategy.known_wrong else None
-        colour = style(strategy, strategies)[0]
         low, median, high = scale * spread.low, scale * spread.median, scale * spread.high
-        panel.barh(row, median, BAR, color=colour, hatch=hatch, edgecolor="white", lw=0)
+        hatch = "//" if strategy.known_wrong else None
+        panel.barh(row, median, BAR, color=style(strategy, strategies)[0], hatch=hatch, edgecolor="white", lw=0)
         if spread.n > 1:
             panel.plot([low, high], [row, row], color=INK, lw=1.6, marker="|", ms=7)
         annotate(panel, high, row, text_of(strategy, median))
@@ -230,3 +237,10 @@ def segments(
         axes.barh(range(len(rows)), widths, BAR, ends, color=colour, label=names.get(part, part))
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     return ends
+
+
+def annotate_ends(axes: Axes, ends: Sequence[float], texts: Sequence[str | None]) -> None:
+    """Write a text at the end of each bar (None: not recorded), and make room for it."""
+    for row, (end, text) in enumerate(zip(ends, texts, strict=True)):
+        annotate(axes, end, row, text or "not recorded")
+    axes.set_xlim(0, (max(ends) or 1.0) * 1.2)

@@ -1,4 +1,4 @@
-"""Measures of a run (quality, speed, padding, memory), and their collection over the runs of one strategy."""
+"""Figures of a run by name, measures of it (quality, speed, padding, memory), and both over runs of one strategy."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from dataclasses import dataclass
 
 from reporting.runs.run import Run
 from reporting.statistics.intervals import Slot
-from runner.common.records import SECONDS_KEYS, PeakBatchRecord
+from runner.common.records import SECONDS_KEYS, PeakBatchRecord, finite
 
 Measure = Callable[[Run], float | None]
 PHASES = tuple(key for key in SECONDS_KEYS if key != "total")
+MACHINE_SECTIONS = ("speed", "memory", "seconds", "energy", "arithmetic")  # comparable only on one machine
+# the prefix of a figure's name, in MLflow and in conditions -> its section of result.json
+SECTIONS = {"test": "metrics.test", "valid": "metrics.valid"} | {
+    name: name for name in (*MACHINE_SECTIONS, "tokens", "padding", "characters", "updates", "model")
+}
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """The identity of one run, its machine, and its figures by name."""
+
+    run_id: str
+    seed: int
+    turn: int
+    machine: tuple[str, ...]
+    figures: dict[str, float]
+
+    @property
+    def slot(self) -> Slot:
+        """What pairs the runs of two strategies where a figure depends on the machine."""
+        return self.seed, self.turn, self.machine
 
 
 @dataclass(frozen=True)
@@ -52,7 +74,7 @@ def by_seed(runs: Mapping[int, Run], measure: Measure) -> dict[int, float]:
 
 def by_slot(runs: Iterable[Run], measure: Measure) -> dict[Slot, float]:
     """Return the measure by (seed, turn, machine): runs of two strategies are paired when these agree."""
-    return {(run.seed, run.turn, run.machine): value for run in runs if (value := measure(run)) is not None}
+    return {run.slot: value for run in runs if (value := measure(run)) is not None}
 
 
 def values(runs: Iterable[Run], measure: Measure) -> list[float]:
@@ -100,26 +122,43 @@ def halvings(runs: Iterable[Run]) -> list[str]:
     sentences = []
     for run in runs:
         sizes = run.result.get("memory", {}).get("micro_batch")
-        if sizes and (halved_at := sizes["halved_at"]):
-            used, asked = sizes["used"], sizes["asked"]
-            rows = "all rows of an update" if asked is None else f"{asked} rows"
+        if sizes and sizes["halved_at"]:
+            # number 0 is the trial before training
+            during = [str(number) for number in sizes["halved_at"] if number]
+            parts = ["before training"] if 0 in sizes["halved_at"] else []
+            parts += [f"in update{'s' if during[1:] else ''} {', '.join(during)}"] if during else []
+            rows = "all rows of an update" if sizes["asked"] is None else f"{sizes['asked']} rows"
             sentences.append(
-                f"{run.strategy} seed {run.seed} ran out of memory {_updates(halved_at)}: its micro-batch went from "
-                f"{rows} to {used}; the updates stayed the same."
+                f"{run.strategy} seed {run.seed} ran out of memory {' and '.join(parts)}: its micro-batch went from "
+                f"{rows} to {sizes['used']}; the updates stayed the same."
             )
     return sentences
-
-
-def _updates(numbers: list[int]) -> str:
-    """Return the updates as text; number 0 is the trial before training."""
-    during = [str(number) for number in numbers if number]
-    parts = ["before training"] if len(during) < len(numbers) else []
-    if during:
-        parts.append(f"in update{'s' if during[1:] else ''} {', '.join(during)}")
-    return " and ".join(parts)
 
 
 def _share(part: float | None, real: float | None, padded: float | None) -> float | None:
     if part is None or real is None or padded is None or real + padded == 0:
         return None
     return part / (real + padded)
+
+
+def run_figures(run: Run) -> RunFigures:
+    """Return every figure of a run: the finite numbers of all sections, without their tables (by type, by length)."""
+    figures = {
+        f"{name}/{key}": number
+        for name, path in SECTIONS.items()
+        for key, value in run.section(path).items()
+        if (number := finite(value)) is not None
+    }
+    return RunFigures(run.result["run_id"], run.seed, run.turn, run.machine, figures)
+
+
+def depends_on_machine(name: str) -> bool:
+    """Return True if a figure depends on the machine that the run used."""
+    return name.partition("/")[0] in MACHINE_SECTIONS
+
+
+def amount(value: float, figure: str, sign: str = "") -> str:
+    """Return a figure as text: bytes in MiB, others to four digits, or as whole numbers from 1,000 on."""
+    if figure.endswith("_bytes"):
+        return f"{value / MIB:{sign},.1f} MiB"
+    return f"{value:{sign},.0f}" if abs(value) >= 1000 else f"{value:{sign}.4g}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from reporting.statistics.intervals import Slot
 from runner.common.errors import HydromelError
 from runner.common.records import ResultRecord, finite, parse_metrics_line, parse_result, parse_run
 from runner.common.run_schema import METRICS, RESULT, RUN
@@ -77,6 +78,11 @@ class Run:
     def machine(self) -> tuple[str, ...]:
         """Host, device, processor and threads: times and memory are comparable only where all four agree."""
         return tuple(self.text(f"provenance.{key}") for key in MACHINE)
+
+    @property
+    def slot(self) -> Slot:
+        """What pairs the runs of two strategies where a measure depends on the machine."""
+        return self.seed, self.turn, self.machine
 
     @property
     def metric(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,13 +17,31 @@ LARGEST_LOG = math.log(sys.float_info.max)
 
 
 @dataclass(frozen=True)
-class Mean:
-    """A mean over `n` seeds with its Student t interval; a single seed has no interval (`low` and `high` are None)."""
+class Interval:
+    """A mean of `n` values with its interval; a single value has none (`low` and `high` are None)."""
 
     n: int
     mean: float
     low: float | None
     high: float | None
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Both ends of the interval; None if there is none."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+class Mean(Interval):
+    """A mean over `n` seeds with its Student t interval."""
+
+    def mapped(self, f: Callable[[float], float]) -> Mean:
+        """Return the mean with `f`, which keeps the order, applied to it and to both ends."""
+        low, high = map(f, self.bounds) if self.bounds else (None, None)
+        return Mean(self.n, f(self.mean), low, high)
+
+
+class Ratio(Interval):
+    """A geometric mean of `n` ratios with its interval."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +52,6 @@ class Spread:
     median: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A geometric mean of `n` ratios with its interval; a single ratio has none (`low` and `high` are None)."""
-
-    n: int
-    mean: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,7 @@ def ratio_interval(values: Mapping[K, float], base: Mapping[K, float], confidenc
     mean = mean_interval(logs, confidence)
     if mean is None:
         return None
-    low, high = (None if bound is None else _exp(bound) for bound in (mean.low, mean.high))
+    low, high = map(_exp, mean.bounds) if mean.bounds else (None, None)
     return Ratio(mean.n, _exp(mean.mean), low, high)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from reporting.comparison.summary import RunGroup
 from reporting.plots.comparison import plots
 from reporting.plots.style import Plot
 from reporting.views import report, tables
@@ -26,16 +25,24 @@ def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
     """Write index.html, report.md, report.json and PNG plots over older ones; return their paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = [plots(group, place < PNG_GROUPS) for place, group in enumerate(comparison.groups)]
-    images = [_write_images(folder, place, comparison.groups[place].title, own) for place, own in enumerate(drawn)]
-    lines = [[line for line, _ in own] + _link(place, drawn[place]) for place, own in enumerate(images)]
+    images: list[Path] = []
+    shown: list[list[str]] = []  # the lines of Markdown that show the plots of each group
+    for place, (group, own) in enumerate(zip(comparison.groups, drawn, strict=True)):
+        shown.append([f"Its plots: [index.html](index.html#{_anchor(place)})"] if own and place >= PNG_GROUPS else [])
+        for plot in own:
+            if plot.png:
+                path = folder / f"{place + 1}-{slug(group.title)}-{plot.name}.png"
+                path.write_bytes(plot.png)
+                images.append(path)
+                shown[-1].append(f"![{plot.caption}]({path.name})")
     texts = {
         "index.html": _page(comparison, drawn),
-        "report.md": report.to_markdown(comparison, lines),
+        "report.md": report.to_markdown(comparison, shown),
         "report.json": report.to_json(comparison),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return [folder / name for name in texts] + [path for own in images for _, path in own]
+    return [folder / name for name in texts] + images
 
 
 def slug(text: str) -> str:
@@ -43,45 +50,28 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.-]+|\.{2,}", "-", text, flags=re.ASCII).strip("-.")[:LONGEST_NAME]
 
 
-def _write_images(folder: Path, place: int, title: str, drawn: list[Plot]) -> list[tuple[str, Path]]:
-    """Write the PNG plots of a group; return the Markdown that shows each, with its file."""
-    written = []
-    for plot in drawn:
-        if plot.png:
-            path = folder / f"{place + 1}-{slug(title)}-{plot.name}.png"
-            path.write_bytes(plot.png)
-            written.append((f"![{plot.caption}]({path.name})", path))
-    return written
-
-
-def _link(place: int, drawn: list[Plot]) -> list[str]:
-    """Return a link to the plots in the page, for a group without PNG plots."""
-    return [f"Its plots: [index.html](index.html#{_anchor(place)})"] if drawn and place >= PNG_GROUPS else []
-
-
 def _page(comparison: ComparisonReport, drawn: list[list[Plot]]) -> str:
     """Return the report as HTML, with the plots `drawn` of each group. All names are escaped."""
-    placed = enumerate(zip(comparison.groups, drawn, strict=True))
+    sections = [
+        {
+            "id": _anchor(place),
+            "heading": tables.heading(group),
+            "conclusion": conclusion(group, comparison.confidence),
+            "tables": tables.tables(group, comparison.confidence),
+            "sentences": group.sentences,
+            "notes": tables.notes(group),
+            "caveats": group.caveats,
+            "plots": [{"name": plot.name, "caption": plot.caption, "svg": _svg(plot)} for plot in own],
+        }
+        for place, (group, own) in enumerate(zip(comparison.groups, drawn, strict=True))
+    ]
     return page_template("reporting", "report.html").render(
         title=report.title(comparison),
         report=comparison,
         overviews=report.first_tables(comparison),
-        sections=[_section(place, group, comparison.confidence, own) for place, (group, own) in placed],
+        sections=sections,
         left_out=report.last_lines(comparison),
     )
-
-
-def _section(place: int, group: RunGroup, confidence: float, drawn: list[Plot]) -> dict[str, object]:
-    return {
-        "id": _anchor(place),
-        "heading": tables.heading(group),
-        "conclusion": conclusion(group, confidence),
-        "tables": tables.tables(group, confidence),
-        "sentences": group.sentences,
-        "notes": tables.notes(group),
-        "caveats": group.caveats,
-        "plots": [{"name": plot.name, "caption": plot.caption, "svg": _svg(plot)} for plot in drawn],
-    }
 
 
 def _anchor(place: int) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
+from reporting.comparison.changes import SHORT
 from reporting.comparison.equal_updates import listed
 from reporting.comparison.significance import REFERENCE, SAME, UNDECIDED
 from reporting.comparison.summary import RunGroup, StrategySummary
-from reporting.comparison.thresholds import SHORT
-from reporting.statistics.intervals import Ratio, Slot, ratio_interval
+from reporting.statistics.intervals import Ratio, ratio_interval
 from reporting.views import table_format
 
 
@@ -36,26 +37,16 @@ def conclusion(group: RunGroup, confidence: float) -> str:
 
 def _leaders(ordered: Sequence[StrategySummary], level: float) -> list[StrategySummary]:
     """Return the first strategy, and those that are not significantly slower: the interval of the ratio contains 1."""
-    fastest, *others = ordered
-    speeds = _speeds(fastest)
-    ratios = [ratio_interval(speeds, _speeds(other), level) for other in others]
-    unsettled = [
-        other
-        for other, ratio in zip(others, ratios, strict=True)
-        if ratio is not None and ratio.low is not None and ratio.low <= 1
-    ]
-    return [fastest, *unsettled]
-
-
-def _speeds(strategy: StrategySummary) -> dict[Slot, float]:
     figure = SHORT["speed"]
-    return {(run.seed, run.turn, run.machine): run.figures[figure] for run in strategy.runs if figure in run.figures}
+    speeds = [{run.slot: run.figures[figure] for run in own.runs if figure in run.figures} for own in ordered]
+    ratios = [ratio_interval(speeds[0], own, level) for own in speeds]
+    unsettled = [ratio is not None and ratio.low is not None and ratio.low <= 1 for ratio in ratios[1:]]
+    return [ordered[0], *compress(ordered[1:], unsettled)]
 
 
 def _names(leaders: Sequence[StrategySummary]) -> str:
     """Return `packed is fastest, 209 real tokens/s`, or that several strategies are equally fast."""
-    chosen = [f" (which chose {', '.join(leader.chose)})" if leader.chose else "" for leader in leaders]
-    names = [f"{leader.name}{note}" for leader, note in zip(leaders, chosen, strict=True)]
+    names = [own.name + (f" (which chose {', '.join(own.chose)})" if own.chose else "") for own in leaders]
     if len(leaders) == 1:
         return f"{names[0]} is fastest, {_rate(leaders[0])}"
     rates = [f"{_speed(leader):,.0f}" for leader in leaders]
@@ -66,26 +57,22 @@ def _lead(leaders: Sequence[StrategySummary], ordered: Sequence[StrategySummary]
     """Return how many times as fast the first is as the reference; if it is the reference, as the second."""
     fastest, second = ordered[0], ordered[1]
     subject = f"{fastest.name} is " if len(leaders) > 1 else ""
-    verdict = fastest.against_padmask
-    if verdict and verdict.ratio:
-        return f": {subject}{_times(verdict.ratio, REFERENCE)}"
+    if fastest.against_padmask and (ratio := fastest.against_padmask.ratio):
+        return f": {subject}{_times(ratio, REFERENCE)}"
     if fastest.name == REFERENCE and second.against_padmask and (ratio := second.against_padmask.ratio):
-        return f": {subject}{_times(_inverse(ratio), second.name)}"
+        low, high = (1 / end for end in reversed(ratio.bounds)) if ratio.bounds else (None, None)
+        return f": {subject}{_times(Ratio(ratio.n, 1 / ratio.mean, low, high), second.name)}"
     return ""
 
 
 def _times(ratio: Ratio, other: str) -> str:
     """Return `2.00 times as fast as padmask (1.97 to 2.04)`."""
     text = f"{table_format.times(ratio.mean)} times as fast as {other}"
-    if ratio.low is None or ratio.high is None:
+    if ratio.bounds is None:
         return f"{text} (one pair of runs, so it may be chance)"
-    chance = ", so it may be chance" if ratio.low <= 1 <= ratio.high else ""
-    return f"{text} ({table_format.times(ratio.low)} to {table_format.times(ratio.high)}{chance})"
-
-
-def _inverse(ratio: Ratio) -> Ratio:
-    low, high = (None if bound is None else 1 / bound for bound in (ratio.high, ratio.low))
-    return Ratio(ratio.n, 1 / ratio.mean, low, high)
+    low, high = ratio.bounds
+    chance = ", so it may be chance" if low <= 1 <= high else ""
+    return f"{text} ({table_format.times(low)} to {table_format.times(high)}{chance})"
 
 
 def _costs(leaders: Sequence[StrategySummary], group: RunGroup) -> str:
@@ -96,9 +83,7 @@ def _cost(strategy: StrategySummary, group: RunGroup, whose: str) -> str:
     verdict, metric = strategy.against_padmask, f"{group.metric} on {group.split}"
     if verdict is None:
         return ""
-    by = ""
-    if verdict.difference:
-        by = f" ({table_format.signed(verdict.difference.mean, group.unit)})"
+    by = f" ({table_format.signed(verdict.difference.mean, group.unit)})" if verdict.difference else ""
     if verdict.says.startswith(UNDECIDED):
         return f"; whether {whose} {metric} differs from {REFERENCE}'s is undecided{by}"
     if verdict.says.startswith(SAME):

@@ -1,18 +1,22 @@
-"""A whole comparison with the texts that all its views share, and its JSON and Markdown."""
+"""A whole comparison with the texts that all its views share, and its JSON, CSV and Markdown."""
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import dataclass
 
 from reporting.comparison.changes import BaselineComparison
 from reporting.comparison.summary import CompareOptions, RunGroup, groups
-from reporting.runs.run import FoundRun
-from reporting.views import change_tables, table_format, tables
+from reporting.runs.measures import SECTIONS
+from reporting.runs.run import MACHINE, FoundRun
+from reporting.views import table_format, tables
 from reporting.views.headline import conclusion
 from reporting.views.table_format import Table
 from runner.common import files
 
 LEFT_OUT_SHOWN = 8  # unfinished runs named in the line on them
+IDENTITY = ("title", "comparison_hash", "data_fingerprint", "metric", "strategy", "seed", "turn", "run_id")
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,13 @@ def title(report: ComparisonReport) -> str:
 
 def first_tables(report: ComparisonReport) -> list[Table]:
     """Return the tables above the groups: changes since the baseline, and an overview of all groups of one title."""
-    changes = change_tables.tables(report.history) if report.history else []
+    changes = tables.change_tables(report.history) if report.history else []
     return changes + tables.overviews(report.groups, report.confidence)
 
 
 def last_lines(report: ComparisonReport) -> list[str]:
     """Return the lines below the groups: on the baseline, on conditions, and on runs that were left out."""
-    return (change_tables.lines(report.history) if report.history else []) + left_out(report)
+    return (tables.change_lines(report.history) if report.history else []) + left_out(report)
 
 
 def left_out(report: ComparisonReport) -> list[str]:
@@ -74,6 +78,33 @@ def left_out(report: ComparisonReport) -> list[str]:
 def to_json(report: ComparisonReport) -> str:
     """Return every figure that is shown, unrounded. NaN and infinity become null, since JSON has neither."""
     return files.to_json(report, indent=2, ascii_only=False)
+
+
+def to_csv(groups: list[RunGroup]) -> str:
+    """Return a tidy table: a row per run that counts, in the order of the report; a column per setting and figure.
+
+    Cells are empty where a run lacks a figure or setting.
+    """
+    rows = [
+        dict(zip((*IDENTITY, *MACHINE), (*identity, run.seed, run.turn, run.run_id, *run.machine), strict=True))
+        | {f"settings.batching.{name}": value for name, value in strategy.options.items()}
+        | {f"settings.{name}": value for name, value in group.settings.items()}
+        | run.figures
+        for group in groups
+        for strategy in group.strategies
+        for identity in [(group.title, group.comparison_hash, group.data_fingerprint, group.metric, strategy.name)]
+        for run in strategy.runs
+    ]
+    names = {name for row in rows for name in row}
+    settings = sorted(name for name in names if name.startswith("settings."))
+    order = list(SECTIONS)
+    figures = sorted((order.index(name.partition("/")[0]), name) for name in names if "/" in name)
+    file = io.StringIO()
+    columns = [*IDENTITY, *MACHINE, *settings, *(name for _, name in figures)]
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 def to_markdown(report: ComparisonReport, images: list[list[str]]) -> str:

@@ -91,16 +91,13 @@ def mean(
     """Return the mean with half the width of its interval, which is symmetric; or with `alone` if it has none."""
     if value is None:
         return Cell(NONE)
-    if value.low is None or value.high is None:
-        return Cell(text(value.mean), alone)
-    return Cell(text(value.mean), f"± {half_width((value.high - value.low) / 2)}")
+    low, high = value.bounds or (0.0, 0.0)
+    return Cell(text(value.mean), f"± {half_width((high - low) / 2)}" if value.bounds else alone)
 
 
 def interval(value: Mean | None, text: Callable[[float], str]) -> Cell:
     """Return both ends of a difference's interval in the same type size, since neither is the difference."""
-    if value is None or value.low is None or value.high is None:
-        return Cell(NONE)
-    return Cell(f"{text(value.low)} to {text(value.high)}")
+    return Cell(" to ".join(map(text, value.bounds)) if value and value.bounds else NONE)
 
 
 def spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
@@ -110,9 +107,9 @@ def spread(value: Spread | None, text: Callable[[float], str]) -> Cell:
 
 def ratio(value: Ratio | None) -> Cell:
     """Return a ratio with its interval."""
-    if value is None or value.low is None or value.high is None:
-        return Cell(times(value.mean) if value else NONE)
-    return Cell(times(value.mean), _range(value.low, value.high, times))
+    if value is None:
+        return Cell(NONE)
+    return Cell(times(value.mean), _range(*value.bounds, times) if value.bounds else "")
 
 
 def reached(when: TimeToTarget, text: Callable[[float], str]) -> Cell:

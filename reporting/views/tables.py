@@ -1,50 +1,30 @@
-"""The tables of a group (quality, speed, padding and memory, device; a row per strategy), and notes on them."""
+"""The tables of a group (quality, speed, padding and memory, device), those of changes, and notes on both."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
+from reporting.comparison.changes import SHORT, BaselineComparison, Change
 from reporting.comparison.predicted import Prediction
 from reporting.comparison.significance import QualityVerdict
 from reporting.comparison.summary import RunGroup, StrategySummary
-from reporting.runs.figures import MIB
-from reporting.views.table_format import (
-    NONE,
-    Cell,
-    Table,
-    TableColumn,
-    decimal,
-    filled,
-    interval,
-    mean,
-    percent,
-    ratio,
-    reached,
-    seconds,
-    signed,
-    spread,
-    tenths,
-    whole,
-    without_empty,
-)
+from reporting.runs.measures import MIB, amount
+from reporting.statistics.intervals import Mean
+from reporting.views import table_format as cells
+from reporting.views.table_format import NONE, Cell, Table, TableColumn, decimal, filled, tenths, whole, without_empty
 
+NAMES = {figure: short for short, figure in SHORT.items()}
 LONG_NUMBER = 10  # characters
 KNOWN_WRONG, SIMPLEST = "known wrong", "simplest model"  # remarks below the name of a row
 
 
 def tables(group: RunGroup, confidence: float) -> list[Table]:
     """Return the tables of a group, strategies in its order. Quality ends with the best of the simplest models."""
-    quality, *others = (
-        filled(title, columns, group.strategies)
-        for title, columns in (
-            ("Quality", _quality_columns(group, confidence)),
-            ("Speed", _speed_columns(group)),
-            ("Padding and memory", MEMORY),
-            ("Device", DEVICE),
-        )
-    )
+    quality = filled("Quality", _quality_columns(group, confidence), group.strategies)
     quality.rows.extend(_best_baseline(group, quality.columns))
+    columns = {"Speed": _speed_columns(group), "Padding and memory": MEMORY, "Device": DEVICE}
+    others = [filled(title, own, group.strategies) for title, own in columns.items()]
     # What no run recorded is left out column by column; a table with only the names of strategies is left out whole.
     shown = map(without_empty, (quality, *others, _advice_table(group.advice)))
     return [table for table in shown if len(table.columns) > 1]
@@ -62,24 +42,20 @@ def notes(group: RunGroup) -> list[str]:
     """Return notes on the tables: baselines, target, source of memory figures, machines."""
     lines = []
     if group.majority:
-        named = ", ".join(
-            f"{name} {decimal(value, group.unit if name == group.metric else '%')}"
-            for name, value in group.majority.items()
-        )
+        units = {group.metric: group.unit}
+        named = ", ".join(f"{name} {decimal(value, units.get(name, '%'))}" for name, value in group.majority.items())
         lines.append(f"Always predicting the most frequent label of the training set gets on test: {named}.")
     if len(group.baselines) > 1:
         named = ", ".join(f"{name} {decimal(value, group.unit)}" for name, value in group.baselines.items())
         lines.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")
-    target = group.target.quality
-    if target is not None:
+    if (target := group.target.quality) is not None:
         worst = "the worst of the runs' best, so that every run reaches it"
         why = "given with --target" if group.target.given else worst
         lines.append(
             f"Target: {group.metric} {decimal(target, group.unit)} on valid ({why}). "
             "Its time is the training time, without evaluation and tracking, at the first evaluation that reached it."
         )
-    sources = sorted({source for strategy in group.strategies for source in strategy.memory_sources})
-    if sources:
+    if sources := sorted({source for strategy in group.strategies for source in strategy.memory_sources}):
         lines.append(f"Peak memory: {', '.join(sources)}.")
     lines += [sentence for strategy in group.strategies for sentence in strategy.halved]
     lines.append(f"Ran on {'; '.join(group.machines)}.")
@@ -114,35 +90,32 @@ def _quality_columns(group: RunGroup, confidence: float) -> list[TableColumn]:
         return decimal(value, group.unit)
 
     def with_sign(value: float) -> str:
-        return signed(value, group.unit)
+        return cells.signed(value, group.unit)
 
     own = f"{group.split} {group.metric}"
     return [
         STRATEGY,
         TableColumn("seeds", "", lambda strategy: Cell(str(len(strategy.run_ids)))),
-        TableColumn(own, f"± {100 * confidence:g} %", lambda strategy: mean(strategy.quality, plain, plain)),
-        TableColumn("minus padmask", f"± {together}", minus(lambda v: mean(v.difference, with_sign, plain))),
-        TableColumn("on examples", together, minus(lambda v: interval(v.on_examples, with_sign)), wraps=True),
+        TableColumn(own, f"± {100 * confidence:g} %", lambda strategy: cells.mean(strategy.quality, plain, plain)),
+        TableColumn("minus padmask", f"± {together}", minus(lambda v: cells.mean(v.difference, with_sign, plain))),
+        TableColumn("on examples", together, minus(lambda v: cells.interval(v.on_examples, with_sign)), wraps=True),
         TableColumn("verdict", "", minus(lambda v: Cell(v.says)), is_text=True, wraps=True),
     ]
 
 
 def _speed_columns(group: RunGroup) -> list[TableColumn]:
+    def thousands(value: float) -> str:
+        return tenths(value / 1000)
+
     columns = [
         STRATEGY,
         SPEED,
-        TableColumn("vs padmask", "times", lambda strategy: ratio((v := strategy.against_padmask) and v.ratio)),
-        TableColumn("vs size1", "times", lambda strategy: ratio(strategy.speedup_over_size1)),
+        TableColumn("vs padmask", "times", lambda strategy: cells.ratio((v := strategy.against_padmask) and v.ratio)),
+        TableColumn("vs size1", "times", lambda strategy: cells.ratio(strategy.speedup_over_size1)),
+        TableColumn("to target", "s", lambda strategy: cells.reached(strategy.seconds_to_target, cells.seconds)),
+        TableColumn("to target", "1,000 tokens", lambda own: cells.reached(own.tokens_to_target, thousands)),
     ]
-    if group.target.quality is None:
-        return columns
-    return [
-        *columns,
-        TableColumn("to target", "s", lambda strategy: reached(strategy.seconds_to_target, seconds)),
-        TableColumn(
-            "to target", "1,000 tokens", lambda strategy: reached(strategy.tokens_to_target, lambda v: tenths(v / 1000))
-        ),
-    ]
+    return columns if group.target.quality is not None else columns[:-2]
 
 
 def _advice_table(predictions: Sequence[Prediction]) -> Table:
@@ -203,18 +176,61 @@ def _peak_batch(strategy: StrategySummary) -> Cell:
     return Cell(f"{batch['rows']:,} × {batch['width']:,}", f"{batch['tokens']:,} tokens")
 
 
+def change_tables(history: BaselineComparison) -> list[Table]:
+    """Return one table per group, with a row for each strategy and figure."""
+    by_heading: dict[str, list[Change]] = {}
+    for change in history.changes:
+        by_heading.setdefault(change.heading, []).append(change)
+    level = f"± {100 * history.level:.4g} %"
+
+    def pairs(change: Change) -> str:
+        return f"{change.difference.n} pair{'s' if change.difference.n > 1 else ''}"
+
+    def signed(figure: str) -> Callable[[float], str]:
+        return lambda value: amount(value, figure, "+")
+
+    def symmetric(value: Mean | None, figure: str) -> Cell:
+        return cells.mean(value, signed(figure), lambda half: amount(half, figure), "no interval")
+
+    columns = [
+        TableColumn("strategy", "", lambda change: Cell(change.strategy, pairs(change)), is_text=True),
+        TableColumn("figure", "", lambda change: Cell(NAMES.get(change.figure, change.figure)), True, wraps=True),
+        TableColumn("before", "", lambda change: Cell(amount(change.before, change.figure))),
+        TableColumn("now", "", lambda change: Cell(amount(change.now, change.figure))),
+        TableColumn("change", level, lambda change: symmetric(change.difference, change.figure)),
+        TableColumn(
+            "on examples", "", lambda change: cells.interval(change.on_examples, signed(change.figure)), wraps=True
+        ),
+        TableColumn("change, %", level, lambda change: symmetric(change.percent, "")),
+    ]
+    return [
+        without_empty(filled(f"Changes since {history.baseline}: {heading}", columns, changes))
+        for heading, changes in by_heading.items()
+    ]
+
+
+def change_lines(history: BaselineComparison) -> list[str]:
+    """Return lines on the baseline, the level of intervals, what could not be compared, and each condition."""
+    sentences = [
+        f"Changes since {history.baseline}: means over runs paired by seed, now minus before; intervals at "
+        f"{100 * history.level:.4g} % each, so that those of all strategies hold at once."
+    ]
+    sentences += [f"Not compared with the baseline: {line.removesuffix('.')}." for line in history.unmatched]
+    return sentences + [f"{'FAILED: ' if verdict.failed else ''}{verdict.says}." for verdict in history.judged]
+
+
 STRATEGY = TableColumn("strategy", "", _name, is_text=True)
-SPEED = TableColumn("speed", "real tokens/s", lambda strategy: spread(strategy.real_tokens_per_s, whole))
+SPEED = TableColumn("speed", "real tokens/s", lambda strategy: cells.spread(strategy.real_tokens_per_s, whole))
 MEMORY = [
     STRATEGY,
-    TableColumn("padding", "% of tokens", lambda strategy: Cell(percent(strategy.padding_share))),
-    TableColumn("padding", "% of characters", lambda strategy: Cell(percent(strategy.character_padding))),
-    TableColumn("peak", "MiB", lambda strategy: spread(strategy.peak_memory_bytes, lambda v: whole(v / MIB))),
+    TableColumn("padding", "% of tokens", lambda strategy: Cell(cells.percent(strategy.padding_share))),
+    TableColumn("padding", "% of characters", lambda strategy: Cell(cells.percent(strategy.character_padding))),
+    TableColumn("peak", "MiB", lambda strategy: cells.spread(strategy.peak_memory_bytes, lambda v: whole(v / MIB))),
     TableColumn("set by", "rows × width", _peak_batch),
 ]
 DEVICE = [
     STRATEGY,
-    TableColumn("matrix rate", "% of device's", lambda strategy: spread(strategy.matrix_share, percent)),
-    TableColumn("energy", "J/1,000 tokens", lambda strategy: spread(strategy.joules_per_thousand_tokens, tenths)),
+    TableColumn("matrix rate", "% of device's", lambda strategy: cells.spread(strategy.matrix_share, cells.percent)),
+    TableColumn("energy", "J/1,000 tokens", lambda strategy: cells.spread(strategy.joules_per_thousand_tokens, tenths)),
     TableColumn("kernel", "", lambda strategy: Cell("; ".join(strategy.kernels) or NONE), is_text=True, wraps=True),
 ]

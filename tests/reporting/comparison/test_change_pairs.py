@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reporting.comparison import baseline, changes, thresholds
+from reporting.comparison import baseline, changes
 from reporting.comparison.changes import BaselineComparison
 from reporting.comparison.summary import CompareOptions, groups
 from reporting.runs import find
@@ -23,7 +23,7 @@ def write(write_run: Any, folder: Path, f1: dict[int, float], **change: Any) -> 
 
 
 def since(now: baseline.Sides, then: baseline.Sides, *texts: str) -> BaselineComparison:
-    return changes.compare("then", now, then, [thresholds.parse(text) for text in texts], 0.95)
+    return changes.compare("then", now, then, [changes.parse(text) for text in texts], 0.95)
 
 
 def test_a_seed_that_diverged_never_passes(tmp_path: Path, write_run: Any) -> None:
@@ -56,4 +56,4 @@ def test_more_turns_on_one_side_are_no_obstacle(tmp_path: Path, write_run: Any) 
 
 def test_no_bound_is_infinite() -> None:
     with pytest.raises(HydromelError, match="no change is beyond -1e999"):
-        thresholds.parse("test/f1 < -1e999")
+        changes.parse("test/f1 < -1e999")

@@ -12,10 +12,9 @@ import pytest
 import scipy.stats
 
 from reporting import compare
-from reporting.comparison import baseline, changes, thresholds
-from reporting.comparison.changes import BaselineComparison
+from reporting.comparison import baseline, changes
+from reporting.comparison.changes import BaselineComparison, Condition
 from reporting.comparison.summary import CompareOptions, groups
-from reporting.comparison.thresholds import Condition
 from reporting.runs import find
 from reporting.statistics.intervals import Mean
 from reporting.views import files
@@ -28,7 +27,7 @@ def sides(folder: Path) -> baseline.Sides:
 
 
 def since(now: Path, then: Path, *texts: str) -> BaselineComparison:
-    return changes.compare("then", sides(now), sides(then), [thresholds.parse(text) for text in texts], 0.95)
+    return changes.compare("then", sides(now), sides(then), [changes.parse(text) for text in texts], 0.95)
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_grammar(text: str, expected: tuple[object, ...]) -> None:
-    made = thresholds.parse(text)
+    made = changes.parse(text)
     assert (made.figure, made.below, made.bound, made.percent) == expected
 
 
@@ -84,7 +83,7 @@ def test_typos_are_one_line_before_anything_is_read(
     text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(HydromelError) as error:
-        thresholds.parse(text)
+        changes.parse(text)
     assert said in str(error.value)
     assert compare.main([str(tmp_path), "--baseline", "x", "--fail-if", text]) == 1
     assert said in (shown := capsys.readouterr().err)

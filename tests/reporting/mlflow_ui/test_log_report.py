@@ -24,8 +24,7 @@ from selenium import webdriver
 
 from reporting import compare
 from reporting.mlflow_ui import open_ui
-from reporting.mlflow_ui.locate import MlflowLocation, filter_of, location_of
-from reporting.mlflow_ui.log_report import TAG_REPORT
+from reporting.mlflow_ui.log_report import TAG_REPORT, MlflowLocation, filter_of, location_of
 from reporting.runs import find
 from runner.common import run_schema
 from runner.common.errors import HydromelError

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from reporting.comparison import summary
-from reporting.plots import comparison, cost, style
+from reporting.plots import comparison, style
 from reporting.runs import find
 from reporting.runs.run import Evaluation
 
@@ -87,7 +87,7 @@ def test_every_record_is_drawn_with_its_figures(tmp_path: Path, write_run: Any) 
         bare = dict.fromkeys(("memory", "padding"))
         write_run(tmp_path / "r" / f"b{seed}", "packed", seed, change=bare)
     drawn = {plot.name: plot.svg for plot in comparison.plots(group_of(tmp_path / "r"), False)}
-    assert list(drawn) == [name for name, *_ in comparison.PLOTS]
+    assert list(drawn) == list(comparison.PLOTS)
     for name, words in (
         ("seconds", ["66 s", "not recorded", "backward", "optimiser"]),
         ("length", ["padmask", ">16<", ">64<"]),
@@ -116,7 +116,7 @@ def test_less_is_better_points_up(tmp_path: Path, write_run: Any) -> None:
             "metrics.test.perplexity": value,
         }
         write_run(tmp_path / "r" / name, name, 1, change=change)
-    figure = cost.quality_speed(group_of(tmp_path / "r"))
+    figure = comparison.quality_speed(group_of(tmp_path / "r"))
     low, high = figure.axes[0].get_ylim()
     assert low > high
     assert not any(each.has_xerr or each.has_yerr for each in figure.axes[0].containers)  # one run has no interval
@@ -127,7 +127,7 @@ def test_the_legend_shows_markers_without_bars_of_error(tmp_path: Path, write_ru
         for seed, f1 in enumerate((40.0, 42.0), start=1):
             change = {"speed.real_tokens_per_s": 100.0 * seed}
             write_run(tmp_path / "r" / f"{name}-{seed}", name, seed, f1=f1, change=change)
-    figure = cost.quality_speed(group_of(tmp_path / "r"))
+    figure = comparison.quality_speed(group_of(tmp_path / "r"))
     (legend,) = figure.legends
     assert [handle.get_marker() for handle in legend.legend_handles] == ["o", "v"]  # lines, no containers of bars
     drawn = figure.axes[0].containers

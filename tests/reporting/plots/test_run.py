@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from reporting.plots.errors import KINDS, error_kinds, reliability
-from reporting.plots.likelihood import likelihood
-from reporting.plots.run import MOST_LABELS, RunPlots, figures
+from reporting.plots.run import KINDS, MOST_LABELS, RunPlots, error_kinds, figures, likelihood, reliability
 from runner.common import run_schema
 from tasks.spans.errors import KINDS as KINDS_OF_ERRORS
 
