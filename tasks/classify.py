@@ -18,8 +18,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from tasks.baselines.baselines import linear_svm, majority_ids
-from tasks.heads.label_weights import LabelWeights, weighted
-from tasks.heads.outputs import Output, OutputHead, OutputKind, output_of, scorer
+from tasks.heads.outputs import LabelWeights, Output, OutputHead, OutputKind, output_of, scorer, weighted
 from tasks.metrics.metrics import LabelMetric
 from tasks.predictions.inspectors import LabelInspector
 from tasks.targets import column, label_ids, place
@@ -38,7 +37,7 @@ class Classify:
         hidden: sizes of the hidden layers (ReLU) between the pooled vectors and the linear layer; [] for none.
         dropout: dropout probability on the pooled vectors and after each hidden layer.
         label_smoothing: share of the softmax target spread evenly over all labels (Szegedy et al. 2016), 0 to below 1.
-        label_weights: weight of each row in the training loss, by its label (`tasks.heads.label_weights`); null: 1.
+        label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); null: 1.
 
     Raises:
         HydromelError: hidden layers with given scores, or label smoothing without a softmax.

@@ -21,8 +21,8 @@ from runner.ragged.rows import Rows
 from runner.text.vocab import EOS, Vocab
 from tasks.baselines.baselines import kneser_ney
 from tasks.heads.language_model import AdaptiveVocabulary, LmHead, SoftmaxVocabulary
-from tasks.metrics.likelihood import by_frequency, by_position
 from tasks.metrics.metrics import PerplexityMetric
+from tasks.metrics.tables import by_frequency, by_position
 from tasks.targets import require_tokens, target_ids, target_rows
 
 
@@ -154,7 +154,7 @@ class Lm:
     ) -> dict[str, object]:
         """Return perplexities by position in a line and by frequency in the training set, from each token's nats (N,).
 
-        See `tasks.metrics.likelihood`.
+        See `tasks.metrics.tables`.
         """
         vocab = vocabs["target"]
         counts = np.bincount(target_ids(train).numpy(), minlength=len(vocab))

@@ -22,8 +22,7 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 from tasks.baselines.baselines import majority_ids, most_frequent
-from tasks.heads.label_weights import LabelWeights, weighted
-from tasks.heads.outputs import OUTPUTS, Output, output_of, scorer
+from tasks.heads.outputs import OUTPUTS, LabelWeights, Output, output_of, scorer, weighted
 from tasks.heads.tagger import CrfOutput, HeadKind, SoftmaxOutput, TagHead
 from tasks.metrics.metrics import LabelMetric, SpanMetric
 from tasks.predictions.inspectors import TagInspector
@@ -48,7 +47,7 @@ class Tag:
         dropout: dropout probability on the encoder's output.
         label_smoothing: share of the softmax target spread evenly over all tags (Szegedy et al. 2016), 0 to below 1.
         label_weights: weight of each token in the softmax's training loss, by its tag in the learned scheme
-            (`tasks.heads.label_weights`); null: 1.
+            (`tasks.heads.outputs`); null: 1.
 
     Raises:
         HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, training constraints with a

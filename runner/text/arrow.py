@@ -3,6 +3,7 @@
 Shapes: B examples, N tokens in total. A list column is flat values with (B+1,) offsets.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.arrays import BoolArray, IntArray
+from runner.common.errors import HydromelError
 
 
 def array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
@@ -45,9 +47,10 @@ def is_empty(strings: pa.Array) -> BoolArray:
     return mask_of(pc.equal(pc.binary_length(strings), 0))
 
 
-def first_true(mask: BoolArray) -> int | None:
-    """Return the first index at which `mask` is true, or None."""
-    return int(mask.argmax()) if mask.any() else None
+def refuse(wrong: BoolArray, message: Callable[[int], str]) -> None:
+    """Raise a HydromelError with the message for the first index at which `wrong` is true, if there is one."""
+    if wrong.any():
+        raise HydromelError(message(int(wrong.argmax())))
 
 
 def split_on_spaces(text: pa.Array) -> pa.ListArray:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction
-from runner.text.arrow import first_true, lengths_of, offsets_of
+from runner.text.arrow import lengths_of, offsets_of, refuse
 from tasks.datasets.files import TextFile, find, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
 from tasks.spans.tags import Scheme, check_tags
@@ -65,8 +65,7 @@ class LocalCorpus(ABC):
         paths = {split: find(file, self.data_dir, self.name) for split, file in named.items() if file is not None}
         split_of_file: dict[Path, str] = {}
         for split, path in paths.items():
-            other = split_of_file.setdefault(path.resolve(), split)
-            if other != split:
+            if (other := split_of_file.setdefault(path.resolve(), split)) != split:
                 raise HydromelError(
                     f"dataset={self.name}: {other} and {split} name the same file, {path}; give each split its own, or "
                     "null to cut it from train"
@@ -75,11 +74,10 @@ class LocalCorpus(ABC):
 
     def fingerprint(self) -> str:
         """Return the sha256 of the files' bytes and of the reader's options, but not of the files' paths."""
-        arguments = {key: value for key, value in asdict(self).items() if key not in NOT_IN_FINGERPRINT}
         record = {
             "reader": stable_name(f"{type(self).__module__}.{type(self).__qualname__}"),
             "rules_version": RULES_VERSION,
-            "arguments": arguments,
+            "arguments": {key: value for key, value in asdict(self).items() if key not in NOT_IN_FINGERPRINT},
             "files": {split: sha256(path) for split, path in self.paths().items()},
         }
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
@@ -112,11 +110,10 @@ def check_tag_lists(
         HydromelError: more or fewer tags than tokens, or an illegal tag if strict.
     """
     n_tags, n_tokens = lengths_of(tags), lengths_of(tokens)
-    odd = first_true(n_tags != n_tokens)
-    if odd is not None:
-        raise HydromelError(f"{at(odd)}: {n_tags[odd]} tags for {n_tokens[odd]} tokens")
+    refuse(n_tags != n_tokens, lambda row: f"{at(row)}: {n_tags[row]} tags for {n_tokens[row]} tokens")
     offsets = offsets_of(tags)
-    # The row of a token is the last one that starts at or before it.
-    check_tags(
-        tags.flatten(), offsets, scheme, strict, lambda token: at(int(offsets.searchsorted(token, side="right")) - 1)
-    )
+
+    def at_token(token: int) -> str:  # in the last row that starts at or before it
+        return at(int(offsets.searchsorted(token, side="right")) - 1)
+
+    check_tags(tags.flatten(), offsets, scheme, strict, at_token)

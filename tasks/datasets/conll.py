@@ -1,5 +1,6 @@
 """Column files (CoNLL): one token per line with its fields in columns, and a blank line between sentences."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +10,8 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.text.arrow import example_table, first_true, is_empty, lengths_of, list_column, mask_of, split_on_spaces
-from runner.text.formats.columns import Columns, Separator
+from runner.text.arrow import example_table, is_empty, lengths_of, list_column, mask_of, refuse, split_on_spaces
+from runner.text.formats.columns import MARKS, Columns, Separator
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile, read_text
 from tasks.datasets.split import path_of
@@ -58,10 +59,19 @@ class Cells:
         lines = file.lines.filter(pa.array(kept))
         fields = split_on_spaces(lines) if separator == "space" else pc.split_pattern(lines, "\t")
         line = file.numbers[kept]
-        width = _common_width(file, fields, line, separator)
-        empty = first_true(is_empty(fields.flatten()))
-        if empty is not None:
-            raise HydromelError(f"{file.at(line[empty // width])}: column {empty % width} is empty")
+        widths = lengths_of(fields)
+        width = int(np.bincount(widths).argmax())
+        refuse(
+            widths != width,
+            lambda row: (
+                f"{file.at(line[row])}: {widths[row]} {separator}-separated columns; the file's other lines "
+                f"have {width}"
+            ),
+        )
+        refuse(
+            is_empty(fields.flatten()),
+            lambda field: f"{file.at(line[field // width])}: column {field % width} is empty",
+        )
         return cls(file, fields, width, line, np.cumsum(blank, dtype=np.int64)[kept])
 
     def column(self, place: int) -> pa.StringArray:
@@ -91,51 +101,60 @@ class Cells:
         # Sentences are found by their first line, so the table may be a part of the file in any order.
         first_lines, table_lines = self.line[offsets[:-1]], table["line"].to_numpy()
         rows = np.searchsorted(first_lines, table_lines).clip(max=len(first_lines) - 1)
-        missing = first_true(first_lines[rows] != table_lines)
-        if missing is not None:
-            raise HydromelError(
-                f"{self.file.at(table_lines[missing])}: no sentence starts here any more; the file has changed since "
-                "it was read"
-            )
+        refuse(
+            first_lines[rows] != table_lines,
+            lambda row: (
+                f"{self.file.at(table_lines[row])}: no sentence starts here any more; the file has changed "
+                "since it was read"
+            ),
+        )
         lines = self.file.lines.take(pa.array(self.line - 1))
         return list_column(lines, offsets).take(pa.array(rows))
 
     def offsets(self) -> IntArray:
         """Return the start of each sentence among the N lines, and N: (B+1,)."""
-        starts = np.flatnonzero(np.diff(self.sentence, prepend=-1))
-        return np.append(starts, len(self.line))
+        return np.append(np.flatnonzero(np.diff(self.sentence, prepend=-1)), len(self.line))
 
     def table(self, columns: dict[str, int], span_scheme: Scheme | None, strict_tags: bool) -> pa.Table:
         """Return a table with one row per sentence and one list column for each of `columns` (name -> place)."""
         offsets = self.offsets()
         values = {name: self.column(place) for name, place in columns.items()}
         if "tags" in values:
-            for name, place in columns.items():
-                if name != "tags" and place % self.width == columns["tags"] % self.width:
-                    raise HydromelError(
-                        f"{self.file.at(self.line[0])}: {name} and tags are the same column, {place % self.width} of "
-                        f"{self.width}; set different positions in dataset.columns, or another dataset.separator "
-                        "(tab, space)"
-                    )
+            tags = columns["tags"] % self.width
+            if same := [name for name, place in columns.items() if name != "tags" and place % self.width == tags]:
+                raise HydromelError(
+                    f"{self.file.at(self.line[0])}: {same[0]} and tags are the same column, {tags} of {self.width}; "
+                    "set different positions in dataset.columns, or another dataset.separator (tab, space)"
+                )
             check_tags(values["tags"], offsets, span_scheme, strict_tags, lambda place: self.file.at(self.line[place]))
         lists = {name: list_column(value, offsets) for name, value in values.items()}
         return example_table(lists, self.line[offsets[:-1]], self.file.path)
 
 
-def _common_width(file: TextFile, fields: pa.ListArray, line: IntArray, separator: Separator) -> int:
-    """Return the number of columns of all lines; raise an error at the first line that differs from the majority."""
-    widths = lengths_of(fields)
-    common = int(np.bincount(widths).argmax())
-    odd = first_true(widths != common)
-    if odd is not None:
-        raise HydromelError(
-            f"{file.at(line[odd])}: {widths[odd]} {separator}-separated columns; the file's other lines have {common}"
-        )
-    return common
+@dataclass(kw_only=True)
+class TokenLines(LocalCorpus):
+    """A reader of files with one token per line, which can be written again with predictions."""
+
+    @abstractmethod
+    def cells(self, file: TextFile) -> Cells:
+        """Return the token lines of a file."""
+
+    @abstractmethod
+    def text_format(self) -> Columns:
+        """Return the format of this data set's files, the default for text given to models trained on it."""
+
+    def token_lines(self, table: pa.Table) -> tuple[pa.ListArray, str]:
+        """Return the original line of each token of a table from `read`, and the separator of its columns.
+
+        Raises:
+            HydromelError: the file has changed since.
+        """
+        lines = self.cells(read_text(path_of(table), self.encoding)).lines_of(table)
+        return lines, MARKS[self.text_format().separator]
 
 
 @dataclass(kw_only=True)
-class ColumnsFile(LocalCorpus):
+class ColumnsFile(TokenLines):
     """A reader of tagged text in columns.
 
     Args:
@@ -162,20 +181,10 @@ class ColumnsFile(LocalCorpus):
             )
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
-        return self._cells(file).table(self.columns, self.span_scheme, self.strict_tags)
-
-    def token_lines(self, table: pa.Table) -> tuple[pa.ListArray, str]:
-        """Return the original line of each token of a table from `read`, and the separator of its columns.
-
-        Raises:
-            HydromelError: the file has changed since.
-        """
-        lines = self._cells(read_text(path_of(table), self.encoding)).lines_of(table)
-        return lines, "\t" if self.separator == "tab" else " "
+        return self.cells(file).table(self.columns, self.span_scheme, self.strict_tags)
 
     def text_format(self) -> Columns:
-        """Return the format of this data set's files, the default for text given to models trained on it."""
         return Columns(self.separator, self.columns, self.comment_prefix, DOCSTART if self.skip_docstart else None)
 
-    def _cells(self, file: TextFile) -> Cells:
+    def cells(self, file: TextFile) -> Cells:
         return Cells.of(file, self.separator, self.comment_prefix, self.skip_docstart)

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, unknown
-from runner.text.arrow import array, example_table, first_true, is_empty, lengths_of, split_on_spaces
+from runner.text.arrow import array, example_table, is_empty, lengths_of, refuse, split_on_spaces
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
@@ -25,9 +25,7 @@ def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray
     fields = pc.split_pattern(file.lines, delimiter)
     widths = lengths_of(fields)
     width = int(widths[0])
-    odd = first_true(widths != width)
-    if odd is not None:
-        raise wrong_width(file, odd + 1, int(widths[odd]), width)
+    refuse(widths != width, lambda row: wrong_width(file, row + 1, int(widths[row]), width))
     return [pc.list_element(fields, place) for place in range(width)], file.numbers
 
 
@@ -69,15 +67,15 @@ def explain(file: TextFile, delimiter: str, error: pa.ArrowInvalid) -> HydromelE
         for row in reader:
             width = width or len(row)
             if len(row) != width:
-                return wrong_width(file, line, len(row), width)
+                return HydromelError(wrong_width(file, line, len(row), width))
             line = reader.line_num + 1
     except csv.Error as reason:
         return HydromelError(f"{file.at(line)}: {reason}; double the quotes inside quoted fields")
     return HydromelError(f"{file.path}: {' '.join(str(error).split())[:200]}")
 
 
-def wrong_width(file: TextFile, line: int, got: int, width: int) -> HydromelError:
-    return HydromelError(f"{file.at(line)}: {got} columns; the file's first line has {width}")
+def wrong_width(file: TextFile, line: int, got: int, width: int) -> str:
+    return f"{file.at(line)}: {got} columns; the file's first line has {width}"
 
 
 @dataclass(kw_only=True)
@@ -105,30 +103,30 @@ class Delimited(LocalCorpus):
         if self.header:
             names = [column[0].as_py() for column in columns]
             columns, line = [column[1:] for column in columns], line[1:]
-        texts = [
-            columns[self._place(column, file, names, len(columns), "text_columns")] for column in self.text_columns
-        ]
+
+        def named(column: Column, key: str) -> pa.Array:
+            return columns[_place(column, file, names, len(columns), f"dataset.{key}")]
+
+        texts = [named(column, "text_columns") for column in self.text_columns]
         table = {"tokens": split_on_spaces(pc.binary_join_element_wise(*texts, " "))}
         if self.label_column is not None:
-            table["label"] = columns[self._place(self.label_column, file, names, len(columns), "label_column")]
-            empty = first_true(is_empty(table["label"]))
-            if empty is not None:
-                raise HydromelError(f"{file.at(line[empty])}: the label is empty; every row needs one")
+            table["label"] = named(self.label_column, "label_column")
+            empty = is_empty(table["label"])
+            refuse(empty, lambda row: f"{file.at(line[row])}: the label is empty; every row needs one")
         return example_table(table, line, file.path)
 
-    def _place(self, column: Column, file: TextFile, names: list[str] | None, width: int, key: str) -> int:
-        """Return the index of a column given by name or by position."""
-        if isinstance(column, int):
-            if -width <= column < width:
-                return column
-            raise HydromelError(
-                f"{file.at(1)}: dataset.{key}: there is no column {column}; the file has {width} columns"
-            )
-        if names is None:
-            raise HydromelError(
-                f"dataset.{key}: '{column}' is a name, but dataset.header=false; use a position such as 0, or "
-                "dataset.header=true"
-            )
-        if column not in names:
-            raise unknown("column", column, names, f"dataset.{key}; {file.at(1)}")
-        return names.index(column)
+
+def _place(column: Column, file: TextFile, names: list[str] | None, width: int, option: str) -> int:
+    """Return the index of a column given by name or by position."""
+    if isinstance(column, int):
+        if -width <= column < width:
+            return column
+        raise HydromelError(f"{file.at(1)}: {option}: there is no column {column}; the file has {width} columns")
+    if names is None:
+        raise HydromelError(
+            f"{option}: '{column}' is a name, but dataset.header=false; use a position such as 0, or "
+            "dataset.header=true"
+        )
+    if column not in names:
+        raise unknown("column", column, names, f"{option}; {file.at(1)}")
+    return names.index(column)

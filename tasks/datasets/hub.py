@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, unknown
 from runner.common.types import Fraction
-from runner.text.arrow import array, list_column, offsets_of, split_on_spaces, utf8_bytes
+from runner.text.arrow import array, list_column, mask_of, offsets_of, refuse, split_on_spaces, utf8_bytes
 from tasks.datasets.base import check_tag_lists
 from tasks.datasets.split import SPLITS, Cut, cut_missing
 from tasks.spans.tags import Scheme
@@ -28,20 +28,6 @@ class PublishedSplit(Protocol):
     def with_format(self, type: str) -> Self: ...
 
     def __getitem__(self, rows: slice) -> Mapping[str, pa.ChunkedArray]: ...
-
-
-@runtime_checkable
-class HasNames(Protocol):
-    """A `datasets.ClassLabel`."""
-
-    names: list[str] | None
-
-
-@runtime_checkable
-class HasFeature(Protocol):
-    """A list of `datasets`, with the type of its values."""
-
-    feature: object
 
 
 @dataclass(kw_only=True)
@@ -117,15 +103,8 @@ class HubDataset:
 
     def fingerprint(self) -> str:
         """Return the sha256 of the used columns' contents and of the reader's options; the same on any machine."""
-        arguments = [
-            self.columns,
-            self.span_scheme,
-            self.strict_tags,
-            self.cut,
-            self.valid_fraction,
-            self.test_fraction,
-        ]
-        digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
+        tags, cuts = (self.span_scheme, self.strict_tags), (self.cut, self.valid_fraction, self.test_fraction)
+        digest = hashlib.sha256(json.dumps([self.columns, *tags, *cuts], sort_keys=True).encode())
         for split, data in self.load().items():
             digest.update(split.encode())
             for name, own in sorted(self.columns.items()):
@@ -181,19 +160,19 @@ def _names(column: pa.Array, feature: object, where: str) -> pa.Array:
         raise HydromelError(f"{where}: {column.null_count} missing values; every row needs one")
     if _is_list(column.type):
         # Earlier versions of `datasets` describe a list by a Python list of its one type.
-        inner = (
-            feature[0] if isinstance(feature, list) else feature.feature if isinstance(feature, HasFeature) else None
-        )
+        inner: object = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
         return list_column(_names(column.flatten(), inner, where), offsets_of(column))
-    names = feature.names if isinstance(feature, HasNames) else None
+    names: list[str] | None = getattr(feature, "names", None)
     if names is None:
         return column.cast(pa.string())
     outside = pc.invert(pc.and_(pc.greater_equal(column, 0), pc.less(column, len(names))))
-    if pc.any(outside).as_py():
-        odd = column.filter(outside)[0].as_py()
-        raise HydromelError(
-            f"{where}: class {odd} has no name; classes are 0 to {len(names) - 1} (-1: labels are hidden)"
-        )
+    refuse(
+        mask_of(outside),
+        lambda row: (
+            f"{where}: class {column[row].as_py()} has no name; classes are 0 to {len(names) - 1} "
+            "(-1: labels are hidden)"
+        ),
+    )
     return pa.array(names, pa.string()).take(column)
 
 

@@ -46,8 +46,7 @@ class Jsonl(LocalCorpus):
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
-        fields = self._fields(file)
-        values = _read(file, fields)
+        values = _read(file, self._fields(file))
         columns = {}
         if self.text_field is not None:
             columns["tokens"] = split_on_spaces(values[self.text_field])
@@ -56,10 +55,8 @@ class Jsonl(LocalCorpus):
         if self.label_field is not None:
             columns["label"] = values[self.label_field].cast(pa.string())
         if self.tags_field is not None:
-            columns["tags"] = values[self.tags_field]
-            check_tag_lists(
-                columns["tokens"], columns["tags"], self.span_scheme, self.strict_tags, lambda row: file.at(row + 1)
-            )
+            tags = columns["tags"] = values[self.tags_field]
+            check_tag_lists(columns["tokens"], tags, self.span_scheme, self.strict_tags, lambda row: file.at(row + 1))
         return example_table(columns, file.numbers, file.path)
 
     def text_format(self) -> JsonLines:
@@ -115,19 +112,17 @@ def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> Hyd
     for line in range(1, len(file.lines) + 1):
         record = _object(file, line)
         for name, kind in fields.items():
-            if name in record and record[name] is None:
-                return HydromelError(f"{file.at(line)}: field '{name}' is null; expected {kind}")
             if name not in record:
                 names = ", ".join(sorted(record)) or "none"
                 return HydromelError(
                     f"{file.at(line)}: no field '{name}'; the object's fields: {names}{did_you_mean(name, record)}"
                 )
-            if not _fits(record[name], kind):
-                return HydromelError(f"{file.at(line)}: field '{name}' is {record[name]!r:.60}; expected {kind}")
+            value = record[name]
+            if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+                found = STRINGS
+            else:
+                found = LABEL_TYPES.get(type(value))
+            if found != kind:
+                shown = "null" if value is None else f"{value!r:.60}"
+                return HydromelError(f"{file.at(line)}: field '{name}' is {shown}; expected {kind}")
     return HydromelError(f"{file.path}: {' '.join(reason.split())[:200]}")
-
-
-def _fits(value: object, kind: pa.DataType) -> bool:
-    if kind == STRINGS:
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-    return bool(LABEL_TYPES.get(type(value)) == kind)

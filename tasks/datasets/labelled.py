@@ -6,9 +6,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.arrays import IntArray
-from runner.common.errors import HydromelError
-from runner.text.arrow import example_table, first_true, is_empty, mask_of, split_on_spaces
+from runner.text.arrow import example_table, is_empty, mask_of, refuse, split_on_spaces
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
@@ -26,23 +24,20 @@ class Labelled(LocalCorpus):
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
-        numbers = file.numbers
         # The appended space gives a label without text an empty text, and adds no token to other texts.
         parts = pc.split_pattern(pc.binary_join_element_wise(file.lines, "", " "), " ", max_splits=1)
         label, text = pc.list_element(parts, 0), pc.list_element(parts, 1)
-        empty = first_true(is_empty(label))
-        if empty is not None:
-            raise HydromelError(f"{file.at(numbers[empty])}: no label at the start of the line; expected LABEL text")
-        label = self._part(label, file, numbers)
-        return example_table({"tokens": split_on_spaces(text), "label": label}, numbers, file.path)
-
-    def _part(self, label: pa.Array, file: TextFile, numbers: IntArray) -> pa.Array:
-        if self.label_part == "whole":
-            return label
-        odd = first_true(~mask_of(pc.match_substring_regex(label, "^[^:]+:.")))
-        if odd is not None:
-            raise HydromelError(
-                f"{file.at(numbers[odd])}: label '{label[odd].as_py()}' is not COARSE:fine, "
-                f"which dataset.label_part={self.label_part} needs"
+        refuse(
+            is_empty(label), lambda row: f"{file.at(row + 1)}: no label at the start of the line; expected LABEL text"
+        )
+        if self.label_part != "whole":
+            refuse(
+                ~mask_of(pc.match_substring_regex(label, "^[^:]+:.")),
+                lambda row: (
+                    f"{file.at(row + 1)}: label '{label[row].as_py()}' is not COARSE:fine, "
+                    f"which dataset.label_part={self.label_part} needs"
+                ),
             )
-        return label if self.label_part == "fine" else pc.list_element(pc.split_pattern(label, ":", max_splits=1), 0)
+        if self.label_part == "coarse":
+            label = pc.list_element(pc.split_pattern(label, ":", max_splits=1), 0)
+        return example_table({"tokens": split_on_spaces(text), "label": label}, file.numbers, file.path)

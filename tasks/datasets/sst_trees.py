@@ -13,7 +13,7 @@ from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
 PIECE = re.compile(r"\((\S+) |(\))|([^() ]+)")  # start of a phrase with its label, end of a phrase, or a word
-_BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # None: neutral
+BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # None: neutral
 
 
 @dataclass
@@ -42,29 +42,23 @@ class Trees(LocalCorpus):
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
         n_phrases = None if self.phrases in ("all", split) else 1  # the first phrase is the whole sentence
-        examples: list[tuple[list[str], str, int]] = []  # tokens, label and line
+        tokens: list[list[str]] = []
+        labels: list[str] = []
+        lines: list[int] = []
         for line, text in enumerate(file.lines.to_pylist(), start=1):
             words, phrases = parse_tree(text, file.at(line))
             for phrase in phrases[:n_phrases]:
-                label = phrase.label if self.labels == "fine" else binary(phrase.label, file.at(line))
+                if self.labels == "binary" and phrase.label not in BINARY:
+                    raise HydromelError(
+                        f"{file.at(line)}: label '{phrase.label}'; dataset.labels=binary needs labels from 0 to 4"
+                    )
+                label = phrase.label if self.labels == "fine" else BINARY[phrase.label]
                 if label is not None:
-                    examples.append((words[phrase.start : phrase.end], label, line))
-        columns = {
-            "tokens": pa.array([tokens for tokens, _, _ in examples], pa.list_(pa.string())),
-            "label": pa.array([label for _, label, _ in examples], pa.string()),
-        }
-        return example_table(columns, np.array([line for _, _, line in examples], dtype=np.int64), file.path)
-
-
-def binary(label: str, at: str) -> str | None:
-    """Map a label from 0 to 4 to 0 (negative), 1 (positive) or None (neutral).
-
-    Raises:
-        HydromelError: another label.
-    """
-    if label not in _BINARY:
-        raise HydromelError(f"{at}: label '{label}'; dataset.labels=binary needs labels from 0 to 4")
-    return _BINARY[label]
+                    tokens.append(words[phrase.start : phrase.end])
+                    labels.append(label)
+                    lines.append(line)
+        columns = {"tokens": pa.array(tokens, pa.list_(pa.string())), "label": pa.array(labels, pa.string())}
+        return example_table(columns, np.array(lines, dtype=np.int64), file.path)
 
 
 def parse_tree(text: str, at: str) -> tuple[list[str], list[Phrase]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ from runner.inference.evaluation.tally import perplexity
 from runner.inference.outcomes import Outcomes
 from runner.interfaces import InputKind, Scale
 from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
 from runner.text.bpe import SPACE, characters_of
 from runner.text.vocab import EOS, PAD, UNK, Vocab
-from tasks.metrics.example_scores import accuracy_outcomes, blocks, f1_outcomes, loss_outcomes
 from tasks.spans.schemes import OwnTags
-from tasks.spans.tags import Mode, Scheme, SpanTags, are_right, headline_mode, spans
+from tasks.spans.tags import Mode, Scheme, SpanArrays, SpanTags, are_right, headline_mode, spans
 from tasks.targets import target_ids, target_rows
 
 PERCENT = Scale("%", higher_is_better=True)
@@ -53,11 +53,10 @@ class LabelMetric:
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
         self.labels = vocabs["target"].tokens  # (C,)
-        self._counts: Tensor | None = None  # (C*C,) gold-major
+        self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64)  # (C*C,) gold-major
 
     def update(self, predicted: Tensor, batch: Batch) -> None:
-        if self._counts is None:
-            self._counts = torch.zeros(len(self.labels) ** 2, dtype=torch.int64, device=predicted.device)
+        self._counts = self._counts.to(predicted.device, non_blocking=True)
         # `bincount` synchronises with the device to find its output size; `index_add_` does not.
         cells = target_ids(batch) * len(self.labels) + predicted
         self._counts.index_add_(0, cells, torch.ones_like(cells))
@@ -67,9 +66,7 @@ class LabelMetric:
 
         `macro_f1` is the unweighted mean over the labels that are gold or predicted at least once.
         """
-        n_labels = len(self.labels)
-        flat = np.zeros(n_labels**2, dtype=np.int64) if self._counts is None else self._counts.cpu().numpy()
-        counts = flat.reshape(n_labels, n_labels)
+        counts = self._counts.cpu().numpy().reshape(len(self.labels), -1)
         right, predicted, gold = np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1)
         f1 = precision_recall_f1(right, predicted, gold)[2]
         return {
@@ -104,8 +101,7 @@ class SpanMetric:
         self.mode = headline_mode(scheme)
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
-        learned = vocabs["target"].tokens
-        self.own = OwnTags.of(learned, self.learned_scheme, self.scheme)
+        self.own = OwnTags.of(vocabs["target"].tokens, self.learned_scheme, self.scheme)
         self.tags = SpanTags.of(self.own.tags)
         self._gold: list[Tensor] = []
         self._predicted: list[Tensor] = []
@@ -122,7 +118,10 @@ class SpanMetric:
         They are `accuracy`; `precision`, `recall` and `f1` of the headline mode, and of both modes with the suffixes
         `_default` and `_strict`; `per_type` of the headline mode; and `spans`, the scheme and the headline mode.
         """
-        gold, predicted = _join(self._gold), _join(self._predicted)
+        empty = [torch.empty(0, dtype=torch.int64)]
+        gold, predicted = (
+            torch.stack([torch.cat(self._gold or empty), torch.cat(self._predicted or empty)]).cpu().numpy()
+        )
         offsets = np.concatenate([[0], *self._lengths]).cumsum()
         # Convert both sides, so that figures do not depend on the scheme that the model learns.
         gold, predicted = self.own.ids(gold, offsets), self.own.ids(predicted, offsets)
@@ -158,37 +157,6 @@ class SpanMetric:
         return n_correct, n_predicted, n_gold
 
 
-class PieceCounts:
-    """A count of the words and characters that subword tokens (`runner.text.bpe`) represent, kept on the device.
-
-    Args:
-        feature: the input feature with the same vocabulary as the targets.
-        vocab: the vocabulary of V pieces.
-    """
-
-    def __init__(self, feature: str, vocab: Vocab) -> None:
-        self.feature, self.eos = feature, vocab.ids[EOS]
-        ends = {PAD: (0, 0), UNK: (0, 0), EOS: (1, 1)}
-        counts = [ends.get(piece) or (piece.count(SPACE), characters_of(piece)) for piece in vocab.tokens]
-        self._counts = torch.tensor(counts, dtype=torch.int64)  # (V, 2): words and characters of each piece
-        self._total: Tensor | None = None
-
-    def add(self, batch: Batch) -> None:
-        """Add the targets of a batch."""
-        targets, inputs = target_ids(batch), batch.features[self.feature].tokens()
-        self._counts = self._counts.to(targets.device, non_blocking=True)
-        # A word's first piece includes the space before it, which the text lacks at the start of a line.
-        no_space = (inputs == self.eos) & (targets != self.eos)
-        total = self._counts.index_select(0, targets).sum(dim=0)
-        total = total - torch.stack([torch.zeros_like(total[0]), no_space.sum()])
-        self._total = total if self._total is None else self._total + total
-
-    def compute(self) -> tuple[int, int]:
-        """Return the number of words and of characters."""
-        words, characters = (0, 0) if self._total is None else self._total.tolist()
-        return words, characters
-
-
 class PerplexityMetric:
     """Mean negative log likelihood per token, from one sum over all tokens, never from the means of batches.
 
@@ -212,15 +180,27 @@ class PerplexityMetric:
         vocab = vocabs["target"]
         # Characters, if every string of the vocabulary is one (`<eos>` is the line end); pieces of words, if merged.
         self.per_character = all(len(string) == 1 for string in set(vocab.tokens) - {PAD, UNK, EOS})
-        self.pieces = None if vocab.merges is None else PieceCounts(self.feature, vocab)
         self._total: Tensor | float = 0.0  # nats; float64, so that rounding does not depend on the batches
         self._count = 0
+        self._eos = vocab.ids[EOS]
+        self._sizes: Tensor | None = None  # (V, 2): words and characters of each piece, if words are split
+        self._text = torch.zeros(2, dtype=torch.int64)  # words and characters of all targets
+        if vocab.merges is not None:
+            ends = {PAD: (0, 0), UNK: (0, 0), EOS: (1, 1)}
+            sizes = [ends.get(piece) or (piece.count(SPACE), characters_of(piece)) for piece in vocab.tokens]
+            self._sizes = torch.tensor(sizes, dtype=torch.int64)
 
     def update(self, nll: Tensor, batch: Batch) -> None:
         """Add the nats (N,) of a batch's targets."""
         self.add(nll)
-        if self.pieces is not None:
-            self.pieces.add(batch)
+        if self._sizes is not None:
+            targets, inputs = target_ids(batch), batch.features[self.feature].tokens()
+            self._sizes = self._sizes.to(targets.device, non_blocking=True)
+            # A word's first piece includes the space before it, which the text lacks at the start of a line.
+            no_space = ((inputs == self._eos) & (targets != self._eos)).sum()
+            text = self._sizes.index_select(0, targets).sum(dim=0)
+            text = text - torch.stack([torch.zeros_like(no_space), no_space])
+            self._text = self._text.to(targets.device, non_blocking=True) + text
 
     def add(self, nll: Tensor) -> None:
         """Add the nats (N,) of N more tokens."""
@@ -241,8 +221,8 @@ class PerplexityMetric:
         total = float(self._total)
         nll = total / self._count
         figures: dict[str, object] = {"nll": nll, "perplexity": perplexity(nll)}
-        if self.pieces is not None:
-            words, characters = self.pieces.compute()
+        if self._sizes is not None:
+            words, characters = self._text.tolist()
             return figures | {
                 "word_perplexity": perplexity(total / words),
                 "bits_per_character": total / characters / math.log(2),
@@ -258,7 +238,42 @@ class PerplexityMetric:
         return loss_outcomes(values, lengths, "exp" if figure == "perplexity" else "identity")
 
 
-def _join(parts: list[Tensor]) -> IntArray:
-    """Return all parts as one array on the host; this is the only synchronisation with the device."""
-    joined: IntArray = torch.cat(parts or [torch.empty(0, dtype=torch.int64)]).cpu().numpy()
-    return joined
+def accuracy_outcomes(gold: IntArray, predicted: IntArray, split: Batch) -> Outcomes:
+    """Return the terms of accuracy in percent, from ids (N,): 100 for each correct target, and all targets."""
+    if not isinstance(split.target, Ragged):
+        ones = np.ones(len(gold), dtype=np.int64)
+        return Outcomes(100 * (predicted == gold), ones, ones)
+    rows = target_rows(split)
+    row = np.repeat(np.arange(rows.n_rows), rows.host_lengths)
+    correct = np.bincount(row[predicted == gold], minlength=rows.n_rows)
+    return Outcomes(100 * correct, rows.host_lengths, rows.host_lengths)
+
+
+def f1_outcomes(gold: SpanArrays, predicted: SpanArrays, offsets: IntArray) -> Outcomes:
+    """Return the terms of F1 in percent, given the rows' offsets (B+1,): 200 correct / (predicted + gold spans)."""
+    correct = predicted[0][are_right(predicted, gold, int(offsets[-1]))]
+
+    # Starts are sorted, so the spans of a row are those between the ranks of its two offsets.
+    def count_per_row(starts: IntArray) -> IntArray:
+        return np.diff(np.searchsorted(starts, offsets)).astype(np.int64)
+
+    n_gold = count_per_row(gold[0])
+    return Outcomes(200 * count_per_row(correct), count_per_row(predicted[0]) + n_gold, n_gold)
+
+
+def loss_outcomes(nats: FloatArray, lengths: IntArray, f: Literal["identity", "exp"]) -> Outcomes:
+    """Return the nats and tokens of each row (or block) of `lengths` (n,), from the nats (N,) of each token."""
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    return Outcomes(np.bincount(row, weights=nats, minlength=len(lengths)), lengths, lengths, f)
+
+
+def blocks(n_tokens: int) -> IntArray:
+    """Return the lengths (n,) of about sqrt(N) equal blocks, up to rounding, of a stream of N tokens.
+
+    The tokens of a text are not independent examples; blocks nearly are. Longer blocks are less dependent, but there
+    are fewer of them. sqrt(N) is longer than the N^(1/3) that suffices for short-range dependence (Hall, Horowitz and
+    Jing 1995).
+    """
+    n_blocks = max(1, round(n_tokens**0.5))
+    lengths: IntArray = np.diff(np.arange(n_blocks + 1) * n_tokens // n_blocks)
+    return lengths

@@ -1,10 +1,11 @@
-"""Inspectors of a finished run: detailed tables, and files in the data set's format with gold and predicted columns.
+"""Inspectors of a finished run: detailed tables, and files of gold and predicted columns or of span errors.
 
 Shapes: B rows, N predictions (one per row, or one per real token).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,15 +20,23 @@ from runner.interfaces import Corpus, Predictions
 from runner.ragged.batch import Batch
 from runner.ragged.rows import Rows
 from runner.text.arrow import array, lengths_of, list_column, offsets_of
-from tasks.datasets.conll import ColumnsFile
-from tasks.datasets.conllu import Conllu
-from tasks.metrics.calibration import calibration
-from tasks.predictions.span_listing import Listing
-from tasks.spans.errors import Comparison
+from tasks.datasets.conll import TokenLines
+from tasks.metrics.metrics import by_name
+from tasks.metrics.tables import calibration
+from tasks.spans.errors import KINDS, RIGHT, Comparison
 from tasks.spans.schemes import OwnTags
 from tasks.spans.tags import OUTSIDE, Scheme, SpanTags, headline_mode, spans
 from tasks.targets import place, target_ids, target_rows
 
+SHOWN = 50  # most errors listed of each kind, spread over the text
+AROUND = 12  # tokens of context on either side
+MEANING = {
+    "boundary": "correct type, wrong bounds",
+    "type": "correct bounds, wrong type",
+    "both": "wrong bounds and wrong type, with common tokens",
+    "missed": "gold span without a matching prediction",
+    "spurious": "predicted span without a matching gold span",
+}
 ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
@@ -91,7 +100,7 @@ class TagInspector:
         tables: dict[str, object] = {"calibration": calibration(predictions.probability, correct)}
         if self.scheme is None:
             return tables
-        _, predicted = self._own_ids(predictions.ids, split)
+        _, predicted = self._own_ids(predictions, split)
         inside = SpanTags.of(self.own.tags).prefix[predicted] != OUTSIDE
         tables["calibration_in_spans"] = calibration(predictions.probability[inside], correct[inside])
         return tables | self._compare(predictions, split, self.scheme).tables()
@@ -109,7 +118,7 @@ class TagInspector:
         rows = target_rows(split)
         texts, separator = token_texts(corpus, table)
         names = escaped(pa.array(self.own.tags, pa.string()))
-        gold_and_predicted = (names.take(pa.array(ids)) for ids in self._own_ids(predictions.ids, split))
+        gold_and_predicted = (names.take(pa.array(ids)) for ids in self._own_ids(predictions, split))
         lines = pc.binary_join_element_wise(first_tokens(texts, rows), *gold_and_predicted, separator)
         sentences = pc.binary_join(list_column(lines, rows.host_offsets), "\n").to_pylist()
         write_text(folder / f"{name}.conll", "\n\n".join(sentences) + "\n\n")
@@ -117,16 +126,15 @@ class TagInspector:
             comparison = self._compare(predictions, split, self.scheme)
             write_text(folder / "errors.txt", Listing(comparison, rows.host_offsets, table).text())
 
-    def _own_ids(self, predicted: IntArray, split: Batch) -> tuple[IntArray, IntArray]:
-        """Return gold (N,) and predicted (N,) ids of the data set's tags, from predicted ids of learned tags."""
+    def _own_ids(self, predictions: Predictions, split: Batch) -> tuple[IntArray, IntArray]:
+        """Return gold (N,) and predicted (N,) ids of the data set's tags."""
         offsets = target_rows(split).host_offsets
-        return self.own.ids(target_ids(split).numpy(), offsets), self.own.ids(predicted, offsets)
+        return self.own.ids(target_ids(split).numpy(), offsets), self.own.ids(predictions.ids, offsets)
 
     def _compare(self, predictions: Predictions, split: Batch, scheme: Scheme) -> Comparison:
         """Return gold and predicted spans, in the mode of the headline figures."""
         tags, offsets, mode = SpanTags.of(self.own.tags), target_rows(split).host_offsets, headline_mode(scheme)
-        own_ids = self._own_ids(predictions.ids, split)
-        gold, predicted = (spans(ids, offsets, tags, scheme, mode) for ids in own_ids)
+        gold, predicted = (spans(ids, offsets, tags, scheme, mode) for ids in self._own_ids(predictions, split))
         return Comparison(gold, predicted, tags.types)
 
 
@@ -136,7 +144,7 @@ def token_texts(corpus: Corpus, table: pa.Table) -> tuple[pa.ListArray, str]:
     For column files these are the original lines. For other data they are all columns with one string per token,
     `escaped` and separated by tabs.
     """
-    if isinstance(corpus, ColumnsFile | Conllu):
+    if isinstance(corpus, TokenLines):
         return corpus.token_lines(table)
     tokens = array(table["tokens"])
     columns = [tokens.flatten()]
@@ -160,3 +168,78 @@ def first_tokens(texts: pa.ListArray, rows: Rows) -> pa.Array:
     """Return the first strings of each list, as many as the row has tokens in `rows`: (N,)."""
     places = np.repeat(offsets_of(texts)[:-1] - rows.host_offsets[:-1], rows.host_lengths) + np.arange(rows.n_tokens)
     return texts.flatten().take(pa.array(places))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing of the span errors of a split.
+
+    Attributes:
+        compared: the gold and predicted spans.
+        offsets: (B+1,) start of each row among the tokens, and their number.
+        table: the split as read from the corpus, in the same order.
+    """
+
+    compared: Comparison
+    offsets: IntArray
+    table: pa.Table
+
+    def text(self) -> str:
+        """Return the text: a table by type, then up to `SHOWN` cases of each kind of error."""
+        right = np.count_nonzero(self.compared.matches.kind == RIGHT)
+        gold, predicted = len(self.compared.gold[0]), len(self.compared.predicted[0])
+        parts = [f"{gold:,} gold spans, {predicted:,} predicted, {right:,} right", "", *self._table()]
+        for kind, name in enumerate(KINDS):
+            if kind != RIGHT:
+                parts += self._cases(kind, name)
+        return "\n".join(parts) + "\n"
+
+    def _table(self) -> list[str]:
+        """Return the lines of a table by type: precision, recall and F1 (percent), and the counts of each kind."""
+        types = self.compared.types
+        per_type = self.compared.per_type()
+        right = np.array([per_type[name]["right"] for name in types], dtype=np.int64)
+        sides = (self.compared.predicted, self.compared.gold)
+        predicted, gold = (np.bincount(side[2], minlength=len(types)) for side in sides)
+        width = max(map(len, types), default=0)
+        columns = ("precision", "recall", "F1", "predicted", "gold", *KINDS)
+        lines = [" " * width + "".join(f"{name:>11}" for name in columns)]
+        for number, (name, scores) in enumerate(by_name(types, right, predicted, gold).items()):
+            shares = "".join(f"{scores[key]:11.2f}" for key in ("precision", "recall", "f1"))
+            counts = (predicted[number], gold[number], *per_type[name].values())
+            lines.append(name.ljust(width) + shares + "".join(f"{count:11,}" for count in counts))
+        return lines
+
+    def _cases(self, kind: int, name: str) -> list[str]:
+        cases = np.flatnonzero(self.compared.matches.kind == kind)
+        shown = cases[:: -(-len(cases) // SHOWN) or 1]
+        how_many = f", {len(shown)} of them shown" if len(shown) < len(cases) else ""
+        return ["", f"== {name}: {len(cases):,}{how_many} ({MEANING[name]}) ==", *map(self._case, shown.tolist())]
+
+    def _case(self, number: int) -> str:
+        matches = self.compared.matches
+        gold, predicted = int(matches.gold[number]), int(matches.predicted[number])
+        sides: list[tuple[str, int, int, str]] = []  # gold or predicted, start, end (exclusive), type
+        found = (("gold", self.compared.gold, gold), ("predicted", self.compared.predicted, predicted))
+        for name, (starts, ends, types), span in found:
+            if span >= 0:
+                sides.append((name, int(starts[span]), int(ends[span]), self.compared.types[types[span]]))
+        start, end = min(side[1] for side in sides), max(side[2] for side in sides)
+        row = int(np.searchsorted(self.offsets, start, side="right")) - 1
+        row_start = int(self.offsets[row])
+        # The table has the whole row, the offsets only the tokens that max_length kept.
+        words = self.table["tokens"][row].as_py()[: int(self.offsets[row + 1]) - row_start]
+        lines = [f"\n{place(self.table, row)}"]
+        for name, first, stop, kind in sides:
+            lines.append(f"  {name:9}  {kind}: {' '.join(words[first - row_start : stop - row_start])}")
+        return "\n".join([*lines, f"  {'text':9}  {in_context(words, start - row_start, end - row_start)}"])
+
+
+def in_context(words: Sequence[str], start: int, end: int) -> str:
+    """Return `words[start:end]` in guillemets, with up to `AROUND` words of context on either side.
+
+    Guillemets are used because brackets are common tokens themselves.
+    """
+    before, after = words[max(0, start - AROUND) : start], words[end : end + AROUND]
+    cut_before, cut_after = ["..."] * (start > AROUND), ["..."] * (end + AROUND < len(words))
+    return " ".join([*cut_before, *before, f"«{' '.join(words[start:end])}»", *after, *cut_after])

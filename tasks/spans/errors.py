@@ -60,12 +60,11 @@ def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
     # `lexsort` sorts by its last key first: equal bounds, equal types, longest overlap, then the order of the text.
     chosen = _one_to_one(g, p, np.lexsort((p, g, -overlap, ~same_type, ~same_ends)))
     g, p, kind = g[chosen], p[chosen], kind[chosen]
-    missed, spurious = (np.setdiff1d(np.arange(n), used) for n, used in ((len(gold_starts), g), (len(starts), p)))
+    missed, spurious = np.setdiff1d(np.arange(len(gold_starts)), g), np.setdiff1d(np.arange(len(starts)), p)
     g = np.concatenate([g, missed, np.full(len(spurious), -1)])
     p = np.concatenate([p, np.full(len(missed), -1), spurious])
     kind = np.concatenate([kind, np.full(len(missed), MISSED), np.full(len(spurious), SPURIOUS)])
-    pair_starts = np.concatenate([gold_starts[g[g >= 0]], starts[spurious]])
-    order = np.lexsort((kind, pair_starts))
+    order = np.lexsort((kind, np.concatenate([gold_starts[g[g >= 0]], starts[spurious]])))
     return Matches(g[order], p[order], kind[order])
 
 
@@ -106,13 +105,13 @@ class Comparison:
         predicted one if spurious). `type_confusion` has gold types as rows and predicted types as columns; its last
         row and column, `(none)`, count spurious and missed spans.
         """
-        n_types = len(self.types)
-        confusion = np.zeros((n_types + 1, n_types + 1), dtype=np.int64)
+        labels = [*self.types, NONE]
+        confusion = np.zeros((len(labels), len(labels)), dtype=np.int64)
         np.add.at(confusion, self._types_of_matches(), 1)
         counts = by_kind(np.bincount(self.matches.kind, minlength=len(KINDS)))
         return {
             "errors": {"counts": counts, "per_type": self.per_type()},
-            "type_confusion": {"labels": [*self.types, NONE], "counts": confusion.tolist()},
+            "type_confusion": {"labels": labels, "counts": confusion.tolist()},
         }
 
     def per_type(self) -> dict[str, dict[str, int]]:

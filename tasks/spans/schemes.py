@@ -54,12 +54,7 @@ class Conversion:
         return cls(SpanTags.of(tags), scheme)
 
     def __call__(self, ids: npt.NDArray[np.integer], offsets: IntArray) -> IntArray:
-        """Return the ids (N,) of the same spans in the target scheme.
-
-        Args:
-            ids: (N,) source ids of all rows, concatenated.
-            offsets: (B+1,) start of each row, and N.
-        """
+        """Return the ids (N,) of the same spans in the target scheme; rows start at `offsets` (B+1,)."""
         # The default mode does not depend on the scheme, so the target's is as good as the unknown source's.
         return tag_ids(spans(ids, offsets, self.source, self.scheme, "default"), offsets, self.scheme)
 

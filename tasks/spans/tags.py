@@ -70,12 +70,9 @@ class SpanTags:
     def of(cls, tags: Sequence[str]) -> SpanTags:
         matches = [re.fullmatch(r"([BIES])-(.+)", tag, re.DOTALL) for tag in tags]
         types = tuple(sorted({match[2] for match in matches if match}))
-        place = {name: number for number, name in enumerate(types)}
-        prefix = [
-            PREFIXES[match[1]] if match else OUTSIDE if tag == "O" else MALFORMED
-            for tag, match in zip(tags, matches, strict=True)
-        ]
-        kind = [place[match[2]] if match else -1 for match in matches]
+        kind = [types.index(match[2]) if match else -1 for match in matches]
+        plain = [OUTSIDE if tag == "O" else MALFORMED for tag in tags]
+        prefix = [PREFIXES[match[1]] if match else other for match, other in zip(matches, plain, strict=True)]
         return cls(np.array(prefix, dtype=np.int8), np.array(kind, dtype=np.int64), types)
 
     def within(self, scheme: Scheme) -> SpanTags:
@@ -110,8 +107,7 @@ def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> I
     parsed = SpanTags.of(encoded.dictionary.to_pylist()).within(as_scheme(scheme))
     ids = encoded.indices.to_numpy()
     prefix, kind = parsed.prefix[ids], parsed.kind[ids]
-    after_open, same_type = _neighbours(prefix, kind, offsets)
-    follows = after_open & same_type
+    after_open, follows = _neighbours(prefix, kind, offsets)
     if scheme == "IOB1":
         wrong = (prefix == BEGIN) & ~follows
     elif scheme == "IOB2":
@@ -121,7 +117,7 @@ def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> I
         wrong = (after_open | continues) & ~(follows & continues)
         # A span left open at the end of a row has no following tag that could be illegal: report the last tag.
         last = offsets[1:][np.diff(offsets) > 0] - 1
-        wrong[last] |= _is_open(prefix[last])
+        wrong[last] |= np.isin(prefix[last], (BEGIN, INSIDE))
     return np.flatnonzero(wrong | (prefix == MALFORMED))
 
 
@@ -175,18 +171,18 @@ def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, schem
     """
     parsed = tags if mode == "default" else tags.within(scheme)
     prefix, kind = parsed.prefix[ids], parsed.kind[ids]
-    after_open, same_type = _neighbours(prefix, kind, offsets)
+    after_open, follows = _neighbours(prefix, kind, offsets)
     # A span starts at `first` and lasts as long as the following tags continue it. Only the definition of `first`
     # depends on the scheme and mode; two strict schemes also reject spans by how they end.
-    continues = after_open & same_type & ((prefix == INSIDE) | (prefix == END))
+    continues = follows & ((prefix == INSIDE) | (prefix == END))
     is_begin = prefix == BEGIN
     if mode == "default":
         first = (prefix != OUTSIDE) & (prefix != MALFORMED) & ~continues
     elif scheme == "IOB1":
         # B is legal only directly after a span of its type, which it separates from the next. An I after a B that is
         # not legal starts a new span, since that B belongs to none.
-        allowed_begin = is_begin & after_open & same_type
-        stray_before = _shift(is_begin & ~allowed_begin)
+        allowed_begin = is_begin & follows
+        stray_before = np.roll(is_begin & ~follows, 1)  # at 0 it makes no difference: nothing continues there
         first = allowed_begin | ((prefix == INSIDE) & (~continues | stray_before))
     elif scheme == "IOB2":
         first = is_begin
@@ -199,7 +195,7 @@ def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, schem
     if mode == "strict" and scheme == "IOBES":
         kept = np.isin(prefix[ends - 1], (END, SINGLE))
     elif mode == "strict" and scheme == "IOB1":
-        cut_off = np.append(is_begin & after_open & ~same_type, False)
+        cut_off = np.append(is_begin & after_open & ~follows, False)
         kept = ~(is_begin[ends - 1] & cut_off[ends])
     else:
         return starts, ends, kind[starts]
@@ -216,21 +212,9 @@ def are_right(predicted: SpanArrays, gold: SpanArrays, n_tokens: int) -> BoolArr
 
 
 def _neighbours(prefix: SmallIntArray, kind: IntArray, offsets: IntArray) -> tuple[BoolArray, BoolArray]:
-    """Return two masks (N,): the previous tag is B or I; it has the same type. Both are false at the start of a row."""
-    row_starts = offsets[:-1][np.diff(offsets) > 0]
-    after_open, same_type = _shift(_is_open(prefix)), np.zeros(len(kind), dtype=np.bool_)
-    same_type[1:] = kind[1:] == kind[:-1]
-    after_open[row_starts] = same_type[row_starts] = False
-    return after_open, same_type
-
-
-def _is_open(prefix: SmallIntArray) -> BoolArray:
-    is_open: BoolArray = (prefix == BEGIN) | (prefix == INSIDE)
-    return is_open
-
-
-def _shift(mask: BoolArray) -> BoolArray:
-    """Return the mask shifted by one position to the right; false at position 0."""
-    shifted = np.zeros_like(mask)
-    shifted[1:] = mask[:-1]
-    return shifted
+    """Return two masks (N,): the previous tag of the row is B or I; it is so, and has the same type."""
+    after_open, follows = np.zeros((2, len(kind)), dtype=np.bool_)
+    after_open[1:] = (prefix[:-1] == BEGIN) | (prefix[:-1] == INSIDE)
+    after_open[offsets[:-1][np.diff(offsets) > 0]] = False
+    follows[1:] = after_open[1:] & (kind[1:] == kind[:-1])
+    return after_open, follows

@@ -17,8 +17,8 @@ from tests.helpers import pretended, pretended_runs
 from tests.helpers.composed import label_files, tag_files
 
 LOSSES = "runner/training/loop.py:_read"
-METRICS = {f"tasks/metrics/metrics.py:{one}.compute" for one in ("LabelMetric", "PerplexityMetric", "PieceCounts")}
-READ = {LOSSES, "tasks/metrics/metrics.py:_join", *METRICS}  # where a segment of training and an evaluation are read
+METRICS = {f"tasks/metrics/metrics.py:{one}Metric.compute" for one in ("Label", "Perplexity", "Span")}
+READ = {LOSSES, *METRICS}  # where a segment of training and an evaluation are read
 pytestmark = pytest.mark.skipif(pretended.lacking() is not None, reason=str(pretended.lacking()))
 
 SMALL = {

@@ -7,10 +7,11 @@ different corpora; the fingerprint contains the version. Files that the running 
 Every table has a column `origin`, `FILE:LINE` in the library, in addition to the columns of its task.
 """
 
+import ast
 import gc
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
@@ -18,21 +19,9 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.datasets.split import SPLITS
-from tasks.datasets.stdlib.docs import THEME_OF, TOKEN, TOPICS, docstrings, topics
 from tasks.datasets.stdlib.roles import logical_lines
-from tasks.datasets.stdlib.source import (
-    Size,
-    SourceFile,
-    fingerprint,
-    library,
-    parse,
-    place,
-    read,
-    source_files,
-    split_of,
-)
+from tasks.datasets.stdlib.source import Size, SourceFile, fingerprint, library, parse, place, source_files, split_of
 
-T = TypeVar("T")
 SizeName = Literal["small", "medium", "full"]
 CODE_SIZES = {"small": Size(0.25, 24_000), "medium": Size(0.5, 64_000), "full": Size(1, np.inf)}
 DOC_SIZES = {"small": Size(0.5, 64_000), "medium": Size(0.75, 128_000), "full": Size(1, np.inf)}
@@ -40,16 +29,48 @@ MAX_LINE_TOKENS = 200  # longer logical lines are tables of data (18 of 81,525 l
 MIN_DOC_TOKENS = 5  # shorter docstrings hardly identify their theme
 OWN_NAME = "<module>"
 STRINGS = pa.list_(pa.string())
+# A word, possibly with an apostrophe (`doesn't`); a run of ruling or prompt characters (`-----`, `>>>`); or any other
+# character that is not white space.
+TOKEN = re.compile(r"\w+(?:'\w+)?|[-=*~`.>#]{2,}|[^\w\s]")
+TOPICS = "pydoc_data/topics.py"
+
+# Themes of top-level modules, after the chapters of the Library Reference. Splits are by file, so a model has to learn
+# the theme, not the file. Modules that fit no theme are left out.
+THEMES = {
+    "concurrency": "asyncio concurrent contextvars multiprocessing queue sched selectors signal subprocess threading "
+    "_threading_local",
+    "data_types": "_collections_abc _pydatetime _strptime _weakrefset bisect calendar collections copy copyreg "
+    "dataclasses datetime enum functools graphlib heapq operator pprint reprlib types weakref zoneinfo",
+    "development": "bdb cProfile doctest logging pdb profile pstats timeit trace traceback tracemalloc unittest "
+    "warnings",
+    "files": "_compression _pyio bz2 dbm filecmp fileinput fnmatch genericpath glob gzip io linecache lzma mimetypes "
+    "ntpath nturl2path os pathlib pickle posixpath pty shelve shutil sqlite3 stat tarfile tempfile zipapp zipfile",
+    "graphics": "curses tkinter tty turtle",
+    "import": "compileall distutils ensurepip imp importlib modulefinder pkgutil py_compile runpy site sysconfig venv "
+    "zipimport",
+    "language": "_py_abc abc ast code codeop contextlib dis inspect opcode pickletools pyclbr pydoc rlcompleter "
+    "symtable tabnanny token tokenize typing _pyrepl",
+    "mail": "base64 email imaplib mailbox mailcap nntplib poplib quopri smtpd smtplib uu",
+    "markup": "_markupbase configparser csv html json netrc plistlib tomllib xdrlib xml",
+    "network": "asynchat asyncore cgi cgitb ftplib http ipaddress socket socketserver ssl telnetlib urllib webbrowser "
+    "wsgiref xmlrpc",
+    "numbers": "_pydecimal _pylong colorsys decimal fractions hashlib hmac numbers random secrets statistics",
+    "text": "argparse cmd codecs difflib getopt getpass gettext locale optparse re shlex string stringprep textwrap",
+}
+THEME_OF = {module: theme for theme, modules in THEMES.items() for module in modules.split()}
 
 
 class Row(NamedTuple):
-    """One example: its split, tokens, label and tags (None if the task has none), and origin."""
+    """One example: its split, tokens and origin, and its label or tags if the task has them."""
 
     split: str
     tokens: list[str]
-    label: str | None
-    tags: list[str] | None
     origin: str
+    label: str | None = None
+    tags: list[str] | None = None
+
+
+T = TypeVar("T", Row, SourceFile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +104,11 @@ class StdlibCorpus(ABC):
 
     def read(self) -> dict[str, pa.Table]:
         """Return the table of each split."""
-        return tables(distinct(rows_of(self.files(), self.rows)))
+        return tables(self.distinct_rows())
+
+    def distinct_rows(self) -> list[Row]:
+        """Return the rows of all files; no two have the same tokens, neither within nor across splits."""
+        return first_of(rows_of(self.files(), self.rows), lambda row: tuple(row.tokens))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +126,7 @@ class StdlibRoles(StdlibCorpus):
 
     def rows(self, file: SourceFile) -> list[Row]:
         return [
-            Row(split_of(file.name), tokens, None, tags, f"{file.name}:{line}")
+            Row(file.split, tokens, f"{file.name}:{line}", tags=tags)
             for tokens, tags, line in logical_lines(file.text())
             if len(tokens) <= MAX_LINE_TOKENS
         ]
@@ -109,7 +134,7 @@ class StdlibRoles(StdlibCorpus):
 
 @dataclass(frozen=True, kw_only=True)
 class StdlibModules(StdlibCorpus):
-    """A classification corpus: the theme (`docs.THEMES`) of the module that a docstring comes from.
+    """A classification corpus: the theme (`THEMES`) of the module that a docstring comes from.
 
     The name of the docstring's top-level module is replaced by `<module>`, whatever its case. Docstrings of fewer than
     `MIN_DOC_TOKENS` tokens are ignored, and so are themes in valid and test that are not in train with this Python.
@@ -118,18 +143,16 @@ class StdlibModules(StdlibCorpus):
     kind, sizes = "modules", DOC_SIZES
 
     def rows(self, file: SourceFile) -> list[Row]:
-        if file.module not in THEME_OF:
-            return []
-        own = file.module.lower()
+        theme, own = THEME_OF.get(file.module), file.module.lower()
         rows = []
-        for text, line in docstrings(parse(file.text())):
+        for text, line in docstrings(parse(file.text())) if theme else ():
             tokens = [OWN_NAME if token.lower() == own else token for token in TOKEN.findall(text)]
             if len(tokens) >= MIN_DOC_TOKENS:
-                rows.append(Row(split_of(file.name), tokens, THEME_OF[file.module], None, f"{file.name}:{line}"))
+                rows.append(Row(file.split, tokens, f"{file.name}:{line}", label=theme))
         return rows
 
     def read(self) -> dict[str, pa.Table]:
-        rows = distinct(rows_of(self.files(), self.rows))
+        rows = self.distinct_rows()
         train_labels = {row.label for row in rows if row.split == "train"}
         return tables([row for row in rows if row.label in train_labels])
 
@@ -144,7 +167,7 @@ class StdlibWords(StdlibCorpus):
     kind, sizes = "words", DOC_SIZES
 
     def files(self) -> list[SourceFile]:
-        return super().files() + ([read(TOPICS)] if (library() / TOPICS).is_file() else [])
+        return super().files() + ([SourceFile.read(TOPICS)] if (library() / TOPICS).is_file() else [])
 
     def rows(self, file: SourceFile) -> list[Row]:
         tree = parse(file.text())
@@ -152,7 +175,7 @@ class StdlibWords(StdlibCorpus):
         if file.name == TOPICS:
             paragraphs = ((f"{TOPICS}#{topic}", text, line) for topic, text, line in topics(tree))
             texts = [row for row in paragraphs if place("size", row[0]) < self.sizes[self.size].share]
-        rows = (Row(split_of(unit), TOKEN.findall(text), None, None, f"{unit}:{line}") for unit, text, line in texts)
+        rows = (Row(split_of(unit), TOKEN.findall(text), f"{unit}:{line}") for unit, text, line in texts)
         return [row for row in rows if row.tokens]
 
 
@@ -166,62 +189,73 @@ class StdlibChars(StdlibCorpus):
     kind, sizes = "chars", CODE_SIZES
 
     def rows(self, file: SourceFile) -> list[Row]:
-        lines = ((number, line.rstrip()) for number, line in enumerate(file.text().split("\n"), start=1))
-        split = split_of(file.name)
-        return [Row(split, list(line), None, None, f"{file.name}:{number}") for number, line in lines if line]
+        lines = enumerate(map(str.rstrip, file.text().split("\n")), start=1)
+        return [Row(file.split, list(line), f"{file.name}:{number}") for number, line in lines if line]
 
     def read(self) -> dict[str, pa.Table]:
-        files = first_of(self.files(), lambda file: split_of(file.name), lambda file: file.content)
-        return tables(rows_of(files, self.rows))
+        return tables(rows_of(first_of(self.files(), lambda file: file.content), self.rows))
 
 
 def rows_of(files: Iterable[SourceFile], rows: Callable[[SourceFile], list[Row]]) -> list[Row]:
     """Return the rows of all files that the running Python can parse."""
     all_rows = []
-    with collector_paused():
+    # Trees and rows are many objects without cycles: collecting garbage would take a third of the time.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
         for file in files:
             try:
                 all_rows += rows(file)
             except SyntaxError:
                 continue
-    return all_rows
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: trees and rows are many objects without cycles, and it takes a third of the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
     finally:
         if enabled:
             gc.enable()
+    return all_rows
 
 
-def distinct(rows: list[Row]) -> list[Row]:
-    """Return the rows without duplicates: no two have the same tokens, neither within nor across splits."""
-    return first_of(rows, lambda row: row.split, lambda row: tuple(row.tokens))
-
-
-def first_of(items: Iterable[T], split: Callable[[T], str], key: Callable[[T], Hashable]) -> list[T]:
+def first_of(items: Iterable[T], key: Callable[[T], Hashable]) -> list[T]:
     """Return the first item of each key, in the order train, valid, test."""
     first: dict[Hashable, T] = {}
-    for item in sorted(items, key=lambda item: SPLITS.index(split(item))):
+    for item in sorted(items, key=lambda item: SPLITS.index(item.split)):
         first.setdefault(key(item), item)
     return list(first.values())
 
 
 def tables(rows: list[Row]) -> dict[str, pa.Table]:
-    """Return one table per split."""
+    """Return one table per split, with the columns `tokens`, `label` or `tags` if the rows have them, and `origin`."""
     return {split: table([row for row in rows if row.split == split]) for split in SPLITS}
 
 
 def table(rows: list[Row]) -> pa.Table:
-    """Return a table with the columns `tokens`, `label` or `tags` if the rows have them, and `origin`."""
     columns = {"tokens": pa.array([row.tokens for row in rows], STRINGS)}
     if rows and rows[0].label is not None:
         columns["label"] = pa.array([row.label for row in rows], pa.string())
     if rows and rows[0].tags is not None:
         columns["tags"] = pa.array([row.tags for row in rows], STRINGS)
     return pa.table({**columns, "origin": pa.array([row.origin for row in rows], pa.string())})
+
+
+def docstrings(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield (docstring, line) of the module, its classes and functions, without the source's indentation."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node)
+            if text:
+                yield text, node.body[0].lineno
+        # Only statements are visited: expressions are most of a tree and contain no docstrings.
+        for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+            pending.extend(getattr(node, field, ()))
+
+
+def topics(tree: ast.Module) -> Iterator[tuple[str, str, int]]:
+    """Yield (topic, paragraph, line of the topic) of the texts shown by `help('FOR')`, from the tree of `TOPICS`."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            for key, value in zip(statement.value.keys, statement.value.values, strict=True):
+                if key is not None:
+                    topic, text = ast.literal_eval(key), ast.literal_eval(value)
+                    for paragraph in re.split(r"\n\s*\n", text):
+                        yield topic, paragraph, key.lineno

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from runner.common.errors import HydromelError
 from tasks.datasets.split import SPLITS
@@ -29,17 +30,30 @@ SALT = "373367"
 VALID_SHARE = TEST_SHARE = 0.1  # share of the files
 
 
+class Size(NamedTuple):
+    """A selection of files: a share of them, by hash, and none larger than `max_bytes`."""
+
+    share: float
+    max_bytes: float
+
+
 @dataclass(frozen=True)
 class SourceFile:
-    """One source file.
+    """One source file."""
 
-    Attributes:
-        name: path in the library, such as `json/decoder.py`; the same on every machine.
-        content: the file's bytes.
-    """
-
-    name: str
+    name: str  # path in the library, such as `json/decoder.py`; the same on every machine
     content: bytes
+
+    @classmethod
+    def read(cls, name: str) -> "SourceFile":
+        try:
+            return cls(name, (library() / name).read_bytes())
+        except OSError as error:
+            raise HydromelError(f"{library() / name}: cannot be read ({error.strerror})") from error
+
+    @property
+    def split(self) -> str:
+        return split_of(self.name)
 
     @property
     def module(self) -> str:
@@ -57,14 +71,6 @@ class SourceFile:
             return self.content.decode(encoding).replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise SyntaxError(f"{self.name}: {error}") from error
-
-
-@dataclass(frozen=True)
-class Size:
-    """A selection of files: a share of them, by hash, and none larger than `max_bytes`."""
-
-    share: float
-    max_bytes: float
 
 
 def parse(text: str) -> ast.Module:
@@ -108,21 +114,14 @@ def source_files(size: Size) -> list[SourceFile]:
     """
     folder = library()
     names = sorted(name for name in walk(folder) if place("size", name) < size.share)
-    files = [file for file in map(read, names) if not GENERATED.search(file.content[:HEAD_BYTES])]
+    files = [file for file in map(SourceFile.read, names) if not GENERATED.search(file.content[:HEAD_BYTES])]
     files = [file for file in files if len(file.content) <= size.max_bytes]
-    if {split_of(file.name) for file in files} < set(SPLITS):
+    if {file.split for file in files} < set(SPLITS):
         raise HydromelError(
             f"{folder}: {len(files)} Python source files, too few for the built-in corpora (stdlib_*): the standard "
             "library is zipped, stripped or missing; use a full CPython, or another dataset with data_dir=FOLDER"
         )
     return files
-
-
-def read(name: str) -> SourceFile:
-    try:
-        return SourceFile(name, (library() / name).read_bytes())
-    except OSError as error:
-        raise HydromelError(f"{library() / name}: cannot be read ({error.strerror})") from error
 
 
 def walk(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from runner.config.compose import compose_strategies
 from runner.interfaces import Loss
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from tasks.heads.label_weights import WeightedOutput
+from tasks.heads.outputs import WeightedOutput
 
 SMALL = ["threads=1", "features.words.max_size=30", "encoder.filters=5", "cache_dir=null"]
 LEARNED = ["task.hidden=[6]", "task.label_smoothing=0.1", "task.label_weights=balanced", "task.pooling=attention"]

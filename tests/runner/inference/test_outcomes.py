@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runner.common import run_schema
 from runner.tracking.mlflow_fields import artifacts
-from tasks.metrics.example_scores import blocks, loss_outcomes
+from tasks.metrics.metrics import blocks, loss_outcomes
 from tasks.spans.tags import all_tags
 from tests.helpers.composed import label_files, run, tag_files
 from tests.helpers.metrics import span_metric

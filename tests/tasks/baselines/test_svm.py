@@ -17,8 +17,7 @@ from runner.embeddings.ngrams import NgramEmbedding
 from runner.encoders.bow import Bow
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import PAD, UNK, Vocab
-from tasks.baselines.baselines import BUCKETS, bags
-from tasks.baselines.linear_svm import LinearSvm, train_svm
+from tasks.baselines.baselines import BUCKETS, LinearSvm, bags, train_svm
 from tests.helpers.composed import label_files, run
 from tests.helpers.target_batches import rows_of
 

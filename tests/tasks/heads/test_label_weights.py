@@ -17,7 +17,7 @@ from runner.layers.pooling import mean_pool
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
-from tasks.heads.label_weights import label_weights
+from tasks.heads.outputs import label_weights
 from tasks.targets import cross_entropy
 from tests.helpers.composed import label_files, run
 from tests.helpers.target_batches import EncoderOf, classify, labelled, tag, tagged

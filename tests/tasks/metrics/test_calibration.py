@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.metrics.calibration import calibration
+from tasks.metrics.tables import calibration
 
 
 def slow_ece(probability: list[float], right: list[bool]) -> float:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.metrics.likelihood import by_frequency, by_position
+from tasks.metrics.tables import by_frequency, by_position
 
 
 def test_the_bins_of_a_worked_case() -> None:

@@ -22,8 +22,7 @@ from runner.interfaces import Predictions
 from runner.text.vocab import Vocab
 from runner.training.loop import fit
 from runner.training.state import Training
-from tasks.predictions.inspectors import LabelInspector, TagInspector, token_texts
-from tasks.predictions.span_listing import SHOWN, Listing
+from tasks.predictions.inspectors import SHOWN, LabelInspector, Listing, TagInspector, token_texts
 from tasks.spans.errors import Comparison
 from tasks.spans.schemes import OwnTags
 from tasks.spans.tags import all_tags

@@ -11,8 +11,7 @@ import pytest
 from runner.common.errors import HydromelError
 from tasks.datasets.split import SPLITS
 from tasks.datasets.stdlib import corpora, source
-from tasks.datasets.stdlib.corpora import CODE_SIZES, DOC_SIZES
-from tasks.datasets.stdlib.docs import THEME_OF, THEMES, TOKEN, docstrings, topics
+from tasks.datasets.stdlib.corpora import CODE_SIZES, DOC_SIZES, THEME_OF, THEMES, TOKEN, docstrings, topics
 from tasks.datasets.stdlib.roles import logical_lines
 from tasks.datasets.stdlib.source import Size, parse, source_files, split_of
 

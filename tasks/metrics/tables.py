@@ -1,6 +1,6 @@
-"""A language model's perplexity, broken down by position in the line and by frequency in the training set.
+"""Detail tables: a language model's perplexity by position in the line and by frequency; and calibration.
 
-Shapes: N tokens of a split, V strings in the vocabulary.
+Shapes: N tokens or predictions of a split, V strings in the vocabulary.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from runner.common.arrays import FloatArray, IntArray
 from runner.inference.evaluation.tally import perplexity
+
+BINS = 10  # of calibration, of equal width over [0, 1]
 
 
 def by_position(nats: FloatArray, starts_line: npt.NDArray[np.bool_]) -> dict[str, object]:
@@ -63,3 +65,38 @@ def _bins(nats: FloatArray, bin_of: IntArray, ranges: list[tuple[int, int]]) -> 
 
 def _figures(nats: float, tokens: int) -> dict[str, object]:
     return {"tokens": tokens, "nll": nats / tokens, "perplexity": perplexity(nats / tokens)}
+
+
+def calibration(probability: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> dict[str, object]:
+    """Return reliability by bins of probability, and the expected calibration error (Naeini et al. 2015).
+
+    A model is calibrated if predictions of probability p are correct in a share p of the cases.
+
+    Args:
+        probability: (N,) probability of the predicted class, 0 to 1.
+        correct: (N,) true where the prediction is correct.
+
+    Returns:
+        `ece`: sum over bins of (share of the predictions) x |accuracy - confidence|, in percent. `bins`: for each
+        non-empty bin `from` and `to` (probabilities), `count`, `confidence` (mean probability) and `accuracy`, the
+        last two in percent.
+    """
+    probability = probability.astype(np.float64)
+    # Bins are closed on the right, so that 1.0 falls into the last one.
+    bin_of = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    count = np.bincount(bin_of, minlength=BINS)
+    confidence, accuracy = (
+        100 * np.bincount(bin_of, weights=values, minlength=BINS) / np.maximum(count, 1)
+        for values in (probability, correct)
+    )
+    bins = [
+        {
+            "from": number / BINS,
+            "to": (number + 1) / BINS,
+            "count": int(count[number]),
+            "confidence": float(confidence[number]),
+            "accuracy": float(accuracy[number]),
+        }
+        for number in np.flatnonzero(count).tolist()
+    ]
+    return {"ece": float((count * np.abs(accuracy - confidence)).sum() / max(1, count.sum())), "bins": bins}
