@@ -11,8 +11,7 @@ from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_batching, optimizer_factory
 from runner.config.compose import compose_config
 from runner.config.schema import RunConfig
-from runner.data.load import arrange, load_data
-from runner.data.numericalize import Data
+from runner.data.numericalize import Data, arrange, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import START
 from runner.model import build_model

@@ -19,7 +19,8 @@ from runner.ragged.shapes import Shapes
 from runner.text.vocab import Vocab
 
 # The state that an encoder carries from one window of a text to the next: nested lists and tuples of tensors, and of
-# arrays for values that the host needs, each with one entry per row in its first dimension. None: rows are independent.
+# arrays for values that the host needs, each with one entry per row in its first dimension. `START` stands for the
+# start of texts. None: rows are independent, and the encoder returns None.
 State = Tensor | IntArray | Sequence["State"] | None
 Layout = Literal["packed", "timestep", "padded", "unmasked"]  # timestep: packed; unmasked: padded, without a mask
 PADDED = ("padded", "unmasked")  # layouts with padding

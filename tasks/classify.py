@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
 from runner.interfaces import Encoder
-from runner.layers.mlp import Mlp
-from runner.layers.pooling import Pooling, pooling
+from runner.layers.pooling import Mlp, Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab

@@ -115,7 +115,7 @@ NARROWER = {
     "runner.text.characters": "runner.text.vocab",
     "runner.tracking.mlflow_store": "runner.common.errors runner.compat.mlflow",
 }
-_PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "padding", "shuffle_quality")
+_PLANS = ("plan", "shuffled", "bucketed", "same_length", "token_budget", "shuffle_quality")
 PLANS = {f"runner.batching.{name}" for name in _PLANS}
 BELOW_PLANS = {*BASICS.split(), "runner.common.records", "runner.ragged.shapes"}
 

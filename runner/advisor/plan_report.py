@@ -21,8 +21,7 @@ from runner.common.records import CandidateRecord
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy
 from runner.config.schema import RunConfig, name_of
-from runner.data.load import arrange, describe_data, load_data
-from runner.data.numericalize import TARGET, Data
+from runner.data.numericalize import TARGET, Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import Task
 from runner.model import build_model

@@ -23,8 +23,7 @@ from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.components.run_components import build_strategy, with_batch_size
 from runner.config.schema import RunConfig, name_of
-from runner.data.load import arrange, load_data
-from runner.data.numericalize import Data
+from runner.data.numericalize import Data, arrange, load_data
 from runner.data.truncation import Truncation
 from runner.interfaces import StreamStrategy
 from runner.model import Model, build_model, device_of, parameter_count

@@ -18,13 +18,10 @@ class Auto:
         name: the run's strategy in reports, whichever candidate is chosen.
         batch_size: examples per update; candidates refer to it.
         batch_sizes: also choose among these batch sizes (None: each candidate keeps its own).
-        among: names of the candidates to try.
+        among: names of the candidates to try, at least one and each once.
         candidates: strategies of independent rows, by name.
         probe_seconds: approximate time for trying them, in seconds.
         max_memory_bytes: exclude strategies with a higher peak memory (None: no limit).
-
-    Raises:
-        ValueError: if `among` is empty or names an unknown candidate, or an entry is repeated.
     """
 
     carries_state: ClassVar[bool] = False

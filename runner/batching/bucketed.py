@@ -36,8 +36,7 @@ class Bucketed:
 
 def buckets_of(lengths: IntArray, buckets: int) -> IntArray:
     """Return the bucket of each row, (B,), from 0 for the shortest rows."""
-    bucket: IntArray = np.searchsorted(boundaries(lengths, buckets), lengths)
-    return bucket
+    return np.searchsorted(boundaries(lengths, buckets), lengths)
 
 
 def boundaries(lengths: IntArray, buckets: int) -> IntArray:

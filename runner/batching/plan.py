@@ -12,7 +12,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
+from runner.common.records import PADDING_CAUSES
 
 
 @runtime_checkable  # so that a config value that is not a plan is rejected by name
@@ -22,11 +23,9 @@ class Plan(Protocol):
     @property
     def batch_size(self) -> int | None:
         """The maximum number of rows of an update; None if something else limits updates."""
-        ...
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
         """Return the row numbers of each update for rows of `lengths` (B,): each row exactly once, no empty update."""
-        ...
 
 
 def stable_order(keys: IntArray) -> IntArray:
@@ -77,8 +76,7 @@ def batches_by_length(lengths: IntArray, batch_size: int) -> list[IntArray]:
 def longest_of(lengths: IntArray, updates: list[IntArray]) -> IntArray:
     """Return the longest row of each of U >= 1 updates in tokens, (U,), for rows of `lengths` (B,)."""
     sizes = np.array([len(update) for update in updates])
-    longest: IntArray = np.maximum.reduceat(lengths[np.concatenate(updates)], np.cumsum(sizes) - sizes)
-    return longest
+    return np.maximum.reduceat(lengths[np.concatenate(updates)], np.cumsum(sizes) - sizes)
 
 
 def fill_rate(updates: list[IntArray], batch_size: int) -> float:
@@ -97,3 +95,31 @@ def digest(updates: Iterable[IntArray], before: str = "") -> str:
         rows = np.sort(update).astype("<i8").tobytes()
         before = hashlib.sha256(before.encode() + rows).hexdigest()
     return before
+
+
+def padding_by_cause(lengths: IntArray, sizes: IntArray, is_last: BoolArray, width_multiple: int) -> dict[str, int]:
+    """Return the number of padded tokens of some micro-batches, by cause.
+
+    Args:
+        lengths: (R,) length of each row, micro-batch after micro-batch.
+        sizes: (M,) number of rows of each micro-batch, at least 1.
+        is_last: (M,) whether the micro-batch belongs to an update that is smaller than the others.
+        width_multiple: padded widths are rounded up to a multiple of it.
+
+    Returns:
+        `spread`: padding up to the longest row of the micro-batch (at least 1); `last_batch`: the same in updates with
+        `is_last`; `rounding`: padding from there to the multiple.
+    """
+    if not len(sizes):
+        return no_padding()
+    starts = np.cumsum(sizes) - sizes
+    longest = np.maximum(1, np.maximum.reduceat(lengths, starts))
+    spread = longest * sizes - np.add.reduceat(lengths, starts)
+    rounding = -longest % width_multiple * sizes
+    causes = (spread[~is_last].sum(), spread[is_last].sum(), rounding.sum())
+    return {cause: int(tokens) for cause, tokens in zip(PADDING_CAUSES, causes, strict=True)}
+
+
+def no_padding() -> dict[str, int]:
+    """Return zero padded tokens for every cause."""
+    return dict.fromkeys(PADDING_CAUSES, 0)

@@ -71,13 +71,9 @@ class ShuffleQuality:
 def measure(
     epochs: Sequence[Updates], lengths: IntArray, classes: FloatArray | None, batch_size: int | None
 ) -> ShuffleQuality:
-    """Return the statistics of some epochs of a plan.
+    """Return the statistics of some epochs of a plan (at least one), each with every row exactly once.
 
-    Args:
-        epochs: the updates of each epoch, with every row of the split exactly once; at least one epoch of one update.
-        lengths: (B,) of the rows.
-        classes: (B, C) share of each class in a row, from `class_shares`; None if rows have no classes.
-        batch_size: rows of a full update, or None.
+    `classes` (B, C) come from `class_shares` (None: rows have no classes); `batch_size` is that of a full update.
     """
     members = [membership(updates, len(lengths)) for updates in epochs]
     n_updates = sum(map(len, epochs))
@@ -99,11 +95,7 @@ def measure(
 
 
 def membership(updates: Updates, n_rows: int) -> IntArray:
-    """Return the number of the update of each row, (B,).
-
-    Raises:
-        ValueError: a row is in no update or in more than one.
-    """
+    """Return the number of the update of each row, (B,); raise a ValueError if a row is in none or in several."""
     rows = np.concatenate(updates)
     if len(rows) != n_rows or (np.bincount(rows, minlength=n_rows) != 1).any():
         raise ValueError(
@@ -125,13 +117,7 @@ def between_share(values: IntArray | FloatArray, groups: IntArray) -> float | No
     m_g is the mean of a group of n_g values, m the mean of all. For one column this is eta squared, the correlation
     ratio of Pearson (1905) and Fisher (1925); for one 0/1 column per label it is the R squared of Light and Margolin
     (1971), which equals the tau of Goodman and Kruskal (1954).
-
-    Args:
-        values: (B,) or (B, D).
-        groups: (B,) group of each row, from 0.
-
-    Returns:
-        0 to 1; None if all values are equal.
+    The result, for values (B,) or (B, D) and groups (B,) from 0, is from 0 to 1, or None if all values are equal.
     """
     columns = _columns(values)
     deviations = columns - columns.mean(axis=0)
@@ -172,13 +158,8 @@ def correlation(lengths: IntArray, classes: FloatArray, groups: IntArray | None)
     is linear in the length (the redundancy of Stewart and Love 1968). For two labels it is the absolute value of their
     ordinary (point-biserial) correlation with the length.
 
-    Args:
-        lengths: (B,).
-        classes: (B, C) from `class_shares`.
-        groups: (B,) for deviations from the mean of each group (correlation inside groups); None: from that of all.
-
-    Returns:
-        0 to 1; None if lengths or classes never vary (inside groups).
+    `classes` (B, C) come from `class_shares`. Deviations are from the mean of a row's group in `groups` (B,), or from
+    that of all rows. None if lengths or classes never vary (inside groups).
     """
     groups = np.zeros(len(lengths), dtype=np.int64) if groups is None else groups
     columns = _columns(lengths)
@@ -190,10 +171,7 @@ def correlation(lengths: IntArray, classes: FloatArray, groups: IntArray | None)
 def class_shares(ids: IntArray, counts: IntArray, n_classes: int) -> FloatArray:
     """Return the share of each class among the targets of a row, (B, C); all 0 for an empty row.
 
-    Args:
-        ids: (N,) class ids from 0, row after row.
-        counts: (B,) number of ids of each row: 1, or its length if every token has one.
-        n_classes: C.
+    `ids` (N,) are class ids, row after row; each row has as many as `counts` (B,) says: 1, or one for each token.
     """
     cells = np.repeat(np.arange(len(counts)) * n_classes, counts) + ids
     frequencies = np.bincount(cells, minlength=len(counts) * n_classes).reshape(len(counts), n_classes)
@@ -214,8 +192,7 @@ def _squares(deviations: FloatArray, values: FloatArray) -> float:
 def _sums(values: FloatArray, groups: IntArray) -> FloatArray:
     """Return the sum of the values (B, D) of each group, (K, D), sorted by group."""
     order = stable_order(groups)
-    sums: FloatArray = np.add.reduceat(values[order], group_starts(groups[order]), axis=0)
-    return sums
+    return np.add.reduceat(values[order], group_starts(groups[order]), axis=0)
 
 
 def _centred(values: FloatArray, groups: IntArray) -> FloatArray:

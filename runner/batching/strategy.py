@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
-from runner.batching.padding import no_padding, padding_by_cause
-from runner.batching.plan import Plan, batches_by_length, cut, longest_of
+from runner.batching.plan import Plan, batches_by_length, cut, longest_of, no_padding, padding_by_cause
 from runner.batching.token_budget import TokenBudget
 from runner.common.arrays import IntArray
 from runner.common.types import PositiveInt
 from runner.interfaces import PADDED, Layout
 from runner.ragged.batch import Batch
-from runner.ragged.shapes import Shapes, concatenate, shapes_of, with_blocks
+from runner.ragged.shapes import Shapes, Together, concatenate, shapes_of, with_blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +24,11 @@ class Batching:
     Args:
         name: name of the strategy in reports.
         batch_size: examples per update; None if the plan has another limit.
-        plan: decides which rows form one update; its batch size is this one.
+        plan: decides which rows form one update; its batch size has to be this one.
         micro_batch: rows that go through the model at once; their gradients are summed (None: the whole update).
         layout: `packed`; `timestep`: packed, and recurrent layers step through time; `padded`, with a mask; or
             `unmasked`: padded, with padding treated as text (known wrong).
         width_multiple: padded widths are rounded up to a multiple of it.
-
-    Raises:
-        ValueError: if the plan has another batch size.
     """
 
     carries_state: ClassVar[bool] = False
@@ -89,11 +85,10 @@ class Batching:
 
     def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
         """Return the shapes of all evaluation batches."""
+        together: Together | None = "largest" if blocks else None
         all_lengths = [split.rows.host_lengths for split in splits]
-        together: Literal["largest"] | None = "largest" if blocks else None
-        return concatenate(
-            [self._shapes(lengths, batches_by_length(lengths, batch_size), None, together) for lengths in all_lengths]
-        )
+        batches = [batches_by_length(lengths, batch_size) for lengths in all_lengths]
+        return concatenate([self._shapes(*split, None, together) for split in zip(all_lengths, batches, strict=True)])
 
     def with_batch_size(self, batch_size: int) -> Self:
         """Return the same strategy, and its plan, with `batch_size` examples per update."""
@@ -107,11 +102,7 @@ class Batching:
         return [update] if self.micro_batch is None else cut(update, self.micro_batch)
 
     def _shapes(
-        self,
-        lengths: IntArray,
-        batches: list[IntArray],
-        micro_batch: int | None,
-        blocks: Literal["all", "largest"] | None,
+        self, lengths: IntArray, batches: list[IntArray], micro_batch: int | None, blocks: Together | None
     ) -> Shapes:
         """Return the shapes of batches, cut to `micro_batch` rows; packed rows may run in `blocks` (`with_blocks`)."""
         if self.pads:

@@ -10,8 +10,7 @@ from typing import ClassVar, Literal, Self
 import numpy as np
 from torch import Tensor
 
-from runner.batching.padding import no_padding
-from runner.batching.plan import cut, longest_of
+from runner.batching.plan import cut, longest_of, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, NonNegativeFloat, PositiveInt
@@ -58,9 +57,7 @@ class Stream:
         """Return the windows of training as rows: row w * batch_size + s is window w of stream s.
 
         If window lengths vary, rows are single tokens: row s * n + t is token t of stream s, with n tokens per stream.
-
-        Raises:
-            HydromelError: if the split is not one row or has fewer tokens than streams.
+        A split of several rows, or with fewer tokens than streams, is a HydromelError.
         """
         if split.real_tokens < self.batch_size:
             raise HydromelError(
@@ -139,11 +136,7 @@ class Stream:
         return replace(self, batch_size=batch_size)
 
     def with_micro_batch(self, micro_batch: int | None) -> Self:
-        """Return the strategy itself: its updates are whole.
-
-        Raises:
-            ValueError: if `micro_batch` is a number.
-        """
+        """Return the strategy itself, whose updates are whole; raise a ValueError if `micro_batch` is a number."""
         if micro_batch is not None:
             raise ValueError(f"micro_batch={micro_batch}: the state is carried, so updates cannot be cut; use None")
         return self

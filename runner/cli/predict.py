@@ -61,8 +61,7 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
     """Return the format that the command names, otherwise that of the run's data set."""
     from runner.text.formats.base import HasTextFormat
     from runner.text.formats.columns import Columns
-    from runner.text.formats.json_lines import JsonLines
-    from runner.text.formats.lines import Lines
+    from runner.text.formats.lines import JsonLines, Lines
 
     own: TextFormat = run.trained.corpus.text_format() if isinstance(run.trained.corpus, HasTextFormat) else Lines()
     if options.format == "lines":

@@ -21,8 +21,9 @@ import torch
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
+from runner.components.model_parts import ModelParts
 from runner.data.truncation import Truncation
-from runner.interfaces import Corpus, Task
+from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser, Task
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -106,7 +107,7 @@ def _numericalize(
     vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
     vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
     for name, feature in features.items():
-        if feature.extend:  # `runner.text.open_vocabulary` does the same for text after training
+        if feature.extend:  # `runner.text.features.extend_vocabulary` does the same for text after training
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in tables.values()])
     data = Data({}, vocabs, {}, {}, fingerprint, cached=False)
     for split in (split for split in SPLITS if split in tables):
@@ -124,11 +125,7 @@ def _numericalize(
 
 
 def columns_of(table: pa.Table, features: Mapping[str, TokenFeature], vocabs: Mapping[str, Vocab]) -> dict[str, Ragged]:
-    """Return packed integer columns by feature, which share their rows.
-
-    Raises:
-        HydromelError: features differ in the number of values of a row.
-    """
+    """Return packed columns by feature, which share their rows; a HydromelError if their numbers of values differ."""
     columns: dict[str, Ragged] = {}
     rows: Rows | None = None
     for name, feature in features.items():
@@ -210,3 +207,45 @@ def _batch(arrays: Mapping[str, IntArray], split: str, names: list[str]) -> Batc
     else:
         target = torch.from_numpy(arrays[f"{split}/target_per_row"])
     return Batch(features, target, np.arange(rows.n_rows))
+
+
+def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) -> Data:
+    """Return the data set of a model's parts as integers, from the folder `cache_dir` if it is cached there.
+
+    `cache_dir` may start with `~`; None: no cache. An empty or unreadable data set is a HydromelError.
+    """
+    if not parts.features:
+        raise HydromelError("features={}: at least one is needed, for example features=words")
+    cache = None if cache_dir is None else Path(cache_dir).expanduser()
+    data = load(parts.corpus, parts.features, parts.task, parts.task_key, truncation, cache)
+    for name, split in data.splits.items():
+        if not split.rows.n_rows:
+            raise HydromelError(f"dataset={parts.corpus.name}: {name} has no examples")
+    return data
+
+
+def arrange(
+    parts: ModelParts, batching: BatchingStrategy | StrategyChooser, train: Batch, max_length: int | None
+) -> Batch:
+    """Return the rows of training as the strategy wants them; raise a HydromelError if the options do not fit it."""
+    one_text = parts.task.carries_state
+    if one_text != batching.carries_state:
+        reads = "one text" if one_text else "independent rows"
+        raise HydromelError(
+            f"task.unit=stream and batching=stream go together; got task={parts.task.name} ({reads}) and "
+            f"batching={batching.name}"
+        )
+    if one_text and max_length is not None:
+        raise HydromelError(f"max_length={max_length} cuts rows, and a stream has only one; use max_length=null")
+    return batching.arrange(train)
+
+
+def describe_data(name: str, data: Data, truncation: Truncation) -> str:
+    """Return one line for the console about the data set `name`."""
+    sizes = ", ".join(f"{split} {batch.rows.n_rows:,}" for split, batch in data.splits.items())
+    tokens = data.splits["train"].real_tokens
+    words = ", ".join(f"{len(vocab):,} {feature}" for feature, vocab in data.vocabs.items())
+    where = "from the cache" if data.cached else "read"
+    cut, longest = data.truncated_tokens["train"], truncation.max_length
+    kept = f" ({cut:,} more cut off: max_length={longest}, truncate={truncation.keep})" if cut else ""
+    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary {words}"

@@ -35,8 +35,7 @@ from runner.text.vocab import Vocab, vocab_of
 class CharacterTable(nn.Module):
     """A look-up of character vectors for the distinct forms of a batch.
 
-    The spelling of forms comes from the vocabulary and is not part of a checkpoint: a model for more forms has the same
-    weights.
+    The spelling of forms comes from the vocabulary, not from a checkpoint: a model for more forms has the same weights.
 
     Args:
         feature: a feature of forms (`runner.text.features.Characters`).
@@ -60,7 +59,7 @@ class CharacterTable(nn.Module):
         self.extend_vocabulary(vocabs)
 
     def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Spell the forms of extended vocabularies (see `runner.text.open_vocabulary`)."""
+        """Spell the forms of extended vocabularies (see `runner.text.features.extend_vocabulary`)."""
         self.spelling: Spelling = spell(vocabs[self.feature].tokens, self.alphabet, self.max_characters)
         self.symbols = torch.from_numpy(self.spelling.symbols).to(self.table.weight.device)
 

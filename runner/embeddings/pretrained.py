@@ -64,7 +64,12 @@ class PretrainedEmbedding(nn.Module):
         vocab = vocab_of(vocabs, feature)
         if rate and storage == "float16":
             raise ValueError(f"storage=float16 needs frozen vectors, but rate={rate}; use rate=0 or storage=float32")
-        self.feature, self.path = feature, _resolve(path, data_dir)
+        file = Path(path).expanduser()
+        if not file.is_absolute() and data_dir is None:
+            raise HydromelError(
+                f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER or an absolute path"
+            )
+        self.feature, self.path = feature, Path(data_dir or "").expanduser() / file
         words = [word for word in vocab.tokens if word not in _SPECIAL]
         if not words:
             raise HydromelError(
@@ -111,7 +116,7 @@ class PretrainedEmbedding(nn.Module):
         return torch.where(in_file[..., None], rows, own)
 
     def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
-        """Look up the words of an extended vocabulary (see `runner.text.open_vocabulary`), after loading a checkpoint.
+        """Look up the words of an extended vocabulary (see `runner.text.features.extend_vocabulary`).
 
         A new word shares the row of a known word if both fall back to the same form in the file.
         """
@@ -197,11 +202,3 @@ def _to_bits(rows: Tensor, path: Path) -> Tensor:
     if not half.isfinite().all():
         raise HydromelError(f"{path}: some numbers are too large for float16; use embedding.storage=float32")
     return half.view(torch.int16)
-
-
-def _resolve(path: str, data_dir: str | None) -> Path:
-    """Return `path` if it is absolute, else `data_dir/path`."""
-    file = Path(path).expanduser()
-    if not file.is_absolute() and data_dir is None:
-        raise HydromelError(f"embedding.path={path} is relative to data_dir; give data_dir=FOLDER or an absolute path")
-    return Path(data_dir or "").expanduser() / file

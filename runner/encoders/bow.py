@@ -9,8 +9,7 @@ from torch import nn
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, PositiveInt
 from runner.interfaces import State
-from runner.layers.mlp import Mlp
-from runner.layers.pooling import pooling
+from runner.layers.pooling import Mlp, pooling
 from runner.ragged.ragged import Ragged
 
 

@@ -69,9 +69,8 @@ class Conv(nn.Module):
     def forward(self, x: Ragged, state: ConvState | tuple[()] | None) -> tuple[Ragged, ConvState | None]:
         """Map rows of (length, D) and their initial state to rows of (length, filters * widths) and their final state.
 
-        The state is `START` at the start of texts that are read in windows (causal layers only). It is None for
-        independent rows, and then None is returned. On a CPU, padded rows are returned packed if all layers are matrix
-        products.
+        Only causal layers have a state (`runner.interfaces.State`). On a CPU, padded rows are returned packed if all
+        layers are matrix products.
         """
         if state is not None and not self.causal:
             raise ValueError("only causal convolutions carry a state; got a state with causal=False")
@@ -84,7 +83,9 @@ class Conv(nn.Module):
             past = None
             if last_indices is not None:
                 past = state[place] if state else read.values.new_zeros(x.rows.n_rows, self.tail, self.sizes[place])
-                ends.append(_last_inputs(past, read, last_indices))
+                own = read.values if read.layout == "packed" else read.values.flatten(0, 1)
+                last = torch.cat([past.flatten(0, 1).to(own.dtype), own]).index_select(0, last_indices)
+                ends.append(last.view(past.shape))
             output = convolve_parallel([*convolutions], read, past).map(self.activation)  # type: ignore[misc]
             x = self.dropouts[place].apply_to(self.joints[place](x, output))  # type: ignore[operator]
         return self.locked[-1].apply_to(x), None if last_indices is None else ends  # type: ignore[operator]
@@ -94,9 +95,3 @@ class Conv(nn.Module):
         rows, n_past = x.rows, x.rows.n_rows * self.tail
         starts = rows.host_offsets[:-1] if x.layout == "packed" else np.arange(rows.n_rows) * rows.width
         return latest_indices(rows, self.tail, np.arange(rows.n_rows) * self.tail, self.tail, n_past + starts)
-
-
-def _last_inputs(past: Tensor, x: Ragged, indices: Tensor) -> Tensor:
-    """Return the last inputs of each row, (B, tail, D), from those of the past and rows of (length, D)."""
-    own = x.values if x.layout == "packed" else x.values.flatten(0, 1)
-    return torch.cat([past.flatten(0, 1).to(own.dtype), own]).index_select(0, indices).view(past.shape)

@@ -63,8 +63,7 @@ class Rnn(nn.Module):
     def forward(self, x: Ragged, state: RnnState | tuple[()] | None) -> tuple[Ragged, RnnState | None]:
         """Map rows of (length, D) and their initial state to rows of (length, H or 2H) and their final state.
 
-        The state is that of the forward direction. It is `START` at the start of texts that are read in windows, and
-        None for independent rows, for which None is returned.
+        The state (`runner.interfaces.State`) is that of the forward direction.
         """
         ends: RnnState = []
         for place, layer in enumerate(self.forwards):

@@ -87,13 +87,13 @@ class Transformer(nn.Module):
         self.norm = normalisation(norm, size)
 
     def forward(self, x: Ragged, state: AttentionState | tuple[()] | None) -> tuple[Ragged, AttentionState | None]:
-        """Map rows of (length, D) and their initial state to rows of (length, size) and their final state.
-
-        The state is `START` at the start of texts that are read in windows. It is None for independent rows, and then
-        None is returned.
-        """
+        """Map rows of (length, D) and their initial state to rows of (length, size) and their final state."""
         x = x.with_values(x.filled(0.0)).map(self.input)
-        n_seen, pasts = self._initial(x, state)
+        n_seen: IntArray | None = None
+        pasts: Sequence[Tensor | None] = [None] * len(self.layers)
+        if state is not None:
+            empty = x.values.new_zeros(x.rows.n_rows, 0, 2 * self.size)
+            n_seen, pasts = state or (np.zeros(x.rows.n_rows, dtype=np.int64), [empty] * len(self.layers))
         if self.positions in ("sinusoidal", "learned"):
             # Vaswani et al. multiply token vectors by sqrt(size), which suits vectors of norm 1; those of
             # `WordEmbedding` are so long already that the positions would drown.
@@ -106,17 +106,6 @@ class Transformer(nn.Module):
             ends += [] if end is None else [end]
         output = x.with_values(self.norm(x.filled(0.0), x.rows, x.layout))
         return output, None if n_seen is None else (n_seen + x.rows.host_lengths, ends)
-
-    def _initial(
-        self, x: Ragged, state: AttentionState | tuple[()] | None
-    ) -> tuple[IntArray | None, Sequence[Tensor | None]]:
-        """Return the tokens seen so far and the past of each layer: the given ones, empty ones at `START`, or None."""
-        if state is None:
-            return None, [None] * len(self.layers)
-        if not state:
-            empty = x.values.new_zeros(x.rows.n_rows, 0, 2 * self.size)
-            return np.zeros(x.rows.n_rows, dtype=np.int64), [empty] * len(self.layers)
-        return state
 
     def _position_vectors(self, x: Ragged, n_seen: IntArray | None) -> Tensor:
         """Return the vectors of positions, counted from the first token of each row's text."""

@@ -11,8 +11,7 @@ from runner.common.dtypes import DTYPES
 from runner.components.run_components import Components, build_strategy
 from runner.config.saved import write_config
 from runner.config.schema import MachineSettings, RunConfig, name_of
-from runner.data.load import arrange, describe_data, load_data
-from runner.data.numericalize import Data
+from runner.data.numericalize import Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.inference.trained import write_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser

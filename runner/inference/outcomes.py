@@ -42,18 +42,11 @@ class HasOutcomes(Protocol):
     """A metric with figures that are computed from sums over examples."""
 
     def outcomes(self, figure: str, values: MetricInput, split: Batch) -> Outcomes | None:
-        """Return the terms of a figure of a whole split; None if it is not a function of such sums (macro F1).
-
-        `values` (N,) are the metric's input for all rows or tokens.
-        """
+        """Return the terms of a figure of a split with inputs (N,); None if it is no function of sums (macro F1)."""
 
 
 def write_outcomes(metric: Metric, figure: str, values: MetricInput, name: str, split: Batch, folder: Path) -> None:
-    """Write the outcomes of split `name` by a started metric to the run's folder, if the figure has any.
-
-    Raises:
-        HydromelError: the file cannot be written.
-    """
+    """Write the outcomes of split `name` by a started metric to the run's folder, if the figure has any."""
     outcomes = metric.outcomes(figure, values, split) if isinstance(metric, HasOutcomes) else None
     if outcomes is None:
         return

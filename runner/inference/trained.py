@@ -31,9 +31,8 @@ from runner.interfaces import Corpus, HasInspector, Inspector, Task
 from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.text.features import TokenFeature
+from runner.text.features import TokenFeature, extend_vocabulary
 from runner.text.formats.base import PassagePredictions
-from runner.text.open_vocabulary import extend_vocabulary
 from runner.text.vocab import EOS, PAD, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 
@@ -63,13 +62,11 @@ class TrainedModel:
             data_dir: folder of the data set and of vector files; None: as in training.
 
         Raises:
-            HydromelError: the folder holds no run, a run of another version or a damaged one, or its config names a
-                class that is not allowed.
+            HydromelError: the folder holds no usable run, or its config names a class that is not allowed.
         """
         config = saved_model(folder, plugins, data_dir)
-        vocabs = read_vocabs(folder)
         parts = ModelParts.of(config, plugins)
-        _check_specials(folder, vocabs, [*parts.features, TARGET] if parts.task.causal else [])
+        vocabs = read_vocabs(folder, [TARGET, *parts.features] if parts.task.causal else [])
         # Load in the dtype of training, which rounds no weight, and convert afterwards.
         model = build_model(parts, vocabs).to(dtype=DTYPES[config.dtype])
         load_checkpoint(checkpoint_path(folder, "best"), model)
@@ -94,11 +91,7 @@ class Predictor:
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> Predictor:
-        """Load the best checkpoint of the run in `folder`; arguments and errors are those of `TrainedModel.load`.
-
-        Raises:
-            HydromelError: also for a language model, which predicts no labels.
-        """
+        """Load the best checkpoint as `TrainedModel.load` does; a HydromelError also if the task predicts no labels."""
         trained = TrainedModel.load(folder, device, dtype, plugins, data_dir)
         if not isinstance(trained.task, HasInspector):
             raise HydromelError(
@@ -143,11 +136,10 @@ def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:
     write_text(folder / run_schema.VOCABS, json.dumps(plain, ensure_ascii=False) + "\n")
 
 
-def read_vocabs(folder: Path) -> dict[str, Vocab]:
-    """Read a run's vocabularies.
+def read_vocabs(folder: Path, with_specials: Sequence[str]) -> dict[str, Vocab]:
+    """Read a run's vocabularies; raise a HydromelError if the file is damaged or, in early versions, missing.
 
-    Raises:
-        HydromelError: an earlier version, which wrote no vocabularies, trained the run, or the file is damaged.
+    Those `with_specials` must have the special tokens that every language model reads.
     """
     path = folder / run_schema.VOCABS
     if not path.is_file():
@@ -165,18 +157,11 @@ def read_vocabs(folder: Path) -> dict[str, Vocab]:
             f"{path}: damaged file, it holds no vocabularies ({type(error).__name__}: {error}); restore it or train "
             "again"
         ) from error
-    if TARGET not in vocabs:
-        raise HydromelError(f"{path}: damaged file, it lacks '{TARGET}'; restore it or train again")
-    return vocabs
-
-
-def _check_specials(folder: Path, vocabs: Mapping[str, Vocab], needed: Sequence[str]) -> None:
-    """Raise HydromelError if a `needed` vocabulary lacks the special tokens that every language model reads."""
-    path = folder / run_schema.VOCABS
-    for name in needed:
+    for name in with_specials or [TARGET]:
         if name not in vocabs:
             raise HydromelError(f"{path}: damaged file, it lacks '{name}'; restore it or train again")
-        if EOS not in vocabs[name].ids or vocabs[name].ids.get(PAD) != 0:
+        if with_specials and (EOS not in vocabs[name].ids or vocabs[name].ids.get(PAD) != 0):
             raise HydromelError(
                 f"{path}: damaged file, '{name}' lacks {EOS}, or does not start with {PAD}; restore it or train again"
             )
+    return vocabs

@@ -149,8 +149,7 @@ def sinusoids(positions: Tensor, size: int, dtype: torch.dtype) -> Tensor:
 def rotate(vectors: Tensor, turns: Tensor) -> Tensor:
     """Rotate each pair of adjacent features by its angle: (..., T, d), (T, d / 2) -> (..., T, d).
 
-    The product of a rotated query and a rotated key depends on the distance of their positions only (RoFormer, Su et
-    al. 2021, equation 34).
+    The product of a rotated query and key depends only on the distance of their positions (Su et al. 2021, eq. 34).
     """
     first, second = vectors[..., 0::2], vectors[..., 1::2]
     sine, cosine = turns.sin(), turns.cos()

@@ -42,12 +42,9 @@ class AttentionWindow:
         row with 2 remembered tokens, 3 own ones, P = 4, T = 4:   . . p p | x x x .
 
     Args:
-        causal: a query sees no later keys than its own.
+        causal: a query sees no later keys than its own; needed for a memory or a past.
         memory: a query sees at most this many keys before its own; None: all of them.
         n_seen: (B,) number of earlier tokens of each row, the last of which are in the past; None: there is no past.
-
-    Raises:
-        ValueError: a memory or a past without `causal`.
     """
 
     def __init__(self, rows: Rows, causal: bool, memory: int | None, n_seen: IntArray | None, places: int) -> None:
@@ -95,8 +92,7 @@ class AttentionWindow:
     def blocks(self) -> list[tuple[AttentionWindow, Tensor]]:
         """The rows in blocks of similar lengths, each with the packed indices of its tokens; [] if one block is best.
 
-        The cost of attention grows with the square of the padded width, so blocks save more than padding alone. For
-        rows without a past only.
+        Only for rows without a past. The cost of attention grows with the square of the width, not only with padding.
         """
         lengths = self.rows.host_lengths
         order = np.argsort(lengths, kind="stable")

@@ -1,17 +1,19 @@
-"""Pooling: rows of token vectors (length, D) -> one vector per row (B, D). Empty rows give 0 in either layout.
+"""Pooling: rows of token vectors (length, D) -> one vector per row (B, D); and hidden layers for such vectors.
 
-Padding is replaced by selection before it is used, so no value and no gradient leaks from it.
+Empty rows give 0 in either layout. Padding is replaced by selection before it is used, so nothing leaks from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from runner.layers.autograd import Context, apply
+from runner.layers.dropout import Dropout
 from runner.layers.staircase import pack_tokens
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
@@ -157,3 +159,22 @@ _FUNCTIONS: dict[str, Callable[[Ragged], Tensor]] = {
 def pooling(name: Pooling, size: int) -> Callable[[Ragged], Tensor]:
     """Return the pooling called `name` for token vectors of `size`; `attention` is a module with parameters."""
     return AttentionPool(size) if name == "attention" else _FUNCTIONS[name]
+
+
+class Mlp(nn.Module):
+    """A multilayer perceptron: dropout, then a linear layer, ReLU and dropout for each size ([]: dropout only)."""
+
+    def __init__(self, input_size: int, sizes: Sequence[int], dropout: float) -> None:
+        super().__init__()
+        widths = [input_size, *sizes]
+        self.linears = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
+        self.dropouts = nn.ModuleList(Dropout(dropout) for _ in widths)
+        self.output_size = widths[-1]
+
+    def forward(self, vectors: Tensor, single: Rows) -> Tensor:
+        """Map vectors (B, D) to (B, output_size). `single` has one place per row (`Rows.single`)."""
+        first, *others = self.dropouts
+        vectors = first(vectors, single, "packed")
+        for linear, dropout in zip(self.linears, others, strict=True):
+            vectors = dropout(torch.relu(linear(vectors)), single, "packed")
+        return vectors

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,13 +30,6 @@ from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
 
 
-class Block(NamedTuple):
-    """The size of one rectangle."""
-
-    steps: int
-    rows: int
-
-
 class Staircase:
     """The place of each token in a sequence of blocks, each a rectangle of (steps, rows) places stored time-major.
 
@@ -46,7 +39,7 @@ class Staircase:
             row ends at the end of a block.
 
     Attributes:
-        blocks: the blocks in time order; the rows of a block are the longest rows of the block before.
+        blocks: (steps, rows) of each block, in time order; the rows are the longest rows of the block before.
         sizes: number of places of each block.
         row_order: (R,) the rows, longest first.
     """
@@ -59,8 +52,8 @@ class Staircase:
         distinct, counts = np.unique(lengths[lengths > 0], return_counts=True)
         ends, running = [0, *distinct.tolist()], (counts.sum() - np.cumsum([0, *counts])).tolist()
         bounds = pairwise([*find_cuts(ends, running, call), len(ends) - 1])
-        self.blocks = [Block(ends[stop] - ends[start], running[start]) for start, stop in bounds]
-        self.sizes = [block.steps * block.rows for block in self.blocks]
+        self.blocks = [(ends[stop] - ends[start], running[start]) for start, stop in bounds]
+        self.sizes = [steps * n_rows for steps, n_rows in self.blocks]
         self.row_order = rows.send(order[: running[0]])
         self._rank = np.empty_like(order)
         self._rank[order] = np.arange(len(order))
@@ -90,13 +83,12 @@ class Staircase:
     @cached_property
     def running(self) -> list[int]:
         """The number of rows of each step."""
-        return [block.rows for block in self.blocks for _ in range(block.steps)]
+        return [n_rows for steps, n_rows in self.blocks for _ in range(steps)]
 
     def _places_of(self, step: IntArray) -> IntArray:
         """Return the place of each packed token, (N,), that is read at time `step` (N,)."""
         # blocks lie one after the other, and within a block the rows of a step lie side by side, longest row first
-        places: IntArray = self._first[step] + np.repeat(self._rank, self.rows.host_lengths)
-        return places
+        return self._first[step] + np.repeat(self._rank, self.rows.host_lengths)
 
     @cached_property
     def _first(self) -> IntArray:

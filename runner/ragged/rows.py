@@ -26,8 +26,7 @@ NON_BLOCKING_BYTES = 2**16  # bytes that CUDA copies from pageable memory withou
 class Rows:
     """The start and end of each row of a batch. A batch has one `Rows`, shared by all of its features and layers.
 
-    The lengths are known on the host, so no index map synchronises with the device. Each map is made once, when it is
-    first used.
+    The lengths are known on the host, so no index map synchronises with the device. Maps are made when first used.
 
     Args:
         lengths: (B,) number of tokens of each row, at least 0.
@@ -126,7 +125,18 @@ class Rows:
     @cached_property
     def time_major(self) -> TimeMajor:
         """The token order of `torch.nn.utils.rnn.PackedSequence`."""
-        return TimeMajor.of(self)
+        lengths = self.host_lengths
+        order = np.argsort(-lengths, kind="stable")
+        order = order[lengths[order] > 0]
+        rank = np.empty(self.n_rows, dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        tokens = np.lexsort((np.repeat(rank, lengths), self.host_position))
+        inverse = np.empty_like(tokens)
+        inverse[tokens] = np.arange(len(tokens))
+        # the rows that run at step t are those longer than t: a cumulative count of lengths, from the longest
+        running = np.cumsum(np.bincount(lengths, minlength=self.max_len + 1)[::-1])[::-1][1:]
+        batch_sizes = torch.from_numpy(running.astype(np.int64).copy())
+        return TimeMajor(self.send(tokens), self.send(inverse), batch_sizes, self.send(order))
 
     @cached_property
     def ends(self) -> tuple[Tensor, Tensor]:
@@ -171,23 +181,6 @@ class TimeMajor:
     inverse: Tensor  # (N,) time-major index of each packed token
     batch_sizes: Tensor  # (L,) number of rows still running at each of the L steps, on the host; empty rows never run
     row_order: Tensor  # (R,) the rows with at least one token, longest first
-
-    @classmethod
-    def of(cls, rows: Rows) -> TimeMajor:
-        """Return the time-major order of `rows`."""
-        lengths = rows.host_lengths
-        order = np.argsort(-lengths, kind="stable")
-        order = order[lengths[order] > 0]
-        rank = np.empty(rows.n_rows, dtype=np.int64)
-        rank[order] = np.arange(len(order))
-        token_rank = np.repeat(rank, lengths)
-        tokens = np.lexsort((token_rank, rows.host_position))
-        inverse = np.empty_like(tokens)
-        inverse[tokens] = np.arange(len(tokens))
-        # the rows that run at step t are those longer than t: a cumulative count of lengths, from the longest
-        running = np.cumsum(np.bincount(lengths, minlength=rows.max_len + 1)[::-1])[::-1][1:]
-        batch_sizes = torch.from_numpy(running.astype(np.int64).copy())
-        return cls(rows.send(tokens), rows.send(inverse), batch_sizes, rows.send(order))
 
 
 def copy_to_device(array: npt.NDArray[np.generic], device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 from runner.common.arrays import IntArray
 
 Updates = list[IntArray]
+Together = Literal["all", "largest"]
 BLOCK_PAIRS = 2**14  # cost of one more block, in pairs of a query and a key (docs/notes/performance.md)
 
 
@@ -51,7 +52,7 @@ def concatenate(shapes: Sequence[Shapes]) -> Shapes:
     return Shapes(*(np.concatenate([getattr(part, field.name) for part in shapes]) for field in fields(Shapes)))
 
 
-def with_blocks(shapes: Shapes, ordered: IntArray, together: Literal["all", "largest"]) -> Shapes:
+def with_blocks(shapes: Shapes, ordered: IntArray, together: Together) -> Shapes:
     """Return the shapes if rows, with `ordered` lengths, run in blocks of similar lengths (`block_ends`).
 
     Count all blocks of a micro-batch, if they are in memory `together`, or only the one with the most pairs.
@@ -88,5 +89,4 @@ def block_ends(lengths: IntArray) -> IntArray:
     path = [len(distinct)]
     while best_start[path[-1]]:
         path.append(int(best_start[path[-1]]))
-    best_ends: IntArray = ends[np.array(path[::-1])]
-    return best_ends
+    return np.take(ends, path[::-1])

@@ -45,11 +45,7 @@ def learn_merges(words: pa.Array, count: int, min_count: int, forbidden: Iterabl
     """
     tokenizer = _tokenizer(BPE())
     trainer = BpeTrainer(
-        vocab_size=len(BYTES) + count,
-        min_frequency=min_count,
-        initial_alphabet=sorted(BYTES),
-        special_tokens=[],
-        show_progress=False,
+        vocab_size=len(BYTES) + count, min_frequency=min_count, initial_alphabet=sorted(BYTES), show_progress=False
     )
     starts = range(0, len(words), _TRAIN_CHUNK)
     tokenizer.train_from_iterator((words.slice(start, _TRAIN_CHUNK).to_pylist() for start in starts), trainer)

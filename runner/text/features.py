@@ -1,4 +1,4 @@
-"""Features computed from a token's string: its characters, pieces, casing, prefix or suffix.
+"""Features computed from a token's string: its characters, pieces, casing, prefix or suffix; and new words for a model.
 
 `runner.text.vocab.Feature` is the string itself. Each feature is one integer column, with a vocabulary made only from
 the training set.
@@ -6,11 +6,13 @@ the training set.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import nn
 
 from runner.common.types import NonNegativeInt, PositiveInt
 from runner.text.bpe import all_pieces, learn_merges, pieces_of
@@ -147,3 +149,36 @@ def casing(strings: pa.Array) -> pa.Array:
     """Return the casing (N,) of each string; see `Casing`. An empty string is punctuation."""
     matches = [pc.match_substring_regex(strings, pattern) for pattern in _CASES.values()]
     return pc.case_when(pc.make_struct(*matches), *_CASES, "mixed")
+
+
+@runtime_checkable
+class ExtendsVocabulary(Protocol):
+    """A module that can represent new words better than by `<unk>`: by their characters, or by vectors in a file."""
+
+    def extend_vocabulary(self, vocabs: Mapping[str, Vocab]) -> None:
+        """Use vocabularies that append new words to the original ones, replacing those of an earlier call."""
+
+
+def extend_vocabulary(
+    model: nn.Module, vocabs: Mapping[str, Vocab], features: Mapping[str, TokenFeature], table: pa.Table
+) -> dict[str, Vocab]:
+    """Prepare a model for new text: give its new words ids, spell them, and look them up in vector files.
+
+    For text in chunks, pass the training vocabularies each time: the words of the previous chunk are forgotten, so
+    memory stays that of one chunk. Nothing is trained, and known words do not change. Load the checkpoint before, and
+    do not save the model afterwards.
+
+    Args:
+        vocabs: the training vocabularies (`Data.vocabs`).
+        features: the model's features; those with `extend` get ids for all words, as in training.
+        table: the new text, with the features' columns.
+
+    Returns:
+        The vocabularies with which to numericalise `table` (`runner.data.numericalize.columns_of`).
+    """
+    new = {name: [feature.strings(table)] for name, feature in features.items() if feature.extend}
+    extended = {**vocabs, **{name: vocabs[name].extend(strings) for name, strings in new.items()}}
+    for module in model.modules():
+        if isinstance(module, ExtendsVocabulary):
+            module.extend_vocabulary(extended)
+    return extended

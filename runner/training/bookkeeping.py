@@ -7,8 +7,7 @@ import math
 
 import numpy as np
 
-from runner.batching.padding import no_padding
-from runner.batching.plan import digest
+from runner.batching.plan import digest, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.tracking.tracker import deliver_or_warn

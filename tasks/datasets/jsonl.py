@@ -8,7 +8,7 @@ from pyarrow import json as arrow_json
 
 from runner.common.errors import HydromelError, did_you_mean
 from runner.text.arrow import array, example_table, split_on_spaces
-from runner.text.formats.json_lines import JsonLines
+from runner.text.formats.lines import JsonLines
 from tasks.datasets.base import LocalCorpus, check_tag_lists
 from tasks.datasets.files import TextFile
 from tasks.spans.tags import Scheme

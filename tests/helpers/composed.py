@@ -11,8 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from runner.components.model_parts import ModelParts
 from runner.config.compose import compose_config
 from runner.config.schema import ModelConfig, RunConfig
-from runner.data.load import load_data
-from runner.data.numericalize import Data
+from runner.data.numericalize import Data, load_data
 from runner.data.truncation import Truncation
 from runner.experiment.run import run_experiment
 

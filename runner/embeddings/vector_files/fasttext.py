@@ -1,8 +1,7 @@
 """fastText `.bin` models: header, dictionary, and the input matrix, plain or product-quantised (Joulin et al. 2016).
 
 A word's vector is the mean of its own row and the rows of its n-grams; for a word that the model lacks, of its n-grams
-only. The layout is that of `FastText::saveModel` (versions 11 and 12), little endian; rows are read through a memory
-map.
+only. The layout is that of `FastText::saveModel` (versions 11 and 12), little endian; rows are memory-mapped.
 
 N-grams (Bojanowski et al. 2017) are those of the word enclosed in `<` and `>`, in UTF-8 characters, not bytes; `<` or
 `>` alone are none. The bucket of one is the 32-bit FNV-1a hash of its bytes modulo the number of buckets. Unlike
@@ -22,16 +21,12 @@ from runner.common.errors import HydromelError
 from runner.embeddings.vector_files.fasttext_matrix import BinaryReader, DenseMatrix, QuantisedMatrix
 from runner.embeddings.vector_files.table import FoundVectors, Table, map_file
 
-_MAGIC = struct.pack("<i", 793712314)
+MAGIC = struct.pack("<i", 793712314)
 _SUPERVISED = 3
 _END_OF_SENTENCE = b"</s>"  # has no n-grams
 _CHUNK_WORDS = 2048
 _OFFSET, _PRIME = np.uint32(2166136261), np.uint32(16777619)
 _UTF8_BYTES = 4  # longest encoding of a character
-
-
-def is_fasttext(head: bytes) -> bool:
-    return head.startswith(_MAGIC)
 
 
 def read_fasttext(path: Path, forms: list[bytes], lowered: list[bytes]) -> FoundVectors:
@@ -124,20 +119,15 @@ class FastTextModel:
         ends = np.array([word == _END_OF_SENTENCE for word in words], dtype=bool)
         kept = ~ends[owner]
         if not self._all_kept:
-            bucket, in_model = self._renumber(bucket)
-            kept &= in_model
+            old, new = self._kept[np.argsort(self._kept[:, 0])].T.astype(np.int64)
+            at = np.searchsorted(old, bucket)
+            kept &= np.append(old, -1)[at] == bucket
+            bucket = np.append(new, 0)[at]  # the number after pruning
         known = np.flatnonzero(own >= 0)
         rows = np.concatenate([own[known], self.n_words + bucket[kept]])
         owners = np.concatenate([known, owner[kept]])
         order = np.argsort(owners, kind="stable")
         return rows[order], owners[order]
-
-    def _renumber(self, bucket: IntArray) -> tuple[IntArray, BoolArray]:
-        """Map buckets to their numbers after pruning; return the numbers and a mask of the buckets that were kept."""
-        old, new = self._kept[np.argsort(self._kept[:, 0])].T.astype(np.int64)
-        at = np.searchsorted(old, bucket)
-        in_model = np.append(old, -1)[at] == bucket
-        return np.append(new, 0)[at], in_model
 
     def _read_dictionary(self, file: BinaryReader, n_entries: int, wanted: set[bytes]) -> dict[bytes, int]:
         """Return the rows of the wanted words; entries have no index, so each is found from the end of the previous."""
@@ -178,7 +168,10 @@ def ngram_hashes(words: list[bytes], shortest: int, longest: int) -> tuple[npt.N
         starts = starts[word_of[starts] == word_of[starts + n - 1]]  # n-grams within a word
         if not len(starts):
             break
-        hashes[starts] = _with_character(hashes[starts], signed, chars[starts + n - 1], sizes[starts + n - 1])
+        added = chars[starts + n - 1]  # first byte of the character by which each n-gram grows
+        for byte in range(_UTF8_BYTES):
+            longer = sizes[starts + n - 1] > byte
+            hashes[starts[longer]] = (hashes[starts[longer]] ^ signed[added[longer] + byte]) * _PRIME
         if n >= shortest:
             starts = starts[~(first | last)[starts]] if n == 1 else starts
             parts.append(hashes[starts])
@@ -188,15 +181,3 @@ def ngram_hashes(words: list[bytes], shortest: int, longest: int) -> tuple[npt.N
     owner = np.concatenate(owners)
     order = np.argsort(owner, kind="stable")
     return np.concatenate(parts)[order], owner[order]
-
-
-def _with_character(
-    hashes: npt.NDArray[np.uint32], signed: npt.NDArray[np.uint32], at: IntArray, size: IntArray
-) -> npt.NDArray[np.uint32]:
-    """Extend each hash by one character, which starts at byte `at` and has `size` bytes."""
-    for byte in range(_UTF8_BYTES):
-        has_byte = size > byte
-        if not has_byte.any():
-            break
-        hashes[has_byte] = (hashes[has_byte] ^ signed[at[has_byte] + byte]) * _PRIME
-    return hashes

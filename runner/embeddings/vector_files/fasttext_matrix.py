@@ -62,8 +62,7 @@ class DenseMatrix:
 
     def rows(self, chosen: IntArray) -> Table:
         """Return the chosen rows (k, D)."""
-        rows: Table = self._data[chosen]
-        return rows
+        return self._data[chosen]
 
 
 class QuantisedMatrix:

@@ -13,7 +13,7 @@ import numpy as np
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.embeddings.vector_files.fasttext import is_fasttext, read_fasttext
+from runner.embeddings.vector_files.fasttext import MAGIC, read_fasttext
 from runner.embeddings.vector_files.table import FoundVectors, Table
 from runner.embeddings.vector_files.text import TextFile
 from runner.embeddings.vector_files.word2vec import Word2vecFile
@@ -23,19 +23,15 @@ _PACKED = {b"\x1f\x8b": "gzip", b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"
 
 
 class VectorFile:
-    """A vector file, which may be queried repeatedly.
+    """A vector file, which may be queried repeatedly; a HydromelError if there is none or its format is unknown.
 
-    Its words are indexed at the first query, in 24 bytes per word. A fastText model has no index: its dictionary is
-    read again for each query.
-
-    Raises:
-        HydromelError: no such file, or an unknown format.
+    Its words are indexed at the first query, in 24 bytes per word. A fastText model is read again for each query.
     """
 
     def __init__(self, path: Path) -> None:
         head = _head(path)
         self.path = path
-        self._file = None if is_fasttext(head) else Word2vecFile.open(path, head) or TextFile.open(path, head)
+        self._file = None if head.startswith(MAGIC) else Word2vecFile.open(path, head) or TextFile.open(path, head)
 
     def find(self, words: Sequence[str], lowercase_if_missing: bool) -> FoundVectors:
         """Find the vectors of `words` by exact form, or optionally by the lower-case form if the file lacks the word.

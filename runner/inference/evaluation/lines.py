@@ -35,9 +35,6 @@ class LineScorer:
         carried: read the lines as one text: each in the context of all lines before it, including those of earlier
             calls. Otherwise each line starts from `<eos>`, without context.
         batch_size: lines per batch, where they are not carried.
-
-    Raises:
-        HydromelError: the model cannot read a text in windows.
     """
 
     def __init__(self, model: LanguageModel, carried: bool, batch_size: int) -> None:
@@ -52,12 +49,7 @@ class LineScorer:
             )
 
     def score(self, lines: list[str]) -> list[Tally]:
-        """Return a tally for each line.
-
-        Raises:
-            HydromelError: the lines hold `<pad>`, or unknown tokens where the vocabulary has no `<unk>`, or the encoder
-                carries no state where one is needed.
-        """
+        """Return a tally for each line; raise a HydromelError if the model cannot read one of them."""
         strings = pa.array(lines, pa.string())
         tokens = split_characters(strings) if self.model.text.unit == "char" else split_on_spaces(strings)
         text = self._numericalize(tokens)
@@ -95,8 +87,7 @@ class LineScorer:
             longest = int(lengths[rows].max())
             for batch_rows in cut(rows, max(1, TOKENS // min(longest, WINDOW))):
                 self._read(text, starts[batch_rows], lengths[batch_rows], START if longest > WINDOW else None, nats)
-        result: FloatArray = nats.cpu().numpy()
-        return result
+        return nats.cpu().numpy()
 
     def _read(self, text: Batch, starts: IntArray, lengths: IntArray, state: State, nats: Tensor) -> State:
         """Write the nats of some spans of tokens to their positions in `nats`, and return the state after each."""

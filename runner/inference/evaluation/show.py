@@ -19,8 +19,7 @@ def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
     console = wide_console()
     _print_numbers(console, title, metrics)
     for name in ("per_class", "per_type"):
-        rows = _rows(metrics.get(name))
-        if rows:
+        if rows := _rows(metrics.get(name)):
             console.print(_table(name.removeprefix("per_"), tuple(next(iter(rows.values()))), rows))
     for title, name in (("position in its line", "by_position"), ("occurrences in the training set", "by_frequency")):
         if isinstance(content := metrics.get(name), Mapping):

@@ -42,11 +42,7 @@ class SplitEvaluation:
         return cls(TrainedModel.load(folder, device, dtype, plugins, data_dir), build_strategy(node, plugins, unchosen))
 
     def reading(self, streams: int | None, window: int | None) -> SplitEvaluation:
-        """Return the evaluation with another number of parallel streams and of tokens per window; None: as in the run.
-
-        Raises:
-            HydromelError: the run reads rows, not a stream.
-        """
+        """Return the evaluation with other numbers of streams and of tokens per window; None: as in the run."""
         if streams is None and window is None:
             return self
         if not isinstance(self.batching, StreamStrategy):
@@ -57,12 +53,9 @@ class SplitEvaluation:
         return replace(self, batching=self.batching.with_streams(streams, window))
 
     def measure(self, name: str | None, batch_size: int) -> tuple[str, dict[str, object]]:
-        """Return the name of a split, and its metrics and tables.
+        """Return the name of a split, and its metrics and tables; a HydromelError if the data set has no such split.
 
         `name` None stands for test, or valid if there is no test split; `batch_size` counts rows.
-
-        Raises:
-            HydromelError: the data set cannot be read, or has no such split.
         """
         corpus = self.trained.corpus
         tables = corpus.read()
@@ -82,23 +75,18 @@ class SplitEvaluation:
         train, whole = run.truncation.apply(self._numericalize(tables["train"])), self._numericalize(tables[name])
         split = run.truncation.apply(whole)
         values = split_values(run.model, self.batching, split, batch_size, False, run.measures.input_kinds)
-        losses = values["losses"].numpy()
-        figures = self._tally(tables[name], split, float(losses.sum())).figures()
+        losses, vocab = values["losses"].numpy(), vocabs[TARGET]
+        assert isinstance(task, NextToken)
+        assert isinstance(split.target, Ragged)
+        n_unknown = 0 if vocab.unk is None else int((split.target.values == vocab.unk).sum())
+        column = tables[name][run.features[task.feature].column].combine_chunks()
+        words, characters = (int(sizes.sum()) for sizes in line_sizes(column, Text.of(run.corpus, vocab).unit))
+        figures = Tally(float(losses.sum()), len(losses), n_unknown, words, characters).figures()
         # Truncated text is missing from the tokens but not from the words and characters, whose metrics would be wrong.
         if split.real_tokens < whole.real_tokens:
             figures = {name: value for name, value in figures.items() if name not in OF_WORDS}
         tables_of_losses = task.loss_tables(losses, split, train, vocabs) if isinstance(task, HasLossTables) else {}
         return run.measures.of_split(values, split, vocabs) | figures | tables_of_losses
-
-    def _tally(self, table: pa.Table, split: Batch, nats: float) -> Tally:
-        task, vocab = self.trained.task, self.trained.vocabs[TARGET]
-        assert isinstance(task, NextToken)
-        assert isinstance(split.target, Ragged)
-        targets = split.target.values
-        n_unknown = 0 if vocab.unk is None else int((targets == vocab.unk).sum())
-        column = table[self.trained.features[task.feature].column].combine_chunks()
-        words, characters = line_sizes(column, Text.of(self.trained.corpus, vocab).unit)
-        return Tally(nats, len(targets), n_unknown, int(words.sum()), int(characters.sum()))
 
     def _numericalize(self, table: pa.Table) -> Batch:
         run = self.trained

@@ -131,7 +131,7 @@ class Prompts:
 
 
 class LanguageModel:
-    """A trained model that predicts the next token.
+    """A model that predicts the next token; a HydromelError is raised if it does not, or if its inputs need more.
 
     Args:
         where: the model's name in error messages.
@@ -140,9 +140,6 @@ class LanguageModel:
     Attributes:
         end: id of `<eos>` where it ends a text (`task.unit=line`); None where it only ends a line (`stream`).
         forbidden: (V,) true for strings that are never generated.
-
-    Raises:
-        HydromelError: the model is not a language model, or its inputs need more than the tokens.
     """
 
     def __init__(self, trained: TrainedModel, where: str, allow_unk: bool) -> None:
@@ -177,8 +174,7 @@ class LanguageModel:
     def prompts(self, texts: Sequence[str]) -> Prompts:
         """Convert texts to the model's ids. New words are spelt or looked up by models that support it.
 
-        Raises:
-            HydromelError: a line end where rows are lines, or unknown strings where the vocabulary has no `<unk>`.
+        A line end where rows are lines, or an unknown string where the vocabulary has no `<unk>`, is a HydromelError.
         """
         if self.unit == "line" and (several := [text for text in texts if "\n" in text]):
             raise HydromelError(
@@ -210,11 +206,7 @@ class LanguageModel:
         return batch, next(iter(columns.values())).rows.host_lengths + 1
 
     def _unknown(self, ids: Ragged, lines: list[list[list[str]]]) -> list[list[str]]:
-        """Return the strings of each prompt (given as lines) whose id is that of `<unk>`.
-
-        Raises:
-            HydromelError: there are unknown strings, but no `<unk>`.
-        """
+        """Return the unknown strings of each prompt (given as lines); raise a HydromelError if they have no id."""
         offsets = ids.rows.host_offsets
         missing = -1 if self.vocab.unk is None else self.vocab.unk
         places = np.flatnonzero(ids.values.numpy() == missing)

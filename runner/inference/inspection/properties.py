@@ -16,8 +16,7 @@ import numpy.typing as npt
 from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.common.errors import unknown
 
-# String literals of Python by their quotes, and comments. An unclosed literal ends with its line, or, if it has triple
-# quotes, with the text.
+# String literals of Python, and comments. An unclosed literal ends with its line or, with triple quotes, with the text.
 _PYTHON = re.compile(
     r"""(?P<comment>\#[^\n]*)"""
     r"""|(?P<long>\"{3}|'{3})(?:\\[\s\S]|(?!(?P=long))[\s\S])*(?:(?P=long))?"""
@@ -143,11 +142,7 @@ DEFAULT = tuple(name for name in PROPERTIES if not name.startswith("python_"))
 
 
 def chosen(names: str | None) -> tuple[str, ...]:
-    """Parse a comma-separated list of properties; `all` means all of them, and None all but those of Python.
-
-    Raises:
-        HydromelError: a name is unknown.
-    """
+    """Parse a comma-separated list of known properties; `all` means all of them, None all but those of Python."""
     if names is None:
         return DEFAULT
     wanted = [name.strip() for name in names.split(",") if name.strip()]

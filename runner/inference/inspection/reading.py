@@ -16,7 +16,6 @@ from runner.data.numericalize import TARGET
 from runner.inference.generation.language_model import Text
 from runner.inference.trained import TrainedModel
 from runner.ragged.batch import Batch
-from runner.ragged.ragged import Ragged
 from runner.text.bpe import characters_of, pieces_of
 
 _ROWS = 32  # lines per batch, for a model that reads each line by itself
@@ -75,7 +74,9 @@ def read(trained: TrainedModel, text: str, name: str) -> Reading:
     if merges is not None:
         ends = _piece_ends(tokens, ends, merges)
     ids = trained.ids_of(table)
-    unknown, n_tokens = _count_unknown(trained, ids), next(iter(ids.values())).rows.n_tokens
+    columns = [(trained.vocabs[name], feature.values.numpy()) for name, feature in ids.items()]
+    known = np.any([(values != vocab.unk) & (values < vocab.known) for vocab, values in columns], axis=0)
+    unknown, n_tokens = int((~known).sum()), len(known)
     if unknown == n_tokens:
         unit = "characters" if characters else "words"
         raise HydromelError(f"{name}: all of its {n_tokens:,} {unit} are unknown to the run; use another text")
@@ -127,10 +128,3 @@ def _piece_ends(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) 
     piece_ends[~of_word] = ends[~is_word]
     piece_ends[of_word] = np.maximum(np.repeat(ends[is_word] - written[last_piece], counts) + written, 0)
     return piece_ends
-
-
-def _count_unknown(trained: TrainedModel, ids: dict[str, Ragged]) -> int:
-    """Return the number of tokens that no feature knows."""
-    columns = [(trained.vocabs[name], feature.values.numpy()) for name, feature in ids.items()]
-    known = [(values != vocab.unk) & (values < vocab.known) for vocab, values in columns]
-    return int((~np.any(known, axis=0)).sum())

@@ -114,8 +114,7 @@ def page(report: InspectionReport) -> str:
 
 def _column(report: InspectionReport, item: TrackedProperty) -> FloatArray:
     """Return (N,) a property at each token."""
-    column: FloatArray = report.records.properties[:, report.records.names.index(item.name)]
-    return column
+    return report.records.properties[:, report.records.names.index(item.name)]
 
 
 def scaled(values: SingleArray, part: str) -> tuple[SingleArray, float, float]:

@@ -32,8 +32,7 @@ WINDOW = 512  # tokens per window; memory grows with this and with the number of
 class Moments:
     """The Pearson correlation of each of U columns with each of F others, in one pass.
 
-    Means and centred sums of products of each passage are merged (Chan, Golub, LeVeque 1983), which avoids the
-    cancellation of sums of squares.
+    Centred sums of each passage are merged (Chan, Golub, LeVeque 1983), to avoid the cancellation of sums of squares.
     """
 
     def __init__(self, units: int, properties: int) -> None:
@@ -123,14 +122,8 @@ def watch(model: Model, reading: Reading, names: Sequence[str], shown: int) -> L
     """Run the text through the model's embedding and encoder, window by window with carried state.
 
     A layer's values are recomputed from its inputs by an explicit cell (`Recurrence.gates_and_states`), since fused
-    kernels do not return their gates.
-
-    Args:
-        names: names of `properties.PROPERTIES`.
-        shown: number of tokens, from the start, whose values are kept.
-
-    Raises:
-        HydromelError: the encoder has no recurrent layer.
+    kernels do not return their gates. `names` are those of `properties.PROPERTIES`, `shown` is the number of tokens,
+    from the start, whose values are kept. An encoder without a recurrent layer is a HydromelError.
     """
     recurrences = [module for module in model.encoder.modules() if isinstance(module, Recurrence)]
     if not recurrences:

@@ -106,8 +106,7 @@ class ScaledSums:
 
 
 def _on_host(scores: Tensor) -> FloatArray:
-    array: FloatArray = scores.detach().double().numpy()
-    return array
+    return scores.detach().double().numpy()
 
 
 def _sweep(

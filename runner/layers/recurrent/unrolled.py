@@ -7,8 +7,7 @@ weight; a step itself is one small product and some in-place arithmetic. The equ
 `runner.layers.recurrent.cells`.
 
 Shapes: N tokens, R rows, D inputs, H hidden units; the weights are torch's: w (GH, D), u (GH, H), b and c (GH,), where
-G is 3 for the GRU (reset, update, candidate) and 1 for the tanh RNN. There is no second derivative: torch raises a
-RuntimeError if one is requested.
+G is 3 for the GRU (reset, update, candidate) and 1 for the tanh RNN. A second derivative is a RuntimeError.
 """
 
 from __future__ import annotations

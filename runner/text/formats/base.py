@@ -47,11 +47,7 @@ class TextFormat(Protocol):
         """Return the rows of a passage; raise a HydromelError that names the line if it is malformed."""
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
-        """Return the passage's lines (L,) with the predictions of its rows added.
-
-        Raises:
-            HydromelError: a line has no room for them, such as a JSON object that has the field already.
-        """
+        """Return the passage's lines (L,) with predictions; raise a HydromelError if a line has no room for them."""
 
 
 @runtime_checkable

@@ -1,17 +1,19 @@
-"""Lines of tokens."""
+"""Formats with one row per line: tokens separated by spaces, and JSON Lines."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, did_you_mean
 from runner.text.arrow import lengths_of, split_on_spaces
-from runner.text.formats.base import Parsed, PassagePredictions, format_numbers, join_lists, replace_lines
+from runner.text.formats.base import STRINGS, Parsed, PassagePredictions, format_numbers, join_lists, replace_lines
 from runner.text.formats.reader import Passage
 
 
@@ -40,3 +42,110 @@ class Lines:
         if predictions.probability is not None:
             texts = pc.binary_join_element_wise(texts, join_lists(format_numbers(predictions.probability)), "\t")
         return replace_lines([""] * len(passage.lines), parsed.places, texts)
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """A format with one object per line; predictions are added as a field. Blank lines are kept.
+
+    Args:
+        tokens_field: field with a list of strings (None: none).
+        text_field: field with a string, split on spaces, for objects without `tokens_field` (None: none).
+        added: name of the added field (None: `label` or `tags`); probabilities are in `{added}_probability`.
+    """
+
+    tokens_field: str | None
+    text_field: str | None
+    added: str | None = None
+
+    def may_end(self, line: str) -> bool:
+        return True
+
+    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
+        """Check nothing: a missing column is reported by `parse`, with the line that lacks it."""
+
+    def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
+        places = [place for place, line in enumerate(passage.lines) if line.strip()]
+        objects = [_object(passage, place) for place in places]
+        rows: dict[str, list[list[str]]] = {name: [] for name in columns}
+        for place, fields in zip(places, objects, strict=True):
+            tokens = self._tokens(passage.at(place), fields)
+            for name, values in rows.items():
+                values.append(tokens if name == "tokens" else _strings(passage.at(place), fields, name, len(tokens)))
+        arrays = {name: _array(passage, places, values) for name, values in rows.items()}
+        return Parsed(pa.table(arrays), np.array(places, dtype=np.int64))
+
+    def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
+        """Return the original objects, each with the predictions appended as a field."""
+        name = self.added or ("tags" if pa.types.is_list(predictions.strings.type) else "label")
+        added = {name: predictions.strings.to_pylist()}
+        if predictions.probability is not None:
+            added[f"{name}_probability"] = [
+                [round(number, 4) for number in value] if isinstance(value, list) else round(value, 4)
+                for value in predictions.probability.to_pylist()
+            ]
+        lines = list(passage.lines)
+        for place, *values in zip(parsed.places, *added.values(), strict=True):
+            lines[place] = _with_fields(passage.at(place), lines[place], dict(zip(added, values, strict=True)))
+        return lines
+
+    def _tokens(self, at: str, fields: dict[str, object]) -> list[str]:
+        if self.tokens_field is not None and self.tokens_field in fields:
+            return _strings(at, fields, self.tokens_field, None)
+        names = [name for name in (self.tokens_field, self.text_field) if name is not None]
+        if self.text_field is None or self.text_field not in fields:
+            hint = did_you_mean(names[-1], fields)
+            raise HydromelError(
+                f"{at}: no field {' or '.join(names)}; the object's fields: {', '.join(fields) or 'none'}{hint}"
+            )
+        text = fields[self.text_field]
+        if not isinstance(text, str):
+            raise HydromelError(f"{at}: field '{self.text_field}' is {text!r:.60}; expected a string")
+        return [token for token in text.split(" ") if token]  # only U+0020, as for data sets
+
+
+def _object(passage: Passage, place: int) -> dict[str, object]:
+    try:
+        value = json.loads(passage.lines[place])
+    except (json.JSONDecodeError, RecursionError) as error:
+        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise HydromelError(f"{passage.at(place)}: not JSON ({why})") from error
+    if not isinstance(value, dict):
+        raise HydromelError(f"{passage.at(place)}: a JSON {type(value).__name__}; each line must hold one object")
+    return value
+
+
+def _strings(at: str, fields: dict[str, object], name: str, length: int | None) -> list[str]:
+    if name not in fields:
+        raise HydromelError(f"{at}: no field {name}; the object's fields: {', '.join(fields) or 'none'}")
+    value = fields[name]
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise HydromelError(f"{at}: field '{name}' is {value!r:.60}; expected a list of strings")
+    if length is not None and len(value) != length:
+        raise HydromelError(f"{at}: field '{name}' has {len(value)} values for {length} tokens")
+    return value
+
+
+def _array(passage: Passage, places: list[int], rows: list[list[str]]) -> pa.Array:
+    try:
+        return pa.array(rows, STRINGS)
+    except UnicodeEncodeError:
+        for place, row in zip(places, rows, strict=True):
+            if any("\ud800" <= character <= "\udfff" for character in "".join(row)):
+                raise HydromelError(
+                    f"{passage.at(place)}: an unpaired surrogate (\\ud800 to \\udfff) is not valid text; remove it"
+                ) from None
+        raise
+
+
+def _with_fields(at: str, line: str, added: dict[str, object]) -> str:
+    """Return the original object with more fields appended, without reformatting it."""
+    body = line.rstrip()[:-1].rstrip()
+    for name in added:
+        # A cheap text search first: parsing every line again would be slow.
+        if json.dumps(name) in body and name in json.loads(line):
+            raise HydromelError(
+                f"{at}: the object already has a field '{name}'; use --field NAME to write predictions to another field"
+            )
+    comma = "" if body.strip() == "{" else ", "
+    return f"{body}{comma}{json.dumps(added, ensure_ascii=False)[1:]}"

@@ -58,13 +58,11 @@ def passages(lines: Iterator[str], name: str, characters: int, may_end: Callable
 def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
     """Yield the lines of a text, plain or gzipped, without line ends (LF or CRLF) and without a byte order mark.
 
-    Gzip is detected by content.
-
-    Raises:
-        HydromelError: a line that is too long or invalid in the encoding, or damaged gzip.
+    Gzip is detected by content. Damaged gzip, or a line that is too long or not in the encoding, is a HydromelError.
     """
     try:
-        raw = _unzipped(file)
+        head = file.peek(2)[:2] if hasattr(file, "peek") else b""
+        raw = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if head == _GZIP_MAGIC else file
         for number, line in enumerate(iter(lambda: raw.readline(LONGEST_LINE_BYTES + 1), b""), start=1):
             if len(line) > LONGEST_LINE_BYTES:
                 raise HydromelError(
@@ -85,11 +83,6 @@ def check_encoding(encoding: str) -> None:
     raise HydromelError(
         f"--encoding {encoding}: use a known encoding with one-byte line ends, such as utf-8, iso-8859-1 or cp1252"
     )
-
-
-def _unzipped(file: BinaryIO) -> BinaryIO:
-    head = file.peek(2)[:2] if hasattr(file, "peek") else b""
-    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if head == _GZIP_MAGIC else file
 
 
 def _decoded(line: bytes, encoding: str, at: str) -> str:

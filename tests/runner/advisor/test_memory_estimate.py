@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from runner.advisor.advisor import memory_estimator
 from runner.advisor.memory_estimate import MemoryEstimator, MemoryUse, probe_rows
 from runner.components.run_components import build_batching
-from runner.data.load import arrange
+from runner.data.numericalize import arrange
 from runner.interfaces import START
 from runner.model import build_model, parameter_count
 from runner.profiling.live_memory import LiveBytes

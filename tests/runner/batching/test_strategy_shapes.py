@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runner.components.run_components import build_batching
-from runner.data.load import arrange
+from runner.data.numericalize import arrange
 from runner.ragged.batch import Batch
 from tests.helpers.composed import data_of, label_files, parts, run_config
 

@@ -4,8 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.batching.padding import padding_by_cause
-from runner.batching.plan import cut
+from runner.batching.plan import cut, padding_by_cause
 from runner.ragged.shapes import shapes_of
 
 MANY = settings(max_examples=150, deadline=None)

@@ -13,7 +13,7 @@ from torch import nn
 from runner.config.instantiate import build
 from runner.data.numericalize import columns_of
 from runner.ragged.ragged import Ragged
-from runner.text.open_vocabulary import extend_vocabulary
+from runner.text.features import extend_vocabulary
 from tests.helpers.composed import config
 from tests.helpers.contract import rows_of
 

@@ -17,7 +17,7 @@ from runner.inference.generation.language_model import Text
 from runner.inference.trained import TrainedModel
 from runner.ragged.ragged import Ragged
 from runner.text.bpe import all_pieces, learn_merges
-from runner.text.open_vocabulary import extend_vocabulary
+from runner.text.features import extend_vocabulary
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tests.helpers.language_models import language_model, trained
 

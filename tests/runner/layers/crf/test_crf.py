@@ -12,12 +12,11 @@ import torch
 import torchcrf
 from torch import Tensor
 
-from runner.layers.crf import likelihood as crf_sums
+from runner.layers.crf import crf as crf_sums
 from runner.layers.crf import scaled_domain
 from runner.layers.crf import viterbi as crf_decode
 from runner.layers.crf.chain import AllowedTransitions, Chain, path_scores
-from runner.layers.crf.crf import Constrain, Crf
-from runner.layers.crf.likelihood import negative_log_likelihood, token_marginals
+from runner.layers.crf.crf import Constrain, Crf, negative_log_likelihood, token_marginals
 from runner.layers.crf.log_domain import LogSums
 from runner.layers.crf.scaled_domain import ScaledSums
 from runner.layers.crf.viterbi import viterbi

@@ -10,8 +10,7 @@ import pytest
 from runner.common.errors import HydromelError
 from runner.text.formats.base import PassagePredictions, TextFormat
 from runner.text.formats.columns import Columns
-from runner.text.formats.json_lines import JsonLines
-from runner.text.formats.lines import Lines
+from runner.text.formats.lines import JsonLines, Lines
 from runner.text.formats.reader import Passage
 
 
