@@ -117,6 +117,7 @@ def between_share(values: IntArray | FloatArray, groups: IntArray) -> float | No
     m_g is the mean of a group of n_g values, m the mean of all. For one column this is eta squared, the correlation
     ratio of Pearson (1905) and Fisher (1925); for one 0/1 column per label it is the R squared of Light and Margolin
     (1971), which equals the tau of Goodman and Kruskal (1954).
+
     The result, for values (B,) or (B, D) and groups (B,) from 0, is from 0 to 1, or None if all values are equal.
     """
     columns = _columns(values)
