@@ -38,9 +38,11 @@ def _test(options: argparse.Namespace) -> int:
     for path in (picture, options.json):
         check_writable(path)
     # imports torch, which --help and the message for a mistyped name should not wait for
-    from runner.experiment.lr_range import draw, measure_range, rising
+    import numpy as np
 
-    rates = rising(options.low, options.high, options.updates)
+    from runner.experiment.lr_range import draw, measure_range
+
+    rates = np.geomspace(options.low, options.high, options.updates)
     result = measure_range(config, rates, options.smoothing)
     if not len(result.rates):
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; lower --low")

@@ -30,8 +30,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
 from runner.compat.hydra import arguments_parser
-from runner.config.compose import resolve
-from runner.config.error_messages import explain
+from runner.config.compose import explain, resolve
 from runner.config.saved import locate_classes, write_config
 from runner.config.schema import RunConfig
 from runner.experiment.job import process_start, run_job

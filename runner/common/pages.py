@@ -6,12 +6,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 
 
 def page_template(package: str, name: str) -> Template:
-    """Return a template of a package, which may extend `base.html`. What it shows is escaped.
-
-    Args:
-        package: the package with the folder `templates`.
-        name: name of the file.
-    """
+    """Return a file in `templates` of a package, which may extend `base.html`. What it shows is escaped."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("runner.common")]),
         autoescape=True,

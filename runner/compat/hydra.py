@@ -10,11 +10,7 @@ CHECKED = "1.3.8"
 
 
 def arguments_parser() -> ArgumentParser:
-    """Return the parser of Hydra's own flags; Hydra itself reports a mistake with its usage and exit code 2.
-
-    Raises:
-        HydromelError: this version of Hydra has no such function.
-    """
+    """Return the parser of Hydra's own flags; Hydra itself reports a mistake with its usage and exit code 2."""
     with private_api("hydra-core", CHECKED):
         from hydra._internal.utils import get_args_parser
     return get_args_parser()

@@ -18,11 +18,7 @@ VIEW_TAG = "mlflow.sharedViewState."  # prefix of the experiment's tag; the key 
 
 
 def try_database_once() -> None:
-    """Make MLflow try once to connect to a database; its own ten tries take 100 seconds.
-
-    Raises:
-        HydromelError: this version of MLflow has no such setting.
-    """
+    """Make MLflow try once to connect to a database; its own ten tries take 100 seconds."""
     with private_api("mlflow", CHECKED):
         from mlflow.store.db import utils
 
@@ -34,7 +30,6 @@ def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
     """Delete all files of a run, which MLflow's client has no method for; `tracking_uri` is that of the store.
 
     Raises:
-        HydromelError: this version of MLflow has no such function.
         Exception: of mlflow, or of the library that reaches the files.
     """
     with private_api("mlflow", CHECKED):
@@ -47,10 +42,7 @@ def view_tag_value(name: str, state: Mapping[str, object], now_ms: int) -> str:
     """Return the value of the experiment's tag for a shared view of MLflow's page.
 
     The format was read from a view made by hand. Later versions of the page that do not understand it report that.
-
-    Args:
-        state: of the page, plain JSON.
-        now_ms: time of creation, in milliseconds since 1970.
+    `state` is that of the page, and `now_ms` the time of creation, in milliseconds since 1970.
     """
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
     return json.dumps({"name": name, "createdAt": now_ms, "updatedAt": now_ms, "state": f"deflate;{packed}"})

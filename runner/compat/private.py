@@ -11,14 +11,9 @@ from runner.common.errors import HydromelError
 
 @contextmanager
 def private_api(package: str, checked: str) -> Iterator[None]:
-    """Turn a failed import or attribute access within the context into one line.
+    """Turn a failed import or attribute access within the context into one HydromelError.
 
-    Args:
-        package: name of the library on the package index.
-        checked: the version of the library that the access was checked with.
-
-    Raises:
-        HydromelError: the installed version does not have the name.
+    `checked` is the version of `package` that the access was checked with.
     """
     try:
         yield

@@ -16,32 +16,19 @@ from runner.text.features import TokenFeature
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The parts that read text for a model and build the model.
-
-    Attributes:
-        task: what is predicted.
-        task_key: the task's options as text; targets depend on them.
-        measures: the metrics of the task, and the one that the config adds.
-        corpus: the data set; nothing of it is read yet.
-        features: integer columns of each token, by name.
-        embedding: waits for `vocabs`.
-        encoder: waits for `input_size`, `causal` and `carries_state`.
-    """
+    """The parts that read text for a model and build the model."""
 
     task: Task
-    task_key: str
+    task_key: str  # the task's options as text; targets depend on them
     measures: Measures
-    corpus: Corpus
-    features: dict[str, TokenFeature]
-    embedding: Factory[Embedding]
-    encoder: Factory[Encoder]
+    corpus: Corpus  # nothing of it is read yet
+    features: dict[str, TokenFeature]  # integer columns of each token, by name
+    embedding: Factory[Embedding]  # waits for `vocabs`
+    encoder: Factory[Encoder]  # waits for `input_size`, `causal` and `carries_state`
 
     @classmethod
     def of(cls, config: ModelConfig, plugins: Sequence[str]) -> ModelParts:
-        """Build the parts that do not need data, and check the others.
-
-        Args:
-            plugins: further module prefixes that the user allowed.
+        """Build the parts that do not need data, and check the others; `plugins` are modules that the user allowed.
 
         Raises:
             HydromelError: a target that is not allowed or does not exist, or an unknown, missing or ill-typed option.

@@ -27,23 +27,14 @@ class Plots(Protocol):
 
 @dataclass(frozen=True)
 class Components:
-    """All objects of a run.
-
-    Attributes:
-        parts: of the model, and of its data.
-        batching: the strategy, or the chooser of one.
-        optimizer: waits for `params`.
-        schedule: waits for `total_updates` and `updates_per_epoch`.
-        tracker: where records go besides the run's folder.
-        plots: drawn of the finished run; None: none.
-    """
+    """All objects of a run."""
 
     parts: ModelParts
     batching: BatchingStrategy | StrategyChooser
-    optimizer: Factory[Optimizer]
-    schedule: Factory[Schedule]
-    tracker: Tracker
-    plots: Plots | None
+    optimizer: Factory[Optimizer]  # waits for `params`
+    schedule: Factory[Schedule]  # waits for `total_updates` and `updates_per_epoch`
+    tracker: Tracker  # where records go besides the run's folder
+    plots: Plots | None  # drawn of the finished run
 
     @classmethod
     def of(cls, config: RunConfig) -> Components:
@@ -52,21 +43,17 @@ class Components:
         parts = ModelParts.of(config, plugins)
         parts.measures.check(config.train.metric, "train.metric")
         return cls(
-            tracker=build(config.tracker, "tracker", {}, plugins),
-            plots=None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins),
-            batching=build_batching(config.batching, plugins),
             parts=parts,
+            batching=build_batching(config.batching, plugins),
             optimizer=optimizer_factory(config),
             schedule=Factory[Schedule].of(config.schedule, "schedule", plugins),
+            tracker=build(config.tracker, "tracker", {}, plugins),
+            plots=None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins),
         )
 
 
 def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | StrategyChooser:
-    """Return the batching strategy of a node, or the chooser of one.
-
-    Raises:
-        HydromelError: as `ModelParts.of`; also a class that lacks a method of `BatchingStrategy`.
-    """
+    """Return the batching strategy of a node, or the chooser of one; raises also for a class that lacks a method."""
     batching: object = build(node, "batching", {}, plugins)
     if not isinstance(batching, BatchingStrategy | StrategyChooser):
         raise HydromelError(
@@ -81,11 +68,7 @@ def build_strategy(
     plugins: Sequence[str],
     unchosen: str = "batching=auto only chooses among the other strategies; name one of them, such as batching=packed",
 ) -> BatchingStrategy:
-    """Return the batching strategy of a node; commands that compare strategies under one config call this directly.
-
-    Raises:
-        HydromelError: as `build_batching`; with the message `unchosen` if the node is a chooser.
-    """
+    """Return the batching strategy of a node; raises HydromelError, with the message `unchosen`, for a chooser."""
     batching = build_batching(node, plugins)
     if isinstance(batching, StrategyChooser):
         raise HydromelError(unchosen)

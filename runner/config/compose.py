@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from runner.common.class_names import apply_to_mappings
-from runner.common.errors import HydromelError
-from runner.config.error_messages import explain
+from runner.common.errors import HydromelError, did_you_mean
 from runner.config.schema import RunConfig
 
 _GROUP = "batching="
@@ -42,7 +42,10 @@ def compose_from(
     """
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:
-        _check_single(overrides)
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            if override.is_sweep_override():  # seed=1,2
+                line = override.input_line
+                raise HydromelError(f"{line}: one value is taken here; only batching=a,b names several")
         with initialize_config_module("configs", version_base="1.3"):
             composed = compose("train", [*overrides, *search], return_hydra_config=True)
             choices = dict(composed.hydra.runtime.choices)
@@ -104,13 +107,6 @@ def compose_strategies(
     return configs, left_out
 
 
-def _check_single(overrides: Sequence[str]) -> None:
-    """Raise HydromelError for a sweep: `seed=1,2`."""
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        if override.is_sweep_override():
-            raise HydromelError(f"{override.input_line}: one value is taken here; only batching=a,b names several")
-
-
 def under(config: RunConfig, strategy: RunConfig) -> RunConfig:
     """Return `config` with the batching strategy of another one."""
     choices = {**config.choices, "batching": strategy.choices["batching"]}
@@ -124,3 +120,49 @@ def names_of(group: str, config_dir: Path | None = None) -> list[str]:
         groups.append(config_dir / group)
     names = (Path(file.name) for folder in groups for file in folder.iterdir())
     return sorted({name.stem for name in names if name.suffix == ".yaml"})
+
+
+def explain(error: BaseException) -> str:
+    """Return one line for any error of composing a config: what was given, what is allowed, where."""
+    cause = error.__cause__
+    if isinstance(error, MissingConfigException):
+        return _unknown_config(error)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: not of the form key=value ({' '.join(error.message.split()).partition(' See ')[0]})"
+    if isinstance(error, MissingMandatoryValue) or isinstance(cause, MissingMandatoryValue):
+        key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
+        return f"{key} is missing; give {key}=VALUE"
+    for candidate in (error, cause):
+        if isinstance(candidate, OmegaConfBaseException) and (line := _unknown_key(candidate)):
+            return line
+    if match := re.search(r"Could not override '([^']+)'", str(error)):
+        return f"{match[1]}: no such option or group; see `hydromel --help` and `hydromel --cfg job`"
+    return " ".join((str(error) or str(cause) or type(error).__name__).split())
+
+
+def _unknown_config(error: MissingConfigException) -> str:
+    path = error.missing_cfg_file or ""
+    group, _, name = path.rpartition("/")
+    options = sorted(error.options or [])
+    if not options and group:  # one of several: features=[words,x]
+        return f"{group}={name}: unknown; `hydromel --help` lists all names"
+    if not options:
+        return " ".join(str(error).split())
+    return f"{group}={name}: unknown{did_you_mean(name, options)} Allowed: {', '.join(options)}"
+
+
+def _unknown_key(error: OmegaConfBaseException) -> str | None:
+    parent, key = error.parent_node, error.full_key
+    if not isinstance(parent, DictConfig) or key is None:
+        return None
+    content = OmegaConf.to_container(parent)
+    if not isinstance(content, dict):  # null or missing: it has no options
+        return None
+    options = [str(option) for option in content]
+    name = str(error.key if error.key is not None else key.rpartition(".")[2])
+    if name in options:
+        return None
+    where = key.rpartition(".")[0] or "the top level"
+    open_end = "." in where and "_target_" not in content  # names of the user's own: columns of a file, parts
+    adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
+    return f"{key}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"

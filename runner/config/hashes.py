@@ -12,19 +12,8 @@ from collections.abc import Mapping
 from runner.common.class_names import with_stable_names
 from runner.config.schema import Plain
 
-_NO_RECORD = (
-    "turn",
-    "repeat",
-    "tracker",
-    "sweep",
-    "resume",
-    "cache_dir",
-    "runs_dir",
-    "run_plots",
-    "plugins",
-    "search",
-    "choices",
-)
+_SEVERAL_RUNS = ("turn", "repeat", "sweep", "search", "resume")
+_NO_RECORD = (*_SEVERAL_RUNS, "tracker", "cache_dir", "runs_dir", "run_plots", "plugins", "choices")
 _NO_RESULT = (*_NO_RECORD, "data_dir")
 _NO_COMPARISON = ("batching", "seed", "baselines")
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from types import UnionType
 from typing import Any, Generic, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -20,7 +22,6 @@ from pydantic_core import SchemaError
 
 from runner.common.class_names import PROJECT, TARGET, registered, stable_name
 from runner.common.errors import HydromelError, did_you_mean
-from runner.config.plugins import find_plugin
 from runner.config.validation import MISSING, bad_value, dotted, missing_option, unknown_option
 
 Options = Mapping[str, object]
@@ -35,25 +36,15 @@ GIVEN = {  # arguments that only a running program knows, by role
 
 @dataclass(frozen=True)
 class Factory(Generic[T]):
-    """A checked node that is built when its remaining arguments are known.
-
-    Attributes:
-        node: mapping with `_target_`.
-        where: its config key, for messages.
-        plugins: further module prefixes that the user allowed.
-    """
+    """A checked node that is built when its remaining arguments are known."""
 
     node: Options
-    where: str
-    plugins: tuple[str, ...]
+    where: str  # its config key, for messages
+    plugins: tuple[str, ...]  # further modules that the user allowed
 
     @classmethod
     def of(cls, node: Options, role: str, plugins: Sequence[str]) -> Self:
-        """Check a node and those within it; arguments in `GIVEN` for its role, a top-level key, are passed in the call.
-
-        Raises:
-            HydromelError: as `build`, except for values that the constructor itself refuses.
-        """
+        """Check a node and those within it as `build` does; the call passes the arguments in `GIVEN` for its role."""
         _check_nodes(node, role, GIVEN[role], plugins)
         return cls(node, role, tuple(plugins))
 
@@ -67,10 +58,9 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
     """Build the object that `node` names.
 
     Args:
-        node: plain mapping with `_target_`.
         where: its config key, for messages (`encoder`).
         runtime: arguments that no config gives.
-        plugins: further module prefixes that the user allowed on the command line.
+        plugins: further modules that the user allowed on the command line.
 
     Raises:
         HydromelError: a target that is not allowed or does not exist, or an unknown, missing or ill-typed option.
@@ -78,8 +68,7 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
     target = locate(node, where, plugins)
     options = {key: value for key, value in node.items() if key != TARGET}
     check_options(target, options, where, given=runtime)
-    nested = partial(_build_nested, runtime=runtime, plugins=plugins)
-    built = {key: nested(value, f"{where}.{key}") for key, value in options.items()}
+    built = {key: _built(value, f"{where}.{key}", runtime, plugins) for key, value in options.items()}
     accepted = inspect.signature(target).parameters
     arguments = {name: value for name, value in runtime.items() if name in accepted} | built
     try:
@@ -88,14 +77,14 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
         raise HydromelError(f"{where}: {error}") from error
 
 
-def check_options(target: Callable[..., object], options: Options, where: str, given: Options | None = None) -> None:
-    """Check names and values of `options` against the signature of `target`; `given` supplies missing ones."""
+def check_options(target: Callable[..., object], options: Options, where: str, given: Collection[str] = ()) -> None:
+    """Check names and values of `options` against the signature of `target`; those in `given` are not required."""
     parameters = inspect.signature(target).parameters
     for name in options:
         if name not in parameters:
             raise HydromelError(unknown_option(name, parameters, where))
     for name, parameter in parameters.items():
-        required = parameter.default is inspect.Parameter.empty and name not in (given or {})
+        required = parameter.default is inspect.Parameter.empty and name not in given
         if (required and name not in options) or options.get(name) == MISSING:
             raise HydromelError(missing_option(name, where))
     hints = get_type_hints(signed(target), include_extras=True)
@@ -104,7 +93,7 @@ def check_options(target: Callable[..., object], options: Options, where: str, g
             _check_value(value, hints[name], dotted(where, name))
 
 
-def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Sequence[str] = ()) -> None:
+def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Sequence[str]) -> None:
     """Check names and values of every node in `value`, without building one; those in `given` are not required."""
     if isinstance(value, list):
         for place, item in enumerate(value):
@@ -115,17 +104,12 @@ def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Seque
         _check_nodes(item, f"{where}.{key}", given, plugins)
     if TARGET in value:
         options = {key: item for key, item in value.items() if key != TARGET}
-        check_options(locate(value, where, plugins), options, where, dict.fromkeys(given))
+        check_options(locate(value, where, plugins), options, where, given)
 
 
 def alternatives(node: Options, where: str, plugins: Sequence[str] = ()) -> dict[str, tuple[object, ...]]:
-    """Return the other allowed values of each option of a node that takes one of a few values.
-
-    Raises:
-        HydromelError: a target that is not allowed or does not exist.
-    """
-    target = locate(node, where, plugins)
-    hints = get_type_hints(signed(target))
+    """Return the other allowed values of each option of a node that takes one of a few values; raises as `locate`."""
+    hints = get_type_hints(signed(locate(node, where, plugins)))
     few = {name: _few_values(hints[name]) for name in node if name in hints}
     return {name: tuple(v for v in values if v != node[name]) for name, values in few.items() if values}
 
@@ -150,7 +134,7 @@ def _check_value(value: object, annotation: object, where: str) -> None:
     except (PydanticSchemaGenerationError, SchemaError) as error:
         raise HydromelError(f"{where}={value!r}: this option takes a node with _target_, not a value") from error
     except ValidationError as error:
-        raise HydromelError(bad_value(where, value, error)) from error
+        raise HydromelError(bad_value(where, value, [detail["msg"] for detail in error.errors()])) from error
 
 
 def type_adapter(annotation: Any) -> TypeAdapter[object]:
@@ -173,15 +157,14 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _build_nested(value: object, where: str, runtime: Options, plugins: Sequence[str]) -> object:
-    again = partial(_build_nested, runtime=runtime, plugins=plugins)
-    if isinstance(value, Mapping):
-        if TARGET in value:
-            return build(value, where, runtime, plugins)
-        return {key: again(item, f"{where}.{key}") for key, item in value.items()}
+def _built(value: object, where: str, runtime: Options, plugins: Sequence[str]) -> object:
     if isinstance(value, list):
-        return [again(item, f"{where}[{place}]") for place, item in enumerate(value)]
-    return value
+        return [_built(item, f"{where}[{place}]", runtime, plugins) for place, item in enumerate(value)]
+    if not isinstance(value, Mapping):
+        return value
+    if TARGET in value:
+        return build(value, where, runtime, plugins)
+    return {key: _built(item, f"{where}.{key}", runtime, plugins) for key, item in value.items()}
 
 
 def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., object]:
@@ -220,3 +203,32 @@ def _now_at(path: str, where: str) -> str:
     role = where.partition(".")[0].partition("[")[0]
     present = registered(role).get(stable_name(path))
     return "" if present is None else f"; did you mean '{present}'?"
+
+
+def find_plugin(name: str) -> None:
+    """Check that a plugin can be imported; the working directory is added at the end of Python's path.
+
+    Since it is last, a folder with the name of an installed package (`configs`, `datasets`) does not replace it.
+    Raises HydromelError if there is no such module.
+    """
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)
+    if not _exists(name):
+        raise HydromelError(
+            f"plugins: no module '{name}' in {folder}, in PYTHONPATH or among the installed packages{_namesake(name)}"
+        )
+
+
+def _exists(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):  # no parent package; an empty name
+        return False
+
+
+def _namesake(name: str) -> str:
+    """Return a hint at the package that hides the user's module of the same name; empty if there is none."""
+    root = name.partition(".")[0]
+    spec = find_spec(root) if root != name and _exists(root) else None
+    return "" if spec is None else f"; '{root}' is {spec.origin}; if that is not your module, rename yours"

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.resources import files
-from importlib.resources.abc import Traversable
 from typing import get_type_hints
 
 from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
@@ -18,22 +17,11 @@ from pydantic_core import SchemaError
 
 from runner.common.class_names import TARGET, registered
 from runner.config.instantiate import GIVEN, locate, signed, type_adapter
-from runner.config.schema import RunConfig, SearchSettings
+from runner.config.schema import Node, RunConfig, SearchSettings
 
 Schema = dict[str, object]
 _LEFT_OPEN = {"type": "string", "pattern": r"^(\$\{.*\}|\?\?\?)$"}  # an interpolation, or a value to be given
-_NODES = (
-    "task",
-    "dataset",
-    "embedding",
-    "encoder",
-    "metric",
-    "batching",
-    "optimizer",
-    "schedule",
-    "tracker",
-    "run_plots",
-)
+
 _COMMENTED = re.compile(r"^(?P<indent> *)(?P<key>\w+):.*?\s#\s(?P<comment>.+)$")
 
 
@@ -44,7 +32,8 @@ def config_schema() -> Schema:
     properties: dict[str, object] = {}
     for name, schema in whole["properties"].items():
         properties[name] = _described(_or_open(schema), _comments("train.yaml").get(name))
-    for role in (*_NODES, "features"):
+    nodes = [name for name, field in RunConfig.model_fields.items() if field.annotation in (Node, Node | None)]
+    for role in (*nodes, "features"):
         definitions[role] = _node(role)  # also by itself: a file of a group is checked by FILE#/$defs/GROUP
         properties[role] = {"$ref": f"#/$defs/{role}"}
     properties["features"] = {"type": "object", "additionalProperties": properties["features"]}
@@ -114,16 +103,12 @@ def _described(schema: Schema, comment: str | None) -> Schema:
 
 def _comments_of(role: str) -> dict[str, str]:
     """Return the comment on each option of a role; the first file by name wins."""
-    names = sorted(entry.name for entry in _entries(role))
+    folder = files("configs").joinpath(role)
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     comments: dict[str, str] = {}
     for name in names:
         comments = _comments(f"{role}/{name}") | comments
     return comments
-
-
-def _entries(role: str) -> Iterable[Traversable]:
-    folder = files("configs").joinpath(role)
-    return folder.iterdir() if folder.is_dir() else ()
 
 
 def _comments(file: str, depth: int = 0) -> dict[str, str]:

@@ -98,11 +98,7 @@ class ModelConfig(Section):
 
     @classmethod
     def of(cls, options: Plain, where: str = "") -> Self:
-        """Return the typed config of plain values, which it keeps as `resolved`.
-
-        Raises:
-            HydromelError: an unknown key, a missing one, or a value of the wrong type or range.
-        """
+        """Return the typed config of plain values, which it keeps as `resolved`; raises as `Section.of`."""
         config = super().of(options, where)
         config._resolved = dict(options)
         return config
@@ -127,7 +123,6 @@ class RunConfig(MachineSettings, ModelConfig):
     repeat: PositiveInt
     data_dir: str | None
     cache_dir: str | None
-    max_length: PositiveInt | None
     truncate: Keep
     predictions: bool
     baselines: bool

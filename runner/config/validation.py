@@ -12,8 +12,8 @@ from pydantic_core import ErrorDetails
 from runner.common.errors import HydromelError, did_you_mean
 
 MISSING = "???"  # OmegaConf's mark of a value that the user has to give
-_UNKNOWN, _NOT_GIVEN = "extra_forbidden", "missing"  # pydantic's names of mistakes
-_KINDS = (_UNKNOWN, _NOT_GIVEN)
+_UNKNOWN, _NOT_GIVEN, _BAD = range(3)  # kinds of mistakes, the first to be reported first
+_KINDS = {"extra_forbidden": _UNKNOWN, "missing": _NOT_GIVEN}  # by pydantic's names
 
 
 class Section(BaseModel):
@@ -45,18 +45,14 @@ def missing_option(name: str, where: str) -> str:
     return f"{dotted(where, name)} is missing; give {dotted(where, name)}=VALUE"
 
 
-def bad_value(where: str, value: object, error: ValidationError) -> str:
+def bad_value(where: str, value: object, reasons: Iterable[str]) -> str:
     """Return the message for the value at the key `where`; each reason of a union is given once."""
-    return _bad_value(where, value, (detail["msg"] for detail in error.errors()))
+    return f"{where}={value!r}: {'; '.join(dict.fromkeys(reasons))}"
 
 
 def dotted(where: str, name: str) -> str:
     """Return the full key of the option `name` in the section `where`."""
     return f"{where}.{name}" if where else name
-
-
-def _bad_value(where: str, value: object, reasons: Iterable[str]) -> str:
-    return f"{where}={value!r}: {'; '.join(dict.fromkeys(reasons))}"
 
 
 def _given(section: type[BaseModel], options: Mapping[str, object]) -> dict[str, object]:
@@ -97,18 +93,17 @@ class _Mistake:
             section, where, depth = inner, dotted(where, name), depth + 1
             name, *inside = inside
             value = value.get(name)
-        kind = _KINDS.index(detail["type"]) if detail["type"] in _KINDS else len(_KINDS)
         reason = detail["msg"].partition(" or instance of ")[0]  # no user makes instances
-        return cls((depth, kind), section, where, name, value, reason)
+        return cls((depth, _KINDS.get(detail["type"], _BAD)), section, where, name, value, reason)
 
 
 def _first_mistake(section: type[BaseModel], error: ValidationError, options: Mapping[str, object], where: str) -> str:
     """Return the message for the first mistake."""
     mistakes = [_Mistake.of(section, detail, options, where) for detail in error.errors()]
     first = min(mistakes, key=lambda mistake: mistake.rank)
-    if first.rank[1] == _KINDS.index(_UNKNOWN):
+    if first.rank[1] == _UNKNOWN:
         return unknown_option(first.name, first.section.model_fields, first.where)
-    if first.rank[1] == _KINDS.index(_NOT_GIVEN):
+    if first.rank[1] == _NOT_GIVEN:
         return missing_option(first.name, first.where)
     same = [mistake.reason for mistake in mistakes if (mistake.where, mistake.name) == (first.where, first.name)]
-    return _bad_value(dotted(first.where, first.name), first.value, same)
+    return bad_value(dotted(first.where, first.name), first.value, same)

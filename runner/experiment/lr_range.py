@@ -16,9 +16,8 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import FloatArray, IntArray
 from runner.components.run_components import Components
 from runner.config.schema import RunConfig
 from runner.experiment.preparation import prepare
@@ -30,7 +29,6 @@ from runner.training.loop import train_segment
 from runner.training.schedules import Constant
 from runner.training.state import Training
 
-Floats = npt.NDArray[np.float64]
 DIVERGED = 4.0  # the loss has diverged if it is this many times the lowest smoothed loss
 BELOW_MINIMUM = 10.0  # ratio of the rate at the lowest loss to the suggested rate
 _SKIPPED = 0.1  # share of the first updates, whose mean is of few losses, so that nothing is read off there
@@ -41,9 +39,9 @@ _BLUE, _ORANGE, _GREEN = "#0072B2", "#D55E00", "#009E73"
 class Range:
     """The measurements of a test of n updates."""
 
-    rates: Floats  # (n,) rising
-    losses: Floats  # (n,) mean loss of each update, before its step
-    smoothed: Floats  # (n,) smoothed losses
+    rates: FloatArray  # (n,) rising
+    losses: FloatArray  # (n,) mean loss of each update, before its step
+    smoothed: FloatArray  # (n,) smoothed losses
     diverged: float | None  # the rate at which the loss was not finite, or DIVERGED times its lowest; None: never
 
     @property
@@ -83,11 +81,6 @@ class Range:
         return place if place > self._first else None
 
 
-def rising(low: float, high: float, updates: int) -> Floats:
-    """Return a geometric sequence of rates from `low` to `high`, (updates,)."""
-    return np.geomspace(low, high, updates)
-
-
 def measure(step: Callable[[float], float], rates: Iterable[float], smoothing: float) -> Range:
     """Take a step at each of the rising rates until the loss diverges.
 
@@ -110,7 +103,7 @@ def measure(step: Callable[[float], float], rates: Iterable[float], smoothing: f
     return Range(used, losses, smoothed, diverged)
 
 
-def measure_range(config: RunConfig, rates: Floats, smoothing: float) -> Range:
+def measure_range(config: RunConfig, rates: FloatArray, smoothing: float) -> Range:
     """Train the config's model from scratch, each update at the next of the `rates`. No run folder remains.
 
     Batches and gradient clipping are those of training; there is no schedule, checkpoint or evaluation. `smoothing` is

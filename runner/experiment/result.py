@@ -32,7 +32,7 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
     run, tags = t.run.run, t.run.run["tags"]
     main, scale = t.measures.main, t.measures.scales[t.measures.main]
     result: ResultRecord = {
-        "run_id": t.run.run_id,
+        "run_id": run["run_id"],
         "name": run["name"],
         "task": tags["task"],
         "dataset": tags["dataset"],

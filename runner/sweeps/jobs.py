@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from runner.common.run_schema import RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
-from runner.sweeps.process import end_with_us, job_command
 
 log = logging.getLogger(__name__)
+_PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
 
 
 class SweepJobs:
@@ -31,11 +33,7 @@ class SweepJobs:
     def run(self, config: RunConfig, title: str) -> bool:
         """Run one job below `sweep` unless it is finished, and return whether it is; a failure is recorded, not raised.
 
-        Args:
-            title: the job's options, for messages.
-
-        Raises:
-            KeyboardInterrupt: it was interrupted.
+        `title` are the job's options, for messages. Raises KeyboardInterrupt if it was interrupted.
         """
         assert self.sweep is not None
         name = folder_name(config)
@@ -49,7 +47,12 @@ class SweepJobs:
             write_config(config, folder)
         except HydromelError as error:
             return self.note_failure(title, failed(str(error)))
-        code = _in_fresh_process(folder)
+        process = subprocess.Popen(job_command(folder))
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            end_with_us(process)
+            raise
         if code == 130:
             raise KeyboardInterrupt
         if code != 0:
@@ -84,10 +87,28 @@ def folder_name(config: RunConfig) -> str:
     return f"{name_of_job(config.resolved)}-{job_hash(config.resolved)[:8]}"
 
 
-def _in_fresh_process(folder: Path) -> int:
-    process = subprocess.Popen(job_command(folder))
+def job_command(folder: Path) -> list[str]:
+    """Return the command that runs `folder`/resolved.yaml in a separate process.
+
+    With -P Python does not search the working directory first, so a file `tasks.py` there replaces no package.
+    """
+    return [sys.executable, "-P", "-m", "runner.experiment.job", str(folder)]
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process to end, and wait; kill it if it does not."""
+    process.terminate()
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        end_with_us(process)
-        raise
+        process.wait(timeout=_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def end_with_us(process: subprocess.Popen[bytes]) -> None:
+    """End a job after an interruption; a terminal interrupts the job as well, a signal to this process does not."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.wait(timeout=1.0)
+    except subprocess.TimeoutExpired:
+        end(process)

@@ -24,10 +24,7 @@ from runner.common.records import ResultRecord, RunRecord
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
 _NOT_PARAMS = ("tracker", "hydra")  # the destination of records is not a parameter of the experiment
 _SHORT = {"real_tokens_per_s": "tok_s", "examples_per_s": "examples_s", "updates_per_s": "updates_s"}
-_VARIANTS = (
-    "_default",
-    "_strict",
-)  # suffixes of figures by other scoring rules; MLflow gets only the figure without a suffix
+_VARIANTS = ("_default", "_strict")  # suffixes of figures by other scoring rules, which MLflow does not get
 _FILES = (
     run_schema.RUN,
     run_schema.RESOLVED,

@@ -72,16 +72,15 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
     Raises:
         Exception: of mlflow, SQLAlchemy or the operating system.
     """
-    _be_quiet_and_quick(timeout_s)
     if not uri.startswith(SQLITE):
-        _probe(uri, timeout_s)
-        return _client(uri, experiment, artifact_location)
+        return _with_experiment(_client(uri, timeout_s), experiment, artifact_location)
     path = Path(sqlite_path(uri))
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=_SCHEMA_SECONDS):
         with contextlib.closing(sqlite3.connect(path, timeout=timeout_s)) as database:
             database.execute("PRAGMA journal_mode=WAL")  # readers (the UI) and writers do not block each other
-        return _client(uri, experiment, artifact_location or str(path.parent / "mlartifacts"))
+        location = artifact_location or str(path.parent / "mlartifacts")
+        return _with_experiment(_client(uri, timeout_s), experiment, location)
 
 
 def open_store(uri: str, timeout_s: float) -> MlflowClient:
@@ -91,15 +90,27 @@ def open_store(uri: str, timeout_s: float) -> MlflowClient:
         HydromelError: no such file.
         Exception: of mlflow, SQLAlchemy or the operating system.
     """
-    _be_quiet_and_quick(timeout_s)
-    if not uri.startswith(SQLITE):
-        _probe(uri, timeout_s)
-    elif not Path(sqlite_path(uri)).is_file():
+    if uri.startswith(SQLITE) and not Path(sqlite_path(uri)).is_file():
         raise HydromelError(f"{sqlite_path(uri)}: there is no such file")
-    return _bare_client(uri)
+    return _client(uri, timeout_s)
 
 
-def _bare_client(uri: str) -> MlflowClient:
+def _client(uri: str, timeout_s: float) -> MlflowClient:
+    # mlflow reads these at import and at each request; its retries would repeat requests that may have arrived, such as
+    # "create a run", for minutes
+    os.environ |= {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout_s)),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
+    place = urlsplit(uri)
+    usual = _PORTS.get(place.scheme.partition("+")[0])
+    if usual and place.hostname:  # the drivers of a database server that is unreachable would wait for minutes
+        socket.create_connection((place.hostname, place.port or usual), timeout=timeout_s).close()
     from mlflow.tracking import MlflowClient
 
     try_database_once()  # deliveries are tried again later anyway
@@ -108,10 +119,9 @@ def _bare_client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _client(uri: str, experiment: str, artifact_location: str | None) -> tuple[MlflowClient, str]:
+def _with_experiment(client: MlflowClient, experiment: str, artifact_location: str | None) -> tuple[MlflowClient, str]:
     from mlflow.exceptions import MlflowException
 
-    client = _bare_client(uri)
     stored = client.get_experiment_by_name(experiment)
     if stored is None:
         try:
@@ -123,30 +133,6 @@ def _client(uri: str, experiment: str, artifact_location: str | None) -> tuple[M
     if stored is None or stored.lifecycle_stage != "active":
         raise HydromelError(f"experiment '{experiment}' was deleted in MLflow; restore it or name another")
     return client, stored.experiment_id
-
-
-def _be_quiet_and_quick(timeout_s: float) -> None:
-    """Set mlflow's environment, which it reads at import and at each request.
-
-    Retries are off: they would repeat requests that may have arrived, such as "create a run", for minutes.
-    """
-    os.environ |= {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout_s)),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
-
-
-def _probe(uri: str, timeout_s: float) -> None:
-    """Raise OSError if a database server is unreachable; its drivers would wait for minutes."""
-    place = urlsplit(uri)
-    usual = _PORTS.get(place.scheme.partition("+")[0])
-    if usual and place.hostname:
-        socket.create_connection((place.hostname, place.port or usual), timeout=timeout_s).close()
 
 
 def one_line(error: BaseException) -> str:

@@ -37,12 +37,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
-_STATUS = {
-    run_schema.RUNNING: "RUNNING",
-    run_schema.FINISHED: "FINISHED",
-    run_schema.FAILED: "FAILED",
-    run_schema.INTERRUPTED: "KILLED",
-}
 _METRICS_A_CALL = 1000  # MLflow's limit
 _LONGEST_PAUSE_S = 600.0
 
@@ -153,7 +147,8 @@ class MlflowTracker:
                 sent[name] = digest
                 save_progress(folder, self.target(folder), progress)
         _send_tags(client, run_id, content.tags(run, result))
-        client.set_terminated(run_id, _STATUS[run["status"]], ended_ms)
+        status = "KILLED" if run["status"] == run_schema.INTERRUPTED else run["status"].upper()
+        client.set_terminated(run_id, status, ended_ms)
 
 
 def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, result: ResultRecord | None) -> Run:
@@ -219,6 +214,5 @@ def _batches(folder: Path, start: int) -> Iterator[tuple[list[Metric], int]]:
 def _metrics(values: Mapping[str, float | None], time_ms: int, step: int) -> list[Metric]:
     from mlflow.entities import Metric
 
-    return [
-        Metric(content.allowed_name(name), value, time_ms, step) for name, value in values.items() if value is not None
-    ]
+    known = [(name, value) for name, value in values.items() if value is not None]
+    return [Metric(content.allowed_name(name), value, time_ms, step) for name, value in known]

@@ -44,28 +44,26 @@ def provenance(config: RunConfig, device: torch.device, data_fingerprint: str) -
 
 def git_commit() -> str | None:
     """Return the commit of this code, followed by `+` if files were changed since; None outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return f"{commit}+" if commit and changed else commit
+    git = ("git", "-C", str(Path(__file__).parent))
+    commit = _output_of(*git, "rev-parse", "HEAD")
+    changed = _output_of(*git, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+" if commit and changed else commit or None
 
 
 def cpu_name() -> str:
     """Return the processor's name from `lscpu`, which works on x86 and Arm, unlike /proc/cpuinfo."""
-    try:
-        done = subprocess.run(["lscpu"], capture_output=True, text=True, timeout=10, env=os.environ | {"LC_ALL": "C"})
-    except (OSError, subprocess.TimeoutExpired):
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in done.stdout.splitlines() if line.startswith("Model name:")]
+    lines = _output_of("lscpu").splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("Model name:")]
     return next((name for name in names if name not in ("", "-")), platform.processor() or platform.machine())
+
+
+def _output_of(*command: str) -> str:
+    """Return what a program prints, in English; empty if it fails or does not exist."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env=os.environ | {"LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _versions() -> dict[str, str]:

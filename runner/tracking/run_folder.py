@@ -62,14 +62,10 @@ class RunFolder:
         if (path / run_schema.RUN).exists():
             record |= read_run(path)
         record |= {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
-        record |= {"status": running, "ended": None, "error": None, "pid": os.getpid(), "host": host()}
+        record |= {"status": running, "ended": None, "error": None, "pid": os.getpid(), "host": socket.gethostname()}
         run = cls(path, record, lock)
         write_json(path / run_schema.RUN, run.run)
         return run
-
-    @property
-    def run_id(self) -> str:
-        return self.run["run_id"]
 
     def log(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Buffer `metrics` of update number `step`. A second value for the same (step, name) is ignored."""
@@ -124,10 +120,6 @@ class RunFolder:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def host() -> str:
-    return socket.gethostname()
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -188,7 +180,7 @@ def mark_dead(folder: Path) -> RunRecord:
     try:
         with FileLock(folder / LOCK, timeout=0):  # held, so that nobody resumes the run meanwhile
             run = read_run(folder)
-            if run["status"] == run_schema.RUNNING and run.get("host") == host():
+            if run["status"] == run_schema.RUNNING and run.get("host") == socket.gethostname():
                 last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])
                 run |= {"status": run_schema.INTERRUPTED, "ended": last, "error": "its process died"}
                 write_json(folder / run_schema.RUN, run)

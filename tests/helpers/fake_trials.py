@@ -68,7 +68,7 @@ def main() -> None:
         metrics = {"valid": {"accuracy": max(values)}, "test": {"accuracy": 100.0 * rate}}
         run.write_result(
             {
-                "run_id": run.run_id,
+                "run_id": run.run["run_id"],
                 **dict.fromkeys(("task", "dataset", "embedding", "encoder", "batching"), "fake"),
                 "seed": 1,
                 "quality": {"metric": "accuracy", "higher_is_better": True},

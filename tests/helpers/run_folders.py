@@ -75,7 +75,7 @@ def finished(path: Path, tracker: dict[str, Any] | None = None, epochs: int = 2)
 def result(run: RunFolder) -> dict[str, Any]:
     content = {
         **TAGS,
-        "run_id": run.run_id,
+        "run_id": run.run["run_id"],
         "name": run.run["name"],
         "seed": 1,
         "turn": 1,

@@ -1,15 +1,19 @@
-"""The outcome of a search: on the console, and as search.json."""
+"""The outcome of a search: on the console, as search.json, and its best trial as `experiment/best.yaml`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from rich.table import Table
 
 from runner.common.rich_tables import plain_table, wide_console
-from runner.sweeps.search.space import Space
+from runner.config.schema import Plain
+from runner.sweeps.search.space import Space, at
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 _SHOWN = 10  # trials
 _FEWEST = 4  # finished trials from which importance is estimated
 _ENDED = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}
+_NOT_KEPT = ("experiment", "search", "sweep", "resume", "plugins")  # no file may say which modules are trusted
 
 
 @dataclass(frozen=True)
@@ -118,3 +123,41 @@ def _table(metric: str, trials: Sequence[EndedTrial]) -> Table:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def best_yaml(outcome: Outcome, overrides: Sequence[str], config: Plain, space: Space) -> str:
+    """Return the text of an experiment with the best trial's `config`; `overrides` are those of the search command."""
+    assert outcome.best is not None
+    kept, not_kept = _kept(overrides)
+    choices = config["choices"]
+    assert isinstance(choices, Mapping)
+    keys = list(dict.fromkeys([*kept, *space.dimensions]))
+    names = [{f"override /{key}": choices[key]} for key in keys if key in choices]
+    base = [choices["experiment"]] if choices.get("experiment") else []
+    body = OmegaConf.create({})
+    for key in (key for key in keys if key not in choices):
+        OmegaConf.update(body, key, at(config, key))
+    body.search = None
+    OmegaConf.update(body, "sweep.id", f"best-of-{outcome.id}-${{now:%Y%m%d-%H%M%S}}")
+    lines = [
+        "# @package _global_",
+        f"# {outcome.metric} on valid {outcome.best.value:.4f}: trial {outcome.best.number}, the best of "
+        f"{len(outcome.trials)} of the search {outcome.id}; test was not used.",
+        "# hydromel --config-dir FOLDER experiment=best, where FOLDER contains experiment/best.yaml",
+        *(f"# also give: {override}" for override in not_kept),
+    ]
+    parts = ({"defaults": [*base, *names, "_self_"]}, OmegaConf.to_container(body))
+    text = "".join(yaml.safe_dump(part, sort_keys=False, allow_unicode=True) for part in parts)
+    return "\n".join([*lines, text])
+
+
+def _kept(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the keys that the command gave, and its overrides that cannot be written to a file."""
+    keys, not_kept = [], []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        section = override.key_or_group.split(".")[0]
+        if section == "plugins" or override.is_delete():
+            not_kept.append(str(override.input_line))
+        elif section not in _NOT_KEPT:
+            keys.append(override.key_or_group)
+    return keys, not_kept

@@ -21,8 +21,7 @@ from runner.config.hashes import job_hash
 from runner.config.instantiate import build
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig, SearchSettings
-from runner.sweeps.search.best import best_yaml
-from runner.sweeps.search.outcome import EndedTrial, Outcome
+from runner.sweeps.search.outcome import EndedTrial, Outcome, best_yaml
 from runner.sweeps.search.space import Space, Values
 from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
 from runner.sweeps.search.trial import Ended, mark_pruned, run_trial
@@ -107,11 +106,9 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
         search.space.defaults(search.config)
     plots: Plots | None = build(search.options.plots, "search.plots", {}) if search.options.plots else None
     search.folder.mkdir(parents=True, exist_ok=True)
+    storage = without_credentials(search.options.storage or f"{search.folder / STUDY}")
     try:
-        with (
-            FileLock(search.folder / LOCK, timeout=0),
-            storage_errors(without_credentials(search.options.storage or f"{search.folder / STUDY}")),
-        ):
+        with FileLock(search.folder / LOCK, timeout=0), storage_errors(storage):
             return _run(search, search.study(), plots)
     except Timeout:
         raise HydromelError(f"sweep.id={search.id}: another process runs that search; wait for it or stop it") from None
@@ -176,9 +173,8 @@ def _ran(search: Search, trial: Trial) -> Ended:
 
 def _report(search: Search, study: Study, plots: Plots | None) -> Outcome:
     """Write the outcome so far, as search.json, best config and plots, and print it."""
-    outcome = Outcome.of(
-        search.id, search.metric, search.higher, search.options.seed, search.space, study, counted(study)
-    )
+    seed, trials = search.options.seed, counted(study)
+    outcome = Outcome.of(search.id, search.metric, search.higher, seed, search.space, study, trials)
     write_json(search.folder / OUTCOME, asdict(outcome))
     if outcome.best is not None:
         (search.folder / BEST.parent).mkdir(exist_ok=True)

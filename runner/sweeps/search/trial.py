@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,11 +11,10 @@ from pathlib import Path
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_json
-from runner.sweeps.process import end, end_with_us, job_command
+from runner.sweeps.jobs import end, end_with_us, job_command
 from runner.tracking.run_folder import read_metrics, read_result, read_run
-from runner.tracking.tracker import DeliveryError, Tracker
+from runner.tracking.tracker import Tracker, deliver_or_warn
 
-log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 _INTERRUPTED = 130  # exit code of a job
 
@@ -35,7 +33,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
 
     Args:
         metric: of valid.
-        epochs: maximum number of epochs; `unpromising` is not called at the last one.
+        epochs: maximum number of epochs; at the last one the run is not ended.
         unpromising: called with the number of an evaluation, from 1, and its figure; returns True to end the run.
             The first True decides, even if the run continued before it was stopped.
 
@@ -68,10 +66,7 @@ def mark_pruned(folder: Path, evaluation: int, tracker: Tracker) -> None:
     run = read_run(folder)
     tags = run["tags"] | {run_schema.TAG_PRUNED: f"evaluation {evaluation}"}
     write_json(folder / run_schema.RUN, run | {"tags": tags})
-    try:
-        tracker.deliver(folder, final=True)
-    except DeliveryError as error:
-        log.warning("warning: %s; `hydromel-sync` delivers it", error)
+    deliver_or_warn(tracker, folder, final=True)
 
 
 def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) -> Iterator[float | None]:
@@ -83,9 +78,8 @@ def _evaluations(process: subprocess.Popen[bytes], folder: Path, metric: str) ->
             end_of_read = end_of_record
             figures = {key.removeprefix("valid/"): value for key, value in record["metrics"].items() if "valid/" in key}
             if figures and metric not in figures:
-                raise HydromelError(
-                    f"search.metric={metric}: this task has no such figure; it has {', '.join(figures)}"
-                )
+                names = ", ".join(figures)
+                raise HydromelError(f"search.metric={metric}: this task has no such figure; it has {names}")
             if figures:
                 yield figures[metric]
         if over:

@@ -12,7 +12,7 @@ import pytest
 
 from runner.cli import lr_range
 from runner.components.run_components import Components
-from runner.experiment.lr_range import DIVERGED, Range, measure, rising, stepper
+from runner.experiment.lr_range import DIVERGED, Range, measure, stepper
 from runner.experiment.preparation import prepare
 from runner.experiment.run import start_folder
 from tests.helpers.composed import label_files, run_config
@@ -35,7 +35,7 @@ def quadratic(curvature: float) -> Callable[[float], float]:
 @pytest.mark.parametrize("curvature", [0.5, 4.0, 100.0])
 def test_the_loss_of_a_quadratic_is_lowest_at_its_limit(curvature: float) -> None:
     limit = 2 / curvature
-    rates = rising(limit / 1e3, limit * 1e3, 301)
+    rates = np.geomspace(limit / 1e3, limit * 1e3, 301)
     found = measure(quadratic(curvature), rates, smoothing=0.0)
     factor = rates[1] / rates[0]
     assert found.lowest == pytest.approx(limit, rel=factor**2 - 1)
@@ -49,7 +49,7 @@ def test_the_loss_of_a_quadratic_is_lowest_at_its_limit(curvature: float) -> Non
 def test_the_mean_is_the_weighted_one_of_all_losses_so_far(smoothing: float) -> None:
     losses = np.random.default_rng(1).uniform(1, 2, 30)
     given = iter(losses)
-    found = measure(lambda rate: next(given), rising(0.1, 1.0, 30), smoothing)
+    found = measure(lambda rate: next(given), np.geomspace(0.1, 1.0, 30), smoothing)
     for place in range(30):
         weights = [smoothing ** (place - j) for j in range(place + 1)]
         expected = sum(w * x for w, x in zip(weights, losses, strict=False)) / sum(weights)
@@ -59,7 +59,7 @@ def test_the_mean_is_the_weighted_one_of_all_losses_so_far(smoothing: float) -> 
 
 def ranged(losses: list[float]) -> Range:
     given = iter(losses)
-    return measure(lambda rate: next(given), rising(1e-3, 1e-3 * 2 ** (len(losses) - 1), len(losses)), 0.0)
+    return measure(lambda rate: next(given), np.geomspace(1e-3, 1e-3 * 2 ** (len(losses) - 1), len(losses)), 0.0)
 
 
 def test_it_ends_where_the_loss_diverges() -> None:
@@ -121,7 +121,7 @@ def test_the_command_leaves_a_plot_and_figures_and_nothing_else(
     assert (tmp_path / "out" / "lr_range.png").stat().st_size > 5_000
     figures = json.loads((tmp_path / "out" / "lr.json").read_text(encoding="utf-8"))
     rates = figures["rates"]
-    assert rates == pytest.approx(rising(1e-5, 10, 40)[: len(rates)].tolist())
+    assert rates == pytest.approx(np.geomspace(1e-5, 10, 40)[: len(rates)].tolist())
     assert len(figures["losses"]) == len(figures["smoothed"]) == len(rates)
     assert figures["suggestion"] == pytest.approx(figures["lowest"] / 10)
     assert f"optimizer.lr={figures['suggestion']:.2g}" in capsys.readouterr().out

@@ -66,8 +66,8 @@ def test_a_run_that_lives_is_left_alone_and_one_that_died_is_marked(tmp_path: Pa
         log_epoch(run, 1)
     dead.close()
     assert sync(tmp_path / "runs") == 0
-    assert [line.get("status") for line in arrived(shared)[dead.run_id]][-1] == run_schema.INTERRUPTED
-    assert set(arrived(shared)) == {dead.run_id}
+    assert [line.get("status") for line in arrived(shared)[dead.run["run_id"]]][-1] == run_schema.INTERRUPTED
+    assert set(arrived(shared)) == {dead.run["run_id"]}
     assert (read_run(living.path)["status"], read_run(dead.path)["status"]) == (
         run_schema.RUNNING,
         run_schema.INTERRUPTED,
@@ -219,7 +219,7 @@ def test_a_server_that_goes_away_and_comes_back_gets_everything_once(tmp_path: P
         client, experiment_id = mlflow_store.connect(uri, "tests", None, 10.0)
         found = {there.data.tags[run_schema.TAG_RUN_ID]: there for there in client.search_runs([experiment_id])}
         assert len(client.search_runs([experiment_id])) == 2
-        assert set(found) == {run.run_id, read_run(other)["run_id"]}
+        assert set(found) == {run.run["run_id"], read_run(other)["run_id"]}
         for there in found.values():
             assert there.info.status == "FINISHED"
             assert [m.step for m in client.get_metric_history(there.info.run_id, "train/loss")] == list(range(1, 11))

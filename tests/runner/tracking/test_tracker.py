@@ -55,8 +55,8 @@ def test_each_record_arrives_once_as_the_run_goes_on(tmp_path: Path) -> None:
     shared.deliver(run.path, final=True)
     shared.deliver(run.path, final=True)
     found = lines(tmp_path / "deep" / "runs.jsonl")
-    assert [line for line in found if line["run_id"] == run.run_id] == expected(run.path)
-    assert [line for line in found if line["run_id"] != run.run_id] == expected(other)
+    assert [line for line in found if line["run_id"] == run.run["run_id"]] == expected(run.path)
+    assert [line for line in found if line["run_id"] != run.run["run_id"]] == expected(other)
     assert "runs.jsonl" in shared.describe()
 
 
@@ -116,7 +116,9 @@ def test_being_killed_at_any_point_loses_and_doubles_nothing(
         shared.deliver(finished(tmp_path / "b"))
     for _ in range(2):
         JsonlTracker(path=shared.path).deliver(run.path, final=True)
-    assert [line for line in lines(tmp_path / "runs.jsonl") if line["run_id"] == run.run_id] == expected(run.path)
+    assert [line for line in lines(tmp_path / "runs.jsonl") if line["run_id"] == run.run["run_id"]] == expected(
+        run.path
+    )
 
 
 def test_a_relative_path_is_meant_from_where_the_run_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

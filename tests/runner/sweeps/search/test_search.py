@@ -20,8 +20,7 @@ from runner.config.compose import compose_config
 from runner.experiment.job import run_job
 from runner.experiment.run import run_experiment
 from runner.sweeps.search import trial
-from runner.sweeps.search.best import best_yaml
-from runner.sweeps.search.outcome import EndedTrial, Outcome
+from runner.sweeps.search.outcome import EndedTrial, Outcome, best_yaml
 from runner.sweeps.search.search import STUDY, run_search
 from runner.sweeps.search.space import Interval, Space
 from runner.sweeps.search.study import INSTALL
