@@ -18,8 +18,7 @@ from runner.common.errors import HydromelError
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` atomically: after a crash the file is the old or the new one. A missing folder is created.
 
-    Raises:
-        HydromelError: no space, no permission, ...; the old file is kept.
+    Raises HydromelError for no space, no permission, ...; the old file is kept.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -46,14 +45,14 @@ def write_json(path: Path, content: object) -> None:
 def write_output(path: Path | None, text: str) -> None:
     """Write `text` in UTF-8 to a file that the user named, which may be a pipe or a device; None is no file.
 
-    Raises:
-        HydromelError: it could not be written.
+    Raises HydromelError if it could not be written.
     """
+    if path is None:
+        return
     try:
-        if path is not None:
-            path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise cannot_write(path or Path(), error) from error
+        raise cannot_write(path, error) from error
 
 
 def to_json(content: object, indent: int | None = 1, ascii_only: bool = True) -> str:
@@ -77,11 +76,7 @@ def _plain(value: object) -> object:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Append `content` and flush it to disk; if the disk is full the file stays unchanged.
-
-    Raises:
-        OSError: it could not be written.
-    """
+    """Append `content` and flush it to disk; if the disk is full the file stays unchanged. Raises OSError."""
     with path.open("ab", buffering=0) as file:
         before = os.fstat(file.fileno()).st_size
         try:
@@ -111,11 +106,7 @@ def cut_torn_line(path: Path) -> None:
 
 
 def check_writable(path: Path | None) -> None:
-    """Create the file's folder and open the file, before the work whose result it will hold; None means no file.
-
-    Raises:
-        HydromelError: it cannot be written.
-    """
+    """Raise HydromelError if a file cannot be written, before the work whose result it will hold; None: no file."""
     if path is None:
         return
     ancestor = next(parent for parent in path.absolute().parents if parent.exists())

@@ -353,11 +353,7 @@ _TABLES = TypeAdapter(SplitTables)
 
 
 def _parse(adapter: TypeAdapter[T], text: bytes, where: str) -> T:
-    """Return the record in the text of a file or line; `where` names it in messages.
-
-    Raises:
-        HydromelError: the text is not a JSON object, or lacks a required key.
-    """
+    """Return the record in the text of a file or line; `where` names it in messages. Raises HydromelError."""
     try:
         return adapter.validate_json(text)
     except ValidationError as error:

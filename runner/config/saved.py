@@ -30,9 +30,8 @@ def write_config(config: RunConfig, folder: Path) -> None:
 def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = None) -> ModelConfig:
     """Return the config of a run's model, with classes at their current paths.
 
-    Args:
-        plugins: further modules that the user, not the run, allows.
-        data_dir: folder of the data set and of vector files; None: as in training.
+    `plugins` are modules that the user, not the run, allows; `data_dir` is the folder of the data set and of vector
+    files (None: as in training).
 
     Raises:
         HydromelError: no run's folder, a damaged config, or one that names what is not allowed.
@@ -115,10 +114,8 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) ->
     present = registered(role)
     if target.startswith(PROJECT) and (path := present.get(stable_name(target))) is not None:
         return path
-    allowed = ", ".join(present.values()) or "none"
-    raise HydromelError(
-        f"{where}.{TARGET}={target}: not allowed in a saved run; allowed under {role}: {allowed}{_PLUGINS}"
-    )
+    allowed = f"allowed under {role}: {', '.join(present.values()) or 'none'}"
+    raise HydromelError(f"{where}.{TARGET}={target}: not allowed in a saved run; {allowed}{_PLUGINS}")
 
 
 def _with_data_dir(data_dir: str, node: Plain) -> dict[str, object]:

@@ -16,7 +16,6 @@ from runner.common.errors import HydromelError
 from runner.common.intervals import half_width
 from runner.common.run_schema import RESULT
 from runner.config.compose import resolve
-from runner.config.schema import RunConfig
 from runner.sweeps.jobs import SweepJobs, folder_name
 
 log = logging.getLogger(__name__)
@@ -46,17 +45,13 @@ def run_repeats(
     jobs.sweep = Path(asked.runs_dir) / str(asked.sweep.id)
     folders = []
     for seed in range(first, first + count):
-        repeated = _with_seed(config, choices, seed)
+        seeded = deepcopy(config)
+        seeded.seed, seeded.repeat = seed, 1
+        repeated = resolve(seeded, choices)
         if jobs.run(repeated, f"seed={seed}"):
             folders.append(jobs.sweep / folder_name(repeated))
     for line in spread([json.loads((folder / RESULT).read_text(encoding="utf-8")) for folder in folders]):
         log.info(line)
-
-
-def _with_seed(config: DictConfig, choices: Mapping[str, object], seed: int) -> RunConfig:
-    changed = deepcopy(config)
-    changed.seed, changed.repeat = seed, 1
-    return resolve(changed, choices)
 
 
 def spread(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -65,14 +60,14 @@ def spread(results: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     metric = results[0]["quality"]["metric"]
     split = "test" if "test" in results[0]["metrics"] else "valid"
-    quality = [result["metrics"][split][metric] for result in results]
-    speed = [result["speed"]["real_tokens_per_s"] for result in results]
+    quality = [result["metrics"][split][metric] for result in results]  # null: not finite
+    speed = [result["speed"]["real_tokens_per_s"] for result in results]  # null: too few updates to time
+    quality, speed = ([value for value in values if value is not None] for values in (quality, speed))
     return [f"{split} {metric}: {_mean(quality)}", f"real tokens/s: {_median(speed)}"]
 
 
-def _mean(values: Sequence[float | None]) -> str:
+def _mean(known: Sequence[float]) -> str:
     """Return mean, 95 % interval (Student 1908, n - 1 degrees of freedom), standard deviation and range of n seeds."""
-    known = [value for value in values if value is not None]  # JSON has no infinity
     if len(known) < 2:
         return _few(known, ".2f")
     mean, deviation = statistics.fmean(known), statistics.stdev(known)
@@ -82,8 +77,7 @@ def _mean(values: Sequence[float | None]) -> str:
     )
 
 
-def _median(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]  # too few updates to time
+def _median(known: Sequence[float]) -> str:
     if len(known) < 2:
         return _few(known, ",.0f")
     return f"median {statistics.median(known):,.0f}, range {min(known):,.0f} to {max(known):,.0f}"

@@ -25,9 +25,7 @@ _TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
 def with_folder(run: str, uri: str, load: Callable[[Path], T]) -> T:
     """Return the result of `load` for a run's folder, or for a temporary folder with the files downloaded from MLflow.
 
-    Args:
-        run: a folder, or an id: that of MLflow or `run_id` of run.json; with `run=` before it or without.
-        uri: of the store.
+    `run` is a folder, or an id: that of MLflow or `run_id` of run.json; with `run=` before it or without.
 
     Raises:
         HydromelError: the run does not exist, lacks the files of a model, or the store could not be reached.
@@ -50,11 +48,10 @@ def _fetch(run: str, uri: str, folder: Path) -> None:
             run_id = _find(client, run, uri)
             listed = [*client.list_artifacts(run_id), *client.list_artifacts(run_id, run_schema.CHECKPOINTS)]
             there = {file.path for file in listed}
+            if missing := [file for file in _FILES if file not in there]:
+                what = f"{missing[0]} of this run; use the run's folder, or train again"
+                raise HydromelError(f"run={run}: MLflow has no {what}")
             for file in _FILES:
-                if file not in there:
-                    raise HydromelError(
-                        f"run={run}: MLflow has no {file} of this run; use the run's folder, or train again"
-                    )
                 got = Path(client.download_artifacts(run_id, file, str(folder)))
                 (folder / file).parent.mkdir(exist_ok=True)
                 got.replace(folder / file)  # stores differ in whether they keep an artifact's folder

@@ -25,15 +25,8 @@ _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
 _NOT_PARAMS = ("tracker", "hydra")  # the destination of records is not a parameter of the experiment
 _SHORT = {"real_tokens_per_s": "tok_s", "examples_per_s": "examples_s", "updates_per_s": "updates_s"}
 _VARIANTS = ("_default", "_strict")  # suffixes of figures by other scoring rules, which MLflow does not get
-_FILES = (
-    run_schema.RUN,
-    run_schema.RESOLVED,
-    run_schema.RESULT,
-    run_schema.METRICS,
-    run_schema.VOCABS,
-    run_schema.OUTCOMES,
-    f"{run_schema.CHECKPOINTS}/{run_schema.BEST}",
-)
+_RECORDS = (run_schema.RUN, run_schema.RESOLVED, run_schema.RESULT, run_schema.METRICS)
+_FILES = (*_RECORDS, run_schema.VOCABS, run_schema.OUTCOMES, f"{run_schema.CHECKPOINTS}/{run_schema.BEST}")
 
 
 def allowed_name(name: str) -> str:
@@ -118,10 +111,7 @@ def summary(result: ResultRecord) -> dict[str, float]:
         },
         "energy": {"joules": (result.get("energy") or {}).get("joules")},
         "seconds": result.get("seconds", {}),
-        "mem": {
-            "peak_gib": _gib(memory.get("peak_bytes")),
-            "before_training_gib": _gib(memory.get("before_training_bytes")),
-        },
+        "mem": {f"{name}_gib": _gib(memory.get(f"{name}_bytes")) for name in ("peak", "before_training")},
         "model": result.get("model", {}),
         "updates": {key: value for key, value in result["updates"].items() if key in ("count", "epochs")},
     }
@@ -135,7 +125,7 @@ def _padding_share(tokens: Mapping[str, object]) -> float | None:
     return padded / (real + padded) if _is_number(real) and _is_number(padded) and real + padded else None
 
 
-def _gib(size_bytes: float | None) -> float | None:
+def _gib(size_bytes: object) -> float | None:
     return size_bytes / 2**30 if _is_number(size_bytes) else None
 
 
@@ -177,8 +167,5 @@ def artifacts(folder: Path) -> list[tuple[Path, str | None]]:
     paths = [folder / name for name in _FILES]
     for name in (run_schema.PLOTS, run_schema.PREDICTIONS):
         paths += sorted((folder / name).rglob("*"))
-    return [
-        (path, None if path.parent == folder else path.parent.relative_to(folder).as_posix())
-        for path in paths
-        if path.is_file()
-    ]
+    files = [path for path in paths if path.is_file()]
+    return [(path, None if path.parent == folder else path.parent.relative_to(folder).as_posix()) for path in files]

@@ -77,11 +77,7 @@ class RunFolder:
             self._buffer.append(to_json(record, indent=None))
 
     def flush(self) -> None:
-        """Append the buffered records to `metrics.jsonl` in one write.
-
-        Raises:
-            HydromelError: it cannot be written, for example because the disk is full; the records stay buffered.
-        """
+        """Append the buffered records to `metrics.jsonl` in one write; if the disk is full they stay buffered."""
         if not self._buffer:
             return
         path = self.path / run_schema.METRICS
@@ -125,8 +121,7 @@ class RunFolder:
 def read_run(folder: Path) -> RunRecord:
     """Return the content of `run.json`, with the status `finished` if there is a result: that file is written last.
 
-    Raises:
-        HydromelError: `folder` is not the folder of a run, or the file is damaged.
+    Raises HydromelError if `folder` is not the folder of a run, or the file is damaged.
     """
     path, result = folder / run_schema.RUN, folder / run_schema.RESULT
     try:

@@ -183,8 +183,7 @@ def fingerprint_of(folder: Path) -> str:
 def from_working_directory(folder: Path, path: str) -> Path:
     """Return `path` relative to the directory in which the run was started, wherever it is delivered.
 
-    Raises:
-        HydromelError: the path is relative, and that directory does not exist (the run was copied from elsewhere).
+    Raises HydromelError if that directory does not exist (the run was copied from elsewhere).
     """
     if Path(path).is_absolute():
         return Path(path)

@@ -44,22 +44,13 @@ def open_study(
 ) -> Study:
     """Return the study called `name`, new or of an earlier command, whose interrupted trial will be run again.
 
-    Args:
-        higher: whether higher values of the metric are better.
-        epochs: of a trial, at most.
-        asked: options that must be the same when the search continues.
-
-    Raises:
-        HydromelError: another search has that name.
+    A trial has at most `epochs`. Raises HydromelError if a search with that name `asked` for other options.
     """
     import optuna
 
+    pruner = _pruner(options, epochs)
     study = optuna.create_study(
-        storage=url,
-        study_name=name,
-        direction="maximize" if higher else "minimize",
-        pruner=_pruner(options, epochs),
-        load_if_exists=True,
+        storage=url, study_name=name, direction="maximize" if higher else "minimize", pruner=pruner, load_if_exists=True
     )
     before = study.user_attrs.get(_ASKED, asked)
     for key, value in asked.items():
