@@ -47,12 +47,7 @@ class SweepJobs:
             write_config(config, folder)
         except HydromelError as error:
             return self.note_failure(title, failed(str(error)))
-        process = subprocess.Popen(job_command(folder))
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            end_with_us(process)
-            raise
+        code = _in_fresh_process(folder)
         if code == 130:
             raise KeyboardInterrupt
         if code != 0:
@@ -85,6 +80,15 @@ class SweepJobs:
 def folder_name(config: RunConfig) -> str:
     """Return the name of a job's folder: the options that most sweeps vary, then a hash of all options."""
     return f"{name_of_job(config.resolved)}-{job_hash(config.resolved)[:8]}"
+
+
+def _in_fresh_process(folder: Path) -> int:
+    process = subprocess.Popen(job_command(folder))
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        end_with_us(process)
+        raise
 
 
 def job_command(folder: Path) -> list[str]:
