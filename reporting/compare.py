@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
 from dataclasses import replace
@@ -83,8 +82,7 @@ def _baseline(options: argparse.Namespace, compare_options: CompareOptions, down
     found_runs = _find([options.baseline], options, downloads)
     comparison = report.build([options.baseline], found_runs, compare_options)
     if not comparison.groups:
-        lines = " ".join(report.left_out(comparison))
-        raise HydromelError(f"--baseline {options.baseline}: no finished run. {lines}")
+        raise HydromelError(f"--baseline {options.baseline}: no finished run. {' '.join(report.left_out(comparison))}")
     return baseline.sides_of_groups(comparison.groups, [item.run for item in found_runs if item.run])
 
 
@@ -131,9 +129,9 @@ def _parser() -> Parser:
     )
     add("--fail-if", action="append", type=changes.parse, default=[], metavar="CONDITION", help=condition)
     target = "quality on valid whose time is reported (default: the best that every run reached)"
-    add("--target", type=_finite, metavar="VALUE", help=target)
+    add("--target", type=number(None), metavar="VALUE", help=target)
     confidence = "confidence of the intervals, between 0 and 1 (default: %(default)s)"
-    add("--confidence", type=_share, default=0.95, help=confidence)
+    add("--confidence", type=number(0, HIGHEST_CONFIDENCE), default=0.95, help=confidence)
     margin = (
         "difference in quality that does not matter: percentage points, or percent of padmask's quality for metrics "
         "of another unit (default: %(default)s)"
@@ -142,18 +140,6 @@ def _parser() -> Parser:
     add("--tracking-uri", metavar="URI", help="MLflow store of the runs, such as sqlite:///mlflow.db")
     add("--no-mlflow", action="store_true", help="do not log the report to the MLflow store of its runs")
     return parser
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise argparse.ArgumentTypeError(f"{text} is not a finite number")
-    return value
-
-
-def _share(text: str) -> float:
-    if not 0 < (value := float(text)) <= HIGHEST_CONFIDENCE:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {HIGHEST_CONFIDENCE}")
-    return value
 
 
 if __name__ == "__main__":

@@ -66,9 +66,6 @@ class SavedReport:
     groups: list[SavedGroup]
 
 
-_REPORT = TypeAdapter(SavedReport)
-
-
 def sides_of_groups(groups: Sequence[RunGroup | SavedGroup], runs: Iterable[Run]) -> Sides:
     """Return the sides of a comparison's groups; `runs` are the runs of these groups, as far as they are at hand."""
     at_hand = {run.result["run_id"]: run for run in runs}
@@ -89,7 +86,7 @@ def sides_of_groups(groups: Sequence[RunGroup | SavedGroup], runs: Iterable[Run]
 def sides_of_report(path: Path) -> Sides:
     """Return the sides in a report.json. Raises HydromelError for any other file."""
     try:
-        return sides_of_groups(_REPORT.validate_json(path.read_bytes()).groups, [])
+        return sides_of_groups(TypeAdapter(SavedReport).validate_json(path.read_bytes()).groups, [])
     except OSError as error:
         raise HydromelError(f"--baseline {path} cannot be read: {' '.join(str(error).split())}") from error
     except ValidationError as error:

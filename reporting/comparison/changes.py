@@ -176,7 +176,10 @@ def _change(
     if (difference := mean_interval(differences(new, old), level)) is None:
         return None
     before, after = fmean(old[slot] for slot in pairs), fmean(new[slot] for slot in pairs)
-    percent = difference.mapped(lambda bound: 100 * bound / before) if before > 0 else None
+    percent = None
+    if before > 0:
+        low, high = (100 * end / before for end in difference.bounds) if difference.bounds else (None, None)
+        percent = Mean(difference.n, 100 * difference.mean / before, low, high)
     return Change(now.heading, now.strategy, figure, before, after, difference, percent, on_examples)
 
 

@@ -23,14 +23,12 @@ def sentences(strategies: Mapping[str, StrategyUpdates], split: str = "test") ->
     sound = {name: strategy for name, strategy in strategies.items() if not is_known_wrong(name)}
     classes = [names for names in same_updates(sound) if len(names) > 1]
     pairs = {pair: _shared(sound[pair[0]], sound[pair[1]]) for pair in combinations(sound, 2)}
-    partly = [
-        pair for pair, (same, _) in pairs.items() if same and not any(set(pair) <= set(names) for names in classes)
-    ]
+    in_classes = {pair for names in classes for pair in combinations(names, 2)}
+    partly = [pair for pair, (same, _) in pairs.items() if same and pair not in in_classes]
     mentioned = {name for names in (*classes, *partly) for name in names}
     paired = {name for pair, seeds in pairs.items() if any(seeds) for name in pair}
     different = [name for name in sound if name in paired - mentioned]
     unpaired = [name for name in sound if name not in paired and len(sound) > 1]
-
     lines = [_equal(names, sound, split) for names in classes] + [_partly(*pair, *pairs[pair]) for pair in partly]
     if different:
         each = "each " if different[1:] else ""
@@ -87,7 +85,7 @@ def _equal(names: list[str], strategies: Mapping[str, StrategyUpdates], split: s
     )
     gaps = [
         max(qualities) - min(qualities)
-        for seed in sorted({seed for strategy in members for seed in strategy.quality})
+        for seed in {seed for strategy in members for seed in strategy.quality}
         if len(qualities := [strategy.quality[seed] for strategy in members if seed in strategy.quality]) > 1
     ]
     if not gaps:

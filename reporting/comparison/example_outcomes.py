@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,7 @@ AGREES = 1e-5  # relative tolerance: the metric in result.json may have been sum
 FUNCTIONS: dict[str, Formula] = {"identity": np.array, "exp": np.exp}  # of the ratio of sums, by name in the file
 ARRAYS = ("numerator", "denominator", "targets")
 # raised by numpy and zipfile for damaged files (RuntimeError if a file seems to be encrypted)
-DAMAGED = (
-    *(OSError, ValueError, TypeError, EOFError, LookupError, MemoryError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
+DAMAGED = (OSError, ValueError, TypeError, EOFError, LookupError, MemoryError, RuntimeError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class ExampleDifferences:
     """The differences to the reference by strategy. `same` have equal outcomes on every example, in all seeds."""
 
     differences: dict[str, Mean]
-    same: frozenset[str]
+    same: set[str]
     problems: list[str]
 
 
@@ -79,50 +76,42 @@ def compare(
     problems: list[str] = []
     base = _read_all(reference, problems)
     if not base:
-        return ExampleDifferences({}, frozenset(), problems)
+        return ExampleDifferences({}, set(), problems)
     # One draw of examples serves all seeds and strategies, so all of them must have the same test examples.
     targets = next(iter(base.values())).targets
-    shared = {name: runs.keys() & reference.keys() for name, runs in strategies.items()}
     pairs: dict[str, list[tuple[ExampleSums, ExampleSums]]] = {}
+    same: set[str] = set()
     for name, runs in strategies.items():
         own = _read_all({seed: run for seed, run in runs.items() if seed in base}, problems)
-        if own_pairs := _paired(name, own, base, targets, problems):
-            pairs[name] = own_pairs
-            if missing := sorted(shared[name] - own.keys()):
-                problems.append(
-                    f"{name} is compared on examples without seed{'s' if missing[1:] else ''} "
-                    f"{', '.join(map(str, missing))}: the outcomes of its examples were not recorded."
-                )
-    same = frozenset(
-        name
-        for name, seeds in pairs.items()
-        if len(seeds) == len(shared[name]) and all(_equal(*pair) for pair in seeds)
-    )
+        own_pairs = [
+            (outcomes.sums, base[seed].sums)
+            for seed, outcomes in own.items()
+            if np.array_equal(outcomes.targets, targets) and np.array_equal(base[seed].targets, targets)
+        ]
+        if len(own_pairs) < len(own):
+            problems.append(
+                f"{name} and the reference do not have the same test examples in all seeds: seeds that differ are left "
+                "out."
+            )
+        if not own_pairs:
+            continue
+        pairs[name] = own_pairs
+        shared = runs.keys() & reference.keys()
+        if missing := sorted(shared - own.keys()):
+            problems.append(
+                f"{name} is compared on examples without seed{'s' if missing[1:] else ''} "
+                f"{', '.join(map(str, missing))}: the outcomes of its examples were not recorded."
+            )
+        if len(own_pairs) == len(shared) and all(
+            np.array_equal(sums.numerator, other.numerator) and np.array_equal(sums.denominator, other.denominator)
+            for sums, other in own_pairs
+        ):
+            same.add(name)
     if not pairs or len(targets) < FEWEST_EXAMPLES:
         return ExampleDifferences({}, same, problems)
     formula = FUNCTIONS[next(iter(base.values())).f]
     means = bootstrap.mean_differences(list(pairs.values()), formula, level, bootstrap.resamples_for(level))
     return ExampleDifferences(dict(zip(pairs, means, strict=True)), same, problems)
-
-
-def _paired(
-    name: str,
-    own: Mapping[int, ExampleOutcomes],
-    base: Mapping[int, ExampleOutcomes],
-    targets: FloatArray,
-    problems: list[str],
-) -> list[tuple[ExampleSums, ExampleSums]]:
-    """Return (own, reference) sums of the seeds on the examples of `targets`; other seeds add a line to `problems`."""
-    pairs = [
-        (outcomes.sums, base[seed].sums)
-        for seed, outcomes in own.items()
-        if np.array_equal(outcomes.targets, targets) and np.array_equal(base[seed].targets, targets)
-    ]
-    if len(pairs) < len(own):
-        problems.append(
-            f"{name} and the reference do not have the same test examples in all seeds: seeds that differ are left out."
-        )
-    return pairs
 
 
 def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, ExampleOutcomes]:
@@ -135,10 +124,6 @@ def _read_all(runs: Mapping[int, Run], problems: list[str]) -> dict[int, Example
         except HydromelError as error:
             problems.append(f"Left out on examples: {error}.")
     return by_seed
-
-
-def _equal(own: ExampleSums, reference: ExampleSums) -> bool:
-    return np.array_equal(own.numerator, reference.numerator) and np.array_equal(own.denominator, reference.denominator)
 
 
 def _outcomes(arrays: Mapping[str, npt.NDArray[Any]]) -> ExampleOutcomes:

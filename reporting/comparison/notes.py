@@ -69,9 +69,8 @@ def ratios_within_noise(verdicts: Mapping[str, QualityVerdict], noise: Ratio | N
     if noise is None or noise.high is None:
         return []
     sentences = []
-    for name, verdict in verdicts.items():
-        if (ratio := verdict.ratio) is None:
-            continue
+    ratios = {name: verdict.ratio for name, verdict in verdicts.items() if verdict.ratio}
+    for name, ratio in ratios.items():
         # The log of one noisy ratio lies within log(noise.high); the mean of n of them spreads by 1 / sqrt(n) of that.
         half = math.log(noise.high) / math.sqrt(ratio.n)
         if abs(math.log(ratio.mean)) <= half:

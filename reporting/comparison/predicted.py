@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from statistics import median
 
 from reporting.runs import measures
 from reporting.runs.run import TITLE, Run
@@ -62,10 +62,22 @@ def predictions(runs: Sequence[Run], planned: Iterable[CandidateRecord], measure
     advised = [advice.get("candidates", []) for run in runs if (advice := run.result.get("advice"))]
     for candidate in chain(*advised, planned):
         by_key.setdefault((candidate["name"], candidate["batch_size"]), []).append(candidate)
-    return [
-        _prediction(key, candidates, [run for run in runs if _used(run) == (key[0], json.dumps(key[1]))], measured)
-        for key, candidates in by_key.items()
-    ]
+    made = []
+    for (name, size), candidates in by_key.items():
+        own = [run for run in runs if _used(run) == (name, json.dumps(size))]
+        speeds = measures.values(own, measures.speed) if measured else []
+        peaks = measures.values(own, measures.figure("memory.peak_bytes")) if measured else []
+        prediction = Prediction(
+            name,
+            size,
+            chosen=sum(run.result.get("advice") is not None for run in own),
+            predicted_tokens_per_s=median(candidate["predicted_real_tokens_per_s"] for candidate in candidates),
+            tokens_per_s=median(speeds) if speeds else None,
+            predicted_peak_bytes=median(candidate["predicted_peak_bytes"] for candidate in candidates),
+            peak_bytes=median(peaks) if peaks else None,
+        )
+        made.append(prediction)
+    return made
 
 
 def _used(run: Run) -> tuple[str, str]:
@@ -73,20 +85,3 @@ def _used(run: Run) -> tuple[str, str]:
     if advice := run.result.get("advice"):
         return advice["chosen"], json.dumps(advice["batch_size"])
     return run.strategy, batch_size(run)
-
-
-def _prediction(
-    key: tuple[str, int | None], candidates: list[CandidateRecord], runs: list[Run], measured: bool
-) -> Prediction:
-    def median(path: str) -> float | None:
-        values = measures.values(runs, measures.figure(path))
-        return statistics.median(values) if values and measured else None
-
-    return Prediction(
-        *key,
-        chosen=sum(run.result.get("advice") is not None for run in runs),
-        predicted_tokens_per_s=statistics.median(candidate["predicted_real_tokens_per_s"] for candidate in candidates),
-        tokens_per_s=median("speed.real_tokens_per_s"),
-        predicted_peak_bytes=statistics.median(candidate["predicted_peak_bytes"] for candidate in candidates),
-        peak_bytes=median("memory.peak_bytes"),
-    )

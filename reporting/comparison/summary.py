@@ -133,6 +133,7 @@ def _group(runs: list[Run], own_settings: dict[str, str], compare_options: Compa
     target = Target(_common_target(firsts, higher) if given is None else given, given is not None)
     rule = rule_for(selected, confidence, compare_options.margin, sample.unit, higher)
     against, noise = verdicts(selected, rule), speed_noise(selected, confidence)
+    majority = {name: sample.number(f"majority.{name}") for name in (sample.metric, "accuracy")}
     planned = plan.candidates if plan and plan.title == sample.title else []
     strategies = [_strategy(name, selected, target, rule, against, confidence) for name in selected.by_strategy]
     with_dropout = {run.strategy for run in firsts if run.result["updates"].get("dropout")}
@@ -155,7 +156,7 @@ def _group(runs: list[Run], own_settings: dict[str, str], compare_options: Compa
         strategies=strategies,
         advice=predictions(selected.runs, planned, measured=len(selected.machines) == 1),
         machines=sorted({_machine(run) for run in selected.runs}),
-        majority=_majority(sample),
+        majority={name: value for name, value in majority.items() if value is not None},
         baselines=_baselines(firsts, higher),
         sentences=sentences(updates, sample.split) + ratios_within_noise(against.by_strategy, noise),
         notes=notes(rule, against, noise, sample.split, confidence),
@@ -231,13 +232,8 @@ def _spread(runs: list[Run], measure: measures.Measure) -> Spread | None:
 
 
 def _machine(run: Run) -> str:
-    host, cpu, threads, device = (run.text(f"provenance.{key}") or "?" for key in ("host", "cpu", "threads", "device"))
+    host, device, cpu, threads = (text or "?" for text in run.machine)
     return f"{host}: {cpu}, {threads} thread{'' if threads == '1' else 's'}, device {device}"
-
-
-def _majority(run: Run) -> dict[str, float]:
-    """Return the majority baseline's metrics: the one that measures quality, and accuracy."""
-    return {name: value for name in (run.metric, "accuracy") if (value := run.number(f"majority.{name}")) is not None}
 
 
 def _baselines(runs: list[Run], higher: bool) -> dict[str, float]:

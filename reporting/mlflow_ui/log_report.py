@@ -166,8 +166,8 @@ def _clean_run(client: MlflowClient, experiment_id: str, comparison: ComparisonR
 def _set_views(client: MlflowClient, experiment_id: str, comparison: ComparisonReport, contents: ViewContents) -> None:
     now_ms = int(time.time() * 1000)
     for view, name, state in (
-        (f"{key(comparison)}-runs", "every run", shared_view.by_run(contents)),
-        (key(comparison), "strategies", shared_view.by_strategy(contents)),
+        (f"{key(comparison)}-runs", "every run", shared_view.state(contents, by_strategy=False)),
+        (key(comparison), "strategies", shared_view.state(contents, by_strategy=True)),
     ):
         value = view_tag_value(f"{label(comparison)}: {name}", state, now_ms)
         client.set_experiment_tag(experiment_id, VIEW_TAG + view, value)

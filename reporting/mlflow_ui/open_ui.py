@@ -37,26 +37,23 @@ def main(arguments: list[str] | None = None) -> int:
 
 def newest(store: Path) -> str:
     """Return the address of the latest view; without views that of the latest experiment, else of the server."""
-    with contextlib.suppress(sqlite3.Error, OSError):
-        return _newest(store) if store.is_file() else SERVER
+    uri = f"{SQLITE}{store}"
+    with contextlib.suppress(sqlite3.Error):  # raised for a missing file too
+        with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5.0)) as database:
+            views = database.execute(
+                "SELECT t.experiment_id, t.key, t.value FROM experiment_tags t JOIN experiments e "
+                "ON e.experiment_id = t.experiment_id WHERE e.lifecycle_stage = 'active' AND t.key LIKE ?",
+                (f"{KEYS}%",),
+            ).fetchall()
+            latest = "SELECT MAX(experiment_id) FROM experiments WHERE lifecycle_stage = 'active'"
+            (experiment,) = database.execute(latest).fetchone()
+        if views:
+            # Both views of a report have the same time: the shorter key is the one of strategies.
+            experiment, key, _ = max(views, key=lambda view: (_updated(view[2]), -len(view[1])))
+            return address(uri, str(experiment), key.removeprefix(VIEW_TAG))
+        if experiment is not None:
+            return address(uri, str(experiment), None)
     return SERVER
-
-
-def _newest(store: Path) -> str:
-    with contextlib.closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True, timeout=5.0)) as database:
-        views = database.execute(
-            "SELECT t.experiment_id, t.key, t.value FROM experiment_tags t JOIN experiments e "
-            "ON e.experiment_id = t.experiment_id WHERE e.lifecycle_stage = 'active' AND t.key LIKE ?",
-            (f"{KEYS}%",),
-        ).fetchall()
-        latest = database.execute(
-            "SELECT MAX(experiment_id) FROM experiments WHERE lifecycle_stage = 'active'"
-        ).fetchone()
-    if views:
-        # Both views of a report have the same time: the shorter key is the one of strategies.
-        experiment, key, _ = max(views, key=lambda view: (_updated(view[2]), -len(view[1])))
-        return address(f"{SQLITE}{store}", str(experiment), key.removeprefix(VIEW_TAG))
-    return address(f"{SQLITE}{store}", str(latest[0]), None) if latest and latest[0] is not None else SERVER
 
 
 def _updated(value: str) -> float:

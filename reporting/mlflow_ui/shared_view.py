@@ -28,24 +28,25 @@ class ViewContents:
     filter: str
 
 
-def by_strategy(contents: ViewContents) -> State:
-    """Return the state that shows each strategy as one bar, one point, and a curve with a band."""
-    return _state(contents, params=[], grouped=True)
+def state(contents: ViewContents, by_strategy: bool) -> State:
+    """Return the state that shows each strategy as one bar, one point, and a curve with a band.
 
-
-def by_run(contents: ViewContents) -> State:
-    """Return the state that shows each run as a point and as a line through strategy, settings, quality and speed."""
-    return _state(contents, params=contents.params, grouped=False)
-
-
-def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> State:
+    With `by_strategy` False it shows each run as a point, and as a line through strategy, settings, quality and speed.
+    """
+    params = [] if by_strategy else list(contents.params)
     metrics = [*contents.quality, *contents.figures]
     speed = next((name for name in contents.figures if name.startswith("speed/")), None)
-    cards = [_card("PARALLEL", 0, selectedParams=list(params), selectedMetrics=metrics, showAllRuns=False)]
+    cards = [_card("PARALLEL", 0, selectedParams=params, selectedMetrics=metrics, showAllRuns=False)]
     if speed:
-        cards += [_card("SCATTER", 0, xaxis=_axis(speed), yaxis=_axis(metric)) for metric in contents.quality]
+        axes = [{"key": name, "type": "METRIC"} for name in (speed, *contents.quality)]
+        cards += [_card("SCATTER", 0, xaxis=axes[0], yaxis=axis) for axis in axes[1:]]
     cards += [_card("BAR", 1, metricKey=metric) for metric in metrics]
     cards += [_card("LINE", 2, **_curve(metric)) for metric in contents.curves]
+    shown = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
+    sections = [
+        {"uuid": f"section-{place}", "name": name, "columns": columns, **shown}
+        for place, (name, columns) in enumerate(SECTIONS)
+    ]
     keys = [{"mode": "tag", "groupByData": tag} for tag in (STRATEGY, *contents.tags)]
     return {
         "searchFilter": contents.filter,
@@ -57,10 +58,10 @@ def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> Stat
         "modelVersionFilter": "All Runs",
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": [{**card, "uuid": f"chart-{place}"} for place, card in enumerate(cards)],
-        "compareRunSections": [_section(place, *section) for place, section in enumerate(SECTIONS)],
+        "compareRunSections": sections,
         "isAccordionReordered": True,  # otherwise the page sorts the sections by name
         "groupBy": {"aggregateFunction": "average", "groupByKeys": keys},
-        "useGroupedValuesInCharts": grouped,
+        "useGroupedValuesInCharts": by_strategy,
         "groupsExpanded": {},
         "hideEmptyCharts": True,
         "viewMaximized": False,
@@ -70,18 +71,9 @@ def _state(contents: ViewContents, params: Sequence[str], grouped: bool) -> Stat
     }
 
 
-def _section(place: int, name: str, columns: int) -> State:
-    shown = {"display": True, "isReordered": True, "deleted": False, "isGenerated": False}
-    return {"uuid": f"section-{place}", "name": name, "columns": columns, **shown}
-
-
 def _card(kind: str, section: int, **options: object) -> State:
     common = {"type": kind, "metricSectionId": f"section-{section}", "runsCountToCompare": RUNS_IN_A_CHART}
     return {**common, "deleted": False, "isGenerated": False, **options}
-
-
-def _axis(metric: str) -> dict[str, str]:
-    return {"key": metric, "type": "METRIC"}
 
 
 def _curve(metric: str) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from reporting.comparison.summary import RunGroup, StrategySummary
@@ -51,7 +52,9 @@ def _quality(group: RunGroup) -> Figure:
         axes.plot(seconds, means, line, color=colour, marker=marker, ms=5, markevery=every, label=name)
     if group.target.quality is not None:
         axes.axhline(group.target.quality, color=INK, lw=0.8, ls=(0, (4, 4)), label="target")
-    if _spans_decades([p for strategy in group.strategies for points in strategy.evaluations.values() for p in points]):
+    evaluations = chain.from_iterable(chain(*(strategy.evaluations.values() for strategy in group.strategies)))
+    times = [evaluation.seconds for evaluation in evaluations if evaluation.seconds > 0]
+    if times and max(times) > 50 * min(times):  # else the fastest curve would be squeezed against the left edge
         drawing.logarithmic(axes, "x")
     return drawing.labelled(figure, axes, "training time (s)", _metric(group, "valid"), 2)
 
@@ -63,12 +66,6 @@ def mean_curve(curves: list[tuple[Evaluation, ...]]) -> list[tuple[float, float]
         (sum(point.seconds for point in points) / n, sum(point.quality for point in points) / n)
         for points in zip(*curves, strict=False)
     ]
-
-
-def _spans_decades(points: list[Evaluation]) -> bool:
-    """Return True if the fastest curve would be squeezed against the left edge of a linear axis."""
-    seconds = sorted(point.seconds for point in points if point.seconds > 0)
-    return bool(seconds) and seconds[-1] > 50 * seconds[0] and len(seconds) > 1
 
 
 def _metric(group: RunGroup, split: str) -> str:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from reporting.plots.style import BLUE, ORANGE, SETTINGS, new_figure, save
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 SEARCH = "search.json"
@@ -42,11 +41,13 @@ def history(search: Mapping[str, Any]) -> Figure | None:
     so_far = [best(value for _, value in finished[: place + 1]) for place in range(len(finished))]
     axes.step([number for number, _ in finished], so_far, where="post", color=ORANGE, lw=1.6, label="best so far")
     axes.plot(*zip(*finished, strict=True), "o", color=BLUE, ms=5, label="finished")
-    if pruned := [
-        (trial["number"], trial["evaluations"][-1]) for trial in search["trials"] if trial["ended"] == "pruned"
-    ]:
+    ended = [trial for trial in search["trials"] if trial["ended"] == "pruned"]
+    if pruned := [(trial["number"], trial["evaluations"][-1]) for trial in ended]:
         axes.plot(*zip(*pruned, strict=True), "x", color=DARK_GREY, ms=6, label="ended early (last figure)")
-    _failures(axes, [trial["number"] for trial in search["trials"] if trial["ended"] == "failed"])
+    if failed := [trial["number"] for trial in search["trials"] if trial["ended"] == "failed"]:
+        # they have no metric, so they stand on the lower edge
+        edge, places = axes.get_xaxis_transform(), [0.02] * len(failed)
+        axes.plot(failed, places, "v", color="black", ms=6, transform=edge, clip_on=False, label="failed")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="trial", ylabel=f"{search['metric']} on valid")
     axes.grid(alpha=0.3)
@@ -67,11 +68,3 @@ def importance(search: Mapping[str, Any]) -> Figure | None:
     axes.set_xlim(0, 100 * shares[-1][1] * 1.15)
     axes.tick_params(axis="y", length=0)
     return figure
-
-
-def _failures(axes: Axes, numbers: list[int]) -> None:
-    """Mark failed trials, which have no metric, on the lower edge."""
-    if numbers:
-        places = [0.02] * len(numbers)
-        transform = axes.get_xaxis_transform()
-        axes.plot(numbers, places, "v", color="black", ms=6, transform=transform, clip_on=False, label="failed")

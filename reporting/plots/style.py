@@ -129,19 +129,19 @@ def save(figures: Mapping[str, Figure | None], folder: Path, margins: Literal["t
 
 def axes(height_inches: float) -> tuple[Figure, Axes]:
     """Return a figure and its single axes."""
-    figure, (panel,) = stacked([height_inches])
+    figure, (panel,) = _panels(height_inches, 1)
     return figure, panel
 
 
-def stacked(heights_inches: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels (axes) of these heights, one below the other."""
-    figure = new_figure(WIDTH_INCHES, sum(heights_inches))
-    panels = figure.subplots(len(heights_inches), 1, squeeze=False, height_ratios=list(heights_inches))[:, 0]
+def _panels(height_inches: float, n: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure with n panels (axes) of this height each, one below the other."""
+    figure = new_figure(WIDTH_INCHES, n * height_inches)
+    panels = list(figure.subplots(n, 1, squeeze=False)[:, 0])
     for panel in panels:
         panel.tick_params(colors=INK)
         for spine in panel.spines.values():
             spine.set_color(INK)
-    return figure, list(panels)
+    return figure, panels
 
 
 def logarithmic(axes: Axes, name: Literal["x", "y"]) -> None:
@@ -180,7 +180,7 @@ def plain_numbers(axes: Axes) -> None:
 
 def bars(strategies: Sequence[StrategySummary], n_panels: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure and its panels for horizontal bars, the first strategy on top; names are not rotated."""
-    figure, panels = stacked([FRAME_INCHES + ROW_INCHES * len(strategies)] * n_panels)
+    figure, panels = _panels(FRAME_INCHES + ROW_INCHES * len(strategies), n_panels)
     for panel in panels:
         panel.set_yticks(range(len(strategies)), [label(strategy).replace(" (", "\n(") for strategy in strategies])
         panel.set_ylim(len(strategies) - 0.4, -0.6)

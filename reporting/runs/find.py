@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from reporting.runs.run import FoundRun, read
@@ -36,7 +35,13 @@ def unique(found_runs: list[FoundRun]) -> list[FoundRun]:
 
 def scan(root: Path) -> list[FoundRun]:
     """Return every run below `root`, in the order of their paths."""
-    return [read(folder) for folder in _run_folders(root)]
+    found_runs = []
+    for folder, subfolders, files in os.walk(root):
+        if RUN in files or RESULT in files:
+            subfolders.clear()  # the folders inside a run hold no other runs
+            found_runs.append(read(Path(folder)))
+        subfolders.sort()
+    return found_runs
 
 
 def _select(name: str, runs: Path) -> list[FoundRun]:
@@ -59,11 +64,3 @@ def _select(name: str, runs: Path) -> list[FoundRun]:
             f"{did_you_mean(name, known)} Known: {listed or 'no named sweep or experiment'}"
         )
     return selected
-
-
-def _run_folders(root: Path) -> Iterator[Path]:
-    for folder, subfolders, files in os.walk(root):
-        if RUN in files or RESULT in files:
-            subfolders.clear()  # the folders inside a run hold no other runs
-            yield Path(folder)
-        subfolders.sort()

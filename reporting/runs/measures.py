@@ -56,15 +56,19 @@ def quality(run: Run) -> float | None:
 speed = figure("speed.real_tokens_per_s")
 
 
-def padding_share(path: str) -> Measure:
-    """Return the measure of the padded tokens at this path as a share of all positions in memory, 0..1."""
-    return lambda run: _share(run.number(path), run.number("tokens.real"), run.number("tokens.padded"))
+def padding_share(path: str, section: str = "tokens") -> Measure:
+    """Return the measure of the padding at this path as a share of all positions in memory of its section, 0..1."""
+
+    def share(run: Run) -> float | None:
+        part, real, padded = map(run.number, (path, f"{section}.real", f"{section}.padded"))
+        if part is None or real is None or padded is None or real + padded == 0:
+            return None
+        return part / (real + padded)
+
+    return share
 
 
-def character_padding(run: Run) -> float | None:
-    """Return the padded characters as a share of all characters that character models read, 0..1."""
-    padded = run.number("characters.padded")
-    return _share(padded, run.number("characters.real"), padded)
+character_padding = padding_share("characters.padded", "characters")  # of the characters that character models read
 
 
 def by_seed(runs: Mapping[int, Run], measure: Measure) -> dict[int, float]:
@@ -133,12 +137,6 @@ def halvings(runs: Iterable[Run]) -> list[str]:
                 f"{rows} to {sizes['used']}; the updates stayed the same."
             )
     return sentences
-
-
-def _share(part: float | None, real: float | None, padded: float | None) -> float | None:
-    if part is None or real is None or padded is None or real + padded == 0:
-        return None
-    return part / (real + padded)
 
 
 def run_figures(run: Run) -> RunFigures:

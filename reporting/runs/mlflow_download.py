@@ -52,8 +52,7 @@ def _runs(client: MlflowClient, experiment_id: str) -> list[tuple[str, str]]:
     while True:
         page = client.search_runs([experiment_id], max_results=PAGE, page_token=token)
         runs += [(run.info.run_id, run.info.status.lower()) for run in page if TAG_RUN_ID in run.data.tags]
-        token = page.token
-        if not token:
+        if not (token := page.token):
             return runs
 
 

@@ -149,7 +149,17 @@ def name_variants(runs: list[Run]) -> list[Run]:
     by_strategy: dict[str, list[Run]] = {}
     for run in runs:
         by_strategy.setdefault(run.strategy, []).append(run)
-    return [run for same_strategy in by_strategy.values() for run in _name_variants(same_strategy)]
+    named = []
+    for same_strategy in by_strategy.values():
+        run_options = [options(run) for run in same_strategy]
+        keys = Counter(json.dumps(own, sort_keys=True) for own in run_options)
+        if len(keys) == 1 or any(map(_is_auto, same_strategy)):
+            named += same_strategy
+            continue
+        usual = json.loads(keys.most_common(1)[0][0])
+        pairs = zip(same_strategy, run_options, strict=True)
+        named += [replace(run, variant=_difference(own, usual)) for run, own in pairs]
+    return named
 
 
 def _scalar_text(value: object) -> str:
@@ -164,15 +174,6 @@ def batch_size(run: Run) -> str:
 
 def _is_auto(run: Run) -> bool:
     return run.result.get("advice") is not None
-
-
-def _name_variants(runs: list[Run]) -> list[Run]:
-    run_options = [options(run) for run in runs]
-    keys = [json.dumps(own, sort_keys=True) for own in run_options]
-    if len(set(keys)) == 1 or any(_is_auto(run) for run in runs):
-        return runs
-    usual = json.loads(Counter(keys).most_common(1)[0][0])
-    return [replace(run, variant=_difference(own, usual)) for run, own in zip(runs, run_options, strict=True)]
 
 
 def _difference(own: Options, usual: Options) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,11 +33,6 @@ class Interval:
 
 class Mean(Interval):
     """A mean over `n` seeds with its Student t interval."""
-
-    def mapped(self, f: Callable[[float], float]) -> Mean:
-        """Return the mean with `f`, which keeps the order, applied to it and to both ends."""
-        low, high = map(f, self.bounds) if self.bounds else (None, None)
-        return Mean(self.n, f(self.mean), low, high)
 
 
 class Ratio(Interval):

@@ -37,12 +37,10 @@ def show(comparison: ComparisonReport) -> None:
         console.print()
         for table in tables.tables(group, comparison.confidence):
             _print(console, table)
-        for line in group.sentences:
-            console.print(_bullet(line))
-        for line in tables.notes(group):
-            console.print(_bullet(line, "dim"))
-        for line in group.caveats:
-            console.print(_bullet(f"Beware: {line}", "yellow"))
+        caveats = [f"Beware: {line}" for line in group.caveats]
+        for lines, style in ((group.sentences, ""), (tables.notes(group), "dim"), (caveats, "yellow")):
+            for line in lines:
+                console.print(_bullet(line, style))
     console.print()
     for line in report.last_lines(comparison):
         console.print(Text(line, style="yellow"), soft_wrap=True)  # unbroken, so that a path can be copied
@@ -60,26 +58,16 @@ def _print(console: Console, table: Table) -> None:
     """Print at the console's width, or wider where the figures need it."""
     usual = console.width
     widths = _widths(table, usual)
-    console.width = max(usual, sum(widths) + SPACE * len(widths))
-    console.print(_table(table, widths))
-    console.width = usual
-
-
-def _table(table: Table, widths: list[int]) -> RichTable:
     title = Text(table.title, style="italic")
-    shown = RichTable(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True
-    )
+    shown = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column, width in zip(table.columns, widths, strict=True):
-        shown.add_column(
-            _stacked(Cell(column.header, column.unit)),
-            justify="left" if column.is_text else "right",
-            width=width,
-            overflow="fold",
-        )
+        head = _stacked(Cell(column.header, column.unit))
+        shown.add_column(head, justify="left" if column.is_text else "right", width=width, overflow="fold")
     for row in table.rows:
-        shown.add_row(*[_stacked(cell) for cell in row])
-    return shown
+        shown.add_row(*map(_stacked, row))
+    console.width = max(usual, sum(widths) + SPACE * len(widths))
+    console.print(shown)
+    console.width = usual
 
 
 def _widths(table: Table, room: int) -> list[int]:
