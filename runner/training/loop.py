@@ -30,19 +30,21 @@ from runner.training.state import Training
 
 
 def fit(t: Training) -> None:
-    """Train until the epochs, the updates or the patience run out.
+    """Train until the epochs, the updates or the patience run out; in a resumed run nothing may be left to do.
 
     Raises:
         HydromelError: a loss is not finite, or not even one row fits into memory.
     """
-    progress = t.progress
+    progress, settings = t.progress, t.settings
+    _keep_best(t)  # of a resumed run that was interrupted just before it did this
     check_memory(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
-    while progress.epoch < t.settings.epochs and not _is_over(t):
+    # A run that was interrupted within an epoch and resumed with fewer updates ends where it is, with an evaluation.
+    while not progress.is_over(settings) or progress.evaluated_at < progress.updates:
         updates = t.batching.updates(t.train.rows.host_lengths, t.seed, progress.epoch)
         losses: list[float] = []
-        while progress.update < len(updates) and not _is_over(t):
+        while progress.update < len(updates) and not progress.is_over(settings):
             losses += train_segment(t, updates[progress.update : _segment_end(t, len(updates))])
-            if progress.update < len(updates) and not _is_over(t):
+            if progress.update < len(updates) and not progress.is_over(settings):
                 t.clock.start()
                 # Records first: a resumed run does not repeat, so does not record, what lies before its checkpoint.
                 t.run.flush()
@@ -142,12 +144,6 @@ def _set_learning_rate(t: Training, rows: IntArray) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def _is_over(t: Training) -> bool:
-    """Return True if the updates or the patience are used up."""
-    most, patience = t.settings.max_updates or math.inf, t.settings.patience or math.inf
-    return t.progress.updates >= most or t.progress.waited >= patience
-
-
 def _segment_end(t: Training, n_updates: int) -> int:
     """Return the update of this epoch before which the next bookkeeping is due."""
     done, settings = t.progress.updates, t.settings
@@ -167,17 +163,27 @@ def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
         quality, metrics = evaluate_valid(t)
         t.clock.lap("evaluation")
         t.progress.waited += 1
+        t.progress.evaluated_at = t.progress.updates
         if t.progress.best is None or quality > t.progress.best:
             t.progress.best, t.progress.best_metrics, t.progress.waited = quality, metrics, 0
-            write_checkpoint(t, "best")
+            t.progress.best_at = t.progress.updates
     t.schedule.observe(quality)
     observe(t.optimizer, quality)
     record_evaluation(t, metrics)
+    # The best checkpoint comes last: it must never be ahead of the one that a resumed run continues from.
     write_checkpoint(t, "last")
+    _keep_best(t)
     report_epoch(t, metrics, mean_loss)
     t.clock.synchronize()
     t.clock.lap("tracking")
     t.clock.synchronize()
+
+
+def _keep_best(t: Training) -> None:
+    """Write the best checkpoint if the present parameters, or their average, have the best quality so far."""
+    if t.progress.best_at == t.progress.updates:
+        with averaged(t.optimizer):
+            write_checkpoint(t, "best")
 
 
 def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:

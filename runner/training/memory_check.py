@@ -28,17 +28,20 @@ PLANNED_ROWS = 20_000_000  # rows of all epochs that are looked through; takes a
 def check_memory(t: Training, backward: Callable[[IntArray], object]) -> None:
     """Lower the micro-batch size until the largest one fits into `backward` (of rows), and record its shape.
 
+    A resumed run may have no updates left; the record is of the largest micro-batch of all, those before included.
+
     Raises:
         HydromelError: not even one row fits, or a module changes buffers that cannot be restored.
     """
     t.clock.start()
     rows, times = largest_micro_batch(t)
-    while t.settings.rehearse and (error := _failure(t, rows, times, backward)):
+    while len(rows) and t.settings.rehearse and (error := _failure(t, rows, times, backward)):
         size = halved_micro_batch(t, rows, 0, error)
         del error  # its traceback holds on to the tensors that did not fit
         use_micro_batch(t, size, 0)
         rows, times = largest_micro_batch(t)
-    t.progress.peak_batch = _shape(t, rows)
+    shapes = [shape for shape in (t.progress.peak_batch, _shape(t, rows)) if shape is not None]
+    t.progress.peak_batch = max(shapes, key=lambda shape: _size(t, shape), default=None)
     t.clock.synchronize()
     t.clock.lap("startup")
 
@@ -115,6 +118,12 @@ def _unchanged(model: nn.Module, device: torch.device) -> Iterator[None]:
         buffer.copy_(before)
     if changed := [name for name, buffer in watched.items() if content_version(buffer) != versions[name]]:
         raise HydromelError(f"the model changes {changed[0]} in every forward pass; set train.rehearse=false")
+
+
+def _size(t: Training, shape: PeakBatchRecord) -> tuple[int, int]:
+    """Return the positions of a micro-batch in memory, and its real tokens."""
+    places = shape["rows"] * shape["width"] if t.batching.layout in PADDED else shape["tokens"]
+    return places, shape["tokens"]
 
 
 def _shape(t: Training, rows: IntArray) -> PeakBatchRecord | None:

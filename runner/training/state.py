@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,8 @@ class Progress:
     digest: str = ""  # hash of the rows of every update so far
     best: float | None = None  # highest quality on the validation set so far (larger is better)
     best_metrics: dict[str, object] = field(default_factory=dict)  # all metrics of that evaluation
+    best_at: int | None = None  # updates before that evaluation
+    evaluated_at: int = 0  # updates before the last evaluation
     waited: int = 0  # evaluations since then
     carried: State = START  # the encoder's state at the end of a stream's last window
     micro_batch: int | None = None  # rows per forward pass since memory ran out; None if it never did
@@ -44,6 +47,11 @@ class Progress:
     def last_epoch(self) -> int:
         """The epoch of the last update, counted from 1; one that was cut short counts."""
         return self.epoch + (self.update > 0)
+
+    def is_over(self, settings: TrainSettings) -> bool:
+        """Return True if the epochs, the updates or the patience are used up."""
+        most, patience = settings.max_updates or math.inf, settings.patience or math.inf
+        return self.epoch >= settings.epochs or self.updates >= most or self.waited >= patience
 
 
 @dataclass(frozen=True)
