@@ -16,17 +16,10 @@ from runner.common.types import PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class Bucketed:
-    """A plan that shuffles rows within each bucket, and then the updates of all buckets.
+    """A plan that shuffles rows within each bucket, and then all updates; a bucket's last update may be small."""
 
-    The last update of every bucket may be small.
-
-    Args:
-        batch_size: maximum number of rows of an update.
-        buckets: maximum number of buckets.
-    """
-
-    batch_size: PositiveInt
-    buckets: PositiveInt
+    batch_size: PositiveInt  # maximum number of rows of an update
+    buckets: PositiveInt  # maximum number of buckets
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
         bucket = buckets_of(lengths, self.buckets)

@@ -16,12 +16,9 @@ class SameLength:
     """A plan that shuffles rows within each length, and then the updates of all lengths.
 
     The last update of every length may be small; `plan.fill_rate` measures how full updates are on average.
-
-    Args:
-        batch_size: maximum number of rows of an update.
     """
 
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # maximum number of rows of an update
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
         order = shuffle_within(lengths, rng)

@@ -44,28 +44,16 @@ class Share:
 
 @dataclass(frozen=True)
 class ShuffleQuality:
-    """The statistics of a plan, as means over its epochs unless stated otherwise.
+    """The statistics of a plan, as means over its epochs unless stated otherwise."""
 
-    Attributes:
-        updates: number of updates of an epoch.
-        rows_per_update: mean number of rows of an update.
-        fill_rate: rows / (updates x batch size); None if no batch size limits updates.
-        tokens: real tokens of an update, over all epochs.
-        alike_in_length: `between_share` of lengths: 0 if all updates have the same mean, 1 if the rows of an update are
-            equally long.
-        alike_in_targets: `between_share` of the classes (labels, or shares of tags).
-        length_target_correlation: `correlation` of length and class inside updates.
-        repeated_pairs: share of the pairs of rows of an update that are in the same update in the next epoch again.
-    """
-
-    updates: float
+    updates: float  # number of updates of an epoch
     rows_per_update: float
-    fill_rate: float | None
-    tokens: Spread
-    alike_in_length: Share
-    alike_in_targets: Share
-    length_target_correlation: float | None
-    repeated_pairs: Share
+    fill_rate: float | None  # rows / (updates x batch size); None if no batch size limits updates
+    tokens: Spread  # real tokens of an update, over all epochs
+    alike_in_length: Share  # `between_share` of lengths: 0 if all updates have the same mean
+    alike_in_targets: Share  # `between_share` of the classes (labels, or shares of tags)
+    length_target_correlation: float | None  # `correlation` of length and class inside updates
+    repeated_pairs: Share  # share of the pairs of rows of an update that are in one update in the next epoch again
 
 
 def measure(

@@ -13,13 +13,9 @@ from runner.common.types import PositiveInt
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffled:
-    """A plan that shuffles all rows and cuts them into updates; only the last update may be smaller.
+    """A plan that shuffles all rows and cuts them into updates; only the last update may be smaller."""
 
-    Args:
-        batch_size: number of rows of an update.
-    """
-
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # rows of an update
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
         return cut(rng.permutation(len(lengths)), self.batch_size)

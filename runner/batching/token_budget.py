@@ -19,16 +19,11 @@ class TokenBudget:
 
     A row longer than the budget is an update by itself. The longest length is used as it is, not rounded up to
     `width_multiple`, and counts as at least 1.
-
-    Args:
-        max_tokens: maximum number of positions of an update, with padding.
-        batch_size: maximum number of rows of an update (None: only the budget limits it).
-        buckets: maximum number of buckets; fewer buckets mix rows better and need more padding.
     """
 
-    max_tokens: PositiveInt
-    batch_size: PositiveInt | None
-    buckets: PositiveInt
+    max_tokens: PositiveInt  # maximum number of positions of an update, with padding
+    batch_size: PositiveInt | None  # maximum number of rows of an update (None: only the budget limits it)
+    buckets: PositiveInt  # maximum number of buckets; fewer buckets mix rows better and need more padding
 
     def __call__(self, lengths: IntArray, rng: np.random.Generator) -> list[IntArray]:
         bucket = buckets_of(lengths, self.buckets)

@@ -38,23 +38,14 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Data:
-    """A corpus as integers.
+    """A corpus as integers."""
 
-    Attributes:
-        splits: train, valid and, if there is one, test.
-        vocabs: a vocabulary for each feature, and `target`.
-        oov_rate: by split and feature, the share (0 to 1) of tokens outside the training set: `<unk>`, `Vocab.extra`.
-        truncated_tokens: by split, the number of tokens cut off by max_length.
-        fingerprint: hash of the corpus: its files and the options for reading them.
-        cached: whether it comes from the cache.
-    """
-
-    splits: dict[str, Batch]
-    vocabs: dict[str, Vocab]
-    oov_rate: dict[str, dict[str, float]]
-    truncated_tokens: dict[str, int]
-    fingerprint: str
-    cached: bool
+    splits: dict[str, Batch]  # train, valid and, if there is one, test
+    vocabs: dict[str, Vocab]  # a vocabulary for each feature, and `target`
+    oov_rate: dict[str, dict[str, float]]  # by split and feature: the share (0 to 1) of tokens unknown to training
+    truncated_tokens: dict[str, int]  # by split: the number of tokens cut off by max_length
+    fingerprint: str  # hash of the corpus: its files and the options for reading them
+    cached: bool  # whether it comes from the cache
 
 
 def load(

@@ -25,15 +25,12 @@ MetricInput = IntArray | FloatArray  # predicted ids, or losses
 class Outcomes:
     """The terms of a figure = f(sum of numerators / sum of denominators).
 
-    Attributes:
-        numerator, denominator: (n,) one for each row, in the split's order (of a stream: for each of equal blocks).
-        targets: (n,) targets of each row or block, equal in all runs on the same data; runs are matched by them.
-        f: exp, or identity.
+    They are (n,): one for each row, in the split's order, or in a stream for each of equal blocks.
     """
 
     numerator: IntArray | FloatArray
     denominator: IntArray
-    targets: IntArray
+    targets: IntArray  # equal in all runs on the same data; runs are matched by them
     f: Literal["identity", "exp"] = "identity"
 
 

@@ -46,16 +46,14 @@ class Convolution(nn.Module):
     def run_torch(self, x: Ragged, before: Tensor | None) -> Tensor:
         """Return the values of `forward` by torch's convolution; padding of `x` must be zeros."""
         edge = None if before is None else before[:, before.shape[1] - self.left :].to(x.values.dtype)
-        return self._padded(x.values, edge) if x.layout == "padded" else self._packed(x, edge)
-
-    def _padded(self, values: Tensor, edge: Tensor | None) -> Tensor:
-        """Convolve padded rows, (B, T, D) -> (B, T, filters), with the vectors before them as `edge`, (B, left, D)."""
+        if x.layout == "packed":
+            return self._packed(x, edge)
         if edge is None:
-            return self._convolve(F.pad(values, (0, 0, self.left, self.right)))
-        return self._convolve(F.pad(torch.cat([edge, values], dim=1), (0, 0, 0, self.right)))
+            return self._convolve(F.pad(x.values, (0, 0, self.left, self.right)))
+        return self._convolve(F.pad(torch.cat([edge, x.values], dim=1), (0, 0, 0, self.right)))
 
     def _packed(self, x: Ragged, edge: Tensor | None) -> Tensor:
-        """Convolve packed rows as one long line; return (N, filters)."""
+        """Convolve packed rows as one long line, with `edge` (B, left, D) before the rows; return (N, filters)."""
         # Rows are separated by gaps of max(left, right) places, so that no output sees two rows: one gap is the right
         # edge of a row and the left edge of the next. A single call then convolves all rows with little padding. Zeros
         # after the last row round the line up to a length that oneDNN has a kernel for.

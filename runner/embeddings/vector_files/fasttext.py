@@ -76,10 +76,7 @@ class FastTextModel:
         output_quantised = file.integers("?", "the kind of the output matrix")[0]
         # the output matrix is not used, but reading it detects a truncated file
         (QuantisedMatrix if quantised and output_quantised else DenseMatrix)(file)
-        self._check(file)
-
-    def _check(self, file: BinaryReader) -> None:
-        """Check that the matrix has every row that a word or an n-gram can refer to."""
+        # the matrix must have every row that a word or an n-gram can refer to
         n_rows, size = self._matrix.shape
         n_ngrams = 0 if self._longest < 1 else self._buckets
         if n_ngrams and not self._all_kept:

@@ -25,15 +25,13 @@ class Beam:
     """The parameters of a beam search.
 
     Attributes:
-        width: hypotheses per prompt, including those that have ended.
         length_penalty: alpha of Wu et al. (2016, equation 14): the score is log P / ((5 + length) / 6)**alpha, where
             length includes `<eos>`. 0 ranks by log P, which favours short continuations; larger values longer ones.
-        n_best: number of continuations to return for each prompt, at most `width`.
     """
 
-    width: int
+    width: int  # hypotheses per prompt, including those that have ended
     length_penalty: float
-    n_best: int
+    n_best: int  # number of continuations to return for each prompt, at most `width`
 
     def score(self, log_p: float, length: int) -> float:
         """Return the score of `length` tokens, `<eos>` included."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,16 +97,8 @@ def of_characters(trained: TrainedModel) -> bool:
 
 def _words(text: str) -> tuple[list[list[str]], IntArray]:
     """Split a text into each line's words between spaces, and the end of each word, line ends included."""
-    rows, ends, line_start = [], [], 0
-    for line in text.split("\n"):
-        words, place = [word for word in line.split(" ") if word], line_start
-        for word in words:
-            place = text.index(word, place) + len(word)
-            ends.append(place)
-        rows.append(words)
-        line_start += len(line) + 1
-        ends.append(line_start)
-    return rows, np.array(ends[:-1], dtype=np.int64)  # the last line has no end of its own
+    rows = [[word for word in line.split(" ") if word] for line in text.split("\n")]
+    return rows, np.array([match.end() for match in re.finditer(r"[^ \n]+|\n", text)], dtype=np.int64)
 
 
 def _piece_ends(rows: list[list[str]], ends: IntArray, merges: tuple[str, ...]) -> IntArray:

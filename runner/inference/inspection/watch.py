@@ -215,18 +215,14 @@ def _ranked(records: LayerRecords, place: int, parts: list[list[str]], count: in
 
 
 class GateSaturation(TypedDict):
-    """The saturation of one gate of one layer.
-
-    `closed` and `open` are mean shares of tokens, 0 to 1; `always_closed` and `always_open` are numbers of units that
-    are closed or open at over 90 % of tokens.
-    """
+    """The saturation of one gate of one layer."""
 
     layer: int
     gate: str
     units: int
-    closed: float
+    closed: float  # mean share of tokens, 0 to 1, as is `open`
     open: float
-    always_closed: int
+    always_closed: int  # number of units that are closed at over 90 % of tokens, as is `always_open` of open ones
     always_open: int
 
 

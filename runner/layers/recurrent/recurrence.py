@@ -48,6 +48,7 @@ class Recurrence(nn.Module):
         self.weight_drop = WeightDrop(weight_drop)
         self.cell = _MODULES[cell](input_size, hidden, batch_first=True)
         self.hidden, self.reverse, self.is_lstm = hidden, reverse, cell == "lstm"
+        self.parts = PARTS[self.cell.mode]  # names of the tensors that `gates_and_states` returns for each token
 
     def forward(self, x: Ragged, state: RecurrentState | None) -> tuple[Ragged, RecurrentState | None]:
         """Map rows of (length, D) and the state at their start to rows of (length, H) and the state at each row's end.
@@ -62,11 +63,6 @@ class Recurrence(nn.Module):
                 return self._run(x, state)
             output, end = self._run(reverse_rows(x), state)
             return reverse_rows(output), end
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The names of the tensors that `gates_and_states` returns for each token: gates, then state."""
-        return PARTS[self.cell.mode]
 
     def gates_and_states(self, x: Ragged, state: RecurrentState | None) -> Ragged:
         """Return all gates and states of `forward`: rows of (length, D) -> packed rows of (length, P, H), P parts."""

@@ -46,17 +46,11 @@ class Lines:
 
 @dataclass(frozen=True)
 class JsonLines:
-    """A format with one object per line; predictions are added as a field. Blank lines are kept.
+    """A format with one object per line; predictions are added as a field. Blank lines are kept."""
 
-    Args:
-        tokens_field: field with a list of strings (None: none).
-        text_field: field with a string, split on spaces, for objects without `tokens_field` (None: none).
-        added: name of the added field (None: `label` or `tags`); probabilities are in `{added}_probability`.
-    """
-
-    tokens_field: str | None
-    text_field: str | None
-    added: str | None = None
+    tokens_field: str | None  # with a list of strings
+    text_field: str | None  # with a string, split on spaces, for objects without `tokens_field`
+    added: str | None = None  # by predictions (None: `label` or `tags`); probabilities are in `{added}_probability`
 
     def may_end(self, line: str) -> bool:
         return True
