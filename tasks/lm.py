@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from tasks.metrics.tables import by_frequency, by_position
 from tasks.targets import require_tokens, target_ids, target_rows
 
 
+@dataclass(kw_only=True, eq=False)
 class Lm:
     """The task of predicting the next token. A row ends with the token `<eos>`, which also starts the next row.
 
@@ -50,40 +52,32 @@ class Lm:
             that has its own weights.
     """
 
-    causal: bool = True
+    name: str
+    quality: Literal["perplexity", "nll"]
+    unit: Literal["line", "stream"]
+    feature: str
+    tie_weights: bool
+    init_range: PositiveFloat | None
+    cutoffs: list[PositiveInt] | None
+    chunk_scores: PositiveInt
+    precision: Precision
+    dropout: Fraction
+    locked_dropout: Fraction
+    activation_penalty: NonNegativeFloat
+    change_penalty: NonNegativeFloat
+    causal: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        quality: Literal["perplexity", "nll"],
-        unit: Literal["line", "stream"],
-        feature: str,
-        tie_weights: bool,
-        init_range: PositiveFloat | None,
-        cutoffs: list[PositiveInt] | None,
-        chunk_scores: PositiveInt,
-        precision: Precision,
-        dropout: Fraction,
-        locked_dropout: Fraction,
-        activation_penalty: NonNegativeFloat,
-        change_penalty: NonNegativeFloat,
-    ) -> None:
-        self.name = name
-        self.metric, self.main_metric = PerplexityMetric(feature=feature, stream=unit == "stream"), quality
-        self.unit, self.carries_state, self.feature = unit, unit == "stream", feature
-        self.tie_weights, self.init_range = tie_weights, init_range
-        self.cutoffs, self.chunk_scores, self.precision = cutoffs, chunk_scores, precision
-        self.dropout, self.locked_dropout = dropout, locked_dropout
-        self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
-        if cutoffs is not None and (tie_weights or precision != "same"):
+    def __post_init__(self) -> None:
+        self.carries_state = self.unit == "stream"
+        self.metric, self.main_metric = PerplexityMetric(feature=self.feature, stream=self.carries_state), self.quality
+        if self.cutoffs is not None and (self.tie_weights or self.precision != "same"):
             raise HydromelError(
-                f"task.cutoffs={cutoffs}: an adaptive softmax has its own weights and precision; "
+                f"task.cutoffs={self.cutoffs}: an adaptive softmax has its own weights and precision; "
                 "use it with task.tie_weights=false and task.precision=same"
             )
-        if init_range is not None and (tie_weights or cutoffs is not None):
+        if self.init_range is not None and (self.tie_weights or self.cutoffs is not None):
             raise HydromelError(
-                f"task.init_range={init_range} initialises a full softmax with its own weights; use "
+                f"task.init_range={self.init_range} initialises a full softmax with its own weights; use "
                 "task.init_range=null (for tied weights set embedding.init_range)"
             )
 

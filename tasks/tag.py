@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +19,7 @@ from runner.layers.crf.chain import AllowedTransitions
 from runner.layers.crf.crf import Constrain
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
+from runner.text.arrow import offsets_of, refuse
 from runner.text.vocab import Vocab
 from tasks.baselines.baselines import majority_ids, most_frequent
 from tasks.heads.outputs import OUTPUTS, LabelWeights, Output, output_of, scorer, weighted
@@ -52,10 +52,6 @@ class Tag:
     Raises:
         HydromelError: an unknown scheme, a train_scheme or constraints for plain tags, training constraints with a
             softmax, smoothing or weights without a softmax, or a quality that does not apply to such tags.
-
-    Attributes:
-        scheme: the scheme of the data set's tags; None for plain tags.
-        learned_scheme: the scheme of the tags in the target vocabulary.
     """
 
     causal: bool = False
@@ -82,10 +78,7 @@ class Tag:
                     f"task.{option}={value} needs span tags, but task.span_scheme=null means plain tags; "
                     f"use task.{option}={off}"
                 )
-        self.learned_scheme = train_scheme or self.scheme
-        self.metric: LabelMetric | SpanMetric = LabelMetric()
-        if self.scheme is not None:
-            self.metric = SpanMetric(scheme=self.scheme, learned_scheme=train_scheme or self.scheme)
+        self.learned_scheme = train_scheme or self.scheme  # of the tags in the target vocabulary
         self.head_kind, self.constraints = head, constraints
         if constraints in ("train", "both") and head == "softmax":
             raise HydromelError(
@@ -104,7 +97,11 @@ class Tag:
             )
         self.softmax = output_of("softmax", label_smoothing)
         self.label_weights, self.dropout = label_weights, dropout
-        possible = ("accuracy", "macro_f1") if self.scheme is None else ("f1", "accuracy")
+        self.metric: LabelMetric | SpanMetric = LabelMetric()
+        possible = ("accuracy", "macro_f1")
+        if self.scheme is not None:
+            self.metric = SpanMetric(scheme=self.scheme, learned_scheme=train_scheme or self.scheme)
+            possible = ("f1", "accuracy")
         self.main_metric = quality or possible[0]
         if self.main_metric not in possible:
             scheme = self.scheme or "null"
@@ -125,7 +122,8 @@ class Tag:
                     f"task={self.name} predicts one tag per word, but features.{name} splits words into pieces; "
                     "use features=words"
                 )
-        tags, offsets = _flat(column(train, "tags", self.name))
+        lists = column(train, "tags", self.name)
+        tags, offsets = lists.flatten(), offsets_of(lists)
         plain = Vocab.labels(tags)
         if self.scheme is None:
             return plain
@@ -139,8 +137,13 @@ class Tag:
         own = Vocab(tuple(dict.fromkeys([*all_tags(types, self.scheme), *plain.tokens])), unk=None)
         ids = own.encode(tags)
         if self.learned_scheme in (None, self.scheme):
-            if self.constraints in ("train", "both"):
-                self._require_legal(train, tags, offsets, self.scheme)
+            constrained = self.constraints in ("train", "both")
+            if constrained and len(illegal := illegal_positions(tags, offsets, self.scheme)):
+                first = int(illegal[0])
+                raise HydromelError(
+                    f"{_at(train, offsets, first)}: tag '{tags[first].as_py()}' is illegal here in {self.scheme}, and "
+                    "a CRF with constrained training gives it probability 0; use task.constraints=decode or none"
+                )
             return own.with_counts(ids)
         if malformed := own.tokens[len(all_tags(types, self.scheme)) :]:
             raise HydromelError(
@@ -149,15 +152,6 @@ class Tag:
             )
         learned = Vocab(tuple(all_tags(types, self.learned_scheme)), unk=None)
         return learned.with_counts(Conversion.of(own.tokens, self.learned_scheme)(ids, offsets))
-
-    def _require_legal(self, train: pa.Table, tags: pa.Array, offsets: IntArray, scheme: Scheme) -> None:
-        illegal_places = illegal_positions(tags, offsets, scheme)
-        if len(illegal_places):
-            first = int(illegal_places[0])
-            raise HydromelError(
-                f"{_at(train, offsets, first)}: tag '{tags[first].as_py()}' is illegal here in {scheme}, and a "
-                "CRF with constrained training gives it probability 0; use task.constraints=decode or none"
-            )
 
     def own_tags(self, vocabs: Mapping[str, Vocab]) -> OwnTags:
         """Return the data set's tags, and the conversion of learned tags to them."""
@@ -169,14 +163,11 @@ class Tag:
         Raises:
             HydromelError: a tag that is not in the training set, or a row with more or fewer tags than tokens.
         """
-        tags, offsets = _flat(column(table, "tags", self.name))
+        lists = column(table, "tags", self.name)
+        tags, offsets = lists.flatten(), offsets_of(lists)
         rows = next(iter(features.values())).rows
-        uneven = np.flatnonzero(np.diff(offsets) != rows.host_lengths)
-        if len(uneven):
-            row = int(uneven[0])
-            n_tags, n_tokens = offsets[row + 1] - offsets[row], rows.host_lengths[row]
-            raise HydromelError(f"{place(table, row)}: {n_tags} tags for {n_tokens} tokens")
-
+        n_tags, n_tokens = np.diff(offsets), rows.host_lengths
+        refuse(n_tags != n_tokens, lambda row: f"{place(table, row)}: {n_tags[row]} tags for {n_tokens[row]} tokens")
         own = Vocab(self.own_tags(vocabs).tags, unk=None)
         target = label_ids(tags, own, partial(_at, table, offsets), "tag")
         if self.learned_scheme is not None and self.learned_scheme != self.scheme:
@@ -194,15 +185,12 @@ class Tag:
                 unknown tag.
         """
         require_tokens(encoder, self.name)
-        tags = vocabs["target"].tokens
-        scheme = self.learned_scheme
+        tags, scheme = vocabs["target"].tokens, self.learned_scheme
         allowed = AllowedTransitions.allow_all(len(tags)) if scheme is None else allowed_by(scheme, tags)
-        output: Output
+        output: Output = OUTPUTS["count"]
         if self.head_kind == "crf":
             output = CrfOutput(len(tags), allowed, self.constraints)
-        elif self.head_kind == "count":
-            output = OUTPUTS["count"]
-        else:
+        elif self.head_kind == "softmax":
             softmax = weighted(self.softmax, self.label_weights, vocabs["target"])
             output = SoftmaxOutput(softmax, allowed, self.constraints == "decode")
         linear = scorer(self.head_kind == "count", encoder.output_size, len(tags), "count")
@@ -219,12 +207,6 @@ class Tag:
         """Yield each word's most frequent tag; words are the first feature."""
         words = vocabs[next(iter(train.features))]
         yield "most_frequent_tag", most_frequent(train, test, words, len(vocabs["target"]))
-
-
-def _flat(tags: pa.ListArray) -> tuple[pa.Array, IntArray]:
-    """Return the tags (N,) of all rows, and the rows' offsets (B+1,), starting at 0."""
-    offsets: IntArray = tags.offsets.to_numpy().astype(np.int64)
-    return pc.list_flatten(tags), offsets - offsets[0]
 
 
 def _at(table: pa.Table, offsets: IntArray, token: int) -> str:

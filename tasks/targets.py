@@ -48,13 +48,9 @@ def place(table: pa.Table, row: int) -> str:
 
 
 def label_ids(strings: pa.Array, vocab: Vocab, at: Callable[[int], str], what: str) -> Tensor:
-    """Return the int64 ids (N,) of label or tag strings.
+    """Return the int64 ids (N,) of labels or tags (N,), by the vocabulary of the training set.
 
-    Args:
-        strings: (N,) labels or tags.
-        vocab: the labels or tags of the training set.
-        at: index of a string -> its position, for the message.
-        what: `label` or `tag`.
+    Messages name the place `at(index)` of a string, and `what` it is: label or tag.
 
     Raises:
         HydromelError: a string that is not in the training set.

@@ -69,8 +69,9 @@ def kneser_ney(train: Batch, test: Batch, feature: str, vocab: Vocab) -> Iterato
         return
     train_text, test_text = (token_rows(split, feature) for split in (train, test))
     probabilities = KneserNey(train_text, uniform(vocab), ORDER).probabilities(test_text)
-    yield "kneser_ney", _nats(probabilities)
-    yield "kneser_ney_cache", _nats(with_cache(probabilities, test_text, CACHE_WEIGHT, CACHE_WINDOW))
+    yield "kneser_ney", torch.from_numpy(-np.log(probabilities))
+    probabilities = with_cache(probabilities, test_text, CACHE_WEIGHT, CACHE_WINDOW)
+    yield "kneser_ney_cache", torch.from_numpy(-np.log(probabilities))
 
 
 def token_rows(split: Batch, feature: str) -> TokenRows:
@@ -106,10 +107,6 @@ def _word_ids(split: Batch, vocab: Vocab) -> Ragged:
     """Return the ids of the first feature, packed; words that were not in the training set are `<unk>`."""
     ids = next(iter(split.features.values())).pack()
     return ids.map(lambda values: values.masked_fill(values >= vocab.known, vocab.unk or 0))
-
-
-def _nats(probabilities: FloatArray) -> Tensor:
-    return torch.from_numpy(-np.log(probabilities))
 
 
 class LinearSvm:
@@ -149,19 +146,17 @@ class LinearSvm:
         signs = np.full((len(labels), len(self.bias)), -1.0)
         signs[np.arange(len(labels)), labels] = 1.0
         inside_margin = signs * self.scores(rows) < 1.0
-        self._shrink(1.0 - rate * self.decay)
-        steps = np.where(inside_margin, signs, 0.0) * (rate / len(labels))
-        changes = rows.data[:, None] * np.repeat(steps / self._scale, np.diff(rows.indptr), axis=0)
-        np.add.at(self._scaled, rows.indices, changes)  # unlike `+=`, adds up features that are in several rows
-        self.bias += steps.sum(axis=0)
-
-    def _shrink(self, factor: float) -> None:
-        self.bias *= factor
-        self._scale *= factor
+        shrink = 1.0 - rate * self.decay
+        self.bias *= shrink
+        self._scale *= shrink
         # Fold the scale into the weights before it underflows.
         if self._scale < SMALLEST_SCALE:
             self._scaled *= self._scale
             self._scale = 1.0
+        steps = np.where(inside_margin, signs, 0.0) * (rate / len(labels))
+        changes = rows.data[:, None] * np.repeat(steps / self._scale, np.diff(rows.indptr), axis=0)
+        np.add.at(self._scaled, rows.indices, changes)  # unlike `+=`, adds up features that are in several rows
+        self.bias += steps.sum(axis=0)
 
 
 def train_svm(svm: LinearSvm, rows: csr_array, labels: IntArray, rate: float, epochs: int, batch_size: int) -> None:

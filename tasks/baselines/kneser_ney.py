@@ -14,26 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from runner.common.arrays import FloatArray, IntArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 
 FEW_COUNTS = (0.5, 1.0, 1.5)  # discounts if there are too few counts to estimate them (KenLM's defaults)
 
 
 @dataclass(frozen=True)
 class TokenRows:
-    """A text as a flat array of rows of ids.
+    """A text as a flat array of rows of ids."""
 
-    Attributes:
-        tokens: (M,) ids, from 0 to V - 1.
-        position: (M,) position of each token in its row, from 0.
-    """
-
-    tokens: IntArray
-    position: IntArray
+    tokens: IntArray  # (M,) from 0 to V - 1
+    position: IntArray  # (M,) of each token in its row, from 0
 
     @classmethod
     def of(cls, tokens: npt.NDArray[np.integer], lengths: IntArray) -> TokenRows:
@@ -42,24 +38,17 @@ class TokenRows:
         return cls(tokens.astype(np.int64), np.arange(len(tokens)) - np.repeat(starts, lengths))
 
     @property
-    def is_target(self) -> npt.NDArray[np.bool_]:
+    def is_target(self) -> BoolArray:
         """A mask (M,) of the targets: all tokens except the first of each row."""
         return self.position > 0
 
 
-@dataclass(frozen=True)
-class _Grams:
-    """The statistics of all n-grams of one length. The id of an n-gram is the index of its key.
+class _Grams(NamedTuple):
+    """The statistics of all n-grams of one length. The id of an n-gram is the index of its key."""
 
-    Attributes:
-        keys: (G,) sorted: the id of the n-gram's first n - 1 tokens, times V, plus its last token.
-        share: (G,) discounted count of the n-gram over the total of its context.
-        back_off: (C,) by context id, the probability left for shorter n-grams; 1 if nothing ever followed the context.
-    """
-
-    keys: IntArray
-    share: FloatArray
-    back_off: FloatArray
+    keys: IntArray  # (G,) sorted: the id of the n-gram's first n - 1 tokens, times V, plus its last token
+    share: FloatArray  # (G,) discounted count of the n-gram over the total of its context
+    back_off: FloatArray  # (C,) probability left for shorter n-grams; 1 if nothing ever followed the context
 
 
 class KneserNey:
@@ -103,15 +92,10 @@ class KneserNey:
 
 
 def with_cache(probabilities: FloatArray, text: TokenRows, weight: float, window: int) -> FloatArray:
-    """Interpolate probabilities with a cache: the target's relative frequency among the targets before it in its row.
+    """Interpolate probabilities (N,) with a cache: the target's relative frequency among those before it in its row.
 
-    The frequency is over the last `window` targets, or fewer near the start of a row. The first target of a row has
-    nothing in the cache and keeps its probability.
-
-    Args:
-        probabilities: (N,) probability of each target of `text`.
-        weight: weight of the cache, 0 to 1.
-        window: size of the cache in targets, at least 1.
+    The frequency, of weight 0 to 1, is over the last `window` targets, or fewer near the start of a row. The first
+    target of a row has nothing in the cache and keeps its probability.
     """
     tokens, before = text.tokens[text.is_target], text.position[text.is_target] - 1
     places = np.arange(len(tokens))
@@ -152,9 +136,8 @@ def _learn(text: TokenRows, n_ids: int, order: int) -> Iterator[_Grams]:
         else:
             longer = _contexts(ids, position, n + 1)
             ends = np.flatnonzero(longer >= 0)  # tokens at which an (n+1)-gram ends
-            next_keys, first, next_ids = np.unique(
-                longer[ends] * n_ids + tokens[ends], return_index=True, return_inverse=True
-            )
+            grams = longer[ends] * n_ids + tokens[ends]
+            next_keys, first, next_ids = np.unique(grams, return_index=True, return_inverse=True)
             # Continuation counts: each distinct (n+1)-gram counts once for the n-gram it ends with, whatever its
             # frequency; n-grams at the start of a row have no token before them and count as they occur.
             row_starts = (position == n - 1) & text.is_target
@@ -190,7 +173,7 @@ def _contexts(ids: IntArray, position: IntArray, n: int) -> IntArray:
     return before
 
 
-def _find(keys: IntArray, queries: IntArray, possible: npt.NDArray[np.bool_]) -> IntArray:
+def _find(keys: IntArray, queries: IntArray, possible: BoolArray) -> IntArray:
     """Return the indices (M,) of `queries` (M,) in the sorted `keys` (G,); -1 if missing or not `possible`."""
     places = np.searchsorted(keys, queries)
     is_key = possible & (places < len(keys))

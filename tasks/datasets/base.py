@@ -99,12 +99,9 @@ class LocalCorpus(ABC):
 def check_tag_lists(
     tokens: pa.ListArray, tags: pa.ListArray, scheme: Scheme | None, strict: bool, at: Callable[[int], str]
 ) -> None:
-    """Check that each row has one tag per token, and that the tags are legal (`check_tags`).
+    """Check that each row (B,) has one tag per token, and that the tags are legal (`check_tags`).
 
-    Args:
-        tokens, tags: (B,) lists.
-        scheme, strict: as for `check_tags`.
-        at: row -> its position, for messages.
+    Messages name the position `at(row)`.
 
     Raises:
         HydromelError: more or fewer tags than tokens, or an illegal tag if strict.

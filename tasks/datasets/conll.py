@@ -4,11 +4,10 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.common.arrays import IntArray
+from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.text.arrow import example_table, is_empty, lengths_of, list_column, mask_of, refuse, split_on_spaces
 from runner.text.formats.columns import MARKS, Columns, Separator
@@ -22,21 +21,13 @@ DOCSTART = "-DOCSTART-"
 
 @dataclass(frozen=True)
 class Cells:
-    """The token lines of a column file.
-
-    Attributes:
-        file: the file they were read from.
-        fields: (N,) lists of `width` strings.
-        width: number of columns, the same on every line.
-        line: (N,) 1-based line numbers.
-        sentence: (N,) sentence numbers, non-decreasing.
-    """
+    """The token lines of a column file."""
 
     file: TextFile
-    fields: pa.ListArray
-    width: int
-    line: IntArray
-    sentence: IntArray
+    fields: pa.ListArray  # (N,) lists of `width` strings
+    width: int  # number of columns, the same on every line
+    line: IntArray  # (N,) 1-based line numbers
+    sentence: IntArray  # (N,) sentence numbers, non-decreasing
 
     @classmethod
     def of(cls, file: TextFile, separator: Separator, comment_prefix: str | None, skip_docstart: bool) -> "Cells":
@@ -87,7 +78,7 @@ class Cells:
             )
         return pc.list_element(self.fields, place % self.width)
 
-    def keep(self, mask: npt.NDArray[np.bool_]) -> "Cells":
+    def keep(self, mask: BoolArray) -> "Cells":
         """Return the cells of the lines selected by `mask` (N,)."""
         return Cells(self.file, self.fields.filter(pa.array(mask)), self.width, self.line[mask], self.sentence[mask])
 

@@ -39,18 +39,12 @@ def quoted_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArra
     csv.field_size_limit(max(csv.field_size_limit(), len(data)))
     width = len(next(csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter)))
     strings = {f"f{place}": pa.string() for place in range(width)}
+    # A single block: a row may have any length, and Arrow requires a row to fit into a block.
+    block = arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, autogenerate_column_names=True)
+    syntax = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False)
+    types = arrow_csv.ConvertOptions(column_types=strings, strings_can_be_null=False)
     try:
-        table = arrow_csv.read_csv(
-            pa.py_buffer(data),
-            # A single block: a row may have any length, and Arrow requires a row to fit into a block.
-            read_options=arrow_csv.ReadOptions(
-                use_threads=False, block_size=len(data) + 1, autogenerate_column_names=True
-            ),
-            parse_options=arrow_csv.ParseOptions(
-                delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False
-            ),
-            convert_options=arrow_csv.ConvertOptions(column_types=strings, strings_can_be_null=False),
-        )
+        table = arrow_csv.read_csv(pa.py_buffer(data), block, syntax, types)
     except pa.ArrowInvalid as error:
         raise explain(file, delimiter, error) from error
     columns = [array(column) for column in table.columns]

@@ -146,12 +146,9 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _names(column: pa.Array, feature: object, where: str) -> pa.Array:
-    """Return a column as string or list<string>: class numbers become names, other numbers their digits.
+    """Return a column (B,) as string or list<string>: class numbers become names, other numbers their digits.
 
-    Args:
-        column: (B,) with one value or one list per row.
-        feature: its type in `datasets`; a `ClassLabel`, or a list of one, has the names.
-        where: its location, for messages.
+    `feature` is its type in `datasets`: a `ClassLabel`, or a list of one, has the names.
 
     Raises:
         HydromelError: a missing value, or a class number without a name (hidden labels are often -1).

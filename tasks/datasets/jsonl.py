@@ -78,15 +78,11 @@ def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]
     Raises:
         HydromelError: a line is not an object, or a field is missing, null or of another type.
     """
-    data = file.text.encode()
+    data, schema = file.text.encode(), pa.schema(list(fields.items()))
+    block = arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1)
+    named_only = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     try:
-        table = arrow_json.read_json(
-            pa.py_buffer(data),
-            read_options=arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1),
-            parse_options=arrow_json.ParseOptions(
-                explicit_schema=pa.schema(list(fields.items())), unexpected_field_behavior="ignore"
-            ),
-        )
+        table = arrow_json.read_json(pa.py_buffer(data), block, named_only)
     except pa.ArrowInvalid as error:
         raise _explain(file, fields, str(error)) from error
     columns = {name: array(table[name]) for name in fields}

@@ -9,8 +9,6 @@ Shapes: N real tokens, vectors of size D, V strings in the vocabulary.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
@@ -23,31 +21,8 @@ from runner.text.vocab import PAD, Vocab
 from tasks.targets import target_ids, target_rows, token_vectors
 
 
-class VocabularyOutput(Protocol):
-    """Probabilities over the vocabulary, from vectors (N, D). `<pad>` has probability 0."""
-
-    def loss(self, vectors: Tensor, target: Tensor) -> Tensor:
-        """Return the sum of `nll`, a scalar, for training."""
-        ...
-
-    def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
-        """Return -log p of the target ids (N,): (N,) in nats."""
-        ...
-
-    def log_probabilities(self, vectors: Tensor) -> Tensor:
-        """Return log probabilities (N, V), in float32 or wider; -inf for `<pad>`.
-
-        The whole matrix is in memory at once, so N should be small.
-        """
-        ...
-
-    def most_likely(self, vectors: Tensor) -> Tensor:
-        """Return the most likely ids (N,), int64."""
-        ...
-
-
 class SoftmaxVocabulary(nn.Module):
-    """A full softmax over the vocabulary.
+    """A full softmax over the vocabulary: probabilities of vectors (N, D). `<pad>` has probability 0.
 
     Args:
         input_size: D.
@@ -82,16 +57,20 @@ class SoftmaxVocabulary(nn.Module):
         return self.bias + self.pad_bias
 
     def loss(self, vectors: Tensor, target: Tensor) -> Tensor:
+        """Return the sum of `nll`, a scalar, for training."""
         return vocabulary_loss(vectors, self.weight, self._bias(), target, self.chunk, self.precision)
 
     def nll(self, vectors: Tensor, target: Tensor) -> Tensor:
+        """Return -log p of the target ids (N,): (N,) in nats."""
         return vocabulary_nll(vectors, self.weight, self._bias(), target, self.chunk, self.precision)
 
     def log_probabilities(self, vectors: Tensor) -> Tensor:
+        """Return log probabilities (N, V), all in memory at once, in float32 or wider; -inf for `<pad>`."""
         scores = vocabulary_scores(vectors, self.weight, self._bias(), self.precision)
         return scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(dim=1)
 
     def most_likely(self, vectors: Tensor) -> Tensor:
+        """Return the most likely ids (N,), int64."""
         bias = self._bias()
         chunks = (vectors[place] for place in chunk_slices(len(vectors), self.chunk))
         scores = (vocabulary_scores(chunk, self.weight, bias, self.precision) for chunk in chunks)
@@ -101,8 +80,8 @@ class SoftmaxVocabulary(nn.Module):
 class AdaptiveVocabulary(nn.Module):
     """An adaptive softmax (Grave et al. 2017), which groups rare strings into clusters with smaller projections.
 
-    Only the clusters that occur in a batch are computed. Ids must be sorted by decreasing frequency. On a GPU it
-    synchronises with the device to find out which clusters occur.
+    Its methods are those of `SoftmaxVocabulary`. Only the clusters that occur in a batch are computed. Ids must be
+    sorted by decreasing frequency. On a GPU it synchronises with the device to find out which clusters occur.
 
     Args:
         input_size: D.
@@ -121,10 +100,8 @@ class AdaptiveVocabulary(nn.Module):
             raise ValueError(
                 f"cutoffs {cutoffs} must increase, from at least 2 to below the vocabulary size {len(vocab)}"
             )
-        if input_size < 4 ** len(cutoffs):
-            raise ValueError(
-                f"{len(cutoffs)} cutoffs need vectors of size {4 ** len(cutoffs)} or more, got {input_size}"
-            )
+        if input_size < (smallest := 4 ** len(cutoffs)):
+            raise ValueError(f"{len(cutoffs)} cutoffs need vectors of size {smallest} or more, got {input_size}")
         # torch's module has no class for <pad> (id 0), so all ids inside it are one less.
         shifted = [cutoff - 1 for cutoff in cutoffs]
         self.clusters = nn.AdaptiveLogSoftmaxWithLoss(input_size, len(vocab) - 1, shifted, head_bias=True)
@@ -172,7 +149,7 @@ class LmHead(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout, self.locked = Dropout(dropout), LockedDropout(locked_dropout)
-        self.output: VocabularyOutput = output
+        self.output = output
         self.activation_penalty, self.change_penalty = activation_penalty, change_penalty
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:

@@ -116,11 +116,9 @@ class IndependentOutput:
         return Ragged(losses, batch.target.rows, "packed") if isinstance(batch.target, Ragged) else losses
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return the predicted ids (N,), int64."""
         return scores.argmax(dim=1)
 
     def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return the probabilities (N, C), in float32 or wider."""
         return self.to_probabilities(scores)
 
 
@@ -225,6 +223,5 @@ class WeightedOutput(OutputHead):
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor | Ragged:
         """Return the terms of that sum: (B,), one per row, or a packed `Ragged` with one per real token."""
-        losses = self.output.losses(scores, batch)
-        weights = self.weights.index_select(0, target_ids(batch))
+        losses, weights = self.output.losses(scores, batch), self.weights.index_select(0, target_ids(batch))
         return losses.map(lambda values: values * weights) if isinstance(losses, Ragged) else losses * weights

@@ -38,8 +38,7 @@ class TagHead(OutputHead):
         self.linear = linear
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
-        vectors = self.dropout(token_vectors(encoded, batch), target_rows(batch), "packed")
-        scores: Tensor = self.linear(vectors)
+        scores: Tensor = self.linear(self.dropout(token_vectors(encoded, batch), target_rows(batch), "packed"))
         return scores
 
 
@@ -95,9 +94,8 @@ class CrfOutput(nn.Module):
 
     def losses(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return the negative log-likelihood (B,) of each row's path."""
-        return self.crf.negative_log_likelihood(_ragged(scores, batch), target_ids(batch)).to(
-            accumulation_dtype(scores)
-        )
+        losses = self.crf.negative_log_likelihood(_ragged(scores, batch), target_ids(batch))
+        return losses.to(accumulation_dtype(scores))
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
         """Return each row's best path, as tag ids (N,)."""

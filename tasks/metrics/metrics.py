@@ -21,12 +21,11 @@ from runner.inference.evaluation.tally import perplexity
 from runner.inference.outcomes import Outcomes
 from runner.interfaces import InputKind, Scale
 from runner.ragged.batch import Batch
-from runner.ragged.ragged import Ragged
 from runner.text.bpe import SPACE, characters_of
 from runner.text.vocab import EOS, PAD, UNK, Vocab
 from tasks.spans.schemes import OwnTags
 from tasks.spans.tags import Mode, Scheme, SpanArrays, SpanTags, are_right, headline_mode, spans
-from tasks.targets import target_ids, target_rows
+from tasks.targets import sum_per_row, target_ids, target_rows
 
 PERCENT = Scale("%", higher_is_better=True)
 
@@ -119,15 +118,15 @@ class SpanMetric:
         `_default` and `_strict`; `per_type` of the headline mode; and `spans`, the scheme and the headline mode.
         """
         empty = [torch.empty(0, dtype=torch.int64)]
-        gold, predicted = (
-            torch.stack([torch.cat(self._gold or empty), torch.cat(self._predicted or empty)]).cpu().numpy()
-        )
+        both = torch.stack([torch.cat(self._gold or empty), torch.cat(self._predicted or empty)]).cpu().numpy()
         offsets = np.concatenate([[0], *self._lengths]).cumsum()
         # Convert both sides, so that figures do not depend on the scheme that the model learns.
-        gold, predicted = self.own.ids(gold, offsets), self.own.ids(predicted, offsets)
+        gold, predicted = (self.own.ids(ids, offsets) for ids in both)
         figures: dict[str, object] = {"accuracy": 100.0 * int((gold == predicted).sum()) / max(1, len(gold))}
         for mode in get_args(Mode):
-            counts = self._counts(gold, predicted, offsets, mode)
+            true, found = (spans(ids, offsets, self.tags, self.scheme, mode) for ids in (gold, predicted))
+            types = (found[2][are_right(found, true, len(gold))], found[2], true[2])  # of right, predicted, gold spans
+            counts = [np.bincount(kinds, minlength=len(self.tags.types)) for kinds in types]
             overall = precision_recall_f1(*(count.sum() for count in counts))
             named = dict(zip(("precision", "recall", "f1"), map(float, overall), strict=True))
             figures |= {f"{name}_{mode}": value for name, value in named.items()}
@@ -145,16 +144,6 @@ class SpanMetric:
             return None
         found = [spans(ids, offsets, self.tags, self.scheme, self.mode) for ids in (gold, predicted)]
         return f1_outcomes(found[0], found[1], offsets)
-
-    def _counts(
-        self, gold: IntArray, predicted: IntArray, offsets: IntArray, mode: Mode
-    ) -> tuple[IntArray, IntArray, IntArray]:
-        """Return the number of correct (same start, end and type), predicted and gold spans of each type: (K,) each."""
-        gold_spans, predicted_spans = (spans(ids, offsets, self.tags, self.scheme, mode) for ids in (gold, predicted))
-        correct = are_right(predicted_spans, gold_spans, len(gold))
-        types = (predicted_spans[2][correct], predicted_spans[2], gold_spans[2])
-        n_correct, n_predicted, n_gold = (np.bincount(kinds, minlength=len(self.tags.types)) for kinds in types)
-        return n_correct, n_predicted, n_gold
 
 
 class PerplexityMetric:
@@ -240,13 +229,9 @@ class PerplexityMetric:
 
 def accuracy_outcomes(gold: IntArray, predicted: IntArray, split: Batch) -> Outcomes:
     """Return the terms of accuracy in percent, from ids (N,): 100 for each correct target, and all targets."""
-    if not isinstance(split.target, Ragged):
-        ones = np.ones(len(gold), dtype=np.int64)
-        return Outcomes(100 * (predicted == gold), ones, ones)
-    rows = target_rows(split)
-    row = np.repeat(np.arange(rows.n_rows), rows.host_lengths)
-    correct = np.bincount(row[predicted == gold], minlength=rows.n_rows)
-    return Outcomes(100 * correct, rows.host_lengths, rows.host_lengths)
+    correct = sum_per_row(torch.from_numpy(predicted == gold).long(), split).numpy()
+    targets = sum_per_row(torch.ones(len(gold), dtype=torch.int64), split).numpy()
+    return Outcomes(100 * correct, targets, targets)
 
 
 def f1_outcomes(gold: SpanArrays, predicted: SpanArrays, offsets: IntArray) -> Outcomes:

@@ -8,18 +8,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from runner.common.arrays import FloatArray, IntArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.inference.evaluation.tally import perplexity
 
 BINS = 10  # of calibration, of equal width over [0, 1]
 
 
-def by_position(nats: FloatArray, starts_line: npt.NDArray[np.bool_]) -> dict[str, object]:
+def by_position(nats: FloatArray, starts_line: BoolArray) -> dict[str, object]:
     """Return the perplexity of the first token of a line, the second, the third and fourth, the fifth to eighth, ...
 
-    Args:
-        nats: (N,) -log P of each token, in the order of the text.
-        starts_line: (N,) true at the first token of each line; true at index 0.
+    `nats` (N,) are -log P of each token; `starts_line` (N,) is true at the first token of each line, and at index 0.
 
     Returns:
         `bins`, the non-empty ones: `from` and `to` (positions from 1), `tokens`, `nll` (per token), `perplexity`.
@@ -36,10 +34,8 @@ def by_frequency(
 ) -> dict[str, object]:
     """Return the perplexity of tokens by their frequency in the training set: 0, 1 to 9, 10 to 99, ... occurrences.
 
-    Args:
-        nats, targets: (N,) -log P of each token, and its id.
-        counts: (V,) occurrences of each string in the training set.
-        special_ids: strings that are listed separately, outside the bins, and their ids.
+    `nats` and `targets` (N,) are -log P of each token, and its id; `counts` (V,) are the occurrences of each string in
+    the training set. Strings with `special_ids` are listed separately, outside the bins.
 
     Returns:
         `bins`: `from` and `to` (occurrences in the training set), `tokens`, `nll` and `perplexity`; `apart`: the last
@@ -67,14 +63,12 @@ def _figures(nats: float, tokens: int) -> dict[str, object]:
     return {"tokens": tokens, "nll": nats / tokens, "perplexity": perplexity(nats / tokens)}
 
 
-def calibration(probability: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_]) -> dict[str, object]:
+def calibration(probability: npt.NDArray[np.floating], correct: BoolArray) -> dict[str, object]:
     """Return reliability by bins of probability, and the expected calibration error (Naeini et al. 2015).
 
     A model is calibrated if predictions of probability p are correct in a share p of the cases.
 
-    Args:
-        probability: (N,) probability of the predicted class, 0 to 1.
-        correct: (N,) true where the prediction is correct.
+    `probability` (N,) is that of the predicted class, 0 to 1; `correct` (N,) is true where the prediction is.
 
     Returns:
         `ece`: sum over bins of (share of the predictions) x |accuracy - confidence|, in percent. `bins`: for each
@@ -85,18 +79,10 @@ def calibration(probability: npt.NDArray[np.floating], correct: npt.NDArray[np.b
     # Bins are closed on the right, so that 1.0 falls into the last one.
     bin_of = np.clip(np.ceil(probability * BINS).astype(np.int64) - 1, 0, BINS - 1)
     count = np.bincount(bin_of, minlength=BINS)
-    confidence, accuracy = (
-        100 * np.bincount(bin_of, weights=values, minlength=BINS) / np.maximum(count, 1)
-        for values in (probability, correct)
-    )
-    bins = [
-        {
-            "from": number / BINS,
-            "to": (number + 1) / BINS,
-            "count": int(count[number]),
-            "confidence": float(confidence[number]),
-            "accuracy": float(accuracy[number]),
-        }
-        for number in np.flatnonzero(count).tolist()
-    ]
+    sums = (np.bincount(bin_of, weights=values, minlength=BINS) for values in (probability, correct))
+    confidence, accuracy = (100 * total / np.maximum(count, 1) for total in sums)
+    edges = np.arange(BINS + 1) / BINS
+    columns = {"from": edges[:-1], "to": edges[1:], "count": count, "confidence": confidence, "accuracy": accuracy}
+    rows = zip(*(values[count > 0].tolist() for values in columns.values()), strict=True)
+    bins = [dict(zip(columns, row, strict=True)) for row in rows]
     return {"ece": float((count * np.abs(accuracy - confidence)).sum() / max(1, count.sum())), "bins": bins}

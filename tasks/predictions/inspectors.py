@@ -42,14 +42,9 @@ ESCAPED = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 @dataclass(frozen=True)
 class LabelInspector:
-    """The inspector of a task with one label per row.
+    """The inspector of a task with one label per row."""
 
-    Attributes:
-        labels: (C,) names of the classes.
-        column: name of the predicted column.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # (C,) names of the classes
     column: Literal["label"] = "label"
 
     def strings(self, ids: IntArray, offsets: IntArray) -> pa.Array:
@@ -74,16 +69,10 @@ class LabelInspector:
 
 @dataclass(frozen=True)
 class TagInspector:
-    """The inspector of a task with one tag per token.
-
-    Attributes:
-        own: the data set's tags, and the conversion of learned tags to them.
-        scheme: how the data set's tags encode spans; None: plain tags.
-        column: name of the predicted column.
-    """
+    """The inspector of a task with one tag per token."""
 
     own: OwnTags
-    scheme: Scheme | None
+    scheme: Scheme | None  # of the data set's tags; None: plain tags
     column: Literal["tags"] = "tags"
 
     def strings(self, ids: IntArray, offsets: IntArray) -> pa.Array:
@@ -172,17 +161,11 @@ def first_tokens(texts: pa.ListArray, rows: Rows) -> pa.Array:
 
 @dataclass(frozen=True)
 class Listing:
-    """A listing of the span errors of a split.
-
-    Attributes:
-        compared: the gold and predicted spans.
-        offsets: (B+1,) start of each row among the tokens, and their number.
-        table: the split as read from the corpus, in the same order.
-    """
+    """A listing of the span errors of a split."""
 
     compared: Comparison
-    offsets: IntArray
-    table: pa.Table
+    offsets: IntArray  # (B+1,) start of each row among the tokens, and their number
+    table: pa.Table  # the split as read from the corpus, in the same order
 
     def text(self) -> str:
         """Return the text: a table by type, then up to `SHOWN` cases of each kind of error."""

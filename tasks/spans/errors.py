@@ -23,28 +23,18 @@ NONE = "(none)"  # label of "no span" in the confusion matrix
 
 @dataclass(frozen=True)
 class Matches:
-    """Pairs of gold and predicted spans, in the order of the text; each span is in exactly one pair.
+    """Pairs of gold and predicted spans, in the order of the text; each span is in exactly one pair."""
 
-    Attributes:
-        gold: (M,) index of the gold span; -1: none (spurious).
-        predicted: (M,) index of the predicted span; -1: none (missed).
-        kind: (M,) index into KINDS.
-    """
-
-    gold: IntArray
-    predicted: IntArray
-    kind: IntArray
+    gold: IntArray  # (M,) index of the gold span; -1: none (spurious)
+    predicted: IntArray  # (M,) index of the predicted span; -1: none (missed)
+    kind: IntArray  # (M,) index into KINDS
 
 
 def match(gold: SpanArrays, predicted: SpanArrays) -> Matches:
-    """Match gold and predicted spans one to one.
+    """Match gold and predicted spans one to one; the spans of a side are sorted and do not overlap.
 
     Pairs are chosen greedily among overlapping spans: equal bounds first, then equal types, then longer overlaps.
     So right + boundary + type + both + missed = G, and right + boundary + type + both + spurious = P.
-
-    Args:
-        gold: starts, ends (exclusive) and types of the gold spans, sorted, not overlapping each other.
-        predicted: the same for the predicted spans.
     """
     (gold_starts, gold_ends, gold_types), (starts, ends, types) = gold, predicted
     # No two spans of a side overlap, so the predicted spans that overlap a gold one are contiguous: `count` of them,
@@ -82,17 +72,11 @@ def _one_to_one(gold: IntArray, predicted: IntArray, order: IntArray) -> list[in
 
 @dataclass(frozen=True)
 class Comparison:
-    """Gold and predicted spans; each side is sorted starts, ends (exclusive) and types, without overlaps.
+    """Gold and predicted spans; each side is sorted starts, ends (exclusive) and types, without overlaps."""
 
-    Attributes:
-        gold: three arrays (G,).
-        predicted: three arrays (P,).
-        types: (K,) names of the span types.
-    """
-
-    gold: SpanArrays
-    predicted: SpanArrays
-    types: tuple[str, ...]
+    gold: SpanArrays  # (G,) each
+    predicted: SpanArrays  # (P,) each
+    types: tuple[str, ...]  # (K,) names of the span types
 
     @cached_property
     def matches(self) -> Matches:

@@ -39,14 +39,10 @@ class Conversion:
 
     Illegal tags are read as in conlleval (`spans` in default mode): each run of tags that can be a span is one. So the
     result is always legal. Malformed tags become `O`.
-
-    Attributes:
-        source: the parsed tags of the source vocabulary.
-        scheme: the scheme of the target vocabulary.
     """
 
-    source: SpanTags
-    scheme: Scheme
+    source: SpanTags  # the parsed tags of the source vocabulary
+    scheme: Scheme  # of the target vocabulary
 
     @classmethod
     def of(cls, tags: Sequence[str], scheme: Scheme) -> Conversion:
@@ -61,15 +57,10 @@ class Conversion:
 
 @dataclass(frozen=True)
 class OwnTags:
-    """The data set's tags, where a model may learn and predict those of another scheme.
+    """The data set's tags, where a model may learn and predict those of another scheme."""
 
-    Attributes:
-        tags: (C,) the data set's tags.
-        conversion: a map from ids of learned tags to ids of `tags`; None if they are the same.
-    """
-
-    tags: tuple[str, ...]
-    conversion: Conversion | None
+    tags: tuple[str, ...]  # (C,) the data set's
+    conversion: Conversion | None  # from ids of learned tags to ids of `tags`; None if they are the same
 
     @classmethod
     def of(cls, learned: tuple[str, ...], learned_scheme: Scheme | None, scheme: Scheme | None) -> OwnTags:
@@ -87,10 +78,8 @@ class OwnTags:
 def tag_ids(span_arrays: SpanArrays, offsets: IntArray, scheme: Scheme) -> IntArray:
     """Return the ids (N,), in the vocabulary `all_tags(types, scheme)`, of the tags that encode the given spans.
 
-    Args:
-        span_arrays: sorted spans without overlaps; their types are indices into `types`.
-        offsets: (B+1,) start of each row, and N; no span crosses a row boundary.
-        scheme: the scheme of the tags.
+    Spans are sorted and do not overlap; none crosses the start of a row, `offsets` (B+1,). Their types are indices into
+    `types`.
     """
     starts, ends, types = span_arrays
     lengths = ends - starts

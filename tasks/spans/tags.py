@@ -54,17 +54,11 @@ def headline_mode(scheme: Scheme) -> Mode:
 
 @dataclass(frozen=True)
 class SpanTags:
-    """A vocabulary of C tags, parsed into prefixes and types.
+    """A vocabulary of C tags, parsed into prefixes and types."""
 
-    Attributes:
-        prefix: (C,) one of OUTSIDE, BEGIN, INSIDE, END, SINGLE, MALFORMED.
-        kind: (C,) index into `types`, or -1 for tags without a type.
-        types: names of the span types, in alphabetical order.
-    """
-
-    prefix: SmallIntArray
-    kind: IntArray
-    types: tuple[str, ...]
+    prefix: SmallIntArray  # (C,) OUTSIDE, BEGIN, INSIDE, END, SINGLE or MALFORMED
+    kind: IntArray  # (C,) index into `types`, or -1 for tags without a type
+    types: tuple[str, ...]  # names of the span types, in alphabetical order
 
     @classmethod
     def of(cls, tags: Sequence[str]) -> SpanTags:
@@ -88,16 +82,11 @@ def all_tags(types: Sequence[str], scheme: Scheme) -> list[str]:
 
 
 def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> IntArray:
-    """Return the sorted flat positions of illegal tags.
+    """Return the sorted flat positions of illegal tags, from the tags (N,) of rows that start at `offsets` (B+1,).
 
     Illegal are malformed tags; in IOB1 a B that does not follow a span of its type; in IOB2 an I that does not; in
     IOBES a tag that fails to continue an open span, or continues a span that is not open. An IOBES span still open at
     the end of its row is reported at the row's last token.
-
-    Args:
-        tags: (N,) tags of all rows, concatenated.
-        offsets: (B+1,) start of each row, and N.
-        scheme: IOB1, IOB2 or IOBES.
 
     Raises:
         HydromelError: an unknown scheme.
@@ -124,14 +113,10 @@ def illegal_positions(tags: pa.StringArray, offsets: IntArray, scheme: str) -> I
 def check_tags(
     tags: pa.Array, offsets: IntArray, scheme: Scheme | None, strict: bool, at: Callable[[int], str]
 ) -> None:
-    """Check for illegal tags: malformed ones, or ones that `scheme` forbids after the previous tag.
+    """Check the tags (N,) of sentences that start at `offsets` (B+1,): none may be illegal (`illegal_positions`).
 
-    Args:
-        tags: (N,) tags of all sentences.
-        offsets: (B+1,) start of each sentence, and N.
-        scheme: the scheme; None checks nothing: the tags are plain, such as parts of speech.
-        strict: True: an illegal tag is an error; False: illegal tags are kept and counted in the log.
-        at: flat position -> `path:line`.
+    Without a scheme there is nothing to check. Unless `strict`, illegal tags are kept and counted in the log. Messages
+    name the place `at(position)`.
 
     Raises:
         HydromelError: the first illegal tag, if strict.
@@ -155,19 +140,14 @@ def check_tags(
 def spans(ids: npt.NDArray[np.integer], offsets: IntArray, tags: SpanTags, scheme: Scheme, mode: Mode) -> SpanArrays:
     """Return the spans in order: starts, ends (exclusive) and types (indices into `tags.types`), (K,) each.
 
+    They are read from ids (N,) in the vocabulary of `tags`, of rows that start at `offsets` (B+1,).
+
     `default` reads every run of tags that can be a span as one, like conlleval and seqeval's default, whatever the
     scheme. `strict` reads only what `scheme` allows, like seqeval's `mode="strict"`: in IOB2 a span starts with B, in
     IOBES it is S or B..E; in IOB1 it starts with I, or with B directly after a span of its type.
 
     In IOB1 seqeval also drops a span of a single B before a B of another type (`IOB1.end_patterns` in its scheme.py
     lacks this case). This function does the same, so that the figures agree.
-
-    Args:
-        ids: (N,) tag ids in the vocabulary that `tags` was made from.
-        offsets: (B+1,) start of each row, and N.
-        tags: the parsed tags of the vocabulary.
-        scheme: the scheme of the tags; not used by `default`.
-        mode: default or strict.
     """
     parsed = tags if mode == "default" else tags.within(scheme)
     prefix, kind = parsed.prefix[ids], parsed.kind[ids]

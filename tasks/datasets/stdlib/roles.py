@@ -39,21 +39,13 @@ Position = tuple[int, int]  # line from 1, byte of its UTF-8 from 0, as `ast` co
 
 
 class Source:
-    """The tokens of a file, and the roles claimed for them.
-
-    Attributes:
-        tokens: (N,) strings.
-        tags: (N,) IOB2 tags.
-        first: start position of a token -> its index.
-        last: end position of a token -> its index.
-        rows: (index of the first token, line of the file) of each logical line.
-    """
+    """The tokens of a file, and the roles claimed for them."""
 
     def __init__(self, text: str) -> None:
         self.tokens: list[str] = []
-        self.first: dict[Position, int] = {}
-        self.last: dict[Position, int] = {}
-        self.rows: list[tuple[int, int]] = []
+        self.first: dict[Position, int] = {}  # start of a token -> its index
+        self.last: dict[Position, int] = {}  # end of a token -> its index
+        self.rows: list[tuple[int, int]] = []  # index of the first token and line of the file, of each logical line
         lines = [] if text.isascii() else text.split("\n")
         starts_row = True
         for kind, string, start, end in whole_strings(text):
@@ -66,11 +58,11 @@ class Source:
         self.tags = ["O"] * len(self.tokens)
 
     def begin(self, node: Located) -> int:
-        """Return the index of the first token of a syntax node."""
+        """Return the index of a node's first token."""
         return self.first[node.lineno, node.col_offset]
 
     def end(self, node: Located) -> int:
-        """Return the index of the last token of a syntax node."""
+        """Return the index of a node's last token."""
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         return self.last[node.end_lineno, node.end_col_offset]
