@@ -124,9 +124,7 @@ class ClassifyHead(OutputHead):
 
     def __init__(self, pool: Callable[[Ragged], Tensor], hidden: Mlp, linear: nn.Module, output: Output) -> None:
         super().__init__(output)
-        self.pool = pool
-        self.hidden = hidden
-        self.linear = linear
+        self.pool, self.hidden, self.linear = pool, hidden, linear
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
         scores: Tensor = self.linear(self.hidden(self.pool(encoded), encoded.rows.single))

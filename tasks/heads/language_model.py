@@ -37,8 +37,7 @@ class SoftmaxVocabulary(nn.Module):
     ) -> None:
         super().__init__()
         own = nn.Linear(input_size, len(vocab))
-        self.weight = own.weight if tied is None else tied
-        self.bias = own.bias
+        self.weight, self.bias = own.weight if tied is None else tied, own.bias
         self.chunk, self.precision = max(1, chunk_scores // len(vocab)), precision  # tokens
         # <pad> is excluded through the bias (V,): adding -inf to the scores would be a pass over (N, V) values.
         pad_bias = torch.zeros(len(vocab))

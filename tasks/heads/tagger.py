@@ -34,8 +34,7 @@ class TagHead(OutputHead):
 
     def __init__(self, dropout: float, linear: nn.Module, output: Output) -> None:
         super().__init__(output)
-        self.dropout = Dropout(dropout)
-        self.linear = linear
+        self.dropout, self.linear = Dropout(dropout), linear
 
     def forward(self, encoded: Ragged, batch: Batch) -> Tensor:
         scores: Tensor = self.linear(self.dropout(token_vectors(encoded, batch), target_rows(batch), "packed"))

@@ -212,11 +212,11 @@ class PerplexityMetric:
         figures: dict[str, object] = {"nll": nll, "perplexity": perplexity(nll)}
         if self._sizes is not None:
             words, characters = self._text.tolist()
-            return figures | {
-                "word_perplexity": perplexity(total / words),
-                "bits_per_character": total / characters / math.log(2),
-            }
-        return figures | ({"bits_per_character": nll / math.log(2)} if self.per_character else {})
+            figures["word_perplexity"] = perplexity(total / words)
+            figures["bits_per_character"] = total / characters / math.log(2)
+        elif self.per_character:
+            figures["bits_per_character"] = nll / math.log(2)
+        return figures
 
     def outcomes(self, figure: str, values: FloatArray, split: Batch) -> Outcomes | None:
         """Return the terms of `nll` or `perplexity`, for each line, or for each of the `blocks` of a stream."""

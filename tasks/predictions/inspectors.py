@@ -18,7 +18,6 @@ from runner.common.arrays import IntArray
 from runner.common.files import write_text
 from runner.interfaces import Corpus, Predictions
 from runner.ragged.batch import Batch
-from runner.ragged.rows import Rows
 from runner.text.arrow import array, lengths_of, list_column, offsets_of
 from tasks.datasets.conll import TokenLines
 from tasks.metrics.metrics import by_name
@@ -106,9 +105,12 @@ class TagInspector:
         """
         rows = target_rows(split)
         texts, separator = token_texts(corpus, table)
+        # The file has the whole row, the split as many of its first tokens as max_length kept.
+        shift = np.repeat(offsets_of(texts)[:-1] - rows.host_offsets[:-1], rows.host_lengths)
+        kept = texts.flatten().take(pa.array(shift + np.arange(rows.n_tokens)))
         names = escaped(pa.array(self.own.tags, pa.string()))
         gold_and_predicted = (names.take(pa.array(ids)) for ids in self._own_ids(predictions, split))
-        lines = pc.binary_join_element_wise(first_tokens(texts, rows), *gold_and_predicted, separator)
+        lines = pc.binary_join_element_wise(kept, *gold_and_predicted, separator)
         sentences = pc.binary_join(list_column(lines, rows.host_offsets), "\n").to_pylist()
         write_text(folder / f"{name}.conll", "\n\n".join(sentences) + "\n\n")
         if self.scheme is not None:
@@ -151,12 +153,6 @@ def escaped(strings: pa.Array) -> pa.Array:
     for special, written in ESCAPED.items():
         strings = pc.replace_substring(strings, special, written)
     return strings
-
-
-def first_tokens(texts: pa.ListArray, rows: Rows) -> pa.Array:
-    """Return the first strings of each list, as many as the row has tokens in `rows`: (N,)."""
-    places = np.repeat(offsets_of(texts)[:-1] - rows.host_offsets[:-1], rows.host_lengths) + np.arange(rows.n_tokens)
-    return texts.flatten().take(pa.array(places))
 
 
 @dataclass(frozen=True)

@@ -195,9 +195,9 @@ def claim_roles(node: ast.AST, source: Source) -> None:
 
 
 def claim_definition(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, source: Source) -> None:
-    is_class = isinstance(node, ast.ClassDef)
-    name = source.behind("class" if is_class else "def", source.begin(node))
-    source.claim("class" if is_class else "function", name, name)
+    word, role = ("class", "class") if isinstance(node, ast.ClassDef) else ("def", "function")
+    name = source.behind(word, source.begin(node))
+    source.claim(role, name, name)
     for decorator in node.decorator_list:
         source.claim_node("decorator", decorator.func if isinstance(decorator, ast.Call) else decorator)
     if isinstance(node, ast.ClassDef):
