@@ -68,12 +68,11 @@ LAYERS = {
     "runner.audit.checks": f"{MODEL} runner.profiling.kernels runner.audit.tracing",
     "runner.audit.subjects": f"{MODEL} runner.encoders runner.audit.tracing runner.audit.checks",
     "runner.audit": f"{MODEL} runner.profiling.kernels runner.audit.tracing runner.audit.checks runner.audit.subjects",
-    "runner.audit.report": "runner.common runner.audit.checks runner.audit",
     "runner.audit.gallery": "runner.common runner.interfaces runner.audit.checks runner.audit.subjects runner.audit",
     "runner.cli": (
         f"{MODEL} runner.text.formats runner.profiling runner.tracking runner.advisor runner.inference "
         "runner.inference.generation runner.inference.evaluation runner.inference.inspection runner.experiment "
-        "runner.sweeps runner.sweeps.search runner.audit runner.audit.report runner.audit.gallery"
+        "runner.sweeps runner.sweeps.search runner.audit runner.audit.gallery"
     ),
     "tasks.targets": f"{CORE} runner.layers",
     "tasks.spans": "runner.common runner.layers.crf",

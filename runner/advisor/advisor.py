@@ -1,20 +1,34 @@
-"""Predict the cost of training with a strategy: speed from a probe, memory from an estimate."""
+"""The predicted cost of training with a strategy, and the choice of `batching=auto` based on it.
+
+Speed is predicted by a probe, memory by an estimate. The choice is recorded in the run's folder.
+"""
 
 from __future__ import annotations
 
+import copy
+import logging
+import time
 from collections.abc import Sequence
+
+import torch
 
 from runner.advisor.memory_estimate import MemoryEstimator, MemoryUse
 from runner.advisor.speed_probe import Candidate, SpeedProbe
-from runner.common.records import CandidateRecord
+from runner.common.errors import HydromelError
+from runner.common.records import AdviceRecord, CandidateRecord
 from runner.components.measures import Measures
-from runner.components.run_components import optimizer_factory
+from runner.components.run_components import optimizer_factory, with_batch_size
 from runner.config.schema import RunConfig
 from runner.data.numericalize import Data
-from runner.interfaces import Task
-from runner.model import Model
+from runner.interfaces import StrategyChooser, Task
+from runner.model import Model, device_of
 from runner.profiling import accounting
+from runner.tracking.run_folder import RunFolder
+from runner.training.checkpoint import checkpoint_path
 from runner.training.setup import build_optimizer
+
+log = logging.getLogger(__name__)
+MIB = 2**20
 
 
 def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) -> MemoryEstimator:
@@ -78,3 +92,92 @@ def predict_costs(
             }
         )
     return costs
+
+
+def choose_strategy(
+    config: RunConfig, task: Task, auto: StrategyChooser, run: RunFolder, model: Model, data: Data
+) -> RunConfig:
+    """Return the config with the strategy that `auto` chooses, under the name of `auto`.
+
+    A run that has begun training keeps its choice. The probe trains a copy of the model and restores the random state,
+    so that the run stays as it would be without it.
+
+    Raises:
+        HydromelError: this machine runs none of the candidates, or none stays within `max_memory_bytes`.
+    """
+    advice = run.run.get("advice")
+    if advice is None or not checkpoint_path(run.path, "last").exists():
+        device = device_of(model)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            advice = _advise(config, task, auto, model, data)
+        run.set_advice(advice)
+    log.info(_describe(advice))
+    candidates = config.batching["candidates"]
+    assert isinstance(candidates, dict)
+    chosen = with_batch_size(candidates[advice["chosen"]], advice["batch_size"])
+    return config.changed(batching={**chosen, "name": config.batching["name"]})
+
+
+def _advise(config: RunConfig, task: Task, auto: StrategyChooser, model: Model, data: Data) -> AdviceRecord:
+    device, copied = device_of(model), copy.deepcopy(model).cpu()
+    train, *others = (data.splits[name].to(device) for name in sorted(data.splits, key="train".__ne__))
+    begin, lengths = time.perf_counter(), train.rows.host_lengths
+    candidates = [
+        Candidate(name, batching, train, batching.updates(lengths, config.seed, 0))
+        for name, batching in auto.strategies()
+    ]
+    estimator = memory_estimator(config, task, data, copied)
+    memories = [
+        estimator.estimate_or_missing_kernel(candidate.batching, train, others, candidate.updates)
+        for candidate in candidates
+    ]
+    probe = speed_probe(config, task, copied.to(device))
+    predictions = predict_costs(candidates, memories, probe, auto.probe_seconds, epochs=1, copied=True)
+    costs = [cost for cost in predictions if not isinstance(cost, str)]
+    named = zip(candidates, predictions, strict=True)
+    not_run = {candidate.name: kernel for candidate, kernel in named if isinstance(kernel, str)}
+    if not costs:
+        raise HydromelError(
+            f"batching=auto: this machine runs none of the candidates ({next(iter(not_run.values()))}); use "
+            "precision=float32"
+        )
+    best = fastest(costs, auto.max_memory_bytes)
+    return {
+        "chosen": best["name"],
+        "batch_size": best["batch_size"],
+        "candidates": costs,
+        "not_run": not_run,
+        "probe_seconds": time.perf_counter() - begin,
+    }
+
+
+def fastest(costs: Sequence[CandidateRecord], max_memory_bytes: int | None) -> CandidateRecord:
+    """Return the cost with the most real tokens per second among those within the memory limit.
+
+    Raises:
+        HydromelError: none is within the limit.
+    """
+    fitting = [cost for cost in costs if max_memory_bytes is None or cost["predicted_peak_bytes"] <= max_memory_bytes]
+    if not fitting:
+        least = min(costs, key=lambda cost: cost["predicted_peak_bytes"])
+        raise HydromelError(
+            f"batching.max_memory_bytes={max_memory_bytes}: the least that any candidate needs is "
+            f"{least['predicted_peak_bytes']} ({least['name']}, batch_size={least['batch_size']}); allow more, or try "
+            "smaller batching.batch_sizes"
+        )
+    return max(fitting, key=lambda cost: cost["predicted_real_tokens_per_s"])
+
+
+def _describe(advice: AdviceRecord) -> str:
+    rates = [
+        f"{cost['name']}{'' if cost['batch_size'] is None else ' ' + str(cost['batch_size'])} "
+        f"{cost['predicted_real_tokens_per_s']:,.0f} ({cost['predicted_peak_bytes'] / MIB:,.0f} MiB)"
+        for cost in sorted(advice["candidates"], key=lambda cost: -cost["predicted_real_tokens_per_s"])
+    ]
+    size = "" if advice["batch_size"] is None else f" with batch_size={advice['batch_size']}"
+    missing = advice.get("not_run", {})
+    not_run = f"; not run here: {', '.join(missing)} ({next(iter(missing.values()))})" if missing else ""
+    return (
+        f"batching=auto continues as {advice['chosen']}{size}; real tokens/s (and peak memory) predicted in "
+        f"{advice['probe_seconds']:.1f} s: {', '.join(rates)}{not_run}"
+    )

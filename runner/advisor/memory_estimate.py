@@ -36,32 +36,20 @@ PROBE_WIDTH = 128  # tokens of its longest row
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """The estimated memory of a run, in bytes, each at its peak.
+    """The estimated memory of a run, in bytes, each at its peak."""
 
-    Attributes:
-        parameter_bytes: the model's parameters and buffers.
-        gradient_bytes: the gradients of all parameters.
-        optimizer_bytes: the optimiser's state between updates.
-        data_bytes: the columns of all splits, which are on the device as a whole.
-        activation_bytes: the peak of the neediest micro-batch besides those, forward and backward.
-        update_bytes: the peak of activations and gradients together. Gradients appear while activations are freed, but
-            from the second micro-batch of an update all gradients exist.
-        scoring_bytes: the peak of the neediest evaluation batch, which has no gradients.
-        rows: number of rows of the neediest micro-batch.
-        width: its longest row, in tokens.
-        tokens: its number of real tokens.
-    """
-
-    parameter_bytes: int
-    gradient_bytes: int
-    optimizer_bytes: int
-    data_bytes: int
-    activation_bytes: int
+    parameter_bytes: int  # the model's parameters and buffers
+    gradient_bytes: int  # the gradients of all parameters
+    optimizer_bytes: int  # the optimiser's state between updates
+    data_bytes: int  # the columns of all splits, which are on the device as a whole
+    activation_bytes: int  # the peak of the neediest micro-batch besides those, forward and backward
+    # The peak of activations and gradients together. Gradients appear while activations are freed, but from the second
+    # micro-batch of an update all gradients exist.
     update_bytes: int
-    scoring_bytes: int
-    rows: int
-    width: int
-    tokens: int
+    scoring_bytes: int  # the peak of the neediest evaluation batch, which has no gradients
+    rows: int  # number of rows of the neediest micro-batch
+    width: int  # its longest row, in tokens
+    tokens: int  # its number of real tokens
 
     @property
     def staying_bytes(self) -> int:
@@ -145,10 +133,6 @@ class MemoryEstimator:
         self.model.train().zero_grad()
         return self._run(batch).peak_besides(self._gradients())
 
-    def measure_added(self, batch: Batch) -> int:
-        """Run one batch while the gradients of another exist; return the peak besides those."""
-        return self._run(batch).peak_besides([])[0]
-
     def measure_scoring(self, batch: Batch) -> tuple[int, int]:
         """Evaluate one batch; return the peak, and 0 bytes of gradients."""
         live = LiveBytes(self._known(batch))
@@ -185,7 +169,7 @@ class MemoryEstimator:
         largest = probes[int(tokens.argmax())]
         with self._chunks_of(largest.real_tokens):
             peaks, gradients = np.array([measure(probe) for probe in probes]).T
-            added_bytes = self.measure_added(probes[-1]) if training else 0
+            added_bytes = self._run(probes[-1]).peak_besides([])[0] if training else 0
         rows, widths = np.array([(probe.rows.n_rows, probe.rows.width) for probe in probes]).T
         probed = Shapes.of(rows, widths, tokens)
         if self._attends and batching.layout not in PADDED:
@@ -207,7 +191,6 @@ class MemoryEstimator:
 
     @contextmanager
     def _chunks_of(self, tokens: int) -> Iterator[None]:
-        """Set the number of tokens per chunk in all chunked modules."""
         before = [module.chunk for module in self._chunked]
         for module in self._chunked:
             module.chunk = max(1, tokens)

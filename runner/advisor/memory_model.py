@@ -24,23 +24,14 @@ from runner.ragged.shapes import Shapes
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """The memory that batches of one layout need, by their shape.
+    """The memory that batches of one layout need, by their shape."""
 
-    Attributes:
-        weights: (4,) a, b, c, d in bytes.
-        chunk: tokens of a chunk; None: work is not done in chunks.
-        of_chunk: bytes that a token of a chunk adds.
-        least_weights: (4,) the weights with the smallest chunks.
-        early_gradient_bytes: gradients that exist already at the peak of the neediest small batch.
-        added_bytes: the peak of the smallest batch if gradients exist before: mostly new ones, before they are added.
-    """
-
-    weights: FloatArray
-    chunk: int | None
-    of_chunk: float
-    least_weights: FloatArray
-    early_gradient_bytes: int
-    added_bytes: int
+    weights: FloatArray  # (4,) a, b, c, d in bytes
+    chunk: int | None  # tokens of a chunk; None: work is not done in chunks
+    of_chunk: float  # bytes that a token of a chunk adds
+    least_weights: FloatArray  # (4,) the weights with the smallest chunks
+    early_gradient_bytes: int  # gradients that exist already at the peak of the neediest small batch
+    added_bytes: int  # the peak of the smallest batch if gradients exist before: mostly new ones, before they are added
 
     def peak(self, shapes: Shapes) -> tuple[int, int]:
         """Return the bytes of the neediest of some batches, and its place among them."""
@@ -54,12 +45,9 @@ class MemoryModel:
 
 
 def fit_bytes(terms: FloatArray, peaks: IntArray, attends: bool) -> FloatArray:
-    """Return the weights (4,), in bytes and not negative, that fit `peaks` best (non-negative least squares).
+    """Return the weights (4,), in bytes and not negative, that fit `peaks` (M,) of `terms` (M, 4): least squares.
 
-    Args:
-        terms: (M, 4) from `memory_terms`, of small batches.
-        peaks: (M,) their measured peaks, in bytes.
-        attends: whether the model has attention. Without it d is 0, since in long rows even a trace of it weighs much.
+    Without attention d is 0, since in long rows even a trace of it weighs much.
     """
     terms = terms * [1.0, 1.0, 1.0, float(attends)]
     scale = terms.max(axis=0).clip(min=1.0)

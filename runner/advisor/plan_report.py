@@ -35,54 +35,31 @@ from runner.training.setup import choose_device
 
 @dataclass(frozen=True)
 class PlannedStrategy:
-    """The figures of one strategy.
+    """The figures of one strategy."""
 
-    Attributes:
-        name: the strategy's name in reports.
-        batch_size: maximum number of rows of an update; None: something else limits updates.
-        layout: the layout of its batches.
-        digest: hash of the updates of all planned epochs; equal digests mean equal updates.
-        quality: how well its plan shuffles.
-        padding: by cause, the share of padding among all positions in memory, 0 to 1.
-        memory: the estimated memory; None if this machine cannot run the strategy.
-        predicted: the predicted cost on this machine; None without a probe, or if the strategy cannot be run.
-        not_run: the kernel that this machine lacks to run it; empty if it runs.
-    """
-
-    name: str
-    batch_size: int | None
-    layout: str
-    digest: str
-    quality: ShuffleQuality
-    padding: dict[str, float]
-    memory: MemoryUse | None
-    predicted: CandidateRecord | None = None
-    not_run: str = ""
+    name: str  # the strategy's name in reports
+    batch_size: int | None  # maximum number of rows of an update; None: something else limits updates
+    layout: str  # the layout of its batches
+    digest: str  # hash of the updates of all planned epochs; equal digests mean equal updates
+    quality: ShuffleQuality  # how well its plan shuffles
+    padding: dict[str, float]  # by cause, the share of padding among all positions in memory, 0 to 1
+    memory: MemoryUse | None  # the estimated memory; None if this machine cannot run the strategy
+    predicted: CandidateRecord | None = None  # the predicted cost here; None without a probe, or if it cannot be run
+    not_run: str = ""  # the kernel that this machine lacks to run it; empty if it runs
 
 
 @dataclass(frozen=True)
 class PlanReport:
-    """The figures of all strategies on one data set.
+    """The figures of all strategies on one data set."""
 
-    Attributes:
-        choices: the names chosen for the config's groups.
-        data: one line about the data set.
-        lengths: number, mean length and longest length of the training rows, not arranged.
-        length_target_correlation: correlation of length and class over all training rows.
-        epochs: number of planned epochs.
-        planned: the figures of each strategy.
-        left_out: by name, the reason why a strategy does not fit.
-        device: the device of the probe; None: speed was not probed.
-    """
-
-    choices: dict[str, str | None]
-    data: str
-    lengths: dict[str, float]
-    length_target_correlation: float | None
-    epochs: int
-    planned: list[PlannedStrategy]
-    left_out: dict[str, str]
-    device: str | None = None
+    choices: dict[str, str | None]  # the names chosen for the config's groups
+    data: str  # one line about the data set
+    lengths: dict[str, float]  # number, mean length and longest length of the training rows, not arranged
+    length_target_correlation: float | None  # correlation of length and class over all training rows
+    epochs: int  # number of planned epochs
+    planned: list[PlannedStrategy]  # the figures of each strategy
+    left_out: dict[str, str]  # by name, the reason why a strategy does not fit
+    device: str | None = None  # the device of the probe; None: speed was not probed
 
 
 def plan_strategies(

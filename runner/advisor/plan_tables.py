@@ -9,7 +9,6 @@ from rich.table import Table
 
 from runner.advisor.memory_estimate import MemoryUse
 from runner.advisor.plan_report import PlannedStrategy, PlanReport
-from runner.batching.shuffle_quality import Share
 from runner.common.records import CandidateRecord
 from runner.common.rich_tables import plain_table, wide_console
 
@@ -44,10 +43,10 @@ SHUFFLE: list[Column] = [
     ("varies\n%", lambda strategy: _percent(strategy.quality.tokens.variation)),
     ("alike in\nlength %", lambda strategy: _percent(strategy.quality.alike_in_length.value)),
     ("by\nchance %", lambda strategy: _percent(strategy.quality.alike_in_length.chance)),
-    ("in targets\nx chance", lambda strategy: _times(strategy.quality.alike_in_targets)),
+    ("in targets\nx chance", lambda strategy: _number(strategy.quality.alike_in_targets.times_chance, 2)),
     ("length &\ntarget r", lambda strategy: _number(strategy.quality.length_target_correlation)),
     ("pairs\nagain %", lambda strategy: _percent(strategy.quality.repeated_pairs.value)),
-    ("\nx chance", lambda strategy: _times(strategy.quality.repeated_pairs)),
+    ("\nx chance", lambda strategy: _number(strategy.quality.repeated_pairs.times_chance, 2)),
 ]
 
 
@@ -108,7 +107,6 @@ def _notes(report: PlanReport) -> list[str]:
 
 
 def _names_by(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Return the names of each key, for (key, name) pairs."""
     names = defaultdict[str, list[str]](list)
     for key, name in pairs:
         names[key].append(name)
@@ -138,12 +136,8 @@ def _recommended(planned: Sequence[PlannedStrategy]) -> str:
     shuffled = [s for s in ranked if (s.quality.alike_in_length.times_chance or 1.0) < MUCH_ALIKE]
     leanest, _ = min(known, key=lambda pair: pair[1]["predicted_peak_bytes"])
     best = {"fastest": ranked[:1], "fastest of shuffled updates": shuffled[:1], "least memory": [leanest]}
-    named = [f"{what} {_title(strategy)}" for what, strategies in best.items() for strategy in strategies]
+    named = [f"{what} {s.name} {s.batch_size or ''}".rstrip() for what, found in best.items() for s in found]
     return f"predicted: {', '.join(named)}"
-
-
-def _title(strategy: PlannedStrategy) -> str:
-    return strategy.name if strategy.batch_size is None else f"{strategy.name} {strategy.batch_size}"
 
 
 def _percent(share: float | None) -> str:
@@ -152,12 +146,8 @@ def _percent(share: float | None) -> str:
     return f"{100 * share:.2f}" if 0 < share < 0.01 else f"{100 * share:.1f}"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _times(share: Share) -> str:
-    return "-" if share.times_chance is None else f"{share.times_chance:.2f}"
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _mebibytes(n_bytes: float) -> str:

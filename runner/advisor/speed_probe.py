@@ -2,6 +2,16 @@
 
 Everything runs on a copy of the model, with a separate optimiser and a learning rate of 0. Dropout draws from
 torch's generator, whose state the caller restores.
+
+A model of time predicts the time of the others. With R rows, width T and N real tokens, forward and backward take
+
+    a + b N + c R T + d R T^2 + e T seconds,    a, b, c, d, e >= 0
+
+d is the cost of attention, which has packed rows in several rectangles, so R T and R T^2 are sums over them. e is the
+cost of a step of a recurrent layer, whatever the number of rows. The weights minimise the sum of absolute errors over
+times measured on this machine: a median rather than a mean, which a momentary disturbance does not move (Koenker and
+Bassett 1978; solved as a linear programme). Errors are divided by the square root of the measured time, so that large
+batches weigh more, as they do in the time of an epoch, without dominating the fit.
 """
 
 from __future__ import annotations
@@ -12,14 +22,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy.optimize import linprog
 from torch import nn
 
-from runner.advisor.speed_model import fit_seconds, speed_terms
 from runner.common.arrays import FloatArray, IntArray
 from runner.common.errors import missing_kernel
 from runner.interfaces import START, BatchingStrategy, Task
 from runner.layers.attention import has_attention
 from runner.model import Model, device_of
+from runner.profiling.kernels import now
 from runner.ragged.batch import Batch
 from runner.ragged.shapes import Shapes, Updates, concatenate
 from runner.training.loop import backward
@@ -27,26 +38,20 @@ from runner.training.loop import backward
 SHARES = (1.0, 0.3, 1.0, 0.1)  # sizes of the pieces that are timed in turn, relative to the largest affordable piece
 _PIECES = 4.0  # number of largest pieces that the time of a kind allows
 _LEAST, _MOST = 5, 200  # measurements of a kind, whatever the time; more would add nothing
-_RUNS_ON_GPU = (
-    3  # runs of a piece that are timed together before the device is waited for, since training does not wait either
-)
+_RUNS_ON_GPU = 3  # runs of a piece that are timed together, since training does not wait for the device either
+# The least improvement of the fit, relative to the times, for which a term is used. If several fits are equally good,
+# time is put down to tokens and places.
+_LEAST_GAIN = np.array([1e-3, 0.0, 0.0, 2e-2, 1e-3])
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy with its plan.
+    """A strategy with its plan."""
 
-    Attributes:
-        name: the name of the strategy in reports.
-        batching: the strategy.
-        train: the training set as `batching.arrange` returns it.
-        updates: the updates of one epoch or more.
-    """
-
-    name: str
-    batching: BatchingStrategy
-    train: Batch
-    updates: Updates
+    name: str  # the name of the strategy in reports
+    batching: BatchingStrategy  # the strategy
+    train: Batch  # the training set as `batching.arrange` returns it
+    updates: Updates  # the updates of one epoch or more
 
     def shapes(self, blocks: bool) -> Shapes:
         """Return the shapes of its micro-batches; `blocks` as in `BatchingStrategy.shapes`."""
@@ -55,30 +60,19 @@ class Candidate:
 
 @dataclass
 class MicroBatchKind:
-    """Micro-batches whose times follow one speed model: same layout, with or without padding, with or without adding.
+    """Micro-batches whose times follow one speed model: same layout, both with or without padding and adding."""
 
-    Attributes:
-        batching: one of the strategies that make such micro-batches.
-        train: the training set as this strategy arranges it.
-        adds: whether gradients are added to those of other micro-batches.
-        pool: the rows of each micro-batch of the plans.
-        most_places: places of the largest piece that is timed; larger micro-batches are timed with fewer rows.
-        shapes: the shape of each timed piece.
-        seconds: its time.
-        not_run: the kernel that this machine lacks to run them; empty if they run.
-    """
+    batching: BatchingStrategy  # one of the strategies that make such micro-batches
+    train: Batch  # the training set as this strategy arranges it
+    adds: bool  # whether gradients are added to those of other micro-batches
+    pool: list[IntArray]  # the rows of each micro-batch of the plans
+    most_places: float = np.inf  # places of the largest timed piece; larger micro-batches are timed with fewer rows
+    shapes: list[Shapes] = field(default_factory=list)  # the shape of each timed piece
+    seconds: list[float] = field(default_factory=list)  # its time
+    not_run: str = ""  # the kernel that this machine lacks to run them; empty if they run
 
-    batching: BatchingStrategy
-    train: Batch
-    adds: bool
-    pool: list[IntArray]
-    most_places: float = np.inf
-    shapes: list[Shapes] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    not_run: str = ""
-
-    def lengths(self, rows: IntArray) -> IntArray:
-        return self.train.rows.host_lengths[rows]
+    def median_tokens(self) -> float:
+        return float(np.median([self.train.rows.host_lengths[rows].sum() for rows in self.pool]))
 
     def shape(self, rows: IntArray, blocks: bool) -> Shapes:
         """Return the shape of these rows as one micro-batch."""
@@ -132,7 +126,7 @@ class SpeedProbe:
         batches would be faster than in a separate process.
         """
         share, steps = seconds / len(kinds), list[float]()
-        for kind in sorted(kinds, key=lambda kind: np.median([kind.lengths(rows).sum() for rows in kind.pool])):
+        for kind in sorted(kinds, key=MicroBatchKind.median_tokens):
             try:
                 steps += self._measure_kind(kind, share)
             except RuntimeError as error:
@@ -164,7 +158,7 @@ class SpeedProbe:
     def _piece(self, kind: MicroBatchKind, places: float) -> IntArray:
         """Draw a micro-batch of the plans; if it has more than `places`, return its longest row and some others."""
         rows = kind.pool[self.rng.integers(len(kind.pool))]
-        lengths = kind.lengths(rows)
+        lengths = kind.train.rows.host_lengths[rows]
         most = max(2, int(places // max(1, lengths.max())))
         if len(rows) <= most or kind.batching.carries_state:
             return rows
@@ -175,12 +169,12 @@ class SpeedProbe:
         """Return the time of one micro-batch: data, forward and backward."""
         if kind.adds and next(self.model.parameters()).grad is None:
             self._run(kind, rows)
-        begin = self._now()
+        begin = now(self.device)
         for _ in range(self._runs):
             if not kind.adds:
                 self.optimizer.zero_grad()
             self._run(kind, rows)
-        return (self._now() - begin) / self._runs
+        return (now(self.device) - begin) / self._runs
 
     def _run(self, kind: MicroBatchKind, rows: IntArray) -> None:
         batches = list(kind.batching.micro_batches(kind.train, rows))
@@ -191,17 +185,12 @@ class SpeedProbe:
 
     def _step(self) -> float:
         """Return the time of the part of an update that runs once, whatever the number of micro-batches."""
-        begin = self._now()
+        begin = now(self.device)
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return self._now() - begin
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return now(self.device) - begin
 
 
 def _key(candidate: Candidate) -> Hashable:
@@ -209,3 +198,30 @@ def _key(candidate: Candidate) -> Hashable:
     batching, whole = candidate.batching, candidate.shapes(blocks=False)
     unpadded = bool((whole.cells == whole.tokens).all())
     return type(batching), id(candidate.train), batching.layout, batching.micro_batch, unpadded
+
+
+def speed_terms(shapes: Shapes) -> FloatArray:
+    """Return the factors of a, b, c, d and e, (M, 5)."""
+    columns = [np.ones(len(shapes.rows)), shapes.tokens, shapes.cells, shapes.pairs, shapes.widths]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def fit_seconds(terms: FloatArray, seconds: FloatArray) -> FloatArray:
+    """Return the weights (5,), in seconds and not negative, that fit the measured `seconds` (M,) of `terms` (M, 5)."""
+    n_points, n_terms = terms.shape
+    spread = np.sqrt(seconds * seconds.mean())
+    scale = (terms / spread[:, None]).mean(axis=0)
+    scaled, wanted = terms / spread[:, None] / scale, seconds / spread
+    # the unknowns: a weight of each term, and the absolute error of each measurement, a bound from above and below
+    errors = np.eye(n_points)
+    above = np.concatenate([scaled, -errors], axis=1)
+    below = np.concatenate([-scaled, -errors], axis=1)
+    solution = linprog(
+        np.concatenate([_LEAST_GAIN * n_points, np.ones(n_points)]),
+        A_ub=np.concatenate([above, below]),
+        b_ub=np.concatenate([wanted, -wanted]),
+        method="highs",
+    )
+    assert solution.x is not None, solution.message  # there is a solution whatever was measured
+    weights: FloatArray = solution.x[:n_terms] / scale
+    return weights

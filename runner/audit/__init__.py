@@ -1,11 +1,11 @@
 """The audit: a test that a model's result for an example does not depend on the other examples of its batch.
 
-This package holds the audits of a module, of a config and of a search space; its subpackages hold their parts.
+This package holds the audits of a module, a config and a search space, and the report; its subpackages their parts.
 Commands, the gallery and users' own tests may import it. It imports its checks, subjects and tracing.
 """
 
 from runner.audit.api import audit_module
 from runner.audit.checks.verdict import AuditReport
-from runner.audit.subjects.padding import Padding
+from runner.audit.subjects.module import Padding
 
 __all__ = ["AuditReport", "Padding", "audit_module"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import nn
 from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
 from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.metric import metric_verdict
-from runner.audit.checks.verdict import AuditReport, Verdict
+from runner.audit.checks.verdict import AuditReport
 from runner.audit.subjects.module import Collate, Example, ExampleMetric, LossFunction, ModuleSubject, Output, Splitter
 from runner.audit.tracing.module_state import Mode, in_mode, seeded
 from runner.common.dtypes import DTYPES
@@ -80,7 +80,13 @@ def audit_module(
     # Dropout layers draw random numbers in train mode even at rate 0; the caller's generator must not change.
     with seeded(seed):
         for mode in modes:
-            report.verdicts += _audit_mode(subject, exact, mode, arithmetics, seed, nan_gradients)
+            with in_mode(exact.module, mode):
+                reference = SingleReference(exact, torch.float64)
+                report.verdicts += Auditor(exact, mode, reference, seed, nan_gradients).verdicts()
+                for arithmetic in arithmetics:
+                    with in_mode((coarse := subject.cast(arithmetic)).module, mode):
+                        measured = SingleReference(coarse, DTYPES[arithmetic], exact=reference)
+                        report.verdicts.append(arithmetic_verdict(coarse, measured, arithmetic, mode, seed))
         if metric is not None:
             with in_mode(exact.module, "eval"):
                 verdict = metric_verdict(title, lambda rows: exact.figures(metric(), rows), range(len(examples)))
@@ -90,26 +96,7 @@ def audit_module(
     return report
 
 
-def _audit_mode(
-    subject: ModuleSubject[Example, Output],
-    exact: ModuleSubject[Example, Output],
-    mode: Mode,
-    arithmetics: Sequence[Arithmetic],
-    seed: int,
-    nan_gradients: bool,
-) -> Iterator[Verdict]:
-    """Run all checks in float64, and compare the coarser arithmetics with it."""
-    with in_mode(exact.module, mode):
-        reference = SingleReference(exact, torch.float64)
-        yield from Auditor(exact, mode, reference, seed, nan_gradients).verdicts()
-        for arithmetic in arithmetics:
-            with in_mode((coarse := subject.cast(arithmetic)).module, mode):
-                coarse_reference = SingleReference(coarse, DTYPES[arithmetic], exact=reference)
-                yield arithmetic_verdict(coarse, coarse_reference, arithmetic, mode, seed)
-
-
 def _check(module: object, examples: Sequence[object], modes: Sequence[str], arithmetics: Sequence[str]) -> None:
-    """Raise HydromelError if these arguments cannot be audited."""
     if not isinstance(module, nn.Module) or isinstance(module, torch.jit.ScriptModule):
         raise HydromelError(f"module is a {type(module).__name__}; pass a torch.nn.Module that is not scripted")
     if len(examples) < 2:

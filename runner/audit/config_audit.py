@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict, dropout_verdict, own_dropout_verdict
-from runner.audit.checks.compare import SingleReference
+from runner.audit.checks import kinds
+from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
+from runner.audit.checks.compare import SingleReference, compare_loss
 from runner.audit.checks.metric import metric_verdict
-from runner.audit.checks.update import update_verdict
-from runner.audit.checks.verdict import AuditFacts, AuditReport, Verdict
-from runner.audit.subjects.configured import ModelSubject, StreamSubject
-from runner.audit.subjects.sample import sample, streams, with_random_ids
+from runner.audit.checks.variations import BatchSpec
+from runner.audit.checks.verdict import AuditFacts, AuditReport, Finding, Verdict
+from runner.audit.subjects.configured import ModelSubject, StreamSubject, sample, streams, with_random_ids
 from runner.audit.tracing.module_state import Mode, in_mode, randomise_zero_weights, unchanged, with_dropout
-from runner.audit.tracing.observe import Setting, observe
+from runner.audit.tracing.observe import Observation, Setting, observe
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
@@ -25,15 +25,17 @@ from runner.components.run_components import build_strategy, with_batch_size
 from runner.config.schema import RunConfig, name_of
 from runner.data.numericalize import Data, arrange, load_data
 from runner.data.truncation import Truncation
-from runner.interfaces import StreamStrategy
+from runner.interfaces import START, Loss, StreamStrategy
 from runner.model import Model, build_model, device_of, parameter_count
 from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
 from runner.training.checkpoint import load_checkpoint
+from runner.training.loop import backward
 from runner.training.setup import choose_device
 
 StrategySubject = ModelSubject | StreamSubject
 STREAMS, WINDOWS = 4, 3  # number of streams of a text, and of windows of each stream
 DROPOUT = 0.5  # rate of all dropout layers in the dropout check
+OWN_DROPOUT = ("order", "duplicates", "mixed_lengths", "extremes", "width")  # checks whose batches it runs
 UPDATE_ROWS = 8  # largest batch size, so that a sample makes several updates
 
 
@@ -49,6 +51,9 @@ class AuditOptions:
     heat: bool = True  # include heat maps of modules by positions
     explained: bool = True  # find place and cause of the failures of controls too
     weights: Path | None = None  # a checkpoint whose weights are audited; None: fresh weights
+
+    def explains(self, subject: StrategySubject) -> bool:
+        return self.explained or not subject.ignores_mask
 
 
 def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], options: AuditOptions) -> AuditReport:
@@ -115,8 +120,7 @@ def _precision_note(subject: StrategySubject) -> str:
 def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: AuditOptions, seed: int) -> None:
     """Run all modes and arithmetics.
 
-    Single-example runs are shared by all strategies, and strategies of the same layout share the verdicts on it:
-    otherwise the cost would grow with the number of strategies.
+    Strategies share single-example runs, and those of the same layout its verdicts: else each would add to the cost.
     """
     model = subjects[0].module
     for mode in options.modes:
@@ -124,7 +128,7 @@ def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: Au
         with in_mode(model, mode):
             exact = SingleReference(subjects[0].reference(), torch.float64)
             for subject in subjects:
-                auditor = Auditor(subject, mode, exact.of(subject), seed, explained=_is_explained(subject, options))
+                auditor = Auditor(subject, mode, exact.of(subject), seed, explained=options.explains(subject))
                 if (key := subject.layout_key) not in layouts:
                     layouts[key] = list(auditor.verdicts())
                 report.verdicts += [replace(verdict, subject=subject.name) for verdict in layouts[key]]
@@ -138,29 +142,40 @@ def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: Au
         report.verdicts += _check_dropout(subjects, seed, options)
 
 
+def _by_layout(subjects: Sequence[StrategySubject], check: Callable[[StrategySubject], Verdict]) -> Iterator[Verdict]:
+    """Yield a verdict on each strategy; those of the same layout share one."""
+    layouts: dict[Hashable, Verdict] = {}
+    for subject in subjects:
+        if (key := subject.layout_key) not in layouts:
+            layouts[key] = check(subject)
+        yield replace(layouts[key], subject=subject.name)
+
+
 def _check_dropout(subjects: Sequence[StrategySubject], seed: int, options: AuditOptions) -> Iterator[Verdict]:
     """Check that copies of an example drop different values, and that its own seed makes dropout batch-invariant."""
     row = int(subjects[0].lengths.argmax())
-    layouts: dict[Hashable, Verdict] = {}
     reference: SingleReference | None = None
-    for subject in subjects:
-        if (key := subject.layout_key) not in layouts:
-            verdict = dropout_verdict(subject, row)
-            if verdict.passed and isinstance(subject, ModelSubject):  # windows of a stream bring no seeds
-                seeded = subject.with_seeds()
-                reference = reference or SingleReference(seeded.reference(), torch.float64)
-                verdict = own_dropout_verdict(seeded, reference.of(seeded), seed, _is_explained(subject, options))
-            layouts[key] = verdict
-        yield replace(layouts[key], subject=subject.name)
+
+    def check(subject: StrategySubject) -> Verdict:
+        nonlocal reference
+        verdict = dropout_verdict(subject, row)
+        if not verdict.passed or isinstance(subject, StreamSubject):  # windows of a stream bring no seeds
+            return verdict
+        seeded = subject.with_seeds()
+        reference = reference or SingleReference(seeded.reference(), torch.float64)
+        auditor = Auditor(seeded, "train", reference.of(seeded), seed, explained=options.explains(subject))
+        return auditor.over("dropout", OWN_DROPOUT)
+
+    return _by_layout(subjects, check)
 
 
 def _check_strategy(auditor: Auditor, subject: StrategySubject, mode: Mode, seed: int) -> Iterator[Verdict]:
     """Yield the verdicts on a strategy's own batches, updates and evaluation, which its layout does not determine."""
     batches = subject.batches(seed)
-    yield auditor.verdict("batches", auditor.differences(batches), batches)
+    yield auditor.verdict("batches", batches)
     with unchanged(subject.module):
         if mode == "train":
-            yield update_verdict(subject, auditor.reference, batches)
+            yield _update_verdict(subject, auditor.reference, batches)
         else:
             rows = auditor.reference.comparable(range(len(subject.lengths)))
             yield metric_verdict(subject.name, subject.figures, list(rows))
@@ -178,13 +193,43 @@ def _check_arithmetic(
     first = subjects[0].reference().cast(arithmetic)
     with in_mode(first.module, mode):
         reference = SingleReference(first, DTYPES[arithmetic], exact=exact)
-        layouts: dict[Hashable, Verdict] = {}
-        for subject in subjects:
+
+        def check(subject: StrategySubject) -> Verdict:
             cast = replace(subject, module=first.module, bf16=first.bf16)
-            if (key := subject.layout_key) not in layouts:
-                explained = _is_explained(subject, options)
-                layouts[key] = arithmetic_verdict(cast, reference.of(cast), arithmetic, mode, seed, explained)
-            yield replace(layouts[key], subject=subject.name)
+            explained = options.explains(subject)
+            return arithmetic_verdict(cast, reference.of(cast), arithmetic, mode, seed, explained)
+
+        yield from _by_layout(subjects, check)
+
+
+def _update_verdict(subject: StrategySubject, reference: SingleReference, updates: Sequence[BatchSpec]) -> Verdict:
+    """Compare loss and gradients of the runner's own `backward` with the sum over single-example runs.
+
+    The model is in train mode, without dropout; `updates` are those of the strategy.
+    """
+    detail, worst = "The training loop's update differs from the sum over its examples.", 0.0
+    for rows in filter(None, (reference.comparable(update.rows) for update in updates)):
+        for difference in compare_loss(reference, BatchSpec(rows), _run_update(subject, rows)):
+            worst = max(worst, difference.share)
+            if difference.share > 1.0:
+                size, allowed = difference.size, difference.allowed
+                finding = Finding("loss", kinds.LOSS, difference.quantity, rows, size, allowed, detail)
+                return Verdict(subject.name, "update", "train", False, difference.share, finding)
+    return Verdict(subject.name, "update", "train", True, worst)
+
+
+def _run_update(subject: StrategySubject, rows: Sequence[int]) -> Observation:
+    """Run one update as training does, and return sums instead of means, for comparison with the examples' sums."""
+    micro_batches, model = subject.update(rows), subject.module
+    count = sum(int(batch.targets_per_row.sum()) for batch in micro_batches)
+    model.zero_grad()
+    loss, _ = backward(model, micro_batches, count, START, False, lambda lap: None)
+    gradients = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad * max(1, count)
+        for name, parameter in model.named_parameters()
+    }
+    model.zero_grad()
+    return Observation(loss=Loss(loss * max(1, count), count), loss_gradients=gradients)
 
 
 def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, options: AuditOptions) -> StrategySubject:
@@ -209,7 +254,3 @@ def _subject(config: RunConfig, parts: ModelParts, data: Data, model: Model, opt
     if isinstance(batching, StreamStrategy):
         return StreamSubject(batching.name, model, examples, batching, parts.measures, data.vocabs)
     return ModelSubject(batching.name, model, examples, batching, parts.measures, data.vocabs)
-
-
-def _is_explained(subject: StrategySubject, options: AuditOptions) -> bool:
-    return options.explained or not subject.ignores_mask

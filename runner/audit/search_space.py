@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ SMALL_DATA = ("features.words.max_size=30", "threads=1")
 SMALL_SAMPLE = AuditOptions(rows=10, longest=9, arithmetics=("float32",), heat=False, explained=False)
 CONTROLS = ("encoder.norm=batch",)  # batch norm mixes rows by design while training: the audit must fail it
 LEFT = ("name", "quality")  # options of a task that do not change the model
+_strategies = cache(compose_strategies)  # takes seconds
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,12 @@ class CombinationResult:
         """Return plain values with each strategy's failed checks."""
         if self.report is None:
             return {"choice": self.choice, "unfit": self.unfit}
-        failed: dict[str, set[str]] = {name: set() for name in self.report.subjects()}
-        for verdict in self.report.failures(controls=True):
-            failed[verdict.subject].add(verdict.check)
+        pairs = {(verdict.subject, verdict.check) for verdict in self.report.failures(controls=True)}
         return {
             "choice": self.choice,
             "passed": self.passed,
             "control": self.is_control,
-            "failed": {name: sorted(checks) for name, checks in failed.items()},
+            "failed": {name: sorted(c for s, c in pairs if s == name) for name in self.report.subjects()},
             "controls": list(self.report.controls),
             "facts": {} if self.report.facts is None else self.report.facts.by_name(),
         }
@@ -74,18 +74,18 @@ def combinations(overrides: Sequence[str], config_dir: Path | None = None) -> li
     given = {override.partition("=")[0] for override in overrides}
     # Keyed by the composed config, so that a model under two names (blstm is rnn with cell=lstm) is audited once.
     chosen: dict[str, Combination] = {}
-    for task in _names("task", overrides, config_dir):
-        for encoder in _names("encoder", overrides, config_dir):
-            config = compose_config([*overrides, task, encoder], config_dir)
-            nodes = {"task": config.task, "encoder": config.encoder}
-            chosen.setdefault(json.dumps(nodes), Combination((task, encoder), ""))
-            for group, name, value in _options(nodes, config.plugins):
-                if f"{group}.{name}" not in given:
-                    changed = {**nodes, group: {**nodes[group], name: value}}
-                    assignment = f"{name}={json.dumps(value).strip(chr(34))}"
-                    varied = f"{name_of(nodes[group])}.{assignment}"
-                    combination = Combination((task, encoder, f"{group}.{assignment}"), varied)
-                    chosen.setdefault(json.dumps(changed), combination)
+    tasks, encoders = (_names(group, overrides, config_dir) for group in ("task", "encoder"))
+    for task, encoder in product(tasks, encoders):
+        config = compose_config([*overrides, task, encoder], config_dir)
+        nodes = {"task": config.task, "encoder": config.encoder}
+        chosen.setdefault(json.dumps(nodes), Combination((task, encoder), ""))
+        for group, name, value in _options(nodes, config.plugins):
+            if f"{group}.{name}" not in given:
+                changed = {**nodes, group: {**nodes[group], name: value}}
+                assignment = f"{name}={json.dumps(value).strip(chr(34))}"
+                varied = f"{name_of(nodes[group])}.{assignment}"
+                combination = Combination((task, encoder, f"{group}.{assignment}"), varied)
+                chosen.setdefault(json.dumps(changed), combination)
     return list(chosen.values())
 
 
@@ -101,27 +101,15 @@ def audit_space(
     if chosen is None:
         chosen = [combination.overrides for combination in combinations(overrides, config_dir)]
     for combination in chosen:
-        yield _audit_combination([*combination, *overrides], configs, left_out, config_dir)
-
-
-@cache
-def _strategies(overrides: tuple[str, ...], config_dir: Path | None) -> tuple[list[RunConfig], dict[str, str]]:
-    """Compose every strategy, once for each task and encoder that are audited, since this takes seconds."""
-    return compose_strategies(overrides, config_dir)
-
-
-def _audit_combination(
-    overrides: Sequence[str], strategies: Sequence[RunConfig], left_out: Mapping[str, str], config_dir: Path | None
-) -> CombinationResult:
-    """Audit one combination at small sizes, under strategies that were composed once for all combinations."""
-    whole = compose_config([*overrides, *SMALL_DATA], config_dir)
-    config = RunConfig.of({key: _small(value) for key, value in whole.resolved.items()})
-    choice = " ".join(dict.fromkeys(overrides))
-    try:
-        configs = [under(config, strategy) for strategy in strategies]
-        return CombinationResult(choice, audit_config(configs, left_out, SMALL_SAMPLE))
-    except HydromelError as error:
-        return CombinationResult(choice, None, str(error))
+        whole = compose_config([*combination, *overrides, *SMALL_DATA], config_dir)
+        config = RunConfig.of({key: _small(value) for key, value in whole.resolved.items()})
+        choice = " ".join(dict.fromkeys([*combination, *overrides]))
+        try:
+            report = audit_config([under(config, strategy) for strategy in configs], left_out, SMALL_SAMPLE)
+            result = CombinationResult(choice, report)
+        except HydromelError as error:
+            result = CombinationResult(choice, None, str(error))
+        yield result
 
 
 def _names(group: str, overrides: Sequence[str], config_dir: Path | None) -> list[str]:

@@ -53,8 +53,7 @@ def _audit(options: argparse.Namespace) -> int:
     import torch
 
     from runner.audit.config_audit import AuditOptions, audit_config
-    from runner.audit.report.page import page
-    from runner.audit.report.text import print_report
+    from runner.audit.report import page, print_report
 
     torch.set_num_threads(configs[0].threads or 1)  # small batches: more threads only wait for each other
     weights = None if options.run is None else options.run / CHECKPOINTS / BEST
@@ -72,7 +71,7 @@ def _audit(options: argparse.Namespace) -> int:
 def _every(options: argparse.Namespace) -> int:
     import torch
 
-    from runner.audit.report.text import combination
+    from runner.audit.report import combination
     from runner.audit.search_space import audit_space
 
     torch.set_num_threads(1)

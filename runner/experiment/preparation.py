@@ -106,7 +106,7 @@ def _choose_batching(
     """Return the strategy of the run and the config with it; `batching=auto` chooses it here."""
     if not isinstance(components.batching, StrategyChooser):
         return config, components.batching
-    from runner.advisor.choose import choose_strategy  # imports scipy.optimize, which other runs do not need
+    from runner.advisor.advisor import choose_strategy  # imports scipy.optimize, which other runs do not need
 
     config = choose_strategy(config, components.parts.task, components.batching, run, model, data)
     return config, build_strategy(config.batching, config.plugins)

@@ -124,13 +124,13 @@ def product_seconds(size: int, device: torch.device, dtype: torch.dtype, times: 
     product = left @ right
     seconds = []
     for _ in range(times):
-        start = _now(device)
+        start = now(device)
         torch.mm(left, right, out=product)
-        seconds.append(_now(device) - start)
+        seconds.append(now(device) - start)
     return seconds
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     """Return the host's clock, once the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

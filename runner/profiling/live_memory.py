@@ -15,8 +15,7 @@ from runner.compat.torch import DispatchMode, Operator, storage_key, tree_leaves
 class LiveBytes(DispatchMode):
     """A context that follows the memory of tensors created within it, until the last tensor that shares it is gone.
 
-    Args:
-        known: tensors that exist already; neither they nor views of them count.
+    Neither the `known` tensors, which exist already, nor views of them count.
     """
 
     def __init__(self, known: Iterable[Tensor]) -> None:

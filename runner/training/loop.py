@@ -66,7 +66,9 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     marks = [t.clock.start()]
     losses, supervised, smaller = [], 0, None
     for rows in updates:
-        _set_learning_rate(t, rows)
+        factor = t.schedule.factor(t.progress.updates) * t.batching.learning_rate_factor(rows)
+        for group in t.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
         try:
             loss, count = _add_gradients(t, rows, t.clock.lap)
         except (RuntimeError, MemoryError) as error:
@@ -85,7 +87,8 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     seconds = t.clock.synchronize() - start
     t.costs.add_joules(joules, t.meter.joules())
     t.costs.add_counters(counts, counters(t.model))
-    values = _read(losses)
+    # the only place where training waits for a device
+    values: list[float] = torch.stack(losses).tolist() if losses else []
     if values:
         check_finite(t, t.progress.updates - len(values) + 1, values, updates)
         add_costs(t, updates[: len(values)], supervised, seconds, t.clock.intervals(marks))
@@ -93,12 +96,6 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         t.progress.update += len(values)
     if smaller is not None:
         use_micro_batch(t, smaller, t.progress.updates + 1)
-    return values
-
-
-def _read(losses: list[Tensor]) -> list[float]:
-    """Return the losses of a segment on the host: the only place where training waits for a device."""
-    values: list[float] = torch.stack(losses).tolist() if losses else []
     return values
 
 
@@ -136,12 +133,6 @@ def backward(
         carried = detach_state(state) if batch.carries_state else START
     assert total is not None
     return total, carried
-
-
-def _set_learning_rate(t: Training, rows: IntArray) -> None:
-    factor = t.schedule.factor(t.progress.updates) * t.batching.learning_rate_factor(rows)
-    for group in t.optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
 
 
 def _segment_end(t: Training, n_updates: int) -> int:

@@ -1,17 +1,100 @@
-"""Optimisers: torch's own and `runner.training.averaged_sgd`, with the options that configs/optimizer/ shows."""
+"""Optimisers: torch's own and SGD with averaged iterates, with the options that configs/optimizer/ shows."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Annotated, overload
 
+import torch
 from pydantic import Field
-from torch import nn, optim
-from torch.optim.optimizer import ParamsT
+from torch import Tensor, nn, optim
+from torch.optim.optimizer import ParamsT, StateDict
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from runner.common.types import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from runner.interfaces import HasAverage, HasLearningRates
-from runner.training.averaged_sgd import AveragedSgd
+
+
+class AveragedSgd(optim.SGD):
+    """Plain SGD that also keeps the mean of all iterates from some update on (Polyak and Juditsky 1992).
+
+    Training continues from the last iterate. The mean is evaluated and kept as the best checkpoint (`averaged`).
+
+    Args:
+        start: number of updates after which averaging starts; None: an evaluation triggers it.
+        patience: n: averaging starts at the first evaluation that is worse than the best of all earlier ones except the
+            last n (NT-ASGD; Merity et al. 2017, algorithm 1).
+    """
+
+    def __init__(
+        self, params: ParamsT, lr: float, *, weight_decay: float, fused: bool, start: int | None, patience: int
+    ) -> None:
+        super().__init__(params, lr, weight_decay=weight_decay, fused=fused)
+        self.start, self.patience = start, patience
+        self.updates = 0
+        self.history: list[float] = []  # quality at every evaluation, larger is better
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Make an SGD step; then, if averaging has started, add the new iterate to the mean."""
+        loss: float | None = super().step(closure)
+        self.updates += 1
+        if self.start is not None and self.updates > self.start:
+            self._average(self.updates - self.start - 1)
+        return loss
+
+    @torch.no_grad()
+    def _average(self, n_averaged: int) -> None:
+        """Add the last iterate to the mean of `n_averaged` earlier ones."""
+        parameters: list[Tensor] = [parameter for group in self.param_groups for parameter in group["params"]]
+        for parameter in parameters:
+            if "mean" not in self.state[parameter]:
+                self.state[parameter]["mean"] = torch.zeros_like(parameter)
+        update_means = get_swa_multi_avg_fn()  # type: ignore[no-untyped-call]
+        update_means([self.state[parameter]["mean"] for parameter in parameters], parameters, n_averaged)
+
+    def observe(self, quality: float) -> None:
+        """Take the validation quality (larger is better) after each evaluation, and start averaging if it got worse."""
+        # NT-ASGD compares with evaluations before the last n, so that one lucky evaluation does not end plain SGD.
+        earlier = self.history[: max(0, len(self.history) - self.patience)]
+        if self.start is None and earlier and quality < max(earlier):
+            self.start = self.updates
+        self.history.append(quality)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within the context, set the parameters to their means, if averaging has started."""
+        means = {parameter: state["mean"] for parameter, state in self.state.items() if "mean" in state}
+        last = {parameter: parameter.detach().clone() for parameter in means}
+        _fill(means)
+        try:
+            yield
+        finally:
+            _fill(last)
+
+    def state_dict(self) -> StateDict:
+        averaging = {"start": self.start, "updates": self.updates, "history": [*self.history]}
+        return {**super().state_dict(), "averaging": averaging}
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Load a state; the configured update at which averaging starts has precedence."""
+        super().load_state_dict(state_dict)
+        averaging = state_dict["averaging"]
+        self.updates, self.history = averaging["updates"], [*averaging["history"]]
+        self.start = averaging["start"] if self.start is None else self.start
+
+
+@torch.no_grad()
+def _fill(values: dict[Tensor, Tensor]) -> None:
+    for parameter, value in values.items():
+        parameter.copy_(value)
+
 
 Betas = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -14,7 +16,7 @@ from runner.audit.checks.compare import Difference, SingleReference, compare, co
 from runner.audit.checks.locate import Locator, TracedPart, first_changed, first_not_finite, first_random, module_label
 from runner.audit.checks.metric import NO_OUTPUT
 from runner.audit.checks.variations import BatchSpec, batch_specs
-from runner.audit.checks.verdict import Finding, HeatMap, Verdict, not_run_verdict
+from runner.audit.checks.verdict import Finding, HeatMap, Verdict
 from runner.audit.tracing.alignment import differences, worst_difference
 from runner.audit.tracing.interventions import is_used
 from runner.audit.tracing.module_state import Mode, seeded, unchanged
@@ -39,30 +41,35 @@ class Auditor:
     explained: bool = True  # failed verdicts say where and why, which takes many runs
     failed: dict[str, BatchSpec] = field(default_factory=dict)  # the batch on which each failed check failed
 
+    @cached_property
+    def batches(self) -> dict[str, list[BatchSpec]]:
+        return batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
+
     def verdicts(self) -> Iterator[Verdict]:
         """Yield the verdicts of all checks that compare batches, and of the loss.
 
         If outputs are random, no further check means anything, and the others are not run.
         """
-        batches = batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
         repeated = self._check_random() or self._check_repeat()
         yield repeated
         if repeated.finding is not None and repeated.finding.kind == kinds.RANDOM:
-            for check in batches:
+            for check in self.batches:
                 yield Verdict(self.subject.name, check, self.mode, None, reason="its outputs are random")
             return
         bad = list(not_finite(self.reference))
-        for check, runs in batches.items():
+        for check, runs in self.batches.items():
             extra = bad if check == "extremes" else []
-            yield self.verdict(check, self.differences(runs, extra), runs or extra)
+            yield self.verdict(check, runs, extra)
         if any(run.loss is not None for run in self.reference.runs):
-            yield self.verdict("loss", self._loss_differences(batches["mixed_lengths"]), batches["mixed_lengths"])
+            yield self.verdict("loss", self.batches["mixed_lengths"])
 
-    def differences(self, runs: Iterable[BatchSpec], extra: Sequence[Difference] = ()) -> Iterator[Difference]:
-        """Yield `extra`, then the differences of each batch from its reference."""
-        yield from extra
-        for run in runs:
-            batch = self._comparable(run)
+    def over(self, check: str, others: Sequence[str], extra: Sequence[Difference] = ()) -> Verdict:
+        """Return the verdict of a check that runs the batches of other checks; `extra` as in `verdict`."""
+        runs = [run for other in others for run in self.batches[other]]
+        return self.verdict(check, runs, extra)
+
+    def _differences(self, runs: Iterable[BatchSpec]) -> Iterator[Difference]:
+        for batch in map(self._comparable, runs):
             if not batch.rows:
                 continue
             base = None if batch.against is None else observe(self.subject, batch.against.rows, batch.against.setting)
@@ -79,25 +86,25 @@ class Auditor:
 
     def _loss_differences(self, runs: Iterable[BatchSpec]) -> Iterator[Difference]:
         for run in runs:
-            rows = self.reference.comparable(run.rows)
-            if rows:
+            if rows := self.reference.comparable(run.rows):
                 observation = observe(self.subject, rows, Setting(), loss=True)
                 yield from compare_loss(self.reference, BatchSpec(rows), observation)
 
-    def verdict(self, check: str, differences: Iterator[Difference], runs: Sequence[object]) -> Verdict:
-        """Return the verdict on a check from its differences: the first one beyond rounding decides.
+    def verdict(self, check: str, runs: Sequence[BatchSpec], extra: Sequence[Difference] = ()) -> Verdict:
+        """Return the verdict on a check from its differences, `extra` first: the first one beyond rounding decides.
 
-        Differences are computed as they are read, so that a failed check stops early. Without `runs`, its batches, it
-        does not apply.
+        Differences are computed as they are read, so that a failed check stops early. Without batches, `runs`, it does
+        not apply.
         """
-        if not runs:
+        if not runs and not extra:
             reason = NO_EQUAL if check == "neighbours" else NO_PADDING
             return Verdict(self.subject.name, check, self.mode, None, reason=reason)
         worst, compared = 0.0, False
-        for difference in differences:
+        differences = self._loss_differences(runs) if check == "loss" else self._differences(runs)
+        for difference in chain(extra, differences):
             worst, compared = max(worst, difference.share), True
             if difference.not_run:
-                return not_run_verdict(self.subject.name, check, self.mode, difference.not_run)
+                return self._not_run(check, difference.not_run)
             if difference.share > 1.0:
                 self.failed[check] = difference.batch
                 finding = self.finding(difference) if self.explained else None
@@ -108,8 +115,11 @@ class Auditor:
         """Return the verdict if no single-example run has an output; `extremes` gives the reason."""
         errors = [run.error for run in self.reference.runs if run.error is not None]
         if missing := next(filter(None, map(missing_kernel, errors)), ""):
-            return not_run_verdict(self.subject.name, check, self.mode, missing)
+            return self._not_run(check, missing)
         return Verdict(self.subject.name, check, self.mode, None, reason=NO_OUTPUT)
+
+    def _not_run(self, check: str, error: str) -> Verdict:
+        return Verdict(self.subject.name, check, self.mode, None, reason=f"not run here: {error}", not_run=True)
 
     def finding(self, difference: Difference) -> Finding:
         """Return place and cause of a difference, found by further runs."""
@@ -135,8 +145,7 @@ class Auditor:
 
     def _check_repeat(self) -> Verdict:
         """Compare the same batch on a fresh module and on one that has just processed other rows."""
-        rows = [row for row, _ in self.reference.finite()]
-        if not rows:
+        if not (rows := self.reference.good):
             return self._nothing_compared("repeat")
         first, second = BatchSpec((rows[0], rows[-1])), BatchSpec((rows[-1], rows[len(rows) // 2]))
         worst = 0.0
@@ -163,16 +172,15 @@ class Auditor:
 
     def _check_random(self) -> Verdict | None:
         """Return a failed verdict if outputs depend on the random seed, else None."""
-        batch = BatchSpec(tuple(row for row, _ in self.reference.finite())[:2])
+        batch = BatchSpec(tuple(self.reference.good[:2]))
         if not batch.rows:
             return None
         first, second = (observe_seeded(self.subject, batch, seed) for seed in (1, 2))
         difference = self._change(batch, first, second)
         if difference.share <= 1.0 or first.error is not None or second.error is not None:
             return None
-        module = first_random(self.subject, batch)
         detail = "The same batch gets another output under another seed."
-        finding = self._finding_at(difference, module, kinds.RANDOM, detail)
+        finding = self._finding_at(difference, first_random(self.subject, batch), kinds.RANDOM, detail)
         return Verdict(self.subject.name, "repeat", self.mode, False, difference.share, finding)
 
     def heat(self, tokens: Callable[[int], Sequence[str]]) -> HeatMap:
@@ -180,17 +188,12 @@ class Auditor:
 
         `tokens` maps the number of an example to its tokens.
         """
-        check, batch = next(iter(self.failed.items()), ("", None))
-        if batch is None:
-            batches = batch_specs(self.subject.lengths, self.subject.has_padding, self.seed)
-            check, batch = next((name, batches[name][-1]) for name in ("huge", "mixed_lengths") if batches[name])
+        whole = next((name, runs[-1]) for name in ("huge", "mixed_lengths") if (runs := self.batches[name]))
+        check, batch = next(iter(self.failed.items()), whole)
         batch = self._comparable(batch)
         # Values that differ and are not used, such as the state of an RNN after its padding, are left out.
-        steps = [
-            step
-            for step in Locator(self.reference).steps(batch)
-            if not step.rows() or is_used(self.subject, batch.rows, batch.setting, step.record)
-        ]
+        steps = Locator(self.reference).steps(batch)
+        steps = [s for s in steps if not s.differs or is_used(self.subject, batch.rows, batch.setting, s.record)]
         row = _hottest(steps, {row: len(tokens(row)) for row in batch.rows})
         steps = [step for step in steps if row in step.members]
         shares = [_by_position(step, row, int(self.subject.lengths[row])) for step in steps]
@@ -206,17 +209,7 @@ def arithmetic_verdict(
     The subject is cast to the arithmetic; `check` is its name, and `reference` has single-example runs in it.
     """
     coarse = Auditor(subject, mode, reference, seed, explained=explained)
-    batches = batch_specs(subject.lengths, subject.has_padding, seed)
-    runs = [*batches["mixed_lengths"], *batches["extremes"]]
-    return coarse.verdict(check, coarse.differences(runs, list(not_finite(reference))), runs)
-
-
-def own_dropout_verdict(subject: Subject, reference: SingleReference, seed: int, explained: bool) -> Verdict:
-    """Check that an example with its own dropout seed drops the same values in a batch as in its single-example run."""
-    auditor = Auditor(subject, "train", reference, seed, explained=explained)
-    batches = batch_specs(subject.lengths, subject.has_padding, seed)
-    runs = [run for check in ("order", "duplicates", "mixed_lengths", "extremes", "width") for run in batches[check]]
-    return auditor.verdict("dropout", auditor.differences(runs), runs)
+    return coarse.over(check, ("mixed_lengths", "extremes"), list(not_finite(reference)))
 
 
 def dropout_verdict(subject: Subject, row: int) -> Verdict:
@@ -234,7 +227,6 @@ def dropout_verdict(subject: Subject, row: int) -> Verdict:
 
 
 def observe_seeded(subject: Subject, batch: BatchSpec, seed: int) -> Observation:
-    """Run a batch with random numbers from a seed."""
     with seeded(seed):
         return observe(subject, batch.rows, batch.setting)
 

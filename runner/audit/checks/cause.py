@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from runner.audit.tracing.observe import Fill, Observation, Setting, observe
 
 _LOSS = "gradient of the loss by "
 _GRADIENT = "gradient of "
+Cause = tuple[str, str]  # the kind of a fault, and one sentence on how it was determined
 # content of the padding -> the finding's sentence where it changes the result
 FILLS: dict[Fill, str] = {
     "other": "The result changes with other values in the padding",
@@ -24,13 +24,6 @@ FILLS: dict[Fill, str] = {
     "nan": "The result becomes NaN when the padding holds NaN: padding is multiplied by zero somewhere, not left out",
 }
 NAN_GRADIENT = "The gradient is 0 times the NaN of the padding: put zeros there before the weight is applied"
-
-
-class Cause(NamedTuple):
-    """The kind of a fault, and one sentence on how it was determined."""
-
-    kind: str
-    detail: str
 
 
 def cause(reference: SingleReference, difference: Difference, module: str | None, witnesses: Sequence[int]) -> Cause:
@@ -43,14 +36,14 @@ def cause(reference: SingleReference, difference: Difference, module: str | None
     if (result := probe.swapped()) is not None:
         return result
     if module and probe.padded and reads_padding(reference.subject, witnesses, module, difference.allowed):
-        return Cause(kinds.VALUE_LEAK, "Its values at real tokens change with the values in the padding of its inputs.")
-    probes: list[Callable[[], Cause | None]] = [probe.content, probe.width] if probe.padded else []
+        return (kinds.VALUE_LEAK, "Its values at real tokens change with the values in the padding of its inputs.")
+    probes = [probe.content, probe.width] if probe.padded else []
     for run_probe in (*probes, probe.neighbours, probe.order):
         if (result := run_probe()) is not None:
             return result
     if "loss" in difference.quantity:
-        return Cause(kinds.LOSS, difference.note or "The loss of the update differs from that of its examples.")
-    return Cause(kinds.NEIGHBOURS, "The result depends on the other examples of the batch.")
+        return (kinds.LOSS, difference.note or "The loss of the update differs from that of its examples.")
+    return (kinds.NEIGHBOURS, "The result depends on the other examples of the batch.")
 
 
 class Probe:
@@ -59,12 +52,8 @@ class Probe:
     def __init__(self, reference: SingleReference, difference: Difference) -> None:
         self.reference, self.subject = reference, reference.subject
         self.batch, self.quantity, self.allowed = difference.batch, difference.quantity, difference.allowed
-
-    @property
-    def padded(self) -> bool:
-        """True if any row of the failing batch is padded."""
         lengths = {int(self.subject.lengths[row]) for row in self.batch.rows}
-        return self.subject.has_padding and (len(lengths) > 1 or self.batch.setting.widen > 1 or 0 in lengths)
+        self.padded = self.subject.has_padding and (len(lengths) > 1 or self.batch.setting.widen > 1 or 0 in lengths)
 
     def swapped(self) -> Cause | None:
         """Test whether the first wrong row has the output of another row of the batch."""
@@ -76,31 +65,29 @@ class Probe:
             if self._is_output_of(row, output) or not output.numel():
                 continue
             other = next((candidate for candidate in rows if self._is_output_of(candidate, output)), None)
-            return None if other is None else Cause(kinds.ORDER, f"Row {row} got the output of row {other}.")
+            return None if other is None else (kinds.ORDER, f"Row {row} got the output of row {other}.")
         return None
 
     def _is_output_of(self, row: int, output: Tensor) -> bool:
         return worst_difference(output, self.reference.expected[row].outputs[0]) <= self.allowed
 
     def order(self) -> Cause | None:
-        """Test the reverse order."""
         rows = self.batch.rows
         if len(set(rows)) < 2:
             return None
         setting = replace(self.batch.setting, fill="neutral")  # other content would be drawn anew
         if self._differs(rows, setting, tuple(reversed(rows)), setting):
-            return Cause(kinds.ORDER, "The result changes when the same rows come in reverse order.")
+            return (kinds.ORDER, "The result changes when the same rows come in reverse order.")
         return None
 
     def content(self) -> Cause | None:
-        """Test other values in the padding."""
         for rows in dict.fromkeys((self.batch.rows, *self._groups("mixed_lengths")[:2])):
             for fill, sentence in FILLS.items():
                 for widen in (self.batch.setting.widen, 2):
                     neutral = Setting(widen)
                     if self._differs(rows, neutral, rows, replace(neutral, fill=fill)):
                         of_gradient = fill == "nan" and self.quantity.startswith(_GRADIENT)
-                        return Cause(kinds.VALUE_LEAK, f"{NAN_GRADIENT if of_gradient else sentence}.")
+                        return (kinds.VALUE_LEAK, f"{NAN_GRADIENT if of_gradient else sentence}.")
         return None
 
     def width(self) -> Cause | None:
@@ -108,7 +95,7 @@ class Probe:
         for rows in (self.batch.rows, *((row,) for row in dict.fromkeys(self.batch.rows))):
             for widen in (2, 4):
                 if self._differs(rows, Setting(), rows, Setting(widen)):
-                    return Cause(kinds.WIDTH, f"The result changes when the padding is {widen}x as wide as needed.")
+                    return (kinds.WIDTH, f"The result changes when the padding is {widen}x as wide as needed.")
         return None
 
     def neighbours(self) -> Cause | None:
@@ -118,7 +105,7 @@ class Probe:
         for rows in self._groups("neighbours"):
             observation = observe(self.subject, rows, Setting())
             if observation.error is None and not all(map(self._is_output_of, rows, observation.outputs)):
-                return Cause(kinds.NEIGHBOURS, "It differs in batches of equal lengths too, where nothing is padded.")
+                return (kinds.NEIGHBOURS, "It differs in batches of equal lengths too, where nothing is padded.")
         return None
 
     def _differs(self, rows: Sequence[int], setting: Setting, others: Sequence[int], changed: Setting) -> bool:
@@ -150,6 +137,5 @@ class Probe:
         return run.outputs
 
     def _groups(self, check: str) -> list[tuple[int, ...]]:
-        """Return the comparable rows of each batch of a check."""
         batches = batch_specs(self.subject.lengths, self.subject.has_padding, seed=0)[check]
         return list(filter(None, (self.reference.comparable(batch.rows) for batch in batches)))

@@ -36,29 +36,27 @@ class Difference:
 
 
 class SingleReference:
-    """The reference: a single-example run of each example.
+    """The reference: a single-example run of each example, by a module in the arithmetic (`dtype`) of interest.
 
-    Args:
-        subject: the subject, its module in the arithmetic and mode of interest.
-        dtype: dtype of that arithmetic.
-        exact: the float64 reference, where this one is coarser; the tolerance then includes the errors measured here.
+    `exact` is the float64 reference, where this one is coarser; the tolerance then includes the errors measured here.
     """
 
     def __init__(self, subject: Subject, dtype: torch.dtype, exact: SingleReference | None = None) -> None:
         self.subject = subject
         self.runs = [observe(subject, [row], Setting(), loss=True) for row in range(len(subject.lengths))]
-        self._good = {row for row, run in enumerate(self.runs) if run.error is None and not _bad(run)}
+        # the examples whose single-example run ended without an error or NaN
+        self.good = [row for row, run in enumerate(self.runs) if run.error is None and not _bad(run)]
         self.coarse, self.expected, self.measured, unit = exact is not None, self.runs, 0.0, roundoff(dtype)
         if exact is None:
             # a float64 module may compute in float32 inside (a norm, a softmax): the tolerance is that of the narrowest
             inner = narrowest(subject, int(subject.lengths.argmax()))
             unit = unit if inner == dtype else max(unit, float(torch.finfo(inner).eps) / 2)
         else:
-            self._good, self.expected = self._good & exact._good, exact.runs
-            errors = [worst_difference(run.outputs[0], self.expected[row].outputs[0]) for row, run in self.finite()]
+            self.good, self.expected = [row for row in self.good if row in exact.good], exact.runs
+            errors = [worst_difference(self.runs[row].outputs[0], exact.runs[row].outputs[0]) for row in self.good]
             self.measured = max((error for error in errors if error < torch.inf), default=0.0)
         self.tolerance = Tolerance(unit, operations(subject.module, int(subject.lengths.max(initial=1))))
-        self.scale = max((largest_magnitude(self.expected[row].outputs) for row, _ in self.finite()), default=1.0)
+        self.scale = max((largest_magnitude(self.expected[row].outputs) for row in self.good), default=1.0)
 
     def of(self, subject: Subject) -> SingleReference:
         """Return the same runs as the reference for another layout of the same examples."""
@@ -66,12 +64,8 @@ class SingleReference:
         other.subject = subject
         return other
 
-    def finite(self) -> Iterator[tuple[int, Observation]]:
-        """Yield the single-example runs that ended without an error or NaN, with their rows."""
-        return ((row, self.runs[row]) for row in sorted(self._good))
-
     def comparable(self, rows: Sequence[int]) -> tuple[int, ...]:
-        return tuple(row for row in rows if row in self._good)
+        return tuple(row for row in rows if row in self.good)
 
     def allowed(self) -> float:
         return self.tolerance.of(self.scale, self.measured)

@@ -29,10 +29,9 @@ class TracedPart:
     allowed: float  # largest |difference| that rounding explains
     by_length: list[list[Tensor]]  # `batched`, read as if the rows were sorted from long to short, or the reverse
 
-    def rows(self) -> list[int]:
-        """Return the places among the members whose values differ."""
-        pairs = enumerate(zip(self.batched, self.single, strict=True))
-        return [place for place, (value, expected) in pairs if not self._is_close(value, expected)]
+    @property
+    def differs(self) -> bool:
+        return not all(map(self._is_close, self.batched, self.single))
 
     @property
     def is_permuted(self) -> bool:
@@ -81,7 +80,7 @@ class Locator:
         """
         permuted = []
         for step in self.steps(batch):
-            if not step.rows() or not is_used(self.subject, batch.rows, batch.setting, step.record):
+            if not step.differs or not is_used(self.subject, batch.rows, batch.setting, step.record):
                 continue
             if not step.is_permuted:
                 return self._module_or_caller(batch, step.record.module)
@@ -90,11 +89,11 @@ class Locator:
         for name in permuted:
             if any(other != name and other.startswith(name and f"{name}.") for other in permuted):
                 return name
-        return permuted[0] if permuted else None
+        return next(iter(permuted), None)
 
     def witnesses(self) -> tuple[int, ...]:
         """Return up to three examples of different lengths, which show which axis of a tensor is which."""
-        by_length = {int(self.subject.lengths[row]): row for row, _ in self.reference.finite()}
+        by_length = {int(self.subject.lengths[row]): row for row in self.reference.good}
         return tuple(list(by_length.values())[-3:])
 
     def steps(self, batch: BatchSpec, only: str | None = None, side: Side = "outputs") -> list[TracedPart]:
@@ -104,24 +103,22 @@ class Locator:
         for group in (self.witnesses(), self.witnesses()[:2]):
             others += passes(self.subject, group, batch.setting, only, side)
         singles = {row: self._single_pass(row, only, side) for row in {*batch.rows, *self.witnesses()}}
-        steps = [
-            self._step(key, forward_pass, others, singles)
+        return [
+            step
             for forward_pass in passes(self.subject, batch.rows, batch.setting, only, side)
             for key in forward_pass.records
+            if (step := self._step(key, forward_pass, others, singles)) is not None
         ]
-        return [step for step in steps if step is not None]
 
     def _module_or_caller(self, batch: BatchSpec, module: str) -> str:
         """Return the module itself or, if its inputs already differ, the module whose code computed them."""
         given = self.steps(batch, module, "inputs") if module else []
-        differs = any(step.rows() and not step.is_permuted for step in given)
-        return self._owner(module) if differs else module
-
-    def _owner(self, module: str) -> str:
-        """Return the module whose code calls this one: the next enclosing one that is not a list or dict of modules."""
-        enclosing = module.rpartition(".")[0]
-        is_list = isinstance(self.subject.module.get_submodule(enclosing), nn.ModuleList | nn.ModuleDict)
-        return self._owner(enclosing) if is_list else enclosing
+        if not any(step.differs and not step.is_permuted for step in given):
+            return module
+        caller = module.rpartition(".")[0]  # the next enclosing one that is not a list or dict of modules
+        while isinstance(self.subject.module.get_submodule(caller), nn.ModuleList | nn.ModuleDict):
+            caller = caller.rpartition(".")[0]
+        return caller
 
     def _step(
         self, key: Key, forward_pass: Pass, others: Sequence[Pass], singles: Mapping[int, Pass]
@@ -153,10 +150,8 @@ class Locator:
 
         Torch leaves its fused paths where modules have hooks, so such a fault is hidden while all modules have hooks.
         """
-        for name, _ in self.subject.module.named_modules():
-            if name and any(step.rows() for step in self.steps(batch, only=name)):
-                return str(name)
-        return ""
+        names = (name for name, _ in self.subject.module.named_modules() if name)
+        return next((name for name in names if any(step.differs for step in self.steps(batch, only=name))), "")
 
 
 def _reading(key: Key, forward_passes: Sequence[Pass]) -> str | None:

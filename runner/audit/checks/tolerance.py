@@ -7,7 +7,6 @@ A sum of n numbers, added up in another order, moves by about sqrt(n) u times th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from runner.audit.tracing.module_state import unchanged
 from runner.audit.tracing.observe import Setting, Subject
-from runner.compat.torch import DispatchMode, tree_leaves
+from runner.compat.torch import DispatchMode, Operator, tree_leaves
 
 SAFETY = 16.0  # Higham and Mary's lambda; at 16 the bound holds for all numbers of any model together
 MEASURED_SAFETY = 4.0  # the same rounding errors in another order of summation
@@ -29,12 +28,9 @@ class Tolerance:
     operations: int  # number n of additions that one number of the output depends on
 
     def of(self, scale: float, measured: float = 0.0, terms: int = 1) -> float:
-        """Return the allowed |difference|.
+        """Return the allowed |difference| between numbers of up to `scale`; gradients have `terms` further summands.
 
-        Args:
-            scale: largest magnitude among the compared numbers.
-            measured: largest error of the single-example runs against float64, where the arithmetic is coarser.
-            terms: number of further summands (gradients are sums over tokens).
+        `measured` is the largest error of the single-example runs against float64, where the arithmetic is coarser.
         """
         rounding = self.roundoff * math.sqrt(self.operations * max(1, terms)) * scale
         return MEASURED_SAFETY * measured + SAFETY * rounding
@@ -55,18 +51,14 @@ def roundoff(dtype: torch.dtype) -> float:
 
 
 class _Watch(DispatchMode):
-    """Records the narrowest arithmetic to which any operation reduces float64 numbers."""
+    """A context that records the narrowest arithmetic to which any operation reduces float64 numbers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.narrowest = torch.float64
 
     def __torch_dispatch__(
-        self,
-        func: Callable[..., object],
-        types: object,
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
+        self, func: Operator, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
     ) -> object:
         result = func(*args, **(kwargs or {}))
         if not any(tensor.dtype == torch.float64 for tensor in _numbers((args, kwargs))):
@@ -78,7 +70,6 @@ class _Watch(DispatchMode):
 
 
 def _numbers(values: object) -> list[Tensor]:
-    """Return the tensors of floats."""
     return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 

@@ -52,6 +52,7 @@ def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, li
     all_rows = _uneven_first(rng.permutation(len(lengths)), lengths)
     group = tuple(_uneven(lengths, rng))
     plain = BatchSpec(group)
+    sizes = [n for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)]
 
     def varied(*settings: Setting) -> list[BatchSpec]:
         return [BatchSpec(group, setting, BatchSpec(group, Setting(setting.widen))) for setting in settings]
@@ -63,9 +64,7 @@ def batch_specs(lengths: IntArray, has_padding: bool, seed: int) -> dict[str, li
             for order in (group[::-1], tuple(rng.permutation(group).tolist()), tuple(sorted(group)))
         ],
         "duplicates": [BatchSpec((group[0], group[0])), BatchSpec((group[0],) * 3)],
-        "mixed_lengths": [
-            BatchSpec(tuple(all_rows[:n].tolist())) for n in (2, 3, 5, len(all_rows)) if n <= len(all_rows)
-        ],
+        "mixed_lengths": [BatchSpec(tuple(all_rows[:n].tolist())) for n in sizes],
         "extremes": [BatchSpec(rows) for rows in _extremes(lengths)],
         "width": [BatchSpec(rows, Setting(n), BatchSpec(rows)) for rows in (group[:1], group) for n in (2, 4)],
         "content": varied(Setting(1, "other"), Setting(2, "other")),
@@ -92,8 +91,7 @@ def _uneven(lengths: IntArray, rng: np.random.Generator, size: int = 6) -> list[
     candidates = order[lengths[order] > 0]
     candidates = candidates if len(candidates) else order
     picked = candidates[np.unique(np.linspace(0, len(candidates) - 1, min(size, len(candidates))).astype(int))]
-    rows: list[int] = rng.permutation(picked).tolist()
-    return rows
+    return [int(row) for row in rng.permutation(picked)]
 
 
 def _equally_long(lengths: IntArray, rng: np.random.Generator) -> list[Sequence[int]]:

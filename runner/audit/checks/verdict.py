@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -11,6 +12,8 @@ from runner.audit.checks.kinds import HINTS, ROOTS
 
 COARSE_CHECKS = ("float32", "bf16", "fp16")
 FOLLOWS = ("loss", "metric")  # places that also fail wherever a module is wrong
+Key = tuple[str, str]  # module and kind of a fault
+State = Literal["ok", "fail", "not run", "none"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,6 @@ class Verdict:
     finding: Finding | None = None
     reason: str = ""
     not_run: bool = False  # this machine lacks a kernel that the model needs, which says nothing about the model
-
-
-def not_run_verdict(subject: str, check: str, mode: str, error: str) -> Verdict:
-    """Return the verdict of a check that this machine cannot run; `error` is torch's message about the kernel."""
-    return Verdict(subject, check, mode, None, reason=f"not run here: {error}", not_run=True)
 
 
 @dataclass(frozen=True)
@@ -116,20 +114,13 @@ class AuditFacts:
 
 @dataclass
 class AuditReport:
-    """All verdicts of an audit.
+    """All verdicts of an audit."""
 
-    Attributes:
-        title: name of the audited model.
-        verdicts: one for each check, subject and mode, in the order in which they were found.
-        controls: subjects that are known to be wrong; they do not count, but show that the audit can fail.
-        facts: further information, for the audit of a config.
-    """
-
-    title: str
-    verdicts: list[Verdict] = field(default_factory=list)
+    title: str  # name of the audited model
+    verdicts: list[Verdict] = field(default_factory=list)  # one for each check, subject and mode, as they were found
     heats: list[HeatMap] = field(default_factory=list)
-    controls: tuple[str, ...] = ()
-    facts: AuditFacts | None = None
+    controls: tuple[str, ...] = ()  # subjects known to be wrong; they do not count, but show that the audit can fail
+    facts: AuditFacts | None = None  # of the audit of a config
 
     @property
     def passed(self) -> bool:
@@ -204,16 +195,10 @@ def faults(failed: Sequence[Verdict]) -> list[Fault]:
     metric where a module is wrong, and everything where outputs are random or depend on kept state. If such a check
     has a fault of its own, it shows once the first fault is fixed.
     """
-    explained = [
-        (verdict, finding, (finding.module, finding.kind)) for verdict in failed if (finding := verdict.finding)
-    ]
-    groups: dict[tuple[str, str], list[tuple[Verdict, Finding]]] = {}
-    after: dict[tuple[str, str], list[str]] = {}
-    roots: dict[str, tuple[str, str]] = {}
-    modules: dict[str, tuple[str, str]] = {}
-    for verdict, finding, key in explained:
-        if finding.module not in FOLLOWS:
-            modules.setdefault(verdict.subject, key)
+    explained = [(v, finding, (finding.module, finding.kind)) for v in failed if (finding := v.finding)]
+    groups, after = defaultdict[Key, list[tuple[Verdict, Finding]]](list), defaultdict[Key, list[str]](list)
+    roots: dict[str, Key] = {}
+    modules = {v.subject: key for v, finding, key in reversed(explained) if finding.module not in FOLLOWS}
     for verdict, finding, key in explained:
         cause = modules.get(verdict.subject) if finding.module in FOLLOWS else None
         if finding.kind in ROOTS:
@@ -221,25 +206,21 @@ def faults(failed: Sequence[Verdict]) -> list[Fault]:
         else:
             cause = roots.get(verdict.subject, cause)
         if cause is None:
-            groups.setdefault(key, []).append((verdict, finding))
+            groups[key].append((verdict, finding))
         else:
-            after.setdefault(cause, []).append(verdict.check)
-    return [_fault(group, after.get(key, [])) for key, group in groups.items()]
-
-
-def _fault(group: Sequence[tuple[Verdict, Finding]], after: Sequence[str]) -> Fault:
-    _, finding = max(group, key=lambda pair: (math.isfinite(pair[1].size), pair[0].worst))
-    triples = zip(*((verdict.subject, verdict.check, verdict.mode) for verdict, _ in group), strict=True)
-    subjects, checks, modes = map(unique, triples)
-    return Fault(finding, subjects, checks, modes, unique(after))
+            after[cause].append(verdict.check)
+    result = []
+    for key, group in groups.items():
+        _, finding = max(group, key=lambda pair: (math.isfinite(pair[1].size), pair[0].worst))
+        triples = zip(*((verdict.subject, verdict.check, verdict.mode) for verdict, _ in group), strict=True)
+        subjects, checks, modes = map(unique, triples)
+        result.append(Fault(finding, subjects, checks, modes, unique(after[key])))
+    return result
 
 
 def unique(names: Iterable[str]) -> list[str]:
     """Return the distinct names in order."""
     return list(dict.fromkeys(names))
-
-
-State = Literal["ok", "fail", "not run", "none"]
 
 
 def state_of(verdicts: Sequence[Verdict]) -> State:

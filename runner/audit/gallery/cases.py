@@ -13,19 +13,18 @@ from runner.audit.api import audit_module
 from runner.audit.checks import kinds
 from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.verdict import AuditReport
-from runner.audit.gallery import layers, sequences, training
-from runner.audit.subjects.module import Collate, ExampleMetric, LossFunction
-from runner.audit.subjects.padding import Padding
+from runner.audit.gallery import layers, sequences
+from runner.audit.subjects.module import Collate, ExampleMetric, LossFunction, Padding
 from runner.common.rich_tables import plain_table, wide_console
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
-TokenLoss = LossFunction[training.Scores, Sized]
-TokenMetric = ExampleMetric[training.Scores, Sized]
+TokenLoss = LossFunction[layers.Scores, Sized]
+TokenMetric = Callable[[], ExampleMetric[layers.Scores, Sized]]
 
 
 @dataclass(frozen=True)
 class Bug:
-    """A bug of the gallery. Factories take True for the fixed version and False for the wrong one."""
+    """A bug of the gallery; `make` takes True for the fixed version and False for the wrong one."""
 
     name: str
     make: Callable[[bool], nn.Module]  # factory of the module
@@ -36,8 +35,8 @@ class Bug:
     empty: bool = True  # the examples include one without tokens
     left: bool = False  # padding comes before the tokens
     characters: bool = False  # examples are words of characters, not vectors
-    loss: Callable[[bool], TokenLoss] | None = None  # factory of this argument of `audit_module`
-    metric: Callable[[bool], Callable[[], TokenMetric]] | None = None  # factory of this argument
+    loss: tuple[TokenLoss, TokenLoss] | None = None  # the wrong and the fixed one, as those of `metric`
+    metric: tuple[TokenMetric, TokenMetric] | None = None
     arithmetics: tuple[Arithmetic, ...] = ()
 
     def audit(self, fixed: bool) -> AuditReport:
@@ -52,8 +51,8 @@ class Bug:
             examples,
             collate,
             left_padding=self.left,
-            loss=None if self.loss is None else self.loss(fixed),
-            metric=None if self.metric is None else self.metric(fixed),
+            loss=self.loss and self.loss[fixed],
+            metric=self.metric and self.metric[fixed],
             arithmetics=self.arithmetics,
             name=self.name,
         )
@@ -89,18 +88,8 @@ def _net(name: str, layer: Callable[[bool], nn.Module], size: int = 6) -> Callab
     return lambda fixed: layers.Net(name, layer(fixed), size)
 
 
-def _tagger(fixed: bool) -> nn.Module:
-    return training.Tagger()
-
-
-def _loss(fixed: bool) -> TokenLoss:
-    return training.counted_loss if fixed else training.mean_loss
-
-
-def _metric(fixed: bool) -> Callable[[], TokenMetric]:
-    return training.TokenPerplexity if fixed else training.BatchPerplexity
-
-
+_HALF = _net("attention", lambda fixed: layers.MaskedAttention(-torch.inf if fixed else -1e9, True))
+_EMPTY = _net("attention", lambda fixed: layers.MaskedAttention(-torch.inf, fixed))
 BUGS = (
     Bug("mean over the padded width", _net("pool", layers.MeanPool), "pool", kinds.WIDTH),
     Bug("max with zeros as padding", _net("pool", lambda fixed: layers.ExtremePool(fixed, True)), "pool", kinds.WIDTH),
@@ -112,15 +101,7 @@ BUGS = (
     Bug("state at the padded end", _net("encoder", sequences.LastState), "encoder", kinds.VALUE_LEAK),
     Bug("CRF overwrites alpha", _net("crf", sequences.LogPartition), "crf", kinds.VALUE_LEAK),
     Bug("CRF steps into padding", _net("crf", sequences.PathScore, 1), "crf", kinds.WIDTH),
-    Bug(
-        "loss averaged per micro-batch",
-        _tagger,
-        "loss",
-        kinds.LOSS,
-        check="loss",
-        empty=False,
-        loss=_loss,
-    ),
+    Bug("loss averaged per micro-batch", layers.Tagger, "loss", kinds.LOSS, "loss", empty=False, loss=layers.LOSSES),
     Bug("batch norm over padding", _net("norm", layers.BatchNorm), "norm.norm", kinds.VALUE_LEAK, mode="train"),
     Bug("positions from the padded side", _net("positions", layers.Positions), "positions", kinds.WIDTH, left=True),
     Bug("rows sorted, labels not", _net("encoder", sequences.SortedRows), "encoder", kinds.ORDER),
@@ -130,33 +111,13 @@ BUGS = (
         _net("dropout", layers.LockedDropout),
         "dropout",
         kinds.SHARED_DROPOUT,
-        check="dropout",
-        mode="train",
+        "dropout",
+        "train",
     ),
-    Bug(
-        "-1e9 in half precision",
-        _net("attention", lambda fixed: layers.MaskedAttention(-torch.inf if fixed else -1e9, True)),
-        "attention",
-        kinds.OVERFLOW,
-        check="fp16",
-        arithmetics=("fp16",),
-    ),
+    Bug("-1e9 in half precision", _HALF, "attention", kinds.OVERFLOW, "fp16", arithmetics=("fp16",)),
     Bug("character padding", sequences.Characters, "characters", kinds.WIDTH, characters=True),
-    Bug(
-        "attention NaN on empty rows",
-        _net("attention", lambda fixed: layers.MaskedAttention(-torch.inf, fixed)),
-        "attention",
-        kinds.NOT_FINITE,
-        check="extremes",
-    ),
-    Bug(
-        "perplexity averaged per batch",
-        _tagger,
-        "metric",
-        kinds.METRIC,
-        check="metric",
-        metric=_metric,
-    ),
+    Bug("attention NaN on empty rows", _EMPTY, "attention", kinds.NOT_FINITE, "extremes"),
+    Bug("perplexity averaged per batch", layers.Tagger, "metric", kinds.METRIC, "metric", metric=layers.METRICS),
 )
 
 
@@ -176,15 +137,9 @@ class GalleryResult:
     def as_dict(self) -> dict[str, object]:
         """Return plain values, as `--json` writes them."""
         module, kind = self.named or (None, None)
-        return {
-            "bug": self.bug.name,
-            "caught": self.named is not None,
-            "module": module,
-            "kind": kind,
-            "expected": [self.bug.module, self.bug.kind],
-            "named": self.is_correct,
-            "twin_passes": self.twin_passed,
-        }
+        found = {"bug": self.bug.name, "caught": self.named is not None, "module": module, "kind": kind}
+        expected = [self.bug.module, self.bug.kind]
+        return {**found, "expected": expected, "named": self.is_correct, "twin_passes": self.twin_passed}
 
 
 def run_gallery() -> list[GalleryResult]:

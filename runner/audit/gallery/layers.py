@@ -1,12 +1,20 @@
-"""Layers with frequent bugs, and their fixed versions. Each takes vectors (B, T, D) and a mask (B, T)."""
+"""Layers, losses and metrics with frequent bugs, and their fixed versions.
+
+Each layer takes vectors (B, T, D) and a mask (B, T).
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence, Sized
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from runner.interfaces import Loss
+
+Scores = tuple[Tensor, Tensor]  # scores (B, T, 3) and mask (B, T)
 
 
 class Net(nn.Module):
@@ -143,16 +151,12 @@ class LockedDropout(Variant):
 
 
 class MaskedAttention(nn.Module):
-    """Attention over the tokens of a row, masked in one of several ways.
-
-    Args:
-        mask_value: value of masked scores; -1e9 does not fit into half precision.
-        blind: let a row without tokens attend to its padding; otherwise its softmax is 0 / 0.
-    """
+    """Attention over the tokens of a row; wrong with a `mask_value` of -1e9, or if it is not `blind`."""
 
     def __init__(self, mask_value: float, blind: bool) -> None:
         super().__init__()
-        self.mask_value, self.blind = mask_value, blind
+        self.mask_value = mask_value  # of masked scores; -1e9 does not fit into half precision
+        self.blind = blind  # a row without tokens attends to its padding; otherwise its softmax is 0 / 0
         self.projections = nn.Linear(6, 18)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -162,3 +166,64 @@ class MaskedAttention(nn.Module):
         weights = scores.masked_fill(~visible[:, None, :], self.mask_value).softmax(-1)
         attended: Tensor = weights @ values
         return attended.masked_fill(~mask[:, :, None], 0.0).sum(1)
+
+
+class Tagger(Variant):
+    """A linear layer with three scores for each token; its loss or metric has the bug."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
+        self.score = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        scores: Tensor = self.score(x.masked_fill(~mask[:, :, None], 0.0))
+        return scores, mask
+
+
+def token_nll(output: Scores) -> Tensor:
+    """Return (N,) negative log-likelihoods of class 0 at the real tokens."""
+    scores, mask = output
+    return -scores[mask].log_softmax(-1)[:, 0]
+
+
+def mean_loss(output: Scores, examples: Sequence[Sized]) -> Tensor:
+    """Wrong: a mean over the micro-batch's tokens, so that an update averages means over different counts."""
+    return token_nll(output).sum() / max(1, sum(map(len, examples)))
+
+
+def counted_loss(output: Scores, examples: Sequence[Sized]) -> Loss:
+    """Fixed: the sum over the tokens, and their number."""
+    return Loss(token_nll(output).sum(), sum(map(len, examples)))
+
+
+class BatchPerplexity:
+    """Wrong: the mean of the batches' perplexities."""
+
+    def __init__(self) -> None:
+        self.perplexities: list[float] = []
+
+    def update(self, output: Scores, examples: Sequence[Sized]) -> None:
+        if sum(map(len, examples)):
+            self.perplexities.append(math.exp(float(token_nll(output).mean())))
+
+    def compute(self) -> dict[str, float]:
+        return {"perplexity": sum(self.perplexities) / len(self.perplexities)}
+
+
+class TokenPerplexity:
+    """Fixed: one sum over all tokens."""
+
+    def __init__(self) -> None:
+        self.total, self.count = 0.0, 0
+
+    def update(self, output: Scores, examples: Sequence[Sized]) -> None:
+        nll = token_nll(output)
+        self.total, self.count = self.total + float(nll.sum()), self.count + len(nll)
+
+    def compute(self) -> dict[str, float]:
+        return {"perplexity": math.exp(self.total / self.count)}
+
+
+# each wrong, then fixed
+LOSSES = (mean_loss, counted_loss)
+METRICS = (BatchPerplexity, TokenPerplexity)

@@ -1,4 +1,7 @@
-"""A configured model under a batching strategy, over rows or over streams, as a subject of the audit."""
+"""A configured model under a batching strategy, over rows or over streams, as a subject of the audit.
+
+Its examples are real rows, and rows cut from them to the lengths that the audit needs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from torch import Tensor, nn
 
 from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.variations import BatchSpec
-from runner.audit.subjects.sample import words
 from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import HUGE, RunOutput, Setting
 from runner.batching.shuffled import Shuffled
@@ -35,6 +37,7 @@ Strategy = TypeVar("Strategy", bound=BatchingStrategy)
 REFERENCE = Batching(
     name="reference", batch_size=1, plan=Shuffled(batch_size=1), micro_batch=None, layout="packed", width_multiple=1
 )
+EQUAL = 3  # number of tokens of the rows that are cut to equal length
 POISON = {"huge": HUGE, "nan": float("nan")}
 
 
@@ -60,8 +63,10 @@ class ConfiguredSubject(Generic[Strategy]):
         return replace(self, module=copy.deepcopy(self.module).to(dtype), bf16=arithmetic == "bf16")
 
     def tokens(self, row: int) -> Sequence[str]:
-        """Return the tokens of an example."""
-        return words(self.examples, self.vocabs, row)
+        """Return the tokens of an example, from its first feature."""
+        name, feature = next(iter(self.examples.features.items()))
+        start, end = self.examples.rows.host_offsets[row : row + 2]
+        return [self.vocabs[name].tokens[int(token_id)] for token_id in feature.values[start:end]]
 
     def _lengths_of(self, rows: Sequence[int]) -> tuple[int, ...]:
         return tuple(self.lengths[list(rows)].tolist())
@@ -78,7 +83,6 @@ class ConfiguredSubject(Generic[Strategy]):
 
 
 def _summed(results: Sequence[RunOutput]) -> Loss:
-    """Return the sum of the losses of several batches."""
     losses = [result.loss for result in results if result.loss is not None]
     return Loss(torch.stack([loss.total for loss in losses]).sum(), sum(loss.count for loss in losses))
 
@@ -104,7 +108,6 @@ class ModelSubject(ConfiguredSubject[BatchingStrategy]):
         return type(self.batching), self.batching.layout, self.batching.micro_batch, widths
 
     def reference(self) -> ModelSubject:
-        """Return the subject in the reference layout: packed, so without padding."""
         return replace(self, batching=REFERENCE)
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
@@ -112,7 +115,6 @@ class ModelSubject(ConfiguredSubject[BatchingStrategy]):
         return Geometry(self._lengths_of(rows), int(needed[0]) * (setting.widen if self.has_padding else 1))
 
     def split(self, rows: Sequence[int]) -> list[Sequence[int]]:
-        """Split the rows into those of each micro-batch."""
         return [list(batch.index) for batch in self.update(rows)]
 
     def with_seeds(self) -> ModelSubject:
@@ -178,7 +180,7 @@ class ModelSubject(ConfiguredSubject[BatchingStrategy]):
             return output.with_values(output.values.masked_fill(~real[:, :, None], value))
 
         for module in self.module.modules():
-            hooks.callback(module.register_forward_hook(poisoned).remove)
+            hooks.enter_context(module.register_forward_hook(poisoned))
         return hooks
 
 
@@ -194,11 +196,9 @@ class StreamSubject(ConfiguredSubject[StreamStrategy]):
 
     @property
     def layout_key(self) -> Hashable:
-        """A key that is equal for strategies that lay out the same examples in the same way."""
         return self.name
 
     def reference(self) -> StreamSubject:
-        """Return the subject in the reference layout, which has no padding."""
         return self
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
@@ -224,11 +224,9 @@ class StreamSubject(ConfiguredSubject[StreamStrategy]):
         # Joined into one text, the streams pass through the strategy's own code, which cuts the same streams again.
         streams = self.examples.select(np.array(rows, dtype=np.int64))
         length, window = int(streams.rows.host_lengths[0]), self.batching.window
-        whole = select_spans(np.zeros(1, dtype=np.int64), np.array([streams.rows.n_tokens]), streams.rows.device)
-        assert isinstance(streams.target, Ragged)
-        features = {name: feature.select_by(*whole) for name, feature in streams.features.items()}
+        start = np.zeros(1, dtype=np.int64)
         strategy = self.batching.with_streams(len(rows), min(window, length))
-        arranged = strategy.arrange(Batch(features, streams.target.select_by(*whole), np.arange(1)))
+        arranged = strategy.arrange(cut_spans(streams, start, np.array([streams.rows.n_tokens]), start))
         updates = strategy.updates(arranged.rows.host_lengths, 0, 0)
         return [batch for update in updates for batch in strategy.micro_batches(arranged, update)]
 
@@ -254,3 +252,49 @@ def _with_ids_in_padding(batch: Batch, mask: Tensor) -> Batch:
         return replace(feature, values=torch.where(mask, feature.values, drawn))
 
     return replace(batch, features={name: fill(feature) for name, feature in batch.features.items()})
+
+
+def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
+    """Choose `n_rows` examples, at least 8, from a whole packed split, and cut them to at most `longest` tokens.
+
+    They are evenly spaced by length; then come three of equal length, one of one token, and an empty one. `seed` is
+    that of the choice among rows of similar length. Returns a packed batch whose `index` counts from 0.
+    """
+    lengths = split.rows.host_lengths
+    rng = np.random.default_rng(seed)
+    mixed = rng.permutation(len(lengths))
+    order = mixed[np.argsort(lengths[mixed], kind="stable")]
+    spread = order[np.unique(np.linspace(0, len(order) - 1, min(len(order), max(3, n_rows - 5))).astype(int))]
+    long_enough = order[lengths[order] >= EQUAL]
+    rows = np.concatenate([spread, rng.choice(long_enough if len(long_enough) else order, 5)])
+    wanted = np.concatenate([np.minimum(lengths[spread], longest), [EQUAL] * 3, [1, 0]])
+    return cut_spans(split, split.rows.host_offsets[rows], np.minimum(wanted, lengths[rows]), rows)
+
+
+def cut_spans(split: Batch, starts: IntArray, lengths: IntArray, rows: IntArray) -> Batch:
+    """Return spans of tokens, with their targets, or those of their `rows`; packed, `index` from 0."""
+    ragged_rows, tokens = select_spans(starts, lengths, split.rows.device)
+    features = {name: feature.select_by(ragged_rows, tokens) for name, feature in split.features.items()}
+    if isinstance(split.target, Ragged):
+        target: Ragged | Tensor = split.target.select_by(ragged_rows, tokens)
+    else:
+        target = split.target.index_select(0, torch.from_numpy(np.ascontiguousarray(rows)))
+    return replace(split, features=features, target=target, index=np.arange(len(rows)))
+
+
+def streams(text: Batch, n_streams: int, length: int) -> Batch:
+    """Cut the first `n_streams` streams of `length` tokens, or fewer if the text ends, from a batch of one row."""
+    length = max(1, min(length, text.real_tokens // n_streams))
+    row = np.zeros(n_streams, dtype=np.int64)
+    return cut_spans(text, np.arange(n_streams) * length, np.full(n_streams, length), row)
+
+
+def with_random_ids(batch: Batch, vocabs: Mapping[str, Vocab], seed: int) -> Batch:
+    """Return the batch with random ids and the same lengths: a word order that no corpus has."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(name: str, feature: Ragged) -> Ragged:
+        ids = torch.randint(1, max(2, len(vocabs[name])), feature.values.shape, generator=generator)
+        return feature.with_values(ids.to(feature.values.dtype))
+
+    return replace(batch, features={name: draw(name, feature) for name, feature in batch.features.items()})

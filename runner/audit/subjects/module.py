@@ -1,4 +1,4 @@
-"""Any `torch.nn.Module` with examples, as a subject of the audit."""
+"""Any `torch.nn.Module` with examples, as a subject of the audit, and `Padding`, which its `collate` applies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,61 @@ from torch import Tensor, nn
 
 from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.compare import first_line
-from runner.audit.subjects.padding import Padding
 from runner.audit.tracing.alignment import Geometry, Part, parts, reading, split
-from runner.audit.tracing.observe import AdapterError, RunOutput, Setting
+from runner.audit.tracing.observe import HUGE, AdapterError, Fill, RunOutput, Setting
 from runner.common.arrays import IntArray
 from runner.common.dtypes import DTYPES
 from runner.interfaces import Loss
+
+
+@dataclass(frozen=True)
+class Padding:
+    """The required amount and content of a batch's padding; `stack` applies both in most collate functions."""
+
+    widen: int = 1  # padded sizes, as a multiple of what the longest example needs
+    fill: Fill = "neutral"  # content of the padding: `neutral` (zeros), `other` finite values, `huge` (1e30) or `nan`
+    left: bool = False  # padding goes before the tokens
+
+    def width(self, longest: int) -> int:
+        """Return the padded size for a longest example of `longest` tokens."""
+        return max(1, longest) * self.widen
+
+    def stack(self, rows: Sequence[Tensor], pad: int | None = None) -> Tensor:
+        """Stack rows of (length, *) to (B, width, *), padding every dimension in which they differ.
+
+        The padding of floats holds `fill`. Integers cannot be NaN: unless `fill` is neutral, their padding holds values
+        of the rows themselves.
+
+        Args:
+            rows: one tensor for each example.
+            pad: constant content of the padding, for a module that recognises padding by this value.
+        """
+        dims = max(row.dim() for row in rows)
+        sizes = [max(row.shape[dim] for row in rows) for dim in range(dims)]
+        # trailing dimensions of integers of two dimensions are lengths too: characters of words
+        inner = rows[0].dim() == 2 and not rows[0].is_floating_point()
+        uneven = [dim == 0 or len({row.shape[dim] for row in rows}) > 1 or inner for dim in range(dims)]
+        shape = [self.width(size) if wide else size for size, wide in zip(sizes, uneven, strict=True)]
+        stacked = self._filled(rows, (len(rows), *shape)) if pad is None else rows[0].new_full((len(rows), *shape), pad)
+        for place, row in enumerate(rows):
+            first = slice(shape[0] - len(row), None) if self.left else slice(0, len(row))
+            stacked[(place, first, *(slice(0, size) for size in row.shape[1:]))] = row
+        return stacked
+
+    def mask(self, lengths: Sequence[int]) -> Tensor:
+        """Return (B, width), true at real tokens."""
+        place = torch.arange(self.width(max(lengths, default=0)))
+        count = torch.tensor(list(lengths))[:, None]
+        return place >= len(place) - count if self.left else place < count
+
+    def _filled(self, rows: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+        pool = torch.cat([row.flatten() for row in rows])
+        if self.fill != "neutral" and not pool.is_floating_point() and len(pool):
+            # Random values of the rows themselves are valid ids, drawn the same way in each run.
+            return pool[torch.randint(len(pool), shape, generator=torch.Generator().manual_seed(len(pool)))]
+        values = {"neutral": 0.0, "other": 1.25, "huge": HUGE, "nan": float("nan")}
+        return torch.full(shape, values[self.fill] if pool.is_floating_point() else 0, dtype=rows[0].dtype)
+
 
 Example = TypeVar("Example")
 Output = TypeVar("Output")  # whatever the module returns
@@ -54,7 +103,6 @@ class ModuleSubject(Generic[Example, Output]):
     loss: LossFunction[Output, Example] | None
     decode: Splitter[Output] | None
     _readings: list[str] | None = field(default=None, init=False)  # of each part of the output
-
     has_padding = True
 
     def geometry(self, rows: Sequence[int], setting: Setting) -> Geometry:
@@ -81,13 +129,20 @@ class ModuleSubject(Generic[Example, Output]):
                 f"split_output returned {len(outputs)} tensors for {len(rows)} examples; return one for each"
             )
         loss = None if self.loss is None else _call("loss", self.loss, output, examples)
-        if isinstance(loss, Tensor):
-            outputs, loss = _with_losses(outputs, loss)
+        if isinstance(loss, Tensor) and loss.dim() == 0:
+            loss = Loss(loss, 0)
+        elif isinstance(loss, Tensor):
+            if loss.shape != (len(outputs),):
+                raise AdapterError(
+                    f"loss returned a tensor of shape {tuple(loss.shape)}; return a mean, one loss for each example, "
+                    "or Loss(sum, count)"
+                )
+            outputs = [_concatenate(pair) for pair in zip(outputs, loss, strict=True)]
+            loss = Loss(loss.sum(), len(outputs))
         predictions = None if self.decode is None else _call_splitter("decode", self.decode, output, lengths)
         return RunOutput(outputs, loss, predictions)
 
     def output(self, examples: Sequence[Example], setting: Setting) -> Output:
-        """Run the module on a batch of examples."""
         positional, named = self.arguments(examples, setting)
         output: Output = self.module(*positional, **named)
         return output
@@ -143,7 +198,6 @@ class ModuleSubject(Generic[Example, Output]):
         return tuple(self.lengths[list(rows)].tolist())
 
     def _tensors(self, examples: Sequence[Example], setting: Setting) -> list[Tensor]:
-        """Return the arguments that are tensors."""
         positional, named = self.arguments(examples, setting)
         return [value for value in (*positional, *named.values()) if isinstance(value, Tensor)]
 
@@ -192,7 +246,6 @@ def _call_splitter(name: str, function: Splitter[Output], output: Output, length
 
 
 def _read_part(place: int, runs: Sequence[tuple[list[Part], Geometry]]) -> str:
-    """Return the reading of one part of the output."""
     part_runs = [(tensors[place], geometry) for tensors, geometry in runs]
     # The longest example is in the first and the last run, which is three times as wide: a right reading gives it the
     # same shape in both.
@@ -208,24 +261,7 @@ def _read_part(place: int, runs: Sequence[tuple[list[Part], Geometry]]) -> str:
 
 
 def _concatenate(pieces: tuple[Tensor, ...]) -> Tensor:
-    """Return one tensor of all pieces of an example."""
     return pieces[0] if len(pieces) == 1 else torch.cat([piece.double().flatten() for piece in pieces])
-
-
-def _with_losses(outputs: list[Tensor], loss: Tensor) -> tuple[list[Tensor], Loss]:
-    """Return the outputs and the loss: a plain mean gets count 0, and losses of single examples join their outputs.
-
-    Raises:
-        AdapterError: the loss has any other shape.
-    """
-    if loss.dim() == 0:
-        return outputs, Loss(loss, 0)
-    if loss.shape != (len(outputs),):
-        raise AdapterError(
-            f"loss returned a tensor of shape {tuple(loss.shape)}; return a mean, one loss for each example, or "
-            "Loss(sum, count)"
-        )
-    return [_concatenate(pair) for pair in zip(outputs, loss, strict=True)], Loss(loss.sum(), len(outputs))
 
 
 def _like(value: object, like: Tensor) -> object:

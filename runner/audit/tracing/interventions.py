@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -28,8 +27,7 @@ def is_used(subject: Subject, rows: Sequence[int], setting: Setting, record: Rec
         return _shifted(output, record.part) if calls == record.call else output
 
     before = observe(subject, rows, setting)
-    with ExitStack() as hooks:
-        hooks.callback(subject.module.get_submodule(record.module).register_forward_hook(shift).remove)
+    with subject.module.get_submodule(record.module).register_forward_hook(shift):
         after = observe(subject, rows, setting)
     if before.error is not None or after.error is not None:
         return True
@@ -56,9 +54,7 @@ def reads_padding(subject: Subject, rows: Sequence[int], module: str, allowed: f
         return tuple(_shift_padding(value, geometry) for value in args), named
 
     before = trace(subject, rows, setting, only=module)
-    with ExitStack() as hooks:
-        target = subject.module.get_submodule(module)
-        hooks.callback(target.register_forward_pre_hook(shift, with_kwargs=True).remove)
+    with subject.module.get_submodule(module).register_forward_pre_hook(shift, with_kwargs=True):
         after = trace(subject, rows, setting, only=module)
     return touched and any(_differ(a, b, geometry, allowed) for a, b in zip(before, after, strict=False))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from typing import Literal
 
 import torch
@@ -44,26 +45,22 @@ def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
 def unchanged(module: nn.Module) -> Iterator[None]:
     """Restore everything that a run leaves in the module (running statistics, hidden states) afterwards."""
     # Attributes (the registration of buffers is one) and the content of buffers can change independently: keep both.
-    modules = list(module.modules())
-    attributes = [{name: _copied(value) for name, value in vars(submodule).items()} for submodule in modules]
+    # A module may change its plain lists, dicts and sets in place.
+    attributes = {
+        part: {name: copy(value) if type(value) in (list, dict, set) else value for name, value in vars(part).items()}
+        for part in module.modules()
+    }
     values = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
         yield
     finally:
-        for submodule, old_attributes in zip(modules, attributes, strict=True):
+        for submodule, old_attributes in attributes.items():
             for name in set(vars(submodule)) - set(old_attributes):
                 del vars(submodule)[name]
             vars(submodule).update(old_attributes)
         with torch.no_grad():
             for name, buffer in module.named_buffers():
                 buffer.copy_(values[name])
-
-
-def _copied(value: object) -> object:
-    """Return a copy of a plain list, dict or set, which a module may change in place; any other value as it is."""
-    if type(value) is list or type(value) is dict or type(value) is set:
-        return value.copy()
-    return value
 
 
 @contextmanager
@@ -94,7 +91,6 @@ def with_dropout(module: nn.Module, rate: float) -> Iterator[None]:
 
 @contextmanager
 def _with_attributes(attributes: Sequence[tuple[nn.Module, str, float]]) -> Iterator[None]:
-    """Set attributes of modules, and restore them afterwards."""
     before = [(module, name, getattr(module, name)) for module, name, _ in attributes]
     for module, name, value in attributes:
         setattr(module, name, value)

@@ -52,8 +52,7 @@ class RunOutput:
 class Subject(Protocol):
     """An audited module together with the code that lays examples out for it."""
 
-    @property
-    def name(self) -> str: ...
+    name: str
 
     @property
     def module(self) -> nn.Module: ...
@@ -106,11 +105,9 @@ class Record:
 def observe(
     subject: Subject, rows: Sequence[int], setting: Setting, keep_state: bool = False, loss: bool = False
 ) -> Observation:
-    """Run `rows` in one batch; an error of the module is an observation too.
+    """Run `rows` in one batch, with gradients of the `loss` on request; an error of the module is an observation too.
 
-    Args:
-        keep_state: keep what the run leaves in the module, instead of restoring the state before it.
-        loss: compute the gradients of the loss too.
+    What the run leaves in the module is undone, unless `keep_state` is true.
     """
     with nullcontext() if keep_state else unchanged(subject.module):
         try:
@@ -145,7 +142,7 @@ def trace(
     with nullcontext() if keep_state else unchanged(subject.module), ExitStack() as hooks, torch.no_grad():
         for name, module in subject.module.named_modules():
             if only is None or name == only:
-                hooks.callback(watch(name, module).remove)
+                hooks.enter_context(watch(name, module))
         with suppress(Exception):  # `observe` reports it
             subject.run(rows, setting)
     return records
@@ -207,18 +204,16 @@ def _observe_output(module: nn.Module, output: RunOutput, loss: bool) -> Observa
 
 def _gradients(total: Tensor, named: dict[str, nn.Parameter], keep: bool) -> dict[str, Tensor]:
     """Return the gradients of `total`, keeping the graph if asked; none where cuDNN cannot compute them."""
+    zeros = {name: torch.zeros_like(parameter) for name, parameter in named.items()}
     if not named or not total.requires_grad:  # `total` depends on no parameter, for example where all rows are empty
-        return {name: torch.zeros_like(parameter) for name, parameter in named.items()}
+        return zeros
     try:
         gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=keep)
     except RuntimeError as error:
         if NO_GRADIENT not in str(error):
             raise
         return {}
-    return {
-        name: torch.zeros_like(parameter) if grad is None else grad.detach()
-        for (name, parameter), grad in zip(named.items(), gradients, strict=True)
-    }
+    return zeros | {name: grad.detach() for name, grad in zip(named, gradients, strict=True) if grad is not None}
 
 
 def _innermost(error: Exception, module: nn.Module) -> str:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from runner.advisor.choose import fastest
-from runner.advisor.speed_model import fit_seconds, speed_terms
-from runner.advisor.speed_probe import Candidate, MicroBatchKind, SpeedProbe
+from runner.advisor.advisor import fastest
+from runner.advisor.speed_probe import Candidate, MicroBatchKind, SpeedProbe, fit_seconds, speed_terms
 from runner.common.errors import HydromelError
 from runner.common.records import CandidateRecord
 from runner.components.run_components import optimizer_factory

@@ -10,8 +10,7 @@ import pytest
 
 from runner.audit.checks import kinds
 from runner.audit.checks.verdict import AuditFacts, AuditReport, Finding, HeatMap, Verdict, faults
-from runner.audit.report.page import page
-from runner.audit.report.text import print_report
+from runner.audit.report import page, print_report
 from runner.common.files import to_json
 
 LEAK = Finding("lstm (LSTM)", kinds.VALUE_LEAK, "output", (0, 2), 0.5, 1e-14, "It changes with the padding.")

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from runner.audit import AuditReport, Padding, audit_module
 from runner.audit.checks import kinds
-from runner.audit.report.page import page
-from runner.audit.report.text import conclusion, notes
+from runner.audit.report import conclusion, notes, page
 from runner.common.errors import HydromelError
 from runner.interfaces import Loss
 

@@ -16,9 +16,8 @@ from torch import nn
 from runner.components.run_components import optimizer_factory
 from runner.tracking.run_folder import RunFolder
 from runner.training import checkpoint
-from runner.training.averaged_sgd import AveragedSgd
 from runner.training.checkpoint import save_checkpoint
-from runner.training.optimizers import averaged, observe
+from runner.training.optimizers import AveragedSgd, averaged, observe
 from runner.training.setup import build_optimizer
 from tests.helpers.composed import run, run_config
 
