@@ -1,0 +1,147 @@
+"""Commands in children of this process, which has imported everything: a case takes a fraction of a second.
+
+A child has limits of time and memory, so that a hang, a crash or a bomb ends the case and not the campaign.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+SECONDS = 60.0  # of a child; far more than any case takes on a busy machine
+MEMORY = 2 * 2**30  # bytes of address space that a child may add to those of its parent
+LONGEST_LINE = 1500  # characters: more is a value quoted whole
+_TRACEBACK = "Traceback (most recent call last)"
+_UNCAUGHT = 70  # exit code of a child that raised
+_NOT_PRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a child: its exit code (None: it hung; negative: the signal that ended it) and its output."""
+
+    code: int | None
+    output: str
+
+    @property
+    def fault(self) -> str | None:
+        """Return the kind of fault: `hang`, `crash`, `traceback` or `unreadable`; None for exit codes 0, 1 and 130."""
+        if self.code is None:
+            return "hang"
+        if self.code < 0:
+            return "crash"
+        if self.code not in (0, 1, 130) or _TRACEBACK in self.output:
+            return "traceback"
+        lines = self.output.splitlines()
+        if any(len(line) > LONGEST_LINE for line in lines) or _NOT_PRINTED.search(self.output):
+            return "unreadable"
+        return "unreadable" if self.code == 1 and not lines else None
+
+    @property
+    def last_line(self) -> str:
+        """Return the last line of the output, shortened, or how the child ended."""
+        lines = [line for line in self.output.splitlines() if line.strip()]
+        return ascii(lines[-1][:300])[1:-1] if lines else f"no output, code {self.code}"
+
+
+def call(work: Work, *, seconds: float = SECONDS, memory: int = MEMORY, file_size: int | None = None) -> Ending:
+    """Run `work`, which may return or exit with a code, in a child and return how that ended.
+
+    Args:
+        file_size: bytes that a file of the child may have, as on a full disk; None: no limit.
+    """
+    return Child(work, memory=memory, file_size=file_size).ending(seconds)
+
+
+class Child:
+    """A child that runs. See `call`."""
+
+    def __init__(self, work: Work, *, memory: int = MEMORY, file_size: int | None = None) -> None:
+        self._output, output = os.pipe()  # not a file, which a limit of its size would cut
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_child(work, output, memory, file_size)
+        os.close(output)
+
+    def ending(self, seconds: float = SECONDS) -> Ending:
+        """Wait for the child, and kill it, and all that it started, when its time is over."""
+        ended, pieces, deadline = os.pidfd_open(self.pid), list[bytes](), time.monotonic() + seconds
+        watched = [self._output, ended]
+        while ready := select.select(watched, [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if self._output not in ready:  # it has ended, and all that it wrote is read
+                break
+            pieces.append(os.read(self._output, 2**20))
+            if not pieces[-1]:
+                watched = [ended]
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        status = os.waitpid(self.pid, 0)[1]
+        os.close(ended)
+        os.close(self._output)
+        output = b"".join(pieces).decode(errors="replace")
+        return Ending(os.waitstatus_to_exitcode(status) if ready else None, output)
+
+
+def _be_child(work: Work, output: int, memory: int, file_size: int | None) -> None:
+    code = _UNCAUGHT
+    try:
+        os.setpgid(0, 0)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + memory,) * 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if file_size is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+        result = work()
+        code = result if isinstance(result, int) else 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _address_space() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def command(main: Callable[[], object], *arguments: str) -> Work:
+    """Return work that runs a command with its arguments, as its console script does."""
+
+    def work() -> object:
+        sys.argv = ["hydromel", *arguments]
+        return main()
+
+    return work
+
+
+def in_turn(works: Sequence[Work]) -> Work:
+    """Return work that does several things, up to the first that ends with another code than 0."""
+
+    def work() -> object:
+        return next((code for work in works if (code := work())), 0)
+
+    return work
