@@ -3,6 +3,7 @@
 # files in a run's folder
 RUN = "run.json"  # `RunRecord` in runner/common/records.py; written first, status kept current
 RESOLVED = "resolved.yaml"  # the whole config, nothing left to interpolate
+LOCK = "run.lock"  # held by the process that writes the run
 CONSOLE = "console.log"  # what the console showed of the run; a resumed run appends
 METRICS = "metrics.jsonl"  # a `MetricsLine` per line
 RESULT = "result.json"  # `ResultRecord`; written last, atomically: a run with a result is finished
@@ -16,6 +17,7 @@ OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headli
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 
+PATIENCE_SECONDS = 60.0  # for a run that is told to end to keep what it did; then it is killed
 
 # tags of an MLflow run
 TAG_RUN_ID = "hydromel.run_id"

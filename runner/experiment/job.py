@@ -1,7 +1,7 @@
 """Run a config in a separate process: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
-The memory, allocator and caches of one run then do not influence the next. SIGINT and SIGTERM end a run and keep its
-records. Exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
+The memory, allocator and caches of one run then do not influence the next. SIGINT, SIGTERM and the end of stdin end a
+run and keep its records. Exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from runner.common.command_line import failed, interrupt
 from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
 from runner.common.records import ResultRecord, unbeaten_baselines
-from runner.common.run_schema import CONSOLE, RESOLVED
+from runner.common.run_schema import CONSOLE, PATIENCE_SECONDS, RESOLVED
 from runner.config.schema import RunConfig
 
 log = logging.getLogger(__name__)
@@ -84,5 +85,17 @@ def summary(result: ResultRecord, folder: Path) -> str:
     return f"{line}\n{warning}" if unbeaten else line
 
 
+def _end_with_parent() -> None:
+    """End this process as SIGTERM does once the other end of its stdin closes, which its parent holds; later kill it.
+
+    A pipe, unlike a signal at the parent's death, works on every system, and cannot come before it is waited for.
+    """
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.exit(run_job(Path(sys.argv[1]), process_start()))

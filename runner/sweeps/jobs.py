@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 from runner.common.command_line import failed
 from runner.common.errors import HydromelError
-from runner.common.run_schema import RESULT
+from runner.common.files import cannot_write
+from runner.common.run_schema import LOCK, PATIENCE_SECONDS, RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 
 log = logging.getLogger(__name__)
-_PATIENCE_SECONDS = 60.0  # for an interrupted job to keep what it did
+JOB_LOCK = "job.lock"  # in a job's folder; the sweep that runs the job holds it
+_PROBE_SECONDS = 1.0  # of waiting without a message, as whoever asks whether a run lives holds its lock for a moment
 
 
 class SweepJobs:
@@ -33,21 +40,23 @@ class SweepJobs:
     def run(self, config: RunConfig, title: str) -> bool:
         """Run one job below `sweep` unless it is finished, and return whether it is; a failure is recorded, not raised.
 
-        `title` are the job's options, for messages. Raises KeyboardInterrupt if it was interrupted.
+        A job that another process runs is waited for: jobs of one sweep at the same time would disturb each other's
+        speeds. `title` are the job's options, for messages. Raises KeyboardInterrupt if it was interrupted.
         """
         assert self.sweep is not None
         name = folder_name(config)
         folder = self.sweep / name
-        if (folder / RESULT).exists():
-            log.info("%s: finished earlier, skipped", name)
-            self.done += 1
-            return True
-        log.info("--- %s: %s", name, title)
         try:
-            write_config(config, folder)
+            with _claimed(folder):
+                if (folder / RESULT).exists():
+                    log.info("%s: finished earlier, skipped", name)
+                    code = 0
+                else:
+                    log.info("--- %s: %s", name, title)
+                    write_config(config, folder)
+                    code = _in_fresh_process(folder)
         except HydromelError as error:
             return self.note_failure(title, failed(str(error)))
-        code = _in_fresh_process(folder)
         if code == 130:
             raise KeyboardInterrupt
         if code != 0:
@@ -82,17 +91,52 @@ def folder_name(config: RunConfig) -> str:
     return f"{name_of_job(config.resolved)}-{job_hash(config.resolved)[:8]}"
 
 
-def _in_fresh_process(folder: Path) -> int:
-    process = subprocess.Popen(job_command(folder))
+@contextlib.contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold a job's folder, created if it is missing, against other sweeps; wait while another process runs the job.
+
+    Raises:
+        HydromelError: the folder cannot be written.
+    """
+    with _acquired(folder / JOB_LOCK):
+        with _acquired(folder / LOCK):  # of a run that was resumed by itself, or whose sweep was killed just now
+            pass
+        yield
+
+
+def _acquired(path: Path) -> AbstractContextManager[object]:
+    """Return a lock, acquired, which the context releases; a message says so if it has to be waited for."""
+    lock = FileLock(path)
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        end_with_us(process)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return lock.acquire(timeout=_PROBE_SECONDS)
+    except Timeout:
+        log.info("%s: another process runs it; waiting for its end", path.parent.name)
+        return lock.acquire()
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+
+
+def _in_fresh_process(folder: Path) -> int:
+    with start_job(folder) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            end_with_us(process)
+            raise
+
+
+def start_job(folder: Path, output: BinaryIO | None = None) -> subprocess.Popen[bytes]:
+    """Run `folder`/resolved.yaml in a process that ends when this one does; `output` gets what it prints.
+
+    The job watches its stdin, whose other end closes when this process ends, even by SIGKILL.
+    """
+    errors = None if output is None else subprocess.STDOUT
+    return subprocess.Popen(job_command(folder), stdin=subprocess.PIPE, stdout=output, stderr=errors)
 
 
 def job_command(folder: Path) -> list[str]:
-    """Return the command that runs `folder`/resolved.yaml in a separate process.
+    """Return the command of a job.
 
     With -P Python does not search the working directory first, so a file `tasks.py` there replaces no package.
     """
@@ -103,7 +147,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """Ask the process to end, and wait; kill it if it does not."""
     process.terminate()
     try:
-        process.wait(timeout=_PATIENCE_SECONDS)
+        process.wait(timeout=PATIENCE_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

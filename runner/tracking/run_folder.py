@@ -25,7 +25,6 @@ from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_json
 from runner.common.records import AdviceRecord, MetricsLine, ResultRecord, RunRecord
 
-LOCK = "run.lock"
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
 
 
@@ -51,7 +50,7 @@ class RunFolder:
         path = path.absolute()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path / LOCK, timeout=_PROBE_SECONDS)
+            lock = FileLock(path / run_schema.LOCK, timeout=_PROBE_SECONDS)
             lock.acquire()
         except Timeout:
             raise HydromelError(f"{path} is being written by another process; wait for it or stop it") from None
@@ -161,7 +160,7 @@ def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, in
 def is_alive(folder: Path) -> bool:
     """Return True if a process is writing this run now."""
     try:
-        with FileLock(folder / LOCK, timeout=0):
+        with FileLock(folder / run_schema.LOCK, timeout=0):
             return False
     except Timeout:
         return True
@@ -173,7 +172,7 @@ def mark_dead(folder: Path) -> RunRecord:
     A run of another machine is not changed, since its lock may not be visible here.
     """
     try:
-        with FileLock(folder / LOCK, timeout=0):  # held, so that nobody resumes the run meanwhile
+        with FileLock(folder / run_schema.LOCK, timeout=0):  # held, so that nobody resumes the run meanwhile
             run = read_run(folder)
             if run["status"] == run_schema.RUNNING and run.get("host") == socket.gethostname():
                 last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])

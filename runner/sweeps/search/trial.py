@@ -11,7 +11,7 @@ from pathlib import Path
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import write_json
-from runner.sweeps.jobs import end, end_with_us, job_command
+from runner.sweeps.jobs import end, end_with_us, start_job
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 from runner.tracking.tracker import Tracker, deliver_or_warn
 
@@ -41,10 +41,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
         HydromelError: the task has no such metric.
         KeyboardInterrupt: this process or the run was interrupted; the run has ended.
     """
-    with (folder / run_schema.CONSOLE).open("wb") as console:
-        process = subprocess.Popen(
-            job_command(folder), stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
-        )
+    with (folder / run_schema.CONSOLE).open("wb") as console, start_job(folder, console) as process:
         try:
             for number, value in enumerate(_evaluations(process, folder, metric), start=1):
                 if value is not None and unpromising(number, value) and number < epochs:

@@ -1,4 +1,7 @@
-"""Sweeps: every job in a process of its own; one that fails stops no other; what is finished is not run again."""
+"""Sweeps: every job in a process of its own; one that fails stops no other; what is finished is not run again.
+
+Sweeps of one id at the same time share the jobs, and no job outlives its sweep.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from runner.common import run_schema
-from tests.helpers.composed import tag_files
+from runner.common.console import show_messages
+from runner.sweeps import jobs
+from runner.sweeps.jobs import SweepJobs, folder_name
+from tests.helpers.composed import run_config, tag_files
 
 HYDROMEL = [sys.executable, "-c", "from runner.cli.train import main; main()"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -86,3 +94,81 @@ def test_an_interrupted_sweep_keeps_what_is_finished(tmp_path: Path, number: sig
     assert "1 finished run(s) are kept; continue with sweep.id=s" in error
     status = sorted(str(one["status"]) for one in runs(tmp_path, run_schema.RUN).values())
     assert status == [run_schema.FINISHED, run_schema.INTERRUPTED]
+
+
+def test_a_killed_sweep_takes_its_job_along_which_keeps_its_records(tmp_path: Path) -> None:
+    arguments = [*tag_files(tmp_path), *OPTIONS, "sweep.id=s", "train.epochs=500", "batching=padmask"]
+    process = subprocess.Popen([*HYDROMEL, "-m", *arguments], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "runs").glob("s/*/checkpoints/last.safetensors")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 60
+    while {one["status"] for one in runs(tmp_path, run_schema.RUN).values()} != {run_schema.INTERRUPTED}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+JOB = """
+import pathlib, sys, time
+folder = pathlib.Path(sys.argv[1])
+with open(folder.parent / "started", "a") as file:
+    file.write(folder.name + "\\n")
+time.sleep(0.2)
+(folder / "result.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def quick_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs note that they started, and finish without training."""
+    monkeypatch.setattr(jobs, "job_command", lambda folder: [sys.executable, "-S", "-c", JOB, str(folder)])
+
+
+def sweep_jobs(folder: Path) -> SweepJobs:
+    sweep = SweepJobs()
+    sweep.sweep = folder
+    return sweep
+
+
+@pytest.mark.usefixtures("quick_jobs")
+def test_two_sweeps_of_one_id_run_each_job_once(tmp_path: Path) -> None:
+    configs = [run_config(f"seed={seed}") for seed in (1, 2, 3)]
+    sweeps = [sweep_jobs(tmp_path), sweep_jobs(tmp_path)]
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda sweep: [sweep.run(config, "") for config in configs], sweeps))
+    assert done == [[True] * 3] * 2
+    assert [(sweep.code, sweep.done) for sweep in sweeps] == [(0, 3)] * 2
+    started = (tmp_path / "started").read_text(encoding="utf-8").split()
+    assert sorted(started) == sorted(map(folder_name, configs))
+
+
+@pytest.mark.usefixtures("quick_jobs")
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_job_that_another_process_writes_is_waited_for(
+    tmp_path: Path, finishes: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_messages()
+    config = run_config()
+    folder = tmp_path / folder_name(config)
+    folder.mkdir()
+    with ThreadPoolExecutor() as pool:
+        with FileLock(folder / run_schema.LOCK):
+            waiting = pool.submit(sweep_jobs(tmp_path).run, config, "")
+            time.sleep(1.2)
+            assert not waiting.done()
+            if finishes:
+                (folder / run_schema.RESULT).write_text("{}", encoding="utf-8")
+        assert waiting.result()
+    assert (tmp_path / "started").exists() == (not finishes)
+    assert capsys.readouterr().out.startswith(f"{folder.name}: another process runs it; waiting for its end\n")
+
+
+def test_a_sweep_whose_folder_cannot_be_written_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_messages()
+    (tmp_path / "file").touch()
+    sweep = sweep_jobs(tmp_path / "file")
+    assert not sweep.run(run_config(), "seed=1")
+    assert sweep.code == 1
+    assert capsys.readouterr().err.startswith(f"error: cannot write {tmp_path}/file/")

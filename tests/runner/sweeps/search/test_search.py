@@ -21,7 +21,7 @@ from runner.experiment.job import run_job
 from runner.experiment.run import run_experiment
 from runner.sweeps.search import trial
 from runner.sweeps.search.outcome import EndedTrial, Outcome, best_yaml
-from runner.sweeps.search.search import STUDY, run_search
+from runner.sweeps.search.search import STUDY, Search, run_search
 from runner.sweeps.search.space import Interval, Space
 from runner.sweeps.search.study import INSTALL
 from runner.sweeps.search.trial import Ended, run_trial
@@ -54,6 +54,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_study_file: Path
 def found(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "runs" / "s" / "search.json").read_text(encoding="utf-8"))
     return content
+
+
+@pytest.mark.usefixtures("here")
+def test_a_number_is_an_id_as_well() -> None:
+    search = Search.of([*OPTIONS, "sweep.id=7"], [])
+    assert (search.id, search.folder) == ("7", Path("runs/7"))
 
 
 def test_a_search_keeps_every_trial_and_goes_on(
