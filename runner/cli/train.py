@@ -10,34 +10,34 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
-import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from runner.common.command_line import FULL_ERROR, Parser, exit_code, failed, interrupt
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
-from runner.common.run_schema import CHECKPOINTS, RESOLVED, RESULT
+from runner.common.run_schema import CHECKPOINTS
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import explain, resolve
-from runner.config.saved import locate_classes, write_config
-from runner.config.schema import RunConfig
+from runner.config.saved import saved_options, with_data_dir, write_config
+from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
 
 log = logging.getLogger(__name__)
 _SCHEMA_FLAG = "--schema"
+_FOLDERS = ("data_dir", "cache_dir", "runs_dir")
 
 
 def main() -> None:
@@ -121,6 +121,10 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
             return
         folder = output if asked.resume is None else Path(asked.resume)
         if asked.resume is not None:
+            if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
+                raise HydromelError(
+                    f"hydra.run.dir has no effect with resume={folder}, which goes on in its own folder"
+                )
             run = resumed(asked, folder, list(hydra_config.overrides.task))
         elif (folder / CHECKPOINTS).exists():  # a run without checkpoints can start again
             raise HydromelError(
@@ -155,34 +159,50 @@ def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
 
 
 def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
-    """Return the config of the run to resume, with the values that the command changes.
+    """Return the config of the run to resume, with the values of the options that the command names.
+
+    Which of them may change is in `runner.experiment.resumption`. Relative paths in the command are relative to the
+    present directory, those of the run to its own.
 
     Raises:
-        HydromelError: the run does not exist or is finished, or an override is not a plain value of its config.
+        HydromelError: the run does not exist or is damaged, or the command names what is no option of it.
     """
-    if not (folder / RESOLVED).is_file():
-        raise HydromelError(f"resume={folder}: not a run's folder (it has no {RESOLVED})")
-    if (folder / RESULT).exists():
-        raise HydromelError(f"resume={folder}: that run is finished")
-    try:
-        saved = OmegaConf.load(folder / RESOLVED)
-    except yaml.YAMLError as error:
-        raise HydromelError(f"{folder / RESOLVED}: damaged, not YAML ({error})") from error
-    OmegaConf.set_struct(saved, True)
+    options = saved_options(folder, asked.plugins)
+    own, choices = set(options), options["choices"]
+    assert isinstance(choices, dict)
     for override in overrides:
-        key, _, _ = override.lstrip("+~").partition("=")
+        key = override.partition("=")[0]
         if key in ("resume", "plugins"):
             continue
-        if OmegaConf.is_config(OmegaConf.select(saved, key, default=None)) or override[0] in "+~":
-            raise HydromelError(f"{override}: resume uses the run's own config, of which only values can be changed")
-        OmegaConf.update(saved, key, OmegaConf.select(OmegaConf.from_dotlist([override]), key))
-    config = OmegaConf.to_container(saved, resolve=True)
-    assert isinstance(config, dict)
-    here = {"resume": str(folder), "plugins": asked.plugins}  # a file must not decide which modules are trusted
-    own = {str(key): value for key, value in config.items()}
-    own = locate_classes(own, own, folder / RESOLVED, asked.plugins)
+        options = _with_value(options, key, asked.resolved, override)
+        if key in _FOLDERS and isinstance(given := options[key], str):
+            options[key] = str(Path(given).expanduser().absolute())
+        if key == "data_dir":
+            options = with_data_dir(options[key], options)
+        if key in asked.choices:
+            choices[key] = asked.choices[key]
+    here = {"resume": str(folder.absolute()), "plugins": asked.plugins}  # no file decides which modules are trusted
     added_since = {key: value for key, value in asked.resolved.items() if key not in own}
-    return RunConfig.of(added_since | own | here)
+    return RunConfig.of(added_since | options | here)
+
+
+def _with_value(options: Plain, key: str, asked: Plain, override: str) -> dict[str, object]:
+    """Return the options with the value, or the node of a group, that `asked` has at a dotted key.
+
+    Raises HydromelError if the options have no such key; `override` is the argument of the command.
+    """
+    name, _, inner = key.partition(".")
+    value, below = asked.get(name), options.get(name)
+    if not inner and name in asked:
+        return {**options, name: value}
+    if (
+        not inner
+        or not isinstance(value, Mapping)
+        or not isinstance(below, Mapping)
+        or inner.split(".")[0] not in below
+    ):
+        raise HydromelError(f"{override}: the run that is resumed has no such option; its values can be changed")
+    return {**options, name: _with_value(below, inner, value, override)}
 
 
 def _sweep_job(config: DictConfig, jobs: SweepJobs, hydra_config: HydraConf) -> None:

@@ -7,6 +7,7 @@ LOCK = "run.lock"  # held by the process that writes the run
 CONSOLE = "console.log"  # what the console showed of the run; a resumed run appends
 METRICS = "metrics.jsonl"  # a `MetricsLine` per line
 RESULT = "result.json"  # `ResultRecord`; written last, atomically: a run with a result is finished
+EARLIER_RESULT = "result.earlier.json"  # the result of a finished run that was then trained further
 VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}: with it a run is used without its data
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 BEST = "best.safetensors"

@@ -206,13 +206,13 @@ def _now_at(path: str, where: str) -> str:
 
 
 def find_plugin(name: str) -> None:
-    """Check that a plugin can be imported; the working directory is added at the end of Python's path.
+    """Check that a plugin can be imported; if need be, the working directory is added at the end of Python's path.
 
     Since it is last, a folder with the name of an installed package (`configs`, `datasets`) does not replace it.
     Raises HydromelError if there is no such module.
     """
     folder = str(Path.cwd())
-    if folder not in sys.path:
+    if not _exists(name) and folder not in sys.path:
         sys.path.append(folder)
     if not _exists(name):
         raise HydromelError(

@@ -38,7 +38,7 @@ def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = Non
     """
     options = _read(folder, MODEL, plugins)
     if data_dir is not None:
-        options = _with_data_dir(data_dir, options)
+        options = with_data_dir(data_dir, options)
     return _typed(ModelConfig, options, folder)
 
 
@@ -46,6 +46,15 @@ def saved_run(folder: Path, plugins: Sequence[str]) -> RunConfig:
     """Return the whole config of a run; raises as `saved_model`, and for options of another version."""
     options = _read(folder, (*MODEL, "batching"), plugins)
     return _typed(RunConfig, options | {"plugins": list(plugins)}, folder)  # no file says which modules are trusted
+
+
+def saved_options(folder: Path, plugins: Sequence[str]) -> dict[str, object]:
+    """Return all options of a run as plain values, to be changed and resumed; nothing is interpolated.
+
+    Raises as `saved_model`.
+    """
+    options = _read(folder, (*MODEL, "batching", "optimizer", "schedule", "tracker"), plugins)
+    return locate_classes(options, options, folder / run_schema.RESOLVED, plugins)
 
 
 def saved_node(folder: Path, role: str, plugins: Sequence[str]) -> Node:
@@ -118,7 +127,7 @@ def _present_path(target: str, role: str, where: str, plugins: Sequence[str]) ->
     raise HydromelError(f"{where}.{TARGET}={target}: not allowed in a saved run; {allowed}{_PLUGINS}")
 
 
-def _with_data_dir(data_dir: str, node: Plain) -> dict[str, object]:
+def with_data_dir(data_dir: object, node: Plain) -> dict[str, object]:
     """Return the same node with another value for each `data_dir`."""
-    moved = {key: apply_to_mappings(value, partial(_with_data_dir, data_dir)) for key, value in node.items()}
+    moved = {key: apply_to_mappings(value, partial(with_data_dir, data_dir)) for key, value in node.items()}
     return moved | ({"data_dir": data_dir} if "data_dir" in node else {})

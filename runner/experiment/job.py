@@ -6,12 +6,14 @@ run and keep its records. Exit codes: 0 finished, 1 bad input (one line on stder
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import yaml
@@ -20,8 +22,10 @@ from runner.common.command_line import failed, interrupt
 from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
 from runner.common.records import ResultRecord, unbeaten_baselines
-from runner.common.run_schema import CONSOLE, PATIENCE_SECONDS, RESOLVED
+from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RESOLVED
+from runner.config.instantiate import find_plugin
 from runner.config.schema import RunConfig
+from runner.tracking.run_folder import read_run
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ def process_start() -> float:
 
 def run_job(folder: Path, started: float, config: RunConfig | None = None) -> int:
     """Run a config (None: the one in the folder), and return the exit code; `started` is the program's start."""
+    folder = folder.absolute()
     show_messages()
     signal.signal(signal.SIGTERM, interrupt)
     try:
@@ -53,7 +58,10 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
 
         if config is None:
             config = RunConfig.of(yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")))
-        result = run_experiment(config, folder, started)
+        for plugin in config.plugins:
+            find_plugin(plugin)  # here, and not in a directory that the folder names
+        with _working_directory(folder):
+            result = run_experiment(config, folder, started)
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:
@@ -69,6 +77,23 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         return 130
     log.info(summary(result, folder))
     return 0
+
+
+def _working_directory(folder: Path) -> AbstractContextManager[None]:
+    """Return a context in the directory where the run in `folder` was started: its relative paths start there.
+
+    For a run that has no checkpoint yet, that is the present directory.
+    """
+    if not (folder / CHECKPOINTS).exists():
+        return contextlib.nullcontext()
+    directory = read_run(folder).get("cwd", ".")
+    if Path(directory).is_dir():
+        sys.path[:] = [entry or str(Path.cwd()) for entry in sys.path]  # no code is imported from there
+        return contextlib.chdir(directory)
+    log.warning(
+        "warning: the run was started in %s, which is not here; relative paths start at %s", directory, Path.cwd()
+    )
+    return contextlib.nullcontext()
 
 
 def summary(result: ResultRecord, folder: Path) -> str:

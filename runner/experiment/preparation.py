@@ -10,11 +10,12 @@ import torch
 from runner.common.dtypes import DTYPES
 from runner.components.run_components import Components, build_strategy
 from runner.config.saved import write_config
-from runner.config.schema import MachineSettings, RunConfig, name_of
+from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name_of
 from runner.data.numericalize import Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
+from runner.experiment.resumption import check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import write_vocabs
-from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser
+from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
 from runner.model import Model, build_model, descriptions
 from runner.profiling.accounting import Clock
 from runner.profiling.energy import EnergyMeter
@@ -22,7 +23,7 @@ from runner.profiling.kernels import warn_if_slow
 from runner.profiling.malloc import choose_malloc
 from runner.profiling.matmul import choose_matmul
 from runner.tracking.run_folder import RunFolder
-from runner.training.checkpoint import checkpoint_path, load_checkpoint, resume
+from runner.training.checkpoint import Checkpoint, checkpoint_path, resume
 from runner.training.setup import build_optimizer, choose_device
 from runner.training.state import Training
 
@@ -45,9 +46,16 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
     The `components` are those of the config, and `started` is the Unix time at which the program started.
     """
     parts, settings = components.parts, config.train
+    last = checkpoint_path(run.path, "last")
+    checkpoint = Checkpoint.read(last) if last.exists() else None
+    if checkpoint is not None:
+        not_chosen = isinstance(components.batching, StrategyChooser)
+        check_options(run.path, checkpoint.origin.config, config, not_chosen)
     device = _prepare_machine(config, config.seed)
     truncation = Truncation(config.max_length, config.truncate)
     data = load_data(parts, truncation, config.cache_dir)
+    if checkpoint is not None:
+        check_data(run.path, checkpoint.origin, data, config.data_dir)
     log.info(describe_data(name_of(config.dataset), data, truncation))
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
@@ -56,7 +64,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
             log.info(description.line)
     config, strategy = _choose_batching(config, components, run, model, data)
     per_epoch = len(strategy.updates(train.rows.host_lengths, config.seed, 0))
-    total = per_epoch * settings.epochs
+    schedule = _schedule(components, settings, per_epoch)
     training = Training(
         model=model,
         task=parts.task,
@@ -65,9 +73,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         vocabs=data.vocabs,
         strategy=strategy,
         optimizer=build_optimizer(components.optimizer, model),
-        schedule=components.schedule(
-            total_updates=min(total, settings.max_updates or total), updates_per_epoch=per_epoch
-        ),
+        schedule=schedule,
         train=train,
         valid=data.splits["valid"].to(device),
         settings=settings,
@@ -77,14 +83,24 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         clock=Clock(device, started),
         meter=EnergyMeter(device),
         tracker=components.tracker,
+        origin=origin_of(config, data),
     )
-    if (last := checkpoint_path(run.path, "last")).exists():
-        training = resume(training, load_checkpoint(last, model))
+    if checkpoint is not None:
+        before = _schedule(components, limits_of(checkpoint.origin, settings), per_epoch)
+        check_rates(run.path, before, schedule, checkpoint.progress.updates)
+        checkpoint.fill(model)
+        training = resume(training, checkpoint.state)
         log.info("resuming from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
     # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
+    run.set_result_aside()
     write_config(config, run.path)
     write_vocabs(run.path, data.vocabs)
     return Prepared(training, data, parts.corpus, config)
+
+
+def _schedule(components: Components, settings: TrainSettings, per_epoch: int) -> Schedule:
+    total = per_epoch * settings.epochs
+    return components.schedule(total_updates=min(total, settings.max_updates or total), updates_per_epoch=per_epoch)
 
 
 def _prepare_machine(machine: MachineSettings, seed: int) -> torch.device:

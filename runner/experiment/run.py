@@ -14,10 +14,12 @@ from runner.config.hashes import name_of_job
 from runner.config.schema import RunConfig, name_of
 from runner.experiment.preparation import prepare
 from runner.experiment.result import finish
+from runner.experiment.resumption import check_unfinished
 from runner.profiling.accounting import Memory
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.sync import deliver_pending
 from runner.tracking.tracker import deliver_or_warn
+from runner.training.checkpoint import checkpoint_path
 from runner.training.loop import fit
 
 log = logging.getLogger(__name__)
@@ -26,15 +28,17 @@ log = logging.getLogger(__name__)
 def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRecord:
     """Train, evaluate, record and deliver one run, and return the content of its result.json.
 
-    If the folder holds an unfinished run with a checkpoint, that run is resumed. `started` is the program's start in
-    Unix time.
+    If the folder holds a run with a checkpoint, that run is resumed; a finished one, if the config leaves it something
+    to train. `started` is the program's start in Unix time.
 
     Raises:
-        HydromelError: bad input. The run is marked as failed, and its records so far are kept.
+        HydromelError: bad input. The run is marked as failed, and its records so far are kept; a run that cannot be
+            resumed with this config stays as it was.
     """
     components = Components.of(config)
     components.tracker.check()
     with start_folder(config, folder) as run:
+        prepared = None
         try:
             prepared = prepare(config, components, run, started)
             training = prepared.training
@@ -43,6 +47,9 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
             fit(training)
             result = finish(prepared, memory.state())
         except BaseException as error:
+            if prepared is None and checkpoint_path(run.path, "last").exists():
+                run.restore()
+                raise
             status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
             run.flush()
             run.set_status(status, str(error) or type(error).__name__)
@@ -68,10 +75,9 @@ def start_folder(config: RunConfig, folder: Path) -> RunFolder:
     """Create or reopen the folder of a run, with the run's identity in it.
 
     Raises:
-        HydromelError: the folder holds a finished run, or cannot be written.
+        HydromelError: the folder holds a finished run with nothing left to train, or cannot be written.
     """
-    if (folder / run_schema.RESULT).exists():
-        raise HydromelError(f"{folder} holds a finished run; choose another hydra.run.dir")
+    check_unfinished(config, folder)
     nodes = {"task": config.task, "dataset": config.dataset, "embedding": config.embedding, "encoder": config.encoder}
     tags = {role: config.choices.get(role) or name_of(node) for role, node in nodes.items()}
     tags |= {"batching": str(config.batching["name"]), "seed": str(config.seed), "turn": str(config.turn)}

@@ -10,6 +10,7 @@ ends for any reason. The lock shows whether a run is active, and prevents two pr
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -22,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from runner.common import records, run_schema
 from runner.common.errors import HydromelError
-from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_json
+from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_bytes, write_json
 from runner.common.records import AdviceRecord, MetricsLine, ResultRecord, RunRecord
 
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
@@ -33,6 +34,7 @@ class RunFolder:
 
     def __init__(self, path: Path, run: RunRecord, lock: FileLock) -> None:
         self.path, self.run, self._lock = path, run, lock
+        self._before: bytes | None = None  # run.json of a run that was already there
         self._buffer: list[str] = []
         self._logged = _repaired(path / run_schema.METRICS)
 
@@ -58,13 +60,26 @@ class RunFolder:
             raise cannot_write(path, error) from error
         running, cwd = run_schema.RUNNING, str(Path.cwd())
         record: RunRecord = {"run_id": uuid.uuid4().hex, "created": time.time(), "cwd": cwd, "status": running}
+        before = None
         if (path / run_schema.RUN).exists():
+            before = (path / run_schema.RUN).read_bytes()
             record |= read_run(path)
         record |= {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
         record |= {"status": running, "ended": None, "error": None, "pid": os.getpid(), "host": socket.gethostname()}
         run = cls(path, record, lock)
+        run._before = before
         write_json(path / run_schema.RUN, run.run)
         return run
+
+    def restore(self) -> None:
+        """Write `run.json` as it was before this process: the run was not continued."""
+        if self._before is not None:
+            write_bytes(self.path / run_schema.RUN, self._before)
+
+    def set_result_aside(self) -> None:
+        """Rename the result of a finished run that is trained further."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.path / run_schema.RESULT).replace(self.path / run_schema.EARLIER_RESULT)
 
     def log(self, step: int, epoch: int, metrics: Mapping[str, float]) -> None:
         """Buffer `metrics` of update number `step`. A second value for the same (step, name) is ignored."""

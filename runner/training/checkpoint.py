@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Self, TypedDict
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 from runner.encoders.carried_state import move_state
 from runner.profiling.accounting import CostCounters
-from runner.training.state import Progress, Training
+from runner.training.state import Origin, Progress, Training
 
 
 class CheckpointState(TypedDict):
@@ -32,6 +32,7 @@ class CheckpointState(TypedDict):
     optimizer: StateDict
     schedule: StateDict
     progress: StateDict  # the fields of `Progress`
+    origin: StateDict  # the fields of `Origin`
     account: StateDict  # the fields of `CostCounters`
     seconds: dict[str, float]  # by phase, and in total
     rng: Tensor  # the state of torch's generator on the CPU
@@ -50,22 +51,58 @@ def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -
     write_bytes(path, save(contiguous, {_META: json.dumps(meta)}))
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read."""
+
+    path: Path
+    tensors: dict[str, Tensor]  # by path
+    state: Any  # as `save_checkpoint` was given it
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a checkpoint; raise a HydromelError if it is missing or damaged."""
+        if not path.is_file():
+            raise HydromelError(f"{path}: there is no checkpoint")
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+                meta = json.loads((file.metadata() or {})[_META])
+        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
+        return cls(path, tensors, _put_tensors(meta, tensors))
+
+    @property
+    def progress(self) -> Progress:
+        """The position of the run."""
+        return Progress(**self.state["progress"])
+
+    @property
+    def origin(self) -> Origin:
+        """What the run was trained on and with. Raises HydromelError if an earlier version wrote the checkpoint."""
+        if "origin" not in self.state:
+            raise HydromelError(
+                f"{self.path}: an earlier version wrote this checkpoint, which does not say what it was trained on; "
+                f"start a new run with its parameters: init_from={self.path.parents[1]}"
+            )
+        return Origin(**self.state["origin"])
+
+    def fill(self, model: nn.Module, leave_out: str = "") -> None:
+        """Copy the parameters into `model`, except those whose names start with `leave_out`.
+
+        Raises HydromelError if they do not fit the model.
+        """
+        _fill(self.path, model, self.tensors, leave_out)
+
+
 def load_checkpoint(path: Path, model: nn.Module) -> Any:
     """Copy a checkpoint's parameters into `model`, and return its state as `save_checkpoint` was given it.
 
-    Raises:
-        HydromelError: the file is missing or damaged, or does not fit the model.
+    Raises a HydromelError if the file is missing or damaged, or does not fit the model.
     """
-    if not path.is_file():
-        raise HydromelError(f"{path}: there is no checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            meta = json.loads((file.metadata() or {})[_META])
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-        raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
-    _fill(path, model, tensors)
-    return _put_tensors(meta, tensors)
+    checkpoint = Checkpoint.read(path)
+    checkpoint.fill(model)
+    return checkpoint.state
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -74,10 +111,14 @@ def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | {name: value for name, value in model.named_buffers() if name in kept}
 
 
-def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor], leave_out: str) -> None:
     """Copy the tensors of a file into the model, once the names and shapes of all were compared."""
     own = _named_tensors(model)
     saved = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    if leave_out:
+        own, saved = (
+            {name: value for name, value in named.items() if not name.startswith(leave_out)} for named in (own, saved)
+        )
     for name in sorted(own.keys() | saved.keys()):
         expected = tuple(own[name].shape) if name in own else "nothing"
         got = tuple(saved[name].shape) if name in saved else "nothing"
@@ -132,6 +173,7 @@ def write_checkpoint(t: Training, name: str) -> None:
         "optimizer": t.optimizer.state_dict(),
         "schedule": t.schedule.state(),
         "progress": {**vars(t.progress)},
+        "origin": {**vars(t.origin)},
         "account": t.costs.state(),
         "seconds": t.clock.seconds | {"total": t.clock.total()},
         "rng": torch.get_rng_state(),
@@ -142,12 +184,7 @@ def write_checkpoint(t: Training, name: str) -> None:
 
 def resume(t: Training, state: CheckpointState) -> Training:
     """Return the training, which already has a checkpoint's parameters, at the point where the checkpoint left it."""
-    # The checkpoint has the optimiser's options (learning rate, momentum) too, but those of the config hold, so that a
-    # resumed run can change them.
-    options = [{key: value for key, value in group.items() if key != "params"} for group in t.optimizer.param_groups]
     t.optimizer.load_state_dict(state["optimizer"])
-    for group, configured in zip(t.optimizer.param_groups, options, strict=True):
-        group.update(configured)
     t.schedule.restore(state["schedule"])
     progress = Progress(**state["progress"])
     progress.carried = move_state(progress.carried, t.clock.device)

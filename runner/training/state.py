@@ -55,6 +55,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a run is trained on and with; every checkpoint has it, since a resumed run must have the same."""
+
+    config: dict[str, object]  # with the stable names of classes
+    fingerprint: str  # of the data
+    vocabs: dict[str, str]  # size and hash of each vocabulary
+
+
+@dataclass(frozen=True)
 class Training:
     """Everything that a run trains with. Only `progress`, `costs` and the state inside torch's objects change.
 
@@ -78,6 +87,7 @@ class Training:
     clock: Clock
     meter: EnergyMeter
     tracker: Tracker
+    origin: Origin
     costs: CostCounters = field(default_factory=CostCounters)
     progress: Progress = field(default_factory=Progress)
 

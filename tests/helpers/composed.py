@@ -16,7 +16,7 @@ from runner.data.truncation import Truncation
 from runner.experiment.run import run_experiment
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-QUIET = ("tracker=none", "cache_dir=null", "train.warmup_updates=0", "run_plots=null")
+QUIET = ("tracker=none", "cache_dir=null", "train.warmup_updates=0", "run_plots=null", "sweep.id=null")
 
 
 def run_config(*overrides: str) -> RunConfig:

@@ -15,7 +15,7 @@ from runner.experiment import job, result
 from runner.experiment import run as experiment
 from runner.model import Model
 from runner.training.out_of_memory import ran_out
-from tests.helpers.composed import run, tag_files
+from tests.helpers.composed import run, run_config, tag_files
 
 EXACT = ["dtype=float64", "train.epochs=2", "batching.batch_size=8", "embedding.size=8", "baselines=false"]
 CONV = ["encoder=conv", "encoder.filters=8"]
@@ -184,7 +184,7 @@ def test_memory_that_runs_out_elsewhere_is_one_line(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes.\nC++ frames ...")
 
     monkeypatch.setattr(experiment, "run_experiment", full)
-    assert job.run_job(tmp_path, 0.0, {}) == 1
+    assert job.run_job(tmp_path, 0.0, run_config()) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory (DefaultCPUAllocator: can't allocate memory")
     assert line.endswith(f"the records so far are kept in {tmp_path}")

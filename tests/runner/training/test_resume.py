@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from runner.common import run_schema
 from runner.common.records import SECONDS_KEYS
-from runner.experiment import run as experiment
 from runner.tracking.run_folder import RunFolder
 from runner.training import checkpoint
 from tests.helpers.composed import run, tag_files
@@ -100,7 +99,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert "Traceback" not in said
     assert json.loads((folder / run_schema.RUN).read_text())["status"] == run_schema.INTERRUPTED
     (folder / "elsewhere").mkdir()
-    command = [*HYDROMEL, f"resume={folder}", "train.epochs=2", "optimizer.lr=0.0005"]
+    command = [*HYDROMEL, f"resume={folder}", "train.epochs=2"]
     subprocess.run(command, env=ENVIRONMENT, check=True, cwd=folder / "elsewhere")
     assert result(folder)["updates"]["epochs"] >= 2
     assert not list((folder / "elsewhere").glob("runs/*/*")), "the folder that Hydra makes is left empty"
@@ -131,17 +130,6 @@ def test_records_are_on_disk_before_the_checkpoint_that_lies_behind_them(
     run(tmp_path / "run", *tag_files(tmp_path), *OPTIONS, "train.epochs=2")
     assert not lost
     assert set(kept) == {True, False}
-
-
-def test_options_of_the_command_count_in_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = [*tag_files(tmp_path), *OPTIONS, "schedule=constant", "train.epochs=2"]
-    monkeypatch.setattr(experiment, "finish", killed)
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", *options, "optimizer.lr=0.001")
-    monkeypatch.undo()
-    run(tmp_path / "cut", *options, "train.epochs=3", "optimizer.lr=0.25")
-    rates = {(epoch, value) for _, epoch, name, value in records(tmp_path / "cut") if name == "train/lr"}
-    assert rates == {(1, 0.001), (2, 0.001), (3, 0.25)}
 
 
 @pytest.mark.parametrize(
