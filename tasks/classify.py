@@ -10,7 +10,7 @@ import pyarrow as pa
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, PositiveInt
+from runner.common.types import Fraction, Name, Sizes
 from runner.interfaces import Encoder
 from runner.layers.pooling import Mlp, Pooling, pooling
 from runner.ragged.batch import Batch
@@ -48,12 +48,12 @@ class Classify:
     def __init__(
         self,
         *,
-        name: str,
+        name: Name,
         quality: Literal["accuracy", "macro_f1"],
         pooling: Pooling,
         head: OutputKind,
         scores: Literal["linear", "given"],
-        hidden: list[PositiveInt],
+        hidden: Sizes,
         dropout: Fraction,
         label_smoothing: Fraction,
         label_weights: LabelWeights | None,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError, unknown
-from runner.common.types import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt
+from runner.common.types import Fraction, Name, NonNegativeFloat, PositiveFloat, PositiveInt
 from runner.interfaces import Encoder
 from runner.layers.chunked_softmax import Precision
 from runner.ragged.batch import Batch
@@ -52,10 +52,10 @@ class Lm:
             that has its own weights.
     """
 
-    name: str
+    name: Name
     quality: Literal["perplexity", "nll"]
     unit: Literal["line", "stream"]
-    feature: str
+    feature: Name
     tie_weights: bool
     init_range: PositiveFloat | None
     cutoffs: list[PositiveInt] | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from runner.common.types import PositiveFloat, PositiveInt
+from runner.common.types import Bytes, Name, PositiveInt, Seconds
 from runner.interfaces import BatchingStrategy
 from runner.ragged.batch import Batch
 
@@ -25,13 +25,13 @@ class Auto:
     """
 
     carries_state: ClassVar[bool] = False
-    name: str
+    name: Name
     batch_size: PositiveInt
     batch_sizes: list[PositiveInt] | None
     among: list[str]
     candidates: dict[str, BatchingStrategy]
-    probe_seconds: PositiveFloat
-    max_memory_bytes: PositiveInt | None
+    probe_seconds: Seconds
+    max_memory_bytes: Bytes | None
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.among if name not in self.candidates]:

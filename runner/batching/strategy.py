@@ -11,7 +11,7 @@ import numpy as np
 from runner.batching.plan import Plan, batches_by_length, cut, longest_of, no_padding, padding_by_cause
 from runner.batching.token_budget import TokenBudget
 from runner.common.arrays import IntArray
-from runner.common.types import PositiveInt
+from runner.common.types import Name, PositiveInt
 from runner.interfaces import PADDED, Layout
 from runner.ragged.batch import Batch
 from runner.ragged.shapes import Shapes, Together, concatenate, shapes_of, with_blocks
@@ -32,7 +32,7 @@ class Batching:
     """
 
     carries_state: ClassVar[bool] = False
-    name: str
+    name: Name
     batch_size: PositiveInt | None
     plan: Plan
     micro_batch: PositiveInt | None

@@ -13,7 +13,7 @@ from torch import Tensor
 from runner.batching.plan import cut, longest_of, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, NonNegativeFloat, PositiveInt
+from runner.common.types import Fraction, Name, NonNegativeFloat, PositiveInt
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_spans
@@ -45,7 +45,7 @@ class Stream:
 
     carries_state: ClassVar[bool] = True
     micro_batch: ClassVar[None] = None
-    name: str
+    name: Name
     batch_size: PositiveInt
     window: PositiveInt
     half_rate: Fraction

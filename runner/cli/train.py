@@ -29,7 +29,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.common.run_schema import CHECKPOINTS
 from runner.compat.hydra import arguments_parser
-from runner.config.compose import explain, resolve
+from runner.config.compose import explain, for_hydra, resolve
 from runner.config.saved import saved_options, with_data_dir, write_config
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
@@ -50,20 +50,26 @@ def main() -> None:
     signal.signal(signal.SIGTERM, interrupt)
     jobs = SweepJobs()
 
+    composed = False
+
     def job(config: DictConfig) -> None:
+        nonlocal composed
+        composed = True
         _restore(wanted)
         _one_job(config, jobs)
 
     try:
         _check_arguments()
         hydra.main(version_base="1.3", config_path="pkg://configs", config_name="train")(job)()
-    except (HydraException, OmegaConfBaseException, HydromelError, OSError) as error:
-        _restore(wanted)
-        sys.exit(failed(explain(error)))
     except KeyboardInterrupt:
         sweep = jobs.sweep and f"; {jobs.done} finished run(s) are kept; continue with sweep.id={jobs.sweep.name}"
         log.error("interrupted%s", sweep or "")
         sys.exit(130)
+    except Exception as error:  # Hydra raises errors of many classes for a config that does not compose
+        _restore(wanted)
+        if composed and not isinstance(error, HydraException | OmegaConfBaseException | HydromelError | OSError):
+            raise
+        sys.exit(failed(explain(error)))
     if jobs.search is not None:
         sys.exit(jobs.search())
     if jobs.sweep is not None:
@@ -85,11 +91,15 @@ def _write_schema() -> int:
 
 
 def _check_arguments() -> None:
-    """Raise HydromelError for flags that Hydra does not know; Hydra itself would print its usage and exit with 2."""
+    """Raise HydromelError for flags and values that Hydra does not take.
+
+    Hydra itself would print its usage and exit with 2, or end in a traceback.
+    """
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))  # allowed anywhere
     parser = arguments_parser()
     parser.error = _refuse  # type: ignore[method-assign]
-    parser.parse_args()
+    overrides = parser.parse_args().overrides
+    sys.argv[1:] = [for_hydra(argument) if argument in overrides else argument for argument in sys.argv[1:]]
 
 
 def _refuse(message: str) -> NoReturn:

@@ -15,6 +15,9 @@ _MISSING = (
 )
 
 
+_LONGEST_VALUE = 60  # characters of a value in a message
+
+
 class HydromelError(Exception):
     """Bad input. Commands print its message as one line and exit with code 1, without a traceback."""
 
@@ -24,9 +27,22 @@ def without_credentials(text: str) -> str:
     return re.sub(r"(?<=://)[^\s/@'\"]*@", "", text)
 
 
+def quoted(value: object) -> str:
+    """Return a value that the user gave as Python writes it, cut to some dozen characters."""
+    try:
+        return shortened(repr(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def shortened(text: str, most: int = _LONGEST_VALUE) -> str:
+    """Return text for a message, cut to some dozen characters, or to `most`."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean 'lstm'?` for the closest of `allowed`, or `.` when none is close."""
-    close = difflib.get_close_matches(got, list(allowed), n=1)
+    close = difflib.get_close_matches(got[:_LONGEST_VALUE], list(allowed), n=1)
     return f"; did you mean '{close[0]}'?" if close else "."
 
 

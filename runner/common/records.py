@@ -16,10 +16,9 @@ from typing import Required, TypeVar
 from pydantic import ConfigDict, OnErrorOmit, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
 
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, quoted
 
 T = TypeVar("T")
-LONGEST_VALUE = 60  # characters of a wrong value in an error message
 STRICT = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 Count = OnErrorOmit[int]
@@ -405,6 +404,4 @@ def _damaged(error: ValidationError, where: str) -> HydromelError:
         return HydromelError(f"{where} is damaged: it has no '{key}'")
     if first["type"] == "json_invalid":
         return HydromelError(f"{where} is damaged: it is not JSON ({problem.removeprefix('Invalid JSON: ')})")
-    value = repr(first["input"])
-    shown = value if len(value) <= LONGEST_VALUE else f"{value[:LONGEST_VALUE]}..."
-    return HydromelError(f"{where} is damaged: {key and f'{key}='}{shown} {problem}")
+    return HydromelError(f"{where} is damaged: {key and f'{key}='}{quoted(first['input'])} {problem}")

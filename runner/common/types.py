@@ -1,11 +1,93 @@
-"""Value ranges for constructor annotations; `runner.config.instantiate` checks every config value against them."""
+"""Value ranges for the annotations of options, in `runner.config.schema` and in constructors that configs name.
 
+`runner.config` checks every value against them, so a number that no computer holds is refused before data is read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]  # a probability of dropping; 1 would drop everything
+MOST = 2**31 - 1  # of anything that is counted: numpy and torch have 32-bit counts
+TINY, HUGE = 1e-30, 1e30  # float32 holds these and products with usual weights, but not much more
+LONGEST_NAME, LONGEST_PATH = 200, 4096  # characters
+_NAME = "Input should be a name of letters, digits and _ - . +, since files and folders are named after it"
+# encodings of names and of source code: files have other line ends in them, or none
+_NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
+
+
+def _not_tiny(value: float) -> float:
+    if 0 < abs(value) < TINY:
+        raise PydanticCustomError("tiny", "Input should be 0 or at least {least}", {"least": TINY})
+    return value
+
+
+def _printable(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise PydanticCustomError("text", "Input should be text of one line, not empty and without control characters")
+    return value
+
+
+def _name(value: str) -> str:
+    if value.startswith((".", " ")) or not all(letter.isalnum() or letter in "_-.+ " for letter in value):
+        raise PydanticCustomError(
+            "name", "Input should be a name of letters, digits and _ - . +, since files are named after it"
+        )
+    return value
+
+
+def _path(value: str) -> str:
+    if value.startswith("~") and os.path.expanduser(value) == value:
+        raise PydanticCustomError("home", "Input should be a path; there is no such user")
+    return value
+
+
+def _module(value: str) -> str:
+    if not all(part.isidentifier() for part in value.removesuffix(".").split(".")):
+        raise PydanticCustomError("module", "Input should be the name of a module, such as my_parts")
+    return value
+
+
+def _encoding(value: str) -> str:
+    try:
+        known = codecs.lookup(value).name.replace("_", "-") not in _NOT_OF_FILES and bool("\n".encode(value))
+    except (LookupError, ValueError):  # ValueError: the encoding `undefined`
+        known = False
+    if not known:
+        raise PydanticCustomError(
+            "encoding", "Input should be a text encoding such as utf-8, iso-8859-1, cp1252 or utf-16"
+        )
+    return value
+
+
+PositiveInt = Annotated[int, Field(gt=0, le=MOST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=MOST)]
+Bytes = Annotated[int, Field(gt=0, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # numpy and Optuna take no larger ones
+Threads = Annotated[int, Field(gt=0, le=1024)]  # OpenMP ends the process when it cannot start them
+Size = Annotated[int, Field(gt=0, le=2**20)]  # components of a vector
+Depth = Annotated[int, Field(gt=0, le=1000)]  # layers, each of which is an object
+Width = Annotated[int, Field(gt=0, le=1000)]  # neighbouring tokens or characters that are read together
+AddedLayers = Annotated[int, Field(ge=0, le=1000)]  # of a kind that may be left out
+Sizes = Annotated[list[Size], Field(max_length=100)]  # of hidden layers
+Widths = Annotated[list[Width], Field(max_length=100)]
+Position = Annotated[int, Field(ge=-MOST, le=MOST)]  # from the left, or from the right if negative
+
+PositiveFloat = Annotated[float, Field(ge=TINY, le=HUGE, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, le=HUGE, allow_inf_nan=False), AfterValidator(_not_tiny)]
+Fraction = Annotated[
+    float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_not_tiny)
+]  # dropping all would leave nothing
+Seconds = Annotated[
+    float, Field(ge=1e-3, le=1e8, allow_inf_nan=False)
+]  # clocks of the system take no more than some years
+
+Text = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printable)]  # also in names of columns and files
+Name = Annotated[Text, AfterValidator(_name)]  # of which files and folders are made
+FilePath = Annotated[str, Field(max_length=LONGEST_PATH), AfterValidator(_printable), AfterValidator(_path)]
+Module = Annotated[Text, AfterValidator(_module)]
+Encoding = Annotated[Text, AfterValidator(_encoding)]

@@ -33,14 +33,17 @@ class ModelParts:
         Raises:
             HydromelError: a target that is not allowed or does not exist, or an unknown, missing or ill-typed option.
         """
-        task: Task = build(config.task, "task", {}, plugins)
-        added: Metric | None = None if config.metric is None else build(config.metric, "metric", {}, plugins)
+        task: Task = build(config.task, "task", {}, plugins, Task)
+        added: Metric | None = None if config.metric is None else build(config.metric, "metric", {}, plugins, Metric)
         return cls(
             task=task,
             task_key=json.dumps(with_stable_names(config.task), sort_keys=True),
             measures=Measures.of(task, added),
-            corpus=build(config.dataset, "dataset", {}, plugins),
-            features={name: build(node, f"features.{name}", {}, plugins) for name, node in config.features.items()},
-            embedding=Factory[Embedding].of(config.embedding, "embedding", plugins),
-            encoder=Factory[Encoder].of(config.encoder, "encoder", plugins),
+            corpus=build(config.dataset, "dataset", {}, plugins, Corpus),
+            features={
+                name: build(node, f"features.{name}", {}, plugins, TokenFeature)
+                for name, node in config.features.items()
+            },
+            embedding=Factory[Embedding].of(config.embedding, "embedding", plugins, Embedding),
+            encoder=Factory[Encoder].of(config.encoder, "encoder", plugins, Encoder),
         )

@@ -46,9 +46,9 @@ class Components:
             parts=parts,
             batching=build_batching(config.batching, plugins),
             optimizer=optimizer_factory(config),
-            schedule=Factory[Schedule].of(config.schedule, "schedule", plugins),
-            tracker=build(config.tracker, "tracker", {}, plugins),
-            plots=None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins),
+            schedule=Factory[Schedule].of(config.schedule, "schedule", plugins, Schedule),
+            tracker=build(config.tracker, "tracker", {}, plugins, Tracker),
+            plots=None if config.run_plots is None else build(config.run_plots, "run_plots", {}, plugins, Plots),
         )
 
 
@@ -84,4 +84,4 @@ def with_batch_size(node: Node, batch_size: int | None) -> Node:
 
 def optimizer_factory(config: RunConfig) -> Factory[Optimizer]:
     """Return the configured optimiser, which waits for `params`."""
-    return Factory[Optimizer].of(config.optimizer, "optimizer", config.plugins)
+    return Factory[Optimizer].of(config.optimizer, "optimizer", config.plugins, Optimizer)

@@ -9,15 +9,18 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, Sweep
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from runner.common.class_names import apply_to_mappings
-from runner.common.errors import HydromelError, did_you_mean
+from runner.common.errors import HydromelError, did_you_mean, shortened
 from runner.config.schema import RunConfig
 
 _GROUP = "batching="
+NULLABLE = ("metric", "search", "experiment")  # groups of which nothing may be chosen
+_LONGEST_LINE = 300  # characters of a message of Hydra, which may contain a value
 
 
 def compose_config(overrides: Sequence[str], config_dir: Path | None = None) -> RunConfig:
@@ -40,22 +43,57 @@ def compose_from(
     Raises:
         HydromelError: as `compose_config`; also a key of `values` that the config does not have.
     """
+    given = [for_hydra(override) for override in overrides]
+    for override in given:
+        if parsed(override).is_sweep_override():  # seed=1,2
+            raise HydromelError(f"{shortened(override)}: one value is taken here; only batching=a,b names several")
     search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in folders)}]"] if folders else []
     try:
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            if override.is_sweep_override():  # seed=1,2
-                line = override.input_line
-                raise HydromelError(f"{line}: one value is taken here; only batching=a,b names several")
         with initialize_config_module("configs", version_base="1.3"):
-            composed = compose("train", [*overrides, *search], return_hydra_config=True)
+            composed = compose("train", [*given, *search], return_hydra_config=True)
             choices = dict(composed.hydra.runtime.choices)
             with open_dict(composed):
                 del composed["hydra"]
             for key, value in (values or {}).items():
                 OmegaConf.update(composed, key, value, merge=False)
-            return resolve(composed, choices)
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # nothing but Hydra runs here, and it raises errors of many classes
         raise HydromelError(explain(error)) from error
+    return resolve(composed, choices)
+
+
+def for_hydra(override: str) -> str:
+    """Return an override of the command line as Hydra takes it: `metric=null` is `~metric`.
+
+    Raises:
+        HydromelError: not of the form key=value, or a group that is given anything but names of its configs, for which
+            Hydra ends in a traceback.
+    """
+    given = parsed(override)
+    group, value = given.key_or_group, given.value()
+    folder = files("configs").joinpath(group)
+    if given.is_delete() or isinstance(value, dict) or not (folder.is_dir() or group.partition("/")[0] == "hydra"):
+        return override
+    if value is None and group in NULLABLE:
+        return f"~{group}"
+    names = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
+    if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):  # glob(*)
+        return override
+    for name in names:
+        text = name.text if isinstance(name, QuotedString) else name
+        if not isinstance(text, str) or {"..", ""} & set(text.split("/")):
+            allowed = ", ".join(names_of(group)) if folder.is_dir() else "see hydromel --help"
+            raise HydromelError(f"{shortened(override)}: give the name of one of its configs. Allowed: {allowed}")
+    return override
+
+
+def parsed(override: str) -> Override:
+    """Return an override as Hydra parses it. Raises HydromelError if it is not of the form key=value."""
+    try:
+        return OverridesParser.create().parse_overrides([override])[0]
+    except HydraException as error:
+        raise HydromelError(explain(error)) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+        raise HydromelError(f"{shortened(override)}: cannot be read ({error})") from error
 
 
 def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
@@ -128,7 +166,8 @@ def explain(error: BaseException) -> str:
     if isinstance(error, MissingConfigException):
         return _unknown_config(error)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: not of the form key=value ({' '.join(error.message.split()).partition(' See ')[0]})"
+        reason = shortened(" ".join(error.message.split()).partition(" See ")[0], _LONGEST_LINE)
+        return f"{shortened(error.override)}: not of the form key=value ({reason})"
     if isinstance(error, MissingMandatoryValue) or isinstance(cause, MissingMandatoryValue):
         key = getattr(error, "full_key", None) or getattr(cause, "full_key", None)
         return f"{key} is missing; give {key}=VALUE"
@@ -137,7 +176,9 @@ def explain(error: BaseException) -> str:
             return line
     if match := re.search(r"Could not override '([^']+)'", str(error)):
         return f"{match[1]}: no such option or group; see `hydromel --help` and `hydromel --cfg job`"
-    return " ".join((str(error) or str(cause) or type(error).__name__).split())
+    text, _, _ = (str(error) or str(cause) or type(error).__name__).partition("\n    full_key: ")
+    key = error.full_key if isinstance(error, OmegaConfBaseException) else None
+    return shortened(" ".join(f"{key}: {text}".split() if key else text.split()), _LONGEST_LINE)
 
 
 def _unknown_config(error: MissingConfigException) -> str:
@@ -145,9 +186,10 @@ def _unknown_config(error: MissingConfigException) -> str:
     group, _, name = path.rpartition("/")
     options = sorted(error.options or [])
     if not options and group:  # one of several: features=[words,x]
-        return f"{group}={name}: unknown; `hydromel --help` lists all names"
+        return f"{shortened(group)}={shortened(name)}: unknown; `hydromel --help` lists all names"
     if not options:
-        return " ".join(str(error).split())
+        return shortened(" ".join(str(error).split()), _LONGEST_LINE)
+    name = shortened(name)
     return f"{group}={name}: unknown{did_you_mean(name, options)} Allowed: {', '.join(options)}"
 
 
@@ -165,4 +207,6 @@ def _unknown_key(error: OmegaConfBaseException) -> str | None:
     where = key.rpartition(".")[0] or "the top level"
     open_end = "." in where and "_target_" not in content  # names of the user's own: columns of a file, parts
     adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
-    return f"{key}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"
+    return (
+        f"{shortened(key)}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"
+    )

@@ -19,9 +19,10 @@ from typing import Any, Generic, Literal, Self, TypeVar, Union, get_args, get_or
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
+from typing_extensions import get_protocol_members, is_protocol  # not in `typing` before Python 3.13
 
 from runner.common.class_names import PROJECT, TARGET, registered, stable_name
-from runner.common.errors import HydromelError, did_you_mean
+from runner.common.errors import HydromelError, did_you_mean, quoted, shortened
 from runner.config.validation import MISSING, bad_value, dotted, missing_option, unknown_option
 
 Options = Mapping[str, object]
@@ -41,40 +42,79 @@ class Factory(Generic[T]):
     node: Options
     where: str  # its config key, for messages
     plugins: tuple[str, ...]  # further modules that the user allowed
+    kind: type[object]
 
     @classmethod
-    def of(cls, node: Options, role: str, plugins: Sequence[str]) -> Self:
+    def of(cls, node: Options, role: str, plugins: Sequence[str], kind: type[object]) -> Self:
         """Check a node and those within it as `build` does; the call passes the arguments in `GIVEN` for its role."""
         _check_nodes(node, role, GIVEN[role], plugins)
-        return cls(node, role, tuple(plugins))
+        if inspect.isclass(target := locate(node, role, plugins)):
+            _check_members(target, target.__name__, kind, role)
+        return cls(node, role, tuple(plugins), kind)
 
     def __call__(self, **runtime: object) -> T:
         """Build the object; raises HydromelError if the constructor refuses a value."""
-        built: T = build(self.node, self.where, runtime, self.plugins)
+        built: T = build(self.node, self.where, runtime, self.plugins, self.kind)
         return built
 
 
-def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = ()) -> Any:
+def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = (), kind: type[object] = object) -> Any:
     """Build the object that `node` names.
 
     Args:
         where: its config key, for messages (`encoder`).
         runtime: arguments that no config gives.
         plugins: further modules that the user allowed on the command line.
+        kind: class of the object, or a protocol of which it must have all members.
 
     Raises:
-        HydromelError: a target that is not allowed or does not exist, or an unknown, missing or ill-typed option.
+        HydromelError: a target that is not allowed, does not exist or is of another kind, or an unknown, missing or
+            ill-typed option.
     """
     target = locate(node, where, plugins)
     options = {key: value for key, value in node.items() if key != TARGET}
     check_options(target, options, where, given=runtime)
     built = {key: _built(value, f"{where}.{key}", runtime, plugins) for key, value in options.items()}
+    for name, hint in _hints(target, where).items():
+        if name in built and not _is_plain(options[name]):
+            _check_value(built[name], hint, dotted(where, name))
     accepted = inspect.signature(target).parameters
     arguments = {name: value for name, value in runtime.items() if name in accepted} | built
     try:
-        return target(**arguments)
-    except ValueError as error:
+        made = target(**arguments)
+    except (ValueError, OverflowError) as error:
         raise HydromelError(f"{where}: {error}") from error
+    _check_members(made, type(made).__name__, kind, where)
+    return made
+
+
+def _check_members(part: object, name: str, kind: type[object], where: str) -> None:
+    """Raise HydromelError unless an object is of a class, or has the members of a protocol; a class has its methods."""
+    if not is_protocol(kind):
+        if not inspect.isclass(part) and not isinstance(part, kind):
+            raise HydromelError(f"{where}: {name} is no {kind.__name__} of {kind.__module__}")
+        return
+    members = sorted(get_protocol_members(kind))
+    if inspect.isclass(part):  # its objects get their attributes when they are built
+        present = {member for base in part.__mro__[:-1] for member in vars(base)}
+        lacking = [member for member in members if callable(getattr(kind, member, None)) and member not in present]
+    else:
+        lacking = [member for member in members if not hasattr(part, member)]
+    if lacking:
+        raise HydromelError(
+            f"{where}: {name} lacks {', '.join(lacking)}, which {kind.__name__} in {kind.__module__} has"
+        )
+
+
+def _hints(target: Callable[..., object], where: str) -> dict[str, Any]:
+    """Return the annotations of the options of a target; raises HydromelError for one that cannot be resolved."""
+    try:
+        return get_type_hints(signed(target), include_extras=True)
+    except NameError as error:
+        raise HydromelError(
+            f"{where}: an annotation of {target.__module__}.{target.__qualname__} cannot be resolved ({error}); "
+            "import its name outside of `if TYPE_CHECKING`"
+        ) from error
 
 
 def check_options(target: Callable[..., object], options: Options, where: str, given: Collection[str] = ()) -> None:
@@ -87,7 +127,7 @@ def check_options(target: Callable[..., object], options: Options, where: str, g
         required = parameter.default is inspect.Parameter.empty and name not in given
         if (required and name not in options) or options.get(name) == MISSING:
             raise HydromelError(missing_option(name, where))
-    hints = get_type_hints(signed(target), include_extras=True)
+    hints = _hints(target, where)
     for name, value in options.items():
         if name in hints and _is_plain(value):
             _check_value(value, hints[name], dotted(where, name))
@@ -132,9 +172,9 @@ def _check_value(value: object, annotation: object, where: str) -> None:
     try:
         type_adapter(annotation).validate_python(value, strict=True)
     except (PydanticSchemaGenerationError, SchemaError) as error:
-        raise HydromelError(f"{where}={value!r}: this option takes a node with _target_, not a value") from error
+        raise HydromelError(f"{where}={quoted(value)}: this option takes a node with _target_, not a value") from error
     except ValidationError as error:
-        raise HydromelError(bad_value(where, value, [detail["msg"] for detail in error.errors()])) from error
+        raise HydromelError(bad_value(where, value, error)) from error
 
 
 def type_adapter(annotation: Any) -> TypeAdapter[object]:
@@ -168,7 +208,7 @@ def _built(value: object, where: str, runtime: Options, plugins: Sequence[str]) 
 
 
 def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., object]:
-    """Return the class or function that a node names.
+    """Return the class or function that a node names: one registered for its role, or one of a plugin.
 
     Raises:
         HydromelError: a target that is not allowed, or a target or plugin that does not exist.
@@ -178,31 +218,39 @@ def locate(node: Options, where: str, plugins: Sequence[str]) -> Callable[..., o
     path = node.get(TARGET)
     if not isinstance(path, str):
         raise HydromelError(f"{where} has no _target_; name one of its configs ({where}=NAME) or give _target_")
-    allowed = (*PROJECT, *(f"{plugin.rstrip('.')}." for plugin in plugins))
-    if not path.startswith(allowed):
-        raise HydromelError(
-            f"{where}._target_={path}: not allowed; it must begin with {', '.join(allowed)} (see the option plugins)"
-        )
+    own = tuple(f"{plugin.rstrip('.')}." for plugin in plugins)
+    if not path.startswith(own) or not all(part.isidentifier() for part in path.split(".")):
+        _check_registered(path, where, own)
     module_name, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not path.startswith(error.name):
             raise
-        raise HydromelError(f"{where}._target_={path}: no module {error.name}{_now_at(path, where)}") from error
+        raise HydromelError(f"{where}._target_={shortened(path)}: no module {shortened(error.name)}") from error
     target = vars(module).get(name)
+    allowed = (*PROJECT, *own)
     if not callable(target) or not f"{target.__module__}.".startswith(allowed):  # what a module imported is not its own
         public = [key for key, value in vars(module).items() if callable(value) and value.__module__ == module_name]
-        raise HydromelError(f"{where}._target_={path}: {module_name} has no {name}{did_you_mean(name, public)}")
+        raise HydromelError(
+            f"{where}._target_={shortened(path)}: {module_name} has no {shortened(name)}{did_you_mean(name, public)}"
+        )
     located: Callable[..., object] = target
     return located
 
 
-def _now_at(path: str, where: str) -> str:
-    """Return a hint at the current module of a class that has moved; empty if none is known."""
+def _check_registered(path: str, where: str, own: Sequence[str]) -> None:
+    """Raise HydromelError unless a target is one of those that configs/ names for its role."""
     role = where.partition(".")[0].partition("[")[0]
-    present = registered(role).get(stable_name(path))
-    return "" if present is None else f"; did you mean '{present}'?"
+    present = registered(role)
+    if path in present.values():
+        return
+    got = f"{where}._target_={shortened(path)}: not allowed"
+    if path.startswith(PROJECT):
+        moved = present.get(stable_name(path))
+        hint = f"; did you mean '{moved}'?" if moved else did_you_mean(path, present.values())
+        raise HydromelError(f"{got} under {role}{hint} Allowed: {', '.join(present.values()) or 'nothing'}")
+    raise HydromelError(f"{got}; it must begin with {', '.join((*PROJECT, *own))} (see the option plugins)")
 
 
 def find_plugin(name: str) -> None:

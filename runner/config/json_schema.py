@@ -32,7 +32,8 @@ def config_schema() -> Schema:
     properties: dict[str, object] = {}
     for name, schema in whole["properties"].items():
         properties[name] = _described(_or_open(schema), _comments("train.yaml").get(name))
-    nodes = [name for name, field in RunConfig.model_fields.items() if field.annotation in (Node, Node | None)]
+    hints = get_type_hints(RunConfig, include_extras=True)
+    nodes = [name for name in RunConfig.model_fields if hints[name] in (Node, Node | None)]
     for role in (*nodes, "features"):
         definitions[role] = _node(role)  # also by itself: a file of a group is checked by FILE#/$defs/GROUP
         properties[role] = {"$ref": f"#/$defs/{role}"}

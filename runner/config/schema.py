@@ -6,14 +6,36 @@ Nodes (mappings with `_target_`) stay plain mappings until `runner.components` b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, PrivateAttr
+from pydantic import BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic_core import PydanticCustomError
 
-from runner.common.types import NonNegativeInt, PositiveFloat, PositiveInt
+from runner.common.class_names import TARGET
+from runner.common.types import (
+    FilePath,
+    Module,
+    Name,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Seconds,
+    Seed,
+    Text,
+    Threads,
+)
 from runner.config.validation import Section
 
-Node = dict[str, object]  # `_target_`, a dotted path to a class or function, and its options
+
+def _node(value: object) -> object:
+    if not isinstance(value, dict) or not isinstance(value.get(TARGET), str):
+        raise PydanticCustomError("node", "Input should be one of its configs by name, or a mapping with _target_")
+    return value
+
+
+# `_target_`, a dotted path to a class or function, and its options
+Node = Annotated[dict[str, object], BeforeValidator(_node)]
+SweepNumber = Annotated[int, Field(ge=0, lt=2**63)]
 Plain = Mapping[str, object]  # a config as YAML has it, nothing left to interpolate
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -30,7 +52,7 @@ class TrainSettings(Section):
     epochs: PositiveInt
     max_updates: PositiveInt | None
     clip_norm: PositiveFloat | None
-    metric: str | None
+    metric: Text | None
     patience: PositiveInt | None
     checkpoint_every: PositiveInt | None
     log_every: PositiveInt
@@ -42,7 +64,7 @@ class TrainSettings(Section):
 class SweepSettings(Section):
     """The `sweep` section: the sweep or search that a run belongs to, if any, and its number among the trials."""
 
-    id: str | int | None
+    id: Name | SweepNumber | None
     trial: NonNegativeInt | None = None
 
 
@@ -50,16 +72,16 @@ class SearchSettings(Section):
     """The `search` section; configs/search/optuna.yaml says what each option does."""
 
     trials: PositiveInt | None
-    timeout_minutes: PositiveFloat | None
-    metric: str | None
+    timeout_minutes: Seconds | None
+    metric: Text | None
     sampler: Literal["tpe", "random"]
     pruner: Literal["median", "hyperband", "none"]
     startup_trials: PositiveInt
     warmup_evaluations: NonNegativeInt
-    seed: NonNegativeInt
-    storage: str | None
+    seed: Seed
+    storage: FilePath | None
     begin_with_defaults: bool
-    only_in_trials: list[str]
+    only_in_trials: list[Text]
     space: dict[str, object]
     plots: Node | None
 
@@ -72,7 +94,7 @@ class MachineSettings(Section):
     precision: Precision
     matmul: Matmul
     malloc: Malloc
-    threads: PositiveInt | None
+    threads: Threads | None
 
 
 class ModelConfig(Section):
@@ -85,7 +107,7 @@ class ModelConfig(Section):
 
     task: Node
     dataset: Node
-    features: dict[str, Node]
+    features: dict[Name, Node]
     embedding: Node
     encoder: Node
     metric: Node | None = None
@@ -118,17 +140,17 @@ class RunConfig(MachineSettings, ModelConfig):
 
     model_config = ConfigDict(extra="forbid")
 
-    seed: int
+    seed: Seed
     turn: PositiveInt
     repeat: PositiveInt
-    data_dir: str | None
-    cache_dir: str | None
+    data_dir: FilePath | None
+    cache_dir: FilePath | None
     truncate: Keep
     predictions: bool
     baselines: bool
-    runs_dir: str
-    resume: str | None
-    plugins: list[str]
+    runs_dir: FilePath
+    resume: FilePath | None
+    plugins: list[Module]
     batching: Node
     optimizer: Node
     schedule: Node

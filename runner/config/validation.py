@@ -9,7 +9,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from runner.common.errors import HydromelError, did_you_mean
+from runner.common.errors import HydromelError, did_you_mean, quoted, shortened
 
 MISSING = "???"  # OmegaConf's mark of a value that the user has to give
 _UNKNOWN, _NOT_GIVEN, _BAD = range(3)  # kinds of mistakes, the first to be reported first
@@ -45,14 +45,35 @@ def missing_option(name: str, where: str) -> str:
     return f"{dotted(where, name)} is missing; give {dotted(where, name)}=VALUE"
 
 
-def bad_value(where: str, value: object, reasons: Iterable[str]) -> str:
-    """Return the message for the value at the key `where`; each reason of a union is given once."""
-    return f"{where}={value!r}: {'; '.join(dict.fromkeys(reasons))}"
+def bad_value(where: str, value: object, error: ValidationError) -> str:
+    """Return the message for the value at the key `where`, or for the item of it that is wrong."""
+    return _innermost(_located(where, value, detail) for detail in error.errors())
+
+
+def _located(where: str, value: object, detail: ErrorDetails) -> tuple[str, object, str]:
+    """Return the key and the value at the place of pydantic's error within `value`, and the reason."""
+    reason = detail["msg"].partition(" or instance of ")[0]  # no user makes instances
+    for step in detail["loc"]:  # names of the members of a union are among the steps
+        if isinstance(value, Mapping) and step in value:
+            where, value = dotted(where, str(step)), value[step]
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            where, value = f"{where}[{step}]", value[step]
+        elif step == "[key]":
+            reason = f"its key: {reason}"
+    return where, value, reason
+
+
+def _innermost(places: Iterable[tuple[str, object, str]]) -> str:
+    """Return the message for the innermost of some places in a value; each reason of a union is given once."""
+    wrong = list(places)
+    where, value, _ = max(wrong, key=lambda place: len(place[0]))
+    reasons = dict.fromkeys(reason for place, _, reason in wrong if place == where)
+    return f"{where}={quoted(value)}: {'; '.join(reasons)}"
 
 
 def dotted(where: str, name: str) -> str:
     """Return the full key of the option `name` in the section `where`."""
-    return f"{where}.{name}" if where else name
+    return f"{where}.{shortened(name)}" if where else shortened(name)
 
 
 def _given(section: type[BaseModel], options: Mapping[str, object]) -> dict[str, object]:
@@ -82,19 +103,18 @@ class _Mistake:
     section: type[BaseModel]
     where: str  # the key of that section
     name: str
-    value: object
-    reason: str
+    wrong: tuple[str, object, str]  # key, value and reason, as of `_located`
 
     @classmethod
     def of(cls, section: type[BaseModel], detail: ErrorDetails, options: Mapping[str, object], where: str) -> _Mistake:
+        wrong = _located(where, options, detail)
         name, *inside = map(str, detail["loc"])
         value, depth = options.get(name), 0
         while inside and isinstance(value, Mapping) and (inner := _sections_in(section).get(name)) is not None:
             section, where, depth = inner, dotted(where, name), depth + 1
             name, *inside = inside
             value = value.get(name)
-        reason = detail["msg"].partition(" or instance of ")[0]  # no user makes instances
-        return cls((depth, _KINDS.get(detail["type"], _BAD)), section, where, name, value, reason)
+        return cls((depth, _KINDS.get(detail["type"], _BAD)), section, where, name, wrong)
 
 
 def _first_mistake(section: type[BaseModel], error: ValidationError, options: Mapping[str, object], where: str) -> str:
@@ -105,5 +125,6 @@ def _first_mistake(section: type[BaseModel], error: ValidationError, options: Ma
         return unknown_option(first.name, first.section.model_fields, first.where)
     if first.rank[1] == _NOT_GIVEN:
         return missing_option(first.name, first.where)
-    same = [mistake.reason for mistake in mistakes if (mistake.where, mistake.name) == (first.where, first.name)]
-    return bad_value(dotted(first.where, first.name), first.value, same)
+    return _innermost(
+        mistake.wrong for mistake in mistakes if (mistake.where, mistake.name) == (first.where, first.name)
+    )

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, NonNegativeInt, PositiveInt
+from runner.common.types import AddedLayers, Fraction, Name, PositiveInt, Size, Widths
 from runner.interfaces import Description
 from runner.layers.convolution import Convolution, convolve_parallel
 from runner.layers.dropout import Dropout
@@ -43,7 +43,7 @@ class CharacterTable(nn.Module):
         max_characters: number of characters read of each form; longer forms are truncated and counted.
     """
 
-    def __init__(self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int) -> None:
+    def __init__(self, vocabs: Mapping[str, Vocab], feature: Name, size: int, max_characters: int) -> None:
         super().__init__()
         self.alphabet = vocab_of(vocabs, feature).alphabet
         self.feature, self.max_characters = feature, max_characters
@@ -98,7 +98,7 @@ class _CharEmbedding(nn.Module, ABC):
     """An embedding of tokens by vectors that `compose` makes, one per distinct form."""
 
     def __init__(
-        self, vocabs: Mapping[str, Vocab], feature: str, size: int, max_characters: int, dropout: float
+        self, vocabs: Mapping[str, Vocab], feature: Name, size: int, max_characters: int, dropout: float
     ) -> None:
         super().__init__()
         self.spelled = CharacterTable(vocabs, feature, size, max_characters)
@@ -129,13 +129,13 @@ class CharConv(_CharEmbedding):
         self,
         *,
         vocabs: Mapping[str, Vocab],
-        feature: str,
-        size: PositiveInt,
+        feature: Name,
+        size: Size,
         max_characters: PositiveInt,
-        widths: list[PositiveInt],
-        filters: PositiveInt,
+        widths: Widths,
+        filters: Size,
         activation: Literal["relu", "tanh"],
-        highway: NonNegativeInt,
+        highway: AddedLayers,
         dropout: Fraction,
     ) -> None:
         if not widths:
@@ -160,11 +160,11 @@ class CharRnn(_CharEmbedding):
         self,
         *,
         vocabs: Mapping[str, Vocab],
-        feature: str,
-        size: PositiveInt,
+        feature: Name,
+        size: Size,
         max_characters: PositiveInt,
         cell: Cell,
-        hidden: PositiveInt,
+        hidden: Size,
         dropout: Fraction,
     ) -> None:
         super().__init__(vocabs, feature, size, max_characters, dropout)

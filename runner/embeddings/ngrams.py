@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from runner.common.types import Fraction, PositiveInt
+from runner.common.types import Fraction, Name, PositiveInt, Size, Widths
 from runner.layers.dropout import Dropout
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged.ragged import Ragged
@@ -29,10 +29,10 @@ class NgramEmbedding(nn.Module):
         self,
         *,
         vocabs: Mapping[str, Vocab],
-        feature: str,
-        lengths: list[PositiveInt],
+        feature: Name,
+        lengths: Widths,
         buckets: PositiveInt,
-        size: PositiveInt | None,
+        size: Size | None,
         dropout: Fraction,
     ) -> None:
         super().__init__()

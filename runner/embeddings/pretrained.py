@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, NonNegativeFloat
+from runner.common.types import FilePath, Fraction, Name, NonNegativeFloat
 from runner.embeddings.vector_files.load import VectorFile, fingerprint
 from runner.embeddings.vector_files.table import FoundVectors
 from runner.embeddings.word import UnkDropout
@@ -51,9 +51,9 @@ class PretrainedEmbedding(nn.Module):
         self,
         *,
         vocabs: Mapping[str, Vocab],
-        feature: str,
-        data_dir: str | None,
-        path: str,
+        feature: Name,
+        data_dir: FilePath | None,
+        path: FilePath,
         lowercase_if_missing: bool,
         rate: NonNegativeFloat,
         storage: Literal["float32", "float16"],

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from runner.common.types import Fraction, PositiveFloat, PositiveInt
+from runner.common.types import Fraction, Name, PositiveFloat, Size
 from runner.layers.dropout import Dropout, TypeDropout
 from runner.ragged.ragged import Ragged
 from runner.text.vocab import EOS, PAD, UNK, Vocab, vocab_of
@@ -49,8 +49,8 @@ class WordEmbedding(nn.Module):
         self,
         *,
         vocabs: Mapping[str, Vocab],
-        feature: str,
-        size: PositiveInt,
+        feature: Name,
+        size: Size,
         init_range: PositiveFloat | None,
         unk_rate: Fraction,
         type_dropout: Fraction,

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import nn
 
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, PositiveInt
+from runner.common.types import Fraction, Sizes
 from runner.interfaces import State
 from runner.layers.pooling import Mlp, pooling
 from runner.ragged.ragged import Ragged
@@ -31,7 +31,7 @@ class Bow(nn.Module):
         input_size: int,
         causal: bool,
         pool: Literal["mean", "max", "min", "sum", "sqrt", "unit_sum"],
-        hidden: list[PositiveInt],
+        hidden: Sizes,
         dropout: Fraction,
     ) -> None:
         super().__init__()

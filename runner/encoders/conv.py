@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runner.common.types import Fraction, PositiveInt
+from runner.common.types import Depth, Fraction, Size, Widths
 from runner.layers.attention_window import latest_indices
 from runner.layers.convolution import Convolution, convolve_parallel, uses_products
 from runner.layers.dropout import Dropout, locked_layers
@@ -43,10 +43,10 @@ class Conv(nn.Module):
         *,
         input_size: int,
         causal: bool,
-        filters: PositiveInt,
-        widths: list[PositiveInt],
+        filters: Size,
+        widths: Widths,
         activation: Literal["relu", "tanh", "gelu"],
-        layers: PositiveInt,
+        layers: Depth,
         layer_norm: bool,
         shortcut: Shortcut,
         dropout: Fraction,

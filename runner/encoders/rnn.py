@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, PositiveInt
+from runner.common.types import Depth, Fraction, Size
 from runner.layers.dropout import Dropout, locked_layers
 from runner.layers.recurrent.cells import RecurrentState
 from runner.layers.recurrent.recurrence import Cell, Recurrence
@@ -39,8 +39,8 @@ class Rnn(nn.Module):
         input_size: int,
         causal: bool,
         cell: Cell,
-        hidden: PositiveInt,
-        layers: PositiveInt,
+        hidden: Size,
+        layers: Depth,
         bidirectional: bool | None,
         layer_norm: bool,
         shortcut: Shortcut,

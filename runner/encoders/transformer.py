@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, PositiveInt
+from runner.common.types import Depth, Fraction, PositiveInt, Size
 from runner.layers.attention import Score, SelfAttention, sinusoids
 from runner.layers.attention_window import AttentionWindow
 from runner.layers.dropout import Dropout
@@ -49,10 +49,10 @@ class Transformer(nn.Module):
         *,
         input_size: int,
         causal: bool,
-        size: PositiveInt,
-        heads: PositiveInt,
-        layers: PositiveInt,
-        feedforward: PositiveInt,
+        size: Size,
+        heads: Size,
+        layers: Depth,
+        feedforward: Size,
         score: Score,
         norm: Norm,
         positions: Literal["sinusoidal", "learned", "rotary", "none"],

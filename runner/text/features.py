@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import nn
 
-from runner.common.types import NonNegativeInt, PositiveInt
+from runner.common.types import NonNegativeInt, PositiveInt, Text
 from runner.text.bpe import all_pieces, learn_merges, pieces_of
 from runner.text.characters import alphabet_of
 from runner.text.vocab import EOS, PAD, UNK, Vocab, normalised_strings
@@ -47,7 +47,7 @@ class Characters:
     Characters seen less often than `min_count` in the distinct forms of the training set become one unknown character.
     """
 
-    column: str
+    column: Text
     lowercase: bool
     digits_to_zero: bool
     min_count: PositiveInt
@@ -72,7 +72,7 @@ class Bpe:
         min_count: pairs of pieces seen less often in the training set are not merged.
     """
 
-    column: str
+    column: Text
     merges: NonNegativeInt
     min_count: PositiveInt
     extend: ClassVar[bool] = False
@@ -109,7 +109,7 @@ class Casing:
     `lower`, `title` (only the first is upper case), `upper` or `mixed`.
     """
 
-    column: str
+    column: Text
     extend: ClassVar[bool] = False
 
     def strings(self, table: pa.Table) -> pa.Array:
@@ -126,7 +126,7 @@ class Affix:
     Other options are as for `runner.text.vocab.Feature`.
     """
 
-    column: str
+    column: Text
     end: Literal["prefix", "suffix"]
     length: PositiveInt
     lowercase: bool

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import no_feature
-from runner.common.types import NonNegativeInt, PositiveInt
+from runner.common.types import NonNegativeInt, PositiveInt, Text
 
 PAD, UNK, EOS = "<pad>", "<unk>", "<eos>"
 
@@ -143,7 +143,7 @@ class Feature:
             words in the file at prediction time. Embeddings without a file treat them as `<unk>`.
     """
 
-    column: str
+    column: Text
     lowercase: bool
     digits_to_zero: bool
     min_count: PositiveInt

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from runner.common import run_schema
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.records import ResultRecord, RunRecord
-from runner.common.types import PositiveFloat
+from runner.common.types import FilePath, Seconds, Text
 from runner.tracking import mlflow_fields as content
 from runner.tracking.mlflow_store import SQLITE, check_uri, connect, one_line, sqlite_path
 from runner.tracking.run_folder import read_metrics, read_result, read_run
@@ -54,11 +54,11 @@ class MlflowTracker:
         retry_s: seconds to wait after a failure; doubled after each further one, up to 600.
     """
 
-    uri: str
-    experiment: str
-    artifact_location: str | None
-    timeout_s: PositiveFloat
-    retry_s: PositiveFloat
+    uri: FilePath
+    experiment: Text
+    artifact_location: FilePath | None
+    timeout_s: Seconds
+    retry_s: Seconds
     _connections: dict[str, tuple[MlflowClient, str]] = field(default_factory=dict, init=False)  # by absolute URI
     _failures: int = field(default=0, init=False)
     _silent_until: float = field(default=0.0, init=False)

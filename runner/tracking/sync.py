@@ -83,7 +83,7 @@ def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str
     assert isinstance(node, dict)
     key = json.dumps(node, sort_keys=True)
     if key not in trackers:
-        tracker: Tracker = build(node, "tracker", {}, plugins)
+        tracker: Tracker = build(node, "tracker", {}, plugins, Tracker)
         tracker.check()
         trackers[key] = tracker
     return trackers[key]

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from runner.common import run_schema
 from runner.common.errors import HydromelError
 from runner.common.files import append, cut_torn_line, write_json
+from runner.common.types import FilePath
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class JsonlTracker:
         path: the file; a relative one is relative to the run's working directory.
     """
 
-    path: str
+    path: FilePath
 
     def check(self) -> None:
         if not self.path or Path(self.path).is_dir():

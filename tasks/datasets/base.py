@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction
+from runner.common.types import Encoding, FilePath, Fraction, Name
 from runner.text.arrow import lengths_of, offsets_of, refuse
 from tasks.datasets.files import TextFile, find, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
@@ -41,12 +41,12 @@ class LocalCorpus(ABC):
         test_fraction: share of the training set cut off for testing if `test` is null (0: no test set).
     """
 
-    name: str
-    data_dir: str | None
-    train: str
-    valid: str | None
-    test: str | None
-    encoding: str
+    name: Name
+    data_dir: FilePath | None
+    train: FilePath
+    valid: FilePath | None
+    test: FilePath | None
+    encoding: Encoding
     cut: Cut
     valid_fraction: Fraction
     test_fraction: Fraction

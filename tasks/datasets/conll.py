@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
+from runner.common.types import Name, Position, Text
 from runner.text.arrow import example_table, is_empty, lengths_of, list_column, mask_of, refuse, split_on_spaces
 from runner.text.formats.columns import MARKS, Columns, Separator
 from tasks.datasets.base import LocalCorpus
@@ -30,7 +31,7 @@ class Cells:
     sentence: IntArray  # (N,) sentence numbers, non-decreasing
 
     @classmethod
-    def of(cls, file: TextFile, separator: Separator, comment_prefix: str | None, skip_docstart: bool) -> "Cells":
+    def of(cls, file: TextFile, separator: Separator, comment_prefix: Text | None, skip_docstart: bool) -> "Cells":
         """Split a file into cells.
 
         Blank lines (only white space) and document marks end a sentence; comments do not.
@@ -106,7 +107,7 @@ class Cells:
         """Return the start of each sentence among the N lines, and N: (B+1,)."""
         return np.append(np.flatnonzero(np.diff(self.sentence, prepend=-1)), len(self.line))
 
-    def table(self, columns: dict[str, int], span_scheme: Scheme | None, strict_tags: bool) -> pa.Table:
+    def table(self, columns: dict[Name, Position], span_scheme: Scheme | None, strict_tags: bool) -> pa.Table:
         """Return a table with one row per sentence and one list column for each of `columns` (name -> place)."""
         offsets = self.offsets()
         values = {name: self.column(place) for name, place in columns.items()}
@@ -158,11 +159,11 @@ class ColumnsFile(TokenLines):
     """
 
     separator: Separator
-    columns: dict[str, int]
+    columns: dict[Name, Position]
     span_scheme: Scheme | None
     strict_tags: bool
     skip_docstart: bool
-    comment_prefix: str | None
+    comment_prefix: Text | None
 
     def __post_init__(self) -> None:
         if "tokens" not in self.columns or {"line", "label"} & set(self.columns):

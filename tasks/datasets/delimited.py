@@ -13,11 +13,12 @@ from pydantic import Field
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, unknown
+from runner.common.types import Position, Text
 from runner.text.arrow import array, example_table, is_empty, lengths_of, refuse, split_on_spaces
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
-Column = int | str
+Column = Position | Text
 
 
 def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:

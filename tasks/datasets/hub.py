@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.errors import HydromelError, unknown
-from runner.common.types import Fraction
+from runner.common.types import FilePath, Fraction, Name, Text
 from runner.text.arrow import array, list_column, mask_of, offsets_of, refuse, split_on_spaces, utf8_bytes
 from tasks.datasets.base import check_tag_lists
 from tasks.datasets.split import SPLITS, Cut, cut_missing
@@ -49,12 +49,12 @@ class HubDataset:
         test_fraction: share of train cut off for testing if splits.test is null.
     """
 
-    name: str
-    path: str
-    config: str | None
-    revision: str | None
-    splits: dict[str, str | None]
-    columns: dict[str, str]
+    name: Name
+    path: FilePath
+    config: Text | None
+    revision: Text | None
+    splits: dict[Text, Text | None]
+    columns: dict[Name, Text]
     span_scheme: Scheme | None
     strict_tags: bool
     cut: Cut

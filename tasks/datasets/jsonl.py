@@ -7,6 +7,7 @@ import pyarrow as pa
 from pyarrow import json as arrow_json
 
 from runner.common.errors import HydromelError, did_you_mean
+from runner.common.types import Text
 from runner.text.arrow import array, example_table, split_on_spaces
 from runner.text.formats.lines import JsonLines
 from tasks.datasets.base import LocalCorpus, check_tag_lists
@@ -31,10 +32,10 @@ class Jsonl(LocalCorpus):
         strict_tags: true: an illegal tag is an error; false: illegal tags are kept and counted in the log.
     """
 
-    text_field: str | None
-    tokens_field: str | None
-    label_field: str | None
-    tags_field: str | None
+    text_field: Text | None
+    tokens_field: Text | None
+    label_field: Text | None
+    tags_field: Text | None
     span_scheme: Scheme | None
     strict_tags: bool
 

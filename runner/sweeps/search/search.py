@@ -104,7 +104,9 @@ def _search(overrides: Sequence[str], folders: Sequence[str]) -> int:
     search = Search.of(overrides, folders)
     if search.options.begin_with_defaults:
         search.space.defaults(search.config)
-    plots: Plots | None = build(search.options.plots, "search.plots", {}) if search.options.plots else None
+    plots: Plots | None = (
+        build(search.options.plots, "search.plots", {}, search.config.plugins, Plots) if search.options.plots else None
+    )
     search.folder.mkdir(parents=True, exist_ok=True)
     storage = without_credentials(search.options.storage or f"{search.folder / STUDY}")
     try:

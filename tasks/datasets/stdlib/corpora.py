@@ -18,6 +18,7 @@ from typing import ClassVar, Literal, NamedTuple, TypeVar
 import numpy as np
 import pyarrow as pa
 
+from runner.common.types import Name
 from tasks.datasets.split import SPLITS
 from tasks.datasets.stdlib.roles import logical_lines
 from tasks.datasets.stdlib.source import Size, SourceFile, fingerprint, library, parse, place, source_files, split_of
@@ -84,7 +85,7 @@ class StdlibCorpus(ABC):
         size: part of the library that is read.
     """
 
-    name: str
+    name: Name
     size: SizeName
     kind: ClassVar[str]  # its name in the fingerprint
     sizes: ClassVar[Mapping[str, Size]]

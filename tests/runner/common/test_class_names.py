@@ -141,8 +141,8 @@ def test_only_what_is_registered_for_a_role_is_loaded(target: str, plugins: list
 
 def test_a_config_of_before_a_move_is_told_where_its_class_lies_now() -> None:
     with pytest.raises(
-        HydromelError, match=r"no module runner\.rates; did you mean 'runner\.training\.schedules\.Step'\?"
+        HydromelError, match=r"not allowed under schedule; did you mean 'runner\.training\.schedules\.Step'\?"
     ):
         build({"_target_": "runner.rates.Step", "every_epochs": 1, "gamma": 0.5}, "schedule", {})
-    with pytest.raises(HydromelError, match=r"no module runner\.rates$"):
+    with pytest.raises(HydromelError, match=r"runner\.rates\.Gone: not allowed under schedule"):
         build({"_target_": "runner.rates.Gone"}, "schedule", {})

@@ -59,8 +59,11 @@ def test_what_an_allowed_module_imported_is_not_its_own(target: str) -> None:
         (LINEAR | {"warmup": None}, "schedule.warmup=None"),
         (LINEAR | {"warmup": "???"}, "schedule.warmup is missing; give schedule.warmup=VALUE"),
         ({"_target_": LINEAR["_target_"]}, "schedule.warmup is missing"),
-        ({"_target_": "runner.training.schedules.WarmupLiner"}, "did you mean 'WarmupLinear'"),
-        ({"_target_": "runner.schedul.WarmupLinear"}, "no module runner.schedul"),
+        (
+            {"_target_": "runner.training.schedules.WarmupLiner"},
+            "did you mean 'runner.training.schedules.WarmupLinear'",
+        ),
+        ({"_target_": "runner.schedul.WarmupLinear"}, "did you mean 'runner.training.schedules.WarmupLinear'"),
     ],
 )
 def test_one_line_says_what_is_wrong(node: dict[str, Any], line: str) -> None:
@@ -77,8 +80,8 @@ def test_a_value_that_the_constructor_refuses_is_told_with_its_key() -> None:
     with pytest.raises(HydromelError, match=r"^optimizer: Nesterov momentum requires a momentum"):
         build(sgd, "optimizer", runtime)
     adam = {"_target_": "runner.training.optimizers.adam", "eps": 1e-8, **node}
-    for betas in ([0.9], [0.9, 2.0]):
-        with pytest.raises(HydromelError, match=r"optimizer.betas="):
+    for betas, place in (([0.9], ""), ([0.9, 2.0], r"\[1\]")):
+        with pytest.raises(HydromelError, match=f"optimizer.betas{place}="):
             build(adam | {"betas": betas}, "optimizer", runtime)
 
 
@@ -106,15 +109,15 @@ def test_plugins_are_modules_that_the_user_named(tmp_path: Path, monkeypatch: py
     monkeypatch.syspath_prepend(str(tmp_path))
     node = {"_target_": "my_plugin.Holder", "size": 3, "parts": [LINEAR, {"step": LINEAR}, 5]}
     with pytest.raises(HydromelError, match="plugins"):
-        build(node, "holder", {"total_updates": 10})
+        build(node, "schedule", {"total_updates": 10})
     try:
-        held = build(node, "holder", {"total_updates": 10}, plugins=["my_plugin"])
+        held = build(node, "schedule", {"total_updates": 10}, plugins=["my_plugin"])
         assert isinstance(held.parts[0], WarmupLinear)
         assert isinstance(held.parts[1]["step"], WarmupLinear)
         assert held.parts[2] == 5
         wrong = node | {"parts": [LINEAR, {"step": LINEAR | {"warmup": -1}}]}
-        with pytest.raises(HydromelError, match=r"holder\.parts\[1\]\.step\.warmup=-1"):
-            build(wrong, "holder", {"total_updates": 10}, plugins=["my_plugin"])
+        with pytest.raises(HydromelError, match=r"schedule\.parts\[1\]\.step\.warmup=-1"):
+            build(wrong, "schedule", {"total_updates": 10}, plugins=["my_plugin"])
     finally:
         sys.modules.pop("my_plugin", None)
 
@@ -125,7 +128,7 @@ def test_options_of_functions() -> None:
     check_options(function, {"size": 1, "dropout": 0, "names": None}, "")
     check_options(function, {"size": 1, "dropout": 0.5, "names": ["a"]}, "")
     for key, value in {"size": 0, "dropout": 1.0, "names": [1]}.items():
-        with pytest.raises(HydromelError, match=f"^{key}="):
+        with pytest.raises(HydromelError, match=rf"^{key}(\[0\])?="):
             check_options(function, {"size": 1, "dropout": 0.5, "names": None} | {key: value}, "")
 
 
