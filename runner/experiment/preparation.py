@@ -89,7 +89,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         before = _schedule(components, limits_of(checkpoint.origin, settings), per_epoch)
         check_rates(run.path, before, schedule, checkpoint.progress.updates)
         checkpoint.fill(model)
-        training = resume(training, checkpoint.state)
+        training = resume(training, checkpoint)
         log.info("resuming from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
     # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
     run.set_result_aside()

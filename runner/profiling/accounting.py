@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, with_config
 
 from runner.common.records import (
     PADDING_CAUSES,
@@ -105,6 +106,7 @@ def _seconds(begin: Mark, end: Mark) -> float:
     return float(begin.elapsed_time(end)) / 1000
 
 
+@with_config(ConfigDict(strict=True, revalidate_instances="always"))
 @dataclass
 class CostCounters:
     """Host-side counts over all updates. They are part of every checkpoint, so a resumed run's figures are complete."""

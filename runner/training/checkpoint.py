@@ -1,22 +1,27 @@
 """Checkpoints: one safetensors file, written atomically. Opening one runs no code, since nothing is pickled.
 
-Tensors are stored by path (`model.encoder.layers.0.weight`); everything else is JSON in the file's metadata.
+Tensors are stored by path (`model.encoder.layers.0.weight`); everything else is JSON in the file's metadata, beside a
+checksum of all of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.optimizer import StateDict
+from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
@@ -26,6 +31,7 @@ from runner.profiling.accounting import CostCounters
 from runner.training.state import Origin, Progress, Training
 
 
+@with_config(ConfigDict(strict=True, arbitrary_types_allowed=True))
 class CheckpointState(TypedDict):
     """The state of a run without its parameters, as stored in a checkpoint."""
 
@@ -39,16 +45,24 @@ class CheckpointState(TypedDict):
     cuda_rng: Tensor | None  # the same on the GPU
 
 
-_META = "hydromel"
+_META, _CHECKSUM = "hydromel", "crc32"
 _TENSOR, _ARRAY = "__tensor__", "__array__"
+_STATE, _PROGRESS = TypeAdapter(CheckpointState), TypeAdapter(Progress)
+_ORIGIN, _COSTS = TypeAdapter(Origin), TypeAdapter(CostCounters)
+_SHOWN = 80  # characters of the reason in an error message
 
 
 def save_checkpoint(path: Path, model: nn.Module, state: Mapping[str, object]) -> None:
-    """Write the model's parameters and buffers (tied ones once), and dicts, lists and tuples of tensors and JSON."""
+    """Write the model's parameters and buffers (tied ones once), and dicts, lists and tuples of tensors and JSON.
+
+    Raises:
+        HydromelError: a parameter or buffer has NaN or infinities, or the file cannot be written; the old file is kept.
+    """
     tensors = {f"model.{name}": tensor.detach() for name, tensor in _named_tensors(model).items()}
-    meta = _take_tensors(state, "state", tensors)
+    meta = json.dumps(_take_tensors(state, "state", tensors))
     contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
-    write_bytes(path, save(contiguous, {_META: json.dumps(meta)}))
+    _check_finite(path, contiguous)
+    write_bytes(path, save(contiguous, {_META: meta, _CHECKSUM: _checksum(contiguous, meta)}))
 
 
 @dataclass(frozen=True)
@@ -61,31 +75,49 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a checkpoint; raise a HydromelError if it is missing or damaged."""
+        """Read a checkpoint; raise a HydromelError if it is missing or damaged, or has NaN or infinities."""
         if not path.is_file():
             raise HydromelError(f"{path}: there is no checkpoint")
         try:
             with safe_open(path, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-                meta = json.loads((file.metadata() or {})[_META])
-        except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
-            raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({error})") from error
-        return cls(path, tensors, _put_tensors(meta, tensors))
+                metadata = file.metadata() or {}
+            meta, checksum = metadata[_META], metadata.get(_CHECKSUM)
+            state = _put_tensors(json.loads(meta), tensors)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise HydromelError(f"{path}: not a checkpoint, or a damaged one ({_shown(error)})") from error
+        if checksum is None:
+            raise HydromelError(f"{path}: an earlier version wrote this checkpoint, without a checksum; train again")
+        if checksum != _checksum(tensors, meta):
+            raise HydromelError(f"{path}: damaged, its content does not match its checksum; restore a copy of it")
+        _check_finite(path, tensors)
+        return cls(path, tensors, state)
 
     @property
     def progress(self) -> Progress:
-        """The position of the run."""
-        return Progress(**self.state["progress"])
+        """The position of the run. Raises HydromelError if the state has another form."""
+        with self.state_errors():
+            return _PROGRESS.validate_python(Progress(**self.state["progress"]))
 
     @property
     def origin(self) -> Origin:
-        """What the run was trained on and with. Raises HydromelError if an earlier version wrote the checkpoint."""
-        if "origin" not in self.state:
-            raise HydromelError(
-                f"{self.path}: an earlier version wrote this checkpoint, which does not say what it was trained on; "
-                f"start a new run with its parameters: init_from={self.path.parents[1]}"
-            )
-        return Origin(**self.state["origin"])
+        """What the run was trained on and with. Raises HydromelError if the state has another form."""
+        with self.state_errors():
+            return _ORIGIN.validate_python(Origin(**self.state["origin"]))
+
+    @contextlib.contextmanager
+    def state_errors(self) -> Iterator[None]:
+        """Raise HydromelError, in one line, for what goes wrong in the context with a state of any form."""
+        try:
+            yield
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            reason = _shown(error)
+        else:
+            return
+        raise HydromelError(f"{self.path}: its state does not fit this run ({reason})")
 
     def fill(self, model: nn.Module, leave_out: str = "") -> None:
         """Copy the parameters into `model`, except those whose names start with `leave_out`.
@@ -103,6 +135,36 @@ def load_checkpoint(path: Path, model: nn.Module) -> Any:
     checkpoint = Checkpoint.read(path)
     checkpoint.fill(model)
     return checkpoint.state
+
+
+def _checksum(tensors: Mapping[str, Tensor], meta: str) -> str:
+    """Return a CRC-32 of the metadata and of the names, types, shapes and values of contiguous tensors on the host.
+
+    It tells of damage, of one flipped bit too, at half the cost of a cryptographic hash; it proves no origin.
+    """
+    crc = zlib.crc32(meta.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if name.startswith("model.") and not is_finite(tensor):
+            raise HydromelError(f"{path}: {name.removeprefix('model.')} has NaN or infinities")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Return True if a tensor has neither NaN nor infinities."""
+    # A sum takes a twelfth of the time; it is finite only if all values are, but that of large values may overflow.
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def _shown(error: Exception) -> str:
+    """Return the type and the text of an error in one short line."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -182,15 +244,23 @@ def write_checkpoint(t: Training, name: str) -> None:
     save_checkpoint(checkpoint_path(t.run.path, name), t.model, state)
 
 
-def resume(t: Training, state: CheckpointState) -> Training:
-    """Return the training, which already has a checkpoint's parameters, at the point where the checkpoint left it."""
-    t.optimizer.load_state_dict(state["optimizer"])
-    t.schedule.restore(state["schedule"])
-    progress = Progress(**state["progress"])
-    progress.carried = move_state(progress.carried, t.clock.device)
-    t.clock.seconds.update(state["seconds"])
-    # Building the model and the optimiser drew random numbers; from here on the sequence of the checkpoint continues.
-    torch.set_rng_state(state["rng"])
-    if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)
-    return replace(t, progress=progress, costs=CostCounters.of(state["account"]))
+def resume(t: Training, checkpoint: Checkpoint) -> Training:
+    """Return the training, which already has a checkpoint's parameters, at the point where the checkpoint left it.
+
+    Raises:
+        HydromelError: a part of the state is missing or has the wrong type, or is of another optimiser.
+    """
+    progress = checkpoint.progress
+    with checkpoint.state_errors():
+        state = _STATE.validate_python(checkpoint.state)
+        costs = CostCounters.of(state["account"])
+        _COSTS.validate_python(costs)
+        t.optimizer.load_state_dict(state["optimizer"])
+        t.schedule.restore(state["schedule"])
+        progress.carried = move_state(progress.carried, t.clock.device)
+        t.clock.seconds.update(state["seconds"])
+        # Building the model and the optimiser drew random numbers; now the sequence of the checkpoint continues.
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] is not None and t.clock.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], t.clock.device)
+    return replace(t, progress=progress, costs=costs)

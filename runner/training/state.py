@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import ConfigDict, GetPydanticSchema, with_config
+from pydantic_core.core_schema import any_schema
 
 from runner.common.records import PeakBatchRecord
 from runner.components.measures import Measures
@@ -20,7 +23,11 @@ from runner.text.vocab import Vocab
 from runner.tracking.run_folder import RunFolder
 from runner.tracking.tracker import Tracker
 
+# The type of an encoder's state is open: `move_state`, which a resumed run calls, checks it.
+_Unchecked = GetPydanticSchema(lambda source, handler: any_schema())
 
+
+@with_config(ConfigDict(strict=True, revalidate_instances="always"))
 @dataclass
 class Progress:
     """The position of a run in its plan, its best result and its batch sizes; part of every checkpoint.
@@ -37,7 +44,7 @@ class Progress:
     best_at: int | None = None  # updates before that evaluation
     evaluated_at: int = 0  # updates before the last evaluation
     waited: int = 0  # evaluations since then
-    carried: State = START  # the encoder's state at the end of a stream's last window
+    carried: Annotated[State, _Unchecked] = START  # the encoder's state at the end of a stream's last window
     micro_batch: int | None = None  # rows per forward pass since memory ran out; None if it never did
     eval_batch_size: int | None = None  # the same for evaluation
     halved_at: list[int] = field(default_factory=list)  # updates, from 1, that halved micro-batches; 0: the rehearsal
@@ -54,6 +61,7 @@ class Progress:
         return self.epoch >= settings.epochs or self.updates >= most or self.waited >= patience
 
 
+@with_config(ConfigDict(strict=True, revalidate_instances="always"))
 @dataclass(frozen=True)
 class Origin:
     """What a run is trained on and with; every checkpoint has it, since a resumed run must have the same."""

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
-from runner.training.checkpoint import load_checkpoint, save_checkpoint
+from runner.experiment import run as run_module
+from runner.training.checkpoint import (
+    Checkpoint,
+    checkpoint_path,
+    load_checkpoint,
+    resume,
+    save_checkpoint,
+    write_checkpoint,
+)
+from runner.training.state import Training
+from tests.helpers.composed import run, tag_files
 
 
 class Tied(nn.Module):
@@ -95,4 +110,117 @@ def test_a_damaged_file_is_one_line(tmp_path: Path, damage: str) -> None:
         path.write_bytes({"empty": b"", "cut": content[:-40], "foreign": b"PK" + content}[damage])
     with pytest.raises(HydromelError, match=r"last\.safetensors") as caught:
         load_checkpoint(path, Tied())
+    assert "\n" not in str(caught.value)
+
+
+def test_one_flipped_bit_is_told(tmp_path: Path) -> None:
+    path, model, rng = tmp_path / "last.safetensors", Tied(), random.Random(1)
+    save_checkpoint(path, model, state_of(model))
+    content = path.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    places = [*rng.sample(range(header), 150), *rng.sample(range(header, len(content)), 350)]
+    for place in places:
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(HydromelError, match=r"last\.safetensors") as caught:
+            load_checkpoint(path, model)
+        assert "\n" not in str(caught.value)
+        assert place < header or "damaged, its content does not match its checksum" in str(caught.value)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, Tied(), {})
+    save_file(load_file(path), path, {"hydromel": '{"__dict__": []}'})
+    with pytest.raises(HydromelError, match=r"an earlier version wrote this checkpoint, without a checksum"):
+        load_checkpoint(path, Tied())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_model_that_is_not_finite_does_not_replace_a_checkpoint(value: float, tmp_path: Path) -> None:
+    path, model = tmp_path / "best.safetensors", Tied()
+    save_checkpoint(path, model, {})
+    before = path.read_bytes()
+    with torch.no_grad():
+        model.output.bias[3] = value
+    with pytest.raises(HydromelError, match=r"best\.safetensors: output\.bias has NaN or infinities"):
+        save_checkpoint(path, model, {})
+    assert path.read_bytes() == before
+    with torch.no_grad():
+        model.output.bias.fill_(3e38)  # finite, but not its sum
+    save_checkpoint(path, model, {})
+
+
+class Captured(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A training that has just begun, with its last checkpoint."""
+    folder, trainings = tmp_path_factory.mktemp("captured"), list[Training]()
+
+    def capture(t: Training) -> None:
+        write_checkpoint(t, "last")
+        trainings.append(t)
+        raise Captured
+
+    options = [*tag_files(folder, rows=30), "encoder=none", "schedule=plateau", "device=cpu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "fit", capture)
+        with pytest.raises(Captured):
+            run(folder / "run", *options)
+    return trainings[0]
+
+
+WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no progress": lambda state: state.pop("progress"),
+    "no random numbers": lambda state: state.pop("rng"),
+    "random numbers": lambda state: state.update(rng=5),
+    "few random numbers": lambda state: state.update(rng=torch.zeros(3, dtype=torch.uint8)),
+    "an epoch": lambda state: state["progress"].update(epoch="2"),
+    "a quality": lambda state: state["progress"].update(best=[1.0]),
+    "an unknown field": lambda state: state["progress"].update(time=1),
+    "a state that is carried": lambda state: state["progress"].update(carried={"a": 1}),
+    "a peak": lambda state: state["progress"].update(peak_batch={"rows": 1}),
+    "seconds": lambda state: state["seconds"].update(forward=None),
+    "counts": lambda state: state["account"].update(by_length={"a": {}}),
+    "tokens": lambda state: state["account"].update(real_tokens=1.5),
+    "a schedule": lambda state: state.update(schedule=[]),
+    "an empty schedule": lambda state: state.update(schedule={}),
+    "an optimiser": lambda state: state.update(optimizer=None),
+    "groups": lambda state: state["optimizer"].update(param_groups=[{}]),
+    "the options of a group": lambda state: state["optimizer"]["param_groups"].append({"params": [0]}),
+    "no origin": lambda state: state.pop("origin"),
+    "a fingerprint": lambda state: state["origin"].update(fingerprint=None),
+    "a config": lambda state: state["origin"].update(config=[]),
+    "parameters": lambda state: state["optimizer"].update(state=[1]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_state_of_wrong_types_is_one_line(what: str, training: Training, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.read(checkpoint_path(training.run.path, "last"))
+    assert resume(training, checkpoint).progress == training.progress
+    state = copy.deepcopy(checkpoint.state)
+    WRONG[what](state)
+    save_checkpoint(tmp_path / "last.safetensors", training.model, state)
+    with pytest.raises(HydromelError, match=r"last\.safetensors: its state does not fit this run \(.") as caught:
+        checked = Checkpoint.read(tmp_path / "last.safetensors")
+        assert checked.origin == training.origin
+        resume(training, checked)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200 + len(str(training.run.path))
+
+
+@pytest.mark.parametrize("meta", ["[" * 100_000, "5", '{"a": 1}', '{"__dict__": 5}', '{"__tensor__": []}', "null"])
+def test_metadata_of_wrong_types_is_one_line(meta: str, training: Training, tmp_path: Path) -> None:
+    path = tmp_path / "last.safetensors"
+    save_checkpoint(path, training.model, {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runner.training.checkpoint.json.dumps", lambda state: meta)
+        save_checkpoint(path, training.model, {})
+    with pytest.raises(HydromelError, match=r"last\.safetensors: ") as caught:
+        resume(training, Checkpoint.read(path))
     assert "\n" not in str(caught.value)
