@@ -17,6 +17,7 @@ from runner.config.schema import RunConfig, TrainSettings
 from runner.experiment import resumption
 from runner.experiment import run as run_module
 from runner.experiment.resumption import MAY_CHANGE, MUST_STAY
+from runner.training import checkpoint as checkpoint_module
 from runner.training import loop
 from runner.training.checkpoint import Checkpoint, checkpoint_path
 from tests.helpers.composed import run, run_config, tag_files
@@ -162,26 +163,25 @@ def test_other_data_are_refused(ended: Path, tmp_path: Path) -> None:
     assert f"the run was trained on data with the fingerprint {origin.fingerprint[:16]}" in line
 
 
-def with_state(folder: Path, change: dict[str, Any]) -> None:
-    """Change the state in the last checkpoint, within its origin."""
+def with_origin(folder: Path, change: dict[str, Any]) -> None:
+    """Change the origin in the last checkpoint, and its checksum; without a change, remove the checksum."""
     path = checkpoint_path(folder, "last")
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    meta = json.loads(metadata["hydromel"])
-    pairs = dict(meta["__dict__"])
-    if change:
-        origin = dict(pairs["origin"]["__dict__"]) | change
-        pairs["origin"] = {"__dict__": [[key, value] for key, value in origin.items()]}
-    else:
-        del pairs["origin"]
+    pairs = dict(json.loads(metadata["hydromel"])["__dict__"])
+    origin = dict(pairs["origin"]["__dict__"]) | change
+    pairs["origin"] = {"__dict__": [[key, value] for key, value in origin.items()]}
     metadata["hydromel"] = json.dumps({"__dict__": [[key, value] for key, value in pairs.items()]})
+    metadata["crc32"] = checkpoint_module._checksum(load_file(path), metadata["hydromel"])
+    if not change:
+        del metadata["crc32"]
     save_file(load_file(path), path, metadata)
 
 
 def test_another_vocabulary_is_refused(ended: Path, data: list[str], tmp_path: Path) -> None:
     folder = copy(ended, tmp_path)
     vocabs = Checkpoint.read(checkpoint_path(ended, "last")).origin.vocabs
-    with_state(folder, {"vocabs": {"__dict__": [["words", "7 strings with hash 0"], ["target", vocabs["target"]]]}})
+    with_origin(folder, {"vocabs": {"__dict__": [["words", "7 strings with hash 0"], ["target", vocabs["target"]]]}})
     line = refusal(folder, *data, *OPTIONS)
     assert (
         f"the vocabulary of 'words' has {vocabs['words']}, and the run was trained with 7 strings with hash 0" in line
@@ -190,7 +190,7 @@ def test_another_vocabulary_is_refused(ended: Path, data: list[str], tmp_path: P
 
 def test_a_checkpoint_of_an_earlier_version_is_refused(ended: Path, data: list[str], tmp_path: Path) -> None:
     folder = copy(ended, tmp_path)
-    with_state(folder, {})
+    with_origin(folder, {})
     assert "an earlier version wrote this checkpoint" in refusal(folder, *data, *OPTIONS)
 
 

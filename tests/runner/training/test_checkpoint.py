@@ -199,6 +199,12 @@ WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
 }
 
 
+def read_and_resume(training: Training, path: Path) -> None:
+    checkpoint = Checkpoint.read(path)
+    assert checkpoint.origin == training.origin
+    resume(training, checkpoint)
+
+
 @pytest.mark.parametrize("what", WRONG)
 def test_a_state_of_wrong_types_is_one_line(what: str, training: Training, tmp_path: Path) -> None:
     checkpoint = Checkpoint.read(checkpoint_path(training.run.path, "last"))
@@ -207,9 +213,7 @@ def test_a_state_of_wrong_types_is_one_line(what: str, training: Training, tmp_p
     WRONG[what](state)
     save_checkpoint(tmp_path / "last.safetensors", training.model, state)
     with pytest.raises(HydromelError, match=r"last\.safetensors: its state does not fit this run \(.") as caught:
-        checked = Checkpoint.read(tmp_path / "last.safetensors")
-        assert checked.origin == training.origin
-        resume(training, checked)
+        read_and_resume(training, tmp_path / "last.safetensors")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 200 + len(str(training.run.path))
 
