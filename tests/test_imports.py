@@ -20,7 +20,7 @@ TENSORS = f"{BASICS} runner.compat.torch runner.ragged.shapes runner.ragged.ragg
 WORDS = "runner.text.characters runner.text.vocab"
 # by runs and reports
 SHARED = (
-    "runner.common.command_line runner.common.console runner.common.errors runner.common.files "
+    "runner.common.bounded runner.common.command_line runner.common.console runner.common.errors runner.common.files "
     "runner.common.pages runner.common.records runner.common.run_schema runner.common.class_names runner.compat.mlflow"
 )
 
@@ -98,6 +98,7 @@ LAYERS = {
 # Modules that import less than others of their package may: all that they import.
 NARROWER = {
     "runner.common.arrays": "",
+    "runner.common.bounded": "runner.common.errors",
     "runner.common.errors": "",
     "runner.common.types": "",
     "runner.common.run_schema": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zlib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from reporting.runs.run import Run
 from reporting.statistics import bootstrap
 from reporting.statistics.bootstrap import ExampleSums, FloatArray, Formula
 from reporting.statistics.intervals import Mean
+from runner.common.bounded import MOST_ARRAYS_BYTES, check_uncompressed, read_bytes
 from runner.common.errors import HydromelError
 from runner.common.run_schema import OUTCOMES
 
@@ -57,7 +59,9 @@ def read(run: Run) -> ExampleOutcomes | None:
     if not path.exists():
         return None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        content = io.BytesIO(read_bytes(path, MOST_ARRAYS_BYTES))
+        check_uncompressed(content, str(path))
+        with np.load(content, allow_pickle=False) as arrays:
             outcomes = _outcomes(arrays)
             split = str(arrays["split"][0])
     except DAMAGED as error:

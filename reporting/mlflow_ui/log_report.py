@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from reporting.mlflow_ui import shared_view
 from reporting.mlflow_ui.shared_view import ViewContents
 from reporting.runs.mlflow_download import PREFIX
@@ -20,6 +18,7 @@ from reporting.runs.run import TITLE, FoundRun
 from reporting.views import report
 from reporting.views.files import slug
 from reporting.views.report import ComparisonReport
+from runner.common.bounded import read_yaml
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.run_schema import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
@@ -213,8 +212,8 @@ def filter_of(found_runs: Sequence[FoundRun]) -> str:
 def _section(folder: Path, name: str, key: str | None) -> Mapping[str, object]:
     """Return an object in a run's file (JSON is YAML too); empty if there is none."""
     try:
-        value = yaml.load((folder / name).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
+        value = read_yaml(folder / name)
+    except HydromelError:
         return {}
     value = value.get(key) if key and isinstance(value, Mapping) else value
     return value if isinstance(value, Mapping) else {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from reporting.plots.style import BLUE, GREY, ORANGE, PHASES, SETTINGS, new_figure, save
 from runner.common import records, run_schema
+from runner.common.bounded import MOST_METRICS_BYTES, read_bytes
 from runner.common.records import ClassScores, Likelihood, MetricsLine, ResultRecord
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ class RunPlots:
         import matplotlib  # takes half a second, and is needed only here
 
         path = folder / run_schema.RESULT
-        result = records.parse_result(path.read_bytes(), str(path))
+        result = records.parse_result(read_bytes(path), str(path))
         metrics = folder / run_schema.METRICS
-        lines = enumerate(metrics.read_bytes().splitlines() if metrics.exists() else [], start=1)
+        lines = enumerate(read_bytes(metrics, MOST_METRICS_BYTES).splitlines() if metrics.exists() else [], start=1)
         read = [records.parse_metrics_line(line, f"{metrics}:{number}") for number, line in lines]
         target = folder / run_schema.PLOTS
         target.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reporting.statistics.intervals import Slot
+from runner.common.bounded import MOST_METRICS_BYTES, read_bytes
 from runner.common.errors import HydromelError
 from runner.common.records import ResultRecord, finite, parse_metrics_line, parse_result, parse_run
 from runner.common.run_schema import METRICS, RESULT, RUN
@@ -124,25 +125,18 @@ def read(folder: Path) -> FoundRun:
     names: tuple[str | None, str | None] = (None, None)
     header, path = folder / RUN, folder / RESULT
     try:
-        run = parse_run(_content(header), str(header)) if header.exists() else None
+        run = parse_run(read_bytes(header), str(header)) if header.exists() else None
         if run:
             names = run.get("sweep_id"), run.get("experiment")
         if not path.exists():
             return FoundRun(folder, *names, run["status"] if run else "unknown")
-        result = parse_result(_content(path), str(path))
+        result = parse_result(read_bytes(path), str(path))
         evaluations = _read_evaluations(folder / METRICS, f"valid/{result['quality']['metric']}")
     except HydromelError as error:
         return FoundRun(folder, *names, "damaged", problem=str(error))
     created = run["created"] if run else path.stat().st_mtime
     names = result.get("sweep_id") or names[0], result.get("experiment") or names[1]
     return FoundRun(folder, *names, "finished", Run(folder, created, result, evaluations))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise HydromelError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _read_evaluations(path: Path, key: str) -> tuple[Evaluation, ...]:
@@ -153,7 +147,7 @@ def _read_evaluations(path: Path, key: str) -> tuple[Evaluation, ...]:
     evaluations: list[Evaluation] = []
     if not path.exists():
         return ()
-    for number, line in enumerate(_content(path).splitlines(), start=1):
+    for number, line in enumerate(read_bytes(path, MOST_METRICS_BYTES).splitlines(), start=1):
         if f'"{key}"'.encode() not in line:  # parsing all other lines would take most of the time
             continue
         where = f"{path}:{number}"

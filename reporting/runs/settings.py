@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-import yaml
-
 from reporting.runs.run import Run
+from runner.common.bounded import MOST_YAML_BYTES, parse_yaml, read_bytes, read_yaml
 from runner.common.class_names import with_stable_names
+from runner.common.errors import HydromelError
 from runner.common.run_schema import RESOLVED
 
 # keys that do not affect what is compared, or that may differ inside a group; also names of config groups in `choices`
@@ -60,9 +60,8 @@ def distinguishing_settings(first_runs: Mapping[Key, Run]) -> dict[Key, dict[str
 def _config(run: Run) -> dict[str, object]:
     """Return the run's configuration and its data's fingerprint; a missing or damaged config counts as empty."""
     try:
-        text = (run.folder / RESOLVED).read_text(encoding="utf-8")
-        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, yaml.YAMLError):
+        config = read_yaml(run.folder / RESOLVED)
+    except HydromelError:
         config = None
     compared = with_stable_names(_without_ignored(config)) if isinstance(config, dict) else {}
     if isinstance(choices := compared.get("choices"), dict):
@@ -109,9 +108,10 @@ def _majority(values: Sequence[str]) -> str | None:
 def options(run: Run) -> Options:
     """Return the options of the run's batching from its resolved.yaml; none where that is missing or damaged."""
     try:
-        section = SECTION.search((run.folder / RESOLVED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        text = read_bytes(run.folder / RESOLVED, MOST_YAML_BYTES).decode(errors="replace")
+    except HydromelError:
         return {}
+    section = SECTION.search(text)
     return _parse(section.group()) if section else {}
 
 
@@ -185,9 +185,10 @@ def _difference(own: Options, usual: Options) -> str:
 @lru_cache(maxsize=4096)
 def _parse(section: str) -> Options:
     try:
-        loaded = yaml.safe_load(section)["batching"]
-    except yaml.YAMLError:
+        config = parse_yaml(section, RESOLVED)
+    except HydromelError:
         return {}
+    loaded = config.get("batching") if isinstance(config, Mapping) else None
     return dict(_flatten(with_stable_names(loaded), "")) if isinstance(loaded, Mapping) else {}
 
 

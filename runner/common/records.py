@@ -351,17 +351,17 @@ _CANDIDATE = TypeAdapter(CandidateRecord)
 _TABLES = TypeAdapter(SplitTables)
 
 
-def _parse(adapter: TypeAdapter[T], text: bytes, where: str) -> T:
+def parse(adapter: TypeAdapter[T], text: bytes, where: str) -> T:
     """Return the record in the text of a file or line; `where` names it in messages. Raises HydromelError."""
     try:
-        return adapter.validate_json(text)
+        return adapter.validate_json(text, strict=True)
     except ValidationError as error:
         raise _damaged(error, where) from None
 
 
-parse_run = partial(_parse, TypeAdapter(RunRecord))
-parse_result = partial(_parse, TypeAdapter(ResultRecord))
-parse_metrics_line = partial(_parse, TypeAdapter(MetricsLine))
+parse_run = partial(parse, TypeAdapter(RunRecord))
+parse_result = partial(parse, TypeAdapter(ResultRecord))
+parse_metrics_line = partial(parse, TypeAdapter(MetricsLine))
 
 
 def parse_tables(figures: Figures) -> SplitTables:

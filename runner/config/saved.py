@@ -1,4 +1,7 @@
-"""Configs of saved runs. They are not trusted, so they may name only the classes registered for each role."""
+"""Configs of saved runs. They are not trusted: docs/security.md says what a folder from anyone can and cannot do.
+
+They may name only the classes registered for each role, and nothing in them is interpolated.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import yaml
-
 from runner.common import run_schema
+from runner.common.bounded import read_yaml, to_yaml
 from runner.common.class_names import PROJECT, TARGET, apply_to_mappings, registered, stable_name
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
@@ -24,7 +26,7 @@ _PLUGINS = "; to trust a module of your own, use --plugins NAME (plugins=[NAME] 
 
 def write_config(config: RunConfig, folder: Path) -> None:
     """Write a resolved config to a run's folder, created if it is missing. Raises HydromelError if that fails."""
-    write_text(folder / run_schema.RESOLVED, yaml.safe_dump(config.resolved, sort_keys=False, allow_unicode=True))
+    write_text(folder / run_schema.RESOLVED, to_yaml(config.resolved))
 
 
 def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = None) -> ModelConfig:
@@ -44,8 +46,7 @@ def saved_model(folder: Path, plugins: Sequence[str], data_dir: str | None = Non
 
 def saved_run(folder: Path, plugins: Sequence[str]) -> RunConfig:
     """Return the whole config of a run; raises as `saved_model`, and for options of another version."""
-    options = _read(folder, (*MODEL, "batching"), plugins)
-    return _typed(RunConfig, options | {"plugins": list(plugins)}, folder)  # no file says which modules are trusted
+    return _typed(RunConfig, saved_options(folder, plugins), folder)
 
 
 def saved_options(folder: Path, plugins: Sequence[str]) -> dict[str, object]:
@@ -54,7 +55,8 @@ def saved_options(folder: Path, plugins: Sequence[str]) -> dict[str, object]:
     Raises as `saved_model`.
     """
     options = _read(folder, (*MODEL, "batching", "optimizer", "schedule", "tracker"), plugins)
-    return locate_classes(options, options, folder / run_schema.RESOLVED, plugins)
+    everywhere = locate_classes(options, options, folder / run_schema.RESOLVED, plugins)
+    return everywhere | {"plugins": list(plugins)}  # no file says which modules are trusted
 
 
 def saved_node(folder: Path, role: str, plugins: Sequence[str]) -> Node:
@@ -62,6 +64,13 @@ def saved_node(folder: Path, role: str, plugins: Sequence[str]) -> Node:
     node = _read(folder, (role,), plugins)[role]
     assert isinstance(node, dict)
     return node
+
+
+def written_config(folder: Path) -> RunConfig:
+    """Return the config that this program has just written to a folder, with the plugins that its user allowed."""
+    options = read_yaml(folder / run_schema.RESOLVED)
+    assert isinstance(options, dict)
+    return _typed(RunConfig, options, folder)
 
 
 def _typed(kind: type[C], options: Plain, folder: Path) -> C:
@@ -78,16 +87,11 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
         raise HydromelError(f"{folder}: a file; give the run's folder, {folder.parent}")
     if not path.is_file():
         raise HydromelError(f"{folder}: not a run's folder (it has no {run_schema.RESOLVED})")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HydromelError(f"{path}: damaged, not YAML ({' '.join(str(error).split())})") from error
-    except OSError as error:
-        raise HydromelError(f"{path}: cannot be read ({error.strerror})") from error
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+    config = read_yaml(path)
+    if not isinstance(config, dict):
         raise HydromelError(f"{path}: damaged, it has no options")
     for key in (*roles, *_ALWAYS):
-        if key not in config or (key in roles and not isinstance(config[key], dict)):
+        if key not in config or (key in (*roles, "choices") and not isinstance(config[key], dict)):
             raise HydromelError(f"{path}: damaged, it lacks '{key}'")
     present = [key for key in OPTIONAL if config.get(key) is not None]
     return locate_classes(config, (*roles, *present), path, plugins)
@@ -96,7 +100,7 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
 def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str]) -> dict[str, object]:
     """Return a saved config with the current path of the class in every `_target_` below `keys`.
 
-    This is stricter than `build`: a saved run must not call arbitrary functions of the project, such as commands.
+    A saved run must not call arbitrary functions of the project, such as commands.
     A class of the project must be registered for its role, the key; in modules of `plugins`, which the user allows, a
     target stays as it is. `path` is the file of the config, for messages.
 

@@ -16,14 +16,13 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import yaml
-
 from runner.common.command_line import failed, interrupt
 from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
 from runner.common.records import ResultRecord, unbeaten_baselines
-from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RESOLVED
+from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS
 from runner.config.instantiate import find_plugin
+from runner.config.saved import written_config
 from runner.config.schema import RunConfig
 from runner.tracking.run_folder import read_run
 
@@ -57,7 +56,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         from runner.experiment.run import run_experiment  # imports torch, which a mistyped command does not need
 
         if config is None:
-            config = RunConfig.of(yaml.safe_load((folder / RESOLVED).read_text(encoding="utf-8")))
+            config = written_config(folder)
         for plugin in config.plugins:
             find_plugin(plugin)  # here, and not in a directory that the folder names
         with _working_directory(folder):

@@ -14,12 +14,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import TypeAdapter
 
 from runner.batching.plan import batches_by_length
 from runner.common import run_schema
+from runner.common.bounded import MOST_VOCABS_BYTES, read_bytes
 from runner.common.dtypes import DTYPES
 from runner.common.errors import HydromelError
 from runner.common.files import write_text
+from runner.common.records import parse
 from runner.components.measures import Measures
 from runner.components.model_parts import ModelParts
 from runner.config.saved import saved_model
@@ -33,8 +36,10 @@ from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.features import TokenFeature, extend_vocabulary
 from runner.text.formats.base import PassagePredictions
-from runner.text.vocab import EOS, PAD, Vocab
+from runner.text.vocab import EOS, PAD, PlainVocab, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
+
+_VOCABS = TypeAdapter(dict[str, PlainVocab])
 
 
 @dataclass(frozen=True)
@@ -144,24 +149,20 @@ def read_vocabs(folder: Path, with_specials: Sequence[str]) -> dict[str, Vocab]:
     path = folder / run_schema.VOCABS
     if not path.is_file():
         raise HydromelError(f"{folder} has no {run_schema.VOCABS}: an earlier version trained this run; train it again")
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        vocabs = {name: Vocab.from_plain(content) for name, content in plain.items()}
-        for name, vocab in vocabs.items():
-            if not all(isinstance(token, str) for token in vocab.tokens) or len(vocab.ids) < len(vocab):
-                raise ValueError(f"the tokens of '{name}' must be distinct strings")
-            if vocab.unk is not None and vocab.unk not in range(len(vocab)):
-                raise ValueError(f"the unknown token of '{name}' is {vocab.unk!r}, not an id below {len(vocab)}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HydromelError(
-            f"{path}: damaged file, it holds no vocabularies ({type(error).__name__}: {error}); restore it or train "
-            "again"
-        ) from error
+    plain = parse(_VOCABS, read_bytes(path, MOST_VOCABS_BYTES), str(path))
+    vocabs = {name: Vocab.from_plain(content) for name, content in plain.items()}
+    for name, vocab in vocabs.items():
+        if len(vocab.ids) < len(vocab):
+            raise HydromelError(f"{path} is damaged: the tokens of '{name}' must be distinct")
+        if vocab.unk is not None and vocab.unk not in range(len(vocab)):
+            raise HydromelError(f"{path} is damaged: {name}.unk={vocab.unk} is not an id below {len(vocab)}")
+        if vocab.extra not in range(len(vocab) + 1):
+            raise HydromelError(f"{path} is damaged: {name}.extra={vocab.extra} of {len(vocab)} tokens")
     for name in with_specials or [TARGET]:
         if name not in vocabs:
-            raise HydromelError(f"{path}: damaged file, it lacks '{name}'; restore it or train again")
+            raise HydromelError(f"{path}: damaged, it lacks '{name}'; restore it or train again")
         if with_specials and (EOS not in vocabs[name].ids or vocabs[name].ids.get(PAD) != 0):
             raise HydromelError(
-                f"{path}: damaged file, '{name}' lacks {EOS}, or does not start with {PAD}; restore it or train again"
+                f"{path}: damaged, '{name}' lacks {EOS}, or does not start with {PAD}; restore it or train again"
             )
     return vocabs

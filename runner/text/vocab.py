@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NotRequired, TypedDict
+from typing import NotRequired
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
 
 from runner.common.errors import no_feature
 from runner.common.types import NonNegativeInt, PositiveInt, Text

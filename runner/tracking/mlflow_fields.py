@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeGuard
 
-import yaml
-
 from runner.common import run_schema
+from runner.common.bounded import read_yaml
 from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.records import ResultRecord, RunRecord
@@ -64,10 +63,7 @@ def params(folder: Path) -> dict[str, str]:
     Raises HydromelError if `resolved.yaml` is missing or not a mapping.
     """
     path = folder / run_schema.RESOLVED
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise HydromelError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+    config = read_yaml(path)
     if not isinstance(config, dict):
         raise HydromelError(f"{path}: a mapping is expected, not {type(config).__name__}")
     kept = {key: value for key, value in config.items() if key not in _NOT_PARAMS}

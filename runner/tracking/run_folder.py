@@ -22,6 +22,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from runner.common import records, run_schema
+from runner.common.bounded import read_bytes, read_lines
 from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_bytes, write_json
 from runner.common.records import AdviceRecord, MetricsLine, ResultRecord, RunRecord
@@ -138,10 +139,9 @@ def read_run(folder: Path) -> RunRecord:
     Raises HydromelError if `folder` is not the folder of a run, or the file is damaged.
     """
     path, result = folder / run_schema.RUN, folder / run_schema.RESULT
-    try:
-        run = records.parse_run(path.read_bytes(), str(path))
-    except FileNotFoundError as error:
-        raise HydromelError(f"{folder} is not a run's folder: it has no {path.name}") from error
+    if not path.exists():
+        raise HydromelError(f"{folder} is not a run's folder: it has no {path.name}")
+    run = records.parse_run(read_bytes(path), str(path))
     if run["status"] == run_schema.RUNNING and result.exists():
         run |= {"status": run_schema.FINISHED, "ended": run.get("ended") or result.stat().st_mtime}
     return run
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> RunRecord:
 def read_result(folder: Path) -> ResultRecord | None:
     """Return the content of `result.json`; None while there is none. Raises HydromelError if it is damaged."""
     path = folder / run_schema.RESULT
-    return records.parse_result(path.read_bytes(), str(path)) if path.exists() else None
+    return records.parse_result(read_bytes(path), str(path)) if path.exists() else None
 
 
 def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, int]]:
@@ -165,7 +165,7 @@ def read_metrics(folder: Path, start: int = 0) -> Iterator[tuple[MetricsLine, in
     with path.open("rb") as file:
         end = start if start <= path.stat().st_size else 0
         file.seek(end)
-        for line in file:
+        for line in read_lines(file, str(path)):
             if not line.endswith(b"\n"):
                 return
             end += len(line)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from runner.common import run_schema
+from runner.common.bounded import read_yaml
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.config.saved import locate_classes
@@ -75,10 +74,10 @@ def tracker_of(folder: Path, trackers: dict[str, Tracker], plugins: Sequence[str
     """
     read_run(folder)  # first, so that a folder that is not a run gets an error that says so
     path = folder / run_schema.RESOLVED
-    try:
-        saved = dict(yaml.safe_load(path.read_text(encoding="utf-8"))["tracker"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise HydromelError(f"{path}: cannot read its 'tracker' ({' '.join(str(error).split())})") from error
+    config = read_yaml(path)
+    saved = config.get("tracker") if isinstance(config, dict) else None
+    if not isinstance(saved, dict):
+        raise HydromelError(f"{path}: damaged, it lacks 'tracker'")
     node = locate_classes({"tracker": saved}, ["tracker"], path, plugins)["tracker"]
     assert isinstance(node, dict)
     key = json.dumps(node, sort_keys=True)

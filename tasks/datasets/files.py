@@ -1,8 +1,6 @@
 """Finding and reading text files, plain or gzipped (detected by content, not by name)."""
 
-import gzip
 import hashlib
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
+from runner.common.bounded import gunzip, read_bytes
 from runner.common.errors import HydromelError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -73,16 +72,11 @@ def read_text(path: Path, encoding: str) -> TextFile:
         HydromelError: the file cannot be read, is empty, too large, damaged gzip, or only white space; an unknown
             encoding; bytes invalid in it.
     """
-    try:
-        data = path.read_bytes()
-        if data.startswith(GZIP_MAGIC):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        raise HydromelError(f"{path}: cannot be read ({error})") from error
+    data = read_bytes(path, MAX_BYTES)
+    if data.startswith(GZIP_MAGIC):
+        data = gunzip(data, str(path), MAX_BYTES)
     if not data:
         raise HydromelError(f"{path}: the file is empty")
-    if len(data) > MAX_BYTES:
-        raise HydromelError(f"{path}: {len(data):,} bytes of text; at most {MAX_BYTES:,} are allowed, split the file")
     try:
         text = data.decode(encoding)
     except LookupError as error:

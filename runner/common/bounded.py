@@ -1,0 +1,186 @@
+"""Reading files that anyone may have written, such as those in a run's folder, within bounds of size and depth.
+
+Without bounds a file of a few kilobytes can fill the memory (YAML aliases, gzip, compressed arrays), overflow the stack
+(nested brackets), or never end (a named pipe, a link to /dev/zero). Each bound is far above what this program writes;
+docs/security.md lists them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
+
+import yaml
+from pydantic_core import from_json
+
+from runner.common.errors import HydromelError
+
+MOST_YAML_BYTES = 2**20  # of a config, which has a few kilobytes; parsing takes 200 times as much memory
+MOST_JSON_BYTES = 2**28  # of a record; a confusion matrix of 5,000 labels has 75 MB
+MOST_VOCABS_BYTES = 2**31  # of vocabs.json: 100 million strings
+MOST_METRICS_BYTES = 2**31  # of metrics.jsonl: 10 million records
+MOST_LINE_BYTES = 2**22  # of one of these records
+MOST_ARRAYS_BYTES = 2**32  # of outcomes.npz: 170 million examples
+MOST_LEVELS = 100  # of nested YAML; JSON has at most 200, a limit of pydantic
+MOST_DIGITS = 1000  # of a number in YAML; one of a megabyte takes minutes
+MOST_EXPANSION = 100  # of gzip: text expands three to thirty times
+FREE_EXPANSION_BYTES = 2**26  # the size to which any gzip file may expand
+_CHUNK_BYTES = 2**20
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper without aliases: an object that occurs twice is written twice."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+# PyYAML's safe loader, in C if it was built, whose numbers are short and whose dates are strings
+_Loader: type[yaml.SafeLoader] = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
+
+
+def _construct_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float:
+    if len(node.value) > MOST_DIGITS:
+        raise yaml.YAMLError(f"a number of {len(node.value):,} digits; at most {MOST_DIGITS:,} are allowed")
+    number: int | float = (
+        loader.construct_yaml_int(node) if node.tag.endswith(":int") else loader.construct_yaml_float(node)
+    )
+    return number
+
+
+for _kind, _construct in (
+    ("int", _construct_number),
+    ("float", _construct_number),
+    ("timestamp", yaml.SafeLoader.construct_yaml_str),
+):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _construct)
+
+
+def read_bytes(path: Path, most: int = MOST_JSON_BYTES) -> bytes:
+    """Return the content of a regular file of at most `most` bytes; raises HydromelError for any other."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for whoever writes to it
+            raise HydromelError(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise HydromelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if len(content) > most:
+        raise HydromelError(f"{path}: more than {most:,} bytes, the most that this file may have")
+    return content
+
+
+def read_lines(file: BinaryIO, where: str) -> Iterator[bytes]:
+    """Yield the lines of an open file of records; raises HydromelError for one of more than `MOST_LINE_BYTES`."""
+    while line := file.readline(MOST_LINE_BYTES + 1):
+        if len(line) > MOST_LINE_BYTES:
+            raise HydromelError(f"{where}: a line of more than {MOST_LINE_BYTES:,} bytes, the most allowed")
+        yield line
+
+
+def read_json(path: Path, most: int = MOST_JSON_BYTES) -> object:
+    """Return the content of a JSON file; raises HydromelError as `read_bytes`, and as `parse_json`."""
+    return parse_json(read_bytes(path, most), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> object:
+    """Return the value of a text in JSON, `where` in messages.
+
+    Raises HydromelError if it is not JSON, or nested too deeply.
+    """
+    try:
+        value: object = from_json(text)
+    except ValueError as error:
+        raise HydromelError(f"{where}: damaged, not JSON ({error})") from error
+    return value
+
+
+def read_yaml(path: Path) -> object:
+    """Return the content of a YAML file; raises HydromelError as `read_bytes`, and as `parse_yaml`."""
+    return parse_yaml(read_bytes(path, MOST_YAML_BYTES), str(path))
+
+
+def parse_yaml(text: str | bytes, where: str) -> object:
+    """Return the value of a text in YAML: mappings with string keys, lists, strings, numbers, booleans and null.
+
+    Raises HydromelError if it is not YAML, nested too deeply, or has aliases or tags, which this program never writes;
+    `where` names the text in messages.
+    """
+    try:
+        _check_events(text, where)
+        value: object = yaml.load(text, _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HydromelError(f"{where}: damaged, not YAML ({' '.join(str(error).split())})") from error
+    _check_keys(value, where)
+    return value
+
+
+def _check_events(text: str | bytes, where: str) -> None:
+    """Check what would make the value of a text large or deep, before any of it is built."""
+    level = 0
+    for event in yaml.parse(text, _Loader):
+        at = f"{where}:{event.start_mark.line + 1}" if event.start_mark else where
+        level += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if level > MOST_LEVELS:
+            raise HydromelError(f"{at}: nested more than {MOST_LEVELS} levels deep, the most allowed")
+        if isinstance(event, yaml.AliasEvent):
+            raise HydromelError(f"{at}: the alias *{event.anchor:.40}; a saved file has no aliases")
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent) and event.tag is not None:
+            raise HydromelError(f"{at}: the tag {event.tag:.40}; a saved file has no tags")
+
+
+def _check_keys(value: object, where: str) -> None:
+    for item in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
+        _check_keys(item, where)
+    for key in value if isinstance(value, dict) else ():
+        if not isinstance(key, str):
+            raise HydromelError(f"{where}: damaged, the key {key!r:.40} is not a string")
+
+
+def to_yaml(content: object) -> str:
+    """Return plain values as YAML that `parse_yaml` reads; raises HydromelError if there is too much of it."""
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    if len(text.encode()) > MOST_YAML_BYTES:
+        raise HydromelError(f"the config has more than {MOST_YAML_BYTES:,} bytes as YAML, the most that a run may have")
+    return text
+
+
+def gunzip(content: bytes, where: str, most: int) -> bytes:
+    """Return the bytes, at most `most`, that a gzip file holds; `where` names the file in messages.
+
+    Raises HydromelError if it is damaged, holds more, or expands more than text does.
+    """
+    allowed = max(FREE_EXPANSION_BYTES, MOST_EXPANSION * len(content))
+    expanded = bytearray()
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            while len(expanded) <= min(allowed, most) and (chunk := file.read(_CHUNK_BYTES)):
+                expanded += chunk
+    except (OSError, EOFError, zlib.error) as error:
+        raise HydromelError(f"{where}: cannot be read ({error})") from error
+    if len(expanded) > allowed:
+        raise HydromelError(
+            f"{where}: expands to more than {MOST_EXPANSION} times its {len(content):,} bytes, unlike text; if you "
+            "trust it, unpack it first (gunzip)"
+        )
+    if len(expanded) > most:
+        raise HydromelError(f"{where}: expands to more than {most:,} bytes, the most allowed; split it")
+    return bytes(expanded)
+
+
+def check_uncompressed(arrays: BinaryIO, where: str) -> None:
+    """Raise HydromelError unless an open .npz file is a zip archive without compression, as this program writes it."""
+    try:
+        with ZipFile(arrays) as archive:
+            compressed = any(entry.compress_type != ZIP_STORED for entry in archive.infolist())
+    except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise HydromelError(f"{where} is damaged: {' '.join(str(error).split())}") from error
+    if compressed:
+        raise HydromelError(f"{where} is damaged: its arrays are compressed, as this program never writes them")
+    arrays.seek(0)
