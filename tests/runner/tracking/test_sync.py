@@ -98,7 +98,14 @@ def test_what_cannot_be_delivered_is_told_and_the_others_are_delivered(
     errors = sorted(captured.err.splitlines())
     assert [line.removeprefix(f"{runs}/").partition(":")[0] for line in errors] == ["bare", "damaged", "evil", "typo"]
     for line, reason in zip(
-        errors, ("resolved.yaml: cannot be read (No such file or directory)", "damaged", "_target_=os.system: not allowed", "pfad"), strict=True
+        errors,
+        (
+            "resolved.yaml: cannot be read (No such file or directory)",
+            "damaged",
+            "_target_=os.system: not allowed",
+            "pfad",
+        ),
+        strict=True,
     ):
         assert reason in line
 
