@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shutil
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,15 +22,14 @@ from runner.common.errors import HydromelError
 from runner.config.compose import explain, names_of, resolve
 from runner.experiment.job import run_job
 from tests.faults import mutate
-from tests.faults.forked import Work, call
-from tests.faults.kills import Faults
+from tests.faults.forked import Faults, Tried, Work, try_each
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, Scenario, hydromel
 from tests.helpers.composed import run_config
 
 _TINY = ("train.max_updates=2", "train.epochs=1", "train.eval_batch_size=64", "run_plots=null", "predictions=false")
 _SECONDS = 30.0
-_ON_COMMAND_LINE = 6  # one case in so many is given to the command, whose composing takes most of the time
+_ON_COMMAND_LINE = 10  # one case in so many is given to the command, whose composing takes most of the time
 _GROUPS = (
     "features",
     "embedding",
@@ -50,21 +51,26 @@ def configs(count: int, seed: int, folder: Path) -> Part:
     folder.mkdir()
     bases = [_options(scenario, folder) for scenario in SCENARIOS]
     plain = [run_config(*options).resolved for options in bases]
-    for number in range(count):
-        rng = Random(f"{seed} config {number}")
-        place, run = number % len(bases), folder / f"config-{number}"
-        if number % _ON_COMMAND_LINE == 0:
-            override = _override(plain[place], rng)
-            how, work = override, hydromel("train", *bases[place], override, f"hydra.run.dir={run}")
-        else:
-            changed = copy.deepcopy(plain[place])
-            how = ", ".join(_changes(changed, rng))
-            work = _running(changed, run)
-        ending = call(work, seconds=_SECONDS)
-        faults: Faults = [(ending.fault, ending.last_line)] if ending.fault else []
-        faults += _nonsense(run) if ending.code == 0 else _in_store(run, folder / "shared.jsonl")
-        part.add(f"{number} {SCENARIOS[place].name}, {ascii(how)[1:-1][:160]}", faults)
+    for title, faults in try_each(
+        [partial(_case, plain, bases, f"{seed} config {n}", folder / f"{n}") for n in range(count)], _SECONDS
+    ):
+        part.add(title, faults)
     return part
+
+
+def _case(plain: list[dict[str, Any]], bases: list[list[str]], draw: str, run: Path) -> Tried:
+    rng, number = Random(draw), int(run.name)
+    place, shared = number % len(plain), run.with_name("shared.jsonl")
+    shutil.rmtree(run, ignore_errors=True)
+    if number % _ON_COMMAND_LINE == 0:
+        how = _override(plain[place], rng)
+        work = hydromel("train", *bases[place], how, f"hydra.run.dir={run}")
+    else:
+        changed = copy.deepcopy(plain[place])
+        how = ", ".join(_changes(changed, rng))
+        work = _running(changed, run)
+    title = f"{number} {SCENARIOS[place].name}, {ascii(how)[1:-1][:160]}"
+    return Tried(title, work, lambda ending: _in_store(run, shared) if ending.code else _nonsense(run))
 
 
 def _options(scenario: Scenario, folder: Path) -> list[str]:

@@ -9,8 +9,8 @@ from random import Random
 from typing import Any
 
 from runner.common import run_schema
-from tests.faults.forked import Work, call
-from tests.faults.kills import Faults, differences, finish, reference, wrap
+from tests.faults.forked import Faults, Work, call
+from tests.faults.kills import differences, finish, reference, wrap
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, new_run
 

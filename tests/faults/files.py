@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -12,8 +13,8 @@ from runner.common import run_schema
 from runner.experiment.job import run_job
 from runner.tracking.run_folder import read_run
 from tests.faults import mutate
-from tests.faults.forked import Work, call
-from tests.faults.kills import Faults, kill_at, named_point
+from tests.faults.forked import Ending, Faults, Tried, Work, call, try_each
+from tests.faults.kills import kill_at, named_point
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, hydromel, new_run
 
@@ -49,25 +50,28 @@ def files(count: int, seed: int, folder: Path) -> Part:
     """Damage a file of a run, `count` times, and let a command read it."""
     part = Part("damaged files")
     runs = [_sound(number, folder) for number in range(len(SCENARIOS))]
-    canary = folder / CANARY
-    for number in range(count):
-        rng = Random(f"{seed} file {number}")
-        run, reader = runs[number % len(runs)], None
-        name = rng.choice(list(READERS))
-        reader = rng.choice(READERS[name])
-        resumed = reader in ("resume", "job")
-        source = run.cut if resumed else run.finished
-        if not (source / name).exists():
-            continue
-        damaged = folder / f"file-{number}"
-        shutil.copytree(source, damaged)
-        canary.write_text("untouched")
-        how = mutate.file(damaged / name, rng)
-        before = _contents(damaged, name, resumed)
-        ending = call(_reading(run, reader, damaged))
-        faults: Faults = [(ending.fault, ending.last_line)] if ending.fault else []
-        if canary.read_text() != "untouched":
-            faults.append(("harm", "another file was written"))
+    cases = [partial(_case, runs[number % len(runs)], seed, number, folder) for number in range(count)]
+    for title, faults in try_each(cases):
+        part.add(title, faults)
+    return part
+
+
+def _case(run: Sound, seed: int, number: int, folder: Path) -> Tried:
+    rng = Random(f"{seed} file {number}")
+    name = rng.choice([name for name in READERS if (run.finished / name).exists()])
+    reader = rng.choice(READERS[name])
+    resumed = reader in ("resume", "job")
+    damaged, canary = folder / "damaged", folder / CANARY
+    shutil.rmtree(damaged, ignore_errors=True)
+    shutil.copytree(run.cut if resumed else run.finished, damaged)
+    if not (damaged / name).exists():  # not before the run has ended
+        (damaged / name).write_bytes((run.finished / name).read_bytes())
+    canary.write_text("untouched")
+    how = mutate.file(damaged / name, rng)
+    before = _contents(damaged, name, resumed)
+
+    def check(ending: Ending) -> Faults:
+        faults: Faults = [] if canary.read_text() == "untouched" else [("harm", "another file was written")]
         if ending.code == 0 and name.endswith("best.safetensors") and reader in ("predict", "text"):
             answer = _answer(damaged)
             faults += [("wrong answers", f"{reader}: {answer[:60]!r}")] if answer != run.answers[reader] else []
@@ -75,9 +79,9 @@ def files(count: int, seed: int, folder: Path) -> Part:
             after = _contents(damaged, name, resumed)
             changed = sorted(key for key, content in before.items() if after.get(key) != content)
             faults += [("harm", f"{', '.join(changed)} changed")] if changed else []
-        part.add(f"{number} {run.name}, {reader} of {name}, {how}", faults)
-        shutil.rmtree(damaged)
-    return part
+        return faults
+
+    return Tried(f"{number} {run.name}, {reader} of {name}, {how}", _reading(run, reader, damaged), check)
 
 
 def _contents(folder: Path, damaged: str, resumed: bool) -> dict[str, bytes]:

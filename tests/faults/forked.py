@@ -5,6 +5,7 @@ A child has limits of time and memory, so that a hang, a crash or a bomb ends th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -13,10 +14,11 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, NoReturn, TextIO
 
 SECONDS = 60.0  # of a child; far more than any case takes on a busy machine
 MEMORY = 2 * 2**30  # bytes of address space that a child may add to those of its parent
@@ -25,7 +27,10 @@ _TRACEBACK = "Traceback (most recent call last)"
 _UNCAUGHT = 70  # exit code of a child that raised
 _NOT_PRINTED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
+_SHARING = 12  # cases that share a child
+
 Work = Callable[[], object]
+Faults = list[tuple[str, str]]  # the kind of each, and what happened
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,17 @@ class Ending:
         """Return the last line of the output, shortened, or how the child ended."""
         lines = [line for line in self.output.splitlines() if line.strip()]
         return ascii(lines[-1][:300])[1:-1] if lines else f"no output, code {self.code}"
+
+
+class Tried(NamedTuple):
+    """A case that is prepared: its title, its work, and a function that returns further faults once it has ended."""
+
+    title: str
+    work: Work
+    check: Callable[[Ending], Faults]
+
+
+Case = Callable[[], Tried]  # it can be called again, with the same effect
 
 
 def call(work: Work, *, seconds: float = SECONDS, memory: int = MEMORY, file_size: int | None = None) -> Ending:
@@ -96,19 +112,33 @@ class Child:
         return Ending(os.waitstatus_to_exitcode(status) if ready else None, output)
 
 
-def _be_child(work: Work, output: int, memory: int, file_size: int | None) -> None:
+def _be_child(work: Work, output: int, memory: int, file_size: int | None) -> NoReturn:
     code = _UNCAUGHT
     try:
-        os.setpgid(0, 0)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-        resource.setrlimit(resource.RLIMIT_AS, (_address_space() + memory,) * 2)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _limit(output, memory)
         if file_size is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
+        code = _exit_code(work)
+    finally:
+        os._exit(code)
+
+
+def _limit(output: int, memory: int) -> None:
+    """Make this process one of its own group, without input, with its output in a file and limits of its memory."""
+    os.setpgid(0, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_AS, (_address_space() + memory,) * 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _exit_code(work: Work) -> int:
+    """Return the exit code of a process that does this work, once its output is written."""
+    code = _UNCAUGHT
+    try:
         result = work()
         code = result if isinstance(result, int) else 0
     except SystemExit as error:
@@ -117,15 +147,94 @@ def _be_child(work: Work, output: int, memory: int, file_size: int | None) -> No
             print(error.code, file=sys.stderr)
     except BaseException:
         traceback.print_exc()
-    finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    return code
 
 
 def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def try_each(cases: Sequence[Case], seconds: float = SECONDS) -> Iterator[tuple[str, Faults]]:
+    """Yield the title and the faults of each case.
+
+    Several cases in turn share a child, since to start and to end one takes as long as a case. One with a fault is
+    tried again in a child of its own, which decides.
+    """
+    left = list(cases)
+    while left:
+        for title, faults in _in_one_child(left[:_SHARING], seconds):
+            case, left = left[0], left[1:]
+            if faults:
+                yield from _in_one_child([case], seconds)
+                break
+            yield title, faults
+
+
+def _in_one_child(cases: Sequence[Case], seconds: float) -> Iterator[tuple[str, Faults]]:
+    """Yield the title and the faults of cases that one child tries in turn, up to one that ends the child."""
+    output = os.memfd_create("output")
+    reports, ours = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _limit(output, MEMORY)
+            with os.fdopen(ours, "w") as file:
+                for case in cases:
+                    _try(case, output, file)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(0)
+    os.close(ours)
+    lines, tried = _lines(reports, seconds), 0
+    try:
+        for line in lines:
+            title = json.loads(line)
+            faults = next(lines, None)
+            if faults is None:
+                ended = bool(select.select([reports], [], [], 0)[0])
+                ending = Ending(-1 if ended else None, _text(output))
+                yield title, [("crash" if ended else "hang", ending.last_line)]
+                return
+            yield title, [(kind, what) for kind, what in json.loads(faults)]
+            tried += 1
+        assert tried == len(cases), f"a case could not be prepared: {_text(output)}"
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        os.close(reports)
+        os.close(output)
+
+
+def _try(case: Case, output: int, report: TextIO) -> None:
+    tried = case()
+    print(json.dumps(tried.title), file=report, flush=True)
+    os.ftruncate(output, 0)
+    os.lseek(output, 0, os.SEEK_SET)
+    code = _exit_code(tried.work)
+    ending = Ending(code, _text(output))
+    own = [(ending.fault, ending.last_line)] if ending.fault else []
+    print(json.dumps([*own, *tried.check(ending)]), file=report, flush=True)
+
+
+def _text(output: int) -> str:
+    return os.pread(output, os.fstat(output).st_size, 0).decode(errors="replace")
+
+
+def _lines(file: int, seconds: float) -> Iterator[str]:
+    """Yield the lines of a pipe, up to its end or until none comes for some seconds."""
+    rest = b""
+    while select.select([file], [], [], seconds)[0] and (piece := os.read(file, 2**16)):
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from (line.decode() for line in lines)
 
 
 def command(main: Callable[[], object], *arguments: str) -> Work:

@@ -5,6 +5,7 @@ A run counts how often it passes each point; a case kills a run at one of these 
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib
 import json
@@ -22,11 +23,10 @@ import torch
 from safetensors.torch import load_file
 
 from runner.common import run_schema
-from tests.faults.forked import call, in_turn
+from tests.faults.forked import Faults, call, in_turn
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, Scenario, hydromel, new_run
 
-Faults = list[tuple[str, str]]
 FIRST_PHASES = 12  # kills that a small campaign makes: one in each phase
 
 
@@ -95,6 +95,13 @@ def _applies(point: Point, arguments: tuple[Any, ...]) -> bool:
     return point.torn is None or point.torn in os.readlink(f"/proc/self/fd/{arguments[0]}")
 
 
+def _tear(file: int) -> None:
+    """Leave a half of what was written to a file: of all of it, or of the last line that was appended."""
+    size = os.fstat(file).st_size
+    appended = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_APPEND
+    os.ftruncate(file, max(0, size - 5) if appended else size // 2)
+
+
 def count_passages(passed: Counter[str]) -> None:
     """Count from now on how often each point is passed."""
     for point in POINTS:
@@ -114,7 +121,7 @@ def kill_at(point: Point, number: int, by: signal.Signals = signal.SIGKILL) -> N
         passed[point.phase] += _applies(point, arguments)
         due = passed[point.phase] == number and _applies(point, arguments)
         if due and point.torn is not None:
-            os.ftruncate(arguments[0], os.fstat(arguments[0]).st_size // 2)
+            _tear(arguments[0])
         result = real(*arguments, **named) if point.after else None
         if due:
             passed[point.phase] += 1  # once

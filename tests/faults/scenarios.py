@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import importlib
 import os
 import random
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import torch
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 from runner.experiment.job import run_job
+from runner.tracking import mlflow_store
 from tests.faults.forked import Work, command
 from tests.helpers.composed import label_files, run, run_config, tag_files
 
@@ -96,7 +99,8 @@ def warm_up(folder: Path) -> None:
     for place, data in enumerate(("tag", "lm")):
         quick = (*DATA[data], *_QUICK, "encoder=rnn", "encoder.hidden=4", "train.epochs=1", "baselines=true", PLOTS)
         run(folder / f"warm{place}", "tracker=jsonl", *quick)
-    importlib.import_module("mlflow.tracking")
+    with contextlib.suppress(Exception), warnings.catch_warnings(action="ignore"):  # nobody answers there
+        mlflow_store.connect("http://127.0.0.1:1", "x", None, 1.0)
     gc.collect()
     gc.freeze()  # children then share the memory of what is there
 

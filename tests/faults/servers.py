@@ -18,8 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from runner.common import run_schema
 from tests.faults import mutate
-from tests.faults.forked import call
-from tests.faults.kills import Faults, differences, finish, points_of, reference
+from tests.faults.forked import Faults, call
+from tests.faults.kills import differences, finish, points_of, reference
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, new_run
 

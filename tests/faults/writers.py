@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runner.common import run_schema
-from tests.faults.forked import Child, Ending, Work
-from tests.faults.kills import Faults, differences, points_of, reference
+from tests.faults.forked import Child, Ending, Faults, Work
+from tests.faults.kills import differences, points_of, reference
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, hydromel, new_run
 
