@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 SEED ?= $(shell date +%s)
 TEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --dist worksteal --randomly-seed=$(SEED)
 
-.PHONY: setup demo test campaign check portability bench ui clean
+.PHONY: setup demo test campaign faults check portability bench ui clean
 
 setup: $(READY)  ## install, nothing else
 
@@ -31,8 +31,12 @@ test: $(READY)  ## all tests, in random order (SEED=N: in that one); HYDROMEL_DA
 	@echo 'order of tests: SEED=$(SEED)'
 	$(TEST)
 
-campaign: $(READY)  ## audits every combination of configs/ and every module of docs/audit.md, not only a sample
+campaign: $(READY)  ## audits every combination of configs/ and every module of docs/audit.md, not only a sample; then faults
 	$(TEST) -m campaign
+	$(MAKE) faults
+
+faults: $(READY)  ## kills 100 runs, damages 3,000 files and 3,000 configs, and more (SEED=N draws them; REPORT=FILE: the table)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --seed $(SEED) $(if $(REPORT),--report $(REPORT))
 
 check: $(READY)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -14,8 +14,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TextIO
@@ -163,17 +163,18 @@ def try_each(cases: Sequence[Case], seconds: float = SECONDS) -> Iterator[tuple[
     Several cases in turn share a child, since to start and to end one takes as long as a case. One with a fault is
     tried again in a child of its own, which decides.
     """
-    left = list(cases)
+    left, suspect = list(cases), False
     while left:
-        for title, faults in _in_one_child(left[:_SHARING], seconds):
-            case, left = left[0], left[1:]
-            if faults:
-                yield from _in_one_child([case], seconds)
-                break
-            yield title, faults
+        with closing(_in_one_child(left[: 1 if suspect else _SHARING], seconds)) as results:
+            for title, faults in results:
+                if faults and not suspect:
+                    suspect = True
+                    break
+                yield title, faults
+                left, suspect = left[1:], False
 
 
-def _in_one_child(cases: Sequence[Case], seconds: float) -> Iterator[tuple[str, Faults]]:
+def _in_one_child(cases: Sequence[Case], seconds: float) -> Generator[tuple[str, Faults], None, None]:
     """Yield the title and the faults of cases that one child tries in turn, up to one that ends the child."""
     output = os.memfd_create("output")
     reports, ours = os.pipe()
