@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tempfile
 from dataclasses import replace
@@ -22,6 +23,7 @@ from runner.common.command_line import Parser, failed, number
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 
+log = logging.getLogger(__name__)
 HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bootstrap draws
 
 
@@ -50,7 +52,7 @@ def compare(options: argparse.Namespace) -> int:
     if options.json:
         _write(options.json, report.to_json(comparison))
     console.show(comparison)  # last, so that the report is written even if only the first lines are read (`| head`)
-    print(f"Report: {files[0]}")
+    log.info("Report: %s", files[0])
     if not options.no_mlflow:
         log_report.try_to_log(comparison, found_runs, files, options.tracking_uri)
     return console.print_failures(comparison.history) if comparison.history else 0

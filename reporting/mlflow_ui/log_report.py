@@ -63,7 +63,7 @@ def try_to_log(
         reason = str(error) if isinstance(error, HydromelError) else one_line(error)
         log.warning("warning: the report is not in MLflow: %s", without_credentials(reason))
         return
-    print(f"MLflow: {link}{_serving_command(location.uri)}")
+    log.info("MLflow: %s%s", link, _serving_command(location.uri))
 
 
 def _serving_command(uri: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import sqlite3
@@ -17,9 +18,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reporting.mlflow_ui.log_report import SERVER, address
+from runner.common.console import show_messages
 from runner.compat.mlflow import VIEW_TAG
 from runner.tracking.mlflow_store import SQLITE
 
+log = logging.getLogger(__name__)
 KEYS = f"{VIEW_TAG}hydromel-"
 PATIENCE_S = 60.0  # limit of the wait for the server
 
@@ -28,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the address for the file in `arguments` (default: `mlflow.db`). Always returns 0."""
     arguments = sys.argv[1:] if arguments is None else arguments
     link = newest(Path(arguments[0] if arguments else "mlflow.db"))
-    print(f"MLflow: {link}", flush=True)
+    show_messages()
+    log.info("MLflow: %s", link)
     if _has_display() and _is_reachable(PATIENCE_S):
         with contextlib.suppress(webbrowser.Error):
             webbrowser.open(link)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -15,7 +14,9 @@ from reporting.views import report, tables
 from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
 from reporting.views.table_format import Cell, Table
+from runner.common.rich_tables import PlainConsole
 
+log = logging.getLogger(__name__)
 NARROWEST = 80  # columns
 SPACE = 2  # between the columns of a table
 LONGEST_WORD = 16  # longer words may be broken
@@ -23,9 +24,7 @@ LONGEST_WORD = 16  # longer words may be broken
 
 def show(comparison: ComparisonReport) -> None:
     """Print the whole comparison."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a console without ± still shows the figures
-    console = Console(markup=False, highlight=False, emoji=False)
+    console = PlainConsole(width=None)
     console.width = max(console.width, NARROWEST)
     for table in report.first_tables(comparison):
         console.print()
@@ -50,11 +49,11 @@ def print_failures(history: BaselineComparison) -> int:
     """Print a line to the error output for each condition that failed; return the exit code."""
     failures = [verdict.says for verdict in history.judged if verdict.failed]
     for line in failures:
-        print(line, file=sys.stderr)
+        log.error(line)
     return int(bool(failures))
 
 
-def _print(console: Console, table: Table) -> None:
+def _print(console: PlainConsole, table: Table) -> None:
     """Print at the console's width, or wider where the figures need it."""
     usual = console.width
     widths = _widths(table, usual)

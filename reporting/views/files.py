@@ -15,6 +15,7 @@ from reporting.plots.style import Plot
 from reporting.views import report, tables
 from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
+from reporting.views.table_format import escape
 from runner.common.pages import page_template
 
 PNG_GROUPS = 4  # groups with PNG plots for Markdown: drawing those of many groups would take longer than all the rest
@@ -34,7 +35,7 @@ def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
                 path = folder / f"{place + 1}-{slug(group.title)}-{plot.name}.png"
                 path.write_bytes(plot.png)
                 images.append(path)
-                shown[-1].append(f"![{plot.caption}]({path.name})")
+                shown[-1].append(f"![{escape(plot.caption)}]({path.name})")
     texts = {
         "index.html": _page(comparison, drawn),
         "report.md": report.to_markdown(comparison, shown),

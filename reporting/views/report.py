@@ -83,7 +83,7 @@ def to_json(report: ComparisonReport) -> str:
 def to_csv(groups: list[RunGroup]) -> str:
     """Return a tidy table: a row per run that counts, in the order of the report; a column per setting and figure.
 
-    Cells are empty where a run lacks a figure or setting.
+    Cells are empty where a run lacks a figure or setting; none is a formula.
     """
     rows = [
         dict(zip((*IDENTITY, *MACHINE), (*identity, run.seed, run.turn, run.run_id, *run.machine), strict=True))
@@ -103,7 +103,7 @@ def to_csv(groups: list[RunGroup]) -> str:
     columns = [*IDENTITY, *MACHINE, *settings, *(name for _, name in figures)]
     writer = csv.DictWriter(file, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: table_format.csv_cell(value) for name, value in row.items()} for row in rows)
     return file.getvalue()
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
+from runner.common.console import printable
 
 NONE = "—"
+_MARKUP = re.compile(r"[\\`*\[\]|~$]|\b_|_\b")  # what Markdown takes for marks; not the underscores within a name
+_FORMULA = ("=", "+", "-", "@", "\t", "\n")  # how a cell begins that a spreadsheet may compute
 whole, tenths = "{:,.0f}".format, "{:,.1f}".format  # 1,235 and 1,234.5
 
 
@@ -71,8 +75,23 @@ def _one_line(cell: Cell) -> str:
 
 
 def escape(text: str) -> str:
-    """Return `text` as one line of Markdown that shows it unchanged."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("`", "\\`")
+    """Return `text` as one line of Markdown that shows it unchanged, without links, images and control characters."""
+    return _MARKUP.sub(r"\\\g<0>", html.escape(printable(" ".join(text.split())), quote=False))
+
+
+def csv_cell(value: object) -> object:
+    """Return the value of a cell, without control characters; an apostrophe precedes what a spreadsheet would compute.
+
+    A number stays as it is, also one with a sign.
+    """
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}" if text.startswith(_FORMULA) else text
+    return text
 
 
 def decimal(value: float, unit: str) -> str:

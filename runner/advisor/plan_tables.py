@@ -10,7 +10,7 @@ from rich.table import Table
 from runner.advisor.memory_estimate import MemoryUse
 from runner.advisor.plan_report import PlannedStrategy, PlanReport
 from runner.common.records import CandidateRecord
-from runner.common.rich_tables import plain_table, wide_console
+from runner.common.rich_tables import PlainConsole, plain_table
 
 MIB = 2**20
 MUCH_ALIKE = 1.5  # similarity in length, as a multiple of chance, above which updates are no random samples
@@ -52,7 +52,7 @@ SHUFFLE: list[Column] = [
 
 def show(report: PlanReport) -> None:
     """Print the tables and notes of a report."""
-    console = wide_console()
+    console = PlainConsole()
     mean, longest = report.lengths["mean"], report.lengths["longest"]
     console.print(f"{report.data}; {mean:,.1f} tokens per row, longest {longest:,}", soft_wrap=True)
     memory = [(header, _of_memory(figure)) for header, figure in MEMORY]

@@ -10,7 +10,7 @@ from runner.audit.checks.variations import CHECKS
 from runner.audit.checks.verdict import AuditReport, HeatMap, State, Verdict, faults, state_of, unique
 from runner.audit.search_space import CombinationResult
 from runner.common.pages import page_template
-from runner.common.rich_tables import plain_table, wide_console
+from runner.common.rich_tables import PlainConsole, plain_table
 
 STYLES: dict[State, str] = {"ok": "green", "fail": "bold red", "not run": "yellow", "none": "dim"}
 MARKS: dict[State, str] = {"ok": "ok", "fail": "FAIL", "not run": "not run", "none": "-"}
@@ -27,7 +27,7 @@ def check_result(report: AuditReport, subject: str, check: str) -> tuple[State, 
 
 def print_report(report: AuditReport) -> None:
     """Print the verdicts as a table, then each fault, the notes and the conclusion."""
-    console = wide_console()
+    console = PlainConsole()
     console.print(Text(report.title, style="bold"))
     table = plain_table("check", *report.subjects(), "what is varied")
     for check in report.checks():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from runner.config.compose import compose_config, compose_strategies, under
 from runner.config.saved import saved_run
 from runner.config.schema import RunConfig
 
+log = logging.getLogger(__name__)
 _NO_INSIGHT = ": higher numbers only take longer"
 EXCLUSIVE = {  # flags that say what is audited, and the flags that they allow
     "gallery": ("known bugs", ("json",)),
@@ -64,7 +66,7 @@ def _audit(options: argparse.Namespace) -> int:
     write_output(options.json, to_json(report.as_dict()))
     if options.html is not None:
         write_output(options.html, page(report))
-        print(f"Page: {options.html}")
+        log.info("Page: %s", options.html)
     return 0 if report.passed else 1
 
 
@@ -77,11 +79,12 @@ def _every(options: argparse.Namespace) -> int:
     torch.set_num_threads(1)
     audited = []
     for audit in audit_space(options.overrides, options.config_dir):
-        print("\n".join(combination(audit)), flush=True)
+        log.info("\n".join(combination(audit)))
         audited.append(audit)
     models = [audit for audit in audited if audit.report is not None]
     passed = sum(audit.passed for audit in models)
-    print(f"{passed} of {len(models)} models pass; {len(audited) - len(models)} combinations are not possible (-)")
+    not_possible = len(audited) - len(models)
+    log.info("%d of %d models pass; %d combinations are not possible (-)", passed, len(models), not_possible)
     write_output(options.json, to_json([audit.as_dict() for audit in audited]))
     return 0 if models and passed == len(models) else 1
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli.run_arguments import add_run_flags, loaded
-from runner.cli.text_io import STDIO, lines_of, stdout_errors
+from runner.cli.text_io import STDIO, lines_of, print_data, stdout_errors
 from runner.common.command_line import Parser, exit_code, number
 from runner.common.errors import HydromelError
 
@@ -70,13 +70,13 @@ def _generate(options: argparse.Namespace) -> None:
         for text, unknown, continuations in zip(texts, prompts.unknown, results, strict=True):
             n_prompts += 1
             if options.json:
-                print(json.dumps(_as_plain(model, text, unknown, continuations), ensure_ascii=False))
+                print_data(json.dumps(_as_plain(model, text, unknown, continuations), ensure_ascii=False))
                 continue
             for place, continuation in enumerate(continuations, start=1):
                 if many or model.end is None:
-                    print(f"# prompt {n_prompts}, {place} of {len(continuations)}: {_figures(continuation, options)}")
-                print(text + model.text.joined(model.vocab.decode(continuation.tokens), behind=text))
-        sys.stdout.flush()
+                    head = f"# prompt {n_prompts}, {place} of {len(continuations)}"
+                    print_data(f"{head}: {_figures(continuation, options)}")
+                print_data(text + model.text.joined(model.vocab.decode(continuation.tokens), behind=text))
 
 
 def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
@@ -89,9 +89,9 @@ def _stream(model: LanguageModel, options: argparse.Namespace) -> None:
     strings = (model.vocab.tokens[token] for token in tokens if token != model.end)
     try:
         for piece in itertools.chain([text], model.text.pieces(strings, behind=text)):
-            print(piece, end="", flush=True)
+            print_data(piece, end="")
     finally:  # an error message starts on a new line
-        print(flush=True)
+        print_data("")
 
 
 def _continued(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from runner.common.files import check_writable, to_json, write_output
 if TYPE_CHECKING:
     from runner.inference.trained import TrainedModel
 
+log = logging.getLogger(__name__)
 _EXAMPLES = """examples:
   hydromel-inspect run=RUN --split test --html cells.html      the run's own test text (data sets: --data-dir FOLDER)
   hydromel-inspect run=RUN --input novel.txt --feature quotes,line_position --cells 5
@@ -54,7 +56,7 @@ def _inspect(options: argparse.Namespace) -> int:
     write_output(options.json, to_json(report.as_dict()))
     if options.html is not None:
         write_output(options.html, show.page(report))
-        print(f"Page: {options.html}")
+        log.info("Page: %s", options.html)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from runner.config.compose import compose_config
 if TYPE_CHECKING:
     from runner.experiment.lr_range import Range
 
+log = logging.getLogger(__name__)
 PLOT = "lr_range.png"
 _EXAMPLES = """examples:
   hydromel-lr encoder=conv                                     on the built-in corpus
@@ -48,7 +50,8 @@ def _test(options: argparse.Namespace) -> int:
         raise HydromelError(f"the loss is not finite at the first update, at --low {options.low:g}; lower --low")
     draw(result, picture)
     write_output(options.json, to_json(as_dict(result)))
-    print(*summary(result, config.optimizer.get("lr")), f"plot: {picture}", sep="\n")
+    for line in (*summary(result, config.optimizer.get("lr")), f"plot: {picture}"):
+        log.info(line)
     return 0
 
 

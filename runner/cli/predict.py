@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from runner.cli.run_arguments import add_run_flags, loaded
 from runner.cli.text_io import STDIO, lines_of, writing
 from runner.common.command_line import Parser, exit_code
+from runner.common.console import printable
 from runner.common.errors import HydromelError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _predict(options: argparse.Namespace) -> int:
     # imports torch, which --help and the message for a mistyped option should not wait for
+    from runner.common.rich_tables import PlainConsole
     from runner.inference.trained import Predictor
     from runner.text.formats.reader import passages
 
@@ -53,7 +55,8 @@ def _predict(options: argparse.Namespace) -> int:
             rows += parsed.table.num_rows
             tokens += len(parsed.table["tokens"].combine_chunks().flatten())
     seconds = time.perf_counter() - started
-    print(f"{rows:,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / seconds:,.0f} tokens/s", file=sys.stderr)
+    speed = f"{rows:,} rows, {tokens:,} tokens in {seconds:.1f} s: {tokens / seconds:,.0f} tokens/s"
+    PlainConsole(file=sys.stderr).print(speed)  # standard output is for predictions
     return 0
 
 
@@ -82,8 +85,11 @@ def _text_format(options: argparse.Namespace, run: Predictor) -> TextFormat:
 
 
 def _put(sink: BinaryIO, lines: list[str], options: argparse.Namespace) -> None:
+    text, errors = "".join(f"{line}\n" for line in lines), "strict"
+    if sink.isatty():
+        text, errors = printable(text), "replace"
     try:
-        sink.write("".join(f"{line}\n" for line in lines).encode(options.encoding))
+        sink.write(text.encode(options.encoding, errors))
         sink.flush()  # a reader may wait for these lines before it writes more input
     except UnicodeEncodeError as error:
         raise HydromelError(

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
+from runner.common.console import printable
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write
 
@@ -36,6 +37,11 @@ def lines_of(path: Path, encoding: str, flag: str = "--input") -> tuple[str, Ite
             yield from read_lines(source, name, encoding)
 
     return name, lines()
+
+
+def print_data(text: str, end: str = "\n") -> None:
+    """Print what a model or a user wrote: unchanged in a pipe or a file, `printable` on a terminal."""
+    print(printable(text) if sys.stdout.isatty() else text, end=end, flush=True)  # noqa: T201
 
 
 @contextmanager

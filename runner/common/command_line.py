@@ -101,9 +101,7 @@ def failed(line: str) -> int:
     """Log one line of error, with HYDRA_FULL_ERROR=1 after its traceback, and return the exit code."""
     if os.environ.get(FULL_ERROR) == "1":
         log.error(traceback.format_exc())
-    # a binary file's bytes must not command the terminal
-    printable = (letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in " ".join(line.split()))
-    log.error("error: %s", "".join(printable))
+    log.error("error: %s", " ".join(line.split()))
     return 1
 
 

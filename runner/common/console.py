@@ -1,5 +1,8 @@
 """Messages: Python's logging, shown on the console and kept in each run's `console.log`.
 
+What a terminal shows passes `printable`: messages here, tables in `runner.common.rich_tables`, predictions and
+generated text in `runner.cli.text_io`. Nothing else prints.
+
 Modules write to `logging.getLogger(__name__)`: progress with `info`, warnings with `warning`, errors with `error`.
 Commands call `show_messages` first; programs that use these packages set up logging as they like.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -16,14 +20,25 @@ from pathlib import Path
 
 from runner.common.files import cannot_write
 
+# control characters but tab and line break; line separators; surrogates; what turns the direction of text
+_COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _OURS = ("runner", "tasks", "reporting", "__main__")  # of other loggers only warnings and errors are shown
 
 
+def printable(text: str) -> str:
+    """Return `text` with a replacement character for each one by which it could command a terminal.
+
+    Names, labels and what a server says may come from anyone: escape sequences move the cursor, set the title or
+    answer as the keyboard, and marks of direction show a text as another.
+    """
+    return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 class _Bare(logging.Formatter):
-    """A formatter of messages without a prefix; the line break at the end of Python's warnings is removed."""
+    """A formatter of `printable` messages without a prefix or, as Python's warnings have it, a final line break."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).rstrip("\n")
+        return printable(super().format(record).rstrip("\n"))
 
 
 class _Console(logging.Handler):
@@ -31,7 +46,8 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         # sys.stdout is looked up for each line: programs and tests replace it
-        print(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout, flush=True)
+        file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        print(self.format(record), file=file, flush=True)
 
 
 class _Copy(logging.FileHandler):

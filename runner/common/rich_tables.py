@@ -4,25 +4,44 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
+
+from runner.common.console import printable
 
 WIDEST = 1000  # width in columns; a table takes what it needs
 
 
-def wide_console(file: TextIO | None = None) -> Console:
-    """Return a console on `file`, or on standard output, which replaces characters that its encoding lacks."""
-    if file is None and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
-    return Console(width=WIDEST, markup=False, highlight=False, emoji=False, file=file)
+class PlainConsole(Console):
+    """A console that shows text as it is, without markup, but only what is `printable` of it.
+
+    It is on `file`, or on standard output, which replaces characters that its encoding lacks.
+    """
+
+    def __init__(self, width: int | None = WIDEST, file: TextIO | None = None) -> None:
+        if file is None and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
+        super().__init__(width=width, markup=False, highlight=False, emoji=False, file=file)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render text, which everything consists of in the end, as rich does, after it was made printable."""
+        if isinstance(renderable, str):
+            renderable = printable(renderable)
+        elif isinstance(renderable, Text):
+            renderable = renderable.copy()
+            renderable.plain = printable(renderable.plain)
+        return super().render(renderable, options)
 
 
 def plain_table(*columns: str, numbers: bool = False) -> Table:
     """Return an empty table with these columns; `numbers`: all but the first are aligned to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for place, name in enumerate(columns):
-        table.add_column(name, justify="right" if numbers and place else "left")
+        table.add_column(name, justify="right" if numbers and place else "left", overflow="fold")
     return table

@@ -15,7 +15,7 @@ from runner.audit.checks.auditor import Arithmetic
 from runner.audit.checks.verdict import AuditReport
 from runner.audit.gallery import layers, sequences
 from runner.audit.subjects.module import Collate, ExampleMetric, LossFunction, Padding
-from runner.common.rich_tables import plain_table, wide_console
+from runner.common.rich_tables import PlainConsole, plain_table
 
 LENGTHS = (5, 3, 1, 7, 3, 2, 9, 5)
 TokenLoss = LossFunction[layers.Scores, Sized]
@@ -154,7 +154,10 @@ def print_results(results: Sequence[GalleryResult]) -> None:
         caught, correct = ("yes" if right else "NO" for right in (result.named, result.is_correct))
         twin = "passes" if result.twin_passed else "FAILS"
         table.add_row(result.bug.name, caught, *(result.named or ("-", "-")), correct, twin)
-    wide_console().print(table)
+    console = PlainConsole()
+    console.print(table)
     n_caught, n_correct = sum(bool(result.named) for result in results), sum(result.is_correct for result in results)
     n_passed = sum(result.twin_passed for result in results)
-    print(f"{n_caught} of {len(results)} bugs caught, {n_correct} named correctly; {n_passed} fixed versions pass")
+    console.print(
+        f"{n_caught} of {len(results)} bugs caught, {n_correct} named correctly; {n_passed} fixed versions pass"
+    )

@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.table import Table
 
-from runner.common.rich_tables import plain_table, wide_console
+from runner.common.rich_tables import PlainConsole, plain_table
 from runner.inference.evaluation.tally import Tally
 
 LIKELIHOOD = ("tokens", "nll", "perplexity")
@@ -16,7 +15,7 @@ LIKELIHOOD = ("tokens", "nll", "perplexity")
 
 def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
     """Print the metrics and their tables: by label, type of span, position in a line, frequency in the training set."""
-    console = wide_console()
+    console = PlainConsole()
     _print_numbers(console, title, metrics)
     for name in ("per_class", "per_type"):
         if rows := _rows(metrics.get(name)):
@@ -28,10 +27,10 @@ def print_metrics(title: str, metrics: Mapping[str, object]) -> None:
 
 def print_totals(tally: Tally) -> None:
     """Print the metrics of a whole text on stderr, since those of its lines are on stdout."""
-    _print_numbers(wide_console(sys.stderr), "all lines", tally.figures())
+    _print_numbers(PlainConsole(file=sys.stderr), "all lines", tally.figures())
 
 
-def _print_numbers(console: Console, title: str, metrics: Mapping[str, object]) -> None:
+def _print_numbers(console: PlainConsole, title: str, metrics: Mapping[str, object]) -> None:
     table = plain_table("metric", title, numbers=True)
     for name, value in metrics.items():
         if isinstance(value, int | float):

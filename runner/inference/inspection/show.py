@@ -11,7 +11,7 @@ from rich.text import Text
 
 from runner.common.arrays import BoolArray, FloatArray, SingleArray
 from runner.common.pages import page_template
-from runner.common.rich_tables import plain_table, wide_console
+from runner.common.rich_tables import PlainConsole, plain_table
 from runner.inference.inspection.properties import PROPERTIES
 from runner.inference.inspection.reading import Reading
 from runner.inference.inspection.watch import LEFT, RIGHT, Layer, LayerRecords, TrackedProperty, saturation, tracked
@@ -65,7 +65,7 @@ class InspectionReport:
 
 def print_report(report: InspectionReport) -> None:
     """Print the units that track each property, and the saturation of the gates."""
-    console = wide_console()
+    console = PlainConsole()
     console.print(Text(f"Cells of {report.run}", style="bold"))
     console.print(report.summary, soft_wrap=True)
     table = plain_table("feature", "best cells (layer/unit, r)", "best gate", "description")

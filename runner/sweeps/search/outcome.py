@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from rich.table import Table
 
-from runner.common.rich_tables import plain_table, wide_console
+from runner.common.rich_tables import PlainConsole, plain_table
 from runner.config.schema import Plain
 from runner.sweeps.search.space import Space, at
 
@@ -92,7 +92,7 @@ class Outcome:
 
     def show(self) -> None:
         """Print the best trials as a table, then the importance of options."""
-        console = wide_console()
+        console = PlainConsole()
         counts = {how: sum(trial.ended == how for trial in self.trials) for how in _ENDED.values()}
         ended = ", ".join(f"{n} {how}" for how, n in counts.items() if n)
         console.print(f"\ntrials: {ended or 'none has ended'}")
