@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from runner.cli.run_arguments import check_ended
 from runner.common.command_line import Parser, exit_code
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
@@ -122,6 +123,7 @@ def _configs(options: argparse.Namespace) -> tuple[list[RunConfig], dict[str, st
                 "plugins=[NAME] can be given with it"
             )
     plugins = compose_config([override for override in options.overrides if override.startswith("plugins=")]).plugins
+    check_ended(options.run)
     config = saved_run(options.run, plugins)
     if not any(override.startswith("batching=") for override in options.overrides):
         return [config], {}

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from runner.common.command_line import Parser
+from runner.common.errors import HydromelError
+from runner.common.run_schema import BEST, CHECKPOINTS, FINISHED, RUN
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -36,7 +42,7 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
     """Return the result of `load(folder, device, dtype, plugins, data_dir)` for the run that the flags name.
 
     Raises:
-        HydromelError: the run or the device does not exist, or `load` raises it.
+        HydromelError: the run or the device does not exist, the run failed early, or `load` raises it.
     """
     # imports torch, which --help and the message for a mistyped option should not wait for
     from runner.profiling.matmul import choose_matmul
@@ -46,4 +52,25 @@ def loaded(options: argparse.Namespace, load: Callable[..., T]) -> T:
     device = choose_device(options.device, "float32", options.dtype or "float32")
     choose_matmul("torch")
     given = (device, options.dtype, options.plugins, options.data_dir)
-    return with_folder(options.run, options.uri, lambda folder: load(folder, *given))
+
+    def load_checked(folder: Path) -> T:
+        check_ended(folder)
+        return load(folder, *given)
+
+    return with_folder(options.run, options.uri, load_checked)
+
+
+def check_ended(folder: Path) -> None:
+    """Warn that the run in a folder is not finished; raise HydromelError, with the reason, if it has no checkpoint."""
+    # imports pydantic, which --help should not wait for
+    from runner.tracking.run_folder import how_it_ended, read_run
+
+    if not (folder / RUN).is_file():  # as where only the model was downloaded
+        return
+    run = read_run(folder)
+    if run["status"] == FINISHED:
+        return
+    ended = f"{folder}: that run {how_it_ended(run)}"
+    if not (folder / CHECKPOINTS / BEST).is_file():
+        raise HydromelError(f"{ended}; it has no {CHECKPOINTS}/{BEST} yet")
+    log.warning("warning: %s; its best checkpoint so far is used", ended)

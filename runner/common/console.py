@@ -15,13 +15,16 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 
 from runner.common.files import cannot_write
 
 # control characters but tab and line break; line separators; surrogates; what turns the direction of text
 _COMMANDS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_format_warning = warnings.formatwarning
 _OURS = ("runner", "tasks", "reporting", "__main__")  # of other loggers only warnings and errors are shown
 
 
@@ -58,8 +61,20 @@ class _Copy(logging.FileHandler):
             super().handleError(record)
 
 
+def _printable_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return printable(_format_warning(message, category, filename, lineno, line))
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
+
+
 def show_messages() -> None:
-    """Show messages on the console from now on; further calls change nothing."""
+    """Show messages on the console from now on, Python's own ones `printable`; further calls change nothing."""
+    warnings.formatwarning = _printable_warning
+    sys.excepthook = _print_traceback
     root = logging.getLogger()
     if not any(isinstance(handler, _Console) for handler in root.handlers):
         root.addHandler(_shown(_Console()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import tempfile
 import warnings
@@ -15,8 +16,10 @@ from runner.common.errors import HydromelError, without_credentials
 from runner.tracking.mlflow_store import check_uri, one_line, open_store
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 _FILES = (run_schema.RESOLVED, run_schema.VOCABS, f"{run_schema.CHECKPOINTS}/{run_schema.BEST}")
 _TIMEOUT_S = 60.0  # of one request; a checkpoint may be large
@@ -48,9 +51,12 @@ def _fetch(run: str, uri: str, folder: Path) -> None:
             run_id = _find(client, run, uri)
             listed = [*client.list_artifacts(run_id), *client.list_artifacts(run_id, run_schema.CHECKPOINTS)]
             there = {file.path for file in listed}
+            ended = _unfinished(client.get_run(run_id))
             if missing := [file for file in _FILES if file not in there]:
-                what = f"{missing[0]} of this run; use the run's folder, or train again"
+                what = f"{missing[0]} of this run{ended}; use the run's folder, or train again"
                 raise HydromelError(f"run={run}: MLflow has no {what}")
+            if ended:
+                log.warning("warning: run=%s: its best checkpoint so far is used%s", run, ended)
             for file in _FILES:
                 got = Path(client.download_artifacts(run_id, file, str(folder)))
                 (folder / file).parent.mkdir(exist_ok=True)
@@ -59,6 +65,14 @@ def _fetch(run: str, uri: str, folder: Path) -> None:
         raise
     except Exception as error:  # whatever mlflow, a driver or a cloud's library raises
         raise HydromelError(f"run={run}: MLflow at {without_credentials(uri)}: {one_line(error)}") from error
+
+
+def _unfinished(run: Run) -> str:
+    """Return how a run ended, in brackets, with the reason if its note has one; empty if it is finished."""
+    if run.info.status == "FINISHED":
+        return ""
+    reason = str(run.data.tags.get("mlflow.note.content", "")).split("\n")[-1]
+    return f" ({reason or run.info.status.lower()})"
 
 
 def _find(client: MlflowClient, run: str, uri: str) -> str:

@@ -11,6 +11,7 @@ ends for any reason. The lock shows whether a run is active, and prevents two pr
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -27,6 +28,7 @@ from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_bytes, write_json
 from runner.common.records import AdviceRecord, MetricsLine, ResultRecord, RunRecord
 
+log = logging.getLogger(__name__)
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
 
 
@@ -65,6 +67,8 @@ class RunFolder:
         if (path / run_schema.RUN).exists():
             before = (path / run_schema.RUN).read_bytes()
             record |= read_run(path)
+            if record["status"] == run_schema.FAILED:
+                log.info("continuing a run that %s", how_it_ended(record))
         record |= {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
         record |= {"status": running, "ended": None, "error": None, "pid": os.getpid(), "host": socket.gethostname()}
         run = cls(path, record, lock)
@@ -145,6 +149,13 @@ def read_run(folder: Path) -> RunRecord:
     if run["status"] == run_schema.RUNNING and result.exists():
         run |= {"status": run_schema.FINISHED, "ended": run.get("ended") or result.stat().st_mtime}
     return run
+
+
+def how_it_ended(run: RunRecord) -> str:
+    """Return how a run ended, with the reason: `failed (the loss is nan at update 3)`."""
+    said = {run_schema.RUNNING: "is running, or its process died", run_schema.INTERRUPTED: "was interrupted"}
+    reason = f" ({run['error']})" if run.get("error") else ""
+    return said.get(run["status"], run["status"]) + reason
 
 
 def read_result(folder: Path) -> ResultRecord | None:

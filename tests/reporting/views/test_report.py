@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import time
@@ -12,6 +13,7 @@ import pytest
 import scipy.stats
 
 from reporting import compare
+from reporting.views.table_format import csv_cell
 
 
 def compared(arguments: list[str], out: Path) -> dict[str, Any]:
@@ -243,6 +245,39 @@ def test_names_are_text_in_every_view(
         assert "&lt;script&gt;alert(1)" in text
     assert "|`" not in (out / "report.md").read_text()
     assert all(path.parent == out for path in out.glob("**/*.png"))
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")  # matplotlib's, which has no picture of a control character
+def test_names_command_no_terminal_and_compute_in_no_spreadsheet(
+    tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "=HYPERLINK(1)\x1b]0;owned\x07 ![x](http://x) a_b"
+    write_run(tmp_path / "r" / "a", evil, 1, change={"dataset": evil, "kernel": evil, "provenance.host": "@x"})
+    (tmp_path / "r" / f"\x1b[2J{evil[:9]}").mkdir()
+    (tmp_path / "r" / f"\x1b[2J{evil[:9]}" / "run.json").write_text('{"run_id": "\\u001b[31m"}')
+    table = tmp_path / "runs.csv"
+    compared([str(tmp_path / "r"), "--csv", str(table)], out)
+    printed = capsys.readouterr()
+    for text in (printed.out, printed.err, (out / "report.md").read_text(), table.read_text()):
+        assert "\x1b" not in text
+        assert "\x07" not in text
+    assert "=HYPERLINK(1)" in printed.out
+    assert "!\\[x\\](http://x) a_b" in (out / "report.md").read_text()
+    with table.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["strategy"].startswith("'=HYPERLINK(1)\ufffd]0;owned")
+    assert "'@x" in row.values()
+
+
+@pytest.mark.parametrize("value", [None, -1.5, 3, "", "-1.5", "+1e3", "-inf", "a=b", "é -x", "tag · wnut17"])
+def test_figures_and_plain_names_stay_in_a_cell(value: object) -> None:
+    assert csv_cell(value) == value
+
+
+@pytest.mark.parametrize("value", ["=1+1", "+cmd|' /C calc'!A0", "-1+1", "@SUM(1)", "\t=1", "\n=1", "-x", "--1"])
+def test_a_formula_is_text_in_a_cell(value: str) -> None:
+    assert csv_cell(value) == f"'{value}"
+    assert csv_cell(f"\r{value}") == f"\ufffd{value}"
 
 
 def test_missing_measurements_are_dashes_beside_others_and_no_column_alone(

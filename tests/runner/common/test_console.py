@@ -66,6 +66,28 @@ def test_a_file_receives_warnings_of_python_and_a_final_traceback(tmp_path: Path
     assert text.count("Traceback (most recent call last)") == 1
 
 
+def test_no_message_commands_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_messages()
+    with copied_to(tmp_path / run_schema.CONSOLE):
+        log.info("%s:\tb\nc", "a\x1b]0;owned\x07 \x9b2J \r \x7f \u202e \u2028 \udc9b é 東京 \u200d")
+        log.warning("\x1bc")
+    shown = "a\ufffd]0;owned\ufffd \ufffd2J \ufffd \ufffd \ufffd \ufffd \ufffd é 東京 \u200d:\tb\nc\n"
+    assert capsys.readouterr() == (shown, "\ufffdc\n")
+    assert (tmp_path / run_schema.CONSOLE).read_text(encoding="utf-8") == f"{shown}\ufffdc\n"
+
+
+def test_what_python_itself_prints_commands_no_terminal() -> None:
+    code = (
+        "import warnings; from runner.common.console import show_messages; show_messages()\n"
+        "warnings.warn('a\\x1b[2J'); raise ValueError('b\\x1b[2J')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "UserWarning: a\ufffd[2J\n" in done.stderr
+    assert done.stderr.endswith("\nValueError: b\ufffd[2J\n")
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(HydromelError, match=rf"cannot write {tmp_path}: "), copied_to(tmp_path):
         pass
