@@ -77,6 +77,8 @@ def plan_strategies(
         HydromelError: bad input, or no strategy fits.
     """
     config = configs[0]
+    if config.init_from is not None:
+        raise HydromelError(f"init_from={config.init_from} has no effect on a plan, which is of a new model")
     device = _device(config, probe_seconds is not None)
     parts = ModelParts.of(config, config.plugins)
     truncation = Truncation(config.max_length, config.truncate)

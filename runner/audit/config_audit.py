@@ -68,6 +68,8 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
     """
     started = time.perf_counter()
     config = configs[0]
+    if config.init_from is not None:
+        raise HydromelError(f"init_from={config.init_from} has no effect on an audit; give --weights FILE")
     torch.manual_seed(config.seed)
     parts = ModelParts.of(config, config.plugins)
     data = load_data(parts, Truncation(config.max_length, config.truncate), config.cache_dir)

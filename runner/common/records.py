@@ -51,6 +51,16 @@ class AdviceRecord(TypedDict, total=False):
 
 
 @with_config(STRICT)
+class InitFromRecord(TypedDict, total=False):
+    """The run whose best parameters a run started with (`init_from`)."""
+
+    folder: Required[str]
+    run_id: Required[str]
+    updates: Required[int]  # of that run, up to these parameters
+    head: Text  # kept, or new because task or labels differ
+
+
+@with_config(STRICT)
 class RunRecord(TypedDict, total=False):
     """The content of `run.json`: the identity of a run, written first, and its status, kept current."""
 
@@ -67,6 +77,7 @@ class RunRecord(TypedDict, total=False):
     pid: Count  # process that wrote the run
     host: Text  # machine of that process
     advice: OnErrorOmit[AdviceRecord | None]  # of batching=auto, for a run that is resumed
+    init_from: OnErrorOmit[InitFromRecord | None]  # the same of the run that it started from
 
 
 @with_config(STRICT)
@@ -334,6 +345,7 @@ class ResultRecord(TypedDict, total=False):
     energy: OnErrorOmit[EnergyRecord | None]  # null where it was not measured, as on a CPU
     arithmetic: OnErrorOmit[ArithmeticRecord | None]  # null where no update was timed
     advice: OnErrorOmit[AdviceRecord | None]  # null but for batching=auto
+    init_from: OnErrorOmit[InitFromRecord | None]  # null for a run that started with random parameters
     kernel: OnErrorOmit[str | None]  # PyTorch's kernels for a training batch, and its layout
     updates: Required[UpdatesRecord]
     model: OnErrorOmit[ModelRecord]

@@ -49,5 +49,7 @@ def _without(config: Plain, names: tuple[str, ...]) -> dict[str, object]:
 
 
 def _hash(config: Plain) -> str:
+    """Hash a config; `init_from=null` counts as absent, so that runs from before this option keep their hashes."""
+    config = {key: value for key, value in config.items() if key != "init_from" or value is not None}
     text = json.dumps(with_stable_names(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

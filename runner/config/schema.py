@@ -150,6 +150,7 @@ class RunConfig(MachineSettings, ModelConfig):
     baselines: bool
     runs_dir: FilePath
     resume: FilePath | None
+    init_from: FilePath | None = None
     plugins: list[Module]
     batching: Node
     optimizer: Node

@@ -55,10 +55,12 @@ def load(
     task_key: str,
     truncation: Truncation,
     cache: Path | None,
+    given: Mapping[str, Vocab] | None = None,
 ) -> Data:
     """Return the corpus as integers, from the folder `cache` if it has exactly this content; None: no cache.
 
-    The task makes the targets, which depend on its options; `task_key` has these as text.
+    The task makes the targets, which depend on its options; `task_key` has these as text. The vocabularies of features
+    are made from the training set, or are the `given` ones of another run.
 
     Raises:
         HydromelError: a split, column or label is missing; rows with one target per token are to be cut at their
@@ -67,21 +69,28 @@ def load(
     fingerprint = corpus.fingerprint()
     options = {name: repr(feature) for name, feature in features.items()}
     of_content = [RULES, fingerprint, options, task_key, truncation.max_length, truncation.keep]
+    if given is not None:
+        of_content.append({name: given[name].to_plain() for name in features})
     if cache is None:
-        return _numericalize(corpus, features, task, truncation, fingerprint)
+        return _numericalize(corpus, features, task, truncation, fingerprint, given)
     key = hashlib.sha256(json.dumps(of_content, sort_keys=True).encode()).hexdigest()
     path = cache / f"{corpus.name}-{key[:24]}.columns"
     if (cached := _read(path)) is not None:
         return cached
-    data = _numericalize(corpus, features, task, truncation, fingerprint)
+    data = _numericalize(corpus, features, task, truncation, fingerprint, given)
     write_bytes(path, _to_bytes(data))
     return data
 
 
 def _numericalize(
-    corpus: Corpus, features: Mapping[str, TokenFeature], task: Task, truncation: Truncation, fingerprint: str
+    corpus: Corpus,
+    features: Mapping[str, TokenFeature],
+    task: Task,
+    truncation: Truncation,
+    fingerprint: str,
+    given: Mapping[str, Vocab] | None,
 ) -> Data:
-    """Read every split and map its strings to integers, with vocabularies from the training set only."""
+    """Read every split and map its strings to integers, with vocabularies from the training set only, or given ones."""
     tables = corpus.read()
     for needed in ("train", "valid"):
         if needed not in tables:
@@ -95,10 +104,14 @@ def _numericalize(
             raise HydromelError(
                 f"features.{name}.column={feature.column}: dataset={corpus.name} has no such column; it has {columns}"
             )
-    vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
-    vocabs[TARGET] = task.target_vocab(tables["train"], vocabs)
+    if given is None:
+        vocabs = {name: feature.vocab(tables["train"]) for name, feature in features.items()}
+    else:
+        vocabs = {name: given[name] for name in features}
+    vocabs[TARGET] = task.target_vocab(tables["train"], {name: vocab.learned for name, vocab in vocabs.items()})
     for name, feature in features.items():
-        if feature.extend:  # `runner.text.features.extend_vocabulary` does the same for text after training
+        # `runner.text.features.extend_vocabulary` does the same for text after training
+        if feature.extend and given is None:
             vocabs[name] = vocabs[name].extend([feature.strings(table) for table in tables.values()])
     data = Data({}, vocabs, {}, {}, fingerprint, cached=False)
     for split in (split for split in SPLITS if split in tables):
@@ -200,15 +213,18 @@ def _batch(arrays: Mapping[str, IntArray], split: str, names: list[str]) -> Batc
     return Batch(features, target, np.arange(rows.n_rows))
 
 
-def load_data(parts: ModelParts, truncation: Truncation, cache_dir: str | None) -> Data:
+def load_data(
+    parts: ModelParts, truncation: Truncation, cache_dir: str | None, given: Mapping[str, Vocab] | None = None
+) -> Data:
     """Return the data set of a model's parts as integers, from the folder `cache_dir` if it is cached there.
 
-    `cache_dir` may start with `~`; None: no cache. An empty or unreadable data set is a HydromelError.
+    `cache_dir` may start with `~`; None: no cache. `given` are vocabularies of another run.
+    An empty or unreadable data set is a HydromelError.
     """
     if not parts.features:
         raise HydromelError("features={}: at least one is needed, for example features=words")
     cache = None if cache_dir is None else Path(cache_dir).expanduser()
-    data = load(parts.corpus, parts.features, parts.task, parts.task_key, truncation, cache)
+    data = load(parts.corpus, parts.features, parts.task, parts.task_key, truncation, cache, given)
     for name, split in data.splits.items():
         if not split.rows.n_rows:
             raise HydromelError(f"dataset={parts.corpus.name}: {name} has no examples")

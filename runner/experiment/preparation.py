@@ -13,8 +13,9 @@ from runner.config.saved import write_config
 from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name_of
 from runner.data.numericalize import Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
+from runner.experiment.init_from import Source
 from runner.experiment.resumption import check_data, check_options, check_rates, limits_of, origin_of
-from runner.inference.trained import write_vocabs
+from runner.inference.trained import read_vocabs, write_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
 from runner.model import Model, build_model, descriptions
 from runner.profiling.accounting import Clock
@@ -53,12 +54,18 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         check_options(run.path, checkpoint.origin.config, config, not_chosen)
     device = _prepare_machine(config, config.seed)
     truncation = Truncation(config.max_length, config.truncate)
-    data = load_data(parts, truncation, config.cache_dir)
+    source = Source.read(config, parts.task.causal) if checkpoint is None else None
+    given = None if source is None else source.vocabs
+    if checkpoint is not None and config.init_from is not None:
+        given = read_vocabs(run.path, [])  # the other run may have changed since
+    data = load_data(parts, truncation, config.cache_dir, given)
     if checkpoint is not None:
         check_data(run.path, checkpoint.origin, data, config.data_dir)
     log.info(describe_data(name_of(config.dataset), data, truncation))
     train = arrange(parts, components.batching, data.splits["train"].to(device), config.max_length)
     model = build_model(parts, data.vocabs).to(device=device, dtype=DTYPES[config.dtype])
+    if checkpoint is None:
+        run.set_init_from(None if source is None else source.fill(model, config, data.vocabs))
     for description in descriptions(model, data.splits):
         if description.line is not None:
             log.info(description.line)

@@ -63,6 +63,7 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "arithmetic": measure_if_memory_suffices(t, "arithmetic", lambda: arithmetic(t)),
         "kernel": measure_if_memory_suffices(t, "kernel", lambda: kernel(t)),
         "advice": run.get("advice"),
+        "init_from": run.get("init_from"),
         "updates": {
             "count": t.progress.updates,
             "epochs": t.progress.epoch,

@@ -60,6 +60,7 @@ MUST_STAY = {  # option, or section of options -> the reason
     "features": _MODEL,
     "embedding": _MODEL,
     "encoder": _MODEL,
+    "init_from": "it began with the other parameters",
     "dataset": _DATA,
     "max_length": _DATA,
     "truncate": _DATA,
@@ -98,7 +99,7 @@ def check_unfinished(config: RunConfig, folder: Path) -> None:
         made = "" if progress is None else f" after {progress.updates:,} updates in {progress.epoch} epochs"
         raise HydromelError(
             f"{folder}: this run is finished{made}; to train it further, raise what ended it (train.epochs="
-            f"{limit.epochs}, train.max_updates={_shown(limit.max_updates)}, train.patience={_shown(limit.patience)}), "
+            f"{limit.epochs}, train.max_updates={shown(limit.max_updates)}, train.patience={shown(limit.patience)}), "
             "or choose another folder (hydra.run.dir)"
         )
 
@@ -112,7 +113,7 @@ def check_options(folder: Path, before: Plain, now: RunConfig, not_chosen: bool)
         if _entry(key, MAY_CHANGE) is None and not (not_chosen and key.startswith("batching.")):
             reason = _entry(key, MUST_STAY) or "the updates so far were made without it"
             raise HydromelError(
-                f"{folder}: {key}={_shown(new)} cannot change when a run is resumed, which had {key}={_shown(old)}: "
+                f"{folder}: {key}={shown(new)} cannot change when a run is resumed, which had {key}={shown(old)}: "
                 f"{reason}. {what_else(folder)}"
             )
 
@@ -185,5 +186,6 @@ def _entry(key: str, table: Mapping[str, str]) -> str | None:
     return next((text for name, text in table.items() if key == name or key.startswith(f"{name}.")), None)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as it is written in YAML or Python, cut if it is long."""
     return "null" if value is None else reprlib.repr(value)

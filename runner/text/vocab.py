@@ -60,6 +60,11 @@ class Vocab:
         """The number of learned tokens; ids from here on are of `extra` tokens."""
         return len(self.tokens) - self.extra
 
+    @property
+    def learned(self) -> Vocab:
+        """The vocabulary without its `extra` tokens."""
+        return replace(self, tokens=self.tokens[: self.known], extra=0) if self.extra else self
+
     @cached_property
     def _values(self) -> pa.Array:
         return pa.array(self.tokens, pa.string())

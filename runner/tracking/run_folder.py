@@ -26,7 +26,7 @@ from runner.common import records, run_schema
 from runner.common.bounded import read_bytes, read_lines
 from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_bytes, write_json
-from runner.common.records import AdviceRecord, MetricsLine, ResultRecord, RunRecord
+from runner.common.records import AdviceRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
 
 log = logging.getLogger(__name__)
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
@@ -118,6 +118,11 @@ class RunFolder:
     def set_advice(self, advice: AdviceRecord) -> None:
         """Write the choice of `batching=auto` to `run.json`, where a resumed run finds it."""
         self._write({**self.run, "advice": advice})
+
+    def set_init_from(self, source: InitFromRecord | None) -> None:
+        """Write to `run.json` which run this one starts from."""
+        if source != self.run.get("init_from"):
+            self._write({**self.run, "init_from": source})
 
     def _write(self, run: RunRecord) -> None:
         write_json(self.path / run_schema.RUN, run)

@@ -104,6 +104,7 @@ def result(run: RunFolder) -> dict[str, Any]:
             "dtype": "float32",
         },
         "advice": None,
+        "init_from": None,
         "kernel": "oneDNN LSTM, padded",
         "updates": {"count": 10, "epochs": 2, "digest": "abc", "dropout": False},
         "model": {"parameters": 12345},
