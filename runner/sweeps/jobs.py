@@ -47,6 +47,7 @@ class SweepJobs:
         name = folder_name(config)
         folder = self.sweep / name
         try:
+            sweep_id(config)
             with _claimed(folder):
                 if (folder / RESULT).exists():
                     log.info("%s: finished earlier, skipped", name)
@@ -84,6 +85,13 @@ class SweepJobs:
                 self.sweep.name,
             )
         log.info("compare: hydromel-compare %s", self.sweep)
+
+
+def sweep_id(config: RunConfig) -> str:
+    """Return the name of a sweep, of repeats or of a search; raise HydromelError if it has none."""
+    if config.sweep.id is None:
+        raise HydromelError("sweep.id=null is for single runs; several runs need sweep.id=NAME, or leave it out")
+    return str(config.sweep.id)
 
 
 def folder_name(config: RunConfig) -> str:

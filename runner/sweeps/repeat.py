@@ -16,7 +16,7 @@ from runner.common.errors import HydromelError
 from runner.common.intervals import half_width
 from runner.common.run_schema import RESULT
 from runner.config.compose import resolve
-from runner.sweeps.jobs import SweepJobs, folder_name
+from runner.sweeps.jobs import SweepJobs, folder_name, sweep_id
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run_repeats(
             f"hydra.run.dir names one folder, but repeat={count} writes several below runs_dir/sweep.id; set runs_dir "
             "and sweep.id"
         )
-    jobs.sweep = Path(asked.runs_dir) / str(asked.sweep.id)
+    jobs.sweep = Path(asked.runs_dir) / sweep_id(asked)
     folders = []
     for seed in range(first, first + count):
         seeded = deepcopy(config)

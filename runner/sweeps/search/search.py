@@ -21,6 +21,7 @@ from runner.config.hashes import job_hash
 from runner.config.instantiate import build
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig, SearchSettings
+from runner.sweeps.jobs import sweep_id
 from runner.sweeps.search.outcome import EndedTrial, Outcome, best_yaml
 from runner.sweeps.search.space import Space, Values
 from runner.sweeps.search.study import INSTALL, ask, counted, cut_off, open_study, storage_errors
@@ -63,8 +64,8 @@ class Search:
         metric = options.metric or trial.train.metric or measures.main
         measures.check(options.metric, "search.metric")
         search = cls(
-            id=str(config.sweep.id),
-            folder=Path(config.runs_dir) / str(config.sweep.id),
+            id=sweep_id(config),
+            folder=Path(config.runs_dir) / sweep_id(config),
             overrides=list(overrides),
             folders=list(folders),
             config=trial,

@@ -246,8 +246,8 @@ def test_a_run_that_is_no_language_model(tmp_path: Path, capfd: pytest.CaptureFi
         ({"target": {"tokens": ["<pad>", "<unk>", "<eos>", "a"]}}, "does not fit this config"),
         ({"words": {"tokens": None}}, "damaged, its vocabularies of words and target differ"),
         ({"words": {"unk": None}, "target": {"unk": None}}, "unknown strings 'zork', and the vocabulary has no <unk>"),
-        ({"words": {"unk": 77}, "target": {"unk": 77}}, "vocabs.json: damaged"),
-        ({"words": {"tokens": 5}}, "vocabs.json: damaged"),
+        ({"words": {"unk": 77}, "target": {"unk": 77}}, "vocabs.json is damaged: words.unk=77"),
+        ({"words": {"tokens": 5}}, "vocabs.json is damaged: words.tokens=5"),
         ({"words": {"tokens": [f"w{n}" for n in range(11)]}}, "vocabs.json: damaged"),
     ],
 )

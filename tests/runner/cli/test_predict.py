@@ -202,6 +202,13 @@ def test_a_run_out_of_mlflow(classifier: Path, tmp_path: Path, capfd: pytest.Cap
         capfd.readouterr()
         assert main([f"run={run_id}", "--uri", uri, "--input", str(classifier / "lines.txt")]) == 0
         assert capfd.readouterr().out.splitlines() == expected
+    client.set_tag(there.info.run_id, "mlflow.note.content", "**packed**\n\nfailed: no space")
+    client.set_terminated(there.info.run_id, "FAILED")
+    assert main([f"run={own}", "--uri", uri, "--input", str(classifier / "lines.txt")]) == 0
+    assert f"warning: run={own}: its best checkpoint so far is used (failed: no space)" in capfd.readouterr().err
+    early = client.create_run(there.info.experiment_id).info.run_id
+    client.set_terminated(early, "KILLED")
+    assert "MLflow has no resolved.yaml of this run (killed); use" in _line(capfd, early, "--uri", uri)
     assert "no such run in MLflow" in _line(capfd, "0" * 32, "--uri", uri)
     assert "neither a run's folder" in _line(capfd, "runs/nowhere")
     assert "no.db: there is no such file" in _line(capfd, "0" * 32, "--uri", f"sqlite:///{tmp_path}/no.db")

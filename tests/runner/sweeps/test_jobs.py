@@ -165,6 +165,14 @@ def test_a_job_that_another_process_writes_is_waited_for(
     assert capsys.readouterr().out.startswith(f"{folder.name}: another process runs it; waiting for its end\n")
 
 
+def test_a_sweep_without_a_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    show_messages()
+    sweep = sweep_jobs(tmp_path)
+    assert not sweep.run(run_config("sweep.id=null"), "seed=1")
+    assert (sweep.code, list(tmp_path.iterdir())) == (1, [])
+    assert capsys.readouterr().err.startswith("error: sweep.id=null is for single runs; ")
+
+
 def test_a_sweep_whose_folder_cannot_be_written_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show_messages()
     (tmp_path / "file").touch()

@@ -16,6 +16,7 @@ import yaml
 from reporting.runs.find import scan
 from runner.cli import train as command
 from runner.common import run_schema
+from runner.common.errors import HydromelError
 from runner.config.compose import compose_config
 from runner.experiment.job import run_job
 from runner.experiment.run import run_experiment
@@ -60,6 +61,8 @@ def found(folder: Path) -> dict[str, Any]:
 def test_a_number_is_an_id_as_well() -> None:
     search = Search.of([*OPTIONS, "sweep.id=7"], [])
     assert (search.id, search.folder) == ("7", Path("runs/7"))
+    with pytest.raises(HydromelError, match=r"sweep\.id=null is for single runs"):
+        Search.of([*OPTIONS, "sweep.id=null"], [])
 
 
 def test_a_search_keeps_every_trial_and_goes_on(
