@@ -49,7 +49,7 @@ class Sound:
 def files(count: int, seed: int, folder: Path) -> Part:
     """Damage a file of a run, `count` times, and let a command read it."""
     part = Part("damaged files")
-    runs = [_sound(number, folder) for number in range(len(SCENARIOS))]
+    runs = [_sound(number, folder) for number in (0, 1, 3)]
     cases = [partial(_case, runs[number % len(runs)], seed, number, folder) for number in range(count)]
     for title, faults in try_each(cases):
         part.add(title, faults)
