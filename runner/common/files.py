@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from io import FileIO
@@ -13,6 +14,8 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from runner.common.errors import HydromelError
+
+_TEMPORARY = re.compile(r"\..+\.([1-9]\d*)")  # .NAME.PID, until it is renamed to NAME
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -30,6 +33,24 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files below `folder` of writers on this machine that were killed."""
+    for path in folder.rglob(".*"):
+        if (found := _TEMPORARY.fullmatch(path.name)) and not _is_alive(int(found[1])):
+            with contextlib.suppress(OSError):  # no matter of the run
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's; no number of a process
+        pass
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from runner.common import records, run_schema
 from runner.common.bounded import read_bytes, read_lines
 from runner.common.errors import HydromelError
-from runner.common.files import append, cannot_write, cut_torn_line, to_json, write_bytes, write_json
+from runner.common.files import append, cannot_write, cut_torn_line, remove_leftovers, to_json, write_bytes, write_json
 from runner.common.records import AdviceRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class RunFolder:
             raise HydromelError(f"{path} is being written by another process; wait for it or stop it") from None
         except OSError as error:
             raise cannot_write(path, error) from error
+        remove_leftovers(path)
         running, cwd = run_schema.RUNNING, str(Path.cwd())
         record: RunRecord = {"run_id": uuid.uuid4().hex, "created": time.time(), "cwd": cwd, "status": running}
         before = None
@@ -198,14 +199,19 @@ def is_alive(folder: Path) -> bool:
 
 
 def mark_dead(folder: Path) -> RunRecord:
-    """Return `read_run(folder)`, after marking a run as interrupted if its process on this machine has died.
+    """Return `read_run(folder)`, after cleaning up if the run's process on this machine has died.
+
+    Its temporary files are removed, and a run that has not ended is marked as interrupted.
 
     A run of another machine is not changed, since its lock may not be visible here.
     """
     try:
         with FileLock(folder / run_schema.LOCK, timeout=0):  # held, so that nobody resumes the run meanwhile
             run = read_run(folder)
-            if run["status"] == run_schema.RUNNING and run.get("host") == socket.gethostname():
+            if run.get("host") != socket.gethostname():
+                return run
+            remove_leftovers(folder)
+            if run["status"] == run_schema.RUNNING:
                 last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])
                 run |= {"status": run_schema.INTERRUPTED, "ended": last, "error": "its process died"}
                 write_json(folder / run_schema.RUN, run)

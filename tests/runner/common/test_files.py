@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from runner.common.errors import HydromelError
-from runner.common.files import check_writable, to_json, write_bytes, write_output
+from runner.common.files import check_writable, remove_leftovers, to_json, write_bytes, write_output
 
 
 def test_trying_a_file_makes_its_folder_and_changes_nothing(tmp_path: Path) -> None:
@@ -51,3 +52,24 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == ["file"]
+
+
+def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
+    """A child that has ended has a number that no process has."""
+    child = subprocess.Popen(["true"])
+    child.wait()
+    (tmp_path / "deep").mkdir()
+    kept = {".hidden", f".file.{os.getpid()}", ".file.0", f"file.{child.pid}", ".file." + "9" * 30}
+    for name in kept | {f".file.json.{child.pid}"}:
+        (tmp_path / "deep" / name).touch()
+    remove_leftovers(tmp_path)
+    assert set(os.listdir(tmp_path / "deep")) == kept
+
+
+def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_bytes(tmp_path / "file", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
