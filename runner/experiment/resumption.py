@@ -15,6 +15,7 @@ from pathlib import Path
 from runner.common import run_schema
 from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
+from runner.common.records import parse_run
 from runner.config.schema import Plain, RunConfig, TrainSettings
 from runner.data.numericalize import Data
 from runner.interfaces import Schedule
@@ -89,19 +90,28 @@ def _described(vocabs: Mapping[str, Vocab]) -> dict[str, str]:
     return {name: f"{len(vocab):,} strings with hash {digests[name]}" for name, vocab in vocabs.items()}
 
 
-def check_unfinished(config: RunConfig, folder: Path) -> None:
-    """Raise HydromelError if the folder holds a finished run, and the config leaves it nothing more to train."""
+def nothing_left(config: RunConfig, folder: Path) -> bool:
+    """Return True if the folder holds a result, and the config leaves nothing more to train.
+
+    Such a run may still lack its plots, if its process died while it drew them.
+
+    Raises:
+        HydromelError: the run has come to its end, which `run.json` says last.
+    """
     if not (folder / run_schema.RESULT).exists():
-        return
-    last, limit = checkpoint_path(folder, "last"), config.train
+        return False
+    last, record, limit = checkpoint_path(folder, "last"), folder / run_schema.RUN, config.train
     progress = Checkpoint.read(last).progress if last.exists() else None
-    if progress is None or progress.is_over(limit):
+    if progress is not None and not progress.is_over(limit):
+        return False
+    if not record.exists() or parse_run(record.read_bytes(), str(record))["status"] != run_schema.RUNNING:
         made = "" if progress is None else f" after {progress.updates:,} updates in {progress.epoch} epochs"
         raise HydromelError(
             f"{folder}: this run is finished{made}; to train it further, raise what ended it (train.epochs="
             f"{limit.epochs}, train.max_updates={shown(limit.max_updates)}, train.patience={shown(limit.patience)}), "
             "or choose another folder (hydra.run.dir)"
         )
+    return True
 
 
 def check_options(folder: Path, before: Plain, now: RunConfig, not_chosen: bool) -> None:

@@ -14,9 +14,9 @@ from runner.config.hashes import name_of_job
 from runner.config.schema import RunConfig, name_of
 from runner.experiment.preparation import prepare
 from runner.experiment.result import finish
-from runner.experiment.resumption import check_unfinished
+from runner.experiment.resumption import nothing_left
 from runner.profiling.accounting import Memory
-from runner.tracking.run_folder import RunFolder
+from runner.tracking.run_folder import RunFolder, read_result
 from runner.tracking.sync import deliver_pending
 from runner.tracking.tracker import deliver_or_warn
 from runner.training.checkpoint import checkpoint_path
@@ -37,26 +37,11 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
     """
     components = Components.of(config)
     components.tracker.check()
+    only_to_end = nothing_left(config, folder)
     with start_folder(config, folder) as run:
-        prepared = None
-        try:
-            prepared = prepare(config, components, run, started)
-            training = prepared.training
-            memory = Memory(training.clock.device)
-            training.clock.seconds["startup"] += time.time() - started
-            fit(training)
-            result = finish(prepared, memory.state())
-        except BaseException as error:
-            if prepared is None and checkpoint_path(run.path, "last").exists():
-                run.restore()
-                raise
-            status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
-            run.flush()
-            run.set_status(status, str(error) or type(error).__name__)
-            deliver_or_warn(components.tracker, run.path, final=True)
-            raise
-        run.flush()
-        run.write_result(result)
+        result = read_result(run.path) if only_to_end else None
+        if result is None:
+            result = _train_and_test(config, components, run, started)
         if components.plots is not None:
             components.plots.draw(run.path)
         run.set_status(run_schema.FINISHED)
@@ -71,13 +56,36 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
     return result
 
 
+def _train_and_test(config: RunConfig, components: Components, run: RunFolder, started: float) -> ResultRecord:
+    """Train and evaluate a run, write its result and return it; if that fails, `run.json` says why."""
+    prepared = None
+    try:
+        prepared = prepare(config, components, run, started)
+        training = prepared.training
+        memory = Memory(training.clock.device)
+        training.clock.seconds["startup"] += time.time() - started
+        fit(training)
+        result = finish(prepared, memory.state())
+    except BaseException as error:
+        if prepared is None and checkpoint_path(run.path, "last").exists():
+            run.restore()
+            raise
+        status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
+        run.flush()
+        run.set_status(status, str(error) or type(error).__name__)
+        deliver_or_warn(components.tracker, run.path, final=True)
+        raise
+    run.flush()
+    run.write_result(result)
+    return result
+
+
 def start_folder(config: RunConfig, folder: Path) -> RunFolder:
     """Create or reopen the folder of a run, with the run's identity in it.
 
     Raises:
-        HydromelError: the folder holds a finished run with nothing left to train, or cannot be written.
+        HydromelError: another process writes the folder, or it cannot be written.
     """
-    check_unfinished(config, folder)
     nodes = {"task": config.task, "dataset": config.dataset, "embedding": config.embedding, "encoder": config.encoder}
     tags = {role: config.choices.get(role) or name_of(node) for role, node in nodes.items()}
     tags |= {"batching": str(config.batching["name"]), "seed": str(config.seed), "turn": str(config.turn)}

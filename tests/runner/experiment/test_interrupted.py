@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from reporting.plots.run import RunPlots
+from runner.common import run_schema
 from runner.experiment import result as result_module
 from runner.experiment import run as run_module
 from runner.tracking.run_folder import RunFolder
@@ -52,6 +54,16 @@ def test_every_phase(phase: str, data: list[str], whole: Path, tmp_path: Path) -
     place, name, count = PHASES[phase]
     interrupted(place, name, tmp_path / "run", *data, *OPTIONS, call=count)
     run(tmp_path / "run", *data, *OPTIONS)
+    assert_equal(whole, tmp_path / "run")
+
+
+def test_plots_are_drawn_later(data: list[str], whole: Path, tmp_path: Path) -> None:
+    options = [*data, *OPTIONS, "run_plots={_target_: reporting.plots.run.RunPlots}"]
+    interrupted(RunPlots, "draw", tmp_path / "run", *options)
+    before = (tmp_path / "run" / run_schema.RESULT).read_bytes()
+    run(tmp_path / "run", *options)
+    assert (tmp_path / "run" / run_schema.RESULT).read_bytes() == before, "nothing else is done again"
+    assert (tmp_path / "run" / run_schema.PLOTS / "curves.png").exists()
     assert_equal(whole, tmp_path / "run")
 
 
