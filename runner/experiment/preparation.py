@@ -97,7 +97,9 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         check_rates(run.path, before, schedule, checkpoint.progress.updates)
         checkpoint.fill(model)
         training = resume(training, checkpoint)
-        log.info("resuming from epoch %d, update %d", training.progress.epoch + 1, training.progress.updates)
+        progress = training.progress
+        rest = "; nothing is left to train" if progress.is_over(settings) else ""
+        log.info("resuming from epoch %d, update %d%s", progress.epoch + 1, progress.updates, rest)
     # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
     run.set_result_aside()
     write_config(config, run.path)

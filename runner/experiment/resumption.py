@@ -105,7 +105,7 @@ def nothing_left(config: RunConfig, folder: Path) -> bool:
     if progress is not None and not progress.is_over(limit):
         return False
     if not record.exists() or parse_run(record.read_bytes(), str(record))["status"] != run_schema.RUNNING:
-        made = "" if progress is None else f" after {progress.updates:,} updates in {progress.epoch} epochs"
+        made = "" if progress is None else f" after {progress.updates:,} updates"
         raise HydromelError(
             f"{folder}: this run is finished{made}; to train it further, raise what ended it (train.epochs="
             f"{limit.epochs}, train.max_updates={shown(limit.max_updates)}, train.patience={shown(limit.patience)}), "
