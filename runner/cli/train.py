@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,10 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from runner.common.command_line import FULL_ERROR, Parser, exit_code, failed, interrupt
+from runner.common.command_line import FULL_ERROR, Parser, exit_code, failed
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
+from runner.common.interruption import interruption
 from runner.common.run_schema import CHECKPOINTS
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import explain, for_hydra, resolve
@@ -47,7 +47,7 @@ def main() -> None:
     show_messages()
     wanted = os.environ.get(FULL_ERROR)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing many lines
-    signal.signal(signal.SIGTERM, interrupt)
+    interruption.heed()
     jobs = SweepJobs()
 
     composed = False

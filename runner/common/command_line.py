@@ -6,13 +6,13 @@ import argparse
 import logging
 import math
 import os
-import signal
 import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
+from runner.common.interruption import interruption
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def number(above: float | None, most: float | None = None) -> Callable[[str], fl
 def exit_code(work: Callable[[], int]) -> int:
     """Run `work` and return its exit code: 1 after one line of error, 130 if interrupted, 141 if the pipe closed."""
     show_messages()
-    signal.signal(signal.SIGTERM, interrupt)
+    interruption.heed()
     try:
         return work()
     except HydromelError as error:
@@ -103,8 +103,3 @@ def failed(line: str) -> int:
         log.error(traceback.format_exc())
     log.error("error: %s", " ".join(line.split()))
     return 1
-
-
-def interrupt(number: int, frame: object) -> None:
-    """Handle a termination signal like an interruption from the keyboard."""
-    raise KeyboardInterrupt

@@ -1,7 +1,8 @@
 """Run a config in a separate process: `python -m runner.experiment.job FOLDER` runs FOLDER/resolved.yaml.
 
-The memory, allocator and caches of one run then do not influence the next. SIGINT, SIGTERM and the end of stdin end a
-run and keep its records. Exit codes: 0 finished, 1 bad input (one line on stderr), 130 interrupted.
+The memory, allocator and caches of one run then do not influence the next. A signal (`runner.common.interruption`) and
+the end of stdin stop a run, which keeps what it did. Exit codes: 0 finished, 1 bad input (one line on stderr), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from runner.common.command_line import failed, interrupt
+from runner.common.command_line import failed
 from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel
+from runner.common.interruption import interruption
 from runner.common.records import ResultRecord, unbeaten_baselines
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS
 from runner.config.instantiate import find_plugin
@@ -43,7 +45,7 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
     """Run a config (None: the one in the folder), and return the exit code; `started` is the program's start."""
     folder = folder.absolute()
     show_messages()
-    signal.signal(signal.SIGTERM, interrupt)
+    interruption.heed()
     try:
         with copied_to(folder / CONSOLE):
             return _run(folder, started, config)
@@ -71,8 +73,8 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         if not ran_out(error):
             raise
         return failed(f"out of memory ({str(error).strip().splitlines()[0]}); the records so far are kept in {folder}")
-    except KeyboardInterrupt:
-        log.error("interrupted; continue with: hydromel resume=%s", folder)
+    except KeyboardInterrupt as error:
+        log.error("interrupted (%s); continue with: hydromel resume=%s", str(error) or "Ctrl+C", folder)
         return 130
     log.info(summary(result, folder))
     return 0

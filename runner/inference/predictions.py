@@ -20,6 +20,7 @@ from runner.model import Model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows, select_rows
+from runner.training.bookkeeping import check_scores
 from runner.training.loop import metric_input
 from runner.training.state import Training
 
@@ -35,17 +36,23 @@ class SplitResults:
 
 
 def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
-    """Predict all rows of a split, from batches in any order; the result is in the split's own order."""
-    ids, probability, index, lengths = [], [], [], []
+    """Predict all rows of a split, from batches in any order; the result is in the split's own order.
+
+    Raises:
+        HydromelError: scores are NaN.
+    """
+    ids, probability, index, lengths, has_nan = [], [], [], [], []
     model.eval()
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, _ = model(batch, None)
+            has_nan.append(scores.isnan().any())
             predicted = model.head.predict(scores, batch)
             ids.append(predicted)
             probability.append(model.head.probabilities(scores, batch).gather(1, predicted[:, None]).squeeze(1).float())
             index.append(batch.index)
             lengths.append(batch.targets_per_row)
+    check_scores(has_nan)
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
     # Rows have several predictions, so they are put into the split's order token by token.
     _, order = select_rows(rows, np.argsort(np.concatenate(index)))
@@ -59,8 +66,11 @@ def split_values(
     """Return the input of metrics by its kind, on the host, in the split's own order.
 
     It is computed on the strategy's evaluation batches: predictions (N,) int64, losses (N,) or (B,) float64.
+
+    Raises:
+        HydromelError: scores are NaN.
     """
-    split, head, state = split.to(device_of(model)), model.head, START
+    split, head, state, has_nan = split.to(device_of(model)), model.head, START, list[Tensor]()
     # A strategy may reorder and cut rows. The same batches are made a second time with token positions as targets:
     # they say which token of the split each value belongs to.
     numbered = split
@@ -73,6 +83,7 @@ def split_values(
         batches = (batching.evaluation_batches(source, batch_size) for source in (split, numbered))
         for batch, numbered_batch in zip(*batches, strict=True):
             scores, state = model(batch, state if batch.carries_state else None)
+            has_nan.append(scores.isnan().any())
             for kind in parts:
                 values = metric_input(head, kind, scores, batch)
                 if isinstance(values, Ragged):
@@ -80,6 +91,7 @@ def split_values(
                     parts[kind].append((values.tokens(), numbered_batch.target.tokens()))
                 else:
                     parts[kind].append((values, torch.from_numpy(batch.index)))
+    check_scores(has_nan)
     by_kind: dict[InputKind, Tensor] = {}
     for kind, pairs in parts.items():
         values, places = (torch.cat(column).cpu() for column in zip(*pairs, strict=True))

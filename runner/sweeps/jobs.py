@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from runner.common.command_line import failed
 from runner.common.errors import HydromelError
 from runner.common.files import cannot_write
+from runner.common.interruption import PASSED_ON
 from runner.common.run_schema import LOCK, PATIENCE_SECONDS, RESULT
 from runner.config.hashes import job_hash, name_of_job
 from runner.config.saved import write_config
@@ -162,9 +162,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_with_us(process: subprocess.Popen[bytes]) -> None:
-    """End a job after an interruption; a terminal interrupts the job as well, a signal to this process does not."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process.wait(timeout=1.0)
-    except subprocess.TimeoutExpired:
+    """Pass a request to stop on to a job, and wait for it; a second request, or a long wait, ends the job at once."""
+    process.send_signal(PASSED_ON)
+    with contextlib.suppress(KeyboardInterrupt, subprocess.TimeoutExpired):
+        process.wait(timeout=PATIENCE_SECONDS)
+    if process.poll() is None:
         end(process)

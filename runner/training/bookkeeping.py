@@ -1,4 +1,4 @@
-"""Bookkeeping between two segments of training: costs, records, messages, and the check that the loss is finite."""
+"""Bookkeeping between two segments of training: costs, records, messages, and checks for NaN and infinities."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import logging
 import math
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from runner.batching.plan import digest, no_padding
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.tracking.tracker import deliver_or_warn
+from runner.training.checkpoint import is_finite
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)
@@ -18,7 +21,7 @@ _SHOWN_ROWS = 8
 
 
 class NotFinite(HydromelError):
-    """The loss is NaN or infinite."""
+    """A loss, a gradient or a parameter is NaN or infinite."""
 
 
 def add_costs(
@@ -51,15 +54,22 @@ def group_by_length(longest: IntArray) -> list[tuple[int, list[int]]]:
     return [(1 << int(exponent), np.flatnonzero(exponents == exponent).tolist()) for exponent in np.unique(exponents)]
 
 
-def record_losses(t: Training, losses: list[float]) -> None:
-    """Record the mean loss and the learning rate of every `log_every` updates, and of the remaining ones."""
-    first = t.progress.updates - len(losses)
-    full_rate = t.optimizer.param_groups[0]["initial_lr"]
-    for start in range(0, len(losses), t.settings.log_every):
-        part = losses[start : start + t.settings.log_every]
-        step = first + start + len(part)
+def record_losses(t: Training, is_complete: bool) -> None:
+    """Record the mean loss, the mean gradient norm and the learning rate of every `log_every` updates.
+
+    The remaining updates are recorded if the segment is complete. If not, they stay unrecorded until it is, so that a
+    run that was stopped and resumed has the records of one that never was.
+    """
+    unrecorded, full_rate = t.progress.unrecorded, t.optimizer.param_groups[0]["initial_lr"]
+    while unrecorded and (is_complete or len(unrecorded) >= t.settings.log_every):
+        part, rest = unrecorded[: t.settings.log_every], unrecorded[t.settings.log_every :]
+        step = t.progress.updates - len(rest)
+        loss, norm = (float(np.mean(column)) for column in zip(*part, strict=True))
         rate = full_rate * t.schedule.factor(step - 1)  # the last update's rate; schedules count from 0
-        t.run.log(step, t.progress.epoch + 1, {"train/loss": float(np.mean(part)), "train/lr": rate})
+        figures = {"train/loss": loss, "train/gradient_norm": norm, "train/lr": rate}
+        t.run.log(step, t.progress.epoch + 1, figures)
+        unrecorded = rest
+    t.progress.unrecorded = unrecorded
 
 
 def record_evaluation(t: Training, metrics: dict[str, object]) -> None:
@@ -83,18 +93,42 @@ def report_epoch(t: Training, metrics: dict[str, object], mean_loss: float) -> N
     deliver_or_warn(t.tracker, t.run.path)
 
 
-def check_finite(t: Training, first: int, losses: list[float], updates: list[IntArray]) -> None:
-    """Check the losses of some updates, the first of which has the number `first`, counted from 1.
+def check_finite(t: Training, first: int, losses: list[float], norms: list[float], updates: list[IntArray]) -> None:
+    """Check losses and gradient norms of some updates, the first of which has the number `first`, counted from 1.
 
     Raises:
-        NotFinite: a loss is NaN or infinite.
+        NotFinite: a loss or a norm is NaN or infinite.
     """
-    for place, loss in enumerate(losses):
-        if not math.isfinite(loss):
+    for place, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            value = f"norm of the gradient is {norm}" if math.isfinite(loss) else f"loss is {loss}"
             raise NotFinite(
-                f"the loss is {loss} at update {first + place} (epoch {t.progress.epoch + 1}; "
+                f"the {value} at update {first + place} (epoch {t.progress.epoch + 1}; "
                 f"{describe_rows(t, updates[place])}); lower optimizer.lr or train.clip_norm"
             )
+
+
+def check_parameters(t: Training) -> None:
+    """Check the parameters after the last update.
+
+    Raises:
+        NotFinite: a parameter has NaN or infinities.
+    """
+    parameters = dict(t.model.named_parameters())
+    if not torch.stack([value.detach().sum().isfinite() for value in parameters.values()]).all():
+        for name, value in parameters.items():  # a sum may also exceed the range of its type
+            if not is_finite(value):
+                raise NotFinite(f"{name} has NaN or infinities after update {t.progress.updates}; lower optimizer.lr")
+
+
+def check_scores(has_nan: list[Tensor]) -> None:
+    """Check, after the last batch, whether the scores of any had NaN; `has_nan` are () and on the device.
+
+    Raises:
+        NotFinite: some had, which metrics and predictions would hide.
+    """
+    if has_nan and torch.stack(has_nan).any():
+        raise NotFinite("the scores of the model are NaN (not a number), so it can neither be evaluated nor predict")
 
 
 def describe_rows(t: Training, rows: IntArray) -> str:

@@ -11,20 +11,29 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
+from runner.common.interruption import interruption
 from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
 from runner.interfaces import START, Head, InputKind, State
 from runner.model import Model, counters, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.training.bookkeeping import add_costs, check_finite, record_evaluation, record_losses, report_epoch
+from runner.training.bookkeeping import (
+    add_costs,
+    check_finite,
+    check_parameters,
+    check_scores,
+    record_evaluation,
+    record_losses,
+    report_epoch,
+)
 from runner.training.checkpoint import write_checkpoint
 from runner.training.memory_check import check_memory
-from runner.training.optimizers import averaged, observe
+from runner.training.optimizers import averaged, clip_gradients, observe
 from runner.training.out_of_memory import evaluate_within_memory, halved_micro_batch, use_micro_batch
 from runner.training.state import Training
 
@@ -33,38 +42,38 @@ def fit(t: Training) -> None:
     """Train until the epochs, the updates or the patience run out; in a resumed run nothing may be left to do.
 
     Raises:
-        HydromelError: a loss is not finite, or not even one row fits into memory.
+        HydromelError: the run diverged, or not even one row fits into memory.
+        KeyboardInterrupt: the run was asked to stop; its last checkpoint has all updates.
     """
     progress, settings = t.progress, t.settings
     _keep_best(t)  # of a resumed run that was interrupted just before it did this
     check_memory(t, lambda rows: _add_gradients(t, rows, lambda phase: None))
-    # A run that was interrupted within an epoch and resumed with fewer updates ends where it is, with an evaluation.
-    while not progress.is_over(settings) or progress.evaluated_at < progress.updates:
-        updates = t.batching.updates(t.train.rows.host_lengths, t.seed, progress.epoch)
-        losses: list[float] = []
-        while progress.update < len(updates) and not progress.is_over(settings):
-            losses += train_segment(t, updates[progress.update : _segment_end(t, len(updates))])
-            if progress.update < len(updates) and not progress.is_over(settings):
-                t.clock.start()
-                # Records first: a resumed run does not repeat, so does not record, what lies before its checkpoint.
-                t.run.flush()
-                write_checkpoint(t, "last")
-                t.clock.lap("tracking")
-        if progress.update == len(updates):
-            progress.epoch, progress.update, progress.carried = progress.epoch + 1, 0, START
-        _evaluate_and_keep(t, float(np.mean(losses)) if losses else math.nan)
+    with interruption.deferred():
+        # A run that was interrupted within an epoch and resumed with fewer updates ends there, with an evaluation.
+        while not progress.is_over(settings) or progress.evaluated_at < progress.updates:
+            updates = t.batching.updates(t.train.rows.host_lengths, t.seed, progress.epoch)
+            losses: list[float] = []
+            while progress.update < len(updates) and not progress.is_over(settings):
+                losses += train_segment(t, updates[progress.update : _segment_end(t, len(updates))])
+                if interruption.reason or (progress.update < len(updates) and not progress.is_over(settings)):
+                    _keep_last(t)
+                    interruption.check()
+            record_losses(t, is_complete=True)
+            _evaluate_and_keep(t, len(updates), float(np.mean(losses)) if losses else math.nan)
+            interruption.check()
 
 
 def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
     """Make some updates, then do their bookkeeping, and return the mean loss of each.
 
-    If memory runs out the segment ends early, and the next one starts with the same update in smaller micro-batches.
+    The segment ends early if the run is asked to stop, or if memory runs out: then the next one starts with the same
+    update in smaller micro-batches.
     """
     t.model.train()
     joules, counts = t.meter.joules(), counters(t.model)
     start = t.clock.synchronize()
     marks = [t.clock.start()]
-    losses, supervised, smaller = [], 0, None
+    losses, norms, supervised, smaller = [], [], 0, None
     for rows in updates:
         factor = t.schedule.factor(t.progress.updates) * t.batching.learning_rate_factor(rows)
         for group in t.optimizer.param_groups:
@@ -74,29 +83,38 @@ def train_segment(t: Training, updates: list[IntArray]) -> list[float]:
         except (RuntimeError, MemoryError) as error:
             smaller = halved_micro_batch(t, rows, t.progress.updates + 1, error)
             break
-        if t.settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(t.model.parameters(), t.settings.clip_norm)
-        if loss.device.type == "cpu":  # free here; on a GPU it would wait, so losses are checked after the segment
-            check_finite(t, t.progress.updates + 1, [loss.item()], [rows])
+        norm = clip_gradients(t.optimizer, t.settings.clip_norm)
+        if loss.device.type == "cpu":  # free here; on a GPU it would wait, so these are checked after the segment
+            check_finite(t, t.progress.updates + 1, [loss.item()], [norm.item()], [rows])
         t.optimizer.step()
         t.optimizer.zero_grad()
         marks.append(t.clock.lap("optimizer"))
         losses.append(loss)
+        norms.append(norm)
         supervised += count
         t.progress.updates += 1
+        if interruption.reason:
+            break
     seconds = t.clock.synchronize() - start
     t.costs.add_joules(joules, t.meter.joules())
     t.costs.add_counters(counts, counters(t.model))
-    # the only place where training waits for a device
-    values: list[float] = torch.stack(losses).tolist() if losses else []
+    values, norm_values = _read(losses), _read(norms)  # training waits for the device only from here on
     if values:
-        check_finite(t, t.progress.updates - len(values) + 1, values, updates)
+        check_finite(t, t.progress.updates - len(values) + 1, values, norm_values, updates)
+        check_parameters(t)
         add_costs(t, updates[: len(values)], supervised, seconds, t.clock.intervals(marks))
-        record_losses(t, values)
+        t.progress.unrecorded += zip(values, norm_values, strict=True)
+        record_losses(t, is_complete=len(values) == len(updates))
         t.progress.update += len(values)
     if smaller is not None:
         use_micro_batch(t, smaller, t.progress.updates + 1)
     return values
+
+
+def _read(values: list[Tensor]) -> list[float]:
+    """Return the values of the updates of a segment, each (), on the host."""
+    on_host: list[float] = torch.stack(values).tolist() if values else []
+    return on_host
 
 
 def _add_gradients(t: Training, rows: IntArray, lap: Callable[[str], object]) -> tuple[Tensor, int]:
@@ -146,18 +164,37 @@ def _segment_end(t: Training, n_updates: int) -> int:
     return t.progress.update + min(end for end in ends if end > done) - done
 
 
-def _evaluate_and_keep(t: Training, mean_loss: float) -> None:
-    """Evaluate on the validation set, write the best and the last checkpoint, and inform schedule and optimiser."""
+def _keep_last(t: Training) -> None:
+    """Write the records and the last checkpoint between two evaluations."""
+    t.clock.start()
+    # Records first: a resumed run does not repeat, so does not record, what lies before its checkpoint.
+    t.run.flush()
+    write_checkpoint(t, "last")
+    t.clock.lap("tracking")
+
+
+def _evaluate_and_keep(t: Training, n_updates: int, mean_loss: float) -> None:
+    """Evaluate on the validation set, write the best and the last checkpoint, and inform schedule and optimiser.
+
+    The epoch ends if all of its `n_updates` updates were made.
+    """
     t.clock.synchronize()
     t.clock.start()
-    with averaged(t.optimizer):
-        quality, metrics = evaluate_valid(t)
-        t.clock.lap("evaluation")
-        t.progress.waited += 1
-        t.progress.evaluated_at = t.progress.updates
-        if t.progress.best is None or quality > t.progress.best:
-            t.progress.best, t.progress.best_metrics, t.progress.waited = quality, metrics, 0
-            t.progress.best_at = t.progress.updates
+    try:
+        with averaged(t.optimizer):
+            quality, metrics = evaluate_valid(t)
+    except KeyboardInterrupt:  # evaluation changes nothing, so it is made again when the run is resumed
+        _keep_last(t)
+        raise
+    t.clock.lap("evaluation")
+    progress = t.progress
+    if progress.update == n_updates:
+        progress.epoch, progress.update, progress.carried = progress.epoch + 1, 0, START
+    progress.waited += 1
+    progress.evaluated_at = progress.updates
+    if progress.best is None or quality > progress.best:
+        progress.best, progress.best_metrics, progress.waited = quality, metrics, 0
+        progress.best_at = progress.updates
     t.schedule.observe(quality)
     observe(t.optimizer, quality)
     record_evaluation(t, metrics)
@@ -181,7 +218,8 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     """Return the quality on the validation set, larger is better, and all metrics.
 
     Raises:
-        HydromelError: no metric of the run has the figure `train.metric`.
+        HydromelError: no metric of the run has the figure `train.metric`, or scores are NaN.
+        KeyboardInterrupt: the run was asked to stop.
     """
 
     def measured() -> dict[str, object]:
@@ -199,14 +237,22 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
 
 
 def evaluate(model: Model, measures: Measures, batches: Iterable[Batch], bf16: bool) -> dict[str, object]:
-    """Return the started `measures` over all batches; a state is carried over where batches continue one another."""
+    """Return the started `measures` over all batches; a state is carried over where batches continue one another.
+
+    Raises:
+        HydromelError: scores are NaN.
+        KeyboardInterrupt: the run was asked to stop.
+    """
     model.eval()
-    state = START
+    state, has_nan = START, []
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
+            interruption.check()
             scores, state = model(batch, state if batch.carries_state else None)
+            has_nan.append(scores.isnan().any())
             values = {kind: metric_input(model.head, kind, scores, batch) for kind in measures.input_kinds}
             measures.update({kind: v.tokens() if isinstance(v, Ragged) else v for kind, v in values.items()}, batch)
+        check_scores(has_nan)
         return measures.compute()
 
 

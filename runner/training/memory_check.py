@@ -72,10 +72,11 @@ def _plan(t: Training) -> Iterator[Updates]:
         updates = t.batching.updates(lengths, t.seed, epoch)
         updates = updates[t.progress.update if epoch == t.progress.epoch else 0 :]
         updates = updates if limit is None else updates[: max(0, limit - done)]
-        if not updates:
+        if updates:
+            yield updates
+            done += len(updates)
+        elif epoch > t.progress.epoch:  # the first may be over, but for its evaluation
             return
-        yield updates
-        done += len(updates)
 
 
 def _failure(t: Training, rows: IntArray, times: int, backward: Callable[[IntArray], object]) -> Exception | None:

@@ -118,6 +118,14 @@ def averaged(optimizer: optim.Optimizer) -> AbstractContextManager[None]:
     return optimizer.averaged() if isinstance(optimizer, HasAverage) else nullcontext()
 
 
+def clip_gradients(optimizer: optim.Optimizer, most: float | None) -> Tensor:
+    """Return the norm of all gradients, (), after scaling them down to a norm of at most `most`; None: no limit."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if most is not None:
+        return nn.utils.clip_grad_norm_(parameters, most)
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+
+
 def observe(optimizer: optim.Optimizer, quality: float) -> None:
     """Pass the validation quality (larger is better) to an optimiser that uses it."""
     if isinstance(optimizer, HasAverage):

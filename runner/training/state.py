@@ -47,6 +47,7 @@ class Progress:
     carried: Annotated[State, _Unchecked] = START  # the encoder's state at the end of a stream's last window
     micro_batch: int | None = None  # rows per forward pass since memory ran out; None if it never did
     eval_batch_size: int | None = None  # the same for evaluation
+    unrecorded: list[tuple[float, float]] = field(default_factory=list)  # loss and gradient norm of the last updates
     halved_at: list[int] = field(default_factory=list)  # updates, from 1, that halved micro-batches; 0: the rehearsal
     peak_batch: PeakBatchRecord | None = None  # rows, width and real tokens of the largest micro-batch
 

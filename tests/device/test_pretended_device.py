@@ -18,7 +18,8 @@ from tests.helpers.composed import label_files, tag_files
 
 LOSSES = "runner/training/loop.py:_read"
 METRICS = {f"tasks/metrics/metrics.py:{one}Metric.compute" for one in ("Label", "Perplexity", "Span")}
-READ = {LOSSES, *METRICS}  # where a segment of training and an evaluation are read
+CHECKS = {f"runner/training/bookkeeping.py:check_{one}" for one in ("parameters", "scores")}
+READ = {LOSSES, *CHECKS, *METRICS}  # where a segment of training and an evaluation are read
 pytestmark = pytest.mark.skipif(pretended.lacking() is not None, reason=str(pretended.lacking()))
 
 SMALL = {
@@ -211,11 +212,11 @@ def test_what_waits_is_noted_and_what_is_wrong_fails(there: ProcessPoolExecutor,
 
 
 def check(seen: pretended_runs.Seen) -> None:
-    """Nothing waited but for the losses of all updates at once, and for what was evaluated at its end."""
+    """Nothing waited but for the losses and norms of all updates at once, and for what was evaluated at its end."""
     waits = [place for _, place in seen.waits]
     assert set(waits) <= READ, seen.waits
-    assert waits.count(LOSSES) == 1
-    assert len(waits) <= 4
+    assert waits.count(LOSSES) == 2
+    assert len(waits) <= 7
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, float]:

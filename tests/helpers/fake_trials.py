@@ -6,7 +6,6 @@ waits for its end before the last evaluation. Told to end, it ends as an interru
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from runner.common import run_schema
-from runner.common.command_line import interrupt
+from runner.common.interruption import interruption
 from runner.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:  # not for the trials' sake
@@ -46,7 +45,7 @@ def curve(rate: float, epochs: int = 4) -> list[float]:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, interrupt)
+    interruption.heed()
     folder = Path(sys.argv[-1])
     config = yaml.safe_load((folder / run_schema.RESOLVED).read_text(encoding="utf-8"))
     rate, sweep = config["optimizer"]["lr"], config["sweep"]
