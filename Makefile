@@ -45,10 +45,10 @@ check: $(READY)  ## format, lint, types, tests
 	@echo 'order of tests: SEED=$(SEED)'
 	$(TEST)
 
-portability: $(READY)  ## all tests as on other processors, with other threads, and on a busy machine: three times as long
+portability: $(READY)  ## all tests as on other processors, with other threads, and on a busy machine; takes three times as long
 	$(BIN)/python tests/portability.py
 
-bench: $(READY)  ## beside peers and floors, in turns; HYDROMEL_DATA=FOLDER: with those that need published data
+bench: $(READY)  ## measure speed beside other libraries and lower bounds, alternating; HYDROMEL_DATA=FOLDER adds what needs published data
 	$(BIN)/python benchmarks/bench.py --results benchmarks/results
 
 clean:

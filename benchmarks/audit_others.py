@@ -139,7 +139,7 @@ def _recurrent() -> Iterator[Case]:
     yield Case("`nn.LSTM`", "forward, padded, last state", lstm(False, lambda inner, x, mask: inner(x)[1][0][-1]))
     yield Case("`nn.LSTM`", "bidirectional, padded, no lengths", lstm(True, lambda inner, x, mask: inner(x)[0]))
     yield Case("`nn.LSTM`", "bidirectional, `pack_padded_sequence`", lstm(True, packed))
-    yield Case("`nn.LSTM`", "the same, with a row of no token", lstm(True, packed), empty=True)
+    yield Case("`nn.LSTM`", "the same, with a row without tokens", lstm(True, packed), empty=True)
 
 
 def _attention() -> Iterator[Case]:
@@ -165,16 +165,16 @@ def _attention() -> Iterator[Case]:
     plain = attention(lambda inner, x, mask: inner(x, x, x, need_weights=False)[0])
     yield Case(name, "no mask", plain)
     yield Case(name, "`key_padding_mask`", attention(masked))
-    yield Case(name, "the same, with a row of no token", attention(masked), empty=True)
+    yield Case(name, "the same, with a row without tokens", attention(masked), empty=True)
     name = "`nn.TransformerEncoder`"
     yield Case(name, "no mask", unmasked)
     yield Case(name, "`src_key_padding_mask`, slow path", encoder(nested=False))
     yield Case(name, "the same, fast path (frozen)", encoder(nested=False), frozen=True)
     yield Case(name, "the same, fast path, nested tensors", encoder(nested=True), frozen=True, split_output=_cut)
-    yield Case(name, "slow path, a row of no token", encoder(nested=False), empty=True)
-    yield Case(name, "fast path, a row of no token", encoder(nested=False), frozen=True, empty=True)
+    yield Case(name, "slow path, a row without tokens", encoder(nested=False), empty=True)
+    yield Case(name, "fast path, a row without tokens", encoder(nested=False), frozen=True, empty=True)
     yield Case(
-        name, "nested tensors, a row of no token", encoder(nested=True), frozen=True, empty=True, split_output=_cut
+        name, "nested tensors, a row without tokens", encoder(nested=True), frozen=True, empty=True, split_output=_cut
     )
 
 
@@ -197,7 +197,7 @@ def _crf() -> Iterator[Case]:
 
     yield Case("pytorch-crf", "log-likelihood with mask", lambda: Use(CRF(SIZE, batch_first=True), likelihood))
     yield Case(
-        "pytorch-crf", "the same, with a row of no token", lambda: Use(CRF(SIZE, batch_first=True), likelihood), True
+        "pytorch-crf", "the same, with a row without tokens", lambda: Use(CRF(SIZE, batch_first=True), likelihood), True
     )
 
 
@@ -227,7 +227,7 @@ def _hugging_face() -> Iterator[Case]:
     yield Case("`BertModel`", "`attention_mask`", use(lambda: hf.BertModel(bert), True), ids=True)
     yield Case("`BertModel`", "the same, eager attention", use(eager(bert, hf.BertModel), True), ids=True)
     yield Case(
-        "`BertModel`", "the same, a row of no token", use(lambda: hf.BertModel(bert), True), ids=True, empty=True
+        "`BertModel`", "the same, a row without tokens", use(lambda: hf.BertModel(bert), True), ids=True, empty=True
     )
     yield Case("`RobertaModel`", "`attention_mask`", use(lambda: hf.RobertaModel(roberta), True), ids=True)
     yield Case("`T5EncoderModel`", "`attention_mask`", use(lambda: hf.T5EncoderModel(t5), True), ids=True)

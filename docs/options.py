@@ -75,21 +75,24 @@ def _own_options(file: Path, prefix: str) -> Iterator[Option]:
         depth, key, default, meaning = len(match[1]), match[2], (match[3] or "").strip(), match[4]
         while above and above[-1][0] >= depth:
             above.pop()
-        if meaning and default and key not in ("_target_", "name"):
-            yield Option(".".join([*filter(None, [prefix]), *(name for _, name in above), key]), default, meaning)
+        if key == "_target_" and not above:
+            continue  # the head of the file describes it
+        names = [name for _, name in above] + ([] if key == "_target_" else [key])
+        if meaning and default and key != "name":
+            yield Option(".".join([*filter(None, [prefix]), *names]), default, meaning)
         if not default:
             above.append((depth, key))
 
 
 def description(file: Path) -> str:
-    """Return the comment at the top of a YAML file as one paragraph."""
+    """Return the comment at the top of a YAML file as one paragraph; a line that is a command ends like a sentence."""
     lines = []
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):
             lines.append(line.removeprefix("#").strip())
-    return " ".join(lines)
+    return re.sub(r"(data_dir=DATA) (?=[A-Z])", r"\1. ", " ".join(lines))
 
 
 def _general() -> str:

@@ -223,8 +223,8 @@ def _judge(condition: Condition, change: Change) -> ConditionResult:
     measured = change.percent if condition.percent else change.difference
     if measured is None:
         raise HydromelError(
-            f"--fail-if '{condition.text}': no percentage of {change.before:g} ({change.strategy}); give the bound "
-            "without %"
+            f"--fail-if '{condition.text}': the earlier figure of {change.strategy} is {change.before:g}, so a "
+            "change in percent is undefined; give the bound without %"
         )
     # Both intervals must exclude zero, as a verdict needs both: over seeds and, if recorded, on examples.
     intervals = [mean for mean in (change.difference, change.on_examples) if mean and mean.bounds]

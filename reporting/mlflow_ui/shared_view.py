@@ -1,7 +1,7 @@
 """Views of MLflow's charts: the state of its page for the compared runs, made here instead of by hand.
 
 MLflow stores a shared view as a tag of the experiment (`runner.compat.mlflow`). The format of the state is that of
-MLflow 3.17, read from a view made by hand; it is not documented. A later version that does not understand a view shows
+MLflow 3.17, read from a view saved by hand; it is not documented. A later version that does not understand a view shows
 a message and its default page.
 """
 

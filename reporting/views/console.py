@@ -36,7 +36,7 @@ def show(comparison: ComparisonReport) -> None:
         console.print()
         for table in tables.tables(group, comparison.confidence):
             _print(console, table)
-        caveats = [f"Beware: {line}" for line in group.caveats]
+        caveats = [f"Warning: {line}" for line in group.caveats]
         for lines, style in ((group.sentences, ""), (tables.notes(group), "dim"), (caveats, "yellow")):
             for line in lines:
                 console.print(_bullet(line, style))

@@ -45,12 +45,12 @@ def _leaders(ordered: Sequence[StrategySummary], level: float) -> list[StrategyS
 
 
 def _names(leaders: Sequence[StrategySummary]) -> str:
-    """Return `packed is fastest, 209 real tokens/s`, or that several strategies are equally fast."""
+    """Return `packed is fastest, 209 real tokens/s`, or that several strategies do not differ significantly."""
     names = [own.name + (f" (which chose {', '.join(own.chose)})" if own.chose else "") for own in leaders]
     if len(leaders) == 1:
         return f"{names[0]} is fastest, {_rate(leaders[0])}"
     rates = [f"{_speed(leader):,.0f}" for leader in leaders]
-    return f"{listed(names)} are equally fast within the measurement error, {listed(rates)} real tokens/s"
+    return f"{listed(names)} do not differ significantly in speed, {listed(rates)} real tokens/s"
 
 
 def _lead(leaders: Sequence[StrategySummary], ordered: Sequence[StrategySummary]) -> str:

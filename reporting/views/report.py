@@ -115,7 +115,7 @@ def to_markdown(report: ComparisonReport, images: list[list[str]]) -> str:
         parts.append(f"## {table_format.escape(tables.heading(group))}")
         parts.append(table_format.escape(conclusion(group, report.confidence)))
         parts += [table_format.markdown(table) for table in tables.tables(group, report.confidence)]
-        lines = [*group.sentences, *tables.notes(group), *(f"Beware: {caveat}" for caveat in group.caveats)]
+        lines = [*group.sentences, *tables.notes(group), *(f"Warning: {caveat}" for caveat in group.caveats)]
         parts.append("\n".join(f"- {table_format.escape(line)}" for line in lines))
         parts += shown
     parts.append("\n".join(f"- {table_format.escape(line)}" for line in last_lines(report)))

@@ -44,7 +44,7 @@ def notes(group: RunGroup) -> list[str]:
     if group.majority:
         units = {group.metric: group.unit}
         named = ", ".join(f"{name} {decimal(value, units.get(name, '%'))}" for name, value in group.majority.items())
-        lines.append(f"Always predicting the most frequent label of the training set gets on test: {named}.")
+        lines.append(f"On test, always predicting the most frequent label of the training set gives {named}.")
     if len(group.baselines) > 1:
         named = ", ".join(f"{name} {decimal(value, group.unit)}" for name, value in group.baselines.items())
         lines.append(f"The simplest models, test {group.metric}: {named} (docs/baselines.md).")

@@ -44,7 +44,7 @@ def memory_estimator(config: RunConfig, task: Task, data: Data, model: Model) ->
 
 
 def speed_probe(config: RunConfig, task: Task, model: Model) -> SpeedProbe:
-    """Return a probe of a run's speed, which trains this model."""
+    """Return a probe that measures a run's speed by training this model."""
     optimizer = build_optimizer(optimizer_factory(config), model)
     return SpeedProbe(model, task, optimizer, config.train.clip_norm, config.bf16)
 

@@ -19,8 +19,8 @@ NOT_RUN = "not run"  # shown if this machine lacks a kernel
 Column = tuple[str, Callable[[PlannedStrategy], str]]
 
 COST: list[Column] = [
-    ("updates\nan epoch", lambda strategy: f"{strategy.quality.updates:,.0f}"),
-    ("rows an\nupdate", lambda strategy: f"{strategy.quality.rows_per_update:.1f}"),
+    ("updates\nper epoch", lambda strategy: f"{strategy.quality.updates:,.0f}"),
+    ("rows per\nupdate", lambda strategy: f"{strategy.quality.rows_per_update:.1f}"),
     ("full\n%", lambda strategy: _percent(strategy.quality.fill_rate)),
     ("padding\n%", lambda strategy: _percent(sum(strategy.padding.values()))),
     ("spread+last\n+rounding", lambda strategy: "+".join(f"{100 * share:.1f}" for share in strategy.padding.values())),
@@ -34,18 +34,18 @@ MEMORY: list[tuple[str, Callable[[MemoryUse], str]]] = [
 ]
 SPEED: list[tuple[str, Callable[[CandidateRecord], str]]] = [
     ("real tokens/s\npredicted", lambda cost: f"{cost['predicted_real_tokens_per_s']:,.0f}"),
-    ("seconds\nan epoch", lambda cost: f"{cost['predicted_epoch_seconds']:,.1f}"),
+    ("seconds\nper epoch", lambda cost: f"{cost['predicted_epoch_seconds']:,.1f}"),
     ("peak\nMiB", lambda cost: _mebibytes(cost["predicted_peak_bytes"])),
 ]
 SHUFFLE: list[Column] = [
-    ("tokens an\nupdate", lambda strategy: f"{strategy.quality.tokens.mean:,.0f}"),
+    ("tokens per\nupdate", lambda strategy: f"{strategy.quality.tokens.mean:,.0f}"),
     ("from - to\n", lambda strategy: f"{strategy.quality.tokens.smallest:,} - {strategy.quality.tokens.largest:,}"),
     ("varies\n%", lambda strategy: _percent(strategy.quality.tokens.variation)),
-    ("alike in\nlength %", lambda strategy: _percent(strategy.quality.alike_in_length.value)),
+    ("similar\nlength %", lambda strategy: _percent(strategy.quality.alike_in_length.value)),
     ("by\nchance %", lambda strategy: _percent(strategy.quality.alike_in_length.chance)),
-    ("in targets\nx chance", lambda strategy: _number(strategy.quality.alike_in_targets.times_chance, 2)),
+    ("targets\nx chance", lambda strategy: _number(strategy.quality.alike_in_targets.times_chance, 2)),
     ("length &\ntarget r", lambda strategy: _number(strategy.quality.length_target_correlation)),
-    ("pairs\nagain %", lambda strategy: _percent(strategy.quality.repeated_pairs.value)),
+    ("repeated\npairs %", lambda strategy: _percent(strategy.quality.repeated_pairs.value)),
     ("\nx chance", lambda strategy: _number(strategy.quality.repeated_pairs.times_chance, 2)),
 ]
 
@@ -115,9 +115,10 @@ def _names_by(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def _memory_note(memory: MemoryUse) -> str:
     return (
-        "memory is an estimate from small batches run here, without the program itself and kernels' workspaces: "
+        "memory is estimated from small batches measured here: "
         f"parameters {_mebibytes(memory.parameter_bytes)} MiB, gradients {_mebibytes(memory.gradient_bytes)}, "
-        f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, and active memory"
+        f"optimiser {_mebibytes(memory.optimizer_bytes)}, data {_mebibytes(memory.data_bytes)}, "
+        "plus the active memory above; the program itself and the workspaces of kernels are not included"
     )
 
 
@@ -135,9 +136,13 @@ def _recommended(planned: Sequence[PlannedStrategy]) -> str:
     ranked = [strategy for strategy, _ in sorted(known, key=lambda pair: -pair[1]["predicted_real_tokens_per_s"])]
     shuffled = [s for s in ranked if (s.quality.alike_in_length.times_chance or 1.0) < MUCH_ALIKE]
     leanest, _ = min(known, key=lambda pair: pair[1]["predicted_peak_bytes"])
-    best = {"fastest": ranked[:1], "fastest of shuffled updates": shuffled[:1], "least memory": [leanest]}
-    named = [f"{what} {s.name} {s.batch_size or ''}".rstrip() for what, found in best.items() for s in found]
-    return f"predicted: {', '.join(named)}"
+    best = {"predicted fastest": ranked[:1], "fastest with shuffled updates": shuffled[:1], "least memory": [leanest]}
+    named = [f"{what}: {_with_size(strategy)}" for what, few in best.items() for strategy in few]
+    return "; ".join(named)
+
+
+def _with_size(strategy: PlannedStrategy) -> str:
+    return strategy.name if strategy.batch_size is None else f"{strategy.name} (batch size {strategy.batch_size})"
 
 
 def _percent(share: float | None) -> str:

@@ -110,7 +110,7 @@ class Stream:
     def evaluation_batches(self, split: Batch, batch_size: int) -> Iterator[Batch]:
         """Yield every token of a split (one row, not arranged) once, in `evaluation_streams`, window by window.
 
-        Streams have N / evaluation_streams tokens, rounded up. Rows of windows after the end of the text are empty.
+        Streams have N / evaluation_streams tokens, rounded up. A stream that has ended contributes empty rows.
         """
         per_stream = -(-split.real_tokens // self.evaluation_streams)
         starts = np.minimum(np.arange(self.evaluation_streams + 1) * per_stream, split.real_tokens)
@@ -138,7 +138,7 @@ class Stream:
     def with_micro_batch(self, micro_batch: int | None) -> Self:
         """Return the strategy itself, whose updates are whole; raise a ValueError if `micro_batch` is a number."""
         if micro_batch is not None:
-            raise ValueError(f"micro_batch={micro_batch}: the state is carried, so updates cannot be cut; use None")
+            raise ValueError(f"micro_batch={micro_batch}: the state is carried, so updates cannot be cut; use null")
         return self
 
     def with_streams(self, streams: int | None, window: int | None) -> Self:

@@ -111,7 +111,7 @@ class ClassScores(TypedDict, total=False):
     precision: Figure
     recall: Figure
     f1: Required[float]
-    support: Required[float]  # gold answers
+    support: Required[float]  # number of gold spans or labels
 
 
 class SpanErrors(TypedDict):

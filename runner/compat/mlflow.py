@@ -41,7 +41,7 @@ def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:
 def view_tag_value(name: str, state: Mapping[str, object], now_ms: int) -> str:
     """Return the value of the experiment's tag for a shared view of MLflow's page.
 
-    The format was read from a view made by hand. Later versions of the page that do not understand it report that.
+    The format is that of a view saved by hand. A page of a later version that does not understand it shows an error.
     `state` is that of the page, and `now_ms` the time of creation, in milliseconds since 1970.
     """
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()

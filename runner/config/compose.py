@@ -204,9 +204,8 @@ def _unknown_key(error: OmegaConfBaseException) -> str | None:
     name = str(error.key if error.key is not None else key.rpartition(".")[2])
     if name in options:
         return None
-    where = key.rpartition(".")[0] or "the top level"
+    where = key.rpartition(".")[0]
     open_end = "." in where and "_target_" not in content  # names of the user's own: columns of a file, parts
     adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
-    return (
-        f"{shortened(key)}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"
-    )
+    place = f"in {where}" if where else "at the top level"
+    return f"{shortened(key)}: unknown option{did_you_mean(name, options)} Allowed {place}: {', '.join(options)}{adds}"

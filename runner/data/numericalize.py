@@ -251,8 +251,8 @@ def describe_data(name: str, data: Data, truncation: Truncation) -> str:
     """Return one line for the console about the data set `name`."""
     sizes = ", ".join(f"{split} {batch.rows.n_rows:,}" for split, batch in data.splits.items())
     tokens = data.splits["train"].real_tokens
-    words = ", ".join(f"{len(vocab):,} {feature}" for feature, vocab in data.vocabs.items())
+    sizes_of = ", ".join(f"{feature} {len(vocab):,}" for feature, vocab in data.vocabs.items())
     where = "from the cache" if data.cached else "read"
     cut, longest = data.truncated_tokens["train"], truncation.max_length
     kept = f" ({cut:,} more cut off: max_length={longest}, truncate={truncation.keep})" if cut else ""
-    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary {words}"
+    return f"{name} ({where}): rows {sizes}; {tokens:,} training tokens{kept}; vocabulary sizes: {sizes_of}"

@@ -99,7 +99,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         training = resume(training, checkpoint)
         progress = training.progress
         rest = "; nothing is left to train" if progress.is_over(settings) else ""
-        log.info("resuming from epoch %d, update %d%s", progress.epoch + 1, progress.updates, rest)
+        log.info("resuming in epoch %d, after %d updates%s", progress.epoch + 1, progress.updates, rest)
     # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
     run.set_result_aside()
     write_config(config, run.path)

@@ -69,7 +69,7 @@ def with_blocks(shapes: Shapes, ordered: IntArray, together: Together) -> Shapes
 
 
 def block_ends(lengths: IntArray) -> IntArray:
-    """Return where blocks of rows with sorted `lengths` (B,) end, for the least sum of rows * longest^2 + BLOCK_PAIRS.
+    """Return the ends of blocks of rows of sorted `lengths` (B,) with the least sum of rows * longest^2 + BLOCK_PAIRS.
 
     The solution is exact, by dynamic programming over the distinct lengths v_j, where C_j rows have at most v_j tokens:
 

@@ -86,7 +86,8 @@ def _cut(value: object) -> str:
 def summary(result: ResultRecord) -> dict[str, float]:
     """Return the figures of a run, for bars and tables. Missing and non-finite values are left out.
 
-    Baselines and valid have only the quality, and F1 only the headline figure, since each name becomes a chart.
+    Of baselines and of the validation set only the main metric is included, and of F1 only its main variant, since
+    MLflow draws a chart for each name.
     """
     quality = result["quality"]["metric"]
     metrics, tokens, memory = result.get("metrics", {}), result.get("tokens", {}), result.get("memory", {})

@@ -64,7 +64,7 @@ def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exceptio
 
 def use_micro_batch(t: Training, size: int, update: int) -> None:
     """Continue with smaller micro-batches; the failed update's gradients are dropped and its memory released."""
-    log.warning("out of memory at %s; from here on micro-batches have %d rows", _where(update), size)
+    log.warning("out of memory at %s; continuing with micro-batches of %d rows", _where(update), size)
     t.optimizer.zero_grad()
     release_memory(t.clock.device)
     t.progress.micro_batch = size
@@ -105,7 +105,7 @@ def evaluate_within_memory(t: Training, evaluate: Callable[[], T]) -> T:
                     "out of memory in evaluation of one row; cut rows by max_length=N, or choose a smaller model"
                 ) from error
         # Only here, outside `except`: the error's traceback holds on to the tensors that did not fit.
-        log.warning("out of memory in evaluation with %d rows at once; from here on %d", size, size // 2)
+        log.warning("out of memory in evaluation with %d rows per batch; continuing with %d", size, size // 2)
         t.progress.eval_batch_size = size // 2
         release_memory(t.clock.device)
 

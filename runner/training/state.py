@@ -43,7 +43,7 @@ class Progress:
     best_metrics: dict[str, object] = field(default_factory=dict)  # all metrics of that evaluation
     best_at: int | None = None  # updates before that evaluation
     evaluated_at: int = 0  # updates before the last evaluation
-    waited: int = 0  # evaluations since then
+    waited: int = 0  # evaluations since the best one
     carried: Annotated[State, _Unchecked] = START  # the encoder's state at the end of a stream's last window
     micro_batch: int | None = None  # rows per forward pass since memory ran out; None if it never did
     eval_batch_size: int | None = None  # the same for evaluation

@@ -27,7 +27,7 @@ class TextFile:
 
     @cached_property
     def lines(self) -> pa.StringArray:
-        """The lines (L,) without line ends; the last line counts with or without one."""
+        """The lines (L,) without line ends; the last line counts whether or not it has a line end."""
         lines = pc.split_pattern(pa.array([self.text], pa.string()), "\n").flatten()
         return lines[:-1] if self.text.endswith("\n") or not self.text else lines
 
@@ -59,10 +59,8 @@ def find(relative: str, data_dir: str | None, dataset: str) -> Path:
     for candidate in (folder / relative, folder / Path(relative).name):
         if candidate.is_file():
             return candidate
-    raise HydromelError(
-        f"dataset={dataset}: there is no file {folder / relative}, and no {Path(relative).name} directly in {folder}; "
-        "check data_dir"
-    )
+    direct = "" if Path(relative).name == str(relative) else f", and no {Path(relative).name} directly in {folder}"
+    raise HydromelError(f"dataset={dataset}: there is no file {folder / relative}{direct}; check data_dir")
 
 
 def read_text(path: Path, encoding: str) -> TextFile:

@@ -42,7 +42,8 @@ class Jsonl(LocalCorpus):
     def __post_init__(self) -> None:
         if (self.text_field is None) == (self.tokens_field is None):
             raise HydromelError(
-                f"dataset.text_field={self.text_field} and dataset.tokens_field={self.tokens_field}; name exactly one"
+                f"dataset.text_field={self.text_field or 'null'} and dataset.tokens_field={self.tokens_field or 'null'}"
+                "; set exactly one"
             )
 
     def parse(self, file: TextFile, split: str) -> pa.Table:

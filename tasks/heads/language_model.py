@@ -163,7 +163,7 @@ class LmHead(nn.Module):
         return torch.cat([vectors, plain], dim=1) if self.training and self.change_penalty else vectors
 
     def loss(self, scores: Tensor, batch: Batch) -> Loss:
-        """Return the nats, plus in training the penalties, summed over tokens."""
+        """Return the loss in nats, plus in training the penalties, summed over tokens."""
         vectors = self._vectors(scores)
         total = self.output.loss(vectors, target_ids(batch))
         if self.training and self.activation_penalty:
@@ -177,7 +177,7 @@ class LmHead(nn.Module):
         return Loss(total, scores.shape[0])
 
     def losses(self, scores: Tensor, batch: Batch) -> Ragged:
-        """Return the nats of each token, without penalties."""
+        """Return the loss of each token in nats, without penalties."""
         return Ragged(self.output.nll(self._vectors(scores), target_ids(batch)), target_rows(batch), "packed")
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:

@@ -1,7 +1,5 @@
 """A data format: one sentence per line, each token written as word/TAG."""
 
-# no `from __future__ import annotations`: options are checked against the annotations, which must be types
-
 from dataclasses import dataclass
 
 import pyarrow as pa

@@ -74,7 +74,7 @@ class Fault:
         rows = self.finding.rows
         examples = f"{', '.join(map(str, rows[:6]))}{', ...' if len(rows) > 6 else ''}"
         shown = f"Seen by {', '.join(self.checks)} in {' and '.join(self.modes)} mode, in examples {examples}."
-        after = f" Fails too, perhaps because of this: {', '.join(self.after)}." if self.after else ""
+        after = f" Also fails, perhaps for the same reason: {', '.join(self.after)}." if self.after else ""
         return [shown + after, self.finding.detail, f"How to fix it: {self.finding.hint}"]
 
 

@@ -43,7 +43,7 @@ def in_mode(module: nn.Module, mode: Mode) -> Iterator[None]:
 
 @contextmanager
 def unchanged(module: nn.Module) -> Iterator[None]:
-    """Restore everything that a run leaves in the module (running statistics, hidden states) afterwards."""
+    """Undo on exit every change that a run makes to the module (running statistics, hidden states)."""
     # Attributes (the registration of buffers is one) and the content of buffers can change independently: keep both.
     # A module may change its plain lists, dicts and sets in place.
     attributes = {

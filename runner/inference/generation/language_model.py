@@ -217,7 +217,8 @@ class LanguageModel:
             unknown[row] = list(dict.fromkeys(strings[place] for place in places[rows == row] - offsets[row]))
         if self.vocab.unk is None and any(unknown):
             raise HydromelError(
-                f"{self.where}: unknown strings {shown([*chain(*unknown)])}, and the vocabulary has no <unk>"
+                f"{self.where}: unknown strings {shown([*chain(*unknown)])}, and the vocabulary has no <unk>; "
+                "leave them out"
             )
         return unknown
 

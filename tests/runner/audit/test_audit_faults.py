@@ -61,7 +61,7 @@ def test_failures_after_kept_state_are_one_fault(kind: str) -> None:
     found = [failed("repeat", kept), failed("order", LEAK), failed("loss", loss), failed("mixed_lengths", LEAK)]
     (fault,) = faults(found)
     assert fault.finding is kept
-    assert fault.details[0].endswith(" Fails too, perhaps because of this: order, loss, mixed_lengths.")
+    assert fault.details[0].endswith(" Also fails, perhaps for the same reason: order, loss, mixed_lengths.")
     other = failed("order", LEAK, subject="padmask")  # another strategy
     assert [fault.subjects for fault in faults([*found, other])] == [["Tagger"], ["padmask"]]
     before = [failed("order", LEAK), failed("repeat", kept, mode="train")]  # found before the state

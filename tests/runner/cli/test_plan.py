@@ -205,7 +205,7 @@ def test_it_prints_what_it_writes_and_makes_no_folder(tmp_path: Path, capsys: py
         assert cells[-1] == f"{quality['repeated_pairs']['times_chance']:.2f}"
     assert "same updates: packed, padmask, size1" in printed
     assert "left out: stream: task.unit=stream" in printed
-    assert "estimate" in printed
+    assert "memory is estimated from small batches" in printed
 
 
 def test_speed_is_probed_and_the_best_recommended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,10 +224,9 @@ def test_speed_is_probed_and_the_best_recommended(tmp_path: Path, capsys: pytest
     right = [one for one in report["planned"] if one["name"] != "unmasked"]
     fastest = max(right, key=lambda one: one["predicted"]["predicted_real_tokens_per_s"])
     least = min(right, key=lambda one: one["predicted"]["predicted_peak_bytes"])
-    assert (
-        f"- predicted: fastest {fastest['name']} {fastest['batch_size']}, fastest of shuffled updates packed" in printed
-    )
-    assert f"least memory {least['name']} {least['batch_size']}" in printed
+    assert f"- predicted fastest: {fastest['name']} (batch size {fastest['batch_size']}); " in printed
+    assert "; fastest with shuffled updates: packed" in printed
+    assert f"; least memory: {least['name']} (batch size {least['batch_size']})" in printed
 
 
 def cells_of(table: str, strategy: str) -> list[str]:

@@ -117,7 +117,7 @@ def test_a_run_goes_on(runs: Path, elsewhere: Path, tmp_path: Path) -> None:
     (saved,) = (runs / "s").glob("packed-*")
     shutil.copytree(saved, tmp_path / "run")
     (tmp_path / "run" / run_schema.RESULT).unlink()
-    assert "resuming from epoch 2" in command("runner.cli.train", elsewhere, tmp_path, "resume=run")
+    assert "resuming in epoch 2" in command("runner.cli.train", elsewhere, tmp_path, "resume=run")
     assert "runner.encoders.rnn_moved.Rnn" in targets(tmp_path / "run")
     before, after = (
         json.loads((folder / run_schema.RESULT).read_text(encoding="utf-8")) for folder in (saved, tmp_path / "run")

@@ -83,7 +83,7 @@ def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
     epochs = [line.split()[1] for line in console.splitlines() if line.startswith("epoch ")]
     assert epochs[0] == "1"
     assert sorted(set(epochs), key=int) == [str(number + 1) for number in range(len(set(epochs)))]
-    assert "\nresuming from epoch " in console
+    assert "\nresuming in epoch " in console
     seconds = result(cut)["seconds"]
     assert seconds["total"] > sum(seconds[phase] for phase in SECONDS_KEYS if phase != "total")
 

@@ -354,7 +354,7 @@ def test_jsonl_tokens_and_tags(read):
         (
             '{"text": "a"}\n',
             {"tokens_field": "tokens"},
-            "dataset.text_field=text and dataset.tokens_field=tokens; name",
+            "dataset.text_field=text and dataset.tokens_field=tokens; set",
         ),
         (
             '{"text": "a"}\n',
