@@ -61,6 +61,16 @@ class InitFromRecord(TypedDict, total=False):
 
 
 @with_config(STRICT)
+class ChangeRecord(TypedDict, total=False):
+    """An option that changed when a run was resumed."""
+
+    option: Required[str]
+    updates: Required[int]  # made before
+    before: object
+    after: object
+
+
+@with_config(STRICT)
 class RunRecord(TypedDict, total=False):
     """The content of `run.json`: the identity of a run, written first, and its status, kept current."""
 
@@ -78,6 +88,7 @@ class RunRecord(TypedDict, total=False):
     host: Text  # machine of that process
     advice: OnErrorOmit[AdviceRecord | None]  # of batching=auto, for a run that is resumed
     init_from: OnErrorOmit[InitFromRecord | None]  # the same of the run that it started from
+    changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # of options, when the run was resumed
 
 
 @with_config(STRICT)
@@ -346,6 +357,7 @@ class ResultRecord(TypedDict, total=False):
     arithmetic: OnErrorOmit[ArithmeticRecord | None]  # null where no update was timed
     advice: OnErrorOmit[AdviceRecord | None]  # null but for batching=auto
     init_from: OnErrorOmit[InitFromRecord | None]  # null for a run that started with random parameters
+    changes: OnErrorOmit[list[OnErrorOmit[ChangeRecord]]]  # of options, when the run was resumed; mostly empty
     kernel: OnErrorOmit[str | None]  # PyTorch's kernels for a training batch, and its layout
     updates: Required[UpdatesRecord]
     model: OnErrorOmit[ModelRecord]

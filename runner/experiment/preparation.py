@@ -14,7 +14,7 @@ from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name
 from runner.data.numericalize import Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.experiment.init_from import Source
-from runner.experiment.resumption import check_data, check_options, check_rates, limits_of, origin_of
+from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
 from runner.inference.trained import read_vocabs, write_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
 from runner.model import Model, build_model, descriptions
@@ -102,6 +102,8 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         log.info("resuming in epoch %d, after %d updates%s", progress.epoch + 1, progress.updates, rest)
     # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
     run.set_result_aside()
+    if checkpoint is not None:
+        run.add_changes(changes(checkpoint.origin.config, config, checkpoint.progress.updates))
     write_config(config, run.path)
     write_vocabs(run.path, data.vocabs)
     return Prepared(training, data, parts.corpus, config)

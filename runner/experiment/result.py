@@ -64,6 +64,7 @@ def finish(prepared: Prepared, memory: MemoryRecord) -> ResultRecord:
         "kernel": measure_if_memory_suffices(t, "kernel", lambda: kernel(t)),
         "advice": run.get("advice"),
         "init_from": run.get("init_from"),
+        "changes": run.get("changes", []),
         "updates": {
             "count": t.progress.updates,
             "epochs": t.progress.epoch,

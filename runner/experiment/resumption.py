@@ -15,7 +15,7 @@ from pathlib import Path
 from runner.common import run_schema
 from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError
-from runner.common.records import parse_run
+from runner.common.records import ChangeRecord, parse_run
 from runner.config.schema import Plain, RunConfig, TrainSettings
 from runner.data.numericalize import Data
 from runner.interfaces import Schedule
@@ -126,6 +126,18 @@ def check_options(folder: Path, before: Plain, now: RunConfig, not_chosen: bool)
                 f"{folder}: {key}={shown(new)} cannot change when a run is resumed, which had {key}={shown(old)}: "
                 f"{reason}. {what_else(folder)}"
             )
+
+
+def changes(before: Plain, now: RunConfig, updates: int) -> list[ChangeRecord]:
+    """Return the changed options of training and of the machine, for `run.json`; the others are only about files.
+
+    `updates` is the number of updates made before.
+    """
+    return [
+        {"option": key, "updates": updates, "before": old, "after": new}
+        for key, old, new in differences("", before, _plain(now))
+        if key.startswith("train.") or key in ("device", "threads", "malloc")
+    ]
 
 
 def what_else(folder: Path) -> str:

@@ -26,7 +26,7 @@ from runner.common import records, run_schema
 from runner.common.bounded import read_bytes, read_lines
 from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, remove_leftovers, to_json, write_bytes, write_json
-from runner.common.records import AdviceRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
+from runner.common.records import AdviceRecord, ChangeRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
 
 log = logging.getLogger(__name__)
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
@@ -119,6 +119,12 @@ class RunFolder:
     def set_advice(self, advice: AdviceRecord) -> None:
         """Write the choice of `batching=auto` to `run.json`, where a resumed run finds it."""
         self._write({**self.run, "advice": advice})
+
+    def add_changes(self, changes: list[ChangeRecord]) -> None:
+        """Add options that changed with this resumption to `run.json`."""
+        known = self.run.get("changes", [])
+        if new := [change for change in changes if change not in known]:
+            self._write({**self.run, "changes": [*known, *new]})
 
     def set_init_from(self, source: InitFromRecord | None) -> None:
         """Write to `run.json` which run this one starts from."""

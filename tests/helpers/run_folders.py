@@ -105,6 +105,7 @@ def result(run: RunFolder) -> dict[str, Any]:
         },
         "advice": None,
         "init_from": None,
+        "changes": [],
         "kernel": "oneDNN LSTM, padded",
         "updates": {"count": 10, "epochs": 2, "digest": "abc", "dropout": False},
         "model": {"parameters": 12345},
