@@ -46,7 +46,7 @@ def read_plan(path: Path) -> PredictedPlan:
         candidates = [parse_candidate(plan, f"--predicted {path}") for plan in plans]
     except OSError as error:
         raise HydromelError(f"--predicted {path}: cannot be read ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise HydromelError(f"--predicted {path}: not written by hydromel-plan --json ({error})") from error
     if not candidates:
         raise HydromelError(f"--predicted {path}: it holds no predictions; write it again without --no-probe")

@@ -191,7 +191,7 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
             options = with_data_dir(options[key], options)
         if key in asked.choices:
             choices[key] = asked.choices[key]
-    here = {"resume": str(folder.absolute())}
+    here = {"resume": str(folder.absolute()), "cache_dir": asked.cache_dir}  # a run says nothing of other folders
     added_since = {key: value for key, value in asked.resolved.items() if key not in own}
     return RunConfig.of(added_since | options | here)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from runner.common.bounded import read_bytes
 from runner.common.errors import HydromelError
 from runner.common.intervals import half_width
+from runner.common.records import parse_result
 from runner.common.run_schema import RESULT
 from runner.config.compose import resolve
 from runner.sweeps.jobs import SweepJobs, folder_name, sweep_id
@@ -50,7 +51,7 @@ def run_repeats(
         repeated = resolve(seeded, choices)
         if jobs.run(repeated, f"seed={seed}"):
             folders.append(jobs.sweep / folder_name(repeated))
-    for line in spread([json.loads((folder / RESULT).read_text(encoding="utf-8")) for folder in folders]):
+    for line in spread([parse_result(read_bytes(folder / RESULT), str(folder / RESULT)) for folder in folders]):
         log.info(line)
 
 

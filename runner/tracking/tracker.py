@@ -11,13 +11,17 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Protocol
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
 
 from runner.common import run_schema
+from runner.common.bounded import read_bytes
 from runner.common.errors import HydromelError
 from runner.common.files import append, cut_torn_line, write_json
+from runner.common.records import parse
 from runner.common.types import FilePath
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 
@@ -37,6 +41,9 @@ class Progress(TypedDict, total=False):
 
 class DeliveryError(HydromelError):
     """The store was unreachable or refused. Training continues; `hydromel-sync` or a later run delivers the records."""
+
+
+_PROGRESS = TypeAdapter(dict[str, Progress])
 
 
 class Tracker(Protocol):
@@ -157,10 +164,9 @@ def _all_progress(folder: Path) -> dict[str, Progress]:
     if not path.exists():
         return {}
     try:
-        content: dict[str, Progress] = json.loads(path.read_text(encoding="utf-8"))
-        return {target: progress.copy() for target, progress in content.items()}
-    except (ValueError, AttributeError, TypeError) as error:
-        raise HydromelError(f"{path} is damaged; remove it to deliver the whole run again") from error
+        return parse(_PROGRESS, read_bytes(path), str(path))
+    except HydromelError as error:
+        raise HydromelError(f"{error}; remove it to deliver the whole run again") from error
 
 
 def is_delivered(folder: Path, tracker: Tracker) -> bool:

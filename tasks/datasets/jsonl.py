@@ -98,8 +98,9 @@ def _read(file: TextFile, fields: dict[str, pa.DataType]) -> dict[str, pa.Array]
 def _object(file: TextFile, line: int) -> dict[str, object]:
     try:
         value = json.loads(file.lines[line - 1].as_py())
-    except json.JSONDecodeError as error:
-        raise HydromelError(f"{file.at(line)}: not JSON ({error.msg} at column {error.colno})") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+        raise HydromelError(f"{file.at(line)}: not JSON ({why})") from error
     if not isinstance(value, dict):
         raise HydromelError(f"{file.at(line)}: a JSON {type(value).__name__}; each line must hold one object")
     return value

@@ -13,6 +13,7 @@ from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
 PIECE = re.compile(r"\((\S+) |(\))|([^() ]+)")  # start of a phrase with its label, end of a phrase, or a word
+MOST_LEVELS = 1000  # of nested phrases; the deepest tree of the published data has 30
 BINARY = {"0": "0", "1": "0", "2": None, "3": "1", "4": "1"}  # None: neutral
 
 
@@ -81,6 +82,8 @@ def parse_tree(text: str, at: str) -> tuple[list[str], list[Phrase]]:
         else:
             if phrases and not still_open:
                 raise HydromelError(f"{at}: a second tree starts; each line must hold one tree")
+            if len(still_open) == MOST_LEVELS:  # every phrase holds its words again
+                raise HydromelError(f"{at}: nested more than {MOST_LEVELS:,} levels deep, the most allowed")
             still_open.append(Phrase(label, len(words), len(words)))
             phrases.append(still_open[-1])
     if still_open or not phrases:

@@ -58,6 +58,8 @@ def fingerprint(path: Path) -> str:
 
 
 def _head(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # opening a named pipe would wait for whoever writes to it
+        raise HydromelError(f"{path}: not a regular file; check embedding.path")
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
