@@ -99,7 +99,7 @@ LAYERS = {
 # Modules that import less than others of their package may: all that they import.
 NARROWER = {
     "runner.common.arrays": "",
-    "runner.common.bounded": "runner.common.errors",
+    "runner.common.bounded": "runner.common.errors runner.common.run_schema",
     "runner.common.errors": "",
     "runner.common.types": "",
     "runner.common.run_schema": "",

@@ -2,7 +2,7 @@
 
 Without bounds a file of a few kilobytes can fill the memory (YAML aliases, gzip, compressed arrays), overflow the stack
 (nested brackets), or never end (a named pipe, a link to /dev/zero). Each bound is far above what this program writes;
-docs/security.md lists them.
+docs/security.md lists them. The content of JSON is checked in `runner.common.records`, and by pydantic its depth.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from typing import BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import yaml
-from pydantic_core import from_json
 
+from runner.common import run_schema
 from runner.common.errors import HydromelError
 
 MOST_YAML_BYTES = 2**20  # of a config, which has a few kilobytes; parsing takes 200 times as much memory
 MOST_JSON_BYTES = 2**28  # of a record; a confusion matrix of 5,000 labels has 75 MB
 MOST_VOCABS_BYTES = 2**31  # of vocabs.json: 100 million strings
-MOST_METRICS_BYTES = 2**31  # of metrics.jsonl: 10 million records
+MOST_METRICS_BYTES = 2**31  # of metrics.jsonl: 14 million records
 MOST_LINE_BYTES = 2**22  # of one of these records
 MOST_ARRAYS_BYTES = 2**32  # of outcomes.npz: 170 million examples
 MOST_LEVELS = 100  # of nested YAML; JSON has at most 200, a limit of pydantic
@@ -65,15 +65,40 @@ for _kind, _construct in (
 def read_bytes(path: Path, most: int = MOST_JSON_BYTES) -> bytes:
     """Return the content of a regular file of at most `most` bytes; raises HydromelError for any other."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a named pipe would wait for whoever writes to it
-            raise HydromelError(f"{path}: not a regular file")
+        check_size(path, most)
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            return file.read(most)
     except OSError as error:
         raise HydromelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if len(content) > most:
+
+
+def check_size(path: Path, most: int) -> None:
+    """Raise HydromelError unless a path is a regular file of at most `most` bytes; OSError if there is none."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for whoever writes to it
+        raise HydromelError(f"{path}: not a regular file")
+    if status.st_size > most:
         raise HydromelError(f"{path}: more than {most:,} bytes, the most that this file may have")
-    return content
+
+
+def check_contents(folder: Path) -> None:
+    """Check a run's folder that is to be written to, since writing through a link would change a file elsewhere.
+
+    Raises HydromelError if anything in it that a run writes is a link, or neither a file nor a folder.
+    """
+    for path in folder.glob("*"):
+        if path.name in (*run_schema.FILES, *run_schema.FOLDERS) or path.suffix == ".lock":
+            _check_own(path)
+    for name in run_schema.FOLDERS:
+        for path in (folder / name).rglob("*"):
+            _check_own(path)
+
+
+def _check_own(path: Path) -> None:
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        what = "a link" if stat.S_ISLNK(mode) else "neither a file nor a folder"
+        raise HydromelError(f"{path}: {what}; what a run writes must be files and folders of its own")
 
 
 def read_lines(file: BinaryIO, where: str) -> Iterator[bytes]:
@@ -82,23 +107,6 @@ def read_lines(file: BinaryIO, where: str) -> Iterator[bytes]:
         if len(line) > MOST_LINE_BYTES:
             raise HydromelError(f"{where}: a line of more than {MOST_LINE_BYTES:,} bytes, the most allowed")
         yield line
-
-
-def read_json(path: Path, most: int = MOST_JSON_BYTES) -> object:
-    """Return the content of a JSON file; raises HydromelError as `read_bytes`, and as `parse_json`."""
-    return parse_json(read_bytes(path, most), str(path))
-
-
-def parse_json(text: str | bytes, where: str) -> object:
-    """Return the value of a text in JSON, `where` in messages.
-
-    Raises HydromelError if it is not JSON, or nested too deeply.
-    """
-    try:
-        value: object = from_json(text)
-    except ValueError as error:
-        raise HydromelError(f"{where}: damaged, not JSON ({error})") from error
-    return value
 
 
 def read_yaml(path: Path) -> object:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from runner.common.console import show_messages
-from runner.common.errors import HydromelError, missing_kernel, no_kernel
+from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
 from runner.common.interruption import interruption
 
 log = logging.getLogger(__name__)
@@ -86,10 +86,12 @@ def exit_code(work: Callable[[], int]) -> int:
         return work()
     except HydromelError as error:
         return failed(str(error))
-    except RuntimeError as error:
-        if not (missing := missing_kernel(error)):
+    except (RuntimeError, MemoryError) as error:
+        if missing := missing_kernel(error):
+            return failed(no_kernel(missing))
+        if not ran_out(error):
             raise
-        return failed(no_kernel(missing))
+        return failed(out_of_memory(error))
     except BrokenPipeError:
         return CLOSED_PIPE
     except KeyboardInterrupt:

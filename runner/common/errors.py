@@ -16,6 +16,13 @@ _MISSING = (
 
 
 _LONGEST_VALUE = 60  # characters of a value in a message
+# Messages of RuntimeError, which torch raises if the CPU, the GPU, oneDNN or cuBLAS gets no memory. Those of oneDNN are
+# matched as a whole, since longer ones that begin like them have other causes.
+_NO_MEMORY = re.compile(
+    r"can(no|')t allocate memory|(not enough|out of) memory|bad_alloc|status_alloc_failed"
+    r"|^could not (create|execute) a primitive$",
+    re.IGNORECASE,
+)
 
 
 class HydromelError(Exception):
@@ -61,6 +68,18 @@ def unknown(what: str, got: str, allowed: Iterable[str], where: str) -> Hydromel
     return HydromelError(
         f"{what} '{got}' is unknown ({where}){did_you_mean(got, options)} Allowed: {', '.join(options) or 'none'}"
     )
+
+
+def ran_out(error: BaseException) -> bool:
+    """Return True for a lack of memory: MemoryError, or a RuntimeError of torch with such a message."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error).strip()) is not None
+
+
+def out_of_memory(error: BaseException) -> str:
+    """Return the error message of a command that `ran_out` of memory."""
+    return f"out of memory ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
 
 
 def missing_kernel(error: BaseException) -> str:

@@ -15,6 +15,9 @@ PLOTS = "plots"
 PREDICTIONS = "predictions"  # of test, in the data set's own format
 OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headline figure (runner/inference/outcomes.py)
 
+FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, VOCABS, OUTCOMES)
+FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS)
+
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 

@@ -17,9 +17,10 @@ import time
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from runner.common.bounded import check_contents
 from runner.common.command_line import failed
 from runner.common.console import copied_to, show_messages
-from runner.common.errors import HydromelError, missing_kernel, no_kernel
+from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
 from runner.common.interruption import interruption
 from runner.common.records import ResultRecord, unbeaten_baselines
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS
@@ -47,6 +48,7 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
     show_messages()
     interruption.heed()
     try:
+        check_contents(folder)
         with copied_to(folder / CONSOLE):
             return _run(folder, started, config)
     except HydromelError as error:
@@ -66,13 +68,11 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:
-        from runner.training.out_of_memory import ran_out
-
         if missing := missing_kernel(error):
             return failed(f"{no_kernel(missing)}; the records so far are kept in {folder}")
         if not ran_out(error):
             raise
-        return failed(f"out of memory ({str(error).strip().splitlines()[0]}); the records so far are kept in {folder}")
+        return failed(f"{out_of_memory(error)}; the records so far are kept in {folder}")
     except KeyboardInterrupt as error:
         log.error("interrupted (%s); continue with: hydromel resume=%s", str(error) or "Ctrl+C", folder)
         return 130

@@ -23,7 +23,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from runner.common import records, run_schema
-from runner.common.bounded import read_bytes, read_lines
+from runner.common.bounded import MOST_METRICS_BYTES, check_size, read_bytes, read_lines
 from runner.common.errors import HydromelError
 from runner.common.files import append, cannot_write, cut_torn_line, remove_leftovers, to_json, write_bytes, write_json
 from runner.common.records import AdviceRecord, ChangeRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
@@ -230,6 +230,7 @@ def _repaired(path: Path) -> dict[int, set[str]]:
     """Repair the file of records and return its names of metrics by step."""
     logged: dict[int, set[str]] = {}
     if path.exists():
+        check_size(path, MOST_METRICS_BYTES)
         cut_torn_line(path)
         for record, _ in read_metrics(path.parent):
             logged.setdefault(record["step"], set()).update(record["metrics"])

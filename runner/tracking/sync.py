@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from runner.common import run_schema
-from runner.common.bounded import read_yaml
+from runner.common.bounded import check_contents, read_yaml
 from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.config.saved import locate_classes
@@ -22,8 +22,9 @@ def sync_run(folder: Path, tracker: Tracker, again: bool = False) -> State:
     """Deliver one run, unless it is being written or (without `again`) is marked as delivered.
 
     Raises:
-        HydromelError: the folder is damaged, or the store could not be reached.
+        HydromelError: the folder is damaged or holds links, or the store could not be reached.
     """
+    check_contents(folder)
     if is_alive(folder):
         return "running"
     mark_dead(folder)

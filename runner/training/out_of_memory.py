@@ -7,34 +7,19 @@ rounding (and the random numbers of dropout, and the statistics of batch normali
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
 from runner.common.arrays import IntArray
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, ran_out
 from runner.common.records import MemoryRecord, MicroBatchRecord
 from runner.training.bookkeeping import describe_rows
 from runner.training.state import Training
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-# Messages of RuntimeError, which torch raises if the CPU, oneDNN or cuBLAS gets no memory. Those of oneDNN are matched
-# as a whole, since longer ones that begin like them have other causes.
-_NO_MEMORY = re.compile(
-    r"can(no|')t allocate memory|(not enough|out of) memory|bad_alloc|status_alloc_failed"
-    r"|^could not (create|execute) a primitive$",
-    re.IGNORECASE,
-)
-
-
-def ran_out(error: BaseException) -> bool:
-    """Return True for a lack of memory: torch.OutOfMemoryError, MemoryError, or a RuntimeError with such a message."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error).strip()) is not None
 
 
 def halved_micro_batch(t: Training, rows: IntArray, update: int, error: Exception) -> int:

@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from runner.common import run_schema
-from runner.common.errors import HydromelError
+from runner.common.errors import HydromelError, ran_out
 from runner.experiment import job, result
 from runner.experiment import run as experiment
 from runner.model import Model
-from runner.training.out_of_memory import ran_out
 from tests.helpers.composed import run, run_config, tag_files
 
 EXACT = ["dtype=float64", "train.epochs=2", "batching.batch_size=8", "embedding.size=8", "baselines=false"]
