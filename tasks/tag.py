@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
-from runner.common.types import Fraction, Name
+from runner.common.types import Fraction, Name, Text
 from runner.interfaces import Encoder
 from runner.layers.crf.chain import AllowedTransitions
 from runner.layers.crf.crf import Constrain
@@ -62,7 +62,7 @@ class Tag:
         *,
         name: Name,
         quality: Literal["accuracy", "macro_f1", "f1"] | None,
-        span_scheme: str | None,
+        span_scheme: Text | None,
         train_scheme: Scheme | None,
         head: HeadKind,
         constraints: Constrain,

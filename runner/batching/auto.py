@@ -28,8 +28,8 @@ class Auto:
     name: Name
     batch_size: PositiveInt
     batch_sizes: list[PositiveInt] | None
-    among: list[str]
-    candidates: dict[str, BatchingStrategy]
+    among: list[Name]
+    candidates: dict[Name, BatchingStrategy]
     probe_seconds: Seconds
     max_memory_bytes: Bytes | None
 

@@ -43,8 +43,9 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str, most: int = _LONGEST_VALUE) -> str:
-    """Return text for a message, cut to some dozen characters, or to `most`."""
-    return text if len(text) <= most else f"{text[:most]}..."
+    """Return text for a message, cut to some dozen characters, or to `most`; control characters as escapes."""
+    cut = text if len(text) <= most else f"{text[:most]}..."
+    return cut if cut.isprintable() else repr(cut)[1:-1]
 
 
 def did_you_mean(got: str, allowed: Iterable[str]) -> str:
@@ -66,7 +67,8 @@ def unknown(what: str, got: str, allowed: Iterable[str], where: str) -> Hydromel
     """Return the error for a name that is not allowed: `encoder 'rn' is unknown (...); did you mean 'rnn'? ...`."""
     options = sorted(allowed)
     return HydromelError(
-        f"{what} '{got}' is unknown ({where}){did_you_mean(got, options)} Allowed: {', '.join(options) or 'none'}"
+        f"{what} '{shortened(got)}' is unknown ({where}){did_you_mean(got, options)} "
+        f"Allowed: {', '.join(options) or 'none'}"
     )
 
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import codecs
 import os
+import unicodedata
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 MOST = 2**31 - 1  # of anything that is counted: numpy and torch have 32-bit counts
-TINY, HUGE = 1e-30, 1e30  # float32 holds these and products with usual weights, but not much more
+TINY, HUGE = 1e-30, 1e9  # float32 holds these, and their products with any weights
 LONGEST_NAME, LONGEST_PATH = 200, 4096  # characters
 _NAME = "Input should be a name of letters, digits and _ - . +, since files and folders are named after it"
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories; surrogates stand for bytes that are no text
 # encodings of names and of source code: files have other line ends in them, or none
 _NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
 
@@ -27,16 +29,14 @@ def _not_tiny(value: float) -> float:
 
 
 def _printable(value: str) -> str:
-    if not value.strip() or not value.isprintable():
+    if not value.strip() or any(unicodedata.category(letter) in _CONTROLS for letter in value):
         raise PydanticCustomError("text", "Input should be text of one line, not empty and without control characters")
     return value
 
 
 def _name(value: str) -> str:
     if value.startswith((".", " ")) or not all(letter.isalnum() or letter in "_-.+ " for letter in value):
-        raise PydanticCustomError(
-            "name", "Input should be a name of letters, digits and _ - . +, since files are named after it"
-        )
+        raise PydanticCustomError("name", _NAME)
     return value
 
 
@@ -52,12 +52,16 @@ def _module(value: str) -> str:
     return value
 
 
-def _encoding(value: str) -> str:
+def is_encoding(name: str) -> bool:
+    """Return True for an encoding of text files, by its name in Python."""
     try:
-        known = codecs.lookup(value).name.replace("_", "-") not in _NOT_OF_FILES and bool("\n".encode(value))
+        return codecs.lookup(name).name.replace("_", "-") not in _NOT_OF_FILES and bool("\n".encode(name))
     except (LookupError, ValueError):  # ValueError: the encoding `undefined`
-        known = False
-    if not known:
+        return False
+
+
+def _encoding(value: str) -> str:
+    if not is_encoding(value):
         raise PydanticCustomError(
             "encoding", "Input should be a text encoding such as utf-8, iso-8859-1, cp1252 or utf-16"
         )
@@ -74,17 +78,14 @@ Depth = Annotated[int, Field(gt=0, le=1000)]  # layers, each of which is an obje
 Width = Annotated[int, Field(gt=0, le=1000)]  # neighbouring tokens or characters that are read together
 AddedLayers = Annotated[int, Field(ge=0, le=1000)]  # of a kind that may be left out
 Sizes = Annotated[list[Size], Field(max_length=100)]  # of hidden layers
-Widths = Annotated[list[Width], Field(max_length=100)]
+Widths = Annotated[list[Width], Field(min_length=1, max_length=100)]
 Position = Annotated[int, Field(ge=-MOST, le=MOST)]  # from the left, or from the right if negative
 
 PositiveFloat = Annotated[float, Field(ge=TINY, le=HUGE, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=HUGE, allow_inf_nan=False), AfterValidator(_not_tiny)]
-Fraction = Annotated[
-    float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_not_tiny)
-]  # dropping all would leave nothing
-Seconds = Annotated[
-    float, Field(ge=1e-3, le=1e8, allow_inf_nan=False)
-]  # clocks of the system take no more than some years
+# a probability of dropping, for example; 1 would drop everything
+Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_not_tiny)]
+Seconds = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]  # the system's timers overflow within a month
 
 Text = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_printable)]  # also in names of columns and files
 Name = Annotated[Text, AfterValidator(_name)]  # of which files and folders are made

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -70,18 +70,18 @@ def for_hydra(override: str) -> str:
     """
     given = parsed(override)
     group, value = given.key_or_group, given.value()
-    folder = files("configs").joinpath(group)
-    if given.is_delete() or isinstance(value, dict) or not (folder.is_dir() or group.partition("/")[0] == "hydra"):
+    ours = any(folder.name == group for folder in files("configs").iterdir() if folder.is_dir())
+    if given.is_delete() or not (ours or group.partition("/")[0] in ("hydra", "")):
         return override
     if value is None and group in NULLABLE:
         return f"~{group}"
     names = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
-    if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):  # glob(*)
-        return override
     for name in names:
         text = name.text if isinstance(name, QuotedString) else name
+        if isinstance(text, dict | Glob):  # options of the node, or whichever names match
+            continue
         if not isinstance(text, str) or {"..", ""} & set(text.split("/")):
-            allowed = ", ".join(names_of(group)) if folder.is_dir() else "see hydromel --help"
+            allowed = ", ".join(names_of(group)) if ours else "see hydromel --help"
             raise HydromelError(f"{shortened(override)}: give the name of one of its configs. Allowed: {allowed}")
     return override
 

@@ -12,6 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import UnionType
@@ -75,9 +76,9 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
     options = {key: value for key, value in node.items() if key != TARGET}
     check_options(target, options, where, given=runtime)
     built = {key: _built(value, f"{where}.{key}", runtime, plugins) for key, value in options.items()}
-    for name, hint in _hints(target, where).items():
+    for name, adapter in _adapters(target).items():
         if name in built and not _is_plain(options[name]):
-            _check_value(built[name], hint, dotted(where, name))
+            _check_value(built[name], adapter, dotted(where, name))
     accepted = inspect.signature(target).parameters
     arguments = {name: value for name, value in runtime.items() if name in accepted} | built
     try:
@@ -106,15 +107,28 @@ def _check_members(part: object, name: str, kind: type[object], where: str) -> N
         )
 
 
-def _hints(target: Callable[..., object], where: str) -> dict[str, Any]:
-    """Return the annotations of the options of a target; raises HydromelError for one that cannot be resolved."""
+@cache
+def _adapters(target: Callable[..., object]) -> Mapping[str, TypeAdapter[object] | None]:
+    """Return pydantic's adapter of each annotated option of a target; None: its type has no schema.
+
+    Raises:
+        HydromelError: an annotation that cannot be resolved.
+    """
     try:
-        return get_type_hints(signed(target), include_extras=True)
+        hints = get_type_hints(signed(target), include_extras=True)
     except NameError as error:
         raise HydromelError(
-            f"{where}: an annotation of {target.__module__}.{target.__qualname__} cannot be resolved ({error}); "
+            f"an annotation of {target.__module__}.{target.__qualname__} cannot be resolved ({error}); "
             "import its name outside of `if TYPE_CHECKING`"
         ) from error
+    return {name: _adapter_or_none(hint) for name, hint in hints.items()}
+
+
+def _adapter_or_none(annotation: object) -> TypeAdapter[object] | None:
+    try:
+        return type_adapter(annotation)
+    except (PydanticSchemaGenerationError, SchemaError):
+        return None
 
 
 def check_options(target: Callable[..., object], options: Options, where: str, given: Collection[str] = ()) -> None:
@@ -127,10 +141,10 @@ def check_options(target: Callable[..., object], options: Options, where: str, g
         required = parameter.default is inspect.Parameter.empty and name not in given
         if (required and name not in options) or options.get(name) == MISSING:
             raise HydromelError(missing_option(name, where))
-    hints = _hints(target, where)
+    adapters = _adapters(target)
     for name, value in options.items():
-        if name in hints and _is_plain(value):
-            _check_value(value, hints[name], dotted(where, name))
+        if name in adapters and _is_plain(value):
+            _check_value(value, adapters[name], dotted(where, name))
 
 
 def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Sequence[str]) -> None:
@@ -142,6 +156,8 @@ def _check_nodes(value: object, where: str, given: Sequence[str], plugins: Seque
         return
     for key, item in value.items():
         _check_nodes(item, f"{where}.{key}", given, plugins)
+        if TARGET not in value and _is_plain(item) and not _is_plain(value):  # one of several parts
+            raise HydromelError(f"{where}.{key}={quoted(item)}: a node with _target_ is needed, as beside it")
     if TARGET in value:
         options = {key: item for key, item in value.items() if key != TARGET}
         check_options(locate(value, where, plugins), options, where, given)
@@ -168,11 +184,12 @@ def _few_values(annotation: object) -> tuple[object, ...]:
     return ()
 
 
-def _check_value(value: object, annotation: object, where: str) -> None:
+def _check_value(value: object, adapter: TypeAdapter[object] | None, where: str) -> None:
+    if adapter is None and _is_plain(value):
+        raise HydromelError(f"{where}={quoted(value)}: this option takes a node with _target_, not a value")
     try:
-        type_adapter(annotation).validate_python(value, strict=True)
-    except (PydanticSchemaGenerationError, SchemaError) as error:
-        raise HydromelError(f"{where}={quoted(value)}: this option takes a node with _target_, not a value") from error
+        if adapter is not None:
+            adapter.validate_python(value, strict=True)
     except ValidationError as error:
         raise HydromelError(bad_value(where, value, error)) from error
 

@@ -19,7 +19,6 @@ from runner.common.types import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    Seconds,
     Seed,
     Text,
     Threads,
@@ -72,7 +71,7 @@ class SearchSettings(Section):
     """The `search` section; configs/search/optuna.yaml says what each option does."""
 
     trials: PositiveInt | None
-    timeout_minutes: Seconds | None
+    timeout_minutes: PositiveFloat | None
     metric: Text | None
     sampler: Literal["tpe", "random"]
     pruner: Literal["median", "hyperband", "none"]
@@ -107,7 +106,7 @@ class ModelConfig(Section):
 
     task: Node
     dataset: Node
-    features: dict[Name, Node]
+    features: Annotated[dict[Name, Node], Field(min_length=1)]
     embedding: Node
     encoder: Node
     metric: Node | None = None
@@ -115,7 +114,7 @@ class ModelConfig(Section):
     max_length: PositiveInt | None
     truncate: Keep = "head"
     malloc: Malloc = "return"
-    choices: dict[str, str | None]  # the names that were chosen for the config's groups
+    choices: dict[Text, Text | None]  # the names that were chosen for the config's groups
     _resolved: dict[str, object] = PrivateAttr(default_factory=dict)
 
     @classmethod

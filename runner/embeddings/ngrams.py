@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from runner.common.types import Fraction, Name, PositiveInt, Size, Widths
+from runner.common.types import Fraction, Name, PositiveInt, Size, Width
 from runner.layers.dropout import Dropout
 from runner.layers.ngrams import ngram_buckets
 from runner.ragged.ragged import Ragged
@@ -30,7 +32,7 @@ class NgramEmbedding(nn.Module):
         *,
         vocabs: Mapping[str, Vocab],
         feature: Name,
-        lengths: Widths,
+        lengths: Annotated[list[Width], Field(max_length=100)],
         buckets: PositiveInt,
         size: Size | None,
         dropout: Fraction,

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError, unknown
@@ -19,6 +20,15 @@ from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile
 
 Column = Position | Text
+
+
+def _delimiter(value: str) -> str:
+    if len(value) != 1 or value == '"' or not (value.isprintable() or value == "\t"):
+        raise PydanticCustomError("delimiter", "Input should be a tab or a printable character other than a quote")
+    return value
+
+
+Delimiter = Annotated[str, AfterValidator(_delimiter)]
 
 
 def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
@@ -85,10 +95,10 @@ class Delimited(LocalCorpus):
         label_column: column by name or by position from 0 (null: none, for language models).
     """
 
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)]
+    delimiter: Delimiter
     quoting: bool
     header: bool
-    text_columns: list[Column]
+    text_columns: Annotated[list[Column], Field(min_length=1)]
     label_column: Column | None
 
     def parse(self, file: TextFile, split: str) -> pa.Table:

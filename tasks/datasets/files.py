@@ -68,7 +68,7 @@ def read_text(path: Path, encoding: str) -> TextFile:
 
     Raises:
         HydromelError: the file cannot be read, is empty, too large, damaged gzip, or only white space; an unknown
-            encoding; bytes invalid in it.
+            encoding; bytes invalid in it; a NUL character.
     """
     data = read_bytes(path, MAX_BYTES)
     if data.startswith(GZIP_MAGIC):
@@ -87,6 +87,12 @@ def read_text(path: Path, encoding: str) -> TextFile:
             f"{path}:{line}: byte {error.start} (0x{data[error.start]:02x}) is not {encoding}: {error.reason}; "
             "set the file's encoding with dataset.encoding=..."
         ) from error
+    if (place := text.find("\0")) >= 0:
+        line = text.count("\n", 0, place) + 1
+        raise HydromelError(
+            f"{path}:{line}: a NUL character, which no text has; if the file is in UTF-16, set "
+            "dataset.encoding=utf-16-le or utf-16-be"
+        )
     text = text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
     if not text.strip():
         raise HydromelError(f"{path}: no examples; the file contains only white space")

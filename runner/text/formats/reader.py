@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from runner.common.errors import HydromelError
+from runner.common.types import is_encoding
 
 # Limits for malformed input: a file without line ends, or without blank lines between rows, must not fill the memory.
 LONGEST_LINE_BYTES = 2**24
@@ -76,10 +75,8 @@ def read_lines(file: BinaryIO, name: str, encoding: str) -> Iterator[str]:
 
 def check_encoding(encoding: str) -> None:
     """Raise a HydromelError unless an encoding is known and its line ends, found before decoding, are single bytes."""
-    with suppress(LookupError):
-        codecs.lookup(encoding)
-        if "\n".encode(encoding) == b"\n":
-            return
+    if is_encoding(encoding) and "\n".encode(encoding) == b"\n":
+        return
     raise HydromelError(
         f"--encoding {encoding}: use a known encoding with one-byte line ends, such as utf-8, iso-8859-1 or cp1252"
     )
@@ -87,9 +84,12 @@ def check_encoding(encoding: str) -> None:
 
 def _decoded(line: bytes, encoding: str, at: str) -> str:
     try:
-        return line.decode(encoding).removesuffix("\n").removesuffix("\r")
+        text = line.decode(encoding).removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
         raise HydromelError(
             f"{at}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is not {encoding}: {error.reason}; "
             "set the text's encoding with --encoding"
         ) from error
+    if "\0" in text:
+        raise HydromelError(f"{at}: a NUL character, which no text has; convert text in UTF-16 to UTF-8")
+    return text
