@@ -24,7 +24,7 @@ _NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "ut
 
 def _not_tiny(value: float) -> float:
     if 0 < abs(value) < TINY:
-        raise PydanticCustomError("tiny", "Input should be 0 or at least {least}", {"least": TINY})
+        raise PydanticCustomError("tiny", "Input should be at least {least}, if it is not 0", {"least": TINY})
     return value
 
 
@@ -81,7 +81,7 @@ Sizes = Annotated[list[Size], Field(max_length=100)]  # of hidden layers
 Widths = Annotated[list[Width], Field(min_length=1, max_length=100)]
 Position = Annotated[int, Field(ge=-MOST, le=MOST)]  # from the left, or from the right if negative
 
-PositiveFloat = Annotated[float, Field(ge=TINY, le=HUGE, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, le=HUGE, allow_inf_nan=False), AfterValidator(_not_tiny)]
 NonNegativeFloat = Annotated[float, Field(ge=0, le=HUGE, allow_inf_nan=False), AfterValidator(_not_tiny)]
 # a probability of dropping, for example; 1 would drop everything
 Fraction = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False), AfterValidator(_not_tiny)]

@@ -78,6 +78,13 @@ def test_wrong_encoding_names_line_and_byte(file):
     assert "dataset.encoding" in message
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_a_mark_is_not_read_as_utf_8(file, encoding):
+    path = file("one\ntwo\n".encode(encoding))
+    assert fails(path).startswith(f"{path}:1: a NUL character, which no text has; if the file is in UTF-16, set ")
+    assert read_text(path, encoding).lines.to_pylist() == ["one", "two"]
+
+
 @pytest.mark.parametrize("encoding", ["utf-9", "hex"])
 def test_unknown_encoding(file, encoding):
     assert f"dataset.encoding='{encoding}' is unknown" in fails(file(b"a"), encoding)

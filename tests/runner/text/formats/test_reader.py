@@ -69,6 +69,6 @@ def test_malformed_text_is_reported_with_its_line(
 
 def test_encodings() -> None:
     check_encoding("iso-8859-1")
-    for encoding in ("utf-16", "klingon", "hex"):
+    for encoding in ("utf-16", "klingon", "hex", "punycode", "undefined", "utf-7"):
         with pytest.raises(HydromelError, match=f"--encoding {encoding}"):
             check_encoding(encoding)
