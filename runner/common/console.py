@@ -50,7 +50,12 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # sys.stdout is looked up for each line: programs and tests replace it
         file = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        print(self.format(record), file=file, flush=True)
+        try:
+            print(self.format(record), file=file, flush=True)
+        except BrokenPipeError:
+            raise
+        except OSError:  # a full disk must not end a run; the line stays buffered
+            pass
 
 
 class _Copy(logging.FileHandler):

@@ -15,6 +15,11 @@ from pathlib import Path
 
 from runner.common.errors import HydromelError
 
+
+class CannotWrite(HydromelError):
+    """The system does not let a file be written: a full disk, a missing permission, ..."""
+
+
 _TEMPORARY = re.compile(r"\..+\.([1-9]\d*)")  # .NAME.PID, until it is renamed to NAME
 
 
@@ -29,10 +34,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         with temporary.open("wb", buffering=0) as file:
             _write_all(file, content)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:  # of a signal too
         with contextlib.suppress(OSError):  # the first error is the one to report
             temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -44,6 +51,9 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
+    """Return True for another live process; an earlier one may have had the number of this one, as in containers."""
+    if process == os.getpid():
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -143,6 +153,6 @@ def check_writable(path: Path | None) -> None:
         raise cannot_write(path, error) from error
 
 
-def cannot_write(path: Path, error: OSError) -> HydromelError:
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
     """Return the error, in one line, for a full disk, a missing permission, ..."""
-    return HydromelError(f"cannot write {path}: {error.strerror or error}")
+    return CannotWrite(f"cannot write {path}: {error.strerror or error}")

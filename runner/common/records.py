@@ -98,7 +98,8 @@ class MetricsLine(TypedDict):
     time: float  # unix seconds
     step: int  # updates so far
     epoch: int  # from 1
-    metrics: dict[str, float | None]  # train/loss, train/lr, valid/..., train/seconds and train/tokens so far
+    # train/loss, train/gradient_norm, train/lr, valid/..., train/seconds and train/tokens so far
+    metrics: dict[str, float | None]
 
 
 class QualityRecord(TypedDict, total=False):

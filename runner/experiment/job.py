@@ -20,10 +20,15 @@ from pathlib import Path
 from runner.common.bounded import check_contents
 from runner.common.command_line import failed
 from runner.common.console import copied_to, show_messages
+<<<<<<< HEAD
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
+=======
+from runner.common.errors import HydromelError, missing_kernel, no_kernel
+from runner.common.files import CannotWrite
+>>>>>>> b4d60d4 (A full disk ends a run with one line and the command to continue, or only warns; no write leaves a temporary file)
 from runner.common.interruption import interruption
 from runner.common.records import ResultRecord, unbeaten_baselines
-from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS
+from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
 from runner.config.instantiate import find_plugin
 from runner.config.saved import written_config
 from runner.config.schema import RunConfig
@@ -65,6 +70,9 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
             find_plugin(plugin)  # here, and not in a directory that the folder names
         with _working_directory(folder):
             result = run_experiment(config, folder, started)
+    except CannotWrite as error:
+        kept = (folder / RUN).exists()
+        return failed(f"{error}; once that is mended, continue with: hydromel resume={folder}" if kept else str(error))
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:

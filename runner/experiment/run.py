@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
+from functools import partial
 from pathlib import Path
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.common.files import CannotWrite
 from runner.common.records import ResultRecord
 from runner.components.run_components import Components
 from runner.config.hashes import name_of_job
@@ -42,9 +45,16 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
         result = read_result(run.path) if only_to_end else None
         if result is None:
             result = _train_and_test(config, components, run, started)
-        if components.plots is not None:
-            components.plots.draw(run.path)
-        run.set_status(run_schema.FINISHED)
+        # The result is written, so from here on nothing fails that can be made again (a full disk).
+        try:
+            if components.plots is not None:
+                components.plots.draw(run.path)
+        except (HydromelError, OSError) as error:
+            log.warning("warning: the plots of %s were not drawn: %s", run.path, error)
+        try:
+            run.set_status(run_schema.FINISHED)
+        except CannotWrite as error:
+            log.warning("warning: %s; the run has finished all the same", error)
         deliver_or_warn(components.tracker, run.path, final=True)
     try:  # records of earlier runs, which the tracker missed
         root = Path(config.runs_dir)
@@ -66,17 +76,18 @@ def _train_and_test(config: RunConfig, components: Components, run: RunFolder, s
         training.clock.seconds["startup"] += time.time() - started
         fit(training)
         result = finish(prepared, memory.state())
+        run.flush()
+        run.write_result(result)
     except BaseException as error:
         if prepared is None and checkpoint_path(run.path, "last").exists():
             run.restore()
             raise
         status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
-        run.flush()
-        run.set_status(status, str(error) or type(error).__name__)
+        for write in (run.flush, partial(run.set_status, status, str(error) or type(error).__name__)):
+            with contextlib.suppress(CannotWrite):  # the first error is the one to report
+                write()
         deliver_or_warn(components.tracker, run.path, final=True)
         raise
-    run.flush()
-    run.write_result(result)
     return result
 
 

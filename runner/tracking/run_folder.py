@@ -25,7 +25,16 @@ from filelock import FileLock, Timeout
 from runner.common import records, run_schema
 from runner.common.bounded import MOST_METRICS_BYTES, check_size, read_bytes, read_lines
 from runner.common.errors import HydromelError
-from runner.common.files import append, cannot_write, cut_torn_line, remove_leftovers, to_json, write_bytes, write_json
+from runner.common.files import (
+    CannotWrite,
+    append,
+    cannot_write,
+    cut_torn_line,
+    remove_leftovers,
+    to_json,
+    write_bytes,
+    write_json,
+)
 from runner.common.records import AdviceRecord, ChangeRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
 
 log = logging.getLogger(__name__)
@@ -145,8 +154,9 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        with contextlib.nullcontext() if kind is None else contextlib.suppress(CannotWrite):
+            self.close()
 
 
 def read_run(folder: Path) -> RunRecord:

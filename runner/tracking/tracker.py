@@ -71,7 +71,7 @@ def deliver_or_warn(tracker: Tracker, folder: Path, final: bool = False) -> None
     """Deliver the records of a run; if that fails, warn and continue, since the folder keeps them."""
     try:
         tracker.deliver(folder, final)
-    except DeliveryError as error:
+    except HydromelError as error:  # also one about the folder, such as a full disk
         log.warning("warning: %s; records stay in %s, `hydromel-sync` delivers them", error, folder)
 
 

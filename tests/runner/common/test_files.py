@@ -59,11 +59,21 @@ def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     (tmp_path / "deep").mkdir()
-    kept = {".hidden", f".file.{os.getpid()}", ".file.0", f"file.{child.pid}", ".file." + "9" * 30}
-    for name in kept | {f".file.json.{child.pid}"}:
+    kept = {".hidden", f".file.{os.getppid()}", ".file.0", f"file.{child.pid}", ".file." + "9" * 30}
+    for name in kept | {f".file.json.{child.pid}", f".file.{os.getpid()}"}:
         (tmp_path / "deep" / name).touch()
     remove_leftovers(tmp_path)
     assert set(os.listdir(tmp_path / "deep")) == kept
+
+
+def test_a_write_that_a_signal_stops_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write_bytes(tmp_path / "file", b"new")
+    assert os.listdir(tmp_path) == []
 
 
 def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
