@@ -107,6 +107,7 @@ NARROWER = {
     "runner.common.pages": "",
     "runner.common.records": "runner.common.errors",
     "runner.common.command_line": "runner.common.console runner.common.errors runner.common.interruption",
+    "runner.common.interruption": "",
     "runner.common.class_names": "",
     "runner.profiling.kernels": "runner.common.dtypes runner.compat.torch",
     "runner.ragged.rows": "runner.common.arrays",

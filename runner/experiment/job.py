@@ -20,12 +20,8 @@ from pathlib import Path
 from runner.common.bounded import check_contents
 from runner.common.command_line import failed
 from runner.common.console import copied_to, show_messages
-<<<<<<< HEAD
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
-=======
-from runner.common.errors import HydromelError, missing_kernel, no_kernel
 from runner.common.files import CannotWrite
->>>>>>> b4d60d4 (A full disk ends a run with one line and the command to continue, or only warns; no write leaves a temporary file)
 from runner.common.interruption import interruption
 from runner.common.records import ResultRecord, unbeaten_baselines
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
