@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from runner.common.command_line import failed
+from runner.common.errors import HydromelError
 from runner.config.saved import write_config
 from runner.config.schema import RunConfig
 from runner.experiment import result
@@ -121,7 +123,10 @@ def new_run(scenario: Scenario, folder: Path, **changes: object) -> Work:
     config = _composed(scenario).changed(**{"tracker": tracker_beside(folder)} | changes)
 
     def work() -> int:
-        write_config(config, folder)
+        try:
+            write_config(config, folder)
+        except HydromelError as error:
+            return failed(str(error))
         return run_job(folder, time.time())
 
     return work

@@ -23,7 +23,7 @@ from tests.faults.kills import differences, finish, points_of, reference
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, new_run
 
-MANNERS = ("down", "hangs", "500", "dies", "nonsense", "drips")
+MANNERS = ("down", "hangs", "500", "dies", "nonsense")
 _API = "/api/2.0/mlflow/"
 
 
@@ -103,13 +103,6 @@ def _serve(port: int, store: Path, manner: str, requests: int) -> None:
                         [b"<html>", b"[1]", b'{"runs": 7}', b"null", mutate.DEEP.encode(), mutate.BINARY]
                     ),
                 )
-            if manner == "drips":
-                self.send_response(200)
-                self.send_header("Content-Length", "1000000")
-                self.end_headers()
-                for _ in range(10_000):
-                    self.wfile.write(b" ")
-                    time.sleep(0.1)
 
         def _send(self, code: int, body: bytes) -> None:
             self.send_response(code)
