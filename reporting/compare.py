@@ -22,6 +22,7 @@ from reporting.views.report import ComparisonReport
 from runner.common.command_line import Parser, failed, number
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
+from runner.common.files import write_output
 
 log = logging.getLogger(__name__)
 HIGHEST_CONFIDENCE = 0.999  # a higher one would need more resamples than the bootstrap draws
@@ -90,7 +91,7 @@ def _baseline(options: argparse.Namespace, compare_options: CompareOptions, down
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_output(path, text)
 
 
 def _find(what: list[str], options: argparse.Namespace, downloads: Path) -> list[FoundRun]:

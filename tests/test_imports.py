@@ -104,7 +104,7 @@ NARROWER = {
     "runner.common.types": "",
     "runner.common.run_schema": "",
     "runner.common.intervals": "",
-    "runner.common.pages": "",
+    "runner.common.pages": "runner.common.console",
     "runner.common.records": "runner.common.errors",
     "runner.common.command_line": "runner.common.console runner.common.errors runner.common.interruption",
     "runner.common.interruption": "",

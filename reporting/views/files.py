@@ -15,8 +15,8 @@ from reporting.plots.style import Plot
 from reporting.views import report, tables
 from reporting.views.headline import conclusion
 from reporting.views.report import ComparisonReport
-from reporting.views.table_format import escape
-from runner.common.pages import page_template
+from runner.common.files import write_output
+from runner.common.pages import markdown_text, page_template
 
 PNG_GROUPS = 4  # groups with PNG plots for Markdown: drawing those of many groups would take longer than all the rest
 LONGEST_NAME = 80  # characters of a file name made from the names on the command line
@@ -35,14 +35,14 @@ def write(comparison: ComparisonReport, folder: Path) -> list[Path]:
                 path = folder / f"{place + 1}-{slug(group.title)}-{plot.name}.png"
                 path.write_bytes(plot.png)
                 images.append(path)
-                shown[-1].append(f"![{escape(plot.caption)}]({path.name})")
+                shown[-1].append(f"![{markdown_text(plot.caption)}]({path.name})")
     texts = {
         "index.html": _page(comparison, drawn),
         "report.md": report.to_markdown(comparison, shown),
         "report.json": report.to_json(comparison),
     }
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_output(folder / name, text)
     return [folder / name for name in texts] + images
 
 

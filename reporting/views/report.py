@@ -14,6 +14,7 @@ from reporting.views import table_format, tables
 from reporting.views.headline import conclusion
 from reporting.views.table_format import Table
 from runner.common import files
+from runner.common.pages import markdown_text
 
 LEFT_OUT_SHOWN = 8  # unfinished runs named in the line on them
 IDENTITY = ("title", "comparison_hash", "data_fingerprint", "metric", "strategy", "seed", "turn", "run_id")
@@ -109,14 +110,14 @@ def to_csv(groups: list[RunGroup]) -> str:
 
 def to_markdown(report: ComparisonReport, images: list[list[str]]) -> str:
     """Return the report as Markdown. `images` are the lines that show the plots of each group."""
-    parts = [f"# {table_format.escape(title(report))}"]
+    parts = [f"# {markdown_text(title(report))}"]
     parts += [table_format.markdown(table) for table in first_tables(report)]
     for group, shown in zip(report.groups, images, strict=True):
-        parts.append(f"## {table_format.escape(tables.heading(group))}")
-        parts.append(table_format.escape(conclusion(group, report.confidence)))
+        parts.append(f"## {markdown_text(tables.heading(group))}")
+        parts.append(markdown_text(conclusion(group, report.confidence)))
         parts += [table_format.markdown(table) for table in tables.tables(group, report.confidence)]
         lines = [*group.sentences, *tables.notes(group), *(f"Warning: {caveat}" for caveat in group.caveats)]
-        parts.append("\n".join(f"- {table_format.escape(line)}" for line in lines))
+        parts.append("\n".join(f"- {markdown_text(line)}" for line in lines))
         parts += shown
-    parts.append("\n".join(f"- {table_format.escape(line)}" for line in last_lines(report)))
+    parts.append("\n".join(f"- {markdown_text(line)}" for line in last_lines(report)))
     return "\n\n".join(part for part in parts if part) + "\n"

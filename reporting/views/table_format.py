@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from reporting.statistics.intervals import Mean, Ratio, Spread, TimeToTarget
 from runner.common.console import printable
+from runner.common.pages import markdown_text
 
 NONE = "—"
-_MARKUP = re.compile(r"[\\`*\[\]|~$]|\b_|_\b")  # what Markdown takes for marks; not the underscores within a name
 _FORMULA = ("=", "+", "-", "@", "\t", "\n")  # how a cell begins that a spreadsheet may compute
 whole, tenths = "{:,.0f}".format, "{:,.1f}".format  # 1,235 and 1,234.5
 
@@ -60,11 +58,13 @@ def without_empty(table: Table) -> Table:
 
 def markdown(table: Table) -> str:
     """Return the table in GitHub-flavoured Markdown, with all names escaped."""
-    heads = [escape(f"{column.header} ({column.unit})" if column.unit else column.header) for column in table.columns]
+    heads = [
+        markdown_text(f"{column.header} ({column.unit})" if column.unit else column.header) for column in table.columns
+    ]
     lines = [heads, ["---" if column.is_text else "---:" for column in table.columns]]
-    lines += [[escape(_one_line(cell)) for cell in row] for row in table.rows]
+    lines += [[markdown_text(_one_line(cell)) for cell in row] for row in table.rows]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{escape(table.title)}**\n\n{text}" if table.title else text
+    return f"**{markdown_text(table.title)}**\n\n{text}" if table.title else text
 
 
 def _one_line(cell: Cell) -> str:
@@ -72,11 +72,6 @@ def _one_line(cell: Cell) -> str:
     if not cell.detail or cell.detail.startswith("±"):
         return f"{cell.main} {cell.detail}".strip()
     return f"{cell.main} ({cell.detail})"
-
-
-def escape(text: str) -> str:
-    """Return `text` as one line of Markdown that shows it unchanged, without links, images and control characters."""
-    return _MARKUP.sub(r"\\\g<0>", html.escape(printable(" ".join(text.split())), quote=False))
 
 
 def csv_cell(value: object) -> object:

@@ -76,12 +76,13 @@ def write_json(path: Path, content: object) -> None:
 def write_output(path: Path | None, text: str) -> None:
     """Write `text` in UTF-8 to a file that the user named, which may be a pipe or a device; None is no file.
 
-    Raises HydromelError if it could not be written.
+    File names that are not UTF-8 are written with `\\udc..` for each such byte. Raises HydromelError if it could not be
+    written.
     """
     if path is None:
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise cannot_write(path, error) from error
 

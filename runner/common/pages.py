@@ -1,8 +1,15 @@
-"""HTML pages: self-contained, with one base template, which follows the reader's dark or light scheme."""
+"""HTML pages, self-contained, with one base template, which follows the reader's dark or light scheme; and Markdown."""
 
 from __future__ import annotations
 
+import html
+import re
+
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
+
+from runner.common.console import printable
+
+_MARKUP = re.compile(r"[\\`*\[\]|~$]|\b_|_\b")  # what Markdown takes for marks; underscores not within a name
 
 
 def page_template(package: str, name: str) -> Template:
@@ -15,3 +22,8 @@ def page_template(package: str, name: str) -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(name)
+
+
+def markdown_text(text: str) -> str:
+    """Return `text` as one line of Markdown that shows it unchanged, without links, images and control characters."""
+    return _MARKUP.sub(r"\\\g<0>", html.escape(printable(" ".join(text.split())), quote=False))

@@ -71,7 +71,7 @@ def _unfinished(run: Run) -> str:
     """Return how a run ended, in brackets, with the reason if its note has one; empty if it is finished."""
     if run.info.status == "FINISHED":
         return ""
-    reason = str(run.data.tags.get("mlflow.note.content", "")).split("\n")[-1]
+    reason = str(run.data.tags.get("mlflow.note.content", "")).split("\n")[-1].replace("\\", "")  # it is Markdown
     return f" ({reason or run.info.status.lower()})"
 
 

@@ -18,6 +18,7 @@ from runner.common import run_schema
 from runner.common.bounded import read_yaml
 from runner.common.class_names import with_stable_names
 from runner.common.errors import HydromelError, without_credentials
+from runner.common.pages import markdown_text
 from runner.common.records import ResultRecord, RunRecord
 
 _LONGEST_PARAM = 500  # characters; databases of older servers hold no more
@@ -133,11 +134,12 @@ def _is_number(value: object) -> TypeGuard[float]:
 def note(run: RunRecord, result: ResultRecord | None) -> str:
     """Return three lines of Markdown on what was run, its quality and its cost; for a failed run, the reason."""
     chosen = run.get("tags", {})
-    what = [chosen.get(key) for key in ("task", "dataset", "embedding", "encoder")]
-    first = f"**{chosen.get('batching', run.get('name', ''))}** · {' · '.join(str(part) for part in what if part)}"
+    what = [chosen[key] for key in ("task", "dataset", "embedding", "encoder") if chosen.get(key)]
+    strategy = markdown_text(chosen.get("batching", run.get("name", "")))
+    first = f"**{strategy}** · {markdown_text(' · '.join(what))}"
     if result is None:
         reason = f": {without_credentials(str(run['error']))}" if run.get("error") else ""
-        return f"{first}\n\n{run['status']}{reason}"
+        return f"{first}\n\n{markdown_text(run['status'] + reason)}"
     metric, values = result["quality"]["metric"], summary(result)
     quality = [f"{split} {_shown(values, f'{split}/{metric}')}" for split in ("test", "best", "majority")]
     share = values.get("pad/fraction")
@@ -147,7 +149,8 @@ def note(run: RunRecord, result: ResultRecord | None) -> str:
         f"peak {_shown(values, 'mem/peak_gib')} GiB",
         f"{_shown(values, 'seconds/total')} s in total",
     ]
-    return f"{first}, {result.get('kernel') or 'kernel unknown'}\n\n{metric}: {', '.join(quality)}\n\n{', '.join(cost)}"
+    kernel = markdown_text(result.get("kernel") or "kernel unknown")
+    return f"{first}, {kernel}\n\n{markdown_text(metric)}: {', '.join(quality)}\n\n{', '.join(cost)}"
 
 
 def _shown(values: Mapping[str, float], name: str) -> str:

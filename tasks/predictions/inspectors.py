@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from runner.common.arrays import IntArray
+from runner.common.console import printable
 from runner.common.files import write_text
 from runner.interfaces import Corpus, Predictions
 from runner.ragged.batch import Batch
@@ -115,7 +116,8 @@ class TagInspector:
         write_text(folder / f"{name}.conll", "\n\n".join(sentences) + "\n\n")
         if self.scheme is not None:
             comparison = self._compare(predictions, split, self.scheme)
-            write_text(folder / "errors.txt", Listing(comparison, rows.host_offsets, table).text())
+            listing = Listing(comparison, rows.host_offsets, table).text()
+            write_text(folder / "errors.txt", printable(listing))
 
     def _own_ids(self, predictions: Predictions, split: Batch) -> tuple[IntArray, IntArray]:
         """Return gold (N,) and predicted (N,) ids of the data set's tags."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,20 @@ def test_names_command_no_terminal_and_compute_in_no_spreadsheet(
         (row,) = csv.DictReader(file)
     assert row["strategy"].startswith("'=HYPERLINK(1)\ufffd]0;owned")
     assert "'@x" in row.values()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are UTF-8 there")
+def test_a_folder_whose_name_is_not_utf_8_is_compared(
+    tmp_path: Path, write_run: Any, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"a\xff")
+    write_run(tmp_path / name / "a", "packed", 1)
+    (tmp_path / name / "b").mkdir()
+    (tmp_path / name / "b" / "run.json").write_text("{")
+    (left_out,) = compared([str(tmp_path / name)], out)["damaged"]
+    assert os.fsencode(tmp_path / name) in os.fsencode(left_out)
+    assert f"{tmp_path}/a\ufffd/b" in capsys.readouterr().out
+    assert "a\\udcff/b" in (out / "index.html").read_text()
 
 
 @pytest.mark.parametrize("value", [None, -1.5, 3, "", "-1.5", "+1e3", "-inf", "a=b", "é -x", "tag · wnut17"])
