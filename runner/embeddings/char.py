@@ -138,8 +138,6 @@ class CharConv(_CharEmbedding):
         highway: AddedLayers,
         dropout: Fraction,
     ) -> None:
-        if not widths:
-            raise ValueError("widths=[]: at least one width is needed, for example [3]")
         super().__init__(vocabs, feature, size, max_characters, dropout)
         self.convolutions = nn.ModuleList(Convolution(size, filters, width, causal=False) for width in widths)
         self.activation = nn.ReLU() if activation == "relu" else nn.Tanh()

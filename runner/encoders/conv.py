@@ -53,8 +53,6 @@ class Conv(nn.Module):
         locked_dropout: Fraction | list[Fraction],
     ) -> None:
         super().__init__()
-        if not widths:
-            raise ValueError("widths=[] is empty; give at least one width, for example [3, 4, 5]")
         self.output_size = filters * len(widths)
         self.causal, self.tail = causal, max(widths) - 1
         self.sizes = sizes = [input_size] + [self.output_size] * (layers - 1)

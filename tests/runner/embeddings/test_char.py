@@ -201,7 +201,7 @@ def test_a_feature_that_is_missing_or_has_no_characters_is_named(vocabs: dict[st
 
 
 def test_no_widths_is_an_error() -> None:
-    with pytest.raises(HydromelError, match=r"embedding: widths=\[\]"):
+    with pytest.raises(HydromelError, match=r"embedding\.widths=\[\]: List should have at least 1 item"):
         embedding("char_conv", widths=[])
 
 
