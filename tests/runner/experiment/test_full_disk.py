@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from runner.common import files, run_schema
+from runner.common import console, files, run_schema
 from runner.common.console import show_messages
 from runner.common.errors import HydromelError
 from runner.experiment import run as run_module
@@ -124,7 +124,7 @@ def test_the_command_to_go_on_with(
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / run_schema.CONSOLE).symlink_to("/dev/full")  # a file that cannot grow
+    monkeypatch.setattr(console._Copy, "_open", lambda self: Path("/dev/full").open("a", encoding="utf-8"))  # noqa: SIM115 (the handler closes it)
     fill_disk(monkeypatch, "last.safetensors", 2)
     assert run_job(folder, 0.0, run_config(*QUIET, *data, *OPTIONS, f"runs_dir={tmp_path}")) == 1
     error = capfd.readouterr().err
