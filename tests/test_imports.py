@@ -22,7 +22,7 @@ WORDS = "runner.text.characters runner.text.vocab"
 SHARED = (
     "runner.common.bounded runner.common.command_line runner.common.console runner.common.errors runner.common.files "
     "runner.common.pages runner.common.records runner.common.rich_tables runner.common.run_schema "
-    "runner.common.class_names runner.compat.mlflow"
+    "runner.common.class_names runner.common.seal runner.compat.mlflow"
 )
 
 # What the modules of a package may import, besides each other: packages (without those within them) or single modules.

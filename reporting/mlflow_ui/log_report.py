@@ -22,6 +22,7 @@ from runner.common.bounded import read_yaml
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError, without_credentials
 from runner.common.run_schema import RESOLVED, RUN, TAG_RUN_ID, TAG_SWEEP
+from runner.common.seal import folder_is_made_here
 from runner.compat.mlflow import VIEW_TAG, delete_artifacts, view_tag_value
 from runner.tracking.mlflow_store import SQLITE, one_line, open_store, sqlite_path
 
@@ -176,8 +177,8 @@ def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_ur
     """Return where the newest of the runs was logged; None if it was not logged to MLflow.
 
     `mlflow:EXPERIMENT` in `what`, the names on the command line, determines the experiment, and `tracking_uri` the
-    store; else both are those in the run's config. Raises HydromelError if the run's store has a relative path, and the
-    directory it was started in does not exist here.
+    store; else both are those in the run's config. Raises HydromelError if another installation made the run, or its
+    store has a relative path, and the directory it was started in does not exist here.
     """
     experiment = next((name.removeprefix(PREFIX) for name in what if name.startswith(PREFIX)), None)
     newest = max((item for item in found_runs if item.run), key=lambda item: item.run.created if item.run else 0.0)
@@ -188,6 +189,10 @@ def location_of(what: Sequence[str], found_runs: Sequence[FoundRun], tracking_ur
         experiment = str(tracker.get("experiment"))
     if tracking_uri:
         return MlflowLocation(_absolute(tracking_uri, Path.cwd()), experiment)
+    if not folder_is_made_here(newest.folder):
+        raise HydromelError(
+            f"another installation made {newest.folder}, so its tracker is not used; give --tracking-uri URI"
+        )
     started_in = Path(str(_section(newest.folder, RUN, None).get("cwd") or "."))
     return MlflowLocation(_absolute(str(tracker.get("uri")), started_in), experiment)
 

@@ -35,7 +35,8 @@ def _sync(options: argparse.Namespace) -> int:
     counts, trackers = Counter[str](), dict[str, Tracker]()
     for folder in folders:
         try:
-            state: str = sync_run(folder, given or tracker_of(folder, trackers, options.plugins), options.again)
+            tracker = given or tracker_of(folder, trackers, options.plugins, options.trust)
+            state: str = sync_run(folder, tracker, options.again, options.restore)
             log.info("%s: %s", folder, state)
         except HydromelError as error:
             state = "not delivered"
@@ -64,8 +65,10 @@ def _parser() -> Parser:
     add("folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER", help=folders)
     add("--uri", help="deliver to this MLflow tracking URI instead of each run's own tracker")
     add("--experiment", default="hydromel", help="MLflow experiment used with --uri")
+    add("--trust", action="store_true", help="also use the trackers of runs that another installation made")
     add_plugins_flag(parser)
     add("--again", action="store_true", help="also deliver runs that are marked as delivered; nothing is stored twice")
+    add("--restore", action="store_true", help="bring back runs that were deleted in MLflow")
     return parser
 
 

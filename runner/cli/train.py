@@ -28,12 +28,14 @@ from runner.common.errors import HydromelError
 from runner.common.files import check_writable, to_json, write_output
 from runner.common.interruption import interruption
 from runner.common.run_schema import CHECKPOINTS
+from runner.common.seal import folder_is_made_here
 from runner.compat.hydra import arguments_parser
 from runner.config.compose import explain, for_hydra, resolve
-from runner.config.saved import saved_options, with_data_dir, write_config
+from runner.config.saved import saved_options, with_data_dir
 from runner.config.schema import Plain, RunConfig
 from runner.experiment.job import process_start, run_job
 from runner.sweeps.jobs import SweepJobs
+from runner.tracking.run_folder import discard_unbegun
 
 log = logging.getLogger(__name__)
 _SCHEMA_FLAG = "--schema"
@@ -142,7 +144,6 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
             )
         else:
             run = asked.changed(sweep={"id": None})
-            write_config(run, folder)
     except HydromelError as error:
         jobs.code = failed(str(error))
         return
@@ -150,6 +151,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         with contextlib.suppress(OSError):  # Hydra created it; it is removed only if it is empty
             output.rmdir()
     jobs.code = run_job(folder, process_start(), run)
+    discard_unbegun(folder)
 
 
 def _search(asked: RunConfig, hydra_config: HydraConf) -> Callable[[], int]:
@@ -172,12 +174,14 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
     """Return the config of the run to resume, with the values of the options that the command names.
 
     Which of them may change is in `runner.experiment.resumption`. Relative paths in the command are relative to the
-    present directory, those of the run to its own.
+    present directory, those of the run to its own. A run that another installation made does not say where to write.
 
     Raises:
         HydromelError: the run does not exist or is damaged, or the command names what is no option of it.
     """
     options = saved_options(folder, asked.plugins)
+    if not folder_is_made_here(folder):  # another installation does not say where this one writes
+        options |= {key: asked.resolved[key] for key in ("tracker", "runs_dir", "cache_dir")}
     own, choices = set(options), options["choices"]
     assert isinstance(choices, dict)
     for override in overrides:

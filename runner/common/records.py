@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from functools import partial
-from typing import Required, TypeVar
+from typing import Annotated, Required, TypeVar
 
-from pydantic import ConfigDict, OnErrorOmit, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, OnErrorOmit, StringConstraints, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic cannot check that of `typing` before Python 3.12
 
 from runner.common.errors import HydromelError, quoted
@@ -74,9 +74,10 @@ class ChangeRecord(TypedDict, total=False):
 class RunRecord(TypedDict, total=False):
     """The content of `run.json`: the identity of a run, written first, and its status, kept current."""
 
-    run_id: Required[str]
+    run_id: Required[Annotated[str, StringConstraints(pattern="^[0-9A-Za-z_-]{1,64}$")]]  # in paths and queries
     created: Required[float]  # unix seconds
     cwd: Text  # working directory in which it was started
+    seal: OnErrorOmit[str | None]  # of the installation that started it (runner/common/seal.py)
     name: Text  # shown by trackers
     experiment: OnErrorOmit[str | None]  # the named experiment that the run belongs to
     sweep_id: OnErrorOmit[str | None]  # the sweep that the run belongs to

@@ -8,15 +8,17 @@ CONSOLE = "console.log"  # what the console showed of the run; a resumed run app
 METRICS = "metrics.jsonl"  # a `MetricsLine` per line
 RESULT = "result.json"  # `ResultRecord`; written last, atomically: a run with a result is finished
 EARLIER_RESULT = "result.earlier.json"  # the result of a finished run that was then trained further
+DELIVERED = "delivered.json"  # the progress of deliveries
 VOCABS = "vocabs.json"  # {feature or "target": its vocabulary}: with it a run is used without its data
 CHECKPOINTS = "checkpoints"  # best.safetensors, last.safetensors
 BEST = "best.safetensors"
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # of test, in the data set's own format
 OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headline figure (runner/inference/outcomes.py)
+EARLIER = "earlier"  # records of tries that were not continued, by run_id: each a run's folder
 
-FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, VOCABS, OUTCOMES)
-FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS)
+FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
+FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS, EARLIER)
 
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"

@@ -1,4 +1,4 @@
-"""Private APIs of MLflow: retries of its database, deleting artifacts, and the encoding of its page's shared views.
+"""Private APIs of MLflow: its database's schema and retries, deleting artifacts, and its page's shared views.
 
 It is imported on use: the import takes seconds, and most commands do not need it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from runner.compat.private import private_api
@@ -24,6 +24,25 @@ def try_database_once() -> None:
 
         assert utils.MAX_RETRY_COUNT  # assigning to a name that MLflow no longer reads would change nothing
     utils.MAX_RETRY_COUNT = 1
+
+
+def create_schema(uri: str) -> None:
+    """Create the schema of a database, and close it: MLflow's client would keep its connections.
+
+    Raises:
+        Exception: of SQLAlchemy.
+    """
+    import sqlalchemy
+
+    with private_api("mlflow", CHECKED):
+        from mlflow.store.db import utils
+
+        initialize: Callable[[sqlalchemy.Engine], None] = utils._initialize_tables
+    engine = sqlalchemy.create_engine(uri)
+    try:
+        initialize(engine)
+    finally:
+        engine.dispose()
 
 
 def delete_artifacts(artifact_uri: str, tracking_uri: str) -> None:

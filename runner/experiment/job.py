@@ -21,10 +21,11 @@ from runner.common.bounded import check_contents
 from runner.common.command_line import failed
 from runner.common.console import copied_to, show_messages
 from runner.common.errors import HydromelError, missing_kernel, no_kernel, out_of_memory, ran_out
-from runner.common.files import CannotWrite
+from runner.common.files import CannotWrite, cannot_write
 from runner.common.interruption import interruption
 from runner.common.records import ResultRecord, unbeaten_baselines
 from runner.common.run_schema import CHECKPOINTS, CONSOLE, PATIENCE_SECONDS, RUN
+from runner.common.seal import folder_is_made_here
 from runner.config.instantiate import find_plugin
 from runner.config.saved import written_config
 from runner.config.schema import RunConfig
@@ -49,11 +50,19 @@ def run_job(folder: Path, started: float, config: RunConfig | None = None) -> in
     show_messages()
     interruption.heed()
     try:
-        check_contents(folder)
+        _make_folder(folder)
         with copied_to(folder / CONSOLE):
             return _run(folder, started, config)
     except HydromelError as error:
         return failed(str(error))
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    check_contents(folder)
 
 
 def _run(folder: Path, started: float, config: RunConfig | None) -> int:
@@ -67,18 +76,22 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         with _working_directory(folder):
             result = run_experiment(config, folder, started)
     except CannotWrite as error:
-        kept = (folder / RUN).exists()
-        return failed(f"{error}; once that is mended, continue with: hydromel resume={folder}" if kept else str(error))
+        begun = (folder / RUN).exists()
+        return failed(f"{error}; once that is mended, continue with: hydromel resume={folder}" if begun else str(error))
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:
+        begun = (folder / RUN).exists()
+        kept = f"the records so far are kept in {folder}" if begun else "the run has not begun"
         if missing := missing_kernel(error):
-            return failed(f"{no_kernel(missing)}; the records so far are kept in {folder}")
+            return failed(f"{no_kernel(missing)}; {kept}")
         if not ran_out(error):
             raise
-        return failed(f"{out_of_memory(error)}; the records so far are kept in {folder}")
+        return failed(f"{out_of_memory(error)}; {kept}")
     except KeyboardInterrupt as error:
-        log.error("interrupted (%s); continue with: hydromel resume=%s", str(error) or "Ctrl+C", folder)
+        begun = (folder / RUN).exists()
+        rest = f"; continue with: hydromel resume={folder}" if begun else " before the run began"
+        log.error("interrupted (%s)%s", str(error) or "Ctrl+C", rest)
         return 130
     log.info(summary(result, folder))
     return 0
@@ -92,6 +105,9 @@ def _working_directory(folder: Path) -> AbstractContextManager[None]:
     if not (folder / CHECKPOINTS).exists():
         return contextlib.nullcontext()
     directory = read_run(folder).get("cwd", ".")
+    if not folder_is_made_here(folder):
+        log.warning("warning: the run was made by another installation; relative paths start at %s", Path.cwd())
+        return contextlib.nullcontext()
     if Path(directory).is_dir():
         sys.path[:] = [entry or str(Path.cwd()) for entry in sys.path]  # no code is imported from there
         return contextlib.chdir(directory)

@@ -21,8 +21,8 @@ from runner.common.arrays import FloatArray, IntArray
 from runner.components.run_components import Components
 from runner.config.schema import RunConfig
 from runner.experiment.preparation import prepare
-from runner.experiment.run import start_folder
 from runner.interfaces import START
+from runner.tracking.run_folder import RunFolder
 from runner.tracking.tracker import NoTracker
 from runner.training.bookkeeping import NotFinite
 from runner.training.loop import train_segment
@@ -113,7 +113,7 @@ def measure_range(config: RunConfig, rates: FloatArray, smoothing: float) -> Ran
         HydromelError: the config or the data are wrong.
     """
     components = replace(Components.of(config), tracker=NoTracker())
-    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, start_folder(config, Path(folder)) as run:
+    with tempfile.TemporaryDirectory(prefix="hydromel-") as folder, RunFolder.open(Path(folder)) as run:
         training = prepare(config, components, run, time.time()).training
         return measure(stepper(training), map(float, rates), smoothing)
 

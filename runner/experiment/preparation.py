@@ -9,13 +9,12 @@ import torch
 
 from runner.common.dtypes import DTYPES
 from runner.components.run_components import Components, build_strategy
-from runner.config.saved import write_config
 from runner.config.schema import MachineSettings, RunConfig, TrainSettings, name_of
 from runner.data.numericalize import Data, arrange, describe_data, load_data
 from runner.data.truncation import Truncation
 from runner.experiment.init_from import Source
 from runner.experiment.resumption import changes, check_data, check_options, check_rates, limits_of, origin_of
-from runner.inference.trained import read_vocabs, write_vocabs
+from runner.inference.trained import read_vocabs
 from runner.interfaces import BatchingStrategy, Corpus, Schedule, StrategyChooser
 from runner.model import Model, build_model, descriptions
 from runner.profiling.accounting import Clock
@@ -44,7 +43,8 @@ class Prepared:
 def prepare(config: RunConfig, components: Components, run: RunFolder, started: float) -> Prepared:
     """Read the data and build the model; if the folder has a checkpoint, continue from it.
 
-    The `components` are those of the config, and `started` is the Unix time at which the program started.
+    The `components` are those of the config, and `started` is the Unix time at which the program started. Nothing is
+    written: a mistake must neither leave a folder nor spoil that of a run that is to be resumed.
     """
     parts, settings = components.parts, config.train
     last = checkpoint_path(run.path, "last")
@@ -100,12 +100,7 @@ def prepare(config: RunConfig, components: Components, run: RunFolder, started: 
         progress = training.progress
         rest = "; nothing is left to train" if progress.is_over(settings) else ""
         log.info("resuming in epoch %d, after %d updates%s", progress.epoch + 1, progress.updates, rest)
-    # Only after everything is validated: a mistake must not spoil the folder of a run that is to be resumed.
-    run.set_result_aside()
-    if checkpoint is not None:
         run.add_changes(changes(checkpoint.origin.config, config, checkpoint.progress.updates))
-    write_config(config, run.path)
-    write_vocabs(run.path, data.vocabs)
     return Prepared(training, data, parts.corpus, config)
 
 

@@ -13,15 +13,17 @@ from runner.common.errors import HydromelError
 from runner.common.files import CannotWrite
 from runner.common.records import ResultRecord
 from runner.components.run_components import Components
-from runner.config.hashes import name_of_job
+from runner.config.hashes import job_hash, name_of_job
+from runner.config.saved import saved_run, write_config
 from runner.config.schema import RunConfig, name_of
 from runner.experiment.preparation import prepare
 from runner.experiment.result import finish
 from runner.experiment.resumption import nothing_left
+from runner.inference.trained import write_vocabs
 from runner.profiling.accounting import Memory
 from runner.tracking.run_folder import RunFolder, read_result
-from runner.tracking.sync import deliver_pending
-from runner.tracking.tracker import deliver_or_warn
+from runner.tracking.sync import deliver_pending, mark_undelivered, unmark
+from runner.tracking.tracker import NoTracker, Tracker, deliver_or_warn
 from runner.training.checkpoint import checkpoint_path
 from runner.training.loop import fit
 
@@ -35,16 +37,18 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
     to train. `started` is the program's start in Unix time.
 
     Raises:
-        HydromelError: bad input. The run is marked as failed, and its records so far are kept; a run that cannot be
-            resumed with this config stays as it was.
+        HydromelError: bad input. A run that has begun is marked as failed, and its records so far are kept; one that
+            cannot begin, or go on, with this config leaves the folder as it was.
     """
     components = Components.of(config)
     components.tracker.check()
-    only_to_end = nothing_left(config, folder)
-    with start_folder(config, folder) as run:
+    only_to_end, root = nothing_left(config, folder), Path(config.runs_dir)
+    with RunFolder.open(folder) as run:
         result = read_result(run.path) if only_to_end else None
         if result is None:
             result = _train_and_test(config, components, run, started)
+        else:
+            _begin(run, config, components.tracker)
         # The result is written, so from here on nothing fails that can be made again (a full disk).
         try:
             if components.plots is not None:
@@ -55,23 +59,31 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
             run.set_status(run_schema.FINISHED)
         except CannotWrite as error:
             log.warning("warning: %s; the run has finished all the same", error)
-        deliver_or_warn(components.tracker, run.path, final=True)
-    try:  # records of earlier runs, which the tracker missed
-        root = Path(config.runs_dir)
-        if root.is_dir() and (count := deliver_pending(root, components.tracker, config.plugins)):
-            log.info("delivered %d earlier run(s)", count)
-    except HydromelError as error:
-        log.warning("warning: %s", error)
+        delivered = _deliver(run.path, components.tracker, root)
+    if delivered:
+        try:  # records of earlier runs, which the tracker missed
+            if count := deliver_pending(root, components.tracker, config.plugins):
+                log.info("delivered %d earlier run(s)", count)
+        except HydromelError as error:
+            log.warning("warning: %s", error)
     log.info(components.tracker.describe())
     return result
 
 
 def _train_and_test(config: RunConfig, components: Components, run: RunFolder, started: float) -> ResultRecord:
-    """Train and evaluate a run, write its result and return it; if that fails, `run.json` says why."""
-    prepared = None
+    """Train and evaluate a run, write its result and return it; if that fails, `run.json` says why.
+
+    A mistake in the config or the data is no failed run: the run begins once both are known to be good.
+    """
+    prepared = prepare(config, components, run, started)
+    config, training = prepared.config, prepared.training
+    if not run.is_new and not _continues(run, config):
+        aside = run.set_aside()
+        _note(config, aside, components.tracker)
+    run.set_result_aside()
+    write_vocabs(run.path, prepared.data.vocabs)
+    _begin(run, config, components.tracker)
     try:
-        prepared = prepare(config, components, run, started)
-        training = prepared.training
         memory = Memory(training.clock.device)
         training.clock.seconds["startup"] += time.time() - started
         fit(training)
@@ -79,24 +91,30 @@ def _train_and_test(config: RunConfig, components: Components, run: RunFolder, s
         run.flush()
         run.write_result(result)
     except BaseException as error:
-        if prepared is None and checkpoint_path(run.path, "last").exists():
-            run.restore()
-            raise
         status = run_schema.INTERRUPTED if isinstance(error, KeyboardInterrupt) else run_schema.FAILED
         for write in (run.flush, partial(run.set_status, status, str(error) or type(error).__name__)):
             with contextlib.suppress(CannotWrite):  # the first error is the one to report
                 write()
-        deliver_or_warn(components.tracker, run.path, final=True)
+        _deliver(run.path, components.tracker, Path(config.runs_dir))
         raise
     return result
 
 
-def start_folder(config: RunConfig, folder: Path) -> RunFolder:
-    """Create or reopen the folder of a run, with the run's identity in it.
+def _deliver(folder: Path, tracker: Tracker, root: Path) -> bool:
+    """Deliver the records of a run that has ended; a failure is a warning, and the note in `root` stays."""
+    delivered = deliver_or_warn(tracker, folder, final=True)
+    if delivered:
+        unmark(root, folder)
+    return delivered
+
+
+def _begin(run: RunFolder, config: RunConfig, tracker: Tracker) -> None:
+    """Record that the run begins, or goes on, with this config.
 
     Raises:
-        HydromelError: another process writes the folder, or it cannot be written.
+        HydromelError: the folder cannot be written.
     """
+    write_config(config, run.path)
     nodes = {"task": config.task, "dataset": config.dataset, "embedding": config.embedding, "encoder": config.encoder}
     tags = {role: config.choices.get(role) or name_of(node) for role, node in nodes.items()}
     tags |= {"batching": str(config.batching["name"]), "seed": str(config.seed), "turn": str(config.turn)}
@@ -106,4 +124,21 @@ def start_folder(config: RunConfig, folder: Path) -> RunFolder:
     if (trial := config.sweep.trial) is not None:
         tags[run_schema.TAG_TRIAL], name = str(trial), f"trial{trial}-{name}"
     experiment = config.choices.get("experiment")
-    return RunFolder.start(folder, name=name, experiment=experiment, sweep_id=sweep_id, tags=tags)
+    run.begin(name=name, experiment=experiment, sweep_id=sweep_id, tags=tags, tracker=config.tracker)
+    _note(config, run.path, tracker)
+
+
+def _note(config: RunConfig, folder: Path, tracker: Tracker) -> None:
+    if not isinstance(tracker, NoTracker):
+        mark_undelivered(Path(config.runs_dir), folder)
+
+
+def _continues(run: RunFolder, config: RunConfig) -> bool:
+    """Return True if this is the run in the folder: it has a checkpoint, or the same options and did not fail."""
+    if checkpoint_path(run.path, "last").exists():
+        return True
+    try:
+        saved = saved_run(run.path, config.plugins)
+    except HydromelError:
+        return False
+    return run.run["status"] != run_schema.FAILED and job_hash(saved.resolved) == job_hash(config.resolved)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import math
 import os
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from runner.common.errors import HydromelError, without_credentials
-from runner.compat.mlflow import try_database_once
+from runner.compat.mlflow import create_schema, try_database_once
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -66,8 +67,8 @@ def sqlite_path(uri: str) -> str:
 def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s: float) -> tuple[MlflowClient, str]:
     """Return a client, and the id of `experiment`, which is created if it does not exist.
 
-    A fresh sqlite file gets its schema and experiment under a file lock: processes that start at the same
-    time would otherwise disturb each other's migration. An unreachable server costs one `timeout_s`.
+    A SQLite file is created and gets its experiment under a file lock: processes that start at the same time would
+    otherwise disturb each other. An unreachable server costs one `timeout_s`.
 
     Raises:
         Exception: of mlflow, SQLAlchemy or the operating system.
@@ -77,10 +78,26 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
     path = Path(sqlite_path(uri))
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=_SCHEMA_SECONDS):
+        if not path.exists() or path.stat().st_size == 0:
+            _create_sqlite(path)
         with contextlib.closing(sqlite3.connect(path, timeout=timeout_s)) as database:
             database.execute("PRAGMA journal_mode=WAL")  # readers (the UI) and writers do not block each other
         location = artifact_location or str(path.parent / "mlartifacts")
         return _with_experiment(_client(uri, timeout_s), experiment, location)
+
+
+def _create_sqlite(path: Path) -> None:
+    """Create the file of a store, under its lock.
+
+    Its schema takes seconds and many transactions. A process that is killed meanwhile would leave a store that no later
+    one could complete, so the file is built under another name.
+    """
+    new = path.with_name(f".{path.name}.new")
+    for leftover in path.parent.glob(f"{glob.escape(new.name)}*"):  # of a process that was killed, with its journal
+        leftover.unlink()
+    _prepare_mlflow()
+    create_schema(f"{SQLITE}{new}")
+    new.replace(path)
 
 
 def open_store(uri: str, timeout_s: float) -> MlflowClient:
@@ -96,27 +113,34 @@ def open_store(uri: str, timeout_s: float) -> MlflowClient:
 
 
 def _client(uri: str, timeout_s: float) -> MlflowClient:
-    # mlflow reads these at import and at each request; its retries would repeat requests that may have arrived, such as
-    # "create a run", for minutes
+    # mlflow reads these at each request; its retries would repeat requests that may have arrived, such as "create a
+    # run", for minutes
     os.environ |= {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(math.ceil(timeout_s)),
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-        "MLFLOW_LOGGING_LEVEL": "ERROR",
-        "GIT_PYTHON_REFRESH": "quiet",
     }
     place = urlsplit(uri)
     usual = _PORTS.get(place.scheme.partition("+")[0])
     if usual and place.hostname:  # the drivers of a database server that is unreachable would wait for minutes
         socket.create_connection((place.hostname, place.port or usual), timeout=timeout_s).close()
+    _prepare_mlflow()
     from mlflow.tracking import MlflowClient
 
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _prepare_mlflow() -> None:
+    """Import mlflow so that it neither prints, nor sends anything, nor repeats what failed."""
+    os.environ |= {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_LOGGING_LEVEL": "ERROR",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
     try_database_once()  # deliveries are tried again later anyway
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # an error is raised, too; logged, it is a page of SQL
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _with_experiment(client: MlflowClient, experiment: str, artifact_location: str | None) -> tuple[MlflowClient, str]:

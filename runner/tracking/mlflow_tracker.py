@@ -7,14 +7,16 @@ noted in the folder only saves work, and is discarded if the store has another r
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from runner.common import run_schema
 from runner.common.errors import HydromelError, without_credentials
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
+log = logging.getLogger(__name__)
 _METRICS_A_CALL = 1000  # MLflow's limit
 _LONGEST_PAUSE_S = 600.0
 
@@ -74,9 +77,32 @@ class MlflowTracker:
     def deliver(self, folder: Path, final: bool = False) -> None:
         if not final and time.monotonic() < self._silent_until:
             return
+        with self._reaching(folder):
+            self._send(folder)
+
+    def find(self, folder: Path) -> Literal["active", "deleted", "missing"]:
+        """Return what MLflow has of the run; after a failure, "active" for a time. Raises DeliveryError."""
+        if time.monotonic() < self._silent_until:
+            return "active"
+        with self._reaching(folder):
+            there = _find(*self._connected(folder), read_run(folder)["run_id"])
+        if there is None:
+            return "missing"
+        return "active" if there.info.lifecycle_stage == "active" else "deleted"
+
+    def restore(self, folder: Path) -> None:
+        with self._reaching(folder):
+            client, experiment_id = self._connected(folder)
+            there = _find(client, experiment_id, read_run(folder)["run_id"])
+            if there is not None:
+                client.restore_run(there.info.run_id)
+
+    @contextlib.contextmanager
+    def _reaching(self, folder: Path) -> Iterator[None]:
+        """Return a context for talking to MLflow about a run; a failure raises DeliveryError, and grows the pause."""
         try:
             with lock(folder), warnings.catch_warnings(action="ignore"):  # mlflow's, about its own dependencies
-                self._send(folder)
+                yield
         except Exception as error:  # whatever mlflow, a driver or a cloud's library raises: training must not end by it
             self._failures += 1
             pause = min(self.retry_s * 2 ** (self._failures - 1), _LONGEST_PAUSE_S)
@@ -128,6 +154,8 @@ class MlflowTracker:
                     client.update_run(run_id, status="RUNNING")
             else:
                 self._send_end(folder, client, run_id, progress)
+        elif run["status"] != run_schema.RUNNING:
+            log.warning("warning: %s was deleted in MLflow; `hydromel-sync --restore` brings it back", folder)
         progress["fingerprint"] = fingerprint
         save_progress(folder, target, progress)
 
@@ -151,12 +179,18 @@ class MlflowTracker:
         client.set_terminated(run_id, status, ended_ms)
 
 
-def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, result: ResultRecord | None) -> Run:
+def _find(client: MlflowClient, experiment_id: str, run_id: str) -> Run | None:
+    """Return the run, even a deleted one; None if there is none."""
     from mlflow.entities import ViewType
 
-    wanted = f"tags.`{run_schema.TAG_RUN_ID}` = '{run['run_id']}'"
-    if matches := client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1):
-        return matches[0]
+    wanted = f"tags.`{run_schema.TAG_RUN_ID}` = '{run_id}'"
+    matches = client.search_runs([experiment_id], wanted, ViewType.ALL, max_results=1)
+    return matches[0] if matches else None
+
+
+def _find_or_create(client: MlflowClient, experiment_id: str, run: RunRecord, result: ResultRecord | None) -> Run:
+    if there := _find(client, experiment_id, run["run_id"]):
+        return there
     tags = content.tags(run, result)
     return client.create_run(experiment_id, int(run["created"] * 1000), tags, run.get("name") or None)
 

@@ -25,38 +25,30 @@ from filelock import FileLock, Timeout
 from runner.common import records, run_schema
 from runner.common.bounded import MOST_METRICS_BYTES, check_size, read_bytes, read_lines
 from runner.common.errors import HydromelError
-from runner.common.files import (
-    CannotWrite,
-    append,
-    cannot_write,
-    cut_torn_line,
-    remove_leftovers,
-    to_json,
-    write_bytes,
-    write_json,
-)
+from runner.common.files import CannotWrite, append, cannot_write, cut_torn_line, remove_leftovers, to_json, write_json
 from runner.common.records import AdviceRecord, ChangeRecord, InitFromRecord, MetricsLine, ResultRecord, RunRecord
+from runner.common.seal import folder_is_made_here, seal_of
 
 log = logging.getLogger(__name__)
 _PROBE_SECONDS = 1.0  # whoever asks whether a run lives holds its lock for a moment
 
 
 class RunFolder:
-    """The folder of a run that this process writes. Make one with `RunFolder.start`."""
+    """The folder of a run that this process writes. `open` one, and `begin` the run in it."""
 
-    def __init__(self, path: Path, run: RunRecord, lock: FileLock) -> None:
-        self.path, self.run, self._lock = path, run, lock
-        self._before: bytes | None = None  # run.json of a run that was already there
+    def __init__(self, path: Path, lock: FileLock) -> None:
+        self.path, self._lock = path, lock
+        self.is_new = not (path / run_schema.RUN).exists()
+        self.run = _new_run() if self.is_new else read_run(path)
+        if not (self.is_new or folder_is_made_here(path)):
+            self.run["cwd"] = str(Path.cwd())
+        self._begun = False
         self._buffer: list[str] = []
-        self._logged = _repaired(path / run_schema.METRICS)
+        self._logged: dict[int, set[str]] = {}
 
     @classmethod
-    def start(
-        cls, path: Path, *, name: str, experiment: str | None, sweep_id: str | None, tags: Mapping[str, str]
-    ) -> Self:
-        """Create `path`, or continue the run in it, which keeps its id, creation time and working directory.
-
-        The other arguments are keys of `RunRecord`.
+    def open(cls, path: Path) -> Self:
+        """Create `path` and lock it; nothing of a run in it changes before `begin`.
 
         Raises:
             HydromelError: another live process writes this run, or the folder cannot be written.
@@ -71,25 +63,63 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(path, error) from error
         remove_leftovers(path)
-        running, cwd = run_schema.RUNNING, str(Path.cwd())
-        record: RunRecord = {"run_id": uuid.uuid4().hex, "created": time.time(), "cwd": cwd, "status": running}
-        before = None
-        if (path / run_schema.RUN).exists():
-            before = (path / run_schema.RUN).read_bytes()
-            record |= read_run(path)
-            if record["status"] == run_schema.FAILED:
-                log.info("continuing a run that %s", how_it_ended(record))
-        record |= {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
-        record |= {"status": running, "ended": None, "error": None, "pid": os.getpid(), "host": socket.gethostname()}
-        run = cls(path, record, lock)
-        run._before = before
-        write_json(path / run_schema.RUN, run.run)
-        return run
+        try:
+            return cls(path, lock)
+        except BaseException:
+            lock.release()
+            raise
 
-    def restore(self) -> None:
-        """Write `run.json` as it was before this process: the run was not continued."""
-        if self._before is not None:
-            write_bytes(self.path / run_schema.RUN, self._before)
+    def set_aside(self) -> Path:
+        """Move the records of a try that is not continued below this folder, and return their folder.
+
+        The next try is a run of its own, since its options may differ. `hydromel-sync` finds both.
+
+        Raises:
+            HydromelError: the folder cannot be written.
+        """
+        earlier = _ended(self.path, read_run(self.path))
+        place = self.path / run_schema.EARLIER / earlier["run_id"]
+        write_json(self.path / run_schema.RUN, earlier)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            # run.json last: if this process is killed meanwhile, the next one sees the earlier try and moves the rest
+            for name in (run_schema.RESOLVED, run_schema.METRICS, run_schema.DELIVERED, run_schema.RUN):
+                if (self.path / name).exists():
+                    (self.path / name).replace(place / name)
+        except OSError as error:
+            raise cannot_write(place, error) from error
+        prepared, self.run, self.is_new = self.run, _new_run(), True
+        if (advice := prepared.get("advice")) is not None:
+            self.run["advice"] = advice
+        if (source := prepared.get("init_from")) is not None:
+            self.run["init_from"] = source
+        return place
+
+    def begin(
+        self,
+        *,
+        name: str,
+        experiment: str | None,
+        sweep_id: str | None,
+        tags: Mapping[str, str],
+        tracker: Mapping[str, object],
+    ) -> None:
+        """Record that the run begins, or goes on: then it keeps its id, creation time and working directory.
+
+        A working directory that another installation wrote is not kept. `tracker` is that of the config, and the other
+        arguments are keys of `RunRecord`.
+
+        Raises:
+            HydromelError: the folder cannot be written.
+        """
+        if not self.is_new and self.run["status"] == run_schema.FAILED:
+            log.info("continuing a run that %s", how_it_ended(self.run))
+        run: RunRecord = self.run | {"name": name, "experiment": experiment, "sweep_id": sweep_id, "tags": dict(tags)}
+        run |= {"seal": seal_of(run, tracker), "status": run_schema.RUNNING, "ended": None, "error": None}
+        run |= {"pid": os.getpid(), "host": socket.gethostname()}
+        self._logged = _repaired(self.path / run_schema.METRICS)
+        self._begun = True
+        self._write(run)
 
     def set_result_aside(self) -> None:
         """Rename the result of a finished run that is trained further."""
@@ -126,7 +156,7 @@ class RunFolder:
         self._write({**self.run, "status": status, "ended": ended, "error": error})
 
     def set_advice(self, advice: AdviceRecord) -> None:
-        """Write the choice of `batching=auto` to `run.json`, where a resumed run finds it."""
+        """Write the choice of `batching=auto` to `run.json` (once the run begins), where a resumed run finds it."""
         self._write({**self.run, "advice": advice})
 
     def add_changes(self, changes: list[ChangeRecord]) -> None:
@@ -141,7 +171,8 @@ class RunFolder:
             self._write({**self.run, "init_from": source})
 
     def _write(self, run: RunRecord) -> None:
-        write_json(self.path / run_schema.RUN, run)
+        if self._begun:
+            write_json(self.path / run_schema.RUN, run)
         self.run = run
 
     def close(self) -> None:
@@ -157,6 +188,11 @@ class RunFolder:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         with contextlib.nullcontext() if kind is None else contextlib.suppress(CannotWrite):
             self.close()
+
+
+def _new_run() -> RunRecord:
+    run_id, cwd = uuid.uuid4().hex, str(Path.cwd())
+    return {"run_id": run_id, "created": time.time(), "cwd": cwd, "status": run_schema.RUNNING}
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -214,6 +250,15 @@ def is_alive(folder: Path) -> bool:
         return True
 
 
+def discard_unbegun(folder: Path) -> None:
+    """Remove what is left in a run's folder if the run never began: its messages, its lock, and the empty folder."""
+    with contextlib.suppress(OSError):
+        if not (folder / run_schema.RUN).exists():
+            for name in (run_schema.CONSOLE, run_schema.LOCK):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+
+
 def mark_dead(folder: Path) -> RunRecord:
     """Return `read_run(folder)`, after cleaning up if the run's process on this machine has died.
 
@@ -228,12 +273,19 @@ def mark_dead(folder: Path) -> RunRecord:
                 return run
             remove_leftovers(folder)
             if run["status"] == run_schema.RUNNING:
-                last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])
-                run |= {"status": run_schema.INTERRUPTED, "ended": last, "error": "its process died"}
+                run = _ended(folder, run)
                 write_json(folder / run_schema.RUN, run)
             return run
     except Timeout:
         return read_run(folder)
+
+
+def _ended(folder: Path, run: RunRecord) -> RunRecord:
+    """Return the record of a run whose process has ended: one that is still marked as running was interrupted."""
+    if run["status"] != run_schema.RUNNING:
+        return run
+    last = max((record["time"] for record, _ in read_metrics(folder)), default=run["created"])
+    return {**run, "status": run_schema.INTERRUPTED, "ended": last, "error": "its process died"}
 
 
 def _repaired(path: Path) -> dict[int, set[str]]:

@@ -11,7 +11,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
@@ -26,7 +26,6 @@ from runner.common.types import FilePath
 from runner.tracking.run_folder import read_metrics, read_result, read_run
 
 log = logging.getLogger(__name__)
-DELIVERED = "delivered.json"
 _LOCK_WAIT_SECONDS = 30.0
 
 
@@ -67,12 +66,27 @@ class Tracker(Protocol):
         ...
 
 
-def deliver_or_warn(tracker: Tracker, folder: Path, final: bool = False) -> None:
-    """Deliver the records of a run; if that fails, warn and continue, since the folder keeps them."""
+@runtime_checkable
+class CanRestore(Protocol):
+    """An optional ability of trackers: users can delete runs in their store, and have them back."""
+
+    def find(self, folder: Path) -> Literal["active", "deleted", "missing"]:
+        """Return what the store has of the run. Raises DeliveryError."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Undo the deletion of the run in the store. Raises DeliveryError."""
+        ...
+
+
+def deliver_or_warn(tracker: Tracker, folder: Path, final: bool = False) -> bool:
+    """Deliver the records of a run; if that fails, warn and return False, since the folder keeps them."""
     try:
         tracker.deliver(folder, final)
     except HydromelError as error:  # also one about the folder, such as a full disk
         log.warning("warning: %s; records stay in %s, `hydromel-sync` delivers them", error, folder)
+        return False
+    return True
 
 
 class NoTracker:
@@ -146,7 +160,7 @@ def _lines_of(run_id: str, shared: Path) -> list[dict[str, object]]:
 
 def lock(folder: Path) -> FileLock:
     """Return the lock that a delivery holds, so that the run itself and `hydromel-sync` do not both send a record."""
-    return FileLock(folder / f"{DELIVERED}.lock", timeout=_LOCK_WAIT_SECONDS)
+    return FileLock(folder / f"{run_schema.DELIVERED}.lock", timeout=_LOCK_WAIT_SECONDS)
 
 
 def load_progress(folder: Path, target: str) -> Progress:
@@ -156,11 +170,11 @@ def load_progress(folder: Path, target: str) -> Progress:
 
 def save_progress(folder: Path, target: str, progress: Progress) -> None:
     """Write `progress` atomically. The caller holds the lock."""
-    write_json(folder / DELIVERED, _all_progress(folder) | {target: progress})
+    write_json(folder / run_schema.DELIVERED, _all_progress(folder) | {target: progress})
 
 
 def _all_progress(folder: Path) -> dict[str, Progress]:
-    path = folder / DELIVERED
+    path = folder / run_schema.DELIVERED
     if not path.exists():
         return {}
     try:

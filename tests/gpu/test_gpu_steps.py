@@ -17,10 +17,10 @@ from torch import nn
 
 from runner.components.run_components import Components
 from runner.experiment.preparation import prepare
-from runner.experiment.run import start_folder
 from runner.interfaces import START
 from runner.ragged.ragged import Ragged
 from runner.ragged.rows import Rows
+from runner.tracking.run_folder import RunFolder
 from runner.training.loop import backward, metric_input
 from runner.training.state import Training
 from tests.helpers.composed import QUIET, label_files, run_config, tag_files
@@ -64,7 +64,7 @@ def forbidden_waits() -> Iterator[None]:
 @contextmanager
 def training(folder: Path, *overrides: str) -> Iterator[Training]:
     composed = run_config(*QUIET, *overrides, "device=cuda", "batching.batch_size=8", f"runs_dir={folder}")
-    with start_folder(composed, folder / "run") as run:
+    with RunFolder.open(folder / "run") as run:
         yield prepare(composed, Components.of(composed), run, 0.0).training
 
 

@@ -50,7 +50,8 @@ def main() -> None:
     config = yaml.safe_load((folder / run_schema.RESOLVED).read_text(encoding="utf-8"))
     rate, sweep = config["optimizer"]["lr"], config["sweep"]
     tags = {"seed": "1", run_schema.TAG_TRIAL: str(sweep["trial"])}
-    with RunFolder.start(folder, name="fake", experiment=None, sweep_id=sweep["id"], tags=tags) as run:
+    with RunFolder.open(folder) as run:
+        run.begin(name="fake", experiment=None, sweep_id=sweep["id"], tags=tags, tracker=config.get("tracker", {}))
         if rate > DIVERGES:
             run.set_status(run_schema.FAILED, "the loss is nan at update 3")
             sys.exit(1)

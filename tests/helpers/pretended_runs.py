@@ -17,9 +17,9 @@ from runner.config.schema import RunConfig
 from runner.encoders.identity import Identity
 from runner.experiment import preparation
 from runner.experiment.preparation import prepare
-from runner.experiment.run import start_folder
 from runner.interfaces import State
 from runner.ragged.ragged import Ragged
+from runner.tracking.run_folder import RunFolder
 from runner.training import loop
 from runner.training.optimizers import averaged
 from runner.training.state import Training
@@ -74,7 +74,7 @@ def _train(config: RunConfig, device: torch.device) -> Seen:
     """As `hydromel` does it, but for where."""
     preparation.choose_device = lambda *options: device
     watch = nullcontext() if device.type == "cpu" else pretended.Device()
-    with tempfile.TemporaryDirectory() as folder, watch as seen, start_folder(config, Path(folder) / "run") as run:
+    with tempfile.TemporaryDirectory() as folder, watch as seen, RunFolder.open(Path(folder) / "run") as run:
         t = prepare(config, Components.of(config), run, 0.0).training
         if seen is None:
             return Seen(_losses(t), _metrics(t), [], {})

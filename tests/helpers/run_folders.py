@@ -42,9 +42,10 @@ def mlflow_node(uri: str, **other: Any) -> dict[str, Any]:
 
 def start(path: Path, tracker: dict[str, Any] | None = None) -> RunFolder:
     """A run that has just begun."""
-    run = RunFolder.start(path, name=path.name, experiment="compare", sweep_id="sweep-1", tags=TAGS)
     config = CONFIG | ({"tracker": tracker} if tracker else {})
+    run = RunFolder.open(path)
     (path / run_schema.RESOLVED).write_text(yaml.safe_dump(config))
+    run.begin(name=path.name, experiment="compare", sweep_id="sweep-1", tags=TAGS, tracker=config["tracker"])
     return run
 
 

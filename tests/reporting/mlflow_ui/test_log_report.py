@@ -28,6 +28,7 @@ from reporting.mlflow_ui.log_report import TAG_REPORT, MlflowLocation, filter_of
 from reporting.runs import find
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.common.seal import seal_of
 from runner.compat.mlflow import VIEW_TAG
 from runner.tracking import mlflow_store
 from runner.tracking.mlflow_tracker import MlflowTracker
@@ -43,10 +44,11 @@ def tracked(folder: Path, uri: str, cwd: Path) -> Path:
     result = json.loads((folder / "result.json").read_text())
     tags = {key: str(result[key]) for key in ("task", "dataset", "embedding", "encoder", "batching", "seed")}
     about = {"tags": tags, "cwd": str(cwd), "name": folder.name, "host": "one"}
-    (folder / "run.json").write_text(json.dumps(run | about))
     config = yaml.safe_load((folder / "resolved.yaml").read_text())
     tracker = {"_target_": "runner.tracking.mlflow_tracker.MlflowTracker", "uri": uri, "experiment": "tests"}
     (folder / "resolved.yaml").write_text(yaml.safe_dump({**config, "tracker": tracker}))
+    sealed = {**run, **about, "seal": seal_of(run | about, tracker)}
+    (folder / "run.json").write_text(json.dumps(sealed))
     return folder
 
 
@@ -243,3 +245,15 @@ def test_the_view_shows_strategies_and_their_figures(
     assert "Error loading shared view" not in body
     ours = [line["message"] for line in browser.get_log("browser") if "/static-files/" not in line["message"]]
     assert [line for line in ours if "/users/current" not in line] == []  # MLflow asks for a user without one
+
+
+def test_a_report_is_not_sent_where_a_run_from_elsewhere_says(
+    tmp_path: Path, write_run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "theirs"))
+        tracked(write_run(tmp_path / "runs" / "theirs", "padmask", 1), "http://elsewhere:5000", tmp_path)
+    found = find.scan(tmp_path / "runs")
+    with pytest.raises(HydromelError, match=r"another installation made .*theirs, so its tracker is not used; give --"):
+        location_of([], found, None)
+    assert location_of([], found, "http://mine:5000") == MlflowLocation("http://mine:5000", "tests")

@@ -19,7 +19,8 @@ WHY = "the loss is nan at update 3"
 
 def ended(folder: Path, status: str, error: str | None) -> Path:
     """A run's folder of which only `run.json` is left."""
-    with RunFolder.start(folder, name="r", experiment=None, sweep_id=None, tags={}) as run:
+    with RunFolder.open(folder) as run:
+        run.begin(name="r", experiment=None, sweep_id=None, tags={}, tracker={})
         run.set_status(status, error)
     return folder
 
@@ -69,7 +70,8 @@ def test_a_checkpoint_of_an_unfinished_run_is_used_with_a_warning(
 def test_a_failed_run_that_goes_on_says_why_it_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     show_messages()
     folder = ended(tmp_path / "run", run_schema.FAILED, WHY)
-    with RunFolder.start(folder, name="r", experiment=None, sweep_id=None, tags={}) as run:
+    with RunFolder.open(folder) as run:
+        run.begin(name="r", experiment=None, sweep_id=None, tags={}, tracker={})
         assert run.run["error"] is None
     assert capsys.readouterr().out == f"continuing a run that failed ({WHY})\n"
     assert json.loads((folder / run_schema.RUN).read_text(encoding="utf-8"))["status"] == run_schema.RUNNING

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from runner.common import run_schema
 from runner.experiment import run
 from runner.experiment.job import run_job
 from tests.helpers.composed import run_config
 
 
+@pytest.mark.parametrize("begun", [True, False])
 def test_a_missing_kernel_is_one_line_that_says_what_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], begun: bool
 ) -> None:
     missing = "could not create a primitive descriptor for the LSTM forward propagation primitive"
 
@@ -20,7 +22,10 @@ def test_a_missing_kernel_is_one_line_that_says_what_is_kept(
         raise RuntimeError(f"{missing}. Run workload with environment variable ONEDNN_VERBOSE=all")
 
     monkeypatch.setattr(run, "run_experiment", fail)
+    if begun:
+        (tmp_path / run_schema.RUN).touch()
     assert run_job(tmp_path, 0.0, run_config("tracker=none")) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert missing in line
-    assert line.endswith(f"or another module; the records so far are kept in {tmp_path}")
+    kept = f"the records so far are kept in {tmp_path}" if begun else "the run has not begun"
+    assert line.endswith(f"or another module; {kept}")

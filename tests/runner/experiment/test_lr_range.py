@@ -14,7 +14,7 @@ from runner.cli import lr_range
 from runner.components.run_components import Components
 from runner.experiment.lr_range import DIVERGED, Range, measure, stepper
 from runner.experiment.preparation import prepare
-from runner.experiment.run import start_folder
+from runner.tracking.run_folder import RunFolder
 from tests.helpers.composed import label_files, run_config
 
 QUIET = ("encoder=bow", "embedding.size=4", "cache_dir=null", "tracker=none", "batching.batch_size=8")
@@ -90,7 +90,7 @@ def test_every_update_has_its_rate_and_parts_keep_their_ratio(tmp_path: Path) ->
         "schedule=cosine",
         "optimizer.momentum=0.0",
     )
-    with start_folder(here, tmp_path / "run") as run:
+    with RunFolder.open(tmp_path / "run") as run:
         training = prepare(here, Components.of(here), run, 0.0).training
         before = [group["learning_rate_factor"] for group in training.optimizer.param_groups]
         training.optimizer.add_param_group({"params": [], "learning_rate_factor": 0.25, "initial_lr": 1.0})

@@ -45,9 +45,9 @@ def test_a_failing_job_stops_no_other_and_finished_ones_are_skipped(tmp_path: Pa
     assert "error: 1 of 3 jobs failed (stream-s1-" in first.stderr
     assert "Traceback" not in first.stderr
     status = {name.split("-")[0]: one["status"] for name, one in runs(tmp_path, run_schema.RUN).items()}
-    assert status == {"packed": run_schema.FINISHED, "padmask": run_schema.FINISHED, "stream": run_schema.FAILED}
+    assert status == {"packed": run_schema.FINISHED, "padmask": run_schema.FINISHED}, "a mistake is no failed run"
     processes = {one["pid"] for one in runs(tmp_path, run_schema.RUN).values()}
-    assert len(processes) == 3
+    assert len(processes) == 2
     assert all(one["sweep_id"] == "s" for one in runs(tmp_path, run_schema.RESULT).values())
 
     before = runs(tmp_path, run_schema.RESULT)

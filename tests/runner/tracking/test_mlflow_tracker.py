@@ -18,7 +18,7 @@ from runner.common.errors import HydromelError, without_credentials
 from runner.tracking import mlflow_fields, mlflow_store, mlflow_tracker
 from runner.tracking.mlflow_tracker import MlflowTracker
 from runner.tracking.run_folder import read_metrics, read_run
-from runner.tracking.tracker import DELIVERED, DeliveryError, is_delivered
+from runner.tracking.tracker import DeliveryError, is_delivered
 from tests.helpers.run_folders import CONFIG, TAGS, finish, finished, log_epoch, mlflow_node, start
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own dependencies, as the tests look into it
@@ -190,9 +190,9 @@ def test_notes_about_another_store_are_not_believed(tmp_path: Path, uri: str, te
         tracker_for(uri).deliver(folder)
     moved = tmp_path / "moved.db"
     shutil.copy(template, moved)
-    progress = json.loads((folder / DELIVERED).read_text())
+    progress = json.loads((folder / run_schema.DELIVERED).read_text())
     (old,) = progress.values()
-    (folder / DELIVERED).write_text(json.dumps({f"sqlite:///{moved} tests": old}))
+    (folder / run_schema.DELIVERED).write_text(json.dumps({f"sqlite:///{moved} tests": old}))
     tracker_for(f"sqlite:///{moved}").deliver(folder)
     assert content_of(f"sqlite:///{moved}") == before
 
@@ -203,7 +203,7 @@ def test_a_run_deleted_in_mlflow_stays_deleted(tmp_path: Path, uri: str) -> None
     client = client_of(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("tests").experiment_id])
     client.delete_run(run.info.run_id)
-    (folder / DELIVERED).unlink()
+    (folder / run_schema.DELIVERED).unlink()
     tracker.deliver(folder)
     assert content_of(uri) == {}
     assert is_delivered(folder, tracker)

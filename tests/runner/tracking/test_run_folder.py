@@ -147,7 +147,8 @@ def test_a_run_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
 def test_a_killed_run_is_known_to_be_dead(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path; from runner.tracking.run_folder import RunFolder\n"
-        "run = RunFolder.start(Path(sys.argv[1]), name='x', experiment=None, sweep_id=None, tags={})\n"
+        "run = RunFolder.open(Path(sys.argv[1]))\n"
+        "run.begin(name='x', experiment=None, sweep_id=None, tags={}, tracker={})\n"
         "run.log(1, 1, {'a': 1.0}); run.flush(); print('ready', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -182,4 +183,4 @@ def test_a_run_with_a_result_is_finished(tmp_path: Path) -> None:
 def test_the_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HydromelError, match=r"cannot write .*file/run: Not a directory"):
-        RunFolder.start(tmp_path / "file" / "run", name="x", experiment=None, sweep_id=None, tags={})
+        RunFolder.open(tmp_path / "file" / "run")

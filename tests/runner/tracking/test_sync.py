@@ -2,6 +2,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,15 +16,21 @@ from typing import Any
 
 import pytest
 
+import runner.tracking.sync
 import runner.tracking.tracker
 from runner.cli.sync import main
 from runner.common import run_schema
 from runner.common.errors import HydromelError
+from runner.common.records import RunRecord
 from runner.config.instantiate import build
+from runner.experiment import run as experiment
+from runner.experiment.run import run_experiment
 from runner.tracking import mlflow_store
 from runner.tracking.run_folder import read_run
-from runner.tracking.sync import deliver_pending
-from runner.tracking.tracker import DELIVERED, DeliveryError, JsonlTracker, is_delivered
+from runner.tracking.sync import UNDELIVERED, deliver_pending, mark_undelivered, unmark
+from runner.tracking.tracker import DeliveryError, JsonlTracker, is_delivered
+from runner.training.state import Training
+from tests.helpers.composed import run_config, tag_files
 from tests.helpers.run_folders import finish, finished, log_epoch, mlflow_node, start
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of mlflow, about its own dependencies, as the tests look into it
@@ -145,27 +152,215 @@ def test_a_uri_given_is_meant_from_here(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_later_run_delivers_what_is_pending_for_the_same_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
-    mine = [finished(tmp_path / "runs" / name, jsonl(here)) for name in ("1", "2")]
-    finished(tmp_path / "runs" / "3", jsonl(elsewhere))
-    finished(tmp_path / "runs" / "4")
-    (finished(tmp_path / "runs" / "5") / run_schema.RUN).write_text("{")
+    runs, here, elsewhere = tmp_path / "runs", tmp_path / "here", tmp_path / "elsewhere"
+    mine = [finished(runs / name, jsonl(here)) for name in ("1", "2", "not noted")]
+    others = [finished(runs / "3", jsonl(elsewhere)), finished(runs / "4"), finished(runs / "5"), runs / "gone"]
+    (runs / "5" / run_schema.RUN).write_text("{")
+    for folder in (*mine[:2], *others):
+        mark_undelivered(runs, folder)
+    mark_undelivered(runs, finished(tmp_path / "outside", jsonl(here)))
+    assert len(list((runs / UNDELIVERED).iterdir())) == 6
     tracker = JsonlTracker(path=str(here))
     tracker.deliver(mine[0])
-    assert deliver_pending(tmp_path / "runs", tracker) == 1
-    assert deliver_pending(tmp_path / "runs", tracker) == 0
-    assert set(arrived(here)) == {read_run(folder)["run_id"] for folder in mine}
+    asked: list[Path] = []
+
+    def reading(folder: Path) -> RunRecord:
+        asked.append(folder)
+        return read_run(folder)
+
+    monkeypatch.setattr(runner.tracking.sync, "read_run", reading)
+    assert deliver_pending(runs, tracker) == 1
+    assert mine[2] not in asked, "only what is noted is read"
+    assert len(list((runs / UNDELIVERED).iterdir())) == 3  # of another target, without a tracker, damaged
+    assert deliver_pending(runs, tracker) == 0
+    assert set(arrived(here)) == {read_run(folder)["run_id"] for folder in mine[:2]}
     assert not elsewhere.exists()
-    (mine[1] / DELIVERED).unlink()
+    unmark(runs, others[0])
+    assert len(list((runs / UNDELIVERED).iterdir())) == 2
+    (mine[1] / run_schema.DELIVERED).unlink()
+    mark_undelivered(runs, mine[1])
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(runner.tracking.tracker, "append", full)
     with pytest.raises(DeliveryError):
-        deliver_pending(tmp_path / "runs", tracker)
-    with pytest.raises(HydromelError, match="no such folder"):
-        deliver_pending(tmp_path / "nowhere", tracker)
+        deliver_pending(runs, tracker)
+    assert deliver_pending(tmp_path / "nowhere", tracker) == 0
+
+
+def test_a_run_is_noted_as_undelivered_until_its_records_have_arrived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one that failed without them is delivered by the next."""
+    monkeypatch.chdir(tmp_path)
+    data = [
+        *tag_files(tmp_path),
+        "encoder=conv",
+        "train.max_updates=2",
+        "cache_dir=null",
+        "run_plots=null",
+        "tracker=jsonl",
+    ]
+    noted: list[int] = []
+    fit = experiment.fit
+
+    def counting(training: Training) -> None:
+        noted.append(len(list((tmp_path / "runs" / UNDELIVERED).iterdir())))
+        if len(noted) == 1:
+            raise HydromelError("a failure of the run")
+        fit(training)
+
+    monkeypatch.setattr(experiment, "fit", counting)
+    (tmp_path / "runs.jsonl").mkdir()  # the tracker cannot write
+    monkeypatch.setattr(JsonlTracker, "check", lambda self: None)
+    with pytest.raises(HydromelError, match="a failure of the run"):
+        run_experiment(run_config(*data), tmp_path / "runs" / "1", 0.0)
+    (tmp_path / "runs.jsonl").rmdir()
+    run_experiment(run_config(*data), tmp_path / "runs" / "2", 0.0)
+    assert noted == [1, 2]
+    assert not list((tmp_path / "runs" / UNDELIVERED).iterdir())
+    assert len(arrived(tmp_path / "runs.jsonl")) == 2
+
+
+ELSEWHERE = "another installation made this run, so its tracker is not used"
+
+
+def test_the_tracker_of_a_run_from_elsewhere_is_not_obeyed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "bashrc"
+    target.write_text("precious\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "theirs"))
+        folder = finished(tmp_path / "runs" / "theirs", jsonl(target))
+    assert sync(folder) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{folder}: not delivered: {ELSEWHERE}" in error
+    assert "bashrc" in error
+    assert "give --uri URI, or --trust if you know where the run comes from" in error
+    mark_undelivered(tmp_path / "runs", folder)
+    assert deliver_pending(tmp_path / "runs", JsonlTracker(path=str(target))) == 0
+    assert target.read_text() == "precious\n"
+    target.write_text("")
+    assert sync(folder, "--trust") == 0
+    assert list(arrived(target)) == [read_run(folder)["run_id"]]
+
+
+@pytest.mark.parametrize("change", ["tracker", "cwd", "run_id", "seal", "no seal"])
+def test_a_run_whose_tracker_was_changed_is_from_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    folder = finished(tmp_path / "run", jsonl(tmp_path / "mine"))
+    record = json.loads((folder / run_schema.RUN).read_text())
+    if change == "tracker":
+        (folder / run_schema.RESOLVED).write_text(json.dumps({"tracker": jsonl(tmp_path / "others")}))
+    elif change == "no seal":
+        del record["seal"]
+    else:
+        record[change] = "0" * 32
+    (folder / run_schema.RUN).write_text(json.dumps(record))
+    assert sync(folder) == 1
+    assert ELSEWHERE in capsys.readouterr().err
+    assert sync(finished(tmp_path / "without"), "--trust") == 0  # no tracker needs no trust
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        run_schema.RUN,
+        run_schema.RESOLVED,
+        run_schema.METRICS,
+        run_schema.LOCK,
+        "delivered.json.lock",
+        f"{run_schema.PLOTS}/secret.svg",
+        run_schema.CHECKPOINTS,
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--uri"], ["--trust"]])
+def test_links_in_a_run_s_folder_are_not_followed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], link: str, options: list[str]
+) -> None:
+    folder = finished(tmp_path / "runs" / "run", jsonl(tmp_path / "shared"))
+    secret = tmp_path / "secret"
+    if link == run_schema.CHECKPOINTS:
+        secret.mkdir()
+    elif (folder / link).exists():
+        (folder / link).replace(secret)
+    else:
+        secret.write_text("precious")
+    before = None if secret.is_dir() else secret.read_bytes()
+    (folder / link).symlink_to(secret)
+    uri = [f"sqlite:///{tmp_path}/mlflow.db"] if options == ["--uri"] else []
+    assert sync(tmp_path / "runs", *options, *uri) == 1
+    error = capsys.readouterr().err
+    assert f"{folder / link}: a link; what a run writes must be files and folders of its own" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "shared").exists()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert secret.is_dir() or secret.read_bytes() == before
+
+
+def test_a_pipe_in_a_run_s_folder_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = finished(tmp_path / "run", jsonl(tmp_path / "shared"))
+    os.mkfifo(folder / run_schema.PLOTS / "pipe.svg")
+    assert sync(folder) == 1
+    assert (
+        "pipe.svg: neither a file nor a folder; what a run writes must be files and folders of its own"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_folder_that_cannot_be_written_ends_no_run_and_no_sync(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, runs = tmp_path / "shared", tmp_path / "runs"
+    folders = [finished(runs / name, jsonl(shared)) for name in ("locked", "good")]
+    for folder in folders:
+        mark_undelivered(runs, folder)
+    alive = runner.tracking.sync.is_alive
+
+    def refused(folder: Path) -> bool:  # as root, which tests may run as, every folder can be written
+        if folder.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder / run_schema.LOCK))
+        return alive(folder)
+
+    monkeypatch.setattr(runner.tracking.sync, "is_alive", refused)
+    assert deliver_pending(runs, JsonlTracker(path=str(shared))) == 1
+    assert sync(runs) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"{folders[0]}: not delivered: cannot write {folders[0]}: Permission denied\n"
+    assert f"{folders[1]}: up to date" in captured.out
+
+
+def test_a_run_deleted_in_mlflow_is_told_and_restored(
+    tmp_path: Path, template: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    folder, other = (finished(tmp_path / "runs" / name, mlflow_node(uri)) for name in ("deleted", "other"))
+    assert sync(tmp_path / "runs") == 0
+    client, experiment_id = mlflow_store.connect(uri, "tests", None, 10.0)
+
+    def stored() -> dict[str, str]:
+        found = client.search_runs([experiment_id])
+        return {there.data.tags[run_schema.TAG_RUN_ID]: there.info.run_id for there in found}
+
+    whole = stored()
+    client.delete_run(whole[read_run(folder)["run_id"]])
+    capsys.readouterr()
+    for again in ([], ["--again"]):
+        assert sync(tmp_path / "runs", *again) == 0
+        assert f"{folder}: deleted in the store (see --restore)" in capsys.readouterr().out
+        assert list(stored()) == [read_run(other)["run_id"]]
+    assert sync(tmp_path / "runs", "--restore") == 0
+    assert f"{folder}: restored" in capsys.readouterr().out
+    assert stored() == whole
+    (tmp_path / "mlflow.db").unlink()
+    shutil.copy(template, tmp_path / "mlflow.db")
+    assert sync(tmp_path / "runs") == 0  # the store is another one: what it lacks is delivered
+    assert capsys.readouterr().out.count(": delivered\n") == 2
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from runner.common.errors import HydromelError
 from runner.config.instantiate import build
 from runner.tracking import tracker
 from runner.tracking.run_folder import read_metrics, write_json
-from runner.tracking.tracker import DELIVERED, DeliveryError, JsonlTracker, NoTracker, is_delivered
+from runner.tracking.tracker import DeliveryError, JsonlTracker, NoTracker, is_delivered
 from tests.helpers.run_folders import finish, finished, log_epoch, start
 
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_delivered_is_one_line(tmp_path: Path) -> None:
     for path in ("", str(tmp_path)):
         with pytest.raises(HydromelError, match=r"tracker\.path=.*name of a file"):
             JsonlTracker(path=path).check()
-    (folder / DELIVERED).write_text("[]")
+    (folder / run_schema.DELIVERED).write_text("[]")
     with pytest.raises(HydromelError, match=r"delivered\.json is damaged; remove it"):
         JsonlTracker(path=str(tmp_path / "runs.jsonl")).deliver(folder)
 
