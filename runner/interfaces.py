@@ -63,7 +63,7 @@ class Corpus(Protocol):
 
 
 class Embedding(Protocol):
-    """Map the ids of each feature to one vector per token."""
+    """A `torch.nn.Module` that maps the ids of each feature to one vector per token; its constructor takes `vocabs`."""
 
     output_size: int  # of a vector
 
@@ -71,7 +71,12 @@ class Embedding(Protocol):
 
 
 class Encoder(Protocol):
-    """Map token vectors to token vectors, or to one vector per row (`per_token` is false and rows have length 1)."""
+    """A `torch.nn.Module` that maps token vectors to token vectors, or to one vector per row.
+
+    In the latter case `per_token` is false and rows have length 1. The constructor takes `input_size` and `causal`:
+    true for tasks that predict the next token, for which no vector may depend on later tokens. A class that never reads
+    later tokens may have the attribute `causal = True` instead. The constructor may take `carries_state`.
+    """
 
     output_size: int
     per_token: bool

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
+from runner.config.instantiate import check_kinds
 from runner.interfaces import Description, HasCounters, HasDescription, HasRandomness, Head, State
 from runner.layers.dropout import number_dropout_layers
 from runner.ragged.batch import Batch
+from runner.ragged.ragged import Ragged
 from runner.text.vocab import Vocab
 
 _TORCH_DROPOUT = nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout | nn.FeatureAlphaDropout
@@ -26,12 +29,31 @@ class Model(nn.Module):
 
     def forward(self, batch: Batch, state: State) -> tuple[Tensor, State]:
         """Return scores, (B, C) for rows or (N, C) for real tokens, and the encoder's state at the end of each row."""
-        encoded, state = self.encoder(self.embedding(batch.features), state)
+        embedded = self.embedding(batch.features)
+        if not isinstance(embedded, Ragged):
+            raise _wrong_output("embedding", self.embedding, embedded, "Embedding", "a Ragged")
+        output = self.encoder(embedded, state)
+        if not (isinstance(output, tuple) and len(output) == 2 and isinstance(output[0], Ragged)):
+            raise _wrong_output("encoder", self.encoder, output, "Encoder", "a Ragged and a state, which may be None")
+        encoded, state = output
         return self.head(encoded, batch), state
 
 
+def _wrong_output(role: str, part: nn.Module, output: object, protocol: str, expected: str) -> HydromelError:
+    got = type(output).__name__
+    if isinstance(output, tuple):
+        got = f"({', '.join(type(item).__name__ for item in output)})"
+    return HydromelError(
+        f"{role}: {type(part).__name__}.forward returned {got}; {protocol} in runner.interfaces returns {expected}"
+    )
+
+
 def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
-    """Return the model of these parts and this task, on the CPU in float32."""
+    """Return the model of these parts and this task, on the CPU in float32.
+
+    Raises:
+        HydromelError: parts that do not fit each other, or that lack a member of their role's protocol.
+    """
     embedding = parts.embedding(vocabs=vocabs)
     encoder = parts.encoder(
         input_size=embedding.output_size, causal=parts.task.causal, carries_state=parts.task.carries_state
@@ -39,6 +61,7 @@ def build_model(parts: ModelParts, vocabs: Mapping[str, Vocab]) -> Model:
     assert isinstance(embedding, nn.Module)
     assert isinstance(encoder, nn.Module)
     head = parts.task.head(encoder, vocabs, embedding)
+    check_kinds(head, "task: head", nn.Module, Head)
     assert isinstance(head, nn.Module)
     return Model(embedding, encoder, head)
 

@@ -36,7 +36,8 @@ def options(group: str) -> list[str]:
 
 def composed(choice: str) -> dict[str, Any]:
     """Files that a config leaves to the user get some name; nothing is read here."""
-    return config(choice, *(f"{key}=FILE" for key in left_to_the_user(choice)))
+    fitting = ("task=lm", "task.unit=stream") if choice == "batching=stream" else ()
+    return config(choice, *fitting, *(f"{key}=FILE" for key in left_to_the_user(choice)))
 
 
 def left_to_the_user(choice: str) -> list[str]:

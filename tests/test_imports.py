@@ -52,7 +52,7 @@ LAYERS = {
         "runner.embeddings.vector_files"
     ),
     "runner.encoders": f"{TENSORS} runner.interfaces runner.layers runner.layers.recurrent",
-    "runner.model": f"{CORE} runner.components runner.layers",
+    "runner.model": f"{CORE} runner.config.instantiate runner.components runner.layers",
     "runner.training": (
         f"{CORE} runner.config runner.components runner.profiling runner.tracking runner.batching runner.layers "
         "runner.encoders runner.model"

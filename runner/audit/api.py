@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
+from runner.audit.checks.causality import causality_verdict
 from runner.audit.checks.compare import SingleReference
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.verdict import AuditReport
@@ -33,6 +34,7 @@ def audit_module(
     modes: Sequence[Mode] = ("eval", "train"),
     arithmetics: Sequence[Arithmetic] = ("float32",),
     nan_gradients: bool = False,
+    causal: bool = False,
     name: str | None = None,
     seed: int = 1,
 ) -> AuditReport:
@@ -58,6 +60,8 @@ def audit_module(
             runs.
         nan_gradients: require finite gradients where padding holds NaN. Most correct modules fail this, since the
             gradient of a weight is 0 times the NaN of its input; a module that fills padding before each weight passes.
+        causal: check too that a position's output does not depend on later positions, as in a language model. Examples
+            must be tensors or lists of tokens, and outputs have a vector per token.
         name: the report's title; None: the module's class.
         seed: seed of the random choice of examples.
 
@@ -83,6 +87,8 @@ def audit_module(
             with in_mode(exact.module, mode):
                 reference = SingleReference(exact, torch.float64)
                 report.verdicts += Auditor(exact, mode, reference, seed, nan_gradients).verdicts()
+                if causal:
+                    report.verdicts.append(causality_verdict(exact, reference, mode))
                 for arithmetic in arithmetics:
                     with in_mode((coarse := subject.cast(arithmetic)).module, mode):
                         measured = SingleReference(coarse, DTYPES[arithmetic], exact=reference)

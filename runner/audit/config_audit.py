@@ -11,6 +11,7 @@ import torch
 
 from runner.audit.checks import kinds
 from runner.audit.checks.auditor import Arithmetic, Auditor, arithmetic_verdict, dropout_verdict
+from runner.audit.checks.causality import causality_verdict
 from runner.audit.checks.compare import SingleReference, compare_loss
 from runner.audit.checks.metric import metric_verdict
 from runner.audit.checks.variations import BatchSpec
@@ -28,6 +29,7 @@ from runner.data.truncation import Truncation
 from runner.interfaces import START, Loss, StreamStrategy
 from runner.model import Model, build_model, device_of, parameter_count
 from runner.profiling.kernels import FLOAT32_LSTM, KernelWatch
+from runner.ragged.ragged import Ragged
 from runner.training.checkpoint import load_checkpoint
 from runner.training.loop import backward
 from runner.training.setup import choose_device
@@ -93,7 +95,8 @@ def audit_config(configs: Sequence[RunConfig], left_out: Mapping[str, str], opti
         f"task={parts.task.name} dataset={name_of(config.dataset)} encoder={encoder}",
         controls=controls if len(controls) < len(subjects) else (),
     )
-    _audit(report, subjects, options, config.seed)
+    causal = parts.task.causal and isinstance(subjects[0].examples.target, Ragged)
+    _audit(report, subjects, options, config.seed, causal)
     report.facts = AuditFacts(
         examples=len(subjects[0].lengths),
         lengths=sorted(subjects[0].lengths.tolist()),
@@ -119,8 +122,10 @@ def _precision_note(subject: StrategySubject) -> str:
     return note if FLOAT32_LSTM in watch.seen else ""
 
 
-def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: AuditOptions, seed: int) -> None:
-    """Run all modes and arithmetics.
+def _audit(
+    report: AuditReport, subjects: Sequence[StrategySubject], options: AuditOptions, seed: int, causal: bool
+) -> None:
+    """Run all modes and arithmetics; `causal`: check too that no token's output depends on later tokens.
 
     Strategies share single-example runs, and those of the same layout its verdicts: else each would add to the cost.
     """
@@ -129,11 +134,15 @@ def _audit(report: AuditReport, subjects: Sequence[StrategySubject], options: Au
         layouts: dict[Hashable, list[Verdict]] = {}
         with in_mode(model, mode):
             exact = SingleReference(subjects[0].reference(), torch.float64)
+            first = subjects[0].reference()
+            causality = causality_verdict(first, exact, mode) if causal else None
             for subject in subjects:
                 auditor = Auditor(subject, mode, exact.of(subject), seed, explained=options.explains(subject))
                 if (key := subject.layout_key) not in layouts:
                     layouts[key] = list(auditor.verdicts())
                 report.verdicts += [replace(verdict, subject=subject.name) for verdict in layouts[key]]
+                if causality is not None:  # of one layout: the other checks compare the rest with it
+                    report.verdicts.append(replace(causality, subject=subject.name))
                 report.verdicts += _check_strategy(auditor, subject, mode, seed)
                 if mode == "eval" and options.heat:
                     report.heats.append(auditor.heat(subject.tokens))

@@ -52,7 +52,7 @@ def conclusion(report: AuditReport) -> str:
     if not report.failures():
         return f"No result: checks that decide could not be run here{seconds}."
     failed = unique(verdict.subject for verdict in report.failures())
-    return f"FAILED: not batch-invariant under {', '.join(failed)}{seconds}."
+    return f"FAILED: {report.fault} under {', '.join(failed)}{seconds}."
 
 
 def notes(report: AuditReport) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.common.class_names import with_stable_names
+import torch
+from torch import nn
+
+from runner.common.class_names import PROJECT, TARGET, with_stable_names
+from runner.common.errors import HydromelError
 from runner.components.measures import Measures
 from runner.config.instantiate import Factory, build
 from runner.config.schema import ModelConfig
@@ -31,10 +36,13 @@ class ModelParts:
         """Build the parts that do not need data, and check the others; `plugins` are modules that the user allowed.
 
         Raises:
-            HydromelError: a target that is not allowed or does not exist, or an unknown, missing or ill-typed option.
+            HydromelError: a target that is not allowed, does not exist or lacks a member of its role's protocol, or an
+                option that is unknown, missing, ill-typed or does not fit the task.
         """
         task: Task = build(config.task, "task", {}, plugins, Task)
         added: Metric | None = None if config.metric is None else build(config.metric, "metric", {}, plugins, Metric)
+        encoder = Factory[Encoder].of(config.encoder, "encoder", plugins, nn.Module, Encoder)
+        _check_encoder(encoder, task)
         return cls(
             task=task,
             task_key=json.dumps(with_stable_names(config.task), sort_keys=True),
@@ -44,6 +52,24 @@ class ModelParts:
                 name: build(node, f"features.{name}", {}, plugins, TokenFeature)
                 for name, node in config.features.items()
             },
-            embedding=Factory[Embedding].of(config.embedding, "embedding", plugins, Embedding),
-            encoder=Factory[Encoder].of(config.encoder, "encoder", plugins, Encoder),
+            embedding=Factory[Embedding].of(config.embedding, "embedding", plugins, nn.Module, Embedding),
+            encoder=encoder,
         )
+
+
+def _check_encoder(encoder: Factory[Encoder], task: Task) -> None:
+    """Raise HydromelError unless an encoder's class is known to be causal where the task needs it, and its options fit.
+
+    An encoder of this project accepts any input size, so that one can be built before the size is known: without
+    memory and random numbers. That of a plugin is built once its input is known.
+    """
+    target = encoder.target
+    if task.causal and "causal" not in inspect.signature(target).parameters and not getattr(target, "causal", False):
+        raise HydromelError(
+            f"encoder: the constructor of {target.__qualname__} lacks causal, which task={task.name} sets, so it may "
+            "read the next token; take it as Encoder in runner.interfaces says, or set the class attribute "
+            "causal = True if it never reads later tokens"
+        )
+    if str(encoder.node[TARGET]).startswith(PROJECT):
+        with torch.device("meta"), torch.random.fork_rng(devices=()):
+            encoder(input_size=1, causal=task.causal, carries_state=task.carries_state)

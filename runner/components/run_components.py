@@ -13,7 +13,7 @@ from runner.common.errors import HydromelError
 from runner.components.model_parts import ModelParts
 from runner.config.instantiate import Factory, build
 from runner.config.schema import Node, RunConfig
-from runner.interfaces import BatchingStrategy, Schedule, StrategyChooser
+from runner.interfaces import BatchingStrategy, Schedule, StrategyChooser, Task
 from runner.tracking.tracker import Tracker
 
 
@@ -42,9 +42,11 @@ class Components:
         plugins = config.plugins
         parts = ModelParts.of(config, plugins)
         parts.measures.check(config.train.metric, "train.metric")
+        batching = build_batching(config.batching, plugins)
+        check_fit(parts.task, batching, config.max_length)
         return cls(
             parts=parts,
-            batching=build_batching(config.batching, plugins),
+            batching=batching,
             optimizer=optimizer_factory(config),
             schedule=Factory[Schedule].of(config.schedule, "schedule", plugins, Schedule),
             tracker=build(config.tracker, "tracker", {}, plugins, Tracker),
@@ -61,6 +63,19 @@ def build_batching(node: Node, plugins: Sequence[str]) -> BatchingStrategy | Str
             "use _target_: runner.batching.strategy.Batching with a plan, or a class with all of its methods"
         )
     return batching
+
+
+def check_fit(task: Task, batching: BatchingStrategy | StrategyChooser, max_length: int | None) -> None:
+    """Raise HydromelError unless task and strategy both read one text, or neither, and rows of one text stay whole."""
+    one_text = task.carries_state
+    if one_text != batching.carries_state:
+        reads = "one text" if one_text else "independent rows"
+        raise HydromelError(
+            f"task.unit=stream and batching=stream go together; got task={task.name} ({reads}) and "
+            f"batching={batching.name}"
+        )
+    if one_text and max_length is not None:
+        raise HydromelError(f"max_length={max_length} cuts rows, and a stream has only one; use max_length=null")
 
 
 def build_strategy(

@@ -17,6 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from runner.common.class_names import apply_to_mappings
 from runner.common.errors import HydromelError, did_you_mean, shortened
 from runner.config.schema import RunConfig
+from runner.config.validation import unknown_option
 
 _GROUP = "batching="
 NULLABLE = ("metric", "search", "experiment")  # groups of which nothing may be chosen
@@ -102,6 +103,8 @@ def resolve(config: DictConfig, choices: Mapping[str, object]) -> RunConfig:
     Raises:
         HydromelError: a value that is missing, or that is not allowed at the top level or in one of its sections.
     """
+    if "choices" in config:
+        raise HydromelError(unknown_option("choices", RunConfig.option_names(), ""))
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -205,7 +208,10 @@ def _unknown_key(error: OmegaConfBaseException) -> str | None:
     if name in options:
         return None
     where = key.rpartition(".")[0]
+    if not where:
+        return unknown_option(name, RunConfig.option_names(), "")
     open_end = "." in where and "_target_" not in content  # names of the user's own: columns of a file, parts
     adds = f" (a new one is added by +{key}=VALUE)" if open_end else ""
-    place = f"in {where}" if where else "at the top level"
-    return f"{shortened(key)}: unknown option{did_you_mean(name, options)} Allowed {place}: {', '.join(options)}{adds}"
+    return (
+        f"{shortened(key)}: unknown option{did_you_mean(name, options)} Allowed in {where}: {', '.join(options)}{adds}"
+    )

@@ -43,36 +43,41 @@ class Factory(Generic[T]):
     node: Options
     where: str  # its config key, for messages
     plugins: tuple[str, ...]  # further modules that the user allowed
-    kind: type[object]
+    kinds: tuple[type[object], ...]
 
     @classmethod
-    def of(cls, node: Options, role: str, plugins: Sequence[str], kind: type[object]) -> Self:
+    def of(cls, node: Options, role: str, plugins: Sequence[str], *kinds: type[object]) -> Self:
         """Check a node and those within it as `build` does; the call passes the arguments in `GIVEN` for its role."""
+        check_kinds(locate(node, role, plugins), role, *kinds)
         _check_nodes(node, role, GIVEN[role], plugins)
-        if inspect.isclass(target := locate(node, role, plugins)):
-            _check_members(target, target.__name__, kind, role)
-        return cls(node, role, tuple(plugins), kind)
+        return cls(node, role, tuple(plugins), kinds)
+
+    @property
+    def target(self) -> Callable[..., object]:
+        """The class or function that the node names."""
+        return locate(self.node, self.where, self.plugins)
 
     def __call__(self, **runtime: object) -> T:
         """Build the object; raises HydromelError if the constructor refuses a value."""
-        built: T = build(self.node, self.where, runtime, self.plugins, self.kind)
+        built: T = build(self.node, self.where, runtime, self.plugins, *self.kinds)
         return built
 
 
-def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = (), kind: type[object] = object) -> Any:
+def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = (), *kinds: type[object]) -> Any:
     """Build the object that `node` names.
 
     Args:
         where: its config key, for messages (`encoder`).
         runtime: arguments that no config gives.
         plugins: further modules that the user allowed on the command line.
-        kind: class of the object, or a protocol of which it must have all members.
+        kinds: classes of the object, and protocols of which it must have all members.
 
     Raises:
         HydromelError: a target that is not allowed, does not exist or is of another kind, or an unknown, missing or
             ill-typed option.
     """
     target = locate(node, where, plugins)
+    check_kinds(target, where, *kinds)
     options = {key: value for key, value in node.items() if key != TARGET}
     check_options(target, options, where, given=runtime)
     built = {key: _built(value, f"{where}.{key}", runtime, plugins) for key, value in options.items()}
@@ -85,26 +90,39 @@ def build(node: Options, where: str, runtime: Options, plugins: Sequence[str] = 
         made = target(**arguments)
     except (ValueError, OverflowError) as error:
         raise HydromelError(f"{where}: {error}") from error
-    _check_members(made, type(made).__name__, kind, where)
+    check_kinds(made, where, *kinds)
     return made
 
 
-def _check_members(part: object, name: str, kind: type[object], where: str) -> None:
-    """Raise HydromelError unless an object is of a class, or has the members of a protocol; a class has its methods."""
-    if not is_protocol(kind):
-        if not inspect.isclass(part) and not isinstance(part, kind):
-            raise HydromelError(f"{where}: {name} is no {kind.__name__} of {kind.__module__}")
+def check_kinds(part: object, where: str, *kinds: type[object]) -> None:
+    """Check that an object is of classes, and has all members of protocols; of a class, what its objects will have.
+
+    Raises:
+        HydromelError: it is not, or lacks some.
+    """
+    if inspect.isfunction(part):  # its result is checked
         return
-    members = sorted(get_protocol_members(kind))
-    if inspect.isclass(part):  # its objects get their attributes when they are built
-        present = {member for base in part.__mro__[:-1] for member in vars(base)}
-        lacking = [member for member in members if callable(getattr(kind, member, None)) and member not in present]
-    else:
-        lacking = [member for member in members if not hasattr(part, member)]
-    if lacking:
-        raise HydromelError(
-            f"{where}: {name} lacks {', '.join(lacking)}, which {kind.__name__} in {kind.__module__} has"
-        )
+    name = part.__name__ if inspect.isclass(part) else type(part).__name__
+    for kind in kinds:
+        if is_protocol(kind):
+            lacking = _lacking(part, kind)
+        elif issubclass(part, kind) if inspect.isclass(part) else isinstance(part, kind):
+            continue
+        else:
+            raise HydromelError(f"{where}: {name} is no {kind.__name__} of {kind.__module__}")
+        if lacking:
+            raise HydromelError(
+                f"{where}: {name} lacks {', '.join(lacking)}, which {kind.__name__} in {kind.__module__} has"
+            )
+
+
+def _lacking(part: object, protocol: type[object]) -> list[str]:
+    """Return the members of a protocol that an object lacks, or the methods that a class lacks."""
+    members = sorted(get_protocol_members(protocol))
+    if not inspect.isclass(part):
+        return [member for member in members if not hasattr(part, member)]
+    present = {member for base in part.__mro__[:-1] for member in vars(base)}
+    return [member for member in members if callable(getattr(protocol, member, None)) and member not in present]
 
 
 @cache

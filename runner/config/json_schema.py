@@ -26,12 +26,13 @@ _COMMENTED = re.compile(r"^(?P<indent> *)(?P<key>\w+):.*?\s#\s(?P<comment>.+)$")
 
 
 def config_schema() -> Schema:
-    """Return the schema of a file that composes into a config, and of a run's resolved.yaml."""
+    """Return the schema of a file that composes into a config."""
     whole = RunConfig.model_json_schema()
     definitions = {name: _section(part, name) for name, part in whole.get("$defs", {}).items()}
     properties: dict[str, object] = {}
     for name, schema in whole["properties"].items():
-        properties[name] = _described(_or_open(schema), _comments("train.yaml").get(name))
+        if name in RunConfig.option_names():
+            properties[name] = _described(_or_open(schema), _comments("train.yaml").get(name))
     hints = get_type_hints(RunConfig, include_extras=True)
     nodes = [name for name in RunConfig.model_fields if hints[name] in (Node, Node | None)]
     for role in (*nodes, "features"):

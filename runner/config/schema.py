@@ -160,6 +160,11 @@ class RunConfig(MachineSettings, ModelConfig):
     run_plots: Node | None
     search: SearchSettings | None
 
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Return what a user may give: not `choices`, which composing writes, but groups that are no options too."""
+        return [*(name for name in super().option_names() if name != "choices"), "experiment", "hydra"]
+
     @property
     def bf16(self) -> bool:
         """True if arithmetic is in bfloat16 (autocast)."""

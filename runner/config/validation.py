@@ -33,11 +33,17 @@ class Section(BaseModel):
         except ValidationError as error:
             raise HydromelError(_first_mistake(cls, error, options, where)) from error
 
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Return the options that a user may give."""
+        return list(cls.model_fields)
+
 
 def unknown_option(name: str, allowed: Iterable[str], where: str) -> str:
     """Return the message for a key that is not among `allowed` in the section `where`."""
     options = list(allowed)
-    return f"{dotted(where, name)}: unknown option{did_you_mean(name, options)} Allowed: {', '.join(options)}"
+    known = ", ".join(options) or "none"
+    return f"{dotted(where, name)}: unknown option{did_you_mean(name, options)} Allowed: {known}"
 
 
 def missing_option(name: str, where: str) -> str:
@@ -76,7 +82,7 @@ def dotted(where: str, name: str) -> str:
     return f"{where}.{shortened(name)}" if where else shortened(name)
 
 
-def _given(section: type[BaseModel], options: Mapping[str, object]) -> dict[str, object]:
+def _given(section: type[Section], options: Mapping[str, object]) -> dict[str, object]:
     """Return the options that have a value, also within the sections of this section."""
     given = {key: value for key, value in options.items() if value != MISSING}
     for key, inner in _sections_in(section).items():
@@ -85,12 +91,12 @@ def _given(section: type[BaseModel], options: Mapping[str, object]) -> dict[str,
     return given
 
 
-def _sections_in(section: type[BaseModel]) -> dict[str, type[BaseModel]]:
+def _sections_in(section: type[Section]) -> dict[str, type[Section]]:
     """Return the fields that are sections themselves, optional ones too."""
     sections = {}
     for name, field in section.model_fields.items():
         for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
+            if isinstance(kind, type) and issubclass(kind, Section):
                 sections[name] = kind
     return sections
 
@@ -100,13 +106,13 @@ class _Mistake:
     """An error of pydantic for one key of a section, or of a section within it."""
 
     rank: tuple[int, int]  # mistakes of the outer section come first; unknown keys, then missing ones, then values
-    section: type[BaseModel]
+    section: type[Section]
     where: str  # the key of that section
     name: str
     wrong: tuple[str, object, str]  # key, value and reason, as of `_located`
 
     @classmethod
-    def of(cls, section: type[BaseModel], detail: ErrorDetails, options: Mapping[str, object], where: str) -> _Mistake:
+    def of(cls, section: type[Section], detail: ErrorDetails, options: Mapping[str, object], where: str) -> _Mistake:
         wrong = _located(where, options, detail)
         name, *inside = map(str, detail["loc"])
         value, depth = options.get(name), 0
@@ -117,12 +123,12 @@ class _Mistake:
         return cls((depth, _KINDS.get(detail["type"], _BAD)), section, where, name, wrong)
 
 
-def _first_mistake(section: type[BaseModel], error: ValidationError, options: Mapping[str, object], where: str) -> str:
+def _first_mistake(section: type[Section], error: ValidationError, options: Mapping[str, object], where: str) -> str:
     """Return the message for the first mistake."""
     mistakes = [_Mistake.of(section, detail, options, where) for detail in error.errors()]
     first = min(mistakes, key=lambda mistake: mistake.rank)
     if first.rank[1] == _UNKNOWN:
-        return unknown_option(first.name, first.section.model_fields, first.where)
+        return unknown_option(first.name, first.section.option_names(), first.where)
     if first.rank[1] == _NOT_GIVEN:
         return missing_option(first.name, first.where)
     return _innermost(

@@ -22,6 +22,7 @@ from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.files import write_bytes
 from runner.components.model_parts import ModelParts
+from runner.components.run_components import check_fit
 from runner.data.truncation import Truncation
 from runner.interfaces import BatchingStrategy, Corpus, StrategyChooser, Task
 from runner.ragged.batch import Batch
@@ -235,15 +236,7 @@ def arrange(
     parts: ModelParts, batching: BatchingStrategy | StrategyChooser, train: Batch, max_length: int | None
 ) -> Batch:
     """Return the rows of training as the strategy wants them; raise a HydromelError if the options do not fit it."""
-    one_text = parts.task.carries_state
-    if one_text != batching.carries_state:
-        reads = "one text" if one_text else "independent rows"
-        raise HydromelError(
-            f"task.unit=stream and batching=stream go together; got task={parts.task.name} ({reads}) and "
-            f"batching={batching.name}"
-        )
-    if one_text and max_length is not None:
-        raise HydromelError(f"max_length={max_length} cuts rows, and a stream has only one; use max_length=null")
+    check_fit(parts.task, batching, max_length)
     return batching.arrange(train)
 
 

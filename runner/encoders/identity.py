@@ -14,6 +14,7 @@ class Identity(nn.Module):
     """The embedding's vectors, unchanged but for `dropout`: a baseline that sees each token in isolation."""
 
     per_token = True
+    causal = True
 
     def __init__(self, *, input_size: PositiveInt, dropout: Fraction) -> None:
         super().__init__()

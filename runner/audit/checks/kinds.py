@@ -14,6 +14,7 @@ SHARED_DROPOUT = "randomness shared by rows"
 NOT_FINITE = "not finite"
 OVERFLOW = "numeric overflow"
 ERROR = "error"
+FUTURE = "later tokens read"
 
 ROOTS = (STATE, RANDOM)  # faults that may cause every other difference of the same subject
 
@@ -37,4 +38,6 @@ HINTS = {
     "attend to one position whose output is not used.",
     OVERFLOW: "A constant such as -1e9 does not fit into half precision: mask with -inf, or torch.finfo(x.dtype).min.",
     ERROR: "The module cannot process such examples: return an output for them, or document which examples it accepts.",
+    FUTURE: "A token's output depends on later tokens, which a language model has to predict: mask attention to them, "
+    "pad convolutions at the start only, run no backward direction, and compute nothing over the whole row.",
 }

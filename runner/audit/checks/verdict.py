@@ -157,6 +157,13 @@ class AuditReport:
         """Return the verdicts of one check of one subject, one for each mode."""
         return [verdict for verdict in self.verdicts if (verdict.subject, verdict.check) == (subject, check)]
 
+    @property
+    def fault(self) -> str:
+        """What the failed checks show of the model, such as `not batch-invariant`."""
+        checks = {verdict.check for verdict in self.failures()}
+        shown = ["not batch-invariant"] if checks - {"causality"} else []
+        return " and ".join([*shown, *(["not causal"] if "causality" in checks else [])])
+
     def raise_if_failed(self) -> None:
         """Fail a test where the audit fails.
 
@@ -166,7 +173,7 @@ class AuditReport:
         """
         if self.failures():
             messages = ["\n  ".join([fault.headline, *fault.details]) for fault in faults(self.failures())]
-            raise AssertionError("\n".join([f"{self.title}: not batch-invariant", *messages]))
+            raise AssertionError("\n".join([f"{self.title}: {self.fault}", *messages]))
         if not self.passed:
             reasons = unique(verdict.reason for verdict in self.verdicts if verdict.reason)
             raise AssertionError("\n".join([f"{self.title}: undecided, because checks were not run", *reasons]))

@@ -38,6 +38,7 @@ class Bug:
     loss: tuple[TokenLoss, TokenLoss] | None = None  # the wrong and the fixed one, as those of `metric`
     metric: tuple[TokenMetric, TokenMetric] | None = None
     arithmetics: tuple[Arithmetic, ...] = ()
+    causal: bool = False  # the module is meant to predict the next token
 
     def audit(self, fixed: bool) -> AuditReport:
         """Audit the wrong module, or its fixed twin."""
@@ -54,6 +55,7 @@ class Bug:
             loss=self.loss and self.loss[fixed],
             metric=self.metric and self.metric[fixed],
             arithmetics=self.arithmetics,
+            causal=self.causal,
             name=self.name,
         )
 
@@ -117,6 +119,14 @@ BUGS = (
     Bug("-1e9 in half precision", _HALF, "attention", kinds.OVERFLOW, "fp16", arithmetics=("fp16",)),
     Bug("character padding", sequences.Characters, "characters", kinds.WIDTH, characters=True),
     Bug("attention NaN on empty rows", _EMPTY, "attention", kinds.NOT_FINITE, "extremes"),
+    Bug(
+        "convolution over the next token",
+        _net("conv", layers.CausalConv),
+        "conv.conv",
+        kinds.FUTURE,
+        "causality",
+        causal=True,
+    ),
     Bug("perplexity averaged per batch", layers.Tagger, "metric", kinds.METRIC, "metric", metric=layers.METRICS),
 )
 

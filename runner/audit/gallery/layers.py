@@ -79,6 +79,18 @@ class ConvPair(Variant):
         return convolved.transpose(1, 2)
 
 
+class CausalConv(Variant):
+    """A convolution of a language model. Wrong: padded on both sides, it reads the token that is to be predicted."""
+
+    def __init__(self, fixed: bool) -> None:
+        super().__init__(fixed)
+        self.conv = nn.Conv1d(6, 6, 3, padding=2 if fixed else 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        convolved: Tensor = self.conv(x.transpose(1, 2).masked_fill(~mask[:, None, :], 0.0))
+        return convolved[:, :, : x.shape[1]].transpose(1, 2)
+
+
 class SoftmaxPool(Variant):
     """Wrong: weights are masked after the softmax, so they do not sum to 1 (golden case: they sum to .618)."""
 

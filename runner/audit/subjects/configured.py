@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from runner.audit.checks.auditor import Arithmetic
+from runner.audit.checks.causality import Cut
 from runner.audit.checks.variations import BatchSpec
 from runner.audit.tracing.alignment import Geometry
 from runner.audit.tracing.observe import HUGE, RunOutput, Setting
@@ -29,7 +30,7 @@ from runner.interfaces import PADDED, START, BatchingStrategy, Loss, State, Stre
 from runner.model import Model
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
-from runner.ragged.rows import select_spans
+from runner.ragged.rows import Rows, select_spans
 from runner.text.vocab import Vocab
 from runner.training.loop import evaluate
 
@@ -52,6 +53,7 @@ class ConfiguredSubject(Generic[Strategy]):
     measures: Measures  # the metrics that are compared
     vocabs: Mapping[str, Vocab]
     bf16: bool = False  # run the model under bfloat16 autocast
+    with_losses: bool = False  # the outputs include the loss of each token
 
     @property
     def lengths(self) -> IntArray:
@@ -68,6 +70,20 @@ class ConfiguredSubject(Generic[Strategy]):
         start, end = self.examples.rows.host_offsets[row : row + 2]
         return [self.vocabs[name].tokens[int(token_id)] for token_id in feature.values[start:end]]
 
+    def continued(self, cuts: Sequence[Cut]) -> Self:
+        """Return the subject with three examples for each cut (`CausalSubject`); other tokens are those of any row."""
+        rng, offsets = np.random.default_rng(0), self.examples.rows.host_offsets
+        spans = [np.arange(offsets[row], offsets[row + 1]) for row, _ in cuts]
+        others = [rng.integers(offsets[-1], size=len(span) - kept) for span, (_, kept) in zip(spans, cuts, strict=True)]
+        chosen = [
+            tokens
+            for span, other, (_, kept) in zip(spans, others, cuts, strict=True)
+            for tokens in (span, span[:kept], np.concatenate([span[:kept], other]))
+        ]
+        rows = Rows(np.array([len(tokens) for tokens in chosen]), self.examples.rows.device)
+        examples = select_tokens(self.examples, rows, rows.send(np.concatenate(chosen)))
+        return replace(self, examples=examples, with_losses=True)
+
     def _lengths_of(self, rows: Sequence[int]) -> tuple[int, ...]:
         return tuple(self.lengths[list(rows)].tolist())
 
@@ -79,6 +95,8 @@ class ConfiguredSubject(Generic[Strategy]):
             loss = head.loss(scores, batch)
         sizes: list[int] = batch.targets_per_row.tolist()
         predictions = torch.split(head.predict(scores, batch), sizes)
+        if self.with_losses and isinstance(losses := head.losses(scores, batch), Ragged):
+            scores = torch.cat([scores, losses.tokens()[:, None]], dim=1)
         return RunOutput(list(torch.split(scores, sizes)), loss, list(predictions)), state
 
 
@@ -274,12 +292,18 @@ def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
 def cut_spans(split: Batch, starts: IntArray, lengths: IntArray, rows: IntArray) -> Batch:
     """Return spans of tokens, with their targets, or those of their `rows`; packed, `index` from 0."""
     ragged_rows, tokens = select_spans(starts, lengths, split.rows.device)
-    features = {name: feature.select_by(ragged_rows, tokens) for name, feature in split.features.items()}
     if isinstance(split.target, Ragged):
-        target: Ragged | Tensor = split.target.select_by(ragged_rows, tokens)
-    else:
-        target = split.target.index_select(0, torch.from_numpy(np.ascontiguousarray(rows)))
+        return select_tokens(split, ragged_rows, tokens)
+    features = {name: feature.select_by(ragged_rows, tokens) for name, feature in split.features.items()}
+    target = split.target.index_select(0, torch.from_numpy(np.ascontiguousarray(rows)))
     return replace(split, features=features, target=target, index=np.arange(len(rows)))
+
+
+def select_tokens(split: Batch, rows: Rows, tokens: Tensor) -> Batch:
+    """Return rows of the tokens at these places of a packed batch, (N,), with their targets, one per token."""
+    assert isinstance(split.target, Ragged)
+    features = {name: feature.select_by(rows, tokens) for name, feature in split.features.items()}
+    return replace(split, features=features, target=split.target.select_by(rows, tokens), index=np.arange(rows.n_rows))
 
 
 def streams(text: Batch, n_streams: int, length: int) -> Batch:

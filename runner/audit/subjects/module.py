@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from runner.audit.checks.auditor import Arithmetic
+from runner.audit.checks.causality import Cut
 from runner.audit.checks.compare import first_line
 from runner.audit.tracing.alignment import Geometry, Part, parts, reading, split
 from runner.audit.tracing.observe import HUGE, AdapterError, Fill, RunOutput, Setting
@@ -115,6 +116,12 @@ class ModuleSubject(Generic[Example, Output]):
     def cast(self, arithmetic: Arithmetic) -> ModuleSubject[Example, Output]:
         """Return the subject with its module copied to another arithmetic; half precisions are cast, not autocast."""
         return replace(self, module=copy.deepcopy(self.module).to(DTYPES[arithmetic]))
+
+    def continued(self, cuts: Sequence[Cut]) -> ModuleSubject[Example, Output]:
+        """Return the subject with three examples for each cut (`CausalSubject`)."""
+        examples = [example for cut in cuts for example in _continued(self.examples[cut.row], cut.kept)]
+        lengths = [n for row, kept in cuts for n in (self.lengths[row], kept, self.lengths[row])]
+        return replace(self, examples=examples, lengths=np.array(lengths, dtype=np.int64), loss=None)
 
     def run(self, rows: Sequence[int], setting: Setting) -> RunOutput:
         examples = self._examples_of(rows)
@@ -229,6 +236,19 @@ class ModuleSubject(Generic[Example, Output]):
         if not n_parts or any(len(tensors) != n_parts for tensors, _ in runs):
             raise AdapterError("the output holds no tensors, or not always the same number of them; pass split_output=")
         return [_read_part(place, runs) for place in range(n_parts)]
+
+
+def _continued(example: Any, kept: int) -> list[Any]:
+    """Return an example, its first tokens, and those followed by the others and by its first ones in reverse order.
+
+    Raises:
+        AdapterError: it is neither a tensor nor a list.
+    """
+    if isinstance(example, Tensor):
+        return [example, example[:kept], torch.cat([example[:kept], example.flip(0)[: len(example) - kept]])]
+    if isinstance(example, list):
+        return [example, example[:kept], example[:kept] + example[::-1][: len(example) - kept]]
+    raise AdapterError(f"causal: examples must be tensors or lists, got {type(example).__name__}")
 
 
 def _call(

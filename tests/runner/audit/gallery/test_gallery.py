@@ -15,10 +15,12 @@ def test_each_bug_is_caught_and_named_and_its_fixed_twin_passes(bug: Bug) -> Non
     report = bug.audit(fixed=False)
     assert not report.passed
     assert bug.named_in(report) == (bug.module, bug.kind)
-    with pytest.raises(AssertionError, match="not batch-invariant") as raised:
+    with pytest.raises(AssertionError, match="not causal" if bug.causal else "not batch-invariant") as raised:
         report.raise_if_failed()
     assert bug.module in str(raised.value)
     assert HINTS[bug.kind] in str(raised.value)
+    if bug.causal:
+        assert {verdict.check for verdict in report.failures()} == {"causality"}, "no other check finds it"
     bug.audit(fixed=True).raise_if_failed()
 
 
