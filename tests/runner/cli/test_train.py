@@ -65,7 +65,7 @@ def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], fol
         ("dataset=labelled data_dir=.", "dataset.train"),
         ("resume=nowhere", "nowhere: not a run's folder"),
         ("encoder._target_=os.system", "not allowed"),
-        ("encoder._target_=runner.encoders.rnn.Rn", "did you mean 'Rnn'"),
+        ("encoder._target_=runner.encoders.rnn.Rn", "did you mean 'runner.encoders.rnn.Rnn'"),
         ("batching.batch_size=0", "batching.batch_size=0"),
         ("dtype=float64 precision=bf16", "precision=bf16"),
         ("features.words.column=tokenz", "tokenz"),
