@@ -42,9 +42,9 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
     """
     components = Components.of(config)
     components.tracker.check()
-    only_to_end, root = nothing_left(config, folder), Path(config.runs_dir)
-    with RunFolder.open(folder) as run:
-        result = read_result(run.path) if only_to_end else None
+    root = Path(config.runs_dir)
+    with RunFolder.open(folder) as run:  # locked, so that no other process finishes the run meanwhile
+        result = read_result(run.path) if nothing_left(config, folder) else None
         if result is None:
             result = _train_and_test(config, components, run, started)
         else:

@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from runner.common import run_schema
 from tests.faults.forked import Faults, Work, call
 from tests.faults.kills import differences, finish, reference, wrap
 from tests.faults.report import Part
@@ -38,11 +37,9 @@ def disk(count: int, seed: int, folder: Path) -> Part:
             title = f"{errno.errorcode[code]} at {where} {passage}"
             ending = call(_failing(run, where, passage, code))
         faults: Faults = [(ending.fault, ending.last_line)] if ending.fault else []
-        if not (own / "run" / run_schema.RESOLVED).exists():  # nothing was begun: it is given again
-            call(run)
         part.add(
             f"{number} {whole.scenario.name}, {title}",
-            faults + finish(own / "run") + differences(whole.folder, own / "run"),
+            faults + finish(own / "run", run) + differences(whole.folder, own / "run"),
         )
     return part
 

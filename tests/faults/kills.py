@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from runner.common import run_schema
-from tests.faults.forked import Faults, call, in_turn
+from tests.faults.forked import Faults, Work, call, in_turn
 from tests.faults.report import Part
 from tests.faults.scenarios import SCENARIOS, Scenario, hydromel, new_run
 
@@ -215,14 +215,14 @@ def _killed(
         ending = call(second)
         if ending.code != -signal.SIGKILL and ending.fault:
             faults.append((ending.fault, f"resumed: {ending.last_line}"))
-    return faults + finish(cut) + differences(whole.folder, cut)
+    return faults + finish(cut, new_run(whole.scenario, cut)) + differences(whole.folder, cut)
 
 
-def finish(cut: Path) -> Faults:
-    """Finish a run, if it is not finished, and deliver its records."""
+def finish(cut: Path, again: Work) -> Faults:
+    """Finish a run, if it is not finished, and deliver its records; one that never began is made `again`."""
     faults: Faults = []
-    ended = (cut / run_schema.RESULT).exists()
-    ending = call(hydromel("train", f"resume={cut}"))
+    ended, begun = ((cut / name).exists() for name in (run_schema.RESULT, run_schema.RUN))
+    ending = call(hydromel("train", f"resume={cut}") if begun else again)
     if ending.fault:
         faults.append((ending.fault, f"resume: {ending.last_line}"))
     elif ending.code and not ended:
@@ -249,7 +249,7 @@ def differences(whole: Path, cut: Path, sent: bool = True) -> Faults:
             faults.append(("differs", f"result.json: {key}"))
     faults += _records(records_of(whole), records_of(cut), "metrics.jsonl")
     if sent:
-        faults += _records(*(_sent(one.parent / "shared.jsonl") for one in (whole, cut)), "delivered")
+        faults += _records(*(_sent(one) for one in (whole, cut)), "delivered")
     here, there = (_files(one) for one in (whole, cut))
     faults += [("leftovers", name) for name in sorted(there.keys() - here.keys())]
     faults += [("lost points", f"no {name}") for name in sorted(here.keys() - there.keys())]
@@ -287,13 +287,19 @@ def points_of(lines: Iterator[dict[str, Any]]) -> Counter[str]:
     return found
 
 
-def _sent(shared: Path) -> Counter[str]:
-    """Return the points that the tracker was sent, with the number of runs and the statuses that end them."""
+def _sent(run: Path) -> Counter[str]:
+    """Return the points of a run that the file beside it was sent, the statuses that end it, and other runs there.
+
+    A try that failed before its first checkpoint is a run of its own, kept within the folder.
+    """
+    shared = run.with_name("shared.jsonl")
     lines = [json.loads(line) for line in shared.read_text().splitlines()] if shared.exists() else []
-    found = points_of(line for line in lines if "metrics" in line)
-    found[f"{len({line['run_id'] for line in lines})} run"] = 1
-    found["finished"] = sum(line.get("status") == run_schema.FINISHED for line in lines)
-    return found
+    run_id = json.loads((run / run_schema.RUN).read_text())["run_id"]
+    earlier = {path.name for path in (run / run_schema.EARLIER).glob("*")}
+    own = [line for line in lines if line["run_id"] == run_id]
+    found = points_of(line for line in own if "metrics" in line)
+    found["finished"] = sum(line.get("status") == run_schema.FINISHED for line in own)
+    return found + Counter({f"run {line['run_id']}" for line in lines} - {f"run {one}" for one in {run_id, *earlier}})
 
 
 def _records(whole: Counter[str], cut: Counter[str], where: str) -> Faults:
@@ -306,7 +312,7 @@ def _records(whole: Counter[str], cut: Counter[str], where: str) -> Faults:
 
 def _files(folder: Path) -> dict[str, Path]:
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {name: path for name, path in found.items() if not name.endswith(".lock")}
+    return {n: path for n, path in found.items() if not n.endswith(".lock") and not n.startswith(run_schema.EARLIER)}
 
 
 def named_point(phase: str) -> Point:

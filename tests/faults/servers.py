@@ -166,7 +166,7 @@ def servers(count: int, seed: int, folder: Path) -> Part:
         faults: Faults = [(ending.fault, ending.last_line)] if ending.fault else []
         faults += [("lost points", f"the run ended by it: {ending.last_line}")] if ending.code else []
         with _server(port, store, "500", 10**9):
-            faults += finish(run) if not ending.code else []
+            faults += finish(run, new_run(scenario, run, tracker=tracker)) if not ending.code else []
         faults += differences(whole.folder, run, sent=False)
         part.add(f"{number} {manner} after {requests} requests", faults + _arrived(run, store))
     return part
