@@ -66,8 +66,8 @@ def run(setting: Setting, arguments: list[str]) -> tuple[str, bool]:
             lines.append(line)
         code = tests.wait()
     finally:
-        for one in busy:
-            one.kill()
+        for item in busy:
+            item.kill()
     counts = {name: number for number, name in COUNT.findall(lines[-1] if lines else "")}
     shown = " | ".join(counts.get(name, "0") for name in ("passed", "failed", "skipped"))
     return f"| {setting.name} | {shown} | {(time.monotonic() - start) / 60:.1f} |", code == 0

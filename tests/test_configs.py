@@ -29,9 +29,9 @@ CHARS = Vocab((PAD, UNK, EOS, "ab", "cd"), unk=1, alphabet="abcd")
 
 
 def options(group: str) -> list[str]:
-    found = sorted(choice for choice in CHOICES if choice.startswith(f"{group}="))
-    assert found, group
-    return found
+    result = sorted(choice for choice in CHOICES if choice.startswith(f"{group}="))
+    assert result, group
+    return result
 
 
 def composed(choice: str) -> dict[str, Any]:
@@ -46,16 +46,18 @@ def left_to_the_user(choice: str) -> list[str]:
 
     def missing(node: Any, where: str) -> list[str]:
         if isinstance(node, Mapping):
-            return [found for key, value in node.items() for found in missing(value, f"{where}.{key}")]
+            return [item for key, value in node.items() for item in missing(value, f"{where}.{key}")]
         return [where] if node == "???" else []
 
     def missing_in(name: str, where: str) -> list[str]:
         node = yaml.safe_load((ROOT / group / f"{name}.yaml").read_text(encoding="utf-8"))
-        parts = [one for one in node.pop("defaults", ()) if isinstance(one, Mapping)]
+        parts = [item for item in node.pop("defaults", ()) if isinstance(item, Mapping)]
         inside = {
-            key.partition("@")[2]: part for one in parts for key, part in one.items() if key.startswith(f"/{group}@")
+            key.partition("@")[2]: part for item in parts for key, part in item.items() if key.startswith(f"/{group}@")
         }
-        return missing(node, where) + [one for at, part in inside.items() for one in missing_in(part, f"{where}.{at}")]
+        return missing(node, where) + [
+            item for at, part in inside.items() for item in missing_in(part, f"{where}.{at}")
+        ]
 
     return missing_in(choice.partition("=")[2], group) if group in ("dataset", "embedding") else []
 
@@ -93,16 +95,16 @@ def test_it_composes_and_every_option_is_one_of_the_constructor(choice: str) -> 
 def test_every_optimizer_runs_under_every_schedule(optimizer: str, schedule: str) -> None:
     plain = config(optimizer, schedule)
     layer = nn.Linear(3, 1)
-    made = build(plain["optimizer"], "optimizer", {"params": layer.parameters()})
+    result = build(plain["optimizer"], "optimizer", {"params": layer.parameters()})
     rates = build(plain["schedule"], "schedule", {"total_updates": 3, "updates_per_epoch": 2})
     before = layer.weight.detach().clone()
     for update in range(3):
-        for group in made.param_groups:
+        for group in result.param_groups:
             group["lr"] = plain["optimizer"]["lr"] * rates.factor(update)
             assert 0 < group["lr"] <= plain["optimizer"]["lr"]
         layer(torch.ones(2, 3)).square().mean().backward()
-        made.step()
-        made.zero_grad()
+        result.step()
+        result.zero_grad()
         rates.observe(float(update))
     assert layer.weight.isfinite().all()
     assert not torch.equal(layer.weight, before)
@@ -119,30 +121,30 @@ def test_every_encoder_builds_on_every_embedding(encoder: str, embedding: str, t
     assert sum(parameter.numel() for parameter in model.parameters()) > 0
 
 
-@pytest.mark.parametrize("batching", [one for one in options("batching") if one != "batching=stream"])
+@pytest.mark.parametrize("batching", [option for option in options("batching") if option != "batching=stream"])
 def test_every_strategy_plans_each_row_once(batching: str) -> None:
-    made = build(config(batching)["batching"], "batching", {})
+    result = build(config(batching)["batching"], "batching", {})
     lengths = np.random.default_rng(1).integers(0, 40, 300)
-    for one in made.candidates.values() if isinstance(made, Auto) else [made]:
-        updates = one.updates(lengths, 1, 0)
+    for item in result.candidates.values() if isinstance(result, Auto) else [result]:
+        updates = item.updates(lengths, 1, 0)
         assert sorted(np.concatenate(updates)) == list(range(300))
         assert all(len(update) for update in updates)
 
 
-@pytest.mark.parametrize("choice", [one for one in CHOICES if not one.startswith("experiment=")])
+@pytest.mark.parametrize("choice", [item for item in CHOICES if not item.startswith("experiment=")])
 def test_every_option_has_a_comment_on_its_line(choice: str) -> None:
     """Or the list or mapping has one that it lies in; names of classes and of the choice itself need none."""
     path = ROOT / f"{choice.replace('=', '/')}.yaml"
-    bare, told = [], None  # `told`: the depth of a commented line that opens a list or mapping
+    bare, message = [], None  # `told`: the depth of a commented line that opens a list or mapping
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         stripped, depth = line.strip(), len(line) - len(line.lstrip())
         if not stripped or stripped.startswith("#"):
             continue
-        told = None if told is not None and depth <= told else told
+        message = None if message is not None and depth <= message else message
         key, _, value = stripped.partition(":")
         opens = not value.partition("#")[0].strip()
         if "#" in stripped:
-            told = depth if opens and told is None else told
-        elif not opens and key not in ("_target_", "name", "- _self_") and told is None:
+            message = depth if opens and message is None else message
+        elif not opens and key not in ("_target_", "name", "- _self_") and message is None:
             bare.append(f"{path}:{number}: {stripped}")
     assert not bare, "\n".join(bare)

@@ -131,16 +131,16 @@ MODULES = {name_of(path): path for path in FILES}
 
 def imported(path: Path) -> set[str]:
     """Modules that a file imports, at its top or within functions, type-checking imports too."""
-    found = set()
+    result = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            result |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert node.module
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= (inside & MODULES.keys()) or {node.module}
-    return found
+            result |= (inside & MODULES.keys()) or {node.module}
+    return result
 
 
 IMPORTS = {name: imported(path) for name, path in MODULES.items()}

@@ -22,8 +22,8 @@ LOCAL_PATH = re.compile(r"`((?:runner|tasks|reporting|configs|benchmarks|tests|d
 
 def blocks(page: str) -> list[str]:
     """Return the shell blocks of a page."""
-    found: list[str] = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
-    return found
+    result: list[str] = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    return result
 
 
 @pytest.mark.timeout(2400)  # a dozen commands one after another; a busy machine takes longer
@@ -31,20 +31,20 @@ def blocks(page: str) -> list[str]:
 def test_the_commands_run_as_shown(page: str, tmp_path: Path) -> None:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "HYDROMEL_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    found = blocks(page)
-    assert len(found) >= 3
+    actual = blocks(page)
+    assert len(actual) >= 3
     work = tmp_path / "work"
     work.mkdir()
-    said = ""
-    for block in found:
+    output = ""
+    for block in actual:
         command = ["bash", "-euo", "pipefail", "-c", block]
         done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-        said += done.stdout
+        output += done.stdout
     result = json.loads((work / "runs" / "first" / "result.json").read_text(encoding="utf-8"))
     assert unbeaten_baselines(result) == {}, "the first model does not beat its baselines"
     assert result["metrics"]["test"]["f1"] > 2 * result["baselines"]["most_frequent_tag"]["f1"]
-    assert "test f1" in said
+    assert "test f1" in output
     assert (work / "reports" / "tour" / "index.html").stat().st_size > 10_000
     assert not left_behind(work), "git would see what the commands left"
 

@@ -17,8 +17,8 @@ from tests.helpers import pretended, pretended_runs
 from tests.helpers.composed import label_files, tag_files
 
 LOSSES = "runner/training/loop.py:_read"
-METRICS = {f"tasks/metrics/metrics.py:{one}Metric.compute" for one in ("Label", "Perplexity", "Span")}
-CHECKS = {f"runner/training/bookkeeping.py:check_{one}" for one in ("parameters", "scores")}
+METRICS = {f"tasks/metrics/metrics.py:{item}Metric.compute" for item in ("Label", "Perplexity", "Span")}
+CHECKS = {f"runner/training/bookkeeping.py:check_{item}" for item in ("parameters", "scores")}
 READ = {LOSSES, *CHECKS, *METRICS}  # where a segment of training and an evaluation are read
 pytestmark = pytest.mark.skipif(pretended.lacking() is not None, reason=str(pretended.lacking()))
 
@@ -122,7 +122,7 @@ def there() -> Iterator[ProcessPoolExecutor]:
 def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Overrides that read small data sets, by task."""
     folder = tmp_path_factory.mktemp("data")
-    found = {"tag": tag_files(folder, rows=24), "classify": label_files(folder, rows=24)}
+    results = {"tag": tag_files(folder, rows=24), "classify": label_files(folder, rows=24)}
     words = ["the", "saw", "Ann", "Rome", "good", "bad", "."]
     vectors = [f"{word} {place} 0.5 {-place}\n" for place, word in enumerate(words)]
     (folder / "vectors.txt").write_text("".join(vectors), encoding="utf-8")
@@ -131,10 +131,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         (folder / f"{split}.txt").with_stem(f"{split}_text").write_text(text + "\n", encoding="utf-8")
     text = ["task=lm", "dataset=text", f"data_dir={folder}", "encoder=lstm"]
     text += [f"dataset.{split}={split}_text.txt" for split in ("train", "valid", "test")]
-    found["lines"] = text
-    found["stream"] = [*text, "task.unit=stream", "batching=stream", "batching.window=5"]
-    found["stream"] += ["batching.evaluation_streams=3"]
-    return {task: ["dtype=float64", "batching.batch_size=6", *some] for task, some in found.items()}
+    results["lines"] = text
+    results["stream"] = [*text, "task.unit=stream", "batching=stream", "batching.window=5"]
+    results["stream"] += ["batching.evaluation_streams=3"]
+    return {task: ["dtype=float64", "batching.batch_size=6", *some] for task, some in results.items()}
 
 
 @pytest.mark.parametrize("case", EXACT)
@@ -167,7 +167,7 @@ def test_a_whole_run_says_the_same(there: ProcessPoolExecutor, data: dict[str, l
         assert figures(metrics[split]) == pytest.approx(figures(expected[split]), rel=1e-9)
     between = {place.partition(":")[0] for place in places - READ}
     allowed = ("experiment/preparation", "training/checkpoint", "inference/predictions", "inference/outcomes")
-    assert between <= {f"runner/{one}.py" for one in allowed}
+    assert between <= {f"runner/{item}.py" for item in allowed}
 
 
 @pytest.mark.parametrize(
@@ -202,13 +202,13 @@ def test_a_layer_that_waits_is_found(there: ProcessPoolExecutor, data: dict[str,
 
 @pytest.mark.parametrize("piece", pretended_runs.PIECES)
 def test_what_waits_is_noted_and_what_is_wrong_fails(there: ProcessPoolExecutor, piece: str) -> None:
-    found = there.submit(pretended_runs.noted, piece).result()
+    actual = there.submit(pretended_runs.noted, piece).result()
     if piece.startswith("two"):
-        assert "tensors on pretended and on the CPU" in found
+        assert "tensors on pretended and on the CPU" in actual
     elif piece == "array":
-        assert "numpy" in found
+        assert "numpy" in actual
     else:
-        assert (found == 0) == (piece in ("free", "sent at once")), found
+        assert (actual == 0) == (piece in ("free", "sent at once")), actual
 
 
 def check(seen: pretended_runs.Seen) -> None:

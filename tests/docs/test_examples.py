@@ -133,12 +133,12 @@ def test_runs_are_compared_by_a_metric_from_choosing_the_checkpoint_to_the_repor
         values = [json.loads(line)["metrics"].get(f"valid/{metric}") for line in lines]
         assert result["metrics"]["valid"][metric] == kept([value for value in values if value is not None])
 
-    told = command(tmp_path, "hydromel-compare", "runs", "--out", "report")
-    assert f"test {metric}" in told
+    output = command(tmp_path, "hydromel-compare", "runs", "--out", "report")
+    assert f"test {metric}" in output
     report = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))
     (group,) = report["groups"]
     assert (group["metric"], group["unit"], group["higher_is_better"]) == (metric, unit, higher)
-    (bucketed,) = (each for each in group["strategies"] if each["name"] == "bucketed")
+    (bucketed,) = (item for item in group["strategies"] if item["name"] == "bucketed")
     assert bucketed["against_padmask"]["on_examples"] is not None
 
     command(

@@ -18,7 +18,7 @@ def test_every_group_and_file_is_on_the_page() -> None:
 
 
 def test_nested_options_have_their_whole_path() -> None:
-    found = {each.path: each for each in options(CONFIGS / "batching" / "bucketed.yaml", "batching")}
-    assert found["batching.plan.buckets"].default == "10"
-    assert found["batching.batch_size"].meaning == "Maximum number of examples per update"
-    assert "train.epochs" in {each.path for each in options(CONFIGS / "train.yaml", "")}
+    actual = {option.path: option for option in options(CONFIGS / "batching" / "bucketed.yaml", "batching")}
+    assert actual["batching.plan.buckets"].default == "10"
+    assert actual["batching.batch_size"].meaning == "Maximum number of examples per update"
+    assert "train.epochs" in {option.path for option in options(CONFIGS / "train.yaml", "")}

@@ -99,8 +99,8 @@ def _changed(before: Any, after: Any) -> str:
         for key in after:
             if key not in before:
                 return f"{str(key)[:40]}: {repr(after[key])[:60]}"
-            if (found := _changed(before[key], after[key])) != "the same":
-                return found
+            if (result := _changed(before[key], after[key])) != "the same":
+                return result
         return "the same"
     return "the same" if repr(before) == repr(after) else repr(after)[:60]
 

@@ -182,7 +182,7 @@ def _cases(references: list[Reference], seed: int) -> Iterator[tuple[Reference, 
     place = rng.randrange(len(references))
     while True:
         for point in POINTS:
-            passing = [one for one in references if one.passages.get(point.phase)]
+            passing = [item for item in references if item.passages.get(point.phase)]
             place += 1
             yield passing[place % len(passing)], point
 
@@ -239,25 +239,25 @@ def differences(whole: Path, cut: Path, sent: bool = True) -> Faults:
     if not (cut / run_schema.RESULT).exists():
         return [("differs", "no result")]
     for name in ("best", "last"):
-        first, second = (load_file(one / run_schema.CHECKPOINTS / f"{name}.safetensors") for one in (whole, cut))
+        first, second = (load_file(item / run_schema.CHECKPOINTS / f"{name}.safetensors") for item in (whole, cut))
         different = first.keys() ^ second.keys() | {key for key in first if not _equal(first[key], second.get(key))}
         faults += [("differs", f"{name}: {', '.join(sorted(different)[:3])}")] if different else []
-    results = [json.loads((one / run_schema.RESULT).read_text()) for one in (whole, cut)]
+    results = [json.loads((item / run_schema.RESULT).read_text()) for item in (whole, cut)]
     for key in ("metrics", "majority", "baselines", "tokens", "padding", "updates", "vocab", "model", "quality"):
-        first, second = (_timeless(one.get(key)) for one in results)
+        first, second = (_timeless(result.get(key)) for result in results)
         if first != second:
             faults.append(("differs", f"result.json: {key}"))
     faults += _records(records_of(whole), records_of(cut), "metrics.jsonl")
     if sent:
-        faults += _records(*(_sent(one) for one in (whole, cut)), "delivered")
-    here, there = (_files(one) for one in (whole, cut))
+        faults += _records(*(_sent(item) for item in (whole, cut)), "delivered")
+    here, there = (_files(item) for item in (whole, cut))
     faults += [("leftovers", name) for name in sorted(there.keys() - here.keys())]
     faults += [("lost points", f"no {name}") for name in sorted(here.keys() - there.keys())]
     for name in here.keys() & there.keys():
         if name.startswith("predictions/") or name == run_schema.VOCABS:
             faults += [("differs", name)] if here[name].read_bytes() != there[name].read_bytes() else []
         if name.endswith(".npz"):
-            arrays = [dict(np.load(one)) for one in (here[name], there[name])]
+            arrays = [dict(np.load(item)) for item in (here[name], there[name])]
             same = all(np.array_equal(arrays[0][key], arrays[1].get(key)) for key in arrays[0])
             faults += [] if same else [("differs", name)]
     return faults
@@ -280,11 +280,11 @@ def records_of(folder: Path) -> Counter[str]:
 
 
 def points_of(lines: Iterator[dict[str, Any]]) -> Counter[str]:
-    found = Counter[str]()
+    result = Counter[str]()
     for line in lines:
         for name, value in line["metrics"].items():
-            found[f"{name} {line['step']} {line['epoch']} {'' if 'seconds' in name else value}"] += 1
-    return found
+            result[f"{name} {line['step']} {line['epoch']} {'' if 'seconds' in name else value}"] += 1
+    return result
 
 
 def _sent(run: Path) -> Counter[str]:
@@ -297,9 +297,9 @@ def _sent(run: Path) -> Counter[str]:
     run_id = json.loads((run / run_schema.RUN).read_text())["run_id"]
     earlier = {path.name for path in (run / run_schema.EARLIER).glob("*")}
     own = [line for line in lines if line["run_id"] == run_id]
-    found = points_of(line for line in own if "metrics" in line)
-    found["finished"] = sum(line.get("status") == run_schema.FINISHED for line in own)
-    return found + Counter({f"run {line['run_id']}" for line in lines} - {f"run {one}" for one in {run_id, *earlier}})
+    result = points_of(line for line in own if "metrics" in line)
+    result["finished"] = sum(line.get("status") == run_schema.FINISHED for line in own)
+    return result + Counter({f"run {line['run_id']}" for line in lines} - {f"run {item}" for item in {run_id, *earlier}})
 
 
 def _records(whole: Counter[str], cut: Counter[str], where: str) -> Faults:
@@ -311,8 +311,8 @@ def _records(whole: Counter[str], cut: Counter[str], where: str) -> Faults:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-    return {n: path for n, path in found.items() if not n.endswith(".lock") and not n.startswith(run_schema.EARLIER)}
+    result = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    return {n: path for n, path in result.items() if not n.endswith(".lock") and not n.startswith(run_schema.EARLIER)}
 
 
 def named_point(phase: str) -> Point:

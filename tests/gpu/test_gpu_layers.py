@@ -40,8 +40,8 @@ class Attention(nn.Module):
         self.attention, self.causal = SelfAttention(SIZE, 3, score, rotary, dropout), causal
 
     def forward(self, x: Ragged) -> Ragged:
-        found: Ragged = self.attention(x, AttentionWindow(x.rows, self.causal, None, None, 0), None)[0]
-        return found
+        result: Ragged = self.attention(x, AttentionWindow(x.rows, self.causal, None, None, 0), None)[0]
+        return result
 
 
 LAYERS: dict[str, Callable[[], Any]] = {
@@ -109,12 +109,12 @@ def outcome(layer: Any, tokens: Tensor, layout: Any, device: torch.device) -> li
     """What comes out of real tokens, and the gradients of inputs and parameters, on the CPU."""
     layer = layer.to(device) if isinstance(layer, nn.Module) else layer
     x = lay_out(tokens.to(device).requires_grad_(), LENGTHS, layout, 0.0, 1)
-    found = layer(x)
-    found = found[0] if isinstance(found, tuple) else found
-    values = found.tokens() if isinstance(found, Ragged) else found
+    result = layer(x)
+    result = result[0] if isinstance(result, tuple) else result
+    values = result.tokens() if isinstance(result, Ragged) else result
     grads = torch.autograd.grad(values.square().sum(), [x.values, *parameters(layer)], allow_unused=True)
     inputs = x.with_values(grads[0]).tokens()
-    return [one.detach().cpu() for one in (values, inputs, *grads[1:]) if one is not None]
+    return [item.detach().cpu() for item in (values, inputs, *grads[1:]) if item is not None]
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
@@ -136,25 +136,25 @@ def test_a_crf_is_the_same(n_tags: int, constrain: Any) -> None:
     follow[0, 1] = False
     crf = Crf(n_tags, AllowedTransitions(allowed.start, follow, allowed.end), constrain).double()
     scores, tags = torch.randn(sum(LENGTHS), n_tags, dtype=torch.float64), torch.full((sum(LENGTHS),), n_tags - 1)
-    found = []
+    results = []
     for device in (torch.device("cpu"), GPU):
         crf.to(device).zero_grad()
         x = lay_out(scores.to(device).requires_grad_(), LENGTHS, "packed", 0.0, 1)
         nll = crf.negative_log_likelihood(x, tags.to(device))
         nll.sum().backward()
-        grads = [one.grad for one in crf.parameters()]
-        found.append([one.detach().cpu() for one in (nll, *grads, crf.decode(x), crf.marginals(x))])
-    for mine, theirs in zip(*found, strict=True):
+        grads = [parameter.grad for parameter in crf.parameters()]
+        results.append([item.detach().cpu() for item in (nll, *grads, crf.decode(x), crf.marginals(x))])
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(theirs, mine, rtol=1e-9, atol=1e-9)
 
 
 def test_the_loss_of_a_vocabulary_is_the_same() -> None:
     torch.manual_seed(1)
     vectors, weight, bias = torch.randn(50, 8), torch.randn(300, 8), torch.randn(300)
-    right, found = torch.randint(300, (50,)), []
+    right, results = torch.randint(300, (50,)), []
     for device in (torch.device("cpu"), GPU):
-        given = [one.double().to(device).requires_grad_() for one in (vectors, weight, bias)]
+        given = [item.double().to(device).requires_grad_() for item in (vectors, weight, bias)]
         loss = vocabulary_loss(*given, right.to(device), chunk=13, precision="same")
-        found.append([loss.detach().cpu(), *(one.cpu() for one in torch.autograd.grad(loss, given))])
-    for mine, theirs in zip(*found, strict=True):
+        results.append([loss.detach().cpu(), *(item.cpu() for item in torch.autograd.grad(loss, given))])
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(theirs, mine, rtol=1e-9, atol=1e-9)

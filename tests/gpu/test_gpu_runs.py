@@ -38,7 +38,7 @@ def parameters(folder: Path) -> dict[str, torch.Tensor]:
 def losses(folder: Path) -> list[float]:
     lines = (folder / run_schema.METRICS).read_text(encoding="utf-8").splitlines()
     records = [json.loads(line)["metrics"] for line in lines]
-    return [one["train/loss"] for one in records if "train/loss" in one]
+    return [record["train/loss"] for record in records if "train/loss" in record]
 
 
 @pytest.mark.parametrize("strategy", ["size1", "bucketed", "padmask", "packed"])
@@ -86,28 +86,28 @@ def test_strategies_that_share_a_plan_make_the_same_updates(tmp_path: Path, file
 @pytest.mark.parametrize("head", ["softmax", "crf"])
 def test_losses_are_those_of_a_cpu(tmp_path: Path, model: str, head: str) -> None:
     """In float32: with TF32, which cuDNN takes unless it is told not to, they would be 1e-3 apart."""
-    data, found = tag_files(tmp_path, rows=60), []
+    data, results = tag_files(tmp_path, rows=60), []
     for device in ("cpu", "cuda"):
         folder = tmp_path / "runs" / device
         options = (*SMALL, "train.log_every=1", f"task.head={head}", "batching=packed", f"device={device}")
         run(folder, *data, *MODELS[model], *options)
-        found.append(losses(folder))
-    assert len(found[0]) == 20
-    assert found[1] == pytest.approx(found[0], rel=2e-4)
+        results.append(losses(folder))
+    assert len(results[0]) == 20
+    assert results[1] == pytest.approx(results[0], rel=2e-4)
 
 
 @pytest.mark.parametrize("work", ["tag embedding=word_char task.head=crf", "classify encoder=transformer"])
 @pytest.mark.parametrize("strategy", ["padmask", "packed"])
 def test_bf16_learns_nearly_the_same(tmp_path: Path, work: str, strategy: str) -> None:
     task, *options = work.split()
-    data, found = {"tag": tag_files, "classify": label_files}[task](tmp_path, rows=60), []
+    data, results = {"tag": tag_files, "classify": label_files}[task](tmp_path, rows=60), []
     for precision in ("float32", "bf16"):
         folder = tmp_path / "runs" / precision
         more = (f"precision={precision}", f"batching={strategy}", "train.log_every=1", GPU)
         run(folder, *data, *options, *SMALL[:3], "baselines=false", *more)
-        found.append(losses(folder))
-    assert found[1] == pytest.approx(found[0], rel=0.1, abs=0.05)
-    assert found[0] != found[1], "bf16 changed nothing"
+        results.append(losses(folder))
+    assert results[1] == pytest.approx(results[0], rel=0.1, abs=0.05)
+    assert results[0] != results[1], "bf16 changed nothing"
 
 
 @pytest.mark.parametrize("model", ["rnn", "transformer"])

@@ -138,7 +138,7 @@ def test_what_is_sent_does_not_wait_for_a_busy_device(n_tokens: int) -> None:
     torch.cuda.synchronize()
     left = time.perf_counter() - begin
     assert left > 0.1, f"the device was not busy any more: {left:.3f} s left after {seconds:.3f} s of sending"
-    assert [one.sum().item() for one in sent] == [
+    assert [item.sum().item() for item in sent] == [
         100 * sum(range(len(lengths))),
         len(lengths) * sum(range(100)),
     ]

@@ -51,8 +51,8 @@ def data_of(config: RunConfig) -> Data:
 
 def run(folder: Path, *overrides: str) -> dict[str, Any]:
     """Return the result of a run in `folder`, in this process."""
-    made = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
-    return run_experiment(made, folder, 0.0)
+    result = run_config(*QUIET, *overrides, f"runs_dir={folder.parent}")
+    return run_experiment(result, folder, 0.0)
 
 
 def tag_files(folder: Path, rows: int = 120, seed: int = 1) -> list[str]:

@@ -58,17 +58,17 @@ def outcome(layer: Layer, parameters: list[Tensor], batches: list[Ragged]) -> tu
     rows, inputs, weights = [], [], [torch.zeros_like(parameter) for parameter in parameters]
     for x in batches:
         x = x.with_values(x.values.detach().requires_grad_())
-        found = answers(layer(x))
+        result = answers(layer(x))
         # each number weighs differently, so that gradients cannot agree by symmetry
-        total = sum((one * torch.linspace(1, 2, one.shape[-1]).to(one)).sum() for one in found)
+        total = sum((item * torch.linspace(1, 2, item.shape[-1]).to(item)).sum() for item in result)
         depends = torch.is_tensor(total) and total.requires_grad  # not if all rows are empty
         asked = [x.values, *parameters]
         grads = torch.autograd.grad(total, asked, allow_unused=True) if depends else [None] * len(asked)
-        first, *others = [torch.zeros_like(one) if g is None else g for one, g in zip(asked, grads, strict=True)]
+        first, *others = [torch.zeros_like(item) if g is None else g for item, g in zip(asked, grads, strict=True)]
         assert x.layout == "packed" or not first[~x.rows.mask].any(), "padding gets a gradient"
         for place, grad in enumerate(others):
             weights[place] += grad
-        rows += [one.detach() for one in found]
+        rows += [item.detach() for item in result]
         inputs.append(x.with_values(first).tokens())
     return rows, [torch.cat(inputs)], weights
 
@@ -89,7 +89,7 @@ def check_contract(
         torch.manual_seed(number)
         tokens = torch.randn(sum(lengths), size, dtype=torch.float64).to(device)
         alone = tokens.split(list(lengths))
-        one_by_one = [lay_out(one, [len(one)], "packed", 0.0, 1, place) for place, one in enumerate(alone)]
+        one_by_one = [lay_out(item, [len(item)], "packed", 0.0, 1, place) for place, item in enumerate(alone)]
         reference = outcome(layer, weights, one_by_one)
         cases: list[tuple[Layout, float, int]] = [("packed", 0.0, 1)]
         cases += [("padded", poison, widen) for poison in POISON for widen in (1, 4)]
@@ -114,9 +114,9 @@ class NoWaiting(TorchDispatchMode):
         self.on_host = list(on_host)  # held, so that no other tensor gets their id
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-        known = {id(one) for one in self.on_host}
-        free = bool(tensors) and all(id(one) in known for one in tensors)
+        tensors = [item for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor)]
+        known = {id(item) for item in self.on_host}
+        free = bool(tensors) and all(id(tensor) in known for tensor in tensors)
         name = func.overloadpacket.__name__
         by_mask = name in ("index", "index_put", "index_put_") and any(
             index is not None and index.dtype == torch.bool for index in args[1]
@@ -124,5 +124,5 @@ class NoWaiting(TorchDispatchMode):
         if not free and (by_mask or name in WAITING):
             raise AssertionError(f"{name} waits for the device")
         result = func(*args, **(kwargs or {}))
-        self.on_host += [one for one in tree_leaves(result) if free and isinstance(one, Tensor)]
+        self.on_host += [item for item in tree_leaves(result) if free and isinstance(item, Tensor)]
         return result

@@ -18,14 +18,14 @@ def most_frequent(folder: Path) -> tuple[list[str], list[str]]:
     pairs = [pair for sentence in sentences("train") for pair in sentence]
     seen = Counter(word for word, _ in pairs)
     tags: dict[str, Counter[str]] = defaultdict(Counter)
-    for word, one in pairs:
-        tags[word if seen[word] > 1 else "unk"][one] += 1
-    overall = Counter(one for _, one in pairs)
+    for word, item in pairs:
+        tags[word if seen[word] > 1 else "unk"][item] += 1
+    overall = Counter(item for _, item in pairs)
     test = [pair for sentence in sentences("test") for pair in sentence]
     answers = []
     for word, _ in test:
         counts = tags[word if seen[word] > 1 else "unk"]
-        answers.append(max(sorted(overall), key=lambda one: (counts[one], overall[one])))
+        answers.append(max(sorted(overall), key=lambda item: (counts[item], overall[item])))
     return answers, [gold for _, gold in test]
 
 

@@ -60,7 +60,7 @@ def assert_equal(whole: Path, cut: Path, same_plan: bool = True) -> None:
     assert one["provenance"]["config_hash"] == other["provenance"]["config_hash"]
     for key in ("f1", "accuracy"):
         assert one["baselines"]["most_frequent_tag"][key] == other["baselines"]["most_frequent_tag"][key]
-    lengths = [[{**entry, "seconds": 0} for entry in each["speed"]["by_length"]] for each in (one, other)]
+    lengths = [[{**entry, "seconds": 0} for entry in item["speed"]["by_length"]] for item in (one, other)]
     assert lengths[0] == lengths[1] != []
     for path in (whole / run_schema.PREDICTIONS).iterdir():
         assert path.read_bytes() == (cut / run_schema.PREDICTIONS / path.name).read_bytes(), path.name
@@ -71,9 +71,9 @@ def assert_equal(whole: Path, cut: Path, same_plan: bool = True) -> None:
 
 def records(folder: Path) -> list[tuple[int, int, str, float | None]]:
     """(step, epoch, name, value) of all records, each once; of what depends on the clock, no value."""
-    found = []
+    results = []
     for line in (folder / run_schema.METRICS).read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         for name, value in record["metrics"].items():
-            found.append((record["step"], record["epoch"], name, None if "seconds" in name else value))
-    return sorted(found, key=lambda each: each[:3])
+            results.append((record["step"], record["epoch"], name, None if "seconds" in name else value))
+    return sorted(results, key=lambda item: item[:3])

@@ -29,22 +29,22 @@ SIZES = {
 
 def trained(encoder: str, *overrides: str, words: Sequence[str] = WORDS, ending: float = -2.0) -> TrainedModel:
     """In float64; it is as if `<eos>` were exp(`ending`) times as likely as any word, before the context speaks."""
-    files = ("dataset=text", "data_dir=nowhere", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test")))
+    files = ("dataset=text", "data_dir=nowhere", *(f"dataset.{item}={item}.txt" for item in ("train", "valid", "test")))
     size = [] if "embedding=word_char" in overrides else ["embedding.size=5"]
     composed = run_config("task=lm", *files, f"encoder={encoder}", *SIZES[encoder], *size, *overrides)
     vocab = Vocab((PAD, UNK, EOS, *words), unk=1)
-    made = parts(composed)
+    result = parts(composed)
     table = pa.table({"tokens": pa.array([list(words)])})
-    vocabs = {name: vocab if name == "words" else feature.vocab(table) for name, feature in made.features.items()}
+    vocabs = {name: vocab if name == "words" else feature.vocab(table) for name, feature in result.features.items()}
     vocabs["target"] = vocab
     torch.manual_seed(3)
-    model = build_model(made, vocabs).double().eval()
+    model = build_model(result, vocabs).double().eval()
     with torch.no_grad():
         model.head.output.weight.mul_(8.0)  # type: ignore[attr-defined]
         model.head.output.bias[vocab.ids[EOS]] += ending  # type: ignore[attr-defined]
     truncation = Truncation(composed.max_length, composed.truncate)
     return TrainedModel(
-        made.task, made.measures, model, made.features, vocabs, made.corpus, truncation, composed.malloc
+        result.task, result.measures, model, result.features, vocabs, result.corpus, truncation, composed.malloc
     )
 
 

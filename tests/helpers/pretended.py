@@ -102,37 +102,37 @@ class Device(TorchDispatchMode):
         name, kwargs = func.overloadpacket.__name__, dict(kwargs or {})
         if torch.is_inference_mode_enabled():  # what is made of other operations comes in one piece
             with self:
-                found = func.decompose(*args, **kwargs)
-            if found is not NotImplemented:
-                return found
-        tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
-        there = [one for one in tensors if isinstance(one, There)]
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
+        tensors = [item for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor)]
+        there = [tensor for tensor in tensors if isinstance(tensor, There)]
         asked = kwargs.get("device")
         lies = bool(there) if asked is None else torch.device(asked).type == NAME
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
         if there or lies:
             self._check(name, args, kwargs, tensors, lies)
-        mine = {id(one.here): one for one in there}
-        found = CELLS.get(name, func)(*tree_map_only(There, _here, args), **tree_map_only(There, _here, kwargs))
+        mine = {id(item.here): item for item in there}
+        result = CELLS.get(name, func)(*tree_map_only(There, _here, args), **tree_map_only(There, _here, kwargs))
         if torch.Tag.inplace_view in func.tags:
             with no_dispatch():  # the shape that the tensor on the device says it has
                 func(*args, **kwargs)
         if not lies:
-            return found
+            return result
         # what is changed in place comes out as it went in
-        return tree_map_only(Tensor, lambda one: mine[id(one)] if id(one) in mine else There(one), found)
+        return tree_map_only(Tensor, lambda one: mine[id(one)] if id(one) in mine else There(one), result)
 
     def _check(self, name: str, args: Any, kwargs: Any, tensors: list[Tensor], lies: bool) -> None:
-        on_host = [one for one in tensors if not isinstance(one, There)]
+        on_host = [tensor for tensor in tensors if not isinstance(tensor, There)]
         if name in COPYING:
             self._copy(name, args, kwargs, lies)
             return
         if name in READING:
             self.waits.append((name, place()))
-        if name in INDEXING and any(one is not None and one.dtype == torch.bool for one in args[1]):
+        if name in INDEXING and any(arg is not None and arg.dtype == torch.bool for arg in args[1]):
             self.waits.append((f"{name} by a mask", place()))
-        if any(one.dim() for one in on_host):
+        if any(item.dim() for item in on_host):
             if name not in INDEXING:
                 raise RuntimeError(f"{name}: tensors on {NAME} and on the CPU at {place()}")
             self.waits.append((f"{name} by a tensor of the host", place()))

@@ -98,14 +98,14 @@ def _metrics(t: Training) -> dict[str, Any]:
 
 def whole_runs(overrides: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], set[str]]:
     """`metrics` of the CPU's result.json and of the device's, and the places at which the latter waited."""
-    found, waits = [], []
+    results, waits = [], []
     for device in (torch.device("cpu"), pretended.device()):
         preparation.choose_device = lambda *options, device=device: device
         watch = nullcontext() if device.type == "cpu" else pretended.Device()
         with tempfile.TemporaryDirectory() as folder, watch as seen:
-            found.append(composed.run(Path(folder) / "run", *overrides)["metrics"])
+            results.append(composed.run(Path(folder) / "run", *overrides)["metrics"])
             waits = [] if seen is None else seen.waits
-    return found[0], found[1], {place for _, place in waits}
+    return results[0], results[1], {place for _, place in waits}
 
 
 PIECES: dict[str, Callable[[Tensor], object]] = {

@@ -32,7 +32,7 @@ def rows_of(lengths: Sequence[int]) -> Rows:
 
 def words(lists: Sequence[Sequence[int]]) -> dict[str, Ragged]:
     """The feature `words` of some rows of ids, packed."""
-    ids = torch.tensor([one for row in lists for one in row], dtype=torch.int32)
+    ids = torch.tensor([item for row in lists for item in row], dtype=torch.int32)
     return {"words": Ragged(ids, rows_of([len(row) for row in lists]), "packed")}
 
 
@@ -45,7 +45,7 @@ def labelled(labels: Sequence[int], lengths: Sequence[int] | None = None) -> Bat
 def tagged(rows: Sequence[Sequence[int]]) -> Batch:
     """Rows with one answer a token."""
     features = words([[1] * len(row) for row in rows])
-    target = torch.tensor([one for row in rows for one in row], dtype=torch.int64)
+    target = torch.tensor([item for row in rows for item in row], dtype=torch.int64)
     return Batch(features, Ragged(target, features["words"].rows, "packed"), np.arange(len(rows)))
 
 

@@ -40,12 +40,12 @@ def test_labels_become_ids_of_train() -> None:
     [({}, "row 2"), ({"line": [4, 7]}, "dev.txt:7"), ({"origin": ["a.py:1", "b.py:30"]}, "b.py:30")],
 )
 def test_a_label_that_train_lacks_is_named_with_its_place(columns: dict[str, Any], where: str) -> None:
-    found = table(["pos", "odd"], **columns).replace_schema_metadata({"path": "dev.txt"})
+    actual = table(["pos", "odd"], **columns).replace_schema_metadata({"path": "dev.txt"})
     vocab = Vocab(("neg", "pos"), unk=None)
     with pytest.raises(
         HydromelError, match=rf"^{where}: label 'odd' is not in the training set, .* 2 labels: neg, pos$"
     ):
-        classify().encode(words([[1], [1]]), found, {"target": vocab})
+        classify().encode(words([[1], [1]]), actual, {"target": vocab})
 
 
 def test_a_long_list_of_labels_is_cut_and_further_strangers_are_counted() -> None:
@@ -71,12 +71,12 @@ def test_loss_is_the_sum_over_rows() -> None:
     head = task.head(EncoderOf(5), vocabs, torch.nn.Identity()).double()
     loss = head.loss(head(encoded, batch), batch)
     rows = [encoded.values[:3].amax(0), torch.zeros(5, dtype=torch.float64), encoded.values[3]]
-    each = [
+    item = [
         -float(torch.log_softmax(head.linear(row), 0)[answer].detach())
         for row, answer in zip(rows, (2, 0, 1), strict=True)
     ]
     assert loss.count == 3
-    assert float(loss.total.detach()) == pytest.approx(sum(each), rel=1e-12)
+    assert float(loss.total.detach()) == pytest.approx(sum(item), rel=1e-12)
 
 
 def test_an_encoder_of_one_vector_a_row_will_do() -> None:

@@ -59,7 +59,7 @@ def test_a_stream_can_be_read_in_windows() -> None:
     options = {"name": "stream", "batch_size": 2, "window": 3, "half_rate": 0.0, "spread": 0.0, "layout": "packed"}
     strategy = Stream(**options, evaluation_streams=2)  # type: ignore[arg-type]
     split = encode(TEXT, "stream")
-    seen = [one for batch in strategy.evaluation_batches(split, 1) for one in batch.target.values.tolist()]
+    seen = [value for batch in strategy.evaluation_batches(split, 1) for value in batch.target.values.tolist()]
     assert sorted(seen) == sorted(split.target.values.tolist())
 
 

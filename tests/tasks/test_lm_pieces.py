@@ -70,10 +70,10 @@ def test_a_run_knows_every_text_and_goes_on_from_a_prompt(tmp_path: Path, unit: 
     options += ["encoder=lstm", "encoder.hidden=8", "train.epochs=1", f"task.unit={unit}", "baselines=false"]
     options += ["batching=stream", "batching.batch_size=2"] if unit == "stream" else ["batching=packed"]
     options += [f"cache_dir={tmp_path / 'cache'}"]
-    found = [run(tmp_path / name, *options) for name in ("first", "second")]
-    assert found[0]["metrics"] == found[1]["metrics"], "cached and uncached"
-    assert found[0]["vocab"]["oov_rate"]["test"] == {"words": 0.0}
-    figures = found[0]["metrics"]["test"]
+    actual = [run(tmp_path / name, *options) for name in ("first", "second")]
+    assert actual[0]["metrics"] == actual[1]["metrics"], "cached and uncached"
+    assert actual[0]["vocab"]["oov_rate"]["test"] == {"words": 0.0}
+    figures = actual[0]["metrics"]["test"]
     assert figures["word_perplexity"] > figures["perplexity"] > 1
     (tmp_path / "first" / RESOLVED).write_text(
         yaml.safe_dump(config(*options)), encoding="utf-8"

@@ -59,8 +59,8 @@ def test_losses_add_up_and_are_those_of_each_row_alone(name: str, layout: str) -
     assert losses.shape == (3,)
     torch.testing.assert_close(losses.sum(), loss.total)
     for row in range(3):
-        one = batch.select(np.array([row]))
-        alone = head.loss(head(x.select(np.array([row])), one), one).total
+        item = batch.select(np.array([row]))
+        alone = head.loss(head(x.select(np.array([row])), item), item).total
         torch.testing.assert_close(losses[row], alone)
 
 
@@ -69,14 +69,14 @@ def test_a_heads_dropout_is_its_rows_own_where_they_bring_seeds(name: str) -> No
     head, batch = head_and_batch(name, dropout=0.5)
     batch = batch.with_seeds(torch.tensor([7, 8, 9]))
     x = Ragged(encoded(batch).values, batch.rows, "packed")
-    found = [per_row(head.losses(head(one, batch), batch)) for one in (x, x.pad())]
+    actual = [per_row(head.losses(head(item, batch), batch)) for item in (x, x.pad())]
     alone = []
     for row in range(3):
         one = batch.select(np.array([row]))
         alone.append(per_row(head.losses(head(Ragged(x.select(np.array([row])).values, one.rows, "packed"), one), one)))
-    for losses in found:
+    for losses in actual:
         torch.testing.assert_close(losses, torch.cat(alone))
     other = batch.with_seeds(torch.tensor([17, 18, 19]))
     assert not torch.allclose(
-        found[0], per_row(head.losses(head(Ragged(x.values, other.rows, "packed"), other), other))
+        actual[0], per_row(head.losses(head(Ragged(x.values, other.rows, "packed"), other), other))
     )

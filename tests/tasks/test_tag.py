@@ -41,8 +41,8 @@ def test_plain_tags_are_those_of_train() -> None:
 
 
 def test_a_slice_of_a_table_is_read_from_its_own_beginning() -> None:
-    found = table([["a", "b"], ["c"], ["b", "b"]]).slice(1)
-    batch = tag().encode(words([[1], [1, 1]]), found, ABC)
+    actual = table([["a", "b"], ["c"], ["b", "b"]]).slice(1)
+    batch = tag().encode(words([[1], [1, 1]]), actual, ABC)
     assert batch.target.values.tolist() == [2, 1, 1]
 
 
@@ -66,11 +66,11 @@ def test_plain_tags_under_a_scheme_are_an_error() -> None:
 
 
 def test_a_tag_that_train_lacks_is_named_with_its_place() -> None:
-    found = table([["a", "b"], [], ["c", "odd"]], line=[1, 4, 5]).replace_schema_metadata({"path": "x.conll"})
+    actual = table([["a", "b"], [], ["c", "odd"]], line=[1, 4, 5]).replace_schema_metadata({"path": "x.conll"})
     with pytest.raises(
         HydromelError, match=r"^x.conll:5, token 2: tag 'odd' is not in the training set, .* 3 tags: a, b, c$"
     ):
-        tag().encode(words([[1, 1], [], [1, 1]]), found, ABC)
+        tag().encode(words([[1, 1], [], [1, 1]]), actual, ABC)
 
 
 def test_tags_and_tokens_of_different_numbers() -> None:
@@ -109,7 +109,7 @@ def loss_and_gradients(batch: Batch, tokens: torch.Tensor, head: Any) -> tuple[f
     loss = head.loss(scores, batch)
     assert loss.count == len(tokens)
     loss.total.backward()
-    return float(loss.total.detach()), [one.grad.clone() for one in head.parameters()]
+    return float(loss.total.detach()), [parameter.grad.clone() for parameter in head.parameters()]
 
 
 def test_loss_is_over_real_tokens_alone_in_every_layout() -> None:

@@ -69,7 +69,7 @@ def test_figures_are_those_of_the_converted_predictions(own: str, learned: str) 
     assert vocab.tokens == tuple(all_tags(TYPES, learned))
     batch = task.encode(words([[1] * len(row) for row in gold]), table(gold), {"target": vocab})
     metric = started(task.metric, {"target": vocab})
-    metric.update(ids([vocab.ids[one] for row in answers for one in row]), batch)
+    metric.update(ids([vocab.ids[item] for row in answers for item in row]), batch)
     figures: dict[str, Any] = metric.compute()
     back = [row if learned == own else retagged(row, own) for row in answers]
     assert 0 < f1_score(gold, back) < 1
@@ -86,9 +86,9 @@ def test_targets_are_in_the_learned_scheme(learned: str) -> None:
     vocab = task.target_vocab(table(rows), {})
     batch = task.encode(words([[1] * len(row) for row in rows]), table(rows), {"target": vocab})
     assert isinstance(batch.target, Ragged)
-    said = [vocab.tokens[one] for one in batch.target.values.tolist()]
+    output = [vocab.tokens[value] for value in batch.target.values.tolist()]
     ends = batch.rows.host_offsets
-    assert [said[a:b] for a, b in pairwise(ends)] == [retagged(row, learned) for row in rows]
+    assert [output[a:b] for a, b in pairwise(ends)] == [retagged(row, learned) for row in rows]
     assert batch.target.values.dtype == torch.int64
 
 
@@ -120,7 +120,7 @@ def test_a_run_learns_in_one_scheme_and_is_measured_in_the_files(tmp_path: Path)
         figures = result["metrics"]["test"]
         assert figures["f1"] > 90
         assert figures["spans"] == {"scheme": "IOB2", "mode": "default"}
-        assert sum(one["support"] for one in figures["per_type"].values()) > 50
+        assert sum(item["support"] for item in figures["per_type"].values()) > 50
 
 
 def test_an_unknown_train_scheme(tmp_path: Path) -> None:

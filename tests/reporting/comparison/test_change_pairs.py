@@ -18,8 +18,8 @@ from runner.common.errors import HydromelError
 def write(write_run: Any, folder: Path, f1: dict[int, float], **change: Any) -> baseline.Sides:
     for seed, value in f1.items():
         write_run(folder / f"packed{seed}", "packed", seed, f1=value, change=change)
-    found = [item.run for item in find.scan(folder) if item.run]
-    return baseline.sides_of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
+    result = [item.run for item in find.scan(folder) if item.run]
+    return baseline.sides_of_groups(groups(result, CompareOptions(None, 0.95, 1.0)), result)
 
 
 def since(now: baseline.Sides, then: baseline.Sides, *texts: str) -> BaselineComparison:

@@ -22,8 +22,8 @@ from runner.common.errors import HydromelError
 
 
 def sides(folder: Path) -> baseline.Sides:
-    found = [item.run for item in find.scan(folder) if item.run]
-    return baseline.sides_of_groups(groups(found, CompareOptions(None, 0.95, 1.0)), found)
+    result = [item.run for item in find.scan(folder) if item.run]
+    return baseline.sides_of_groups(groups(result, CompareOptions(None, 0.95, 1.0)), result)
 
 
 def since(now: Path, then: Path, *texts: str) -> BaselineComparison:
@@ -59,12 +59,12 @@ def _without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_grammar(text: str, expected: tuple[object, ...]) -> None:
-    made = changes.parse(text)
-    assert (made.figure, made.below, made.bound, made.percent) == expected
+    result = changes.parse(text)
+    assert (result.figure, result.below, result.bound, result.percent) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is not FIGURE < BOUND"),
         ("test/f1", "is not FIGURE < BOUND"),
@@ -80,21 +80,21 @@ def test_grammar(text: str, expected: tuple[object, ...]) -> None:
     ],
 )
 def test_typos_are_one_line_before_anything_is_read(
-    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(HydromelError) as error:
         changes.parse(text)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert compare.main([str(tmp_path), "--baseline", "x", "--fail-if", text]) == 1
-    assert said in (shown := capsys.readouterr().err)
+    assert message in (shown := capsys.readouterr().err)
     assert shown.count("\n") == 1
 
 
 def test_changes_are_paired_by_seed(write: Any) -> None:
     then, now = write("then", [40.0, 42.0, 44.0]), write("now", [39.0, 41.5, 42.0, 99.0])
-    made = since(now, then)
-    change = made.changes[0]
-    assert [each.figure for each in made.changes] == ["test/f1", "speed/real_tokens_per_s", "memory/peak_bytes"]
+    result = since(now, then)
+    change = result.changes[0]
+    assert [item.figure for item in result.changes] == ["test/f1", "speed/real_tokens_per_s", "memory/peak_bytes"]
     assert (change.before, change.now, change.difference.n) == (42.0, pytest.approx(122.5 / 3), 3)
     low, high = scipy.stats.t.interval(0.95, 2, -3.5 / 3, scipy.stats.sem([-1.0, -0.5, -2.0]))
     assert change.difference.mean == pytest.approx(-3.5 / 3)
@@ -134,22 +134,22 @@ def test_one_run_each_with_examples_asks_the_bootstrap(
     right = {"then": np.ones(100, dtype=int), "now": np.ones(100, dtype=int)}
     right["now"][:n_wrong] = 0
     right["then"][99 - n_wrong // 2 :] = 0  # and some that it alone gets right
-    for name, each in right.items():
-        accuracy = float(each.sum())
+    for name, item in right.items():
+        accuracy = float(item.sum())
         change = {"quality.metric": "accuracy", "metrics.test.accuracy": accuracy}
         folder = write_run(tmp_path / name / "a", "packed", 1, change=change)
         np.savez(
             folder / "outcomes.npz",
             split=np.array(["test"]),
-            numerator=100 * each,
+            numerator=100 * item,
             denominator=np.ones(100, dtype=int),
             targets=np.ones(100, dtype=int),
             f=np.array(["identity"]),
         )
-    made = since(tmp_path / "now", tmp_path / "then", "test/accuracy < -0.1")
-    assert made.changes[0].difference.low is None
-    assert made.changes[0].on_examples is not None
-    assert made.judged[0].failed is failed, made.judged[0].says
+    result = since(tmp_path / "now", tmp_path / "then", "test/accuracy < -0.1")
+    assert result.changes[0].difference.low is None
+    assert result.changes[0].on_examples is not None
+    assert result.judged[0].failed is failed, result.judged[0].says
     (tmp_path / "then" / "a" / "outcomes.npz").write_bytes(b"")
     damaged = since(tmp_path / "now", tmp_path / "then")
     assert damaged.changes[0].on_examples is None
@@ -161,9 +161,9 @@ def test_many_strategies_share_the_error(write: Any) -> None:
         write("then", [40.0, 42.0, 44.0], name)
         write("now", [39.0, 41.0, 43.4], name)
     folder = write("now", [])
-    made = since(folder, folder.parent / "then", "test/f1 < -0.5")
-    assert made.level == pytest.approx(1 - 0.05 / 4)
-    assert [each.failed for each in made.judged] == [False] * 4
+    result = since(folder, folder.parent / "then", "test/f1 < -0.5")
+    assert result.level == pytest.approx(1 - 0.05 / 4)
+    assert [item.failed for item in result.judged] == [False] * 4
     alone = since(write("now1", [39.0, 41.0, 43.4]), write("then1", [40.0, 42.0, 44.0]), "test/f1 < -0.5")
     assert alone.judged[0].failed
 
@@ -180,7 +180,7 @@ def test_what_is_not_in_both_never_passes(write: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "text", "said"),
+    ("change", "text", "message"),
     [
         ({"provenance__comparison_hash": "other"}, "test/f1 < -1", "is not in the baseline"),
         ({"provenance__data_fingerprint": "other"}, "test/f1 < -1", "is not in the baseline"),
@@ -192,19 +192,19 @@ def test_what_is_not_in_both_never_passes(write: Any) -> None:
         ({"memory": None}, "memory > 1%", "memory/peak_bytes of packed (tag · wnut17 · word · rnn) is not recorded"),
     ],
 )
-def test_what_cannot_be_judged_never_passes(write: Any, change: dict[str, Any], text: str, said: str) -> None:
+def test_what_cannot_be_judged_never_passes(write: Any, change: dict[str, Any], text: str, message: str) -> None:
     with pytest.raises(HydromelError) as error:
         since(write("now", [40.0], **change), write("then", [40.0]), text)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_quality_is_judged_across_machines_and_speed_is_told_to_be_left_out(write: Any) -> None:
     now = write("now", [30.0, 32.0, 34.0], provenance__host="two")
-    made = since(now, write("then", [40.0, 42.0, 44.0]), "test/f1 < -1")
-    assert made.judged[0].failed
-    assert [each.figure for each in made.changes] == ["test/f1"]
-    assert "speed/real_tokens_per_s of packed" in made.unmatched[0]
+    result = since(now, write("then", [40.0, 42.0, 44.0]), "test/f1 < -1")
+    assert result.judged[0].failed
+    assert [change.figure for change in result.changes] == ["test/f1"]
+    assert "speed/real_tokens_per_s of packed" in result.unmatched[0]
 
 
 def test_other_options_of_batching_are_another_strategy(write: Any) -> None:

@@ -13,8 +13,8 @@ def made(
 
 def test_equal_and_other() -> None:
     a, b = {1: "x", 2: "y"}, {1: "p", 2: "q"}
-    said = sentences({"size1": made(a), "bucketed": made(b), "padmask": made(a), "packed": made(a)})
-    assert said == [
+    output = sentences({"size1": made(a), "bucketed": made(b), "padmask": made(a), "packed": made(a)})
+    assert output == [
         "size1, padmask and packed made the same 312 updates (the same rows in each, for each of 2 seeds), "
         "so their quality may differ only by rounding.",
         "bucketed made other updates: compare quality over seeds.",
@@ -22,10 +22,10 @@ def test_equal_and_other() -> None:
 
 
 def test_dropout_of_any_of_them_is_told_and_the_largest_gap() -> None:
-    said = sentences(
+    output = sentences(
         {"padmask": made({1: "x"}, quality={1: 40.0}), "packed": made({1: "x"}, dropout=True, quality={1: 40.25})}
     )
-    assert said == [
+    assert output == [
         "padmask and packed made the same 312 updates (the same rows in each), so their quality may differ only by "
         "rounding and by dropout masks; on test they differ by 0.25 at most."
     ]
@@ -33,10 +33,10 @@ def test_dropout_of_any_of_them_is_told_and_the_largest_gap() -> None:
 
 def test_gap_is_taken_within_a_seed() -> None:
     quality = {1: 40.0, 2: 90.0}
-    (said,) = sentences(
+    (message,) = sentences(
         {"padmask": made({1: "x", 2: "y"}, quality=quality), "packed": made({1: "x", 2: "y"}, quality=quality)}
     )
-    assert said.endswith("; on test they do not differ.")
+    assert message.endswith("; on test they do not differ.")
 
 
 def test_without_a_test_quality_is_of_valid() -> None:
@@ -45,45 +45,45 @@ def test_without_a_test_quality_is_of_valid() -> None:
 
 
 def test_all_different() -> None:
-    said = sentences({"bucketed": made({1: "a"}), "padmask": made({1: "b"}), "token_budget": made({1: "c"})})
-    assert said == ["bucketed, padmask and token_budget each made other updates: compare quality over seeds."]
+    output = sentences({"bucketed": made({1: "a"}), "padmask": made({1: "b"}), "token_budget": made({1: "c"})})
+    assert output == ["bucketed, padmask and token_budget each made other updates: compare quality over seeds."]
 
 
 def test_equal_rows_but_fewer_updates_are_not_the_same() -> None:
-    said = sentences({"padmask": made({1: "x"}), "packed": made({1: "x"}, count=311)})
-    assert said == ["padmask and packed each made other updates: compare quality over seeds."]
+    output = sentences({"padmask": made({1: "x"}), "packed": made({1: "x"}, count=311)})
+    assert output == ["padmask and packed each made other updates: compare quality over seeds."]
 
 
 def test_counts_that_depend_on_the_seed() -> None:
     stopped_early = StrategyUpdates({1: (300, "x"), 2: (1312, "y")}, {}, False)
-    (said,) = sentences({"padmask": stopped_early, "packed": stopped_early})
-    assert "made the same 300 to 1,312 updates" in said
+    (message,) = sentences({"padmask": stopped_early, "packed": stopped_early})
+    assert "made the same 300 to 1,312 updates" in message
 
 
 def test_some_seeds_agree() -> None:
-    said = sentences({"padmask": made({1: "x", 2: "y", 3: "z"}), "packed": made({1: "x", 2: "y", 3: "other"})})
-    assert said == [
+    output = sentences({"padmask": made({1: "x", 2: "y", 3: "z"}), "packed": made({1: "x", 2: "y", 3: "other"})})
+    assert output == [
         "padmask and packed made the same updates for seeds 1 and 2, but not for seed 3: compare quality over seeds, "
         "and find out why these differ."
     ]
 
 
 def test_only_common_seeds_count() -> None:
-    (said,) = sentences({"padmask": made({1: "x", 2: "y"}), "packed": made({2: "y", 3: "z"})})
-    assert said.startswith("padmask and packed made the same 312 updates")
+    (message,) = sentences({"padmask": made({1: "x", 2: "y"}), "packed": made({2: "y", 3: "z"})})
+    assert message.startswith("padmask and packed made the same 312 updates")
 
 
 def test_no_common_seed() -> None:
-    said = sentences({"padmask": made({1: "x"}), "packed": made({2: "x"})})
-    assert said == [
+    output = sentences({"padmask": made({1: "x"}), "packed": made({2: "x"})})
+    assert output == [
         "padmask and packed: no seed in common with another strategy, so it is unknown whether updates agree."
     ]
 
 
 def test_unmasked_is_never_called_the_same() -> None:
-    said = sentences({"bucketed": made({1: "x"}), "unmasked": made({1: "x"})})
-    assert not any("the same" in each for each in said)
-    assert said[-1].startswith("unmasked is known to be wrong")
+    output = sentences({"bucketed": made({1: "x"}), "unmasked": made({1: "x"})})
+    assert not any("the same" in item for item in output)
+    assert output[-1].startswith("unmasked is known to be wrong")
 
 
 def test_one_strategy_has_nothing_to_be_compared_with() -> None:

@@ -32,17 +32,17 @@ def spans(seed: int) -> Arrays:
     return {"numerator": 200 * right, "denominator": predicted + gold, "targets": gold, "f": np.array(["identity"])}
 
 
-def f1(made: Arrays) -> float:
-    return float(made["numerator"].sum() / made["denominator"].sum())
+def f1(result: Arrays) -> float:
+    return float(result["numerator"].sum() / result["denominator"].sum())
 
 
 @pytest.fixture
 def run_of(tmp_path: Path, write_run: Any) -> Any:
     """Write a run with these arrays as outcomes; its metric in result.json is `value`, or their F1."""
 
-    def make(name: str, made: Arrays, *, value: float | None = None, change: dict[str, Any] | None = None) -> Run:
-        folder = write_run(tmp_path / name, "packed", 1, f1=f1(made) if value is None else value, change=change)
-        np.savez(folder / "outcomes.npz", **({"split": np.array(["test"])} | made))  # type: ignore[arg-type]
+    def make(name: str, result: Arrays, *, value: float | None = None, change: dict[str, Any] | None = None) -> Run:
+        folder = write_run(tmp_path / name, "packed", 1, f1=f1(result) if value is None else value, change=change)
+        np.savez(folder / "outcomes.npz", **({"split": np.array(["test"])} | result))  # type: ignore[arg-type]
         run = read(folder).run
         assert run is not None
         return run
@@ -51,12 +51,12 @@ def run_of(tmp_path: Path, write_run: Any) -> Any:
 
 
 def test_read_gives_the_sums_of_each_metric(run_of: Any) -> None:
-    made = spans(1)
-    found = example_outcomes.read(run_of("f1", made))
-    assert found is not None
-    np.testing.assert_array_equal(found.sums.numerator, made["numerator"])
-    np.testing.assert_array_equal(found.sums.denominator, made["denominator"])
-    np.testing.assert_array_equal(found.targets, made["targets"])
+    result = spans(1)
+    actual = example_outcomes.read(run_of("f1", result))
+    assert actual is not None
+    np.testing.assert_array_equal(actual.sums.numerator, result["numerator"])
+    np.testing.assert_array_equal(actual.sums.denominator, result["denominator"])
+    np.testing.assert_array_equal(actual.targets, result["targets"])
     nats, tokens = np.linspace(1, 9, N), np.full(N, 3)
     ratio = nats.sum() / tokens.sum()
     for metric, f, value in (("perplexity", "exp", np.exp(ratio)), ("my_own", "identity", ratio)):
@@ -72,7 +72,7 @@ def test_runs_without_outcomes_have_none(run_of: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"targets": None}, "no array 'targets' in it; runs of earlier versions are not compared on examples"),
         ({"targets": np.ones(3)}, "must hold one number per example"),
@@ -86,12 +86,12 @@ def test_runs_without_outcomes_have_none(run_of: Any) -> None:
         ({"split": np.array([])}, "is damaged"),
     ],
 )
-def test_damage_is_told_in_one_line(run_of: Any, change: Arrays, said: str) -> None:
-    made = spans(1)
-    changed = {name: value for name, value in (made | change).items() if value is not None}
+def test_damage_is_told_in_one_line(run_of: Any, change: Arrays, message: str) -> None:
+    result = spans(1)
+    changed = {name: value for name, value in (result | change).items() if value is not None}
     with pytest.raises(HydromelError, match=r"outcomes\.npz") as error:
-        example_outcomes.read(run_of("bad", changed, value=f1(made)))
-    assert said in str(error.value)
+        example_outcomes.read(run_of("bad", changed, value=f1(result)))
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -107,10 +107,10 @@ def test_strategies_against_the_reference(run_of: Any) -> None:
     reference = {seed: run_of(f"r{seed}", spans(seed)) for seed in (1, 2)}
     packed = {seed: run_of(f"p{seed}", spans(seed)) for seed in (1, 2, 3)}
     bucketed = {seed: run_of(f"b{seed}", spans(9 + seed)) for seed in (1, 2)}
-    found = example_outcomes.compare({"packed": packed, "bucketed": bucketed}, reference, 0.95)
-    assert found.problems == []
-    assert found.same == {"packed"}
-    same, other = found.differences["packed"], found.differences["bucketed"]
+    actual = example_outcomes.compare({"packed": packed, "bucketed": bucketed}, reference, 0.95)
+    assert actual.problems == []
+    assert actual.same == {"packed"}
+    same, other = actual.differences["packed"], actual.differences["bucketed"]
     assert (same.n, same.mean, same.low, same.high) == (2, 0.0, 0.0, 0.0)
     assert other.mean == pytest.approx(np.mean([f1(spans(9 + seed)) - f1(spans(seed)) for seed in (1, 2)]))
     assert other.low is not None
@@ -120,35 +120,35 @@ def test_strategies_against_the_reference(run_of: Any) -> None:
 
 def test_what_cannot_be_compared_is_told_and_left_out(run_of: Any) -> None:
     reference = {1: run_of("r1", spans(1)), 2: run_of("r2", spans(2))}
-    shuffled = {name: each[::-1] for name, each in spans(1).items()}
+    shuffled = {name: span[::-1] for name, span in spans(1).items()}
     broken = run_of("b1", spans(1))
     (broken.folder / "outcomes.npz").write_bytes(b"")
     strategies = {"packed": {1: run_of("p1", shuffled), 2: run_of("p2", spans(2))}, "bucketed": {1: broken}}
-    found = example_outcomes.compare(strategies, reference, 0.95)
-    assert found.differences["packed"].n == 1
-    assert list(found.differences) == ["packed"]
-    assert len(found.problems) == 2
-    assert "packed and the reference do not have the same test examples" in found.problems[0]
-    assert "b1/outcomes.npz is damaged" in found.problems[1]
+    actual = example_outcomes.compare(strategies, reference, 0.95)
+    assert actual.differences["packed"].n == 1
+    assert list(actual.differences) == ["packed"]
+    assert len(actual.problems) == 2
+    assert "packed and the reference do not have the same test examples" in actual.problems[0]
+    assert "b1/outcomes.npz is damaged" in actual.problems[1]
 
 
 def test_a_handful_of_examples_gives_no_interval(run_of: Any) -> None:
-    few = {name: each[: example_outcomes.FEWEST_EXAMPLES - 1] for name, each in spans(1).items()}
+    few = {name: span[: example_outcomes.FEWEST_EXAMPLES - 1] for name, span in spans(1).items()}
     other = {**few, "numerator": np.zeros_like(few["numerator"])}
-    found = example_outcomes.compare({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
-    assert (found.differences, found.same) == ({}, frozenset())
+    actual = example_outcomes.compare({"packed": {1: run_of("p", other)}}, {1: run_of("r", few)}, 0.95)
+    assert (actual.differences, actual.same) == ({}, frozenset())
 
 
 def test_a_seed_without_outcomes_is_told_and_nothing_is_said_of_all_examples(run_of: Any) -> None:
-    made = spans(1)
-    base = {seed: run_of(f"base{seed}", made) for seed in (1, 2)}
-    mine = {seed: run_of(f"mine{seed}", made) for seed in (1, 2)}
+    result = spans(1)
+    base = {seed: run_of(f"base{seed}", result) for seed in (1, 2)}
+    mine = {seed: run_of(f"mine{seed}", result) for seed in (1, 2)}
     assert example_outcomes.compare({"packed": mine}, base, 0.95).same == {"packed"}
     (mine[2].folder / "outcomes.npz").unlink()
-    found = example_outcomes.compare({"packed": mine}, base, 0.95)
-    assert found.differences["packed"].n == 1
-    assert not found.same
-    assert found.problems == [
+    actual = example_outcomes.compare({"packed": mine}, base, 0.95)
+    assert actual.differences["packed"].n == 1
+    assert not actual.same
+    assert actual.problems == [
         "packed is compared on examples without seed 2: the outcomes of its examples were not recorded."
     ]
 

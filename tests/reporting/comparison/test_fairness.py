@@ -27,7 +27,7 @@ def grouped(folder: Path, margin: float = 1.0) -> list[RunGroup]:
 
 def only(folder: Path) -> tuple[RunGroup, dict[str, StrategySummary]]:
     (group,) = grouped(folder)
-    return group, {each.name: each for each in group.strategies}
+    return group, {strategy.name: strategy for strategy in group.strategies}
 
 
 def batching(folder: Path, **options: Any) -> None:
@@ -78,8 +78,8 @@ def test_turns_pool_speed_and_quality_is_of_the_first(tmp_path: Path, write_run:
     root = math.sqrt((math.log(1.04) ** 2 + math.log(149 / 150) ** 2) / 2)
     assert (group.noise.n, math.log(group.noise.high or 0)) == (2, pytest.approx(scipy.stats.t.ppf(0.975, 2) * root))
     assert any("Noise of the machine" in note for note in group.notes)
-    (told,) = [caveat for caveat in group.caveats if "Equal runs" in caveat]
-    assert "in 1 case, by up to 0.5 (packed seed 1)" in told
+    (message,) = [caveat for caveat in group.caveats if "Equal runs" in caveat]
+    assert "in 1 case, by up to 0.5 (packed seed 1)" in message
 
 
 def test_a_ratio_within_the_noise_is_said_to_be_so(tmp_path: Path, write_run: Any) -> None:
@@ -87,9 +87,9 @@ def test_a_ratio_within_the_noise_is_said_to_be_so(tmp_path: Path, write_run: An
         for name, speed in {"padmask": 100.0 + 4 * turn, "packed": 101.0 + 4 * turn, "bucketed": 900.0}.items():
             write_run(tmp_path / f"{name}{turn}", name, 1, change={"turn": turn, "speed.real_tokens_per_s": speed})
     group, _ = only(tmp_path)
-    said = [sentence for sentence in group.sentences if "within the noise" in sentence]
-    assert len(said) == 1
-    assert said[0].startswith("packed is 1.009 times as fast as padmask")
+    output = [sentence for sentence in group.sentences if "within the noise" in sentence]
+    assert len(output) == 1
+    assert output[0].startswith("packed is 1.009 times as fast as padmask")
 
 
 def test_without_turns_it_is_said_how_to_measure_the_noise(sweep: Path) -> None:
@@ -109,7 +109,7 @@ def test_other_options_of_one_strategy_are_not_taken_for_equal_runs(tmp_path: Pa
     assert list(strategies) == ["padmask", "padmask width_multiple=8", "unmasked", "unmasked width_multiple=8"]
     assert strategies["padmask"].quality_by_seed == {1: 40.0, 2: 40.0}
     assert strategies["padmask width_multiple=8"].quality_by_seed == {1: 10.0}
-    assert [each.known_wrong for each in group.strategies] == [False, False, True, True]
+    assert [strategy.known_wrong for strategy in group.strategies] == [False, False, True, True]
     assert not any("left out" in caveat for caveat in group.caveats)
     assert sum("unmasked is known to be wrong" in sentence for sentence in group.sentences) == 1
 
@@ -119,9 +119,9 @@ def test_batch_sizes_are_compared_each_by_itself(tmp_path: Path, write_run: Any)
         for name in ("padmask", "packed"):
             batching(write_run(tmp_path / f"{name}{size}", name, 1, f1=f1), batch_size=size)
     small, large = grouped(tmp_path)
-    assert [each.settings for each in (small, large)] == [{"batching.batch_size": "16"}, {"batching.batch_size": "128"}]
-    assert [each.quality_by_seed for each in small.strategies] == [{1: 40.0}] * 2
-    assert [each.quality_by_seed for each in large.strategies] == [{1: 30.0}] * 2
+    assert [item.settings for item in (small, large)] == [{"batching.batch_size": "16"}, {"batching.batch_size": "128"}]
+    assert [strategy.quality_by_seed for strategy in small.strategies] == [{1: 40.0}] * 2
+    assert [strategy.quality_by_seed for strategy in large.strategies] == [{1: 30.0}] * 2
 
 
 def test_another_batch_size_is_told_of_every_setting(tmp_path: Path, write_run: Any) -> None:
@@ -168,7 +168,7 @@ def test_times_of_several_machines_are_not_pooled(tmp_path: Path, write_run: Any
 
 
 @pytest.mark.parametrize(
-    ("times", "told"),
+    ("times", "expected"),
     [
         ({"padmask": (1.0, 3.0), "packed": (2.0, 4.0)}, False),
         ({"padmask": (1.0, 2.0), "packed": (3.0, 4.0)}, True),
@@ -177,13 +177,13 @@ def test_times_of_several_machines_are_not_pooled(tmp_path: Path, write_run: Any
     ],
 )
 def test_runs_one_strategy_after_another(
-    tmp_path: Path, write_run: Any, times: dict[str, tuple[float, ...]], told: bool
+    tmp_path: Path, write_run: Any, times: dict[str, tuple[float, ...]], expected: bool
 ) -> None:
-    for name, each in times.items():
-        for seed, created in enumerate(each):
+    for name, time in times.items():
+        for seed, created in enumerate(time):
             at_time(write_run(tmp_path / f"{name}{seed}", name, seed), created)
     group, _ = only(tmp_path)
-    assert any("one after another" in caveat for caveat in group.caveats) is told
+    assert any("one after another" in caveat for caveat in group.caveats) is expected
 
 
 def test_examples_and_seeds_both_decide(tmp_path: Path, write_run: Any) -> None:
@@ -193,7 +193,7 @@ def test_examples_and_seeds_both_decide(tmp_path: Path, write_run: Any) -> None:
             outcomes(write_run(tmp_path / f"{name}{seed}", name, seed), seed, n_right + seed)
     group, strategies = only(tmp_path)
     assert (group.comparisons, group.margin) == (3, 1.0)
-    verdicts = {name: each.against_padmask for name, each in strategies.items() if each.against_padmask}
+    verdicts = {name: strategy.against_padmask for name, strategy in strategies.items() if strategy.against_padmask}
     assert {name: verdict.says for name, verdict in verdicts.items()} == {
         "packed": "equal on every example",
         "bucketed": "worse",
@@ -245,7 +245,7 @@ def test_what_auto_chose_is_no_option(tmp_path: Path, write_run: Any) -> None:
         batching(folder, batch_size=size)
         batching(write_run(tmp_path / f"p{seed}", "padmask", seed), batch_size=32)
     _, strategies = only(tmp_path)
-    assert {name: len(each.quality_by_seed) for name, each in strategies.items()} == {"padmask": 2, "auto": 2}
+    assert {name: len(strategy.quality_by_seed) for name, strategy in strategies.items()} == {"padmask": 2, "auto": 2}
 
 
 def test_records_of_where_time_and_memory_went(tmp_path: Path, write_run: Any) -> None:
@@ -266,23 +266,23 @@ def test_records_of_where_time_and_memory_went(tmp_path: Path, write_run: Any) -
         }
         write_run(tmp_path / f"a{seed}", "padmask", seed, change=change)
     _, strategies = only(tmp_path)
-    made = strategies["padmask"]
-    assert [(each.longest, each.real_tokens_per_s) for each in made.by_length] == [(16, 90.0)]
-    assert made.seconds_by_phase == {"data": 1.5}
-    assert made.character_padding == pytest.approx((20 / 80 + 40 / 100) / 2)
-    assert made.matrix_share is not None
-    assert made.matrix_share.median == pytest.approx(0.15)
-    assert made.joules_per_thousand_tokens is not None
-    assert made.joules_per_thousand_tokens.n == 2
-    assert made.peak_batch == {"rows": 300, "width": 2, "tokens": 3}
-    assert made.halved == [
+    result = strategies["padmask"]
+    assert [(item.longest, item.real_tokens_per_s) for item in result.by_length] == [(16, 90.0)]
+    assert result.seconds_by_phase == {"data": 1.5}
+    assert result.character_padding == pytest.approx((20 / 80 + 40 / 100) / 2)
+    assert result.matrix_share is not None
+    assert result.matrix_share.median == pytest.approx(0.15)
+    assert result.joules_per_thousand_tokens is not None
+    assert result.joules_per_thousand_tokens.n == 2
+    assert result.peak_batch == {"rows": 300, "width": 2, "tokens": 3}
+    assert result.halved == [
         "padmask seed 2 ran out of memory before training and in updates 4, 9: its micro-batch went from all rows "
         "of an update to 8; the updates stayed the same."
     ]
 
 
 @pytest.mark.parametrize(
-    ("runs_of", "said"),
+    ("runs_of", "message"),
     [
         ([("padmask", "a"), ("packed", "a")], "Batching strategies compared: night"),
         ([("packed", "a"), ("packed", "b")], "Settings compared: night"),
@@ -290,11 +290,11 @@ def test_records_of_where_time_and_memory_went(tmp_path: Path, write_run: Any) -
     ],
 )
 def test_the_title_says_what_is_compared(
-    tmp_path: Path, write_run: Any, runs_of: list[tuple[str, str]], said: str
+    tmp_path: Path, write_run: Any, runs_of: list[tuple[str, str]], message: str
 ) -> None:
     for name, config in runs_of:
         write_run(tmp_path / f"{name}{config}", name, 1, change={"provenance.comparison_hash": config})
-    assert report.title(report.build(["night"], find.scan(tmp_path), CompareOptions(None, 0.95, 1.0))) == said
+    assert report.title(report.build(["night"], find.scan(tmp_path), CompareOptions(None, 0.95, 1.0))) == message
 
 
 def mean(low: float | None, high: float | None) -> Mean:
@@ -303,7 +303,7 @@ def mean(low: float | None, high: float | None) -> Mean:
 
 @pytest.mark.parametrize("higher", [True, False])
 @pytest.mark.parametrize(
-    ("seeds", "examples", "said"),
+    ("seeds", "examples", "message"),
     [
         (None, None, "undecided"),
         (mean(None, None), None, "undecided"),
@@ -323,21 +323,21 @@ def mean(low: float | None, high: float | None) -> Mean:
     ],
 )
 def test_a_verdict_is_what_both_intervals_say(
-    seeds: Mean | None, examples: Mean | None, said: str, higher: bool
+    seeds: Mean | None, examples: Mean | None, message: str, higher: bool
 ) -> None:
     words = {"BETTER": "better", "WORSE": "worse"} if higher else {"BETTER": "worse", "WORSE": "better"}
     for word, meant in words.items():
-        said = said.replace(word, meant)
-    assert quality_verdict(seeds, examples, ComparisonRule(1, 0.95, 1.0, "1.00", higher)) == said
+        message = message.replace(word, meant)
+    assert quality_verdict(seeds, examples, ComparisonRule(1, 0.95, 1.0, "1.00", higher)) == message
 
 
 def test_margin_of_perplexity_is_in_percent_of_the_reference(tmp_path: Path, write_run: Any) -> None:
     change = {"quality": {"metric": "perplexity", "unit": "", "higher_is_better": False}}
     for name, value in {"padmask": 200.0, "packed": 201.0}.items():
         for seed in (1, 2, 3):
-            made = change | {"metrics.test.perplexity": value + seed}
-            write_run(tmp_path / f"{name}{seed}", name, seed, change=made)
+            result = change | {"metrics.test.perplexity": value + seed}
+            write_run(tmp_path / f"{name}{seed}", name, seed, change=result)
     (group,) = grouped(tmp_path, margin=2.0)
     assert group.margin == pytest.approx(0.02 * 202)
-    (packed,) = [each.against_padmask for each in group.strategies if each.against_padmask]
+    (packed,) = [strategy.against_padmask for strategy in group.strategies if strategy.against_padmask]
     assert packed.says == "worse, by less than 2 %"

@@ -58,10 +58,10 @@ def report(runs: Path, *arguments: str) -> list[dict[str, Any]]:
 
 
 def test_predictions_are_scored_by_the_runs_that_were_made(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    by_name = {one["name"]: one for one in report(runs)}
+    by_name = {item["name"]: item for item in report(runs)}
     assert by_name["padmask"]["tokens_per_s"] == pytest.approx(8080)
     assert by_name["packed"]["tokens_per_s"] == pytest.approx((11000 + 9000) / 2), "the run of auto counts as well"
-    assert [one["chosen"] for one in by_name.values()] == [0, 1, 0]
+    assert [item["chosen"] for item in by_name.values()] == [0, 1, 0]
     assert by_name["bucketed"]["tokens_per_s"] is None
     shown = capsys.readouterr().out.split("Predicted and measured")[1]
     assert "+12" in shown  # 9,090 predicted, 8,080 measured
@@ -75,7 +75,7 @@ def test_a_plan_is_scored_too(runs: Path, tmp_path: Path) -> None:
     choices = {"task": "tag", "dataset": "wnut17", "embedding": "word", "encoder": "rnn"}
     plan = {"choices": choices, "planned": [{"predicted": said("padmask", 4040.0, 1.0, 20)}]}
     (tmp_path / "plan.json").write_text(json.dumps(plan))
-    by_name = {one["name"]: one for one in report(runs, "--predicted", str(tmp_path / "plan.json"))}
+    by_name = {item["name"]: item for item in report(runs, "--predicted", str(tmp_path / "plan.json"))}
     assert by_name["padmask"]["predicted_tokens_per_s"] == pytest.approx((9090 + 4040) / 2)
 
 
@@ -83,8 +83,8 @@ def test_another_batch_size_is_no_measure(tmp_path: Path, write_run: Any) -> Non
     advice = {"chosen": "packed", "batch_size": 20, "candidates": [said("padmask", 1.0, 1.0, 32)]}
     sized(write_run(tmp_path / "runs" / "a", "padmask", 0), 20)
     sized(write_run(tmp_path / "runs" / "b", "auto", 0, change={"advice": advice}), 20)
-    (one,) = report(tmp_path / "runs")
-    assert one["tokens_per_s"] is None
+    (item,) = report(tmp_path / "runs")
+    assert item["tokens_per_s"] is None
 
 
 def test_without_predictions_there_is_no_table(

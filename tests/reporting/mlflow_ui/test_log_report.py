@@ -68,8 +68,8 @@ def logged(tmp_path: Path, template: Path, write_run: Any) -> Path:
 def content(store: Path) -> list[tuple[Any, ...]]:
     """Return runs, tags and the names of views."""
     with closing(sqlite3.connect(store)) as database:
-        found = [*database.execute("SELECT run_uuid, name, status, lifecycle_stage FROM runs ORDER BY 1")]
-        return [*found, *database.execute("SELECT key FROM experiment_tags ORDER BY 1")]
+        results = [*database.execute("SELECT run_uuid, name, status, lifecycle_stage FROM runs ORDER BY 1")]
+        return [*results, *database.execute("SELECT key FROM experiment_tags ORDER BY 1")]
 
 
 def test_a_report_is_a_run_beside_its_runs_and_replaced_by_the_next(
@@ -115,20 +115,20 @@ def test_a_report_is_a_run_beside_its_runs_and_replaced_by_the_next(
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "message"),
     [
         ("sqlite:///nowhere/mlflow.db", "there is no such file"),
         ("http://me:secret@127.0.0.1:9", "127.0.0.1"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_the_report_stands(
-    tmp_path: Path, write_run: Any, capsys: pytest.CaptureFixture[str], uri: str, told: str
+    tmp_path: Path, write_run: Any, capsys: pytest.CaptureFixture[str], uri: str, message: str
 ) -> None:
     tracked(write_run(tmp_path / "runs" / "a", "packed", 1), uri, tmp_path)
     assert compare.main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
     error = capsys.readouterr().err
     assert error.startswith("warning: the report is not in MLflow: ")
-    assert told in error
+    assert message in error
     assert "secret" not in error
     assert error.count("\n") == 1
     assert (tmp_path / "out" / "index.html").exists()
@@ -155,10 +155,10 @@ def test_where_runs_were_logged(tmp_path: Path, write_run: Any) -> None:
     write_run(tmp_path / "runs" / "a", "packed", 1)
     assert location_of([], find.scan(tmp_path / "runs"), None) is None
     tracked(write_run(tmp_path / "runs" / "b", "packed", 2), "sqlite:///mlflow.db", tmp_path)
-    found = find.scan(tmp_path / "runs")
-    assert location_of([], found, None) == MlflowLocation(f"sqlite:///{tmp_path}/mlflow.db", "tests")
-    assert location_of([], found, "http://host") == MlflowLocation("http://host", "tests")
-    assert location_of(["mlflow:other"], found, "http://host") == MlflowLocation("http://host", "other")
+    actual = find.scan(tmp_path / "runs")
+    assert location_of([], actual, None) == MlflowLocation(f"sqlite:///{tmp_path}/mlflow.db", "tests")
+    assert location_of([], actual, "http://host") == MlflowLocation("http://host", "tests")
+    assert location_of(["mlflow:other"], actual, "http://host") == MlflowLocation("http://host", "other")
     tracked(write_run(tmp_path / "runs" / "c", "packed", 3), "sqlite:///mlflow.db", tmp_path / "gone")
     with pytest.raises(HydromelError, match="gone, which does not exist on this machine; give --tracking-uri"):
         location_of([], find.scan(tmp_path / "runs"), None)
@@ -172,14 +172,14 @@ def test_the_filter_says_what_the_runs_have_in_common(tmp_path: Path, write_run:
         ("all", {"provenance.comparison_hash": "z"}),
     ):
         write_run(tmp_path / "runs" / name, "packed", 1, change=change)
-    found = {item.folder.name: item for item in find.scan(tmp_path / "runs")}
+    actual = {item.folder.name: item for item in find.scan(tmp_path / "runs")}
     for among, expected in (
         (["sweep"], "tags.`sweep.id` = 'night'"),
         (["sweep", "experiment"], "tags.`experiment` = 'compare_batching'"),
         (["experiment", "hash"], "tags.`comparison_hash` = 'hash'"),
         (["experiment", "hash", "all"], f"tags.`{run_schema.TAG_RUN_ID}` IS NOT NULL"),
     ):
-        assert filter_of([found[name] for name in among]) == expected
+        assert filter_of([actual[name] for name in among]) == expected
 
 
 @pytest.fixture
@@ -224,7 +224,10 @@ def test_the_view_shows_strategies_and_their_figures(
             json.loads((logged / "night" / f"{strategy}-{seed}" / run_schema.RESULT).read_text()) for seed in (1, 2)
         ]
         for section, figure in (("test", "f1"), ("speed", "real_tokens_per_s")):
-            values = [one["metrics"]["test"][figure] if section == "test" else one[section][figure] for one in results]
+            values = [
+                result["metrics"]["test"][figure] if section == "test" else result[section][figure]
+                for result in results
+            ]
             expected.add(f"{sum(values) / 2:.2f}")
     assert len(expected) == 5  # one f1, which depends on the seed only, and four speeds
     browser.set_window_size(1600, 2400)
@@ -253,7 +256,7 @@ def test_a_report_is_not_sent_where_a_run_from_elsewhere_says(
     with monkeypatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path / "theirs"))
         tracked(write_run(tmp_path / "runs" / "theirs", "padmask", 1), "http://elsewhere:5000", tmp_path)
-    found = find.scan(tmp_path / "runs")
+    actual = find.scan(tmp_path / "runs")
     with pytest.raises(HydromelError, match=r"another installation made .*theirs, so its tracker is not used; give --"):
-        location_of([], found, None)
-    assert location_of([], found, "http://mine:5000") == MlflowLocation("http://mine:5000", "tests")
+        location_of([], actual, None)
+    assert location_of([], actual, "http://mine:5000") == MlflowLocation("http://mine:5000", "tests")

@@ -64,7 +64,7 @@ def test_a_strategy_that_no_list_names_keeps_its_style_in_other_comparisons() ->
     own, few = style.style(named[1], named), style.style(named[1], named[:2])
     assert own == few != style.style(named[2], named)
     many = [SimpleNamespace(name=f"own{number}") for number in range(len(style.OTHER))]
-    assert {style.style(one, many) for one in many} == set(style.OTHER)
+    assert {style.style(item, many) for item in many} == set(style.OTHER)
     assert style.style(many[0], [*many, SimpleNamespace(name="zzz")]) in style.OTHER
 
 
@@ -119,7 +119,9 @@ def test_less_is_better_points_up(tmp_path: Path, write_run: Any) -> None:
     figure = comparison.quality_speed(group_of(tmp_path / "r"))
     low, high = figure.axes[0].get_ylim()
     assert low > high
-    assert not any(each.has_xerr or each.has_yerr for each in figure.axes[0].containers)  # one run has no interval
+    assert not any(
+        container.has_xerr or container.has_yerr for container in figure.axes[0].containers
+    )  # one run has no interval
 
 
 def test_the_legend_shows_markers_without_bars_of_error(tmp_path: Path, write_run: Any) -> None:
@@ -131,7 +133,7 @@ def test_the_legend_shows_markers_without_bars_of_error(tmp_path: Path, write_ru
     (legend,) = figure.legends
     assert [handle.get_marker() for handle in legend.legend_handles] == ["o", "v"]  # lines, no containers of bars
     drawn = figure.axes[0].containers
-    assert [(each.has_xerr, each.has_yerr) for each in drawn] == [(True, True)] * 2
+    assert [(item.has_xerr, item.has_yerr) for item in drawn] == [(True, True)] * 2
 
 
 @pytest.mark.parametrize(

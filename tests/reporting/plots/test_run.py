@@ -96,7 +96,7 @@ def test_reliability_shows_the_bins() -> None:
 def test_likelihood_shows_bins_and_what_stands_apart() -> None:
     """Perplexities are points, shares of tokens bars; an infinite value (null in JSON) has no point."""
     bins = [(0, 0, 10, None), (1, 9, 30, 900.0), (1000, 9999, 40, 20.0)]
-    frequency = [dict(zip(("from", "to", "tokens", "perplexity"), one, strict=True)) | {"nll": 1.0} for one in bins]
+    frequency = [dict(zip(("from", "to", "tokens", "perplexity"), item, strict=True)) | {"nll": 1.0} for item in bins]
     metrics = {
         "perplexity": 60.0,
         "by_position": {"bins": [{"from": 1, "to": 1, "tokens": 90, "nll": 4.1, "perplexity": 60.0}]},

@@ -39,17 +39,17 @@ def test_damaged_figures_are_left_out(tmp_path: Path, write_run: Any, path: str,
     for seed in (1, 2):
         write_run(tmp_path / f"padmask{seed}", "padmask", seed, change=WHOLE)
         write_run(tmp_path / f"packed{seed}", "packed", seed, change=WHOLE | ({path: value} if seed == 1 else {}))
-    made = report.build(["all"], find.scan(tmp_path), CompareOptions(None, 0.95, 1.0))
-    assert sorted(each.name for each in made.groups[0].strategies) == ["packed", "padmask"]
-    (packed,) = (each for each in made.groups[0].strategies if each.name == "packed")
-    assert [each.real_tokens_per_s for each in packed.by_length] == [600.0]
+    result = report.build(["all"], find.scan(tmp_path), CompareOptions(None, 0.95, 1.0))
+    assert sorted(strategy.name for strategy in result.groups[0].strategies) == ["packed", "padmask"]
+    (packed,) = (strategy for strategy in result.groups[0].strategies if strategy.name == "packed")
+    assert [item.real_tokens_per_s for item in packed.by_length] == [600.0]
     assert packed.peak_batch == WHOLE["memory.peak_batch"]
-    json.loads(report.to_json(made))
-    assert "packed" in report.to_markdown(made, [[]])
+    json.loads(report.to_json(result))
+    assert "packed" in report.to_markdown(result, [[]])
 
 
 def test_an_interval_that_no_float_holds_has_no_end() -> None:
     values = {1: 1.0, 2: 1e200}
-    made = ratio_interval(values, {1: 1.0, 2: 1.0}, 0.95)
-    assert made is not None
-    assert (made.low, made.high) == (0, math.inf)
+    result = ratio_interval(values, {1: 1.0, 2: 1.0}, 0.95)
+    assert result is not None
+    assert (result.low, result.high) == (0, math.inf)

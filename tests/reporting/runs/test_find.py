@@ -17,8 +17,8 @@ from reporting.runs.run import FoundRun, read
 from runner.common.errors import HydromelError
 
 
-def found_names(found: list[FoundRun]) -> list[str]:
-    return sorted(item.folder.name for item in found if item.run)
+def found_names(result: list[FoundRun]) -> list[str]:
+    return sorted(item.folder.name for item in result if item.run)
 
 
 @pytest.mark.parametrize("what", ["night", "compare_batching"])
@@ -82,9 +82,9 @@ def damage(sweep: Path, name: str, path: str, text: str) -> str:
     ],
 )
 def test_damaged_result(sweep: Path, text: str, problem: str) -> None:
-    said = damage(sweep, "packed-2", "result.json", text)
-    assert problem in said
-    assert str(sweep / "night" / "packed-2" / "result.json") in said
+    output = damage(sweep, "packed-2", "result.json", text)
+    assert problem in output
+    assert str(sweep / "night" / "packed-2" / "result.json") in output
 
 
 @pytest.mark.parametrize(("key", "value"), [("seed", "1"), ("seed", True), ("batching", None), ("updates.digest", 3)])
@@ -95,10 +95,10 @@ def test_result_with_a_wrong_value(sweep: Path, write_run: Any, key: str, value:
 
 
 def test_damaged_metrics_name_the_line(sweep: Path) -> None:
-    said = damage(
+    output = damage(
         sweep, "packed-2", "metrics.jsonl", '{"step": 1, "metrics": {}}\n{"step": 2, "metrics": {"valid/f1": 3}}\n'
     )
-    assert "metrics.jsonl:2 is damaged" in said
+    assert "metrics.jsonl:2 is damaged" in output
 
 
 def test_evaluations_written_again_after_a_resume_replace_the_old(tmp_path: Path, write_run: Any) -> None:
@@ -108,7 +108,10 @@ def test_evaluations_written_again_after_a_resume_replace_the_old(tmp_path: Path
         file.write(json.dumps(more) + "\n")
     run = read(folder).run
     assert run is not None
-    assert [(each.step, each.seconds, each.quality) for each in run.evaluations] == [(52, 1.0, 10.0), (104, 2.5, 21.0)]
+    assert [(evaluation.step, evaluation.seconds, evaluation.quality) for evaluation in run.evaluations] == [
+        (52, 1.0, 10.0),
+        (104, 2.5, 21.0),
+    ]
 
 
 def test_unfinished_and_damaged_runs_are_told_and_the_others_compared(

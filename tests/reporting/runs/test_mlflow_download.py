@@ -67,9 +67,9 @@ def test_what_examples_contribute_comes_with_a_run(sweep: Path, tmp_path: Path) 
         def download_artifacts(self, run_id: str, name: str, folder: str) -> None:
             shutil.copy(there / name, folder)
 
-    found = mlflow_download._fetch(Client(), "id", "finished", tmp_path / "here")
-    assert found.run is not None
-    assert (found.run.folder / run_schema.OUTCOMES).read_bytes() == b"any"
+    actual = mlflow_download._fetch(Client(), "id", "finished", tmp_path / "here")
+    assert actual.run is not None
+    assert (actual.run.folder / run_schema.OUTCOMES).read_bytes() == b"any"
 
 
 def test_a_store_that_does_not_answer_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -39,14 +39,14 @@ def told(tmp_path: Path, write_run: Any) -> Any:
     return tell
 
 
-def test_an_ablation_tells_what_each_group_has_of_its_own(told: Any) -> None:
+def test_an_ablation_tells_what_each_group_has_of_its_own(message: Any) -> None:
     """Seven settings differ, one of them a component that one group lacks; each heading shows only its own."""
     configs = {
         name: {"task": {**FULL, **{k: v for k, v in change.items() if k != "chars"}}}
         | {"embedding": {"parts": {} if "chars" in change else {"chars": CHARS}}}
         for name, change in ABLATION.items()
     }
-    assert told(configs) == {
+    assert message(configs) == {
         "all": {"settings": SAME_AS_MOST},
         "crf": {"task.constraints": "null", "task.head": "crf"},
         "iob2": {"task.scheme": "IOB2"},
@@ -55,36 +55,38 @@ def test_an_ablation_tells_what_each_group_has_of_its_own(told: Any) -> None:
     }
 
 
-def test_few_differences_are_told_of_every_group(told: Any) -> None:
-    assert told({"a": {"lr": 1}, "b": {"lr": 1, "clip": 5}, "c": {"lr": 2}}) == {
+def test_few_differences_are_told_of_every_group(message: Any) -> None:
+    assert message({"a": {"lr": 1}, "b": {"lr": 1, "clip": 5}, "c": {"lr": 2}}) == {
         "a": {"clip": MISSING, "lr": "1"},
         "b": {"clip": "5", "lr": "1"},
         "c": {"clip": MISSING, "lr": "2"},
     }
 
 
-def test_what_may_differ_inside_a_group_sets_none_apart(told: Any) -> None:
+def test_what_may_differ_inside_a_group_sets_none_apart(message: Any) -> None:
     """A group has runs of several strategies, seeds and trackers, so none of these can describe it."""
     of_one_run = {"baselines": True, "sweep": {"id": "x"}, "runs_dir": "x", "run_plots": None, "tracker": {"name": "x"}}
     names = {"batching": "packed", "tracker": "mlflow", "experiment": "x", "encoder": "gru"}
-    assert told({"a": {"lr": 1, **of_one_run, "choices": names}, "b": {"lr": 2, "choices": {"encoder": "lstm"}}}) == {
+    assert message(
+        {"a": {"lr": 1, **of_one_run, "choices": names}, "b": {"lr": 2, "choices": {"encoder": "lstm"}}}
+    ) == {
         "a": {"choices.encoder": "gru", "lr": "1"},
         "b": {"choices.encoder": "lstm", "lr": "2"},
     }
 
 
-def test_options_of_a_part_are_told_only_where_those_that_have_it_differ(told: Any) -> None:
+def test_options_of_a_part_are_told_only_where_those_that_have_it_differ(message: Any) -> None:
     wide = CHARS | {"filters": 99}
-    assert told({"a": {"chars": CHARS}, "b": {"chars": wide}, "c": {}}) == {
+    assert message({"a": {"chars": CHARS}, "b": {"chars": wide}, "c": {}}) == {
         "a": {"chars": "CharConv", "chars.filters": "50"},
         "b": {"chars": "CharConv", "chars.filters": "99"},
         "c": {"chars": MISSING, "chars.filters": MISSING},
     }
 
 
-def test_equal_configs_are_told_apart_by_hash(told: Any) -> None:
-    assert told({"a": {"lr": 1}, "b": {"lr": 1}}) == {"a": {"config": "hash"}, "b": {"config": "hash"}}
+def test_equal_configs_are_told_apart_by_hash(message: Any) -> None:
+    assert message({"a": {"lr": 1}, "b": {"lr": 1}}) == {"a": {"config": "hash"}, "b": {"config": "hash"}}
 
 
-def test_a_group_alone_with_its_title_needs_no_settings(told: Any) -> None:
-    assert told({"a": {"lr": 1}}) == {"a": {}}
+def test_a_group_alone_with_its_title_needs_no_settings(message: Any) -> None:
+    assert message({"a": {"lr": 1}}) == {"a": {}}

@@ -50,16 +50,16 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_intervals_are_those_of_a_loop_over_resamples_strategies_and_seeds() -> None:
     rng = np.random.default_rng(2)
     pairs = [[(spans(rng), spans(rng)) for _ in range(seeds)] for seeds in (3, 1)]
-    found = bootstrap.mean_differences(pairs, f1, 0.9, 400)
+    actual = bootstrap.mean_differences(pairs, f1, 0.9, 400)
     weights = bootstrap.resampled(np.eye(N), 400)
-    for seeds, mean in zip(pairs, found, strict=True):
+    for seeds, mean in zip(pairs, actual, strict=True):
         gaps = []
         for counts in [np.ones(N), *weights]:
-            each = []
+            item = []
             for own, other in seeds:
                 figures = [100 * sum(counts * s.numerator) / sum(counts * s.denominator) for s in (own, other)]
-                each.append(figures[0] - figures[1])
-            gaps.append(sum(each) / len(each))
+                item.append(figures[0] - figures[1])
+            gaps.append(sum(item) / len(item))
         assert mean.n == len(seeds)
         assert mean.mean == pytest.approx(gaps[0])
         assert (mean.low, mean.high) == (

@@ -32,70 +32,70 @@ def speeds(folder: Path, write_run: Any, by_strategy: dict[str, list[float]], **
 
 
 def test_the_fastest_that_costs_nothing(tmp_path: Path, write_run: Any) -> None:
-    said = speeds(tmp_path, write_run, {"padmask": [100.0, 110.0, 105.0], "packed": [200.0, 222.0, 209.0]})
-    assert said.startswith(
+    output = speeds(tmp_path, write_run, {"padmask": [100.0, 110.0, 105.0], "packed": [200.0, 222.0, 209.0]})
+    assert output.startswith(
         "packed is fastest, 209 real tokens/s: 2.00 times as fast as padmask (1.97 to 2.04); "
         "its f1 on test equals padmask's."
     )
 
 
 def test_no_fastest_is_named_while_the_ratio_may_be_1(tmp_path: Path, write_run: Any) -> None:
-    said = speeds(
+    output = speeds(
         tmp_path,
         write_run,
         {"padmask": [100.0, 110.0, 90.0], "bucketed": [130.0, 104.0, 95.0], "unmasked": [999.0, 999.0, 999.0]},
         bucketed=[39.0, 43.0, 41.0],
     )
-    assert said.startswith(
+    assert output.startswith(
         "bucketed and padmask do not differ significantly in speed, 104 and 100 real tokens/s: "
         "bucketed is 1.09 times as fast as padmask ("
     )
-    assert ", so it may be chance); whether bucketed's f1 on test differs from padmask's is undecided (" in said
-    assert "fastest" not in said
-    assert "unmasked" not in said
+    assert ", so it may be chance); whether bucketed's f1 on test differs from padmask's is undecided (" in output
+    assert "fastest" not in output
+    assert "unmasked" not in output
 
 
 def test_a_lead_over_padmask_is_none_over_the_second(tmp_path: Path, write_run: Any) -> None:
-    said = speeds(
+    output = speeds(
         tmp_path,
         write_run,
         {"padmask": [100.0, 101.0, 102.0], "packed": [203.0, 200.0, 204.0], "bucketed": [200.0, 203.0, 202.0]},
         bucketed=[30.0, 31.01, 32.5],
     )
-    assert said.startswith("packed and bucketed do not differ significantly in speed, 203 and 202 real tokens/s: ")
-    assert said.endswith(
+    assert output.startswith("packed and bucketed do not differ significantly in speed, 203 and 202 real tokens/s: ")
+    assert output.endswith(
         "; packed's f1 on test equals padmask's; bucketed's f1 on test against padmask's: worse (-10.00)."
     )
 
 
 def test_strategies_that_are_not_worse_may_be_level_too(tmp_path: Path, write_run: Any) -> None:
-    said = speeds(
+    output = speeds(
         tmp_path,
         write_run,
         {"padmask": [100.0, 101.0, 102.0], "packed": [102.0, 100.0, 103.0], "bucketed": [200.0, 202.0, 204.0]},
         bucketed=[30.0, 31.01, 32.5],
     )
-    first, second = said.split(" Of the strategies that are not worse, ")
+    first, second = output.split(" Of the strategies that are not worse, ")
     assert first.startswith("bucketed is fastest, 202 real tokens/s: 2.00 times")
     assert second.startswith("packed and padmask do not differ significantly in speed, 102 and 101 real tokens/s;")
 
 
 def test_speed_that_costs_quality_names_the_fastest_that_does_not(tmp_path: Path, write_run: Any) -> None:
-    said = speeds(
+    output = speeds(
         tmp_path,
         write_run,
         {"padmask": [100.0, 101.0, 102.0], "packed": [150.0, 151.0, 153.0], "bucketed": [200.0, 202.0, 204.0]},
         bucketed=[30.0, 31.01, 32.5],
     )
-    first, second = said.split(" Of the strategies that are not worse, ")
+    first, second = output.split(" Of the strategies that are not worse, ")
     assert first.startswith("bucketed is fastest, 202 real tokens/s: 2.00 times")
     assert first.endswith("its f1 on test against padmask's: worse (-10.00).")
     assert second.startswith("packed is fastest, 151 real tokens/s; its f1 on test equals padmask's")
 
 
 def test_padmask_is_compared_with_the_next(tmp_path: Path, write_run: Any) -> None:
-    said = speeds(tmp_path, write_run, {"padmask": [200.0, 202.0, 204.0], "size1": [10.0, 10.1, 10.2]})
-    assert said == "padmask is fastest, 202 real tokens/s: 20.0 times as fast as size1 (20.0 to 20.0)."
+    output = speeds(tmp_path, write_run, {"padmask": [200.0, 202.0, 204.0], "size1": [10.0, 10.1, 10.2]})
+    assert output == "padmask is fastest, 202 real tokens/s: 20.0 times as fast as size1 (20.0 to 20.0)."
 
 
 @pytest.mark.parametrize(

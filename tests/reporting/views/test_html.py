@@ -67,7 +67,7 @@ def test_columns_sort_by_keyboard_and_contents_lead_to_groups(
     links[1].send_keys(Keys.ENTER)
     assert browser.execute_script("return document.querySelector(location.hash + ' h2').innerText") == links[1].text
 
-    tables = [one.text for one in browser.find_elements("tag name", "caption")]
+    tables = [find_element.text for find_element in browser.find_elements("tag name", "caption")]
     speed = tables.index("Speed", tables.index("Speed") + 1)  # of the second group
     unsorted = [row[0] for row in rows(browser, speed)]
     head = browser.find_elements("tag name", "table")[speed].find_elements("tag name", "th")[2]

@@ -28,7 +28,7 @@ def compared(arguments: list[str], out: Path) -> dict[str, Any]:
 
 
 def strategies(group: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in group["strategies"]}
+    return {strategy["name"]: strategy for strategy in group["strategies"]}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_figures_by_hand(sweep: Path, write_run: Any, out: Path) -> None:
     write_run(sweep / "night" / "auto-2", "auto", 2, f1=50.0)
     report = compared(["night", "--runs", str(sweep)], out)
     (group,) = report["groups"]
-    assert [each["name"] for each in group["strategies"]] == [
+    assert [strategy["name"] for strategy in group["strategies"]] == [
         "size1",
         "bucketed",
         "padmask",
@@ -48,7 +48,7 @@ def test_figures_by_hand(sweep: Path, write_run: Any, out: Path) -> None:
         "unmasked",
         "auto",
     ]
-    assert [each["known_wrong"] for each in group["strategies"]] == [False, False, False, False, True, False]
+    assert [strategy["known_wrong"] for strategy in group["strategies"]] == [False, False, False, False, True, False]
     packed, auto = strategies(group)["packed"], strategies(group)["auto"]
     low, high = scipy.stats.t.interval(0.95, 2, 42.0, scipy.stats.sem([41.0, 42.0, 43.0]))
     expected = {"n": 3, "mean": 42.0, "low": pytest.approx(low), "high": pytest.approx(high)}
@@ -91,7 +91,7 @@ def test_seconds_to_target(tmp_path: Path, write_run: Any, out: Path, higher: bo
     def when(arguments: list[str]) -> dict[str, Any]:
         (group,) = compared([str(tmp_path / "r"), *arguments], out)["groups"]
         return {"target": group["target"]["quality"]} | {
-            name: each["seconds_to_target"]["median"] for name, each in strategies(group).items()
+            name: strategy["seconds_to_target"]["median"] for name, strategy in strategies(group).items()
         }
 
     assert when([]) == {"target": sign * 29.9, "bucketed": 9.0, "padmask": 2.0, "packed": 1.5}
@@ -106,11 +106,11 @@ def test_groups_are_never_pooled(sweep: Path, write_run: Any, out: Path, capsys:
         write_run(sweep / f"c{seed}", "packed", seed, f1=9.0, change={"provenance.data_fingerprint": "changed"})
     report = compared(["--runs", str(sweep)], out)
     means = {
-        (each["comparison_hash"], each["data_fingerprint"]): strategies(each)["packed"]["quality"]["mean"]
-        for each in report["groups"]
+        (group["comparison_hash"], group["data_fingerprint"]): strategies(group)["packed"]["quality"]["mean"]
+        for group in report["groups"]
     }
     assert means == {("hash", "data"): 42.0, ("hash2", "data"): 99.0, ("hash", "changed"): 9.0}
-    assert [each["settings"].get("train.epochs") for each in report["groups"]] == ["6", "6", "9"]
+    assert [group["settings"].get("train.epochs") for group in report["groups"]] == ["6", "6", "9"]
     assert "train.epochs=9" in capsys.readouterr().out
 
 
@@ -126,7 +126,7 @@ def test_the_newest_of_repeated_runs_counts(tmp_path: Path, write_run: Any, out:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "message"),
     [
         ("provenance.git_commit", 40 * "d", "made by different code: they differ in git_commit (abc, dddddddddd)."),
         ("provenance.load_average", 9.5, "The machine was busy with other work in 1 of 2 runs (load up to 9.5)"),
@@ -145,11 +145,11 @@ def test_the_newest_of_repeated_runs_counts(tmp_path: Path, write_run: Any, out:
         ("metrics.test.f1", float("nan"), "Left out of quality, since f1 on test is not finite: packed seed 1."),
     ],
 )
-def test_caveats(tmp_path: Path, write_run: Any, out: Path, key: str, value: object, told: str) -> None:
+def test_caveats(tmp_path: Path, write_run: Any, out: Path, key: str, value: object, message: str) -> None:
     write_run(tmp_path / "r" / "a", "padmask", 1)
     write_run(tmp_path / "r" / "b", "packed", 1, change={key: value})
     (group,) = compared([str(tmp_path / "r")], out)["groups"]
-    assert told in " ".join(group["caveats"])
+    assert message in " ".join(group["caveats"])
     assert "One seed only: no interval over seeds can be given" in " ".join(group["caveats"])
 
 
@@ -189,19 +189,19 @@ def test_views_agree(
     assert max(len(line) for line in console.splitlines()) <= 120
     assert str(out / "index.html") in console.replace("\n", "")
     for name, view in views.items():
-        for each in group["strategies"]:
+        for strategy in group["strategies"]:
             for figure in (
-                f"{each['quality']['mean']:.2f}",
-                f"± {each['quality']['high'] - each['quality']['mean']:.2f}",
-                f"{each['seconds_to_target']['median']:,.1f}",
-                f"{each['real_tokens_per_s']['median']:,.0f}",
-                f"{each['real_tokens_per_s']['low']:,.0f}–{each['real_tokens_per_s']['high']:,.0f}",
-                f"{each['speedup_over_size1']['mean']:.1f}",
-                f"{100 * each['padding_share']:.1f}",
-                f"{each['peak_memory_bytes']['median'] / 2**20:.0f}",
-                each["kernels"][0],
+                f"{strategy['quality']['mean']:.2f}",
+                f"± {strategy['quality']['high'] - strategy['quality']['mean']:.2f}",
+                f"{strategy['seconds_to_target']['median']:,.1f}",
+                f"{strategy['real_tokens_per_s']['median']:,.0f}",
+                f"{strategy['real_tokens_per_s']['low']:,.0f}–{strategy['real_tokens_per_s']['high']:,.0f}",
+                f"{strategy['speedup_over_size1']['mean']:.1f}",
+                f"{100 * strategy['padding_share']:.1f}",
+                f"{strategy['peak_memory_bytes']['median'] / 2**20:.0f}",
+                strategy["kernels"][0],
             ):
-                assert figure in view, (name, each["name"], figure)
+                assert figure in view, (name, strategy["name"], figure)
         flat = " ".join(re.sub(r"\s+", " ", view).split())
         assert "made the same 312 updates" in flat
         assert "f1 0.00, accuracy 88.12" in flat

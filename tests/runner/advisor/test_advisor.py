@@ -32,14 +32,14 @@ def test_a_law_is_found_again_though_some_measurements_were_disturbed(weights: l
     exact = speed_terms(shapes) @ np.array(weights)
     disturbed = exact.copy()
     disturbed[::5] *= 4.0
-    found = speed_terms(shapes) @ fit_seconds(speed_terms(shapes), disturbed)
-    np.testing.assert_allclose(found, exact, rtol=0.02)
+    actual = speed_terms(shapes) @ fit_seconds(speed_terms(shapes), disturbed)
+    np.testing.assert_allclose(actual, exact, rtol=0.02)
 
 
 def test_one_measurement_is_taken_to_go_with_places() -> None:
-    one = Shapes.of(np.array([4]), np.array([10]), np.array([40]))
+    item = Shapes.of(np.array([4]), np.array([10]), np.array([40]))
     twice = Shapes.of(np.array([8]), np.array([10]), np.array([80]))
-    weights = fit_seconds(speed_terms(one), np.array([0.5]))
+    weights = fit_seconds(speed_terms(item), np.array([0.5]))
     assert (speed_terms(twice) @ weights).item() == pytest.approx(1.0)
 
 
@@ -65,22 +65,26 @@ def test_seconds_are_the_laws_sum_over_all_micro_batches(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(SpeedProbe, "_seconds", by_places)
     monkeypatch.setattr(SpeedProbe, "_step", lambda self: 100.0)
-    found = dict(zip(candidates, probe.predict(list(candidates.values()), 0.2), strict=True))
-    for name, one in candidates.items():
-        expected = 0.5 * len(one.shapes(False).rows) + one.shapes(False).cells.sum() + 100.0 * len(one.updates)
-        assert found[name] == pytest.approx(expected, rel=0.02), name
+    actual = dict(zip(candidates, probe.predict(list(candidates.values()), 0.2), strict=True))
+    for name, candidate in candidates.items():
+        expected = (
+            0.5 * len(candidate.shapes(False).rows)
+            + candidate.shapes(False).cells.sum()
+            + 100.0 * len(candidate.updates)
+        )
+        assert actual[name] == pytest.approx(expected, rel=0.02), name
 
 
 def test_pieces_are_rows_of_one_micro_batch_with_its_longest(tmp_path: Path) -> None:
     probe, candidates = made(tmp_path)
-    one = candidates["padmask"]
-    kind = MicroBatchKind(one.batching, one.train, False, one.updates)
-    whole = {tuple(sorted(update.tolist())) for update in one.updates}
+    item = candidates["padmask"]
+    kind = MicroBatchKind(item.batching, item.train, False, item.updates)
+    whole = {tuple(sorted(update.tolist())) for update in item.updates}
     for places in (0.0, 20.0, 1e9):
         for _ in range(20):
             rows = probe._piece(kind, places)
-            (update,) = (update for update in one.updates if set(rows.tolist()) <= set(update.tolist()))
-            lengths = one.train.rows.host_lengths
+            (update,) = (update for update in item.updates if set(rows.tolist()) <= set(update.tolist()))
+            lengths = item.train.rows.host_lengths
             assert len(set(rows.tolist())) == len(rows) >= 2
             assert lengths[rows].max() == lengths[update].max()
             assert places != 1e9 or tuple(sorted(rows.tolist())) in whole
@@ -89,10 +93,10 @@ def test_pieces_are_rows_of_one_micro_batch_with_its_longest(tmp_path: Path) -> 
 
 def test_parameters_stay_as_they_are(tmp_path: Path) -> None:
     probe, candidates = made(tmp_path, "optimizer=adamw")
-    before = [one.detach().clone() for one in probe.model.parameters()]
+    before = [parameter.detach().clone() for parameter in probe.model.parameters()]
     probe.predict([candidates["packed"]], 0.1)
-    for one, earlier in zip(probe.model.parameters(), before, strict=True):
-        assert torch.equal(one, earlier)
+    for parameter, earlier in zip(probe.model.parameters(), before, strict=True):
+        assert torch.equal(parameter, earlier)
 
 
 def test_the_fastest_that_fits_is_chosen() -> None:

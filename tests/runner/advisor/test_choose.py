@@ -79,7 +79,7 @@ def test_a_resumed_run_does_not_probe_anew(tmp_path: Path, monkeypatch: pytest.M
 def test_batch_sizes_are_candidates_and_memory_limits_the_choice(tmp_path: Path) -> None:
     options = [*tag_files(tmp_path), *MODEL, *AUTO, "batching.among=[packed]", "batching.batch_sizes=[2,16]"]
     advice = run(tmp_path / "run", *options, "train.max_updates=1")["advice"]
-    assert [one["batch_size"] for one in advice["candidates"]] == [2, 16]
+    assert [candidate["batch_size"] for candidate in advice["candidates"]] == [2, 16]
     assert (
         advice["batch_size"]
         == max(advice["candidates"], key=lambda one: one["predicted_real_tokens_per_s"])["batch_size"]
@@ -94,7 +94,7 @@ def test_candidates_keep_their_options_and_follow_the_batch_size() -> None:
     assert isinstance(auto, Auto)
     by_name = dict(auto.strategies())
     assert list(by_name) == ["size1", "bucketed", "padmask", "packed"]
-    assert {one.batch_size for one in by_name.values()} == {5}
+    assert {item.batch_size for item in by_name.values()} == {5}
     assert by_name["bucketed"].plan.buckets == 3
 
 

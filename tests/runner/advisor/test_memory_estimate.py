@@ -52,10 +52,10 @@ def recorded(work: Callable[[], object]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work()
     events = record.profiler.kineto_results.events()
-    memory = sorted((one.start_ns(), one.nbytes()) for one in events if one.name() == "[memory]")
+    memory = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     assert len(memory) > 20
     times, changes = np.array(memory).T
-    ends = np.array([one.start_ns() + one.duration_ns() for one in events if one.name().startswith("aten::")])
+    ends = np.array([event.start_ns() + event.duration_ns() for event in events if event.name().startswith("aten::")])
     level = np.append(0, np.cumsum(changes))
     return int(level[np.searchsorted(times, ends, side="right")].max())
 
@@ -132,7 +132,7 @@ def test_long_rows_are_judged_by_short_ones(tmp_path: Path) -> None:
     for split, rows in (("train", 40), ("valid", 4), ("test", 4)):
         lines = [" ".join([str(row % 2), *["word"] * rng.integers(600, 700)]) for row in range(rows)]
         (tmp_path / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
-    files = [f"data_dir={tmp_path}", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test"))]
+    files = [f"data_dir={tmp_path}", *(f"dataset.{item}={item}.txt" for item in ("train", "valid", "test"))]
     estimate, strategy, train, others = made(
         "dataset=sst2",
         *files,
@@ -153,7 +153,7 @@ def test_what_can_be_counted_is_counted(tmp_path: Path) -> None:
         estimate, strategy, train, others = made(*files, f"optimizer={optimizer}", "batching=packed", "encoder=gru")
         memory, _ = neediest(estimate, strategy, train, others)
         numbers = parameter_count(estimate.model)
-        buffers = sum(one.numel() * one.element_size() for one in estimate.model.buffers())
+        buffers = sum(buffer.numel() * buffer.element_size() for buffer in estimate.model.buffers())
         assert memory.parameter_bytes == 4 * numbers + buffers
         assert memory.gradient_bytes == 4 * numbers
         steps = 4 * len(list(estimate.model.parameters()))  # torch counts updates in a float a parameter
@@ -178,10 +178,10 @@ def test_more_rows_need_more(tmp_path: Path) -> None:
 def test_probes_are_small_and_differ(tmp_path: Path) -> None:
     _, _, train, _ = made(*tag_files(tmp_path, rows=300))
     probes = probe_rows(train, one_by_one=False)
-    assert all(one.rows.n_rows * one.rows.width <= 600 for one in probes)
-    assert len({(one.rows.n_rows, one.rows.width, one.rows.n_tokens) for one in probes}) == len(probes)
-    assert all(one.rows.n_tokens < one.rows.n_rows * one.rows.width for one in probes)
-    assert {one.rows.n_rows for one in probe_rows(train, one_by_one=True)} == {1}
+    assert all(probe.rows.n_rows * probe.rows.width <= 600 for probe in probes)
+    assert len({(probe.rows.n_rows, probe.rows.width, probe.rows.n_tokens) for probe in probes}) == len(probes)
+    assert all(probe.rows.n_tokens < probe.rows.n_rows * probe.rows.width for probe in probes)
+    assert {probe_row.rows.n_rows for probe_row in probe_rows(train, one_by_one=True)} == {1}
     assert len(probe_rows(train.select(np.array([3])), one_by_one=False)) == len(probes)
 
 

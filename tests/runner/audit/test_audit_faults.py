@@ -43,11 +43,11 @@ def test_the_test_message_equals_the_console_output(capsys: pytest.CaptureFixtur
 def test_a_faults_size_is_the_largest_finite_one() -> None:
     lost = replace(LEAK, size=math.inf, detail="It is NaN.")
     small = replace(LEAK, size=0.1, detail="It is small.")
-    found = [failed("mixed_lengths", small), failed("huge", LEAK), failed("nan", lost)]
-    (fault,) = faults(found)
+    results = [failed("mixed_lengths", small), failed("huge", LEAK), failed("nan", lost)]
+    (fault,) = faults(results)
     assert fault.finding is LEAK
     assert fault.checks == ["mixed_lengths", "huge", "nan"]
-    (fault,) = faults(found[2:])
+    (fault,) = faults(results[2:])
     assert fault.headline.endswith("output is NaN or infinite")
     assert fault.details[0].endswith("in examples 0, 2.")
     (fault,) = faults([failed("extremes", replace(lost, quantity="error"))])
@@ -58,12 +58,12 @@ def test_a_faults_size_is_the_largest_finite_one() -> None:
 def test_failures_after_kept_state_are_one_fault(kind: str) -> None:
     loss = Finding("loss", kinds.LOSS, "loss", (0,), 1.0, 1e-14, "It is averaged.")
     kept = replace(KEPT, kind=kind)
-    found = [failed("repeat", kept), failed("order", LEAK), failed("loss", loss), failed("mixed_lengths", LEAK)]
-    (fault,) = faults(found)
+    results = [failed("repeat", kept), failed("order", LEAK), failed("loss", loss), failed("mixed_lengths", LEAK)]
+    (fault,) = faults(results)
     assert fault.finding is kept
     assert fault.details[0].endswith(" Also fails, perhaps for the same reason: order, loss, mixed_lengths.")
     other = failed("order", LEAK, subject="padmask")  # another strategy
-    assert [fault.subjects for fault in faults([*found, other])] == [["Tagger"], ["padmask"]]
+    assert [fault.subjects for fault in faults([*results, other])] == [["Tagger"], ["padmask"]]
     before = [failed("order", LEAK), failed("repeat", kept, mode="train")]  # found before the state
     assert [fault.finding.kind for fault in faults(before)] == [kinds.VALUE_LEAK, kind]
 

@@ -198,8 +198,8 @@ def test_padding_is_not_blamed_without_padding() -> None:
             return self.attention(x, x, x, need_weights=False)[0]
 
     report = audit_module(Forgotten(), rows(), collate)
-    found = {verdict.check: verdict.finding.kind for verdict in report.failures() if verdict.finding}
-    assert found["neighbours"] == kinds.NEIGHBOURS
+    actual = {verdict.check: verdict.finding.kind for verdict in report.failures() if verdict.finding}
+    assert actual["neighbours"] == kinds.NEIGHBOURS
 
 
 def test_padding_recognised_by_its_id() -> None:

@@ -196,9 +196,9 @@ def test_loss_decode_and_metric() -> None:
         decode=lambda output, lengths: [scores[: max(lengths)].argmax(-1)[: len(scores)] for scores in output[0]],
         metric=lambda: Accuracy(mean_of_batches=True),
     )
-    found = findings(wrong)
-    assert ("metric", "metric", kinds.METRIC) in found
-    assert ("loss", "loss", kinds.LOSS) in found
+    actual = findings(wrong)
+    assert ("metric", "metric", kinds.METRIC) in actual
+    assert ("loss", "loss", kinds.LOSS) in actual
     assert any(verdict.finding.quantity == "prediction" for verdict in wrong.failures() if verdict.finding)
 
 

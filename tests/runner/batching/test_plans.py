@@ -108,8 +108,8 @@ def test_row_minima_equal_a_search_of_the_whole_matrix(n_distinct):
     areas = np.concatenate(([0], distinct * counts[1:]))
     for _ in range(4):
         matrix = areas[None, :] - distinct[:, None] * counts[None, :]
-        found = row_minima(areas, distinct, counts)
-        np.testing.assert_array_equal(found, matrix.argmin(1))
+        actual = row_minima(areas, distinct, counts)
+        np.testing.assert_array_equal(actual, matrix.argmin(1))
         areas = np.concatenate(([0], matrix.min(1) + distinct * counts[1:]))
 
 

@@ -57,7 +57,7 @@ def test_nothing_outside_the_package_asks_for_a_class_of_a_strategy() -> None:
 )
 def test_every_strategy_has_a_protocol(name: str, protocol: type) -> None:
     batching = build_batching(config(f"batching={name}")["batching"], [])
-    assert [isinstance(batching, one) for one in (BatchingStrategy, StreamStrategy, StrategyChooser)] == [
+    assert [isinstance(batching, item) for item in (BatchingStrategy, StreamStrategy, StrategyChooser)] == [
         name in ("packed", "stream"),
         name == "stream",
         name == "auto",
@@ -90,7 +90,7 @@ def test_a_class_of_a_plugin_trains_as_one_of_the_project_does(tmp_path: Path) -
 def test_a_class_of_a_plugin_is_planned_and_audited(tmp_path: Path) -> None:
     config = own(tmp_path, *tag_files(tmp_path))
     planned = plan_strategies([config], {}, 1, None).planned
-    assert [one.name for one in planned] == ["plain"]
+    assert [item.name for item in planned] == ["plain"]
     assert planned[0].memory is not None
     options = AuditOptions(rows=8, longest=8, modes=("eval",), arithmetics=(), heat=False)
     report = audit_config([config], {}, options)

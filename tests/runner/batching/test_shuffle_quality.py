@@ -35,7 +35,7 @@ MANY = settings(max_examples=150, deadline=None)
 
 
 def arrays(*lists):
-    return [np.array(one, dtype=np.int64) for one in lists]
+    return [np.array(item, dtype=np.int64) for item in lists]
 
 
 # --- reference implementations
@@ -77,8 +77,8 @@ def slow_correlation(lengths, answers, groups):
     return math.sqrt(sum(sum(a * b for a, b in zip(x, y, strict=True)) ** 2 for y in ys) / variance)
 
 
-def close(found, expected):
-    return (found is None and expected is None) or found == pytest.approx(expected, abs=1e-9)
+def close(result, expected):
+    return (result is None and expected is None) or result == pytest.approx(expected, abs=1e-9)
 
 
 @MANY
@@ -168,9 +168,9 @@ def test_class_shares_of_tokens_and_of_rows():
 
 
 def test_spread():
-    found = spread(np.array([2, 4, 4, 6]))
-    assert (found.mean, found.smallest, found.largest) == (4, 2, 6)
-    assert found.variation == pytest.approx(math.sqrt(2) / 4)
+    actual = spread(np.array([2, 4, 4, 6]))
+    assert (actual.mean, actual.smallest, actual.largest) == (4, 2, 6)
+    assert actual.variation == pytest.approx(math.sqrt(2) / 4)
     assert spread(np.array([0, 0])).variation == 0
 
 
@@ -198,13 +198,13 @@ def figures(plan, epochs=4):
 
 
 def test_a_shuffled_plan_is_as_chance_gives():
-    found = figures(Shuffled(batch_size=32))
-    assert (found.updates, found.rows_per_update, found.fill_rate) == (125, 32, 1)
-    for share in (found.alike_in_length, found.alike_in_targets, found.repeated_pairs):
+    actual = figures(Shuffled(batch_size=32))
+    assert (actual.updates, actual.rows_per_update, actual.fill_rate) == (125, 32, 1)
+    for share in (actual.alike_in_length, actual.alike_in_targets, actual.repeated_pairs):
         assert share.times_chance == pytest.approx(1, abs=0.12)
     lengths, answers = labelled_rows()
-    assert found.length_target_correlation == pytest.approx(correlation(lengths, answers, None), abs=0.02)
-    assert found.tokens.mean * 125 == pytest.approx(lengths.sum())
+    assert actual.length_target_correlation == pytest.approx(correlation(lengths, answers, None), abs=0.02)
+    assert actual.tokens.mean * 125 == pytest.approx(lengths.sum())
 
 
 def test_sorting_shows():
@@ -223,16 +223,18 @@ def test_sorting_shows():
 
 def test_one_epoch_repeats_nothing_and_a_plan_without_answers_mixes_none():
     lengths, _ = labelled_rows(50)
-    found = measure([Shuffled(batch_size=8)(lengths, np.random.default_rng(0))], lengths, None, None)
-    assert (found.repeated_pairs.value, found.repeated_pairs.chance, found.repeated_pairs.times_chance) == (None,) * 3
-    assert found.alike_in_targets.value is None
-    assert found.length_target_correlation is None
-    assert found.fill_rate is None
-    assert found.alike_in_length.chance == pytest.approx(6 / 49)
+    actual = measure([Shuffled(batch_size=8)(lengths, np.random.default_rng(0))], lengths, None, None)
+    assert (actual.repeated_pairs.value, actual.repeated_pairs.chance, actual.repeated_pairs.times_chance) == (
+        None,
+    ) * 3
+    assert actual.alike_in_targets.value is None
+    assert actual.length_target_correlation is None
+    assert actual.fill_rate is None
+    assert actual.alike_in_length.chance == pytest.approx(6 / 49)
 
 
 def test_a_plan_that_never_changes_repeats_all():
     lengths, answers = labelled_rows(64)
-    found = measure([cut(np.arange(64), 8)] * 3, lengths, answers, 8)
-    assert found.repeated_pairs.value == 1
-    assert found.repeated_pairs.chance == pytest.approx(7 / 63)
+    actual = measure([cut(np.arange(64), 8)] * 3, lengths, answers, 8)
+    assert actual.repeated_pairs.value == 1
+    assert actual.repeated_pairs.chance == pytest.approx(7 / 63)

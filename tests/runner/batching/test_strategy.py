@@ -204,9 +204,9 @@ def node(name, **changes):
 
 def names():
     """Check all configs but auto, which is composed of others (tests/runner/advisor/test_choose.py)."""
-    found = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "auto")
-    assert found
-    return found
+    result = sorted(path.stem for path in CONFIGS.glob("*.yaml") if path.stem != "auto")
+    assert result
+    return result
 
 
 @pytest.mark.parametrize("name", names())
@@ -220,9 +220,9 @@ def test_every_config_builds(name):
 def test_the_configs_of_the_table():
     assert {"size1", "same_length", "bucketed", "padmask", "packed", "unmasked", "token_budget"} <= set(names())
     shared = [build(node(name), "batching", {}) for name in ("size1", "padmask", "packed")]
-    updates = [[update.tolist() for update in one.updates(np.arange(100), 1, 0)] for one in shared]
+    updates = [[update.tolist() for update in item.updates(np.arange(100), 1, 0)] for item in shared]
     assert updates[0] == updates[1] == updates[2]
-    assert [one.micro_batch for one in shared] == [1, None, None]
+    assert [item.micro_batch for item in shared] == [1, None, None]
     assert "KNOWN TO BE WRONG" in (CONFIGS / "unmasked.yaml").read_text()
 
 

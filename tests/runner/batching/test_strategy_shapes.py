@@ -37,26 +37,26 @@ def test_shapes_are_those_that_go_through_the_model(batching: str, tmp_path: Pat
 def test_shapes_of_a_stream(tokens: int, tmp_path: Path) -> None:
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text(f"{'word ' * tokens}\n", encoding="utf-8")
-    files = [f"data_dir={tmp_path}", *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test"))]
+    files = [f"data_dir={tmp_path}", *(f"dataset.{item}={item}.txt" for item in ("train", "valid", "test"))]
     options = ["task=lm", "task.unit=stream", "dataset=text", "batching=stream", "batching.batch_size=2"]
     strategy, train, others = made(*files, *options, "batching.window=9", "batching.evaluation_streams=3")
     lengths = train.rows.host_lengths
     updates = strategy.updates(lengths, 1, 0)
     batches = [(batch, train) for update in updates for batch in strategy.micro_batches(train, update)]
     compare(strategy.shapes(lengths, updates), batches)
-    found = strategy.evaluation_shapes(others, 128)
-    for split, rows, width, n_tokens in zip(others, found.rows, found.widths, found.tokens, strict=True):
+    actual = strategy.evaluation_shapes(others, 128)
+    for split, rows, width, n_tokens in zip(others, actual.rows, actual.widths, actual.tokens, strict=True):
         batches = list(strategy.evaluation_batches(split, 128))
         most = max(batches, key=lambda batch: batch.rows.n_tokens)
         assert (rows, width) == (most.rows.n_rows, most.rows.width)
         assert n_tokens >= most.rows.n_tokens
 
 
-def compare(found: Any, batches: list[tuple[Batch, Batch]]) -> None:
+def compare(result: Any, batches: list[tuple[Batch, Batch]]) -> None:
     assert batches
-    assert found.rows.tolist() == [batch.rows.n_rows for batch, _ in batches]
-    assert found.tokens.tolist() == [split.rows.host_lengths[batch.index].sum() for batch, split in batches]
+    assert result.rows.tolist() == [batch.rows.n_rows for batch, _ in batches]
+    assert result.tokens.tolist() == [split.rows.host_lengths[batch.index].sum() for batch, split in batches]
     if batches[0][0].features["words"].layout == "packed":
-        assert found.widths.tolist() == [max(1, batch.rows.max_len) for batch, _ in batches]
+        assert result.widths.tolist() == [max(1, batch.rows.max_len) for batch, _ in batches]
     else:
-        assert found.widths.tolist() == [batch.rows.width for batch, _ in batches]
+        assert result.widths.tolist() == [batch.rows.width for batch, _ in batches]

@@ -55,22 +55,22 @@ def read(batches, n_streams):
     layout=st.sampled_from(["packed", "padded"]),
 )
 def test_training_reads_equal_streams_in_order(n_tokens, n_streams, window, layout):
-    one = stream(n_streams, window, layout=layout)
+    item = stream(n_streams, window, layout=layout)
     split = text(n_tokens)
     if n_tokens < n_streams:
         with pytest.raises(HydromelError, match=f"batching.batch_size={n_streams}: a text of {n_tokens} tokens"):
-            one.arrange(split)
+            item.arrange(split)
         return
-    arranged = one.arrange(split)
-    updates = one.updates(arranged.rows.host_lengths, seed=1, epoch=0)
-    batches = [batch for update in updates for batch in one.micro_batches(arranged, update)]
-    each = n_tokens // n_streams
-    assert read(batches, n_streams) == [[10 + s * each + t for t in range(each)] for s in range(n_streams)]
-    assert [len(batch.rows.host_lengths) for batch in batches] == [n_streams] * -(-each // window)
+    arranged = item.arrange(split)
+    updates = item.updates(arranged.rows.host_lengths, seed=1, epoch=0)
+    batches = [batch for update in updates for batch in item.micro_batches(arranged, update)]
+    entry = n_tokens // n_streams
+    assert read(batches, n_streams) == [[10 + s * entry + t for t in range(entry)] for s in range(n_streams)]
+    assert [len(batch.rows.host_lengths) for batch in batches] == [n_streams] * -(-entry // window)
     assert all(set(batch.rows.host_lengths.tolist()) == {window} for batch in batches[:-1])
-    assert sum(batch.real_tokens for batch in batches) == arranged.real_tokens == each * n_streams
+    assert sum(batch.real_tokens for batch in batches) == arranged.real_tokens == entry * n_streams
     assert sum(batch.padded_tokens for batch in batches) == 0
-    assert one.padding(arranged.rows.host_lengths, updates) == dict.fromkeys(PADDING_CAUSES, 0)
+    assert item.padding(arranged.rows.host_lengths, updates) == dict.fromkeys(PADDING_CAUSES, 0)
 
 
 @settings(max_examples=80, deadline=None)
@@ -81,17 +81,17 @@ def test_training_reads_equal_streams_in_order(n_tokens, n_streams, window, layo
     layout=st.sampled_from(["packed", "padded"]),
 )
 def test_evaluation_reads_each_token_once_in_order(n_tokens, n_streams, window, layout):
-    one = stream(2, window, n_streams, layout)
-    streams = read(list(one.evaluation_batches(text(n_tokens), batch_size=99)), n_streams)
+    item = stream(2, window, n_streams, layout)
+    streams = read(list(item.evaluation_batches(text(n_tokens), batch_size=99)), n_streams)
     assert [token for own in streams for token in own] == list(range(10, 10 + n_tokens))
-    each = -(-n_tokens // n_streams)
-    assert all(len(own) == each for own in streams[: n_tokens // each if each else 0])
-    assert all(len(own) <= each for own in streams)
+    entry = -(-n_tokens // n_streams)
+    assert all(len(own) == entry for own in streams[: n_tokens // entry if entry else 0])
+    assert all(len(own) <= entry for own in streams)
 
 
 def test_padded_evaluation_has_empty_rows_past_the_end_of_the_text():
-    one = stream(2, 4, 3, "padded")
-    batches = list(one.evaluation_batches(text(13), batch_size=1))
+    item = stream(2, 4, 3, "padded")
+    batches = list(item.evaluation_batches(text(13), batch_size=1))
     assert [batch.rows.host_lengths.tolist() for batch in batches] == [[4, 4, 3], [1, 1, 0]]
     assert [batch.padded_tokens for batch in batches] == [1, 1]
 
@@ -132,17 +132,17 @@ def test_rows_that_are_not_one_text_are_refused():
 )
 def test_windows_that_vary_read_each_token_once_in_order(n_streams, each, rest, window, varied, layout):
     split = text(n_streams * each + min(rest, n_streams - 1))
-    one = stream(n_streams, window, layout=layout, half_rate=varied[0], spread=varied[1])
-    arranged = one.arrange(split)
+    item = stream(n_streams, window, layout=layout, half_rate=varied[0], spread=varied[1])
+    arranged = item.arrange(split)
     counts = set()
     for epoch in range(3):
-        updates = one.updates(arranged.rows.host_lengths, 1, epoch)
-        batches = [batch for update in updates for batch in one.micro_batches(arranged, update)]
+        updates = item.updates(arranged.rows.host_lengths, 1, epoch)
+        batches = [batch for update in updates for batch in item.micro_batches(arranged, update)]
         assert read(batches, n_streams) == [[10 + s * each + t for t in range(each)] for s in range(n_streams)]
         for update, batch in zip(updates, batches, strict=True):
             width = batch.rows.max_len
             assert batch.rows.host_lengths.tolist() == [width] * n_streams, "rectangles, for the fused kernel"
-            assert one.learning_rate_factor(update) == width / window
+            assert item.learning_rate_factor(update) == width / window
             assert batch.padded_tokens == 0
         assert sum(batch.rows.max_len < min(5, window) for batch in batches) <= 1
         counts.add(len(updates))
@@ -150,11 +150,11 @@ def test_windows_that_vary_read_each_token_once_in_order(n_streams, each, rest, 
 
 
 def test_windows_vary_as_asked_for_and_by_seed_and_epoch():
-    one = stream(batch_size=2, window=70, half_rate=0.05, spread=5.0)
-    lengths = one.arrange(text(400_000)).rows.host_lengths
+    item = stream(batch_size=2, window=70, half_rate=0.05, spread=5.0)
+    lengths = item.arrange(text(400_000)).rows.host_lengths
 
     def widths(seed, epoch):
-        return np.array([len(update) // 2 for update in one.updates(lengths, seed, epoch)])
+        return np.array([len(update) // 2 for update in item.updates(lengths, seed, epoch)])
 
     first = widths(1, 0)
     half = first < 52
@@ -169,8 +169,8 @@ def test_windows_vary_as_asked_for_and_by_seed_and_epoch():
 
 
 def test_windows_that_do_not_vary_leave_the_rate_as_it_is():
-    one = stream(batch_size=3, window=4)
-    assert [one.learning_rate_factor(update) for update in one.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [
+    item = stream(batch_size=3, window=4)
+    assert [item.learning_rate_factor(update) for update in item.updates(np.array([4] * 6 + [2] * 3), 1, 0)] == [
         1.0,
         1.0,
         1.0,
@@ -178,9 +178,9 @@ def test_windows_that_do_not_vary_leave_the_rate_as_it_is():
 
 
 def test_the_longest_row_is_the_window_of_the_update():
-    for one in (stream(window=5), stream(window=9, half_rate=0.5, spread=2.0)):
-        arranged = one.arrange(text(97))
-        updates = one.updates(arranged.rows.host_lengths, 1, 0)
-        widths = [next(one.micro_batches(arranged, rows)).rows.max_len for rows in updates]
-        assert one.longest(arranged.rows.host_lengths, updates).tolist() == widths
+    for item in (stream(window=5), stream(window=9, half_rate=0.5, spread=2.0)):
+        arranged = item.arrange(text(97))
+        updates = item.updates(arranged.rows.host_lengths, 1, 0)
+        widths = [next(item.micro_batches(arranged, rows)).rows.max_len for rows in updates]
+        assert item.longest(arranged.rows.host_lengths, updates).tolist() == widths
         assert len(set(widths)) > 1

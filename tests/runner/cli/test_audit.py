@@ -34,18 +34,20 @@ def test_all_strategies_pass_and_the_control_fails(
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "made" / "audit.json"
     assert command.main([*tag_files(tmp_path), *SMALL, "--json", str(out), "--rows", "12"]) == 0
-    told = capsys.readouterr().out
-    assert "Passed: batch-invariant under bucketed, packed, padmask, same_length, size1" in told
-    assert "Control: unmasked ignores the mask and fails" in told
-    assert "value leak through padding at encoder.backwards.0 (Recurrence)" in told
-    assert "Not audited: stream: task.unit=stream and batching=stream go together" in told
-    assert {one.name for one in tmp_path.iterdir() if one.is_dir()} == {"made"}  # no run's folder
+    output = capsys.readouterr().out
+    assert "Passed: batch-invariant under bucketed, packed, padmask, same_length, size1" in output
+    assert "Control: unmasked ignores the mask and fails" in output
+    assert "value leak through padding at encoder.backwards.0 (Recurrence)" in output
+    assert "Not audited: stream: task.unit=stream and batching=stream go together" in output
+    assert {item.name for item in tmp_path.iterdir() if item.is_dir()} == {"made"}  # no run's folder
     report = json.loads(out.read_text(encoding="utf-8"))
     assert report["passed"] is True
     assert report["controls"] == ["unmasked"]
     assert report["facts"]["examples"] == 12
     assert {0, 1} < set(report["facts"]["lengths"])
-    checks = {(one["subject"], one["check"], one["mode"]): one["passed"] for one in report["verdicts"]}
+    checks = {
+        (verdict["subject"], verdict["check"], verdict["mode"]): verdict["passed"] for verdict in report["verdicts"]
+    }
     assert checks["padmask", "nan", "train"] is True
     assert checks["packed", "nan", "train"] is None  # it holds no padding
     assert checks["unmasked", "content", "eval"] is False
@@ -55,10 +57,10 @@ def test_all_strategies_pass_and_the_control_fails(
 def test_a_leak_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = [*label_files(tmp_path), "encoder=conv", "encoder.filters=4", *SMALL[2:], "batching=unmasked"]
     assert command.main([*options, "task.pooling=mean", "--random"]) == 1
-    told = capsys.readouterr().out
-    assert "FAILED: not batch-invariant under unmasked" in told
-    assert "FAIL" in told
-    assert "width dependence" in told or "value leak" in told
+    output = capsys.readouterr().out
+    assert "FAILED: not batch-invariant under unmasked" in output
+    assert "FAIL" in output
+    assert "width dependence" in output or "value leak" in output
 
 
 def test_a_stream_is_audited_window_after_window(capsys: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +232,7 @@ def test_the_page(browser: webdriver.Chrome, tmp_path: Path, capsys: pytest.Capt
     hot = browser.find_elements("css selector", ".heat td:not(.s0)")
     assert hot
     fetched = [line["message"] for line in browser.get_log("performance") if '"url":"http' in line["message"]]
-    assert not [one for one in fetched if "Network.requestWillBeSent" in one]
+    assert not [item for item in fetched if "Network.requestWillBeSent" in item]
     assert [line["message"] for line in browser.get_log("browser")] == []
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

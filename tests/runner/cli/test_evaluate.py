@@ -84,7 +84,7 @@ def flat(metrics: Any) -> dict[str, float]:
     """Nested figures by their path, for pytest.approx; names of labels are left out."""
     if isinstance(metrics, dict | list):
         items = metrics.items() if isinstance(metrics, dict) else enumerate(metrics)
-        return {f"{key}/{rest}": value for key, one in items for rest, value in flat(one).items()}
+        return {f"{key}/{rest}": value for key, item in items for rest, value in flat(item).items()}
     return {} if isinstance(metrics, str) else {"": metrics}
 
 
@@ -100,8 +100,8 @@ def test_a_split_has_the_figures_that_it_had(kind: str, request: pytest.FixtureR
         content = measured(run, *arguments)
         assert content["split"] == ("valid" if "valid" in arguments else "test")
         expected = flat(had["valid"] if "valid" in arguments else wanted)
-        found = {name: value for name, value in flat(content["metrics"]).items() if name in expected}
-        assert found == pytest.approx(expected, rel=1e-9)
+        actual = {name: value for name, value in flat(content["metrics"]).items() if name in expected}
+        assert actual == pytest.approx(expected, rel=1e-9)
     if kind in ("stream", "pieces"):
         assert {"by_position", "by_frequency", "perplexity"} <= wanted.keys()
 
@@ -124,8 +124,8 @@ def test_a_split_and_its_file_are_equally_likely(
         capsys.readouterr()
         content = measured(run, "--input", str(text), *sizes)
         assert content["lines"] == ("continued" if kind == "stream" else "independent")
-        found = content["metrics"]
-        assert found == pytest.approx({name: whole[name] for name in found}, rel=1e-9)
+        actual = content["metrics"]
+        assert actual == pytest.approx({name: whole[name] for name in actual}, rel=1e-9)
         seen.add(capsys.readouterr().out)
     (out,) = seen
     rows = [line.split("\t") for line in out.splitlines()]
@@ -152,9 +152,9 @@ def test_independent_lines_of_a_stream_know_nothing_of_each_other(
     assert first == third != second
     first, _, third = scored("the cat\n\nthe cat")
     assert first == scored("the cat")[0] != third
-    (one,) = map(json.loads, scored("dog the", "--format", "jsonl"))
-    assert (one["tokens"], one["unknown"], one["words"], one["characters"]) == (3, 1, 3, 8)
-    assert one["nll"] == pytest.approx(-one["log_p"] / 3)
+    (item,) = map(json.loads, scored("dog the", "--format", "jsonl"))
+    assert (item["tokens"], item["unknown"], item["words"], item["characters"]) == (3, 1, 3, 8)
+    assert item["nll"] == pytest.approx(-item["log_p"] / 3)
     assert scored("") == []
 
 

@@ -40,7 +40,7 @@ def trained(folder: Path, *overrides: str) -> Path:
 def text_files(folder: Path) -> list[str]:
     for name in SPLITS:
         (folder / f"{name}.txt").write_text(TEXT * 8, encoding="utf-8")
-    return ["task=lm", "dataset=text", f"data_dir={folder}", *(f"dataset.{one}={one}.txt" for one in SPLITS)]
+    return ["task=lm", "dataset=text", f"data_dir={folder}", *(f"dataset.{item}={item}.txt" for item in SPLITS)]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stream(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Characters of one long text."""
     folder = tmp_path_factory.mktemp("stream")
-    one = ("task.unit=stream", "batching=stream", "batching.batch_size=2", "batching.window=9", "dataset.unit=char")
-    return trained(folder / "run", *text_files(folder), *one, "encoder=conv", "encoder.filters=8", "dtype=float64")
+    item = ("task.unit=stream", "batching=stream", "batching.batch_size=2", "batching.window=9", "dataset.unit=char")
+    return trained(folder / "run", *text_files(folder), *item, "encoder=conv", "encoder.filters=8", "dtype=float64")
 
 
 def said(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -71,25 +71,25 @@ def objects(capfd: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str
 
 
 def test_words_come_with_spaces_and_end_with_the_line(lines: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (one,) = objects(capfd, f"run={lines}", "prompt=the cat")
-    (found,) = one["continuations"]
-    assert found["ended"]
-    assert found["text"] == "".join(f" {word}" for word in found["tokens"])
-    assert set(found["tokens"]) <= set(TEXT.split())
-    shown = f"the cat{found['text']}\n"
+    (item,) = objects(capfd, f"run={lines}", "prompt=the cat")
+    (actual,) = item["continuations"]
+    assert actual["ended"]
+    assert actual["text"] == "".join(f" {word}" for word in actual["tokens"])
+    assert set(actual["tokens"]) <= set(TEXT.split())
+    shown = f"the cat{actual['text']}\n"
     assert said(capfd, f"run={lines}", "prompt=the cat") == shown  # streamed
     assert said(capfd, str(lines), "prompt=the cat", "prompt=the cat") == shown * 2  # not
 
 
 def test_characters_of_a_stream_go_on_through_line_ends(stream: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (one,) = objects(capfd, f"run={stream}", "prompt=the cat", "--max-tokens", "40", "--temperature", "0.9")
-    (found,) = one["continuations"]
-    assert len(found["tokens"]) == 40
-    assert not found["ended"]
-    assert "\n" in found["text"]
-    assert found["text"] == "".join("\n" if token == "<eos>" else token for token in found["tokens"])
+    (actual,) = one["continuations"]
+    assert len(actual["tokens"]) == 40
+    assert not actual["ended"]
+    assert "\n" in actual["text"]
+    assert actual["text"] == "".join("\n" if token == "<eos>" else token for token in actual["tokens"])
     drawn = ("--max-tokens", "40", "--temperature", "0.9")
-    assert said(capfd, f"run={stream}", "prompt=the cat", *drawn) == f"the cat{found['text']}\n"
+    assert said(capfd, f"run={stream}", "prompt=the cat", *drawn) == f"the cat{actual['text']}\n"
     two = said(capfd, f"run={stream}", "prompt=the cat\nthe", "prompt=a", "--max-tokens", "3")
     assert two.startswith("# prompt 1, 1 of 1: log P -")
     assert two.count("# prompt 2, 1 of 1") == 1
@@ -103,25 +103,25 @@ def test_prompts_of_a_file_in_any_batches(
     (tmp_path / "prompts.txt").write_text(content, encoding="utf-8", newline="")
     methods = (["--samples", "3", "--seed", "5", "--top-p", "0.95"], ["--beam", "3", "--nbest", "2"], [])
     for method in methods:
-        found = [
+        actual = [
             objects(capfd, str(lines), "--prompts", str(tmp_path / "prompts.txt"), "--batch-size", size, *method)
             for size in ("1", "5", "100")
         ]
-        assert [one["prompt"] for one in found[0]] == ["the cat", "", "a dog and a", "the mat"]
-        for other in found[1:]:
-            assert _rounded(other) == _rounded(found[0])
+        assert [item["prompt"] for item in actual[0]] == ["the cat", "", "a dog and a", "the mat"]
+        for other in actual[1:]:
+            assert _rounded(other) == _rounded(actual[0])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
-        assert _rounded(objects(capfd, str(lines), "--prompts", "-", *method)) == _rounded(found[0])
-        for one in found[0]:
+        assert _rounded(objects(capfd, str(lines), "--prompts", "-", *method)) == _rounded(actual[0])
+        for one in actual[0]:
             scores = [other["score"] for other in one["continuations"]]
             assert scores == sorted(scores, reverse=True)
 
 
-def _rounded(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _rounded(result: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def of(one: dict[str, Any]) -> dict[str, Any]:
         return one | {name: round(one[name], 9) for name in ("log_p", "score")}
 
-    return [one | {"continuations": [of(other) for other in one["continuations"]]} for one in found]
+    return [item | {"continuations": [of(other) for other in item["continuations"]]} for item in result]
 
 
 def test_headings_name_what_is_shown(lines: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -134,8 +134,8 @@ def test_headings_name_what_is_shown(lines: Path, capfd: pytest.CaptureFixture[s
 
 
 def test_unknown_words_are_named_and_read(lines: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (one,) = objects(capfd, str(lines), "prompt=the zork sat on zork the <b>")
-    assert one["unknown"] == ["zork", "<b>"]
+    (item,) = objects(capfd, str(lines), "prompt=the zork sat on zork the <b>")
+    assert item["unknown"] == ["zork", "<b>"]
     capfd.readouterr()
     assert main([str(lines), "prompt=the zork", "prompt=the cat"]) == 0
     assert capfd.readouterr().err == "warning: prompt 1: unknown tokens, read as <unk>: 'zork'\n"
@@ -171,9 +171,9 @@ def test_encodings(lines: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = subprocess.run([*GENERATE, str(lines), "prompt=the caté"], capture_output=True, env=environment)
     assert done.returncode == 0, done.stderr
-    found = done.stdout.decode("utf-8")
-    assert found.startswith("the caté")
-    assert said(capfd, str(lines), "--prompts", str(tmp_path / "latin.txt"), "--encoding", "latin-1") == found
+    actual = done.stdout.decode("utf-8")
+    assert actual.startswith("the caté")
+    assert said(capfd, str(lines), "--prompts", str(tmp_path / "latin.txt"), "--encoding", "latin-1") == actual
 
 
 def _line(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -161,19 +161,19 @@ def test_a_page_and_a_record(
     page, record = tmp_path / "page.html", tmp_path / "record.json"
     files = ("--html", str(page), "--json", str(record))
     assert inspect(monkeypatch, TEXT, f"run={characters}", "--feature", "quotes,digit", "--cells", "2", *files) == 0
-    told = capsys.readouterr().out
-    made = json.loads(record.read_text(encoding="utf-8"))
-    assert made["tokens"] == len(TEXT) - 1  # the last line's end is not read
-    assert made["features"]["digit"] == {"description": "just after a digit", "cells": [], "gate": None}
-    best = made["features"]["quotes"]["cells"]
-    assert [one["part"] for one in best] == ["cell", "cell"]
+    output = capsys.readouterr().out
+    result = json.loads(record.read_text(encoding="utf-8"))
+    assert result["tokens"] == len(TEXT) - 1  # the last line's end is not read
+    assert result["features"]["digit"] == {"description": "just after a digit", "cells": [], "gate": None}
+    best = result["features"]["quotes"]["cells"]
+    assert [item["part"] for item in best] == ["cell", "cell"]
     assert abs(best[0]["r"]) >= abs(best[1]["r"]) > 0
-    assert f"{best[0]['layer']}/{best[0]['unit']} {best[0]['r']:+.2f}" in told
+    assert f"{best[0]['layer']}/{best[0]['unit']} {best[0]['r']:+.2f}" in output
     run = load(characters)
     seen = watch.watch(run.model, read(run, TEXT[:-1], "text"), ("quotes",), 10_000)
     everything = np.abs([layer.correlation[5, :, 0] for layer in seen.layers])
     assert abs(best[0]["r"]) == pytest.approx(everything.max(), abs=1e-6)
-    assert {row["gate"] for row in made["saturation"]} == {"input", "forget", "output"}
+    assert {row["gate"] for row in result["saturation"]} == {"input", "forget", "output"}
     html = page.read_text(encoding="utf-8")
     assert not re.search(r"(src|href)=\"(?!data:,|#)", html)
     assert "http" not in html
@@ -184,17 +184,17 @@ def test_a_page_and_a_record(
     values = np.frombuffer(base64.b64decode(series["data"]), np.int8) / 127 * series["high"]
     exact = seen.layers[best[0]["layer"]].shown[:, 5, best[0]["unit"]]
     assert np.quantile(np.abs(values - exact), 0.97) <= series["high"] / 127  # but for the cut extremes
-    assert "does not vary here" in told
+    assert "does not vary here" in output
 
 
 def test_colours_mean_the_bounds_of_what_they_show() -> None:
     values = np.array([0.0, 0.25, 1.0], dtype=np.float32)
     for part, expected in (("forget", ([-1, -0.5, 1], 0.0, 1.0)), ("hidden", ([0, 0.25, 1], -1.0, 1.0))):
-        found, low, high = scaled(values, part)
-        assert (found.tolist(), low, high) == expected
-    found, low, high = scaled(np.append(np.linspace(-4, 4, 101), -90).astype(np.float32), "cell")
+        actual, low, high = scaled(values, part)
+        assert (actual.tolist(), low, high) == expected
+    actual, low, high = scaled(np.append(np.linspace(-4, 4, 101), -90).astype(np.float32), "cell")
     assert 3.5 < high == -low < 4.5
-    assert found[-1] == -1
+    assert actual[-1] == -1
     assert scaled(np.zeros(3, dtype=np.float32), "cell")[0].tolist() == [0, 0, 0]
 
 
@@ -260,7 +260,7 @@ def test_the_page_in_a_browser(
     assert after != before
     assert browser.execute_script("return document.querySelector('#legend span').textContent") == "0.0"
     fetched = [line["message"] for line in browser.get_log("performance") if '"url":"http' in line["message"]]
-    assert not [one for one in fetched if "Network.requestWillBeSent" in one]
+    assert not [item for item in fetched if "Network.requestWillBeSent" in item]
     assert [line["message"] for line in browser.get_log("browser")] == []
     metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

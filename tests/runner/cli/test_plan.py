@@ -36,7 +36,7 @@ def planned(*arguments: str) -> dict[str, Any]:
 
 
 def by_name(report: dict[str, Any]) -> dict[str, Any]:
-    return {one["name"]: one for one in report["planned"]}
+    return {item["name"]: item for item in report["planned"]}
 
 
 def test_a_strategy_that_this_machine_cannot_run_is_a_state_of_its_own(
@@ -59,15 +59,15 @@ def test_a_strategy_that_this_machine_cannot_run_is_a_state_of_its_own(
     monkeypatch.setattr(MemoryEstimator, "estimate", of)
     monkeypatch.setattr(SpeedProbe, "_seconds", timed)
     report = planned(*tag_files(tmp_path), "batching=packed,bucketed,size1", "--probe-seconds", "0.2")
-    found = by_name(report)
-    assert [found[name]["not_run"] for name in ("packed", "bucketed", "size1")] == [missing, missing, ""]
-    assert found["packed"]["memory"] is None
-    assert found["packed"]["padding"] == {"spread": 0.0, "last_batch": 0.0, "rounding": 0.0}  # still told
-    assert found["bucketed"]["predicted"] is None
-    assert found["size1"]["predicted"]["predicted_real_tokens_per_s"] > 0
-    told = capsys.readouterr().out
-    assert f"not run here: 2 of 3 strategies (packed, bucketed): {missing}" in told
-    assert told.count("not run") > 5
+    actual = by_name(report)
+    assert [actual[name]["not_run"] for name in ("packed", "bucketed", "size1")] == [missing, missing, ""]
+    assert actual["packed"]["memory"] is None
+    assert actual["packed"]["padding"] == {"spread": 0.0, "last_batch": 0.0, "rounding": 0.0}  # still told
+    assert actual["bucketed"]["predicted"] is None
+    assert actual["size1"]["predicted"]["predicted_real_tokens_per_s"] > 0
+    output = capsys.readouterr().out
+    assert f"not run here: 2 of 3 strategies (packed, bucketed): {missing}" in output
+    assert output.count("not run") > 5
 
 
 # --- figures
@@ -76,14 +76,14 @@ def test_a_strategy_that_this_machine_cannot_run_is_a_state_of_its_own(
 @pytest.mark.parametrize("strategy", ["bucketed", "packed", "same_length", "size1", "token_budget", "unmasked"])
 def test_a_run_then_does_what_was_planned(strategy: str, tmp_path: Path) -> None:
     options = [*MADE, *tag_files(tmp_path), f"batching={strategy}", "batching.width_multiple=4", "seed=7"]
-    (one,) = planned(*options, "--epochs", "2")["planned"]
+    (item,) = planned(*options, "--epochs", "2")["planned"]
     result = run(tmp_path / "run", *options, "train.epochs=2")
     places = result["tokens"]["real"] + result["tokens"]["padded"]
-    assert one["digest"] == result["updates"]["digest"]
-    assert 2 * one["quality"]["updates"] == result["updates"]["count"]
-    assert one["padding"] == pytest.approx({cause: n / places for cause, n in result["padding"].items()})
-    assert one["memory"]["gradient_bytes"] == 4 * result["model"]["parameters"]
-    tokens = one["quality"]["tokens"]
+    assert item["digest"] == result["updates"]["digest"]
+    assert 2 * item["quality"]["updates"] == result["updates"]["count"]
+    assert item["padding"] == pytest.approx({cause: n / places for cause, n in result["padding"].items()})
+    assert item["memory"]["gradient_bytes"] == 4 * result["model"]["parameters"]
+    tokens = item["quality"]["tokens"]
     assert tokens["mean"] * result["updates"]["count"] == pytest.approx(result["tokens"]["real"])
 
 
@@ -91,7 +91,7 @@ def test_a_stream_too(tmp_path: Path) -> None:
     options = [*MADE, "task=lm", "task.unit=stream", "encoder=gru", "features.words.max_size=50"]
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text("the cat sat on the mat\n" * 99, encoding="utf-8")
-    options += ["dataset=text", f"data_dir={tmp_path}", *(f"dataset.{one}={one}.txt" for one in ("train", "valid"))]
+    options += ["dataset=text", f"data_dir={tmp_path}", *(f"dataset.{item}={item}.txt" for item in ("train", "valid"))]
     report = planned(*options, "dataset.test=test.txt", "batching=stream", "batching.batch_size=4", "--epochs", "2")
     result = run(
         tmp_path / "run",
@@ -101,35 +101,35 @@ def test_a_stream_too(tmp_path: Path) -> None:
         "batching.batch_size=4",
         "train.epochs=2",
     )
-    (one,) = report["planned"]
-    assert one["digest"] == result["updates"]["digest"]
-    assert one["quality"]["repeated_pairs"]["value"] == 1  # streams are never shuffled
-    assert one["quality"]["length_target_correlation"] is None
+    (item,) = report["planned"]
+    assert item["digest"] == result["updates"]["digest"]
+    assert item["quality"]["repeated_pairs"]["value"] == 1  # streams are never shuffled
+    assert item["quality"]["length_target_correlation"] is None
     assert report["length_target_correlation"] is None
-    assert one["batch_size"] == one["memory"]["rows"] == 4
+    assert item["batch_size"] == item["memory"]["rows"] == 4
 
 
 def test_all_strategies_that_fit_beside_one_another(tmp_path: Path) -> None:
     report = planned(*tag_files(tmp_path, rows=400), "--epochs", "3")
-    found = by_name(report)
-    assert found.keys() >= {"bucketed", "packed", "padmask", "same_length", "size1", "token_budget", "unmasked"}
+    actual = by_name(report)
+    assert actual.keys() >= {"bucketed", "packed", "padmask", "same_length", "size1", "token_budget", "unmasked"}
     assert list(report["left_out"]) == ["auto", "stream"]
     assert report["device"] is None
-    assert {one["predicted"] for one in report["planned"]} == {None}
+    assert {item["predicted"] for item in report["planned"]} == {None}
     assert "task.unit=stream" in report["left_out"]["stream"]
     assert report["epochs"] == 3
-    assert found["size1"]["digest"] == found["padmask"]["digest"] == found["packed"]["digest"]
-    assert found["size1"]["quality"] == found["padmask"]["quality"] == found["packed"]["quality"]
-    assert found["bucketed"]["digest"] == found["unmasked"]["digest"] != found["packed"]["digest"]
-    paddings = {name: sum(one["padding"].values()) for name, one in found.items()}
+    assert actual["size1"]["digest"] == actual["padmask"]["digest"] == actual["packed"]["digest"]
+    assert actual["size1"]["quality"] == actual["padmask"]["quality"] == actual["packed"]["quality"]
+    assert actual["bucketed"]["digest"] == actual["unmasked"]["digest"] != actual["packed"]["digest"]
+    paddings = {name: sum(item["padding"].values()) for name, item in actual.items()}
     assert paddings["packed"] == paddings["same_length"] == paddings["size1"] == 0
     assert paddings["bucketed"] < 0.1 < 0.5 < paddings["padmask"] < 1
-    alike = {name: one["quality"]["alike_in_length"]["value"] for name, one in found.items()}
+    alike = {name: item["quality"]["alike_in_length"]["value"] for name, item in actual.items()}
     assert alike["padmask"] < 0.2 < 0.9 < alike["bucketed"] <= alike["same_length"] == pytest.approx(1)
-    again = {name: one["quality"]["repeated_pairs"]["times_chance"] for name, one in found.items()}
+    again = {name: item["quality"]["repeated_pairs"]["times_chance"] for name, item in actual.items()}
     assert again["packed"] == pytest.approx(1, abs=0.3)
     assert again["bucketed"] > 2
-    active = {name: one["memory"]["activation_bytes"] for name, one in found.items()}
+    active = {name: item["memory"]["activation_bytes"] for name, item in actual.items()}
     assert active["size1"] < active["packed"] < active["padmask"]
 
 
@@ -141,7 +141,7 @@ def test_length_that_tells_the_label_shows(tmp_path: Path) -> None:
     files = [
         "dataset=sst2",
         f"data_dir={tmp_path}",
-        *(f"dataset.{one}={one}.txt" for one in ("train", "valid", "test")),
+        *(f"dataset.{item}={item}.txt" for item in ("train", "valid", "test")),
     ]
     report = planned(*files, "batching=padmask,same_length", "batching.batch_size=16")
     shuffled, same = (by_name(report)[name]["quality"] for name in ("padmask", "same_length"))
@@ -154,16 +154,16 @@ def test_length_that_tells_the_label_shows(tmp_path: Path) -> None:
 
 def test_a_line_for_each_batch_size(tmp_path: Path) -> None:
     report = planned(*tag_files(tmp_path), "batching=padmask", "--batch-sizes", "8,16,40")
-    assert [one["batch_size"] for one in report["planned"]] == [8, 16, 40]
-    assert [one["quality"]["updates"] for one in report["planned"]] == [15, 8, 3]
+    assert [item["batch_size"] for item in report["planned"]] == [8, 16, 40]
+    assert [item["quality"]["updates"] for item in report["planned"]] == [15, 8, 3]
 
 
 def test_options_of_batching_hold_for_all(tmp_path: Path) -> None:
     report = planned(
         *tag_files(tmp_path), "batching=packed,padmask", "batching.batch_size=30", "batching.micro_batch=10"
     )
-    assert [one["quality"]["rows_per_update"] for one in report["planned"]] == [30, 30]
-    assert [one["memory"]["rows"] for one in report["planned"]] == [10, 10]
+    assert [item["quality"]["rows_per_update"] for item in report["planned"]] == [30, 30]
+    assert [item["memory"]["rows"] for item in report["planned"]] == [10, 10]
 
 
 def test_a_strategy_of_ones_own(tmp_path: Path) -> None:
@@ -186,12 +186,12 @@ def test_it_prints_what_it_writes_and_makes_no_folder(tmp_path: Path, capsys: py
     printed = capsys.readouterr().out
     assert {path.name for path in tmp_path.iterdir()} == {"data", "plan.json"}
     cost, shuffle = printed.split("Shuffling")
-    for one in report["planned"]:
-        quality, memory = one["quality"], one["memory"]
-        size = "-" if one["batch_size"] is None else str(one["batch_size"])
-        cells = cells_of(cost, one["name"])
+    for item in report["planned"]:
+        quality, memory = item["quality"], item["memory"]
+        size = "-" if item["batch_size"] is None else str(item["batch_size"])
+        cells = cells_of(cost, item["name"])
         assert cells[1:3] == [size, f"{quality['updates']:,.0f}"]
-        assert float(cells[5]) == pytest.approx(100 * sum(one["padding"].values()), abs=0.05)
+        assert float(cells[5]) == pytest.approx(100 * sum(item["padding"].values()), abs=0.05)
         assert cells[-5:] == [
             f"{memory['rows']} x {memory['width']}",
             f"{memory['tokens']:,}",
@@ -199,7 +199,7 @@ def test_it_prints_what_it_writes_and_makes_no_folder(tmp_path: Path, capsys: py
             f"{memory['training_bytes'] / MIB:,.1f}",
             f"{memory['evaluation_bytes'] / MIB:,.1f}",
         ]
-        cells = cells_of(shuffle, one["name"])
+        cells = cells_of(shuffle, item["name"])
         assert cells[3] == f"{quality['tokens']['smallest']:,} - {quality['tokens']['largest']:,}"
         assert cells[5] == f"{100 * quality['alike_in_length']['value']:.1f}"
         assert cells[-1] == f"{quality['repeated_pairs']['times_chance']:.2f}"
@@ -214,16 +214,16 @@ def test_speed_is_probed_and_the_best_recommended(tmp_path: Path, capsys: pytest
     printed = capsys.readouterr().out
     assert report["device"] == "cpu"
     speed, _ = printed.split("Speed on cpu")[1].split("Shuffling")
-    for one in report["planned"]:
-        predicted, tokens = one["predicted"], one["quality"]["tokens"]["mean"] * one["quality"]["updates"]
+    for item in report["planned"]:
+        predicted, tokens = item["predicted"], item["quality"]["tokens"]["mean"] * item["quality"]["updates"]
         rate, seconds = predicted["predicted_real_tokens_per_s"], predicted["predicted_epoch_seconds"]
         assert rate * seconds == pytest.approx(tokens)
-        assert (predicted["name"], predicted["batch_size"]) == (one["name"], one["batch_size"])
-        assert predicted["padding_share"] == pytest.approx(sum(one["padding"].values()))
+        assert (predicted["name"], predicted["batch_size"]) == (item["name"], item["batch_size"])
+        assert predicted["padding_share"] == pytest.approx(sum(item["padding"].values()))
         assert f"{rate:,.0f}" in speed
-    right = [one for one in report["planned"] if one["name"] != "unmasked"]
-    fastest = max(right, key=lambda one: one["predicted"]["predicted_real_tokens_per_s"])
-    least = min(right, key=lambda one: one["predicted"]["predicted_peak_bytes"])
+    right = [item for item in report["planned"] if item["name"] != "unmasked"]
+    fastest = max(right, key=lambda item: item["predicted"]["predicted_real_tokens_per_s"])
+    least = min(right, key=lambda item: item["predicted"]["predicted_peak_bytes"])
     assert f"- predicted fastest: {fastest['name']} (batch size {fastest['batch_size']}); " in printed
     assert "; fastest with shuffled updates: packed" in printed
     assert f"; least memory: {least['name']} (batch size {least['batch_size']})" in printed
@@ -235,9 +235,9 @@ def cells_of(table: str, strategy: str) -> list[str]:
 
 
 def test_figures_that_have_no_meaning_are_a_dash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (one,) = planned(*tag_files(tmp_path), "batching=token_budget", "--epochs", "1")["planned"]
+    (item,) = planned(*tag_files(tmp_path), "batching=token_budget", "--epochs", "1")["planned"]
     cost, shuffle = capsys.readouterr().out.split("Shuffling")
-    assert one["quality"]["repeated_pairs"] == {"value": None, "chance": None, "times_chance": None}
+    assert item["quality"]["repeated_pairs"] == {"value": None, "chance": None, "times_chance": None}
     assert cells_of(shuffle, "token_budget")[-2:] == ["-", "-"]
     assert cells_of(cost, "token_budget")[1] == cells_of(cost, "token_budget")[4] == "-"
 
@@ -311,9 +311,9 @@ def test_as_a_module_it_ends_with_its_exit_code() -> None:
 @pytest.mark.data
 def test_published_tags() -> None:
     report = planned("task=tag", "dataset=wnut17", f"data_dir={DATA}", "--epochs", "2")
-    found = by_name(report)
+    actual = by_name(report)
     assert report["lengths"] == {"rows": 3394, "mean": pytest.approx(62730 / 3394), "longest": 41}
-    assert found["padmask"]["quality"]["updates"] == 107  # 3394 / 32, rounded up
-    assert found["padmask"]["quality"]["alike_in_length"]["times_chance"] == pytest.approx(1, abs=0.15)
-    assert found["bucketed"]["quality"]["alike_in_length"]["value"] > 0.95
-    assert found["bucketed"]["quality"]["repeated_pairs"]["times_chance"] == pytest.approx(10, abs=1)  # of 10 buckets
+    assert actual["padmask"]["quality"]["updates"] == 107  # 3394 / 32, rounded up
+    assert actual["padmask"]["quality"]["alike_in_length"]["times_chance"] == pytest.approx(1, abs=0.15)
+    assert actual["bucketed"]["quality"]["alike_in_length"]["value"] > 0.95
+    assert actual["bucketed"]["quality"]["repeated_pairs"]["times_chance"] == pytest.approx(10, abs=1)  # of 10 buckets

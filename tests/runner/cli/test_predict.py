@@ -76,10 +76,10 @@ def test_tags_are_those_that_the_run_gave(tagger: Path) -> None:
     """The run's own file has gold tags behind the columns, and after the last sentence a blank line."""
     expected = (tagger / "run" / "predictions" / "test.conll").read_text(encoding="utf-8").splitlines()
     assert len({line.split("\t")[-1] for line in expected if line}) > 1
-    found = [line.split("\t") for line in predicted(tagger, "test.conll")]
-    assert ["\t".join([*fields[:2], *fields[1:]]) if any(fields) else "" for fields in found] == expected[:-1]
+    actual = [line.split("\t") for line in predicted(tagger, "test.conll")]
+    assert ["\t".join([*fields[:2], *fields[1:]]) if any(fields) else "" for fields in actual] == expected[:-1]
     gold = (tagger / "test.conll").read_text(encoding="utf-8").splitlines()
-    assert ["\t".join(fields[:2]) for fields in found] == gold
+    assert ["\t".join(fields[:2]) for fields in actual] == gold
 
 
 def test_labels_are_those_that_the_run_gave(classifier: Path) -> None:
@@ -91,13 +91,13 @@ def test_labels_are_those_that_the_run_gave(classifier: Path) -> None:
     texts = (classifier / "lines.txt").read_text(encoding="utf-8").splitlines()
     objects = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     (classifier / "objects.jsonl").write_text(objects, encoding="utf-8")
-    found = [
+    actual = [
         json.loads(line) for line in predicted(classifier, "objects.jsonl", "--format", "jsonl", "--probabilities")
     ]
-    assert [one["label"] for one in found] == expected
-    assert [one["text"] for one in found] == texts
+    assert [item["label"] for item in actual] == expected
+    assert [item["text"] for item in actual] == texts
     scores = [float(line.split("\t")[2]) for line in table]
-    assert [one["label_probability"] for one in found] == pytest.approx(scores, abs=1e-4)
+    assert [item["label_probability"] for item in actual] == pytest.approx(scores, abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -122,10 +122,10 @@ def test_every_format_gives_the_same_tags(tagger: Path) -> None:
     (tagger / "swapped.conll").write_text(swapped, encoding="utf-8")
     lines = [line.split("\t") for line in predicted(tagger, "lines.txt", "--format", "lines", "--probabilities")]
     expected = [line[0].split() for line in lines]
-    found = [json.loads(line) for line in predicted(tagger, "objects.jsonl", "--format", "jsonl", "--probabilities")]
-    assert [one["tags"] for one in found] == expected
+    actual = [json.loads(line) for line in predicted(tagger, "objects.jsonl", "--format", "jsonl", "--probabilities")]
+    assert [item["tags"] for item in actual] == expected
     numbers = [number for line in lines for number in line[1].split()]
-    assert [float(number) for number in numbers] == list(chain(*(one["tags_probability"] for one in found)))
+    assert [float(number) for number in numbers] == list(chain(*(item["tags_probability"] for item in actual)))
     columns = predicted(tagger, "swapped.conll", "--separator", "space", "--columns", "tokens=-1")
     assert [line.split()[-1] for line in columns if line] == list(chain(*expected))
     assert [line.rpartition(" ")[0] for line in columns] == swapped.splitlines()
@@ -141,14 +141,14 @@ def test_it_is_a_filter(tagger: Path) -> None:
     assert done.stderr.startswith("2 rows, 4 tokens in ")
     with subprocess.Popen(
         [*command, "--chunk", "1"], stdin=-1, stdout=-1, stderr=-1, text=True, env=environment
-    ) as one:
-        assert one.stdin is not None
-        assert one.stdout is not None
+    ) as item:
+        assert item.stdin is not None
+        assert item.stdout is not None
         for length in (2, 1, 3):
-            print(*["Ann"] * length, file=one.stdin, flush=True)
-            assert len(one.stdout.readline().split()) == length
-        one.terminate()
-        assert one.wait() == 130
+            print(*["Ann"] * length, file=item.stdin, flush=True)
+            assert len(item.stdout.readline().split()) == length
+        item.terminate()
+        assert item.wait() == 130
     shell = ["bash", "-c", f"yes Ann saw Rome | {' '.join(command)} --chunk 100 | head -2; echo ${{PIPESTATUS[*]}}"]
     endless = subprocess.run(shell, capture_output=True, text=True, env=environment)
     assert endless.stdout.splitlines()[2] == "141 141 0"
@@ -289,7 +289,7 @@ def test_a_damaged_run(
 def test_a_language_model_has_no_answers(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text("the cat sat on the mat\n" * 9, encoding="utf-8")
-    files = (f"dataset.{one}={one}.txt" for one in ("train", "valid", "test"))
+    files = (f"dataset.{item}={item}.txt" for item in ("train", "valid", "test"))
     trained(
         tmp_path / "run", "task=lm", "encoder=gru", "dataset=text", f"data_dir={tmp_path}", *files, "train.epochs=1"
     )

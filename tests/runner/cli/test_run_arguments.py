@@ -47,7 +47,7 @@ def test_a_command_says_that_and_why_a_run_failed(
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "said"),
+    ("status", "error", "message"),
     [
         (run_schema.FAILED, WHY, f"failed ({WHY})"),
         (run_schema.INTERRUPTED, "its process died", "was interrupted (its process died)"),
@@ -56,14 +56,14 @@ def test_a_command_says_that_and_why_a_run_failed(
     ],
 )
 def test_a_checkpoint_of_an_unfinished_run_is_used_with_a_warning(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, error: str | None, said: str | None
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], status: str, error: str | None, message: str | None
 ) -> None:
     show_messages()
     folder = ended(tmp_path / "run", status, error)
     (folder / run_schema.CHECKPOINTS).mkdir()
     (folder / run_schema.CHECKPOINTS / run_schema.BEST).touch()
     check_ended(folder)
-    warning = f"warning: {folder}: that run {said}; its best checkpoint so far is used\n" if said else ""
+    warning = f"warning: {folder}: that run {message}; its best checkpoint so far is used\n" if message else ""
     assert capsys.readouterr() == ("", warning)
 
 

@@ -97,13 +97,13 @@ def choices() -> dict[str, list[str]]:
 @cache
 def options() -> list[tuple[dict[str, Any], Place]]:
     """Every option of every config, each once, in a config that has it."""
-    found: dict[tuple[object, ...], tuple[dict[str, Any], Place]] = {}
+    result: dict[tuple[object, ...], tuple[dict[str, Any], Place]] = {}
     for row in zip_longest(*choices().values()):
         chosen = [choice for choice in row if choice is not None]
         plain = config(*chosen, *(f"{key}=FILE" for choice in chosen for key in left_to_the_user(choice)))
         for place in places(plain):
-            found.setdefault(option(plain, place), (plain, place))
-    return list(found.values())
+            result.setdefault(option(plain, place), (plain, place))
+    return list(result.values())
 
 
 def check(plain: dict[str, Any], role: object) -> None:

@@ -25,8 +25,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_module_in_the_working_directory_is_found(folder: Path) -> None:
     (folder / "parts_of_a_test.py").write_text(PART, encoding="utf-8")
-    found = locate({"_target_": "parts_of_a_test.Part"}, "encoder", ["parts_of_a_test"])
-    assert found.__module__ == "parts_of_a_test"
+    actual = locate({"_target_": "parts_of_a_test.Part"}, "encoder", ["parts_of_a_test"])
+    assert actual.__module__ == "parts_of_a_test"
     find_plugin("parts_of_a_test")
     assert sys.path.count(str(folder)) == 1
     assert sys.path[-1] == str(folder)

@@ -128,7 +128,7 @@ def fits(value: object, schema: Any, root: Mapping[str, Any]) -> bool:
         return True
     if "$ref" in schema:
         return fits(value, root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
-    if "anyOf" in schema and not any(fits(value, one, root) for one in schema["anyOf"]):
+    if "anyOf" in schema and not any(fits(value, item, root) for item in schema["anyOf"]):
         return False
     if ("enum" in schema and value not in schema["enum"]) or ("not" in schema and fits(value, schema["not"], root)):
         return False

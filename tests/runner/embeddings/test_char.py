@@ -44,7 +44,7 @@ def embedding(name: str, vocab: Vocab = VOCAB, **changed: Any) -> CharConv | Cha
 
 
 def ids_of(text: list[list[int]]) -> Ragged:
-    flat = [one for row in text for one in row]
+    flat = [item for row in text for item in row]
     return Ragged(torch.tensor(flat, dtype=torch.int32), rows_of([len(row) for row in text]), "packed")
 
 
@@ -58,7 +58,7 @@ def conv_by_hand(module: CharConv, characters: Tensor) -> Tensor:
         beyond = characters.new_zeros(width, characters.shape[1])
         line = torch.cat([beyond[:before], characters, beyond])
         outputs = [bias + torch.einsum("fdk,kd->f", weight, line[t : t + width]) for t in range(len(characters))]
-        parts.append(torch.stack([module.activation(one) for one in outputs]).amax(dim=0))
+        parts.append(torch.stack([module.activation(output) for output in outputs]).amax(dim=0))
     vector = torch.cat(parts)
     for layer in module.highway:
         gate = torch.sigmoid(layer.gate(vector))
@@ -81,8 +81,8 @@ MODULES = [
 
 
 def by_hand(module: CharConv | CharRnn, form: int) -> Tensor:
-    found = spell(VOCAB.tokens, VOCAB.alphabet, MAX)
-    symbols = found.symbols[found.offsets[form] : found.offsets[form + 1]]
+    result = spell(VOCAB.tokens, VOCAB.alphabet, MAX)
+    symbols = result.symbols[result.offsets[form] : result.offsets[form + 1]]
     characters = module.spelled.table(torch.from_numpy(symbols))
     return conv_by_hand(module, characters) if isinstance(module, CharConv) else rnn_by_hand(module, characters)
 
@@ -96,7 +96,7 @@ def test_the_vector_of_a_word_does_not_depend_on_the_batch(module: CharConv | Ch
     torch.testing.assert_close(got.tokens(), expected, rtol=1e-12, atol=1e-12)
     upstream = torch.randn_like(expected)
     mine, theirs = (
-        torch.autograd.grad((one * upstream).sum(), [*module.parameters()]) for one in (got.tokens(), expected)
+        torch.autograd.grad((item * upstream).sum(), [*module.parameters()]) for item in (got.tokens(), expected)
     )
     for a, b in zip(mine, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
@@ -111,12 +111,12 @@ def test_each_form_of_a_batch_is_composed_once(module: CharConv | CharRnn, monke
         return convolve_parallel(convolutions, x, before)
 
     monkeypatch.setattr(char, "convolve_parallel", convolved)
-    layers = [one for one in module.modules() if isinstance(one, Recurrence)]
-    hooks = [one.register_forward_pre_hook(lambda _, args: seen.append(args[0].rows.n_rows)) for one in layers]
+    layers = [item for item in module.modules() if isinstance(item, Recurrence)]
+    hooks = [layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].rows.n_rows)) for layer in layers]
     module({"chars": ids_of(TEXT)})
     for hook in hooks:
         hook.remove()
-    assert seen == [len({one for row in TEXT for one in row})] * max(1, len(layers))
+    assert seen == [len({item for row in TEXT for item in row})] * max(1, len(layers))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -146,7 +146,7 @@ def test_tokens_of_one_form_have_different_dropout_masks(name: str) -> None:
     module = embedding(name, dropout=0.5)
     ids = ids_of([[4] * 20])
     first, *others = module({"chars": ids}).values.ne(0)
-    assert any(not torch.equal(first, one) for one in others)
+    assert any(not torch.equal(first, other) for other in others)
     module.eval()
     assert len(module({"chars": ids}).values.unique(dim=0)) == 1
 
@@ -170,10 +170,10 @@ def test_truncated_words_are_counted() -> None:
     assert description.entry["cut_forms"] == 1
     assert description.entry["cut_tokens"] == {"train": 2, "test": 0}
     assert description.entry["characters"] == len(VOCAB.alphabet)
-    said = (
+    output = (
         "1 forms of features.chars are longer than max_characters=9 and are truncated; affected tokens: train 2, test 0"
     )
-    assert description.line == said
+    assert description.line == output
     (description,) = descriptions(embedding("char_rnn", max_characters=40), splits)
     assert description.line is None
 
@@ -189,14 +189,14 @@ def test_weights_fit_any_vocabulary_of_forms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("vocabs", "said"),
+    ("vocabs", "message"),
     [
         ({"words": VOCAB}, r"feature 'chars' is unknown .* Allowed: words"),
         ({"chars": Vocab((PAD, UNK, "a"), unk=1)}, "features.chars has no characters; .* features=words_chars"),
     ],
 )
-def test_a_feature_that_is_missing_or_has_no_characters_is_named(vocabs: dict[str, Vocab], said: str) -> None:
-    with pytest.raises(HydromelError, match=said):
+def test_a_feature_that_is_missing_or_has_no_characters_is_named(vocabs: dict[str, Vocab], message: str) -> None:
+    with pytest.raises(HydromelError, match=message):
         build(config("embedding=char_conv")["embedding"], "embedding", {"vocabs": vocabs})
 
 
@@ -215,13 +215,15 @@ def test_characters_predict_tags_of_unknown_words(tmp_path: Path) -> None:
         (tmp_path / f"{split}.conll").write_text("\n".join(lines) + "\n", encoding="utf-8")
     files = [f"dataset.{split}={split}.conll" for split in ("train", "valid", "test")]
     options = ["task=tag", "dataset=twitter_pos", f"data_dir={tmp_path}", *files, "encoder.hidden=8", "train.epochs=3"]
-    found = [run(tmp_path / one, *options, f"embedding={one}", "optimizer.lr=0.02") for one in ("word", "word_char")]
-    assert [one["metrics"]["test"]["accuracy"] for one in found] == [
+    actual = [
+        run(tmp_path / item, *options, f"embedding={item}", "optimizer.lr=0.02") for item in ("word", "word_char")
+    ]
+    assert [item["metrics"]["test"]["accuracy"] for item in actual] == [
         pytest.approx(50, abs=25),
         pytest.approx(100, abs=1),
     ]
-    assert found[1]["vocab"]["oov_rate"]["test"]["chars"] == 1.0
-    (characters,) = found[1]["vocab"]["characters"]
+    assert actual[1]["vocab"]["oov_rate"]["test"]["chars"] == 1.0
+    (characters,) = actual[1]["vocab"]["characters"]
     assert characters["cut_tokens"] == {"train": 0, "valid": 0, "test": 0}
 
 

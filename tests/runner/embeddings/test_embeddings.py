@@ -43,17 +43,17 @@ def test_embeddings_are_equal_in_both_layouts(name: str, dropout: float, tmp_pat
     vectors.write_text("a 0.5 0.25\n", encoding="utf-8")
     files = [f"embedding.{PATHS[name]}={vectors}"] if name in PATHS else []
     module = build(config(f"embedding={name}", *files)["embedding"], "embedding", {"vocabs": VOCABS})
-    for layer in (one for one in module.modules() if isinstance(one, Dropout)):
+    for layer in (item for item in module.modules() if isinstance(item, Dropout)):
         layer.p = dropout
     rows = rows_of((3, 0, 1), widen=2).with_seeds(torch.arange(3))
     ids = {key: Ragged(torch.tensor(value, dtype=torch.int32), rows, "packed") for key, value in IDS.items()}
-    packed, padded = (module(one) for one in (ids, {key: value.pad() for key, value in ids.items()}))
+    packed, padded = (module(item) for item in (ids, {key: value.pad() for key, value in ids.items()}))
     assert packed.values.shape == (4, module.output_size)
     assert torch.equal(padded.tokens(), packed.values)
     assert padded.values[~rows.mask].abs().sum() == 0  # <pad> is the zero vector
     upstream = torch.randn_like(packed.values)
     mine, theirs = (
-        torch.autograd.grad((one.tokens() * upstream).sum(), [*module.parameters()]) for one in (packed, padded)
+        torch.autograd.grad((item.tokens() * upstream).sum(), [*module.parameters()]) for item in (packed, padded)
     )
     for (parameter, _), a, b in zip(module.named_parameters(), mine, theirs, strict=True):
         assert torch.equal(a, b)

@@ -35,8 +35,8 @@ def ngrams(**changed: Any) -> NgramEmbedding:
 
 def slow_bucket(gram: list[int], buckets: int) -> int:
     hashed = len(gram)
-    for one in gram:
-        hashed = (hashed * BASE + one) % PRIME
+    for item in gram:
+        hashed = (hashed * BASE + item) % PRIME
     hashed = (hashed ^ hashed // 2**15) * SCATTER % PRIME
     return (hashed ^ hashed // 2**12) % buckets + 1
 
@@ -49,24 +49,24 @@ def test_ngrams_do_not_cross_rows(layout: str, length: int) -> None:
         for end in range(1, len(row) + 1):
             gram = row[end - length : end].tolist() if end >= length else None
             expected.append(0 if gram is None else slow_bucket(gram, 50))
-    found = ngram_buckets(ids(layout), length, 50)
-    assert found.tokens().tolist() == expected
-    assert found.values.sum() == sum(expected)  # padding has none
+    actual = ngram_buckets(ids(layout), length, 50)
+    assert actual.tokens().tolist() == expected
+    assert actual.values.sum() == sum(expected)  # padding has none
 
 
 def test_buckets_are_filled_evenly_and_order_counts() -> None:
     pairs = torch.unique(torch.from_numpy(np.random.default_rng(0).zipf(1.2, (200_000, 2)) % 20_000), dim=0)
     rows = rows_of([2] * len(pairs))
-    found = ngram_buckets(Ragged(pairs.flatten(), rows, "packed"), 2, 2**16).values.view(-1, 2)[:, 1]
-    distinct = len(Counter(found.tolist()))
+    actual = ngram_buckets(Ragged(pairs.flatten(), rows, "packed"), 2, 2**16).values.view(-1, 2)[:, 1]
+    distinct = len(Counter(actual.tolist()))
     assert distinct >= 0.99 * 2**16 * (1 - np.exp(-len(pairs) / 2**16))  # as of random ones
     swapped = ngram_buckets(Ragged(pairs.flip(1).flatten(), rows, "packed"), 2, 2**16).values.view(-1, 2)[:, 1]
-    assert ((found == swapped) == (pairs[:, 0] == pairs[:, 1])).double().mean() > 0.999
+    assert ((actual == swapped) == (pairs[:, 0] == pairs[:, 1])).double().mean() > 0.999
 
 
 def slow_sum(module: NgramEmbedding, row: list[int]) -> Tensor:
     """Compute the vectors (length, D) by a loop over n-grams."""
-    row = [1 if one >= VOCABS["words"].known else one for one in row]
+    row = [1 if item >= VOCABS["words"].known else item for item in row]
     total = torch.zeros(len(row), module.output_size, dtype=torch.float64)
     for end in range(1, len(row) + 1):
         for length in module.lengths:
@@ -83,11 +83,11 @@ def slow_sum(module: NgramEmbedding, row: list[int]) -> Tensor:
 def test_vectors_of_all_ngrams_that_end_at_a_token_are_summed(layout: str, lengths: list[int]) -> None:
     module = ngrams(lengths=lengths)
     with NoWaiting():
-        found = module({"words": ids(layout)})
+        actual = module({"words": ids(layout)})
     expected = [slow_sum(module, row.tolist()) for row in np.split(IDS, np.cumsum(LENGTHS)[:-1])]
-    torch.testing.assert_close(found.tokens(), torch.cat(expected))
+    torch.testing.assert_close(actual.tokens(), torch.cat(expected))
     if layout == "padded" and 1 not in lengths:
-        assert not found.values[~found.rows.mask].any()
+        assert not actual.values[~actual.rows.mask].any()
 
 
 def test_a_linear_model_has_one_element_per_label_initially_zero() -> None:

@@ -196,6 +196,6 @@ def test_a_run_with_vectors(tmp_path: Path) -> None:
     options += ["embedding.parts.more.path=b.txt", "train.epochs=2", "features.words.extend=true"]
     run(tmp_path / "run", *files, *options)
     described = json.loads((tmp_path / "run" / RESULT).read_text(encoding="utf-8"))["vocab"]["vectors"]
-    assert [Path(one["path"]).name for one in described] == ["a.txt", "b.txt"]
-    assert [one["covered_words"] for one in described] == [4, 2]
-    assert all(0 < one["coverage"][split] < 1 for one in described for split in ("train", "valid", "test"))
+    assert [Path(item["path"]).name for item in described] == ["a.txt", "b.txt"]
+    assert [item["covered_words"] for item in described] == [4, 2]
+    assert all(0 < item["coverage"][split] < 1 for item in described for split in ("train", "valid", "test"))

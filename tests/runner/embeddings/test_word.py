@@ -53,11 +53,11 @@ def test_a_dropped_type_is_zero_at_all_its_positions_in_the_row(layout: str) -> 
         of_row = []
         for row, begin in zip(lists, rows.host_offsets, strict=False):
             kept: dict[int, bool] = {}
-            for place, one in enumerate(row):
+            for place, item in enumerate(row):
                 vector = vectors[begin + place]
-                is_kept = kept.setdefault(one, bool(vector.any()))
+                is_kept = kept.setdefault(item, bool(vector.any()))
                 torch.testing.assert_close(vector, plain[begin + place] / 0.6 if is_kept else torch.zeros(40))
-            of_row.append({one for one, is_kept in kept.items() if not is_kept})
+            of_row.append({item for item, is_kept in kept.items() if not is_kept})
         lost.append(of_row)
         assert 10 < len(of_row[0]) < 38, "of 59 types"
     assert lost[0][0] != lost[0][2], "another row loses others"
@@ -67,8 +67,8 @@ def test_a_dropped_type_is_zero_at_all_its_positions_in_the_row(layout: str) -> 
     vectors.sum().backward()
     gradient = module.weight.grad
     assert gradient is not None
-    used = {one for row in lists for one in row}
-    assert 0 < len({one for one in used if gradient[one].any()}) <= len(used)
+    used = {item for row in lists for item in row}
+    assert 0 < len({item for item in used if gradient[item].any()}) <= len(used)
 
 
 def test_a_seeded_row_drops_the_same_types_in_any_batch() -> None:
@@ -79,8 +79,8 @@ def test_a_seeded_row_drops_the_same_types_in_any_batch() -> None:
     seeds = torch.tensor([11, 12, 13])
 
     def read(chosen: list[int], padded: bool) -> list[torch.Tensor]:
-        one = ids([rows[row] for row in chosen])["words"]
-        with_seeds = Ragged(one.values, one.rows.with_seeds(seeds[chosen]), "packed")
+        item = ids([rows[row] for row in chosen])["words"]
+        with_seeds = Ragged(item.values, item.rows.with_seeds(seeds[chosen]), "packed")
         values = module({"words": with_seeds.pad() if padded else with_seeds}).tokens()
         return [*values.split([len(rows[row]) for row in chosen])]
 

@@ -75,9 +75,9 @@ def in_pieces(module: nn.Module, rows: Sequence[Tensor], cuts: np.ndarray[Any, A
     for begins, ends in zip(cuts.T, cuts.T[1:], strict=False):
         pieces = [row[begin:end] for row, begin, end in zip(rows, begins, ends, strict=True)]
         answers, state = read(module, pieces, state, layout)
-        for one, answer in zip(got, answers, strict=True):
-            one.append(answer)
-    return [torch.cat(one) for one in got]
+        for item, answer in zip(got, answers, strict=True):
+            item.append(answer)
+    return [torch.cat(item) for item in got]
 
 
 def windows(lengths: Sequence[int], window: int) -> np.ndarray[Any, Any]:
@@ -129,12 +129,12 @@ def test_a_detached_state_has_the_same_values_without_history(name: str, changed
     module = encoder(name, changed)
     first, second = (row.requires_grad_() for row in texts((5, 4)))
     state = read(module, [first], START, "packed")[1]
-    for one in (state, detach_state(state)):
-        answer = read(module, [second], one, "packed")[0][0]
+    for item in (state, detach_state(state)):
+        answer = read(module, [second], item, "packed")[0][0]
         total = weighted(answer)
         (into_the_past,) = torch.autograd.grad(total, first, allow_unused=True, materialize_grads=True)
         assert bool(into_the_past.abs().max() > 1e-6) == (
-            one is state and name != "none" and changed.get("widths") != [1]
+            item is state and name != "none" and changed.get("widths") != [1]
         )
         torch.testing.assert_close(answer, read(module, [second], state, "packed")[0][0])
 
@@ -152,12 +152,12 @@ def test_rows_of_a_state_can_be_selected_repeated_and_reordered(
     for row, piece, mine in zip(chosen, more, got, strict=True):
         expected = read(module, [torch.cat([rows[row], piece])], None, layout)[0][0][len(rows[row]) :]
         torch.testing.assert_close(mine, expected, rtol=1e-12, atol=1e-12)
-    assert all(not len(one) for one in leaves(select_state(state, chosen[:0])))
+    assert all(not len(leaf) for leaf in leaves(select_state(state, chosen[:0])))
     assert select_state(START, chosen) == START
 
 
 def leaves(state: State) -> list[Any]:
-    return [leaf for one in state for leaf in leaves(one)] if isinstance(state, list | tuple) else [state]
+    return [leaf for item in state for leaf in leaves(item)] if isinstance(state, list | tuple) else [state]
 
 
 @one_of_each
@@ -201,19 +201,19 @@ def test_the_cost_of_a_step_does_not_grow_with_the_text(name: str, changed: dict
         sequence = args[0].data if isinstance(args[0], tuple) else args[0]
         passed.append(sequence.numel() // sequence.shape[-1])
 
-    for one in module.modules():
-        if isinstance(one, nn.Linear | nn.LSTM):
-            one.register_forward_hook(count)
+    for item in module.modules():
+        if isinstance(item, nn.Linear | nn.LSTM):
+            item.register_forward_hook(count)
     for layout in ("packed", "padded"):
         passed.clear()
         with FlopCounterMode(display=False) as operations:
             state = read(module, texts((1, 1)), state, layout)[1]
         if name == "conv":  # its matrix products are not modules
-            weights = sum(one.weight.numel() for one in module.modules() if isinstance(one, nn.Conv1d))
+            weights = sum(item.weight.numel() for item in module.modules() if isinstance(item, nn.Conv1d))
             assert operations.get_total_flops() == 2 * 2 * weights
         else:
             assert bool(passed) == (name != "none")
-            assert all(one == 2 for one in passed), passed
+            assert all(item == 2 for item in passed), passed
 
 
 @pytest.mark.parametrize("memory", [1, 4])
@@ -222,9 +222,9 @@ def test_a_memory_bounds_the_state(memory: int) -> None:
     state: State = START
     for window in (3, 1, 7):
         state = read(module, texts((window, 1)), state, "packed")[1]
-        assert all(one.shape[1] <= memory for one in state[1])
+        assert all(item.shape[1] <= memory for item in state[1])
     assert state[0].tolist() == [11, 3]
-    assert [one.shape for one in state[1]] == [(2, memory, 16)] * 2
+    assert [item.shape for item in state[1]] == [(2, memory, 16)] * 2
 
 
 def test_the_past_of_short_rows_is_no_wider_than_they_are() -> None:

@@ -69,8 +69,8 @@ def test_the_unmasked_layout_runs_and_is_wrong(name: str) -> None:
     ids = {"words": Ragged(torch.tensor([1, 2, 3, 2, 1]), rows_of((4, 1)), "packed")}
     batch = Batch(ids, torch.zeros(2, dtype=torch.int64), np.arange(2))
     right, wrong = (
-        module(one.features["words"].map(table.__getitem__), None)[0].pad().values
-        for one in (batch.pad(), batch.unmasked())
+        module(item.features["words"].map(table.__getitem__), None)[0].pad().values
+        for item in (batch.pad(), batch.unmasked())
     )
     torch.testing.assert_close(wrong[0], right[0])
     # a forward recurrence reads padding only after the end of a row
@@ -98,7 +98,7 @@ def test_recurrent_outputs_are_dropped_behind_every_layer() -> None:
 def test_parallel_convolutions_are_concatenated_and_activated(name: str, function: Any) -> None:
     module = encoder("conv", causal=False, activation=name, layers=1)
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
-    expected = torch.cat([function(one(x, None).values) for one in module.layers[0]], dim=1)  # type: ignore[operator,union-attr,index]
+    expected = torch.cat([function(layer(x, None).values) for layer in module.layers[0]], dim=1)  # type: ignore[operator,union-attr,index]
     torch.testing.assert_close(module(x, None)[0].values, expected)
 
 
@@ -145,7 +145,7 @@ def test_a_stack_applies_its_layers_in_turn_with_shortcuts() -> None:
     x = Ragged(torch.randn(9, SIZE, dtype=torch.float64), rows_of((5, 4)), "packed")
     expected = x
     for convolutions, joint in zip(module.layers, module.joints, strict=True):  # type: ignore[arg-type]
-        joined = torch.cat([F.relu(one(expected, None).values) for one in convolutions], dim=1)
+        joined = torch.cat([F.relu(convolution(expected, None).values) for convolution in convolutions], dim=1)
         joined = joined + joint.project(expected.values)
         expected = x.with_values(F.layer_norm(joined, joined.shape[1:], joint.norm.weight, joint.norm.bias))
     assert isinstance(module.joints[0].project, nn.Linear)  # type: ignore[index]
@@ -240,7 +240,7 @@ def test_the_state_of_a_window_carries_its_gradient_and_none_comes_without_one()
     module = encoder("lstm", causal=True)
     x = Ragged(torch.randn(5, SIZE, dtype=torch.float64), rows_of((3, 2)), "packed")
     assert module(x, None)[1] is None
-    padded, packed = (module(one, START)[1] for one in (x.pad(), x))
+    padded, packed = (module(item, START)[1] for item in (x.pad(), x))
     for mine, theirs in zip(padded, packed, strict=True):
         torch.testing.assert_close(mine, theirs)
 

@@ -62,19 +62,19 @@ def recurrent(cell: Cell, layout: str, lengths: list[int], stepped: bool) -> tup
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_recurrent_layers(cell: Cell) -> None:
-    each = 2 * GATES[cell] * H * (D + H)
+    item = 2 * GATES[cell] * H * (D + H)
     begin = 2 * GATES[cell] * H * H  # zeros, of which no gradient is wanted: what is not fused leaves that product out
     forward, both = recurrent(cell, "padded", [4, 4], stepped=False)
-    assert forward == 8 * each
-    assert both in (24 * each, 24 * each - 2 * begin)
+    assert forward == 8 * item
+    assert both in (24 * item, 24 * item - 2 * begin)
     forward, both = recurrent(cell, "padded", [1, 4], stepped=False)
-    assert 5 * each <= forward <= 8 * each  # as much of the padding as the kernel computes
+    assert 5 * item <= forward <= 8 * item  # as much of the padding as the kernel computes
     if cell != "lstm":  # which run unrolled, over no padding, with gradients of their states at the begin too
-        assert (forward, both) == (5 * each, 15 * each)
+        assert (forward, both) == (5 * item, 15 * item)
     for layout in ("packed", "padded"):  # no padding is computed where cells step through time
         forward, both = recurrent(cell, layout, [1, 4], stepped=True)
-        assert forward == 5 * each
-        assert 15 * each - 2 * begin <= both <= 15 * each
+        assert forward == 5 * item
+        assert 15 * item - 2 * begin <= both <= 15 * item
 
 
 @pytest.mark.skipif(not lstm_is_fused(), reason="torch has no fused LSTM on this processor")
@@ -102,8 +102,8 @@ def test_cudnn_by_hand() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cudnn_counts_as_much_as_the_cpu() -> None:
     layer, x = nn.LSTM(D, H, num_layers=2, bidirectional=True, batch_first=True), given(2, 4, D)
-    found = [flops(lambda: layer.to(device)(x.to(device))[0]) for device in ("cpu", "cuda")]  # noqa: B023
-    assert found[0] == found[1]
+    actual = [flops(lambda: layer.to(device)(x.to(device))[0]) for device in ("cpu", "cuda")]  # noqa: B023
+    assert actual[0] == actual[1]
 
 
 @pytest.mark.parametrize("backend", [torch.nn.attention.SDPBackend.FLASH_ATTENTION, torch.nn.attention.SDPBackend.MATH])
@@ -141,19 +141,19 @@ def test_a_run_says_what_it_used_and_is_not_changed_by_it(tmp_path: Path, monkey
 
     def watched(t: Training) -> dict[str, float | str] | None:
         def state() -> list[Tensor]:
-            return [torch.get_rng_state(), *(one.detach().clone() for one in t.model.parameters())]
+            return [torch.get_rng_state(), *(parameter.detach().clone() for parameter in t.model.parameters())]
 
         before, account = state(), t.costs.state()
-        found = arithmetic.arithmetic(t)
+        actual = arithmetic.arithmetic(t)
         seen.append(all(map(torch.equal, before, state())) and t.costs.state() == account)
-        seen.append(all(one.grad is None for one in t.model.parameters()))
-        return found
+        seen.append(all(parameter.grad is None for parameter in t.model.parameters()))
+        return actual
 
     monkeypatch.setattr(result, "arithmetic", watched)
-    found = run(tmp_path / "run", *tag_files(tmp_path), *LSTM, "batching=same_length", "batching.batch_size=8")
+    actual = run(tmp_path / "run", *tag_files(tmp_path), *LSTM, "batching=same_length", "batching.batch_size=8")
     assert seen == [True, True]
-    used, speed, tokens = found["arithmetic"], found["speed"], found["tokens"]
-    tags = found["vocab"]["size"]["target"]
+    used, speed, tokens = actual["arithmetic"], actual["speed"], actual["tokens"]
+    tags = actual["vocab"]["size"]["target"]
     assert used["flops_per_place"] == 3 * 2 * (4 * H * (D + H) + H * tags)  # rectangles, no padding: the same for each
     assert tokens["padded"] == 0
     assert used["achieved_flops_per_s"] == pytest.approx(used["flops_per_place"] * speed["real_tokens_per_s"], rel=0.1)
@@ -164,6 +164,6 @@ def test_a_run_says_what_it_used_and_is_not_changed_by_it(tmp_path: Path, monkey
 
 def test_nothing_is_said_of_runs_that_timed_nothing(tmp_path: Path) -> None:
     options = [*tag_files(tmp_path), *LSTM, "train.warmup_updates=1000", "dtype=float64"]
-    found = run(tmp_path / "run", *options)
-    assert found["speed"]["timed_updates"] == 0
-    assert found["arithmetic"] is None
+    actual = run(tmp_path / "run", *options)
+    assert actual["speed"]["timed_updates"] == 0
+    assert actual["arithmetic"] is None

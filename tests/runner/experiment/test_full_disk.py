@@ -98,9 +98,9 @@ def test_a_run_finishes_without_plots(
     components = run_module.Components.of
 
     def with_plots(*arguments: Any) -> Any:
-        made = components(*arguments)
-        object.__setattr__(made, "plots", Full())
-        return made
+        result = components(*arguments)
+        object.__setattr__(result, "plots", Full())
+        return result
 
     monkeypatch.setattr(run_module.Components, "of", with_plots)
     run(tmp_path / "run", *data, *OPTIONS)

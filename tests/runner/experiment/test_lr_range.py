@@ -36,25 +36,25 @@ def quadratic(curvature: float) -> Callable[[float], float]:
 def test_the_loss_of_a_quadratic_is_lowest_at_its_limit(curvature: float) -> None:
     limit = 2 / curvature
     rates = np.geomspace(limit / 1e3, limit * 1e3, 301)
-    found = measure(quadratic(curvature), rates, smoothing=0.0)
+    actual = measure(quadratic(curvature), rates, smoothing=0.0)
     factor = rates[1] / rates[0]
-    assert found.lowest == pytest.approx(limit, rel=factor**2 - 1)
-    assert found.suggestion == pytest.approx(found.lowest / 10)
-    assert found.diverged is not None
-    assert limit < found.diverged < limit * factor**6
-    assert not found.still_falling
+    assert actual.lowest == pytest.approx(limit, rel=factor**2 - 1)
+    assert actual.suggestion == pytest.approx(actual.lowest / 10)
+    assert actual.diverged is not None
+    assert limit < actual.diverged < limit * factor**6
+    assert not actual.still_falling
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.9])
 def test_the_mean_is_the_weighted_one_of_all_losses_so_far(smoothing: float) -> None:
     losses = np.random.default_rng(1).uniform(1, 2, 30)
     given = iter(losses)
-    found = measure(lambda rate: next(given), np.geomspace(0.1, 1.0, 30), smoothing)
+    actual = measure(lambda rate: next(given), np.geomspace(0.1, 1.0, 30), smoothing)
     for place in range(30):
         weights = [smoothing ** (place - j) for j in range(place + 1)]
         expected = sum(w * x for w, x in zip(weights, losses, strict=False)) / sum(weights)
-        assert found.smoothed[place] == pytest.approx(expected)
-    assert list(found.losses) == list(losses)
+        assert actual.smoothed[place] == pytest.approx(expected)
+    assert list(actual.losses) == list(losses)
 
 
 def ranged(losses: list[float]) -> Range:
@@ -63,19 +63,19 @@ def ranged(losses: list[float]) -> Range:
 
 
 def test_it_ends_where_the_loss_diverges() -> None:
-    found = ranged([2.0, 1.0, 0.5, DIVERGED * 0.5, DIVERGED * 0.5 + 0.01, 9.0])
-    assert len(found.rates) == 5
-    assert found.diverged == pytest.approx(0.016)
-    found = ranged([2.0, 1.0, math.nan, 1.0])
-    assert (len(found.rates), found.diverged) == (2, pytest.approx(0.004))
+    actual = ranged([2.0, 1.0, 0.5, DIVERGED * 0.5, DIVERGED * 0.5 + 0.01, 9.0])
+    assert len(actual.rates) == 5
+    assert actual.diverged == pytest.approx(0.016)
+    actual = ranged([2.0, 1.0, math.nan, 1.0])
+    assert (len(actual.rates), actual.diverged) == (2, pytest.approx(0.004))
 
 
 def test_what_is_read_off_a_curve() -> None:
-    found = ranged([5.0, 4.9, 4.0, 3.8, 3.7, 4.5])
-    assert found.lowest == pytest.approx(0.016)
-    assert found.steepest == pytest.approx(0.004)  # by central differences: 4.9 - 3.8 is more than 5.0 - 4.0
-    assert found.diverged is None
-    assert not found.still_falling
+    actual = ranged([5.0, 4.9, 4.0, 3.8, 3.7, 4.5])
+    assert actual.lowest == pytest.approx(0.016)
+    assert actual.steepest == pytest.approx(0.004)  # by central differences: 4.9 - 3.8 is more than 5.0 - 4.0
+    assert actual.diverged is None
+    assert not actual.still_falling
     assert ranged([5.0, 4.0, 3.0]).still_falling
     rises = ranged([3.0, 4.0, 5.0])
     assert (rises.lowest, rises.steepest, rises.suggestion) == (None, None, None)
@@ -99,7 +99,7 @@ def test_every_update_has_its_rate_and_parts_keep_their_ratio(tmp_path: Path) ->
             loss = step(rate)
             assert math.isfinite(loss)
             assert [group["lr"] for group in training.optimizer.param_groups] == [
-                *(rate * one for one in before),
+                *(rate * item for item in before),
                 rate * 0.25,
             ]
         assert training.progress.updates == 3
@@ -128,7 +128,7 @@ def test_the_command_leaves_a_plot_and_figures_and_nothing_else(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--low", "1", "--high", "0.1"], "--low 1 must be below --high 0.1"),
         (["--updates", "3"], "'3' is not a whole number from 10"),
@@ -138,8 +138,8 @@ def test_the_command_leaves_a_plot_and_figures_and_nothing_else(
         (["seed=1,2"], "seed=1,2"),
     ],
 )
-def test_mistakes_are_told_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+def test_mistakes_are_told_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     assert lr_range.main(arguments) == 1
     error = capsys.readouterr().err
-    assert said in error
+    assert message in error
     assert len(error.strip().splitlines()) == 1

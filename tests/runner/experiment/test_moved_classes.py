@@ -77,26 +77,26 @@ def targets(folder: Path) -> set[str]:
 def test_a_sweep_goes_on_and_is_compared_with_what_was_before(runs: Path, elsewhere: Path, options: list[str]) -> None:
     before = {path.name: targets(path) for path in (runs / "s").glob("*-s1-*")}
     overrides = [*QUIET, *options, f"runs_dir={runs}", "sweep.id=s"]
-    said = command(
+    output = command(
         "runner.cli.train", elsewhere, runs.parent, "-m", *overrides, f"batching={','.join(STRATEGIES)},size1"
     )
-    assert said.count("finished earlier, skipped") == len(STRATEGIES)
+    assert output.count("finished earlier, skipped") == len(STRATEGIES)
     (new,) = (path for path in (runs / "s").glob("*-s1-*") if path.name not in before)
     assert "runner.encoders.rnn_moved.Rnn" in targets(new)
-    assert all("runner.encoders.rnn.Rnn" in found for found in before.values())
+    assert all("runner.encoders.rnn.Rnn" in item for item in before.values())
 
     command("reporting.compare", elsewhere, runs.parent, "s", "--no-mlflow", "--json", "after.json")
     after = json.loads((runs.parent / "after.json").read_text(encoding="utf-8"))
     (group,) = after["groups"]
-    assert {each["name"] for each in group["strategies"]} == {*STRATEGIES, "size1"}
+    assert {strategy["name"] for strategy in group["strategies"]} == {*STRATEGIES, "size1"}
 
 
 def test_a_baseline_of_before_is_judged(runs: Path, elsewhere: Path, options: list[str], tmp_path: Path) -> None:
     overrides = [*QUIET, *options, "sweep.id=new", f"batching={','.join(STRATEGIES)}"]
     command("runner.cli.train", elsewhere, tmp_path, "-m", *overrides)
     past = ("--baseline", str(runs.parent / "before.json"), "--fail-if", "test/f1 < -0.001")
-    said = command("reporting.compare", elsewhere, tmp_path, "new", "--no-mlflow", *past)
-    assert "test/f1" in said
+    output = command("reporting.compare", elsewhere, tmp_path, "new", "--no-mlflow", *past)
+    assert "test/f1" in output
 
 
 def test_equal_runs_of_both_places_are_one_strategy(

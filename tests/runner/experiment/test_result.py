@@ -86,19 +86,19 @@ def test_times_by_length_cover_every_timed_update(tmp_path: Path) -> None:
     plain = config(*options, "cache_dir=null")
     batching: Batching = build(plain["batching"], "batching", {})
     train = data_of(RunConfig.of(plain)).splits["train"]
-    updates = [one for epoch in (0, 1) for one in batching.updates(train.rows.host_lengths, plain["seed"], epoch)]
+    updates = [update for epoch in (0, 1) for update in batching.updates(train.rows.host_lengths, plain["seed"], epoch)]
     expected: dict[int, list[int]] = {}
     for rows in updates[3:]:
         longest = 2 ** math.ceil(math.log2(train.rows.host_lengths[rows].max()))
         batches = list(batching.micro_batches(train, rows))
         counts = 1, sum(b.real_tokens for b in batches), sum(b.real_tokens + b.padded_tokens for b in batches)
         expected[longest] = [a + b for a, b in zip(expected.get(longest, [0, 0, 0]), counts, strict=True)]
-    found = result["speed"]["by_length"]
-    assert {one["longest"]: [one["updates"], one["real_tokens"], one["places"]] for one in found} == expected
+    actual = result["speed"]["by_length"]
+    assert {item["longest"]: [item["updates"], item["real_tokens"], item["places"]] for item in actual} == expected
     assert len(expected) > 2
-    assert [one["longest"] for one in found] == sorted(expected)
+    assert [item["longest"] for item in actual] == sorted(expected)
     phases = sum(result["seconds"][phase] for phase in ("data", "forward", "backward", "optimizer"))
-    seconds = sum(one["seconds"] for one in found)
+    seconds = sum(item["seconds"] for item in actual)
     assert 0 < seconds < phases  # which have the warm-up too
     assert seconds == pytest.approx(result["speed"]["timed_updates"] / result["speed"]["updates_per_s"], rel=0.05)
 
@@ -116,7 +116,7 @@ def test_characters_are_those_of_the_distinct_forms_of_each_batch(tmp_path: Path
         for rows in batching.updates(train.rows.host_lengths, plain["seed"], epoch):
             for batch in batching.micro_batches(train, rows):
                 ids = set(batch.features["chars"].tokens().tolist())
-                expected += sum(2 + min(3, len(forms[one])) for one in ids)
+                expected += sum(2 + min(3, len(forms[item])) for item in ids)
     assert result["characters"] == {"real": expected, "padded": 0}
 
 
@@ -213,8 +213,8 @@ def test_schedules_by_hand() -> None:
         return build(node, "schedule", counts)
 
     def factors(name: str, **changed: float) -> list[float]:
-        made = schedule(name, **changed)
-        return [round(made.factor(update), 6) for update in range(10)]  # type: ignore[attr-defined]
+        result = schedule(name, **changed)
+        return [round(result.factor(update), 6) for update in range(10)]  # type: ignore[attr-defined]
 
     assert factors("constant") == [1.0] * 10
     assert factors("linear", warmup=2) == [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]

@@ -142,9 +142,9 @@ def test_what_may_change(options: list[str], ended: Path, data: list[str], tmp_p
     run(folder, *data, *OPTIONS, *options)
     run(whole, *data, *OPTIONS, *options)
     names = [name for name in load_file(checkpoint_path(whole, "last")) if name.startswith(("model.", "state.optim"))]
-    one, other = (load_file(checkpoint_path(each, "last")) for each in (whole, folder))
+    one, other = (load_file(checkpoint_path(item, "last")) for item in (whole, folder))
     assert all(one[name].equal(other[name]) for name in names)
-    one, other = (json.loads((each / run_schema.RESULT).read_text(encoding="utf-8")) for each in (whole, folder))
+    one, other = (json.loads((item / run_schema.RESULT).read_text(encoding="utf-8")) for item in (whole, folder))
     for key in ("metrics", "updates"):
         assert one[key] == other[key], key
 

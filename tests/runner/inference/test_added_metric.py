@@ -56,16 +56,16 @@ def test_a_metric_needs_figures_of_its_own() -> None:
 @pytest.mark.parametrize("strategy", ["padmask", "packed"])
 def test_losses_of_a_tagger_come_in_the_order_of_the_split(tmp_path: Path, head: str, strategy: str) -> None:
     options = run_config(*tag_files(tmp_path, rows=30), *SMALL, f"task.head={head}", "cache_dir=null")
-    data, made = data_of(options), parts(options)
+    data, result = data_of(options), parts(options)
     torch.manual_seed(1)
-    model, split = build_model(made, data.vocabs).double(), data.splits["test"]
+    model, split = build_model(result, data.vocabs).double(), data.splits["test"]
     batching = build_strategy(config(f"batching={strategy}")["batching"], [])
-    found = split_values(model, batching, split, 4, False, ["losses", "predictions"])
-    assert len(found["predictions"]) == split.real_tokens
+    actual = split_values(model, batching, split, 4, False, ["losses", "predictions"])
+    assert len(actual["predictions"]) == split.real_tokens
     rows = [split.select(np.array([row])) for row in range(split.rows.n_rows)]
     with torch.inference_mode():
         alone = [model.head.loss(model(row, None)[0], row).total for row in rows]  # type: ignore[union-attr, operator]
-    losses = found["losses"]
+    losses = actual["losses"]
     if head == "softmax":  # of a CRF there is one loss per row
         losses = torch.stack([row.sum() for row in losses.split(split.rows.host_lengths.tolist())])
     torch.testing.assert_close(losses, torch.stack(alone))

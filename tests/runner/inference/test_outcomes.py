@@ -28,14 +28,14 @@ LM = ("task=lm", "dataset=text", *(f"dataset.{split}={split}.txt" for split in (
 
 def read(folder: Path) -> dict[str, npt.NDArray[Any]]:
     with np.load(folder / run_schema.OUTCOMES) as file:
-        found = dict(file)
-    assert found.pop("split").tolist() == ["test"]
-    return found
+        result = dict(file)
+    assert result.pop("split").tolist() == ["test"]
+    return result
 
 
-def figure_of(found: dict[str, npt.NDArray[Any]]) -> float:
-    ratio = float(found["numerator"].sum()) / int(found["denominator"].sum())
-    return {"identity": ratio, "exp": math.exp(min(ratio, 700))}[str(found["f"][0])]
+def figure_of(result: dict[str, npt.NDArray[Any]]) -> float:
+    ratio = float(result["numerator"].sum()) / int(result["denominator"].sum())
+    return {"identity": ratio, "exp": math.exp(min(ratio, 700))}[str(result["f"][0])]
 
 
 def text_files(folder: Path) -> list[str]:
@@ -68,14 +68,14 @@ def test_sums_give_the_main_metric(
     n: int | None,
 ) -> None:
     result = run(tmp_path / "run", *files(tmp_path), *SMALL, *options)
-    found = read(tmp_path / "run")
+    actual = read(tmp_path / "run")
     assert result["quality"]["metric"] == metric
-    assert figure_of(found) == pytest.approx(result["metrics"]["test"][metric], rel=1e-14)
-    lengths = {len(found[name]) for name in ("numerator", "denominator", "targets")}
+    assert figure_of(actual) == pytest.approx(result["metrics"]["test"][metric], rel=1e-14)
+    lengths = {len(actual[name]) for name in ("numerator", "denominator", "targets")}
     if n is not None:
         assert lengths == {n}
         return
-    tokens = found["targets"]
+    tokens = actual["targets"]
     assert lengths == {round(tokens.sum() ** 0.5)}
     assert tokens.max() - tokens.min() <= 1
 
@@ -87,15 +87,15 @@ def test_order_is_that_of_the_file_under_every_strategy(tmp_path: Path) -> None:
         run(tmp_path / strategy, *options, f"batching={strategy}", "batching.batch_size=8")
         written[strategy] = (tmp_path / strategy / run_schema.OUTCOMES).read_bytes()
     assert written["padmask"] == written["packed"]
-    found = read(tmp_path / "packed")
+    actual = read(tmp_path / "packed")
     sentences = (tmp_path / "test.conll").read_text(encoding="utf-8").strip("\n").split("\n\n")
-    assert found["targets"].tolist() == [one.count("\tB-") for one in sentences]
-    told = (tmp_path / "packed" / run_schema.PREDICTIONS / "test.conll").read_text(encoding="utf-8").strip("\n")
-    predicted = [[line.split("\t")[3] for line in one.split("\n")] for one in told.split("\n\n")]
-    assert (found["denominator"] - found["targets"]).tolist() == [
-        sum(tag.startswith("B-") for tag in one) for one in predicted
+    assert actual["targets"].tolist() == [sentence.count("\tB-") for sentence in sentences]
+    output = (tmp_path / "packed" / run_schema.PREDICTIONS / "test.conll").read_text(encoding="utf-8").strip("\n")
+    predicted = [[line.split("\t")[3] for line in item.split("\n")] for item in output.split("\n\n")]
+    assert (actual["denominator"] - actual["targets"]).tolist() == [
+        sum(tag.startswith("B-") for tag in item) for item in predicted
     ]
-    assert 0 < found["numerator"].sum() < 200 * found["targets"].sum()
+    assert 0 < actual["numerator"].sum() < 200 * actual["targets"].sum()
     assert (tmp_path / "packed" / run_schema.OUTCOMES, None) in artifacts(tmp_path / "packed"), "MLflow gets it"
 
 
@@ -113,14 +113,14 @@ def test_spans_of_each_row_equal_those_of_the_row_alone(data: st.DataObject) -> 
     pair = st.tuples(*[st.integers(0, len(TAGS) - 1)] * 2)
     rows = data.draw(st.lists(st.lists(pair, max_size=6), min_size=1, max_size=5))
     predictions = np.array([p for row in rows for _, p in row], dtype=np.int64)
-    found = span_metric(TAGS, "IOB1").outcomes("f1", predictions, whole(rows))
-    assert found is not None
+    actual = span_metric(TAGS, "IOB1").outcomes("f1", predictions, whole(rows))
+    assert actual is not None
     for number, row in enumerate(rows):
         metric = span_metric(TAGS, "IOB1")
         metric.update(ids([p for _, p in row]), whole([row]))
         figures = metric.compute()
-        assert sum(each["support"] for each in figures["per_type"].values()) == found.targets[number]
-        assert figures["f1"] == pytest.approx(found.numerator[number] / max(1, found.denominator[number]))
+        assert sum(item["support"] for item in figures["per_type"].values()) == actual.targets[number]
+        assert figures["f1"] == pytest.approx(actual.numerator[number] / max(1, actual.denominator[number]))
 
 
 def whole(rows: list[list[tuple[int, int]]]) -> Any:
@@ -136,5 +136,5 @@ def test_blocks_split_the_text_into_nearly_equal_parts(n_tokens: int) -> None:
 
 
 def test_losses_of_rows_without_tokens_are_zero() -> None:
-    found = loss_outcomes(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 0, 1]), "identity")
-    assert found.numerator.tolist() == [0.0, 3.0, 0.0, 4.0]
+    actual = loss_outcomes(np.array([1.0, 2.0, 4.0]), np.array([0, 2, 0, 1]), "identity")
+    assert actual.numerator.tolist() == [0.0, 3.0, 0.0, 4.0]

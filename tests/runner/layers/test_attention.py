@@ -116,7 +116,7 @@ def score_by_definition(layer: SelfAttention, head: int, query: Tensor, key: Ten
 def by_definition(attention: Attention, row: Tensor) -> Tensor:
     """Attend within one row (length, D), one head, query and key at a time."""
     layer = attention.layer
-    queries, keys, values = (one.chunk(2, dim=1) for one in layer.queries_keys_values(row).chunk(3, dim=1))
+    queries, keys, values = (item.chunk(2, dim=1) for item in layer.queries_keys_values(row).chunk(3, dim=1))
     attended = []
     for t in range(len(row)):
         first = 0 if attention.memory is None else max(0, t - attention.memory)
@@ -173,11 +173,11 @@ def test_additive_scores_keep_less_than_all_sums_in_memory() -> None:
     parts = [torch.randn(4, 2, 512, 16, requires_grad=True) for _ in range(2)]
     kept: dict[int, int] = {}
 
-    def note(one: Tensor) -> Tensor:
-        kept[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes() // 4
-        return one
+    def note(item: Tensor) -> Tensor:
+        kept[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes() // 4
+        return item
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda one: one):
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda item: item):
         additive_scores(*parts, torch.randn(2, 16, requires_grad=True))
     assert sum(kept.values()) < 4 * 2 * 512 * 512 * 16 / 8
 
@@ -194,7 +194,7 @@ def test_rows_without_tokens_are_finite_and_so_are_all_gradients(score: str, cau
     output.values.sum().backward()  # includes padding
     assert values.grad is not None
     assert values.grad.isfinite().all()
-    assert all(one.grad is not None and one.grad.isfinite().all() for one in layer.parameters())
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in layer.parameters())
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])

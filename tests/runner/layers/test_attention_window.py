@@ -29,14 +29,14 @@ def test_latest_indices_point_to_the_past_then_to_the_row(count: int, places: in
 
 def visible_by_definition(window: AttentionWindow, lengths: list[int], seen: list[int]) -> set[tuple[int, int, int]]:
     """Return every (row, query, key) where a real token sees another, one by one."""
-    found = set()
+    result = set()
     for row, (length, before) in enumerate(zip(lengths, seen, strict=True)):
         for t, key in product(range(length), range(window.keys)):
             query = window.places + t
             there = window.places - min(before, window.places) <= key <= query
             if there and (window.memory is None or query - key <= window.memory):
-                found.add((row, t, key))
-    return found
+                result.add((row, t, key))
+    return result
 
 
 @pytest.mark.parametrize("lengths", [[3, 0, 5], [1, 1, 1], [4, 4, 4]])

@@ -33,8 +33,8 @@ def test_sum_and_gradients_are_those_of_one_softmax(chunk: int) -> None:
     by_hand = torch.autograd.grad(3.0 * expected, given)
     loss = vocabulary_loss(*given, right, chunk, "same")
     torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
-    for mine, one in zip(torch.autograd.grad(3.0 * loss, given), by_hand, strict=True):
-        torch.testing.assert_close(mine, one, rtol=1e-12, atol=1e-13)
+    for mine, item in zip(torch.autograd.grad(3.0 * loss, given), by_hand, strict=True):
+        torch.testing.assert_close(mine, item, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
@@ -44,21 +44,21 @@ def test_each_token_and_its_gradient(chunk: int) -> None:
     losses = vocabulary_nll(*given, right, chunk, "same")
     torch.testing.assert_close(losses, plain(*given, right), rtol=1e-13, atol=0)
     expected = torch.autograd.grad((weights * plain(*given, right)).sum(), given)
-    for mine, one in zip(torch.autograd.grad((weights * losses).sum(), given), expected, strict=True):
-        torch.testing.assert_close(mine, one, rtol=1e-12, atol=1e-13)
+    for mine, item in zip(torch.autograd.grad((weights * losses).sum(), given), expected, strict=True):
+        torch.testing.assert_close(mine, item, rtol=1e-12, atol=1e-13)
     with torch.inference_mode():
         torch.testing.assert_close(vocabulary_nll(*given, right, chunk, "same"), losses.detach(), rtol=1e-14, atol=0)
 
 
 def test_scores_beyond_what_exp_can_hold() -> None:
     *given, right = parts(torch.float32, scale=60.0)
-    exact = [one.detach().double().requires_grad_() for one in given]
+    exact = [item.detach().double().requires_grad_() for item in given]
     expected = plain(*exact, right).sum()
     loss = vocabulary_loss(*given, right, 4, "same")
     torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
     by_hand = torch.autograd.grad(expected, exact)
-    for mine, one in zip(torch.autograd.grad(loss, given), by_hand, strict=True):
-        torch.testing.assert_close(mine.double(), one, rtol=1e-4, atol=1e-3)
+    for mine, item in zip(torch.autograd.grad(loss, given), by_hand, strict=True):
+        torch.testing.assert_close(mine.double(), item, rtol=1e-4, atol=1e-3)
 
 
 def test_a_string_without_a_share() -> None:
@@ -79,9 +79,9 @@ def test_bfloat16_is_near_and_summed_in_float32() -> None:
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=1e-2, atol=0)
     by_hand = torch.autograd.grad(expected, given)
-    for mine, one in zip(torch.autograd.grad(loss, given), by_hand, strict=True):
+    for mine, item in zip(torch.autograd.grad(loss, given), by_hand, strict=True):
         assert mine.dtype == torch.float32
-        assert float((mine - one).norm() / one.norm()) < 2e-2
+        assert float((mine - item).norm() / item.norm()) < 2e-2
 
 
 def test_batches_without_tokens() -> None:
@@ -103,9 +103,9 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         out = func(*args, **(kwargs or {}))
-        for one in out if isinstance(out, tuple) else (out,):
-            if isinstance(one, Tensor):
-                self.numel = max(self.numel, one.numel())
+        for item in out if isinstance(out, tuple) else (out,):
+            if isinstance(item, Tensor):
+                self.numel = max(self.numel, item.numel())
         return out
 
 

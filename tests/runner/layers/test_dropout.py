@@ -53,8 +53,8 @@ def test_the_dropped_share_is_p_for_each_row_position_and_feature(p: float) -> N
     lost = dropped(p, [50] * 200, 30).view(200, 50, 30)
     for dimensions in ((0, 1, 2), (1, 2), (0, 2), (0, 1)):  # in all, by row, by position, by feature
         shares = lost.mean(dim=dimensions)
-        each = lost.numel() / shares.numel()
-        z = (shares - p) / (p * (1 - p) / each) ** 0.5
+        item = lost.numel() / shares.numel()
+        z = (shares - p) / (p * (1 - p) / item) ** 0.5
         assert z.abs().max() < 4.5
         if z.dim():
             assert 0.6 < z.var() < 1.5  # the variance of independent draws
@@ -78,7 +78,7 @@ def test_equal_seeds_drop_the_same_values_but_layers_differ() -> None:
     model = nn.ModuleList([Dropout(0.5), nn.Linear(2, 2), nn.ModuleList([Dropout(0.5)])])
     number_dropout_layers(model)
     values = torch.ones(14, 9)
-    first, second = (one(values, rows, "packed") for one in model.modules() if isinstance(one, Dropout))
+    first, second = (module(values, rows, "packed") for module in model.modules() if isinstance(module, Dropout))
     assert torch.equal(first[:7], first[7:])
     assert not torch.equal(first, second)
     assert torch.equal(first, next(model.children())(values, rows, "packed"))  # and the same in the next pass

@@ -26,21 +26,21 @@ def ragged(size: int, layout: Any, lengths: Any = LENGTHS) -> Ragged:
 
 def by_name(layer: Recurrence, x: Ragged, state: Any) -> dict[str, Tensor]:
     """Return each part, (N, H)."""
-    found = layer.gates_and_states(x, state)
-    assert found.layout == "packed"
-    assert found.values.shape[1] == len(layer.parts)
-    return dict(zip(layer.parts, found.values.unbind(1), strict=True))
+    result = layer.gates_and_states(x, state)
+    assert result.layout == "packed"
+    assert result.values.shape[1] == len(layer.parts)
+    return dict(zip(layer.parts, result.values.unbind(1), strict=True))
 
 
 def before(rows: Ragged, values: Tensor, begin: Tensor, reverse: bool) -> Tensor:
     """Return the state of each token's row one step before it, (N, H), by a simple loop."""
-    found, at = torch.empty_like(values), 0
+    results, at = torch.empty_like(values), 0
     for row, length in enumerate(rows.rows.host_lengths.tolist()):
         for place in range(length):
-            one = place + 1 if reverse else place - 1
-            found[at + place] = values[at + one] if 0 <= one < length else begin[row]
+            item = place + 1 if reverse else place - 1
+            results[at + place] = values[at + item] if 0 <= item < length else begin[row]
         at += length
-    return found
+    return results
 
 
 @pytest.mark.parametrize("layout", ["packed", "padded"])
@@ -63,8 +63,8 @@ def test_gates_and_states_reproduce_the_kernels_output(cell: Cell, reverse: bool
         torch.testing.assert_close(parts["hidden"], parts["output"] * torch.tanh(new), rtol=0, atol=1e-14)
         # torch's order: input, forget, candidate, output
         sums = (x.tokens() @ w.T + b + old @ u.T + c).chunk(4, dim=1)
-        for name, one in zip(("input", "forget", "output"), (sums[0], sums[1], sums[3]), strict=True):
-            torch.testing.assert_close(parts[name], torch.sigmoid(one), rtol=0, atol=1e-13)
+        for name, item in zip(("input", "forget", "output"), (sums[0], sums[1], sums[3]), strict=True):
+            torch.testing.assert_close(parts[name], torch.sigmoid(item), rtol=0, atol=1e-13)
     if cell == "gru":
         new = (1 - parts["update"]) * parts["candidate"] + parts["update"] * old
         torch.testing.assert_close(parts["hidden"], new, rtol=0, atol=1e-14)

@@ -55,7 +55,7 @@ def by_definition(name: str, pool: Any, row: Tensor) -> Tensor:
     columns = {"mean": lambda c: sum(c) / len(c), "max": max, "min": min, "sum": sum, "unit_sum": sum}
     columns["sqrt"] = lambda c: sum(c) / math.sqrt(len(c))
     pooled = torch.stack([columns[name](list(column)) for column in row.T])
-    return pooled / math.sqrt(sum(one**2 for one in pooled)) if name == "unit_sum" else pooled
+    return pooled / math.sqrt(sum(item**2 for item in pooled)) if name == "unit_sum" else pooled
 
 
 @pytest.mark.parametrize("name", POOLS)
@@ -116,11 +116,11 @@ def test_parallel_convolutions_equal_separate_ones_and_torchs(
 ) -> None:
     """Check several widths, with and without a past, by matrix products and by torch's convolutions."""
     layers = [Convolution(6, filters, width, causal).double() for filters, width in ((4, 3), (2, 1), (3, 6), (1, 4))]
-    parameters = [one for layer in layers for one in weights(layer)]
+    parameters = [weight for layer in layers for weight in weights(layer)]
     x, before = ragged(layout=layout, widen=widen), torch.randn(len(LENGTHS), 7, 6, dtype=torch.float64)
     values, before = x.values.requires_grad_(), before.requires_grad_()
     for past in (before, None) if causal else (None,):
-        found = []
+        results = []
         weigh = torch.randn(sum(LENGTHS), 10, dtype=torch.float64)
         asked = [values, *parameters, *([] if past is None else [past])]
         for largest_product in (64, 0):
@@ -129,10 +129,10 @@ def test_parallel_convolutions_equal_separate_ones_and_torchs(
                 monkeypatch.setattr(convolution, "DENSE_SHARE", crowded)
                 check_contract(lambda x: convolve_parallel(layers, x, None), 6, parameters)
                 together = convolve_parallel(layers, x, past).tokens()
-                found.append((together, *torch.autograd.grad((together * weigh).sum(), asked)))
+                results.append((together, *torch.autograd.grad((together * weigh).sum(), asked)))
         apart = torch.cat([layer(x, past).tokens() for layer in layers], dim=1)
-        found.append((apart, *torch.autograd.grad((apart * weigh).sum(), asked)))
-        for mine, *others in zip(*found, strict=True):
+        results.append((apart, *torch.autograd.grad((apart * weigh).sum(), asked)))
+        for mine, *others in zip(*results, strict=True):
             for theirs in others:
                 torch.testing.assert_close(mine, theirs)
 
@@ -144,13 +144,13 @@ def test_zeros_after_the_packed_line_change_no_output(causal: bool, monkeypatch:
     layer, x = Convolution(6, 4, 4, causal).double(), ragged(lengths)
     values, before = x.values.requires_grad_(), torch.randn(5, 3, 6, dtype=torch.float64)
     for past in (before, None) if causal else (None,):
-        found = []
+        results = []
         for largest_product in (64, 0):
             monkeypatch.setattr(convolution, "MAX_PRODUCT_SIZE", largest_product)
             answer = layer(x, past).values
             weigh = torch.linspace(1, 2, answer.numel(), dtype=torch.float64).view(answer.shape)
-            found.append((answer, *torch.autograd.grad((answer * weigh).sum(), [values, *layer.parameters()])))
-        for mine, theirs in zip(*found, strict=True):
+            results.append((answer, *torch.autograd.grad((answer * weigh).sum(), [values, *layer.parameters()])))
+        for mine, theirs in zip(*results, strict=True):
             torch.testing.assert_close(mine, theirs)
 
 
@@ -170,7 +170,7 @@ def test_convolutions_run_in_mixed_precision() -> None:
     assert mixed.dtype is torch.bfloat16
     torch.testing.assert_close(mixed.float(), exact, rtol=0.05, atol=0.05)
     asked = [values, *layer.parameters()]
-    grads = [torch.autograd.grad(one.float().sum(), asked) for one in (mixed, exact)]
+    grads = [torch.autograd.grad(item.float().sum(), asked) for item in (mixed, exact)]
     for mine, theirs in zip(*grads, strict=True):
         assert mine.dtype is torch.float32
         torch.testing.assert_close(mine, theirs, rtol=0.05, atol=0.2)
@@ -216,20 +216,20 @@ def test_stepped_recurrence_keeps_the_contract(cell: Any, reverse: bool) -> None
 def test_steps_equal_the_kernel_in_outputs_states_and_gradients(cell: Any, layout: str, lengths: Any) -> None:
     layer = Recurrence(cell, 6, 5, reverse=False).double()
     _, state = layer(ragged((3,) * len(lengths)), START)
-    found = []
+    results = []
     for stepped in (False, True):
-        x, begin = ragged(lengths), tuple(one.detach().requires_grad_() for one in state)
+        x, begin = ragged(lengths), tuple(item.detach().requires_grad_() for item in state)
         values = x.values.requires_grad_()
         rows = x.rows.step_by_step() if stepped else x.rows
         x = Ragged(values, rows, "packed")
         output, end = layer(x if layout == "packed" else x.pad(), begin)
         assert output.layout == layout
         parts = [output.tokens(), *end]
-        total = sum((one * torch.linspace(1, 2, one.numel()).view_as(one)).sum() for one in parts)
+        total = sum((part * torch.linspace(1, 2, part.numel()).view_as(part)).sum() for part in parts)
         asked = [values, *begin, *layer.parameters()]
         grads = torch.autograd.grad(total, asked, allow_unused=True, materialize_grads=True)
-        found.append([*parts, *grads])
-    for mine, theirs in zip(*found, strict=True):
+        results.append([*parts, *grads])
+    for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 

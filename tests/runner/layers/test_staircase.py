@@ -32,11 +32,11 @@ def cost_of(begins: tuple[int, ...], ends: list[int], running: list[int], call: 
 
 @given(LENGTHS, st.sampled_from([0.0, 0.5, 3.0, 7.0, 30.0]))
 def test_cuts_are_the_cheapest_of_all(lengths: list[int], call: float) -> None:
-    ends = [0, *sorted({one for one in lengths if one})]
-    running = [sum(one > end for one in lengths) for end in ends]
+    ends = [0, *sorted({length for length in lengths if length})]
+    running = [sum(length > end for length in lengths) for end in ends]
     inner = range(1, len(ends) - 1)
     every = [(0, *some) for n in range(len(inner) + 1) for some in combinations(inner, n)]
-    least = min(cost_of(one, ends, running, call) for one in every)
+    least = min(cost_of(item, ends, running, call) for item in every)
     assert cost_of(tuple(find_cuts(ends, running, call)), ends, running, call) == pytest.approx(least)
 
 
@@ -74,8 +74,8 @@ def test_moving_and_its_gradient() -> None:
     expected = torch.zeros(6, 2, dtype=torch.float64)
     expected[target] = values.detach()[source]
     assert torch.equal(move_places(values, source, target, 6), expected)
-    for one in ((source, target, 6), (source, None, 3), (None, torch.tensor([4, 1, 0, 5]), 6)):
-        assert torch.autograd.gradcheck(lambda x, one=one: move_places(x, *one), values)
+    for item in ((source, target, 6), (source, None, 3), (None, torch.tensor([4, 1, 0, 5]), 6)):
+        assert torch.autograd.gradcheck(lambda x, item=item: move_places(x, *item), values)
 
 
 @pytest.mark.parametrize("call", CALLS[:-1])
@@ -111,8 +111,8 @@ def test_fused_kernels_over_rectangles_and_unrolled_cells_equal_torchs_packed_se
     expected = Ragged(pad_packed_sequence(expected, batch_first=True)[0], rows_of(lengths[real].tolist()), "padded")
     weigh = torch.linspace(-1, 2, output.tokens().numel()).view_as(output.tokens())
     asked = [tokens, *layer.parameters()]
-    found = [torch.autograd.grad((one.tokens() * weigh).sum(), asked) for one in (output, expected)]
-    for mine, theirs in zip((output.tokens(), *found[0]), (expected.tokens(), *found[1]), strict=True):
+    actual = [torch.autograd.grad((item.tokens() * weigh).sum(), asked) for item in (output, expected)]
+    for mine, theirs in zip((output.tokens(), *actual[0]), (expected.tokens(), *actual[1]), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     if end is not None:
         for ours, torchs in zip(end, last if cell == "lstm" else (last,), strict=True):
@@ -131,7 +131,7 @@ def test_torchs_packed_sequences_that_run_on_a_gpu_keep_the_contract_too(
 ) -> None:
     layer, tokens = Recurrence(cell, 6, 5, reverse).double(), torch.randn(13, 6, dtype=torch.float64)
     x = Ragged(tokens, rows_of((5, 0, 1, 7)), "packed")
-    stairs = [layer(one, START) for one in (x, x.pad())]
+    stairs = [layer(item, START) for item in (x, x.pad())]
     monkeypatch.setattr(Recurrence, "_runs_rectangles", lambda self, x, state: False)
     monkeypatch.setattr(Recurrence, "_runs_unrolled", lambda self, x: False)
     check_contract(lambda x: layer(x, None), 6, list(layer.parameters()))

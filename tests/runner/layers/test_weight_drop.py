@@ -89,7 +89,7 @@ def test_a_copy_of_a_layer_drops_its_own_weights() -> None:
     with torch.no_grad():
         other.cell.weight_hh_l0.zero_()
         other.cell.weight_ih_l0.zero_()
-    same = [one(x, None)[0].values for one in (module, other)]
+    same = [item(x, None)[0].values for item in (module, other)]
     assert not torch.allclose(*same)
 
 
@@ -111,8 +111,8 @@ def stack(**changes: Any) -> Rnn:
 def test_locked_dropout_has_a_rate_for_each_place() -> None:
     """Check the input of the first layer, of the second, and the last output."""
     encoder = stack(locked_dropout=[0.1, 0.2, 0.3])
-    assert [one.dropout.p for one in encoder.locked] == [0.1, 0.2, 0.3]  # type: ignore[union-attr]
-    assert [one.dropout.p for one in stack(locked_dropout=0.4).locked] == [0.4] * 3  # type: ignore[union-attr]
+    assert [item.dropout.p for item in encoder.locked] == [0.1, 0.2, 0.3]  # type: ignore[union-attr]
+    assert [item.dropout.p for item in stack(locked_dropout=0.4).locked] == [0.4] * 3  # type: ignore[union-attr]
     encoder = stack(locked_dropout=[0.0, 0.0, 0.5]).double().train()
     output = encoder(inputs([4, 3]), None)[0].values
     for row in output.split([4, 3]):
@@ -127,15 +127,17 @@ def test_locked_dropout_has_a_rate_for_each_place() -> None:
 
 def test_every_layer_of_a_stack_drops_weights_of_its_own() -> None:
     encoder = stack(weight_drop=0.5, bidirectional=None)
-    assert [one.weight_drop.drop for one in encoder.forwards] == [0.5, 0.5]  # type: ignore[union-attr]
+    assert [forward.weight_drop.drop for forward in encoder.forwards] == [0.5, 0.5]  # type: ignore[union-attr]
 
 
 def test_cudnns_warning_about_dropped_weights_is_silent() -> None:
-    said = "RNN module weights are not part of single contiguous chunk of memory. This means they need to be compacted"
+    output = (
+        "RNN module weights are not part of single contiguous chunk of memory. This means they need to be compacted"
+    )
     drop = WeightDrop(0.5)
     with drop.apply_to(nn.LSTM(2, 3)):
-        warnings.warn(said, stacklevel=1)
+        warnings.warn(output, stacklevel=1)
         with pytest.raises(UserWarning, match="something else"):
             warnings.warn("something else", stacklevel=1)
     with pytest.raises(UserWarning, match="RNN module"):
-        warnings.warn(said, stacklevel=1)
+        warnings.warn(output, stacklevel=1)

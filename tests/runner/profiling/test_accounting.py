@@ -95,12 +95,12 @@ def test_what_an_older_checkpoint_lacks_is_unknown() -> None:
 
 def test_updates_stand_under_the_next_power_of_two() -> None:
     longest = np.arange(0, 5000)
-    found = {place: power for power, places in group_by_length(longest) for place in places}
+    actual = {place: power for power, places in group_by_length(longest) for place in places}
     for length in longest.tolist():
         power = 1
         while power < length:
             power *= 2
-        assert found[length] == power
+        assert actual[length] == power
 
 
 def test_seconds_between_marks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,8 +106,8 @@ def test_an_arithmetic_without_instructions_is_warned_of(
     monkeypatch.setattr(kernels, "product_seconds", seconds)
     kernels.warn_if_slow(torch.bfloat16)
     kernels.warn_if_slow(torch.bfloat16)
-    said = [one.message for one in caplog.records]
-    assert [line.partition(" on this")[0] for line in said] == [
+    output = [record.message for record in caplog.records]
+    assert [line.partition(" on this")[0] for line in output] == [
         "bfloat16 products take 20 times as long as float32's"
     ] * warns
     kernels.warn_if_slow.cache_clear()
@@ -117,8 +117,8 @@ def test_an_arithmetic_without_instructions_is_warned_of(
 def test_a_trial_is_not_seen_by_the_caller_nor_disturbed() -> None:
     state = torch.random.get_rng_state()
     with KernelWatch() as watch, torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        found = support("matmul", torch.bfloat16, "cpu")
-    assert found == "training"
+        actual = support("matmul", torch.bfloat16, "cpu")
+    assert actual == "training"
     assert not watch.seen
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -152,8 +152,8 @@ def test_an_lstm_without_a_kernel_is_computed_in_float32(
     assert got.values.dtype == torch.float32
     assert FLOAT32_LSTM in watch.describe("packed")
     got.values.sum().backward()
-    assert all(torch.isfinite(one.grad).all() for one in layer.parameters() if one.grad is not None)
-    assert sum("compute in float32" in one.message for one in caplog.records) == 1
+    assert all(torch.isfinite(parameter.grad).all() for parameter in layer.parameters() if parameter.grad is not None)
+    assert sum("compute in float32" in record.message for record in caplog.records) == 1
 
 
 def test_a_run_in_bfloat16_ends_well_without_avx512(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_an_option_that_changes_nothing_says_so(
     matmul._warn_of_no_effect.cache_clear()
     assert matmul.choose_matmul("onednn") == matmul.choose_matmul("onednn") == "torch"
     assert torch.backends.mkldnn.matmul.fp32_precision == "none"
-    assert [one.levelname for one in caplog.records if "matmul=onednn has no effect" in one.message] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if "matmul=onednn has no effect" in record.message] == [
+        "WARNING"
+    ]
     assert matmul.choose_matmul("tf32") == "tf32"
 
 

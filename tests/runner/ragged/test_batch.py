@@ -100,8 +100,8 @@ def test_seeds_are_one_a_row() -> None:
 def test_step_by_step_keeps_seeds_and_shared_rows() -> None:
     batch = split(per_token=True).with_seeds(torch.arange(4)).step_by_step()
     moved = batch.to(torch.device("meta"))
-    for one in (batch, batch.pad(), moved):
-        assert one.rows.stepwise
-        assert one.rows.seeds is not None
-        assert one.features["words"].rows is one.features["pos"].rows
+    for item in (batch, batch.pad(), moved):
+        assert item.rows.stepwise
+        assert item.rows.seeds is not None
+        assert item.features["words"].rows is item.features["pos"].rows
     assert not split(per_token=True).rows.stepwise

@@ -77,11 +77,11 @@ def test_time_major_is_the_order_of_a_packed_sequence(lengths: list[int]) -> Non
     order = sorted((row for row, n in enumerate(lengths) if n), key=lambda row: -lengths[row])
     starts = rows.host_offsets
     steps = [[starts[row] + step for row in order if lengths[row] > step] for step in range(max([0, *lengths]))]
-    found = rows.time_major
-    assert found.tokens.tolist() == [token for step in steps for token in step]
-    assert found.batch_sizes.tolist() == [len(step) for step in steps]
-    assert found.row_order.tolist() == order
-    assert found.tokens[found.inverse].tolist() == list(range(sum(lengths)))
+    actual = rows.time_major
+    assert actual.tokens.tolist() == [token for step in steps for token in step]
+    assert actual.batch_sizes.tolist() == [len(step) for step in steps]
+    assert actual.row_order.tolist() == order
+    assert actual.tokens[actual.inverse].tolist() == list(range(sum(lengths)))
 
 
 def test_padding_does_not_leak() -> None:

@@ -34,8 +34,8 @@ def sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def runs(folder: Path, file: str) -> dict[str, dict[str, object]]:
-    found = sorted((folder / "runs" / "s").glob(f"*/{file}"))
-    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in found}
+    result = sorted((folder / "runs" / "s").glob(f"*/{file}"))
+    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in result}
 
 
 def test_a_failing_job_stops_no_other_and_finished_ones_are_skipped(tmp_path: Path) -> None:
@@ -44,11 +44,11 @@ def test_a_failing_job_stops_no_other_and_finished_ones_are_skipped(tmp_path: Pa
     assert "batching=stream" in first.stderr
     assert "error: 1 of 3 jobs failed (stream-s1-" in first.stderr
     assert "Traceback" not in first.stderr
-    status = {name.split("-")[0]: one["status"] for name, one in runs(tmp_path, run_schema.RUN).items()}
+    status = {name.split("-")[0]: run["status"] for name, run in runs(tmp_path, run_schema.RUN).items()}
     assert status == {"packed": run_schema.FINISHED, "padmask": run_schema.FINISHED}, "a mistake is no failed run"
-    processes = {one["pid"] for one in runs(tmp_path, run_schema.RUN).values()}
+    processes = {run["pid"] for run in runs(tmp_path, run_schema.RUN).values()}
     assert len(processes) == 2
-    assert all(one["sweep_id"] == "s" for one in runs(tmp_path, run_schema.RESULT).values())
+    assert all(run["sweep_id"] == "s" for run in runs(tmp_path, run_schema.RESULT).values())
 
     before = runs(tmp_path, run_schema.RESULT)
     again = sweep(tmp_path, "batching=padmask,packed,size1")
@@ -92,7 +92,7 @@ def test_an_interrupted_sweep_keeps_what_is_finished(tmp_path: Path, number: sig
     assert process.returncode == 130
     assert "Traceback" not in error
     assert "1 finished run(s) are kept; continue with sweep.id=s" in error
-    status = sorted(str(one["status"]) for one in runs(tmp_path, run_schema.RUN).values())
+    status = sorted(str(run["status"]) for run in runs(tmp_path, run_schema.RUN).values())
     assert status == [run_schema.FINISHED, run_schema.INTERRUPTED]
 
 
@@ -105,7 +105,7 @@ def test_a_killed_sweep_takes_its_job_along_which_keeps_its_records(tmp_path: Pa
     process.kill()
     process.wait()
     deadline = time.monotonic() + 60
-    while {one["status"] for one in runs(tmp_path, run_schema.RUN).values()} != {run_schema.INTERRUPTED}:
+    while {run["status"] for run in runs(tmp_path, run_schema.RUN).values()} != {run_schema.INTERRUPTED}:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

@@ -75,8 +75,8 @@ def test_strategies_vary_fastest_then_seeds_then_turns(
     )
     overrides = OverridesParser.create().parse_overrides([*(f"{key}={value}" for key, value in params.items()), *task])
     ((*jobs,),) = BasicSweeper.split_arguments(overrides, None)
-    said = [dict(override.split("=") for override in job) for job in jobs]
-    assert [tuple(one[key] for key in ("encoder.hidden", "turn", "seed", "batching")) for one in said] == [
+    output = [dict(override.split("=") for override in job) for job in jobs]
+    assert [tuple(item[key] for key in ("encoder.hidden", "turn", "seed", "batching")) for item in output] == [
         (h, t, s, b) for h in "45" for t in "12" for s in "12" for b in ("padmask", "packed")
     ]
 
@@ -92,9 +92,9 @@ def test_a_named_experiments_jobs_are_in_that_order_and_run_once(
     arguments = ["--config-dir=.", "experiment=mine", "turn=1,2", "sweep.id=s", "encoder=bow"]
     assert hydromel(monkeypatch, *arguments) == 0
     wanted = [(turn, strategy) for turn in (1, 2) for strategy in ("padmask", "packed")]
-    assert [(one["turn"], one["batching"]["name"]) for one in done] == wanted
+    assert [(item["turn"], item["batching"]["name"]) for item in done] == wanted
     folders = {path.parent.name for path in (tmp_path / "runs" / "s").glob(f"*/{run_schema.RESULT}")}
-    assert folders == {folder_name(RunConfig.of(one)) for one in done}
+    assert folders == {folder_name(RunConfig.of(item)) for item in done}
     assert len(folders) == 4
     assert hydromel(monkeypatch, *arguments) == 0
     assert len(done) == 4, "all are finished, none is run again"
@@ -120,16 +120,16 @@ def test_repeats_go_on_with_what_is_missing_and_one_that_fails_stops_no_other(
 ) -> None:
     common = ["sweep.id=r", "batching=packed", "encoder=bow"]
     assert hydromel(monkeypatch, *common, "seed=12", "repeat=3") == 1
-    assert [one["seed"] for one in done] == [12, 13, 14]
-    assert {one["repeat"] for one in done} == {1}
-    assert {one["sweep"]["id"] for one in done} == {"r"}
+    assert [item["seed"] for item in done] == [12, 13, 14]
+    assert {item["repeat"] for item in done} == {1}
+    assert {item["sweep"]["id"] for item in done} == {"r"}
     out, error = capsys.readouterr()
     assert "test accuracy: 63.00 ± 12.71 (95 %, Student's t, 2 seeds), standard deviation 1.41, range 62.00" in out
     assert "real tokens/s: median 13,000, range 12,000 to 14,000\n" in out
     assert out.endswith(f"compare: hydromel-compare {Path('runs') / 'r'}\n")
     assert "error: 1 of 3 jobs failed (packed-s13-" in error
     assert hydromel(monkeypatch, *common, "seed=12", "repeat=5") == 1
-    assert [one["seed"] for one in done[3:]] == [13, 15, 16]
+    assert [item["seed"] for item in done[3:]] == [13, 15, 16]
     assert {path.parent.name for path in (tmp_path / "runs").glob("*/*")} == {"r"}, "no folder of a single run is left"
 
 

@@ -13,8 +13,8 @@ TEXTS = st.lists(st.text(st.sampled_from("ab \t\xa0\ufeffé😂\u2028"), max_siz
 
 @given(TEXTS, st.integers(0, 3))
 def test_split_on_spaces(texts, start):
-    found = split_on_spaces(pa.array(texts, pa.string())[start:]).to_pylist()
-    assert found == [[piece for piece in text.split(" ") if piece] for text in texts[start:]]
+    actual = split_on_spaces(pa.array(texts, pa.string())[start:]).to_pylist()
+    assert actual == [[piece for piece in text.split(" ") if piece] for text in texts[start:]]
 
 
 @given(TEXTS, st.integers(0, 3))

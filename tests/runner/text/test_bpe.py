@@ -28,13 +28,13 @@ def letters(word: str) -> list[str]:
 
 
 def merged(parts: list[str], pair: tuple[str, str]) -> list[str]:
-    found: list[str] = []
+    result: list[str] = []
     for part in parts:
-        if found and (found[-1], part) == pair:
-            found[-1] += part
+        if result and (result[-1], part) == pair:
+            result[-1] += part
         else:
-            found.append(part)
-    return found
+            result.append(part)
+    return result
 
 
 def slow_pieces(word: str, merges: tuple[str, ...]) -> list[str]:

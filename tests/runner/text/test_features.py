@@ -23,7 +23,7 @@ def table(*rows: list[str]) -> pa.Table:
 
 def slow_casing(word: str) -> str:
     """Classify the casing by its definition, character by character."""
-    kinds = [unicodedata.category(one) for one in word]
+    kinds = [unicodedata.category(item) for item in word]
     letters = [kind for kind in kinds if kind.startswith("L")]
     capital = [kind in ("Lu", "Lt") for kind in letters]
     if word and all(kind == "Nd" for kind in kinds):
@@ -44,17 +44,19 @@ def slow_casing(word: str) -> str:
 @given(WORDS)
 def test_casing_is_that_of_its_definition(words: list[str]) -> None:
     # RE2 and Python may know different versions of Unicode; letters of this plane agree
-    words = ["".join(one for one in word if ord(one) < 0x500) for word in words]
+    words = ["".join(item for item in word if ord(item) < 0x500) for word in words]
     assert casing(pa.array(words, pa.string())).to_pylist() == [slow_casing(word) for word in words]
 
 
 def test_casing_of_words_that_occur() -> None:
-    found = casing(pa.array(["12", "...", "B2B", "3.14", "of", "The", "I", "EU", "U.S.", "iPhone", "@Bob", "中文", ""]))
+    actual = casing(
+        pa.array(["12", "...", "B2B", "3.14", "of", "The", "I", "EU", "U.S.", "iPhone", "@Bob", "中文", ""])
+    )
     expected = "digits punctuation has_digit has_digit lower title title upper upper mixed title caseless punctuation"
-    assert found.to_pylist() == expected.split()
+    assert actual.to_pylist() == expected.split()
     vocab = Casing(column="tokens").vocab(table(["a"]))
-    assert -1 not in vocab.encode(found)
-    assert vocab.unk not in vocab.encode(found)
+    assert -1 not in vocab.encode(actual)
+    assert vocab.unk not in vocab.encode(actual)
     assert vocab.tokens[:3] == (PAD, UNK, EOS)
 
 
@@ -96,7 +98,7 @@ def slow_spelling(form: str, alphabet: str, limit: int) -> list[int]:
     if form == PAD:
         return []
     text = slow_text(form)[:limit]
-    return [BEGIN, *[FIRST + alphabet.index(one) if one in alphabet else UNKNOWN for one in text], END]
+    return [BEGIN, *[FIRST + alphabet.index(item) if item in alphabet else UNKNOWN for item in text], END]
 
 
 @given(WORDS, st.integers(1, 5), st.integers(1, 3))
@@ -105,8 +107,8 @@ def test_spelling_is_that_of_each_form_by_itself(words: list[str], limit: int, m
     forms = [PAD, UNK, EOS, *words]
     alphabet = alphabet_of(forms, min_count)
     counts = Counter("".join(map(slow_text, forms)))
-    assert list(alphabet) == sorted(one for one, n in counts.items() if n >= min_count and one != "\U0010ffff")
-    found = spell(forms, alphabet, limit)
-    parts = np.split(found.symbols, found.offsets[1:-1])
+    assert list(alphabet) == sorted(item for item, n in counts.items() if n >= min_count and item != "\U0010ffff")
+    actual = spell(forms, alphabet, limit)
+    parts = np.split(actual.symbols, actual.offsets[1:-1])
     assert [part.tolist() for part in parts] == [slow_spelling(form, alphabet, limit) for form in forms]
-    assert found.cut.tolist() == [len(slow_text(form)) > limit for form in forms]
+    assert actual.cut.tolist() == [len(slow_text(form)) > limit for form in forms]

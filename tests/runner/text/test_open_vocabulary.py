@@ -53,11 +53,11 @@ def test_new_words_are_composed_and_looked_up(tmp_path: Path, rate: float, stora
         grown = extend_vocabulary(module, vocabs, features, table(words))
         for name, values in before.items():  # what is known stays
             assert torch.equal(part(module, features, grown, TRAIN, name), values)
-        found = part(module, features, grown, words, "vectors")
-        for word, vector in zip(words, found.tolist(), strict=True):
+        actual = part(module, features, grown, words, "vectors")
+        for word, vector in zip(words, actual.tolist(), strict=True):
             if word != "unheard":
                 assert vector == FILE.get(word, FILE.get(word.lower())), word
-        assert len({tuple(one) for one in part(module, features, grown, words, "chars").tolist()}) == len(words)
+        assert len({tuple(item) for item in part(module, features, grown, words, "chars").tolist()}) == len(words)
     unheard = LATER.index("unheard")
     unk = module.get_submodule("parts.vectors")({"words": Ragged(torch.tensor([1]), rows_of((1,)), "packed")}).values
     assert torch.equal(part(module, features, grown, LATER, "vectors")[unheard], unk[0])
@@ -86,7 +86,7 @@ def test_without_extend_new_words_stay_unknown(tmp_path: Path) -> None:
     module, features, vocabs = made(tmp_path, False)
     grown = extend_vocabulary(module, vocabs, features, table(LATER))
     assert grown["words"] is vocabs["words"]
-    found = part(module, features, grown, ["unheard", "new"], "vectors")
-    assert torch.equal(found[0], found[1])
+    actual = part(module, features, grown, ["unheard", "new"], "vectors")
+    assert torch.equal(actual[0], actual[1])
     composed = part(module, features, grown, ["unheard", "new"], "chars")
     assert not torch.equal(composed[0], composed[1])

@@ -134,12 +134,12 @@ def interrupt(patch: pytest.MonkeyPatch, call: int | None, when: str) -> list[st
     """Be killed at the `call`-th step of a delivery, before or after its effect; the steps made so far are returned."""
     from mlflow.tracking import MlflowClient
 
-    made: list[str] = []
+    result: list[str] = []
 
     def wrapped(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def step(*arguments: Any, **named: Any) -> Any:
-            number = len(made)
-            made.append(name)
+            number = len(result)
+            result.append(name)
             if number == call and when == "before":
                 raise Killed
             answer = real(*arguments, **named)
@@ -152,7 +152,7 @@ def interrupt(patch: pytest.MonkeyPatch, call: int | None, when: str) -> list[st
     for name in STEPS:
         patch.setattr(MlflowClient, name, wrapped(name, getattr(MlflowClient, name)))
     patch.setattr(mlflow_tracker, "save_progress", wrapped("save_progress", mlflow_tracker.save_progress))
-    return made
+    return result
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -248,14 +248,14 @@ def test_an_unreachable_store_is_tried_after_growing_pauses(tmp_path: Path, monk
     monkeypatch.setattr(mlflow_tracker, "connect", refuse)
     monkeypatch.setattr(mlflow_tracker.time, "monotonic", lambda: now[0])
     tracker = tracker_for("http://user:secret@localhost:1", retry_s=10.0)
-    told = set()
+    output = set()
     for second in range(0, 4000, 10):
         now[0] = float(second)
         try:
             tracker.deliver(folder)
         except DeliveryError as error:
-            told.add(str(error))
-    assert told == {"MLflow at http://localhost:1: ConnectionRefusedError: [Errno 111] refused by the server"}
+            output.add(str(error))
+    assert output == {"MLflow at http://localhost:1: ConnectionRefusedError: [Errno 111] refused by the server"}
     pauses = [after - before for before, after in pairwise(tries)]
     assert pauses == [10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600][: len(pauses)]
     assert len(pauses) > 8

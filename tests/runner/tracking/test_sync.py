@@ -344,8 +344,8 @@ def test_a_run_deleted_in_mlflow_is_told_and_restored(
     client, experiment_id = mlflow_store.connect(uri, "tests", None, 10.0)
 
     def stored() -> dict[str, str]:
-        found = client.search_runs([experiment_id])
-        return {there.data.tags[run_schema.TAG_RUN_ID]: there.info.run_id for there in found}
+        actual = client.search_runs([experiment_id])
+        return {there.data.tags[run_schema.TAG_RUN_ID]: there.info.run_id for there in actual}
 
     whole = stored()
     client.delete_run(whole[read_run(folder)["run_id"]])
@@ -419,10 +419,10 @@ def test_a_server_that_goes_away_and_comes_back_gets_everything_once(tmp_path: P
         for again in ([], ["--again"]):
             assert sync(tmp_path / "runs", *again) == 0
         client, experiment_id = mlflow_store.connect(uri, "tests", None, 10.0)
-        found = {there.data.tags[run_schema.TAG_RUN_ID]: there for there in client.search_runs([experiment_id])}
+        actual = {there.data.tags[run_schema.TAG_RUN_ID]: there for there in client.search_runs([experiment_id])}
         assert len(client.search_runs([experiment_id])) == 2
-        assert set(found) == {run.run["run_id"], read_run(other)["run_id"]}
-        for there in found.values():
+        assert set(actual) == {run.run["run_id"], read_run(other)["run_id"]}
+        for there in actual.values():
             assert there.info.status == "FINISHED"
             assert [m.step for m in client.get_metric_history(there.info.run_id, "train/loss")] == list(range(1, 11))
             assert len(client.list_artifacts(there.info.run_id)) == 5

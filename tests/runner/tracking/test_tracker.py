@@ -54,9 +54,9 @@ def test_each_record_arrives_once_as_the_run_goes_on(tmp_path: Path) -> None:
     assert not is_delivered(run.path, shared)
     shared.deliver(run.path, final=True)
     shared.deliver(run.path, final=True)
-    found = lines(tmp_path / "deep" / "runs.jsonl")
-    assert [line for line in found if line["run_id"] == run.run["run_id"]] == expected(run.path)
-    assert [line for line in found if line["run_id"] != run.run["run_id"]] == expected(other)
+    actual = lines(tmp_path / "deep" / "runs.jsonl")
+    assert [line for line in actual if line["run_id"] == run.run["run_id"]] == expected(run.path)
+    assert [line for line in actual if line["run_id"] != run.run["run_id"]] == expected(other)
     assert "runs.jsonl" in shared.describe()
 
 

@@ -52,7 +52,7 @@ def test_reports_and_counts_of_all_parts_are_collected() -> None:
     model(torch.ones(3, 2))
     assert counters(model) == {"rows": {"seen": 6}}
     assert counters(nn.Linear(2, 2)) == {}
-    assert [one.entry for one in descriptions(model, {})] == [{"splits": []}, {"splits": []}]
+    assert [description.entry for description in descriptions(model, {})] == [{"splits": []}, {"splits": []}]
 
 
 def test_parameters_learn_at_their_part_s_rate() -> None:

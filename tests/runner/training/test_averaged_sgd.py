@@ -77,15 +77,15 @@ def test_averaging_is_triggered_by_what_awd_lstm_is(patience: int) -> None:
         losses = [10 / (1 + number) + rng.choice([0.0, 0.0, 0.0, 1.0, 3.0]) * rng.random() for number in range(12)]
         optimizer = nt_asgd(layer())
         assert isinstance(optimizer, AveragedSgd)
-        found = None
+        actual = None
         for place, loss in enumerate(losses):
             optimizer.updates += 7
             observe(optimizer, -loss)
-            if found is None and optimizer.start is not None:
-                found = place
+            if actual is None and optimizer.start is not None:
+                actual = place
                 assert optimizer.start == optimizer.updates
-        assert found == trigger_of_awd_lstm(losses, patience)
-        triggers.add(found)
+        assert actual == trigger_of_awd_lstm(losses, patience)
+        triggers.add(actual)
     assert len(triggers) > 3
 
 

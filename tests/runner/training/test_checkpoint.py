@@ -67,8 +67,8 @@ def test_all_comes_back(tmp_path: Path) -> None:
     state = state_of(model)
     save_checkpoint(tmp_path / "a" / "last.safetensors", model, state)
     other = Tied()
-    found = load_checkpoint(tmp_path / "a" / "last.safetensors", other)
-    assert same(found, state)
+    actual = load_checkpoint(tmp_path / "a" / "last.safetensors", other)
+    assert same(actual, state)
     assert all(same(value, other.state_dict()[name]) for name, value in model.state_dict().items())
     assert other.output.weight is other.embedding.weight
     with safe_open(tmp_path / "a" / "last.safetensors", framework="pt") as file:

@@ -148,7 +148,7 @@ def test_what_is_no_lack_of_memory_is_not_retried(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("said", "memory"),
+    ("message", "memory"),
     [
         ("could not create a primitive", True),  # oneDNN's, as all that follow under `ulimit -v`
         ("could not execute a primitive", True),
@@ -158,8 +158,8 @@ def test_what_is_no_lack_of_memory_is_not_retried(tmp_path: Path, monkeypatch: p
         ("mat1 and mat2 shapes cannot be multiplied", False),
     ],
 )
-def test_which_errors_are_of_memory(said: str, memory: bool) -> None:
-    assert ran_out(RuntimeError(said)) == memory
+def test_which_errors_are_of_memory(message: str, memory: bool) -> None:
+    assert ran_out(RuntimeError(message)) == memory
 
 
 def test_a_finished_run_is_not_lost_for_want_of_memory_to_look_at_its_kernels(
@@ -170,9 +170,9 @@ def test_a_finished_run_is_not_lost_for_want_of_memory_to_look_at_its_kernels(
 
     monkeypatch.setattr(result, "kernel", full)
     monkeypatch.setattr(result, "arithmetic", full)
-    made = run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *CONV, "batching=padmask")
-    assert (made["kernel"], made["arithmetic"]) == (None, None)
-    assert made["metrics"]["test"]
+    outcome = run(tmp_path / "run", *tag_files(tmp_path), *EXACT, *CONV, "batching=padmask")
+    assert (outcome["kernel"], outcome["arithmetic"]) == (None, None)
+    assert outcome["metrics"]["test"]
     assert "out of memory, so kernel is not on record" in caplog.text
 
 

@@ -41,12 +41,12 @@ def result(folder: Path) -> dict[str, Any]:
 
 def records(folder: Path) -> list[tuple[int, int, str, float | None]]:
     """(step, epoch, name, value) of all records; of what depends on the clock, no value."""
-    found = []
+    results = []
     for line in (folder / run_schema.METRICS).read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         for name, value in record["metrics"].items():
-            found.append((record["step"], record["epoch"], name, None if "seconds" in name else value))
-    return found
+            results.append((record["step"], record["epoch"], name, None if "seconds" in name else value))
+    return results
 
 
 def end_in_the_middle(folder: Path, arguments: list[str], number: signal.Signals) -> tuple[int, str]:
@@ -77,7 +77,7 @@ def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
     recorded = records(cut)
     assert len(recorded) == len(set(recorded)), "a step was recorded twice"
     assert set(recorded) == set(records(whole)), "a record was lost, or another one made"
-    lengths = [[{**one, "seconds": 0} for one in result(folder)["speed"]["by_length"]] for folder in (whole, cut)]
+    lengths = [[{**item, "seconds": 0} for item in result(folder)["speed"]["by_length"]] for folder in (whole, cut)]
     assert lengths[0] == lengths[1] != []
     console = (cut / run_schema.CONSOLE).read_text(encoding="utf-8")
     epochs = [line.split()[1] for line in console.splitlines() if line.startswith("epoch ")]
@@ -91,12 +91,12 @@ def test_sigkill_then_resume_gives_the_same_bits(tmp_path: Path) -> None:
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     data = tag_files(tmp_path, rows=240)
-    code, said = end_in_the_middle(
+    code, message = end_in_the_middle(
         folder, [*data, *OPTIONS, "train.epochs=200", f"hydra.run.dir={folder}"], signal.SIGINT
     )
     assert code == 130
-    assert f"hydromel resume={folder}" in said
-    assert "Traceback" not in said
+    assert f"hydromel resume={folder}" in message
+    assert "Traceback" not in message
     assert json.loads((folder / run_schema.RUN).read_text())["status"] == run_schema.INTERRUPTED
     (folder / "elsewhere").mkdir()
     command = [*HYDROMEL, f"resume={folder}", "train.epochs=2"]

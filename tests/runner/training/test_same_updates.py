@@ -89,9 +89,9 @@ def test_perplexity_does_not_depend_on_evaluation_batches(tmp_path: Path, unit: 
     data += [f"dataset.{split}={split}.txt" for split in ("train", "valid", "test")]
     data += [f"task.unit={unit}", "train.epochs=2"]
     strategies = ["padmask", "packed"] if unit == "line" else ["stream", "stream batching.layout=packed"]
-    found = []
+    results = []
     for number, (strategy, size) in enumerate((s, n) for s in strategies for n in (1, 5, 100)):
         batching = f"batching={strategy}".split()
         options = (*data, *batching, "batching.batch_size=4", f"train.eval_batch_size={size}")
-        found.append(run(tmp_path / "runs" / str(number), *options)["metrics"]["test"]["perplexity"])
-    assert found == pytest.approx([found[0]] * len(found), rel=1e-12)
+        results.append(run(tmp_path / "runs" / str(number), *options)["metrics"]["test"]["perplexity"])
+    assert results == pytest.approx([results[0]] * len(results), rel=1e-12)

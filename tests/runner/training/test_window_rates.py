@@ -36,6 +36,6 @@ def test_the_rate_of_an_update_goes_with_its_window(tmp_path: Path, monkeypatch:
     windows = torch.tensor(rates) / 0.5 * 10
     torch.testing.assert_close(windows, windows.round())
     assert windows.sum() == pytest.approx(2 * 480 / 4), "every token of a stream once an epoch"
-    assert len({round(float(one)) for one in windows}) > 3
+    assert len({round(float(window)) for window in windows}) > 3
     assert result["tokens"]["real"] == 2 * 480
     assert result["updates"]["count"] == len(windows)

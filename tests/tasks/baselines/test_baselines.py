@@ -75,13 +75,13 @@ def test_the_svm_reads_words_and_pairs_of_words() -> None:
 def test_n_grams_stand_beside_every_language_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unit: list[str]
 ) -> None:
-    files = [one for one in tag_files(tmp_path) if one != "task=tag"]
+    files = [tag_file for tag_file in tag_files(tmp_path) if tag_file != "task=tag"]
     options = ["task=lm", *files, *SMALL, *unit, "train.max_updates=2"]
     result = run(tmp_path / "run", *options)
     assert list(result["baselines"]) == ["kneser_ney", "kneser_ney_cache"]
-    for found in result["baselines"].values():
-        assert found.keys() == {"nll", "perplexity", "seconds"}
-        assert 1 < found["perplexity"] < 2 * result["majority"]["perplexity"]
+    for actual in result["baselines"].values():
+        assert actual.keys() == {"nll", "perplexity", "seconds"}
+        assert 1 < actual["perplexity"] < 2 * result["majority"]["perplexity"]
     monkeypatch.setattr("tasks.baselines.baselines.MOST_TOKENS", 10)
     assert run(tmp_path / "large", *options)["baselines"] == {}
 
@@ -110,8 +110,8 @@ def test_on_published_data(tmp_path: Path, dataset: str, name: str, quality: str
     task = "tag" if name == "most_frequent_tag" else "classify"
     options: list[Any] = [f"task={task}", f"dataset={dataset}", f"data_dir={DATA}"]
     options += ["embedding.size=4", "encoder=none", "train.max_updates=1", "predictions=false"]
-    found = run(tmp_path / "run", *options)["baselines"][name]
-    assert least < found[quality] < most
+    actual = run(tmp_path / "run", *options)["baselines"][name]
+    assert least < actual[quality] < most
 
 
 @pytest.mark.data
@@ -122,9 +122,9 @@ def test_wikitext2_is_as_perplexing_to_kenlm() -> None:
     task, test = parts(composed).task, data.splits["test"]
     assert isinstance(task, HasBaselines)
     models = task.baselines(data.splits["train"], test, data.vocabs)
-    found = {name: measured(task, values, test, data.vocabs) for name, values in models}
-    assert found["kneser_ney"]["perplexity"] == pytest.approx(220.1386, rel=1e-5)
-    assert 180 < found["kneser_ney_cache"]["perplexity"] < 195
+    actual = {name: measured(task, values, test, data.vocabs) for name, values in models}
+    assert actual["kneser_ney"]["perplexity"] == pytest.approx(220.1386, rel=1e-5)
+    assert 180 < actual["kneser_ney_cache"]["perplexity"] < 195
 
 
 def test_runs_with_and_without_baselines_are_compared() -> None:

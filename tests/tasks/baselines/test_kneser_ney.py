@@ -20,8 +20,8 @@ ROW = st.lists(st.integers(1, V - 1), min_size=1, max_size=9)
 
 
 def rows(lists: Lists) -> TokenRows:
-    lengths = np.array([len(one) for one in lists], dtype=np.int64)
-    return TokenRows.of(np.array([token for one in lists for token in one], dtype=np.int64), lengths)
+    lengths = np.array([len(item) for item in lists], dtype=np.int64)
+    return TokenRows.of(np.array([token for item in lists for token in item], dtype=np.int64), lengths)
 
 
 def corpus(n_rows: int, seed: int, n_ids: int = V) -> Lists:
@@ -37,13 +37,13 @@ class Slow:
         self.base = base
         occurrences: dict[tuple[int, ...], int] = Counter()
         left: dict[tuple[int, ...], set[object]] = defaultdict(set)
-        for row, one in enumerate(lists):
-            for end in range(1, len(one)):
+        for row, item in enumerate(lists):
+            for end in range(1, len(item)):
                 for n in range(1, min(order, end + 1) + 1):
-                    gram = tuple(one[end - n + 1 : end + 1])
+                    gram = tuple(item[end - n + 1 : end + 1])
                     occurrences[gram] += 1
                     # a row's begin is a neighbour like no other
-                    left[gram].add(one[end - n] if end >= n else f"begin of row {row}")
+                    left[gram].add(item[end - n] if end >= n else f"begin of row {row}")
         self.order = order
         self.counts = {g: occurrences[g] if len(g) == order else len(left[g]) for g in occurrences}
         self.followers: dict[tuple[int, ...], list[int]] = defaultdict(list)
@@ -58,8 +58,8 @@ class Slow:
         if 0 in (n1, n2, n3, n4):
             return [0.5, 1.0, 1.5]
         y = n1 / (n1 + 2 * n2)
-        found = [1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
-        return found if min(found) > 0 else [0.5, 1.0, 1.5]
+        results = [1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
+        return results if min(results) > 0 else [0.5, 1.0, 1.5]
 
     def probability(self, token: int, context: tuple[int, ...]) -> float:
         shorter = self.probability(token, context[1:]) if context else float(self.base[token])
@@ -74,9 +74,9 @@ class Slow:
     def probabilities(self, lists: Lists) -> list[float]:
         longest = self.order - 1
         return [
-            self.probability(one[end], tuple(one[max(0, end - longest) : end]))
-            for one in lists
-            for end in range(1, len(one))
+            self.probability(item[end], tuple(item[max(0, end - longest) : end]))
+            for item in lists
+            for end in range(1, len(item))
         ]
 
 
@@ -91,7 +91,7 @@ def test_it_says_what_dictionaries_say(train: Lists, test: Lists, order: int) ->
 def test_it_says_so_where_discounts_are_estimated(unit: str) -> None:
     train, test = corpus(300, seed=1, n_ids=40), corpus(40, seed=2, n_ids=60)
     if unit == "stream":
-        train, test = ([[token for one in lists for token in one]] for lists in (train, test))
+        train, test = ([[token for item in lists for token in item]] for lists in (train, test))
     base = np.array([0.0, *[1 / 59] * 59])
     slow = Slow(train, 4, base)
     assert all(slow.discounts[n] != list(FEW_COUNTS) for n in (2, 3, 4))
@@ -106,13 +106,13 @@ def test_probabilities_of_all_ids_sum_to_one(order: int, weight: float) -> None:
     base = np.array([0.0, *[1 / (n_ids - 1)] * (n_ids - 1)])
     train = corpus(300, seed=3, n_ids=n_ids // 2)  # half of the ids are never seen
     model = KneserNey(rows(train), base, order)
-    seen = [one[:end] for one in train[:60] for end in range(1, len(one))]
+    seen = [item[:end] for item in train[:60] for end in range(1, len(item))]
     unseen = [[49], [1, 49], [49, 48, 47, 46, 45], [1, 2, 49, 1, 2], [49, 1, 2, 1, 1]]
     for context in seen + unseen:
         asked = rows([[*context, answer] for answer in range(n_ids)])
-        found = model.probabilities(asked)
-        found = with_cache(found, asked, weight, 3) if weight else found
-        last = found.reshape(n_ids, -1)[:, -1]
+        actual = model.probabilities(asked)
+        actual = with_cache(actual, asked, weight, 3) if weight else actual
+        last = actual.reshape(n_ids, -1)[:, -1]
         assert abs(last.sum() - 1) < 1e-9
         assert last[0] == 0
         assert (last[1:] > 0).all()
@@ -130,14 +130,14 @@ def test_a_small_case_by_hand() -> None:
         (1 - half + unigram_2) / 2,
     ]
     text = rows([[1, 2, 3], [1, 2, 2]])
-    np.testing.assert_allclose(KneserNey(text, BASE, 2).probabilities(text), [float(each) for each in expected])
+    np.testing.assert_allclose(KneserNey(text, BASE, 2).probabilities(text), [float(item) for item in expected])
 
 
 def test_rows_know_nothing_of_one_another() -> None:
     train, test = corpus(50, seed=4), corpus(8, seed=5)
     model = KneserNey(rows(train), BASE, 4)
-    each = [model.probabilities(rows([one])) for one in test]
-    np.testing.assert_array_equal(model.probabilities(rows(test)), np.concatenate(each))
+    item = [model.probabilities(rows([item])) for item in test]
+    np.testing.assert_array_equal(model.probabilities(rows(test)), np.concatenate(item))
 
 
 @pytest.mark.parametrize(
@@ -176,14 +176,14 @@ def test_wrong_use_is_told() -> None:
 
 
 def slow_cache(probabilities: FloatArray, lists: Lists, weight: float, window: int) -> list[float]:
-    found: list[float] = []
-    for one in lists:
-        for end in range(1, len(one)):
-            recent = one[1:end][-window:]
-            probability = float(probabilities[len(found)])
-            share = recent.count(one[end]) / len(recent) if recent else probability
-            found.append((1 - weight) * probability + weight * share)
-    return found
+    result: list[float] = []
+    for item in lists:
+        for end in range(1, len(item)):
+            recent = item[1:end][-window:]
+            probability = float(probabilities[len(result)])
+            share = recent.count(item[end]) / len(recent) if recent else probability
+            result.append((1 - weight) * probability + weight * share)
+    return result
 
 
 @given(st.lists(ROW, max_size=8), st.integers(1, 12), st.floats(0, 1))

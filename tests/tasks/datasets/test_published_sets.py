@@ -26,11 +26,11 @@ def shape(table: pa.Table) -> tuple[int, int]:
 
 
 def check_lengths(table: pa.Table, mean: float, median: float, p95: float, longest: int) -> None:
-    found = lengths(table)
-    assert found.mean() == pytest.approx(mean, abs=0.051)
-    assert np.median(found) == pytest.approx(median, abs=0.5)
-    assert np.percentile(found, 95) == pytest.approx(p95, abs=1)
-    assert found.max() == longest
+    result = lengths(table)
+    assert result.mean() == pytest.approx(mean, abs=0.051)
+    assert np.median(result) == pytest.approx(median, abs=0.5)
+    assert np.percentile(result, 95) == pytest.approx(p95, abs=1)
+    assert result.max() == longest
 
 
 def test_ud_ewt(corpus, published):
@@ -56,13 +56,13 @@ def test_wnut17(corpus, published):
         "valid": (1_009, 15_733),
         "test": (1_287, 23_394),
     }
-    found = {name: tags(table) for name, table in splits.items()}
-    assert {name: sum(tag.startswith("B-") for tag in some) for name, some in found.items()} == {
+    actual = {name: tags(table) for name, table in splits.items()}
+    assert {name: sum(tag.startswith("B-") for tag in some) for name, some in actual.items()} == {
         "train": 1_975,
         "valid": 836,
         "test": 1_079,
     }
-    assert {name: len(set(some)) for name, some in found.items()} == {"train": 13, "valid": 13, "test": 13}
+    assert {name: len(set(some)) for name, some in actual.items()} == {"train": 13, "valid": 13, "test": 13}
     check_lengths(splits["test"], 18.2, 15, 42, 105)
     assert any("\ufeff" in token for token in tokens(splits["valid"])), "U+FEFF inside of a token stays"
 
@@ -120,10 +120,10 @@ def test_classified_sets_with_three_files(name, corpus, published):
 
 @pytest.mark.parametrize(("name", "white_space", "spaces"), [("sst2", 133_555, None), ("sst5", 163_566, 163_563)])
 def test_no_break_spaces_stay_inside_of_tokens(name, white_space, spaces, corpus, published):
-    found = tokens(corpus(name, published).read()["train"])
-    assert spaces is None or len(found) == spaces
-    assert any("\xa0" in token for token in found)
-    assert sum(len(token.split()) for token in found) == white_space, "the README's count, on all white space"
+    actual = tokens(corpus(name, published).read()["train"])
+    assert spaces is None or len(actual) == spaces
+    assert any("\xa0" in token for token in actual)
+    assert sum(len(token.split()) for token in actual) == white_space, "the README's count, on all white space"
 
 
 def test_sst_trees_hold_the_sentences_and_labels_of_sst5(corpus, published):
@@ -210,10 +210,10 @@ def test_wikitext2(corpus, published):
 def test_character_sets(name, lines, characters, distinct, corpus, published):
     splits = corpus(name, published).read()
     n_lines = sum(table.num_rows for table in splits.values())
-    found = [token for table in splits.values() for token in tokens(table)]
+    actual = [token for table in splits.values() for token in tokens(table)]
     assert n_lines == lines
-    assert len(found) + n_lines == characters
-    assert len({*found, "\n"}) == distinct
+    assert len(actual) + n_lines == characters
+    assert len({*actual, "\n"}) == distinct
     file = next(published.rglob(f"{name}/input.txt")).read_text(encoding="utf-8")
     rebuilt = ["".join(row) for split in ("train", "valid", "test") for row in splits[split]["tokens"].to_pylist()]
     assert "\n".join(rebuilt) + "\n" == file, "cut in order, and nothing lost"

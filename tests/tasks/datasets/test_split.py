@@ -89,9 +89,9 @@ def test_cut_keeps_given_splits_all_rows_and_order():
     splits = cut_missing({"train": table(rows), "test": given_test}, "hash", 0.2, 0.2, "d")
     assert list(splits) == ["train", "valid", "test"]
     assert splits["test"] is given_test
-    found = [splits[name]["row"].to_pylist() for name in ("train", "valid")]
-    assert all(some == sorted(some) for some in found)
-    assert sorted(found[0] + found[1]) == list(range(300))
+    actual = [splits[name]["row"].to_pylist() for name in ("train", "valid")]
+    assert all(some == sorted(some) for some in actual)
+    assert sorted(actual[0] + actual[1]) == list(range(300))
     assert list(cut_missing({"train": table(rows)}, "hash", 0.0, 0.0, "d")) == ["train"]
 
 

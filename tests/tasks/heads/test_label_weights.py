@@ -56,15 +56,15 @@ def slow_smoothed(scores: list[float], gold: int, smoothing: float) -> float:
     """Return -sum of q log p, with q = (1 - smoothing) at the target + smoothing / C at every class."""
     log_p = torch.tensor(scores, dtype=torch.float64).log_softmax(0).tolist()
     q = [smoothing / len(scores) + (1 - smoothing) * (place == gold) for place in range(len(scores))]
-    return -sum(target * one for target, one in zip(q, log_p, strict=True))
+    return -sum(target * item for target, item in zip(q, log_p, strict=True))
 
 
 def test_smoothed_targets() -> None:
     torch.manual_seed(0)
     scores, gold = 3 * torch.randn(6, 3, dtype=torch.float64), [0, 1, 2, 2, 1, 0]
-    found = cross_entropy(scores, torch.tensor(gold), smoothing=0.3)
-    each = [slow_smoothed(row, one, 0.3) for row, one in zip(scores.tolist(), gold, strict=True)]
-    assert found.tolist() == pytest.approx(each, rel=1e-12)
+    actual = cross_entropy(scores, torch.tensor(gold), smoothing=0.3)
+    item = [slow_smoothed(row, item, 0.3) for row, item in zip(scores.tolist(), gold, strict=True)]
+    assert actual.tolist() == pytest.approx(item, rel=1e-12)
 
 
 @pytest.mark.parametrize("head", ["softmax", "hinge"])
@@ -81,11 +81,11 @@ def test_the_loss_is_the_weighted_sum_and_counts_rows(head: str, smoothing: floa
     batch, plain = labelled(gold, lengths=[3, 0, 1, 2]), head_of(head=head)
     module = head_of(head=head, label_smoothing=smoothing, label_weights=weights)
     scores = scored(module, batch)
-    each = plain.losses(scores, batch).tolist()
+    item = plain.losses(scores, batch).tolist()
     if smoothing:
-        each = [slow_smoothed(row, one, smoothing) for row, one in zip(scores.tolist(), gold, strict=True)]
+        item = [slow_smoothed(row, item, smoothing) for row, item in zip(scores.tolist(), gold, strict=True)]
     by_label = [1.0, 1.0, 1.0] if weights is None else label_weights(weights, VOCAB).tolist()
-    expected = [by_label[one] * loss for one, loss in zip(gold, each, strict=True)]
+    expected = [by_label[item] * loss for item, loss in zip(gold, item, strict=True)]
     assert module.losses(scores, batch).tolist() == pytest.approx(expected, rel=1e-12)
     loss = module.loss(scores, batch)
     assert (float(loss.total.detach()), loss.count) == (pytest.approx(sum(expected), rel=1e-12), 4)
@@ -101,8 +101,8 @@ def test_hidden_layers_stand_between_pooling_and_scores() -> None:
     first, second = head.hidden.linears
     assert (first.out_features, second.out_features, head.linear.in_features) == (5, 2, 2)
     expected = head.linear(F.relu(second(F.relu(first(mean_pool(tokens))))))
-    for one in (tokens, tokens.pad()):
-        torch.testing.assert_close(head(one, batch), expected)
+    for item in (tokens, tokens.pad()):
+        torch.testing.assert_close(head(item, batch), expected)
 
 
 def test_given_scores_have_no_hidden_layers() -> None:
@@ -131,7 +131,7 @@ def test_balanced_weights_of_tags_count_those_that_are_learned(
     vocab = tag(span_scheme=scheme, train_scheme=learned).target_vocab(TAGS, {})
     assert dict(zip(vocab.tokens, vocab.counts, strict=True)) == counts
     kinds = sum(count > 0 for count in counts.values())
-    expected = [6 / (kinds * counts[one]) if counts[one] else 0.0 for one in vocab.tokens]
+    expected = [6 / (kinds * counts[token]) if counts[token] else 0.0 for token in vocab.tokens]
     assert label_weights("balanced", vocab).tolist() == pytest.approx(expected)
 
 
@@ -143,8 +143,8 @@ def test_the_loss_of_a_tagger_is_weighted_by_token(layout: str) -> None:
     head: Any = tag(label_smoothing=0.1, label_weights=weights).head(EncoderOf(4), LABELS, nn.Identity())
     tokens = Ragged(torch.randn(4, 4, dtype=torch.float64), batch.rows, "packed")
     scores = head.double()(tokens if layout == "packed" else tokens.pad(), batch)
-    each = [slow_smoothed(row, gold, 0.1) for row, gold in zip(scores.tolist(), (0, 2, 2, 1), strict=True)]
-    expected = [weight * one for weight, one in zip((2.0, 0.5, 0.5, 1.0), each, strict=True)]
+    item = [slow_smoothed(row, gold, 0.1) for row, gold in zip(scores.tolist(), (0, 2, 2, 1), strict=True)]
+    expected = [weight * item for weight, item in zip((2.0, 0.5, 0.5, 1.0), item, strict=True)]
     loss, losses = head.loss(scores, batch), head.losses(scores, batch)
     assert losses.values.tolist() == pytest.approx(expected, rel=1e-12)
     assert (float(loss.total.detach()), loss.count) == (pytest.approx(sum(expected), rel=1e-12), 4)

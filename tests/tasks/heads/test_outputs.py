@@ -75,9 +75,9 @@ def test_scores_are_linear_or_the_vectors_themselves(scores: Any) -> None:
     assert isinstance(head.linear, nn.Linear) == (scores == "linear")
     batch = labelled([0, 1], lengths=[2, 1])
     vectors = torch.randn(3, 3)
-    found = head(Ragged(vectors, batch.rows, "packed"), batch)
+    actual = head(Ragged(vectors, batch.rows, "packed"), batch)
     pooled = torch.stack([vectors[:2].mean(0), vectors[2]])
-    torch.testing.assert_close(found, head.linear(pooled) if scores == "linear" else pooled)
+    torch.testing.assert_close(actual, head.linear(pooled) if scores == "linear" else pooled)
 
 
 def test_vectors_that_cannot_be_scores_are_an_error() -> None:
@@ -97,9 +97,9 @@ def test_shares_of_counts() -> None:
 
 
 def test_the_bias_of_counts_learns_at_its_own_rate() -> None:
-    made = scorer(True, 3, 3, "count")
-    groups = {group["learning_rate_factor"]: group["params"] for group in parameters_by_rate(made)}
-    assert [id(one) for one in groups[BACK_OFF]] == [id(made.bias)]
+    result = scorer(True, 3, 3, "count")
+    groups = {group["learning_rate_factor"]: group["params"] for group in parameters_by_rate(result)}
+    assert [id(item) for item in groups[BACK_OFF]] == [id(result.bias)]
 
 
 def test_the_most_frequent_tag_of_each_word_is_a_config(tmp_path: Path) -> None:

@@ -57,9 +57,9 @@ def test_a_crfs_loss_is_that_of_each_row_alone_counted_by_tokens(layout: str) ->
     scores = head(encoded(batch, tokens), batch)
     loss, losses = head.loss(scores, batch), head.losses(scores, batch)
     alone = []
-    for row, own in enumerate(tokens.split([len(one) for one in GOLD])):
-        one = split.select(np.array([row]))
-        alone.append(head.loss(head(encoded(one, own), one), one).total)
+    for row, own in enumerate(tokens.split([len(item) for item in GOLD])):
+        item = split.select(np.array([row]))
+        alone.append(head.loss(head(encoded(item, own), item), item).total)
     assert loss.count == 7
     torch.testing.assert_close(losses, torch.stack(alone))
     torch.testing.assert_close(loss.total, torch.stack(alone).sum())
@@ -76,7 +76,7 @@ def test_constrained_answers_are_legal_and_the_best_of_those_that_are(kind: str)
     scores = 5 * torch.randn(sum(lengths), len(TAGS), dtype=torch.float64)
 
     def faults(answers: Tensor) -> int:
-        return len(illegal_positions(pa.array([TAGS[one] for one in answers.tolist()]), offsets, "IOBES"))
+        return len(illegal_positions(pa.array([TAGS[answer] for answer in answers.tolist()]), offsets, "IOBES"))
 
     held, free = (head_of(tag(head=kind, constraints=how)) for how in ("decode", "none"))
     answers, unconstrained = held.predict(scores, batch), free.predict(scores, batch)
@@ -99,9 +99,9 @@ def test_constrained_answers_are_legal_and_the_best_of_those_that_are(kind: str)
 def test_probabilities_of_a_crf_are_marginals() -> None:
     batch, head = tagged(GOLD), head_of(tag(constraints="decode"))
     scores = torch.randn(7, len(TAGS), dtype=torch.float64)
-    found = head.probabilities(scores, batch)
-    torch.testing.assert_close(found.sum(1), torch.ones(7, dtype=torch.float64))
-    assert found[0, TAGS.index("I-LOC")] == 0  # nothing begins with I
+    actual = head.probabilities(scores, batch)
+    torch.testing.assert_close(actual.sum(1), torch.ones(7, dtype=torch.float64))
+    assert actual[0, TAGS.index("I-LOC")] == 0  # nothing begins with I
     assert head.probabilities(scores.float(), batch).dtype == torch.float32
 
 

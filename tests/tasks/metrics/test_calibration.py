@@ -24,21 +24,21 @@ def test_against_the_definition() -> None:
     rng = np.random.default_rng(1)
     probability = rng.random(1000)
     right = rng.random(1000) < probability**2
-    found = calibration(probability, right)
-    assert found["ece"] == pytest.approx(slow_ece(probability.tolist(), right.tolist()))
-    assert found["ece"] > 10  # too sure of itself
-    assert sum(one["count"] for one in found["bins"]) == 1000
+    actual = calibration(probability, right)
+    assert actual["ece"] == pytest.approx(slow_ece(probability.tolist(), right.tolist()))
+    assert actual["ece"] > 10  # too sure of itself
+    assert sum(item["count"] for item in actual["bins"]) == 1000
     assert calibration(probability, rng.random(1000) < probability)["ece"] < 5
 
 
 def test_by_hand() -> None:
-    found = calibration(np.array([1.0, 0.95, 0.55, 0.0], dtype=np.float32), np.array([True, False, True, False]))
-    assert found["bins"] == [
+    actual = calibration(np.array([1.0, 0.95, 0.55, 0.0], dtype=np.float32), np.array([True, False, True, False]))
+    assert actual["bins"] == [
         {"from": 0.0, "to": 0.1, "count": 1, "confidence": 0.0, "accuracy": 0.0},
         {"from": 0.5, "to": 0.6, "count": 1, "confidence": pytest.approx(55), "accuracy": 100.0},
         {"from": 0.9, "to": 1.0, "count": 2, "confidence": pytest.approx(97.5), "accuracy": 50.0},
     ]
-    assert found["ece"] == pytest.approx((0 + 45 + 2 * 47.5) / 4)
+    assert actual["ece"] == pytest.approx((0 + 45 + 2 * 47.5) / 4)
 
 
 def test_of_nothing() -> None:

@@ -51,7 +51,7 @@ def random_tagging(n_tags: int, seed: int, n_rows: int) -> tuple[Batch, torch.Te
 
 
 def as_strings(flat: torch.Tensor, split: Batch, names: list[str]) -> list[list[str]]:
-    tags = [names[one] for one in flat.tolist()]
+    tags = [names[item] for item in flat.tolist()]
     ends = split.rows.host_offsets
     return [tags[start:end] for start, end in pairwise(ends)]
 
@@ -80,12 +80,12 @@ def test_span_figures_are_those_of_seqeval(scheme: str) -> None:
             if mode == headline:
                 assert figures[ours] == figures[f"{ours}_{mode}"]
         if mode == headline:
-            for name, one in figures["per_type"].items():
+            for name, item in figures["per_type"].items():
                 theirs = expected[name]
-                assert one["support"] == theirs["support"]
-                assert one["f1"] == pytest.approx(100 * theirs["f1-score"], abs=1e-12)
-                assert one["precision"] == pytest.approx(100 * theirs["precision"], abs=1e-12)
-                assert one["recall"] == pytest.approx(100 * theirs["recall"], abs=1e-12)
+                assert item["support"] == theirs["support"]
+                assert item["f1"] == pytest.approx(100 * theirs["f1-score"], abs=1e-12)
+                assert item["precision"] == pytest.approx(100 * theirs["precision"], abs=1e-12)
+                assert item["recall"] == pytest.approx(100 * theirs["recall"], abs=1e-12)
     assert figures["accuracy"] == pytest.approx(100 * accuracy_score(gold, predicted))
 
 

@@ -45,8 +45,8 @@ def same_as_conlleval(path: Path, delimiter: str, figures: dict[str, Any]) -> No
     counted = conlleval(path.read_text(encoding="utf-8"), delimiter)
     for name in ("accuracy", "precision", "recall", "f1"):
         assert figures[name] == pytest.approx(counted[name]), name
-    for kind, one in counted["per_type"].items():
-        assert figures["per_type"][kind] == pytest.approx(one), kind
+    for kind, item in counted["per_type"].items():
+        assert figures["per_type"][kind] == pytest.approx(item), kind
 
 
 @pytest.mark.parametrize("scheme", ["IOB1", "IOB2"])
@@ -62,8 +62,8 @@ def test_figures_are_those_of_conlleval(scheme: str, data: st.DataObject) -> Non
     figures, counted = metric.compute(), conlleval(text, " ")
     for name in ("accuracy", "precision", "recall", "f1"):
         assert figures[name] == pytest.approx(counted[name])
-    assert {kind: one for kind, one in figures["per_type"].items() if one["support"] or one["precision"]} == {
-        kind: pytest.approx(one) for kind, one in counted["per_type"].items() if one["support"] or one["precision"]
+    assert {kind: item for kind, item in figures["per_type"].items() if item["support"] or item["precision"]} == {
+        kind: pytest.approx(item) for kind, item in counted["per_type"].items() if item["support"] or item["precision"]
     }
 
 
@@ -79,12 +79,12 @@ def test_a_runs_file_is_the_datas_with_two_columns_more(tmp_path: Path, options:
     same_as_conlleval(path, "\t", figures)
     assert 0 < figures["f1"] < 100
     own = sentences(tmp_path / "test.conll")
-    told = sentences(path)
-    assert [[line.split("\t")[:2] for line in row] for row in told] == [
+    output = sentences(path)
+    assert [[line.split("\t")[:2] for line in row] for row in output] == [
         [line.split("\t") for line in row] for row in own
     ]
-    assert all(line.split("\t")[1] == line.split("\t")[2] for row in told for line in row)
-    assert {line.split("\t")[3] for row in told for line in row} <= {"O", "B-PER", "I-PER", "B-LOC", "I-LOC"}
+    assert all(line.split("\t")[1] == line.split("\t")[2] for row in output for line in row)
+    assert {line.split("\t")[3] for row in output for line in row} <= {"O", "B-PER", "I-PER", "B-LOC", "I-LOC"}
     counts = figures["errors"]["counts"]
     text = (path.parent / "errors.txt").read_text(encoding="utf-8")
     assert text.startswith(f"{sum(counts.values()) - counts['spurious']} gold spans, ")
@@ -159,13 +159,15 @@ def test_a_treebank_keeps_its_ten_columns(tmp_path: Path) -> None:
         (tmp_path / split).write_text(CONLLU, encoding="utf-8")
     files = [f"dataset.{split}={split}" for split in ("train", "valid", "test")]
     result = run(tmp_path / "run", "task=tag", "dataset=conllu", f"data_dir={tmp_path}", *files, *SMALL)
-    told = sentences(tmp_path / "run" / run_schema.PREDICTIONS / "test.conll")
+    output = sentences(tmp_path / "run" / run_schema.PREDICTIONS / "test.conll")
     words = [[line for line in part.split("\n") if line[:2] in ("1\t", "2\t")] for part in CONLLU.split("\n\n")[:2]]
-    assert [[line.split("\t")[:10] for line in row] for row in told] == [[w.split("\t") for w in row] for row in words]
-    assert [[line.split("\t")[10] for line in row] for row in told] == [["AUX", "PART"], ["VERB"]]
+    assert [[line.split("\t")[:10] for line in row] for row in output] == [
+        [w.split("\t") for w in row] for row in words
+    ]
+    assert [[line.split("\t")[10] for line in row] for row in output] == [["AUX", "PART"], ["VERB"]]
     assert not (tmp_path / "run" / run_schema.PREDICTIONS / "errors.txt").exists()
     assert "errors" not in result["metrics"]["test"]
-    assert sum(one["count"] for one in result["metrics"]["test"]["calibration"]["bins"]) == 3
+    assert sum(item["count"] for item in result["metrics"]["test"]["calibration"]["bins"]) == 3
 
 
 def test_classification_is_a_table_in_the_files_order(tmp_path: Path) -> None:
@@ -179,11 +181,11 @@ def test_classification_is_a_table_in_the_files_order(tmp_path: Path) -> None:
     right = sum(gold == predicted for gold, predicted, _, _ in rows)
     assert result["accuracy"] == pytest.approx(100 * right / len(rows))
     assert all(0.5 <= float(row[2]) <= 1 for row in rows)
-    assert sum(one["count"] for one in result["calibration"]["bins"]) == len(rows)
+    assert sum(item["count"] for item in result["calibration"]["bins"]) == len(rows)
 
 
 def test_without_a_test_split_valid_is_looked_into(tmp_path: Path) -> None:
-    options = [one for one in tag_files(tmp_path) if "dataset.test" not in one]
+    options = [tag_file for tag_file in tag_files(tmp_path) if "dataset.test" not in tag_file]
     result = run(tmp_path / "run", *options, *SMALL, "dataset.test=null", "dataset.test_fraction=0.0")
     assert [path.name for path in sorted((tmp_path / "run" / run_schema.PREDICTIONS).iterdir())] == [
         "errors.txt",
@@ -272,23 +274,26 @@ def test_predictions_are_in_the_splits_order_however_rows_are_batched(size: int)
             places = [np.arange(*split.rows.host_offsets[row : row + 2]) for row in batch.index]
             return wanted[np.concatenate(places).astype(int)], state
 
-    found = predict(Given(), batches, bf16=False)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(found.ids, wanted.argmax(1).numpy())
-    np.testing.assert_allclose(found.probability, wanted.softmax(1).max(1).values.numpy(), rtol=1e-6)
+    actual = predict(Given(), batches, bf16=False)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(actual.ids, wanted.argmax(1).numpy())
+    np.testing.assert_allclose(actual.probability, wanted.softmax(1).max(1).values.numpy(), rtol=1e-6)
 
 
 def test_calibration_of_labels_and_tags() -> None:
     predictions = Predictions(np.array([0, 1, 1]), np.array([0.95, 0.95, 0.55], dtype=np.float32))
     tables = LabelInspector(("a", "b")).tables(predictions, labelled([0, 1, 0]))
-    assert [(one["count"], one["accuracy"]) for one in tables["calibration"]["bins"]] == [(1, 0.0), (2, 100.0)]
+    assert [(item["count"], item["accuracy"]) for item in tables["calibration"]["bins"]] == [(1, 0.0), (2, 100.0)]
     tags = TagInspector(OwnTags(("O", "B-A", "I-A"), None), "IOB2").tables(predictions, tagged([[0, 1], [0]]))
     assert tags["calibration"] == tables["calibration"]
-    assert [(one["count"], one["accuracy"]) for one in tags["calibration_in_spans"]["bins"]] == [(1, 0.0), (1, 100.0)]
+    assert [(item["count"], item["accuracy"]) for item in tags["calibration_in_spans"]["bins"]] == [
+        (1, 0.0),
+        (1, 100.0),
+    ]
 
 
 def listing(gold: list[tuple[int, int, int]], predicted: list[tuple[int, int, int]], rows: list[list[str]]) -> str:
-    def arrays(found: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        starts, ends, types = (np.array([one[place] for one in found], dtype=np.int64) for place in range(3))
+    def arrays(result: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        starts, ends, types = (np.array([item[place] for item in result], dtype=np.int64) for place in range(3))
         return starts, ends, types
 
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)

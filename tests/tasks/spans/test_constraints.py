@@ -17,7 +17,7 @@ TAGS = ("O", "B-A", "I-A", "E-A", "S-A", "B-B", "I-B", "E-B", "X-A", "")
 @pytest.mark.parametrize("scheme", ALLOWED)
 def test_a_row_is_allowed_if_nothing_in_it_is_illegal(scheme: Scheme) -> None:
     allowed = allowed_by(scheme, TAGS)
-    start, follow, end = (one.numpy() for one in (allowed.start, allowed.transitions, allowed.end))
+    start, follow, end = (item.numpy() for item in (allowed.start, allowed.transitions, allowed.end))
     rows = [row for length in (1, 2, 3) for row in product(range(len(TAGS)), repeat=length)]
     offsets = np.cumsum([0, *map(len, rows)])
     wrong = illegal_positions(pa.array([TAGS[tag] for row in rows for tag in row]), offsets, scheme)

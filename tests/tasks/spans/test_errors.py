@@ -13,16 +13,16 @@ TYPES = ("LOC", "PER")
 Span = tuple[int, int, int]
 
 
-def arrays(found: list[Span]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    starts, ends, types = (np.array([one[place] for one in found], dtype=np.int64) for place in range(3))
+def arrays(result: list[Span]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    starts, ends, types = (np.array([item[place] for item in result], dtype=np.int64) for place in range(3))
     return starts, ends, types
 
 
 def kinds(gold: list[Span], predicted: list[Span]) -> list[tuple[str, Span | None, Span | None]]:
-    found = match(arrays(gold), arrays(predicted))
+    result = match(arrays(gold), arrays(predicted))
     return [
         (KINDS[kind], gold[g] if g >= 0 else None, predicted[p] if p >= 0 else None)
-        for g, p, kind in zip(found.gold.tolist(), found.predicted.tolist(), found.kind.tolist(), strict=True)
+        for g, p, kind in zip(result.gold.tolist(), result.predicted.tolist(), result.kind.tolist(), strict=True)
     ]
 
 
@@ -50,12 +50,12 @@ def test_kinds_by_hand(gold: list[Span], predicted: list[Span], expected: list[s
 
 def spans_of(row: list[tuple[int, int]]) -> list[Span]:
     """Convert pieces (number of tokens, type or -1) to spans."""
-    found, at = [], 0
+    results, at = [], 0
     for length, kind in row:
         if kind >= 0:
-            found.append((at, at + length, kind))
+            results.append((at, at + length, kind))
         at += length
-    return found
+    return results
 
 
 rows = st.lists(st.tuples(st.integers(1, 4), st.integers(-1, 1)), max_size=12).map(spans_of)
@@ -64,15 +64,15 @@ rows = st.lists(st.tuples(st.integers(1, 4), st.integers(-1, 1)), max_size=12).m
 @given(gold=rows, predicted=rows)
 @settings(max_examples=300, deadline=None)
 def test_each_span_is_counted_once_and_as_defined(gold: list[Span], predicted: list[Span]) -> None:
-    found = kinds(gold, predicted)
-    assert sorted(g for _, g, _ in found if g) == gold
-    assert sorted(p for _, _, p in found if p) == predicted
-    assert {g for kind, g, p in found if kind == "right"} == set(gold) & set(predicted)
-    begins = [(g or p)[0] for _, g, p in found if g or p]
+    actual = kinds(gold, predicted)
+    assert sorted(g for _, g, _ in actual if g) == gold
+    assert sorted(p for _, _, p in actual if p) == predicted
+    assert {g for kind, g, p in actual if kind == "right"} == set(gold) & set(predicted)
+    begins = [(g or p)[0] for _, g, p in actual if g or p]
     assert begins == sorted(begins)
-    alone_gold = [g for kind, g, _ in found if kind == "missed"]
-    alone_predicted = [p for kind, _, p in found if kind == "spurious"]
-    for kind, g, p in found:
+    alone_gold = [g for kind, g, _ in actual if kind == "missed"]
+    alone_predicted = [p for kind, _, p in actual if kind == "spurious"]
+    for kind, g, p in actual:
         assert (kind == "missed") == (p is None)
         assert (kind == "spurious") == (g is None)
         if g is not None and p is not None:
@@ -92,12 +92,12 @@ def test_counts_add_up(gold: list[Span], predicted: list[Span]) -> None:
     matched = sum(counts[kind] for kind in ("right", "boundary", "type", "both"))
     assert (matched + counts["missed"], matched + counts["spurious"]) == (len(gold), len(predicted))
     for kind in KINDS:
-        assert sum(one[kind] for one in tables["errors"]["per_type"].values()) == counts[kind]
+        assert sum(item[kind] for item in tables["errors"]["per_type"].values()) == counts[kind]
     confusion = np.array(tables["type_confusion"]["counts"])
     assert tables["type_confusion"]["labels"] == [*TYPES, NONE]
     for place in range(2):
-        assert confusion[place].sum() == sum(one[2] == place for one in gold)
-        assert confusion[:, place].sum() == sum(one[2] == place for one in predicted)
+        assert confusion[place].sum() == sum(item[2] == place for item in gold)
+        assert confusion[:, place].sum() == sum(item[2] == place for item in predicted)
     assert confusion[-1].sum() == counts["spurious"]
     assert confusion[:, -1].sum() == counts["missed"]
     assert np.trace(confusion) == counts["right"] + counts["boundary"]

@@ -50,12 +50,12 @@ def converted(rows: list[list[str]], vocabulary: list[str], types: tuple[str, ..
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     ids = np.array([vocabulary.index(tag) for row in rows for tag in row], dtype=np.int64)
     names = all_tags(types, scheme)
-    flat = [names[one] for one in Conversion.of(vocabulary, scheme)(ids, offsets)]
+    flat = [names[item] for item in Conversion.of(vocabulary, scheme)(ids, offsets)]
     assert illegal_positions(pa.array(flat, pa.string()), offsets, scheme).tolist() == []
     return [flat[start:end] for start, end in pairwise(offsets)]
 
 
-@pytest.mark.parametrize(("source", "target"), [*permutations(SCHEMES, 2), *((one, one) for one in SCHEMES)])
+@pytest.mark.parametrize(("source", "target"), [*permutations(SCHEMES, 2), *((item, item) for item in SCHEMES)])
 @given(rows=rows_of_pieces)
 @settings(max_examples=60, deadline=None)
 def test_each_scheme_becomes_each_other(source: str, target: str, rows: list[Row]) -> None:

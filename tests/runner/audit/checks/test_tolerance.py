@@ -19,7 +19,7 @@ def test_reordered_sums_are_within_tolerance_and_errors_are_not(dtype: torch.dty
     for _ in range(20):
         numbers = torch.randn(terms, generator=generator, dtype=torch.float64).to(dtype)
         orders = [numbers, numbers.flip(0), numbers[torch.randperm(terms, generator=generator)]]
-        sums = [float(one.cumsum(0)[-1]) for one in orders]  # sequential
+        sums = [float(order.cumsum(0)[-1]) for order in orders]  # sequential
         assert max(sums) - min(sums) <= allowed
         assert abs(float(numbers[:-1].sum()) - sums[0]) > allowed or abs(float(numbers[-1])) <= 2 * allowed
 

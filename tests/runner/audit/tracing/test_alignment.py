@@ -20,10 +20,10 @@ RAGGED = Ragged(torch.cat(ROWS), Rows(np.array(LENGTHS), torch.device("cpu")), "
 
 
 def padded(width: int, left: bool = False) -> Tensor:
-    made = torch.full((3, width, 2), float("nan"))
+    result = torch.full((3, width, 2), float("nan"))
     for place, row in enumerate(ROWS):
-        made[place, width - len(row) if left else 0 :][: len(row)] = row
-    return made
+        result[place, width - len(row) if left else 0 :][: len(row)] = row
+    return result
 
 
 LAYOUTS = {
@@ -52,7 +52,7 @@ def test_values_of_whole_rows() -> None:
     assert all(map(torch.equal, split(pooled, "rows", geometry), pooled))
     assert all(map(torch.equal, split(states, "states", geometry), states.transpose(0, 1)))
     table = torch.randn(4, 2)  # one vector for each position, the same for all rows
-    assert [len(one) for one in split(table, "steps", geometry)] == list(LENGTHS)
+    assert [len(item) for item in split(table, "steps", geometry)] == list(LENGTHS)
 
 
 def test_a_second_run_resolves_an_ambiguous_shape() -> None:
@@ -71,7 +71,7 @@ def test_an_impossible_reading_is_an_error() -> None:
 
 def test_parts_are_found_in_nested_containers() -> None:
     a, b, c = torch.zeros(1), torch.ones(1), RAGGED
-    assert [id(one) for one in parts({"x": (a, [b, None, "text"]), "y": c})] == [id(a), id(b), id(c)]
+    assert [id(part) for part in parts({"x": (a, [b, None, "text"]), "y": c})] == [id(a), id(b), id(c)]
     assert parts(None) == []
 
 

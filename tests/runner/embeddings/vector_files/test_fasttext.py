@@ -34,21 +34,21 @@ def test_there_are_models() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_vector_is_what_fasttext_says(name: str) -> None:
-    said = SAID[name]
-    words = list(said["vectors"])
-    found = VectorFile(FOLDER / f"{name}.bin").find(words, lowercase_if_missing=False)
-    assert (found.format, found.words_in_file) == (FORMATS[name], said["words"])
-    for word, row in zip(words, found.row_of_word, strict=True):
-        got = found.table[row] if row >= 0 else np.zeros(10)  # fastText has zeros where no n-gram is known
-        np.testing.assert_allclose(got, said["vectors"][word], rtol=1e-5, atol=1e-7)
-    assert found.composed == np.sum(found.row_of_word >= 0) - len(said["known"]) > 0
-    assert len(found.table) == len(set(found.row_of_word) - {-1})
+    output = SAID[name]
+    words = list(output["vectors"])
+    actual = VectorFile(FOLDER / f"{name}.bin").find(words, lowercase_if_missing=False)
+    assert (actual.format, actual.words_in_file) == (FORMATS[name], output["words"])
+    for word, row in zip(words, actual.row_of_word, strict=True):
+        got = actual.table[row] if row >= 0 else np.zeros(10)  # fastText has zeros where no n-gram is known
+        np.testing.assert_allclose(got, output["vectors"][word], rtol=1e-5, atol=1e-7)
+    assert actual.composed == np.sum(actual.row_of_word >= 0) - len(output["known"]) > 0
+    assert len(actual.table) == len(set(actual.row_of_word) - {-1})
 
 
 def test_lower_case_comes_before_ngrams() -> None:
-    found = VectorFile(FOLDER / "skipgram.bin").find(["ka", "KA", "Ka", "KAX"], lowercase_if_missing=True)
-    assert found.row_of_word.tolist() == [0, 0, 0, 1]
-    assert found.composed == 1
+    actual = VectorFile(FOLDER / "skipgram.bin").find(["ka", "KA", "Ka", "KAX"], lowercase_if_missing=True)
+    assert actual.row_of_word.tolist() == [0, 0, 0, 1]
+    assert actual.composed == 1
 
 
 def hash_of(ngram: str) -> int:
@@ -62,14 +62,16 @@ def hash_of(ngram: str) -> int:
 def slow_ngrams(word: str, shortest: int, longest: int) -> list[str]:
     bounded = f"<{word}>"
     spans = [bounded[i : i + n] for n in range(max(1, shortest), longest + 1) for i in range(len(bounded) - n + 1)]
-    return [one for place, one in enumerate(spans) if one not in ("<", ">") or 0 < place % len(bounded) < len(word) + 1]
+    return [
+        span for place, span in enumerate(spans) if span not in ("<", ">") or 0 < place % len(bounded) < len(word) + 1
+    ]
 
 
 def test_hashes_by_hand() -> None:
     assert hash_of("a") == 0xE40C292C  # as in FNV's own test vectors
     assert hash_of("é") % 200 == 177  # what `get_subword_id` of the skipgram model says, less its 89 words
     hashes, owner = ngram_hashes([b"a"], 2, 3)
-    assert hashes.tolist() == [hash_of(one) for one in ("<a", "a>", "<a>")]
+    assert hashes.tolist() == [hash_of(item) for item in ("<a", "a>", "<a>")]
     assert owner.tolist() == [0, 0, 0]
 
 
@@ -80,7 +82,11 @@ def test_hashes_by_hand() -> None:
 )
 def test_hashes_are_those_of_a_slow_reference(words: list[str], shortest: int, longest: int) -> None:
     hashes, owner = ngram_hashes([word.encode() for word in words], shortest, longest)
-    want = [(place, hash_of(one)) for place, word in enumerate(words) for one in slow_ngrams(word, shortest, longest)]
+    want = [
+        (place, hash_of(slow_ngram))
+        for place, word in enumerate(words)
+        for slow_ngram in slow_ngrams(word, shortest, longest)
+    ]
     assert list(zip(owner.tolist(), hashes.tolist(), strict=True)) == want
 
 
@@ -115,11 +121,11 @@ def patched(path: Path, at: int, *numbers: int) -> Path:
 
 
 def test_models_of_labels_of_version_11_have_no_ngrams(tmp_path: Path) -> None:
-    found = VectorFile(patched(tmp_path / "old.bin", _VERSION, 11)).find(["ka", "unseen"], lowercase_if_missing=False)
-    assert found.row_of_word.tolist() == [0, -1]
+    actual = VectorFile(patched(tmp_path / "old.bin", _VERSION, 11)).find(["ka", "unseen"], lowercase_if_missing=False)
+    assert actual.row_of_word.tolist() == [0, -1]
     bare = VectorFile(patched(tmp_path / "bare.bin", _LONGEST, 0)).find(["ka", "unseen"], lowercase_if_missing=False)
-    assert np.array_equal(found.table, bare.table)
-    assert not np.allclose(found.table[0], SAID["quantised"]["vectors"]["ka"])
+    assert np.array_equal(actual.table, bare.table)
+    assert not np.allclose(actual.table[0], SAID["quantised"]["vectors"]["ka"])
     assert struct.unpack_from("<i", (FOLDER / "quantised.bin").read_bytes(), _KIND_OF_MODEL) == (3,)
 
 

@@ -51,22 +51,22 @@ def found_in(path: Path, content: bytes, *words: str, lowercase: bool = False) -
     return VectorFile(path).find(words, lowercase)
 
 
-def vector(found: FoundVectors, place: int) -> list[float] | None:
-    row = found.row_of_word[place]
-    return None if row < 0 else found.table[row].tolist()
+def vector(result: FoundVectors, place: int) -> list[float] | None:
+    row = result.row_of_word[place]
+    return None if row < 0 else result.table[row].tolist()
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_format_is_detected_by_content(name: str, tmp_path: Path) -> None:
     words = ["é", "lacks", "Ann", "the"]
-    found = found_in(tmp_path / "vectors", FILES[name], *words)
-    assert found.format == name.partition(",")[0]
-    assert found.words_in_file == 4
-    assert found.table.dtype == np.float32
-    assert len(found.table) == 3  # rows of words that nobody asked for are not kept
+    actual = found_in(tmp_path / "vectors", FILES[name], *words)
+    assert actual.format == name.partition(",")[0]
+    assert actual.words_in_file == 4
+    assert actual.table.dtype == np.float32
+    assert len(actual.table) == 3  # rows of words that nobody asked for are not kept
     for place, word in enumerate(words):
         want = ROWS.get(word)
-        assert vector(found, place) == (None if want is None else np.float32(want).tolist())
+        assert vector(actual, place) == (None if want is None else np.float32(want).tolist())
 
 
 @pytest.mark.parametrize("lowercase", [False, True])
@@ -76,11 +76,11 @@ def test_a_repeated_query_returns_the_same_vectors(name: str, lowercase: bool, t
     asked = [["é", "the", "th", "thee", "Ann"], [], ["ANN", "nn", "ann", ""], ["THE"], ["unseen"], ["é", "the"]]
     slow = [found_in(tmp_path / "v", FILES[name], *words, lowercase=lowercase) for words in asked]
     opened = VectorFile(tmp_path / "v")
-    for words, found in zip(asked, slow, strict=True):
+    for words, actual in zip(asked, slow, strict=True):
         again = opened.find(words, lowercase)
         places = range(len(words))
-        assert [vector(again, place) for place in places] == [vector(found, place) for place in places]
-        assert len(again.table) == len(found.table)
+        assert [vector(again, place) for place in places] == [vector(actual, place) for place in places]
+        assert len(again.table) == len(actual.table)
 
 
 def test_a_repeated_query_reports_invalid_lines(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_repeated_query_reports_invalid_lines(tmp_path: Path) -> None:
 def test_words_with_equal_hashes_are_distinguished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "v").write_bytes(FILES["GloVe text"])
     monkeypatch.setattr(vector_table, "_hashes", lambda words: np.zeros(len(words), dtype=np.int64))
-    found = VectorFile(tmp_path / "v").find(["é", "an", "the", "annn"], False)
-    assert [vector(found, place) for place in range(4)] == [ROWS["é"], None, ROWS["the"], None]
+    actual = VectorFile(tmp_path / "v").find(["é", "an", "the", "annn"], False)
+    assert [vector(actual, place) for place in range(4)] == [ROWS["é"], None, ROWS["the"], None]
 
 
 @pytest.mark.parametrize("name", ["GloVe text", "word2vec binary"])
@@ -119,16 +119,16 @@ def test_words_may_hold_spaces_and_those_of_unicode(tmp_path: Path) -> None:
     content = (
         "a 1.0 2.0\n. . . 3.0 4.0\nat me@x.org 5.0 6.0\nb\u00a0c 7.0 8.0\n\u2028 9.0 1.5\n\x1c 2.5 3.5\n1 2 4.5 5.5\n"
     )
-    found = found_in(
+    actual = found_in(
         tmp_path / "v", content.encode(), ". . .", "at me@x.org", "b\u00a0c", "\u2028", "\x1c", "1 2", ".", "at"
     )
-    assert [vector(found, place) for place in range(6)] == [[3, 4], [5, 6], [7, 8], [9, 1.5], [2.5, 3.5], [4.5, 5.5]]
-    assert found.row_of_word[6:].tolist() == [-1, -1]
+    assert [vector(actual, place) for place in range(6)] == [[3, 4], [5, 6], [7, 8], [9, 1.5], [2.5, 3.5], [4.5, 5.5]]
+    assert actual.row_of_word[6:].tolist() == [-1, -1]
 
 
 def test_a_word_in_invalid_utf8_does_not_affect_others(tmp_path: Path) -> None:
-    found = found_in(tmp_path / "v", b"a 1.0 2.0\n\xff\xfe 3.0 4.0\nb 5.0 6.0\n", "a", "b")
-    assert found.table.tolist() == [[1, 2], [5, 6]]
+    actual = found_in(tmp_path / "v", b"a 1.0 2.0\n\xff\xfe 3.0 4.0\nb 5.0 6.0\n", "a", "b")
+    assert actual.table.tolist() == [[1, 2], [5, 6]]
 
 
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -143,8 +143,8 @@ def test_the_block_size_does_not_change_the_result(
     path = tmp_path_factory.getbasetemp() / "blocks.txt"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_text, "_BLOCK_BYTES", block)
-        found = found_in(path, f"{len(rows)} 3\n{text_of(rows)}".encode(), *rows)
-    assert found.table[found.row_of_word].tolist() == np.float32(list(rows.values())).tolist()
+        actual = found_in(path, f"{len(rows)} 3\n{text_of(rows)}".encode(), *rows)
+    assert actual.table[actual.row_of_word].tolist() == np.float32(list(rows.values())).tolist()
 
 
 @given(st.text("0123456789.-+eEnaif", max_size=7))
@@ -237,7 +237,7 @@ def test_published_vectors_are_the_same_as_text_and_as_binary() -> None:
     slow = {line.split(" ")[0]: np.float32(line.split(" ")[1:]) for line in lines}
     asked = [*slow, "surely-not-there"]
     both = [VectorFile(file).find(asked, False) for file in (text, folder / "glove.6B.50d.subset.w2v.bin")]
-    for found in both:
-        assert (found.words_in_file, found.table.shape) == (10_362, (10_362, 50))
-        assert found.row_of_word[-1] == -1
-        assert np.array_equal(found.table[found.row_of_word[:-1]], np.stack(list(slow.values())))
+    for actual in both:
+        assert (actual.words_in_file, actual.table.shape) == (10_362, (10_362, 50))
+        assert actual.row_of_word[-1] == -1
+        assert np.array_equal(actual.table[actual.row_of_word[:-1]], np.stack(list(slow.values())))

@@ -43,12 +43,12 @@ def test_lines_by_themselves(encoder: str) -> None:
     words = [[word for word in line.split(" ") if word] for line in TEXT]
     wanted = [expected(run, some) for some in words]
     for batch_size in (1, 3, 100):
-        found = LineScorer(language_model(run), False, batch_size).score(TEXT)
-        assert [one.nats for one in found] == pytest.approx(wanted, **EXACT)
-    assert [one.tokens for one in found] == [len(some) + 1 for some in words]
-    assert [one.unknown for one in found] == [0, 0, 1, 0, 0, 0, 0, 3], "words are between spaces, as in training"
-    assert [one.words for one in found] == [one.tokens for one in found]
-    assert [one.characters for one in found] == [len(" ".join(some)) + 1 for some in words]
+        actual = LineScorer(language_model(run), False, batch_size).score(TEXT)
+        assert [item.nats for item in actual] == pytest.approx(wanted, **EXACT)
+    assert [item.tokens for item in actual] == [len(some) + 1 for some in words]
+    assert [item.unknown for item in actual] == [0, 0, 1, 0, 0, 0, 0, 3], "words are between spaces, as in training"
+    assert [item.words for item in actual] == [item.tokens for item in actual]
+    assert [item.characters for item in actual] == [len(" ".join(some)) + 1 for some in words]
 
 
 @pytest.mark.usefixtures("_windows")
@@ -60,20 +60,20 @@ def test_a_text_with_its_context(encoder: str) -> None:
     tokens = [word for line in TEXT for word in (*line.split(" "), EOS) if word]
     lengths = np.array([len([word for word in line.split(" ") if word]) + 1 for line in TEXT])
     log_p, ids = log_p_of(run, tokens[:-1]), run.vocabs["target"].ids
-    each = [-float(log_p[place, ids.get(word, 1)]) for place, word in enumerate(tokens)]
-    wanted = [sum(some) for some in np.split(np.array(each), np.cumsum(lengths)[:-1])]
+    item = [-float(log_p[place, ids.get(word, 1)]) for place, word in enumerate(tokens)]
+    wanted = [sum(some) for some in np.split(np.array(item), np.cumsum(lengths)[:-1])]
     for at_a_time in (1, 3, 100):
         scorer = LineScorer(language_model(run), True, 1)
-        found = [one for first in range(0, len(TEXT), at_a_time) for one in scorer.score(TEXT[first:][:at_a_time])]
-        assert [one.nats for one in found] == pytest.approx(wanted, **EXACT)
-        assert [one.tokens for one in found] == lengths.tolist()
+        actual = [item for first in range(0, len(TEXT), at_a_time) for item in scorer.score(TEXT[first:][:at_a_time])]
+        assert [item.nats for item in actual] == pytest.approx(wanted, **EXACT)
+        assert [item.tokens for item in actual] == lengths.tolist()
 
 
 def test_characters_are_also_counted_as_words() -> None:
     run = trained("lstm", "dataset.unit=char", words=("a", "b", " ", "é"))
-    (one,) = LineScorer(language_model(run), False, 1).score(["é  ab x"])
-    assert (one.tokens, one.unknown, one.words, one.characters) == (8, 1, 4, 8)
-    assert one.nats == pytest.approx(expected(run, list("é  ab x")), **EXACT)
+    (item,) = LineScorer(language_model(run), False, 1).score(["é  ab x"])
+    assert (item.tokens, item.unknown, item.words, item.characters) == (8, 1, 4, 8)
+    assert item.nats == pytest.approx(expected(run, list("é  ab x")), **EXACT)
 
 
 def test_an_enormous_line_is_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,10 +83,10 @@ def test_an_enormous_line_is_read_in_windows(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(module, "TOKENS", 128)
     run.model.embedding.register_forward_pre_hook(lambda _, args: sizes.append(args[0]["words"].rows.n_tokens))
     text = ["a b", " ".join(["a", "c"] * 5000), *["b c a"] * 100]
-    found = LineScorer(language_model(run), False, 100).score(text)
-    assert sum(sizes) == sum(one.tokens for one in found) == 3 + 10_001 + 400
+    actual = LineScorer(language_model(run), False, 100).score(text)
+    assert sum(sizes) == sum(item.tokens for item in actual) == 3 + 10_001 + 400
     assert max(sizes) <= 128
-    assert found[1].nats == pytest.approx(expected(run, text[1].split()), **EXACT)
+    assert actual[1].nats == pytest.approx(expected(run, text[1].split()), **EXACT)
 
 
 def test_models_that_cannot_read_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_texts_without_a_probability() -> None:
 def test_figures_of_a_worked_case() -> None:
     """Two words of 4 characters in all, with token probabilities 1/4, 1/3, 1/4, 1/3, as in the golden case."""
     nats = -torch.tensor([1 / 4, 1 / 3, 1 / 4, 1 / 3], dtype=torch.float64).log()
-    parts = [Tally(float(one), 1, 0, place % 2, place) for place, one in enumerate(nats)]
+    parts = [Tally(float(nat), 1, 0, place % 2, place) for place, nat in enumerate(nats)]
     figures = sum(parts, start=Tally()).figures()
     assert figures["perplexity"] == pytest.approx(12**0.5, rel=1e-12)
     assert figures["nll"] == pytest.approx(1.242, abs=5e-4)

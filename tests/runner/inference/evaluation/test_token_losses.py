@@ -33,7 +33,7 @@ def reference(run: TrainedModel, rows: list[Batch]) -> torch.Tensor:
     """Return (N,) losses of rows that are read one at a time, each whole."""
     head = run.model.head
     with torch.inference_mode():
-        return torch.cat([head.losses(run.model(one, None)[0], one).tokens() for one in rows])  # type: ignore[union-attr]
+        return torch.cat([head.losses(run.model(row, None)[0], row).tokens() for row in rows])  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("encoder", ["lstm", "transformer", "conv"])
@@ -44,8 +44,8 @@ def test_rows(encoder: str, strategy: str) -> None:
     wanted = reference(run, [split.select(np.array([row])) for row in range(len(ROWS))])
     batching = build(config(f"batching={strategy}")["batching"], "batching", {})
     for batch_size in (1, 3, 100):
-        found = split_values(run.model, batching, split, batch_size, False, ["losses"])["losses"]
-        np.testing.assert_allclose(found, wanted, **EXACT)
+        actual = split_values(run.model, batching, split, batch_size, False, ["losses"])["losses"]
+        np.testing.assert_allclose(actual, wanted, **EXACT)
         measures = run.measures.start(run.vocabs)
         whole = evaluate(run.model, measures, batching.evaluation_batches(split, batch_size), bf16=False)
         assert whole["nll"] == pytest.approx(float(wanted.mean()), rel=1e-12), "weighted by tokens"
@@ -59,11 +59,11 @@ def test_a_stream_in_windows_equals_the_whole_stream(encoder: str, streams: int,
     run = trained(encoder, "task.unit=stream", *(["encoder.memory=4"] if encoder == "transformer" else []))
     split = split_of(run)
     per_stream = -(-split.real_tokens // streams)
-    one = build(config("batching=stream", f"batching.layout={layout}")["batching"], "batching", {})
-    assert isinstance(one, Stream)
-    batching = replace(one, evaluation_streams=streams, window=per_stream)
+    item = build(config("batching=stream", f"batching.layout={layout}")["batching"], "batching", {})
+    assert isinstance(item, Stream)
+    batching = replace(item, evaluation_streams=streams, window=per_stream)
     wanted = reference(run, list(replace(batching, evaluation_streams=1, layout="packed").evaluation_batches(split, 1)))
     assert len(wanted) == split.real_tokens == sum(map(len, ROWS)) + len(ROWS)
     for window in (1, 2, 5, 100):
-        found = split_values(run.model, replace(batching, window=window), split, 1, False, ["losses"])["losses"]
-        np.testing.assert_allclose(found, wanted, **EXACT)
+        actual = split_values(run.model, replace(batching, window=window), split, 1, False, ["losses"])["losses"]
+        np.testing.assert_allclose(actual, wanted, **EXACT)

@@ -34,7 +34,7 @@ def inputs_of(run: TrainedModel, lines: list[list[str]]) -> dict[str, list[int]]
     table = pa.table({"tokens": pa.array(lines, pa.list_(pa.string()))})
     vocabs = extend_vocabulary(run.model, run.vocabs, run.features, table)
     batch = run.task.encode(columns_of(table, run.features, vocabs), table, vocabs)
-    return {name: one.values.tolist() for name, one in batch.features.items()}
+    return {name: feature.values.tolist() for name, feature in batch.features.items()}
 
 
 @pytest.mark.parametrize("features", ["words", "words_chars", "[words,casing,suffix]"])
@@ -45,15 +45,15 @@ def test_prompts_are_read_as_in_training(features: str) -> None:
     prompts = language_model(run).prompts(texts)
     for place, text in enumerate(texts):
         expected = inputs_of(run, [line.split() for line in text.split("\n")])
-        for name, one in prompts.ids.items():
-            start, end = one.rows.host_offsets[place : place + 2]
-            assert one.values[start:end].tolist() == expected[name]
+        for name, item in prompts.ids.items():
+            start, end = item.rows.host_offsets[place : place + 2]
+            assert item.values[start:end].tolist() == expected[name]
             assert prompts.last[name][place] == expected[name][-1]
     assert prompts.unknown == [[], [], ["Z"], [], []]
     for token, string in enumerate(run.vocabs["target"].tokens[2:], start=2):
         ids = inputs_of(run, [[] if string == EOS else [string]])
-        assert {name: found[token] for name, found in prompts.following.items()} == {
-            name: one[-1] for name, one in ids.items()
+        assert {name: item[token] for name, item in prompts.following.items()} == {
+            name: item[-1] for name, item in ids.items()
         }
 
 

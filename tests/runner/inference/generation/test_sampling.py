@@ -40,8 +40,8 @@ def drawn(
 
 
 def greedy(model: LanguageModel, texts: list[str], length: int) -> list[Continuation]:
-    found = steps(model, model.prompts(texts), 1, likeliest, length)
-    return [one for (one,) in collect(found, model, len(texts), 1)]
+    result = steps(model, model.prompts(texts), 1, likeliest, length)
+    return [item for (item,) in collect(result, model, len(texts), 1)]
 
 
 @cases
@@ -50,7 +50,7 @@ def test_greedy_generation(encoder: str, changed: list[str], monkeypatch: pytest
     monkeypatch.setattr(reading, "READ_TOKENS", 8)
     run = trained(encoder, *changed)
     model = language_model(run)
-    for text, one in zip(PROMPTS, greedy(model, PROMPTS, 6), strict=True):
+    for text, item in zip(PROMPTS, greedy(model, PROMPTS, 6), strict=True):
         words, log_p = text.split(), 0.0
         while len(words) < len(text.split()) + 6:
             says = log_p_of(run, words)[-1]
@@ -60,9 +60,9 @@ def test_greedy_generation(encoder: str, changed: list[str], monkeypatch: pytest
             if best == 2:
                 break
             words.append(model.vocab.tokens[best])
-        assert [*text.split(), *model.vocab.decode(one.tokens)] == words
-        assert one.ended == (best == 2)
-        assert one.log_p == one.score == pytest.approx(log_p, abs=1e-9)
+        assert [*text.split(), *model.vocab.decode(item.tokens)] == words
+        assert item.ended == (best == 2)
+        assert item.log_p == item.score == pytest.approx(log_p, abs=1e-9)
 
 
 # over a stream, a transformer needs a limit to its memory
@@ -85,8 +85,10 @@ def test_batch_and_order_change_no_token(
         for mine, theirs in zip(itertools.chain(*together), itertools.chain(*other), strict=True):
             assert (mine.tokens, mine.ended) == (theirs.tokens, theirs.ended)
             assert mine.log_p == pytest.approx(theirs.log_p, rel=0, abs=rounding(model, mine.log_p))
-    assert len({tuple(one.tokens) for one in itertools.chain(*together)}) > 5
-    assert [one.tokens for one in greedy(model, PROMPTS, 8)] == [greedy(model, [text], 8)[0].tokens for text in PROMPTS]
+    assert len({tuple(item.tokens) for item in itertools.chain(*together)}) > 5
+    assert [item.tokens for item in greedy(model, PROMPTS, 8)] == [
+        greedy(model, [text], 8)[0].tokens for text in PROMPTS
+    ]
 
 
 def test_more_samples_start_with_the_same_ones() -> None:
@@ -96,7 +98,7 @@ def test_more_samples_start_with_the_same_ones() -> None:
         same = [other for other in many if (other.tokens, other.ended) == (one.tokens, one.ended)]
         assert len(same) == 1
         assert same[0].log_p == pytest.approx(one.log_p, rel=0, abs=rounding(model, one.log_p))
-    assert [one.log_p for one in many] == sorted((one.log_p for one in many), reverse=True)
+    assert [item.log_p for item in many] == sorted((item.log_p for item in many), reverse=True)
 
 
 @pytest.mark.parametrize(("unit", "temperature", "allow_unk"), [("line", 1.0, True), ("stream", 0.6, False)])
@@ -104,7 +106,7 @@ def test_samples_have_the_models_frequencies(unit: str, temperature: float, allo
     """Test 20,000 samples of two tokens by chi-square against the product of evaluation's probabilities."""
     run = trained("lstm", f"task.unit={unit}")
     model = language_model(run, allow_unk)
-    (found,) = drawn(model, ["b a"], [7], 20_000, 2, temperature=temperature)
+    (actual,) = drawn(model, ["b a"], [7], 20_000, 2, temperature=temperature)
     expected: dict[tuple[int, ...], float] = {}
     for first in range(len(model.vocab)):
         weight = _shares(log_p_of(run, ["b", "a"])[-1], temperature, allow_unk)[first]
@@ -118,8 +120,8 @@ def test_samples_have_the_models_frequencies(unit: str, temperature: float, allo
     keys = [key for key, share in expected.items() if share > 0]
     assert sum(expected.values()) == pytest.approx(1)
     counts = dict.fromkeys(keys, 0)
-    for one in found:
-        counts[tuple(one.tokens)] += 1
+    for item in actual:
+        counts[tuple(item.tokens)] += 1
     test = chisquare([counts[key] for key in keys], [20_000 * expected[key] for key in keys])
     assert test.pvalue > 0.01
 
@@ -153,7 +155,7 @@ def _kept(
     log_p: list[float], temperature: float, top_k: int | None, top_p: float | None
 ) -> tuple[set[int], dict[int, float]]:
     """Reference implementation, token by token from the likeliest."""
-    share = {token: np.exp(one / temperature) for token, one in enumerate(log_p) if one > -np.inf}
+    share = {token: np.exp(item / temperature) for token, item in enumerate(log_p) if item > -np.inf}
     falling = sorted(share, key=lambda token: -share[token])
     if top_k is not None:
         last = share[falling[min(top_k, len(falling)) - 1]]
@@ -161,7 +163,7 @@ def _kept(
     total = sum(share[token] for token in falling)
     kept: list[int] = []
     for token in falling:
-        enough = top_p is not None and top_p < 1 and sum(share[one] for one in kept) / total >= top_p
+        enough = top_p is not None and top_p < 1 and sum(share[item] for item in kept) / total >= top_p
         if enough and share[token] < share[kept[-1]] * (1 - 1e-12):
             break
         kept.append(token)
@@ -172,8 +174,8 @@ def _kept(
 def test_a_temperature_near_zero_is_greedy() -> None:
     model = language_model(trained("lstm"))
     for temperature in (1e-3, 1e-300):
-        found = drawn(model, PROMPTS, [0, 1, 2, 3, 4], 1, 8, temperature=temperature)
-        assert [one.tokens for (one,) in found] == [one.tokens for one in greedy(model, PROMPTS, 8)]
+        actual = drawn(model, PROMPTS, [0, 1, 2, 3, 4], 1, 8, temperature=temperature)
+        assert [item.tokens for (item,) in actual] == [item.tokens for item in greedy(model, PROMPTS, 8)]
 
 
 @pytest.mark.parametrize("unit", ["line", "stream"])
@@ -181,17 +183,19 @@ def test_log_p_equals_evaluation(unit: str) -> None:
     """log P is the model's own, of the tokens and of the end if it came, whatever the sampling."""
     run = trained("lstm", f"task.unit={unit}")
     model = language_model(run)
-    found = drawn(model, PROMPTS[:4], [0, 1, 2, 3], 5, 6, temperature=3.0)
+    actual = drawn(model, PROMPTS[:4], [0, 1, 2, 3], 5, 6, temperature=3.0)
     ends = 0
-    for text, continuations in zip(PROMPTS, found, strict=False):
-        for one in continuations:
+    for text, continuations in zip(PROMPTS, actual, strict=False):
+        for continuation in continuations:
             words = text.split()
-            says = log_p_of(run, [*words, *model.vocab.decode(one.tokens)])[len(words) :]
-            ids = [*one.tokens, *([2] if one.ended else [])]
-            assert one.log_p == pytest.approx(sum(says[place, token] for place, token in enumerate(ids)), abs=1e-9)
+            says = log_p_of(run, [*words, *model.vocab.decode(continuation.tokens)])[len(words) :]
+            ids = [*continuation.tokens, *([2] if continuation.ended else [])]
+            assert continuation.log_p == pytest.approx(
+                sum(says[place, token] for place, token in enumerate(ids)), abs=1e-9
+            )
             assert len(ids) <= 6
-            assert one.ended or len(ids) == 6
-            ends += one.ended
+            assert continuation.ended or len(ids) == 6
+            ends += continuation.ended
     assert (ends > 0) == (unit == "line")
 
 
@@ -200,11 +204,11 @@ def test_rows_that_ended_cost_nothing() -> None:
     model = language_model(run)
     read: list[int] = []
     run.model.encoder.register_forward_hook(lambda module, args, output: read.append(args[0].rows.n_tokens))
-    found = drawn(model, PROMPTS, [0, 1, 2, 3, 4], 4, 9)
-    said = [len(one.tokens) + one.ended for one in itertools.chain(*found)]
-    assert min(said) < max(said)
-    assert sum(read) == sum(len(text.split()) for text in PROMPTS) + sum(said)
-    assert read[1:] == [sum(one > step for one in said) for step in range(max(said))]
+    actual = drawn(model, PROMPTS, [0, 1, 2, 3, 4], 4, 9)
+    printed = [len(item.tokens) + item.ended for item in itertools.chain(*actual)]
+    assert min(printed) < max(printed)
+    assert sum(read) == sum(len(text.split()) for text in PROMPTS) + sum(printed)
+    assert read[1:] == [sum(item > step for item in printed) for step in range(max(printed))]
 
 
 def test_no_prompts_and_forbidden_tokens() -> None:
@@ -212,6 +216,6 @@ def test_no_prompts_and_forbidden_tokens() -> None:
     assert greedy(model, [], 5) == []
     with_unk = language_model(trained("lstm"), allow_unk=True)
     many = drawn(with_unk, ["a"], [0], 300, 8)[0]
-    said = {token for one in many for token in one.tokens}
-    assert said == {1, 3, 4, 5}
-    assert {token for one in drawn(model, ["a"], [0], 300, 8)[0] for token in one.tokens} == {3, 4, 5}
+    output = {token for item in many for token in item.tokens}
+    assert output == {1, 3, 4, 5}
+    assert {token for item in drawn(model, ["a"], [0], 300, 8)[0] for token in item.tokens} == {3, 4, 5}

@@ -16,42 +16,42 @@ from runner.inference.inspection.properties import DEFAULT, PROPERTIES, chosen, 
 
 
 def column(text: str, name: str) -> list[float]:
-    found: list[float] = table(text, [name])[:, 0].tolist()
-    return found
+    result: list[float] = table(text, [name])[:, 0].tolist()
+    return result
 
 
 def slowly(text: str) -> dict[str, list[float]]:
     """Reference implementation of every property but those of Python, by a loop over the text."""
-    found: dict[str, list[float]] = {name: [] for name in DEFAULT}
+    result: dict[str, list[float]] = {name: [] for name in DEFAULT}
     quoted, curly, depth, line, word = False, 0, 0, "", 0
-    for one in text:
-        blank = one == "\n" and not line.strip()
-        line = "" if one == "\n" else line + one
-        if one == '"':
+    for item in text:
+        blank = item == "\n" and not line.strip()
+        line = "" if item == "\n" else line + item
+        if item == '"':
             quoted = not quoted
-        curly += {"“": 1, "”": -1}.get(one, 0)
-        if one in "([{":
+        curly += {"“": 1, "”": -1}.get(item, 0)
+        if item in "([{":
             depth += 1
-        if one in ")]}":
+        if item in ")]}":
             depth = max(0, depth - 1)
         if blank:
             quoted, curly, depth = False, 0, 0
-        word = word + 1 if one.isalnum() else 0
+        word = word + 1 if item.isalnum() else 0
         values = {
             "quotes": quoted or curly > 0,
             "line_position": len(line),
-            "newline": one == "\n",
+            "newline": item == "\n",
             "blank_line": blank,
             "depth": depth,
             "indentation": len(line) - len(line.lstrip()),
             "word_position": word,
-            "space": one.isspace(),
-            "capital": one.isupper(),
-            "digit": one.isdigit(),
+            "space": item.isspace(),
+            "capital": item.isupper(),
+            "digit": item.isdigit(),
         }
         for name, value in values.items():
-            found[name].append(float(value))
-    return found
+            result[name].append(float(value))
+    return result
 
 
 @pytest.mark.parametrize("seed", range(30))

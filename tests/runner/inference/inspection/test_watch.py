@@ -16,21 +16,21 @@ def test_correlations_of_passages_equal_those_of_the_whole() -> None:
     whole = Moments(5, 3)
     for passage in np.split(np.arange(1000), [0, 1, 2, 130, 500, 500, 999]):
         whole.add(units[passage], others[passage])
-    found = whole.correlation()
+    actual = whole.correlation()
     for unit in (0, 1, 3, 4):
         for other in (0, 1):
             expected = np.corrcoef(units[:, unit].astype(np.float64), others[:, other])[0, 1]
-            np.testing.assert_allclose(found[unit, other], expected, rtol=0, atol=1e-9)
-    assert found[0, 0] > 0.8
-    assert np.isnan(found[2]).all()
-    assert np.isnan(found[:, 2]).all()
+            np.testing.assert_allclose(actual[unit, other], expected, rtol=0, atol=1e-9)
+    assert actual[0, 0] > 0.8
+    assert np.isnan(actual[2]).all()
+    assert np.isnan(actual[:, 2]).all()
 
 
 def test_saturation_is_a_share_of_tokens() -> None:
     gates = np.array([[0.05, 0.5], [0.95, 0.5], [0.0, 0.99], [0.09, 0.1]], dtype=np.float32)
-    one = LayerSums(("reset", "hidden"), hidden=2, n_properties=1)
+    item = LayerSums(("reset", "hidden"), hidden=2, n_properties=1)
     for part in (gates[:1], gates[1:]):
-        one.add(np.stack([part, part], axis=1), np.ones((len(part), 1)), keep=0)
-    layer = one.layer()
+        item.add(np.stack([part, part], axis=1), np.ones((len(part), 1)), keep=0)
+    layer = item.layer()
     assert layer.closed["reset"].tolist() == [0.75, 0.0]
     assert layer.open["reset"].tolist() == [0.25, 0.25]

@@ -121,10 +121,10 @@ def test_likelihood_gradients_and_decoding_equal_pytorch_crf(domain: str, layout
     x = packed if layout == "packed" else packed.pad()
     x = x.with_values(x.values.requires_grad_())
     expected = -theirs(x.pad().values, Ragged(tags, rows, "packed").pad().values, mask=rows.mask, reduction="none")
-    found = crf.negative_log_likelihood(x, tags)
-    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13)
+    actual = crf.negative_log_likelihood(x, tags)
+    torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-13)
     weights = torch.linspace(-1, 2, len(lengths), dtype=torch.float64)
-    mine = torch.autograd.grad((found * weights).sum(), [x.values, *ours])
+    mine = torch.autograd.grad((actual * weights).sum(), [x.values, *ours])
     reference = torch.autograd.grad((expected * weights).sum(), [x.values, *theirs.parameters()])
     by_name = dict(zip([name for name, _ in theirs.named_parameters()], reference[1:], strict=True))
     names = ("start_transitions", "transitions", "end_transitions")
@@ -143,8 +143,8 @@ def test_gradients_are_those_of_finite_differences(domain: str, forbid: bool) ->
         chain = like_iob(N_TAGS).restrict(Chain(*parts)) if forbid else Chain(*parts)
         return negative_log_likelihood(scores, tags, chain, rows)
 
-    inputs = [random_scores(), *(one.detach() for one in (crf.start, crf.transitions, crf.end))]
-    assert torch.autograd.gradcheck(loss, [one.requires_grad_() for one in inputs])
+    inputs = [random_scores(), *(item.detach() for item in (crf.start, crf.transitions, crf.end))]
+    assert torch.autograd.gradcheck(loss, [item.requires_grad_() for item in inputs])
 
 
 def test_there_is_no_second_derivative() -> None:
@@ -196,8 +196,8 @@ def test_extreme_gaps_underflow_nowhere(gap: float, dtype: torch.dtype) -> None:
             torch.testing.assert_close(loss[row].detach(), expected, rtol=1e-10, atol=1e-8)
             one_hot = torch.nn.functional.one_hot(paths, N_TAGS).double()
             marginals = (totals.softmax(0)[:, None, None] * one_hot).sum(0)
-            found = grad.split(ROWS)[row].double() + one_hot[right][0]
-            torch.testing.assert_close(found, marginals, rtol=1e-5, atol=1e-6)
+            actual = grad.split(ROWS)[row].double() + one_hot[right][0]
+            torch.testing.assert_close(actual, marginals, rtol=1e-5, atol=1e-6)
 
 
 def test_paths_that_underflow_half_way_are_found_in_the_log_domain() -> None:
@@ -239,9 +239,9 @@ def test_scores_too_large_for_the_scaled_domain_are_detected(which: str, offset:
 def test_nan_stays_in_its_row() -> None:
     scores = random_scores((2, 2))
     scores[0, 0] = torch.nan
-    found = log_partition(scores, random_chain(), rows_of((2, 2)))
-    assert found[0].isnan()
-    assert found[1].isfinite()
+    actual = log_partition(scores, random_chain(), rows_of((2, 2)))
+    assert actual[0].isnan()
+    assert actual[1].isfinite()
 
 
 def test_rows_without_tokens_cost_nothing() -> None:
@@ -327,7 +327,7 @@ def test_paths_on_the_host_are_those_of_torch(monkeypatch: pytest.MonkeyPatch, n
     """With scores of few values, so that many paths are equally good."""
     lengths = (7, 0, 1, 12, 7, 3)
     rows, chain = rows_of(lengths), random_chain(n_tags=n_tags, forbid=forbid and n_tags > 2)
-    chain = Chain(*(one.round() for one in (chain.start, chain.transitions, chain.end)))
+    chain = Chain(*(item.round() for item in (chain.start, chain.transitions, chain.end)))
     scores = torch.randint(3, (sum(lengths), n_tags)).double()
     on_host = viterbi(scores, chain, rows)
     monkeypatch.setattr(crf_decode, "MAX_NUMPY_TAGS", 0)

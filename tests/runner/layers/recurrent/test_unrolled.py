@@ -39,10 +39,10 @@ def test_outputs_and_all_gradients_are_torchs(cell: str, lengths: list[int], dty
     sequence, _ = module(PackedSequence(inputs, torch.tensor(running)), begin[None])
     asked = [inputs, begin, *module.parameters()]
     weigh = torch.linspace(-1, 2, hidden.numel(), dtype=dtype).view_as(hidden)
-    found = [torch.autograd.grad((one * weigh).sum(), asked) for one in (hidden, sequence.data)]
+    actual = [torch.autograd.grad((item * weigh).sum(), asked) for item in (hidden, sequence.data)]
     torch.testing.assert_close(hidden, sequence.data)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
-    for mine, theirs in zip(*found, strict=True):
+    for mine, theirs in zip(*actual, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance)
 
 
@@ -62,7 +62,7 @@ def test_a_gradient_can_be_taken_twice_but_has_none_itself(cell: str) -> None:
     hidden = run_unrolled(module.mode, inputs, list(module.parameters()), begin, running)
     asked = [inputs, begin, *module.parameters()]
     first, second = (torch.autograd.grad(hidden.sum(), asked, retain_graph=True) for _ in range(2))
-    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert all(torch.equal(item, other) for item, other in zip(first, second, strict=True))
     (by_inputs,) = torch.autograd.grad(hidden.square().sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         by_inputs.sum().backward()  # type: ignore[no-untyped-call]
@@ -73,10 +73,10 @@ def test_inputs_without_gradients_do_not_change_those_of_weights(cell: str) -> N
     module, inputs, begin, running = case(cell, [4, 2, 1], torch.float64)
     weights = list(module.parameters())
     learned, frozen = (
-        torch.autograd.grad(run_unrolled(module.mode, one, weights, begin.detach(), running).sum(), weights)
-        for one in (inputs, inputs.detach())
+        torch.autograd.grad(run_unrolled(module.mode, item, weights, begin.detach(), running).sum(), weights)
+        for item in (inputs, inputs.detach())
     )
-    assert all(torch.equal(one, other) for one, other in zip(learned, frozen, strict=True))
+    assert all(torch.equal(item, other) for item, other in zip(learned, frozen, strict=True))
 
 
 @pytest.mark.parametrize("reverse", [False, True])

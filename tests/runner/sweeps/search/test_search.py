@@ -73,18 +73,18 @@ def test_a_search_keeps_every_trial_and_goes_on(
         command.main()
     assert exit_.value.code == 0
     search = found(here)
-    assert [one["number"] for one in search["trials"]] == list(range(7))
-    for one in search["trials"]:
-        rate = one["values"]["optimizer.lr"]
-        assert one["evaluations"] == pytest.approx(fake_trials.curve(rate)[: len(one["evaluations"])])
-        if one["ended"] == "finished":
-            assert one["value"] == pytest.approx(fake_trials.curve(rate)[-1])
-        run = json.loads((here / f"runs/s/trial-{one['number']:04d}" / run_schema.RUN).read_text())
+    assert [item["number"] for item in search["trials"]] == list(range(7))
+    for item in search["trials"]:
+        rate = item["values"]["optimizer.lr"]
+        assert item["evaluations"] == pytest.approx(fake_trials.curve(rate)[: len(item["evaluations"])])
+        if item["ended"] == "finished":
+            assert item["value"] == pytest.approx(fake_trials.curve(rate)[-1])
+        run = json.loads((here / f"runs/s/trial-{item['number']:04d}" / run_schema.RUN).read_text())
         assert run["sweep_id"] == "s"
-        assert run["tags"][run_schema.TAG_TRIAL] == str(one["number"])
-        assert (run_schema.TAG_PRUNED in run["tags"]) == (one["ended"] == "pruned")
-    finished = [one for one in search["trials"] if one["ended"] == "finished"]
-    assert search["best"] == max(finished, key=lambda one: one["value"])
+        assert run["tags"][run_schema.TAG_TRIAL] == str(item["number"])
+        assert (run_schema.TAG_PRUNED in run["tags"]) == (item["ended"] == "pruned")
+    finished = [item for item in search["trials"] if item["ended"] == "finished"]
+    assert search["best"] == max(finished, key=lambda item: item["value"])
     assert 0 < len(finished) < 7, "the options are such that some are pruned"
     assert sum(search["importance"].values()) == pytest.approx(1.0)
     assert f"{search['best']['value']:.2f}" in capfd.readouterr().out
@@ -94,7 +94,7 @@ def test_a_search_keeps_every_trial_and_goes_on(
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert found(here)["trials"][:7] == search["trials"]
     assert len(found(here)["trials"]) == 8
-    statuses = [one.status for one in scan(here / "runs" / "s")]
+    statuses = [item.status for item in scan(here / "runs" / "s")]
     assert len(statuses) == 8  # what hydromel-compare finds: no file of the search stands in its way
 
 
@@ -103,10 +103,10 @@ def test_a_failing_trial_stops_no_other(here: Path, capfd: pytest.CaptureFixture
     options = [*fake_trials.OPTIONS[:5], choices, "sweep.id=s", "search.trials=5", "search.sampler=random"]
     assert run_search(options, []) == 0
     search = found(here)
-    failed = [one for one in search["trials"] if one["values"]["optimizer.lr"] == 0.99]
+    failed = [item for item in search["trials"] if item["values"]["optimizer.lr"] == 0.99]
     assert 0 < len(failed) < 5
-    assert {one["ended"] for one in search["trials"] if one not in failed} == {"finished"}
-    assert {(one["ended"], one["error"]) for one in failed} == {("failed", "the loss is nan at update 3")}
+    assert {item["ended"] for item in search["trials"] if item not in failed} == {"finished"}
+    assert {(item["ended"], item["error"]) for item in failed} == {("failed", "the loss is nan at update 3")}
     assert "failed: the loss is nan at update 3" in capfd.readouterr().out
 
 
@@ -180,14 +180,14 @@ def test_an_unpromising_run_is_ended(here: Path) -> None:
     folder.mkdir()
     config = {"optimizer": {"lr": 0.05}, "train": {"epochs": 4}, "sweep": {"id": "s", "trial": 0}}
     (folder / run_schema.RESOLVED).write_text(yaml.safe_dump(config), encoding="utf-8")
-    told: list[tuple[int, float]] = []
+    output: list[tuple[int, float]] = []
 
     def unpromising(number: int, value: float) -> bool:
-        told.append((number, value))
+        output.append((number, value))
         return number == 3
 
     assert run_trial(folder, "accuracy", 4, unpromising) == Ended(pruned_at=3)
-    assert told == list(enumerate(fake_trials.curve(0.05)[:3], start=1))
+    assert output == list(enumerate(fake_trials.curve(0.05)[:3], start=1))
     assert json.loads((folder / run_schema.RUN).read_text())["status"] == run_schema.INTERRUPTED
     trial.mark_pruned(folder, 3, JsonlTracker(path=str(here / "all.jsonl")))
     assert json.loads((folder / run_schema.RUN).read_text())["tags"][run_schema.TAG_PRUNED] == "evaluation 3"
@@ -206,7 +206,7 @@ def test_a_metric_that_the_task_lacks_is_told(here: Path, capfd: pytest.CaptureF
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("+search.space.optimizer.lrr={low: 1, high: 2}", "optimizer.lrr: unknown option; did you mean 'lr'?"),
         ("+search.space.encoder={choices: [rnn, con]}", "encoder=con: unknown; did you mean 'conv'?"),
@@ -215,11 +215,11 @@ def test_a_metric_that_the_task_lacks_is_told(here: Path, capfd: pytest.CaptureF
     ],
 )
 def test_what_cannot_be_searched_is_told_before_the_first_trial(
-    here: Path, capfd: pytest.CaptureFixture[str], override: str, said: str
+    here: Path, capfd: pytest.CaptureFixture[str], override: str, message: str
 ) -> None:
     assert run_search([*OPTIONS, override], []) == 1
     error = capfd.readouterr().err
-    assert said in error
+    assert message in error
     assert len(error.strip().splitlines()) == 1
     assert not list(here.glob("runs/s/trial-*"))
 
@@ -235,7 +235,7 @@ def test_a_search_that_is_killed_redoes_what_was_cut_off(here: Path, monkeypatch
     assert len(found(here)["trials"]) == 2
     cut = yaml.safe_load((here / "runs/s/trial-0002" / run_schema.RESOLVED).read_text(encoding="utf-8"))
     assert run_search([*OPTIONS, "search.trials=4"], []) == 0
-    numbers = [one["number"] for one in found(here)["trials"]]
+    numbers = [item["number"] for item in found(here)["trials"]]
     assert numbers == [0, 1, 3, 4]
     assert found(here)["trials"][2]["values"]["optimizer.lr"] == cut["optimizer"]["lr"]
 
@@ -254,13 +254,13 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_trials_are_runs_and_the_best_config_gives_what_it_gave(
     real: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs = [found for found in scan(real / "runs" / "real") if found.run]
+    runs = [item for item in scan(real / "runs" / "real") if item.run]
     assert [run.sweep_id for run in runs] == ["real"]
     search = json.loads((real / "runs/real/search.json").read_text(encoding="utf-8"))
     assert search["trials"][0]["values"]["optimizer.lr"] != 0.001
-    for one, run in zip(search["trials"], runs, strict=True):
+    for item, run in zip(search["trials"], runs, strict=True):
         assert run.run is not None
-        assert one["value"] == run.run.result["metrics"]["valid"]["accuracy"]
+        assert item["value"] == run.run.result["metrics"]["valid"]["accuracy"]
         assert not (run.folder / run_schema.PREDICTIONS).exists()
     assert (real / "runs/real/history.png").stat().st_size > 5_000
     assert not (real / "runs/real/importance.png").exists()

@@ -17,9 +17,9 @@ GROUPS = {"encoder": "rnn", "features": "words"}
 
 
 def test_options_may_be_dotted_or_nested() -> None:
-    one = {"low": 0.1, "high": 1.0}
-    nested = Space.of({"optimizer": {"lr": one}, "encoder": {"choices": ["rnn", "conv"]}}, GROUPS)
-    dotted = Space.of({"optimizer.lr": one, "encoder": {"choices": ["rnn", "conv"]}}, GROUPS)
+    item = {"low": 0.1, "high": 1.0}
+    nested = Space.of({"optimizer": {"lr": item}, "encoder": {"choices": ["rnn", "conv"]}}, GROUPS)
+    dotted = Space.of({"optimizer.lr": item, "encoder": {"choices": ["rnn", "conv"]}}, GROUPS)
     assert nested == dotted
     assert nested.groups == {"encoder"}
     assert nested.overrides({"optimizer.lr": 0.5, "encoder": "conv"}) == (["encoder=conv"], {"optimizer.lr": 0.5})
@@ -60,7 +60,7 @@ def test_values_of_any_kind_come_back_from_what_the_study_keeps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "said"),
+    ("node", "message"),
     [
         ({}, "search.space is empty"),
         ({"optimizer": {"lr": 0.1}}, "search.space.optimizer.lr=0.1: give {low: ..., high: ...} or"),
@@ -79,10 +79,10 @@ def test_values_of_any_kind_come_back_from_what_the_study_keeps() -> None:
         ({"encoder": {"choices": ["rnn", "conv x=3"]}}, "names of encoder's configs are needed"),
     ],
 )
-def test_a_space_that_cannot_be_searched_is_told_in_one_line(node: dict[str, Any], said: str) -> None:
+def test_a_space_that_cannot_be_searched_is_told_in_one_line(node: dict[str, Any], message: str) -> None:
     with pytest.raises(HydromelError) as error:
         Space.of(node, GROUPS)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -104,7 +104,7 @@ def test_defaults_outside_of_the_space_are_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("encoder.dropout=1.5", "encoder.dropout=1.5"),
         ("+encoder.typo=3", "encoder.typo: unknown option"),
@@ -113,15 +113,15 @@ def test_defaults_outside_of_the_space_are_told() -> None:
         ("batching.plan.batch_size=x", "batching.plan.batch_size='x'"),
     ],
 )
-def test_a_config_is_checked_before_data_is_read(override: str, said: str) -> None:
+def test_a_config_is_checked_before_data_is_read(override: str, message: str) -> None:
     Components.of(run_config("encoder=rnn", "batching=padmask"))
     with pytest.raises(HydromelError) as error:
         Components.of(run_config("encoder=rnn", "batching=padmask", override))
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("search.trials=0", "search.trials=0"),
         ("search.trials=null", "both null"),
@@ -130,7 +130,7 @@ def test_a_config_is_checked_before_data_is_read(override: str, said: str) -> No
         ("+search.trails=3", "search.trails: unknown option; did you mean 'trials'?"),
     ],
 )
-def test_options_of_a_search_are_checked(override: str, said: str) -> None:
+def test_options_of_a_search_are_checked(override: str, message: str) -> None:
     with pytest.raises(HydromelError) as error:
         Search.of(["search=optuna", override], [])
-    assert said in str(error.value)
+    assert message in str(error.value)

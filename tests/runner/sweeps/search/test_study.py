@@ -88,15 +88,15 @@ def test_the_first_trial_has_the_defaults_even_if_it_was_cut_off(tmp_path: Path)
 def prunes(of: SearchSettings, curves: list[list[float]], higher: bool) -> list[int | None]:
     """At which evaluation each of these curves is ended."""
     study, ends = open_study("sqlite:///:memory:", "s", of, higher, 8, ASKED), []
-    for one in curves:
+    for curve in curves:
         trial = ask(study, of, SPACE, None)
         end = None
-        for step, value in enumerate(one, start=1):
+        for step, value in enumerate(curve, start=1):
             trial.report(value, step)
             if trial.should_prune():
                 end = step
                 break
-        study.tell(trial, state=TrialState.PRUNED) if end else study.tell(trial, one[-1])
+        study.tell(trial, state=TrialState.PRUNED) if end else study.tell(trial, curve[-1])
         ends.append(end)
     return ends
 
@@ -121,7 +121,7 @@ def worse_than_median(curves: list[list[float]], startup: int, warmup: int, sign
 def test_the_median_pruner_ends_what_is_worse_than_half(higher: bool) -> None:
     sign = 1 if higher else -1
     rises = [[50, 60, 70], [52, 63, 74], [48, 58, 68], [47, 70, 71], [40, 50, 60], [55, 56, 57], [60, 70, 80]]
-    curves = [[float(sign * value) for value in one] for one in rises]
+    curves = [[float(sign * value) for value in rise] for rise in rises]
     of = options("search.startup_trials=3", "search.warmup_evaluations=1")
     ends = prunes(of, curves, higher)
     assert ends == worse_than_median(curves, 3, 1, sign)

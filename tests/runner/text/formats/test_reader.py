@@ -17,20 +17,20 @@ from runner.text.formats.reader import check_encoding, passages, read_lines
 
 @given(st.lists(st.sampled_from(["", "a", "bc d", "efg"])), st.integers(1, 12))
 def test_every_line_is_in_one_passage_and_sentences_are_whole(lines: list[str], characters: int) -> None:
-    found = list(passages(iter(lines), "x", characters, lambda line: not line))
-    assert [line for one in found for line in one.lines] == lines
-    assert all(one.lines[-1] == "" for one in found[:-1])
-    firsts = itertools.accumulate((len(one.lines) for one in found), initial=1)
-    assert [one.first for one in found] == list(firsts)[:-1]
-    for one in found:  # as short as can be
-        ends = [place for place, line in enumerate(one.lines[:-1]) if not line]
-        assert all(sum(len(line) + 1 for line in one.lines[: end + 1]) < characters for end in ends)
+    actual = list(passages(iter(lines), "x", characters, lambda line: not line))
+    assert [line for item in actual for line in item.lines] == lines
+    assert all(item.lines[-1] == "" for item in actual[:-1])
+    firsts = itertools.accumulate((len(item.lines) for item in actual), initial=1)
+    assert [item.first for item in actual] == list(firsts)[:-1]
+    for item in actual:  # as short as can be
+        ends = [place for place, line in enumerate(item.lines[:-1]) if not line]
+        assert all(sum(len(line) + 1 for line in item.lines[: end + 1]) < characters for end in ends)
 
 
 def test_reading_is_lazy() -> None:
     lines = map(str, itertools.count())
     taken = itertools.islice(passages(lines, "x", 10, lambda line: True), 3)
-    assert [one.lines[0] for one in taken] == ["0", "5", "10"]
+    assert [item.lines[0] for item in taken] == ["0", "5", "10"]
     assert int(next(lines)) < 20
 
 

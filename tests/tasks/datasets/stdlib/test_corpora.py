@@ -20,15 +20,15 @@ NAMES = ("stdlib_roles", "stdlib_modules", "stdlib_words", "stdlib_chars")
 
 def spans(line) -> list[tuple[str, str]]:
     """Return (role, text) of each span of a logical line, decoded tag by tag."""
-    found: list[tuple[str, str]] = []
+    result: list[tuple[str, str]] = []
     for token, tag in zip(line.tokens, line.tags, strict=True):
         if tag.startswith("B-"):
-            found.append((tag[2:], token))
+            result.append((tag[2:], token))
         elif tag.startswith("I-"):
-            role, text = found[-1]
+            role, text = result[-1]
             assert role == tag[2:]
-            found[-1] = (role, text + token)
-    return found
+            result[-1] = (role, text + token)
+    return result
 
 
 def rows(table, column="tokens") -> list[tuple[str, ...]]:
@@ -138,8 +138,8 @@ def by_line(text: str) -> list[list[tuple[str, str]]]:
 
 
 def test_roles_of_decorators():
-    found = by_line("@functools.wraps(f, x=1)\n@property\n@a.b\nclass C:\n    @d\n    async def f(self): pass\n")
-    assert found == [
+    actual = by_line("@functools.wraps(f, x=1)\n@property\n@a.b\nclass C:\n    @d\n    async def f(self): pass\n")
+    assert actual == [
         [("decorator", "functools.wraps"), ("keyword", "x")],
         [("decorator", "property")],
         [("decorator", "a.b")],
@@ -150,8 +150,8 @@ def test_roles_of_decorators():
 
 
 def test_roles_of_handlers():
-    found = by_line("try: pass\nexcept (A, b.C) as e: f()\nexcept D: pass\nexcept: pass\nelse: pass\n")
-    assert found == [
+    actual = by_line("try: pass\nexcept (A, b.C) as e: f()\nexcept D: pass\nexcept: pass\nelse: pass\n")
+    assert actual == [
         [],
         [("exception", "A"), ("exception", "b.C"), ("target", "e"), ("callee", "f")],
         [("exception", "D")],
@@ -233,12 +233,12 @@ def test_roles_against_the_names_in_the_syntax_tree():
     files = [file for file in source_files(CODE_SIZES["small"]) if file.text().strip()]
     assert len(files) > 20
     for file in files:
-        found: dict[str, Counter[str]] = {role: Counter() for role in ("function", "class", "parameter", "alias")}
-        found |= {"imported": Counter(), "module": Counter(), "keyword": Counter()}
+        actual: dict[str, Counter[str]] = {role: Counter() for role in ("function", "class", "parameter", "alias")}
+        actual |= {"imported": Counter(), "module": Counter(), "keyword": Counter()}
         for line in logical_lines(file.text()):
             for role, text in spans(line):
-                if role in found:
-                    found[role][text] += 1
+                if role in actual:
+                    actual[role][text] += 1
         nodes = list(outside_of_strings(ast.parse(file.text())))
         names = {
             "function": [node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))],
@@ -250,20 +250,20 @@ def test_roles_against_the_names_in_the_syntax_tree():
             + [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names],
             "keyword": [node.arg for node in nodes if isinstance(node, ast.keyword) and node.arg],
         }
-        assert found == {role: Counter(expected) for role, expected in names.items()}, file.name
+        assert actual == {role: Counter(expected) for role, expected in names.items()}, file.name
 
 
 def test_dotted_callees_against_the_syntax_tree():
     checked = 0
     for file in source_files(CODE_SIZES["small"]):
-        found = Counter(text for line in logical_lines(file.text()) for role, text in spans(line) if role == "callee")
+        actual = Counter(text for line in logical_lines(file.text()) for role, text in spans(line) if role == "callee")
         for node in outside_of_strings(parse(file.text())):
             # those at the head of a raise or a decorator have another role
             if isinstance(node, (ast.Expr, ast.Return)) and isinstance(node.value, ast.Call):
                 callee = ast.unparse(node.value.func)
                 if callee.replace(".", "").isidentifier():
-                    assert found[callee] > 0, (file.name, callee)
-                    found[callee] -= 1
+                    assert actual[callee] > 0, (file.name, callee)
+                    actual[callee] -= 1
                     checked += 1
     assert checked > 100
 
@@ -285,7 +285,7 @@ def test_a_small_corpus_is_worth_training_on(name, small):
     lengths = {split: [len(row) for row in rows(table)] for split, table in small[name].items()}
     assert len(lengths["train"]) > 1000
     assert min(len(lengths["valid"]), len(lengths["test"])) > 50
-    assert min(min(found) for found in lengths.values()) >= 1
+    assert min(min(length) for length in lengths.values()) >= 1
     assert max(lengths["train"]) > 2 * sum(lengths["train"]) / len(lengths["train"])  # uneven
 
 
@@ -433,7 +433,7 @@ def test_of_equal_examples_train_keeps_its_own_then_valid(library):
         corpora.StdlibChars(name="chars", size="full"),
     ):
         lines = {split: ["".join(row) for row in rows(table)] for split, table in reader.read().items()}
-        marks = {split: sum("same" in line for line in found) for split, found in lines.items()}
+        marks = {split: sum("same" in line for line in item) for split, item in lines.items()}
         assert marks["train"] >= 1
         assert marks["valid"] == marks["test"] == 0, reader.name
         assert all(lines.values())
@@ -467,9 +467,11 @@ def test_files_that_cannot_be_read_as_python_are_left_out(library):
 def test_encodings_marks_and_line_ends(library):
     library(filled() | {"latin.py": b"# coding: latin-1\r\n\xe9 = 1\r\n", "mark.py": b"\xef\xbb\xbf\xc3\xbc = a.b\n"})
     tables = corpora.StdlibRoles(name="roles", size="full", span_scheme="IOB2").read()
-    found = {origin: row for t in tables.values() for origin, row in zip(t["origin"].to_pylist(), rows(t), strict=True)}
-    assert found["latin.py:2"] == ("é", "=", "1")
-    assert found["mark.py:1"] == ("ü", "=", "a", ".", "b")
+    actual = {
+        origin: row for t in tables.values() for origin, row in zip(t["origin"].to_pylist(), rows(t), strict=True)
+    }
+    assert actual["latin.py:2"] == ("é", "=", "1")
+    assert actual["mark.py:1"] == ("ü", "=", "a", ".", "b")
 
 
 def test_a_theme_that_train_lacks_is_left_out(library):
@@ -497,10 +499,10 @@ def test_a_library_that_is_not_there_is_the_same_error(library, tmp_path, monkey
 
 
 def test_fingerprints_tell_corpora_and_sizes_apart(corpus):
-    found = [corpus(name, None, size=size).fingerprint() for name in NAMES for size in ("small", "medium", "full")]
-    assert len(set(found)) == len(found)
-    assert found[0] == corpus("stdlib_roles", None, size="small", name="another name").fingerprint()
-    assert all(len(one) == 64 for one in found)
+    actual = [corpus(name, None, size=size).fingerprint() for name in NAMES for size in ("small", "medium", "full")]
+    assert len(set(actual)) == len(actual)
+    assert actual[0] == corpus("stdlib_roles", None, size="small", name="another name").fingerprint()
+    assert all(len(item) == 64 for item in actual)
 
 
 def test_fingerprints_follow_contents_and_versions(library, monkeypatch):

@@ -29,13 +29,17 @@ def main() -> None:
         models[name] = fasttext.train_supervised(str(labelled), minn=2, maxn=4, wordNgrams=2, **options)
         models[name].quantize(input=str(labelled), retrain=False, **how)
     asked = [*dict.fromkeys(words[:30]), "unseen", "日本日本Ω", "a", "é", "</s>", "KA", "LOmi", "<ka>"]
-    said = {}
+    output = {}
     for name, model in models.items():
         model.save_model(str(HERE / f"{name}.bin"))
         model = fasttext.load_model(str(HERE / f"{name}.bin"))
         vectors = {word: [float(f"{number:.7g}") for number in model.get_word_vector(word)] for word in asked}
-        said[name] = {"words": len(model.words), "known": [word for word in asked if word in model], "vectors": vectors}
-    (HERE / "said.json").write_text(json.dumps(said, ensure_ascii=False) + "\n", encoding="utf-8")
+        output[name] = {
+            "words": len(model.words),
+            "known": [word for word in asked if word in model],
+            "vectors": vectors,
+        }
+    (HERE / "said.json").write_text(json.dumps(output, ensure_ascii=False) + "\n", encoding="utf-8")
     text.unlink()
     labelled.unlink()
 
