@@ -299,7 +299,9 @@ def _sent(run: Path) -> Counter[str]:
     own = [line for line in lines if line["run_id"] == run_id]
     result = points_of(line for line in own if "metrics" in line)
     result["finished"] = sum(line.get("status") == run_schema.FINISHED for line in own)
-    return result + Counter({f"run {line['run_id']}" for line in lines} - {f"run {item}" for item in {run_id, *earlier}})
+    return result + Counter(
+        {f"run {line['run_id']}" for line in lines} - {f"run {item}" for item in {run_id, *earlier}}
+    )
 
 
 def _records(whole: Counter[str], cut: Counter[str], where: str) -> Faults:
