@@ -23,7 +23,7 @@ FULL = {"head": "softmax", "constraints": "none", "scheme": "IOBES", "lr": 1.0, 
 
 
 @pytest.fixture
-def told(tmp_path: Path, write_run: Any) -> Any:
+def described(tmp_path: Path, write_run: Any) -> Any:
     """Return a function from the configs of groups, by name, to the settings in their headings."""
 
     def tell(configs: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
@@ -39,14 +39,14 @@ def told(tmp_path: Path, write_run: Any) -> Any:
     return tell
 
 
-def test_an_ablation_tells_what_each_group_has_of_its_own(message: Any) -> None:
+def test_an_ablation_tells_what_each_group_has_of_its_own(described: Any) -> None:
     """Seven settings differ, one of them a component that one group lacks; each heading shows only its own."""
     configs = {
         name: {"task": {**FULL, **{k: v for k, v in change.items() if k != "chars"}}}
         | {"embedding": {"parts": {} if "chars" in change else {"chars": CHARS}}}
         for name, change in ABLATION.items()
     }
-    assert message(configs) == {
+    assert described(configs) == {
         "all": {"settings": SAME_AS_MOST},
         "crf": {"task.constraints": "null", "task.head": "crf"},
         "iob2": {"task.scheme": "IOB2"},
@@ -55,19 +55,19 @@ def test_an_ablation_tells_what_each_group_has_of_its_own(message: Any) -> None:
     }
 
 
-def test_few_differences_are_told_of_every_group(message: Any) -> None:
-    assert message({"a": {"lr": 1}, "b": {"lr": 1, "clip": 5}, "c": {"lr": 2}}) == {
+def test_few_differences_are_told_of_every_group(described: Any) -> None:
+    assert described({"a": {"lr": 1}, "b": {"lr": 1, "clip": 5}, "c": {"lr": 2}}) == {
         "a": {"clip": MISSING, "lr": "1"},
         "b": {"clip": "5", "lr": "1"},
         "c": {"clip": MISSING, "lr": "2"},
     }
 
 
-def test_what_may_differ_inside_a_group_sets_none_apart(message: Any) -> None:
+def test_what_may_differ_inside_a_group_sets_none_apart(described: Any) -> None:
     """A group has runs of several strategies, seeds and trackers, so none of these can describe it."""
     of_one_run = {"baselines": True, "sweep": {"id": "x"}, "runs_dir": "x", "run_plots": None, "tracker": {"name": "x"}}
     names = {"batching": "packed", "tracker": "mlflow", "experiment": "x", "encoder": "gru"}
-    assert message(
+    assert described(
         {"a": {"lr": 1, **of_one_run, "choices": names}, "b": {"lr": 2, "choices": {"encoder": "lstm"}}}
     ) == {
         "a": {"choices.encoder": "gru", "lr": "1"},
@@ -75,18 +75,18 @@ def test_what_may_differ_inside_a_group_sets_none_apart(message: Any) -> None:
     }
 
 
-def test_options_of_a_part_are_told_only_where_those_that_have_it_differ(message: Any) -> None:
+def test_options_of_a_part_are_told_only_where_those_that_have_it_differ(described: Any) -> None:
     wide = CHARS | {"filters": 99}
-    assert message({"a": {"chars": CHARS}, "b": {"chars": wide}, "c": {}}) == {
+    assert described({"a": {"chars": CHARS}, "b": {"chars": wide}, "c": {}}) == {
         "a": {"chars": "CharConv", "chars.filters": "50"},
         "b": {"chars": "CharConv", "chars.filters": "99"},
         "c": {"chars": MISSING, "chars.filters": MISSING},
     }
 
 
-def test_equal_configs_are_told_apart_by_hash(message: Any) -> None:
-    assert message({"a": {"lr": 1}, "b": {"lr": 1}}) == {"a": {"config": "hash"}, "b": {"config": "hash"}}
+def test_equal_configs_are_told_apart_by_hash(described: Any) -> None:
+    assert described({"a": {"lr": 1}, "b": {"lr": 1}}) == {"a": {"config": "hash"}, "b": {"config": "hash"}}
 
 
-def test_a_group_alone_with_its_title_needs_no_settings(message: Any) -> None:
-    assert message({"a": {"lr": 1}}) == {"a": {}}
+def test_a_group_alone_with_its_title_needs_no_settings(described: Any) -> None:
+    assert described({"a": {"lr": 1}}) == {"a": {}}

@@ -81,11 +81,11 @@ def test_the_loss_is_the_weighted_sum_and_counts_rows(head: str, smoothing: floa
     batch, plain = labelled(gold, lengths=[3, 0, 1, 2]), head_of(head=head)
     module = head_of(head=head, label_smoothing=smoothing, label_weights=weights)
     scores = scored(module, batch)
-    item = plain.losses(scores, batch).tolist()
+    losses = plain.losses(scores, batch).tolist()
     if smoothing:
-        item = [slow_smoothed(row, item, smoothing) for row, item in zip(scores.tolist(), gold, strict=True)]
+        losses = [slow_smoothed(row, label, smoothing) for row, label in zip(scores.tolist(), gold, strict=True)]
     by_label = [1.0, 1.0, 1.0] if weights is None else label_weights(weights, VOCAB).tolist()
-    expected = [by_label[item] * loss for item, loss in zip(gold, item, strict=True)]
+    expected = [by_label[label] * loss for label, loss in zip(gold, losses, strict=True)]
     assert module.losses(scores, batch).tolist() == pytest.approx(expected, rel=1e-12)
     loss = module.loss(scores, batch)
     assert (float(loss.total.detach()), loss.count) == (pytest.approx(sum(expected), rel=1e-12), 4)
@@ -143,8 +143,8 @@ def test_the_loss_of_a_tagger_is_weighted_by_token(layout: str) -> None:
     head: Any = tag(label_smoothing=0.1, label_weights=weights).head(EncoderOf(4), LABELS, nn.Identity())
     tokens = Ragged(torch.randn(4, 4, dtype=torch.float64), batch.rows, "packed")
     scores = head.double()(tokens if layout == "packed" else tokens.pad(), batch)
-    item = [slow_smoothed(row, gold, 0.1) for row, gold in zip(scores.tolist(), (0, 2, 2, 1), strict=True)]
-    expected = [weight * item for weight, item in zip((2.0, 0.5, 0.5, 1.0), item, strict=True)]
+    smoothed = [slow_smoothed(row, gold, 0.1) for row, gold in zip(scores.tolist(), (0, 2, 2, 1), strict=True)]
+    expected = [weight * loss for weight, loss in zip((2.0, 0.5, 0.5, 1.0), smoothed, strict=True)]
     loss, losses = head.loss(scores, batch), head.losses(scores, batch)
     assert losses.values.tolist() == pytest.approx(expected, rel=1e-12)
     assert (float(loss.total.detach()), loss.count) == (pytest.approx(sum(expected), rel=1e-12), 4)
