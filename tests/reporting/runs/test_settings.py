@@ -17,7 +17,7 @@ ABLATION: dict[str, dict[str, Any]] = {
     "crf": {"head": "crf", "constraints": None},
     "iob2": {"scheme": "IOB2"},
     "slow": {"lr": 0.1, "clip": 9, "decay": 0.5},
-    "no chars": {"chars": None},
+    "no_chars": {"chars": None},
 }
 FULL = {"head": "softmax", "constraints": "none", "scheme": "IOBES", "lr": 1.0, "clip": 5, "decay": 0.0}
 
@@ -51,7 +51,7 @@ def test_an_ablation_tells_what_each_group_has_of_its_own(described: Any) -> Non
         "crf": {"task.constraints": "null", "task.head": "crf"},
         "iob2": {"task.scheme": "IOB2"},
         "slow": {"task.clip": "9", "task.decay": "0.5", "task.lr": "0.1"},
-        "no chars": {"embedding.parts.chars": MISSING},
+        "no_chars": {"embedding.parts.chars": MISSING},
     }
 
 

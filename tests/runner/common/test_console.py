@@ -142,6 +142,15 @@ def test_the_jobs_of_a_sweep_each_have_their_own_file(tmp_path: Path) -> None:
 def test_an_error_of_a_run_is_in_its_file(tmp_path: Path) -> None:
     data = tag_files(tmp_path)
     folder = tmp_path / "run"
-    lines = shown(tmp_path, *data, *QUICK, *QUIET, "train.metric=nonsense", f"hydra.run.dir={folder}")
+    lines = shown(
+        tmp_path,
+        *data,
+        *QUICK,
+        *QUIET,
+        "optimizer=sgd",
+        "optimizer.lr=1e9",
+        "train.clip_norm=null",
+        f"hydra.run.dir={folder}",
+    )
     assert lines[-1].startswith("error: ")
     assert (folder / run_schema.CONSOLE).read_text(encoding="utf-8").splitlines() == lines
