@@ -359,7 +359,7 @@ def test_jsonl_tokens_and_tags(read):
         (
             '{"text": "a"}\n',
             {"text_field": None},
-            "dataset.text_field=None and dataset.tokens_field=None; name exactly",
+            "dataset.text_field=null and dataset.tokens_field=null; set exactly",
         ),
     ],
 )
