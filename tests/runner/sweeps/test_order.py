@@ -22,6 +22,7 @@ from runner.sweeps.jobs import SweepJobs, folder_name
 from runner.sweeps.order import reordered
 from runner.sweeps.repeat import spread
 from tests.helpers.composed import run_config
+from tests.helpers.run_folders import finished
 
 QUIET = ["tracker=none", "run_plots=null", "cache_dir=null"]
 
@@ -37,9 +38,11 @@ def done(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]
         if seed == 13:
             return 1
         metrics = {"valid": {"accuracy": 1.0}, "test": {"accuracy": 50.0 + seed}}
-        speed = {"real_tokens_per_s": 1000.0 * seed}
-        result = {"quality": {"metric": "accuracy"}, "metrics": metrics, "speed": speed}
-        (folder / run_schema.RESULT).write_text(json.dumps(result), encoding="utf-8")
+        path = finished(folder) / run_schema.RESULT
+        result = json.loads(path.read_text(encoding="utf-8"))
+        result["quality"]["metric"], result["metrics"] = "accuracy", metrics
+        result["speed"]["real_tokens_per_s"] = 1000.0 * seed
+        path.write_text(json.dumps(result), encoding="utf-8")
         return 0
 
     written: dict[Path, dict[str, Any]] = {}
