@@ -31,7 +31,7 @@ class RunFigures:
 
     @property
     def slot(self) -> Slot:
-        """What pairs the runs of two strategies where a figure depends on the machine."""
+        """Seed, turn and machine: speeds of two strategies are compared between runs in which they agree."""
         return self.seed, self.turn, self.machine
 
 

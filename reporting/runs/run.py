@@ -82,7 +82,7 @@ class Run:
 
     @property
     def slot(self) -> Slot:
-        """What pairs the runs of two strategies where a measure depends on the machine."""
+        """Seed, turn and machine: speeds of two strategies are compared between runs in which they agree."""
         return self.seed, self.turn, self.machine
 
     @property

@@ -45,7 +45,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files below `folder` of writers on this machine that were killed."""
     for path in folder.rglob(".*"):
-        if (found := _TEMPORARY.fullmatch(path.name)) and not _is_alive(int(found[1])):
+        if (match := _TEMPORARY.fullmatch(path.name)) and not _is_alive(int(match[1])):
             with contextlib.suppress(OSError):  # no matter of the run
                 path.unlink()
 

@@ -23,7 +23,7 @@ FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS, EARLIER)
 # values of run.json's status
 RUNNING, FINISHED, FAILED, INTERRUPTED = "running", "finished", "failed", "interrupted"
 
-PATIENCE_SECONDS = 60.0  # for a run that is told to end to keep what it did; then it is killed
+PATIENCE_SECONDS = 60.0  # time for a run that was asked to stop to save its state, before it is killed
 
 # tags of an MLflow run
 TAG_RUN_ID = "hydromel.run_id"

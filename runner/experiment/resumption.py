@@ -1,4 +1,4 @@
-"""What may change when a run is resumed, and the checks that everything else is as it was.
+"""The options that may change when a run is resumed, and checks that everything else is the same.
 
 The criterion: after the run, its config must be true of every update, those made before the interruption included.
 So it may change when training ends, where it computes and what is written, but neither model, data, batches nor rates.

@@ -48,17 +48,17 @@ def sync_run(folder: Path, tracker: Tracker, again: bool = False, restore: bool 
         mark_dead(folder)
         if isinstance(tracker, NoTracker):
             return "no tracker"
-        found = tracker.find(folder) if isinstance(tracker, CanRestore) else "active"
-        if found == "deleted" and not restore:
+        in_store = tracker.find(folder) if isinstance(tracker, CanRestore) else "active"
+        if in_store == "deleted" and not restore:
             return "deleted in the store (see --restore)"
-        if isinstance(tracker, CanRestore) and found == "deleted":
+        if isinstance(tracker, CanRestore) and in_store == "deleted":
             tracker.restore(folder)
-        elif found == "active" and not again and is_delivered(folder, tracker):
+        elif in_store == "active" and not again and is_delivered(folder, tracker):
             return "up to date"
         tracker.deliver(folder, final=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return "restored" if found == "deleted" else "delivered"
+    return "restored" if in_store == "deleted" else "delivered"
 
 
 def mark_undelivered(root: Path, folder: Path) -> None:

@@ -101,7 +101,7 @@ class Checkpoint:
 
     @property
     def origin(self) -> Origin:
-        """What the run was trained on and with. Raises HydromelError if the state has another form."""
+        """The config, data and vocabularies of the run. Raises HydromelError if the state has another form."""
         with self.state_errors():
             return _ORIGIN.validate_python(Origin(**self.state["origin"]))
 

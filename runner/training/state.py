@@ -65,7 +65,7 @@ class Progress:
 @with_config(ConfigDict(strict=True, revalidate_instances="always"))
 @dataclass(frozen=True)
 class Origin:
-    """What a run is trained on and with; every checkpoint has it, since a resumed run must have the same."""
+    """The config, data and vocabularies of a run. Every checkpoint has them, since a resumed run must use the same."""
 
     config: dict[str, object]  # with the stable names of classes
     fingerprint: str  # of the data

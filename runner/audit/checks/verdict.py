@@ -159,7 +159,7 @@ class AuditReport:
 
     @property
     def fault(self) -> str:
-        """What the failed checks show of the model, such as `not batch-invariant`."""
+        """The property that the model lacks by the failed checks, such as `not batch-invariant`."""
         checks = {verdict.check for verdict in self.failures()}
         shown = ["not batch-invariant"] if checks - {"causality"} else []
         return " and ".join([*shown, *(["not causal"] if "causality" in checks else [])])

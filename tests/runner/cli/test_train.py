@@ -152,7 +152,7 @@ def test_what_is_refused_leaves_a_run_as_it_was(
 def test_relative_paths_are_those_of_the_run(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    folders = [tmp_path / "work", tmp_path / "elsewhere"]
+    folders = [tmp_path / "first", tmp_path / "elsewhere"]
     for seed, folder in enumerate(folders):
         (folder / "data").mkdir(parents=True)
         tag_files(folder / "data", rows=20, seed=seed)
@@ -172,7 +172,7 @@ def test_relative_paths_are_those_of_the_run(
         assert done(folders[0], *data, *small, "data_dir=data", "hydra.run.dir=run") == 130
     assert f"continue with: hydromel resume={folders[0] / 'run'}" in capfd.readouterr().err
     shutil.copytree(folders[0] / "run", tmp_path / "copy")
-    assert done(folders[1], "resume=../work/run", "runs_dir=others") == 0
+    assert done(folders[1], "resume=../first/run", "runs_dir=others") == 0
     resolved = yaml.safe_load((folders[0] / "run" / run_schema.RESOLVED).read_text(encoding="utf-8"))
     assert (resolved["data_dir"], resolved["runs_dir"]) == ("data", str(folders[1] / "others"))
 

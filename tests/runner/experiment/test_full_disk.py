@@ -19,7 +19,7 @@ from runner.experiment import run as run_module
 from runner.experiment.job import run_job
 from runner.tracking.run_folder import read_run
 from runner.tracking.tracker import JsonlTracker, deliver_or_warn
-from tests.helpers.composed import QUIET, run, run_config, tag_files
+from tests.helpers.composed import QUIET, run, run_config
 from tests.helpers.interrupted import assert_equal
 from tests.helpers.run_folders import finished
 
@@ -27,18 +27,6 @@ OPTIONS = [
     *("encoder=none", "embedding.size=4", "device=cpu", "batching=padmask", "batching.batch_size=8"),
     *("train.epochs=2", "train.checkpoint_every=3", "sweep.id=null"),
 ]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return tag_files(tmp_path_factory.mktemp("data"), rows=60)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data: list[str]) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    run(folder, *data, *OPTIONS)
-    return folder
 
 
 def fill_disk(patch: pytest.MonkeyPatch, name: str, write: int) -> None:

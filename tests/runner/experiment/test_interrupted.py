@@ -13,7 +13,7 @@ from runner.experiment import result as result_module
 from runner.experiment import run as run_module
 from runner.tracking.run_folder import RunFolder
 from runner.training import checkpoint, loop
-from tests.helpers.composed import run, tag_files
+from tests.helpers.composed import run
 from tests.helpers.interrupted import assert_equal, interrupted
 
 OPTIONS = [
@@ -35,18 +35,6 @@ PHASES: dict[str, tuple[Any, str, int]] = {  # where, the function that does not
     "kernels": (result_module, "kernel", 1),
     "before the result": (RunFolder, "write_result", 1),
 }
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return tag_files(tmp_path_factory.mktemp("data"), rows=60)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data: list[str]) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    run(folder, *data, *OPTIONS)
-    return folder
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -19,7 +19,7 @@ from runner.experiment.job import run_job
 from runner.sweeps.jobs import end_with_us
 from runner.training import loop
 from runner.training.checkpoint import Checkpoint, checkpoint_path
-from tests.helpers.composed import QUIET, run, run_config, tag_files
+from tests.helpers.composed import QUIET, run, run_config
 from tests.helpers.interrupted import assert_equal
 
 OPTIONS = [
@@ -38,18 +38,6 @@ def heeded() -> Iterator[None]:
     for number, handler in before.items():
         signal.signal(number, handler)
     interruption.reason = ""
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    return tag_files(tmp_path_factory.mktemp("data"), rows=60)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data: list[str]) -> Path:
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    run(folder, *data, *OPTIONS)
-    return folder
 
 
 def during(patch: pytest.MonkeyPatch, name: str, call: int, *numbers: signal.Signals) -> None:
