@@ -1,4 +1,4 @@
-"""The attacks of docs/security.md: files in a folder from anyone, and what each command says of them.
+"""The attacks of docs/security.md: files in an untrusted folder, and what each command says of them.
 
 No attack runs code, tells a secret, changes another file, hangs, fills the memory or ends in a traceback.
 """

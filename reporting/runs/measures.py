@@ -57,7 +57,7 @@ speed = figure("speed.real_tokens_per_s")
 
 
 def padding_share(path: str, section: str = "tokens") -> Measure:
-    """Return the measure of the padding at this path as a share of all positions in memory of its section, 0..1."""
+    """Return the measure of the padding at `path`, a share (0 to 1) of all positions, real and padded, of `section`."""
 
     def share(run: Run) -> float | None:
         part, real, padded = map(run.number, (path, f"{section}.real", f"{section}.padded"))

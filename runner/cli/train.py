@@ -135,7 +135,7 @@ def _one_job(config: DictConfig, jobs: SweepJobs) -> None:
         if asked.resume is not None:
             if any(override.startswith("hydra.run.dir=") for override in hydra_config.overrides.hydra):
                 raise HydromelError(
-                    f"hydra.run.dir has no effect with resume={folder}, which goes on in its own folder"
+                    f"hydra.run.dir has no effect with resume={folder}, which continues in its own folder"
                 )
             run = resumed(asked, folder, list(hydra_config.overrides.task))
         elif (folder / CHECKPOINTS).exists():  # a run without checkpoints can start again

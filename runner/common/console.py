@@ -29,10 +29,10 @@ _OURS = ("runner", "tasks", "reporting", "__main__")  # of other loggers only wa
 
 
 def printable(text: str) -> str:
-    """Return `text` with a replacement character for each one by which it could command a terminal.
+    """Return `text` with a replacement character for each one that could control a terminal.
 
-    Names, labels and what a server says may come from anyone: escape sequences move the cursor, set the title or
-    answer as the keyboard, and marks of direction show a text as another.
+    Names, labels and answers of servers are not trusted: escape sequences can move the cursor, set the title or make
+    the terminal send input, and marks of direction can make a text look like another one.
     """
     return _COMMANDS.sub("\N{REPLACEMENT CHARACTER}", text)
 

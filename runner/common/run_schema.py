@@ -15,7 +15,7 @@ BEST = "best.safetensors"
 PLOTS = "plots"
 PREDICTIONS = "predictions"  # of test, in the data set's own format
 OUTCOMES = "outcomes.npz"  # what each example of test contributes to the headline figure (runner/inference/outcomes.py)
-EARLIER = "earlier"  # records of tries that were not continued, by run_id: each a run's folder
+EARLIER = "earlier"  # records of runs that were not continued, by run_id: each a run's folder
 
 FILES = (RUN, RESOLVED, CONSOLE, METRICS, RESULT, EARLIER_RESULT, DELIVERED, VOCABS, OUTCOMES)
 FOLDERS = (CHECKPOINTS, PLOTS, PREDICTIONS, EARLIER)

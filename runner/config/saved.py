@@ -1,4 +1,4 @@
-"""Configs of saved runs. They are not trusted: docs/security.md says what a folder from anyone can and cannot do.
+"""Configs of saved runs. They are not trusted: docs/security.md says what an untrusted folder can and cannot do.
 
 They may name only the classes registered for each role, and nothing in them is interpolated.
 """

@@ -37,8 +37,8 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
     to train. `started` is the program's start in Unix time.
 
     Raises:
-        HydromelError: bad input. A run that has begun is marked as failed, and its records so far are kept; one that
-            cannot begin, or go on, with this config leaves the folder as it was.
+        HydromelError: bad input. A run that has started is marked as failed, and its records so far are kept; one that
+            cannot start, or be resumed, with this config leaves the folder as it was.
     """
     components = Components.of(config)
     components.tracker.check()
@@ -73,7 +73,7 @@ def run_experiment(config: RunConfig, folder: Path, started: float) -> ResultRec
 def _train_and_test(config: RunConfig, components: Components, run: RunFolder, started: float) -> ResultRecord:
     """Train and evaluate a run, write its result and return it; if that fails, `run.json` says why.
 
-    A mistake in the config or the data is no failed run: the run begins once both are known to be good.
+    The run starts once the config and the data are known to be valid, so a mistake in them leaves no failed run.
     """
     prepared = prepare(config, components, run, started)
     config, training = prepared.config, prepared.training
@@ -109,7 +109,7 @@ def _deliver(folder: Path, tracker: Tracker, root: Path) -> bool:
 
 
 def _begin(run: RunFolder, config: RunConfig, tracker: Tracker) -> None:
-    """Record that the run begins, or goes on, with this config.
+    """Record that the run starts, or is resumed, with this config.
 
     Raises:
         HydromelError: the folder cannot be written.

@@ -1,6 +1,6 @@
 """A finished run, loaded for prediction on new text: its model and vocabularies, from its folder, without its data set.
 
-The folder may come from anyone, so nothing in it is trusted: a config may only name allowed classes
+Nothing in the folder is trusted: a config may only name allowed classes
 (`runner.config.saved`), weights are safetensors, and vocabularies are JSON. Opening them executes no code.
 """
 
@@ -96,7 +96,7 @@ class Predictor:
     def load(
         cls, folder: Path, device: torch.device, dtype: Dtype | None, plugins: Sequence[str], data_dir: str | None
     ) -> Predictor:
-        """Load the best checkpoint as `TrainedModel.load` does; a HydromelError also if the task predicts no labels."""
+        """Load the best checkpoint, see `TrainedModel.load`; raise a HydromelError if the task predicts no labels."""
         trained = TrainedModel.load(folder, device, dtype, plugins, data_dir)
         if not isinstance(trained.task, HasInspector):
             raise HydromelError(

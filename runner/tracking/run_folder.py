@@ -70,9 +70,9 @@ class RunFolder:
             raise
 
     def set_aside(self) -> Path:
-        """Move the records of a try that is not continued below this folder, and return their folder.
+        """Move the records of a run that is not continued below this folder, and return their folder.
 
-        The next try is a run of its own, since its options may differ. `hydromel-sync` finds both.
+        The next one is a run of its own, since its options may differ. `hydromel-sync` finds both.
 
         Raises:
             HydromelError: the folder cannot be written.
@@ -82,7 +82,7 @@ class RunFolder:
         write_json(self.path / run_schema.RUN, earlier)
         try:
             place.mkdir(parents=True, exist_ok=True)
-            # run.json last: if this process is killed meanwhile, the next one sees the earlier try and moves the rest
+            # run.json last: if this process is killed meanwhile, the next one sees the earlier run and moves the rest
             for name in (run_schema.RESOLVED, run_schema.METRICS, run_schema.DELIVERED, run_schema.RUN):
                 if (self.path / name).exists():
                     (self.path / name).replace(place / name)
@@ -104,7 +104,7 @@ class RunFolder:
         tags: Mapping[str, str],
         tracker: Mapping[str, object],
     ) -> None:
-        """Record that the run begins, or goes on: then it keeps its id, creation time and working directory.
+        """Record that the run starts or is resumed; a resumed run keeps its id, creation time and working directory.
 
         A working directory that another installation wrote is not kept. `tracker` is that of the config, and the other
         arguments are keys of `RunRecord`.

@@ -17,6 +17,12 @@ from tasks.spans.tags import Scheme
 STRINGS = pa.list_(pa.string())
 # Types a label may have, the same on every line.
 LABEL_TYPES = {bool: pa.bool_(), int: pa.int64(), str: pa.string()}
+_EXPECTED = {
+    pa.bool_(): "true or false",
+    pa.int64(): "an integer",
+    pa.string(): "a string",
+    STRINGS: "a list of strings",
+}
 
 
 @dataclass(kw_only=True)
@@ -102,7 +108,7 @@ def _object(file: TextFile, line: int) -> dict[str, object]:
         why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
         raise HydromelError(f"{file.at(line)}: not JSON ({why})") from error
     if not isinstance(value, dict):
-        raise HydromelError(f"{file.at(line)}: a JSON {type(value).__name__}; each line must hold one object")
+        raise HydromelError(f"{file.at(line)}: got {json.dumps(value):.60}; each line must hold one JSON object")
     return value
 
 
@@ -123,5 +129,5 @@ def _explain(file: TextFile, fields: dict[str, pa.DataType], reason: str) -> Hyd
                 found = LABEL_TYPES.get(type(value))
             if found != kind:
                 shown = "null" if value is None else f"{value!r:.60}"
-                return HydromelError(f"{file.at(line)}: field '{name}' is {shown}; expected {kind}")
+                return HydromelError(f"{file.at(line)}: field '{name}' is {shown}; expected {_EXPECTED[kind]}")
     return HydromelError(f"{file.path}: {' '.join(reason.split())[:200]}")

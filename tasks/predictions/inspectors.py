@@ -76,7 +76,7 @@ class TagInspector:
     column: Literal["tags"] = "tags"
 
     def strings(self, ids: IntArray, offsets: IntArray) -> pa.Array:
-        """Return the data set's tags (N,) of predicted ids of learned tags; rows start at `offsets` (B+1,)."""
+        """Convert predicted ids of learned tags (N,) to the data set's tags (N,); rows start at `offsets` (B+1,)."""
         return pa.array(self.own.tags, pa.string()).take(pa.array(self.own.ids(ids, offsets)))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:

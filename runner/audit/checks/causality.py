@@ -41,7 +41,7 @@ class CausalSubject(Subject, Protocol):
 
 
 def causality_verdict(subject: CausalSubject, reference: SingleReference, mode: Mode) -> Verdict:
-    """Compare examples at their first tokens with the same examples that end earlier or go on otherwise.
+    """Compare examples at their first tokens with the same examples that end earlier or continue differently.
 
     Each is run by itself, so that nothing else differs; no gradients are needed. `reference` is the subject's.
     """

@@ -290,7 +290,7 @@ def sample(split: Batch, n_rows: int, longest: int, seed: int) -> Batch:
 
 
 def cut_spans(split: Batch, starts: IntArray, lengths: IntArray, rows: IntArray) -> Batch:
-    """Return spans of tokens, with their targets, or those of their `rows`; packed, `index` from 0."""
+    """Return spans of tokens, packed, with `index` from 0; a target per row is that of the span's row in `rows`."""
     ragged_rows, tokens = select_spans(starts, lengths, split.rows.device)
     if isinstance(split.target, Ragged):
         return select_tokens(split, ragged_rows, tokens)

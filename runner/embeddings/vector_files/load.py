@@ -66,7 +66,7 @@ def _head(path: Path) -> bytes:
     except OSError as error:
         raise HydromelError(f"{path}: cannot be read ({error.strerror}); check embedding.path") from error
     if not head:
-        raise HydromelError(f"{path}: the file is empty")
+        raise HydromelError(f"{path}: the file is empty; check embedding.path")
     for magic, name in _PACKED.items():
         if head.startswith(magic):
             raise HydromelError(f"{path}: a {name} file; unpack it first, since vectors are read in place")

@@ -32,7 +32,7 @@ def run_trial(folder: Path, metric: str, epochs: int, unpromising: Callable[[int
     """Run the config in `folder` until it ends or is `unpromising`.
 
     Args:
-        metric: of valid.
+        metric: the validation metric that `unpromising` judges.
         epochs: maximum number of epochs; at the last one the run is not ended.
         unpromising: called with the number of an evaluation, from 1, and its figure; returns True to end the run.
             The first True decides, even if the run continued before it was stopped.

@@ -105,7 +105,7 @@ def _object(passage: Passage, place: int) -> dict[str, object]:
         why = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "nested too deeply"
         raise HydromelError(f"{passage.at(place)}: not JSON ({why})") from error
     if not isinstance(value, dict):
-        raise HydromelError(f"{passage.at(place)}: a JSON {type(value).__name__}; each line must hold one object")
+        raise HydromelError(f"{passage.at(place)}: got {json.dumps(value):.60}; each line must hold one JSON object")
     return value
 
 

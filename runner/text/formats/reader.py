@@ -1,4 +1,4 @@
-"""Reading a file or a pipe some lines at a time, so that memory use does not depend on its length."""
+"""Reading a file or a pipe a few lines at a time, so that memory use does not depend on its length."""
 
 from __future__ import annotations
 

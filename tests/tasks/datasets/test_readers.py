@@ -320,7 +320,7 @@ def test_jsonl_tokens_and_tags(read):
     ("text", "overrides", "message"),
     [
         ('{"text": "a", "label": 1}\n{"text": "a", "label": 1\n', {}, "FILE:2: not JSON ("),
-        ('{"text": "a", "label": 1}\n[1]\n', {}, "FILE:2: a JSON list; each line must hold one object"),
+        ('{"text": "a", "label": 1}\n[1]\n', {}, "FILE:2: got [1]; each line must hold one JSON object"),
         ('{"text": "a", "label": 1}\n\n{"text": "a", "label": 1}\n', {}, "FILE:2: not JSON ("),
         ('{"text": "a", "label": 1} {"text": "b", "label": 1}\n', {}, "FILE:1: not JSON (Extra data"),
         (
@@ -331,15 +331,15 @@ def test_jsonl_tokens_and_tags(read):
         (
             '{"text": "a", "label": 1}\n{"text": "a", "label": null}\n',
             {},
-            "FILE:2: field 'label' is null; expected int64",
+            "FILE:2: field 'label' is null; expected an integer",
         ),
         (
             '{"text": "a", "label": 1}\n{"text": "a", "label": "x"}\n',
             {},
-            "FILE:2: field 'label' is 'x'; expected int64",
+            "FILE:2: field 'label' is 'x'; expected an integer",
         ),
-        ('{"text": 7, "label": 1}\n', {}, "FILE:1: field 'text' is 7; expected string"),
-        ('{"text": "a", "label": 1.5}\n', {}, "FILE:1: field 'label' is 1.5; expected"),
+        ('{"text": 7, "label": 1}\n', {}, "FILE:1: field 'text' is 7; expected a string"),
+        ('{"text": "a", "label": 1.5}\n', {}, "FILE:1: field 'label' is 1.5; expected a string"),
         ('{"tokens": ["a"], "tags": ["X", "Y"]}\n', TAGGED, "FILE:1: 2 tags for 1 tokens"),
         (
             '{"tokens": ["a"], "tags": ["X"]}\n{"tokens": ["a", null], "tags": ["X", "X"]}\n',

@@ -125,7 +125,7 @@ def test_json_has_further_columns() -> None:
     ("line", "expected"),
     [
         ("{", "not JSON"),
-        ("[1]", "a JSON list; each line must hold one object"),
+        ("[1]", "got [1]; each line must hold one JSON object"),
         ("[" * 100_000, "nested too deep"),
         ('{"token": []}', "no field tokens or text; the object's fields: token"),
         ('{"tokens": "a b"}', "field 'tokens' is 'a b'; expected a list of strings"),
