@@ -1,19 +1,23 @@
 """Reading files that anyone may have written, such as those in a run's folder, within bounds of size and depth.
 
-Without bounds a file of a few kilobytes can fill the memory (YAML aliases, gzip, compressed arrays), overflow the stack
-(nested brackets), or never end (a named pipe, a link to /dev/zero). Each bound is far above what this program writes;
-docs/security.md lists them. The content of JSON is checked in `runner.common.records`, and by pydantic its depth.
+Without bounds a file of a few kilobytes can fill the memory (YAML aliases, compressed text and arrays), overflow the
+stack (nested brackets), or never end (a named pipe, a link to /dev/zero). Each bound is far above what this program
+writes; docs/security.md lists them. The content of JSON is checked in `runner.common.records`, and by pydantic its
+depth.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
+import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import yaml
@@ -29,9 +33,15 @@ MOST_LINE_BYTES = 2**22  # of one of these records
 MOST_ARRAYS_BYTES = 2**32  # of outcomes.npz: 170 million examples
 MOST_LEVELS = 100  # of nested YAML; JSON has at most 200, a limit of pydantic
 MOST_DIGITS = 1000  # of a number in YAML; one of a megabyte takes minutes
-MOST_EXPANSION = 100  # of gzip: text expands three to thirty times
-FREE_EXPANSION_BYTES = 2**26  # the size to which any gzip file may expand
+MOST_EXPANSION = 100  # of a compressed file: text expands three to thirty times
+FREE_EXPANSION_BYTES = 2**26  # the size to which any compressed file may expand
 _CHUNK_BYTES = 2**20
+
+
+class _Readable(Protocol):
+    """The part of a binary file that is used here."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 class _Dumper(yaml.SafeDumper):
@@ -159,27 +169,48 @@ def to_yaml(content: object) -> str:
     return text
 
 
-def gunzip(content: bytes, where: str, most: int) -> bytes:
-    """Return the bytes, at most `most`, that a gzip file holds; `where` names the file in messages.
+def expand(content: bytes, where: str, most: int) -> bytes:
+    """Return the bytes, at most `most`, that a file holds which is compressed by gzip, bzip2, xz or zstd.
+
+    The content of any other file is returned as it is; `where` names the file in messages.
 
     Raises HydromelError if it is damaged, holds more, or expands more than text does.
     """
+    opened = next((opened for magic, opened in _COMPRESSED.items() if magic.match(content)), None)
+    if opened is None:
+        return content
     allowed = max(FREE_EXPANSION_BYTES, MOST_EXPANSION * len(content))
     expanded = bytearray()
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            while len(expanded) <= min(allowed, most) and (chunk := file.read(_CHUNK_BYTES)):
-                expanded += chunk
-    except (OSError, EOFError, zlib.error) as error:
+        file = opened(content)
+        while len(expanded) <= min(allowed, most) and (chunk := file.read(_CHUNK_BYTES)):
+            expanded += chunk
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise HydromelError(f"{where}: cannot be read ({error})") from error
     if len(expanded) > allowed:
         raise HydromelError(
             f"{where}: expands to more than {MOST_EXPANSION} times its {len(content):,} bytes, unlike text; if you "
-            "trust it, unpack it first (gunzip)"
+            "trust it, unpack it first"
         )
     if len(expanded) > most:
         raise HydromelError(f"{where}: expands to more than {most:,} bytes, the most allowed; split it")
     return bytes(expanded)
+
+
+def _zstd(content: bytes) -> _Readable:
+    import pyarrow as pa  # most commands need it, but not for their help
+
+    file: _Readable = pa.CompressedInputStream(pa.BufferReader(content), "zstd")
+    return file
+
+
+# the first bytes of a compressed file -> a file of what it holds
+_COMPRESSED: dict[re.Pattern[bytes], Callable[[bytes], _Readable]] = {
+    re.compile(rb"\x1f\x8b"): lambda content: gzip.GzipFile(fileobj=io.BytesIO(content)),
+    re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"): lambda content: bz2.BZ2File(io.BytesIO(content)),
+    re.compile(rb"\xfd7zXZ\0"): lambda content: lzma.LZMAFile(io.BytesIO(content)),  # noqa: SIM115
+    re.compile(rb"\x28\xb5\x2f\xfd"): _zstd,
+}
 
 
 def check_uncompressed(arrays: BinaryIO, where: str) -> None:

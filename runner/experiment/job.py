@@ -8,6 +8,7 @@ interrupted.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -131,17 +132,18 @@ def summary(result: ResultRecord, folder: Path) -> str:
     return f"{line}\n{warning}" if unbeaten else line
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(stdin: int) -> None:
     """End this process as SIGTERM does once the other end of its stdin closes, which its parent holds; later kill it.
 
     A pipe, unlike a signal at the parent's death, works on every system, and cannot come before it is waited for.
     """
-    os.read(sys.stdin.fileno(), 1)
+    os.read(stdin, 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(PATIENCE_SECONDS)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
+    sys.stdin = io.StringIO()  # nothing else reads the parent's end
     sys.exit(run_job(Path(sys.argv[1]), process_start()))

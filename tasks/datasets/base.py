@@ -1,23 +1,24 @@
-"""The base class of readers of local files: finding files, their encoding, missing splits, and the fingerprint."""
+"""The base classes of readers of local files: finding files, their encoding, missing splits, and the fingerprint."""
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from runner.common.class_names import stable_name
 from runner.common.errors import HydromelError
 from runner.common.types import Encoding, FilePath, Fraction, Name
 from runner.text.arrow import lengths_of, offsets_of, refuse
-from tasks.datasets.files import TextFile, find, read_text, sha256
+from tasks.datasets.files import MAX_BYTES, Files, TextFile, find_all, read_text, sha256
 from tasks.datasets.split import Cut, cut_missing
 from tasks.spans.tags import Scheme, check_tags
 
-RULES_VERSION = 1  # part of the fingerprint: increase it when the same bytes are read differently
+RULES_VERSION = 2  # part of the fingerprint: increase it when the same bytes are read differently
 # Not in the fingerprint, since the files' contents are.
 NOT_IN_FINGERPRINT = ("name", "data_dir", "train", "valid", "test")
 
@@ -26,16 +27,16 @@ NOT_IN_FINGERPRINT = ("name", "data_dir", "train", "valid", "test")
 
 
 @dataclass(kw_only=True)
-class LocalCorpus(ABC):
-    """A `runner.interfaces.Corpus` with one file per split. Subclasses define how a file is parsed.
+class FilesCorpus(ABC):
+    """A `runner.interfaces.Corpus` with one or more files per split. Subclasses define how a file is read.
 
     Args:
         name: the data set's name in messages and records.
-        data_dir: folder that `train`, `valid` and `test` are relative to (null: they must be absolute).
-        train: file of the training set.
-        valid: file of the validation set (null: cut from the training set).
-        test: file of the test set (null: cut from the training set).
-        encoding: encoding of the files, by its Python name.
+        data_dir: folder that `train`, `valid` and `test` are relative to (null: the working directory).
+        train: files of the training set, as `find_all` takes them: one or a list, patterns such as `part-*.gz`, or `-`
+            for standard input. Rows are in the order of the files.
+        valid: files of the validation set (null: cut from the training set).
+        test: files of the test set (null: cut from the training set).
         cut: how missing splits are cut: by a `hash` of the text, or `contiguous` (train first, then valid, then test).
         valid_fraction: share of the training set cut off for validation if `valid` is null (0: no validation set).
         test_fraction: share of the training set cut off for testing if `test` is null (0: no test set).
@@ -43,33 +44,38 @@ class LocalCorpus(ABC):
 
     name: Name
     data_dir: FilePath | None
-    train: FilePath
-    valid: FilePath | None
-    test: FilePath | None
-    encoding: Encoding
+    train: Files
+    valid: Files | None
+    test: Files | None
     cut: Cut
     valid_fraction: Fraction
     test_fraction: Fraction
 
     @abstractmethod
-    def parse(self, file: TextFile, split: str) -> pa.Table:
-        """Return a file as a table of examples, made by `example_table`."""
+    def read_file(self, path: Path, split: str) -> pa.Table:
+        """Return a file as a table of examples, made by `example_table`; `-` stands for standard input."""
 
-    def paths(self) -> dict[str, Path]:
-        """Return the path of each split that has a file.
+    def paths(self) -> dict[str, list[Path]]:
+        """Return the paths of each split that has files.
 
         Raises:
-            HydromelError: a file is missing, or two splits name the same file.
+            HydromelError: a file is missing or named twice.
         """
         named = {"train": self.train, "valid": self.valid, "test": self.test}
-        paths = {split: find(file, self.data_dir, self.name) for split, file in named.items() if file is not None}
+        paths = {
+            split: find_all(files, self.data_dir, self.name) for split, files in named.items() if files is not None
+        }
         split_of_file: dict[Path, str] = {}
-        for split, path in paths.items():
-            if (other := split_of_file.setdefault(path.resolve(), split)) != split:
-                raise HydromelError(
-                    f"dataset={self.name}: {other} and {split} name the same file, {path}; give each split its own, or "
-                    "null to cut it from train"
-                )
+        for split, files in paths.items():
+            for path in files:
+                if (other := split_of_file.get(path.resolve())) == split:
+                    raise HydromelError(f"dataset={self.name}: {split} names the same file twice, {path}")
+                if other is not None:
+                    raise HydromelError(
+                        f"dataset={self.name}: {other} and {split} name the same file, {path}; give each split its "
+                        "own, or null to cut it from train"
+                    )
+                split_of_file[path.resolve()] = split
         return paths
 
     def fingerprint(self) -> str:
@@ -78,22 +84,62 @@ class LocalCorpus(ABC):
             "reader": stable_name(f"{type(self).__module__}.{type(self).__qualname__}"),
             "rules_version": RULES_VERSION,
             "arguments": {key: value for key, value in asdict(self).items() if key not in NOT_IN_FINGERPRINT},
-            "files": {split: sha256(path) for split, path in self.paths().items()},
+            "files": {split: [sha256(path) for path in paths] for split, paths in self.paths().items()},
         }
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
     def read(self) -> dict[str, pa.Table]:
         """Return one table per split, in the order train, valid, test.
 
+        The rows of several files have an `origin`, the path and line of each row.
+
         Raises:
             HydromelError: a file is malformed; the message has its path and, if possible, the line.
         """
         tables = {}
-        for split, path in self.paths().items():
-            tables[split] = self.parse(read_text(path, self.encoding), split)
-            if tables[split].num_rows == 0:
-                raise HydromelError(f"{path}: no examples in the file")
+        for split, paths in self.paths().items():
+            parts = [self.read_file(path, split) for path in paths]
+            for path, part in zip(paths, parts, strict=True):
+                if part.num_rows == 0:
+                    raise HydromelError(f"{path}: no examples in the file")
+            tables[split] = parts[0] if len(parts) == 1 else _joined(parts, paths)
         return cut_missing(tables, self.cut, self.valid_fraction, self.test_fraction, self.name)
+
+
+def _joined(parts: Sequence[pa.Table], paths: Sequence[Path]) -> pa.Table:
+    """Return the rows of several files as one table."""
+    for path, part in zip(paths, parts, strict=True):
+        if not part.schema.equals(parts[0].schema):
+            raise HydromelError(
+                f"{path}: columns {', '.join(part.column_names)}; {paths[0]} has {', '.join(parts[0].column_names)}, "
+                "and the files of a split must have the same"
+            )
+    if sum(part.nbytes for part in parts) > MAX_BYTES:
+        raise HydromelError(f"{paths[0]} and further files: more than {MAX_BYTES:,} bytes in one split, the most")
+    origins = [
+        pc.binary_join_element_wise(str(path), part["line"].cast(pa.string()), ":")
+        for path, part in zip(paths, parts, strict=True)
+    ]
+    joined = pa.concat_tables(part.append_column("origin", origin) for part, origin in zip(parts, origins, strict=True))
+    return joined.replace_schema_metadata({b"path": str(paths[0]).encode()})
+
+
+@dataclass(kw_only=True)
+class LocalCorpus(FilesCorpus):
+    """A corpus of text files, plain or compressed. Subclasses define how a file is parsed.
+
+    Args:
+        encoding: encoding of the files, by its Python name.
+    """
+
+    encoding: Encoding
+
+    @abstractmethod
+    def parse(self, file: TextFile, split: str) -> pa.Table:
+        """Return a file as a table of examples, made by `example_table`."""
+
+    def read_file(self, path: Path, split: str) -> pa.Table:
+        return self.parse(read_text(path, self.encoding), split)
 
 
 def check_tag_lists(

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from runner.common.arrays import BoolArray, IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Name, Position, Text
-from runner.text.arrow import example_table, is_empty, lengths_of, list_column, mask_of, refuse, split_on_spaces
+from runner.text.arrow import array, example_table, is_empty, lengths_of, list_column, mask_of, refuse, split_on_spaces
 from runner.text.formats.columns import MARKS, Columns, Separator
 from tasks.datasets.base import LocalCorpus
 from tasks.datasets.files import TextFile, read_text
@@ -141,8 +142,17 @@ class TokenLines(LocalCorpus):
         Raises:
             HydromelError: the file has changed since.
         """
-        lines = self.cells(read_text(path_of(table), self.encoding)).lines_of(table)
-        return lines, MARKS[self.text_format().separator]
+        mark = MARKS[self.text_format().separator]
+        if "origin" not in table.column_names:
+            return self._lines_of(table, path_of(table)), mark
+        paths = pc.replace_substring_regex(array(table["origin"]), ":[0-9]+$", "").dictionary_encode()
+        rows = [np.flatnonzero(paths.indices.to_numpy() == number) for number in range(len(paths.dictionary))]
+        of_files = zip(rows, paths.dictionary.to_pylist(), strict=True)
+        lines = pa.concat_arrays([self._lines_of(table.take(pa.array(own)), Path(path)) for own, path in of_files])
+        return lines.take(pa.array(np.argsort(np.concatenate(rows)))), mark
+
+    def _lines_of(self, table: pa.Table, path: Path) -> pa.ListArray:
+        return self.cells(read_text(path, self.encoding)).lines_of(table)
 
 
 @dataclass(kw_only=True)

@@ -2,8 +2,9 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +29,18 @@ def _delimiter(value: str) -> str:
     return value
 
 
+def _escape(value: str) -> str:
+    if len(value) != 1 or value == '"' or not value.isascii() or not value.isprintable():
+        raise PydanticCustomError("escape", "Input should be a printable character other than a quote")
+    return value
+
+
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
+Escape = Annotated[str, AfterValidator(_escape)]
 
 
 def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
-    """Split unquoted rows, one per line, into columns; return the columns and the 1-based line of each row."""
+    """Split rows without quotes and escapes, one per line; return the columns and the 1-based line of each row."""
     fields = pc.split_pattern(file.lines, delimiter)
     widths = lengths_of(fields)
     width = int(widths[0])
@@ -40,43 +48,63 @@ def split_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray
     return [pc.list_element(fields, place) for place in range(width)], file.numbers
 
 
-def quoted_rows(file: TextFile, delimiter: str) -> tuple[list[pa.Array], IntArray]:
-    """Split rows with double-quoted fields into columns; return the columns and the 1-based first line of each row.
+@dataclass(frozen=True)
+class Dialect:
+    """The way in which fields are written that may contain delimiters and line ends."""
 
-    Quoted fields may contain delimiters, line ends and doubled quotes.
-    """
-    data = file.text.encode() + b"\n"  # Arrow ignores a single line without a line end
-    # The default limit rejects documents above 128 KiB. It is global to the process, so it is only ever raised.
-    csv.field_size_limit(max(csv.field_size_limit(), len(data)))
-    width = len(next(csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter)))
-    strings = {f"f{place}": pa.string() for place in range(width)}
-    # A single block: a row may have any length, and Arrow requires a row to fit into a block.
-    block = arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, autogenerate_column_names=True)
-    syntax = arrow_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False)
-    types = arrow_csv.ConvertOptions(column_types=strings, strings_can_be_null=False)
-    try:
-        table = arrow_csv.read_csv(pa.py_buffer(data), block, syntax, types)
-    except pa.ArrowInvalid as error:
-        raise explain(file, delimiter, error) from error
-    columns = [array(column) for column in table.columns]
-    # A row takes one line, and one more for each line end inside its quoted fields.
-    n_lines = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
-    return columns, 1 + np.cumsum(n_lines) - n_lines
+    delimiter: str
+    quoting: bool  # fields may be in double quotes, with quotes inside doubled
+    escape: str | None  # takes away the meaning of the next character
 
+    def rows(self, file: TextFile) -> tuple[list[pa.Array], IntArray]:
+        """Split rows into columns; return the columns and the 1-based first line of each row."""
+        data = file.text.encode() + b"\n"  # Arrow ignores a single line without a line end
+        # The default limit rejects documents above 128 KiB. It is global to the process, so it is only ever raised.
+        csv.field_size_limit(max(csv.field_size_limit(), len(data)))
+        try:
+            width = len(next(self._reader(file)))
+        except csv.Error as reason:
+            raise HydromelError(f"{file.at(1)}: {reason}") from reason
+        strings = {f"f{place}": pa.string() for place in range(width)}
+        # A single block: a row may have any length, and Arrow requires a row to fit into a block.
+        block = arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, autogenerate_column_names=True)
+        syntax = arrow_csv.ParseOptions(
+            delimiter=self.delimiter,
+            quote_char=self.quoting and '"',
+            escape_char=self.escape or False,
+            newlines_in_values=True,
+            ignore_empty_lines=False,
+        )
+        types = arrow_csv.ConvertOptions(column_types=strings, strings_can_be_null=False)
+        try:
+            table = arrow_csv.read_csv(pa.py_buffer(data), block, syntax, types)
+        except pa.ArrowInvalid as error:
+            raise self._explain(file, error) from error
+        columns = [array(column) for column in table.columns]
+        # A row takes one line, and one more for each line end inside its fields.
+        n_lines = 1 + sum(pc.count_substring(column, "\n").to_numpy().astype(np.int64) for column in columns)
+        line = 1 + np.cumsum(n_lines) - n_lines
+        if n_lines.sum() != len(file.lines):  # for Arrow it ends a row
+            raise HydromelError(f"{file.path}: a CR outside quotes, in a file whose lines end in LF; quote the field")
+        return columns, line
 
-def explain(file: TextFile, delimiter: str, error: pa.ArrowInvalid) -> HydromelError:
-    """Return an error with the line at which a quoted file is malformed, found row by row since Arrow does not say."""
-    reader = csv.reader(io.StringIO(file.text, newline=""), delimiter=delimiter, strict=True)
-    width, line = 0, 1
-    try:
-        for row in reader:
-            width = width or len(row)
-            if len(row) != width:
-                return HydromelError(wrong_width(file, line, len(row), width))
-            line = reader.line_num + 1
-    except csv.Error as reason:
-        return HydromelError(f"{file.at(line)}: {reason}; double the quotes inside quoted fields")
-    return HydromelError(f"{file.path}: {' '.join(str(error).split())[:200]}")
+    def _reader(self, file: TextFile, strict: bool = False) -> Iterator[list[str]]:
+        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoting else csv.QUOTE_NONE
+        lines = io.StringIO(file.text, newline="")
+        return csv.reader(lines, delimiter=self.delimiter, quoting=quoting, escapechar=self.escape, strict=strict)
+
+    def _explain(self, file: TextFile, error: pa.ArrowInvalid) -> HydromelError:
+        """Return an error with the line at which a file is malformed, found row by row since Arrow does not say."""
+        width, line = 0, 1
+        try:
+            for row in self._reader(file, strict=True):
+                width = width or len(row)
+                if len(row) != width:
+                    return HydromelError(wrong_width(file, line, len(row), width))
+                line += 1 + sum(field.count("\n") for field in row)
+        except csv.Error as reason:
+            return HydromelError(f"{file.at(line)}: {reason}; double the quotes inside quoted fields")
+        return HydromelError(f"{file.path}: {' '.join(str(error).split())[:200]}")
 
 
 def wrong_width(file: TextFile, line: int, got: int, width: int) -> str:
@@ -90,20 +118,30 @@ class Delimited(LocalCorpus):
     Args:
         delimiter: the character between columns.
         quoting: true: fields may be in double quotes, as spreadsheets write them; false: a quote is a plain character.
+        escape: a character before delimiters, quotes and line ends that belong to a field, such as a backslash (null:
+            none).
         header: true if the first row names the columns.
-        text_columns: columns by name or by position from 0; several are joined by a space.
+        text_columns: a column by name or by position from 0, or several, which are joined by a space.
         label_column: column by name or by position from 0 (null: none, for language models).
     """
 
     delimiter: Delimiter
     quoting: bool
+    escape: Escape | None
     header: bool
-    text_columns: Annotated[list[Column], Field(min_length=1)]
+    text_columns: Column | Annotated[list[Column], Field(min_length=1)]
     label_column: Column | None
+
+    def __post_init__(self) -> None:
+        if self.escape == self.delimiter:
+            raise HydromelError(f"dataset.escape={self.escape} is the delimiter; give another character, or null")
 
     def parse(self, file: TextFile, split: str) -> pa.Table:
         file = file.body()
-        columns, line = quoted_rows(file, self.delimiter) if self.quoting else split_rows(file, self.delimiter)
+        if self.quoting or self.escape is not None:
+            columns, line = Dialect(self.delimiter, self.quoting, self.escape).rows(file)
+        else:
+            columns, line = split_rows(file, self.delimiter)
         names = None
         if self.header:
             names = [column[0].as_py() for column in columns]
@@ -112,12 +150,18 @@ class Delimited(LocalCorpus):
         def named(column: Column, key: str) -> pa.Array:
             return columns[_place(column, file, names, len(columns), f"dataset.{key}")]
 
-        texts = [named(column, "text_columns") for column in self.text_columns]
+        text_columns = self.text_columns if isinstance(self.text_columns, list) else [self.text_columns]
+        texts = [named(column, "text_columns") for column in text_columns]
         table = {"tokens": split_on_spaces(pc.binary_join_element_wise(*texts, " "))}
         if self.label_column is not None:
             table["label"] = named(self.label_column, "label_column")
             empty = is_empty(table["label"])
-            refuse(empty, lambda row: f"{file.at(line[row])}: the label is empty; every row needs one")
+            refuse(
+                empty,
+                lambda row: (
+                    f"{file.at(line[row])}: column {self.label_column}: the label is empty; every row needs one"
+                ),
+            )
         return example_table(table, line, file.path)
 
 

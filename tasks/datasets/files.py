@@ -1,21 +1,37 @@
-"""Finding and reading text files, plain or gzipped (detected by content, not by name)."""
+"""Finding and reading the files of a data set, standard input included; text may be compressed, as its content says."""
 
+import glob
 import hashlib
+import re
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from runner.common.arrays import IntArray
-from runner.common.bounded import gunzip, read_bytes
+from runner.common.bounded import expand, read_bytes
 from runner.common.errors import HydromelError
+from runner.common.types import FilePath
 
-GZIP_MAGIC = b"\x1f\x8b"
 MAX_BYTES = 2**31 - 1  # Arrow strings have 32-bit offsets
 BYTE_ORDER_MARK = "\ufeff"
+STDIN = Path("-")
+Files = FilePath | Annotated[list[FilePath], Field(min_length=1)]  # paths and patterns
+_PATTERN = re.compile(r"[*?\[]")
+# first bytes of formats that are no text -> what to do with them
+_NOT_TEXT = {
+    b"PAR1": "a Parquet file; read it with dataset=parquet",
+    b"ARROW1\0\0": "an Arrow file; read it with dataset=parquet",
+    b"PK\x03\x04": "a zip archive or an office document; unpack it, or export it as CSV",
+    b"%PDF-": "a PDF document; export its text",
+}
 
 
 @dataclass(frozen=True)
@@ -45,62 +61,131 @@ class TextFile:
         return f"{self.path}:{line}"
 
 
-def find(relative: str, data_dir: str | None, dataset: str) -> Path:
-    """Return the path `data_dir/relative`, or else the file of that name in `data_dir` itself.
+def find_all(files: str | Sequence[str], data_dir: str | None, dataset: str) -> list[Path]:
+    """Return the paths of one split in the order of `files`; those of a pattern are in the order of their names.
+
+    A file is `data_dir/file`, or else the file of that name in `data_dir` itself (None: the working directory), or `-`
+    for standard input. A name with `*`, `?` or `[...]` is a pattern unless there is a file of that name; `**` stands
+    for any folders.
 
     Raises:
-        HydromelError: there is no `data_dir` but one is needed, or there is no such file.
+        HydromelError: there is no such file.
     """
-    if data_dir is None and not Path(relative).is_absolute():
-        raise HydromelError(
-            f"dataset={dataset} reads local files; give data_dir=FOLDER, the folder that contains {relative}"
+    paths = []
+    for file in [files] if isinstance(files, str) else files:
+        if file == str(STDIN):
+            paths.append(STDIN)
+            continue
+        folder = Path(data_dir or "").expanduser()
+        places = dict.fromkeys((folder / Path(file).expanduser(), folder / Path(file).name))
+        if data_dir is None:  # a file in the working directory is named as it is
+            places = {Path(file).expanduser(): None}
+        if there := next((place for place in places if place.is_file()), None):
+            paths.append(there)
+        elif _PATTERN.search(file):
+            pattern = file if data_dir is None else str(Path(glob.escape(str(folder)), file))
+            matches = [path for name in sorted(glob.glob(pattern, recursive=True)) if (path := Path(name)).is_file()]
+            if not matches:
+                raise HydromelError(f"dataset={dataset}: no file matches {Path(folder, file)}; check data_dir")
+            paths += matches
+        else:
+            raise _missing(file, data_dir, dataset, [*places])
+    return paths
+
+
+def _missing(file: str, data_dir: str | None, dataset: str, places: Sequence[Path]) -> HydromelError:
+    if folder := next((place for place in places if place.exists()), None):
+        return HydromelError(f"dataset={dataset}: {folder} is a folder; give a file, or all with {folder}/*")
+    if data_dir is None and not Path(file).is_absolute():
+        return HydromelError(
+            f"dataset={dataset} reads local files, and there is no {file} in the working directory; give "
+            "data_dir=FOLDER, the folder that contains it"
         )
-    folder = Path(data_dir or "/").expanduser()
-    for candidate in (folder / relative, folder / Path(relative).name):
-        if candidate.is_file():
-            return candidate
-    direct = "" if Path(relative).name == str(relative) else f", and no {Path(relative).name} directly in {folder}"
-    raise HydromelError(f"dataset={dataset}: there is no file {folder / relative}{direct}; check data_dir")
+    direct = "" if len(places) == 1 else f", and no {places[1].name} directly in {data_dir}"
+    return HydromelError(f"dataset={dataset}: there is no file {places[0]}{direct}; check data_dir")
+
+
+@cache
+def standard_input() -> bytes:
+    """Return all bytes of standard input, which are read once; raises HydromelError if there are none or too many."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        raise HydromelError("'-' is standard input, which is a terminal; pipe a file into the command")
+    binary = getattr(sys.stdin, "buffer", None)  # none in a run of a sweep
+    data = b"" if binary is None else binary.read(MAX_BYTES + 1)
+    if not data:
+        raise HydromelError(
+            "'-' is standard input, which is empty; pipe a file into the command (the runs of a sweep, of repeat=N and "
+            "of a search cannot share it: name a file)"
+        )
+    if len(data) > MAX_BYTES:
+        raise HydromelError(f"standard input: more than {MAX_BYTES:,} bytes, the most that is read; split it")
+    return bytes(data)
 
 
 def read_text(path: Path, encoding: str) -> TextFile:
-    """Read a file as text; it may be compressed by gzip.
+    """Read a file as text; it may be compressed by gzip, bzip2, xz or zstd.
+
+    Line ends may be LF, CRLF or CR CR LF, or CR in a file that has none of these; in others it is a character.
 
     Raises:
-        HydromelError: the file cannot be read, is empty, too large, damaged gzip, or only white space; an unknown
+        HydromelError: the file cannot be read, is empty, too large, damaged, no text, or only white space; an unknown
             encoding; bytes invalid in it; a NUL character.
     """
-    data = read_bytes(path, MAX_BYTES)
-    if data.startswith(GZIP_MAGIC):
-        data = gunzip(data, str(path), MAX_BYTES)
+    data = expand(content_of(path), str(path), MAX_BYTES)
     if not data:
         raise HydromelError(f"{path}: the file is empty")
+    for magic, what in _NOT_TEXT.items():
+        if data.startswith(magic):
+            raise HydromelError(f"{path}: {what}")
     try:
         text = data.decode(encoding)
     except LookupError as error:
         raise HydromelError(
             f"dataset.encoding='{encoding}' is unknown; use a name such as utf-8, iso-8859-1, cp1252 or utf-16"
         ) from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise HydromelError(
-            f"{path}:{line}: byte {error.start} (0x{data[error.start]:02x}) is not {encoding}: {error.reason}; "
-            "set the file's encoding with dataset.encoding=..."
-        ) from error
+    except UnicodeError as error:
+        raise _not_decoded(path, encoding, data, error) from error
+    text = text.removeprefix(BYTE_ORDER_MARK)
+    if "\r" in text:
+        text = re.sub(r"\r+(\n|\Z)", r"\1", text) if "\n" in text else text.replace("\r", "\n")
     if (place := text.find("\0")) >= 0:
-        line = text.count("\n", 0, place) + 1
         raise HydromelError(
-            f"{path}:{line}: a NUL character, which no text has; if the file is in UTF-16, set "
+            f"{path}:{place_in(text, place)}: a NUL character, which no text has; if the file is in UTF-16, set "
             "dataset.encoding=utf-16-le or utf-16-be"
         )
-    text = text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n")
     if not text.strip():
         raise HydromelError(f"{path}: no examples; the file contains only white space")
     return TextFile(path, text)
 
 
+def _not_decoded(path: Path, encoding: str, data: bytes, error: UnicodeError) -> HydromelError:
+    """Return the error with the line and the column of the first bytes that are invalid."""
+    if not isinstance(error, UnicodeDecodeError):  # UTF-16 without a byte order mark
+        return HydromelError(f"{path}: not {encoding} ({error}); set the file's encoding with dataset.encoding=...")
+    hint = "set the file's encoding with dataset.encoding=..."
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        hint = "it begins like UTF-16: set dataset.encoding=utf-16"
+    before = data[: error.start].decode(encoding, errors="replace")
+    return HydromelError(
+        f"{path}:{place_in(before, len(before))}: byte {error.start} (0x{data[error.start]:02x}) is not {encoding}: "
+        f"{error.reason}; {hint}"
+    )
+
+
+def place_in(text: str, place: int) -> str:
+    """Return `line:column`, both from 1, of a character of a text."""
+    return f"{text.count(chr(10), 0, place) + 1}:{place - text.rfind(chr(10), 0, place)}"
+
+
+def content_of(path: Path) -> bytes:
+    """Return the bytes of a file, or of standard input."""
+    return standard_input() if path == STDIN else read_bytes(path, MAX_BYTES)
+
+
 def sha256(path: Path) -> str:
     """Return the sha256 of the file's bytes on disk."""
+    if path == STDIN:
+        return hashlib.sha256(standard_input()).hexdigest()
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

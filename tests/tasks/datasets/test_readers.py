@@ -1,5 +1,6 @@
 """Every reader on small files: the rows that it reads, and the line that it names if a file is malformed."""
 
+import csv
 import gzip
 import inspect
 import json
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner.common.errors import HydromelError
+from tasks.datasets.delimited import Dialect
+from tasks.datasets.files import read_text
+from tasks.targets import place
 
 UNCUT = {"valid_fraction": 0.0, "test_fraction": 0.0}
 LOCAL = ("columns_file", "labelled", "conllu", "tsv", "csv", "jsonl", "text", "sst_trees")
@@ -254,6 +258,27 @@ def test_csv_by_place_joined_and_without_label(read):
     assert rows(read("csv", "a b\n", header=False, text_columns=[0], label_column=None)) == [{"tokens": ["a", "b"]}]
 
 
+def test_csv_with_an_escape_character(read):
+    text = 'text,label\n"a \\"b\\" \\\\",1\nc\\, d,2\n"e ""f""",3\ng\\\nh,4\ni,5\n'
+    table = read("csv", text, escape="\\", text_columns="text")
+    expected = [["a", '"b"', "\\"], ["c,", "d"], ["e", '"f"'], ["g\nh"], ["i"]]
+    assert table["tokens"].to_pylist() == expected
+    assert lines(table) == [2, 3, 4, 5, 7]
+    table = read("tsv", 'text\tlabel\n"a\\\tb\t1\n', escape="\\", text_columns=["text"])
+    assert rows(table) == [{"tokens": ['"a\tb'], "label": "1"}]
+
+
+@given(st.lists(st.tuples(st.text('ab ,"\\\n|', min_size=1), st.sampled_from("xy")), min_size=1, max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+def test_escaped_fields_are_those_that_were_written(tmp_path, fields):
+    for quoting, style in ((True, csv.QUOTE_ALL), (False, csv.QUOTE_NONE)):
+        with (tmp_path / "file").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, quoting=style, escapechar="\\", doublequote=False, lineterminator="\n")
+            writer.writerows(fields)
+        columns, _ = Dialect(",", quoting, "\\").rows(read_text(tmp_path / "file", "utf-8").body())
+        assert [*zip(*(column.to_pylist() for column in columns), strict=True)] == fields
+
+
 def test_csv_documents_of_any_length(read):
     words = ["word"] * 300_000
     table = read("csv", f'text,label\n"{" ".join(words)}",1\n')
@@ -268,7 +293,15 @@ def test_csv_documents_of_any_length(read):
         ("csv", 'text,label\n"a\nb",1\nc\n', {}, "FILE:4: 1 columns; the file's first line has 2"),
         ("csv", 'text,label\na,1\n"b,1\nc,1\n', {}, "FILE:3: unexpected end of data"),
         ("csv", "text,label\na,1\n\nb,1\n", {}, "FILE:3: "),
-        ("csv", "text,label\na,1\nb,\n", {}, "FILE:3: the label is empty"),
+        ("csv", "text,label\na,1\nb,\n", {}, "FILE:3: column label: the label is empty"),
+        (
+            "csv",
+            "text\na\nb\rc\nd\n",
+            {"label_column": None},
+            "FILE: a CR outside quotes, in a file whose lines end in",
+        ),
+        ("csv", 'text,label\n"a,b\\",1\n', {"escape": "\\"}, "FILE:2: unexpected end of data"),
+        ("csv", "text,label\n", {"escape": ","}, "dataset.escape=, is the delimiter; give another character, or null"),
         (
             "csv",
             "text,lable\na,1\n",
@@ -437,7 +470,9 @@ def test_one_file_for_two_splits_is_an_error(corpus, tmp_path):
 
 
 def test_missing_data_dir_and_file(corpus, tmp_path):
-    with pytest.raises(HydromelError, match="dataset=wnut17 reads local files; give data_dir=FOLDER, the folder that "):
+    with pytest.raises(
+        HydromelError, match=r"dataset=wnut17 reads local files, and there is no .*; give data_dir=FOLDER"
+    ):
         corpus("wnut17", None).read()
     with pytest.raises(HydromelError, match=r"dataset=wnut17: there is no file .*wnut17train\.conll"):
         corpus("wnut17", tmp_path).fingerprint()
@@ -471,3 +506,43 @@ def test_gzip_and_plain_are_read_alike(corpus, tmp_path):
     assert sum(table.num_rows for table in plain.values()) == 200
     for table in plain.values():
         assert [f"word{line - 1}" for line in lines(table)] == [row[0] for row in table["tokens"].to_pylist()]
+
+
+def test_several_files_of_a_split(corpus, tmp_path):
+    texts = {
+        "b1": "text,label\na,1\n",
+        "a2": 'text,label\n"b\nc",2\nd,1\n',
+        "a1": "text,label\ne,3\n",
+        "v": "text,label\nf,1\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    files = {"train": ["b1", "a*"], "valid": "v", "test_fraction": 0.0}
+    table = corpus("csv", tmp_path, **files).read()["train"]
+    assert table["label"].to_pylist() == ["1", "3", "2", "1"], "the list's order, then that of the names"
+    origins = [f"{tmp_path}/{origin}" for origin in ("b1:2", "a1:2", "a2:2", "a2:4")]
+    assert table["origin"].to_pylist() == origins
+    assert [place(table, row) for row in range(4)] == origins
+    prints = {
+        corpus("csv", tmp_path, **files | {"train": order}).fingerprint() for order in (["a1", "b1"], ["b1", "a1"])
+    }
+    assert len(prints) == 2
+    (tmp_path / "a2").write_text("text,label\nb,2\nc,\n")
+    with pytest.raises(HydromelError, match=f"^{tmp_path}/a2:3: column label: the label is empty"):
+        corpus("csv", tmp_path, **files).read()
+    with pytest.raises(HydromelError, match=f"dataset=csv: train names the same file twice, {tmp_path}/a1"):
+        corpus("csv", tmp_path, train=["a1", "a*"]).read()
+    with pytest.raises(HydromelError, match=f"train and valid name the same file, {tmp_path}/v"):
+        corpus("csv", tmp_path, train=["a1", "v"], valid="v").read()
+
+
+def test_token_lines_of_several_files(corpus, tmp_path):
+    rng = random.Random(1)
+    names = ["c", "a", "b"]
+    for name in names:
+        (tmp_path / name).write_text("".join(f"{name}{row}\tX\n" + "\n" * rng.randint(0, 2) for row in range(40)))
+    reader = corpus("columns_file", tmp_path, train=names)
+    for table in reader.read().values():
+        lines, separator = reader.token_lines(table)
+        assert separator == "\t"
+        assert lines.to_pylist() == [[f"{token}\tX" for token in tokens] for tokens in table["tokens"].to_pylist()]
