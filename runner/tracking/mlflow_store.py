@@ -77,6 +77,7 @@ def connect(uri: str, experiment: str, artifact_location: str | None, timeout_s:
         return _with_experiment(_client(uri, timeout_s), experiment, artifact_location)
     path = Path(sqlite_path(uri))
     path.parent.mkdir(parents=True, exist_ok=True)
+    _prepare_mlflow()  # takes seconds: not while others wait for the lock
     with FileLock(f"{path}.lock", timeout=_SCHEMA_SECONDS):
         if not path.exists() or path.stat().st_size == 0:
             _create_sqlite(path)
@@ -95,7 +96,6 @@ def _create_sqlite(path: Path) -> None:
     new = path.with_name(f".{path.name}.new")
     for leftover in path.parent.glob(f"{glob.escape(new.name)}*"):  # of a process that was killed, with its journal
         leftover.unlink()
-    _prepare_mlflow()
     create_schema(f"{SQLITE}{new}")
     new.replace(path)
 
