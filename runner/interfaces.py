@@ -371,7 +371,7 @@ class BatchingStrategy(ArrangesRows, Protocol):
         """
 
     def evaluation_shapes(self, splits: Sequence[Batch], batch_size: int, blocks: bool = False) -> Shapes:
-        """Return the shapes of the evaluation batches of some splits, the largest at least, without building them.
+        """Return the shapes of the evaluation batches of some splits, or of the largest ones, without building them.
 
         With `blocks`, the model runs packed rows in blocks, of which one is in memory at a time.
         """
@@ -380,7 +380,7 @@ class BatchingStrategy(ArrangesRows, Protocol):
         """Return the same strategy with another batch size."""
 
     def with_micro_batch(self, micro_batch: int | None) -> Self:
-        """Return the same strategy with other micro-batches; never called with a number if `carries_state`."""
+        """Return the same strategy with this `micro_batch`; never called with a number if `carries_state`."""
 
 
 @runtime_checkable

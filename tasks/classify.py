@@ -39,7 +39,7 @@ class Classify:
         label_weights: weight of each row in the training loss, by its label (`tasks.heads.outputs`); null: 1.
 
     Raises:
-        HydromelError: hidden layers with given scores, or label smoothing without a softmax.
+        HydromelError: hidden layers with scores=given, or label smoothing without a softmax.
     """
 
     causal: bool = False
@@ -91,7 +91,8 @@ class Classify:
         """Return a head for vectors of the encoder's output size.
 
         Raises:
-            HydromelError: given scores of the wrong size, or a weight for an unknown label.
+            HydromelError: with scores=given, a vector size other than the number of labels; or a weight for an
+                unknown label.
         """
         labels = vocabs["target"]
         hidden = Mlp(encoder.output_size, self.hidden, self.dropout)

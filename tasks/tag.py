@@ -181,8 +181,8 @@ class Tag:
         """Return a head that scores every tag for each token.
 
         Raises:
-            HydromelError: an encoder with one vector per row, given scores of the wrong size, or a weight for an
-                unknown tag.
+            HydromelError: an encoder with one vector per row; with head=count, a vector size other than the number of
+                tags; or a weight for an unknown tag.
         """
         require_tokens(encoder, self.name)
         tags, scheme = vocabs["target"].tokens, self.learned_scheme

@@ -1,6 +1,6 @@
 """The comparison itself: runs in groups of equal configuration, and a summary of every strategy over its seeds.
 
-All views (console, Markdown, HTML, plots) show these objects, and report.json holds them: so they cannot disagree.
+All views (console, Markdown, HTML, plots) show these objects, and report.json holds them, so they cannot disagree.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def split_by_batch_size(runs: list[Run]) -> list[list[Run]]:
 
     Another batch size trains differently, so strategies are compared at equal sizes only.
     """
-    # `auto` chooses its own batch size, so several sizes in its runs are no reason to split.
+    # `auto` chooses its own batch size, so several sizes in its runs do not form separate groups.
     sizes = [batch_size(run) for run in runs]
     chosen = {(run.strategy, size) for run, size in zip(runs, sizes, strict=True) if not _is_auto(run)}
     if len(chosen) == len({strategy for strategy, _ in chosen}):

@@ -1,4 +1,4 @@
-"""The comparison on the console, at least 80 columns wide; plain text without control codes if it is no terminal."""
+"""The comparison on the console, at least 80 columns wide; plain text without control codes if it is not a terminal."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def choose_strategy(
 ) -> RunConfig:
     """Return the config with the strategy that `auto` chooses, under the name of `auto`.
 
-    A run that has begun training keeps its choice. The probe trains a copy of the model and restores the random state,
+    A run keeps its choice once training has started. The probe trains a copy of the model and restores the random state,
     so that the run stays as it would be without it.
 
     Raises:

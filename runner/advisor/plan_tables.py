@@ -13,7 +13,7 @@ from runner.common.records import CandidateRecord
 from runner.common.rich_tables import PlainConsole, plain_table
 
 MIB = 2**20
-MUCH_ALIKE = 1.5  # similarity in length, as a multiple of chance, above which updates are no random samples
+MUCH_ALIKE = 1.5  # similarity in length, as a multiple of chance, above which updates are not random samples
 KNOWN_WRONG = "unmasked"  # the layout whose results are known to be wrong
 NOT_RUN = "not run"  # shown if this machine lacks a kernel
 Column = tuple[str, Callable[[PlannedStrategy], str]]

@@ -177,7 +177,7 @@ def resumed(asked: RunConfig, folder: Path, overrides: list[str]) -> RunConfig:
     present directory, those of the run to its own. A run that another installation made does not say where to write.
 
     Raises:
-        HydromelError: the run does not exist or is damaged, or the command names what is no option of it.
+        HydromelError: the run does not exist or is damaged, or the command names an option that it does not have.
     """
     options = saved_options(folder, asked.plugins)
     if not folder_is_made_here(folder):  # another installation does not say where this one writes

@@ -51,7 +51,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    """Return True for another live process; an earlier one may have had the number of this one, as in containers."""
+    """Return True for the id of another live process; an earlier one may have had this one's id, as in containers."""
     if process == os.getpid():
         return False
     try:
@@ -74,7 +74,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_output(path: Path | None, text: str) -> None:
-    """Write `text` in UTF-8 to a file that the user named, which may be a pipe or a device; None is no file.
+    """Write `text` in UTF-8 to a file that the user named, which may be a pipe or a device; None: do nothing.
 
     File names that are not UTF-8 are written with `\\udc..` for each such byte. Raises HydromelError if it could not be
     written.

@@ -170,7 +170,7 @@ class LikelihoodTable(TypedDict, total=False):
 
 @with_config(STRICT)
 class SplitTables(TypedDict, total=False):
-    """The tables of detail among the figures of a split; a figure may be missing too."""
+    """The figures of a split that are read by name: the tables of detail and `perplexity`; any may be missing."""
 
     perplexity: Figure
     confusion: OnErrorOmit[LabelConfusion]

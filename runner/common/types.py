@@ -1,6 +1,6 @@
 """Value ranges for the annotations of options, in `runner.config.schema` and in constructors that configs name.
 
-`runner.config` checks every value against them, so a number that no computer holds is refused before data is read.
+`runner.config` checks every value against them, so an unusable number is refused before data is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST = 2**31 - 1  # of anything that is counted: numpy and torch have 32-bit cou
 TINY, HUGE = 1e-30, 1e9  # float32 holds these, and their products with any weights
 LONGEST_NAME, LONGEST_PATH = 200, 4096  # characters
 _NAME = "Input should be a name of letters, digits and _ - . +, since files and folders are named after it"
-_CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories; surrogates stand for bytes that are no text
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories; surrogates stand for bytes that are not text
 # encodings of names and of source code: files have other line ends in them, or none
 _NOT_OF_FILES = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "utf-7")
 

@@ -18,7 +18,7 @@ from runner.tracking.tracker import Tracker
 
 
 class Plots(Protocol):
-    """A drawing of the plots of a finished run or of a search."""
+    """An object that draws the plots of a finished run or of a search."""
 
     def draw(self, folder: Path) -> None:
         """Draw plots of the records in `folder`."""

@@ -109,7 +109,7 @@ def check_kinds(part: object, where: str, *kinds: type[object]) -> None:
         elif issubclass(part, kind) if inspect.isclass(part) else isinstance(part, kind):
             continue
         else:
-            raise HydromelError(f"{where}: {name} is no {kind.__name__} of {kind.__module__}")
+            raise HydromelError(f"{where}: {name} is not a {kind.__module__}.{kind.__name__}")
         if lacking:
             raise HydromelError(
                 f"{where}: {name} lacks {', '.join(lacking)}, which {kind.__name__} in {kind.__module__} has"
@@ -285,7 +285,7 @@ def _check_registered(path: str, where: str, own: Sequence[str]) -> None:
         moved = present.get(stable_name(path))
         hint = f"; did you mean '{moved}'?" if moved else did_you_mean(path, present.values())
         raise HydromelError(f"{got} under {role}{hint} Allowed: {', '.join(present.values()) or 'nothing'}")
-    raise HydromelError(f"{got}; it must begin with {', '.join((*PROJECT, *own))} (see the option plugins)")
+    raise HydromelError(f"{got}; it must start with {', '.join((*PROJECT, *own))} (see the option plugins)")
 
 
 def find_plugin(name: str) -> None:

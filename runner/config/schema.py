@@ -162,7 +162,7 @@ class RunConfig(MachineSettings, ModelConfig):
 
     @classmethod
     def option_names(cls) -> list[str]:
-        """Return what a user may give: not `choices`, which composing writes, but groups that are no options too."""
+        """Return the names that a user may give: options, except `choices`, and the groups that are not options."""
         return [*(name for name in super().option_names() if name != "choices"), "experiment", "hydra"]
 
     @property

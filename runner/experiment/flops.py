@@ -110,7 +110,7 @@ def _cudnn_rnn(input: Shape, weights: Sequence[Shape], *others: object, out_shap
 
 
 def _twice(count: Callable[..., int]) -> Callable[..., int]:
-    """Return the formula of the gradients of inputs and of weights, each as much as forward."""
+    """Return the formula of the backward pass: the gradients of inputs and of weights cost as much as forward each."""
     return lambda *shapes, **options: 2 * count(*shapes, **options)
 
 

@@ -44,7 +44,7 @@ class Source:
         `causal`: whether the task is a language model, whose vocabularies need special tokens.
 
         Raises:
-            HydromelError: there is no such run, it has no checkpoint or a damaged one, or its features are others.
+            HydromelError: there is no such run, it has no checkpoint or a damaged one, or its features differ.
         """
         if config.init_from is None:
             return None
@@ -54,11 +54,13 @@ class Source:
         for key, before, now in differences("features", *features):
             raise HydromelError(
                 f"init_from={folder}: {key}={shown(now)}, and that run has {shown(before)}; its vocabulary is used, so "
-                "that features must be the same"
+                "features must be the same"
             )
         vocabs = read_vocabs(folder, [*config.features] if causal else [])
         if missing := [name for name in config.features if name not in vocabs]:
-            raise HydromelError(f"init_from={folder}: that run has no vocabulary of '{missing[0]}'")
+            raise HydromelError(
+                f"init_from={folder}: its vocabs.json lacks '{missing[0]}'; restore it or use another run"
+            )
         return cls(folder, saved, vocabs, Checkpoint.read(checkpoint_path(folder, "best")))
 
     def fill(self, model: Model, config: RunConfig, vocabs: Mapping[str, Vocab]) -> InitFromRecord:
@@ -87,9 +89,9 @@ class Source:
 def _why(before: Sequence[str], now: Sequence[str], same_task: bool) -> str:
     """Return the reason for a new head."""
     if not same_task:
-        return "the task is another one"
-    only = {"here": set(now) - set(before), "there": set(before) - set(now)}
-    names = [f"only {place} {_some(labels)}" for place, labels in only.items() if labels]
+        return "the task differs"
+    only = {"this": set(now) - set(before), "that": set(before) - set(now)}
+    names = [f"only {which} run has {_some(labels)}" for which, labels in only.items() if labels]
     return f"the labels differ: {'; '.join(names) or 'their order'}"
 
 

@@ -78,12 +78,12 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
             result = run_experiment(config, folder, started)
     except CannotWrite as error:
         begun = (folder / RUN).exists()
-        return failed(f"{error}; once that is mended, continue with: hydromel resume={folder}" if begun else str(error))
+        return failed(f"{error}; once that is fixed, continue with: hydromel resume={folder}" if begun else str(error))
     except HydromelError as error:
         return failed(str(error))
     except (RuntimeError, MemoryError) as error:
         begun = (folder / RUN).exists()
-        kept = f"the records so far are kept in {folder}" if begun else "the run has not begun"
+        kept = f"the records so far are kept in {folder}" if begun else "the run has not started"
         if missing := missing_kernel(error):
             return failed(f"{no_kernel(missing)}; {kept}")
         if not ran_out(error):
@@ -91,7 +91,7 @@ def _run(folder: Path, started: float, config: RunConfig | None) -> int:
         return failed(f"{out_of_memory(error)}; {kept}")
     except KeyboardInterrupt as error:
         begun = (folder / RUN).exists()
-        rest = f"; continue with: hydromel resume={folder}" if begun else " before the run began"
+        rest = f"; continue with: hydromel resume={folder}" if begun else " before the run started"
         log.error("interrupted (%s)%s", str(error) or "Ctrl+C", rest)
         return 130
     log.info(summary(result, folder))

@@ -61,7 +61,7 @@ MUST_STAY = {  # option, or section of options -> the reason
     "features": _MODEL,
     "embedding": _MODEL,
     "encoder": _MODEL,
-    "init_from": "it began with the other parameters",
+    "init_from": "the run started from the other parameters",
     "dataset": _DATA,
     "max_length": _DATA,
     "truncate": _DATA,

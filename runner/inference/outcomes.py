@@ -39,7 +39,7 @@ class HasOutcomes(Protocol):
     """A metric with figures that are computed from sums over examples."""
 
     def outcomes(self, figure: str, values: MetricInput, split: Batch) -> Outcomes | None:
-        """Return the terms of a figure of a split with inputs (N,); None if it is no function of sums (macro F1)."""
+        """Return the terms of a figure of a split with inputs (N,); None if it is not a function of sums (macro F1)."""
 
 
 def write_outcomes(metric: Metric, figure: str, values: MetricInput, name: str, split: Batch, folder: Path) -> None:

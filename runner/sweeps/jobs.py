@@ -35,7 +35,7 @@ class SweepJobs:
         self.failed: list[str] = []
         self.done = 0
         self.sweep: Path | None = None
-        self.search: Callable[[], int] | None = None  # begun when Hydra is done: a search composes configs of its own
+        self.search: Callable[[], int] | None = None  # started when Hydra is done: a search composes configs of its own
 
     def run(self, config: RunConfig, title: str) -> bool:
         """Run one job below `sweep` unless it is finished, and return whether it is; a failure is recorded, not raised.

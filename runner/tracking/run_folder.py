@@ -156,7 +156,7 @@ class RunFolder:
         self._write({**self.run, "status": status, "ended": ended, "error": error})
 
     def set_advice(self, advice: AdviceRecord) -> None:
-        """Write the choice of `batching=auto` to `run.json` (once the run begins), where a resumed run finds it."""
+        """Write the choice of `batching=auto` to `run.json` (once the run starts), where a resumed run finds it."""
         self._write({**self.run, "advice": advice})
 
     def add_changes(self, changes: list[ChangeRecord]) -> None:
@@ -251,7 +251,7 @@ def is_alive(folder: Path) -> bool:
 
 
 def discard_unbegun(folder: Path) -> None:
-    """Remove what is left in a run's folder if the run never began: its messages, its lock, and the empty folder."""
+    """Remove what is left in a run's folder if the run never started: its messages, its lock, and the empty folder."""
     with contextlib.suppress(OSError):
         if not (folder / run_schema.RUN).exists():
             for name in (run_schema.CONSOLE, run_schema.LOCK):

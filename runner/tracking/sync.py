@@ -104,7 +104,7 @@ def deliver_pending(root: Path, tracker: Tracker, plugins: Sequence[str] = ()) -
         except DeliveryError:
             raise
         except (HydromelError, OSError, ValueError):
-            continue  # a damaged folder is no matter of this run; hydromel-sync reports it
+            continue  # a damaged folder does not concern this run; hydromel-sync reports it
     return count
 
 

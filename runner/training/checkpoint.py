@@ -182,10 +182,12 @@ def _fill(path: Path, model: nn.Module, tensors: dict[str, Tensor], leave_out: s
             {name: value for name, value in named.items() if not name.startswith(leave_out)} for named in (own, saved)
         )
     for name in sorted(own.keys() | saved.keys()):
-        expected = tuple(own[name].shape) if name in own else "nothing"
-        got = tuple(saved[name].shape) if name in saved else "nothing"
+        expected = tuple(own[name].shape) if name in own else "absent"
+        got = tuple(saved[name].shape) if name in saved else "absent"
         if expected != got:
-            raise HydromelError(f"{path} does not fit this config: {name} is {got} there, the model has {expected}")
+            raise HydromelError(
+                f"{path} does not fit this config: {name} is {got} in the file, {expected} in the model"
+            )
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(saved[name])

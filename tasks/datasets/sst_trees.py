@@ -87,5 +87,6 @@ def parse_tree(text: str, at: str) -> tuple[list[str], list[Phrase]]:
             still_open.append(Phrase(label, len(words), len(words)))
             phrases.append(still_open[-1])
     if still_open or not phrases:
-        raise HydromelError(f"{at}: {len(still_open)} brackets are not closed; each line must hold one tree")
+        problem = f"unclosed brackets: {len(still_open)}" if still_open else "no tree"
+        raise HydromelError(f"{at}: {problem}; each line must hold one tree")
     return words, phrases

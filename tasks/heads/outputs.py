@@ -50,14 +50,15 @@ def scorer(given: bool, input_size: int, n_classes: int, output: OutputKind) -> 
     """Return a module that maps vectors (N, D) to scores (N, C): a linear layer, or `GivenScores` if they are scores.
 
     Raises:
-        HydromelError: given scores of another size than C.
+        HydromelError: `given`, and `input_size` differs from C.
     """
     if not given:
         return nn.Linear(input_size, n_classes)
     if input_size != n_classes:
         raise HydromelError(
-            f"given scores need an encoder output of size {n_classes} (one per label), got {input_size}; use "
-            "embedding=ngrams embedding.size=null with encoder=none, or encoder=bow with encoder.hidden=[]"
+            f"task.scores=given and task.head=count need an encoder output of size {n_classes} (one per label), "
+            f"got {input_size}; use embedding=ngrams embedding.size=null with encoder=none, or encoder=bow with "
+            "encoder.hidden=[]"
         )
     return GivenScores(n_classes, BACK_OFF if output == "count" else 1.0)
 

@@ -192,7 +192,7 @@ def are_right(predicted: SpanArrays, gold: SpanArrays, n_tokens: int) -> BoolArr
 
 
 def _neighbours(prefix: SmallIntArray, kind: IntArray, offsets: IntArray) -> tuple[BoolArray, BoolArray]:
-    """Return two masks (N,): the previous tag of the row is B or I; it is so, and has the same type."""
+    """Return two masks (N,): the row's previous tag is B or I; the same, and both tags have the same type."""
     after_open, follows = np.zeros((2, len(kind)), dtype=np.bool_)
     after_open[1:] = (prefix[:-1] == BEGIN) | (prefix[:-1] == INSIDE)
     after_open[offsets[:-1][np.diff(offsets) > 0]] = False

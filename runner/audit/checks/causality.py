@@ -34,9 +34,10 @@ class CausalSubject(Subject, Protocol):
     """A subject whose examples can be continued in other ways."""
 
     def continued(self, cuts: Sequence[Cut]) -> Self:
-        """Return the subject with three examples for each cut: the whole one, its kept tokens, and those with others.
+        """Return the subject with three examples for each cut, whose outputs all hold a vector per token.
 
-        The others are as many as were cut off. The outputs of all three hold a vector per token.
+        They are the whole example, its kept tokens alone, and the kept tokens followed by as many other tokens as were
+        cut off.
         """
 
 

@@ -38,7 +38,7 @@ class TextFile(IndexedFile):
 
     @classmethod
     def open(cls, path: Path, head: bytes) -> TextFile:
-        """Return the file whose first bytes are `head`; raise a HydromelError if it is no text file of vectors."""
+        """Return the file whose first bytes are `head`; raise a HydromelError if it is not a text file of vectors."""
         mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
         first_line = head[mark:].partition(b"\n")[0]
         if (header := header_of(first_line)) is not None:

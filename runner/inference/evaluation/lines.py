@@ -45,7 +45,8 @@ class LineScorer:
         self.cuts_ngrams = any(max(module.lengths, default=0) > 1 for module in ngrams)
         if carried and self.cuts_ngrams:
             raise HydromelError(
-                f"{model.where}: embedding=ngrams cannot read a text in windows; score single lines, without context"
+                f"{model.where}: embedding=ngrams cannot read a text in windows; use --independent to score each line "
+                "by itself"
             )
 
     def score(self, lines: list[str]) -> list[Tally]:

@@ -177,7 +177,7 @@ class Recurrence(nn.Module):
         return permute(output, time.inverse, time.tokens), _replaced(state, time.row_order, end)
 
     def _call_module(self, inputs: Inputs, state: RecurrentState) -> tuple[Inputs, RecurrentState]:
-        """Call torch's module, whose states have a first dimension for layers; a state of one part is no tuple."""
+        """Call torch's module, whose states have a first dimension for layers; a state of one part is not a tuple."""
         parts = tuple(part[None] for part in state)
         if self._needs_float32(inputs):
             # autocast would choose a kernel that this processor lacks, and fail

@@ -200,7 +200,7 @@ def _check_names(group: str, dimension: Interval | Choices) -> None:
     for value in dimension.choices:
         names = value if isinstance(value, list) else [value]
         if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
-            raise HydromelError(f"{_WHERE}.{group}: choices={dimension.choices}; names of {group}'s configs are needed")
+            raise HydromelError(f"{_WHERE}.{group}: choices={dimension.choices}; give names, as in {group}=NAME")
 
 
 def _name(value: object) -> str:
@@ -208,5 +208,5 @@ def _name(value: object) -> str:
 
 
 def _encoded(value: object) -> object:
-    """Return a value as the study knows it."""
+    """Return a value as the study stores it: lists and mappings as JSON."""
     return json.dumps(value) if isinstance(value, list | dict) else value

@@ -36,7 +36,7 @@ REASONS = (
     "span_scheme",  # plain tags have no other scheme
     "no transitions to constrain",  # a softmax in training
     "the state would grow with the text",
-    "given scores need an encoder output of size",  # of task.scores=given and task.head=count
+    "task.scores=given and task.head=count need an encoder output of size",
 )
 NO_MODEL = {  # values that need another option too, so that varying one option at a time does not give a model
     "classify.head=count",

@@ -274,7 +274,7 @@ def test_a_class_of_a_plugin_is_checked_by_the_protocol_of_its_role(
     for role, fault in {
         "task": "lacks count, encode, head, target_vocab, which Task in ",
         "dataset": "lacks fingerprint, read, which Corpus in ",
-        "embedding": "is no Module of torch",
+        "embedding": "is not a torch.nn.modules.module.Module",
         "schedule": "lacks factor, observe, restore, state, which Schedule in ",
         "tracker": "lacks check, deliver, describe, target, which Tracker in ",
         "run_plots": "lacks draw, which Plots in ",
@@ -282,9 +282,9 @@ def test_a_class_of_a_plugin_is_checked_by_the_protocol_of_its_role(
     }.items():
         with pytest.raises(HydromelError, match=f"^{role}: Empty {fault}"):
             Components.of(RunConfig.of({**plain, role: node}))
-    with pytest.raises(HydromelError, match=r"^encoder: Unfit is no Module of torch"):
+    with pytest.raises(HydromelError, match=r"^encoder: Unfit is not a torch.*Module$"):
         Components.of(RunConfig.of({**plain, "encoder": {"_target_": "unfit_parts.Unfit"}}))
     components = Components.of(RunConfig.of({**plain, "optimizer": {"_target_": "unfit_parts.function"}}))
-    with pytest.raises(HydromelError, match=r"^optimizer: int is no Optimizer of torch"):
+    with pytest.raises(HydromelError, match=r"^optimizer: int is not a torch.*Optimizer$"):
         components.optimizer(params=[])
     sys.modules.pop("unfit_parts", None)

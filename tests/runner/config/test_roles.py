@@ -74,8 +74,8 @@ def with_class(own: str, role: str, name: str, *overrides: str) -> RunConfig:
 @pytest.mark.parametrize(
     ("role", "name", "line"),
     [
-        ("encoder", "Callable", "encoder: Callable is no Module of torch.nn.modules.module"),
-        ("embedding", "Empty", "embedding: Empty is no Module of torch.nn.modules.module"),
+        ("encoder", "Callable", "encoder: Callable is not a torch.nn.modules.module.Module"),
+        ("embedding", "Empty", "embedding: Empty is not a torch.nn.modules.module.Module"),
         ("metric", "Empty", "metric: Empty lacks compute, start, update, which Metric in runner.interfaces has"),
         ("metric", "Callable", "metric: Callable lacks compute, start, update, which Metric in runner.interfaces has"),
         ("tracker", "Empty", "tracker: Empty lacks check, deliver, describe, target, which Tracker in runner.tracking"),

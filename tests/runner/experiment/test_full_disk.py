@@ -117,7 +117,7 @@ def test_the_command_to_go_on_with(
     assert run_job(folder, 0.0, run_config(*QUIET, *data, *OPTIONS, f"runs_dir={tmp_path}")) == 1
     error = capfd.readouterr().err
     assert error.endswith(
-        f"error: cannot write {folder}/checkpoints/last.safetensors: No space left on device; once that is mended, "
+        f"error: cannot write {folder}/checkpoints/last.safetensors: No space left on device; once that is fixed, "
         f"continue with: hydromel resume={folder}\n"
     )
     assert error.count("\n") == 1

@@ -85,8 +85,8 @@ def test_other_labels_get_another_head(
     monkeypatch.setattr(logging.getLogger("runner"), "propagate", True)
     with caplog.at_level(logging.INFO, "runner"):
         run(tmp_path / "run", *other, *SMALL, *FROZEN, f"init_from={source}")
-    line = "the head is new, since the labels differ: only here 'B-TOWN', 'I-TOWN'; only there 'B-LOC', 'I-LOC'"
-    assert line in caplog.text
+    labels = "only this run has 'B-TOWN', 'I-TOWN'; only that run has 'B-LOC', 'I-LOC'"
+    assert f"the head is new, since the labels differ: {labels}" in caplog.text
     before, after = parameters(source), parameters(tmp_path / "run")
     for name in before:
         assert torch.equal(before[name], after[name]) != name.startswith("model.head."), name
@@ -148,7 +148,7 @@ def test_it_resumes_without_the_other_run(source: Path, data: list[str], tmp_pat
     interrupted(run_module, "finish", tmp_path / "run", *options, f"init_from={copied}")
     line = refusal(tmp_path / "run", *options, f"init_from={source}")
     assert "init_from=" in line
-    assert "it began with the other parameters" in line
+    assert "the run started from the other parameters" in line
     run(tmp_path / "run", *options, f"init_from={copied}")
     assert_equal(tmp_path / "whole", tmp_path / "run")
 

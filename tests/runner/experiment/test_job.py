@@ -27,5 +27,5 @@ def test_a_missing_kernel_is_one_line_that_says_what_is_kept(
     assert run_job(tmp_path, 0.0, run_config("tracker=none")) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert missing in line
-    kept = f"the records so far are kept in {tmp_path}" if begun else "the run has not begun"
+    kept = f"the records so far are kept in {tmp_path}" if begun else "the run has not started"
     assert line.endswith(f"or another module; {kept}")

@@ -186,4 +186,4 @@ def test_memory_that_runs_out_elsewhere_is_one_line(
     assert job.run_job(tmp_path, 0.0, run_config()) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory (DefaultCPUAllocator: can't allocate memory")
-    assert line.endswith("the run has not begun")
+    assert line.endswith("the run has not started")

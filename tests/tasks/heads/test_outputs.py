@@ -81,9 +81,9 @@ def test_scores_are_linear_or_the_vectors_themselves(scores: Any) -> None:
 
 
 def test_vectors_that_cannot_be_scores_are_an_error() -> None:
-    with pytest.raises(HydromelError, match=r"^given scores need an encoder output of size 3"):
+    with pytest.raises(HydromelError, match=r"^task.scores=given and task.head=count need an encoder output of size 3"):
         given().head(EncoderOf(8), LABELS, nn.Identity())
-    with pytest.raises(HydromelError, match="given scores need an encoder output of size"):
+    with pytest.raises(HydromelError, match="need an encoder output of size"):
         tag(head="count").head(EncoderOf(8), LABELS, nn.Identity())
     with pytest.raises(
         HydromelError, match=r"^task.constraints=decode: task.head=count has no transitions to constrain"

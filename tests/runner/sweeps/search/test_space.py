@@ -75,8 +75,8 @@ def test_values_of_any_kind_come_back_from_what_the_study_keeps() -> None:
         ({"a": {"choices": [1, 1]}}, "give two values or more, each once"),
         ({"a": {"choices": [1, 2], "low": 3}}, "search.space.a.low: unknown option"),
         ({"encoder": {"low": 1, "high": 2}}, "search.space.encoder: a group takes names"),
-        ({"encoder": {"choices": ["rnn", 3]}}, "names of encoder's configs are needed"),
-        ({"encoder": {"choices": ["rnn", "conv x=3"]}}, "names of encoder's configs are needed"),
+        ({"encoder": {"choices": ["rnn", 3]}}, "give names, as in encoder=NAME"),
+        ({"encoder": {"choices": ["rnn", "conv x=3"]}}, "give names, as in encoder=NAME"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_told_in_one_line(node: dict[str, Any], message: str) -> None:
