@@ -99,8 +99,8 @@ def choose_strategy(
 ) -> RunConfig:
     """Return the config with the strategy that `auto` chooses, under the name of `auto`.
 
-    A run keeps its choice once training has started. The probe trains a copy of the model and restores the random state,
-    so that the run stays as it would be without it.
+    A run keeps its choice once training has started. The probe trains a copy of the model and restores the random
+    state, so that the run stays as it would be without it.
 
     Raises:
         HydromelError: this machine runs none of the candidates, or none stays within `max_memory_bytes`.
