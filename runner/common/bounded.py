@@ -140,7 +140,7 @@ def parse_yaml(text: str | bytes, where: str) -> object:
 
 
 def _check_events(text: str | bytes, where: str) -> None:
-    """Check what would make the value of a text large or deep, before any of it is built."""
+    """Refuse a text whose value would be large or deep, before any of it is built."""
     level = 0
     for event in yaml.parse(text, _Loader):
         at = f"{where}:{event.start_mark.line + 1}" if event.start_mark else where

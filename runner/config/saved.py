@@ -100,9 +100,9 @@ def _read(folder: Path, roles: Sequence[str], plugins: Sequence[str]) -> dict[st
 def locate_classes(config: Plain, keys: Iterable[str], path: Path, plugins: Sequence[str]) -> dict[str, object]:
     """Return a saved config with the current path of the class in every `_target_` below `keys`.
 
-    A saved run must not call arbitrary functions of the project, such as commands.
-    A class of the project must be registered for its role, the key; in modules of `plugins`, which the user allows, a
-    target stays as it is. `path` is the file of the config, for messages.
+    A saved run must not call arbitrary functions of the project, such as commands, so a class of the project must be
+    registered for its role, the key. In modules of `plugins`, which the user allows, a target stays as it is. `path` is
+    the file of the config, for messages.
 
     Raises:
         HydromelError: a target that is neither registered for its role nor in a plugin.

@@ -128,7 +128,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path, model: nn.Module) -> Any:
-    """Copy a checkpoint's parameters into `model`, and return its state as `save_checkpoint` was given it.
+    """Copy a checkpoint's parameters into `model`, and return the state that `save_checkpoint` was given.
 
     Raises a HydromelError if the file is missing or damaged, or does not fit the model.
     """

@@ -31,7 +31,7 @@ def _delimiter(value: str) -> str:
 
 def _escape(value: str) -> str:
     if len(value) != 1 or value == '"' or not value.isascii() or not value.isprintable():
-        raise PydanticCustomError("escape", "Input should be a printable character other than a quote")
+        raise PydanticCustomError("escape", "Input should be a printable ASCII character other than a quote")
     return value
 
 

@@ -131,7 +131,7 @@ class Prompts:
 
 
 class LanguageModel:
-    """A model that predicts the next token; a HydromelError is raised if it does not, or if its inputs need more.
+    """A model that predicts the next token; any other, or one that reads several columns, is a HydromelError.
 
     Args:
         where: the model's name in error messages.
