@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, Self, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 from torch import Tensor, nn
 from torch.optim.optimizer import StateDict
 
-from runner.common.arrays import FloatArray, IntArray, SingleArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray, SingleArray
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.ragged.shapes import Shapes
@@ -24,6 +25,8 @@ from runner.text.vocab import Vocab
 State = Tensor | IntArray | Sequence["State"] | None
 Layout = Literal["packed", "timestep", "padded", "unmasked"]  # timestep: packed; unmasked: padded, without a mask
 PADDED = ("padded", "unmasked")  # layouts with padding
+# The column of a corpus that holds the targets: one label, several labels or a number per row, or a tag per token.
+TargetColumn = Literal["label", "labels", "value", "tags"]
 START: State = ()  # the state at the start of a text that is read in windows
 
 
@@ -40,17 +43,36 @@ class Loss:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The model's prediction for every row or real token of a split, in the order of the split, on the host."""
+    """The model's prediction for every row or real token of a split, in the order of the split, on the host.
 
-    ids: IntArray  # (N,)
-    probability: SingleArray  # (N,) of the predicted id, 0 to 1
+    `values` are what `Head.predict` returns: `ids` (N,) int64, `sets` of labels (N, C) bool, or `numbers` (N,) float64.
+    """
+
+    values: IntArray | BoolArray | FloatArray
+    probability: SingleArray | None  # (N,) of the predicted id, or (N, C) of every label, 0 to 1; None for numbers
+
+    @property
+    def ids(self) -> IntArray:
+        """The predicted ids (N,), of a task that predicts ids."""
+        return self.values.astype(np.int64, copy=False)
+
+    @property
+    def sets(self) -> BoolArray:
+        """The predicted sets (N, C), true for the labels in a set, of a task that predicts sets of labels."""
+        return self.values.astype(np.bool_, copy=False)
+
+    @property
+    def numbers(self) -> FloatArray:
+        """The predicted numbers (N,), of a task that predicts numbers."""
+        return self.values.astype(np.float64, copy=False)
 
 
 class Corpus(Protocol):
     """A text data set as published: one Arrow table for each split (`train`, `valid`, `test`).
 
-    Columns: `tokens` list<string>; `label` string (classify); `tags` list<string> (tag); any other columns of the
-    file; optionally `line` int64, the line of the file on which each row starts. The schema's metadata may hold `path`.
+    Columns: `tokens` list<string>; `label` string, or `labels` list<string> where a row may have none or several
+    (classify); `value` double (regress); `tags` list<string> (tag); any other columns of the file; optionally `line`
+    int64, the line of the file on which each row starts. The schema's metadata may hold `path`.
     """
 
     name: str
@@ -167,13 +189,46 @@ class Head(Protocol):
         """Return the terms of that sum: (B,) per row, or a packed `Ragged` per real token."""
 
     def predict(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return the predicted ids, (B,) or (N,) int64."""
+        """Return the predictions: ids, (B,) or (N,) int64; sets of labels, (B, C) bool; or numbers, (B,) float64."""
 
-    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor:
-        """Return the probability of every class, (B, C) or (N, C), in at least float32."""
+    def probabilities(self, scores: Tensor, batch: Batch) -> Tensor | None:
+        """Return the probability of every class, (B, C) or (N, C), in at least float32; None if numbers are predicted.
+
+        Those of a row sum to 1 if ids are predicted; for sets, each label has its own.
+        """
 
 
-InputKind = Literal["predictions", "losses"]
+class Chooser(Protocol):
+    """A choice that is made once, after it has seen the whole validation set."""
+
+    def update(self, scores: Tensor, batch: Batch) -> None:
+        """Take the scores of one batch, without synchronising with the device."""
+
+    def choose(self) -> None:
+        """Set what was to be chosen."""
+
+
+@runtime_checkable
+class ChoosesOnValid(Protocol):
+    """A part of a head that is chosen on the validation set before each evaluation there: the thresholds of labels."""
+
+    def chooser(self) -> Chooser | None:
+        """Return a new choice; None if nothing is to be chosen."""
+
+
+@runtime_checkable
+class LearnsTargetScale(Protocol):
+    """A part of a head that takes constants from the targets of the training set: their mean, for instance.
+
+    It keeps them in buffers, so that they are in every checkpoint.
+    """
+
+    def learn_scale(self, train: Batch) -> None:
+        """Take the constants, before the first update."""
+
+
+# The input of a metric: losses, or predictions as `Head.predict` returns them (ids, sets of labels, or numbers).
+InputKind = Literal["predictions", "label_sets", "numbers", "losses"]
 
 
 @dataclass(frozen=True)
@@ -198,7 +253,7 @@ class Metric(Protocol):
 
     @property
     def input_kind(self) -> InputKind:
-        """The input of `update`: predictions, (B,) for rows or (N,) for real tokens; or losses, as `Head.losses`."""
+        """The input of `update`: predictions, as `Head.predict`; or losses, as `Head.losses`."""
 
     def start(self, vocabs: Mapping[str, Vocab]) -> None:
         """Start a new measurement; `vocabs` are those of the features and of the `target`."""
@@ -214,11 +269,14 @@ class Inspector(Protocol):
     """Conversion of a finished run's predictions to labels, tables and files of the data set."""
 
     @property
-    def column(self) -> Literal["label", "tags"]:
-        """The column of correct targets: `label` has one per row, `tags` one per token."""
+    def column(self) -> TargetColumn:
+        """The column of correct targets; `tags` has one per token, the others one per row."""
 
-    def strings(self, ids: IntArray, offsets: IntArray) -> pa.Array:
-        """Return the strings (N,) of predicted ids. Where ids are per token, row i starts at `offsets[i]` (B+1,)."""
+    def decode(self, values: IntArray | BoolArray | FloatArray, offsets: IntArray) -> pa.Array:
+        """Return predicted values (N,) as entries of `column`: strings, lists of strings, or numbers.
+
+        Where values are per token, they are flat, and row i starts at `offsets[i]` (B+1,).
+        """
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return detail tables by name (nested dicts and lists) to be added to the metrics of the split."""
@@ -264,8 +322,8 @@ class Task(Protocol):
 class HasInspector(Protocol):
     """A task whose predictions can be read and written: `predictions/` and `hydromel-predict` need it."""
 
-    def inspector(self, vocabs: Mapping[str, Vocab]) -> Inspector:
-        """Return the inspector of predictions."""
+    def inspector(self, vocabs: Mapping[str, Vocab], head: Head) -> Inspector:
+        """Return the inspector of the predictions of `head`."""
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, Name, Sizes
-from runner.interfaces import Encoder
+from runner.interfaces import Encoder, Head
 from runner.layers.pooling import Mlp, Pooling, pooling
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -100,7 +100,7 @@ class Classify:
         output = weighted(self.output, self.label_weights, labels)
         return ClassifyHead(pooling(self.pooling, encoder.output_size), hidden, linear, output)
 
-    def inspector(self, vocabs: Mapping[str, Vocab]) -> LabelInspector:
+    def inspector(self, vocabs: Mapping[str, Vocab], head: Head) -> LabelInspector:
         return LabelInspector(vocabs["target"].tokens)
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:

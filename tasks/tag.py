@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from runner.common.arrays import IntArray
 from runner.common.errors import HydromelError
 from runner.common.types import Fraction, Name, Text
-from runner.interfaces import Encoder
+from runner.interfaces import Encoder, Head
 from runner.layers.crf.chain import AllowedTransitions
 from runner.layers.crf.crf import Constrain
 from runner.ragged.batch import Batch
@@ -196,7 +196,7 @@ class Tag:
         linear = scorer(self.head_kind == "count", encoder.output_size, len(tags), "count")
         return TagHead(self.dropout, linear, output)
 
-    def inspector(self, vocabs: Mapping[str, Vocab]) -> TagInspector:
+    def inspector(self, vocabs: Mapping[str, Vocab], head: Head) -> TagInspector:
         return TagInspector(self.own_tags(vocabs), self.scheme)
 
     def majority(self, train: Batch, test: Batch, vocabs: Mapping[str, Vocab]) -> Tensor:

@@ -26,12 +26,19 @@ class Measures:
         """Return the task's measures; a metric that the config adds becomes the main one.
 
         Raises:
-            HydromelError: the added metric has no figures, or one of the same name as the task's.
+            HydromelError: the added metric has no figures, or one of the same name as the task's, or it is not for such
+            predictions.
         """
         if added is None:
             return cls((task.metric,), task.main_metric)
         if not added.scales:
             raise HydromelError(f"metric: {type(added).__name__} has no figures; name at least one")
+        own: InputKind = "predictions" if task.metric.input_kind == "losses" else task.metric.input_kind
+        if added.input_kind not in (own, "losses"):
+            raise HydromelError(
+                f"metric: {type(added).__name__} measures {added.input_kind}, but task={task.name} predicts {own}; use "
+                "another metric, or metric=null"
+            )
         if common := sorted(added.scales.keys() & task.metric.scales.keys()):
             raise HydromelError(
                 f"metric: task={task.name} measures '{common[0]}' itself; give the figure of {type(added).__name__} "

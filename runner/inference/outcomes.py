@@ -13,12 +13,12 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from runner.common import run_schema
-from runner.common.arrays import FloatArray, IntArray
+from runner.common.arrays import BoolArray, FloatArray, IntArray
 from runner.common.files import write_bytes
 from runner.interfaces import Metric
 from runner.ragged.batch import Batch
 
-MetricInput = IntArray | FloatArray  # predicted ids, or losses
+MetricInput = IntArray | FloatArray | BoolArray  # predictions, or losses
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Outcomes:
     """
 
     numerator: IntArray | FloatArray
-    denominator: IntArray
+    denominator: IntArray | FloatArray
     targets: IntArray  # equal in all runs on the same data; runs are matched by them
     f: Literal["identity", "exp"] = "identity"
 

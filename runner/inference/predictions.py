@@ -41,23 +41,28 @@ def predict(model: Model, batches: Iterable[Batch], bf16: bool) -> Predictions:
     Raises:
         HydromelError: scores are NaN.
     """
-    ids, probability, index, lengths, has_nan = [], [], [], [], []
+    values, probability, index, lengths, has_nan = [], list[Tensor](), [], [], []
     model.eval()
     with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
         for batch in batches:
             scores, _ = model(batch, None)
             has_nan.append(scores.isnan().any())
             predicted = model.head.predict(scores, batch)
-            ids.append(predicted)
-            probability.append(model.head.probabilities(scores, batch).gather(1, predicted[:, None]).squeeze(1).float())
+            values.append(predicted)
+            if (of_classes := model.head.probabilities(scores, batch)) is not None:
+                is_id = predicted.ndim == 1
+                probability.append((of_classes.gather(1, predicted[:, None])[:, 0] if is_id else of_classes).float())
             index.append(batch.index)
             lengths.append(batch.targets_per_row)
     check_scores(has_nan)
     rows = Rows(np.concatenate(lengths), torch.device("cpu"))
     # Rows have several predictions, so they are put into the split's order token by token.
     _, order = select_rows(rows, np.argsort(np.concatenate(index)))
-    columns = (torch.cat(parts).cpu().index_select(0, order).numpy() for parts in (ids, probability))
-    return Predictions(*columns)
+
+    def in_order(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).cpu().index_select(0, order)
+
+    return Predictions(in_order(values).numpy(), in_order(probability).numpy() if probability else None)
 
 
 def split_values(
@@ -65,7 +70,7 @@ def split_values(
 ) -> dict[InputKind, Tensor]:
     """Return the input of metrics by its kind, on the host, in the split's own order.
 
-    It is computed on the strategy's evaluation batches: predictions (N,) int64, losses (N,) or (B,) float64.
+    It is computed on the strategy's evaluation batches: predictions as `Head.predict`, losses (N,) or (B,) float64.
 
     Raises:
         HydromelError: scores are NaN.
@@ -104,11 +109,11 @@ def run_split(t: Training, split: Batch) -> SplitResults:
     t.clock.start()
     kinds, batch_size = set(t.measures.input_kinds), t.eval_batch_size
     values: dict[InputKind, Tensor] = {}
-    predictions = None
-    if t.task.metric.input_kind == "predictions":
+    predictions, own = None, t.task.metric.input_kind
+    if own != "losses":
         batches = t.batching.evaluation_batches(split.to(t.clock.device), batch_size)
         predictions = predict(t.model, batches, t.bf16)
-        values["predictions"] = torch.from_numpy(predictions.ids)
+        values[own] = torch.from_numpy(predictions.values)
     if others := kinds - values.keys():
         values |= split_values(t.model, t.batching, split, batch_size, t.bf16, others)
     t.clock.lap("evaluation")
@@ -141,7 +146,7 @@ def _tables(t: Training, data: Data, name: str, results: SplitResults, corpus: C
         return t.task.loss_tables(results.values["losses"].numpy(), split, data.splits["train"], data.vocabs)
     if results.predictions is None or not isinstance(t.task, HasInspector):
         return {}
-    inspector = t.task.inspector(data.vocabs)
+    inspector = t.task.inspector(data.vocabs, t.model.head)
     tables = inspector.tables(results.predictions, split)
     try:
         if corpus.fingerprint() != data.fingerprint:

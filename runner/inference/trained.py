@@ -35,7 +35,7 @@ from runner.model import Model, build_model, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
 from runner.text.features import TokenFeature, extend_vocabulary
-from runner.text.formats.base import PassagePredictions
+from runner.text.formats.base import STRINGS, PassagePredictions
 from runner.text.vocab import EOS, PAD, PlainVocab, Vocab
 from runner.training.checkpoint import checkpoint_path, load_checkpoint
 
@@ -87,7 +87,7 @@ class TrainedModel:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained classifier or tagger."""
+    """A trained model of a task that predicts a column of a corpus: a classifier, a regression or a tagger."""
 
     trained: TrainedModel
     inspector: Inspector  # converts predictions to the corpus's labels
@@ -100,9 +100,9 @@ class Predictor:
         trained = TrainedModel.load(folder, device, dtype, plugins, data_dir)
         if not isinstance(trained.task, HasInspector):
             raise HydromelError(
-                f"{folder}: task={trained.task.name} predicts no labels; use a run of task=classify or task=tag"
+                f"{folder}: task={trained.task.name} predicts no labels; use a run of task=classify, regress or tag"
             )
-        return cls(trained, trained.task.inspector(trained.vocabs))
+        return cls(trained, trained.task.inspector(trained.vocabs, trained.model.head))
 
     @property
     def columns(self) -> list[str]:
@@ -110,7 +110,7 @@ class Predictor:
         return list(dict.fromkeys(["tokens", *(feature.column for feature in self.trained.features.values())]))
 
     def predict(self, table: pa.Table, batch_size: int) -> PassagePredictions:
-        """Predict the labels of rows, or the tags of tokens, with their probabilities, in the table's order.
+        """Predict the targets of rows, or the tags of tokens, with their probabilities, in the table's order.
 
         The arithmetic is full precision, whatever the run used, so that results depend on the other rows of a batch
         only by rounding. Rows to be labelled are truncated as in training; rows to be tagged are never truncated.
@@ -122,17 +122,25 @@ class Predictor:
         split = Batch(ids, Ragged(targets, rows, "packed") if per_token else targets, np.arange(rows.n_rows))
         if not per_token:
             split = run.truncation.apply(split)
-        strings, probability = pa.array([], pa.string()), pa.array([], pa.float32())
-        if table.num_rows:
-            by_length = batches_by_length(split.rows.host_lengths, batch_size)  # packed, from short to long
-            batches = map(split.to(device_of(run.model)).select, by_length)
-            predictions = predict(run.model, batches, bf16=False)
-            strings = self.inspector.strings(predictions.ids, split.rows.host_offsets)
-            probability = pa.array(predictions.probability)
+        column = self.inspector.column
+        if not table.num_rows:
+            nothing = pa.array([], STRINGS if per_token else pa.string())
+            return PassagePredictions(column, nothing, None)
+        by_length = batches_by_length(split.rows.host_lengths, batch_size)  # packed, from short to long
+        batches = map(split.to(device_of(run.model)).select, by_length)
+        predictions = predict(run.model, batches, bf16=False)
+        decoded = self.inspector.decode(predictions.values, split.rows.host_offsets)
+        if predictions.probability is None:
+            return PassagePredictions(column, decoded, None)
+        if predictions.probability.ndim == 2:
+            each = pa.FixedSizeListArray.from_arrays(predictions.probability.ravel(), predictions.probability.shape[1])
+            return PassagePredictions(column, decoded, each, run.vocabs[TARGET].tokens)
+        probability = pa.array(predictions.probability)
         if not per_token:
-            return PassagePredictions(strings, probability)
+            return PassagePredictions(column, decoded, probability)
         offsets = pa.array(split.rows.host_offsets, pa.int32())
-        return PassagePredictions(*(pa.ListArray.from_arrays(offsets, flat) for flat in (strings, probability)))
+        lists = (pa.ListArray.from_arrays(offsets, flat) for flat in (decoded, probability))
+        return PassagePredictions(column, *lists)
 
 
 def write_vocabs(folder: Path, vocabs: Mapping[str, Vocab]) -> None:

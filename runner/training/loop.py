@@ -7,7 +7,7 @@ nothing is logged, counted or waited for, so that a GPU never idles; all bookkee
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from runner.common.errors import HydromelError
 from runner.common.interruption import interruption
 from runner.components.measures import Measures
 from runner.encoders.carried_state import detach_state
-from runner.interfaces import START, Head, InputKind, State
+from runner.interfaces import START, ChoosesOnValid, Head, InputKind, State
 from runner.model import Model, counters, device_of
 from runner.ragged.batch import Batch
 from runner.ragged.ragged import Ragged
@@ -223,8 +223,11 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
     """
 
     def measured() -> dict[str, object]:
-        batches = t.batching.evaluation_batches(t.valid, t.eval_batch_size)
-        return evaluate(t.model, t.measures.start(t.vocabs), batches, t.bf16)
+        def batches() -> Iterator[Batch]:
+            return t.batching.evaluation_batches(t.valid, t.eval_batch_size)
+
+        choose_on_valid(t.model, batches, t.bf16)
+        return evaluate(t.model, t.measures.start(t.vocabs), batches(), t.bf16)
 
     metrics = evaluate_within_memory(t, measured)
     value = metrics.get(t.metric_name)
@@ -234,6 +237,31 @@ def evaluate_valid(t: Training) -> tuple[float, dict[str, object]]:
             f"train.metric={t.metric_name}: no metric of this run has such a figure; use one of {figures}"
         )
     return value if t.measures.scales[t.metric_name].higher_is_better else -value, metrics
+
+
+def choose_on_valid(model: Model, valid: Callable[[], Iterable[Batch]], bf16: bool) -> None:
+    """Let the parts of the head choose what they choose on the validation set; `valid` makes its batches, if needed.
+
+    Raises:
+        HydromelError: scores are NaN.
+        KeyboardInterrupt: the run was asked to stop.
+    """
+    parts = [module for module in model.modules() if isinstance(module, ChoosesOnValid)]
+    choosers = [chooser for part in parts if (chooser := part.chooser()) is not None]
+    if not choosers:
+        return
+    model.eval()
+    has_nan = []
+    with torch.inference_mode(), torch.autocast(device_of(model).type, torch.bfloat16, enabled=bf16):
+        for batch in valid():
+            interruption.check()
+            scores, _ = model(batch, None)
+            has_nan.append(scores.isnan().any())
+            for chooser in choosers:
+                chooser.update(scores, batch)
+        check_scores(has_nan)
+        for chooser in choosers:
+            chooser.choose()
 
 
 def evaluate(model: Model, measures: Measures, batches: Iterable[Batch], bf16: bool) -> dict[str, object]:
@@ -257,7 +285,7 @@ def evaluate(model: Model, measures: Measures, batches: Iterable[Batch], bf16: b
 
 
 def metric_input(head: Head, kind: InputKind, scores: Tensor, batch: Batch) -> Tensor | Ragged:
-    """Return the input of metrics of this kind: (B,) values of the rows, or a packed `Ragged` of the real tokens."""
+    """Return the input of metrics of this kind: values of the rows, (B,) or (B, C), or a packed `Ragged` of tokens."""
     if kind == "losses":
         return head.losses(scores, batch)
     ids = head.predict(scores, batch)

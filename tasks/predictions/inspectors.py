@@ -47,18 +47,20 @@ class LabelInspector:
     labels: tuple[str, ...]  # (C,) names of the classes
     column: Literal["label"] = "label"
 
-    def strings(self, ids: IntArray, offsets: IntArray) -> pa.Array:
+    def decode(self, values: IntArray, offsets: IntArray) -> pa.Array:
         """Return the labels (B,) of predicted ids."""
-        return pa.array(self.labels, pa.string()).take(pa.array(ids))
+        return pa.array(self.labels, pa.string()).take(pa.array(values))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return the `calibration` of the predictions."""
+        assert predictions.probability is not None
         return {"calibration": calibration(predictions.probability, predictions.ids == target_ids(split).numpy())}
 
     def write(
         self, predictions: Predictions, split: Batch, name: str, corpus: Corpus, table: pa.Table, folder: Path
     ) -> None:
         """Write `NAME.tsv`: gold and predicted label, probability and place of each row, in the split's order."""
+        assert predictions.probability is not None
         columns = (target_ids(split).tolist(), predictions.ids.tolist(), predictions.probability.tolist())
         labels = escaped(pa.array(self.labels, pa.string())).to_pylist()
         lines = ["gold\tpredicted\tscore\tplace"]
@@ -75,9 +77,9 @@ class TagInspector:
     scheme: Scheme | None  # of the data set's tags; None: plain tags
     column: Literal["tags"] = "tags"
 
-    def strings(self, ids: IntArray, offsets: IntArray) -> pa.Array:
+    def decode(self, values: IntArray, offsets: IntArray) -> pa.Array:
         """Convert predicted ids of learned tags (N,) to the data set's tags (N,); rows start at `offsets` (B+1,)."""
-        return pa.array(self.own.tags, pa.string()).take(pa.array(self.own.ids(ids, offsets)))
+        return pa.array(self.own.tags, pa.string()).take(pa.array(self.own.ids(values, offsets)))
 
     def tables(self, predictions: Predictions, split: Batch) -> dict[str, object]:
         """Return the `calibration` of all tokens.
@@ -85,6 +87,7 @@ class TagInspector:
         Tags that encode spans also have `calibration_in_spans` (of tokens predicted to be inside a span), `errors` and
         `type_confusion`.
         """
+        assert predictions.probability is not None
         correct = predictions.ids == target_ids(split).numpy()
         tables: dict[str, object] = {"calibration": calibration(predictions.probability, correct)}
         if self.scheme is None:

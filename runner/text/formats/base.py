@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,8 +22,11 @@ STRINGS = pa.list_(pa.string())
 class PassagePredictions:
     """The predictions of a model for the rows of a passage."""
 
-    strings: pa.Array  # (B,) labels, or lists with one tag per token
-    probability: pa.Array | None  # of the same structure, float32 from 0 to 1; None: they are not written
+    column: str  # of a corpus: label, labels, value or tags
+    values: pa.Array  # (B,) entries of that column: labels, sets of labels, numbers, or lists with one tag per token
+    # float32 from 0 to 1, of the same structure; for sets of labels, lists (B,) with that of every one of the `labels`
+    probability: pa.Array | None  # None: they are not written
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class TextFormat(Protocol):
     def may_end(self, line: str) -> bool:
         """Return True if no row continues after this line."""
 
-    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
-        """Raise a HydromelError if the format lacks one of these columns or cannot hold such predictions."""
+    def check(self, columns: Collection[str], predicted: str) -> None:
+        """Raise a HydromelError if the format lacks one of these columns or cannot hold predictions of that column."""
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
         """Return the rows of a passage; raise a HydromelError that names the line if it is malformed."""

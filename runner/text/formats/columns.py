@@ -46,10 +46,10 @@ class Columns:
     def may_end(self, line: str) -> bool:
         return not line.strip(WHITE) or (self.docstart is not None and line.startswith(self.docstart))
 
-    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
-        if predicted == "label":
+    def check(self, columns: Collection[str], predicted: str) -> None:
+        if predicted != "tags":
             raise HydromelError(
-                "--format columns holds one prediction per token, but this run predicts one label per row; use "
+                f"--format columns holds one prediction per token, but this run predicts one {predicted} per row; use "
                 "--format lines or jsonl"
             )
         for column in columns:
@@ -75,7 +75,7 @@ class Columns:
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         mark = MARKS[self.separator]
-        new_columns = [predictions.strings.flatten()]
+        new_columns = [predictions.values.flatten()]
         if predictions.probability is not None:
             new_columns.append(format_numbers(predictions.probability).flatten())
         lines = pa.array(passage.lines, pa.string())

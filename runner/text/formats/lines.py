@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,18 +15,21 @@ from runner.text.arrow import lengths_of, split_on_spaces
 from runner.text.formats.base import STRINGS, Parsed, PassagePredictions, format_numbers, join_lists, replace_lines
 from runner.text.formats.reader import Passage
 
+DIGITS = 7  # significant digits of predicted numbers: those of float32
+
 
 class Lines:
     """A format with one row per line and tokens separated by spaces.
 
-    The output has one line per row: the label, or the tags separated by spaces; then, if probabilities are written, a
-    tab and the probabilities. Blank lines stay blank.
+    The output has one line per row: the label, the number, or the tags separated by spaces; then, if probabilities are
+    written, a tab and the probabilities. Several labels are separated by tabs, each followed by its probability if
+    that is written. Blank lines stay blank.
     """
 
     def may_end(self, line: str) -> bool:
         return True
 
-    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
+    def check(self, columns: Collection[str], predicted: str) -> None:
         for column in columns:
             if column != "tokens":
                 raise HydromelError(f"this run also needs the column '{column}'; use --format columns or jsonl")
@@ -38,10 +40,25 @@ class Lines:
         return Parsed(pa.table({"tokens": tokens.take(pa.array(places))}), places)
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
-        texts = join_lists(predictions.strings)
-        if predictions.probability is not None:
-            texts = pc.binary_join_element_wise(texts, join_lists(format_numbers(predictions.probability)), "\t")
+        if predictions.column == "labels":
+            texts = pa.array(map("\t".join, _label_fields(predictions)), pa.string())
+        elif predictions.column == "value":
+            texts = pa.array([f"{value:.{DIGITS}g}" for value in predictions.values.to_pylist()], pa.string())
+        else:
+            texts = join_lists(predictions.values)
+            if predictions.probability is not None:
+                texts = pc.binary_join_element_wise(texts, join_lists(format_numbers(predictions.probability)), "\t")
         return replace_lines([""] * len(passage.lines), parsed.places, texts)
+
+
+def _label_fields(predictions: PassagePredictions) -> Iterator[list[str]]:
+    """Yield the labels of each row, each followed by its probability if that is written."""
+    if predictions.probability is None:
+        yield from predictions.values.to_pylist()
+        return
+    place = {label: number for number, label in enumerate(predictions.labels)}
+    for labels, row in zip(predictions.values.to_pylist(), predictions.probability.to_pylist(), strict=True):
+        yield [field for label in labels for field in (label, f"{row[place[label]]:.4f}")]
 
 
 @dataclass(frozen=True)
@@ -50,12 +67,12 @@ class JsonLines:
 
     tokens_field: str | None  # with a list of strings
     text_field: str | None  # with a string, split on spaces, for objects without `tokens_field`
-    added: str | None = None  # by predictions (None: `label` or `tags`); probabilities are in `{added}_probability`
+    added: str | None = None  # by predictions (None: the column's name); probabilities are in `{added}_probability`
 
     def may_end(self, line: str) -> bool:
         return True
 
-    def check(self, columns: Collection[str], predicted: Literal["label", "tags"]) -> None:
+    def check(self, columns: Collection[str], predicted: str) -> None:
         """Check nothing: a missing column is reported by `parse`, with the line that lacks it."""
 
     def parse(self, passage: Passage, columns: Collection[str]) -> Parsed:
@@ -71,9 +88,16 @@ class JsonLines:
 
     def write(self, passage: Passage, parsed: Parsed, predictions: PassagePredictions) -> list[str]:
         """Return the original objects, each with the predictions appended as a field."""
-        name = self.added or ("tags" if pa.types.is_list(predictions.strings.type) else "label")
-        added = {name: predictions.strings.to_pylist()}
-        if predictions.probability is not None:
+        name = self.added or predictions.column
+        added = {name: predictions.values.to_pylist()}
+        if predictions.column == "value":
+            added[name] = [float(f"{value:.{DIGITS}g}") for value in added[name]]
+        if predictions.column == "labels" and predictions.probability is not None:
+            added[f"{name}_probability"] = [
+                {label: round(number, 4) for label, number in zip(predictions.labels, row, strict=True)}
+                for row in predictions.probability.to_pylist()
+            ]
+        elif predictions.probability is not None:
             added[f"{name}_probability"] = [
                 [round(number, 4) for number in value] if isinstance(value, list) else round(value, 4)
                 for value in predictions.probability.to_pylist()

@@ -26,7 +26,9 @@ def answered(wanted: TextFormat, text: str, *columns: str, probable: bool = Fals
     number = pa.array([0.25] * len(rows) if label else [[0.25] * len(row) for row in rows])
     if not len(rows) and not label:
         strings, number = (pa.array([], pa.list_(kind)) for kind in (pa.string(), pa.float32()))
-    return wanted.write(passage(text), parsed, PassagePredictions(strings, number if probable else None))
+    return wanted.write(
+        passage(text), parsed, PassagePredictions("label" if label else "tags", strings, number if probable else None)
+    )
 
 
 def test_lines() -> None:
